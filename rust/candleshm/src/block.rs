@@ -1,0 +1,151 @@
+//! A mapped block whose header was checked: where everything in it lies.
+
+use crate::error::Error;
+use crate::interval::Grid;
+use crate::layout::{BlockState, Geometry, SYMBOL_BYTES, SYMBOL_NAME_BYTES, header, symbol};
+use crate::ring::SeriesWords;
+use crate::segment::{Mapping, SegmentFile};
+use crate::sync::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed},
+    fence,
+};
+
+/// A block, open for reading or writing. Every offset used is computed from a geometry that was compared with the
+/// mapped size; nothing read from the block is used as an offset.
+#[derive(Debug)]
+pub struct Block {
+    name: String,
+    mapping: Mapping,
+    geometry: Geometry,
+}
+
+impl Block {
+    /// Opens the block of that name for reading. `boot_id` is the kernel's.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `NotReady`, `Leftover` (from before the last boot), `Incompatible`, `Corrupt`, `Name`, `Os`.
+    pub fn open(name: &str, boot_id: [u64; 2]) -> Result<Self, Error> {
+        let block = Self::check(name, SegmentFile::open(name, false)?.map(false)?)?;
+        if block.boot_id() != boot_id {
+            return Err(Error::Leftover { name: name.into() });
+        }
+        Ok(block)
+    }
+
+    /// Checks the header of a mapping.
+    pub(crate) fn check(name: &str, mapping: Mapping) -> Result<Self, Error> {
+        let geometry = Geometry::load(name, &mapping)?;
+        let block = Self { name: name.into(), mapping, geometry };
+        match block.state() {
+            Some(BlockState::Init) | None => Err(Error::NotReady { name: name.into() }),
+            Some(_) => Ok(block),
+        }
+    }
+
+    /// A block that is being created: the geometry is the caller's.
+    pub(crate) fn create(name: &str, mapping: Mapping, geometry: Geometry) -> Self {
+        geometry.store(&mapping);
+        Self { name: name.into(), mapping, geometry }
+    }
+
+    /// Returns the name it was opened by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the shape.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Returns a word of the header.
+    #[inline]
+    #[must_use]
+    pub fn header(&self, offset: usize) -> &AtomicU64 {
+        &self.mapping[offset]
+    }
+
+    /// Returns the value of a word of the header, relaxed.
+    #[inline]
+    #[must_use]
+    pub fn value(&self, offset: usize) -> u64 {
+        self.mapping[offset].load(Relaxed)
+    }
+
+    /// Returns where the block is in its life. Everything stored before a state was is visible afterwards.
+    #[inline]
+    #[must_use]
+    pub fn state(&self) -> Option<BlockState> {
+        let word = self.value(header::STATE);
+        // SYNC POINT ready: pairs with the release store of the state.
+        fence(Acquire);
+        BlockState::from_word(word)
+    }
+
+    /// Returns the boot id of the kernel under which the block was written.
+    #[must_use]
+    pub fn boot_id(&self) -> [u64; 2] {
+        [self.value(header::BOOT_ID), self.value(header::BOOT_ID + 1)]
+    }
+
+    /// Returns how many symbols are in use; all of them are wholly visible afterwards.
+    #[must_use]
+    pub fn symbol_count(&self) -> usize {
+        let count = self.value(header::SYMBOL_COUNT);
+        // SYNC POINT symbol: pairs with the release store of the count.
+        fence(Acquire);
+        (count as usize).min(self.geometry.symbol_capacity)
+    }
+
+    /// Returns the name of a symbol; what is not UTF-8 is replaced.
+    #[must_use]
+    pub fn symbol(&self, index: usize) -> String {
+        let words = &self.entry(index)[symbol::NAME..];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(SYMBOL_NAME_BYTES);
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    }
+
+    /// Returns the grid of a symbol's candles.
+    #[must_use]
+    pub fn grid(&self, index: usize) -> Grid {
+        Grid::with_phase(self.geometry.interval, self.entry(index)[symbol::PHASE_DAYS].load(Relaxed))
+    }
+
+    /// Returns whether a symbol trades.
+    #[must_use]
+    pub fn is_trading(&self, index: usize) -> bool {
+        self.entry(index)[symbol::TRADING].load(Relaxed) == 1
+    }
+
+    /// Returns the words of a series.
+    ///
+    /// # Panics
+    ///
+    /// When `index` is not below the symbol capacity.
+    #[inline]
+    #[must_use]
+    pub fn series(&self, index: usize) -> SeriesWords<'_> {
+        assert!(index < self.geometry.symbol_capacity);
+        let words = self.geometry.ring.data_words();
+        let from = self.geometry.data_offset_words() + index * words;
+        SeriesWords { entry: self.entry(index), data: &self.mapping[from..from + words], ring: self.geometry.ring }
+    }
+
+    /// Returns a symbol's entry.
+    ///
+    /// # Panics
+    ///
+    /// When `index` is not below the symbol capacity.
+    #[inline]
+    #[must_use]
+    pub fn entry(&self, index: usize) -> &[AtomicU64] {
+        assert!(index < self.geometry.symbol_capacity);
+        let from = self.geometry.symbols_offset_words() + index * SYMBOL_BYTES / 8;
+        &self.mapping[from..from + SYMBOL_BYTES / 8]
+    }
+}

@@ -1,0 +1,158 @@
+//! One error enum for the crate: a variant per cause, its facts in fields.
+
+use std::fmt;
+
+use crate::parse::ParseError;
+
+/// Why a block's bytes cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Corruption {
+    /// Shorter (or longer) than its header says, or than a header is.
+    Truncated {
+        /// Size found.
+        bytes: usize,
+    },
+    /// No candleshm block at all.
+    Foreign,
+    /// A header field that cannot be.
+    Field {
+        /// Which field.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+    },
+}
+
+/// Everything that can go wrong in the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// No block of that name.
+    NotFound {
+        /// The block's name.
+        name: String,
+    },
+    /// A block of that name is still being initialised.
+    NotReady {
+        /// The block's name.
+        name: String,
+    },
+    /// The block was written before the machine was last started.
+    Leftover {
+        /// The block's name.
+        name: String,
+    },
+    /// A live collector owns the block.
+    InUse {
+        /// The block's name.
+        name: String,
+        /// The owner's process, 0 when unknown.
+        pid: u64,
+    },
+    /// The block was written in another format.
+    Incompatible {
+        /// The block's name.
+        name: String,
+        /// Its ABI major.
+        major: u32,
+        /// Its ABI minor.
+        minor: u32,
+        /// First bytes of its layout hash.
+        hash: [u8; 4],
+    },
+    /// The block's bytes cannot be used.
+    Corrupt {
+        /// The block's name.
+        name: String,
+        /// What is wrong.
+        what: Corruption,
+    },
+    /// A name that cannot name a block.
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// LENGTH out of range.
+    Length {
+        /// The length asked for.
+        length: usize,
+    },
+    /// More symbols than a block can carry, or none.
+    SymbolCapacity {
+        /// The capacity asked for.
+        capacity: usize,
+    },
+    /// Every place of the symbol table is taken.
+    SymbolsFull {
+        /// How many there are.
+        capacity: usize,
+    },
+    /// A symbol name that does not fit a block.
+    SymbolName {
+        /// The symbol.
+        symbol: String,
+    },
+    /// The block does not carry the symbol.
+    UnknownSymbol {
+        /// The symbol.
+        symbol: String,
+    },
+    /// A body that is not an array of klines.
+    Parse(ParseError),
+    /// The writer published faster than a reader could copy one row, many times in a row.
+    Contended,
+    /// The operating system refused.
+    Os {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        name: String,
+        /// The error number.
+        errno: i32,
+    },
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated { bytes } => write!(f, "its size does not fit its header: `{bytes}` bytes"),
+            Self::Foreign => write!(f, "it is not a candleshm block"),
+            Self::Field { field, value } => write!(f, "its header contradicts itself in {field}: `{value}`"),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound { name } => write!(f, "no block of that name: `{name}`"),
+            Self::NotReady { name } => write!(f, "the block is still being initialised: `{name}`"),
+            Self::Leftover { name } => write!(f, "the block was left over from before the last boot: `{name}`"),
+            Self::InUse { name, pid } => write!(f, "process {pid} serves the block already: `{name}`"),
+            Self::Incompatible { name, major, minor, .. } => {
+                write!(f, "block `{name}` is of another format: `{major}.{minor}`")
+            }
+            Self::Corrupt { name, what } => write!(f, "block `{name}` cannot be used: {what}"),
+            Self::Name { name } => {
+                write!(f, "a block's name is 1 to 200 of A-Z a-z 0-9 . _ - and does not begin with a dot: `{name}`")
+            }
+            Self::Length { length } => write!(f, "LENGTH is not within 2..100000: `{length}`"),
+            Self::SymbolCapacity { capacity } => write!(f, "a block carries 1 to 16384 symbols: `{capacity}`"),
+            Self::SymbolsFull { capacity } => write!(f, "all places for symbols are taken: `{capacity}`"),
+            Self::SymbolName { symbol } => write!(f, "a symbol's name is 1 to 64 bytes without NUL: `{symbol}`"),
+            Self::UnknownSymbol { symbol } => write!(f, "unknown symbol: `{symbol}`"),
+            Self::Parse(error) => error.fmt(f),
+            Self::Contended => write!(f, "the newest row kept changing while it was read"),
+            Self::Os { action, name, errno } => {
+                write!(f, "cannot {action} `{name}`: {}", std::io::Error::from_raw_os_error(*errno))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<ParseError> for Error {
+    fn from(error: ParseError) -> Self {
+        Self::Parse(error)
+    }
+}

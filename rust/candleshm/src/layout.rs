@@ -1,0 +1,437 @@
+//! The block's format as offsets. `docs/segment-format.md` is the same as prose; `tests/format.rs` holds the two
+//! together (the document's table against these constants, its hash, and golden bytes).
+//!
+//! Everything is a little-endian 64-bit word, so a block is lent out as `&[AtomicU64]`.
+
+use crate::error::{Corruption, Error};
+use crate::interval::Interval;
+use crate::market::Market;
+use crate::sync::AtomicU64;
+
+#[cfg(not(target_endian = "little"))]
+compile_error!("the block's format is little endian and is read in place");
+
+/// The first eight bytes of every block.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"CANDLSHM");
+/// Changes when a reader of the old format would misread the new one.
+pub const ABI_MAJOR: u32 = 1;
+/// Changes when words that were reserved get a meaning that old readers may ignore.
+pub const ABI_MINOR: u32 = 0;
+/// SHA-256 of the table between the `layout-table` markers of `docs/segment-format.md`.
+pub const LAYOUT_HASH: [u8; 32] = [0; 32];
+
+/// A page: the header's size and the alignment of both arrays behind it.
+pub const PAGE_BYTES: usize = 4096;
+/// Bytes of one symbol's entry in the symbol table.
+pub const SYMBOL_BYTES: usize = 640;
+/// Longest symbol name in bytes of UTF-8.
+pub const SYMBOL_NAME_BYTES: usize = 64;
+/// Slots beyond LENGTH, so that a view survives 64 closes before its oldest row is overwritten.
+pub const CAPACITY_SPARE: usize = 64;
+/// Padding words behind each column's two copies: it spreads the columns over cache sets.
+pub const COLUMN_PAD_WORDS: usize = 8;
+/// Words of one published row: twelve columns (two under loom, which explores every order of every word).
+pub const ROW_WORDS: usize = if cfg!(loom) { 2 } else { 12 };
+
+/// One row as it lies in the block.
+pub type RowWords = [f64; ROW_WORDS];
+
+/// Word offsets in the header page.
+pub mod header {
+    /// `CANDLSHM`.
+    pub const MAGIC: usize = 0;
+    /// Major in the low half, minor in the high half.
+    pub const ABI: usize = 1;
+    /// Four words.
+    pub const LAYOUT_HASH: usize = 2;
+    /// Counts the blocks that have stood under the name one after the other.
+    pub const GENERATION: usize = 6;
+    /// [`super::BlockState`], stored last at creation.
+    pub const STATE: usize = 7;
+    /// Size of the whole block.
+    pub const BLOCK_BYTES: usize = 8;
+    /// [`crate::market::Market::code`].
+    pub const MARKET: usize = 9;
+    /// [`crate::interval::Interval::code`].
+    pub const INTERVAL: usize = 10;
+    /// Candles of a full window, the live one included.
+    pub const LENGTH: usize = 11;
+    /// Slots of the ring.
+    pub const CAPACITY: usize = 12;
+    /// Places in the symbol table.
+    pub const SYMBOL_CAPACITY: usize = 13;
+    /// Where the symbol table begins.
+    pub const SYMBOLS_OFFSET: usize = 14;
+    /// Where the first symbol's data begin.
+    pub const DATA_OFFSET: usize = 15;
+    /// From one symbol's entry to the next.
+    pub const SYMBOL_STRIDE: usize = 16;
+    /// From one symbol's data to the next.
+    pub const DATA_STRIDE: usize = 17;
+    /// From one column to the next.
+    pub const COLUMN_STRIDE: usize = 18;
+    /// Two words: the kernel's boot id.
+    pub const BOOT_ID: usize = 20;
+    /// The owner's process.
+    pub const PID: usize = 24;
+    /// When that process started, in clock ticks since boot.
+    pub const PID_START: usize = 25;
+    /// `CLOCK_BOOTTIME` of the owner's last sign of life, nanoseconds.
+    pub const HEARTBEAT_NS: usize = 26;
+    /// Symbols in use; only grows.
+    pub const SYMBOL_COUNT: usize = 32;
+    /// Futex (low half): published batches.
+    pub const COMMIT_SEQ: usize = 40;
+    /// Futex (low half): batches in which a row became final.
+    pub const CLOSE_SEQ: usize = 48;
+    /// Newest bar that every trading symbol has final; 0 while there is none.
+    pub const UNIVERSE_BAR: usize = 56;
+    /// 1 once every symbol was loaded.
+    pub const READY: usize = 64;
+    /// Rows of all windows not fetched yet.
+    pub const MISSING: usize = 65;
+    /// Rows of all windows confirmed absent.
+    pub const HOLES: usize = 66;
+    /// Request weight used in the current window.
+    pub const WEIGHT_USED: usize = 67;
+    /// Request weight the collector allows itself in a window.
+    pub const WEIGHT_LIMIT: usize = 68;
+    /// End of a ban, epoch ms; 0 when not banned.
+    pub const BANNED_UNTIL_MS: usize = 69;
+}
+
+/// Word offsets in a symbol's entry.
+pub mod symbol {
+    /// Version of the latch; slot `version & 3` is the published one.
+    pub const VERSION: usize = 0;
+    /// Close of the newest row; NaN while there is none.
+    pub const LAST_CLOSE: usize = 1;
+    /// Counts rewrites of ring rows.
+    pub const REV: usize = 2;
+    /// Every bar below `wmark - capacity` may be overwritten.
+    pub const WMARK: usize = 3;
+    /// The symbol's very first bar; 0 while unknown.
+    pub const FIRST_BAR: usize = 4;
+    /// Phase of the 3d grid in days.
+    pub const PHASE_DAYS: usize = 5;
+    /// 1 while the symbol trades, 0 once delisted.
+    pub const TRADING: usize = 6;
+    /// The first of four latch slots.
+    pub const SLOTS: usize = 8;
+    /// Words of one latch slot.
+    pub const SLOT_WORDS: usize = 16;
+    /// The name, zero padded UTF-8.
+    pub const NAME: usize = 72;
+}
+
+/// Word offsets in a latch slot.
+pub mod slot {
+    /// First bar that is not in the ring: the live row's, if there is one.
+    pub const HEAD: usize = 0;
+    /// `solid` in the low half, `final` in the high half.
+    pub const SOLID_FINAL: usize = 1;
+    /// State of the row below in the low half, API revision in the high half.
+    pub const STATE_REVISION: usize = 2;
+    /// `CLOCK_BOOTTIME` of the newest answer, ms.
+    pub const RECEIVED_MS: usize = 3;
+    /// The newest row.
+    pub const ROW: usize = 4;
+}
+
+const _: () = {
+    assert!(symbol::SLOTS + 4 * symbol::SLOT_WORDS == symbol::NAME);
+    assert!(symbol::NAME * 8 + SYMBOL_NAME_BYTES == SYMBOL_BYTES);
+    assert!(slot::ROW + 12 == symbol::SLOT_WORDS);
+    assert!((header::BANNED_UNTIL_MS + 1) * 8 <= PAGE_BYTES);
+    // Words that the writer stores often stand on cache lines of their own.
+    assert!(header::SYMBOL_COUNT.is_multiple_of(8) && header::COMMIT_SEQ.is_multiple_of(8));
+    assert!(header::CLOSE_SEQ.is_multiple_of(8) && header::UNIVERSE_BAR.is_multiple_of(8));
+};
+
+/// The life of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum BlockState {
+    /// Being written for the first time.
+    Init = 1,
+    /// The layout stands.
+    Ready = 2,
+    /// Another block stands under the name, or will in a moment.
+    Superseded = 3,
+    /// The collector has ended.
+    Closed = 4,
+}
+
+impl BlockState {
+    /// Returns the state a stored word stands for.
+    #[must_use]
+    pub fn from_word(word: u64) -> Option<Self> {
+        match word {
+            1 => Some(Self::Init),
+            2 => Some(Self::Ready),
+            3 => Some(Self::Superseded),
+            4 => Some(Self::Closed),
+            _ => None,
+        }
+    }
+
+    /// Returns the state as a lower-case word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Ready => "ready",
+            Self::Superseded => "superseded",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// What a row is worth. Closed and verified differ in bit 0 only: a reader may see one turn into the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RowState {
+    /// Before the first candle.
+    Empty = 0,
+    /// Not final yet.
+    Live = 1,
+    /// Final.
+    Closed = 2,
+    /// Final, and an independent proof agreed.
+    Verified = 3,
+    /// The exchange confirmed twice that it has no such row.
+    Hole = 4,
+    /// Not fetched yet.
+    Missing = 5,
+    /// A rewrite of a final row was begun and not ended: to readers the same as missing.
+    MissingFinal = 7,
+}
+
+/// A row's tag: bar (32 bits), version (24), state (8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tag(pub u64);
+
+impl Tag {
+    /// Row versions are `rev` modulo 2^24.
+    pub const VERSION_MASK: u64 = 0xFF_FFFF;
+
+    /// Returns the tag of `bar` in `state`, written at `rev`.
+    #[must_use]
+    pub fn new(bar: u64, rev: u64, state: RowState) -> Self {
+        Self(bar << 32 | (rev & Self::VERSION_MASK) << 8 | state as u64)
+    }
+
+    /// Returns the bar whose row the slot holds.
+    #[must_use]
+    pub fn bar(self) -> u64 {
+        self.0 >> 32
+    }
+
+    /// Returns the version of the row, modulo 2^24.
+    #[must_use]
+    pub fn version(self) -> u64 {
+        self.0 >> 8 & Self::VERSION_MASK
+    }
+
+    /// Returns the row's state; a number without a meaning counts as missing.
+    #[must_use]
+    pub fn state(self) -> RowState {
+        match self.0 & 0xFF {
+            0 => RowState::Empty,
+            1 => RowState::Live,
+            2 => RowState::Closed,
+            3 => RowState::Verified,
+            4 => RowState::Hole,
+            7 => RowState::MissingFinal,
+            _ => RowState::Missing,
+        }
+    }
+
+    /// Returns the tag with another state and the same bar and version.
+    #[must_use]
+    pub fn with_state(self, state: RowState) -> Self {
+        Self(self.0 & !0xFF | state as u64)
+    }
+
+    /// Returns whether this is the tag of a closed or verified row of `bar`.
+    #[must_use]
+    pub fn is_final_of(self, bar: u64) -> bool {
+        self.bar() == bar && matches!(self.state(), RowState::Closed | RowState::Verified)
+    }
+
+    /// Returns whether this is the tag of a row of `bar` that readers may see.
+    #[must_use]
+    pub fn is_readable_of(self, bar: u64) -> bool {
+        self.bar() == bar && matches!(self.state(), RowState::Live | RowState::Closed | RowState::Verified)
+    }
+
+    /// Returns whether `bar` needs no more waiting: closed, verified or a hole.
+    #[must_use]
+    pub fn is_settled_of(self, bar: u64) -> bool {
+        self.bar() == bar && matches!(self.state(), RowState::Closed | RowState::Verified | RowState::Hole)
+    }
+}
+
+/// Shape of one series' ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingShape {
+    /// Candles of a full window, the live one included.
+    pub length: usize,
+    /// Slots; row of bar `b` lies in slot `b % capacity`, and once more `capacity` words further on.
+    pub capacity: usize,
+}
+
+impl RingShape {
+    /// Words from one column to the next.
+    #[must_use]
+    pub fn column_stride_words(self) -> usize {
+        2 * self.capacity + COLUMN_PAD_WORDS
+    }
+
+    /// Words of one symbol's tags and columns, rounded up to cache lines.
+    #[must_use]
+    pub fn data_words(self) -> usize {
+        (self.capacity + ROW_WORDS * self.column_stride_words()).next_multiple_of(8)
+    }
+}
+
+/// Returns bytes as the words in which they lie in a block, the last one padded with zeroes.
+pub fn words_of(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.chunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_le_bytes(word)
+    })
+}
+
+/// Everything that a block's offsets follow from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// The market whose symbols the block carries.
+    pub market: Market,
+    /// Interval of all its candles.
+    pub interval: Interval,
+    /// Shape of each ring.
+    pub ring: RingShape,
+    /// Places in the symbol table.
+    pub symbol_capacity: usize,
+}
+
+/// Limits of LENGTH; the symbol limit keeps every offset far from overflow.
+pub const LENGTH_RANGE: core::ops::RangeInclusive<usize> = 2..=100_000;
+/// Most symbols that one block can carry.
+pub const SYMBOL_CAPACITY_MAX: usize = 16_384;
+
+impl Geometry {
+    /// Returns the geometry of a new block.
+    ///
+    /// # Errors
+    ///
+    /// `Length` and `SymbolCapacity` when a number is out of its range.
+    pub fn new(market: Market, interval: Interval, length: usize, symbol_capacity: usize) -> Result<Self, Error> {
+        if !LENGTH_RANGE.contains(&length) {
+            return Err(Error::Length { length });
+        }
+        if !(1..=SYMBOL_CAPACITY_MAX).contains(&symbol_capacity) {
+            return Err(Error::SymbolCapacity { capacity: symbol_capacity });
+        }
+        let capacity = (length + CAPACITY_SPARE).next_multiple_of(8);
+        Ok(Self { market, interval, ring: RingShape { length, capacity }, symbol_capacity })
+    }
+
+    /// Word at which the symbol table begins.
+    #[must_use]
+    pub fn symbols_offset_words(self) -> usize {
+        PAGE_BYTES / 8
+    }
+
+    /// Word at which the first symbol's data begin.
+    #[must_use]
+    pub fn data_offset_words(self) -> usize {
+        (PAGE_BYTES + SYMBOL_BYTES * self.symbol_capacity).next_multiple_of(PAGE_BYTES) / 8
+    }
+
+    /// Size of the whole block.
+    #[must_use]
+    pub fn block_bytes(self) -> usize {
+        (8 * (self.data_offset_words() + self.symbol_capacity * self.ring.data_words())).next_multiple_of(PAGE_BYTES)
+    }
+
+    /// The header words that follow from the geometry, as (offset, value): written at creation, compared at opening.
+    fn words(self) -> [(usize, u64); 11] {
+        [
+            (header::BLOCK_BYTES, self.block_bytes() as u64),
+            (header::MARKET, u64::from(self.market.code())),
+            (header::INTERVAL, u64::from(self.interval.code())),
+            (header::LENGTH, self.ring.length as u64),
+            (header::CAPACITY, self.ring.capacity as u64),
+            (header::SYMBOL_CAPACITY, self.symbol_capacity as u64),
+            (header::SYMBOLS_OFFSET, 8 * self.symbols_offset_words() as u64),
+            (header::DATA_OFFSET, 8 * self.data_offset_words() as u64),
+            (header::SYMBOL_STRIDE, SYMBOL_BYTES as u64),
+            (header::DATA_STRIDE, 8 * self.ring.data_words() as u64),
+            (header::COLUMN_STRIDE, 8 * self.ring.column_stride_words() as u64),
+        ]
+    }
+
+    /// Writes the identity and the geometry into a new block's header.
+    pub fn store(self, words: &[AtomicU64]) {
+        use crate::sync::Ordering::Relaxed;
+        words[header::MAGIC].store(MAGIC, Relaxed);
+        words[header::ABI].store(u64::from(ABI_MAJOR) | u64::from(ABI_MINOR) << 32, Relaxed);
+        for (word, value) in words[header::LAYOUT_HASH..].iter().zip(words_of(&LAYOUT_HASH)) {
+            word.store(value, Relaxed);
+        }
+        for (offset, value) in self.words() {
+            words[offset].store(value, Relaxed);
+        }
+    }
+
+    /// Reads a header and checks that it is ours, of this format, and that every offset follows from the geometry.
+    ///
+    /// After this no offset taken from the block is ever used: they are all computed from the returned geometry, which
+    /// was compared with the mapped size.
+    ///
+    /// # Errors
+    ///
+    /// `Incompatible` for another ABI or layout, `Corrupt` for anything else.
+    pub fn load(name: &str, words: &[AtomicU64]) -> Result<Self, Error> {
+        use crate::sync::Ordering::Relaxed;
+        let corrupt = |what| Error::Corrupt { name: name.into(), what };
+        let word = |offset: usize| words[offset].load(Relaxed);
+        if words.len() < PAGE_BYTES / 8 {
+            return Err(corrupt(Corruption::Truncated { bytes: words.len() * 8 }));
+        }
+        if word(header::MAGIC) != MAGIC {
+            return Err(corrupt(Corruption::Foreign));
+        }
+        let (major, minor) = (word(header::ABI) as u32, (word(header::ABI) >> 32) as u32);
+        let hash: Vec<u8> = (0..4).flat_map(|i| word(header::LAYOUT_HASH + i).to_le_bytes()).collect();
+        if major != ABI_MAJOR || hash != LAYOUT_HASH {
+            let hash = [hash[0], hash[1], hash[2], hash[3]];
+            return Err(Error::Incompatible { name: name.into(), major, minor, hash });
+        }
+        let field = |field, offset: usize| corrupt(Corruption::Field { field, value: word(offset) });
+        let market = Market::from_code(word(header::MARKET)).ok_or_else(|| field("market", header::MARKET))?;
+        let interval = u32::try_from(word(header::INTERVAL))
+            .ok()
+            .and_then(Interval::from_code)
+            .ok_or_else(|| field("interval", header::INTERVAL))?;
+        let length = usize::try_from(word(header::LENGTH)).unwrap_or(usize::MAX);
+        let symbol_capacity = usize::try_from(word(header::SYMBOL_CAPACITY)).unwrap_or(usize::MAX);
+        let geometry = Self::new(market, interval, length, symbol_capacity).map_err(|error| match error {
+            Error::Length { .. } => field("length", header::LENGTH),
+            _ => field("symbol capacity", header::SYMBOL_CAPACITY),
+        })?;
+        if let Some((offset, _)) = geometry.words().into_iter().find(|&(offset, value)| word(offset) != value) {
+            return Err(field("a size or offset", offset));
+        }
+        if words.len() * 8 != geometry.block_bytes() {
+            return Err(corrupt(Corruption::Truncated { bytes: words.len() * 8 }));
+        }
+        if word(header::SYMBOL_COUNT) > symbol_capacity as u64 {
+            return Err(field("symbol count", header::SYMBOL_COUNT));
+        }
+        Ok(geometry)
+    }
+}

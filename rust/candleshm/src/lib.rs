@@ -1,0 +1,40 @@
+//! The newest candles of many symbols in named shared memory: one writer, any number of readers, no locks.
+//!
+//! The hot path is one line of files:
+//!
+//! ```text
+//! bytes -> parse.rs -> merge.rs -> publish.rs -> [shared memory] -> read.rs -> values
+//! ```
+//!
+//! [`parse::parse`] turns a response body into rows; [`merge::plan`] decides what they change, without storing
+//! anything; [`publish::SeriesWriter`] stores it under readers that never see half a row; [`read::SeriesReader`]
+//! copies rows out, or lends them where they lie and says afterwards whether they stayed. [`writer::Writer`] strings
+//! the first three together and owns the block.
+//!
+//! Modules in reading order: [`interval`] (bars and open times), [`columns`] (the twelve values of a row),
+//! [`layout`] (the block's format), [`ring`] (where a bar lies), [`latch`] (the newest row), [`publish`], [`read`],
+//! [`parse`], [`merge`], [`segment`] (the operating system), [`block`], [`writer`].
+//!
+//! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
+//! see half of a change.
+
+pub mod columns;
+pub mod error;
+pub mod interval;
+pub mod latch;
+pub mod layout;
+pub mod market;
+pub mod parse;
+pub mod publish;
+pub mod read;
+pub mod ring;
+pub mod sync;
+
+#[cfg(not(loom))]
+pub mod block;
+#[cfg(not(loom))]
+pub mod merge;
+#[cfg(not(loom))]
+pub mod segment;
+#[cfg(not(loom))]
+pub mod writer;

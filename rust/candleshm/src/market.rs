@@ -1,0 +1,51 @@
+//! The three markets of the exchange.
+
+/// A market. The same symbol text names different instruments on each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Market {
+    /// Spot.
+    Spot,
+    /// USD-margined futures.
+    Um,
+    /// Coin-margined futures; its volume columns are contracts and base coin.
+    Cm,
+}
+
+impl Market {
+    /// Returns the number stored in a block.
+    #[must_use]
+    pub fn code(self) -> u32 {
+        match self {
+            Self::Spot => 1,
+            Self::Um => 2,
+            Self::Cm => 3,
+        }
+    }
+
+    /// Returns the market of a stored number.
+    #[must_use]
+    pub fn from_code(code: u64) -> Option<Self> {
+        match code {
+            1 => Some(Self::Spot),
+            2 => Some(Self::Um),
+            3 => Some(Self::Cm),
+            _ => None,
+        }
+    }
+
+    /// Returns the name in upper case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Spot => "SPOT",
+            Self::Um => "UM",
+            Self::Cm => "CM",
+        }
+    }
+
+    /// Returns the market of that name, upper case.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Spot, Self::Um, Self::Cm].into_iter().find(|market| market.as_str() == text)
+    }
+}

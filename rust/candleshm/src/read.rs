@@ -1,0 +1,336 @@
+//! How a series is read: loads only, never waiting for the writer.
+//!
+//! Bulk copies race with the writer on purpose. What makes a copy good is checked afterwards, behind an acquire fence:
+//! either that nothing in the window can have moved (`rev` and the watermark, the fast check), or row by row that the
+//! tag is the same before and after (the precise check). `docs/segment-format.md`, section "The reader", has the
+//! argument; `tests/loom.rs` the proof for small cases.
+
+use crate::error::Error;
+use crate::latch::{self, Marks};
+use crate::layout::{ROW_WORDS, RowState, RowWords, Tag, symbol};
+use crate::ring::SeriesWords;
+#[cfg(not(loom))]
+use crate::segment::copy_run;
+#[cfg(loom)]
+use crate::sync::copy_words as copy_run;
+use crate::sync::{
+    Ordering::{Acquire, Relaxed},
+    fence,
+};
+
+/// How often a copy starts again because something moved; afterwards rows in motion are reported missing.
+const ATTEMPTS_MAX: usize = 3;
+/// Beyond this many rewrites row versions (modulo 2^24) could be mistaken for older ones.
+const VERSION_SPAN: u64 = 1 << 23;
+
+/// Which rows to copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection {
+    /// Newest time slots; LENGTH is the most there is.
+    pub count: usize,
+    /// Only rows that are final, and none above the first that is not.
+    pub closed_only: bool,
+    /// Whether the states of all rows are wanted, closed apart from verified.
+    pub states: bool,
+}
+
+/// A consistent copy: one entry per time slot, ascending.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Bar of the first slot.
+    pub start: u64,
+    /// State of each slot. Slots that are missing or holes have no row: their values mean nothing.
+    pub states: Vec<RowState>,
+}
+
+/// A window of final rows, used where they lie.
+#[derive(Debug, Clone)]
+pub struct ViewMarks {
+    /// Bar of the first row.
+    pub start: u64,
+    /// Rows.
+    pub count: usize,
+    rev: u64,
+    /// Which rows are there, when not all are.
+    present: Option<Vec<bool>>,
+}
+
+impl ViewMarks {
+    /// Returns whether no row is a hole or missing.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.present.is_none()
+    }
+}
+
+/// A half-open range of open times without rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// First bar without a row.
+    pub start: u64,
+    /// The bar after the last one without.
+    pub end: u64,
+    /// Whether the exchange confirmed it.
+    pub hole: bool,
+}
+
+/// The reader of one series.
+#[derive(Clone, Copy)]
+pub struct SeriesReader<'a> {
+    words: SeriesWords<'a>,
+}
+
+impl<'a> SeriesReader<'a> {
+    /// Reads the series of a block.
+    #[cfg(not(loom))]
+    #[inline]
+    #[must_use]
+    pub fn new(block: &'a crate::block::Block, index: usize) -> Self {
+        Self { words: block.series(index) }
+    }
+
+    /// Reads a series wherever its words lie.
+    #[must_use]
+    pub fn of(words: SeriesWords<'a>) -> Self {
+        Self { words }
+    }
+
+    /// Returns the bounds of the ring and what the newest row is.
+    ///
+    /// # Errors
+    ///
+    /// `Contended`, see [`latch::read`].
+    #[inline]
+    pub fn marks(&self) -> Result<Marks, Error> {
+        latch::read_marks(self.words.entry)
+    }
+
+    /// Copies the newest row into `row`; its state is in the marks. NaN while there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Contended`.
+    #[inline]
+    pub fn newest(&self, row: &mut RowWords) -> Result<Marks, Error> {
+        let marks = latch::read(self.words.entry, row)?;
+        if marks.head == 0 {
+            *row = [f64::NAN; ROW_WORDS];
+        }
+        Ok(marks)
+    }
+
+    /// Returns the close of the newest row, NaN while there is none.
+    #[inline]
+    #[must_use]
+    pub fn last_close(&self) -> f64 {
+        latch::last_close(self.words.entry)
+    }
+
+    /// Returns `CLOCK_BOOTTIME` of the newest answer in ms, 0 before the first.
+    #[inline]
+    #[must_use]
+    pub fn received_ms(&self) -> u64 {
+        latch::received_ms(self.words.entry)
+    }
+
+    /// Copies the newest slots. Column `k` of slot `i` lands in `columns[k * stride + i]`, where `stride` is the
+    /// selection's count.
+    ///
+    /// # Errors
+    ///
+    /// `Contended`.
+    ///
+    /// # Panics
+    ///
+    /// When `columns` is shorter than the selection needs.
+    pub fn copy(&self, selection: &Selection, columns: &mut [f64], snapshot: &mut Snapshot) -> Result<(), Error> {
+        let mut try_fast = !selection.states;
+        let mut attempt = 0;
+        loop {
+            let last = attempt + 1 == ATTEMPTS_MAX;
+            match self.try_copy(selection, try_fast, last, columns, snapshot)? {
+                Outcome::Good => return Ok(()),
+                // The fast check says only that something moved somewhere; the tags say where.
+                Outcome::FastFailed => try_fast = false,
+                Outcome::Moved => attempt += 1,
+            }
+        }
+    }
+
+    fn try_copy(
+        &self,
+        selection: &Selection,
+        try_fast: bool,
+        last: bool,
+        columns: &mut [f64],
+        snapshot: &mut Snapshot,
+    ) -> Result<Outcome, Error> {
+        let rev = self.rev();
+        let mut newest = [0.0; ROW_WORDS];
+        let marks = latch::read(self.words.entry, &mut newest)?;
+        let live = marks.has_live() && !selection.closed_only;
+        let end = if selection.closed_only { marks.final_bar } else { marks.head };
+        let start = self.start_of(&marks, end, selection.count - usize::from(live));
+        let in_ring = (end - start) as usize;
+        let stride = selection.count;
+        // Below this bar `rev` and the watermark vouch for every row, from it on the tags do.
+        let tagged = if try_fast && start >= marks.solid { end.min(marks.final_bar).max(start) } else { start };
+
+        let tags: Vec<Tag> = (tagged..end).map(|bar| self.words.tag(bar)).collect();
+        // SYNC POINT row: the values loaded below are at least as new as the tags loaded above.
+        fence(Acquire);
+        for (column, target) in columns.chunks_exact_mut(stride).take(ROW_WORDS).enumerate() {
+            copy_run(self.words.column(column, start, in_ring), &mut target[..in_ring]);
+            if live {
+                target[in_ring] = newest[column];
+            }
+        }
+        // SYNC POINT rewrite, reuse: a value stored after the checks' stores were made visible is rejected below.
+        fence(Acquire);
+        if tagged > start && !self.is_untouched(rev, start) {
+            return Ok(Outcome::FastFailed);
+        }
+
+        snapshot.start = start;
+        snapshot.states.clear();
+        snapshot.states.resize((tagged - start) as usize, RowState::Closed);
+        let mut moved = self.words.entry[symbol::REV].load(Relaxed).wrapping_sub(rev) >= 2 * VERSION_SPAN;
+        for (bar, before) in (tagged..end).zip(tags) {
+            let after = self.words.tag(bar);
+            // Closed may turn into verified meanwhile: they differ in bit 0 only and stand for the same values.
+            let still = (before.0 ^ after.0) & !1 == 0;
+            moved |= !still;
+            snapshot.states.push(match before.state() {
+                _ if before.is_readable_of(bar) && still => before.state(),
+                RowState::Hole if before.bar() == bar && still => RowState::Hole,
+                _ => RowState::Missing,
+            });
+        }
+        if live {
+            snapshot.states.push(RowState::Live);
+        }
+        Ok(if moved && !last { Outcome::Moved } else { Outcome::Good })
+    }
+
+    /// Returns the marks of the newest `count` final slots, to be used where they lie: see [`Self::column`].
+    ///
+    /// # Errors
+    ///
+    /// `Contended`.
+    pub fn view(&self, count: usize) -> Result<ViewMarks, Error> {
+        let rev = self.rev();
+        let marks = self.marks()?;
+        let end = marks.final_bar;
+        let start = self.start_of(&marks, end, count);
+        let mut present = None;
+        if start < marks.solid {
+            let final_rows: Vec<bool> = (start..end).map(|bar| self.words.tag(bar).is_final_of(bar)).collect();
+            present = final_rows.contains(&false).then_some(final_rows);
+        }
+        // SYNC POINT row: what is computed from the rows uses values at least as new as the marks and tags above.
+        fence(Acquire);
+        Ok(ViewMarks { start, count: (end - start) as usize, rev, present })
+    }
+
+    /// Returns whether every row of the view is still what it was. To be asked after the rows were used.
+    #[inline]
+    #[must_use]
+    pub fn is_valid(&self, view: &ViewMarks) -> bool {
+        // SYNC POINT rewrite, reuse: as in `copy`.
+        fence(Acquire);
+        self.is_untouched(view.rev, view.start) || self.is_valid_precisely(view)
+    }
+
+    #[cold]
+    fn is_valid_precisely(&self, view: &ViewMarks) -> bool {
+        if self.words.entry[symbol::REV].load(Relaxed).wrapping_sub(view.rev) >= VERSION_SPAN {
+            return false;
+        }
+        (0..view.count).filter(|&row| view.present.as_ref().is_none_or(|present| present[row])).all(|row| {
+            let bar = view.start + row as u64;
+            let tag = self.words.tag(bar);
+            let age = view.rev.wrapping_sub(tag.version()) & Tag::VERSION_MASK;
+            tag.is_final_of(bar) && age < VERSION_SPAN
+        })
+    }
+
+    /// Returns where the words of a view's column lie.
+    #[inline]
+    #[must_use]
+    pub fn column(&self, view: &ViewMarks, column: usize) -> &'a [crate::sync::AtomicU64] {
+        self.words.column(column, view.start, view.count)
+    }
+
+    /// Returns the gaps of the window, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// `Contended`.
+    pub fn gaps(&self) -> Result<Vec<Gap>, Error> {
+        let marks = self.marks()?;
+        let mut gaps: Vec<Gap> = Vec::new();
+        for bar in self.start_of(&marks, marks.head, self.words.ring.length)..marks.head {
+            let tag = self.words.tag(bar);
+            if tag.is_readable_of(bar) {
+                continue;
+            }
+            let hole = tag.is_settled_of(bar);
+            match gaps.last_mut() {
+                Some(gap) if gap.end == bar && gap.hole == hole => gap.end += 1,
+                _ => gaps.push(Gap { start: bar, end: bar + 1, hole }),
+            }
+        }
+        Ok(gaps)
+    }
+
+    /// Returns whether nothing more is to come for `bar`: closed, verified, a hole, or outside the series.
+    #[must_use]
+    pub fn is_settled(&self, bar: u64) -> bool {
+        let Ok(marks) = self.marks() else { return false };
+        let settled = bar < marks.head
+            && (bar < self.start_of(&marks, marks.head, self.words.ring.length)
+                || self.words.tag(bar).is_settled_of(bar));
+        fence(Acquire);
+        settled
+    }
+
+    /// Returns the newest bar that is closed, verified or a hole.
+    #[must_use]
+    pub fn newest_settled(&self) -> Option<u64> {
+        let marks = self.marks().ok()?;
+        let start = self.start_of(&marks, marks.head, self.words.ring.length);
+        (start..marks.head).rev().find(|&bar| self.words.tag(bar).is_settled_of(bar))
+    }
+
+    /// Loads `rev`, before anything that it is to vouch for.
+    #[inline]
+    fn rev(&self) -> u64 {
+        let rev = self.words.entry[symbol::REV].load(Relaxed);
+        // SYNC POINT mark: the marks of every rewrite counted in `rev` are visible from here on.
+        fence(Acquire);
+        rev
+    }
+
+    /// The fast check, behind an acquire fence: no row was rewritten since `rev`, and the head has not come round to
+    /// the slots from `start` on.
+    #[inline]
+    fn is_untouched(&self, rev: u64, start: u64) -> bool {
+        self.words.entry[symbol::REV].load(Relaxed) == rev
+            && self.words.entry[symbol::WMARK].load(Relaxed) <= start + self.words.ring.capacity as u64
+    }
+
+    /// The first of at most `count` slots in front of `end`, inside the window and not before the first candle.
+    #[inline]
+    fn start_of(&self, marks: &Marks, end: u64, count: usize) -> u64 {
+        let count = count.min(self.words.ring.length) as u64;
+        let first = self.words.entry[symbol::FIRST_BAR].load(Relaxed);
+        let window = marks.head.saturating_sub(self.words.ring.length as u64);
+        end.saturating_sub(count).max(window).max(first).min(end)
+    }
+}
+
+enum Outcome {
+    Good,
+    FastFailed,
+    Moved,
+}

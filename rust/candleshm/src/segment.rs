@@ -1,0 +1,341 @@
+//! Named shared memory: files in `/dev/shm`, mapped. The only file of the crate with `unsafe`.
+//!
+//! The names are those of `shm_open`, so `multiprocessing.shared_memory.SharedMemory(name)` finds the same block.
+//! A new block is built in a file without a name and only then linked under its name: a creator that dies leaves
+//! nothing behind, and nobody can open a block that is half written.
+#![allow(unsafe_code)]
+
+use std::ops::Deref;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+
+use rustix::fs::{self, AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mm::{self, MapFlags, ProtFlags};
+use rustix::thread::futex;
+
+use crate::error::{Corruption, Error};
+use crate::layout::{MAGIC, PAGE_BYTES, header};
+use crate::sync::{AtomicU64, copy_words};
+
+const DIRECTORY: &str = "/dev/shm";
+const NAME_BYTES_MAX: usize = 200;
+/// Runs shorter than this are copied word by word: `rep movsb` takes some tens of cycles to start.
+const STRING_COPY_WORDS_MIN: usize = 64;
+
+fn os(action: &'static str, name: &str) -> impl Fn(Errno) -> Error {
+    let name = name.to_owned();
+    move |errno| Error::Os { action, name: name.clone(), errno: errno.raw_os_error() }
+}
+
+/// Checks that `name` can name a block.
+///
+/// # Errors
+///
+/// `Name` when it is empty, longer than 200 bytes, begins with a dot, or holds anything but `A-Z a-z 0-9 . _ -`.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with('.') || !name.bytes().all(allowed) {
+        return Err(Error::Name { name: name.into() });
+    }
+    Ok(())
+}
+
+fn path(name: &str) -> String {
+    format!("{DIRECTORY}/{name}")
+}
+
+/// Returns the names of all files that may be blocks, sorted.
+///
+/// # Errors
+///
+/// `Os` when the directory cannot be read.
+pub fn names() -> Result<Vec<String>, Error> {
+    let failed = |error: std::io::Error| Error::Os {
+        action: "list",
+        name: DIRECTORY.into(),
+        errno: error.raw_os_error().unwrap_or(0),
+    };
+    let mut names: Vec<String> = std::fs::read_dir(DIRECTORY)
+        .map_err(failed)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| check_name(name).is_ok())
+        .collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// An open block file. Its advisory lock, taken through this descriptor, is the ownership of the block; the kernel
+/// gives it back on any kind of death.
+#[derive(Debug)]
+pub struct SegmentFile {
+    descriptor: OwnedFd,
+    name: String,
+}
+
+impl SegmentFile {
+    /// Creates a file of `bytes` zeroes without a name, locked. The memory is taken at once: a small `/dev/shm` is an
+    /// error here and never a SIGBUS later.
+    ///
+    /// # Errors
+    ///
+    /// `Os`, with `ENOSPC` when the memory is not there.
+    pub fn create_unnamed(name: &str, bytes: usize) -> Result<Self, Error> {
+        check_name(name)?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let descriptor =
+            fs::open(DIRECTORY, flags, Mode::RUSR | Mode::WUSR).map_err(os("create a block in /dev/shm for", name))?;
+        let file = Self { descriptor, name: name.into() };
+        file.try_lock()?;
+        loop {
+            match fs::fallocate(&file.descriptor, FallocateFlags::empty(), 0, bytes as u64) {
+                Err(Errno::INTR) => {}
+                other => break other.map_err(os("reserve memory in /dev/shm for block", name))?,
+            }
+        }
+        Ok(file)
+    }
+
+    /// Opens the block of that name.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `Name`, or `Os` (not permitted, for one). `Corrupt` when it belongs to another user.
+    pub fn open(name: &str, writable: bool) -> Result<Self, Error> {
+        check_name(name)?;
+        let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let descriptor = fs::open(path(name), flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT => Error::NotFound { name: name.into() },
+            other => os("open block", name)(other),
+        })?;
+        Ok(Self { descriptor, name: name.into() })
+    }
+
+    /// Takes the lock if nobody holds it; returns whether it is held now.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when locking is not possible at all.
+    pub fn try_lock(&self) -> Result<bool, Error> {
+        match fs::flock(&self.descriptor, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(os("lock block", &self.name)(errno)),
+        }
+    }
+
+    /// Returns whether somebody else holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when that cannot be found out.
+    pub fn is_owned(&self) -> Result<bool, Error> {
+        match fs::flock(&self.descriptor, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {
+                fs::flock(&self.descriptor, FlockOperation::Unlock).map_err(os("unlock block", &self.name))?;
+                Ok(false)
+            }
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(os("look at the lock of block", &self.name)(errno)),
+        }
+    }
+
+    /// Returns whether the name still leads to this very file.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when the file cannot be looked at.
+    pub fn is_named(&self) -> Result<bool, Error> {
+        let mine = fs::fstat(&self.descriptor).map_err(os("look at block", &self.name))?;
+        match fs::stat(path(&self.name)) {
+            Ok(other) => Ok((mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(os("look at block", &self.name)(errno)),
+        }
+    }
+
+    /// Gives an unnamed file its name; returns false when the name is taken.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when linking fails for another reason.
+    pub fn link(&self) -> Result<bool, Error> {
+        match self.link_as(&self.name) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(os("name block", &self.name)(errno)),
+        }
+    }
+
+    /// Gives an unnamed file its name in place of the file that has it, in one step. Only for the owner of that one.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when linking or renaming fails.
+    pub fn link_over(&self) -> Result<(), Error> {
+        let temporary = format!(".{}.next", self.name);
+        // Nobody but the owner of the old block works with this name, so what is there was left by a dead owner.
+        match fs::unlink(path(&temporary)) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(os("remove a left-over of block", &self.name)(errno)),
+        }
+        self.link_as(&temporary).map_err(os("name block", &self.name))?;
+        fs::rename(path(&temporary), path(&self.name)).map_err(os("name block", &self.name))
+    }
+
+    fn link_as(&self, name: &str) -> Result<(), Errno> {
+        let descriptor = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
+        fs::linkat(CWD, descriptor, CWD, path(name), AtFlags::SYMLINK_FOLLOW)
+    }
+
+    /// Removes the block's name if it still leads to this file. The memory lives on as long as anybody maps it.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when it cannot be removed.
+    pub fn unlink(&self) -> Result<(), Error> {
+        if self.is_named()? {
+            match fs::unlink(path(&self.name)) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(os("remove block", &self.name)(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps the whole file.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when it is shorter than a header or belongs to another user, `Os` when mapping fails.
+    pub fn map(&self, writable: bool) -> Result<Mapping, Error> {
+        let stat = fs::fstat(&self.descriptor).map_err(os("look at block", &self.name))?;
+        let corrupt = |what| Error::Corrupt { name: self.name.clone(), what };
+        let bytes = usize::try_from(stat.st_size).unwrap_or(0);
+        if bytes < PAGE_BYTES || !bytes.is_multiple_of(8) {
+            return Err(corrupt(Corruption::Truncated { bytes }));
+        }
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(corrupt(Corruption::Field {
+                field: "owner (another user's block)",
+                value: stat.st_uid.into(),
+            }));
+        }
+        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of this process. That the file
+        // keeps its size is upheld by every owner: blocks are never truncated, only unlinked.
+        let address =
+            unsafe { mm::mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, &self.descriptor, 0) }
+                .map_err(os("map block", &self.name))?;
+        let address = NonNull::new(address.cast()).ok_or_else(|| os("map block", &self.name)(Errno::NOMEM))?;
+        Ok(Mapping { address, words: bytes / 8 })
+    }
+}
+
+/// A mapped block, lent out as atomic words.
+#[derive(Debug)]
+pub struct Mapping {
+    address: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: the mapping is plain memory that belongs to nobody's thread, and all access goes through atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Deref for Mapping {
+    type Target = [AtomicU64];
+
+    #[inline]
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: `map` made `words` words at this page-aligned address, they stay until `drop`, and other processes
+        // change them only by atomic stores of whole words (the block's format). A read-only mapping is only ever
+        // loaded from: `Writer` alone stores, and it maps writable.
+        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `map` made the mapping, and no slice of it outlives the borrow of `self`. Arrays handed to Python
+        // hold the mapping's owner alive (see the binding's `array.rs`).
+        unsafe {
+            let _ = mm::munmap(self.address.as_ptr().cast(), self.words * 8);
+        }
+    }
+}
+
+/// Copies a run of words that a writer may be changing, at the speed of memcpy. As with [`copy_words`] the caller
+/// checks afterwards that nothing moved.
+///
+/// A racing `memcpy` would be undefined behaviour; a string instruction in inline assembly is not, because to the
+/// compiler it is an opaque access like that of another thread, and each aligned word comes over untorn or is
+/// rejected with the rest by the caller's check.
+///
+/// # Panics
+///
+/// When the lengths differ.
+#[inline]
+pub fn copy_run(source: &[AtomicU64], target: &mut [f64]) {
+    assert_eq!(source.len(), target.len());
+    #[cfg(target_arch = "x86_64")]
+    if source.len() >= STRING_COPY_WORDS_MIN {
+        // SAFETY: both slices are valid for their equal length, the target is borrowed exclusively, they cannot
+        // overlap, and the direction flag is clear by the ABI. Racing stores by the writer are checked by the caller.
+        unsafe {
+            core::arch::asm!(
+                "rep movsb",
+                inout("rcx") source.len() * 8 => _,
+                inout("rsi") source.as_ptr() => _,
+                inout("rdi") target.as_mut_ptr() => _,
+                options(nostack, preserves_flags)
+            );
+        }
+        return;
+    }
+    copy_words(source, target);
+}
+
+/// The futex is the low half of a word: the half at the word's own address, as blocks are little endian.
+fn futex_half(word: &AtomicU64) -> &core::sync::atomic::AtomicU32 {
+    // SAFETY: a `&AtomicU64` is valid and aligned for four bytes; only the kernel and `futex::wait` look at the half,
+    // and only to compare it.
+    unsafe { &*std::ptr::from_ref(word).cast() }
+}
+
+/// Sleeps until the low half of `word` differs from `seen`, a wake-up, a signal, or `timeout`.
+pub fn futex_wait(word: &AtomicU64, seen: u32, timeout: std::time::Duration) {
+    let timeout = futex::Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+    // Every outcome means "look again", a refusal included: callers loop, and bound the loop by the clock.
+    let _ = futex::wait(futex_half(word), futex::Flags::empty(), seen, Some(&timeout));
+}
+
+/// Wakes everybody who sleeps on `word`, in every process.
+pub fn futex_wake(word: &AtomicU64) {
+    // Without sleepers there is nothing to do, and waking cannot fail for a mapped word.
+    let _ = futex::wake(futex_half(word), futex::Flags::empty(), i32::MAX as u32);
+}
+
+/// Removes the block of that name, unless a collector serves it.
+///
+/// # Errors
+///
+/// `NotFound`, `InUse`, `Corrupt` when the file is not a candleshm block, `Os`.
+pub fn unlink(name: &str) -> Result<(), Error> {
+    let file = SegmentFile::open(name, true)?;
+    // Read, not mapped: a truncated block can be removed as well.
+    let word = |offset: usize| {
+        let mut bytes = [0; 8];
+        let read = rustix::io::pread(&file.descriptor, &mut bytes, 8 * offset as u64);
+        if read == Ok(8) { u64::from_le_bytes(bytes) } else { 0 }
+    };
+    if word(header::MAGIC) != MAGIC {
+        return Err(Error::Corrupt { name: name.into(), what: Corruption::Foreign });
+    }
+    if !file.try_lock()? {
+        return Err(Error::InUse { name: name.into(), pid: word(header::PID) });
+    }
+    file.unlink()
+}

@@ -1,0 +1,453 @@
+//! The one owner of a block: opens it, merges answers into it, tells waiters, gives it back.
+
+use std::collections::HashMap;
+
+use crate::block::Block;
+use crate::columns::{OPEN_TIME_MS, Row, plausible};
+use crate::error::Error;
+use crate::interval::{Grid, Interval};
+use crate::layout::{BlockState, Geometry, SYMBOL_NAME_BYTES, header, symbol, words_of};
+use crate::market::Market;
+use crate::merge::{self, Absence, Answer, Confirmations, Tally};
+use crate::publish::{SeriesState, SeriesWriter};
+use crate::read::{Gap, SeriesReader};
+use crate::segment::{self, SegmentFile};
+use crate::sync::Ordering::{Relaxed, Release};
+
+/// How often opening starts again because somebody else created or replaced the block meanwhile.
+const OPEN_ATTEMPTS_MAX: usize = 16;
+
+/// Who owns a block, and since when; the core itself reads neither clock nor process table.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    /// Process id.
+    pub pid: u64,
+    /// When the process started, in clock ticks since boot.
+    pub pid_start: u64,
+    /// The kernel's boot id.
+    pub boot_id: [u64; 2],
+    /// `CLOCK_BOOTTIME`, nanoseconds.
+    pub now_ns: u64,
+}
+
+/// What a block is to carry.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The market of all symbols.
+    pub market: Market,
+    /// The interval of all candles.
+    pub interval: Interval,
+    /// Candles of a full window, the live one included.
+    pub length: usize,
+    /// The symbols, in order.
+    pub symbols: Vec<String>,
+    /// Places kept for symbols that are added later.
+    pub spare_symbols: usize,
+}
+
+/// Numbers for readers that the collector knows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Health {
+    /// Every symbol was loaded.
+    pub ready: bool,
+    /// Request weight used in the current window.
+    pub weight_used: u64,
+    /// Request weight allowed in a window.
+    pub weight_limit: u64,
+    /// End of a ban, epoch ms; 0 when not banned.
+    pub banned_until_ms: u64,
+}
+
+/// What one answer did, and where the series stands now.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Report {
+    /// Counts of the answer's rows.
+    pub tally: Tally,
+    /// Open time of the newest row as the exchange sent it, if there is a row.
+    pub newest_open_ms: Option<i64>,
+    /// Open time of the oldest candle that is not final yet, if there is a row.
+    pub unsettled_open_ms: Option<i64>,
+    /// Rows of the window that are neither there nor confirmed absent.
+    pub missing: usize,
+}
+
+struct Series {
+    state: SeriesState,
+    seen: Confirmations,
+    /// Newest bar that is closed, verified or a hole; 0 while there is none.
+    newest_settled: u64,
+}
+
+/// The owner of a block.
+pub struct Writer {
+    block: Block,
+    file: SegmentFile,
+    series: Vec<Series>,
+    index: HashMap<String, usize>,
+    taken_over: bool,
+}
+
+impl Writer {
+    /// Creates the block, takes over one that a dead collector left with the same shape, or replaces one of another
+    /// shape: readers of that one see it superseded and follow.
+    ///
+    /// # Errors
+    ///
+    /// `InUse` when a live collector owns it; `Name`, `Length`, `SymbolCapacity`, `SymbolName`; `Corrupt` and
+    /// `Incompatible` when something else has the name; `Os`.
+    pub fn open(name: &str, config: &Config, owner: Owner) -> Result<Self, Error> {
+        segment::check_name(name)?;
+        for symbol in &config.symbols {
+            check_symbol(symbol)?;
+        }
+        let geometry =
+            Geometry::new(config.market, config.interval, config.length, config.symbols.len() + config.spare_symbols)?;
+        for _ in 0..OPEN_ATTEMPTS_MAX {
+            let old = match SegmentFile::open(name, true) {
+                Ok(old) => old,
+                Err(Error::NotFound { .. }) => {
+                    let created = Self::create(name, geometry, config, owner, 1)?;
+                    if created.file.link()? {
+                        return Ok(created);
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if !old.try_lock()? {
+                let pid = old.map(false).map_or(0, |words| words[header::PID].load(Relaxed));
+                return Err(Error::InUse { name: name.into(), pid });
+            }
+            // Between opening and locking the name may have moved on to another block.
+            if !old.is_named()? {
+                continue;
+            }
+            let generation = match Block::check(name, old.map(true)?) {
+                Ok(block) if adoptable(&block, &geometry, config, owner) => {
+                    return Self::take_over(block, old, config, owner);
+                }
+                Ok(block) => {
+                    let created = Self::create(name, geometry, config, owner, block.value(header::GENERATION) + 1)?;
+                    // The new block is ready, then the old one says so, then the name moves: a reader that finds the
+                    // old one superseded and still under the name keeps reading it and looks again.
+                    block.header(header::STATE).store(BlockState::Superseded as u64, Release);
+                    created.file.link_over()?;
+                    tell(&block, true);
+                    return Ok(created);
+                }
+                Err(Error::NotReady { .. }) => 1,
+                Err(error) => return Err(error),
+            };
+            let created = Self::create(name, geometry, config, owner, generation)?;
+            created.file.link_over()?;
+            return Ok(created);
+        }
+        Err(Error::InUse { name: name.into(), pid: 0 })
+    }
+
+    fn create(name: &str, geometry: Geometry, config: &Config, owner: Owner, generation: u64) -> Result<Self, Error> {
+        let file = SegmentFile::create_unnamed(name, geometry.block_bytes())?;
+        let block = Block::create(name, file.map(true)?, geometry);
+        block.header(header::STATE).store(BlockState::Init as u64, Relaxed);
+        block.header(header::GENERATION).store(generation, Relaxed);
+        let mut writer = Self { block, file, series: Vec::new(), index: HashMap::new(), taken_over: false };
+        writer.sign(owner);
+        for symbol in &config.symbols {
+            writer.add_symbol(symbol)?;
+        }
+        // SYNC POINT ready: everything above is visible to whoever sees this.
+        writer.block.header(header::STATE).store(BlockState::Ready as u64, Release);
+        Ok(writer)
+    }
+
+    fn take_over(block: Block, file: SegmentFile, config: &Config, owner: Owner) -> Result<Self, Error> {
+        let mut writer = Self { block, file, series: Vec::new(), index: HashMap::new(), taken_over: true };
+        writer.sign(owner);
+        writer.set_health(&Health::default());
+        writer.block.header(header::MISSING).store(0, Relaxed);
+        writer.block.header(header::HOLES).store(0, Relaxed);
+        for index in 0..writer.block.symbol_count() {
+            let mut series = Series::new();
+            SeriesWriter::new(writer.block.series(index), &mut series.state).recover();
+            series.find_newest_settled(&writer.block, index);
+            writer.count_gaps((0, 0), (series.state.missing, series.state.holes));
+            writer.index.insert(writer.block.symbol(index), index);
+            writer.block.entry(index)[symbol::TRADING].store(1, Relaxed);
+            writer.series.push(series);
+        }
+        for symbol in
+            config.symbols.iter().filter(|symbol| !writer.index.contains_key(*symbol)).cloned().collect::<Vec<_>>()
+        {
+            writer.add_symbol(&symbol)?;
+        }
+        writer.settle_universe();
+        Ok(writer)
+    }
+
+    fn sign(&self, owner: Owner) {
+        self.block.header(header::BOOT_ID).store(owner.boot_id[0], Relaxed);
+        self.block.header(header::BOOT_ID + 1).store(owner.boot_id[1], Relaxed);
+        self.block.header(header::PID).store(owner.pid, Relaxed);
+        self.block.header(header::PID_START).store(owner.pid_start, Relaxed);
+        self.heartbeat(owner.now_ns);
+    }
+
+    /// Returns the block.
+    #[must_use]
+    pub fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// Returns whether the block was taken over from a dead owner, with the rows that were in it.
+    #[must_use]
+    pub fn is_taken_over(&self) -> bool {
+        self.taken_over
+    }
+
+    /// Returns the place of a symbol.
+    ///
+    /// # Errors
+    ///
+    /// `UnknownSymbol`.
+    pub fn index_of(&self, symbol: &str) -> Result<usize, Error> {
+        self.index.get(symbol).copied().ok_or_else(|| Error::UnknownSymbol { symbol: symbol.into() })
+    }
+
+    /// Adds a symbol in a reserved place; one that is there already is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// `SymbolsFull`, `SymbolName`.
+    pub fn add_symbol(&mut self, symbol: &str) -> Result<(), Error> {
+        check_symbol(symbol)?;
+        if self.index.contains_key(symbol) {
+            return Ok(());
+        }
+        let index = self.series.len();
+        if index == self.block.geometry().symbol_capacity {
+            return Err(Error::SymbolsFull { capacity: index });
+        }
+        let entry = self.block.entry(index);
+        for (word, value) in entry[symbol::NAME..].iter().zip(words_of(symbol.as_bytes())) {
+            word.store(value, Relaxed);
+        }
+        entry[symbol::LAST_CLOSE].store(f64::NAN.to_bits(), Relaxed);
+        entry[symbol::TRADING].store(1, Relaxed);
+        // SYNC POINT symbol: a counted symbol is wholly there; one whose writer died before is simply written again.
+        self.block.header(header::SYMBOL_COUNT).store(index as u64 + 1, Release);
+        self.series.push(Series::new());
+        self.index.insert(symbol.to_owned(), index);
+        Ok(())
+    }
+
+    /// Marks a symbol as trading or delisted.
+    pub fn set_trading(&mut self, index: usize, trading: bool) {
+        self.block.entry(index)[symbol::TRADING].store(trading.into(), Relaxed);
+        let settled = self.settle_universe();
+        tell(&self.block, settled);
+    }
+
+    /// Merges the rows of one answer into a series, publishes the result and wakes waiters. `now_boot_ms` is
+    /// `CLOCK_BOOTTIME`.
+    pub fn ingest(&mut self, index: usize, rows: &[Row], answer: &Answer, now_boot_ms: u64) -> Report {
+        let words = self.block.series(index);
+        let series = &mut self.series[index];
+        if series.state.marks.head == 0
+            && let Some(first) =
+                rows.iter().filter(|row| plausible(row).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
+        {
+            // Nothing was published yet, so nobody has used the grid.
+            let grid = Grid::anchored(self.block.geometry().interval, first);
+            words.entry[symbol::PHASE_DAYS].store(grid.phase_days().into(), Relaxed);
+        }
+        let grid = self.block.grid(index);
+        let head = series.state.marks.head;
+        let gaps_before = (series.state.missing, series.state.holes);
+        let plan = merge::plan(words, &series.state, &mut series.seen, grid, answer, rows);
+        let mut tally = plan.tally;
+        let mut writer = SeriesWriter::new(words, &mut series.state);
+        if let Some(bar) = plan.first_bar {
+            writer.set_first_bar(bar);
+        }
+        if !plan.rewrite.is_empty() {
+            writer.rewrite(&plan.rewrite, tally.corrected as u32);
+        }
+        for &bar in &plan.close {
+            writer.close(bar);
+        }
+        if let Some(advance) = &plan.advance {
+            writer.advance(advance.head, &advance.rows, advance.live.as_ref());
+        }
+        if let Some(live) = &plan.live {
+            writer.set_live(live);
+        }
+        let held = held_bars(grid, rows);
+        if answer.end_ms.is_none() || held.is_some_and(|(_, newest)| newest >= head) {
+            series.state.marks.received_ms = now_boot_ms;
+        }
+        let Absence { holes, first_bar } =
+            merge::absence(words, &series.state, &mut series.seen, grid, answer, &tally, held);
+        let mut writer = SeriesWriter::new(words, &mut series.state);
+        if let Some(bar) = first_bar {
+            writer.set_first_bar(bar);
+        }
+        for &bar in &holes {
+            writer.hole(bar);
+        }
+        writer.publish();
+        tally.holes = holes.len();
+        series.find_newest_settled(&self.block, index);
+        let gaps = (series.state.missing, series.state.holes);
+        self.count_gaps(gaps_before, gaps);
+        let became_final = tally.closed + tally.corrected + tally.holes > 0;
+        if became_final {
+            self.settle_universe();
+        }
+        if tally.changed > 0 || became_final {
+            tell(&self.block, became_final);
+        }
+        Report { tally, ..self.report(index) }
+    }
+
+    /// Returns where a series stands, with the counts of an answer at zero.
+    #[must_use]
+    pub fn report(&self, index: usize) -> Report {
+        let SeriesState { marks, newest, missing, .. } = &self.series[index].state;
+        let loaded = marks.head > 0;
+        Report {
+            tally: Tally::default(),
+            newest_open_ms: loaded.then_some(newest[OPEN_TIME_MS] as i64),
+            unsettled_open_ms: loaded.then(|| self.block.grid(index).open_ms(marks.final_bar as i64)),
+            missing: *missing,
+        }
+    }
+
+    /// Returns the gaps of a series' window, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: the only writer is the caller.
+    pub fn gaps(&self, index: usize) -> Result<Vec<Gap>, Error> {
+        SeriesReader::new(&self.block, index).gaps()
+    }
+
+    /// Returns the open time of the oldest candle of a full window whose live candle is open at `now_ms`.
+    #[must_use]
+    pub fn window_start_ms(&self, index: usize, now_ms: i64) -> i64 {
+        let grid = self.block.grid(index);
+        grid.open_ms(grid.ordinal(now_ms) - self.block.geometry().ring.length as i64)
+    }
+
+    /// Returns the open time that every trading symbol has final, if there is one.
+    #[must_use]
+    pub fn universe_ms(&self) -> Option<i64> {
+        let bar = self.block.value(header::UNIVERSE_BAR);
+        (bar > 0).then(|| self.block.grid(0).open_ms(bar as i64))
+    }
+
+    /// Publishes a sign of life. `now_ns` is `CLOCK_BOOTTIME`.
+    pub fn heartbeat(&self, now_ns: u64) {
+        self.block.header(header::HEARTBEAT_NS).store(now_ns, Relaxed);
+    }
+
+    /// Publishes what the collector knows about itself.
+    pub fn set_health(&self, health: &Health) {
+        self.block.header(header::READY).store(health.ready.into(), Relaxed);
+        self.block.header(header::WEIGHT_USED).store(health.weight_used, Relaxed);
+        self.block.header(header::WEIGHT_LIMIT).store(health.weight_limit, Relaxed);
+        self.block.header(header::BANNED_UNTIL_MS).store(health.banned_until_ms, Relaxed);
+    }
+
+    /// Ends the block: readers see it closed and every waiter wakes up. The name goes unless `unlink` is false; what
+    /// readers have mapped stays readable.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when the name cannot be removed.
+    pub fn close(self, unlink: bool) -> Result<(), Error> {
+        self.block.header(header::STATE).store(BlockState::Closed as u64, Release);
+        tell(&self.block, true);
+        if unlink { self.file.unlink() } else { Ok(()) }
+    }
+
+    /// Keeps the block's totals when one series' (missing, holes) change.
+    fn count_gaps(&self, before: (usize, usize), after: (usize, usize)) {
+        let count = |offset: usize, before: usize, after: usize| {
+            let word = self.block.header(offset);
+            word.store(word.load(Relaxed).wrapping_add(after as u64).wrapping_sub(before as u64), Relaxed);
+        };
+        count(header::MISSING, before.0, after.0);
+        count(header::HOLES, before.1, after.1);
+    }
+
+    /// Moves the universe bar up to the newest bar that every trading symbol has final; returns whether it moved.
+    fn settle_universe(&self) -> bool {
+        let known = self.block.value(header::UNIVERSE_BAR);
+        let awaited = || {
+            (0..self.series.len())
+                .filter(|&index| self.series[index].state.marks.head > 0 && self.block.is_trading(index))
+        };
+        let Some(newest) = awaited().map(|index| self.series[index].newest_settled).min() else { return false };
+        let settled = |bar: u64| awaited().all(|index| SeriesReader::new(&self.block, index).is_settled(bar));
+        let oldest = (known + 1).max(newest.saturating_sub(self.block.geometry().ring.length as u64));
+        let Some(bar) = (oldest..=newest).rev().find(|&bar| settled(bar)) else { return false };
+        self.block.header(header::UNIVERSE_BAR).store(bar, Relaxed);
+        true
+    }
+}
+
+impl Series {
+    fn new() -> Self {
+        Self { state: SeriesState::empty(), seen: Confirmations::default(), newest_settled: 0 }
+    }
+
+    fn find_newest_settled(&mut self, block: &Block, index: usize) {
+        let words = block.series(index);
+        let head = self.state.marks.head;
+        let start = self.newest_settled.max(self.state.window_start(words.ring.length)).max(1);
+        if let Some(bar) = (start..head).rev().find(|&bar| words.tag(bar).is_settled_of(bar)) {
+            self.newest_settled = bar;
+        }
+    }
+}
+
+/// Wakes everybody who waits for news, and those who wait for a close.
+fn tell(block: &Block, closed: bool) {
+    let wake = |offset: usize| {
+        let word = block.header(offset);
+        // Only the writer stores here; release, so that who sees the number sees what it announces.
+        word.store(word.load(Relaxed).wrapping_add(1), Release);
+        segment::futex_wake(word);
+    };
+    wake(header::COMMIT_SEQ);
+    if closed {
+        wake(header::CLOSE_SEQ);
+    }
+}
+
+/// Whether a block left by a dead owner can go on as it is.
+fn adoptable(block: &Block, geometry: &Geometry, config: &Config, owner: Owner) -> bool {
+    let there = block.geometry();
+    let same_shape = there.market == geometry.market
+        && there.interval == geometry.interval
+        && there.ring == geometry.ring
+        && there.symbol_capacity >= config.symbols.len();
+    let wanted: std::collections::HashSet<&str> = config.symbols.iter().map(String::as_str).collect();
+    same_shape
+        && block.state() == Some(BlockState::Ready)
+        && block.boot_id() == owner.boot_id
+        && (0..block.symbol_count()).all(|index| wanted.contains(block.symbol(index).as_str()))
+}
+
+fn check_symbol(symbol: &str) -> Result<(), Error> {
+    if symbol.is_empty() || symbol.len() > SYMBOL_NAME_BYTES || symbol.contains('\0') {
+        return Err(Error::SymbolName { symbol: symbol.into() });
+    }
+    Ok(())
+}
+
+/// First and last bar of the rows of an answer.
+fn held_bars(grid: Grid, rows: &[Row]) -> Option<(u64, u64)> {
+    let bars = || rows.iter().map(|row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64);
+    Some((bars().min()?, bars().max()?))
+}
