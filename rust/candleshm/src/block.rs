@@ -2,9 +2,10 @@
 
 use crate::error::Error;
 use crate::interval::Grid;
-use crate::layout::{BlockState, Geometry, SYMBOL_BYTES, SYMBOL_NAME_BYTES, header, symbol};
+use crate::layout::{BlockState, Geometry, SYMBOL_BYTES, header, symbol};
 use crate::ring::SeriesWords;
 use crate::segment::{Mapping, SegmentFile};
+use crate::symbols;
 use crate::sync::{
     AtomicU64,
     Ordering::{Acquire, Relaxed},
@@ -95,19 +96,14 @@ impl Block {
     /// Returns how many symbols are in use; all of them are wholly visible afterwards.
     #[must_use]
     pub fn symbol_count(&self) -> usize {
-        let count = self.value(header::SYMBOL_COUNT);
-        // SYNC POINT symbol: pairs with the release store of the count.
-        fence(Acquire);
+        let count = symbols::count(self.header(header::SYMBOL_COUNT));
         (count as usize).min(self.geometry.symbol_capacity)
     }
 
     /// Returns the name of a symbol; what is not UTF-8 is replaced.
     #[must_use]
     pub fn symbol(&self, index: usize) -> String {
-        let words = &self.entry(index)[symbol::NAME..];
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
-        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(SYMBOL_NAME_BYTES);
-        String::from_utf8_lossy(&bytes[..end]).into_owned()
+        symbols::name(self.entry(index))
     }
 
     /// Returns the grid of a symbol's candles.

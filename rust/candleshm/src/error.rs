@@ -100,6 +100,13 @@ pub enum Error {
     Parse(ParseError),
     /// The writer published faster than a reader could copy one row, many times in a row.
     Contended,
+    /// `/dev/shm` is too small.
+    NoMemory {
+        /// The block's name.
+        name: String,
+        /// Its size.
+        bytes: usize,
+    },
     /// The operating system refused.
     Os {
         /// What was tried.
@@ -142,6 +149,7 @@ impl fmt::Display for Error {
             Self::UnknownSymbol { symbol } => write!(f, "unknown symbol: `{symbol}`"),
             Self::Parse(error) => error.fmt(f),
             Self::Contended => write!(f, "the newest row kept changing while it was read"),
+            Self::NoMemory { name, bytes } => write!(f, "/dev/shm has no room for {bytes} bytes of block `{name}`"),
             Self::Os { action, name, errno } => {
                 write!(f, "cannot {action} `{name}`: {}", std::io::Error::from_raw_os_error(*errno))
             }

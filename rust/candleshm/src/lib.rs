@@ -12,8 +12,8 @@
 //! the first three together and owns the block.
 //!
 //! Modules in reading order: [`interval`] (bars and open times), [`columns`] (the twelve values of a row),
-//! [`layout`] (the block's format), [`ring`] (where a bar lies), [`latch`] (the newest row), [`publish`], [`read`],
-//! [`parse`], [`merge`], [`segment`] (the operating system), [`block`], [`writer`].
+//! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
+//! row), [`publish`], [`read`], [`parse`], [`merge`], [`segment`] (the operating system), [`block`], [`writer`].
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
@@ -28,6 +28,7 @@ pub mod parse;
 pub mod publish;
 pub mod read;
 pub mod ring;
+pub mod symbols;
 pub mod sync;
 
 #[cfg(not(loom))]

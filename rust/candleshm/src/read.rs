@@ -61,6 +61,13 @@ impl ViewMarks {
     pub fn is_complete(&self) -> bool {
         self.present.is_none()
     }
+
+    /// Returns whether the row at that place is there: no hole and not missing.
+    #[inline]
+    #[must_use]
+    pub fn is_present(&self, row: usize) -> bool {
+        self.present.as_ref().is_none_or(|present| present[row])
+    }
 }
 
 /// A half-open range of open times without rows.
@@ -133,6 +140,17 @@ impl<'a> SeriesReader<'a> {
         latch::received_ms(self.words.entry)
     }
 
+    /// Returns how many slots a selection finds now.
+    ///
+    /// # Errors
+    ///
+    /// `Contended`.
+    pub fn available(&self, selection: &Selection) -> Result<usize, Error> {
+        let marks = self.marks()?;
+        let (start, end, live) = self.range_of(&marks, selection);
+        Ok((end - start) as usize + usize::from(live))
+    }
+
     /// Copies the newest slots. Column `k` of slot `i` lands in `columns[k * stride + i]`, where `stride` is the
     /// selection's count.
     ///
@@ -168,9 +186,7 @@ impl<'a> SeriesReader<'a> {
         let rev = self.rev();
         let mut newest = [0.0; ROW_WORDS];
         let marks = latch::read(self.words.entry, &mut newest)?;
-        let live = marks.has_live() && !selection.closed_only;
-        let end = if selection.closed_only { marks.final_bar } else { marks.head };
-        let start = self.start_of(&marks, end, selection.count - usize::from(live));
+        let (start, end, live) = self.range_of(&marks, selection);
         let in_ring = (end - start) as usize;
         let stride = selection.count;
         // Below this bar `rev` and the watermark vouch for every row, from it on the tags do.
@@ -246,7 +262,7 @@ impl<'a> SeriesReader<'a> {
         if self.words.entry[symbol::REV].load(Relaxed).wrapping_sub(view.rev) >= VERSION_SPAN {
             return false;
         }
-        (0..view.count).filter(|&row| view.present.as_ref().is_none_or(|present| present[row])).all(|row| {
+        (0..view.count).filter(|&row| view.is_present(row)).all(|row| {
             let bar = view.start + row as u64;
             let tag = self.words.tag(bar);
             let age = view.rev.wrapping_sub(tag.version()) & Tag::VERSION_MASK;
@@ -317,6 +333,14 @@ impl<'a> SeriesReader<'a> {
     fn is_untouched(&self, rev: u64, start: u64) -> bool {
         self.words.entry[symbol::REV].load(Relaxed) == rev
             && self.words.entry[symbol::WMARK].load(Relaxed) <= start + self.words.ring.capacity as u64
+    }
+
+    /// The bars `[start, end)` of the ring that a selection means, and whether the live row is part of it.
+    fn range_of(&self, marks: &Marks, selection: &Selection) -> (u64, u64, bool) {
+        let live = marks.has_live() && !selection.closed_only;
+        let end = if selection.closed_only { marks.final_bar } else { marks.head };
+        let count = selection.count.min(self.words.ring.length) - usize::from(live);
+        (self.start_of(marks, end, count), end, live)
     }
 
     /// The first of at most `count` slots in front of `end`, inside the window and not before the first candle.

@@ -79,7 +79,7 @@ impl SegmentFile {
     ///
     /// # Errors
     ///
-    /// `Os`, with `ENOSPC` when the memory is not there.
+    /// `NoMemory`, `Name`, `Os`.
     pub fn create_unnamed(name: &str, bytes: usize) -> Result<Self, Error> {
         check_name(name)?;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -90,6 +90,7 @@ impl SegmentFile {
         loop {
             match fs::fallocate(&file.descriptor, FallocateFlags::empty(), 0, bytes as u64) {
                 Err(Errno::INTR) => {}
+                Err(Errno::NOSPC) => return Err(Error::NoMemory { name: name.into(), bytes }),
                 other => break other.map_err(os("reserve memory in /dev/shm for block", name))?,
             }
         }

@@ -3,7 +3,9 @@
 #[cfg(not(loom))]
 pub use core::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicU64, Ordering, fence};
+pub use loom::sync::atomic::{Ordering, fence};
+#[cfg(loom)]
+pub use stoppable::{AtomicU64, stopped_after};
 
 /// Copies words that a writer may be changing: each word is whole, the words together may be torn.
 ///
@@ -13,5 +15,60 @@ pub use loom::sync::atomic::{AtomicU64, Ordering, fence};
 pub fn copy_words(source: &[AtomicU64], target: &mut [f64]) {
     for (to, from) in target.iter_mut().zip(source) {
         *to = f64::from_bits(from.load(Ordering::Relaxed));
+    }
+}
+
+/// loom's words, under a writer that can be stopped for good between any two stores.
+#[cfg(loom)]
+mod stoppable {
+    use core::cell::Cell;
+    use core::sync::atomic::Ordering;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    std::thread_local! {
+        // Readers never store, so one number is enough: it is the writer's. loom runs all its threads in one.
+        static STORES_LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+
+    /// What unwinds a stopped writer.
+    struct Stopped;
+
+    /// loom's word, counting stores.
+    #[derive(Debug)]
+    pub struct AtomicU64(loom::sync::atomic::AtomicU64);
+
+    impl AtomicU64 {
+        /// A word of that value.
+        #[must_use]
+        pub fn new(value: u64) -> Self {
+            Self(loom::sync::atomic::AtomicU64::new(value))
+        }
+
+        /// loom's load.
+        pub fn load(&self, order: Ordering) -> u64 {
+            self.0.load(order)
+        }
+
+        /// loom's store, unless the writer is to stop in front of it.
+        pub fn store(&self, value: u64, order: Ordering) {
+            STORES_LEFT.with(|left| match left.get() {
+                0 => resume_unwind(Box::new(Stopped)),
+                usize::MAX => {}
+                stores => left.set(stores - 1),
+            });
+            self.0.store(value, order);
+        }
+    }
+
+    /// Runs `write` up to its store number `stores`, which no longer happens; returns whether it was stopped there.
+    pub fn stopped_after(stores: usize, write: impl FnOnce()) -> bool {
+        STORES_LEFT.set(stores);
+        let outcome = catch_unwind(AssertUnwindSafe(write));
+        STORES_LEFT.set(usize::MAX);
+        match outcome {
+            Ok(()) => false,
+            Err(payload) if payload.is::<Stopped>() => true,
+            Err(payload) => resume_unwind(payload),
+        }
     }
 }

@@ -6,12 +6,13 @@ use crate::block::Block;
 use crate::columns::{OPEN_TIME_MS, Row, plausible};
 use crate::error::Error;
 use crate::interval::{Grid, Interval};
-use crate::layout::{BlockState, Geometry, SYMBOL_NAME_BYTES, header, symbol, words_of};
+use crate::layout::{BlockState, Geometry, SYMBOL_NAME_BYTES, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Tally};
 use crate::publish::{SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::segment::{self, SegmentFile};
+use crate::symbols;
 use crate::sync::Ordering::{Relaxed, Release};
 
 /// How often opening starts again because somebody else created or replaced the block meanwhile.
@@ -227,14 +228,7 @@ impl Writer {
         if index == self.block.geometry().symbol_capacity {
             return Err(Error::SymbolsFull { capacity: index });
         }
-        let entry = self.block.entry(index);
-        for (word, value) in entry[symbol::NAME..].iter().zip(words_of(symbol.as_bytes())) {
-            word.store(value, Relaxed);
-        }
-        entry[symbol::LAST_CLOSE].store(f64::NAN.to_bits(), Relaxed);
-        entry[symbol::TRADING].store(1, Relaxed);
-        // SYNC POINT symbol: a counted symbol is wholly there; one whose writer died before is simply written again.
-        self.block.header(header::SYMBOL_COUNT).store(index as u64 + 1, Release);
+        symbols::add(self.block.header(header::SYMBOL_COUNT), self.block.entry(index), index, symbol);
         self.series.push(Series::new());
         self.index.insert(symbol.to_owned(), index);
         Ok(())

@@ -1,0 +1,91 @@
+"""The newest Binance candles of hundreds of symbols in named shared memory.
+
+One collector per machine keeps a block correct, complete and fresh; any number of strategies attach by name and read
+NumPy windows in well under a microsecond, without a request, a lock or a copy of their own::
+
+    import candleshm
+
+    feed = candleshm.attach("candleshm-spot-1m", max_age=60.0)
+    btc = feed["BTCUSDT"]
+    print(btc.last_close, btc.candles(100)[:, candleshm.CLOSE].mean())
+"""
+
+from candleshm._core import Closed, Gap, Series, View
+from candleshm.columns import (
+    CLOSE,
+    CLOSE_TIME_MS,
+    HIGH,
+    IGNORE,
+    LOW,
+    OPEN,
+    OPEN_TIME_MS,
+    QUOTE_VOLUME,
+    TAKER_BUY_QUOTE_VOLUME,
+    TAKER_BUY_VOLUME,
+    TRADES,
+    VOLUME,
+)
+from candleshm.errors import (
+    BadResponse,
+    Banned,
+    CandleShmError,
+    ConfigError,
+    ExchangeError,
+    ExchangeUnavailable,
+    GapError,
+    OverwrittenView,
+    RateLimited,
+    SegmentCorrupt,
+    SegmentError,
+    SegmentIncompatible,
+    SegmentInUse,
+    SegmentNotFound,
+    SegmentUnavailable,
+    StaleData,
+    UnknownSymbol,
+    WaitTimeout,
+)
+from candleshm.health import Health
+from candleshm.reader import Feed, attach, segments, unlink
+
+__all__ = [
+    "CLOSE",
+    "CLOSE_TIME_MS",
+    "HIGH",
+    "IGNORE",
+    "LOW",
+    "OPEN",
+    "OPEN_TIME_MS",
+    "QUOTE_VOLUME",
+    "TAKER_BUY_QUOTE_VOLUME",
+    "TAKER_BUY_VOLUME",
+    "TRADES",
+    "VOLUME",
+    "BadResponse",
+    "Banned",
+    "CandleShmError",
+    "Closed",
+    "ConfigError",
+    "ExchangeError",
+    "ExchangeUnavailable",
+    "Feed",
+    "Gap",
+    "GapError",
+    "Health",
+    "OverwrittenView",
+    "RateLimited",
+    "SegmentCorrupt",
+    "SegmentError",
+    "SegmentInUse",
+    "SegmentIncompatible",
+    "SegmentNotFound",
+    "SegmentUnavailable",
+    "Series",
+    "StaleData",
+    "UnknownSymbol",
+    "View",
+    "WaitTimeout",
+    "attach",
+    "segments",
+    "unlink",
+]

@@ -1,0 +1,220 @@
+"""Every error candleshm raises.
+
+::
+
+    CandleShmError
+    ├── SegmentError
+    │   ├── SegmentNotFound      (FileNotFoundError)  no block of that name, or none that is ready
+    │   ├── SegmentInUse         another collector owns the name
+    │   ├── SegmentIncompatible  the block was written in another format
+    │   ├── SegmentCorrupt       the block's header does not add up
+    │   └── SegmentUnavailable   (OSError)            the system refused: /dev/shm is full, not permitted
+    ├── UnknownSymbol            (KeyError)           the block does not carry that symbol
+    ├── StaleData                the series is older than ``max_age``, or delisted
+    ├── OverwrittenView          rows of a view were overwritten or revised while it was used
+    ├── WaitTimeout              (TimeoutError)       a wait reached its deadline
+    ├── ConfigError              (ValueError)         a setting cannot be used
+    └── ExchangeError            the exchange answered with an error, or not at all
+        ├── RateLimited          HTTP 429
+        ├── Banned               HTTP 418 (or 403 from the firewall in front)
+        ├── BadResponse          a body that is not what was asked for
+        └── ExchangeUnavailable  no answer: connection, timeout, 5xx
+
+Each class is also the builtin named in parentheses, so that code which only knows the builtin still catches it.
+Errors carry their facts as attributes; their text is for people.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+__all__ = [
+    "BadResponse",
+    "Banned",
+    "CandleShmError",
+    "ConfigError",
+    "ExchangeError",
+    "ExchangeUnavailable",
+    "GapError",
+    "OverwrittenView",
+    "RateLimited",
+    "SegmentCorrupt",
+    "SegmentError",
+    "SegmentInUse",
+    "SegmentIncompatible",
+    "SegmentNotFound",
+    "SegmentUnavailable",
+    "StaleData",
+    "UnknownSymbol",
+    "WaitTimeout",
+]
+
+
+class CandleShmError(Exception):
+    """The root: catch this to catch everything candleshm raises on purpose."""
+
+
+class SegmentError(CandleShmError):
+    """Something about a shared-memory block. ``name`` is the block's name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"block `{self.name}`: {self.reason}"
+
+
+class SegmentNotFound(SegmentError, FileNotFoundError):
+    """No block of that name exists, or it is still being initialised."""
+
+
+class SegmentInUse(SegmentError):
+    """Another live collector owns the block. ``pid`` is its process, 0 when unknown."""
+
+    def __init__(self, name: str, pid: int = 0) -> None:
+        owner = f"process {pid}" if pid else "another process"
+        super().__init__(name, f"a collector ({owner}) already serves it; stop that one or serve under another name")
+        self.args = (name, pid)
+        self.pid = pid
+
+
+class SegmentIncompatible(SegmentError):
+    """The block's format is not the one this version reads. ``found`` and ``expected`` name both."""
+
+    def __init__(self, name: str, found: str, expected: str) -> None:
+        super().__init__(
+            name,
+            f"written in format {found}, this version reads {expected}; use the same candleshm version on both sides",
+        )
+        self.args = (name, found, expected)
+        self.found = found
+        self.expected = expected
+
+
+class SegmentCorrupt(SegmentError):
+    """The block is truncated, foreign, or its header contradicts itself."""
+
+
+class SegmentUnavailable(SegmentError, OSError):
+    """The operating system refused: /dev/shm is full, or the block is not permitted. ``errno`` tells which."""
+
+    def __init__(self, name: str, reason: str, errno: int) -> None:
+        super().__init__(name, reason)
+        self.args = (name, reason, errno)
+        self.errno = errno
+
+
+class UnknownSymbol(CandleShmError, KeyError):
+    """The block does not carry ``symbol``."""
+
+    def __init__(self, symbol: str, where: str = "") -> None:
+        super().__init__(symbol, where)
+        self.symbol = symbol
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"unknown symbol{f' in {self.where}' if self.where else ''}: `{self.symbol}`"
+
+
+class StaleData(CandleShmError):
+    """The newest answer for ``symbol`` is ``age`` seconds old, more than ``limit``; or the symbol is delisted."""
+
+    def __init__(self, symbol: str, age: float, limit: float | None, delisted: bool = False) -> None:  # noqa: FBT001
+        super().__init__(symbol, age, limit, delisted)
+        self.symbol = symbol
+        self.age = age
+        self.limit = limit
+        self.delisted = delisted
+
+    def __str__(self) -> str:
+        if self.delisted:
+            return f"{self.symbol} no longer trades; its last answer is {self.age:.1f} s old"
+        return f"{self.symbol} is stale: confirmed {self.age:.1f} s ago, allowed are {self.limit} s"
+
+
+class GapError(CandleShmError, ValueError):
+    """A window that must not have gaps has one: ``start_ms``, ``end_ms`` (half-open), ``kind``."""
+
+    def __init__(self, symbol: str, start_ms: int, end_ms: int, kind: str) -> None:
+        super().__init__(symbol, start_ms, end_ms, kind)
+        self.symbol = symbol
+        self.start_ms = start_ms
+        self.end_ms = end_ms
+        self.kind = kind
+
+    def __str__(self) -> str:
+        start, end = (datetime.fromtimestamp(ms / 1000, tz=UTC) for ms in (self.start_ms, self.end_ms))
+        return f"{self.symbol} has no candles from {start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC ({self.kind})"
+
+
+class OverwrittenView(CandleShmError):
+    """Rows of a view of ``symbol`` were overwritten or revised while it was in use: discard what was computed."""
+
+    def __init__(self, symbol: str) -> None:
+        super().__init__(symbol)
+        self.symbol = symbol
+
+    def __str__(self) -> str:
+        return f"rows of a view of {self.symbol} were overwritten or revised while it was used; take a new view"
+
+
+class WaitTimeout(CandleShmError, TimeoutError):
+    """A wait reached its deadline. ``missing`` are the symbols that had not closed."""
+
+    def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(message, missing)
+        self.missing = tuple(missing)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ConfigError(CandleShmError, ValueError):
+    """A setting cannot be used; the text names the field, the value and what is allowed."""
+
+
+class ExchangeError(CandleShmError):
+    """The exchange answered with an error. ``status`` is the HTTP status, ``code`` Binance's (None when absent)."""
+
+    def __init__(self, message: str, *, status: int | None = None, code: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class RateLimited(ExchangeError):
+    """HTTP 429. ``retry_after`` is the seconds to stay away from the whole pool."""
+
+    def __init__(self, message: str, *, retry_after: float, status: int | None = 429, code: int | None = None) -> None:
+        super().__init__(message, status=status, code=code)
+        self.retry_after = retry_after
+
+
+class Banned(RateLimited):
+    """HTTP 418, or 403 from the firewall in front of the exchange. ``until_ms`` is the end, epoch ms."""
+
+    def __init__(
+        self, message: str, *, retry_after: float, until_ms: int, status: int | None = 418, code: int | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, status=status, code=code)
+        self.until_ms = until_ms
+
+    def __str__(self) -> str:
+        until = datetime.fromtimestamp(self.until_ms / 1000, tz=UTC)
+        return f"{self.args[0]} (banned until {until:%Y-%m-%d %H:%M:%S} UTC)"
+
+
+class BadResponse(ExchangeError):
+    """A body that is not what was asked for: HTML, truncated, malformed. ``offset`` is the byte where it goes wrong."""
+
+    def __init__(
+        self, message: str, *, offset: int | None = None, status: int | None = None, code: int | None = None
+    ) -> None:
+        super().__init__(message, status=status, code=code)
+        self.offset = offset
+
+
+class ExchangeUnavailable(ExchangeError):
+    """No usable answer: the connection failed, timed out, or the exchange said 5xx."""

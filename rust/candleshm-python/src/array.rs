@@ -1,0 +1,63 @@
+//! NumPy arrays made by hand: new ones to fill, and read-only ones over a block's memory.
+//!
+//! Besides the core's `segment.rs` the only file with `unsafe`: NumPy's C API is raw.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::ptr;
+
+use candleshm::columns::COLUMNS;
+use candleshm::sync::AtomicU64;
+use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API, npy_intp};
+use numpy::{Element, PyArray2, PyArrayDescrMethods, PyArrayMethods};
+use pyo3::prelude::*;
+
+/// Returns a new Fortran-ordered float64 array of shape (rows, 12), filled by `fill`, which is given all its values in
+/// memory order and must set them.
+pub(crate) fn new_columns<'py>(
+    py: Python<'py>,
+    rows: usize,
+    fill: impl FnOnce(&mut [f64]) -> PyResult<()>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    // SAFETY: any bit pattern is a float64, and nobody but `fill` sees the array before it is returned.
+    let array = unsafe { PyArray2::<f64>::new(py, [rows, COLUMNS], true) };
+    // SAFETY: the array is contiguous, new, and known only here, so the exclusive borrow is one.
+    fill(unsafe { array.as_slice_mut()? })?;
+    Ok(array)
+}
+
+/// A read-only float64 array over words of a block: 1-D when `columns` is `None`, else (words, columns) with the given
+/// distance in words from one column to the next. `owner` keeps the mapping alive as long as the array lives.
+pub(crate) fn lend<'py>(
+    owner: Bound<'py, PyAny>,
+    words: &[AtomicU64],
+    columns: Option<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = owner.py();
+    let mut shape = [words.len() as npy_intp, COLUMNS as npy_intp];
+    let mut strides = [size_of::<f64>() as npy_intp, (columns.unwrap_or(0) * size_of::<f64>()) as npy_intp];
+    let dimensions: c_int = if columns.is_some() { 2 } else { 1 };
+    // SAFETY: shape and strides stay inside the mapping: `words` is one column's window, and the ring's geometry, which
+    // was checked against the mapped size, puts the other columns `columns` words apart. Without NPY_ARRAY_WRITEABLE
+    // NumPy does not store into it, and its base gives no writable buffer. NumPy's own loads may race with the writer's
+    // stores: each value is one aligned machine word, and `valid()` tells whether the window stayed whole.
+    unsafe {
+        let array = PY_ARRAY_API.PyArray_NewFromDescr(
+            py,
+            npyffi::get_type_object(py, NpyTypes::PyArray_Type),
+            f64::get_dtype(py).into_dtype_ptr(),
+            dimensions,
+            shape.as_mut_ptr(),
+            strides.as_mut_ptr(),
+            words.as_ptr().cast_mut().cast(),
+            0,
+            ptr::null_mut(),
+        );
+        let array = Bound::from_owned_ptr_or_err(py, array)?;
+        // Steals the reference to the owner, also when it fails.
+        if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), owner.into_ptr()) != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(array)
+    }
+}

@@ -1,0 +1,79 @@
+//! The core's errors as the exceptions of `candleshm.errors`.
+
+use candleshm::error::Error;
+use candleshm::layout::{ABI_MAJOR, ABI_MINOR, LAYOUT_HASH};
+use pyo3::prelude::*;
+
+/// The exception classes, defined in Python.
+pub(crate) mod exceptions {
+    use pyo3::import_exception;
+
+    import_exception!(candleshm.errors, BadResponse);
+    import_exception!(candleshm.errors, ConfigError);
+    import_exception!(candleshm.errors, GapError);
+    import_exception!(candleshm.errors, OverwrittenView);
+    import_exception!(candleshm.errors, SegmentCorrupt);
+    import_exception!(candleshm.errors, SegmentInUse);
+    import_exception!(candleshm.errors, SegmentIncompatible);
+    import_exception!(candleshm.errors, SegmentNotFound);
+    import_exception!(candleshm.errors, SegmentUnavailable);
+    import_exception!(candleshm.errors, StaleData);
+    import_exception!(candleshm.errors, UnknownSymbol);
+    import_exception!(candleshm.errors, WaitTimeout);
+}
+
+use exceptions::{
+    BadResponse, ConfigError, SegmentCorrupt, SegmentInUse, SegmentIncompatible, SegmentNotFound, SegmentUnavailable,
+    UnknownSymbol,
+};
+
+/// Returns the exception for an error that came up around the block `name`.
+pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
+    let text = error.to_string();
+    match error {
+        Error::NotFound { name } => {
+            SegmentNotFound::new_err((name, "there is none of that name; `candleshm ls` lists what is there"))
+        }
+        Error::NotReady { name } => SegmentNotFound::new_err((name, "it is still being initialised; try again")),
+        Error::Leftover { name } => {
+            SegmentNotFound::new_err((name, "left over from before the last boot; start its collector again"))
+        }
+        Error::InUse { name, pid } => SegmentInUse::new_err((name, pid)),
+        Error::Incompatible { name, major, minor, hash } => SegmentIncompatible::new_err((
+            name,
+            format_name(major, minor, hash),
+            format_name(ABI_MAJOR, ABI_MINOR, [LAYOUT_HASH[0], LAYOUT_HASH[1], LAYOUT_HASH[2], LAYOUT_HASH[3]]),
+        )),
+        Error::Corrupt { name, what } => {
+            SegmentCorrupt::new_err((name, format!("{what}; `candleshm rm` removes a block that nobody serves")))
+        }
+        Error::Name { .. }
+        | Error::Length { .. }
+        | Error::SymbolCapacity { .. }
+        | Error::SymbolsFull { .. }
+        | Error::SymbolName { .. } => ConfigError::new_err(text),
+        Error::UnknownSymbol { symbol } => UnknownSymbol::new_err((symbol, name.to_owned())),
+        Error::Parse(error) => {
+            let raised = BadResponse::new_err(text);
+            // An attribute of the Python class, whose constructor takes it by keyword only.
+            match Python::attach(|py| raised.value(py).setattr("offset", error.offset)) {
+                Ok(()) => raised,
+                Err(failed) => failed,
+            }
+        }
+        Error::Contended => SegmentCorrupt::new_err((name.to_owned(), text)),
+        Error::NoMemory { name, bytes } => SegmentUnavailable::new_err((
+            name,
+            format!(
+                "/dev/shm has no room for its {} MiB; enlarge it or serve fewer symbols or a smaller length",
+                bytes >> 20
+            ),
+            rustix::io::Errno::NOSPC.raw_os_error(),
+        )),
+        Error::Os { name, errno, .. } => SegmentUnavailable::new_err((name, text, errno)),
+    }
+}
+
+fn format_name(major: u32, minor: u32, hash: [u8; 4]) -> String {
+    format!("{major}.{minor} ({:08x})", u32::from_be_bytes(hash))
+}

@@ -1,0 +1,423 @@
+//! `Feed`: one attached block, and the following of the name when a collector puts another block under it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use candleshm::block::Block;
+use candleshm::error::Error;
+use candleshm::layout::{BlockState, header};
+use candleshm::read::SeriesReader;
+use candleshm::segment;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::errors::exceptions::{ConfigError, SegmentNotFound, StaleData, UnknownSymbol, WaitTimeout};
+use crate::errors::to_py;
+use crate::process;
+use crate::series::Series;
+
+/// Longest sleep in one go: signals and a replaced block are noticed after this long at the latest.
+const SLICE: Duration = Duration::from_secs(1);
+/// How long to wait before the name is looked at again while no newer block stands under it.
+const FOLLOW_INTERVAL_MS: u64 = 100;
+
+/// A block and the places of its symbols.
+pub(crate) struct Attached {
+    pub(crate) block: Block,
+    places: RwLock<Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    symbols: Vec<String>,
+    index: HashMap<String, usize>,
+}
+
+impl Attached {
+    fn open(name: &str) -> Result<Self, Error> {
+        Ok(Self { block: Block::open(name, process::boot_id())?, places: RwLock::default() })
+    }
+
+    /// Returns the place of a symbol, looking at the table again when it has grown.
+    fn place(&self, symbol: &str) -> Option<usize> {
+        self.with_places(|places| places.index.get(symbol).copied())
+    }
+
+    fn symbols(&self) -> Vec<String> {
+        self.with_places(|places| places.symbols.clone())
+    }
+
+    fn with_places<T>(&self, read: impl Fn(&Places) -> T) -> T {
+        let count = self.block.symbol_count();
+        {
+            let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
+            if places.symbols.len() >= count {
+                return read(&places);
+            }
+        }
+        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
+        for index in places.symbols.len()..count {
+            let symbol = self.block.symbol(index);
+            places.index.insert(symbol.clone(), index);
+            places.symbols.push(symbol);
+        }
+        read(&places)
+    }
+
+    fn is_current(&self) -> bool {
+        self.block.state() == Some(BlockState::Ready)
+    }
+}
+
+/// What a feed and its series share.
+pub(crate) struct Source {
+    name: String,
+    /// Oldest data allowed, ms.
+    max_age_ms: Option<u64>,
+    attached: RwLock<Arc<Attached>>,
+    looked_ms: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Source {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn max_age_ms(&self) -> Option<u64> {
+        self.max_age_ms
+    }
+
+    /// Refuses when the feed was closed.
+    #[inline]
+    pub(crate) fn check_open(&self) -> PyResult<()> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(SegmentNotFound::new_err((self.name.clone(), "this feed was closed; attach again")));
+        }
+        Ok(())
+    }
+
+    /// Returns the block that stands under the name now, as far as known.
+    pub(crate) fn attached(&self) -> PyResult<Arc<Attached>> {
+        self.check_open()?;
+        let attached = self.attached.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(if attached.is_current() { attached } else { self.follow(attached) })
+    }
+
+    /// Opens the name again: a collector of another shape replaces the block, a restarted one after a clean stop
+    /// makes a new one. While there is no other block the old one stays readable.
+    #[cold]
+    fn follow(&self, old: Arc<Attached>) -> Arc<Attached> {
+        let now_ms = process::now_ms();
+        let looked_ms = self.looked_ms.swap(now_ms, Ordering::Relaxed);
+        if now_ms.saturating_sub(looked_ms) < FOLLOW_INTERVAL_MS {
+            self.looked_ms.store(looked_ms, Ordering::Relaxed);
+            return old;
+        }
+        match Attached::open(&self.name) {
+            Ok(new) if new.is_current() => {
+                let new = Arc::new(new);
+                self.attached.write().unwrap_or_else(PoisonError::into_inner).clone_from(&new);
+                new
+            }
+            _ => old,
+        }
+    }
+
+    pub(crate) fn place(&self, symbol: &str) -> PyResult<(Arc<Attached>, usize)> {
+        let attached = self.attached()?;
+        match attached.place(symbol) {
+            Some(index) => Ok((attached, index)),
+            None => Err(UnknownSymbol::new_err((symbol.to_owned(), self.name.clone()))),
+        }
+    }
+
+    pub(crate) fn error(&self, error: Error) -> PyErr {
+        to_py(error, &self.name)
+    }
+
+    /// In a wait it is the collector's sign of life that may be too old.
+    pub(crate) fn check_collector(&self, attached: &Attached, what: &str) -> PyResult<()> {
+        let age_ms = heartbeat_age_ms(&attached.block);
+        match self.max_age_ms {
+            Some(limit_ms) if age_ms > limit_ms => Err(stale(what, age_ms, limit_ms, false)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns StaleData.
+pub(crate) fn stale(symbol: &str, age_ms: u64, limit_ms: u64, delisted: bool) -> PyErr {
+    let age = if age_ms == u64::MAX { f64::INFINITY } else { age_ms as f64 / 1e3 };
+    StaleData::new_err((symbol.to_owned(), age, limit_ms as f64 / 1e3, delisted))
+}
+
+fn heartbeat_age_ms(block: &Block) -> u64 {
+    process::now_ns().saturating_sub(block.value(header::HEARTBEAT_NS)) / 1_000_000
+}
+
+/// The time left of a wait.
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    pub(crate) fn after(timeout: Option<f64>) -> PyResult<Self> {
+        match timeout {
+            None => Ok(Self(None)),
+            Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
+                Err(ConfigError::new_err(format!("timeout is not a number of seconds from 0 on: `{seconds}`")))
+            }
+            Some(seconds) => {
+                Ok(Self(Duration::try_from_secs_f64(seconds).ok().and_then(|d| Instant::now().checked_add(d))))
+            }
+        }
+    }
+
+    /// Returns how long to sleep in one go, `None` when the time is over.
+    pub(crate) fn slice(&self) -> Option<Duration> {
+        match self.0 {
+            None => Some(SLICE),
+            Some(end) => {
+                end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()).map(|left| left.min(SLICE))
+            }
+        }
+    }
+}
+
+/// Sleeps on a futex word of the header, the GIL released, and lets signal handlers run.
+pub(crate) fn sleep(py: Python<'_>, attached: &Attached, offset: usize, seen: u32, slice: Duration) -> PyResult<()> {
+    py.detach(|| segment::futex_wait(attached.block.header(offset), seen, slice));
+    py.check_signals()
+}
+
+/// A candle that closed for many symbols at once.
+#[pyclass(frozen, get_all, module = "candleshm")]
+pub(crate) struct Closed {
+    /// Open time of the candle, ms.
+    open_time_ms: i64,
+    /// Symbols that have it final.
+    symbols: Py<PyTuple>,
+    /// Symbols that do not.
+    missing: Py<PyTuple>,
+}
+
+#[pymethods]
+impl Closed {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!(
+            "Closed(open_time_ms={}, symbols={}, missing={})",
+            self.open_time_ms,
+            self.symbols.bind(py).repr()?,
+            self.missing.bind(py).repr()?
+        ))
+    }
+}
+
+/// One attached block.
+#[pyclass(frozen, subclass, module = "candleshm._core")]
+pub(crate) struct Feed {
+    source: Arc<Source>,
+    series: RwLock<HashMap<String, Py<Series>>>,
+}
+
+#[pymethods]
+impl Feed {
+    #[new]
+    #[pyo3(signature = (name, max_age=None))]
+    fn py_new(name: &str, max_age: Option<f64>) -> PyResult<Self> {
+        let max_age_ms = match max_age {
+            Some(age) if age.is_nan() || age <= 0.0 => {
+                return Err(ConfigError::new_err(format!("max_age is not a number of seconds above 0: `{age}`")));
+            }
+            age => age.map(|age| (age * 1e3) as u64),
+        };
+        let attached = Attached::open(name).map_err(|error| to_py(error, name))?;
+        let source = Source {
+            name: name.to_owned(),
+            max_age_ms,
+            attached: RwLock::new(Arc::new(attached)),
+            looked_ms: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        };
+        Ok(Self { source: Arc::new(source), series: RwLock::default() })
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    #[getter]
+    fn symbols<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.source.attached()?.symbols())
+    }
+
+    #[getter]
+    fn market(&self) -> PyResult<&'static str> {
+        Ok(self.source.attached()?.block.geometry().market.as_str())
+    }
+
+    #[getter]
+    fn interval(&self) -> PyResult<&'static str> {
+        Ok(self.source.attached()?.block.geometry().interval.as_str())
+    }
+
+    #[getter]
+    fn length(&self) -> PyResult<usize> {
+        Ok(self.source.attached()?.block.geometry().ring.length)
+    }
+
+    fn __len__(&self) -> PyResult<usize> {
+        Ok(self.source.attached()?.block.symbol_count())
+    }
+
+    fn __contains__(&self, symbol: &str) -> PyResult<bool> {
+        Ok(self.source.attached()?.place(symbol).is_some())
+    }
+
+    fn __getitem__(&self, py: Python<'_>, symbol: &str) -> PyResult<Py<Series>> {
+        if let Some(series) = self.series.read().unwrap_or_else(PoisonError::into_inner).get(symbol) {
+            return Ok(series.clone_ref(py));
+        }
+        let series = Py::new(py, Series::new(self.source.clone(), symbol)?)?;
+        let mut known = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(known.entry(symbol.to_owned()).or_insert(series).clone_ref(py))
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.symbols(py)?.try_iter()?.into_any())
+    }
+
+    fn close(&self) {
+        self.source.closed.store(true, Ordering::Relaxed);
+        self.series.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The fields of `Feed.health`.
+    fn _health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let attached = self.source.attached()?;
+        let block = &attached.block;
+        let health = PyDict::new(py);
+        health.set_item("name", self.source.name())?;
+        health.set_item("market", block.geometry().market.as_str())?;
+        health.set_item("interval", block.geometry().interval.as_str())?;
+        health.set_item("length", block.geometry().ring.length)?;
+        health.set_item("symbols", block.symbol_count())?;
+        health.set_item("state", block.state().map_or("unknown", BlockState::as_str))?;
+        health.set_item("pid", block.value(header::PID))?;
+        health.set_item("heartbeat_age", heartbeat_age_ms(block) as f64 / 1e3)?;
+        health.set_item("ready", block.value(header::READY) == 1)?;
+        health.set_item("missing", block.value(header::MISSING))?;
+        health.set_item("holes", block.value(header::HOLES))?;
+        health.set_item("weight_used", block.value(header::WEIGHT_USED))?;
+        health.set_item("weight_limit", block.value(header::WEIGHT_LIMIT))?;
+        health.set_item("banned_until_ms", Some(block.value(header::BANNED_UNTIL_MS)).filter(|&until| until > 0))?;
+        Ok(health)
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
+    #[pyo3(signature = (open_time_ms=None, *, symbols=None, quorum=1.0, timeout=None))]
+    fn wait_closed(
+        &self,
+        py: Python<'_>,
+        open_time_ms: Option<i64>,
+        symbols: Option<Vec<String>>,
+        quorum: f64,
+        timeout: Option<f64>,
+    ) -> PyResult<Closed> {
+        if !(quorum > 0.0 && quorum <= 1.0) {
+            return Err(ConfigError::new_err(format!("quorum is not within 0..1: `{quorum}`")));
+        }
+        let deadline = Deadline::after(timeout)?;
+        let mut awaited_ms = open_time_ms;
+        loop {
+            let attached = self.source.attached()?;
+            let seen = attached.block.value(header::CLOSE_SEQ) as u32;
+            let awaited = self.awaited(&attached, symbols.as_deref())?;
+            let needed = ((quorum * awaited.len() as f64).ceil() as usize).max(1);
+            if awaited_ms.is_none() {
+                awaited_ms = next_close_ms(&attached, &awaited, needed);
+            }
+            let settled = |&index: &usize| {
+                let bar = awaited_ms.map_or(i64::MAX, |open_ms| attached.block.grid(index).ordinal(open_ms));
+                SeriesReader::new(&attached.block, index).is_settled(bar.max(0) as u64)
+            };
+            let (closed, missing): (Vec<usize>, Vec<usize>) = awaited.iter().partition(|index| settled(index));
+            let names =
+                |indices: &[usize]| indices.iter().map(|&index| attached.block.symbol(index)).collect::<Vec<_>>();
+            if let Some(open_ms) = awaited_ms
+                && closed.len() >= needed
+            {
+                return Ok(Closed {
+                    open_time_ms: first_grid(&attached).floor_ms(open_ms),
+                    symbols: PyTuple::new(py, names(&closed))?.unbind(),
+                    missing: PyTuple::new(py, names(&missing))?.unbind(),
+                });
+            }
+            self.source.check_collector(&attached, "the collector")?;
+            let Some(slice) = deadline.slice() else {
+                let text = format!(
+                    "{} of {} symbols closed the candle of {} before the timeout of {} s",
+                    closed.len(),
+                    awaited.len(),
+                    awaited_ms.map_or_else(|| "the next open time".into(), |open_ms| open_ms.to_string()),
+                    timeout.unwrap_or_default()
+                );
+                return Err(WaitTimeout::new_err((text, PyTuple::new(py, names(&missing))?.unbind())));
+            };
+            sleep(py, &attached, header::CLOSE_SEQ, seen, slice)?;
+        }
+    }
+}
+
+impl Feed {
+    /// The symbols a wait is about: those asked for, else all that have rows; of these the ones that trade.
+    fn awaited(&self, attached: &Attached, symbols: Option<&[String]>) -> PyResult<Vec<usize>> {
+        let block = &attached.block;
+        let mut indices = match symbols {
+            None => (0..block.symbol_count())
+                .filter(|&index| SeriesReader::new(block, index).marks().is_ok_and(|marks| marks.head > 0))
+                .collect(),
+            Some(symbols) => symbols
+                .iter()
+                .map(|symbol| {
+                    attached
+                        .place(symbol)
+                        .ok_or_else(|| UnknownSymbol::new_err((symbol.clone(), self.source.name().to_owned())))
+                })
+                .collect::<PyResult<Vec<_>>>()?,
+        };
+        indices.retain(|&index| block.is_trading(index));
+        Ok(indices)
+    }
+}
+
+fn first_grid(attached: &Attached) -> candleshm::interval::Grid {
+    attached.block.grid(0)
+}
+
+/// The open time after the newest one that `needed` of the symbols have final.
+fn next_close_ms(attached: &Attached, awaited: &[usize], needed: usize) -> Option<i64> {
+    let mut newest: Vec<i64> = awaited
+        .iter()
+        .filter_map(|&index| {
+            let bar = SeriesReader::new(&attached.block, index).newest_settled()?;
+            Some(attached.block.grid(index).end_ms(bar as i64))
+        })
+        .collect();
+    newest.sort_unstable_by(|a, b| b.cmp(a));
+    newest.get(needed - 1).copied()
+}
+
+/// Names of all files that may be blocks.
+#[pyfunction(name = "block_names")]
+pub(crate) fn py_block_names() -> PyResult<Vec<String>> {
+    segment::names().map_err(|error| to_py(error, ""))
+}
+
+/// Removes a block that no collector serves.
+#[pyfunction(name = "unlink")]
+pub(crate) fn py_unlink(name: &str) -> PyResult<()> {
+    segment::unlink(name).map_err(|error| to_py(error, name))
+}

@@ -1,0 +1,26 @@
+//! `candleshm._core`: the compiled module. Converts arguments, releases the GIL, maps errors; decides nothing.
+
+mod array;
+mod errors;
+mod feed;
+mod process;
+mod series;
+mod view;
+mod writer;
+
+use pyo3::prelude::*;
+
+/// The compiled core of candleshm.
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<feed::Feed>()?;
+    module.add_class::<feed::Closed>()?;
+    module.add_class::<series::Series>()?;
+    module.add_class::<series::Gap>()?;
+    module.add_class::<view::View>()?;
+    module.add_class::<writer::Writer>()?;
+    module.add_class::<writer::Ingested>()?;
+    module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
+    module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! What the core is told about this machine and process: clock, boot id, process start.
+
+use candleshm::writer::Owner;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Returns `CLOCK_BOOTTIME` in nanoseconds: it runs through suspend and is never set.
+#[inline]
+pub(crate) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Returns `CLOCK_BOOTTIME` in milliseconds.
+#[inline]
+pub(crate) fn now_ms() -> u64 {
+    now_ns() / 1_000_000
+}
+
+/// Returns the kernel's boot id; zeroes where there is none, so that blocks of one boot still match.
+pub(crate) fn boot_id() -> [u64; 2] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let half = |from: usize| digits.get(from..from + 16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+    [half(0), half(16)]
+}
+
+/// Returns this process as the owner of a block.
+pub(crate) fn owner() -> Owner {
+    // The 22nd field of proc(5)'s stat, counted behind the command's closing parenthesis, which may itself hold blanks.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let start = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(19)?.parse().ok());
+    Owner { pid: std::process::id().into(), pid_start: start.unwrap_or(0), boot_id: boot_id(), now_ns: now_ns() }
+}

@@ -1,0 +1,135 @@
+//! `View`: a zero-copy window of final rows.
+
+use std::sync::Arc;
+
+use candleshm::columns;
+use candleshm::read::{SeriesReader, ViewMarks};
+use pyo3::prelude::*;
+
+use crate::array;
+use crate::errors::exceptions::OverwrittenView;
+use crate::feed::Attached;
+
+/// A zero-copy window of final rows.
+#[pyclass(frozen, module = "candleshm")]
+pub(crate) struct View {
+    symbol: String,
+    attached: Arc<Attached>,
+    index: usize,
+    marks: ViewMarks,
+}
+
+impl View {
+    pub(crate) fn new(symbol: String, attached: Arc<Attached>, index: usize, marks: ViewMarks) -> Self {
+        Self { symbol, attached, index, marks }
+    }
+
+    fn reader(&self) -> SeriesReader<'_> {
+        SeriesReader::new(&self.attached.block, self.index)
+    }
+}
+
+/// Returns a column of the view; the array keeps the view, and so the mapping, alive.
+fn column<'py>(view: &Bound<'py, View>, column: usize) -> PyResult<Bound<'py, PyAny>> {
+    let this = view.get();
+    array::lend(view.clone().into_any(), this.reader().column(&this.marks, column), None)
+}
+
+#[pymethods]
+impl View {
+    #[getter]
+    fn array<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let stride = this.attached.block.geometry().ring.column_stride_words();
+        array::lend(slf.clone().into_any(), this.reader().column(&this.marks, 0), Some(stride))
+    }
+
+    #[getter]
+    fn open_time_ms<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::OPEN_TIME_MS)
+    }
+
+    #[getter]
+    fn open<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::OPEN)
+    }
+
+    #[getter]
+    fn high<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::HIGH)
+    }
+
+    #[getter]
+    fn low<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::LOW)
+    }
+
+    #[getter]
+    fn close<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::CLOSE)
+    }
+
+    #[getter]
+    fn volume<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::VOLUME)
+    }
+
+    #[getter]
+    fn close_time_ms<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::CLOSE_TIME_MS)
+    }
+
+    #[getter]
+    fn quote_volume<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::QUOTE_VOLUME)
+    }
+
+    #[getter]
+    fn trades<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::TRADES)
+    }
+
+    #[getter]
+    fn taker_buy_volume<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::TAKER_BUY_VOLUME)
+    }
+
+    #[getter]
+    fn taker_buy_quote_volume<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::TAKER_BUY_QUOTE_VOLUME)
+    }
+
+    #[getter]
+    fn ignore<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        column(slf, columns::IGNORE)
+    }
+
+    #[getter]
+    fn complete(&self) -> bool {
+        self.marks.is_complete()
+    }
+
+    fn valid(&self) -> bool {
+        self.reader().is_valid(&self.marks)
+    }
+
+    fn __len__(&self) -> usize {
+        self.marks.count
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    /// An exception that is already under way is not replaced.
+    fn __exit__(&self, kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _trace: &Bound<'_, PyAny>) -> PyResult<()> {
+        if kind.is_none() && !self.valid() {
+            return Err(OverwrittenView::new_err(self.symbol.clone()));
+        }
+        Ok(())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<View of {} final rows of {}>", self.marks.count, self.symbol)
+    }
+}

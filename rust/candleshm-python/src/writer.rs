@@ -1,0 +1,226 @@
+//! `Writer`: the owner of a block, for the orchestrator.
+
+use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use candleshm::columns::Row;
+use candleshm::error::Error;
+use candleshm::interval::Interval;
+use candleshm::market::Market;
+use candleshm::merge::Answer;
+use candleshm::parse::parse;
+use candleshm::writer::{Config, Health, Report, Writer as CoreWriter};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::errors::exceptions::{ConfigError, SegmentNotFound};
+use crate::errors::to_py;
+use crate::process;
+use crate::series::Gap;
+
+/// What one answer did to a series, and where the series stands afterwards.
+#[pyclass(frozen, get_all, module = "candleshm._core")]
+pub(crate) struct Ingested {
+    rows: usize,
+    refused: usize,
+    beyond: usize,
+    older: usize,
+    changed: usize,
+    corrected: usize,
+    closed: usize,
+    holes: usize,
+    newest_open_ms: Option<i64>,
+    unsettled_open_ms: Option<i64>,
+    missing: usize,
+}
+
+impl From<Report> for Ingested {
+    fn from(report: Report) -> Self {
+        let Report { tally, newest_open_ms, unsettled_open_ms, missing } = report;
+        Self {
+            rows: tally.rows,
+            refused: tally.refused,
+            beyond: tally.beyond,
+            older: tally.older,
+            changed: tally.changed,
+            corrected: tally.corrected,
+            closed: tally.closed,
+            holes: tally.holes,
+            newest_open_ms,
+            unsettled_open_ms,
+            missing,
+        }
+    }
+}
+
+thread_local! {
+    /// Rows between parse and merge; each fetching thread keeps its own.
+    static ROWS: RefCell<Vec<Row>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The owner of a block. The mutex serialises threads; it is never held while Python runs.
+#[pyclass(frozen, module = "candleshm._core")]
+pub(crate) struct Writer {
+    name: String,
+    writer: Mutex<Option<CoreWriter>>,
+}
+
+impl Writer {
+    fn lock(&self) -> MutexGuard<'_, Option<CoreWriter>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut CoreWriter) -> Result<T, Error>) -> PyResult<T> {
+        match self.lock().as_mut() {
+            Some(writer) => work(writer).map_err(|error| to_py(error, &self.name)),
+            None => Err(SegmentNotFound::new_err((self.name.clone(), "this writer was closed"))),
+        }
+    }
+}
+
+#[pymethods]
+impl Writer {
+    #[staticmethod]
+    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0))]
+    fn py_open(
+        py: Python<'_>,
+        name: String,
+        market: &str,
+        interval: &str,
+        length: usize,
+        symbols: Vec<String>,
+        spare_symbols: usize,
+    ) -> PyResult<Self> {
+        let config = Config {
+            market: Market::parse(market)
+                .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?,
+            interval: Interval::parse(interval).ok_or_else(|| {
+                let known = Interval::ALL.map(Interval::as_str).join(" ");
+                ConfigError::new_err(format!("interval is not one of {known}: `{interval}`"))
+            })?,
+            length,
+            symbols,
+            spare_symbols,
+        };
+        let writer =
+            py.detach(|| CoreWriter::open(&name, &config, process::owner())).map_err(|error| to_py(error, &name))?;
+        Ok(Self { name, writer: Mutex::new(Some(writer)) })
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[getter]
+    fn taken_over(&self) -> PyResult<bool> {
+        self.with(|writer| Ok(writer.is_taken_over()))
+    }
+
+    #[getter]
+    fn symbols<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let symbols = self.with(|writer| {
+            let block = writer.block();
+            Ok((0..block.symbol_count()).map(|index| block.symbol(index)).collect::<Vec<_>>())
+        })?;
+        PyTuple::new(py, symbols)
+    }
+
+    #[getter]
+    fn symbol_capacity(&self) -> PyResult<usize> {
+        self.with(|writer| Ok(writer.block().geometry().symbol_capacity))
+    }
+
+    #[pyo3(signature = (symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, from_end=false))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
+    fn ingest(
+        &self,
+        py: Python<'_>,
+        symbol: &str,
+        body: &[u8],
+        sent_ms: i64,
+        received_ms: i64,
+        settle_ms: i64,
+        limit: usize,
+        start_ms: Option<i64>,
+        end_ms: Option<i64>,
+        from_end: bool,
+    ) -> PyResult<Ingested> {
+        let answer = Answer { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end };
+        let now_ms = process::now_ms();
+        py.detach(|| {
+            ROWS.with_borrow_mut(|rows| {
+                rows.clear();
+                parse(body, rows).map_err(|error| to_py(error.into(), &self.name))?;
+                self.with(|writer| {
+                    let index = writer.index_of(symbol)?;
+                    Ok(writer.ingest(index, rows, &answer, now_ms).into())
+                })
+            })
+        })
+    }
+
+    fn state(&self, symbol: &str) -> PyResult<Ingested> {
+        self.with(|writer| Ok(writer.report(writer.index_of(symbol)?).into()))
+    }
+
+    fn gaps(&self, symbol: &str) -> PyResult<Vec<Gap>> {
+        self.with(|writer| {
+            let index = writer.index_of(symbol)?;
+            let grid = writer.block().grid(index);
+            Ok(writer.gaps(index)?.into_iter().map(|gap| Gap::of(gap, grid)).collect())
+        })
+    }
+
+    fn window_start_ms(&self, symbol: &str, now_ms: i64) -> PyResult<i64> {
+        self.with(|writer| Ok(writer.window_start_ms(writer.index_of(symbol)?, now_ms)))
+    }
+
+    fn add_symbol(&self, symbol: &str) -> PyResult<()> {
+        self.with(|writer| writer.add_symbol(symbol))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
+    fn set_trading(&self, symbol: String, trading: bool) -> PyResult<()> {
+        self.with(|writer| {
+            let index = writer.index_of(&symbol)?;
+            writer.set_trading(index, trading);
+            Ok(())
+        })
+    }
+
+    #[pyo3(signature = (*, ready, weight_used, weight_limit, banned_until_ms))]
+    fn set_health(
+        &self,
+        ready: bool,
+        weight_used: u64,
+        weight_limit: u64,
+        banned_until_ms: Option<u64>,
+    ) -> PyResult<()> {
+        let health = Health { ready, weight_used, weight_limit, banned_until_ms: banned_until_ms.unwrap_or(0) };
+        self.with(|writer| {
+            writer.set_health(&health);
+            Ok(())
+        })
+    }
+
+    fn heartbeat(&self) -> PyResult<()> {
+        self.with(|writer| {
+            writer.heartbeat(process::now_ns());
+            Ok(())
+        })
+    }
+
+    #[getter]
+    fn universe_ms(&self) -> PyResult<Option<i64>> {
+        self.with(|writer| Ok(writer.universe_ms()))
+    }
+
+    #[pyo3(signature = (*, unlink=true))]
+    fn close(&self, unlink: bool) -> PyResult<()> {
+        match self.lock().take() {
+            Some(writer) => writer.close(unlink).map_err(|error| to_py(error, &self.name)),
+            None => Ok(()),
+        }
+    }
+}

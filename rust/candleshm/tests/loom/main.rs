@@ -1,0 +1,21 @@
+//! The orderings of the block, judged by loom: `RUSTFLAGS="--cfg loom" cargo test --release --test loom`.
+//!
+//! Readers store nothing, so they cannot influence the writer, and what one of them can see follows from the writer's
+//! stores alone. Each test therefore lets a collector write a few things to a tiny block (two columns, a window of two
+//! rows in a ring of three) beside one reader, and loom tries every value that each load of the reader may return
+//! under C11: that is a reader asleep for as long as it likes, and any number of readers.
+//!
+//! `orderings.py` leaves out one ordering after the other and demands that a test here fails.
+//!
+//! What loom does not try: a store sinking below a later one that is itself relaxed and then lost with the process, a
+//! load moved before a store it depends on, more than seven values of one word, 2^24 rewrites during one read.
+
+#![cfg(loom)]
+
+mod head;
+mod kill;
+mod latch;
+mod model;
+mod provisional;
+mod rewrite;
+mod symbols;

@@ -1,0 +1,240 @@
+//! A series as a map from bar to row: slow, without a ring, a tag or a latch, and obviously right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candleshm::columns::{Row, TRADES, VOLUME, bits_equal};
+use candleshm::interval::Grid;
+use candleshm::layout::RowState;
+use candleshm::merge::{Answer, Tally};
+use candleshm::read::Gap;
+
+/// A row as the exchange sent it, and what whoever made it up knows about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Kline {
+    /// The candle it describes.
+    pub bar: u64,
+    /// Whether it can be true, the clock aside.
+    pub plausible: bool,
+    /// Its values.
+    pub row: Row,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    row: Row,
+    is_final: bool,
+    sent_ms: i64,
+}
+
+/// One series.
+#[derive(Debug)]
+pub struct Reference {
+    grid: Grid,
+    length: u64,
+    rows: BTreeMap<u64, Known>,
+    holes: BTreeSet<u64>,
+    /// When bars were asked for in vain: the first and the last sending time.
+    absent: BTreeMap<u64, (i64, i64)>,
+    /// First bar that is not in the ring.
+    pub head: u64,
+    /// First bar that is not final; never goes down.
+    pub final_bar: u64,
+    /// The symbol's very first bar, 0 while unknown.
+    pub first_bar: u64,
+    /// Corrections of closed rows.
+    pub revision: u32,
+    /// When the newest answer came.
+    pub received_ms: u64,
+}
+
+impl Reference {
+    pub fn new(grid: Grid, length: usize) -> Self {
+        Self {
+            grid,
+            length: length as u64,
+            rows: BTreeMap::new(),
+            holes: BTreeSet::new(),
+            absent: BTreeMap::new(),
+            head: 0,
+            final_bar: 0,
+            first_bar: 0,
+            revision: 0,
+            received_ms: 0,
+        }
+    }
+
+    /// The oldest bar of the window.
+    pub fn window_start(&self) -> u64 {
+        self.head.saturating_sub(self.length).max(self.first_bar).min(self.head)
+    }
+
+    /// The row of `bar`, if it may be shown.
+    pub fn row(&self, bar: u64) -> Option<&Row> {
+        self.rows.get(&bar).map(|known| &known.row)
+    }
+
+    /// What the row of `bar` is worth.
+    pub fn state(&self, bar: u64) -> RowState {
+        match self.rows.get(&bar) {
+            Some(known) if known.is_final => RowState::Closed,
+            Some(_) => RowState::Live,
+            None if self.holes.contains(&bar) => RowState::Hole,
+            None => RowState::Missing,
+        }
+    }
+
+    /// Whether the newest row is one that may still change.
+    pub fn has_live(&self) -> bool {
+        self.rows.contains_key(&self.head)
+    }
+
+    /// The newest row.
+    pub fn newest(&self) -> Option<&Row> {
+        self.rows.last_key_value().map(|(_, known)| &known.row)
+    }
+
+    /// Bars of the window in a state.
+    pub fn count(&self, state: RowState) -> usize {
+        (self.window_start()..self.head).filter(|&bar| self.state(bar) == state).count()
+    }
+
+    /// Whether nothing more is to come for `bar`, which lies in the window.
+    pub fn is_settled(&self, bar: u64) -> bool {
+        matches!(self.state(bar), RowState::Closed | RowState::Hole)
+    }
+
+    /// Runs of bars without a row.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let mut gaps: Vec<Gap> = Vec::new();
+        for bar in (self.window_start()..self.head).filter(|bar| !self.rows.contains_key(bar)) {
+            let hole = self.holes.contains(&bar);
+            match gaps.last_mut() {
+                Some(gap) if gap.end == bar && gap.hole == hole => gap.end += 1,
+                _ => gaps.push(Gap { start: bar, end: bar + 1, hole }),
+            }
+        }
+        gaps
+    }
+
+    /// What only the collector's process knows is lost with it.
+    pub fn forget(&mut self) {
+        self.absent.clear();
+        for known in self.rows.values_mut() {
+            known.sent_ms = 0;
+        }
+    }
+
+    /// Takes an answer in; returns the counts and the final bars whose values became others.
+    pub fn merge(&mut self, answer: &Answer, klines: &[Kline], now_boot_ms: u64) -> (Tally, Vec<u64>) {
+        let mut tally = Tally { rows: klines.len(), ..Tally::default() };
+        let mut revised = Vec::new();
+        let mut best: BTreeMap<u64, Row> = BTreeMap::new();
+        for kline in klines {
+            let beyond = self.grid.open_ms(kline.bar as i64) > answer.received_ms;
+            if !kline.plausible || beyond {
+                tally.refused += 1;
+                tally.beyond += usize::from(kline.plausible);
+            } else if best.get(&kline.bar).is_none_or(|other| rank(&kline.row) > rank(other)) {
+                best.insert(kline.bar, kline.row);
+            }
+        }
+        let is_final = |bar: u64| self.grid.end_ms(bar as i64) <= answer.sent_ms - answer.settle_ms;
+        let held = best.first_key_value().map(|(&bar, _)| bar)..best.last_key_value().map(|(&bar, _)| bar);
+
+        let (old_head, old_final) = (self.head, self.final_bar);
+        if let Some(newest) = held.end {
+            self.head = self.head.max(if is_final(newest) { newest + 1 } else { newest });
+        }
+        let bottom = self.head.saturating_sub(self.length);
+        for (&bar, row) in &best {
+            if bar < bottom {
+                tally.older += 1;
+                continue;
+            }
+            self.first_bar = self.first_bar.min(bar);
+            let new = Known { row: *row, is_final: is_final(bar), sent_ms: answer.sent_ms };
+            let old = self.rows.get(&bar).copied();
+            let wins = match old {
+                // What a final answer said outranks what an early one said, and what was said later outranks the rest.
+                Some(old) => {
+                    (new.is_final, new.sent_ms, rank(&new.row)) >= (old.is_final, old.sent_ms, rank(&old.row))
+                }
+                // Below `final` readers were told that every row is final, and of a hole that there is no row.
+                None => new.is_final || bar >= old_final && !self.holes.contains(&bar),
+            };
+            if !wins {
+                continue;
+            }
+            let was_final = old.is_some_and(|old| old.is_final);
+            let changed = old.is_none_or(|old| !bits_equal(&old.row, &new.row));
+            tally.changed += usize::from(changed);
+            tally.closed += usize::from(new.is_final && !was_final);
+            if was_final && changed {
+                tally.corrected += 1;
+                revised.push(bar);
+            }
+            self.holes.remove(&bar);
+            self.rows.insert(bar, new);
+        }
+        self.revision += tally.corrected as u32;
+        // What is older than the window is gone for good.
+        self.rows = self.rows.split_off(&bottom);
+        self.holes = self.holes.split_off(&bottom);
+        let provisional = self.rows.iter().find(|&(&bar, known)| bar < self.head && !known.is_final);
+        self.final_bar = self.final_bar.max(provisional.map_or(self.head, |(&bar, _)| bar));
+
+        let full = klines.len() >= answer.limit;
+        if answer.end_ms.is_none() && (answer.from_end || !full) || held.end.is_some_and(|bar| bar >= old_head) {
+            self.received_ms = now_boot_ms;
+        }
+        tally.holes = self.conclude(answer, &tally, full, held);
+        (tally, revised)
+    }
+
+    /// Concludes from rows that an answer does not hold that they do not exist; returns the number of new holes.
+    fn conclude(&mut self, answer: &Answer, tally: &Tally, full: bool, held: std::ops::Range<Option<u64>>) -> usize {
+        let would_hold = |bar: u64| {
+            let (open_ms, end_ms) = (self.grid.open_ms(bar as i64), self.grid.end_ms(bar as i64));
+            let shown = match (full, answer.from_end) {
+                (false, _) => true,
+                (true, true) => held.start.is_some_and(|oldest| bar >= oldest),
+                (true, false) => held.end.is_some_and(|newest| bar <= newest),
+            };
+            shown
+                && answer.start_ms.is_none_or(|start_ms| open_ms >= start_ms)
+                && answer.end_ms.is_none_or(|asked_end_ms| end_ms - 1 <= asked_end_ms)
+                && end_ms <= answer.sent_ms - answer.settle_ms
+        };
+        let start = self.window_start();
+        let missing: Vec<u64> = (start..self.head).filter(|&bar| self.state(bar) == RowState::Missing).collect();
+        self.absent.retain(|bar, _| missing.contains(bar));
+        if missing.is_empty() || tally.refused > 0 {
+            return 0;
+        }
+        let mut confirmed = BTreeSet::new();
+        for &bar in missing.iter().filter(|&&bar| would_hold(bar)) {
+            let (first_ms, last_ms) = self.absent.get(&bar).copied().unwrap_or((i64::MAX, i64::MIN));
+            let span = (first_ms.min(answer.sent_ms), last_ms.max(answer.sent_ms));
+            self.absent.insert(bar, span);
+            if span.1 - span.0 >= answer.settle_ms.max(1) {
+                confirmed.insert(bar);
+            }
+        }
+        let oldest = (start..self.head).find(|bar| self.rows.contains_key(bar)).unwrap_or(self.head);
+        let nothing_below = start > 0 && would_hold(start - 1) && tally.older == 0;
+        let begins = oldest > start
+            && nothing_below
+            && missing.iter().all(|bar| *bar >= oldest || confirmed.contains(bar));
+        if begins {
+            self.first_bar = oldest;
+            confirmed = confirmed.split_off(&oldest);
+        }
+        self.holes.extend(&confirmed);
+        confirmed.len()
+    }
+}
+
+/// Which of two rows of one candle was made later when nothing else tells: a candle only grows.
+fn rank(row: &Row) -> (u64, u64, [u64; 12]) {
+    (row[TRADES] as u64, row[VOLUME] as u64, row.map(f64::to_bits))
+}
