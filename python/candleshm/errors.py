@@ -26,6 +26,7 @@ Errors carry their facts as attributes; their text is for people.
 
 from __future__ import annotations
 
+import errno
 from datetime import UTC, datetime
 
 __all__ = [
@@ -69,6 +70,10 @@ class SegmentError(CandleShmError):
 class SegmentNotFound(SegmentError, FileNotFoundError):
     """No block of that name exists, or it is still being initialised."""
 
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.errno = errno.ENOENT
+
 
 class SegmentInUse(SegmentError):
     """Another live collector owns the block. ``pid`` is its process, 0 when unknown."""
@@ -100,10 +105,10 @@ class SegmentCorrupt(SegmentError):
 class SegmentUnavailable(SegmentError, OSError):
     """The operating system refused: /dev/shm is full, or the block is not permitted. ``errno`` tells which."""
 
-    def __init__(self, name: str, reason: str, errno: int) -> None:
+    def __init__(self, name: str, reason: str, error_number: int) -> None:
         super().__init__(name, reason)
-        self.args = (name, reason, errno)
-        self.errno = errno
+        self.args = (name, reason, error_number)
+        self.errno = error_number
 
 
 class UnknownSymbol(CandleShmError, KeyError):
@@ -146,7 +151,9 @@ class GapError(CandleShmError, ValueError):
 
     def __str__(self) -> str:
         start, end = (datetime.fromtimestamp(ms / 1000, tz=UTC) for ms in (self.start_ms, self.end_ms))
-        return f"{self.symbol} has no candles from {start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC ({self.kind})"
+        return (
+            f"{self.symbol} has no candles from {start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC ({self.kind})"
+        )
 
 
 class OverwrittenView(CandleShmError):

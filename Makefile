@@ -1,0 +1,60 @@
+# The project's verbs. `make` alone lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_SECONDS ?= 30
+RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/tests/*') $(shell find rust -name Cargo.toml) Cargo.toml Cargo.lock
+
+.PHONY: help setup build demo test test-rust test-python loom orderings lint format bench clean
+.DEFAULT_GOAL := help
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.tools: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet "maturin>=1.8,<2" "numpy>=1.26" "requests>=2.31" "filelock>=3.13" "msgspec>=0.18.6" "rich>=13"
+	$(BIN)/python -m pip install --quiet --group test --group lint
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) pyproject.toml README.md
+	VIRTUAL_ENV=$(VENV) $(BIN)/maturin develop --release --quiet >/dev/null
+	@touch $@
+
+setup: $(VENV)/.tools ## Make the local venv with every Python tool
+
+build: $(VENV)/.built ## Build the extension in release mode into the local venv
+
+demo: build ## Simulated exchange, collector and a strategy in another process (DEMO_SECONDS=30)
+	@$(BIN)/candleshm demo --seconds $(DEMO_SECONDS)
+
+test: test-rust test-python ## Run every test
+
+test-rust: ## Run the core's tests: units, model, format, takeover
+	cargo test --release --quiet --package candleshm
+
+test-python: build ## Run the tests with real processes against the simulated exchange
+	$(BIN)/python -m pytest --numprocesses 2
+
+loom: ## Explore the protocol's interleavings
+	RUSTFLAGS="--cfg loom" cargo test --release --quiet --package candleshm --target-dir target/loom --test loom
+
+lint: build ## clippy, rustfmt, ruff, mypy, stubtest; a missing tool is a failure
+	cargo fmt --check
+	cargo clippy --quiet --workspace --all-targets -- --deny warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest candleshm._core
+
+format: $(VENV)/.tools ## Format Rust and Python
+	cargo fmt
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove everything that was built
+	rm -rf $(VENV) target

@@ -1,0 +1,325 @@
+"""The compiled core: readers (`Feed`, `Series`, `View`) and the one writer of a block (`Writer`).
+
+Times are integer milliseconds since the epoch, UTC, as the exchange states them, unless a name says otherwise.
+"""
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, final
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+__all__ = ["Closed", "Feed", "Gap", "Ingested", "Series", "View", "Writer", "block_names", "unlink"]
+
+_FloatArray: TypeAlias = npt.NDArray[np.float64]
+_Holes: TypeAlias = Literal["drop", "nan", "raise"]
+
+@final
+class Gap:
+    """A half-open range [start_ms, end_ms) of open times without a row: ``missing`` or a confirmed ``hole``."""
+
+    @property
+    def start_ms(self) -> int: ...
+    @property
+    def end_ms(self) -> int: ...
+    @property
+    def kind(self) -> Literal["missing", "hole"]: ...
+
+@final
+class Ingested:
+    """What one answer did to a series, and where the series stands afterwards."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in the body."""
+
+    @property
+    def refused(self) -> int:
+        """Rows that cannot be true: non-finite, high < low, negative volume, beyond the exchange's clock."""
+
+    @property
+    def beyond(self) -> int:
+        """Of these, rows that open after `received_ms`: a reason to measure the clock again."""
+
+    @property
+    def older(self) -> int:
+        """Rows older than the window."""
+
+    @property
+    def changed(self) -> int:
+        """Rows that were new or had other values."""
+
+    @property
+    def corrected(self) -> int:
+        """Of these, rows that had been closed already."""
+
+    @property
+    def closed(self) -> int:
+        """Rows that became final by this answer."""
+
+    @property
+    def holes(self) -> int:
+        """Rows now confirmed absent."""
+
+    @property
+    def newest_open_ms(self) -> int | None:
+        """Open time of the newest row; None while the series has none."""
+
+    @property
+    def unsettled_open_ms(self) -> int | None:
+        """Open time of the oldest row not yet final: the next refresh starts here."""
+
+    @property
+    def missing(self) -> int:
+        """Rows of the window that are neither there nor confirmed absent."""
+
+@final
+class Writer:
+    """The one owner of a named block. Methods may be called from any thread; they are serialised inside."""
+
+    @staticmethod
+    def open(
+        name: str,
+        *,
+        market: Literal["SPOT", "UM", "CM"],
+        interval: str,
+        length: int,
+        symbols: Sequence[str],
+        spare_symbols: int = 0,
+    ) -> Writer:
+        """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
+
+        Raises SegmentInUse (a live collector owns it), ConfigError (name, interval, length), SegmentCorrupt,
+        OSError (ENOSPC: /dev/shm is too small).
+        """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def taken_over(self) -> bool: ...
+    @property
+    def symbols(self) -> tuple[str, ...]: ...
+    @property
+    def symbol_capacity(self) -> int: ...
+    def ingest(
+        self,
+        symbol: str,
+        body: bytes,
+        *,
+        sent_ms: int,
+        received_ms: int,
+        settle_ms: int,
+        limit: int,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        from_end: bool = False,
+    ) -> Ingested:
+        """Parse a klines body, merge it, publish it and wake waiters: one call, the GIL released throughout.
+
+        `sent_ms` and `received_ms` are exchange time when the request left and when its answer was there. A row is
+        closed when its end lies at least `settle_ms` before `sent_ms`. `start_ms`, `end_ms` and `limit` are what was
+        asked; `from_end` says that a full answer holds the newest `limit` rows of that range, not the oldest. Settled
+        open times inside the answered range without a row are confirmed as holes when a second answer, asked at least
+        `settle_ms` later, agrees; below the oldest row of the exchange they count as before the first candle.
+
+        Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol.
+        """
+
+    def state(self, symbol: str) -> Ingested:
+        """Where the series stands, as `ingest` reports it, with all counts of an answer at 0."""
+
+    def gaps(self, symbol: str) -> list[Gap]:
+        """Gaps of the readable window, oldest first."""
+
+    def window_start_ms(self, symbol: str, now_ms: int) -> int:
+        """Open time of the oldest candle that a full window holds at `now_ms` (exchange time)."""
+
+    def add_symbol(self, symbol: str) -> None:
+        """Add a symbol in a reserved place. Raises ConfigError when `symbol_capacity` is reached."""
+
+    def set_trading(self, symbol: str, trading: bool) -> None:
+        """Mark a symbol as trading (the default) or delisted; a delisted one is no longer awaited."""
+
+    def set_health(self, *, ready: bool, weight_used: int, weight_limit: int, banned_until_ms: int | None) -> None:
+        """Publish what readers see as `Feed.health`."""
+
+    def heartbeat(self) -> None:
+        """Publish a sign of life; to be called every 500 ms."""
+
+    @property
+    def universe_ms(self) -> int | None:
+        """Newest open time at which every trading symbol is closed, verified or a hole."""
+
+    def close(self, *, unlink: bool = True) -> None:
+        """Mark the block CLOSED, wake every waiter, give the lock back and remove the name (unless told not to)."""
+
+@final
+class View:
+    """A zero-copy window of final rows, of shape (n, 12) or n per column, float64, read-only.
+
+    The arrays lie in the block itself. A writer may overwrite the oldest rows after 64 further closes, or revise a row:
+    ask `valid()` after computing, and discard the result when it says no. Or use it as ``with btc.read(n) as view``,
+    which raises OverwrittenView on exit. Slots without a row (holes) are NaN; `complete` says that there are none. An
+    array keeps the block mapped as long as it lives.
+    """
+
+    @property
+    def array(self) -> _FloatArray: ...
+    @property
+    def open_time_ms(self) -> _FloatArray: ...
+    @property
+    def open(self) -> _FloatArray: ...
+    @property
+    def high(self) -> _FloatArray: ...
+    @property
+    def low(self) -> _FloatArray: ...
+    @property
+    def close(self) -> _FloatArray: ...
+    @property
+    def volume(self) -> _FloatArray: ...
+    @property
+    def close_time_ms(self) -> _FloatArray: ...
+    @property
+    def quote_volume(self) -> _FloatArray: ...
+    @property
+    def trades(self) -> _FloatArray: ...
+    @property
+    def taker_buy_volume(self) -> _FloatArray: ...
+    @property
+    def taker_buy_quote_volume(self) -> _FloatArray: ...
+    @property
+    def ignore(self) -> _FloatArray: ...
+    @property
+    def complete(self) -> bool:
+        """Whether every slot of the window has a row."""
+
+    def valid(self) -> bool:
+        """Return whether no row was overwritten or revised so far. Ask after computing."""
+
+    def __len__(self) -> int: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None: ...
+
+@final
+class Series:
+    """The candles of one symbol. Cheap to keep; follows its symbol when the block is replaced.
+
+    Every method raises UnknownSymbol when the replaced block does not carry the symbol any more, and those that hand
+    out data raise StaleData when the newest answer is older than the feed's `max_age` or the symbol is delisted.
+    """
+
+    @property
+    def symbol(self) -> str: ...
+    def candles(
+        self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop", out: _FloatArray | None = None
+    ) -> _FloatArray:
+        """Return a private, consistent copy of the newest `n` time slots: float64 (m, 12), oldest first.
+
+        The live row is the last one unless `closed_only`; None means LENGTH. Slots without a row are left out
+        (`holes="drop"`), kept as grid open time and NaN ("nan"), or raise GapError ("raise"). Fortran-ordered unless
+        `out` is given: a writable, contiguous float64 array of shape (n, 12); its first m rows are returned.
+        """
+
+    def states(
+        self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop"
+    ) -> npt.NDArray[np.uint8]:
+        """Return the states of the rows that `candles` with the same arguments returns.
+
+        1 live, 2 closed, 3 verified; with `holes="nan"` also 4 hole and 5 missing. Never raises StaleData.
+        """
+
+    @property
+    def live(self) -> _FloatArray:
+        """The newest row: float64 (12,), a copy. NaN while the series is empty."""
+
+    @property
+    def last_close(self) -> float:
+        """Close of the newest row. NaN while the series is empty."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the exchange last confirmed this series; infinite before its first answer."""
+
+    @property
+    def last_open_time_ms(self) -> int | None:
+        """Open time of the newest row, as the exchange sent it; None while the series is empty."""
+
+    @property
+    def revision(self) -> int:
+        """Corrections of closed rows so far."""
+
+    def gaps(self) -> list[Gap]:
+        """Return the gaps of the readable window, oldest first."""
+
+    def view(self, n: int | None = None) -> View:
+        """Return the newest `n` final slots in place, without a copy (fewer if fewer exist)."""
+
+    def read(self, n: int | None = None) -> View:
+        """As `view`, for ``with``: leaving the block raises OverwrittenView when the rows did not stay."""
+
+    def wait(self, after_open_time_ms: int | None = None, timeout: float | None = None) -> int:
+        """Sleep until a candle newer than `after_open_time_ms` (None: than the newest now) opens; return its open time.
+
+        Raises WaitTimeout after `timeout` seconds, StaleData when the collector shows no life for `max_age`.
+        """
+
+@final
+class Closed:
+    """A candle that closed: its open time, the symbols that have it final, and those that do not."""
+
+    @property
+    def open_time_ms(self) -> int: ...
+    @property
+    def symbols(self) -> tuple[str, ...]: ...
+    @property
+    def missing(self) -> tuple[str, ...]: ...
+
+@disjoint_base
+class Feed:
+    """One attached block; `candleshm.attach` makes one."""
+
+    def __new__(cls, name: str, max_age: float | None = None) -> Self: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def symbols(self) -> tuple[str, ...]: ...
+    @property
+    def market(self) -> Literal["SPOT", "UM", "CM"]: ...
+    @property
+    def interval(self) -> str: ...
+    @property
+    def length(self) -> int:
+        """Candles of a full window, the live one included."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, symbol: str, /) -> bool: ...
+    def __getitem__(self, symbol: str, /) -> Series: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def close(self) -> None:
+        """End the use of the feed. Arrays and views already handed out stay readable: each keeps the block mapped."""
+
+    def wait_closed(
+        self,
+        open_time_ms: int | None = None,
+        *,
+        symbols: Sequence[str] | None = None,
+        quorum: float = 1.0,
+        timeout: float | None = None,
+    ) -> Closed:
+        """Sleep until the candle of `open_time_ms` is final for `quorum` of the symbols; None: the next one to close.
+
+        A hole counts as closed. Symbols None: all that trade and have candles; delisted ones are not awaited. Raises
+        WaitTimeout with `.missing` after `timeout` seconds, StaleData when the collector shows no life for `max_age`.
+        """
+
+    def _health(self) -> dict[str, Any]: ...
+
+def block_names() -> list[str]:
+    """Return the names of all shared memory that may be blocks."""
+
+def unlink(name: str) -> None:
+    """Remove a block that no collector serves."""

@@ -1,0 +1,52 @@
+"""Bars: candles as columns of integers, shape (10, n), and the exchange's rule for making big ones of small ones.
+
+Prices are in ticks, volumes in lots, turnover in ticks times lots (CM: 1e-8 coin). Sums are exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+OPEN_MS, OPEN, HIGH, LOW, CLOSE, VOLUME, QUOTE, TRADES, BUY_VOLUME, BUY_QUOTE = range(10)
+COLUMNS = 10
+
+_FAR = np.iinfo(np.int64).max
+
+
+def empty(count: int = 0) -> Ints:
+    """Return ``count`` bars of zeros."""
+    return np.zeros((COLUMNS, count), dtype=np.int64)
+
+
+def flat(open_ms: Ints, close: int) -> Ints:
+    """Return bars without a trade at the previous close."""
+    bars = empty(len(open_ms))
+    bars[OPEN_MS] = open_ms
+    bars[OPEN : CLOSE + 1] = close
+    return bars
+
+
+def fold(bars: Ints, open_ms: Ints) -> Ints:
+    """Aggregate bars that share an element of ``open_ms`` (ascending, one per bar).
+
+    Bars without a trade do not give open, high or low; a window of nothing else is flat at its last close.
+    """
+    if bars.shape[1] == 0:
+        return bars
+    first = np.flatnonzero(np.diff(open_ms, prepend=open_ms[0] - 1))
+    traded = bars[TRADES] > 0
+    out = empty(len(first))
+    out[OPEN_MS] = open_ms[first]
+    out[CLOSE] = bars[CLOSE, np.append(first[1:], len(open_ms)) - 1]
+    out[HIGH] = np.maximum.reduceat(np.where(traded, bars[HIGH], 0), first)
+    out[LOW] = np.minimum.reduceat(np.where(traded, bars[LOW], _FAR), first)
+    index = np.arange(len(open_ms))
+    first_traded = np.minimum.reduceat(np.where(traded, index, len(open_ms)), first)
+    any_traded = first_traded < len(open_ms)
+    out[OPEN] = bars[OPEN, np.where(any_traded, first_traded, 0)]
+    out[VOLUME:] = np.add.reduceat(bars[VOLUME:], first, axis=1)
+    out[OPEN:CLOSE, ~any_traded] = out[CLOSE, ~any_traded]
+    return out

@@ -1,0 +1,97 @@
+"""The control endpoint under /sim/: faults, changes of the world and counts for tests in other processes.
+
+====== ============= ====================================================================================
+GET    /sim/stats    `Stats` as JSON
+GET    /sim/faults   the faults in force, each with the number of requests it met
+POST   /sim/faults   put one `Fault`, or a list of them, in force
+DELETE /sim/faults   end all faults
+POST   /sim/world    a `WorldChange`
+====== ============= ====================================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from candleshm.sim.answers import Answer
+from candleshm.sim.events import Outage, Restatement
+from candleshm.sim.faults import Fault
+from candleshm.sim.universe import Instrument, Market
+
+if TYPE_CHECKING:
+    from candleshm.sim.exchange import SimulatedExchange
+
+PREFIX = "/sim/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Name:
+    """A symbol of a market."""
+
+    market: Market
+    symbol: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldChange:
+    """What is to become different. Applied in the order of the fields; ``delist`` takes effect at once."""
+
+    skew_ms: int | None = None
+    enlist: tuple[Instrument, ...] = ()
+    delist: tuple[Name, ...] = ()
+    remove: tuple[Name, ...] = ()
+    outages: tuple[Outage, ...] = ()
+    restatements: tuple[Restatement, ...] = ()
+
+
+class Control:
+    """Answers requests under `PREFIX`."""
+
+    def __init__(self, exchange: SimulatedExchange) -> None:
+        self._exchange = exchange
+
+    def answer(self, method: str, path: str, body: bytes) -> Answer:
+        """Return the answer; a body that cannot be used gets a 400 that says why."""
+        exchange = self._exchange
+        try:
+            match method, path[len(PREFIX) :]:
+                case "GET", "stats":
+                    return _json(exchange.stats())
+                case "GET", "faults":
+                    return _json([{"fault": fault, "met": met} for fault, met in exchange.faults.in_force()])
+                case "POST", "faults":
+                    decoded = msgspec.json.decode(body, type=Fault | list[Fault])
+                    exchange.faults.add(*(decoded if isinstance(decoded, list) else [decoded]))
+                case "DELETE", "faults":
+                    exchange.faults.clear()
+                case "POST", "world":
+                    self._change(msgspec.json.decode(body, type=WorldChange))
+                case _:
+                    return _json({"error": f"no such control: `{method} {path}`"}, 404)
+        except (msgspec.DecodeError, ValueError) as error:
+            return _json({"error": str(error)}, 400)
+        except KeyError as error:
+            return _json({"error": f"not listed: `{error}`"}, 400)
+        return _json({})
+
+    def _change(self, change: WorldChange) -> None:
+        exchange, truth = self._exchange, self._exchange.truth
+        if change.skew_ms is not None:
+            exchange.skew_ms = change.skew_ms
+        for instrument in change.enlist:
+            truth.enlist(instrument)
+        for name in change.delist:
+            truth.delist(name.market, name.symbol, exchange.now_ms())
+        for name in change.remove:
+            truth.remove(name.market, name.symbol)
+        for outage in change.outages:
+            truth.add_outage(outage)
+        for restatement in change.restatements:
+            truth.restate(restatement)
+
+
+def _json(value: object, status: int = 200) -> Answer:
+    return Answer(status, msgspec.json.encode(value))

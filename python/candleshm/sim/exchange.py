@@ -1,0 +1,188 @@
+"""The simulated exchange itself: truth, faults and limits behind one HTTP port."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+
+from candleshm.sim.answers import Answer, answer, refuse, weigh
+from candleshm.sim.control import PREFIX, Control
+from candleshm.sim.faults import Fault, FaultBook
+from candleshm.sim.limits import Verdict, WeightPool
+from candleshm.sim.query import Refusal, Request
+from candleshm.sim.server import Delivery, HttpServer, Manner
+from candleshm.sim.stats import Served, Stats, summarize
+from candleshm.sim.truth import Truth
+from candleshm.sim.universe import Market
+
+_SERVED_MAX = 10_000
+_MANNERS: Mapping[str, Manner] = {"reset": "reset", "truncate": "cut", "hang": "hang", "trickle": "trickle"}
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_POOL_OF: Mapping[Market, str] = {"SPOT": "SPOT", "UM": "FUTURES", "CM": "FUTURES"}
+
+
+def system_clock_ms() -> int:
+    """Return the system's time in epoch ms."""
+    return time.time_ns() // 1_000_000
+
+
+class SimulatedExchange:
+    """A Binance-compatible REST server for SPOT, UM and CM on one port, deterministic from ``seed``.
+
+    ``port`` 0 takes a free one. ``symbols`` is the number of trading symbols per market; ``truth`` replaces the
+    default one. ``spot_limit`` and ``futures_limit`` are the request weights per minute. The exchange's clock is
+    ``clock_ms()`` plus `skew_ms`, which may be set at any time. Usable as a context manager:
+
+        with SimulatedExchange(seed=1, symbols=5) as exchange:
+            requests.get(f"{exchange.base_url}/api/v3/time").json()
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        seed: int = 1,
+        symbols: int = 40,
+        late_ms: int = 300,
+        truth: Truth | None = None,
+        spot_limit: int = 6000,
+        futures_limit: int = 2400,
+        clock_ms: Callable[[], int] = system_clock_ms,
+        skew_ms: int = 0,
+    ) -> None:
+        self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms())
+        self.faults = FaultBook(seed)
+        self.skew_ms = skew_ms
+        self._clock_ms = clock_ms
+        self._pools = {"SPOT": WeightPool(spot_limit), "FUTURES": WeightPool(futures_limit)}
+        self._limits: dict[Market, int] = {"SPOT": spot_limit, "UM": futures_limit, "CM": futures_limit}
+        self._counts: Counter[tuple[str, str | None, int]] = Counter()
+        self._served: deque[Served] = deque(maxlen=_SERVED_MAX)
+        self._lock = threading.Lock()
+        self._control = Control(self)
+        self._server = HttpServer(host, port, self._handle)
+
+    def start(self) -> Self:
+        """Listen and serve in the background. Raises OSError when the address cannot be taken."""
+        self._server.start()
+        return self
+
+    def stop(self) -> None:
+        """Drop all connections and free the port. Calling it twice is harmless."""
+        self._server.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def base_url(self) -> str:
+        """Return the URL to put in place of all three hosts: ``{base_url}/api/v3/klines``."""
+        return f"http://{self._server.host}:{self._server.port}"
+
+    def now_ms(self) -> int:
+        """Return the exchange's time, epoch ms."""
+        return self._clock_ms() + self.skew_ms
+
+    def stats(self) -> Stats:
+        """Return what was asked and answered since the start."""
+        with self._lock:
+            return summarize(self._counts, self._pools)
+
+    def served(self) -> list[Served]:
+        """Return the newest 10 000 requests, oldest first."""
+        with self._lock:
+            return list(self._served)
+
+    def _handle(self, method: str, target: str, body: bytes) -> Delivery:
+        request = Request.parse(method, target)
+        if request.path.startswith(PREFIX):
+            return _delivery(self._control.answer(method, request.path, body), {})
+        now_ms = self.now_ms()
+        weight = weigh(request)
+        verdict = Verdict(200, 0, 0)
+        if request.market is not None:
+            with self._lock:
+                verdict = self._pools[_POOL_OF[request.market]].admit(weight, now_ms)
+        headers = _weight_headers(request.market, verdict.used)
+        delay_ms, fault = self.faults.meet(request.market, request.path, request.symbol, now_ms)
+        if verdict.status != 200:
+            said, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
+        elif fault is not None and fault.kind == "status":
+            said = Answer(fault.status, fault.body.encode(), fault.content_type)
+            headers = {**headers, **fault.headers}
+        elif fault is not None and fault.kind in {"reset", "hang"}:
+            said = Answer(0, b"")
+        else:
+            said = answer(self.truth, request, now_ms, self._limits)
+        broken = verdict.status == 200 and fault is not None and fault.kind in {"reset", "hang", "truncate"}
+        status = 0 if broken else said.status
+        with self._lock:
+            self._counts[request.path, request.symbol, status] += 1
+            self._served.append(Served(now_ms, method, target, status, weight))
+        return _delivery(said, headers, delay_ms, fault if verdict.status == 200 else None)
+
+
+def _weight_headers(market: Market | None, used: int) -> dict[str, str]:
+    if market is None:
+        return {}
+    if market == "SPOT":
+        return {"Server": "nginx", "x-mbx-used-weight": str(used), "x-mbx-used-weight-1m": str(used)}
+    return {"Server": "Bengine", "X-MBX-USED-WEIGHT-1M": str(used)}
+
+
+def _refused_by_limit(
+    market: Market | None, verdict: Verdict, now_ms: int, limits: Mapping[Market, int], headers: dict[str, str]
+) -> tuple[Answer, dict[str, str]]:
+    """Return the 429 or 418. Only SPOT promises Retry-After, so UM and CM go without."""
+    assert market is not None
+    if market == "SPOT":
+        headers = {**headers, "Retry-After": str(-(-(verdict.until_ms - now_ms) // 1000))}
+        excess, current = "too much request weight used", f"{limits[market]} request weight per 1 MINUTE"
+    else:
+        excess, current = "too many requests", f"{limits[market]} requests per minute"
+    if verdict.status == 418:
+        text = f"Way {excess}; IP banned until {verdict.until_ms}. Please use the websocket to avoid bans."
+    else:
+        text = f"T{excess[1:]}; current limit is {current}. Please use the websocket to avoid polling the API."
+    return refuse(Refusal(-1003, text, verdict.status)), headers
+
+
+def _delivery(said: Answer, headers: Mapping[str, str], delay_ms: int = 0, fault: Fault | None = None) -> Delivery:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = (
+        f"HTTP/1.1 {said.status} {_REASONS.get(said.status, '')}\r\nContent-Type: {said.content_type}\r\n"
+        f"Content-Length: {len(said.body)}\r\nConnection: keep-alive\r\n{lines}\r\n"
+    )
+    manner = "whole" if fault is None else _MANNERS.get(fault.kind, "whole")
+    return Delivery(head.encode("latin-1"), said.body, delay_ms, manner, fault.bytes_per_second if fault else 0)
+
+
+def run(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    seed: int = 1,
+    symbols: int = 40,
+    on_ready: Callable[[SimulatedExchange], None] | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve until ``stop`` is set or the process is interrupted; ``on_ready`` hears of the address.
+
+    Raises OSError when the address cannot be taken.
+    """
+    stop = stop or threading.Event()
+    with SimulatedExchange(host, port, seed=seed, symbols=symbols) as exchange:
+        if on_ready is not None:
+            on_ready(exchange)
+        stop.wait()

@@ -1,0 +1,22 @@
+"""What every test shares: block names of its own, and nothing left in /dev/shm."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SHM = Path("/dev/shm")
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def block_name() -> Iterator[str]:
+    """A block name nobody else uses; whatever stands under it, or under names that begin with it, goes at the end."""
+    name = f"test-{os.getpid()}-{next(_numbers)}"
+    yield name
+    for left in SHM.glob(f"*{name}*"):
+        left.unlink(missing_ok=True)

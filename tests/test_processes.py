@@ -1,0 +1,147 @@
+"""Writer and readers in processes of their own: killed writers, takeover, and reads under fire."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import candleshm
+from candleshm.columns import CLOSE, OPEN_TIME_MS
+from tests.hot_writer import LENGTH, START_MS, STEP_MS, SYMBOLS
+from tests.klines import torn_rows
+
+ROOT = Path(__file__).parent.parent
+ROUNDS = 30
+READS = 3_000
+
+
+@contextmanager
+def hot_writer(name: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Run a hot writer; yield it with what it said at its start: taken over, rows there, milliseconds."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.hot_writer", name], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield process, [int(word) for word in process.stdout.readline().split()]
+    finally:
+        process.kill()
+        process.wait(30)
+        process.stdout.close()
+
+
+def check_rows(rows: np.ndarray) -> None:
+    """Refuse rows of two writes, of another bar, out of order or twice."""
+    assert torn_rows(rows) == 0
+    bars = (rows[:, OPEN_TIME_MS] - START_MS) / STEP_MS
+    assert (np.diff(bars) >= 1).all()
+    assert (np.floor(rows[:, CLOSE]) == bars).all()
+
+
+def check_reads(feed: candleshm.Feed) -> None:
+    """Read every symbol in every way; whatever is handed out must be whole."""
+    for symbol in feed:
+        series = feed[symbol]
+        rows = series.candles()
+        check_rows(rows)
+        check_rows(series.candles(64, closed_only=True, out=np.empty((64, 12))))
+        live = series.live
+        check_rows(live.reshape(1, 12))
+        view = series.view(64)
+        copy = view.array.copy()
+        if view.valid():
+            check_rows(copy[~np.isnan(copy[:, CLOSE])])
+        assert series.last_close >= LENGTH
+
+
+def wait_for_rows(feed: candleshm.Feed) -> None:
+    deadline = time.monotonic() + 60
+    while any(feed[symbol].last_open_time_ms is None for symbol in SYMBOLS):
+        assert time.monotonic() < deadline, "the writer wrote nothing"
+        time.sleep(0.005)
+
+
+def test_killed_writers_leave_whole_rows_and_are_succeeded(block_name: str) -> None:
+    chance = random.Random(20260101)
+    feed: candleshm.Feed | None = None
+    rows_before = 0
+    for round_number in range(ROUNDS):
+        with hot_writer(block_name) as (process, (taken_over, rows_there, _)):
+            assert taken_over == (round_number > 0)
+            # The successor finds what the reader saw; a killed rewrite costs its stretch at most, an outage its bars.
+            assert rows_there >= rows_before - 60
+            feed = feed or candleshm.attach(block_name)
+            wait_for_rows(feed)
+            deadline = time.monotonic() + chance.uniform(0.01, 0.12)
+            while time.monotonic() < deadline:
+                check_reads(feed)
+            process.send_signal(signal.SIGKILL)
+            process.wait(30)
+            # Nobody writes now. Every call returns, with whole rows, through the feed attached all along.
+            check_reads(feed)
+            newest_ms = feed[SYMBOLS[0]].last_open_time_ms
+            assert feed.health.state == "ready"
+            rows_before = len(feed[SYMBOLS[0]].candles(LENGTH - 1, closed_only=True))
+        assert newest_ms == feed[SYMBOLS[0]].last_open_time_ms
+    candleshm.unlink(block_name)
+    assert not (Path("/dev/shm") / block_name).exists()
+
+
+def test_stopped_writer_blocks_nobody_and_its_age_grows(block_name: str) -> None:
+    with hot_writer(block_name) as (process, _), candleshm.attach(block_name) as feed:
+        wait_for_rows(feed)
+        for _ in range(10):
+            process.send_signal(signal.SIGSTOP)
+            age = feed[SYMBOLS[0]].age
+            check_reads(feed)
+            deadline = time.monotonic() + 10
+            while feed[SYMBOLS[0]].age <= age and time.monotonic() < deadline:
+                time.sleep(0.001)
+            assert feed[SYMBOLS[0]].age > age
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
+
+
+def test_second_collector_is_refused_while_the_first_lives(block_name: str) -> None:
+    with hot_writer(block_name) as (process, _):
+        with pytest.raises(candleshm.SegmentInUse) as caught:
+            candleshm.unlink(block_name)
+        assert caught.value.pid == process.pid
+        second = subprocess.run(
+            [sys.executable, "-m", "tests.hot_writer", block_name], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        assert f"process {process.pid}" in second.stderr
+        assert second.returncode != 0
+
+
+def test_reads_under_fire_are_whole_while_unguarded_ones_tear(block_name: str) -> None:
+    """The control reads the same memory at the same time without asking `valid()`: it must tear, or this proves nothing."""
+    torn = checked = invalid = 0
+    with hot_writer(block_name), candleshm.attach(block_name) as feed:
+        wait_for_rows(feed)
+        deadline = time.monotonic() + 60
+        while checked < READS or (not (torn and invalid) and time.monotonic() < deadline):
+            check_reads(feed)
+            series = feed[SYMBOLS[checked % len(SYMBOLS)]]
+            view = series.view(64)
+            # Column after column with a pause between, as a strategy computes.
+            columns = [view.array[:, column].copy() for column in range(12)]
+            copy = np.stack(columns, axis=1)
+            present = ~np.isnan(copy).any(axis=1)
+            if view.valid():
+                check_rows(copy[~np.isnan(copy[:, CLOSE])])
+            else:
+                invalid += 1
+                torn += torn_rows(copy[present])
+            checked += 1
+    assert invalid > 0
+    assert torn > 0, f"no torn row in {invalid} windows that were said to be invalid"
