@@ -40,7 +40,7 @@ def main(name: str) -> None:
         now_ms = START_MS + bar * STEP_MS
         for symbol in SYMBOLS:
             if not skip:
-                if bar == first or bar == LENGTH:
+                if bar in (first, LENGTH):
                     page = [second(old, closed_value(old, 0)) for old in range(bar - LENGTH, bar)]
                     ingest(writer, symbol, *page, sent_ms=now_ms + 1, end_ms=now_ms - 1)
                 for tick in range(4):

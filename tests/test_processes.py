@@ -16,8 +16,8 @@ import pytest
 
 import candleshm
 from candleshm.columns import CLOSE, OPEN_TIME_MS
-from tests.hot_writer import LENGTH, START_MS, STEP_MS, SYMBOLS
-from tests.klines import torn_rows
+from tests.hot_writer import LENGTH, STEP_MS, SYMBOLS
+from tests.klines import START_MS, torn_rows
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 30
@@ -124,7 +124,7 @@ def test_second_collector_is_refused_while_the_first_lives(block_name: str) -> N
 
 
 def test_reads_under_fire_are_whole_while_unguarded_ones_tear(block_name: str) -> None:
-    """The control reads the same memory at the same time without asking `valid()`: it must tear, or this proves nothing."""
+    """The control reads the same memory at the same time without `valid()`: unless it tears, this proves nothing."""
     torn = checked = invalid = 0
     with hot_writer(block_name), candleshm.attach(block_name) as feed:
         wait_for_rows(feed)

@@ -6,8 +6,8 @@ import math
 import pickle
 import threading
 import time
-from collections.abc import Iterator
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context, resource_tracker, shared_memory
 from pathlib import Path
 
 import numpy as np
@@ -207,10 +207,29 @@ def test_view_survives_appends_until_its_slots_come_round(loaded: _core.Writer, 
         ingest(loaded, "BTCUSDT", *rows, sent_ms=open_ms(bar) + 1)
         # The head enters the slot of bar 15 when bar 95 closes.
         assert view.valid() == (bar <= 15 + capacity), bar
-    with pytest.raises(candleshm.OverwrittenView, match="BTCUSDT"), btc.read(5):
-        for bar in range(15 + capacity + 2, 15 + 2 * capacity + 4):
-            rows = [kline(open_ms(bar - 1), 99 + bar), kline(open_ms(bar), 100 + bar)]
-            ingest(loaded, "BTCUSDT", *rows, sent_ms=open_ms(bar) + 1)
+
+
+def test_reading_over_a_revision_raises_at_the_end_of_the_block(loaded: _core.Writer, btc: candleshm.Series) -> None:
+    def revise(value: float, second: int) -> None:
+        sent_ms = open_ms(20) + second * 1000
+        ingest(loaded, "BTCUSDT", kline(open_ms(16), value), sent_ms=sent_ms, end_ms=open_ms(16))
+
+    def read_over_revision() -> None:
+        with btc.read(5) as view:
+            assert view.close[1] == 116
+            revise(999, 40)
+
+    def fail_over_revision() -> None:
+        with btc.read(5):
+            revise(998, 50)
+            raise KeyError("mine")
+
+    with pytest.raises(candleshm.OverwrittenView, match="BTCUSDT"):
+        read_over_revision()
+    with pytest.raises(KeyError, match="mine"):  # an error of the caller's own is not replaced
+        fail_over_revision()
+    with btc.read(5) as view:
+        assert view.close[1] == 998
 
 
 def test_view_notices_a_revised_row_and_no_other(loaded: _core.Writer, btc: candleshm.Series) -> None:
@@ -220,9 +239,6 @@ def test_view_notices_a_revised_row_and_no_other(loaded: _core.Writer, btc: cand
     assert outside.valid()
     assert btc.revision == 1
     assert btc.candles(5, closed_only=True)[1, CLOSE] == 999
-    with pytest.raises(KeyError), btc.read(5):  # an error of the caller's own is not replaced
-        ingest(loaded, "BTCUSDT", kline(open_ms(16), 998), sent_ms=open_ms(20) + 50_000, end_ms=open_ms(16))
-        raise KeyError("mine")
 
 
 def test_closing_candle_enters_the_view_at_once(loaded: _core.Writer, btc: candleshm.Series) -> None:
@@ -255,7 +271,7 @@ def test_age_grows_and_stale_data_is_refused(loaded: _core.Writer, btc: candlesh
         deadline = time.monotonic() + 10
         while series.age <= 0.06 and time.monotonic() < deadline:
             time.sleep(0.005)
-        calls = [
+        calls: list[Callable[[], object]] = [
             lambda: series.live,
             lambda: series.last_close,
             series.candles,
@@ -441,11 +457,10 @@ def test_threads_read_in_parallel(loaded: _core.Writer, btc: candleshm.Series) -
 
 
 def test_shared_memory_of_the_standard_library_opens_the_block(loaded: _core.Writer) -> None:
-    from multiprocessing import resource_tracker, shared_memory
-
     memory = shared_memory.SharedMemory(loaded.name)
     # Before Python 3.13 its tracker would remove the block when this process ends.
     resource_tracker.unregister(memory._name, "shared_memory")  # type: ignore[attr-defined]
+    assert memory.buf is not None
     assert bytes(memory.buf[:8]) == b"CANDLSHM"
     memory.close()
 

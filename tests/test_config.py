@@ -1,0 +1,86 @@
+"""Settings are checked before anything starts, and the error says what would be right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from candleshm.config import CollectorConfig
+from candleshm.errors import ConfigError
+
+
+def test_defaults_serve_every_symbol_of_a_market_by_the_minute() -> None:
+    config = CollectorConfig(market="SPOT")
+
+    assert config.segment_name == "candleshm-spot-1m"
+    assert (config.symbols, config.length, config.server_weight) == ("all", 2880, 0.75)
+    assert config.settle_ms == 1000
+
+
+def test_market_in_any_case_and_symbols_once_each() -> None:
+    config = CollectorConfig(market="um", interval="1M", symbols=["B", "A", "B"])  # type: ignore[arg-type]
+
+    assert config.market == "UM"
+    assert config.symbols == ("B", "A")
+    assert config.segment_name == "candleshm-um-1M"
+
+
+def test_settle_is_never_shortened_by_rounding() -> None:
+    assert CollectorConfig(market="SPOT", settle_seconds=0.0001).settle_ms == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("market", "FUTURES", "SPOT | UM | CM"),
+        ("market", 3, "SPOT | UM | CM"),
+        ("interval", "", "such as 1m"),
+        ("symbols", [], "at least one"),
+        ("symbols", "BTCUSDT", "'all'"),
+        ("symbols", [""], "at least one"),
+        ("symbols", ["BTCUSDT", 5], "at least one"),
+        ("symbols", None, "'all'"),
+        ("length", 1, "2 to 100000"),
+        ("length", 100_001, "2 to 100000"),
+        ("length", 2880.0, "2 to 100000"),
+        ("length", True, "2 to 100000"),
+        ("name", "a/b", "A-Z"),
+        ("name", "..", "A-Z"),
+        ("name", "", "A-Z"),
+        ("name", "x" * 201, "1 to 200"),
+        ("server_weight", 0, "at most 1"),
+        ("server_weight", 1.01, "at most 1"),
+        ("server_weight", "0.5", "at most 1"),
+        ("update_interval_seconds", 0.0, "above 0"),
+        ("update_interval_seconds", float("nan"), "above 0"),
+        ("settle_seconds", -1, "0 to 60"),
+        ("workers", 0, "1 to 64"),
+        ("base_url", "api.binance.com", "http://"),
+        ("base_url", "http://", "http://"),
+        ("proxy_host", "ftp://host", "http://"),
+        ("proxies", {"https": 8080}, "mapping"),
+        ("trust_env", 1, "True | False"),
+    ],
+)
+def test_a_wrong_value_names_its_field_and_what_is_allowed(field: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CollectorConfig(**({"market": "SPOT"} | {field: value}))
+
+    assert field in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_two_replacements_of_the_host_are_one_too_many() -> None:
+    with pytest.raises(ConfigError, match="choose one"):
+        CollectorConfig(market="SPOT", base_url="http://a", proxy_host="http://b")
+
+
+def test_passwords_in_addresses_are_shown_nowhere() -> None:
+    secret = "user:secret@host"
+    config = CollectorConfig(market="SPOT", base_url=f"http://{secret}", proxies={"https": f"http://{secret}:1"})
+
+    assert "secret" not in repr(config)
+    with pytest.raises(ConfigError) as caught:
+        CollectorConfig(market="SPOT", base_url=f"{secret}:1")
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,287 @@
+"""What is asked next, for every state a series can be in."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from candleshm.exchanges.base import candle_end_ms
+from candleshm.exchanges.binance import Binance
+from candleshm.planner import (
+    HEAD_START_SECONDS,
+    Cadence,
+    Kind,
+    SeriesPlan,
+    Turn,
+    choose,
+    closing_weight_of,
+    next_turns,
+    request_for,
+)
+
+MINUTE = 60_000
+NOW_MS = 1_000_000 * MINUTE + 30_000  # half a minute into a candle
+OPEN_MS = 1_000_000 * MINUTE
+NOW = 5_000.0
+
+SPOT, UM, CM = Binance("SPOT"), Binance("UM"), Binance("CM")
+
+
+@dataclass
+class Position:
+    """What the writer reports."""
+
+    newest_open_ms: int | None
+    unsettled_open_ms: int | None
+    missing: int = 0
+
+
+def cadence(interval: str = "1m", length: int = 2880, exchange: Binance = SPOT) -> Cadence:
+    return Cadence(interval, length, 3.0, 1000, exchange.tail_limit)
+
+
+def loaded(**changes: Any) -> SeriesPlan:
+    facts: dict[str, Any] = {
+        "newest_open_ms": OPEN_MS,
+        "unsettled_open_ms": OPEN_MS,
+        "tail_sent_seconds": NOW - 1.0,
+        "tail_sent_ms": NOW_MS - 1000,
+        "answered_seconds": NOW - 1.0,
+        "loaded": True,
+    }
+    return SeriesPlan("BTCUSDT", **(facts | changes))
+
+
+def turns(series: SeriesPlan, now: float = NOW, now_ms: int = NOW_MS) -> dict[Kind, Turn]:
+    return {turn.kind: turn for turn in next_turns(series, cadence(), now, now_ms)}
+
+
+@pytest.mark.parametrize(
+    ("interval", "open_ms", "end_ms"),
+    [
+        ("1s", 5_000, 6_000),
+        ("1m", 1_518_084_014_789, 1_518_084_060_000),  # a real candle that opened off the grid, 2018-02-09T10:00:14.789
+        ("1d", 1_518_084_014_789, 1_518_134_400_000),
+        ("3d", 86_400_000, 4 * 86_400_000),  # counted from the candle, whatever the symbol's first day
+        ("1w", 4 * 86_400_000, 11 * 86_400_000),  # 1970-01-05 was a Monday
+        ("1M", 1_704_067_200_000, 1_706_745_600_000),  # January 2024
+        ("1M", 1_706_745_600_000, 1_709_251_200_000),  # February of a leap year
+        ("1M", 1_701_388_800_000, 1_704_067_200_000),  # December
+    ],
+)
+def test_a_candle_ends_where_the_next_begins(interval: str, open_ms: int, end_ms: int) -> None:
+    assert candle_end_ms(interval, open_ms) == end_ms
+
+
+def test_a_new_series_asks_for_its_newest_page_at_once() -> None:
+    series = SeriesPlan("BTCUSDT")
+
+    assert turns(series)[Kind.TAIL].due_seconds <= NOW
+    request = request_for(series, Kind.TAIL, SPOT, cadence(), NOW_MS)
+    assert (request.limit, request.start_ms, request.end_ms) == (1000, None, None)
+    assert request_for(series, Kind.TAIL, UM, cadence(), NOW_MS).limit == 499
+    assert request_for(series, Kind.TAIL, UM, cadence(length=60), NOW_MS).weight == 1
+
+
+def test_a_tail_reaches_from_the_oldest_row_that_is_not_final_to_the_next_open() -> None:
+    assert request_for(loaded(), Kind.TAIL, SPOT, cadence(), NOW_MS).limit == 2
+    behind = loaded(unsettled_open_ms=OPEN_MS - 9 * MINUTE)
+    assert request_for(behind, Kind.TAIL, SPOT, cadence(), NOW_MS).limit == 11
+    settled = loaded(newest_open_ms=OPEN_MS - MINUTE, unsettled_open_ms=None)
+    assert request_for(settled, Kind.TAIL, SPOT, cadence(), NOW_MS).limit == 3
+
+
+def test_a_futures_tail_never_costs_more_than_one() -> None:
+    away = loaded(newest_open_ms=OPEN_MS - 5000 * MINUTE, unsettled_open_ms=OPEN_MS - 5000 * MINUTE)
+
+    request = request_for(away, Kind.TAIL, UM, cadence(exchange=UM), NOW_MS)
+
+    assert (request.limit, request.weight) == (99, 1)
+
+
+def test_a_tail_is_due_every_update_interval_and_closing_when_the_candle_has_settled() -> None:
+    due = turns(loaded())
+
+    assert due[Kind.TAIL].due_seconds == NOW + 2.0
+    assert due[Kind.CLOSING].due_seconds == pytest.approx(NOW + 31.0)
+    assert Kind.BACKFILL not in due
+
+
+def test_a_closing_candle_is_asked_for_once_then_at_the_pace_of_the_tail() -> None:
+    asked = loaded(tail_sent_ms=OPEN_MS + MINUTE + 1000)
+
+    assert set(turns(asked, now_ms=OPEN_MS + MINUTE + 1500)) == {Kind.TAIL}
+
+
+def test_a_gap_is_asked_from_its_end_with_the_row_below_it() -> None:
+    start_ms, end_ms = OPEN_MS - 100 * MINUTE, OPEN_MS - 20 * MINUTE
+    series = loaded(missing=80, missing_range_ms=(start_ms, end_ms))
+
+    spot = request_for(series, Kind.BACKFILL, SPOT, cadence(), NOW_MS)
+    assert (spot.limit, spot.start_ms, spot.end_ms) == (81, None, end_ms - 1)
+    um = request_for(series, Kind.BACKFILL, UM, cadence(), NOW_MS)
+    assert (um.limit, um.weight, um.start_ms, um.end_ms) == (81, 1, None, end_ms - 1)
+    cm = request_for(series, Kind.BACKFILL, CM, cadence(), NOW_MS)
+    assert (cm.limit, cm.end_ms) == (81, end_ms - 1)
+    assert cm.start_ms == end_ms - 200 * 86_400_000
+
+
+def test_a_long_gap_is_asked_in_the_pages_that_buy_most() -> None:
+    series = loaded(missing=2000, missing_range_ms=(OPEN_MS - 2000 * MINUTE, OPEN_MS))
+
+    assert request_for(series, Kind.BACKFILL, SPOT, cadence(), NOW_MS).limit == 1000
+    assert request_for(series, Kind.BACKFILL, CM, cadence(), NOW_MS).limit == 499
+
+
+def test_coin_margined_pages_of_long_candles_hold_what_200_days_hold() -> None:
+    day = 86_400_000
+    series = loaded(missing=900, missing_range_ms=(100 * day, 1000 * day))
+
+    assert request_for(series, Kind.BACKFILL, CM, cadence("1d"), NOW_MS).limit == 201
+    assert request_for(series, Kind.BACKFILL, CM, cadence("1M"), NOW_MS).weight == 1
+
+
+def test_what_did_not_come_is_asked_again_after_settle_and_then_ever_less() -> None:
+    series = loaded(missing=5, missing_range_ms=(OPEN_MS - 9 * MINUTE, OPEN_MS - 4 * MINUTE))
+    pauses = []
+    for _ in range(20):
+        series.learn(
+            Position(OPEN_MS, OPEN_MS, 5), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL
+        )
+        pauses.append(turns(series)[Kind.BACKFILL].due_seconds - NOW)
+
+    assert pauses[0] == 1.0
+    assert pauses == sorted(pauses)
+    assert 60 < pauses[-1] <= 121
+    # What came in the meantime by a tail does not make the gap more urgent, a new gap does.
+    series.learn(Position(OPEN_MS, OPEN_MS, 5), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.TAIL)
+    assert turns(series)[Kind.BACKFILL].due_seconds - NOW == pauses[-1]
+    series.learn(Position(OPEN_MS, OPEN_MS, 6), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.TAIL)
+    assert turns(series)[Kind.BACKFILL].due_seconds == NOW
+
+
+def test_a_listing_without_rows_is_loaded_after_two_answers_and_asked_ever_less() -> None:
+    series = SeriesPlan("NEWUSDT")
+    pauses = []
+    for count in range(1, 20):
+        series.learn(Position(None, None), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.TAIL)
+        assert series.loaded == (count >= 2)
+        pauses.append(turns(series)[Kind.TAIL].due_seconds - NOW)
+
+    assert pauses[0] == 1.0
+    assert 60 < pauses[-1] <= 121
+
+
+def test_a_series_is_loaded_when_nothing_is_missing_any_more() -> None:
+    series = SeriesPlan("BTCUSDT")
+    series.learn(Position(OPEN_MS, OPEN_MS, 880), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.TAIL)
+    assert not series.loaded
+    series.learn(Position(OPEN_MS, OPEN_MS, 0), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL)
+    assert series.loaded
+
+
+def test_a_series_taken_over_is_not_loaded_before_its_tail_was_asked_for() -> None:
+    series = SeriesPlan("BTCUSDT", newest_open_ms=OPEN_MS, unsettled_open_ms=OPEN_MS, missing=4)
+    series.learn(Position(OPEN_MS, OPEN_MS, 0), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL)
+
+    assert not series.loaded
+    assert turns(series)[Kind.TAIL].due_seconds <= NOW
+
+
+def test_while_a_series_loads_backfill_goes_before_its_tail() -> None:
+    series = loaded(loaded=False, missing=9, missing_range_ms=(OPEN_MS - 9 * MINUTE, OPEN_MS))
+
+    due = turns(series)
+
+    assert due[Kind.BACKFILL].due_seconds <= NOW < due[Kind.TAIL].due_seconds
+    assert Kind.CLOSING not in due
+
+
+def test_a_row_left_behind_by_an_outage_of_our_own_is_fetched_although_no_tail_reaches_it() -> None:
+    left_ms = OPEN_MS - 300 * MINUTE
+    futures = cadence(exchange=UM)
+    series = loaded(unsettled_open_ms=left_ms, tail_sent_ms=NOW_MS)
+
+    due = {turn.kind for turn in next_turns(series, futures, NOW, NOW_MS)}
+    request = request_for(series, Kind.BACKFILL, UM, futures, NOW_MS)
+
+    assert Kind.BACKFILL in due
+    assert request.end_ms is not None
+    assert request.end_ms - (request.limit - 1) * MINUTE <= left_ms <= request.end_ms <= NOW_MS
+
+
+def test_a_row_that_never_settles_does_not_keep_gaps_from_being_asked_for() -> None:
+    gap = (OPEN_MS - 50 * MINUTE, OPEN_MS - 40 * MINUTE)
+    series = loaded(unsettled_open_ms=OPEN_MS - 3000 * MINUTE, missing=10, missing_range_ms=gap)
+    ends = []
+    for fruitless in range(2):
+        series.fruitless = fruitless
+        ends.append(request_for(series, Kind.BACKFILL, UM, cadence(exchange=UM), NOW_MS).end_ms)
+
+    assert gap[1] - 1 in ends
+    assert len(set(ends)) == 2
+
+
+def test_nothing_is_asked_for_a_loaded_series_that_no_longer_trades() -> None:
+    assert not turns(loaded(trading=False))
+    assert Kind.BACKFILL in turns(loaded(trading=False, missing=1, missing_range_ms=(OPEN_MS - MINUTE, OPEN_MS)))
+
+
+def test_a_failed_series_waits_for_its_retry_whatever_else_is_due() -> None:
+    series = loaded(retry_seconds=NOW + 40, missing=1, missing_range_ms=(OPEN_MS - MINUTE, OPEN_MS))
+
+    assert min(turn.due_seconds for turn in turns(series).values()) == NOW + 40
+
+
+def waiting(symbol: str, kind: Kind, due_seconds: float) -> SeriesPlan:
+    head_start_seconds = HEAD_START_SECONDS if kind is Kind.CLOSING else 0.0
+    return SeriesPlan(symbol, turns=(Turn(kind, due_seconds, due_seconds - head_start_seconds),))
+
+
+def test_first_come_first_served_with_a_head_start_for_closing_candles() -> None:
+    serieses = [
+        waiting("TAIL", Kind.TAIL, NOW - 3),
+        waiting("BACKFILL", Kind.BACKFILL, NOW - 5),
+        waiting("CLOSING", Kind.CLOSING, NOW),
+        waiting("STARVED", Kind.BACKFILL, NOW - 30),
+        waiting("LATER", Kind.CLOSING, NOW + 7),
+    ]
+    order = []
+    while (found := choose(serieses, NOW))[0] is not None:
+        series, kind = found[0]
+        order.append((series.symbol, kind))
+        series.turns = ()
+
+    assert [symbol for symbol, _ in order] == ["STARVED", "CLOSING", "BACKFILL", "TAIL"]
+    assert found == (None, NOW + 7)
+
+
+def test_with_more_closing_candles_than_weight_everything_still_gets_its_turn() -> None:
+    closing = [waiting(f"C{number}", Kind.CLOSING, NOW) for number in range(50)]
+    backfill = waiting("LOADING", Kind.BACKFILL, NOW)
+    for now in itertools.count(NOW, 0.5):  # two requests a second, and every candle closes again at once
+        found, _ = choose([*closing, backfill], now)
+        assert found is not None
+        if found[0] is backfill:
+            break
+        assert now < NOW + 60
+        found[0].turns = waiting("", Kind.CLOSING, now).turns
+
+
+def test_closing_only_leaves_the_rest_waiting() -> None:
+    serieses = [waiting("TAIL", Kind.TAIL, NOW - 60), waiting("CLOSING", Kind.CLOSING, NOW - 1)]
+
+    found, _ = choose(serieses, NOW, closing_only=True)
+
+    assert found is not None
+    assert found[0].symbol == "CLOSING"
+    assert choose(serieses[:1], NOW, closing_only=True) == (None, math.inf)
+
+
+@pytest.mark.parametrize(("interval", "weight"), [("1s", 400 * 2 * 60), ("1m", 800), ("1h", 800)])
+def test_a_round_of_closing_candles_is_reserved_for_every_window(interval: str, weight: int) -> None:
+    assert closing_weight_of(400, SPOT, cadence(interval), 60.0) == weight

@@ -1,0 +1,164 @@
+"""The weight account: never more than the share in any window, even pace, stops without a burst after them."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from random import Random
+
+import pytest
+
+from candleshm.ratelimit import PROBE_SECONDS, WeightBudget
+
+
+def spend(budget: WeightBudget, until_seconds: float, weight: int, *, closing: bool = False) -> list[float]:
+    """Send as fast as the budget allows, each answered at once, and return when."""
+    now, sent = 0.0, []
+    while now < until_seconds:
+        delay = budget.delay_seconds(weight, now, closing=closing)
+        if delay > 0:
+            now += delay
+            continue
+        budget.answered(budget.sent(weight, now, closing=closing), now)
+        sent.append(now)
+    return sent
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_window_holds_more_than_the_share_of_the_limit(seed: int) -> None:
+    random = Random(seed)
+    limit, share = random.choice([50, 1200, 6000]), random.choice([0.1, 0.75, 1.0])
+    budget = WeightBudget(limit, share)
+    budget.reserve(random.choice([0, limit // 10, limit]), 0.0)
+    now, on_their_way, spans = 0.0, [], []
+    while now < 300:
+        while on_their_way and on_their_way[0][0] <= now:
+            answered_at, ticket, weight, sent_at = heapq.heappop(on_their_way)
+            budget.answered(ticket, answered_at)
+            spans.append((sent_at, answered_at, weight))
+        weight, closing = random.choice([1, 2, 2, 5]), random.random() < 0.3
+        delay = budget.delay_seconds(weight, now, closing=closing)
+        if delay == 0 and len(on_their_way) < 8:
+            ticket = budget.sent(weight, now, closing=closing)
+            heapq.heappush(on_their_way, (now + random.uniform(0.01, 12.0), ticket, weight, now))
+        else:
+            next_answer = on_their_way[0][0] if on_their_way else math.inf
+            now = min(next_answer, now + max(delay, 0.001) if delay < math.inf else math.inf)
+    # A request counts from its sending until a window after its answer; the worst moment is right after a sending.
+    for moment, _, _ in spans:
+        counted = sum(weight for sent_at, answered_at, weight in spans if sent_at <= moment < answered_at + 60)
+        assert counted <= limit * share
+    assert sum(weight for _, _, weight in spans) > 0
+
+
+def test_nearly_the_whole_budget_is_used_and_evenly() -> None:
+    budget = WeightBudget(6000, 0.75)
+
+    sent = spend(budget, 600.0, 2)
+
+    assert len(sent) * 2 / 600 == pytest.approx(4500 / 60, rel=0.05)
+    # Two seconds' worth may leave at once, everything after that is paced: no minute with a burst and a standstill.
+    assert sum(moment == 0.0 for moment in sent) * 2 == pytest.approx(150, abs=2)
+    assert max(later - earlier for earlier, later in itertools.pairwise(sent)) < 0.1
+
+
+def test_a_round_of_closing_candles_leaves_at_once_every_minute_and_the_rest_stays_even() -> None:
+    budget = WeightBudget(6000, 0.75)
+    budget.reserve(800, 0.0)
+    now, others, waited = 0.0, [], []
+    for minute in range(1, 6):
+        while now < minute * 60:
+            delay = budget.delay_seconds(2, now)
+            if delay == 0:
+                budget.answered(budget.sent(2, now), now)
+                others.append(now)
+            now += min(delay, minute * 60 - now)
+        for _ in range(400):
+            delay = budget.delay_seconds(2, now, closing=True)
+            now += delay
+            waited.append(delay)
+            budget.answered(budget.sent(2, now, closing=True), now)
+
+    # The first minute's round waits for the account to fill; from then on none does.
+    assert sum(waited[400:]) < 1.0
+    assert len(others) * 2 / now == pytest.approx((4500 - 800) / 60, rel=0.06)
+    assert max(later - earlier for earlier, later in itertools.pairwise(others)) < 1.0
+
+
+def test_closing_candles_beyond_what_is_reserved_take_part_in_the_common_pace() -> None:
+    budget = WeightBudget(6000, 0.75)
+    budget.reserve(100_000, 0.0)
+
+    sent = spend(budget, 600.0, 2, closing=True)
+
+    assert len(sent) * 2 / 600 == pytest.approx(4500 / 60, rel=0.1)
+    assert budget.delay_seconds(2, 600.0) < 1.0
+
+
+def test_after_a_ban_nothing_bursts_not_even_closing_candles() -> None:
+    budget = WeightBudget(6000, 0.75)
+    budget.stop(30.0, 0.0)
+
+    assert budget.delay_seconds(1, 10.0, closing=True) >= 20.0
+    assert budget.blocked_until_seconds == 30.0
+    sent = spend(budget, 40.0, 2, closing=True)
+    assert min(sent) >= 30.0
+    assert len(sent) * 2 <= 10.0 * 75 + 2
+    assert sum(moment < 31.0 for moment in sent) * 2 <= 75 + 2
+
+
+def test_a_shorter_stop_does_not_end_a_longer_one() -> None:
+    budget = WeightBudget(6000, 0.75)
+    budget.stop(100.0, 0.0)
+    budget.stop(5.0, 1.0)
+
+    assert budget.blocked_until_seconds == 100.0
+
+
+def test_other_programs_at_this_address_are_respected() -> None:
+    budget = WeightBudget(1000, 0.75)
+    budget.answered(budget.sent(1, 0.0), 0.0, reported=760)
+
+    assert budget.used(0.0) == 760
+    assert budget.delay_seconds(1, 0.0) == PROBE_SECONDS
+    # One probe, then nothing until its answer says how things stand.
+    probe = budget.sent(1, PROBE_SECONDS)
+    assert budget.delay_seconds(1, PROBE_SECONDS) == math.inf
+    budget.answered(probe, PROBE_SECONDS, reported=5)
+    assert budget.delay_seconds(1, PROBE_SECONDS) == 0
+
+
+def test_an_old_report_no_longer_counts() -> None:
+    budget = WeightBudget(1000, 0.75)
+    budget.answered(budget.sent(1, 0.0), 0.0, reported=900)
+
+    assert budget.used(61.0) == 0
+    assert budget.delay_seconds(1, 61.0) == 0
+
+
+def test_a_request_without_an_answer_counts_for_as_long_as_it_is_out() -> None:
+    budget = WeightBudget(100, 0.5)
+    ticket = budget.sent(50, 0.0)
+
+    assert budget.delay_seconds(1, 1000.0, closing=True) == math.inf
+    budget.answered(ticket, 1000.0)
+    assert budget.delay_seconds(1, 1000.0, closing=True) == 60.0
+    assert budget.used(1060.0) == 0
+
+
+def test_a_request_dearer_than_the_budget_leaves_when_nothing_else_counts() -> None:
+    budget = WeightBudget(10, 0.5)
+
+    assert budget.delay_seconds(20, 0.0, closing=True) == 0
+    budget.answered(budget.sent(20, 0.0), 0.0)
+    assert 0 < budget.delay_seconds(20, 1.0, closing=True) < math.inf
+
+
+def test_the_stated_limit_replaces_the_assumed_one() -> None:
+    budget = WeightBudget(6000, 0.5)
+    budget.set_limit(100, 60.0, 0.0)
+
+    assert (budget.limit, budget.budget) == (100, 50)
+    sent = spend(budget, 59.0, 1)
+    assert len(sent) <= 50
