@@ -11,6 +11,7 @@
     │   └── SegmentUnavailable   (OSError)            the system refused: /dev/shm is full, not permitted
     ├── UnknownSymbol            (KeyError)           the block does not carry that symbol
     ├── StaleData                the series is older than ``max_age``, or delisted
+    ├── GapError             (ValueError)         ``holes="raise"`` and the window has a gap
     ├── OverwrittenView          rows of a view were overwritten or revised while it was used
     ├── WaitTimeout              (TimeoutError)       a wait reached its deadline
     ├── ConfigError              (ValueError)         a setting cannot be used

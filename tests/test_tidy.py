@@ -1,0 +1,127 @@
+"""The repository checks itself: floors, unsafe code, words, and what is public."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import candleshm
+
+ROOT = Path(__file__).parent.parent
+PYTHON = ROOT / "python" / "candleshm"
+CORE = ROOT / "rust" / "candleshm" / "src"
+SOURCES = sorted(path for folder in ("python", "rust", "tests", "benches") for path in (ROOT / folder).rglob("*.py"))
+
+# Spelled so that this file does not hold them.
+UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("HA", "CK"))]
+
+# A module imports only from floors below its own.
+PYTHON_FLOORS = [
+    {"_core", "errors", "columns", "clock", "backoff", "sim"},
+    {"config", "ratelimit", "exchanges", "health"},
+    {"planner", "transport", "reader"},
+    {"fetchers"},
+    {"scheduler"},
+    {"server"},
+]
+RUST_FLOORS = [
+    {"sync", "interval", "columns", "market"},
+    {"parse"},
+    {"error"},
+    {"layout"},
+    {"ring", "latch", "symbols", "segment"},
+    {"publish", "block"},
+    {"merge", "read"},
+    {"writer"},
+]
+
+
+def floor_of(module: str, floors: list[set[str]]) -> int:
+    """Return the floor a module stands on; what is not named stands above them all."""
+    return next((number for number, floor in enumerate(floors) if module in floor), len(floors))
+
+
+def python_imports(path: Path) -> set[str]:
+    """Return the modules of the package that a file imports, for typing or for real."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("candleshm."):
+            found.add((node.module or "").split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "candleshm":
+            found.update(alias.name for alias in node.names if (PYTHON / f"{alias.name}.py").exists())
+    return found
+
+
+def test_every_python_module_imports_downwards() -> None:
+    files = [path for path in PYTHON.rglob("*.py") if path.name != "__init__.py"]
+    assert len(files) > 10
+    for path in files:
+        module = path.relative_to(PYTHON).parts[0].removesuffix(".py")
+        for imported in python_imports(path) - {module}:
+            assert floor_of(imported, PYTHON_FLOORS) < floor_of(module, PYTHON_FLOORS), f"{path}: imports {imported}"
+
+
+def test_every_core_module_uses_downwards() -> None:
+    files = [path for path in CORE.glob("*.rs") if path.name != "lib.rs"]
+    for path in files:
+        code = path.read_text().split("#[cfg(test)]")[0]
+        used = set(re.findall(r"^(?:\s*)(?:pub )?use crate::(\w+)", code, re.MULTILINE))
+        for module in used - {path.stem}:
+            below = floor_of(module, RUST_FLOORS) < floor_of(path.stem, RUST_FLOORS)
+            assert below, f"{path}: uses {module}"
+
+
+def test_core_has_no_python_no_network_no_clock() -> None:
+    for path in CORE.glob("*.rs"):
+        code = re.sub(r"//.*", "", path.read_text())
+        assert not re.search(r"pyo3|std::net|std::env|SystemTime|Instant|clock_gettime", code), path
+
+
+def test_unsafe_code_stands_in_two_files() -> None:
+    with_unsafe = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "rust").rglob("src/*.rs")
+        if re.search(r"\bunsafe\b(?!_)", re.sub(r"//.*", "", path.read_text()).replace("unsafe_code", ""))
+    }
+    assert with_unsafe == {"rust/candleshm/src/segment.rs", "rust/candleshm-python/src/array.rs"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_unfinished_words(path: Path) -> None:
+    assert not re.search("|".join(UNFINISHED), path.read_text())
+
+
+def test_no_drawers_without_a_name() -> None:
+    for path in ROOT.rglob("*.py"):
+        if ".venv" not in path.parts and "target" not in path.parts:
+            assert path.stem not in {"utils", "util", "helpers", "misc", "common"}, path
+
+
+def test_public_names_are_the_ones_listed() -> None:
+    public = {name for name in vars(candleshm) if not name.startswith("_")}
+    modules = {path.stem for path in PYTHON.iterdir() if not path.name.startswith("_")}
+    assert public - modules == set(candleshm.__all__)
+    assert sorted(set(candleshm.__all__)) == sorted(candleshm.__all__)
+
+
+@pytest.mark.parametrize("name", candleshm.__all__)
+def test_public_names_explain_themselves(name: str) -> None:
+    value = getattr(candleshm, name)
+    assert isinstance(value, int) or (value.__doc__ or "").strip()
+
+
+def test_every_error_is_in_the_drawing_of_its_module() -> None:
+    drawing = candleshm.errors.__doc__ or ""
+    for name in candleshm.errors.__all__:
+        error = getattr(candleshm.errors, name)
+        assert issubclass(error, candleshm.CandleShmError)
+        assert re.search(rf"\b{name}\b", drawing), name
+        assert name in candleshm.__all__
+        builtin = next((base for base in error.__mro__ if base.__module__ == "builtins"), None)
+        if builtin is not Exception:
+            line = next(line for line in drawing.splitlines() if re.search(rf"\b{name}\b", line))
+            assert builtin is not None
+            assert builtin.__name__ in line
