@@ -215,7 +215,8 @@ impl<'a> SeriesReader<'a> {
             let after = self.words.tag(bar);
             // Closed may turn into verified meanwhile: they differ in bit 0 only and stand for the same values.
             let still = (before.0 ^ after.0) & !1 == 0;
-            moved |= !still;
+            // A newer bar in the slot means that the head went on since it was read.
+            moved |= !still || before.bar() > bar;
             snapshot.states.push(match before.state() {
                 _ if before.is_readable_of(bar) && still => before.state(),
                 RowState::Hole if before.bar() == bar && still => RowState::Hole,
@@ -228,21 +229,100 @@ impl<'a> SeriesReader<'a> {
         Ok(if moved && !last { Outcome::Moved } else { Outcome::Good })
     }
 
+    /// Copies the bars `[start, start + count)` of some columns, NaN where there is no row. Column `k` of the list and
+    /// bar `start + i` land in `out[k * stride + i]`. Rows that are not final count only with `provisional`, the live
+    /// row among them.
+    ///
+    /// # Errors
+    ///
+    /// `Contended`.
+    ///
+    /// # Panics
+    ///
+    /// When `out` is too short.
+    pub fn copy_range(
+        &self,
+        columns: &[usize],
+        start: u64,
+        count: usize,
+        provisional: bool,
+        out: &mut [f64],
+        stride: usize,
+    ) -> Result<(), Error> {
+        let mut try_fast = true;
+        let mut attempt = 0;
+        loop {
+            let rev = self.rev();
+            let mut newest = [0.0; ROW_WORDS];
+            let marks = latch::read(self.words.entry, &mut newest)?;
+            let end = start + count as u64;
+            let to = end.min(marks.head);
+            let from = self.start_of(&marks, to, count).max(start).min(to);
+            let fast = try_fast && from >= marks.solid && to <= marks.final_bar;
+            let tags: Vec<Tag> = if fast { Vec::new() } else { (from..to).map(|bar| self.words.tag(bar)).collect() };
+            // SYNC POINT row: as in `copy`.
+            fence(Acquire);
+            let (lead, run) = (from.saturating_sub(start) as usize, (to - from) as usize);
+            for (list, &column) in columns.iter().enumerate() {
+                let target = &mut out[list * stride..list * stride + count];
+                copy_run(self.words.column(column, from, run), &mut target[lead..lead + run]);
+                target[..lead].fill(f64::NAN);
+                target[lead + run..].fill(f64::NAN);
+                if provisional && marks.has_live() && (start..end).contains(&marks.head) {
+                    target[(marks.head - start) as usize] = newest[column];
+                }
+            }
+            // SYNC POINT rewrite, reuse: as in `copy`.
+            fence(Acquire);
+            if fast {
+                if from == to || self.is_untouched(rev, from) {
+                    return Ok(());
+                }
+                try_fast = false;
+                continue;
+            }
+            let mut moved = self.words.entry[symbol::REV].load(Relaxed).wrapping_sub(rev) >= 2 * VERSION_SPAN;
+            for (row, before) in tags.into_iter().enumerate() {
+                let bar = from + row as u64;
+                let still = (before.0 ^ self.words.tag(bar).0) & !1 == 0;
+                moved |= !still || before.bar() > bar;
+                let claimed = if provisional { before.is_readable_of(bar) } else { before.is_final_of(bar) };
+                if !(claimed && still) {
+                    for list in 0..columns.len() {
+                        out[list * stride + lead + row] = f64::NAN;
+                    }
+                }
+            }
+            attempt += 1;
+            if !moved || attempt == ATTEMPTS_MAX {
+                return Ok(());
+            }
+        }
+    }
+
     /// Returns the marks of the newest `count` final slots, to be used where they lie: see [`Self::column`].
     ///
     /// # Errors
     ///
     /// `Contended`.
     pub fn view(&self, count: usize) -> Result<ViewMarks, Error> {
-        let rev = self.rev();
-        let marks = self.marks()?;
-        let end = marks.final_bar;
-        let start = self.start_of(&marks, end, count);
-        let mut present = None;
-        if start < marks.solid {
-            let final_rows: Vec<bool> = (start..end).map(|bar| self.words.tag(bar).is_final_of(bar)).collect();
-            present = final_rows.contains(&false).then_some(final_rows);
-        }
+        let mut attempt = 0;
+        let (rev, start, end, present) = loop {
+            attempt += 1;
+            let rev = self.rev();
+            let marks = self.marks()?;
+            let end = marks.final_bar;
+            let start = self.start_of(&marks, end, count);
+            if start >= marks.solid {
+                break (rev, start, end, None);
+            }
+            let tags: Vec<Tag> = (start..end).map(|bar| self.words.tag(bar)).collect();
+            let went_on = (start..end).zip(&tags).any(|(bar, tag)| tag.bar() > bar);
+            if !went_on || attempt == ATTEMPTS_MAX {
+                let present: Vec<bool> = (start..end).zip(tags).map(|(bar, tag)| tag.is_final_of(bar)).collect();
+                break (rev, start, end, present.contains(&false).then_some(present));
+            }
+        };
         // SYNC POINT row: what is computed from the rows uses values at least as new as the marks and tags above.
         fence(Acquire);
         Ok(ViewMarks { start, count: (end - start) as usize, rev, present })
@@ -287,7 +367,8 @@ impl<'a> SeriesReader<'a> {
         let mut gaps: Vec<Gap> = Vec::new();
         for bar in self.start_of(&marks, marks.head, self.words.ring.length)..marks.head {
             let tag = self.words.tag(bar);
-            if tag.is_readable_of(bar) {
+            // A newer bar in the slot: the head went on since it was read, and the window with it.
+            if tag.is_readable_of(bar) || tag.bar() > bar {
                 continue;
             }
             let hole = tag.is_settled_of(bar);
@@ -303,9 +384,12 @@ impl<'a> SeriesReader<'a> {
     #[must_use]
     pub fn is_settled(&self, bar: u64) -> bool {
         let Ok(marks) = self.marks() else { return false };
+        let tag = self.words.tag(bar);
         let settled = bar < marks.head
             && (bar < self.start_of(&marks, marks.head, self.words.ring.length)
-                || self.words.tag(bar).is_settled_of(bar));
+                || tag.is_settled_of(bar)
+                || tag.bar() > bar);
+        // SYNC POINT row: who was told that a bar is settled finds its row settled.
         fence(Acquire);
         settled
     }
