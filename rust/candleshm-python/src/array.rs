@@ -9,7 +9,7 @@ use std::ptr;
 use candleshm::columns::COLUMNS;
 use candleshm::sync::AtomicU64;
 use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API, npy_intp};
-use numpy::{Element, PyArray2, PyArrayDescrMethods, PyArrayMethods};
+use numpy::{Element, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods};
 use pyo3::prelude::*;
 
 /// Returns a new Fortran-ordered float64 array of shape (rows, 12), filled by `fill`, which is given all its values in
@@ -22,6 +22,19 @@ pub(crate) fn new_columns<'py>(
     // SAFETY: any bit pattern is a float64, and nobody but `fill` sees the array before it is returned.
     let array = unsafe { PyArray2::<f64>::new(py, [rows, COLUMNS], true) };
     // SAFETY: the array is contiguous, new, and known only here, so the exclusive borrow is one.
+    fill(unsafe { array.as_slice_mut()? })?;
+    Ok(array)
+}
+
+/// Returns a new one-dimensional float64 array, filled by `fill`, which must set all its values.
+pub(crate) fn new_values<'py>(
+    py: Python<'py>,
+    count: usize,
+    fill: impl FnOnce(&mut [f64]) -> PyResult<()>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    // SAFETY: as in `new_columns`.
+    let array = unsafe { PyArray1::<f64>::new(py, [count], false) };
+    // SAFETY: as in `new_columns`.
     fill(unsafe { array.as_slice_mut()? })?;
     Ok(array)
 }

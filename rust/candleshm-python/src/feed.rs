@@ -6,13 +6,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use candleshm::block::Block;
+use candleshm::columns;
 use candleshm::error::Error;
+use candleshm::interval::Grid;
 use candleshm::layout::{BlockState, header};
+use candleshm::panel::{self, PanelRange};
 use candleshm::read::SeriesReader;
 use candleshm::segment;
+use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::array;
 use crate::errors::exceptions::{ConfigError, SegmentNotFound, StaleData, UnknownSymbol, WaitTimeout};
 use crate::errors::to_py;
 use crate::process;
@@ -369,9 +374,103 @@ impl Feed {
             sleep(py, &attached, header::CLOSE_SEQ, seen, slice)?;
         }
     }
+
+    /// Returns (values, open times, symbols): values in the order field, symbol, row.
+    #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
+    #[pyo3(signature = (fields, n, symbols, live))]
+    fn _panel<'py>(
+        &self,
+        py: Python<'py>,
+        fields: Vec<String>,
+        n: Option<i64>,
+        symbols: Option<Vec<String>>,
+        live: bool,
+    ) -> PyResult<PanelParts<'py>> {
+        let attached = self.source.attached()?;
+        let block = &attached.block;
+        let columns = fields.iter().map(|field| column_of(field)).collect::<PyResult<Vec<_>>>()?;
+        let indices = self.fresh(&attached, symbols.as_deref())?;
+        let grid = common_grid(block, &indices)?;
+        let count = match n {
+            None => block.geometry().ring.length,
+            Some(n) if n < 1 => {
+                return Err(ConfigError::new_err(format!("n is not a number of rows from 1 on: `{n}`")));
+            }
+            Some(n) => n as usize,
+        };
+        let error = |error| self.source.error(error);
+        let range =
+            panel::newest(block, &indices, count, live).map_err(error)?.unwrap_or(PanelRange { start: 0, count: 0 });
+        let values = array::new_values(py, columns.len() * indices.len() * range.count, |values| {
+            py.detach(|| panel::copy(block, &indices, &columns, range, live, values)).map_err(error)
+        })?;
+        let open_times = (0..range.count).map(|row| grid.open_ms((range.start + row as u64) as i64));
+        let open_times = PyArray1::from_iter(py, open_times);
+        let names = PyTuple::new(py, indices.iter().map(|&index| block.symbol(index)))?;
+        Ok((values, open_times, names))
+    }
+
+    #[pyo3(signature = (field, *, symbols=None))]
+    #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
+    fn last<'py>(
+        &self,
+        py: Python<'py>,
+        field: &str,
+        symbols: Option<Vec<String>>,
+    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let attached = self.source.attached()?;
+        let column = column_of(field)?;
+        let indices = match &symbols {
+            None => {
+                let all: Vec<usize> = (0..attached.block.symbol_count()).collect();
+                self.check_fresh(&attached, &self.awaited(&attached, None)?)?;
+                all
+            }
+            Some(symbols) => self.fresh(&attached, Some(symbols))?,
+        };
+        array::new_values(py, indices.len(), |values| {
+            panel::last(&attached.block, &indices, column, values).map_err(|error| self.source.error(error))
+        })
+    }
 }
 
+/// Values, open times, symbols.
+type PanelParts<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyTuple>);
+
 impl Feed {
+    /// The places of symbols whose data may be handed out: those asked for, else all that trade and have rows.
+    fn fresh(&self, attached: &Attached, symbols: Option<&[String]>) -> PyResult<Vec<usize>> {
+        let indices = match symbols {
+            None => self.awaited(attached, None)?,
+            Some(symbols) => self.places(attached, symbols)?,
+        };
+        self.check_fresh(attached, &indices)?;
+        Ok(indices)
+    }
+
+    fn check_fresh(&self, attached: &Attached, indices: &[usize]) -> PyResult<()> {
+        let Some(limit_ms) = self.source.max_age_ms() else { return Ok(()) };
+        let now_ms = process::now_ms();
+        for &index in indices {
+            let age_ms = age_ms(attached, index, now_ms);
+            if age_ms > limit_ms || !attached.block.is_trading(index) {
+                return Err(stale(&attached.block.symbol(index), age_ms, limit_ms, age_ms <= limit_ms));
+            }
+        }
+        Ok(())
+    }
+
+    fn places(&self, attached: &Attached, symbols: &[String]) -> PyResult<Vec<usize>> {
+        symbols
+            .iter()
+            .map(|symbol| {
+                attached
+                    .place(symbol)
+                    .ok_or_else(|| UnknownSymbol::new_err((symbol.clone(), self.source.name().to_owned())))
+            })
+            .collect()
+    }
+
     /// The symbols a wait is about: those asked for, else all that have rows; of these the ones that trade.
     fn awaited(&self, attached: &Attached, symbols: Option<&[String]>) -> PyResult<Vec<usize>> {
         let block = &attached.block;
@@ -379,21 +478,44 @@ impl Feed {
             None => (0..block.symbol_count())
                 .filter(|&index| SeriesReader::new(block, index).marks().is_ok_and(|marks| marks.head > 0))
                 .collect(),
-            Some(symbols) => symbols
-                .iter()
-                .map(|symbol| {
-                    attached
-                        .place(symbol)
-                        .ok_or_else(|| UnknownSymbol::new_err((symbol.clone(), self.source.name().to_owned())))
-                })
-                .collect::<PyResult<Vec<_>>>()?,
+            Some(symbols) => self.places(attached, symbols)?,
         };
         indices.retain(|&index| block.is_trading(index));
         Ok(indices)
     }
 }
 
-fn first_grid(attached: &Attached) -> candleshm::interval::Grid {
+/// The one grid of all these series. Only 3d candles lie on different ones.
+fn common_grid(block: &Block, indices: &[usize]) -> PyResult<Grid> {
+    let grid = block.grid(indices.first().copied().unwrap_or(0));
+    match indices.iter().find(|&&index| block.grid(index) != grid) {
+        None => Ok(grid),
+        Some(&other) => Err(ConfigError::new_err(format!(
+            "the {} candles of {} and {} open on different days: ask for symbols of one grid",
+            grid.interval().as_str(),
+            block.symbol(indices[0]),
+            block.symbol(other)
+        ))),
+    }
+}
+
+fn column_of(field: &str) -> PyResult<usize> {
+    columns::NAMES
+        .iter()
+        .position(|name| *name == field)
+        .ok_or_else(|| ConfigError::new_err(format!("field is not one of {}: `{field}`", columns::NAMES.join(", "))))
+}
+
+/// Milliseconds since the newest answer, `u64::MAX` when there was none.
+#[inline]
+pub(crate) fn age_ms(attached: &Attached, index: usize, now_ms: u64) -> u64 {
+    match SeriesReader::new(&attached.block, index).received_ms() {
+        0 => u64::MAX,
+        received_ms => now_ms.saturating_sub(received_ms),
+    }
+}
+
+fn first_grid(attached: &Attached) -> Grid {
     attached.block.grid(0)
 }
 

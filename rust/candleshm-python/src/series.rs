@@ -13,7 +13,7 @@ use pyo3::types::PySlice;
 
 use crate::array;
 use crate::errors::exceptions::{ConfigError, GapError, WaitTimeout};
-use crate::feed::{Attached, Deadline, Source, sleep, stale};
+use crate::feed::{Attached, Deadline, Source, age_ms, sleep, stale};
 use crate::process;
 use crate::view::View;
 
@@ -121,7 +121,7 @@ impl Series {
     #[inline]
     fn check_fresh(&self, attached: &Attached, index: usize) -> PyResult<()> {
         let Some(limit_ms) = self.source.max_age_ms() else { return Ok(()) };
-        let age_ms = age_ms(attached, index);
+        let age_ms = age_ms(attached, index, process::now_ms());
         if age_ms > limit_ms || !attached.block.is_trading(index) {
             return Err(stale(&self.symbol, age_ms, limit_ms, age_ms <= limit_ms));
         }
@@ -138,14 +138,6 @@ impl Series {
             Some(n) => usize::try_from(n).unwrap_or(usize::MAX).min(length),
         };
         Ok(Selection { count, closed_only, states })
-    }
-}
-
-/// Milliseconds since the newest answer, `u64::MAX` when there was none.
-fn age_ms(attached: &Attached, index: usize) -> u64 {
-    match SeriesReader::new(&attached.block, index).received_ms() {
-        0 => u64::MAX,
-        received_ms => process::now_ms().saturating_sub(received_ms),
     }
 }
 
@@ -221,7 +213,7 @@ impl Series {
 
     #[getter]
     fn age(&self) -> PyResult<f64> {
-        let age_ms = self.with(|attached, index| age_ms(attached, index))?;
+        let age_ms = self.with(|attached, index| age_ms(attached, index, process::now_ms()))?;
         Ok(if age_ms == u64::MAX { f64::INFINITY } else { age_ms as f64 / 1e3 })
     }
 
@@ -288,7 +280,7 @@ impl Series {
             if let Some(limit_ms) = self.source.max_age_ms()
                 && !attached.block.is_trading(index)
             {
-                return Err(stale(&self.symbol, age_ms(&attached, index), limit_ms, true));
+                return Err(stale(&self.symbol, age_ms(&attached, index, process::now_ms()), limit_ms, true));
             }
             let Some(slice) = deadline.slice() else {
                 let text = format!("{} opened no newer candle within {} s", self.symbol, timeout.unwrap_or_default());

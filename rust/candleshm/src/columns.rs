@@ -104,7 +104,9 @@ impl Error for Implausible {}
 ///
 /// The first reason found, in the order of the variants of [`Implausible`].
 pub fn plausible(row: &Row) -> Result<(), Implausible> {
-    if let Some(column) = row.iter().position(|value| !value.is_finite()) {
+    // One value that is not finite makes the sum NaN: a few vector instructions instead of twelve branches.
+    if row.iter().map(|value| value * 0.0).sum::<f64>() != 0.0 {
+        let column = row.iter().position(|value| !value.is_finite()).unwrap_or(0);
         return Err(Implausible::NonFinite { column });
     }
     if row[HIGH] < row[LOW] {
@@ -114,7 +116,7 @@ pub fn plausible(row: &Row) -> Result<(), Implausible> {
         return Err(Implausible::Negative { column });
     }
     let open_ms = row[OPEN_TIME_MS];
-    if open_ms.fract() != 0.0 || open_ms < 1.0 || open_ms > OPEN_TIME_MS_MAX as f64 {
+    if (open_ms as i64) as f64 != open_ms || open_ms < 1.0 || open_ms > OPEN_TIME_MS_MAX as f64 {
         return Err(Implausible::OpenTime);
     }
     if row[CLOSE_TIME_MS] < open_ms {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::columns::{OPEN_TIME_MS, Row, TRADES, VOLUME, bits_equal, plausible};
+use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, TRADES, VOLUME, bits_equal, plausible};
 use crate::interval::Grid;
 use crate::layout::RowState;
 use crate::publish::{RingRow, SeriesState};
@@ -75,6 +75,8 @@ pub struct Plan {
     pub live: Option<Row>,
     /// A row below what was thought the symbol's first.
     pub first_bar: Option<u64>,
+    /// First and last bar of the rows that count.
+    pub held: Option<(u64, u64)>,
     /// The count of it all.
     pub tally: Tally,
 }
@@ -82,10 +84,31 @@ pub struct Plan {
 /// What earlier answers said that the block does not hold.
 #[derive(Debug, Clone, Default)]
 pub struct Confirmations {
-    /// Sending time of the newest request whose answer was merged.
-    newest_sent_ms: i64,
-    /// Missing bars that an answer should have held, with the sending time of the first such request.
-    absent: BTreeMap<u64, i64>,
+    /// Per slot, when the newest request left whose answer held the row there; 0 for rows found at a takeover. Means
+    /// something only where a row of the slot's bar is known.
+    sent_ms: Vec<i64>,
+    /// Missing bars that answers should have held, with the sending times of the first and the last such request.
+    absent: BTreeMap<u64, (i64, i64)>,
+}
+
+impl Confirmations {
+    /// Returns whether `row` has other values than `known` and was said later, and remembers the later time.
+    fn is_news(&mut self, bar: u64, sent_ms: i64, row: &Row, known: &Row) -> bool {
+        let known_ms = self.sent_ms_of(bar);
+        let before_ms = std::mem::replace(known_ms, sent_ms.max(*known_ms));
+        !bits_equal(row, known) && (sent_ms, growth(row)) > (before_ms, growth(known))
+    }
+
+    fn sent_ms_of(&mut self, bar: u64) -> &mut i64 {
+        let slot = (bar % self.sent_ms.len() as u64) as usize;
+        &mut self.sent_ms[slot]
+    }
+}
+
+/// Orders rows of one candle that were said at the same time: the one with more trades is the later one, as a candle
+/// only grows. The rest of the order only makes the choice independent of the order of the rows.
+fn growth(row: &Row) -> ([u64; 2], [u64; COLUMNS]) {
+    ([row[TRADES], row[VOLUME]].map(f64::to_bits), row.map(f64::to_bits))
 }
 
 /// Decides what `rows`, parsed from `answer`, change in a series.
@@ -100,14 +123,14 @@ pub fn plan(
 ) -> Plan {
     let mut tally = Tally { rows: rows.len(), ..Tally::default() };
     let rows = admit(grid, answer, rows, &mut tally);
-    let late = answer.sent_ms < seen.newest_sent_ms;
-    seen.newest_sent_ms = seen.newest_sent_ms.max(answer.sent_ms);
+    seen.sent_ms.resize(words.ring.capacity, 0);
     let mut plan = Plan { tally, ..Plan::default() };
-    let Some(&(newest_bar, newest)) = rows.last() else { return plan };
+    let (Some(&(oldest_bar, _)), Some(&(newest_bar, newest))) = (rows.first(), rows.last()) else { return plan };
+    plan.held = Some((oldest_bar, newest_bar));
 
     let is_final = |bar: u64| grid.end_ms(bar as i64) <= answer.sent_ms - answer.settle_ms;
     let head = state.marks.head;
-    let live = (!is_final(newest_bar)).then_some(newest);
+    let live = (!is_final(newest_bar)).then_some(*newest);
     let new_head = head.max(newest_bar + u64::from(live.is_none()));
     let bottom = new_head.saturating_sub(words.ring.length as u64);
     let first_in = rows.partition_point(|&(bar, _)| bar < bottom);
@@ -116,12 +139,17 @@ pub fn plan(
 
     plan.first_bar = below.first().map(|&(bar, _)| bar).filter(|&bar| bar < state.first_bar);
     for &(bar, row) in below {
-        plan_below(&mut plan, words, state, bar, &row, is_final(bar), late);
+        plan_below(&mut plan, words, state, seen, (bar, row), is_final(bar), answer.sent_ms);
     }
     if new_head > head {
-        plan.advance = Some(plan_advance(&mut plan.tally, state, above, new_head, live, &is_final));
+        plan.advance = Some(plan_advance(&mut plan.tally, state, seen, above, new_head, &is_final, answer.sent_ms));
     } else if let (Some(row), true) = (live, newest_bar == head) {
-        let newer = !state.marks.has_live() || (!late && !bits_equal(&row, &state.newest));
+        let newer = if state.marks.has_live() {
+            seen.is_news(head, answer.sent_ms, &row, &state.newest)
+        } else {
+            *seen.sent_ms_of(head) = answer.sent_ms;
+            true
+        };
         plan.tally.changed += usize::from(newer);
         plan.live = newer.then_some(row);
     }
@@ -129,27 +157,27 @@ pub fn plan(
 }
 
 /// Keeps the rows that can be true, one per bar, ascending.
-fn admit(grid: Grid, answer: &Answer, rows: &[Row], tally: &mut Tally) -> Vec<(u64, Row)> {
-    let mut admitted: Vec<(u64, Row)> = Vec::with_capacity(rows.len());
+fn admit<'a>(grid: Grid, answer: &Answer, rows: &'a [Row], tally: &mut Tally) -> Vec<(u64, &'a Row)> {
+    let step_ms = grid.interval().duration_ms();
+    let mut admitted: Vec<(u64, &Row)> = Vec::with_capacity(rows.len());
+    let (mut previous_ms, mut previous_bar) = (i64::MIN, 0);
     for row in rows {
         let open_ms = row[OPEN_TIME_MS] as i64;
-        let bar = grid.ordinal(open_ms);
+        // Rows mostly follow one another, and adding is cheaper than dividing.
+        let follows = step_ms.is_some_and(|step_ms| previous_ms.checked_add(step_ms) == Some(open_ms));
+        let bar = if follows { previous_bar + 1 } else { grid.ordinal(open_ms) };
+        (previous_ms, previous_bar) = (open_ms, bar);
         if plausible(row).is_err() || bar < 1 || bar >= i64::from(u32::MAX) {
             tally.refused += 1;
         } else if grid.open_ms(bar) > answer.received_ms {
             tally.refused += 1;
             tally.beyond += 1;
         } else {
-            admitted.push((bar as u64, *row));
+            admitted.push((bar as u64, row));
         }
     }
-    // Of two rows of one bar in one body the one with more trades is the later one: a candle only grows.
-    let growth = |row: &Row| [row[TRADES], row[VOLUME]].map(f64::to_bits);
     if !admitted.is_sorted_by(|a, b| a.0 < b.0) {
-        let bits = |row: &Row| row.map(f64::to_bits);
-        admitted.sort_by(|a, b| {
-            a.0.cmp(&b.0).then_with(|| growth(&b.1).cmp(&growth(&a.1))).then_with(|| bits(&b.1).cmp(&bits(&a.1)))
-        });
+        admitted.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| growth(b.1).cmp(&growth(a.1))));
         admitted.dedup_by_key(|row| row.0);
     }
     admitted
@@ -159,20 +187,20 @@ fn plan_below(
     plan: &mut Plan,
     words: SeriesWords<'_>,
     state: &SeriesState,
-    bar: u64,
-    row: &Row,
+    seen: &mut Confirmations,
+    (bar, row): (u64, &Row),
     is_final: bool,
-    late: bool,
+    sent_ms: i64,
 ) {
     let tag = words.tag(bar);
     let known = if tag.bar() == bar { tag.state() } else { RowState::Missing };
-    let equal = || bits_equal(row, &words.row(bar));
     let next = match (known, is_final) {
-        (RowState::Closed | RowState::Verified, true) if !late && !equal() => {
+        (RowState::Closed | RowState::Verified, true) if seen.is_news(bar, sent_ms, row, &words.row(bar)) => {
             plan.tally.corrected += 1;
             RowState::Closed
         }
-        (RowState::Live, true) if equal() => {
+        (RowState::Live, true) if bits_equal(row, &words.row(bar)) => {
+            *seen.sent_ms_of(bar) = sent_ms;
             plan.tally.closed += 1;
             plan.close.push(bar);
             return;
@@ -181,11 +209,12 @@ fn plan_below(
             plan.tally.closed += 1;
             RowState::Closed
         }
-        (RowState::Live, false) if !late && !equal() => RowState::Live,
+        (RowState::Live, false) if seen.is_news(bar, sent_ms, row, &words.row(bar)) => RowState::Live,
         // A provisional row below a final one, or where a final one was, would take back what readers were told.
         (RowState::Missing | RowState::Empty, false) if bar >= state.marks.final_bar => RowState::Live,
         _ => return,
     };
+    *seen.sent_ms_of(bar) = sent_ms;
     plan.tally.changed += 1;
     plan.rewrite.push(RingRow { bar, row: *row, state: next });
 }
@@ -193,23 +222,37 @@ fn plan_below(
 fn plan_advance(
     tally: &mut Tally,
     state: &SeriesState,
-    above: &[(u64, Row)],
+    seen: &mut Confirmations,
+    above: &[(u64, &Row)],
     head: u64,
-    live: Option<Row>,
     is_final: &impl Fn(u64) -> bool,
+    sent_ms: i64,
 ) -> Advance {
-    let mut rows = Vec::with_capacity(above.len() + 1);
+    let mut advance = Advance { head, rows: Vec::with_capacity(above.len() + 1), live: None };
+    let live = state.marks.has_live().then_some((state.marks.head, &state.newest));
     // The live row so far stays as a provisional row when this answer does not hold its bar.
-    if state.marks.has_live() && above.first().is_none_or(|&(bar, _)| bar > state.marks.head) {
-        rows.push(RingRow { bar: state.marks.head, row: state.newest, state: RowState::Live });
+    if let Some((bar, row)) = live
+        && above.first().is_none_or(|&(first, _)| first > bar)
+    {
+        advance.rows.push(RingRow { bar, row: *row, state: RowState::Live });
     }
-    for &(bar, row) in above.iter().filter(|&&(bar, _)| bar < head) {
+    for &(bar, mut row) in above {
         let state = if is_final(bar) { RowState::Closed } else { RowState::Live };
+        let known = live.and_then(|(known_bar, known)| (known_bar == bar).then_some(known));
+        match known {
+            // Whoever asked later for the live row knows better.
+            Some(known) if state == RowState::Live && !seen.is_news(bar, sent_ms, row, known) => row = known,
+            _ => *seen.sent_ms_of(bar) = sent_ms,
+        }
+        tally.changed += usize::from(known.is_none_or(|known| !bits_equal(known, row)));
         tally.closed += usize::from(state == RowState::Closed);
-        rows.push(RingRow { bar, row, state });
+        if bar < head {
+            advance.rows.push(RingRow { bar, row: *row, state });
+        } else {
+            advance.live = Some(*row);
+        }
     }
-    tally.changed += above.len();
-    Advance { head, rows, live }
+    advance
 }
 
 /// What an answer says about bars that it does not hold.
@@ -221,8 +264,8 @@ pub struct Absence {
     pub first_bar: Option<u64>,
 }
 
-/// Decides what the absence of rows in `answer` proves, after its rows were merged. `oldest_bar` and `newest_bar` are
-/// the first and last bar of the rows it held, if any.
+/// Decides what the absence of rows in `answer` proves, after its rows were merged. `held` are the first and last bar
+/// of the rows it held, if any.
 ///
 /// One answer without a row proves little: the exchange's servers are not always of one mind. A second one, asked at
 /// least `settle_ms` later, confirms. Answers with refused rows prove nothing.
@@ -247,12 +290,13 @@ pub fn absence(
         return Absence::default();
     }
     let (covered_start, covered_end) = coverage(grid, answer, tally.rows, held);
-    let reaches_below = covered_start < start && tally.older == 0;
+    let reaches_below = covered_start < start && start <= covered_end && tally.older == 0;
     let mut confirmed = Vec::new();
     for bar in covered_start.max(start)..covered_end.min(head) {
         if is_missing(bar) {
-            let first_ms = *seen.absent.entry(bar).or_insert(answer.sent_ms);
-            if answer.sent_ms - first_ms >= answer.settle_ms.max(1) {
+            let (first_ms, last_ms) = seen.absent.entry(bar).or_insert((answer.sent_ms, answer.sent_ms));
+            (*first_ms, *last_ms) = (answer.sent_ms.min(*first_ms), answer.sent_ms.max(*last_ms));
+            if *last_ms - *first_ms >= answer.settle_ms.max(1) {
                 confirmed.push(bar);
             }
         }

@@ -19,7 +19,7 @@ use crate::sync::{
 };
 
 /// How often a copy starts again because something moved; afterwards rows in motion are reported missing.
-const ATTEMPTS_MAX: usize = 3;
+const ATTEMPTS_MAX: usize = if cfg!(loom) { 2 } else { 3 };
 /// Beyond this many rewrites row versions (modulo 2^24) could be mistaken for older ones.
 const VERSION_SPAN: u64 = 1 << 23;
 

@@ -49,7 +49,9 @@ impl<'a> SeriesWords<'a> {
     /// Returns the row of `bar` word by word; relaxed, so the caller orders it.
     #[must_use]
     pub fn row(&self, bar: u64) -> RowWords {
-        core::array::from_fn(|column| f64::from_bits(self.column(column, bar, 1)[0].load(Relaxed)))
+        let first = self.ring.capacity + self.slot(bar);
+        let stride = self.ring.column_stride_words();
+        core::array::from_fn(|column| f64::from_bits(self.data[first + column * stride].load(Relaxed)))
     }
 
     /// Stores both copies of the row of `bar`; relaxed, so the caller orders it.

@@ -9,7 +9,9 @@ use crate::sync::{
 
 /// Writes the entry of a symbol and counts it: `index` is its place, the first one that is not counted.
 pub fn add(count: &AtomicU64, entry: &[AtomicU64], index: usize, name: &str) {
-    for (word, value) in entry[symbol::NAME..].iter().zip(words_of(name.as_bytes())) {
+    // All of the name's words: a writer that died here may have left a longer one.
+    let padded = words_of(name.as_bytes()).chain(std::iter::repeat(0));
+    for (word, value) in entry[symbol::NAME..].iter().zip(padded) {
         word.store(value, Relaxed);
     }
     entry[symbol::LAST_CLOSE].store(f64::NAN.to_bits(), Relaxed);

@@ -77,6 +77,7 @@ struct Series {
     seen: Confirmations,
     /// Newest bar that is closed, verified or a hole; 0 while there is none.
     newest_settled: u64,
+    trading: bool,
 }
 
 /// The owner of a block.
@@ -86,6 +87,18 @@ pub struct Writer {
     series: Vec<Series>,
     index: HashMap<String, usize>,
     taken_over: bool,
+    /// Awaited series whose newest settled bar is not beyond the universe bar: while there is one, it cannot move.
+    behind: usize,
+    universe_bar: u64,
+    /// Whether something changed that waiters were not told of, and whether a row became final.
+    news: News,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum News {
+    None,
+    Changed,
+    Closed,
 }
 
 impl Writer {
@@ -151,7 +164,16 @@ impl Writer {
         let block = Block::create(name, file.map(true)?, geometry);
         block.header(header::STATE).store(BlockState::Init as u64, Relaxed);
         block.header(header::GENERATION).store(generation, Relaxed);
-        let mut writer = Self { block, file, series: Vec::new(), index: HashMap::new(), taken_over: false };
+        let mut writer = Self {
+            block,
+            file,
+            series: Vec::new(),
+            index: HashMap::new(),
+            taken_over: false,
+            behind: 0,
+            universe_bar: 0,
+            news: News::None,
+        };
         writer.sign(owner);
         for symbol in &config.symbols {
             writer.add_symbol(symbol)?;
@@ -162,7 +184,17 @@ impl Writer {
     }
 
     fn take_over(block: Block, file: SegmentFile, config: &Config, owner: Owner) -> Result<Self, Error> {
-        let mut writer = Self { block, file, series: Vec::new(), index: HashMap::new(), taken_over: true };
+        let mut writer = Self {
+            block,
+            file,
+            series: Vec::new(),
+            index: HashMap::new(),
+            taken_over: true,
+            behind: 0,
+            universe_bar: 0,
+            news: News::None,
+        };
+        writer.universe_bar = writer.block.value(header::UNIVERSE_BAR);
         writer.sign(owner);
         writer.set_health(&Health::default());
         writer.block.header(header::MISSING).store(0, Relaxed);
@@ -237,13 +269,31 @@ impl Writer {
     /// Marks a symbol as trading or delisted.
     pub fn set_trading(&mut self, index: usize, trading: bool) {
         self.block.entry(index)[symbol::TRADING].store(trading.into(), Relaxed);
-        let settled = self.settle_universe();
-        tell(&self.block, settled);
+        self.series[index].trading = trading;
+        self.settle_universe();
+        // Who waits for a close may wait no longer for this symbol.
+        self.news = News::Closed;
+        self.commit();
     }
 
     /// Merges the rows of one answer into a series, publishes the result and wakes waiters. `now_boot_ms` is
     /// `CLOCK_BOOTTIME`.
     pub fn ingest(&mut self, index: usize, rows: &[Row], answer: &Answer, now_boot_ms: u64) -> Report {
+        let report = self.merge(index, rows, answer, now_boot_ms);
+        self.commit();
+        report
+    }
+
+    /// Wakes waiters, if anything changed since the last time.
+    pub fn commit(&mut self) {
+        if self.news > News::None {
+            tell(&self.block, self.news == News::Closed);
+            self.news = News::None;
+        }
+    }
+
+    /// As [`Self::ingest`] without waking anybody: a batch ends with one [`Self::commit`].
+    pub fn merge(&mut self, index: usize, rows: &[Row], answer: &Answer, now_boot_ms: u64) -> Report {
         let words = self.block.series(index);
         let series = &mut self.series[index];
         if series.state.marks.head == 0
@@ -256,6 +306,7 @@ impl Writer {
         }
         let grid = self.block.grid(index);
         let head = series.state.marks.head;
+        let was_behind = series.is_behind(self.universe_bar);
         let gaps_before = (series.state.missing, series.state.holes);
         let plan = merge::plan(words, &series.state, &mut series.seen, grid, answer, rows);
         let mut tally = plan.tally;
@@ -275,12 +326,11 @@ impl Writer {
         if let Some(live) = &plan.live {
             writer.set_live(live);
         }
-        let held = held_bars(grid, rows);
-        if answer.end_ms.is_none() || held.is_some_and(|(_, newest)| newest >= head) {
+        if answer.end_ms.is_none() || plan.held.is_some_and(|(_, newest)| newest >= head) {
             series.state.marks.received_ms = now_boot_ms;
         }
         let Absence { holes, first_bar } =
-            merge::absence(words, &series.state, &mut series.seen, grid, answer, &tally, held);
+            merge::absence(words, &series.state, &mut series.seen, grid, answer, &tally, plan.held);
         let mut writer = SeriesWriter::new(words, &mut series.state);
         if let Some(bar) = first_bar {
             writer.set_first_bar(bar);
@@ -291,14 +341,17 @@ impl Writer {
         writer.publish();
         tally.holes = holes.len();
         series.find_newest_settled(&self.block, index);
+        let is_behind = series.is_behind(self.universe_bar);
         let gaps = (series.state.missing, series.state.holes);
         self.count_gaps(gaps_before, gaps);
+        self.behind = self.behind + usize::from(is_behind) - usize::from(was_behind);
         let became_final = tally.closed + tally.corrected + tally.holes > 0;
-        if became_final {
+        if became_final && self.behind == 0 {
             self.settle_universe();
         }
+        let news = if became_final { News::Closed } else { News::Changed };
         if tally.changed > 0 || became_final {
-            tell(&self.block, became_final);
+            self.news = self.news.max(news);
         }
         Report { tally, ..self.report(index) }
     }
@@ -335,8 +388,7 @@ impl Writer {
     /// Returns the open time that every trading symbol has final, if there is one.
     #[must_use]
     pub fn universe_ms(&self) -> Option<i64> {
-        let bar = self.block.value(header::UNIVERSE_BAR);
-        (bar > 0).then(|| self.block.grid(0).open_ms(bar as i64))
+        (self.universe_bar > 0).then(|| self.block.grid(0).open_ms(self.universe_bar as i64))
     }
 
     /// Publishes a sign of life. `now_ns` is `CLOCK_BOOTTIME`.
@@ -374,25 +426,34 @@ impl Writer {
         count(header::HOLES, before.1, after.1);
     }
 
-    /// Moves the universe bar up to the newest bar that every trading symbol has final; returns whether it moved.
-    fn settle_universe(&self) -> bool {
-        let known = self.block.value(header::UNIVERSE_BAR);
-        let awaited = || {
-            (0..self.series.len())
-                .filter(|&index| self.series[index].state.marks.head > 0 && self.block.is_trading(index))
-        };
-        let Some(newest) = awaited().map(|index| self.series[index].newest_settled).min() else { return false };
+    /// Moves the universe bar up to the newest bar that every awaited series has final.
+    fn settle_universe(&mut self) {
+        let awaited = || (0..self.series.len()).filter(|&index| self.series[index].is_awaited());
         let settled = |bar: u64| awaited().all(|index| SeriesReader::new(&self.block, index).is_settled(bar));
-        let oldest = (known + 1).max(newest.saturating_sub(self.block.geometry().ring.length as u64));
-        let Some(bar) = (oldest..=newest).rev().find(|&bar| settled(bar)) else { return false };
-        self.block.header(header::UNIVERSE_BAR).store(bar, Relaxed);
-        true
+        if let Some(newest) = awaited().map(|index| self.series[index].newest_settled).min() {
+            let length = self.block.geometry().ring.length as u64;
+            let oldest = (self.universe_bar + 1).max(newest.saturating_sub(length));
+            if let Some(bar) = (oldest..=newest).rev().find(|&bar| settled(bar)) {
+                self.universe_bar = bar;
+                self.block.header(header::UNIVERSE_BAR).store(bar, Relaxed);
+            }
+        }
+        self.behind = self.series.iter().filter(|series| series.is_behind(self.universe_bar)).count();
     }
 }
 
 impl Series {
     fn new() -> Self {
-        Self { state: SeriesState::empty(), seen: Confirmations::default(), newest_settled: 0 }
+        Self { state: SeriesState::empty(), seen: Confirmations::default(), newest_settled: 0, trading: true }
+    }
+
+    /// Whether the universe waits for it: it trades, and has had a row.
+    fn is_awaited(&self) -> bool {
+        self.trading && self.state.marks.head > 0
+    }
+
+    fn is_behind(&self, universe_bar: u64) -> bool {
+        self.is_awaited() && self.newest_settled <= universe_bar
     }
 
     fn find_newest_settled(&mut self, block: &Block, index: usize) {
@@ -438,10 +499,4 @@ fn check_symbol(symbol: &str) -> Result<(), Error> {
         return Err(Error::SymbolName { symbol: symbol.into() });
     }
     Ok(())
-}
-
-/// First and last bar of the rows of an answer.
-fn held_bars(grid: Grid, rows: &[Row]) -> Option<(u64, u64)> {
-    let bars = || rows.iter().map(|row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64);
-    Some((bars().min()?, bars().max()?))
 }
