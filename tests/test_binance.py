@@ -1,4 +1,4 @@
-"""Binance's addresses, weights, limits and answers, from its documentation and recorded exchanges (see data/binance)."""
+"""Binance's addresses, weights, limits and answers, from its documentation and from recordings (data/binance)."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def test_no_request_is_above_the_maximum_that_the_exchange_refuses(market: Marke
 
 def test_a_page_and_a_tail_buy_most_rows_for_their_weight() -> None:
     for market in ("SPOT", "UM", "CM"):
-        exchange = Binance(market)  # type: ignore[arg-type]
+        exchange = Binance(market)
         rows_per_weight = {limit: limit / exchange.newest("A", "1m", limit).weight for limit in range(1, 1501)}
         most = max(limit for limit in rows_per_weight if exchange.newest("A", "1m", limit).limit == limit)
         assert rows_per_weight[exchange.page_limit] == max(rows_per_weight[limit] for limit in range(1, most + 1))
         assert exchange.newest("A", "1m", exchange.tail_limit).weight == exchange.newest("A", "1m", 1).weight
-    assert [Binance(market).page_limit for market in ("SPOT", "UM", "CM")] == [1000, 499, 499]  # type: ignore[arg-type]
+    assert [Binance(market).page_limit for market in ("SPOT", "UM", "CM")] == [1000, 499, 499]
 
 
 def test_seconds_are_offered_on_spot_only() -> None:
@@ -94,8 +94,11 @@ def test_seconds_are_offered_on_spot_only() -> None:
 
 @pytest.mark.parametrize(
     ("market", "name", "symbol", "limit"),
-    [("SPOT", "spot_exchange_info", "ETHBTC", 1200), ("UM", "um_exchange_info", "BTCUSDT", 2400)]
-    + [("CM", "cm_exchange_info", "BTCUSD_PERP", 6000)],
+    [
+        ("SPOT", "spot_exchange_info", "ETHBTC", 1200),
+        ("UM", "um_exchange_info", "BTCUSDT", 2400),
+        ("CM", "cm_exchange_info", "BTCUSD_PERP", 6000),
+    ],
 )
 def test_recorded_exchange_info(market: Market, name: str, symbol: str, limit: int) -> None:
     info = Binance(market).info(recorded(name))
@@ -129,7 +132,8 @@ def test_of_several_weight_limits_the_tightest_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["[]", "{}", '{"symbols":5}', '{"symbols":[5]}', '{"symbols":[{}]}', "{", '{"symbols":[],"rateLimits":[{}]}']
+    "body",
+    ["[]", "{}", '{"symbols":5}', '{"symbols":[5]}', '{"symbols":[{}]}', "{", '{"symbols":[],"rateLimits":[{}]}'],
 )
 def test_what_is_no_exchange_info_is_a_bad_response(body: str) -> None:
     with pytest.raises(BadResponse):
@@ -241,7 +245,9 @@ def test_how_long_to_stay_away() -> None:
         return error.retry_after
 
     # Quoted from a real ban of 2022-11-30.
-    banned = "Way too much request weight used; IP banned until 1669829694169. Please use the websocket for live updates."
+    banned = (
+        "Way too much request weight used; IP banned until 1669829694169. Please use the websocket for live updates."
+    )
     assert wait(429, retry_after="7") == 7.0
     assert wait(429) == 60.0
     assert wait(429, retry_after="0") == 60.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +83,7 @@ def test_a_new_series_asks_for_its_newest_page_at_once() -> None:
     request = request_for(series, Kind.TAIL, SPOT, cadence(), NOW_MS)
     assert (request.limit, request.start_ms, request.end_ms) == (1000, None, None)
     assert request_for(series, Kind.TAIL, UM, cadence(), NOW_MS).limit == 499
-    assert request_for(series, Kind.TAIL, UM, cadence(length=60), NOW_MS).weight == 1
+    assert request_for(series, Kind.TAIL, UM, cadence(length=60), NOW_MS).limit == 61
 
 
 def test_a_tail_reaches_from_the_oldest_row_that_is_not_final_to_the_next_open() -> None:
@@ -249,22 +248,23 @@ def test_first_come_first_served_with_a_head_start_for_closing_candles() -> None
         waiting("CLOSING", Kind.CLOSING, NOW),
         waiting("STARVED", Kind.BACKFILL, NOW - 30),
         waiting("LATER", Kind.CLOSING, NOW + 7),
+        waiting("NEXT", Kind.TAIL, NOW + 5),
     ]
     order = []
-    while (found := choose(serieses, NOW))[0] is not None:
-        series, kind = found[0]
-        order.append((series.symbol, kind))
+    while (choice := choose(serieses, NOW)).first is not None:
+        series, _ = choice.first
+        order.append(series.symbol)
         series.turns = ()
 
-    assert [symbol for symbol, _ in order] == ["STARVED", "CLOSING", "BACKFILL", "TAIL"]
-    assert found == (None, NOW + 7)
+    assert order == ["STARVED", "CLOSING", "BACKFILL", "TAIL"]
+    assert (choice.next_seconds, choice.next_closing_seconds) == (NOW + 5, NOW + 7)
 
 
 def test_with_more_closing_candles_than_weight_everything_still_gets_its_turn() -> None:
     closing = [waiting(f"C{number}", Kind.CLOSING, NOW) for number in range(50)]
     backfill = waiting("LOADING", Kind.BACKFILL, NOW)
     for now in itertools.count(NOW, 0.5):  # two requests a second, and every candle closes again at once
-        found, _ = choose([*closing, backfill], now)
+        found = choose([*closing, backfill], now).first
         assert found is not None
         if found[0] is backfill:
             break
@@ -272,14 +272,14 @@ def test_with_more_closing_candles_than_weight_everything_still_gets_its_turn() 
         found[0].turns = waiting("", Kind.CLOSING, now).turns
 
 
-def test_closing_only_leaves_the_rest_waiting() -> None:
+def test_the_closing_candle_behind_a_turn_that_has_to_wait_is_known() -> None:
     serieses = [waiting("TAIL", Kind.TAIL, NOW - 60), waiting("CLOSING", Kind.CLOSING, NOW - 1)]
 
-    found, _ = choose(serieses, NOW, closing_only=True)
+    choice = choose(serieses, NOW)
 
-    assert found is not None
-    assert found[0].symbol == "CLOSING"
-    assert choose(serieses[:1], NOW, closing_only=True) == (None, math.inf)
+    assert choice.first == (serieses[0], Kind.TAIL)
+    assert choice.closing == (serieses[1], Kind.CLOSING)
+    assert choose(serieses[:1], NOW).closing is None
 
 
 @pytest.mark.parametrize(("interval", "weight"), [("1s", 400 * 2 * 60), ("1m", 800), ("1h", 800)])

@@ -31,7 +31,9 @@ def test_no_window_holds_more_than_the_share_of_the_limit(seed: int) -> None:
     limit, share = random.choice([50, 1200, 6000]), random.choice([0.1, 0.75, 1.0])
     budget = WeightBudget(limit, share)
     budget.reserve(random.choice([0, limit // 10, limit]), 0.0)
-    now, on_their_way, spans = 0.0, [], []
+    now = 0.0
+    on_their_way: list[tuple[float, int, int, float]] = []
+    spans: list[tuple[float, float, int]] = []
     while now < 300:
         while on_their_way and on_their_way[0][0] <= now:
             answered_at, ticket, weight, sent_at = heapq.heappop(on_their_way)

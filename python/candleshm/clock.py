@@ -1,0 +1,93 @@
+"""Local time, and what is known about the exchange's clock.
+
+Two clocks never mix. Local time is CLOCK_BOOTTIME: it never steps and goes on through a suspend, so a wall clock that
+is wrong by minutes, or is set while we run, changes nothing. Exchange time is what the exchange's time endpoint says,
+kept as an interval that surely contains it; what must not be judged too early uses its lower end.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["DRIFT", "Clock", "ExchangeTime", "SystemClock"]
+
+# Bound on how fast two clocks run apart. Crystals stay below 1e-4; NTP may slew by up to 5e-4, but not for long.
+DRIFT = 2e-4
+
+
+class Clock(Protocol):
+    """Local time. Tests hand in one that they move by hand."""
+
+    def monotonic_seconds(self) -> float:
+        """Return seconds since some fixed moment; never steps and goes on through a suspend."""
+
+    def epoch_ms(self) -> int:
+        """Return the wall clock, which may be wrong; only for showing, and before the exchange's time is known."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def monotonic_seconds(self) -> float:
+        """Return CLOCK_BOOTTIME in seconds, or the nearest thing to it where that does not exist."""
+        return time.clock_gettime(_MONOTONIC)
+
+    def epoch_ms(self) -> int:
+        """Return CLOCK_REALTIME in milliseconds."""
+        return time.time_ns() // 1_000_000
+
+
+_MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeTime:
+    """Bounds of the exchange's clock, as measured at local time `measured_seconds`.
+
+    The exchange stamps its answer somewhere between our sending and our receiving it, so one measurement gives two
+    bounds a round trip apart. They widen by `DRIFT` with every second that passes.
+    """
+
+    measured_seconds: float
+    lower_ms: float
+    """Exchange time at `measured_seconds` was at least this."""
+    upper_ms: float
+    """Exchange time at `measured_seconds` was at most this."""
+
+    @classmethod
+    def measured(cls, sent_seconds: float, received_seconds: float, server_ms: int) -> ExchangeTime:
+        """Build the bounds from one answer of the time endpoint; its stamp is cut down to whole milliseconds."""
+        return cls(received_seconds, server_ms, server_ms + 1 + (received_seconds - sent_seconds) * 1000)
+
+    def earliest_ms(self, local_seconds: float) -> int:
+        """Return the exchange time that has surely been reached at `local_seconds`."""
+        return math.floor(self.lower_ms + self._passed_ms(local_seconds) - self._drift_ms(local_seconds))
+
+    def latest_ms(self, local_seconds: float) -> int:
+        """Return the exchange time that has surely not been passed at `local_seconds`."""
+        return math.ceil(self.upper_ms + self._passed_ms(local_seconds) + self._drift_ms(local_seconds))
+
+    def error_ms(self, local_seconds: float) -> int:
+        """Return the distance of the two bounds at `local_seconds`."""
+        return self.latest_ms(local_seconds) - self.earliest_ms(local_seconds)
+
+    def refined(self, newer: ExchangeTime) -> ExchangeTime:
+        """Combine with a newer measurement: the overlap of both, or the newer alone when one of the clocks was set."""
+        at = newer.measured_seconds
+        lower_ms = max(newer.lower_ms, self.lower_ms + self._passed_ms(at) - self._drift_ms(at))
+        upper_ms = min(newer.upper_ms, self.upper_ms + self._passed_ms(at) + self._drift_ms(at))
+        return ExchangeTime(at, lower_ms, upper_ms) if lower_ms <= upper_ms else newer
+
+    def agrees_with(self, date_ms: int, sent_seconds: float, received_seconds: float, slack_ms: int = 2000) -> bool:
+        """Say whether an HTTP Date header (whole seconds, cut down) fits; fronts may cache it for a moment."""
+        earliest_ms = self.earliest_ms(sent_seconds) - 1000 - slack_ms
+        return earliest_ms <= date_ms <= self.latest_ms(received_seconds) + slack_ms
+
+    def _passed_ms(self, local_seconds: float) -> float:
+        return (local_seconds - self.measured_seconds) * 1000
+
+    def _drift_ms(self, local_seconds: float) -> float:
+        return abs(local_seconds - self.measured_seconds) * 1000 * DRIFT

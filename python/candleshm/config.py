@@ -1,0 +1,128 @@
+"""What a collector is told: text and numbers become checked values here, once."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from candleshm.errors import ConfigError
+
+__all__ = ["CollectorConfig"]
+
+MARKETS = ("SPOT", "UM", "CM")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectorConfig:
+    """Settings of one feed: one market, one interval, one block.
+
+    Raises ConfigError, naming the field, the value and what is allowed, before anything is started or written. Whether
+    the market has that interval and those symbols is known to the exchange, and checked when the collector starts.
+    """
+
+    market: Literal["SPOT", "UM", "CM"]
+    """Any case is taken."""
+    interval: str = "1m"
+    symbols: Literal["all"] | Sequence[str] = "all"
+    """Every symbol that trades, or a list; a name given twice counts once."""
+    length: int = 2880
+    """Candles of every symbol, the live one included."""
+    name: str | None = None
+    """The block's name; `candleshm-{market}-{interval}` unless given."""
+    base_url: str | None = field(default=None, repr=False)
+    """Replaces the exchange's host."""
+    proxy_host: str | None = field(default=None, repr=False)
+    """A resender; gets `/api`, `/fapi` or `/dapi` before the path."""
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What requests takes: scheme to proxy address."""
+    trust_env: bool = False
+    """Whether proxies and credentials of the environment count."""
+    server_weight: float = 0.75
+    """Part of the exchange's weight limit to use at most."""
+    update_interval_seconds: float = 3.0
+    settle_seconds: float = 1.0
+    """How long after a candle's end an answer has to be asked for to be final."""
+    workers: int = 8
+    """Requests at the same time."""
+    start_seconds: float = 30.0
+    """How long the exchange may be unreachable at the start."""
+
+    def __post_init__(self) -> None:
+        market = self.market.upper() if isinstance(self.market, str) else self.market
+        _require("market", self.market, market in MARKETS, " | ".join(MARKETS))
+        _require("interval", self.interval, isinstance(self.interval, str) and self.interval, "a name such as 1m")
+        name_fits = self.name is None or (
+            isinstance(self.name, str) and _NAME.fullmatch(self.name) and self.name not in (".", "..")
+        )
+        _require("name", self.name, name_fits, "1 to 200 of A-Z a-z 0-9 . _ -")
+        _require("length", self.length, _is_whole(self.length, 2, 100_000), "a whole number, 2 to 100000")
+        _require("workers", self.workers, _is_whole(self.workers, 1, 64), "a whole number, 1 to 64")
+        for label, value, least, most, allowed in (
+            ("server_weight", self.server_weight, 0.0, 1.0, "above 0, at most 1"),
+            ("update_interval_seconds", self.update_interval_seconds, 0.0, 86400.0, "above 0, at most 86400"),
+            ("start_seconds", self.start_seconds, 0.0, 3600.0, "above 0, at most 3600"),
+        ):
+            _require(label, value, _is_number(value) and least < value <= most, f"a number {allowed}")
+        settle_fits = _is_number(self.settle_seconds) and 0 <= self.settle_seconds <= 60
+        _require("settle_seconds", self.settle_seconds, settle_fits, "a number, 0 to 60")
+        _require("trust_env", self.trust_env, isinstance(self.trust_env, bool), "True | False")
+        for label, url in (("base_url", self.base_url), ("proxy_host", self.proxy_host)):
+            # The address may carry a password, so the text does not repeat it.
+            _require(label, "(not shown)", url is None or _is_url(url), "http://host[:port] or https://host[:port]")
+        if self.base_url is not None and self.proxy_host is not None:
+            raise ConfigError("base_url and proxy_host are both given; each replaces the exchange's host, choose one")
+        proxies_fit = isinstance(self.proxies, Mapping) and all(
+            isinstance(text, str) for pair in self.proxies.items() for text in pair
+        )
+        _require("proxies", "(not shown)", proxies_fit, "a mapping such as {'https': 'http://host:port'}")
+        object.__setattr__(self, "market", market)
+        object.__setattr__(self, "symbols", _symbols(self.symbols))
+
+    @property
+    def segment_name(self) -> str:
+        """The block's name."""
+        return self.name or f"candleshm-{self.market.lower()}-{self.interval}"
+
+    @property
+    def settle_ms(self) -> int:
+        """`settle_seconds` in whole milliseconds, rounded up."""
+        return math.ceil(self.settle_seconds * 1000)
+
+
+def _require(label: str, value: object, condition: Any, allowed: str) -> None:
+    if not condition:
+        raise ConfigError(f"{label} cannot be `{value}`; allowed: {allowed}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_url(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _symbols(symbols: object) -> Literal["all"] | tuple[str, ...]:
+    if isinstance(symbols, str) and symbols.lower() == "all":
+        return "all"
+    names: tuple[str, ...] = ()
+    if isinstance(symbols, Sequence) and not isinstance(symbols, str):
+        names = tuple(dict.fromkeys(name for name in symbols if isinstance(name, str) and name))
+        names = names if len(names) == len(set(symbols)) else ()
+    _require("symbols", symbols, names, "'all' or a list of at least one symbol")
+    return names

@@ -1,0 +1,141 @@
+"""The border between the collector and an exchange: what a request is, what an answer is, what an exchange knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from candleshm.errors import ExchangeError
+
+__all__ = [
+    "INTERVAL_MS",
+    "Answer",
+    "Exchange",
+    "ExchangeInfo",
+    "KlineRequest",
+    "Market",
+    "candle_end_ms",
+]
+
+Market = Literal["SPOT", "UM", "CM"]
+
+SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
+
+# Length of a candle; a month counts with its shortest form, so that a count derived from it is never too low.
+INTERVAL_MS: Mapping[str, int] = {
+    "1s": SECOND_MS,
+    "1m": MINUTE_MS,
+    "3m": 3 * MINUTE_MS,
+    "5m": 5 * MINUTE_MS,
+    "15m": 15 * MINUTE_MS,
+    "30m": 30 * MINUTE_MS,
+    "1h": HOUR_MS,
+    "2h": 2 * HOUR_MS,
+    "4h": 4 * HOUR_MS,
+    "6h": 6 * HOUR_MS,
+    "8h": 8 * HOUR_MS,
+    "12h": 12 * HOUR_MS,
+    "1d": DAY_MS,
+    "3d": 3 * DAY_MS,
+    "1w": 7 * DAY_MS,
+    "1M": 28 * DAY_MS,
+}
+
+
+def candle_end_ms(interval: str, open_ms: int) -> int:
+    """Return where the candle that opened at `open_ms` ends (half-open), also when it opened off the grid.
+
+    Up to 1d the grid is multiples of the interval since the epoch. 3d counts from a symbol's first trading day and 1w
+    from Mondays, so for these the end follows from the open time itself.
+    """
+    if interval == "1M":
+        opened = datetime.fromtimestamp(open_ms / 1000, tz=UTC)
+        year, month = (opened.year, opened.month + 1) if opened.month < 12 else (opened.year + 1, 1)
+        return int(datetime(year, month, 1, tzinfo=UTC).timestamp()) * 1000
+    length_ms = INTERVAL_MS[interval]
+    grid_ms = min(length_ms, DAY_MS)
+    return open_ms - open_ms % grid_ms + length_ms
+
+
+@dataclass(frozen=True, slots=True)
+class KlineRequest:
+    """One klines request: the newest `limit` candles that open at `end_ms` or before (and not before `start_ms`)."""
+
+    symbol: str
+    interval: str
+    limit: int
+    weight: int
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer, whatever its status. Header names are lower case; times are local monotonic seconds."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    sent_seconds: float
+    received_seconds: float
+    date_ms: int | None
+    """The answer's Date header, whole seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeInfo:
+    """What the collector needs of exchangeInfo."""
+
+    statuses: Mapping[str, str]
+    """Every listed symbol and its status, in the exchange's order; unknown statuses are kept as sent."""
+    weight_limit: int | None
+    window_seconds: float
+
+    def is_trading(self, symbol: str) -> bool:
+        """Say whether `symbol` is listed and trades."""
+        return self.statuses.get(symbol) == "TRADING"
+
+
+class Exchange(Protocol):
+    """One market of one exchange. Everything here is pure: it builds addresses and reads answers."""
+
+    market: Market
+    intervals: Sequence[str]
+    """What the market offers, shortest first."""
+    page_limit: int
+    """Most candles per weight: what backfill asks for."""
+    tail_limit: int
+    """Most candles that cost no more than one."""
+    weight_limit: int
+    """Weight per minute until exchangeInfo says more."""
+    time_url: str
+    time_weight: int
+    info_url: str
+    info_weight: int
+
+    def newest(self, symbol: str, interval: str, limit: int) -> KlineRequest:
+        """Ask for the newest `limit` candles, the live one included; `limit` is cut to the market's maximum."""
+
+    def until(self, symbol: str, interval: str, limit: int, end_ms: int) -> KlineRequest:
+        """Ask for the newest `limit` candles that open at or before `end_ms`."""
+
+    def klines_url(self, request: KlineRequest) -> str:
+        """Return the address that asks for `request`."""
+
+    def server_time_ms(self, answer: Answer) -> int:
+        """Read an answer of `time_url`. Raises BadResponse."""
+
+    def info(self, answer: Answer) -> ExchangeInfo:
+        """Read an answer of `info_url`. Raises BadResponse."""
+
+    def used_weight(self, answer: Answer, window_seconds: float) -> int | None:
+        """Return the weight that this address has used in the current window, where the answer says so."""
+
+    def is_unknown_symbol(self, error: Exception) -> bool:
+        """Say whether `error` means that the exchange does not list the symbol that was asked for."""
+
+    def error_of(self, answer: Answer, now_ms: int) -> ExchangeError | None:
+        """Return what is wrong with an answer, None when it can be read; `now_ms` turns an end of ban into a wait."""

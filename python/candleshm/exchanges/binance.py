@@ -1,0 +1,253 @@
+"""Binance's three markets: spot, USD-M futures (UM), COIN-M futures (CM).
+
+Sources: binance/binance-spot-api-docs (rest-api, errors), developers.binance.com (USD-M and COIN-M futures), recorded
+answers. What differs between the markets stands in `MARKETS`; everything else is common.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
+from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Answer, ExchangeInfo, KlineRequest, Market
+
+__all__ = ["Binance"]
+
+INVALID_SYMBOL = -1121
+
+# Unknown, internal, bus, timeout, overloaded, shutting down: the same GET may succeed a moment later.
+TRANSIENT_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
+# Too many requests, too many connections: never a plain retry, whatever HTTP status they come with.
+LIMIT_CODES = frozenset({-1003, -1034})
+
+# Only the spot pages promise Retry-After. Without it: one window after a 429, the shortest known ban after a 418, and
+# the same after a 403, by which the firewall in front says no without a time. The longest known ban is three days.
+RATE_LIMITED_SECONDS = 60.0
+BANNED_SECONDS = 120.0
+RETRY_AFTER_SECONDS_MAX = 7 * 86400.0
+
+_BANNED_UNTIL = re.compile(r"banned until (\d{13})")
+_USED_WEIGHT = re.compile(r"x-mbx-used-weight-(\d+)([smhd])", re.IGNORECASE)
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_INTERVAL_SECONDS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class _MarketRules:
+    host: str
+    path: str  # the first part of it is also what a resender (`proxy_host`) puts before the whole
+    weight_steps: tuple[tuple[int, int], ...]  # (largest limit, weight)
+    page_limit: int
+    status_field: str
+    weight_limit: int
+    info_weight: int
+    span_ms: int | None  # longest start..end, where both have to be given
+
+    @property
+    def tail_limit(self) -> int:
+        return self.weight_steps[0][0]
+
+    @property
+    def limit_max(self) -> int:
+        return self.weight_steps[-1][0]
+
+
+# Futures weights since 2021: a limit below 100 costs 1, below 500 2, up to 1000 5, above 10. Most rows per weight are
+# therefore 499 (250 per unit) and, for a tail, up to 99; spot costs 2 whatever the limit.
+_FUTURES_STEPS = ((99, 1), (499, 2), (1000, 5), (1500, 10))
+
+MARKETS: Mapping[Market, _MarketRules] = {
+    "SPOT": _MarketRules(
+        host="https://api.binance.com",
+        path="/api/v3",
+        weight_steps=((1000, 2),),
+        page_limit=1000,
+        status_field="status",
+        weight_limit=6000,
+        info_weight=20,
+        span_ms=None,
+    ),
+    "UM": _MarketRules(
+        host="https://fapi.binance.com",
+        path="/fapi/v1",
+        weight_steps=_FUTURES_STEPS,
+        page_limit=499,
+        status_field="status",
+        weight_limit=2400,
+        info_weight=1,
+        span_ms=None,
+    ),
+    # With one bound or none, COIN-M puts the other one 200 days away; it always counts back from the end.
+    "CM": _MarketRules(
+        host="https://dapi.binance.com",
+        path="/dapi/v1",
+        weight_steps=_FUTURES_STEPS,
+        page_limit=499,
+        status_field="contractStatus",
+        weight_limit=2400,
+        info_weight=1,
+        span_ms=200 * DAY_MS,
+    ),
+}
+
+
+class Binance:
+    """One market. `base_url` replaces the host; `proxy_host` is a resender that wants `/api` (...) before the path."""
+
+    time_weight = 1
+
+    def __init__(self, market: Market, *, base_url: str | None = None, proxy_host: str | None = None) -> None:
+        rules = MARKETS[market]
+        self.market: Market = market
+        self.intervals: Sequence[str] = tuple(name for name in INTERVAL_MS if market == "SPOT" or name != "1s")
+        self.page_limit = rules.page_limit
+        self.tail_limit = rules.tail_limit
+        self.weight_limit = rules.weight_limit
+        self.info_weight = rules.info_weight
+        host = (base_url or rules.host).rstrip("/")
+        if proxy_host is not None:
+            host = f"{proxy_host.rstrip('/')}/{rules.path.split('/')[1]}"
+        self.time_url = f"{host}{rules.path}/time"
+        self.info_url = f"{host}{rules.path}/exchangeInfo"
+        self._klines_url = f"{host}{rules.path}/klines"
+        self._rules = rules
+
+    def weight_of(self, limit: int) -> int:
+        """Return what a klines request for `limit` candles costs."""
+        return next(weight for largest, weight in self._rules.weight_steps if limit <= largest)
+
+    def newest(self, symbol: str, interval: str, limit: int) -> KlineRequest:
+        """Ask for the newest `limit` candles, the live one included. Without bounds all three markets mean that."""
+        limit = min(limit, self._rules.limit_max)
+        return KlineRequest(symbol, interval, limit, self.weight_of(limit))
+
+    def until(self, symbol: str, interval: str, limit: int, end_ms: int) -> KlineRequest:
+        """Ask for the newest `limit` candles that open at or before `end_ms`.
+
+        Spot and UM answer so when only the end is given, and a short answer proves that nothing older exists. With both
+        bounds they would count from the start. CM counts back from the end, but wants both bounds.
+        """
+        limit = min(limit, self._rules.limit_max)
+        span_ms = self._rules.span_ms
+        if span_ms is None:
+            return KlineRequest(symbol, interval, limit, self.weight_of(limit), None, end_ms)
+        # A limit beyond what the span can hold would buy nothing and may cost more.
+        limit = min(limit, span_ms // INTERVAL_MS[interval] + 1)
+        return KlineRequest(symbol, interval, limit, self.weight_of(limit), max(0, end_ms - span_ms + 1), end_ms)
+
+    def klines_url(self, request: KlineRequest) -> str:
+        """Return the address that asks for `request`."""
+        start = "" if request.start_ms is None else f"&startTime={request.start_ms}"
+        end = "" if request.end_ms is None else f"&endTime={request.end_ms}"
+        symbol = quote(request.symbol, safe="")
+        return f"{self._klines_url}?symbol={symbol}&interval={request.interval}&limit={request.limit}{start}{end}"
+
+    def server_time_ms(self, answer: Answer) -> int:
+        """Read an answer of `time_url`. Raises BadResponse."""
+        server_ms = _json_object(answer).get("serverTime")
+        if not isinstance(server_ms, int):
+            raise _bad(answer, "serverTime is missing")
+        return server_ms
+
+    def info(self, answer: Answer) -> ExchangeInfo:
+        """Read an answer of `info_url`; its serverTime is not used, on futures it lags by hours. Raises BadResponse."""
+        info = _json_object(answer)
+        try:
+            statuses = {entry["symbol"]: entry.get(self._rules.status_field, "") for entry in info["symbols"]}
+            limits = [
+                (_INTERVAL_SECONDS[rule["interval"]] * rule["intervalNum"], rule["limit"])
+                for rule in info.get("rateLimits", ())
+                if rule["rateLimitType"] == "REQUEST_WEIGHT" and rule["interval"] in _INTERVAL_SECONDS
+            ]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _bad(answer, f"not an exchangeInfo ({type(error).__name__}: {error})") from None
+        window_seconds, limit = min(limits, key=lambda rule: rule[1] / rule[0]) if limits else (60, None)
+        return ExchangeInfo(statuses, limit, float(window_seconds))
+
+    def used_weight(self, answer: Answer, window_seconds: float) -> int | None:
+        """Return the weight that this address, other programs included, has used in the current window."""
+        for name, value in answer.headers.items():
+            found = _USED_WEIGHT.fullmatch(name)
+            if found and int(found[1]) * _UNIT_SECONDS[found[2].lower()] == window_seconds and value.isdecimal():
+                return int(value)
+        return None
+
+    def is_unknown_symbol(self, error: Exception) -> bool:
+        """Say whether `error` means that the exchange does not list the symbol that was asked for."""
+        return isinstance(error, ExchangeError) and error.code == INVALID_SYMBOL
+
+    def error_of(self, answer: Answer, now_ms: int) -> ExchangeError | None:
+        """Sort an answer by status and code, never by its text; texts change.
+
+        RateLimited and Banned stop the whole pool, ExchangeUnavailable and BadResponse may be asked again, a plain
+        ExchangeError (a refused parameter, an unknown symbol, a blocked country) will not get better by itself.
+        """
+        status = answer.status
+        looks_like_json = answer.body.lstrip()[:1] in (b"{", b"[")
+        if status == 200 and looks_like_json:
+            return None
+        code, message = _code_and_message(answer) if looks_like_json else (None, _description(answer))
+        text = f"HTTP {status} from {_shown(answer.url)}: {message}" + (f" (code {code})" if code is not None else "")
+        if status in (418, 403):
+            wait_seconds = _retry_after(answer) or _until(message, now_ms) or BANNED_SECONDS
+            until_ms = now_ms + round(wait_seconds * 1000)
+            return Banned(text, retry_after=wait_seconds, until_ms=until_ms, status=status, code=code)
+        if status == 429 or code in LIMIT_CODES:
+            wait_seconds = _retry_after(answer) or _until(message, now_ms) or RATE_LIMITED_SECONDS
+            return RateLimited(text, retry_after=wait_seconds, status=status, code=code)
+        if status >= 500 or status == 408 or code in TRANSIENT_CODES:
+            return ExchangeUnavailable(text, status=status, code=code)
+        if status == 451:
+            return ExchangeError(f"{text}; not served at this place, use another host or a proxy", status=status)
+        if code is not None:
+            return ExchangeError(text, status=status, code=code)
+        return BadResponse(text, status=status)
+
+
+def _json_object(answer: Answer) -> dict[str, Any]:
+    try:
+        value = json.loads(answer.body)
+    except ValueError as error:
+        raise _bad(answer, f"not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise _bad(answer, "not a JSON object")
+    return value
+
+
+def _bad(answer: Answer, reason: str) -> BadResponse:
+    return BadResponse(f"{_shown(answer.url)}: {reason}", status=answer.status)
+
+
+def _code_and_message(answer: Answer) -> tuple[int | None, str]:
+    try:
+        value = json.loads(answer.body)
+        return int(value["code"]), str(value["msg"])
+    except (ValueError, KeyError, TypeError):
+        return None, _description(answer)
+
+
+def _description(answer: Answer) -> str:
+    content = answer.headers.get("content-type", "no content type")
+    return f"not the JSON that was asked for but {len(answer.body)} bytes of {content}"
+
+
+def _shown(url: str) -> str:
+    """Return an address without its query, and without a name and password that may stand before the host."""
+    return re.sub(r"//[^/@]*@", "//", url.split("?", 1)[0])
+
+
+def _retry_after(answer: Answer) -> float | None:
+    value = answer.headers.get("retry-after", "").strip()
+    # Zero would mean a retry at once, which is what the status forbids.
+    return min(float(value), RETRY_AFTER_SECONDS_MAX) if value.isdecimal() and int(value) > 0 else None
+
+
+def _until(message: str, now_ms: int) -> float | None:
+    found = _BANNED_UNTIL.search(message)
+    wait_seconds = (int(found[1]) - now_ms) / 1000 if found else 0.0
+    return min(wait_seconds, RETRY_AFTER_SECONDS_MAX) if wait_seconds > 0 else None

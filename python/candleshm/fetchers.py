@@ -1,0 +1,142 @@
+"""The threads that fetch: a job in, its answer merged by the writer, a report out. They decide nothing."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from candleshm.clock import ExchangeTime
+from candleshm.exchanges.base import Answer, Exchange, KlineRequest
+from candleshm.planner import Kind, SeriesPlan
+from candleshm.transport import Transport
+
+if TYPE_CHECKING:
+    from candleshm._core import Ingested, Writer
+
+__all__ = ["Fetchers", "Job", "Report", "Upkeep", "newest_missing_ms"]
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """A recurring request that is not about candles: what it costs, when it is due, how often in a row it failed."""
+
+    url: str
+    weight: int
+    due_seconds: float = math.inf
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Job:
+    """One request on its way: for the candles of `plan`, or for `upkeep`."""
+
+    url: str
+    weight: int
+    exchange_time: ExchangeTime
+    plan: SeriesPlan | None = None
+    kind: Kind = Kind.TAIL
+    request: KlineRequest | None = None
+    upkeep: Upkeep | None = None
+    ticket: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a job: an answer or an error or both, and what the writer made of it."""
+
+    job: Job
+    answer: Answer | None = None
+    error: BaseException | None = None
+    ingested: Ingested | None = None
+    missing_range_ms: tuple[int, int] | None = None
+    sent_ms: int = 0
+    """Exchange time that had surely been reached when the request left."""
+
+
+class Fetchers:
+    """A few daemon threads between two queues. `submit` and `reports` belong to one thread, `stop` to any."""
+
+    def __init__(self, count: int, *, transport: Transport, exchange: Exchange, writer: Writer, settle_ms: int) -> None:
+        self._transport = transport
+        self._exchange = exchange
+        self._writer = writer
+        self._settle_ms = settle_ms
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._reports: SimpleQueue[Report | None] = SimpleQueue()
+        self._gate = threading.Lock()
+        self._stopped = False
+        self._count = self.idle = count
+
+    def start(self) -> None:
+        """Start the threads. One that still waits for a socket at the end is left behind; what it brings is dropped."""
+        for number in range(self._count):
+            threading.Thread(target=self._work, name=f"candleshm-fetch-{number}", daemon=True).start()
+
+    def submit(self, job: Job) -> None:
+        """Hand out a job; there has to be an idle thread, or it would age in the queue after weight was booked."""
+        self.idle -= 1
+        self._jobs.put(job)
+
+    def reports(self, timeout_seconds: float) -> Iterator[Report]:
+        """Wait for a report, then yield all that are there. The wait is the collector's only sleep."""
+        try:
+            report = self._reports.get(timeout=timeout_seconds)
+            while report is not None and not self._stopped:
+                self.idle += 1
+                yield report
+                report = self._reports.get_nowait()
+        except Empty:
+            return
+
+    def stop(self) -> None:
+        """Let nothing be merged any more once this returns, end the threads, and wake who waits for reports."""
+        with self._gate:
+            self._stopped = True
+        self._reports.put(None)
+        for _ in range(self._count):
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._stopped:
+            report = Report(job)
+            try:
+                self._perform(job, report)
+            except BaseException as error:  # What it means is for the loop to say; a thread never ends by it.
+                report.error = error
+            self._reports.put(report)
+
+    def _perform(self, job: Job, report: Report) -> None:
+        answer = report.answer = self._transport.fetch(job.url)
+        received_ms = job.exchange_time.latest_ms(answer.received_seconds)
+        error = self._exchange.error_of(answer, received_ms)
+        if error is not None:
+            raise error
+        if job.plan is None or job.request is None:
+            return
+        symbol, request = job.plan.symbol, job.request
+        report.sent_ms = job.exchange_time.earliest_ms(answer.sent_seconds)
+        with self._gate:
+            if self._stopped:
+                return
+            report.ingested = self._writer.ingest(
+                symbol,
+                answer.body,
+                sent_ms=report.sent_ms,
+                received_ms=received_ms,
+                settle_ms=self._settle_ms,
+                limit=request.limit,
+                start_ms=request.start_ms,
+                end_ms=request.end_ms,
+                from_end=True,
+            )
+            if report.ingested.missing > 0:
+                report.missing_range_ms = newest_missing_ms(self._writer, symbol)
+
+
+def newest_missing_ms(writer: Writer, symbol: str) -> tuple[int, int] | None:
+    """Return the newest missing range of a series, half-open; None when nothing is missing."""
+    return next(((gap.start_ms, gap.end_ms) for gap in reversed(writer.gaps(symbol)) if gap.kind == "missing"), None)

@@ -1,0 +1,252 @@
+"""What to ask next: (where a series stands, now) -> its next turns. Pure; the scheduler acts on them.
+
+Every series has at most one request on its way, and turns are served first come, first served, so that no series and no
+kind of turn starves another. A turn is one of
+
+- *closing*: the oldest row that is not final has ended and settled, an answer asked for now makes it final. It gets a
+  head start over everything else, and weight of its own;
+- *tail*: the rows from the oldest that is not final to now, every `update_interval_seconds`;
+- *backfill*: the newest missing range, a page at a time, newest first.
+
+While a series loads its tail is refreshed at leisure, and nothing of it counts as closing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from candleshm.exchanges.base import INTERVAL_MS, Exchange, KlineRequest, candle_end_ms
+
+__all__ = [
+    "Cadence",
+    "Choice",
+    "Kind",
+    "Position",
+    "SeriesPlan",
+    "Turn",
+    "choose",
+    "closing_weight_of",
+    "next_turns",
+    "request_for",
+]
+
+# A closing candle is served as if its turn had come this much earlier. Not absolutely first: with more closing candles
+# than the weight allows (hundreds of symbols at 1s) everything else would wait for ever.
+HEAD_START_SECONDS = 10.0
+LOADING_TAIL_SECONDS = 30.0
+# A series that has nothing more to give (a new listing without rows, a gap that does not shrink) is asked ever less.
+FRUITLESS_SECONDS_MAX = 120.0
+
+
+class Position(Protocol):
+    """Where the writer says that a series stands (see `Ingested`)."""
+
+    @property
+    def newest_open_ms(self) -> int | None: ...
+    @property
+    def unsettled_open_ms(self) -> int | None: ...
+    @property
+    def missing(self) -> int: ...
+
+
+class Kind(Enum):
+    """What a turn is for."""
+
+    CLOSING = "closing"
+    TAIL = "tail"
+    BACKFILL = "backfill"
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """How often to ask, the same for all series of a feed."""
+
+    interval: str
+    length: int
+    update_interval_seconds: float
+    settle_ms: int
+    tail_limit: int
+
+    @property
+    def settle_seconds(self) -> float:
+        """`settle_ms` in seconds."""
+        return self.settle_ms / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When a series is due (local seconds) and for what."""
+
+    kind: Kind
+    due_seconds: float
+    rank_seconds: float
+    """Order among the turns that are due: `due_seconds`, less the head start of a closing candle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whose turn it is: of all, and of the closing candles alone; and when the next one is due (local seconds)."""
+
+    first: tuple[SeriesPlan, Kind] | None
+    closing: tuple[SeriesPlan, Kind] | None
+    next_seconds: float
+    next_closing_seconds: float
+
+
+@dataclass(slots=True)
+class SeriesPlan:
+    """What the scheduler remembers about one series. Local seconds, except names in _ms, which are exchange time."""
+
+    symbol: str
+    newest_open_ms: int | None = None
+    unsettled_open_ms: int | None = None
+    missing: int = 0
+    missing_range_ms: tuple[int, int] | None = None  # the newest missing range, half-open
+    tail_sent_seconds: float = -math.inf
+    tail_sent_ms: int = 0
+    answered_seconds: float = -math.inf
+    fruitless: int = 0  # answers in a row that neither brought a row nor shrank what is missing
+    failures: int = 0  # failed requests in a row
+    retry_seconds: float = -math.inf
+    loaded: bool = False
+    trading: bool = True
+    jitter_seconds: float = 0.0  # spreads the series of a feed, and the collectors of the world, within a moment
+    turns: tuple[Turn, ...] = ()  # none while a request is on its way
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the series has no row at all."""
+        return self.newest_open_ms is None
+
+    def learn(self, position: Position, *, sent_seconds: float, sent_ms: int, now_seconds: float, kind: Kind) -> None:
+        """Take in an answer that the writer has merged."""
+        is_tail = kind is not Kind.BACKFILL
+        progressed = (
+            position.newest_open_ms != self.newest_open_ms
+            or position.unsettled_open_ms != self.unsettled_open_ms
+            or position.missing < self.missing
+        )
+        if self.is_empty or not is_tail:
+            self.fruitless = 0 if progressed else self.fruitless + 1
+        elif position.missing > self.missing:
+            self.fruitless = 0
+        self.newest_open_ms = position.newest_open_ms
+        self.unsettled_open_ms = position.unsettled_open_ms
+        self.missing = position.missing
+        self.answered_seconds = now_seconds
+        self.failures = 0
+        self.retry_seconds = -math.inf
+        if is_tail:
+            self.tail_sent_seconds = sent_seconds
+            self.tail_sent_ms = sent_ms
+        # A listing that twice had nothing is as loaded as it can be: new, and still without a trade.
+        if self.missing == 0 and (self.fruitless >= 2 if self.is_empty else self.tail_sent_ms > 0):
+            self.loaded = True
+
+
+def next_turns(series: SeriesPlan, cadence: Cadence, now_seconds: float, now_ms: int) -> tuple[Turn, ...]:
+    """Return what a series without a request on its way waits for; nothing when nothing is left to do.
+
+    `now_seconds` is local time and `now_ms` the exchange time that has surely been reached by then.
+    """
+    turns = []
+    if series.trading or not series.loaded:
+        if series.is_empty:
+            due_seconds = series.answered_seconds + _pause_seconds(series, cadence)
+            turns.append(_turn(Kind.TAIL, series, due_seconds))
+        else:
+            period_seconds = cadence.update_interval_seconds
+            if not series.loaded:
+                period_seconds = max(period_seconds, LOADING_TAIL_SECONDS)
+            turns.append(_turn(Kind.TAIL, series, series.tail_sent_seconds + period_seconds))
+            settled_ms = _settled_ms(series, cadence)
+            if series.loaded and series.tail_sent_ms < settled_ms:
+                turns.append(_turn(Kind.CLOSING, series, now_seconds + (settled_ms - now_ms) / 1000))
+    if series.missing_range_ms is not None or _lags(series, cadence):
+        # Absence counts once two answers agree that were asked for `settle` apart.
+        turns.append(_turn(Kind.BACKFILL, series, series.answered_seconds + _pause_seconds(series, cadence)))
+    return tuple(turns)
+
+
+def choose(serieses: Iterable[SeriesPlan], now_seconds: float) -> Choice:
+    """Return whose turn it is at `now_seconds` (local time)."""
+    first: tuple[SeriesPlan, Kind] | None = None
+    closing: tuple[SeriesPlan, Kind] | None = None
+    first_rank_seconds = closing_rank_seconds = next_seconds = next_closing_seconds = math.inf
+    for series in serieses:
+        for turn in series.turns:
+            due_seconds = turn.due_seconds
+            is_closing = turn.kind is Kind.CLOSING
+            if due_seconds > now_seconds:
+                if due_seconds < next_seconds:
+                    next_seconds = due_seconds
+                if is_closing and due_seconds < next_closing_seconds:
+                    next_closing_seconds = due_seconds
+                continue
+            if is_closing and turn.rank_seconds < closing_rank_seconds:
+                closing, closing_rank_seconds = (series, turn.kind), turn.rank_seconds
+            if first is None or turn.rank_seconds < first_rank_seconds:
+                first, first_rank_seconds = (series, turn.kind), turn.rank_seconds
+    return Choice(first, closing, next_seconds, next_closing_seconds)
+
+
+def request_for(series: SeriesPlan, kind: Kind, exchange: Exchange, cadence: Cadence, now_ms: int) -> KlineRequest:
+    """Return the request that serves a turn best for its weight; exchange time has surely reached `now_ms`."""
+    interval, symbol = cadence.interval, series.symbol
+    length_ms = INTERVAL_MS[interval]
+    oldest_ms = _oldest_unsettled_ms(series)
+    if oldest_ms is None:
+        # One more than the window shows: `closed_only` reads LENGTH rows below the live one.
+        return exchange.newest(symbol, interval, min(cadence.length + 1, exchange.page_limit))
+    if kind is Kind.BACKFILL:
+        missing_range_ms = series.missing_range_ms
+        # A row left behind comes first, but one that never settles must not keep the missing ones from being asked for.
+        if missing_range_ms is None or (_lags(series, cadence) and series.fruitless % 2 == 0):
+            missing_range_ms = (oldest_ms, oldest_ms + (exchange.page_limit - 1) * length_ms)
+        start_ms, end_ms = missing_range_ms
+        # One more than is missing: the row below shows that the pages join. The range is half-open, the request is not.
+        count = -(-(end_ms - start_ms) // length_ms) + 1
+        return exchange.until(symbol, interval, min(count, exchange.page_limit), min(end_ms - 1, now_ms))
+    # From the oldest row that is not final to the live one, both included, and one for the candle that opens meanwhile.
+    count = max(0, now_ms - oldest_ms) // length_ms + 2
+    return exchange.newest(symbol, interval, min(count, exchange.tail_limit))
+
+
+def closing_weight_of(count: int, exchange: Exchange, cadence: Cadence, window_seconds: float) -> int:
+    """Return what the closing candles of `count` series cost in a window, one round of them at least."""
+    rounds = max(1, math.ceil(window_seconds * 1000 / INTERVAL_MS[cadence.interval]))
+    return count * rounds * exchange.newest("", cadence.interval, 1).weight
+
+
+def _turn(kind: Kind, series: SeriesPlan, due_seconds: float) -> Turn:
+    due_seconds = max(due_seconds + series.jitter_seconds, series.retry_seconds)
+    head_start_seconds = HEAD_START_SECONDS if kind is Kind.CLOSING else 0.0
+    return Turn(kind, due_seconds, due_seconds - head_start_seconds)
+
+
+def _pause_seconds(series: SeriesPlan, cadence: Cadence) -> float:
+    if series.fruitless == 0:
+        return 0.0
+    return cadence.settle_seconds + min(FRUITLESS_SECONDS_MAX, 0.25 * (2.0 ** min(series.fruitless - 1, 16) - 1))
+
+
+def _oldest_unsettled_ms(series: SeriesPlan) -> int | None:
+    return series.newest_open_ms if series.unsettled_open_ms is None else series.unsettled_open_ms
+
+
+def _lags(series: SeriesPlan, cadence: Cadence) -> bool:
+    """Say whether a row waits to become final that lies too far back for a tail to contain it, as after an outage."""
+    if series.newest_open_ms is None or series.unsettled_open_ms is None:
+        return False
+    return series.newest_open_ms - series.unsettled_open_ms > (cadence.tail_limit - 2) * INTERVAL_MS[cadence.interval]
+
+
+def _settled_ms(series: SeriesPlan, cadence: Cadence) -> int:
+    """Return the exchange time from which an answer makes the oldest row that is not final final."""
+    oldest_ms = _oldest_unsettled_ms(series)
+    assert oldest_ms is not None, "only a series with rows has one that can become final"
+    return candle_end_ms(cadence.interval, oldest_ms) + cadence.settle_ms

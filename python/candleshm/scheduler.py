@@ -1,0 +1,406 @@
+"""The loop: plan, wait, fetch, ingest.
+
+One thread decides everything: it plans, hands jobs to the fetchers, sleeps until one of them reports or something is
+due, and takes in what they report. So nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from candleshm.backoff import Backoff
+from candleshm.clock import Clock, ExchangeTime
+from candleshm.errors import BadResponse, ExchangeError, ExchangeUnavailable, RateLimited
+from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
+from candleshm.fetchers import Fetchers, Job, Report, Upkeep, newest_missing_ms
+from candleshm.planner import Cadence, Kind, SeriesPlan, choose, closing_weight_of, next_turns, request_for
+from candleshm.ratelimit import WeightBudget
+from candleshm.transport import Transport
+
+if TYPE_CHECKING:
+    from candleshm._core import Ingested, Writer
+
+__all__ = ["CollectorStatus", "Scheduler"]
+
+logger = logging.getLogger("candleshm")
+
+HEARTBEAT_SECONDS = 0.5
+STATUS_SECONDS = 1.0
+MEASURE_SECONDS = 300.0
+# A Date header that contradicts the measured time is looked into this often at most; a front may always be wrong.
+DISTRUST_SECONDS = 60.0
+# The loop wakes with every heartbeat. A longer silence means that the machine slept or the process was stopped.
+ASLEEP_SECONDS = 5.0
+# Errors that do not get better by themselves (a refused parameter, a blocked country) are asked again this late.
+REFUSED_SECONDS = 300.0
+GIVEN_UP = 3
+JITTER_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorStatus:
+    """Where a collector stands: a snapshot, taken about once a second."""
+
+    symbols: int
+    loaded: int
+    """Symbols that have had all their rows, or proof that there are none."""
+    failing: Mapping[str, int]
+    """Symbols whose newest requests failed, and how often in a row."""
+    rows: int
+    """Rows received that were new or changed."""
+    missing: int
+    """Rows not yet there and not confirmed absent, all symbols together."""
+    requests: int
+    errors: Mapping[str, int]
+    """Failed requests by kind of error."""
+    weight_spent: int
+    weight_used: int
+    """In the current window, other programs at this address included where the exchange says so."""
+    weight_limit: int
+    banned_until_ms: int | None
+    clock_error_ms: int
+    """Width of what is known about the exchange's clock."""
+    elapsed_seconds: float
+
+    @property
+    def ready(self) -> bool:
+        """Whether every symbol is loaded."""
+        return self.loaded == self.symbols
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until everything is loaded at the pace so far; None while there is no pace yet."""
+        return self.missing * self.elapsed_seconds / self.rows if self.rows else None
+
+
+class Scheduler:
+    """Keeps the series of one writer loaded and fresh, from `run` until `stop`."""
+
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        exchange: Exchange,
+        transport: Transport,
+        clock: Clock,
+        exchange_time: ExchangeTime,
+        budget: WeightBudget,
+        cadence: Cadence,
+        not_trading: Collection[str] = (),
+        workers: int = 8,
+        random: Random | None = None,
+    ) -> None:
+        self._writer = writer
+        self._exchange = exchange
+        self._clock = clock
+        self._time = exchange_time
+        self._budget = budget
+        self._cadence = cadence
+        self._random = random or Random()
+        self._backoff = Backoff()
+        self._workers = workers
+        self._fetchers = Fetchers(
+            workers, transport=transport, exchange=exchange, writer=writer, settle_ms=cadence.settle_ms
+        )
+        self._stopping = False
+        self._loaded = threading.Event()
+        now = self._started_seconds = clock.monotonic_seconds()
+        self._measure = Upkeep(exchange.time_url, exchange.time_weight, now + MEASURE_SECONDS)
+        self._reload = Upkeep(exchange.info_url, exchange.info_weight)
+        self._upkeep_first = False
+        self._suspects: set[str] = set()
+        self._again_seconds = -math.inf  # until then nothing is due or affordable; spares scans of all plans
+        self._silent = 0  # requests in a row without a usable answer, whatever the symbol
+        self._requests = self._weight = self._rows = 0
+        self._errors: Counter[str] = Counter()
+        self._plans = {symbol: self._new_plan(symbol, symbol not in not_trading, now) for symbol in writer.symbols}
+        self._status = self._snapshot(now)
+
+    @property
+    def status(self) -> CollectorStatus:
+        """The newest snapshot; may be read from any thread."""
+        return self._status
+
+    def wait_loaded(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until every symbol is loaded or has failed three times, and say whether that is so."""
+        return self._loaded.wait(timeout_seconds)
+
+    def stop(self) -> None:
+        """End `run` within moments, from any thread. Nothing is merged once this returns; late answers are dropped."""
+        self._stopping = True
+        self._fetchers.stop()
+
+    def run(self) -> None:
+        """Work until `stop`. Raises only what no symbol is to blame for: a fault of our own."""
+        self._fetchers.start()
+        heartbeat_seconds = status_seconds = awake_seconds = self._clock.monotonic_seconds()
+        try:
+            while not self._stopping:
+                now = self._clock.monotonic_seconds()
+                if now - awake_seconds > ASLEEP_SECONDS:
+                    self._distrust_time(f"nothing ran for {now - awake_seconds:.0f} s", now)
+                awake_seconds = now
+                if now >= heartbeat_seconds:
+                    heartbeat_seconds = now + HEARTBEAT_SECONDS
+                    self._writer.heartbeat()
+                if now >= status_seconds:
+                    status_seconds = now + STATUS_SECONDS
+                    self._publish_status(now)
+                if now >= self._again_seconds:
+                    self._again_seconds = self._dispatch(now)
+                due_seconds = min(self._again_seconds, heartbeat_seconds, status_seconds)
+                for report in self._fetchers.reports(max(0.0, due_seconds - self._clock.monotonic_seconds())):
+                    self._take(report)
+        finally:
+            self.stop()
+
+    # Hand out.
+
+    def _dispatch(self, now: float) -> float:
+        """Hand out what is due and affordable; return when to look again (local seconds)."""
+        while self._fetchers.idle > 0:
+            job, again_seconds = self._next_job(now)
+            if job is None:
+                return again_seconds
+            is_closing = job.upkeep is not None or job.kind is Kind.CLOSING
+            job.ticket = self._budget.sent(job.weight, now, closing=is_closing)
+            self._weight += job.weight
+            self._requests += 1
+            self._fetchers.submit(job)
+        return math.inf
+
+    def _next_job(self, now: float) -> tuple[Job | None, float]:
+        again_seconds = math.inf
+        for upkeep in (self._measure, self._reload):
+            if upkeep.due_seconds <= now:
+                wait_seconds = self._budget.delay_seconds(upkeep.weight, now, closing=True)
+                if wait_seconds > 0:
+                    return None, now + wait_seconds
+                upkeep.due_seconds = math.inf
+                return Job(upkeep.url, upkeep.weight, self._time, upkeep=upkeep), now
+            again_seconds = min(again_seconds, upkeep.due_seconds)
+        if self._upkeep_first:
+            return None, again_seconds
+        choice = choose(self._plans.values(), now)
+        # What is due first may have to wait for weight. Until it leaves, only closing candles can pass it: they have
+        # weight of their own.
+        none_waits = choice.first is None
+        again_seconds = min(again_seconds, choice.next_seconds if none_waits else choice.next_closing_seconds)
+        for due in (choice.first, choice.closing):
+            if due is None:
+                continue
+            plan, kind = due
+            request = request_for(plan, kind, self._exchange, self._cadence, self._time.earliest_ms(now))
+            wait_seconds = self._budget.delay_seconds(request.weight, now, closing=kind is Kind.CLOSING)
+            if wait_seconds <= 0:
+                plan.turns = ()
+                url = self._exchange.klines_url(request)
+                return Job(url, request.weight, self._time, plan, kind, request), now
+            again_seconds = min(again_seconds, now + wait_seconds)
+        return None, again_seconds
+
+    # Take in.
+
+    def _take(self, report: Report) -> None:
+        job, answer, error = report.job, report.answer, report.error
+        now = self._clock.monotonic_seconds()
+        if job.plan is None or error is not None or self._again_seconds == math.inf:
+            self._again_seconds = -math.inf
+        used = None if answer is None else self._exchange.used_weight(answer, self._budget.window_seconds)
+        self._budget.answered(job.ticket, now, used)
+        if answer is not None and error is None:
+            self._check_date(answer, now)
+            try:
+                if job.upkeep is not None:
+                    self._take_upkeep(job.upkeep, answer, now)
+                elif job.plan is not None and report.ingested is not None:
+                    self._take_candles(job.plan, report, answer, report.ingested, now)
+                self._end_silence(now)
+            except ExchangeError as unreadable:
+                error = unreadable
+        if error is not None:
+            self._take_error(job, error, now)
+        if job.plan is not None and job.plan.symbol in self._plans:
+            self._replan(job.plan, now)
+        if not self._loaded.is_set() and all(plan.loaded or plan.failures >= GIVEN_UP for plan in self._plans.values()):
+            self._publish_status(now)
+            logger.info("loaded %d of %d symbols", self._status.loaded, self._status.symbols)
+            self._loaded.set()
+
+    def _take_upkeep(self, upkeep: Upkeep, answer: Answer, now: float) -> None:
+        if upkeep is self._measure:
+            self._take_time(answer, self._exchange.server_time_ms(answer))
+        else:
+            self._take_info(self._exchange.info(answer), now)
+        upkeep.failures = 0
+
+    def _take_candles(self, plan: SeriesPlan, report: Report, answer: Answer, ingested: Ingested, now: float) -> None:
+        if plan.failures >= GIVEN_UP:
+            logger.info("%s: answers again after %d failures", plan.symbol, plan.failures)
+        self._rows += ingested.changed
+        plan.learn(
+            ingested,
+            sent_seconds=answer.sent_seconds,
+            sent_ms=report.sent_ms,
+            now_seconds=now,
+            kind=report.job.kind,
+        )
+        plan.missing_range_ms = report.missing_range_ms
+        if ingested.holes:
+            logger.info(
+                "%s: the exchange twice had no row for %d candles; they count as absent", plan.symbol, ingested.holes
+            )
+        if ingested.corrected:
+            logger.info("%s: the exchange restated %d closed candles", plan.symbol, ingested.corrected)
+        if ingested.beyond:
+            self._bring_forward(self._measure, now)
+        if ingested.refused > ingested.beyond:
+            logger.warning("%s: %d rows cannot be true and were left out", plan.symbol, ingested.refused)
+
+    def _take_time(self, answer: Answer, server_ms: int) -> None:
+        measured = ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
+        self._time = measured if self._upkeep_first else self._time.refined(measured)
+        self._upkeep_first = False
+        self._measure.due_seconds = answer.received_seconds + MEASURE_SECONDS
+        for plan in self._plans.values():
+            # Closing turns were planned by the older measurement.
+            if plan.turns:
+                self._replan(plan, answer.received_seconds)
+
+    def _take_info(self, info: ExchangeInfo, now: float) -> None:
+        if info.weight_limit is not None:
+            self._budget.set_limit(info.weight_limit, info.window_seconds, now)
+        for symbol in self._suspects & self._plans.keys():
+            if info.is_trading(symbol):
+                continue
+            logger.warning("%s: no longer trades; its rows stay, nothing more is asked for it", symbol)
+            self._writer.set_trading(symbol, False)
+            del self._plans[symbol]
+        self._suspects.clear()
+
+    def _take_error(self, job: Job, error: BaseException, now: float) -> None:
+        self._errors[type(error).__name__] += 1
+        if not isinstance(error, Exception):
+            raise error
+        if isinstance(error, RateLimited):
+            if self._budget.blocked_until_seconds < now:
+                logger.warning("%s; nothing is asked for %.0f s", error, error.retry_after)
+            self._budget.stop(error.retry_after, now)
+            if job.upkeep is not None:
+                job.upkeep.due_seconds = now
+            return
+        if isinstance(error, ExchangeUnavailable):
+            self._silent += 1
+        if job.upkeep is not None:
+            job.upkeep.failures += 1
+            delay_seconds = self._backoff.delay_seconds(job.upkeep.failures, self._random)
+            job.upkeep.due_seconds = now + delay_seconds
+            logger.warning("%s; asked again in %.1f s", error, delay_seconds)
+        if job.plan is not None:
+            self._fail(job.plan, error, now)
+
+    def _fail(self, plan: SeriesPlan, error: Exception, now: float) -> None:
+        plan.failures += 1
+        if isinstance(error, ExchangeUnavailable | BadResponse):
+            delay_seconds = self._backoff.delay_seconds(plan.failures, self._random)
+        elif self._exchange.is_unknown_symbol(error):
+            # Perhaps delisted, perhaps a mistake of the exchange: its own list decides.
+            delay_seconds = REFUSED_SECONDS
+            self._suspects.add(plan.symbol)
+            self._bring_forward(self._reload, now)
+        else:
+            delay_seconds = REFUSED_SECONDS
+        plan.retry_seconds = now + delay_seconds
+        # A symbol that goes on failing is reported at 1, 2, 4, 8, ... failures.
+        if plan.failures & (plan.failures - 1) == 0:
+            logger.warning(
+                "%s: %s; failure %d, asked again in %.1f s",
+                plan.symbol,
+                error,
+                plan.failures,
+                delay_seconds,
+                exc_info=None if isinstance(error, ExchangeError) else error,
+            )
+
+    def _end_silence(self, now: float) -> None:
+        """After an outage of the exchange, or of the way to it, ask everything at once that waits for a retry."""
+        if self._silent >= max(GIVEN_UP, self._workers):
+            logger.info("the exchange answers again after %d failed requests", self._silent)
+            for plan in self._plans.values():
+                plan.retry_seconds = min(plan.retry_seconds, now)
+                if plan.turns:
+                    self._replan(plan, now)
+        self._silent = 0
+
+    # The exchange's time, plans, status.
+
+    def _check_date(self, answer: Answer, now: float) -> None:
+        if answer.date_ms is None or now < self._time.measured_seconds + DISTRUST_SECONDS:
+            return
+        if not self._time.agrees_with(answer.date_ms, answer.sent_seconds, answer.received_seconds):
+            self._distrust_time("the Date of an answer is off", now)
+
+    def _distrust_time(self, reason: str, now: float) -> None:
+        if not self._upkeep_first:
+            logger.warning("%s: measuring the exchange's clock before anything else is asked", reason)
+            self._upkeep_first = True
+            self._bring_forward(self._measure, now)
+
+    def _bring_forward(self, upkeep: Upkeep, now: float) -> None:
+        upkeep.due_seconds = min(upkeep.due_seconds, now)
+        self._again_seconds = -math.inf
+
+    def _new_plan(self, symbol: str, trading: bool, now: float) -> SeriesPlan:  # noqa: FBT001
+        state = self._writer.state(symbol)
+        plan = SeriesPlan(
+            symbol,
+            newest_open_ms=state.newest_open_ms,
+            unsettled_open_ms=state.unsettled_open_ms,
+            missing=state.missing,
+            missing_range_ms=newest_missing_ms(self._writer, symbol),
+            trading=trading,
+            jitter_seconds=self._random.random() * JITTER_SECONDS,
+        )
+        self._replan(plan, now)
+        return plan
+
+    def _replan(self, plan: SeriesPlan, now: float) -> None:
+        plan.turns = next_turns(plan, self._cadence, now, self._time.earliest_ms(now))
+        self._again_seconds = min(self._again_seconds, *(turn.due_seconds for turn in plan.turns), math.inf)
+
+    def _publish_status(self, now: float) -> None:
+        status = self._status = self._snapshot(now)
+        closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
+        self._budget.reserve(closing_weight, now)
+        self._writer.set_health(
+            ready=status.ready,
+            weight_used=status.weight_used,
+            weight_limit=status.weight_limit,
+            banned_until_ms=status.banned_until_ms,
+        )
+
+    def _snapshot(self, now: float) -> CollectorStatus:
+        plans = self._plans.values()
+        blocked_seconds = self._budget.blocked_until_seconds
+        return CollectorStatus(
+            symbols=len(plans),
+            loaded=sum(plan.loaded for plan in plans),
+            failing={plan.symbol: plan.failures for plan in plans if plan.failures},
+            rows=self._rows,
+            missing=sum(plan.missing if plan.tail_sent_ms else self._cadence.length for plan in plans),
+            requests=self._requests,
+            errors=dict(self._errors),
+            weight_spent=self._weight,
+            weight_used=self._budget.used(now),
+            weight_limit=self._budget.limit,
+            banned_until_ms=self._time.latest_ms(blocked_seconds) if blocked_seconds > now else None,
+            clock_error_ms=self._time.error_ms(now),
+            elapsed_seconds=now - self._started_seconds,
+        )

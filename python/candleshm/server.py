@@ -1,0 +1,290 @@
+"""The life of one collector: check, connect, take the block, run, end in order."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import threading
+from collections.abc import Callable
+from random import Random
+from types import TracebackType
+from typing import Self
+
+from candleshm._core import Writer
+from candleshm.backoff import Backoff
+from candleshm.clock import Clock, ExchangeTime, SystemClock
+from candleshm.config import CollectorConfig
+from candleshm.errors import CandleShmError, ConfigError, ExchangeUnavailable, RateLimited
+from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
+from candleshm.exchanges.binance import Binance
+from candleshm.planner import Cadence
+from candleshm.ratelimit import WeightBudget
+from candleshm.scheduler import CollectorStatus, Scheduler
+from candleshm.transport import HttpTransport, Transport
+
+__all__ = ["Collector"]
+
+logger = logging.getLogger("candleshm")
+
+# The first measurement contains the handshake of a new connection; the others are a round trip apart.
+MEASUREMENTS = 3
+PROGRESS_SECONDS = 0.5
+# `stop` waits for the loop, which ends within moments and removes the block. Before there is a block it may be stuck in
+# a request of the start; then it is left behind, and ends without taking a block.
+STOP_SECONDS = 10.0
+LEAVE_SECONDS = 0.2
+
+
+class Collector:
+    """Serves one feed: `start` .. `stop`, or `with Collector(config) as collector`, or the blocking `run`.
+
+    >>> config = CollectorConfig(market="SPOT", symbols=["BTCUSDT"])
+    >>> with Collector(config) as collector:  # doctest: +SKIP
+    ...     collector.wait_loaded()
+
+    The work is done by daemon threads; every method may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        config: CollectorConfig,
+        *,
+        exchange: Exchange | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Check the configuration as far as that needs no network. Raises ConfigError."""
+        self.config = config
+        self._clock = clock or SystemClock()
+        self._exchange: Exchange = exchange or Binance(
+            config.market, base_url=config.base_url, proxy_host=config.proxy_host
+        )
+        if config.interval not in self._exchange.intervals:
+            raise ConfigError(
+                f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(self._exchange.intervals)}"
+            )
+        self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
+        self._budget = WeightBudget(self._exchange.weight_limit, config.server_weight)
+        self._gate = threading.Lock()
+        self._stopping = threading.Event()
+        self._opened = threading.Event()  # the block exists, or the start failed
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._scheduler: Scheduler | None = None
+        self._failure: BaseException | None = None
+
+    def start(self) -> None:
+        """Connect, take the block and go on in the background; return once readers can attach.
+
+        Called twice it does nothing the second time. Raises ExchangeUnavailable when the exchange cannot be reached for
+        `start_seconds`, RateLimited or Banned, ConfigError (symbols), SegmentInUse: with nothing left behind.
+        """
+        self._begin()
+        while not self._opened.wait(PROGRESS_SECONDS):
+            if self._stopping.is_set():
+                return
+        self._raise_failure()
+
+    def wait_loaded(
+        self, timeout_seconds: float | None = None, progress: Callable[[CollectorStatus], object] | None = None
+    ) -> bool:
+        """Wait until every symbol is loaded or has failed three times; say whether that is so.
+
+        `progress` is called about twice a second, in this thread. Returns False at the timeout and after `stop`.
+        """
+        deadline_seconds = None if timeout_seconds is None else self._clock.monotonic_seconds() + timeout_seconds
+        while (scheduler := self._scheduler) is not None and not self._ended.is_set():
+            left_seconds = PROGRESS_SECONDS
+            if deadline_seconds is not None:
+                left_seconds = min(left_seconds, deadline_seconds - self._clock.monotonic_seconds())
+            loaded = scheduler.wait_loaded(max(0.0, left_seconds))
+            if progress is not None:
+                progress(scheduler.status)
+            if loaded or left_seconds <= 0:
+                return loaded
+        self._raise_failure()
+        return False
+
+    def run(
+        self, until: threading.Event | None = None, progress: Callable[[CollectorStatus], object] | None = None
+    ) -> None:
+        """Serve until `until` is set, `stop` is called or the loop fails; then end in order. Raises as `start` does."""
+        until = until or self._stopping
+        try:
+            self._begin()
+            while not (until.wait(PROGRESS_SECONDS) or self._ended.is_set()):
+                if progress is not None and self.wait_loaded(0.0, progress):
+                    progress = None
+        finally:
+            self.stop()
+        self._raise_failure()
+
+    def status(self) -> CollectorStatus | None:
+        """Return where the collector stands, None before it has a block."""
+        return self._scheduler.status if self._scheduler is not None else None
+
+    def stop(self) -> None:
+        """End in under a second and remove the block; a start that still blocks gives up. May be called repeatedly."""
+        self._stopping.set()
+        with self._gate:
+            scheduler, thread = self._scheduler, self._thread
+        if scheduler is not None:
+            scheduler.stop()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(LEAVE_SECONDS if scheduler is None else STOP_SECONDS)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _begin(self) -> None:
+        with self._gate:
+            if self._thread is None and not self._stopping.is_set():
+                self._thread = threading.Thread(target=self._live, name="candleshm-loop", daemon=True)
+                self._thread.start()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _live(self) -> None:
+        """Be the loop thread, from the first request to the end of the block."""
+        try:
+            connected = self._connect()
+            if connected is not None:
+                self._serve(*connected)
+        except CandleShmError as error:
+            self._failure = error
+        except BaseException as error:
+            logger.exception("the collector of %s ends by a fault of its own", self.config.segment_name)
+            self._failure = error
+        finally:
+            self._ended.set()
+            self._opened.set()
+
+    def _connect(self) -> tuple[ExchangeTime, ExchangeInfo] | None:
+        """Measure the exchange's clock and read exchangeInfo; None when stopped meanwhile."""
+        started_seconds = self._clock.monotonic_seconds()
+        deadline_seconds = started_seconds + self.config.start_seconds
+        backoff, random, attempt = Backoff(first_seconds=0.5, limit_seconds=5.0), Random(), 0
+        while not self._stopping.is_set():
+            try:
+                exchange_time = self._measure()
+                for _ in range(MEASUREMENTS - 1):
+                    exchange_time = exchange_time.refined(self._measure())
+                info = self._exchange.info(self._ask(self._exchange.info_url, self._exchange.info_weight))
+            except (ExchangeUnavailable, RateLimited) as error:
+                attempt += 1
+                delay_seconds = backoff.delay_seconds(attempt, random)
+                if isinstance(error, RateLimited):
+                    delay_seconds = error.retry_after
+                if self._clock.monotonic_seconds() + delay_seconds > deadline_seconds:
+                    raise
+                logger.warning("%s; asked again in %.1f s", error, delay_seconds)
+                self._stopping.wait(delay_seconds)
+            else:
+                return exchange_time, info
+        return None
+
+    def _measure(self) -> ExchangeTime:
+        answer = self._ask(self._exchange.time_url, self._exchange.time_weight)
+        server_ms = self._exchange.server_time_ms(answer)
+        return ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
+
+    def _ask(self, url: str, weight: int) -> Answer:
+        ticket = self._budget.sent(weight, self._clock.monotonic_seconds())
+        used = None
+        try:
+            answer = self._transport.fetch(url)
+            used = self._exchange.used_weight(answer, self._budget.window_seconds)
+        finally:
+            self._budget.answered(ticket, self._clock.monotonic_seconds(), used)
+        # Before the exchange's time is known, its own Date is the best guess of it.
+        now_ms = self._clock.epoch_ms() if answer.date_ms is None else answer.date_ms
+        error = self._exchange.error_of(answer, now_ms)
+        if error is not None:
+            raise error
+        return answer
+
+    def _serve(self, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
+        config = self.config
+        if info.weight_limit is not None:
+            self._budget.set_limit(info.weight_limit, info.window_seconds, self._clock.monotonic_seconds())
+        symbols = _choose_symbols(config, info)
+        with self._gate:
+            if self._stopping.is_set():
+                return
+            writer = Writer.open(
+                config.segment_name,
+                market=config.market,
+                interval=config.interval,
+                length=config.length,
+                symbols=symbols,
+            )
+            try:
+                self._scheduler = self._make_scheduler(writer, exchange_time, info)
+            except BaseException:
+                writer.close()
+                raise
+        logger.info(
+            "%s: block %s, %d %s symbols, %d candles each",
+            config.segment_name,
+            "taken over" if writer.taken_over else "created",
+            len(symbols),
+            config.market,
+            config.length,
+        )
+        self._opened.set()
+        try:
+            self._scheduler.run()
+        finally:
+            writer.close()
+            logger.info("%s: stopped, block removed", config.segment_name)
+
+    def _make_scheduler(self, writer: Writer, exchange_time: ExchangeTime, info: ExchangeInfo) -> Scheduler:
+        config = self.config
+        not_trading = [symbol for symbol in writer.symbols if not info.is_trading(symbol)]
+        for symbol in writer.symbols:
+            writer.set_trading(symbol, symbol not in not_trading)
+        if not_trading:
+            logger.warning("not trading now, loaded but not kept fresh: %s", " ".join(not_trading))
+        return Scheduler(
+            writer=writer,
+            exchange=self._exchange,
+            transport=self._transport,
+            clock=self._clock,
+            exchange_time=exchange_time,
+            budget=self._budget,
+            cadence=Cadence(
+                interval=config.interval,
+                length=config.length,
+                update_interval_seconds=config.update_interval_seconds,
+                settle_ms=config.settle_ms,
+                tail_limit=self._exchange.tail_limit,
+            ),
+            not_trading=not_trading,
+            workers=config.workers,
+        )
+
+
+def _choose_symbols(config: CollectorConfig, info: ExchangeInfo) -> list[str]:
+    """Return the symbols to serve. Raises ConfigError when none of the listed ones is known, or none trades."""
+    if config.symbols == "all":
+        symbols = [symbol for symbol in info.statuses if info.is_trading(symbol)]
+        if not symbols:
+            raise ConfigError(f"symbols cannot be `all`: no symbol of {config.market} trades now")
+        return symbols
+    known = [symbol for symbol in config.symbols if symbol in info.statuses]
+    for symbol in config.symbols:
+        if symbol not in info.statuses:
+            near = difflib.get_close_matches(symbol.upper(), info.statuses, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            logger.warning("%s: %s does not list it, left out%s", symbol, config.market, hint)
+    if not known:
+        raise ConfigError(f"symbols: {config.market} lists none of `{', '.join(config.symbols)}`")
+    return known
