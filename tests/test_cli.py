@@ -23,9 +23,9 @@ import requests
 
 import candleshm
 from candleshm import columns
+from candleshm.commands.settings import collector_config
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
-from candleshm.settings import collector_config
 from candleshm.sim import Fault, SimulatedExchange, html
 from tests.klines import MINUTE_MS, START_MS, body_of, kline
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import candleshm
-from candleshm.demo import SYMBOLS
+from candleshm.commands.demo import SYMBOLS
 
 SHM = Path("/dev/shm")
 DEADLINE_SECONDS = 60.0
@@ -108,7 +108,7 @@ def test_a_signal_during_the_start_ends_everything(number: signal.Signals, block
 
 @pytest.mark.parametrize(
     ("which", "label"),
-    [("serve --market spot.*-1s", "the collector of `{}-1s`"), ("candleshm.strategy", "the strategy")],
+    [("serve --market spot.*-1s", "the collector of `{}-1s`"), ("candleshm.commands.strategy", "the strategy")],
     ids=["collector", "strategy"],
 )
 def test_a_process_that_dies_ends_the_demo_and_is_named(which: str, label: str, block_name: str) -> None:
@@ -142,7 +142,7 @@ def test_demo_redraws_in_place_on_a_terminal_and_gives_the_cursor_back(block_nam
         while shown.count(b"\x1b[20F") < 5:  # back to the first line: three heads, two times eight symbols, the foot
             assert select.select([ours], [], [], DEADLINE_SECONDS)[0], shown
             shown += os.read(ours, 65536)
-        (victim,) = (pid for pid, words in processes_of(block_name).items() if "candleshm.strategy" in words)
+        (victim,) = (pid for pid, words in processes_of(block_name).items() if "candleshm.commands.strategy" in words)
         os.kill(victim, signal.SIGKILL)
         assert process.wait(DEADLINE_SECONDS) == 1
         while select.select([ours], [], [], 0)[0]:

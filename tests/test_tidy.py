@@ -21,11 +21,13 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
     {"_core", "errors", "columns", "clock", "backoff", "sim"},
-    {"config", "ratelimit", "exchanges", "health"},
-    {"planner", "transport", "reader"},
-    {"fetchers"},
-    {"scheduler"},
+    {"config", "ratelimit", "exchanges", "health", "frames", "rule"},
+    {"planner", "transport", "panel"},
+    {"fetchers", "closes"},
+    {"scheduler", "reader"},
     {"server"},
+    {"commands", "compat"},
+    {"cli"},
 ]
 RUST_FLOORS = [
     {"sync", "interval", "columns", "market"},

@@ -1,0 +1,171 @@
+"""The command line: arguments and nothing more. What a command does stands in the file that it calls."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from candleshm.commands.outcome import outcome
+from candleshm.commands.settings import add_flags, collector_config
+
+__all__ = ["main"]
+
+_Command = Callable[[argparse.Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 done, 1 failed with one line on stderr. Wrong usage exits with 2."""
+    arguments = _parser().parse_args(argv)
+    return outcome(lambda: arguments.command(arguments))
+
+
+# Imports stand in the commands that need them, so that `ls` and `read` do not wait for the network's libraries.
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.demo import demo
+
+    demo(arguments.seconds, arguments.name)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    config = collector_config(vars(arguments), arguments.config)
+    from candleshm.commands.serve import serve
+
+    serve(config)
+
+
+def _sim(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.signals import on_stop_signal
+    from candleshm.sim import SimulatedExchange
+
+    stop = threading.Event()
+    on_stop_signal(stop.set)
+    with SimulatedExchange(
+        arguments.host,
+        arguments.port,
+        seed=arguments.seed,
+        symbols=arguments.symbols,
+        late_ms=arguments.late_ms,
+        spot_limit=arguments.spot_limit,
+        futures_limit=arguments.futures_limit,
+        skew_ms=arguments.skew_ms,
+    ) as exchange:
+        print(exchange.base_url)
+        print(f"{arguments.symbols} symbols each: SPOT /api/v3, UM /fapi/v1, CM /dapi/v1; Ctrl-C ends it", flush=True)
+        stop.wait()
+
+
+def _ls(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.listing import broken, listing_json, listing_table
+
+    print(listing_json() if arguments.json else listing_table(), end="")
+    for error in broken():
+        print(f"candleshm: {error}", file=sys.stderr)
+
+
+def _read(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.rows import TABLE_ROWS, read_rows
+    from candleshm.reader import attach
+
+    is_table = not (arguments.json or arguments.csv)
+    with attach(arguments.name) as feed:
+        rows = read_rows(feed, arguments.symbol, TABLE_ROWS if is_table and arguments.rows is None else arguments.rows)
+    print(rows.as_table() if is_table else rows.as_json() if arguments.json else rows.as_csv(), end="")
+
+
+def _rm(arguments: argparse.Namespace) -> None:
+    from candleshm.reader import unlink
+
+    unlink(arguments.name)
+    print(f"removed {arguments.name}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="candleshm",
+        description="The newest Binance candles in shared memory: one collector, any number of readers.",
+        epilog="example: candleshm demo",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"candleshm {version('candleshm')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, command: _Command, text: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"example: candleshm {example}",
+            allow_abbrev=False,
+        )
+        added.set_defaults(command=command)
+        return added
+
+    demo = add("demo", _demo, "simulated exchange, two collectors and a strategy, no network", "demo --seconds 60")
+    demo.add_argument("--seconds", type=_seconds, metavar="X", default=30.0, help="how long (default: 30)")
+    demo.add_argument(
+        "--name", default="candleshm-demo", help="the blocks are NAME-1s and NAME-1m (default: candleshm-demo)"
+    )
+
+    example = "serve --market spot --symbols BTCUSDT,ETHUSDT --interval 1m --length 2880"
+    add_flags(add("serve", _serve, "collect candles into a block until Ctrl-C", example))
+
+    sim = add("sim", _sim, "the simulated exchange alone, until Ctrl-C", "sim --port 8400 --seed 1 --symbols 40")
+    sim.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    sim.add_argument("--port", type=_port, metavar="N", default=0, help="0 takes a free one (default: 0)")
+    sim.add_argument("--seed", type=int, metavar="N", default=1, help="the same seed, the same candles (default: 1)")
+    for flag, default, text in (
+        ("--symbols", 40, "trading symbols of each market"),
+        ("--spot-limit", 6000, "request weight per minute of SPOT"),
+        ("--futures-limit", 2400, "request weight per minute that UM and CM share"),
+    ):
+        sim.add_argument(flag, type=_count, metavar="N", default=default, help=f"{text} (default: {default})")
+    sim.add_argument("--late-ms", type=int, metavar="N", default=300, help="how late trades show (default: 300)")
+    sim.add_argument("--skew-ms", type=int, metavar="N", default=0, help="how far the clock is off (default: 0)")
+
+    ls = add("ls", _ls, "list the blocks of this machine", "ls --json")
+    ls.add_argument("--json", action="store_true", help="as a list of objects; age is that of the heartbeat in seconds")
+
+    read = add("read", _read, "show the newest candles of a symbol", "read candleshm-spot-1m BTCUSDT --rows 5")
+    read.add_argument("name", metavar="NAME", help="the block's name")
+    read.add_argument("symbol", metavar="SYMBOL")
+    read.add_argument(
+        "--rows",
+        type=_count,
+        metavar="N",
+        help="newest time slots, the live candle included (default: 20 as a table, else all)",
+    )
+    form = read.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as a list of objects")
+    form.add_argument("--csv", action="store_true", help="as comma-separated values with a header")
+
+    rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
+    rm.add_argument("name", metavar="NAME", help="the block's name")
+    return parser
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not a whole number from 1 on: `{text}`")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if 0 < seconds < math.inf:
+        return seconds
+    raise argparse.ArgumentTypeError(f"not a number of seconds above 0: `{text}`")
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not a port, 0 to 65535: `{text}`")

@@ -1,0 +1,76 @@
+"""The command `demo`: the whole product on one machine, without network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+from candleshm.commands.children import Children
+from candleshm.commands.screen import Screen
+from candleshm.commands.signals import on_stop_signal
+from candleshm.errors import CandleShmError, SegmentError, SegmentNotFound
+from candleshm.reader import attach, unlink
+from candleshm.sim import SimulatedExchange
+
+__all__ = ["demo"]
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "ADAUSDT", "LINKUSDT")
+# Both collectors share the weight of one address, as they would at the real exchange: this leaves some of it unused.
+UPDATE_SECONDS = {"1s": 0.5, "1m": 1.0}
+READY_SECONDS = 30.0
+
+
+def demo(seconds: float, name: str) -> None:
+    """Run for `seconds` after everything is up, or until a signal, with the blocks `{name}-1s` and `{name}-1m`.
+
+    Leaves no process and no block behind. Raises CandleShmError when a process ends early.
+    """
+    stop = threading.Event()
+    on_stop_signal(stop.set)
+    names = {interval: f"{name}-{interval}" for interval in UPDATE_SECONDS}
+    try:
+        with SimulatedExchange(symbols=len(SYMBOLS)) as exchange, Children(stop) as children:
+            _tell(seconds, names["1m"])
+            for interval, segment_name in names.items():
+                children.start(
+                    f"the collector of `{segment_name}`",
+                    *("-m", "candleshm", "serve", "--market", "spot", "--symbols", ",".join(SYMBOLS)),
+                    *("--interval", interval, "--name", segment_name, "--base-url", exchange.base_url),
+                    *("--update-interval-seconds", str(UPDATE_SECONDS[interval])),
+                )
+            if not children.watch(READY_SECONDS, until=lambda: all(map(_is_ready, names.values()))):
+                if stop.is_set():
+                    return
+                raise CandleShmError(f"the collectors are not ready after {READY_SECONDS:g} s")
+            children.start("the strategy", "-m", "candleshm.commands.strategy", *names.values(), shows=True)
+            children.watch(seconds)
+    finally:
+        Screen().restore()
+        for segment_name in names.values():
+            # A collector that was killed leaves its block; one that runs elsewhere under the name keeps its own.
+            with contextlib.suppress(SegmentError):
+                unlink(segment_name)
+
+
+def _tell(seconds: float, segment_name: str) -> None:
+    script = Path(sys.executable).with_name("candleshm")
+    command = "candleshm" if shutil.which("candleshm") else os.path.relpath(script)
+    if not script.exists():
+        command = f"{os.path.relpath(sys.executable)} -m candleshm"
+    sys.stdout.write(
+        f"A simulated exchange, two collectors and a strategy, each a process; {seconds:g} s or Ctrl-C.\n"
+        f"From another shell: {command} read {segment_name} {SYMBOLS[0]}\n"
+    )
+    sys.stdout.flush()
+
+
+def _is_ready(segment_name: str) -> bool:
+    try:
+        with attach(segment_name) as feed:
+            return feed.health.ready
+    except SegmentNotFound:
+        return False

@@ -1,0 +1,89 @@
+"""The command `read`: the newest rows of a series as a table, JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from candleshm.columns import CLOSE, CLOSE_TIME_MS, HIGH, IGNORE, LOW, NAMES, OPEN, OPEN_TIME_MS, TRADES, VOLUME
+from candleshm.commands.table import aligned, decimal_column
+from candleshm.errors import SegmentError
+from candleshm.reader import Feed
+
+__all__ = ["STATES", "Rows", "read_rows"]
+
+STATES = {1: "live", 2: "closed", 3: "verified", 4: "hole", 5: "missing"}
+TABLE_ROWS = 20
+WHOLE = frozenset({OPEN_TIME_MS, CLOSE_TIME_MS, TRADES, IGNORE})
+TRIES = 100
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one series, oldest first, and what the table says above them."""
+
+    title: str
+    candles: npt.NDArray[np.float64]
+    """Shape (n, 12)."""
+    states: npt.NDArray[np.uint8]
+    """Shape (n,)."""
+
+    def as_table(self) -> str:
+        """Return time, prices, volume, trades and state in aligned columns."""
+        times = self.candles[:, OPEN_TIME_MS]
+        precision = "milliseconds" if np.any(times % 1000) else "seconds"
+        columns = [
+            [datetime.fromtimestamp(ms / 1000, tz=UTC).replace(tzinfo=None).isoformat(" ", precision) for ms in times],
+            *(decimal_column(self.candles[:, column].tolist()) for column in (OPEN, HIGH, LOW, CLOSE, VOLUME)),
+            [f"{trades:.0f}" for trades in self.candles[:, TRADES]],
+            [STATES[state] for state in self.states.tolist()],
+        ]
+        heads = ("TIME (UTC)", "OPEN", "HIGH", "LOW", "CLOSE", "VOLUME", "TRADES", "STATE")
+        return f"{self.title}\n{aligned(heads, list(zip(*columns, strict=True)), left=('TIME (UTC)', 'STATE'))}"
+
+    def as_json(self) -> str:
+        """Return a list of objects: the twelve columns by name, and `state` as a word."""
+        lines = (json.dumps(dict(zip((*NAMES, "state"), row, strict=True))) for row in self._values())
+        return "[" + ",\n ".join(lines) + "]\n"
+
+    def as_csv(self) -> str:
+        """Return lines with a header: the twelve columns and the state."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow((*NAMES, "state"))
+        writer.writerows(self._values())
+        return text.getvalue()
+
+    def _values(self) -> list[list[float | int | str]]:
+        return [
+            [*(int(value) if column in WHOLE else value for column, value in enumerate(row)), STATES[state]]
+            for row, state in zip(self.candles.tolist(), self.states.tolist(), strict=True)
+        ]
+
+
+def read_rows(feed: Feed, symbol: str, n: int | None) -> Rows:
+    """Return the newest `n` time slots of `symbol` that have a row; None: all. Raises UnknownSymbol, StaleData."""
+    series = feed[symbol]
+    for _ in range(TRIES):
+        # Rows and states are two reads. A state only moves up while no newer candle opens, so the same states and the
+        # same newest candle before and after mean that the states are those of the rows.
+        newest_ms, before = series.last_open_time_ms, series.states(n)
+        candles, after = series.candles(n), series.states(n)
+        if newest_ms == series.last_open_time_ms and np.array_equal(before, after):
+            return Rows(_title(feed, symbol), candles, after)
+    raise SegmentError(feed.name, f"{symbol} changes faster than it can be read")
+
+
+def _title(feed: Feed, symbol: str) -> str:
+    series = feed[symbol]
+    age_text = f"confirmed {series.age:.1f} s ago" if math.isfinite(series.age) else "not loaded yet"
+    missing = sum(gap.kind == "missing" for gap in series.gaps())
+    gaps_text = f", {missing} gaps still missing" if missing else ""
+    return f"{symbol}  {feed.market} {feed.interval}  {feed.name}  {age_text}{gaps_text}"

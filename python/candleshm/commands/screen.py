@@ -1,0 +1,73 @@
+"""Where changing text is shown: redrawn in place on a terminal, appended now and then elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Screen"]
+
+FRAME_SECONDS = 0.125
+APPENDED_SECONDS = 2.0
+# No cursor, and lines that are too long are cut instead of wrapped; then both as before.
+TAKE, GIVE_BACK = "\x1b[?25l\x1b[?7l", "\x1b[?25h\x1b[?7h"
+UP, DOWN, FAINT = "32", "31", "2"
+
+
+class Screen:
+    """The lines of stdout that a program keeps rewriting; a context manager."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._is_coloured = self._is_terminal and not os.environ.get("NO_COLOR")
+        self._height = 0
+        self.frame_seconds = FRAME_SECONDS if self._is_terminal else APPENDED_SECONDS
+        """How long to wait between two frames."""
+
+    def signed(self, text: str, value: float) -> str:
+        """Return `text` green when `value` is above zero, red when below, where there are colours."""
+        return self._styled(text, UP) if value > 0 else self._styled(text, DOWN) if value < 0 else text
+
+    def faint(self, text: str) -> str:
+        """Return `text` for what is said beside the numbers."""
+        return self._styled(text, FAINT)
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Show a frame in place of the last one, cut at the height of the terminal."""
+        if self._is_terminal:
+            lines = lines[: shutil.get_terminal_size().lines - 1]
+            rewind = f"\x1b[{self._height}F" if self._height else ""
+            self._height = len(lines)
+            # One write: a frame never shows half.
+            self._write(rewind + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
+        else:
+            self._write("".join(f"{line}\n" for line in lines) + "\n")
+
+    def restore(self) -> None:
+        """Give the terminal back as it was, also after another process that showed frames was killed."""
+        if self._is_terminal:
+            self._write(GIVE_BACK)
+
+    def __enter__(self) -> Self:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # Arrows are not worth an error where there are none.
+        if self._is_terminal:
+            self._write(TAKE)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.restore()
+
+    def _styled(self, text: str, style: str) -> str:
+        return f"\x1b[{style}m{text}\x1b[m" if self._is_coloured else text
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()

@@ -1,0 +1,32 @@
+"""SIGINT, SIGTERM and SIGHUP as a call of our own, made by a thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+__all__ = ["on_stop_signal"]
+
+
+def on_stop_signal(action: Callable[[], object]) -> None:
+    """Call `action` whenever the process is asked to stop, for the rest of its life. To be called by the main thread.
+
+    A Python handler runs inside whatever the main thread is doing, perhaps while that holds the very lock which
+    `action` needs. So the handlers do nothing; the interpreter also writes the signal to a pipe, and a thread that
+    waits there makes the call.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+
+    def wait_for_signals() -> None:
+        while os.read(read_end, 1):
+            action()
+
+    threading.Thread(target=wait_for_signals, name="candleshm-signals", daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Under nohup the end of the terminal is to be ignored.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
