@@ -33,6 +33,7 @@ from candleshm.errors import (
     ExchangeError,
     ExchangeUnavailable,
     GapError,
+    MissingExtra,
     OverwrittenView,
     RateLimited,
     SegmentCorrupt,
@@ -46,6 +47,7 @@ from candleshm.errors import (
     WaitTimeout,
 )
 from candleshm.health import Health
+from candleshm.panel import Panel
 from candleshm.reader import Feed, attach, segments, unlink
 
 __all__ = [
@@ -72,7 +74,9 @@ __all__ = [
     "Gap",
     "GapError",
     "Health",
+    "MissingExtra",
     "OverwrittenView",
+    "Panel",
     "RateLimited",
     "SegmentCorrupt",
     "SegmentError",

@@ -261,6 +261,21 @@ class Series:
     def read(self, n: int | None = None) -> View:
         """As `view`, for ``with``: leaving the block raises OverwrittenView when the rows did not stay."""
 
+    def asof(self, moments_ms: npt.NDArray[np.int64]) -> _FloatArray:
+        """Return, for each moment (epoch ms, int64), the newest candle that had closed by then: float64 (m, 12).
+
+        Nothing from the future gets in: a candle counts from its end on. NaN before the window.
+        """
+
+    def to_pandas(self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop") -> Any:
+        """Return what `candles` with the same arguments returns as a pandas DataFrame with a UTC DatetimeIndex."""
+
+    def to_polars(self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop") -> Any:
+        """Return what `candles` with the same arguments returns as a polars DataFrame."""
+
+    def to_arrow(self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop") -> Any:
+        """Return what `candles` with the same arguments returns as a pyarrow Table."""
+
     def wait(self, after_open_time_ms: int | None = None, timeout: float | None = None) -> int:
         """Sleep until a candle newer than `after_open_time_ms` (None: than the newest now) opens; return its open time.
 
@@ -316,7 +331,18 @@ class Feed:
         WaitTimeout with `.missing` after `timeout` seconds, StaleData when the collector shows no life for `max_age`.
         """
 
+    def last(self, field: str, *, symbols: Sequence[str] | None = None) -> _FloatArray:
+        """Return the newest value of every symbol, in the order of `symbols`: float64 (S,). NaN where there is none."""
+
     def _health(self) -> dict[str, Any]: ...
+    def _panel(
+        self, fields: Sequence[str], n: int | None, symbols: Sequence[str] | None, live: bool
+    ) -> tuple[_FloatArray, npt.NDArray[np.int64], tuple[str, ...]]: ...
+    def _asof(
+        self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None
+    ) -> tuple[_FloatArray, tuple[str, ...]]: ...
+    def _next_close_ms(self, symbols: Sequence[str] | None, quorum: float) -> int | None: ...
+    def _next_open_ms(self, open_time_ms: int) -> int: ...
 
 def block_names() -> list[str]:
     """Return the names of all shared memory that may be blocks."""

@@ -13,6 +13,7 @@
     ├── StaleData                the series is older than ``max_age``, or delisted
     ├── GapError             (ValueError)         ``holes="raise"`` and the window has a gap
     ├── OverwrittenView          rows of a view were overwritten or revised while it was used
+    ├── MissingExtra         (ImportError)        an optional library is not installed
     ├── WaitTimeout              (TimeoutError)       a wait reached its deadline
     ├── ConfigError              (ValueError)         a setting cannot be used
     └── ExchangeError            the exchange answered with an error, or not at all
@@ -38,6 +39,7 @@ __all__ = [
     "ExchangeError",
     "ExchangeUnavailable",
     "GapError",
+    "MissingExtra",
     "OverwrittenView",
     "RateLimited",
     "SegmentCorrupt",
@@ -166,6 +168,18 @@ class OverwrittenView(CandleShmError):
 
     def __str__(self) -> str:
         return f"rows of a view of {self.symbol} were overwritten or revised while it was used; take a new view"
+
+
+class MissingExtra(CandleShmError, ImportError):
+    """An optional library is not installed; ``extra`` is the extra that brings it."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(library, extra)
+        self.library = library
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f"{self.library} is not installed; `pip install candleshm[{self.extra}]` brings it"
 
 
 class WaitTimeout(CandleShmError, TimeoutError):

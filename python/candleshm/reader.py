@@ -2,21 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
+
 from candleshm import _core
-from candleshm.errors import SegmentError
+from candleshm._core import Closed
+from candleshm.closes import Waiter, closes
+from candleshm.errors import ConfigError, SegmentError
 from candleshm.health import Health, health_of
+from candleshm.panel import Panel
 
 
 class Feed(_core.Feed):
     """The candles of one named block, read in place; see `attach`."""
 
+    def __init__(self, name: str, max_age: float | None = None) -> None:
+        self._waiter = Waiter()
+
     @property
     def health(self) -> Health:
         """The block and its collector at this moment."""
         return health_of(self)
+
+    def panel(
+        self,
+        field: str | None = None,
+        n: int | None = None,
+        symbols: Sequence[str] | None = None,
+        *,
+        live: bool = False,
+        fields: Sequence[str] | None = None,
+    ) -> Panel:
+        """Return one field (n, S), or several `fields` (n, S, F), of many symbols aligned on open time.
+
+        It ends at the newest open time that every requested trading symbol has final, or with `live` at the newest
+        one that any of them has, with the values of the moment. Symbols None: all that trade and have candles; n None:
+        LENGTH. NaN where a symbol has no row. Raises StaleData, UnknownSymbol, ConfigError (a field or grid).
+
+        >>> closes = feed.panel("close", n=100)  # doctest: +SKIP
+        """
+        if fields is not None and field is None:
+            names = tuple(fields)
+        elif field is not None and fields is None:
+            names = (field,)
+        else:
+            raise ConfigError("panel takes either one field, as in panel('close'), or fields=[...]")
+        values, open_time_ms, found = self._panel(names, n, symbols, live)
+        shape = (len(names), len(found), len(open_time_ms))
+        array = (values.reshape(shape[1:]) if fields is None else values.reshape(shape)).T
+        return Panel(array, open_time_ms, found, names)
+
+    def asof(
+        self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return (m, S): the value of the newest candle of each symbol that had closed by each moment (epoch ms).
+
+        Nothing from the future gets in: a candle counts from its end on. NaN before the window.
+
+        >>> five_minutes.asof("close", minutes.open_time_ms + 60_000)  # doctest: +SKIP
+        """
+        values, found = self._asof(field, moments_ms, symbols)
+        return values.reshape(len(found), len(moments_ms)).T
+
+    def closes(self, *, symbols: Sequence[str] | None = None, quorum: float = 1.0) -> AsyncIterator[Closed]:
+        """Iterate, with `async for`, over the closes from the next one on: one Closed per open time, none left out.
+
+        Raises as `wait_closed`. At most one helper thread sleeps for all coroutines of a feed.
+        """
+        return closes(self, self._waiter, symbols, quorum)
+
+    async def wait_closed_async(
+        self,
+        open_time_ms: int | None = None,
+        *,
+        symbols: Sequence[str] | None = None,
+        quorum: float = 1.0,
+        timeout: float | None = None,
+    ) -> Closed:
+        """Await what `wait_closed` waits for, without blocking the event loop."""
+        target_ms = self._next_close_ms(symbols, quorum) if open_time_ms is None else open_time_ms
+
+        def wait(seconds: float) -> Closed:
+            return self.wait_closed(target_ms, symbols=symbols, quorum=quorum, timeout=seconds)
+
+        return await self._waiter.ask(wait, timeout)
+
+    async def wait_async(
+        self, symbol: str, after_open_time_ms: int | None = None, *, timeout: float | None = None
+    ) -> int:
+        """Await what `Series.wait` waits for, without blocking the event loop."""
+        series = self[symbol]
+        after_ms = series.last_open_time_ms if after_open_time_ms is None else after_open_time_ms
+        return await self._waiter.ask(lambda seconds: series.wait(after_ms, timeout=seconds), timeout)
+
+    def close(self) -> None:
+        """End the use of the feed. Arrays and views already handed out stay readable: each keeps the block mapped."""
+        self._waiter.close()
+        super().close()
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use candleshm::asof;
 use candleshm::block::Block;
 use candleshm::columns;
 use candleshm::error::Error;
@@ -13,7 +14,7 @@ use candleshm::layout::{BlockState, header};
 use candleshm::panel::{self, PanelRange};
 use candleshm::read::SeriesReader;
 use candleshm::segment;
-use numpy::PyArray1;
+use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -21,7 +22,7 @@ use crate::array;
 use crate::errors::exceptions::{ConfigError, SegmentNotFound, StaleData, UnknownSymbol, WaitTimeout};
 use crate::errors::to_py;
 use crate::process;
-use crate::series::Series;
+use crate::series::{Series, not_contiguous};
 
 /// Longest sleep in one go: signals and a replaced block are noticed after this long at the latest.
 const SLICE: Duration = Duration::from_secs(1);
@@ -340,7 +341,7 @@ impl Feed {
             let attached = self.source.attached()?;
             let seen = attached.block.value(header::CLOSE_SEQ) as u32;
             let awaited = self.awaited(&attached, symbols.as_deref())?;
-            let needed = ((quorum * awaited.len() as f64).ceil() as usize).max(1);
+            let needed = needed(quorum, awaited.len());
             if awaited_ms.is_none() {
                 awaited_ms = next_close_ms(&attached, &awaited, needed);
             }
@@ -408,6 +409,50 @@ impl Feed {
         let open_times = PyArray1::from_iter(py, open_times);
         let names = PyTuple::new(py, indices.iter().map(|&index| block.symbol(index)))?;
         Ok((values, open_times, names))
+    }
+
+    /// Returns (values, symbols): values in the order symbol, moment.
+    #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
+    #[pyo3(signature = (field, moments_ms, symbols))]
+    fn _asof<'py>(
+        &self,
+        py: Python<'py>,
+        field: &str,
+        moments_ms: &Bound<'py, PyArray1<i64>>,
+        symbols: Option<Vec<String>>,
+    ) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyTuple>)> {
+        let moments = moments_ms.try_readonly().map_err(|_| not_contiguous())?;
+        let moments = moments.as_slice().map_err(|_| not_contiguous())?;
+        let attached = self.source.attached()?;
+        let block = &attached.block;
+        let column = column_of(field)?;
+        let indices = self.fresh(&attached, symbols.as_deref())?;
+        let values = array::new_values(py, moments.len() * indices.len(), |values| {
+            py.detach(|| {
+                for (place, &index) in indices.iter().enumerate() {
+                    let out = &mut values[place * moments.len()..][..moments.len()];
+                    asof::copy(SeriesReader::new(block, index), block.grid(index), &[column], moments, out)?;
+                }
+                Ok(())
+            })
+            .map_err(|error| self.source.error(error))
+        })?;
+        Ok((values, PyTuple::new(py, indices.iter().map(|&index| block.symbol(index)))?))
+    }
+
+    /// The open time that `wait_closed(None)` would wait for, if it is known.
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
+    #[pyo3(signature = (symbols, quorum))]
+    fn _next_close_ms(&self, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<Option<i64>> {
+        let attached = self.source.attached()?;
+        let awaited = self.awaited(&attached, symbols.as_deref())?;
+        Ok(next_close_ms(&attached, &awaited, needed(quorum, awaited.len())))
+    }
+
+    /// The open time of the candle after the one that contains `open_time_ms`.
+    fn _next_open_ms(&self, open_time_ms: i64) -> PyResult<i64> {
+        let grid = first_grid(&*self.source.attached()?);
+        Ok(grid.end_ms(grid.ordinal(open_time_ms)))
     }
 
     #[pyo3(signature = (field, *, symbols=None))]
@@ -513,6 +558,11 @@ pub(crate) fn age_ms(attached: &Attached, index: usize, now_ms: u64) -> u64 {
         0 => u64::MAX,
         received_ms => now_ms.saturating_sub(received_ms),
     }
+}
+
+/// How many of `count` symbols make a quorum.
+fn needed(quorum: f64, count: usize) -> usize {
+    ((quorum * count as f64).ceil() as usize).max(1)
 }
 
 fn first_grid(attached: &Attached) -> Grid {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use candleshm::asof;
 use candleshm::columns::{COLUMNS, OPEN_TIME_MS};
 use candleshm::interval::Grid;
 use candleshm::layout::{RowState, header};
@@ -198,6 +199,56 @@ impl Series {
         Ok(PyArray1::from_iter(py, kept.map(|&state| state as u8)))
     }
 
+    fn asof<'py>(
+        &self,
+        py: Python<'py>,
+        moments_ms: &Bound<'py, PyArray1<i64>>,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let moments = moments_ms.try_readonly().map_err(|_| not_contiguous())?;
+        let moments = moments.as_slice().map_err(|_| not_contiguous())?;
+        array::new_columns(py, moments.len(), |values| {
+            self.with_fresh(|attached, index| {
+                let (reader, grid) = (SeriesReader::new(&attached.block, index), attached.block.grid(index));
+                let columns: [usize; COLUMNS] = std::array::from_fn(|column| column);
+                py.detach(|| asof::copy(reader, grid, &columns, moments, values))
+                    .map_err(|error| self.source.error(error))
+            })?
+        })
+    }
+
+    #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
+    fn to_pandas<'py>(
+        &self,
+        py: Python<'py>,
+        n: Option<i64>,
+        closed_only: bool,
+        holes: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.framed(py, "to_pandas", n, closed_only, holes)
+    }
+
+    #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
+    fn to_polars<'py>(
+        &self,
+        py: Python<'py>,
+        n: Option<i64>,
+        closed_only: bool,
+        holes: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.framed(py, "to_polars", n, closed_only, holes)
+    }
+
+    #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
+    fn to_arrow<'py>(
+        &self,
+        py: Python<'py>,
+        n: Option<i64>,
+        closed_only: bool,
+        holes: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.framed(py, "to_arrow", n, closed_only, holes)
+    }
+
     #[getter]
     fn live<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let mut row = [0.0; COLUMNS];
@@ -297,6 +348,11 @@ impl Series {
     }
 }
 
+/// What an argument that is no array of moments gets to hear.
+pub(crate) fn not_contiguous() -> PyErr {
+    ConfigError::new_err("moments are not a contiguous int64 array of epoch milliseconds")
+}
+
 thread_local! {
     /// Columns on their way into a C-ordered `out`.
     static SCRATCH: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
@@ -367,6 +423,19 @@ impl Series {
             return Ok(out.clone());
         }
         out.call_method1("__getitem__", (PySlice::new(py, 0, rows as isize, 1),))
+    }
+
+    /// Copies rows and hands them to the function of that name in `candleshm.frames`.
+    fn framed<'py>(
+        &self,
+        py: Python<'py>,
+        function: &str,
+        n: Option<i64>,
+        closed_only: bool,
+        holes: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let rows = self.candles(py, n, closed_only, holes, None)?;
+        py.import("candleshm.frames")?.call_method1(function, (rows,))
     }
 
     fn refuse_gaps(&self, snapshot: &Snapshot, grid: Grid, holes: Holes) -> PyResult<()> {

@@ -13,7 +13,7 @@
 //!
 //! Modules in reading order: [`interval`] (bars and open times), [`columns`] (the twelve values of a row),
 //! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
-//! row), [`publish`], [`read`], [`panel`], [`parse`], [`merge`], [`segment`] (the operating system), [`block`], [`writer`].
+//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`segment`] (the operating system), [`block`], [`writer`].
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
@@ -31,6 +31,8 @@ pub mod ring;
 pub mod symbols;
 pub mod sync;
 
+#[cfg(not(loom))]
+pub mod asof;
 #[cfg(not(loom))]
 pub mod block;
 #[cfg(not(loom))]

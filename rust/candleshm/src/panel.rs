@@ -14,18 +14,20 @@ pub struct PanelRange {
     pub count: usize,
 }
 
-/// Returns the newest `count` slots up to the newest bar that every trading one of the series has final; with `live`
-/// up to the newest bar that any of them has. `None` while there is no such bar.
+/// Returns the newest `count` slots up to the newest bar that every trading one of the series has final (every one, when
+/// none trades); with `live` up to the newest bar that any of them has. `None` while there is no such bar.
 ///
 /// # Errors
 ///
 /// `Contended`.
 pub fn newest(block: &Block, indices: &[usize], count: usize, live: bool) -> Result<Option<PanelRange>, Error> {
+    let any_trades = indices.iter().any(|&index| block.is_trading(index));
+    let counts = |index: usize| live || !any_trades || block.is_trading(index);
     let mut end: Option<u64> = None;
     let mut solid = 0;
     for &index in indices {
         let marks = SeriesReader::new(block, index).marks()?;
-        if marks.head == 0 || !(live || block.is_trading(index)) {
+        if marks.head == 0 || !counts(index) {
             continue;
         }
         solid = solid.max(marks.solid);
@@ -49,7 +51,7 @@ pub fn newest(block: &Block, indices: &[usize], count: usize, live: bool) -> Res
         let settled = |bar: u64| {
             indices.iter().all(|&index| {
                 let reader = SeriesReader::new(block, index);
-                !block.is_trading(index) || reader.marks().is_ok_and(|marks| marks.head == 0) || reader.is_settled(bar)
+                !counts(index) || reader.marks().is_ok_and(|marks| marks.head == 0) || reader.is_settled(bar)
             })
         };
         while end > oldest && !settled(end - 1) {

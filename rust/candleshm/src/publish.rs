@@ -241,6 +241,10 @@ impl<'a> SeriesWriter<'a> {
         let mut row = [f64::NAN; ROW_WORDS];
         // Nobody writes now, so the first attempt is accepted.
         let marks = latch::read(self.words.entry, &mut row).unwrap_or(Marks::EMPTY);
+        if marks.head == 0 && !marks.has_live() {
+            // No row was published yet: the latch holds zeroes.
+            row = [f64::NAN; ROW_WORDS];
+        }
         let word = |offset: usize| self.words.entry[offset].load(Relaxed);
         *self.state = SeriesState {
             marks,

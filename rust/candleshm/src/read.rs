@@ -365,7 +365,7 @@ impl<'a> SeriesReader<'a> {
     pub fn gaps(&self) -> Result<Vec<Gap>, Error> {
         let marks = self.marks()?;
         let mut gaps: Vec<Gap> = Vec::new();
-        for bar in self.start_of(&marks, marks.head, self.words.ring.length)..marks.head {
+        for bar in self.window_start(&marks)..marks.head {
             let tag = self.words.tag(bar);
             // A newer bar in the slot: the head went on since it was read, and the window with it.
             if tag.is_readable_of(bar) || tag.bar() > bar {
@@ -380,15 +380,19 @@ impl<'a> SeriesReader<'a> {
         Ok(gaps)
     }
 
+    /// Returns the oldest bar of the readable window.
+    #[must_use]
+    pub fn window_start(&self, marks: &Marks) -> u64 {
+        self.start_of(marks, marks.head, self.words.ring.length)
+    }
+
     /// Returns whether nothing more is to come for `bar`: closed, verified, a hole, or outside the series.
     #[must_use]
     pub fn is_settled(&self, bar: u64) -> bool {
         let Ok(marks) = self.marks() else { return false };
         let tag = self.words.tag(bar);
-        let settled = bar < marks.head
-            && (bar < self.start_of(&marks, marks.head, self.words.ring.length)
-                || tag.is_settled_of(bar)
-                || tag.bar() > bar);
+        let settled =
+            bar < marks.head && (bar < self.window_start(&marks) || tag.is_settled_of(bar) || tag.bar() > bar);
         // SYNC POINT row: who was told that a bar is settled finds its row settled.
         fence(Acquire);
         settled
@@ -398,7 +402,7 @@ impl<'a> SeriesReader<'a> {
     #[must_use]
     pub fn newest_settled(&self) -> Option<u64> {
         let marks = self.marks().ok()?;
-        let start = self.start_of(&marks, marks.head, self.words.ring.length);
+        let start = self.window_start(&marks);
         (start..marks.head).rev().find(|&bar| self.words.tag(bar).is_settled_of(bar))
     }
 
