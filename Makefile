@@ -35,13 +35,13 @@ demo: build ## Simulated exchange, collector and a strategy in another process (
 test: test-rust test-python ## Run every test
 
 test-rust: ## Run the core's tests: units, model, format, takeover
-	cargo test --release --quiet --package candleshm
+	cargo test --profile checked --quiet --package candleshm
 
 test-python: build ## Run the tests with real processes against the simulated exchange
 	$(BIN)/python -m pytest --numprocesses 2
 
 loom: ## Explore the protocol's interleavings
-	RUSTFLAGS="--cfg loom" cargo test --release --quiet --package candleshm --target-dir target/loom --test loom
+	RUSTFLAGS="--cfg loom" cargo test --profile checked --quiet --package candleshm --target-dir target/loom --test loom
 
 lint: build ## clippy, rustfmt, ruff, mypy, stubtest; a missing tool is a failure
 	cargo fmt --check

@@ -126,22 +126,6 @@ impl SegmentFile {
         }
     }
 
-    /// Returns whether somebody else holds the lock.
-    ///
-    /// # Errors
-    ///
-    /// `Os` when that cannot be found out.
-    pub fn is_owned(&self) -> Result<bool, Error> {
-        match fs::flock(&self.descriptor, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => {
-                fs::flock(&self.descriptor, FlockOperation::Unlock).map_err(os("unlock block", &self.name))?;
-                Ok(false)
-            }
-            Err(Errno::WOULDBLOCK) => Ok(true),
-            Err(errno) => Err(os("look at the lock of block", &self.name)(errno)),
-        }
-    }
-
     /// Returns whether the name still leads to this very file.
     ///
     /// # Errors

@@ -17,8 +17,6 @@ use crate::sync::Ordering::{Relaxed, Release};
 
 /// How often opening starts again because somebody else created or replaced the block meanwhile.
 const OPEN_ATTEMPTS_MAX: usize = 16;
-/// How long opening steps back from a lock that somebody holds only to look.
-const LOOKED_AT_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Who owns a block, and since when; the core itself reads neither clock nor process table.
 #[derive(Debug, Clone, Copy)]
@@ -131,11 +129,6 @@ impl Writer {
                 Err(error) => return Err(error),
             };
             if !old.try_lock()? {
-                // Somebody who only looks holds the lock for a moment, and shared.
-                if !old.is_owned()? {
-                    std::thread::sleep(LOOKED_AT_PAUSE);
-                    continue;
-                }
                 let pid = old.map(false).map_or(0, |words| words[header::PID].load(Relaxed));
                 return Err(Error::InUse { name: name.into(), pid });
             }

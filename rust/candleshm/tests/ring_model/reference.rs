@@ -10,13 +10,13 @@ use candleshm::read::Gap;
 
 /// A row as the exchange sent it, and what whoever made it up knows about it.
 #[derive(Debug, Clone, Copy)]
-pub struct Kline {
+pub(crate) struct Kline {
     /// The candle it describes.
-    pub bar: u64,
+    pub(crate) bar: u64,
     /// Whether it can be true, the clock aside.
-    pub plausible: bool,
+    pub(crate) plausible: bool,
     /// Its values.
-    pub row: Row,
+    pub(crate) row: Row,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ struct Known {
 
 /// One series.
 #[derive(Debug)]
-pub struct Reference {
+pub(crate) struct Reference {
     grid: Grid,
     length: u64,
     rows: BTreeMap<u64, Known>,
@@ -36,19 +36,19 @@ pub struct Reference {
     /// When bars were asked for in vain: the first and the last sending time.
     absent: BTreeMap<u64, (i64, i64)>,
     /// First bar that is not in the ring.
-    pub head: u64,
+    pub(crate) head: u64,
     /// First bar that is not final; never goes down.
-    pub final_bar: u64,
+    pub(crate) final_bar: u64,
     /// The symbol's very first bar, 0 while unknown.
-    pub first_bar: u64,
+    pub(crate) first_bar: u64,
     /// Corrections of closed rows.
-    pub revision: u32,
+    pub(crate) revision: u32,
     /// When the newest answer came.
-    pub received_ms: u64,
+    pub(crate) received_ms: u64,
 }
 
 impl Reference {
-    pub fn new(grid: Grid, length: usize) -> Self {
+    pub(crate) fn new(grid: Grid, length: usize) -> Self {
         Self {
             grid,
             length: length as u64,
@@ -64,17 +64,17 @@ impl Reference {
     }
 
     /// The oldest bar of the window.
-    pub fn window_start(&self) -> u64 {
+    pub(crate) fn window_start(&self) -> u64 {
         self.head.saturating_sub(self.length).max(self.first_bar).min(self.head)
     }
 
     /// The row of `bar`, if it may be shown.
-    pub fn row(&self, bar: u64) -> Option<&Row> {
+    pub(crate) fn row(&self, bar: u64) -> Option<&Row> {
         self.rows.get(&bar).map(|known| &known.row)
     }
 
     /// What the row of `bar` is worth.
-    pub fn state(&self, bar: u64) -> RowState {
+    pub(crate) fn state(&self, bar: u64) -> RowState {
         match self.rows.get(&bar) {
             Some(known) if known.is_final => RowState::Closed,
             Some(_) => RowState::Live,
@@ -84,27 +84,27 @@ impl Reference {
     }
 
     /// Whether the newest row is one that may still change.
-    pub fn has_live(&self) -> bool {
+    pub(crate) fn has_live(&self) -> bool {
         self.rows.contains_key(&self.head)
     }
 
     /// The newest row.
-    pub fn newest(&self) -> Option<&Row> {
+    pub(crate) fn newest(&self) -> Option<&Row> {
         self.rows.last_key_value().map(|(_, known)| &known.row)
     }
 
     /// Bars of the window in a state.
-    pub fn count(&self, state: RowState) -> usize {
+    pub(crate) fn count(&self, state: RowState) -> usize {
         (self.window_start()..self.head).filter(|&bar| self.state(bar) == state).count()
     }
 
     /// Whether nothing more is to come for `bar`, which lies in the window.
-    pub fn is_settled(&self, bar: u64) -> bool {
+    pub(crate) fn is_settled(&self, bar: u64) -> bool {
         matches!(self.state(bar), RowState::Closed | RowState::Hole)
     }
 
     /// Runs of bars without a row.
-    pub fn gaps(&self) -> Vec<Gap> {
+    pub(crate) fn gaps(&self) -> Vec<Gap> {
         let mut gaps: Vec<Gap> = Vec::new();
         for bar in (self.window_start()..self.head).filter(|bar| !self.rows.contains_key(bar)) {
             let hole = self.holes.contains(&bar);
@@ -117,7 +117,7 @@ impl Reference {
     }
 
     /// What only the collector's process knows is lost with it.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.absent.clear();
         for known in self.rows.values_mut() {
             known.sent_ms = 0;
@@ -125,7 +125,7 @@ impl Reference {
     }
 
     /// Takes an answer in; returns the counts and the final bars whose values became others.
-    pub fn merge(&mut self, answer: &Answer, klines: &[Kline], now_boot_ms: u64) -> (Tally, Vec<u64>) {
+    pub(crate) fn merge(&mut self, answer: &Answer, klines: &[Kline], now_boot_ms: u64) -> (Tally, Vec<u64>) {
         let mut tally = Tally { rows: klines.len(), ..Tally::default() };
         let mut revised = Vec::new();
         let mut best: BTreeMap<u64, Row> = BTreeMap::new();
@@ -156,9 +156,7 @@ impl Reference {
             let old = self.rows.get(&bar).copied();
             let wins = match old {
                 // What a final answer said outranks what an early one said, and what was said later outranks the rest.
-                Some(old) => {
-                    (new.is_final, new.sent_ms, rank(&new.row)) >= (old.is_final, old.sent_ms, rank(&old.row))
-                }
+                Some(old) => (new.is_final, new.sent_ms, rank(&new.row)) >= (old.is_final, old.sent_ms, rank(&old.row)),
                 // Below `final` readers were told that every row is final, and of a hole that there is no row.
                 None => new.is_final || bar >= old_final && !self.holes.contains(&bar),
             };
@@ -222,9 +220,8 @@ impl Reference {
         }
         let oldest = (start..self.head).find(|bar| self.rows.contains_key(bar)).unwrap_or(self.head);
         let nothing_below = start > 0 && would_hold(start - 1) && tally.older == 0;
-        let begins = oldest > start
-            && nothing_below
-            && missing.iter().all(|bar| *bar >= oldest || confirmed.contains(bar));
+        let begins =
+            oldest > start && nothing_below && missing.iter().all(|bar| *bar >= oldest || confirmed.contains(bar));
         if begins {
             self.first_bar = oldest;
             confirmed = confirmed.split_off(&oldest);

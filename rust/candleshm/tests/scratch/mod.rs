@@ -9,33 +9,33 @@ use candleshm::market::Market;
 use candleshm::writer::{Config, Owner};
 
 /// The boot id that tests pretend to run under.
-pub const BOOT_ID: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+pub(crate) const BOOT_ID: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 
 /// A block name that nothing else uses.
-pub struct Scratch {
+pub(crate) struct Scratch {
     name: String,
 }
 
 impl Scratch {
     /// Makes up a name.
-    pub fn new(purpose: &str) -> Self {
+    pub(crate) fn new(purpose: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         Self { name: format!("candleshm-test-{purpose}-{}-{count}", std::process::id()) }
     }
 
     /// Returns the name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns where the file of that name lies.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from("/dev/shm").join(&self.name)
     }
 
     /// Returns the files in `/dev/shm` that bear the name, temporary ones included.
-    pub fn files(&self) -> Vec<String> {
+    pub(crate) fn files(&self) -> Vec<String> {
         std::fs::read_dir("/dev/shm")
             .expect("/dev/shm can be listed")
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -53,12 +53,12 @@ impl Drop for Scratch {
 }
 
 /// The calling process as an owner.
-pub fn owner() -> Owner {
+pub(crate) fn owner() -> Owner {
     Owner { pid: std::process::id().into(), pid_start: 1, boot_id: BOOT_ID, now_ns: 1_000_000_000 }
 }
 
 /// What a small SPOT block of 1m candles is to carry.
-pub fn config(length: usize, symbols: &[&str]) -> Config {
+pub(crate) fn config(length: usize, symbols: &[&str]) -> Config {
     Config {
         market: Market::Spot,
         interval: Interval::Minute1,
