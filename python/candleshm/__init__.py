@@ -10,6 +10,8 @@ NumPy windows in well under a microsecond, without a request, a lock or a copy o
     print(btc.last_close, btc.candles(100)[:, candleshm.CLOSE].mean())
 """
 
+from typing import TYPE_CHECKING
+
 from candleshm._core import Closed, Gap, Series, View
 from candleshm.columns import (
     CLOSE,
@@ -50,6 +52,10 @@ from candleshm.health import Health
 from candleshm.panel import Panel
 from candleshm.reader import Feed, attach, segments, unlink
 
+if TYPE_CHECKING:
+    from candleshm.compat import CandleServer
+    from candleshm.rule import CandleRule
+
 __all__ = [
     "CLOSE",
     "CLOSE_TIME_MS",
@@ -65,6 +71,8 @@ __all__ = [
     "VOLUME",
     "BadResponse",
     "Banned",
+    "CandleRule",
+    "CandleServer",
     "CandleShmError",
     "Closed",
     "ConfigError",
@@ -93,3 +101,16 @@ __all__ = [
     "segments",
     "unlink",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Who only attaches does not wait for the network's libraries: they are most of the time an import takes.
+    if name == "CandleServer":
+        from candleshm.compat import CandleServer
+
+        return CandleServer
+    if name == "CandleRule":
+        from candleshm.rule import CandleRule
+
+        return CandleRule
+    raise AttributeError(f"module `candleshm` has no attribute `{name}`")

@@ -1,0 +1,121 @@
+"""Which symbols a feed carries: what was asked for, and what the exchange lists. Nothing here asks or writes."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import threading
+from collections.abc import Iterable
+
+from candleshm.config import CollectorConfig
+from candleshm.errors import ConfigError
+from candleshm.exchanges.base import ExchangeInfo
+
+__all__ = ["Universe", "doubt"]
+
+logger = logging.getLogger("candleshm")
+
+SPARE_MIN = 16
+SPARE_PART = 0.1
+# A list of symbols that lost more than this at once is taken for a mistake of the exchange, or for maintenance.
+LOST_PART_MAX = 0.5
+
+
+class Universe:
+    """What one feed wants of a market's list: its configuration, and what was added and removed since.
+
+    `add` and `remove` may be called from any thread, also while the loop reads.
+    """
+
+    def __init__(self, config: CollectorConfig) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._added: dict[str, None] = {}
+        self._removed: frozenset[str] = frozenset()
+
+    def add(self, symbols: Iterable[str]) -> None:
+        """Want symbols, whatever the filters say; those that are not listed come when they are."""
+        with self._lock:
+            names = dict.fromkeys(symbols)
+            self._added = self._added | names
+            self._removed -= names.keys()
+
+    def remove(self, symbols: Iterable[str]) -> None:
+        """Want symbols no longer, until they are added again."""
+        with self._lock:
+            names = frozenset(symbols)
+            self._added = {name: None for name in self._added if name not in names}
+            self._removed |= names
+
+    def is_removed(self, symbol: str) -> bool:
+        """Say whether a symbol was removed by hand."""
+        return symbol in self._removed
+
+    def wanted(self, info: ExchangeInfo) -> list[str]:
+        """Return the listed symbols to carry: for 'all' those that trade, of a list all."""
+        return [name for name in self._named(info) if name in info.statuses]
+
+    def unlisted(self, info: ExchangeInfo) -> list[str]:
+        """Return the symbols that were asked for by name and are not listed."""
+        return [name for name in self._named(info) if name not in info.statuses]
+
+    def at_start(self, info: ExchangeInfo) -> list[str]:
+        """Return `wanted` and say what of it is missing. Raises ConfigError when nothing is left."""
+        market = self._config.market
+        for name in self.unlisted(info):
+            logger.warning("%s: %s does not list it, left out%s", name, market, nearest(name, info))
+        wanted = self.wanted(info)
+        if wanted:
+            return wanted
+        if self._config.symbols == "all":
+            raise ConfigError(f"symbols cannot be `all`: no symbol of {market} trades now and passes the filters")
+        raise ConfigError(
+            f"symbols: {market} lists none of `{', '.join(self._config.symbols)}` that the filters let pass"
+        )
+
+    def spare_places(self, info: ExchangeInfo) -> int:
+        """Return how many places beyond `wanted` the block is to have."""
+        if self._config.spare_symbols is not None:
+            return self._config.spare_symbols
+        if self._config.symbols == "all":
+            return max(SPARE_MIN, round(len(self.wanted(info)) * SPARE_PART))
+        return len(self.unlisted(info))
+
+    def _named(self, info: ExchangeInfo) -> list[str]:
+        config, added, removed = self._config, self._added, self._removed
+        if config.symbols == "all":
+            base: Iterable[str] = (name for name in info.statuses if info.is_trading(name))
+        else:
+            base = config.symbols
+        # Added by name counts for more than a filter, removed by name for most.
+        passing = dict.fromkeys(name for name in base if self._passes(name)) | added
+        return [name for name in passing if name not in removed]
+
+    def _passes(self, symbol: str) -> bool:
+        config = self._config
+        return (
+            symbol not in config.symbols_filter
+            and config.symbol_contains in symbol
+            and symbol.endswith(config.symbol_endswith)
+        )
+
+
+def doubt(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
+    """Return why a newer list of symbols cannot be believed, None when it can."""
+    for what, before, now in (
+        ("lists", len(believed.statuses), len(newer.statuses)),
+        ("trades", _trading(believed), _trading(newer)),
+    ):
+        if now < before * (1 - LOST_PART_MAX):
+            return f"the exchange suddenly {what} {now} symbols instead of {before}"
+    return None
+
+
+def nearest(symbol: str, info: ExchangeInfo) -> str:
+    """Return a hint at the listed name that comes nearest, or nothing."""
+    near = difflib.get_close_matches(symbol.upper(), info.statuses, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _trading(info: ExchangeInfo) -> int:
+    return sum(info.is_trading(symbol) for symbol in info.statuses)
