@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -109,6 +110,33 @@ def test_stopped_writer_blocks_nobody_and_its_age_grows(block_name: str) -> None
             assert feed[SYMBOLS[0]].age > age
             process.send_signal(signal.SIGCONT)
             time.sleep(0.01)
+
+
+def test_child_of_a_dead_writer_does_not_keep_its_block(block_name: str) -> None:
+    code = f"""
+import os, time
+from candleshm import _core
+writer = _core.Writer.open({block_name!r}, market="SPOT", interval="1m", length=16, symbols=["BTCUSDT"])
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+    os._exit(0)
+print(child, flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        with pytest.raises(candleshm.SegmentInUse):
+            candleshm.unlink(block_name)
+        process.kill()
+        process.wait(30)
+        os.kill(child, 0)  # alive
+        candleshm.unlink(block_name)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
 
 
 def test_second_collector_is_refused_while_the_first_lives(block_name: str) -> None:

@@ -9,6 +9,7 @@ mod view;
 mod writer;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 /// The compiled core of candleshm.
 #[pymodule(gil_used = false)]
@@ -22,5 +23,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<writer::Ingested>()?;
     module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
+    let after_fork = PyDict::new(module.py());
+    after_fork.set_item("after_in_child", wrap_pyfunction!(writer::forget_writers, module)?)?;
+    module.py().import("os")?.call_method("register_at_fork", (), Some(&after_fork))?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `Writer`: the owner of a block, for the orchestrator.
 
 use std::cell::RefCell;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use candleshm::columns::Row;
 use candleshm::error::Error;
@@ -58,11 +58,33 @@ thread_local! {
     static ROWS: RefCell<Vec<Row>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The owner of a block. The mutex serialises threads; it is never held while Python runs.
+/// The mutex serialises threads; it is never held while Python runs. None once closed.
+type Owned = Mutex<Option<CoreWriter>>;
+
+/// The writers of this process, for `forget_writers`.
+static WRITERS: Mutex<Vec<Weak<Owned>>> = Mutex::new(Vec::new());
+
+/// Lets go of every writer, without a word to the blocks: to be called in a forked child.
+///
+/// A child shares the parent's lock on a block. Were it to keep the file open, a collector that dies would go on owning
+/// its block for as long as any process that it once forked is alive.
+#[pyfunction]
+pub(crate) fn forget_writers() {
+    // What another thread of the parent held at the moment of the fork stays locked in the child for ever.
+    if let Ok(mut writers) = WRITERS.try_lock() {
+        for writer in writers.drain(..).filter_map(|writer| writer.upgrade()) {
+            if let Ok(mut writer) = writer.try_lock() {
+                drop(writer.take());
+            }
+        }
+    }
+}
+
+/// The owner of a block.
 #[pyclass(frozen, module = "candleshm._core")]
 pub(crate) struct Writer {
     name: String,
-    writer: Mutex<Option<CoreWriter>>,
+    writer: Arc<Owned>,
 }
 
 impl Writer {
@@ -104,7 +126,11 @@ impl Writer {
         };
         let writer =
             py.detach(|| CoreWriter::open(&name, &config, process::owner())).map_err(|error| to_py(error, &name))?;
-        Ok(Self { name, writer: Mutex::new(Some(writer)) })
+        let writer = Arc::new(Mutex::new(Some(writer)));
+        let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
+        writers.retain(|writer| writer.strong_count() > 0);
+        writers.push(Arc::downgrade(&writer));
+        Ok(Self { name, writer })
     }
 
     #[getter]

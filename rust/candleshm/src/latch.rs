@@ -58,6 +58,7 @@ impl Marks {
 ///
 /// SYNC POINT latch: the fence keeps the stores of earlier publications, and of everything they announced, before
 /// the stores into the slot; the release store of the version pairs with the load and fence in [`read`].
+#[must_use]
 pub fn publish(entry: &[AtomicU64], version: u64, marks: &Marks, row: &RowWords) -> u64 {
     fence(Release);
     let version = version + 1;

@@ -45,6 +45,7 @@ mod stoppable {
         }
 
         /// loom's load.
+        #[must_use]
         pub fn load(&self, order: Ordering) -> u64 {
             self.0.load(order)
         }

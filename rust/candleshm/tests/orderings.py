@@ -1,0 +1,187 @@
+"""Leave out one ordering of the protocol after the other and demand that a loom test fails.
+
+Each mutant is a small edit of the core: a fence dropped, a release store made relaxed, two steps swapped, a check left
+out. It is applied to a copy of the crate, the loom tests that it should break run, and one of them must fail with an
+assertion of its own. A mutant that survives is an error unless `orderings.toml` says why nothing can show it, and one
+that the table calls redundant must survive all tests named for it.
+
+Usage: orderings.py [--jobs N] [--list] [WORD ...]; words choose the mutants whose names contain one of them.
+"""
+
+import argparse
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+TABLE = Path(__file__).with_suffix(".toml")
+REPOSITORY = Path(__file__).resolve().parents[3]
+CRATE = Path("rust/candleshm")
+TIMEOUT_SECONDS = 600
+# An assertion of the tests, and of nothing else: not loom's own limits, not an index out of bounds in the core.
+ASSERTION = re.compile(r"panicked at rust/candleshm/tests/loom/(\w+\.rs):\d+:\d+:\n([^\n]+)")
+FAILED = re.compile(r"^    (\w+::\w+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One ordering or rule left out of one source file."""
+
+    file: str
+    name: str
+    edits: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...]
+    """Names, or parts of names, of the tests to run."""
+    redundant: str
+    """Why none of them fails, or nothing."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a mutant."""
+
+    mutant: Mutant
+    as_expected: bool
+    text: str
+    seconds: float
+
+
+def load_mutants() -> list[Mutant]:
+    """Read the table."""
+    return [
+        Mutant(
+            entry["file"],
+            entry["name"],
+            tuple((edit["old"], edit["new"]) for edit in entry["edits"]),
+            tuple(entry["tests"]),
+            entry.get("redundant", ""),
+        )
+        for entry in tomllib.loads(TABLE.read_text())["mutant"]
+    ]
+
+
+def copy_workspace(target: Path) -> None:
+    """Copy what cargo needs to build the crate's loom tests."""
+    for name in ("Cargo.toml", "Cargo.lock"):
+        shutil.copy(REPOSITORY / name, target / name)
+    for name in ("rust", "benches"):
+        shutil.copytree(REPOSITORY / name, target / name)
+
+
+def loom_tests(workspace: Path, filters: Sequence[str]) -> tuple[int | None, str]:
+    """Run the loom tests whose names contain one of the filters: (exit status or None at the time limit, output)."""
+    environment = os.environ | {
+        "RUSTFLAGS": "--cfg loom --allow warnings",
+        "RUST_BACKTRACE": "0",
+        "CARGO_TARGET_DIR": str(workspace / "target"),
+        # Built once and run once: a quick build counts as much as a quick run.
+        "CARGO_PROFILE_RELEASE_LTO": "off",
+        "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "4",
+        "CARGO_PROFILE_RELEASE_DEBUG": "false",
+    }
+    command = ["cargo", "test", "--release", "--quiet", "--package", "candleshm", "--test", "loom", "--jobs", "1"]
+    running = subprocess.Popen(
+        [*command, "--", "--test-threads", "1", *filters],
+        cwd=workspace,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+    try:
+        output, _ = running.communicate(timeout=TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        # cargo and the tests it started.
+        os.killpg(running.pid, signal.SIGKILL)
+        return None, running.communicate()[0]
+    return running.returncode, output
+
+
+def judge(mutant: Mutant, workspace: Path) -> Verdict:
+    """Apply one mutant to a workspace, run its tests and take it back."""
+    begun = time.monotonic()
+
+    def verdict(text: str, *, as_expected: bool) -> Verdict:
+        return Verdict(mutant, as_expected, text, time.monotonic() - begun)
+
+    path = workspace / CRATE / "src" / mutant.file
+    original = path.read_text()
+    mutated = original
+    for old, new in mutant.edits:
+        if mutated.count(old) != 1:
+            return verdict(f"STALE: found {mutated.count(old)} times in {mutant.file}: {old!r}", as_expected=False)
+        mutated = mutated.replace(old, new)
+    path.write_text(mutated)
+    try:
+        status, output = loom_tests(workspace, mutant.tests)
+    finally:
+        path.write_text(original)
+    if status == 0:
+        if "running 0 tests" in output:
+            return verdict(f"NO TEST is called {', '.join(mutant.tests)}", as_expected=False)
+        if mutant.redundant:
+            return verdict(f"redundant: {mutant.redundant}", as_expected=True)
+        return verdict("SURVIVED", as_expected=False)
+    assertion = ASSERTION.search(output)
+    if status is None or assertion is None or "error[E" in output:
+        return verdict("NOT JUDGED: " + ("time limit" if status is None else output[-600:]), as_expected=False)
+    failed = sorted(set(FAILED.findall(output)))
+    text = f"caught by {', '.join(failed)}: {assertion[2].strip()[:90]}"
+    if mutant.redundant:
+        return verdict(f"NOT REDUNDANT, {text}", as_expected=False)
+    return verdict(text, as_expected=True)
+
+
+def main() -> int:
+    """Judge the chosen mutants, print a line for each and return the exit status."""
+    arguments = argparse.ArgumentParser(description="Mutate the orderings of the protocol and run the loom tests.")
+    arguments.add_argument("words", nargs="*", help="only mutants whose names contain one of these")
+    arguments.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants at a time")
+    arguments.add_argument("--list", action="store_true", help="print the table and end")
+    options = arguments.parse_args()
+    mutants = [m for m in load_mutants() if not options.words or any(word in m.name for word in options.words)]
+    if options.list:
+        for mutant in mutants:
+            print(f"{mutant.file:<11} {mutant.name:<62} {', '.join(mutant.tests)}")
+        return 0
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="candleshm-orderings-") as scratch:
+        free: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for job in range(options.jobs):
+            workspace = Path(scratch) / str(job)
+            workspace.mkdir()
+            copy_workspace(workspace)
+            free.put(workspace)
+
+        def run(mutant: Mutant) -> Verdict:
+            workspace = free.get()
+            try:
+                return judge(mutant, workspace)
+            finally:
+                free.put(workspace)
+
+        surprises = 0
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for verdict in pool.map(run, mutants):
+                surprises += not verdict.as_expected
+                mark = "ok " if verdict.as_expected else "BAD"
+                name = f"{verdict.mutant.file:<11} {verdict.mutant.name:<62}"
+                print(f"{mark} {verdict.seconds:5.0f}s {name} {verdict.text}", flush=True)
+    redundant = sum(bool(m.redundant) for m in mutants)
+    print(f"{len(mutants)} mutants, {redundant} redundant, {surprises} surprises, {time.monotonic() - begun:.0f} s")
+    return 1 if surprises else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
