@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 DEMO_SECONDS ?= 30
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/tests/*') $(shell find rust -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help setup build demo test test-rust test-python loom orderings lint format bench clean
+BENCH := .venv-bench
+ROUNDS ?= 1000
+
+.PHONY: help setup build demo test test-rust test-python loom orderings stress bench lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -42,6 +45,23 @@ test-python: build ## Run the tests with real processes against the simulated ex
 
 loom: ## Explore the protocol's interleavings
 	RUSTFLAGS="--cfg loom" cargo test --profile checked --quiet --package candleshm --target-dir target/loom --test loom
+
+orderings: ## Remove each ordering of the protocol once: a test must fail
+	$(PYTHON) rust/candleshm/tests/orderings.py
+
+stress: build ## Long proofs: 10^7 checked reads under fire, a thousand killed writers
+	$(BIN)/python -m tests.stress_reads
+	KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q tests/test_processes.py -k killed --timeout 3600
+
+$(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --upgrade "pip>=25.1" "maturin>=1.8,<2"
+	$(BENCH)/bin/python -m pip install --quiet -r benches/requirements.txt
+	$(BENCH)/bin/python -m pip install --quiet --no-build-isolation .
+	@touch $@
+
+bench: $(BENCH)/.tools ## Every workload beside its peers; peers come from PyPI and apt (redis-server)
+	$(BENCH)/bin/python benches/run.py
 
 lint: build ## clippy, rustfmt, ruff, mypy, stubtest; a missing tool is a failure
 	cargo fmt --check

@@ -21,7 +21,7 @@ from tests.hot_writer import LENGTH, STEP_MS, SYMBOLS
 from tests.klines import START_MS, torn_rows
 
 ROOT = Path(__file__).parent.parent
-ROUNDS = 30
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "30"))
 READS = 3_000
 
 
