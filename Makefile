@@ -35,7 +35,7 @@ build: $(VENV)/.built ## Build the extension in release mode into the local venv
 demo: build ## Simulated exchange, collector and a strategy in another process (DEMO_SECONDS=30)
 	@$(BIN)/candleshm demo --seconds $(DEMO_SECONDS)
 
-test: test-rust test-python ## Run every test
+test: test-rust loom test-python ## Run every test
 
 test-rust: ## Run the core's tests: units, model, format, takeover
 	cargo test --profile checked --quiet --package candleshm

@@ -1,7 +1,7 @@
 //! How one series is written: the only stores into tags, rows and latch, each under readers that never see half a row.
 //!
 //! The operations and their orderings are those of `docs/segment-format.md`, section "The writer"; the comments here
-//! name what each ordering is for, the tests in `tests/loom.rs` fail when one is left out. There is one writer per
+//! name what each ordering is for, the tests in `tests/loom` fail when one is left out. There is one writer per
 //! block. It may be stopped for good between any two stores: readers go on with what is published, and the next owner
 //! starts with [`SeriesWriter::recover`] and simply does the work again.
 

@@ -3,7 +3,7 @@
 //! Bulk copies race with the writer on purpose. What makes a copy good is checked afterwards, behind an acquire fence:
 //! either that nothing in the window can have moved (`rev` and the watermark, the fast check), or row by row that the
 //! tag is the same before and after (the precise check). `docs/segment-format.md`, section "The reader", has the
-//! argument; `tests/loom.rs` the proof for small cases.
+//! argument; `tests/loom` the proof for small cases.
 
 use crate::error::Error;
 use crate::latch::{self, Marks};

@@ -11,8 +11,9 @@ use candleshm::read::{Selection, SeriesReader, Snapshot, ViewMarks};
 use candleshm::ring::SeriesWords;
 use candleshm::sync::AtomicU64;
 
-/// Loads explore memory order whatever the threads' order, so few preemptions already show everything; more are there
-/// to be wrong about that.
+/// How often loom may stop a thread that could go on. The reader goes last then, and each of its loads may return any
+/// value that C11 allows, however old: that is every interleaving. One preemption more than none is a second opinion;
+/// `LOOM_MAX_PREEMPTIONS` asks for more.
 const PREEMPTIONS: usize = 1;
 
 pub(crate) const RING: RingShape = RingShape { length: 2, capacity: 3 };
@@ -29,7 +30,10 @@ pub(crate) fn row(bar: u64, edition: u64) -> RowWords {
 pub(crate) fn edition(bar: u64, [first, second]: RowWords) -> u64 {
     assert!(first + 1.0 == second, "torn row of bar {bar}: {first} {second}");
     let write = first as u64 / 2;
-    assert!(first as u64 % 2 == 0 && write / 100 == bar, "row of another time in the place of bar {bar}: {first}");
+    assert!(
+        (first as u64).is_multiple_of(2) && write / 100 == bar,
+        "row of another time in the place of bar {bar}: {first}"
+    );
     write % 100
 }
 
@@ -86,6 +90,11 @@ impl<'a> Collector<'a> {
         SeriesWriter::new(self.words, &mut self.state)
     }
 
+    /// Returns the tag of the slot of `bar`.
+    pub(crate) fn tag(&self, bar: u64) -> Tag {
+        self.words.tag(bar)
+    }
+
     /// Publishes everything so far; `stamp` tells readers how far that is.
     pub(crate) fn publish(&mut self, stamp: u64) {
         self.state.marks.received_ms = stamp;
@@ -100,12 +109,8 @@ impl<'a> Collector<'a> {
 
 /// Returns a block of `ring` after `write`, published with stamp 1.
 pub(crate) fn at_rest(ring: RingShape, write: impl Fn(&mut Collector<'_>) + Send + Sync + 'static) -> Rest {
-    let empty = Rest {
-        entry: vec![0; SYMBOL_BYTES / 8],
-        data: vec![0; ring.data_words()],
-        ring,
-        state: SeriesState::empty(),
-    };
+    let empty =
+        Rest { entry: vec![0; SYMBOL_BYTES / 8], data: vec![0; ring.data_words()], ring, state: SeriesState::empty() };
     let result = Arc::new(Mutex::new(empty.clone()));
     let end = Arc::clone(&result);
     loom::model(move || {
@@ -114,12 +119,8 @@ pub(crate) fn at_rest(ring: RingShape, write: impl Fn(&mut Collector<'_>) + Send
         write(&mut collector);
         collector.publish(1);
         let values = |words: &[AtomicU64]| words.iter().map(|word| word.load(Relaxed)).collect();
-        *end.lock().unwrap() = Rest {
-            entry: values(&memory.entry),
-            data: values(&memory.data),
-            ring,
-            state: collector.state.clone(),
-        };
+        *end.lock().unwrap() =
+            Rest { entry: values(&memory.entry), data: values(&memory.data), ring, state: collector.state.clone() };
     });
     result.lock().unwrap().clone()
 }
@@ -139,23 +140,80 @@ pub(crate) fn gap() -> Rest {
     })
 }
 
-/// Explores `write` beside `read`.
+/// Bar 8 closed, 9 provisional, 10 live; in a window of three, so that a copy has rows of both kinds.
+pub(crate) fn provisional() -> Rest {
+    at_rest(RingShape { length: 3, capacity: 4 }, |collector| {
+        collector.advance(10, &[ring_row(8, 1, RowState::Closed), ring_row(9, 1, RowState::Live)]);
+        collector.writer().set_first_bar(8);
+    })
+}
+
+/// Explores what a collector writes to a block beside what somebody reads from it.
 pub(crate) fn explore(
     rest: &Rest,
     write: impl Fn(&Memory, &mut Collector<'_>) + Send + Sync + 'static,
     read: impl Fn(&Reader<'_>) + Send + Sync + 'static,
 ) {
+    explore_with(PREEMPTIONS, rest, write, read);
+}
+
+/// Explores the same with a reader that goes last, for long histories.
+pub(crate) fn explore_last(
+    rest: &Rest,
+    write: impl Fn(&Memory, &mut Collector<'_>) + Send + Sync + 'static,
+    read: impl Fn(&Reader<'_>) + Send + Sync + 'static,
+) {
+    explore_with(0, rest, write, read);
+}
+
+fn explore_with(
+    preemptions: usize,
+    rest: &Rest,
+    write: impl Fn(&Memory, &mut Collector<'_>) + Send + Sync + 'static,
+    read: impl Fn(&Reader<'_>) + Send + Sync + 'static,
+) {
+    let rest = rest.clone();
+    let state = rest.state.clone();
+    explore_beside(
+        preemptions,
+        move || Memory::new(&rest),
+        move |memory| write(memory, &mut Collector { words: memory.words(), state: state.clone() }),
+        move |memory| read(&memory.reader()),
+    );
+}
+
+/// Explores the same on `count` words, all zero before `start`.
+pub(crate) fn explore_words(
+    count: usize,
+    start: impl Fn(&[AtomicU64]) + Send + Sync + 'static,
+    write: impl Fn(&[AtomicU64]) + Send + Sync + 'static,
+    read: impl Fn(&[AtomicU64]) + Send + Sync + 'static,
+) {
+    let words = move || {
+        let words: Vec<AtomicU64> = (0..count).map(|_| AtomicU64::new(0)).collect();
+        start(&words);
+        words
+    };
+    explore_beside(PREEMPTIONS, words, move |words| write(words), move |words| read(words));
+}
+
+fn explore_beside<M: Send + Sync + 'static>(
+    preemptions: usize,
+    memory: impl Fn() -> M + Send + Sync + 'static,
+    write: impl Fn(&M) + Send + Sync + 'static,
+    read: impl Fn(&M) + Send + Sync + 'static,
+) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(PREEMPTIONS);
+    model.preemption_bound.get_or_insert(preemptions);
     model.max_branches = 10_000;
-    let (rest, read) = (rest.clone(), Arc::new(read));
+    let read = Arc::new(read);
     model.check(move || {
-        let memory = Arc::new(Memory::new(&rest));
+        let memory = Arc::new(memory());
         let reading = loom::thread::spawn({
             let (memory, read) = (Arc::clone(&memory), Arc::clone(&read));
-            move || read(&memory.reader())
+            move || read(&memory)
         });
-        write(&memory, &mut Collector { words: memory.words(), state: rest.state.clone() });
+        write(&memory);
         reading.join().unwrap();
     });
 }
@@ -213,6 +271,23 @@ impl Reader<'_> {
         snapshot.states.iter().enumerate().map(seen).collect()
     }
 
+    /// Copies the bars from `start` on; a row that is there counts as closed.
+    pub(crate) fn range(&self, start: u64, count: usize, provisional: bool) -> Vec<Seen> {
+        let mut columns = vec![0.0; 2 * count];
+        self.reader
+            .copy_range(&[0, 1], start, count, provisional, &mut columns, count)
+            .expect("fewer publications than attempts allow for");
+        (start..)
+            .zip(columns[..count].iter().zip(&columns[count..]))
+            .map(|(bar, (&first, &second))| {
+                if first.is_nan() && second.is_nan() {
+                    return Seen { bar, state: RowState::Missing, edition: 0 };
+                }
+                Seen { bar, state: RowState::Closed, edition: edition(bar, [first, second]) }
+            })
+            .collect()
+    }
+
     /// Uses a view where it lies and returns its rows, unless it says that it was overwritten.
     pub(crate) fn view(&self) -> Option<Vec<Seen>> {
         let view = self.view_marks();
@@ -237,7 +312,7 @@ impl Reader<'_> {
 
 /// Counts outcomes over all executions, so that a test can demand that each of them was met.
 #[derive(Clone, Default)]
-pub(crate) struct Met(Arc<[AtomicUsize; 4]>);
+pub(crate) struct Met(Arc<[AtomicUsize; 6]>);
 
 impl Met {
     pub(crate) fn met(&self, outcome: usize) {
@@ -251,14 +326,12 @@ impl Met {
     }
 }
 
+/// What a bar may look like, phase by phase: its state, and the edition of its row, 0 without one.
+pub(crate) type Life = &'static [(RowState, u64)];
+
 /// Asserts that a row is in one of the given phases of its life, at the earliest in number `earliest`.
 #[track_caller]
 pub(crate) fn in_life(seen: Seen, life: &[(RowState, u64)], earliest: usize) {
     let phase = life.iter().rposition(|&(state, edition)| (state, edition) == (seen.state, seen.edition));
     assert!(phase.is_some_and(|phase| phase >= earliest), "{seen:?} is not in {:?}", &life[earliest..]);
-}
-
-/// Returns the tag of the slot of `bar`.
-pub(crate) fn tag(memory: &Memory, bar: u64) -> Tag {
-    memory.words().tag(bar)
 }
