@@ -61,6 +61,12 @@ def test_settle_is_never_shortened_by_rounding() -> None:
         ("proxy_host", "ftp://host", "http://"),
         ("proxies", {"https": 8080}, "mapping"),
         ("trust_env", 1, "True | False"),
+        ("symbols_filter", "BTCUSDT", "a list of symbols"),
+        ("symbols_filter", [""], "a list of symbols"),
+        ("symbol_contains", None, "a text"),
+        ("symbol_endswith", ["USDT"], "a text"),
+        ("spare_symbols", -1, "0 to 10000"),
+        ("universe_refresh_seconds", 0, "above 0"),
     ],
 )
 def test_a_wrong_value_names_its_field_and_what_is_allowed(field: str, value: Any, allowed: str) -> None:

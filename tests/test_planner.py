@@ -285,3 +285,18 @@ def test_the_closing_candle_behind_a_turn_that_has_to_wait_is_known() -> None:
 @pytest.mark.parametrize(("interval", "weight"), [("1s", 400 * 2 * 60), ("1m", 800), ("1h", 800)])
 def test_a_round_of_closing_candles_is_reserved_for_every_window(interval: str, weight: int) -> None:
     assert closing_weight_of(400, SPOT, cadence(interval), 60.0) == weight
+
+
+def test_frequent_tails_do_not_put_off_the_second_look_at_a_gap() -> None:
+    gap = (OPEN_MS - 80 * MINUTE, OPEN_MS - 10 * MINUTE)
+    series = loaded(missing=70, missing_range_ms=gap)
+    series.learn(
+        Position(OPEN_MS, OPEN_MS, 70), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL
+    )
+    due = turns(series)[Kind.BACKFILL].due_seconds
+    assert due > NOW
+    for tail in (0.4, 0.8, 1.2):
+        at = NOW + tail
+        position = Position(OPEN_MS, OPEN_MS, 70)
+        series.learn(position, sent_seconds=at, sent_ms=NOW_MS + 400, now_seconds=at, kind=Kind.TAIL)
+        assert turns(series)[Kind.BACKFILL].due_seconds == due

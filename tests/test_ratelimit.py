@@ -5,11 +5,12 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import threading
 from random import Random
 
 import pytest
 
-from candleshm.ratelimit import PROBE_SECONDS, WeightBudget
+from candleshm.ratelimit import HELD_SECONDS_MAX, PROBE_SECONDS, WeightBudget
 
 
 def spend(budget: WeightBudget, until_seconds: float, weight: int, *, closing: bool = False) -> list[float]:
@@ -164,3 +165,72 @@ def test_the_stated_limit_replaces_the_assumed_one() -> None:
     assert (budget.limit, budget.budget) == (100, 50)
     sent = spend(budget, 59.0, 1)
     assert len(sent) <= 50
+
+
+def test_a_dear_request_finds_room_between_cheap_ones_of_another_feed() -> None:
+    budget = WeightBudget(150, 0.75)
+    spend(budget, 20.0, 2)
+    now, left = 20.0, False
+    while not left and now < 60.0:
+        # The cheap one always asks first, and is refused while the dear one waits.
+        ticket, _ = budget.claim(2, now)
+        if ticket:
+            budget.answered(ticket, now)
+        ticket, delay = budget.claim(20, now, closing=True, urgent=True)
+        if ticket:
+            budget.answered(ticket, now)
+            left = True
+        else:
+            refused, wait = budget.claim(2, now)
+            assert refused == 0
+            assert wait == pytest.approx(min(delay, HELD_SECONDS_MAX), abs=0.2)
+        now += 0.05
+    assert left
+    now += 0.5 + budget.delay_seconds(2, now)
+    assert budget.claim(2, now)[0]
+
+
+def test_who_waits_urgently_and_never_comes_back_holds_nobody_up() -> None:
+    budget = WeightBudget(150, 0.75)
+    spend(budget, 20.0, 2)
+    assert budget.claim(20, 20.0, urgent=True)[0] == 0
+    assert budget.claim(2, 20.0)[0] == 0
+    assert budget.claim(2, 20.0 + HELD_SECONDS_MAX + 1.0)[0]
+
+
+def test_owners_of_a_pool_share_the_strictest_limit_and_one_reserve() -> None:
+    budget = WeightBudget(6000, 0.5)
+    budget.set_limit(6000, 60.0, 0.0, owner="a")
+    budget.set_limit(2400, 60.0, 0.0, owner="b")
+    assert budget.limit == 2400
+
+    def saved(now: float) -> int:
+        tickets = list(itertools.takewhile(bool, (budget.claim(1, now, closing=True)[0] for _ in range(2400))))
+        return len(tickets)
+
+    budget.reserve(100, 0.0, owner="a")
+    budget.reserve(150, 0.0, owner="b")
+    both = saved(120.0)
+    assert both >= 250
+    budget.leave(120.0, owner="b")
+    for ticket in range(1, both + 1):
+        budget.answered(ticket, 120.0)
+    assert both - 150 <= saved(240.0) < both - 100
+
+
+def test_claims_of_many_threads_never_exceed_the_budget() -> None:
+    budget = WeightBudget(400, 0.5)
+    tickets: list[int] = []
+
+    def take() -> None:
+        while (ticket := budget.claim(1, 0.0)[0]) != 0:
+            tickets.append(ticket)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(tickets)) == len(tickets)
+    # What an account saves is all that may leave in one moment.
+    assert len(tickets) == 20

@@ -30,6 +30,16 @@ class CollectorConfig:
     interval: str = "1m"
     symbols: Literal["all"] | Sequence[str] = "all"
     """Every symbol that trades, or a list; a name given twice counts once."""
+    symbols_filter: Sequence[str] = ()
+    """Symbols to leave out; like the two below it holds for 'all' and for a list."""
+    symbol_contains: str = ""
+    """Only symbols whose name holds this."""
+    symbol_endswith: str = ""
+    """Only symbols whose name ends with this, as USDT."""
+    spare_symbols: int | None = None
+    """Places kept in the block for symbols that come later; unless given 16 or a tenth for 'all', else none."""
+    universe_refresh_seconds: float = 3600.0
+    """How often the exchange's list of symbols is read again."""
     length: int = 2880
     """Candles of every symbol, the live one included."""
     name: str | None = None
@@ -66,8 +76,13 @@ class CollectorConfig:
             ("server_weight", self.server_weight, 0.0, 1.0, "above 0, at most 1"),
             ("update_interval_seconds", self.update_interval_seconds, 0.0, 86400.0, "above 0, at most 86400"),
             ("start_seconds", self.start_seconds, 0.0, 3600.0, "above 0, at most 3600"),
+            ("universe_refresh_seconds", self.universe_refresh_seconds, 0.0, 86400.0, "above 0, at most 86400"),
         ):
             _require(label, value, _is_number(value) and least < value <= most, f"a number {allowed}")
+        spare_fits = self.spare_symbols is None or _is_whole(self.spare_symbols, 0, 10_000)
+        _require("spare_symbols", self.spare_symbols, spare_fits, "a whole number, 0 to 10000")
+        for label, text in (("symbol_contains", self.symbol_contains), ("symbol_endswith", self.symbol_endswith)):
+            _require(label, text, isinstance(text, str), "a text, empty for no condition")
         settle_fits = _is_number(self.settle_seconds) and 0 <= self.settle_seconds <= 60
         _require("settle_seconds", self.settle_seconds, settle_fits, "a number, 0 to 60")
         _require("trust_env", self.trust_env, isinstance(self.trust_env, bool), "True | False")
@@ -82,6 +97,9 @@ class CollectorConfig:
         _require("proxies", "(not shown)", proxies_fit, "a mapping such as {'https': 'http://host:port'}")
         object.__setattr__(self, "market", market)
         object.__setattr__(self, "symbols", _symbols(self.symbols))
+        filter_fits = _names(self.symbols_filter) is not None
+        _require("symbols_filter", self.symbols_filter, filter_fits, "a list of symbols, [] for none")
+        object.__setattr__(self, "symbols_filter", _names(self.symbols_filter))
 
     @property
     def segment_name(self) -> str:
@@ -120,9 +138,15 @@ def _is_url(value: object) -> bool:
 def _symbols(symbols: object) -> Literal["all"] | tuple[str, ...]:
     if isinstance(symbols, str) and symbols.lower() == "all":
         return "all"
-    names: tuple[str, ...] = ()
-    if isinstance(symbols, Sequence) and not isinstance(symbols, str):
-        names = tuple(dict.fromkeys(name for name in symbols if isinstance(name, str) and name))
-        names = names if len(names) == len(set(symbols)) else ()
+    names = _names(symbols)
     _require("symbols", symbols, names, "'all' or a list of at least one symbol")
-    return names
+    return names or ()
+
+
+def _names(names: object) -> tuple[str, ...] | None:
+    """Return a list of names, each once; None when it is no such list."""
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        return None
+    if not all(isinstance(name, str) and name for name in names):
+        return None
+    return tuple(dict.fromkeys(names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -37,11 +38,11 @@ class Job:
     url: str
     weight: int
     exchange_time: ExchangeTime
+    ticket: int
     plan: SeriesPlan | None = None
     kind: Kind = Kind.TAIL
     request: KlineRequest | None = None
     upkeep: Upkeep | None = None
-    ticket: int = 0
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class Fetchers:
     def __init__(self, count: int, *, transport: Transport, exchange: Exchange, writer: Writer, settle_ms: int) -> None:
         self._transport = transport
         self._exchange = exchange
-        self._writer = writer
+        self.writer = writer
         self._settle_ms = settle_ms
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._reports: SimpleQueue[Report | None] = SimpleQueue()
@@ -85,12 +86,23 @@ class Fetchers:
         """Wait for a report, then yield all that are there. The wait is the collector's only sleep."""
         try:
             report = self._reports.get(timeout=timeout_seconds)
-            while report is not None and not self._stopped:
-                self.idle += 1
-                yield report
+            while not self._stopped:
+                if report is not None:
+                    self.idle += 1
+                    yield report
                 report = self._reports.get_nowait()
         except Empty:
             return
+
+    def wake(self) -> None:
+        """Let who waits for reports look around, from any thread."""
+        self._reports.put(None)
+
+    @contextmanager
+    def merging_paused(self) -> Iterator[None]:
+        """Let answers wait while the block is exchanged; they are merged into the new `writer`."""
+        with self._gate:
+            yield
 
     def stop(self) -> None:
         """Let nothing be merged any more once this returns, end the threads, and wake who waits for reports."""
@@ -122,7 +134,7 @@ class Fetchers:
         with self._gate:
             if self._stopped:
                 return
-            report.ingested = self._writer.ingest(
+            report.ingested = self.writer.ingest(
                 symbol,
                 answer.body,
                 sent_ms=report.sent_ms,
@@ -134,7 +146,7 @@ class Fetchers:
                 from_end=True,
             )
             if report.ingested.missing > 0:
-                report.missing_range_ms = newest_missing_ms(self._writer, symbol)
+                report.missing_range_ms = newest_missing_ms(self.writer, symbol)
 
 
 def newest_missing_ms(writer: Writer, symbol: str) -> tuple[int, int] | None:

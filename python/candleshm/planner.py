@@ -109,6 +109,7 @@ class SeriesPlan:
     tail_sent_seconds: float = -math.inf
     tail_sent_ms: int = 0
     answered_seconds: float = -math.inf
+    backfilled_seconds: float = -math.inf
     fruitless: int = 0  # answers in a row that neither brought a row nor shrank what is missing
     failures: int = 0  # failed requests in a row
     retry_seconds: float = -math.inf
@@ -143,6 +144,8 @@ class SeriesPlan:
         if is_tail:
             self.tail_sent_seconds = sent_seconds
             self.tail_sent_ms = sent_ms
+        else:
+            self.backfilled_seconds = now_seconds
         # A listing that twice had nothing is as loaded as it can be: new, and still without a trade.
         if self.missing == 0 and (self.fruitless >= 2 if self.is_empty else self.tail_sent_ms > 0):
             self.loaded = True
@@ -167,8 +170,11 @@ def next_turns(series: SeriesPlan, cadence: Cadence, now_seconds: float, now_ms:
             if series.loaded and series.tail_sent_ms < settled_ms:
                 turns.append(_turn(Kind.CLOSING, series, now_seconds + (settled_ms - now_ms) / 1000))
     if series.missing_range_ms is not None or _lags(series, cadence):
-        # Absence counts once two answers agree that were asked for `settle` apart.
-        turns.append(_turn(Kind.BACKFILL, series, series.answered_seconds + _pause_seconds(series, cadence)))
+        # Absence counts once two answers agree that were asked for `settle` apart. The pause runs from the last
+        # backfill: tails come more often than it is long, and would put it off for ever.
+        paused = series.fruitless > 0 and series.backfilled_seconds > -math.inf
+        since_seconds = series.backfilled_seconds if paused else series.answered_seconds
+        turns.append(_turn(Kind.BACKFILL, series, since_seconds + _pause_seconds(series, cadence)))
     return tuple(turns)
 
 

@@ -14,15 +14,18 @@ Three rules, the strictest counts:
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["PROBE_SECONDS", "WeightBudget"]
+__all__ = ["HELD_SECONDS_MAX", "PROBE_SECONDS", "WeightBudget"]
 
 PROBE_SECONDS = 10.0
 SAVED_SECONDS = 2.0
 SAVED_WEIGHT_MIN = 20.0  # the dearest single request, exchangeInfo
 RESERVED_PART_MAX = 1 / 3
+# Who waits urgently comes back in time to claim; should it end meanwhile, others wait no longer than this.
+HELD_SECONDS_MAX, HELD_SECONDS_MORE = 2.0, 0.1
 
 
 @dataclass(slots=True)
@@ -62,13 +65,20 @@ class _Account:
 
 
 class WeightBudget:
-    """What one pool (one exit address towards one exchange) may spend. Times are local monotonic seconds."""
+    """What one pool (one exit address towards one exchange) may spend. Times are local monotonic seconds.
+
+    Several collectors may share one, each in its own thread; `owner` is then the name of the collector that speaks.
+    """
 
     def __init__(self, limit: int, share: float, window_seconds: float = 60.0) -> None:
         self.share = share
         self.limit = limit
         self.window_seconds = window_seconds
+        self._lock = threading.Lock()
+        self._stated: dict[str, tuple[float, int]] = {}  # owner: (window in seconds, limit), as its exchangeInfo says
+        self._wanted: dict[str, int] = {}  # owner: weight of its closing candles in a window
         self._reserved = 0.0
+        self._held_until_seconds = -math.inf
         self._blocked_until_seconds = -math.inf
         self._in_flight: dict[int, int] = {}
         self._answered: deque[tuple[float, int]] = deque()  # (moment it stops counting, weight), oldest first
@@ -89,27 +99,82 @@ class WeightBudget:
         """When the stop after a 429 or 418 ends; in the past, or minus infinity, when there is none."""
         return self._blocked_until_seconds
 
-    def set_limit(self, limit: int, window_seconds: float, now_seconds: float) -> None:
-        """Take the limit that exchangeInfo states."""
-        self.limit = limit
-        self.window_seconds = window_seconds
-        self._share_out(now_seconds)
-
-    def reserve(self, closing_weight: int, now_seconds: float) -> None:
-        """Keep so much of every window for closing candles, at most a third of the budget."""
-        reserved = min(float(closing_weight), self.budget * RESERVED_PART_MAX)
-        if reserved != self._reserved:
-            self._reserved = reserved
+    def set_limit(self, limit: int, window_seconds: float, now_seconds: float, *, owner: str = "") -> None:
+        """Take the limit that an exchangeInfo states; of different ones in a pool the strictest."""
+        with self._lock:
+            self._stated[owner] = (window_seconds, limit)
+            self.window_seconds, self.limit = min(self._stated.values(), key=lambda stated: stated[1] / stated[0])
             self._share_out(now_seconds)
+
+    def reserve(self, closing_weight: int, now_seconds: float, *, owner: str = "") -> None:
+        """Keep so much of every window for closing candles, for all owners together at most a third of the budget."""
+        with self._lock:
+            self._wanted[owner] = closing_weight
+            reserved = min(float(sum(self._wanted.values())), self.budget * RESERVED_PART_MAX)
+            if reserved != self._reserved:
+                self._reserved = reserved
+                self._share_out(now_seconds)
+
+    def leave(self, now_seconds: float, *, owner: str = "") -> None:
+        """Give back what is kept for the closing candles of an owner that ended."""
+        self.reserve(0, now_seconds, owner=owner)
 
     def used(self, now_seconds: float) -> int:
         """Return the weight that counts now: our own, or the exchange's number for this address where that is more."""
-        own = self._own(now_seconds)
-        fresh = now_seconds < self._reported_seconds + self.window_seconds
-        return max(own, self._reported) if fresh and self._reported is not None else own
+        with self._lock:
+            own = self._own(now_seconds)
+            fresh = now_seconds < self._reported_seconds + self.window_seconds
+            return max(own, self._reported) if fresh and self._reported is not None else own
 
     def delay_seconds(self, weight: int, now_seconds: float, *, closing: bool = False) -> float:
         """Return how long a request of `weight` has to wait; infinite means: until one in flight is answered."""
+        with self._lock:
+            return self._delay(weight, now_seconds, closing)
+
+    def claim(
+        self, weight: int, now_seconds: float, *, closing: bool = False, urgent: bool = False
+    ) -> tuple[int, float]:
+        """Book a request if it may leave now: (ticket, 0.0), or (0, how long it has to wait).
+
+        While an `urgent` one waits nothing else leaves: a dear request would never find room between cheap ones.
+        """
+        with self._lock:
+            if not urgent and now_seconds < self._held_until_seconds:
+                return 0, self._held_until_seconds - now_seconds
+            delay_seconds = self._delay(weight, now_seconds, closing)
+            if delay_seconds > 0:
+                if urgent:
+                    self._held_until_seconds = now_seconds + min(delay_seconds, HELD_SECONDS_MAX) + HELD_SECONDS_MORE
+                return 0, delay_seconds
+            if urgent:
+                self._held_until_seconds = -math.inf
+            return self._book(weight, now_seconds, closing), 0.0
+
+    def sent(self, weight: int, now_seconds: float, *, closing: bool = False) -> int:
+        """Book a request that leaves now, whether it may or not, and return its ticket."""
+        with self._lock:
+            return self._book(weight, now_seconds, closing)
+
+    def answered(self, ticket: int, now_seconds: float, reported: int | None = None) -> None:
+        """Book the end of a request, answered or failed, with the used weight that the exchange stated."""
+        with self._lock:
+            weight = self._in_flight.pop(ticket)
+            self._answered.append((now_seconds + self.window_seconds, weight))
+            self._answered_weight += weight
+            if reported is not None:
+                self._reported = reported
+                self._reported_seconds = now_seconds
+
+    def stop(self, seconds: float, now_seconds: float) -> None:
+        """Let nothing leave for `seconds`: the exchange answered 429 or 418. A longer stop that is on stays."""
+        with self._lock:
+            until_seconds = now_seconds + seconds
+            if until_seconds > self._blocked_until_seconds:
+                self._blocked_until_seconds = until_seconds
+                self._common.empty(until_seconds)
+                self._closing.empty(until_seconds)
+
+    def _delay(self, weight: int, now_seconds: float, closing: bool) -> float:  # noqa: FBT001
         pace_seconds = self._common.delay_seconds(weight, now_seconds)
         if closing:
             pace_seconds = min(pace_seconds, self._closing.delay_seconds(weight, now_seconds))
@@ -121,8 +186,7 @@ class WeightBudget:
             pace_seconds,
         )
 
-    def sent(self, weight: int, now_seconds: float, *, closing: bool = False) -> int:
-        """Book a request that leaves now and return its ticket."""
+    def _book(self, weight: int, now_seconds: float, closing: bool) -> int:  # noqa: FBT001
         saved_for_it = closing and self._closing.delay_seconds(weight, now_seconds) <= 0
         (self._closing if saved_for_it else self._common).spend(weight, now_seconds)
         if self._reported is not None:
@@ -130,23 +194,6 @@ class WeightBudget:
         self._tickets += 1
         self._in_flight[self._tickets] = weight
         return self._tickets
-
-    def answered(self, ticket: int, now_seconds: float, reported: int | None = None) -> None:
-        """Book the end of a request, answered or failed, with the used weight that the exchange stated."""
-        weight = self._in_flight.pop(ticket)
-        self._answered.append((now_seconds + self.window_seconds, weight))
-        self._answered_weight += weight
-        if reported is not None:
-            self._reported = reported
-            self._reported_seconds = now_seconds
-
-    def stop(self, seconds: float, now_seconds: float) -> None:
-        """Let nothing leave for `seconds`: the exchange answered 429 or 418. A longer stop that is on stays."""
-        until_seconds = now_seconds + seconds
-        if until_seconds > self._blocked_until_seconds:
-            self._blocked_until_seconds = until_seconds
-            self._common.empty(until_seconds)
-            self._closing.empty(until_seconds)
 
     @property
     def _common_depth(self) -> float:

@@ -10,19 +10,20 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
 from candleshm.backoff import Backoff
 from candleshm.clock import Clock, ExchangeTime
-from candleshm.errors import BadResponse, ExchangeError, ExchangeUnavailable, RateLimited
+from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
-from candleshm.fetchers import Fetchers, Job, Report, Upkeep, newest_missing_ms
+from candleshm.fetchers import Fetchers, Job, Report, Upkeep
 from candleshm.planner import Cadence, Kind, SeriesPlan, choose, closing_weight_of, next_turns, request_for
-from candleshm.ratelimit import WeightBudget
+from candleshm.ratelimit import HELD_SECONDS_MAX, WeightBudget
+from candleshm.roster import Enlarge, Roster
+from candleshm.status import CollectorStatus
 from candleshm.transport import Transport
+from candleshm.universe import Universe, doubt, nearest
 
 if TYPE_CHECKING:
     from candleshm._core import Ingested, Writer
@@ -41,43 +42,8 @@ ASLEEP_SECONDS = 5.0
 # Errors that do not get better by themselves (a refused parameter, a blocked country) are asked again this late.
 REFUSED_SECONDS = 300.0
 GIVEN_UP = 3
-JITTER_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class CollectorStatus:
-    """Where a collector stands: a snapshot, taken about once a second."""
-
-    symbols: int
-    loaded: int
-    """Symbols that have had all their rows, or proof that there are none."""
-    failing: Mapping[str, int]
-    """Symbols whose newest requests failed, and how often in a row."""
-    rows: int
-    """Rows received that were new or changed."""
-    missing: int
-    """Rows not yet there and not confirmed absent, all symbols together."""
-    requests: int
-    errors: Mapping[str, int]
-    """Failed requests by kind of error."""
-    weight_spent: int
-    weight_used: int
-    """In the current window, other programs at this address included where the exchange says so."""
-    weight_limit: int
-    banned_until_ms: int | None
-    clock_error_ms: int
-    """Width of what is known about the exchange's clock."""
-    elapsed_seconds: float
-
-    @property
-    def ready(self) -> bool:
-        """Whether every symbol is loaded."""
-        return self.loaded == self.symbols
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """Seconds until everything is loaded at the pace so far; None while there is no pace yet."""
-        return self.missing * self.elapsed_seconds / self.rows if self.rows else None
+# A list of symbols that cannot be believed is asked for again this late.
+DOUBTED_SECONDS = 60.0
 
 
 class Scheduler:
@@ -93,11 +59,14 @@ class Scheduler:
         exchange_time: ExchangeTime,
         budget: WeightBudget,
         cadence: Cadence,
-        not_trading: Collection[str] = (),
+        universe: Universe,
+        info: ExchangeInfo,
+        enlarge: Enlarge,
+        refresh_seconds: float,
         workers: int = 8,
         random: Random | None = None,
     ) -> None:
-        self._writer = writer
+        self._name = writer.name
         self._exchange = exchange
         self._clock = clock
         self._time = exchange_time
@@ -113,15 +82,19 @@ class Scheduler:
         self._loaded = threading.Event()
         now = self._started_seconds = clock.monotonic_seconds()
         self._measure = Upkeep(exchange.time_url, exchange.time_weight, now + MEASURE_SECONDS)
-        self._reload = Upkeep(exchange.info_url, exchange.info_weight)
+        self._refresh_seconds = refresh_seconds
+        self._reload = Upkeep(exchange.info_url, exchange.info_weight, now + refresh_seconds)
         self._upkeep_first = False
-        self._suspects: set[str] = set()
+        self._universe = universe
+        self._universe_changed = threading.Event()
         self._again_seconds = -math.inf  # until then nothing is due or affordable; spares scans of all plans
         self._silent = 0  # requests in a row without a usable answer, whatever the symbol
-        self._requests = self._weight = self._rows = 0
+        self._requests = self._weight = self._rows = self._bans = 0
+        self._corrections = self._refused = self._holes = 0
         self._errors: Counter[str] = Counter()
-        self._plans = {symbol: self._new_plan(symbol, symbol not in not_trading, now) for symbol in writer.symbols}
+        self._roster = Roster(writer, universe, info, enlarge, self._random)
         self._status = self._snapshot(now)
+        self._align(now)
 
     @property
     def status(self) -> CollectorStatus:
@@ -131,6 +104,16 @@ class Scheduler:
     def wait_loaded(self, timeout_seconds: float | None = None) -> bool:
         """Wait until every symbol is loaded or has failed three times, and say whether that is so."""
         return self._loaded.wait(timeout_seconds)
+
+    @property
+    def writer(self) -> Writer:
+        """The block's owner; another one once a larger block took the place of a full one."""
+        return self._roster.writer
+
+    def follow_universe(self) -> None:
+        """Look at the universe again, soon and in the loop's thread; may be called from any thread."""
+        self._universe_changed.set()
+        self._fetchers.wake()
 
     def stop(self) -> None:
         """End `run` within moments, from any thread. Nothing is merged once this returns; late answers are dropped."""
@@ -149,10 +132,16 @@ class Scheduler:
                 awake_seconds = now
                 if now >= heartbeat_seconds:
                     heartbeat_seconds = now + HEARTBEAT_SECONDS
-                    self._writer.heartbeat()
+                    self.writer.heartbeat()
+                    if self._again_seconds == math.inf:
+                        # The weight that is waited for may be on its way for another collector of this pool.
+                        self._again_seconds = -math.inf
                 if now >= status_seconds:
                     status_seconds = now + STATUS_SECONDS
                     self._publish_status(now)
+                if self._universe_changed.is_set():
+                    self._universe_changed.clear()
+                    self._take_wishes(now)
                 if now >= self._again_seconds:
                     self._again_seconds = self._dispatch(now)
                 due_seconds = min(self._again_seconds, heartbeat_seconds, status_seconds)
@@ -169,8 +158,6 @@ class Scheduler:
             job, again_seconds = self._next_job(now)
             if job is None:
                 return again_seconds
-            is_closing = job.upkeep is not None or job.kind is Kind.CLOSING
-            job.ticket = self._budget.sent(job.weight, now, closing=is_closing)
             self._weight += job.weight
             self._requests += 1
             self._fetchers.submit(job)
@@ -180,15 +167,15 @@ class Scheduler:
         again_seconds = math.inf
         for upkeep in (self._measure, self._reload):
             if upkeep.due_seconds <= now:
-                wait_seconds = self._budget.delay_seconds(upkeep.weight, now, closing=True)
+                ticket, wait_seconds = self._budget.claim(upkeep.weight, now, closing=True, urgent=True)
                 if wait_seconds > 0:
-                    return None, now + wait_seconds
+                    return None, now + min(wait_seconds, HELD_SECONDS_MAX)
                 upkeep.due_seconds = math.inf
-                return Job(upkeep.url, upkeep.weight, self._time, upkeep=upkeep), now
+                return Job(upkeep.url, upkeep.weight, self._time, ticket, upkeep=upkeep), now
             again_seconds = min(again_seconds, upkeep.due_seconds)
         if self._upkeep_first:
             return None, again_seconds
-        choice = choose(self._plans.values(), now)
+        choice = choose(self._roster.plans.values(), now)
         # What is due first may have to wait for weight. Until it leaves, only closing candles can pass it: they have
         # weight of their own.
         none_waits = choice.first is None
@@ -198,11 +185,11 @@ class Scheduler:
                 continue
             plan, kind = due
             request = request_for(plan, kind, self._exchange, self._cadence, self._time.earliest_ms(now))
-            wait_seconds = self._budget.delay_seconds(request.weight, now, closing=kind is Kind.CLOSING)
+            ticket, wait_seconds = self._budget.claim(request.weight, now, closing=kind is Kind.CLOSING)
             if wait_seconds <= 0:
                 plan.turns = ()
                 url = self._exchange.klines_url(request)
-                return Job(url, request.weight, self._time, plan, kind, request), now
+                return Job(url, request.weight, self._time, ticket, plan, kind, request), now
             again_seconds = min(again_seconds, now + wait_seconds)
         return None, again_seconds
 
@@ -227,9 +214,11 @@ class Scheduler:
                 error = unreadable
         if error is not None:
             self._take_error(job, error, now)
-        if job.plan is not None and job.plan.symbol in self._plans:
+        if job.plan is not None and self._is_carried(job.plan):
             self._replan(job.plan, now)
-        if not self._loaded.is_set() and all(plan.loaded or plan.failures >= GIVEN_UP for plan in self._plans.values()):
+        if not self._loaded.is_set() and all(
+            plan.loaded or plan.failures >= GIVEN_UP for plan in self._roster.plans.values()
+        ):
             self._publish_status(now)
             logger.info("loaded %d of %d symbols", self._status.loaded, self._status.symbols)
             self._loaded.set()
@@ -245,6 +234,9 @@ class Scheduler:
         if plan.failures >= GIVEN_UP:
             logger.info("%s: answers again after %d failures", plan.symbol, plan.failures)
         self._rows += ingested.changed
+        self._corrections += ingested.corrected
+        self._refused += ingested.refused
+        self._holes += ingested.holes
         plan.learn(
             ingested,
             sent_seconds=answer.sent_seconds,
@@ -269,21 +261,37 @@ class Scheduler:
         self._time = measured if self._upkeep_first else self._time.refined(measured)
         self._upkeep_first = False
         self._measure.due_seconds = answer.received_seconds + MEASURE_SECONDS
-        for plan in self._plans.values():
+        for plan in self._roster.plans.values():
             # Closing turns were planned by the older measurement.
             if plan.turns:
                 self._replan(plan, answer.received_seconds)
 
     def _take_info(self, info: ExchangeInfo, now: float) -> None:
+        reason = doubt(self._roster.info, info)
+        if reason is not None:
+            logger.warning("%s; symbols stay as they were, asked again in %.0f s", reason, DOUBTED_SECONDS)
+            self._reload.due_seconds = now + min(DOUBTED_SECONDS, self._refresh_seconds)
+            return
+        self._reload.due_seconds = now + self._refresh_seconds
         if info.weight_limit is not None:
-            self._budget.set_limit(info.weight_limit, info.window_seconds, now)
-        for symbol in self._suspects & self._plans.keys():
-            if info.is_trading(symbol):
-                continue
-            logger.warning("%s: no longer trades; its rows stay, nothing more is asked for it", symbol)
-            self._writer.set_trading(symbol, False)
-            del self._plans[symbol]
-        self._suspects.clear()
+            self._budget.set_limit(info.weight_limit, info.window_seconds, now, owner=self._name)
+        self._roster.info = info
+        self._align(now)
+
+    def _take_wishes(self, now: float) -> None:
+        """Follow symbols that were added or removed by hand; the newest list may not have a new one yet."""
+        for symbol in self._universe.unlisted(self._roster.info):
+            logger.warning("%s: not listed, comes when it is%s", symbol, nearest(symbol, self._roster.info))
+            self._bring_forward(self._reload, now)
+        self._align(now)
+
+    def _align(self, now: float) -> None:
+        with self._fetchers.merging_paused():
+            fresh = self._roster.align()
+            self._fetchers.writer = self._roster.writer
+        for plan in fresh:
+            self._replan(plan, now)
+        self._publish_status(now)
 
     def _take_error(self, job: Job, error: BaseException, now: float) -> None:
         self._errors[type(error).__name__] += 1
@@ -291,6 +299,7 @@ class Scheduler:
             raise error
         if isinstance(error, RateLimited):
             if self._budget.blocked_until_seconds < now:
+                self._bans += isinstance(error, Banned)
                 logger.warning("%s; nothing is asked for %.0f s", error, error.retry_after)
             self._budget.stop(error.retry_after, now)
             if job.upkeep is not None:
@@ -303,7 +312,7 @@ class Scheduler:
             delay_seconds = self._backoff.delay_seconds(job.upkeep.failures, self._random)
             job.upkeep.due_seconds = now + delay_seconds
             logger.warning("%s; asked again in %.1f s", error, delay_seconds)
-        if job.plan is not None:
+        if job.plan is not None and self._is_carried(job.plan):
             self._fail(job.plan, error, now)
 
     def _fail(self, plan: SeriesPlan, error: Exception, now: float) -> None:
@@ -313,7 +322,6 @@ class Scheduler:
         elif self._exchange.is_unknown_symbol(error):
             # Perhaps delisted, perhaps a mistake of the exchange: its own list decides.
             delay_seconds = REFUSED_SECONDS
-            self._suspects.add(plan.symbol)
             self._bring_forward(self._reload, now)
         else:
             delay_seconds = REFUSED_SECONDS
@@ -333,7 +341,7 @@ class Scheduler:
         """After an outage of the exchange, or of the way to it, ask everything at once that waits for a retry."""
         if self._silent >= max(GIVEN_UP, self._workers):
             logger.info("the exchange answers again after %d failed requests", self._silent)
-            for plan in self._plans.values():
+            for plan in self._roster.plans.values():
                 plan.retry_seconds = min(plan.retry_seconds, now)
                 if plan.turns:
                     self._replan(plan, now)
@@ -357,19 +365,9 @@ class Scheduler:
         upkeep.due_seconds = min(upkeep.due_seconds, now)
         self._again_seconds = -math.inf
 
-    def _new_plan(self, symbol: str, trading: bool, now: float) -> SeriesPlan:  # noqa: FBT001
-        state = self._writer.state(symbol)
-        plan = SeriesPlan(
-            symbol,
-            newest_open_ms=state.newest_open_ms,
-            unsettled_open_ms=state.unsettled_open_ms,
-            missing=state.missing,
-            missing_range_ms=newest_missing_ms(self._writer, symbol),
-            trading=trading,
-            jitter_seconds=self._random.random() * JITTER_SECONDS,
-        )
-        self._replan(plan, now)
-        return plan
+    def _is_carried(self, plan: SeriesPlan) -> bool:
+        """Say whether a plan is still the one of its series: it ends with a removal, and with the block."""
+        return self._roster.plans.get(plan.symbol) is plan
 
     def _replan(self, plan: SeriesPlan, now: float) -> None:
         plan.turns = next_turns(plan, self._cadence, now, self._time.earliest_ms(now))
@@ -378,8 +376,8 @@ class Scheduler:
     def _publish_status(self, now: float) -> None:
         status = self._status = self._snapshot(now)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
-        self._budget.reserve(closing_weight, now)
-        self._writer.set_health(
+        self._budget.reserve(closing_weight, now, owner=self._name)
+        self.writer.set_health(
             ready=status.ready,
             weight_used=status.weight_used,
             weight_limit=status.weight_limit,
@@ -387,7 +385,7 @@ class Scheduler:
         )
 
     def _snapshot(self, now: float) -> CollectorStatus:
-        plans = self._plans.values()
+        plans = self._roster.plans.values()
         blocked_seconds = self._budget.blocked_until_seconds
         return CollectorStatus(
             symbols=len(plans),
@@ -403,4 +401,9 @@ class Scheduler:
             banned_until_ms=self._time.latest_ms(blocked_seconds) if blocked_seconds > now else None,
             clock_error_ms=self._time.error_ms(now),
             elapsed_seconds=now - self._started_seconds,
+            bans=self._bans,
+            corrections=self._corrections,
+            refused=self._refused,
+            holes=self._holes,
+            not_trading=self._roster.not_trading,
         )

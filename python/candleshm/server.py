@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
+from errno import ENOSPC
+from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Self
 
-from candleshm._core import Writer
+from candleshm._core import Feed, Writer, unlink
 from candleshm.backoff import Backoff
 from candleshm.clock import Clock, ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
-from candleshm.errors import CandleShmError, ConfigError, ExchangeUnavailable, RateLimited
+from candleshm.errors import (
+    CandleShmError,
+    ConfigError,
+    ExchangeUnavailable,
+    RateLimited,
+    SegmentError,
+    SegmentUnavailable,
+)
 from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
 from candleshm.exchanges.binance import Binance
 from candleshm.planner import Cadence
 from candleshm.ratelimit import WeightBudget
 from candleshm.scheduler import CollectorStatus, Scheduler
 from candleshm.transport import HttpTransport, Transport
+from candleshm.universe import Universe
 
 __all__ = ["Collector"]
 
@@ -33,6 +44,7 @@ PROGRESS_SECONDS = 0.5
 # a request of the start; then it is left behind, and ends without taking a block.
 STOP_SECONDS = 10.0
 LEAVE_SECONDS = 0.2
+SHM = Path("/dev/shm")
 
 
 class Collector:
@@ -52,8 +64,12 @@ class Collector:
         exchange: Exchange | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
+        budget: WeightBudget | None = None,
     ) -> None:
-        """Check the configuration as far as that needs no network. Raises ConfigError."""
+        """Check the configuration as far as that needs no network. Raises ConfigError.
+
+        `budget` is shared by the collectors of a pool; without one the collector has a pool of its own.
+        """
         self.config = config
         self._clock = clock or SystemClock()
         self._exchange: Exchange = exchange or Binance(
@@ -64,7 +80,8 @@ class Collector:
                 f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(self._exchange.intervals)}"
             )
         self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
-        self._budget = WeightBudget(self._exchange.weight_limit, config.server_weight)
+        self._budget = budget or WeightBudget(self._exchange.weight_limit, config.server_weight)
+        self._universe = Universe(config)
         self._gate = threading.Lock()
         self._stopping = threading.Event()
         self._opened = threading.Event()  # the block exists, or the start failed
@@ -83,7 +100,7 @@ class Collector:
         while not self._opened.wait(PROGRESS_SECONDS):
             if self._stopping.is_set():
                 return
-        self._raise_failure()
+        self.raise_failure()
 
     def wait_loaded(
         self, timeout_seconds: float | None = None, progress: Callable[[CollectorStatus], object] | None = None
@@ -102,7 +119,7 @@ class Collector:
                 progress(scheduler.status)
             if loaded or left_seconds <= 0:
                 return loaded
-        self._raise_failure()
+        self.raise_failure()
         return False
 
     def run(
@@ -117,11 +134,35 @@ class Collector:
                     progress = None
         finally:
             self.stop()
-        self._raise_failure()
+        self.raise_failure()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the collector ended, by `stop` or by a failure."""
+        return self._ended.is_set()
+
+    def raise_failure(self) -> None:
+        """Raise what made the start fail or ended the loop, if anything did."""
+        if self._failure is not None:
+            raise self._failure
 
     def status(self) -> CollectorStatus | None:
         """Return where the collector stands, None before it has a block."""
         return self._scheduler.status if self._scheduler is not None else None
+
+    def add_symbols(self, symbols: Iterable[str]) -> None:
+        """Carry these symbols as well, soon; the filters do not count. One that is not listed comes when it is.
+
+        When the block has no place left a larger one takes its place, and readers follow by themselves. Raises
+        ConfigError for what cannot be a symbol.
+        """
+        self._universe.add(_checked(symbols))
+        self._follow_universe()
+
+    def remove_symbols(self, symbols: Iterable[str]) -> None:
+        """Ask for these symbols no more. Their rows stay in the block, marked as not trading. Raises ConfigError."""
+        self._universe.remove(_checked(symbols))
+        self._follow_universe()
 
     def stop(self) -> None:
         """End in under a second and remove the block; a start that still blocks gives up. May be called repeatedly."""
@@ -148,9 +189,11 @@ class Collector:
                 self._thread = threading.Thread(target=self._live, name="candleshm-loop", daemon=True)
                 self._thread.start()
 
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+    def _follow_universe(self) -> None:
+        with self._gate:
+            scheduler = self._scheduler
+        if scheduler is not None:
+            scheduler.follow_universe()
 
     def _live(self) -> None:
         """Be the loop thread, from the first request to the end of the block."""
@@ -183,6 +226,7 @@ class Collector:
                 delay_seconds = backoff.delay_seconds(attempt, random)
                 if isinstance(error, RateLimited):
                     delay_seconds = error.retry_after
+                    self._budget.stop(delay_seconds, self._clock.monotonic_seconds())
                 if self._clock.monotonic_seconds() + delay_seconds > deadline_seconds:
                     raise
                 logger.warning("%s; asked again in %.1f s", error, delay_seconds)
@@ -197,7 +241,7 @@ class Collector:
         return ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
 
     def _ask(self, url: str, weight: int) -> Answer:
-        ticket = self._budget.sent(weight, self._clock.monotonic_seconds())
+        ticket = self._ticket(weight)
         used = None
         try:
             answer = self._transport.fetch(url)
@@ -211,31 +255,39 @@ class Collector:
             raise error
         return answer
 
+    def _ticket(self, weight: int) -> int:
+        """Wait until the pool lets a request leave, and book it. Raises RateLimited when that takes too long."""
+        deadline_seconds = self._clock.monotonic_seconds() + self.config.start_seconds
+        while True:
+            now_seconds = self._clock.monotonic_seconds()
+            ticket, wait_seconds = self._budget.claim(weight, now_seconds, closing=True, urgent=True)
+            if ticket:
+                return ticket
+            if self._stopping.is_set() or now_seconds + min(wait_seconds, PROGRESS_SECONDS) > deadline_seconds:
+                raise RateLimited("the weight of this pool is used up by its other feeds", retry_after=wait_seconds)
+            self._stopping.wait(min(wait_seconds, PROGRESS_SECONDS))
+
     def _serve(self, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
         config = self.config
         if info.weight_limit is not None:
-            self._budget.set_limit(info.weight_limit, info.window_seconds, self._clock.monotonic_seconds())
-        symbols = _choose_symbols(config, info)
+            now_seconds = self._clock.monotonic_seconds()
+            self._budget.set_limit(info.weight_limit, info.window_seconds, now_seconds, owner=config.segment_name)
+        symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
         with self._gate:
             if self._stopping.is_set():
                 return
-            writer = Writer.open(
-                config.segment_name,
-                market=config.market,
-                interval=config.interval,
-                length=config.length,
-                symbols=symbols,
-            )
+            writer = self._open(symbols, self._universe.spare_places(info))
             try:
                 self._scheduler = self._make_scheduler(writer, exchange_time, info)
             except BaseException:
                 writer.close()
                 raise
+        writer = self._scheduler.writer
         logger.info(
             "%s: block %s, %d %s symbols, %d candles each",
             config.segment_name,
             "taken over" if writer.taken_over else "created",
-            len(symbols),
+            len(writer.symbols),
             config.market,
             config.length,
         )
@@ -243,16 +295,51 @@ class Collector:
         try:
             self._scheduler.run()
         finally:
-            writer.close()
+            self._scheduler.writer.close()
+            self._budget.leave(self._clock.monotonic_seconds(), owner=config.segment_name)
             logger.info("%s: stopped, block removed", config.segment_name)
+
+    def _open(self, symbols: Sequence[str], spare_symbols: int) -> Writer:
+        config = self.config
+        return Writer.open(
+            config.segment_name,
+            market=config.market,
+            interval=config.interval,
+            length=config.length,
+            symbols=symbols,
+            spare_symbols=spare_symbols,
+        )
+
+    def _left_behind(self) -> list[str]:
+        """Return the symbols of a block that a killed collector left, as far as this feed would have carried them.
+
+        Some may have been delisted since; without them the block, and the rows in it, could not be taken over.
+        """
+        config = self.config
+        with suppress(SegmentError), closing(Feed(config.segment_name)) as feed:
+            if (feed.market, feed.interval, feed.length) == (config.market, config.interval, config.length):
+                return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
+        return []
+
+    def _enlarge(self, full: Writer, symbols: Sequence[str]) -> Writer:
+        """Put a block for more symbols in the place of a full one. Raises SegmentUnavailable, that one as it was."""
+        spare_symbols = max(full.symbol_capacity - len(full.symbols), len(symbols) - len(full.symbols))
+        size_bytes = (SHM / full.name).stat().st_size * (len(symbols) + spare_symbols) / full.symbol_capacity
+        room = os.statvfs(SHM)
+        # Readers keep the full block in memory until they have moved, so there has to be room for both.
+        if room.f_bavail * room.f_frsize < size_bytes:
+            reason = f"{SHM} has no room for a larger block of {size_bytes / 1e6:.0f} MB"
+            raise SegmentUnavailable(full.name, reason, ENOSPC)
+        full.close(unlink=False)
+        try:
+            return self._open(symbols, spare_symbols)
+        except BaseException:
+            with suppress(SegmentError):
+                unlink(full.name)
+            raise
 
     def _make_scheduler(self, writer: Writer, exchange_time: ExchangeTime, info: ExchangeInfo) -> Scheduler:
         config = self.config
-        not_trading = [symbol for symbol in writer.symbols if not info.is_trading(symbol)]
-        for symbol in writer.symbols:
-            writer.set_trading(symbol, symbol not in not_trading)
-        if not_trading:
-            logger.warning("not trading now, loaded but not kept fresh: %s", " ".join(not_trading))
         return Scheduler(
             writer=writer,
             exchange=self._exchange,
@@ -267,24 +354,17 @@ class Collector:
                 settle_ms=config.settle_ms,
                 tail_limit=self._exchange.tail_limit,
             ),
-            not_trading=not_trading,
+            universe=self._universe,
+            info=info,
+            enlarge=self._enlarge,
+            refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
         )
 
 
-def _choose_symbols(config: CollectorConfig, info: ExchangeInfo) -> list[str]:
-    """Return the symbols to serve. Raises ConfigError when none of the listed ones is known, or none trades."""
-    if config.symbols == "all":
-        symbols = [symbol for symbol in info.statuses if info.is_trading(symbol)]
-        if not symbols:
-            raise ConfigError(f"symbols cannot be `all`: no symbol of {config.market} trades now")
-        return symbols
-    known = [symbol for symbol in config.symbols if symbol in info.statuses]
-    for symbol in config.symbols:
-        if symbol not in info.statuses:
-            near = difflib.get_close_matches(symbol.upper(), info.statuses, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            logger.warning("%s: %s does not list it, left out%s", symbol, config.market, hint)
-    if not known:
-        raise ConfigError(f"symbols: {config.market} lists none of `{', '.join(config.symbols)}`")
-    return known
+def _checked(symbols: Iterable[str]) -> list[str]:
+    names = [symbols] if isinstance(symbols, str) else list(symbols)
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"symbol cannot be `{name}`; allowed: a name such as BTCUSDT")
+    return names

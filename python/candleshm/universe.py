@@ -51,6 +51,10 @@ class Universe:
         """Say whether a symbol was removed by hand."""
         return symbol in self._removed
 
+    def keeps(self, symbol: str) -> bool:
+        """Say whether a symbol that a former collector carried may stay, whether or not it is listed now."""
+        return self._passes(symbol) and (self._config.symbols == "all" or symbol in self._config.symbols)
+
     def wanted(self, info: ExchangeInfo) -> list[str]:
         """Return the listed symbols to carry: for 'all' those that trade, of a list all."""
         return [name for name in self._named(info) if name in info.statuses]

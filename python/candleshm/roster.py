@@ -1,0 +1,110 @@
+"""The series that a collector carries: places in the block, and a plan for each that is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+from candleshm.errors import SegmentUnavailable
+from candleshm.exchanges.base import ExchangeInfo
+from candleshm.fetchers import newest_missing_ms
+from candleshm.planner import Kind, SeriesPlan
+from candleshm.universe import Universe
+
+if TYPE_CHECKING:
+    from candleshm._core import Writer
+
+__all__ = ["Enlarge", "Roster"]
+
+logger = logging.getLogger("candleshm")
+
+JITTER_SECONDS = 0.1
+
+# (block to replace, symbols of the new one) -> the new one. Raises SegmentUnavailable, with the old one as it was, when
+# there is no room for both.
+Enlarge = Callable[["Writer", Sequence[str]], "Writer"]
+
+
+class Roster:
+    """Follows the universe: newcomers get a place and a plan, what ended keeps its place. Belongs to the loop."""
+
+    def __init__(
+        self, writer: Writer, universe: Universe, info: ExchangeInfo, enlarge: Enlarge, random: Random
+    ) -> None:
+        self.writer = writer
+        self.info = info
+        self.plans: dict[str, SeriesPlan] = {}
+        self._universe = universe
+        self._enlarge = enlarge
+        self._random = random
+        self._not_trading: dict[str, None] = {}
+
+    @property
+    def not_trading(self) -> tuple[str, ...]:
+        """Symbols of the block that are delisted, halted or removed."""
+        return tuple(self._not_trading)
+
+    def align(self) -> list[SeriesPlan]:
+        """Bring block and plans in line with `info` and the universe; return the plans that are new."""
+        newcomers = self._seat()
+        if newcomers:
+            logger.info("now carried: %s", " ".join(newcomers))
+        fresh, ended = [], []
+        for symbol in self.writer.symbols:
+            trades = self.info.is_trading(symbol) and not self._universe.is_removed(symbol)
+            if trades == (symbol in self._not_trading):
+                self.writer.set_trading(symbol, trades)
+            if trades:
+                self._not_trading.pop(symbol, None)
+            elif symbol not in self._not_trading:
+                self._not_trading[symbol] = None
+                ended.append(symbol)
+            plan = self.plans.get(symbol)
+            if symbol not in self.info.statuses or self._universe.is_removed(symbol):
+                self.plans.pop(symbol, None)
+            elif plan is None or (trades and not plan.trading):
+                plan = self.plans[symbol] = self._new_plan(symbol, trading=trades)
+                fresh.append(plan)
+            elif not trades:
+                # What is missing is still loaded, but nothing new is asked for.
+                plan.trading = False
+                plan.turns = tuple(turn for turn in plan.turns if turn.kind is Kind.BACKFILL)
+        if ended:
+            logger.warning("not trading: %s; rows stay, none are kept fresh", " ".join(ended))
+        return fresh
+
+    def _seat(self) -> list[str]:
+        """Give the newcomers places, in a larger block when this one is full, and return them."""
+        carried = set(self.writer.symbols)
+        newcomers = [symbol for symbol in self._universe.wanted(self.info) if symbol not in carried]
+        if len(carried) + len(newcomers) <= self.writer.symbol_capacity:
+            for symbol in newcomers:
+                self.writer.add_symbol(symbol)
+            return newcomers
+        try:
+            self.writer = self._enlarge(self.writer, [*self.writer.symbols, *newcomers])
+        except SegmentUnavailable as error:
+            room = newcomers[: self.writer.symbol_capacity - len(carried)]
+            logger.error("left out: %s; %s", " ".join(newcomers[len(room) :]), error)
+            for symbol in room:
+                self.writer.add_symbol(symbol)
+            return room
+        # The rows are loaded again: they cannot be carried over without giving old answers the age of new ones.
+        logger.warning("block %s was full: a larger one takes its place and is loaded anew", self.writer.name)
+        self.plans.clear()
+        self._not_trading.clear()
+        return newcomers
+
+    def _new_plan(self, symbol: str, *, trading: bool) -> SeriesPlan:
+        state = self.writer.state(symbol)
+        return SeriesPlan(
+            symbol,
+            newest_open_ms=state.newest_open_ms,
+            unsettled_open_ms=state.unsettled_open_ms,
+            missing=state.missing,
+            missing_range_ms=newest_missing_ms(self.writer, symbol),
+            trading=trading,
+            jitter_seconds=self._random.random() * JITTER_SECONDS,
+        )

@@ -1,0 +1,134 @@
+"""Collectors of the simulated exchange, and what is asked of them: the words that several test files share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+
+import candleshm
+from candleshm.clock import SystemClock
+from candleshm.config import CollectorConfig
+from candleshm.exchanges.base import Market
+from candleshm.reader import Feed
+from candleshm.server import Collector
+from candleshm.sim import SimulatedExchange
+from candleshm.status import CollectorStatus
+
+MINUTE = 60_000
+CLOSED = 2
+SYMBOLS: dict[Market, list[str]] = {
+    "SPOT": ["BTCUSDT", "ETHUSDT", "SUSHIBTC"],
+    "UM": ["BTCUSDT", "ETHUSDT", "XRPUSDT"],
+    "CM": ["BTCUSD_PERP", "ETHUSD_PERP", "XRPUSD_PERP"],
+}
+DEADLINE_SECONDS = 60.0
+
+T = TypeVar("T")
+
+
+class SteppedClock(SystemClock):
+    """The machine's monotonic clock, moved by hand; and a wall clock that never tells the same time twice."""
+
+    def __init__(self) -> None:
+        self.ahead_seconds = 0.0
+        self._shown = 0
+
+    def monotonic_seconds(self) -> float:
+        """Return the machine's time and what was added to it."""
+        return super().monotonic_seconds() + self.ahead_seconds
+
+    def epoch_ms(self) -> int:
+        """Return a time that is wrong by minutes, each time in the other direction."""
+        self._shown += 1
+        return super().epoch_ms() + (7 * MINUTE if self._shown % 2 else -11 * MINUTE)
+
+
+def until(question: Callable[[], T]) -> T:
+    """Ask until the answer is true, and return it; the deadline only guards against waiting for ever."""
+    deadline_seconds = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline_seconds:
+        if answer := question():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError("did not come true")
+
+
+def config_of(exchange: SimulatedExchange, name: str, **changes: Any) -> CollectorConfig:
+    """Return a quick feed of three symbols."""
+    settings: dict[str, Any] = {
+        "market": "SPOT",
+        "symbols": SYMBOLS[changes.get("market", "SPOT")],
+        "length": 100,
+        "name": name,
+        "base_url": exchange.base_url,
+        "update_interval_seconds": 0.5,
+    }
+    return CollectorConfig(**(settings | changes))
+
+
+@contextmanager
+def collecting(
+    exchange: SimulatedExchange, name: str, *, clock: SystemClock | None = None, **changes: Any
+) -> Iterator[tuple[Collector, Feed]]:
+    """Run a collector; give it and its feed once everything is loaded."""
+    with Collector(config_of(exchange, name, **changes), clock=clock) as collector:
+        assert collector.wait_loaded(DEADLINE_SECONDS)
+        with candleshm.attach(name) as feed:
+            yield collector, feed
+
+
+def loaded(collector: Collector) -> Feed:
+    """Start, wait until everything is loaded, and attach."""
+    collector.start()
+    assert collector.wait_loaded(DEADLINE_SECONDS)
+    return candleshm.attach(collector.config.segment_name)
+
+
+def status_of(collector: Collector) -> CollectorStatus:
+    """Return the status of a collector that has a block."""
+    status = collector.status()
+    assert status is not None
+    return status
+
+
+def close_seconds(feed: Feed, count: int, symbols: list[str] | None = None) -> None:
+    """Wait until `count` more candles of 1s have closed, one after the other, for all of `symbols`."""
+    newest_ms = max(feed[symbol].last_open_time_ms or 0 for symbol in symbols or feed.symbols)
+    for step in range(1, count + 1):
+        feed.wait_closed(newest_ms + step * 1000, symbols=symbols, timeout=DEADLINE_SECONDS)
+
+
+def truth_of(exchange: SimulatedExchange, feed: Feed, symbol: str, open_ms: np.ndarray[Any, Any]) -> Any:
+    """Return the exchange's final candles from the first to the last of `open_ms`."""
+    return exchange.truth.floats(feed.market, symbol, feed.interval, int(open_ms[0]), int(open_ms[-1]) + 1)
+
+
+def assert_true(exchange: SimulatedExchange, feed: Feed, symbols: list[str] | None = None) -> None:
+    """Every closed row is the exchange's final candle, bit for bit."""
+    for symbol in symbols or feed.symbols:
+        rows = feed[symbol].candles(closed_only=True)
+        np.testing.assert_array_equal(rows, truth_of(exchange, feed, symbol, rows[:, candleshm.OPEN_TIME_MS]))
+
+
+def assert_complete_and_true(exchange: SimulatedExchange, feed: Feed, symbols: list[str] | None = None) -> None:
+    """As `assert_true`; and the window is full, and all of it is final but the newest rows."""
+    for symbol in symbols or feed.symbols:
+        assert not feed[symbol].gaps()
+        states = feed[symbol].states(holes="nan")
+        assert len(states) == feed.length
+        assert set(states[: -len(states) // 2]) == {CLOSED}
+    assert_true(exchange, feed, symbols)
+
+
+def klines(exchange: SimulatedExchange) -> list[tuple[int, dict[str, str]]]:
+    """Return when and with which parameters klines were asked for."""
+    return [
+        (served.received_ms, {name: values[0] for name, values in parse_qs(urlsplit(served.target).query).items()})
+        for served in exchange.served()
+        if urlsplit(served.target).path.endswith("/klines")
+    ]

@@ -1,0 +1,182 @@
+"""`serve` beyond one feed: several in a process, metrics for all of them, and an end with whoever started it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+import candleshm
+from candleshm.commands.settings import collector_configs
+from candleshm.config import CollectorConfig
+from candleshm.errors import ConfigError
+from candleshm.sim import Fault, SimulatedExchange
+from tests.commanding import DEADLINE_SECONDS, complaint, first_line, first_lines, serving, started, until
+
+SHM = Path("/dev/shm")
+
+
+@pytest.fixture(scope="module")
+def shared_exchange() -> Iterator[SimulatedExchange]:
+    with SimulatedExchange(seed=7, symbols=4, spot_limit=10**6, futures_limit=10**6) as exchange:
+        yield exchange
+
+
+@pytest.fixture
+def exchange(shared_exchange: SimulatedExchange) -> Iterator[SimulatedExchange]:
+    yield shared_exchange
+    shared_exchange.faults.clear()
+
+
+@pytest.fixture
+def two_feeds(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> Path:
+    path = tmp_path / "feeds.toml"
+    path.write_text(
+        f'base_url = "{exchange.base_url}"\nsymbols = ["BTCUSDT"]\nlength = 50\n'
+        f'[[feed]]\nmarket = "spot"\nname = "{block_name}-spot"\n'
+        f'[[feed]]\nmarket = "um"\ninterval = "5m"\nlength = 20\nname = "{block_name}-um"\n'
+    )
+    return path
+
+
+# Several feeds.
+
+
+def test_what_stands_at_the_top_holds_for_every_feed_and_flags_for_all(tmp_path: Path) -> None:
+    path = tmp_path / "feeds.toml"
+    path.write_text('length = 50\nworkers = 2\n[[feed]]\nmarket = "spot"\n[[feed]]\nmarket = "um"\nLENGTH = 20\n')
+
+    assert collector_configs({"workers": 3}, path) == [
+        CollectorConfig(market="SPOT", length=50, workers=3),
+        CollectorConfig(market="UM", length=20, workers=3),
+    ]
+    with pytest.raises(ConfigError, match=r"--name is one name, and .* has 2 feeds"):
+        collector_configs({"name": "x"}, path)
+
+
+def test_one_feed_of_a_file_can_be_named_by_the_flag(tmp_path: Path) -> None:
+    path = tmp_path / "feed.toml"
+    path.write_text('[[feed]]\nmarket = "spot"\n')
+
+    assert collector_configs({"name": "x"}, path) == [CollectorConfig(market="SPOT", name="x")]
+
+
+def test_a_process_serves_every_feed_of_its_file(two_feeds: Path, block_name: str) -> None:
+    names = [f"{block_name}-spot", f"{block_name}-um"]
+    with started("serve", "--config", str(two_feeds)) as process:
+        assert first_lines(process, 2) == [f'serving {name}: candleshm.attach("{name}")\n' for name in names]
+        feeds = [candleshm.attach(name) for name in names]
+        assert [(feed.market, feed.interval, feed.length) for feed in feeds] == [("SPOT", "1m", 50), ("UM", "5m", 20)]
+        assert {feed.health.pid for feed in feeds} == {process.pid}
+        until(lambda: all(feed.health.ready for feed in feeds))
+        process.send_signal(signal.SIGTERM)
+        _, logged = process.communicate(timeout=DEADLINE_SECONDS)
+
+    assert process.returncode == 0
+    assert "Traceback" not in logged
+    assert not any((SHM / name).exists() for name in names)
+
+
+def test_a_feed_that_cannot_be_served_ends_all_with_one_line(two_feeds: Path, block_name: str) -> None:
+    two_feeds.write_text(two_feeds.read_text() + 'symbols = ["NOSUCHUSDT"]\n')
+
+    assert "`NOSUCHUSDT`" in complaint("serve", "--config", str(two_feeds))
+    assert not list(SHM.glob(f"{block_name}*"))
+
+
+# Metrics.
+
+
+def test_metrics_tell_what_readers_see_and_what_the_collectors_count(
+    exchange: SimulatedExchange, two_feeds: Path, block_name: str
+) -> None:
+    parser = pytest.importorskip("prometheus_client.parser")
+    exchange.faults.add(Fault(kind="status", status=500, path="/fapi/v1/klines", count=2))
+    with started("serve", "--config", str(two_feeds), "--metrics", "0") as process:
+        matched = re.fullmatch(r"metrics: (http://127\.0\.0\.1:\d+/metrics)\n", first_lines(process, 3)[-1])
+        assert matched is not None
+        feeds = {name: candleshm.attach(name) for name in (f"{block_name}-spot", f"{block_name}-um")}
+        until(lambda: all(feed.health.ready for feed in feeds.values()))
+        values: dict[tuple[str, ...], float] = {}
+
+        def scrape() -> bool:
+            for family in parser.text_string_to_metric_families(requests.get(matched[1], timeout=10).text):
+                assert family.documentation
+                for sample in family.samples:
+                    values[sample.name, *sample.labels.values()] = sample.value
+            return all(values["candleshm_loaded_symbols", name] == 1 for name in feeds)
+
+        until(scrape)
+
+        assert all(key[0].startswith("candleshm_") for key in values)
+        for name, feed in feeds.items():
+            assert values["candleshm_symbols", name] == values["candleshm_ready", name] == 1
+            assert 0 <= values["candleshm_series_age_seconds", name, "BTCUSDT"] < DEADLINE_SECONDS
+            assert values["candleshm_series_newest_state", name, "BTCUSDT"] in (1, 2)
+            assert values["candleshm_series_missing_rows", name, "BTCUSDT"] == values["candleshm_missing_rows", name]
+            assert values["candleshm_series_corrections_total", name, "BTCUSDT"] == feed["BTCUSDT"].revision
+            assert 0 <= values["candleshm_heartbeat_age_seconds", name] < DEADLINE_SECONDS
+            assert 0 <= values["candleshm_universe_bar_age_seconds", name] < 3600
+            assert values["candleshm_weight_limit", name] == 10**6
+            assert 0 < values["candleshm_weight_used", name] < 10**6
+            assert values["candleshm_requests_total", name] > 0
+            assert values["candleshm_rows_total", name] >= feed.length
+            assert values["candleshm_banned_until_timestamp_seconds", name] == 0
+            series = [key for key in values if key[1:] == (name, "BTCUSDT")]
+            assert len(series) == 6
+        assert values["candleshm_request_errors_total", f"{block_name}-um", "ExchangeUnavailable"] == 2
+        assert not [key for key in values if key[0].endswith("errors_total") and key[1] == f"{block_name}-spot"]
+
+
+def test_an_address_that_is_taken_is_named(exchange: SimulatedExchange, block_name: str) -> None:
+    pytest.importorskip("prometheus_client")
+    taken = exchange.base_url.removeprefix("http://")
+
+    said = complaint(*serving(exchange, block_name, "--metrics", taken))
+
+    assert said == f"candleshm: {taken}: Address already in use\n"
+    assert not (SHM / block_name).exists()
+
+
+def test_metrics_without_their_extra_name_it(exchange: SimulatedExchange, block_name: str) -> None:
+    script = (
+        "import sys; sys.modules['prometheus_client'] = None; sys.modules['prometheus_client.core'] = None\n"
+        "from candleshm.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = serving(exchange, block_name, "--metrics", "0")
+    result = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
+    )
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("candleshm: prometheus_client")
+    assert "`pip install candleshm[metrics]`" in result.stderr
+    assert not (SHM / block_name).exists()
+
+
+# An end with whoever started it.
+
+
+def test_serve_ends_with_its_stdin_when_told_so(exchange: SimulatedExchange, block_name: str) -> None:
+    read_end, write_end = os.pipe()
+    with started(*serving(exchange, block_name, "--until-stdin-closes"), stdin=read_end) as process:
+        os.close(read_end)
+        first_line(process)
+        assert process.poll() is None
+        os.close(write_end)
+        assert process.wait(DEADLINE_SECONDS) == 0
+    assert not (SHM / block_name).exists()
+
+
+def test_serve_does_not_mind_an_empty_stdin_otherwise(exchange: SimulatedExchange, block_name: str) -> None:
+    with started(*serving(exchange, block_name), stdin=subprocess.DEVNULL) as process:
+        first_line(process)
+        until(lambda: candleshm.attach(block_name).health.ready)
+        assert process.poll() is None

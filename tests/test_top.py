@@ -1,0 +1,216 @@
+"""The command `top`: what it says about a block, what it shows first, and how it behaves on a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from candleshm._core import Writer
+from candleshm.commands.events import changes
+from candleshm.commands.observation import Observation, SeriesFacts
+from candleshm.commands.top import ordered
+from candleshm.health import Health
+from tests.commanding import DEADLINE_SECONDS, complaint, run, started
+from tests.klines import MINUTE_MS, START_MS, ingest, kline
+
+LIMIT_SECONDS = 60.0
+UNTIL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+HEALTH = Health(
+    name="x",
+    market="SPOT",
+    interval="1m",
+    length=10,
+    symbols=2,
+    state="ready",
+    pid=7,
+    heartbeat_age=0.1,
+    ready=True,
+    missing=0,
+    holes=0,
+    weight_used=1,
+    weight_limit=6000,
+    banned_until=None,
+)
+
+
+def facts(symbol: str = "AUSDT", **changed: Any) -> SeriesFacts:
+    fresh = SeriesFacts(
+        symbol=symbol,
+        trading=True,
+        close=1.0,
+        change=0.0,
+        age_seconds=1.0,
+        newest_state=1,
+        missing=0,
+        holes=0,
+        revision=0,
+    )
+    return replace(fresh, **changed)
+
+
+def seen(*series: SeriesFacts, closed_until_ms: int | None = None, **health: Any) -> Observation:
+    return Observation(replace(HEALTH, **health), closed_until_ms, series or (facts(),))
+
+
+# Events.
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text", "is_bad"),
+    [
+        (seen(), seen(closed_until_ms=START_MS), "closed until 2023-11-14 22:14:00 for all 1 symbols", False),
+        (seen(facts(age_seconds=59)), seen(facts(age_seconds=61)), "stale, older than 60.0 s: AUSDT", True),
+        (seen(facts(age_seconds=61)), seen(facts(age_seconds=1)), "fresh again: AUSDT", False),
+        (seen(facts(missing=1)), seen(facts(missing=3)), "rows missing: AUSDT 2", True),
+        (seen(facts(missing=1)), seen(facts(holes=1)), "rows the exchange does not have: AUSDT 1", True),
+        (seen(facts(revision=1)), seen(facts(revision=2)), "closed rows corrected: AUSDT 1", True),
+        (seen(facts()), seen(facts(trading=False)), "no longer trades: AUSDT", True),
+        (seen(facts()), seen(facts(), facts("BUSDT")), "now carried: BUSDT", False),
+        (seen(), seen(banned_until=UNTIL), "the exchange refuses until 03:04:05; nothing is asked", True),
+        (seen(banned_until=UNTIL), seen(), "the exchange may be asked again", False),
+        (seen(), seen(state="superseded"), "block is superseded, was ready", True),
+        (seen(), seen(pid=8), "collector 8 serves now, 7 did before", False),
+        (seen(), seen(heartbeat_age=9.0), "collector 7 gives no sign of life", True),
+        (seen(heartbeat_age=9.0), seen(), "collector 7 is alive after 9.0 s of silence", False),
+        (seen(ready=False), seen(), "all 2 symbols are loaded", False),
+    ],
+    ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
+)
+def test_a_change_is_one_event(before: Observation, after: Observation, text: str, is_bad: bool) -> None:  # noqa: FBT001
+    (event,) = changes(before, after, LIMIT_SECONDS)
+
+    assert (event.text, event.is_bad) == (text, is_bad)
+
+
+def test_what_happens_to_many_is_one_event() -> None:
+    names = ["AUSDT", "BUSDT", "CUSDT", "DUSDT", "EUSDT"]
+    fresh, stale = ([facts(name, age_seconds=age) for name in names] for age in (1, 99))
+
+    assert [event.text for event in changes(seen(*fresh), seen(*stale), LIMIT_SECONDS)] == [
+        "stale, older than 60.0 s: AUSDT, BUSDT, CUSDT and 2 more"
+    ]
+
+
+def test_loading_and_growing_older_are_no_events() -> None:
+    unasked = seen(facts(age_seconds=math.inf, newest_state=0), ready=False, missing=10)
+    loading = seen(facts(missing=8), ready=False, missing=8)
+
+    assert changes(unasked, loading, LIMIT_SECONDS) == []
+    assert changes(loading, seen(facts(missing=2, age_seconds=5), ready=False, missing=2), LIMIT_SECONDS) == []
+
+
+def test_what_needs_a_look_comes_first_and_fresh_series_keep_their_places() -> None:
+    series = [
+        facts("DELISTED", trading=False, age_seconds=9999),
+        facts("FRESH", age_seconds=0.1),
+        facts("ALSO", age_seconds=2.0),
+        facts("OLDER", age_seconds=40.0),
+        facts("GAPS", missing=3),
+        facts("MANY", missing=30),
+        facts("STALE", age_seconds=70.0),
+        facts("STALER", age_seconds=90.0),
+        facts("EMPTY", age_seconds=math.inf, newest_state=0),
+    ]
+
+    names = [shown.symbol for shown in ordered(series, LIMIT_SECONDS)]
+
+    assert names == ["EMPTY", "STALER", "STALE", "MANY", "GAPS", "OLDER", "FRESH", "ALSO", "DELISTED"]
+
+
+# The command.
+
+
+@pytest.fixture
+def writer(block_name: str) -> Iterator[Writer]:
+    """A block of three symbols: one with a gap, one that no longer trades, one that was never answered for."""
+    symbols = ["BTCUSDT", "OLDUSDT", "NEWUSDT"]
+    writer = Writer.open(block_name, market="SPOT", interval="1m", length=10, symbols=symbols)
+    sent_ms = START_MS + 5 * MINUTE_MS + 10_000
+    times = [START_MS + slot * MINUTE_MS for slot in (0, 1, 3, 4, 5)]
+    ingest(writer, "BTCUSDT", *(kline(ms, 100 + index) for index, ms in enumerate(times)), sent_ms=sent_ms)
+    ingest(writer, "OLDUSDT", *(kline(ms, 0.00001234) for ms in times), sent_ms=sent_ms)
+    writer.set_trading("OLDUSDT", False)
+    writer.set_health(ready=True, weight_used=1500, weight_limit=6000, banned_until_ms=None)
+    writer.heartbeat()
+    yield writer
+    writer.close()
+
+
+def test_once_prints_a_frame_with_every_symbol(writer: Writer, block_name: str) -> None:
+    shown = run("top", block_name, "--once")
+    title, collector, content, _, head, *rows = shown.stdout.rstrip().splitlines()
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert title == f"{block_name}  SPOT 1m, 3 symbols of 10 candles  ready"
+    assert collector.startswith(f"collector {os.getpid()}, heartbeat ")
+    assert collector.endswith("weight ████░░░░░░░░░░░░ 1,500 of 6,000")
+    assert " missing, 0 holes, 0 stale, oldest -, closed until 2023-11-14 22:19:00, " in content
+    assert head.split() == ["SYMBOL", "LIVE", "CLOSE", "CHANGE", "AGE", "STATE", "MISSING", "HOLES", "REV"]
+    cells = [row.split() for row in rows]
+    assert cells[0] == ["NEWUSDT", "-", "-", "-", "empty", "-", "-", "-"]
+    assert cells[1][:3] == ["BTCUSDT", "104.000", "+0.971%"]
+    assert cells[1][5:] == ["live", "5", "-", "-"]
+    assert cells[2][0] == "OLDUSDT"
+    assert cells[2][5] == "delisted"
+    assert len(rows) == 3
+
+
+def test_a_block_that_is_not_there() -> None:
+    assert "`no-such-block`" in complaint("top", "no-such-block", "--once")
+
+
+def test_on_a_terminal_frames_stay_in_place_and_tell_what_happens(writer: Writer, block_name: str) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 14, 80, 0, 0))
+    shown = b""
+
+    def read_until(words: str) -> None:
+        nonlocal shown
+        while words.encode() not in shown:
+            assert select.select([ours], [], [], DEADLINE_SECONDS)[0], shown
+            shown += os.read(ours, 65536)
+
+    command = ("top", block_name, "--interval-seconds", "0.05")
+    # A size that the environment states would win over that of the terminal.
+    environment = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
+    environment |= {"TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
+    with started(*command, stdout=theirs, stdin=subprocess.DEVNULL, env=environment) as process:
+        os.close(theirs)
+        read_until("nothing yet")
+        until_ms = int(UNTIL.timestamp() * 1000)
+        writer.set_health(ready=True, weight_used=6000, weight_limit=6000, banned_until_ms=until_ms)
+        read_until("the exchange refuses until 03:04:05")
+        sent_ms = START_MS + 6 * MINUTE_MS + 10_000
+        ingest(writer, "BTCUSDT", *(kline(START_MS + slot * MINUTE_MS, 7) for slot in (4, 5, 6)), sent_ms=sent_ms)
+        read_until("closed rows corrected: BTCUSDT 1")
+        read_until("for all 2 symbols")
+        writer.close()
+        read_until("block is closed, was ready")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE_SECONDS) == 0
+        while select.select([ours], [], [], 0)[0]:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:
+                break  # Linux says that nobody holds the other end any more.
+    os.close(ours)
+
+    frames = re.split(rb"\x1b\[\d+F", shown)
+    assert len(frames) > 3
+    biggest = max(frames, key=lambda frame: frame.count(b"\n"))
+    assert biggest.count(b"\n") <= 13, biggest.decode()
+    assert shown.rstrip().endswith(b"\x1b[?25h\x1b[?7h")

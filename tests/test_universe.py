@@ -1,0 +1,104 @@
+"""Which symbols a feed wants: filters, listings that come later, symbols by hand, lists that cannot be believed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from candleshm.config import CollectorConfig
+from candleshm.errors import ConfigError
+from candleshm.exchanges.base import ExchangeInfo
+from candleshm.universe import Universe, doubt
+
+STATUSES = {"BTCUSDT": "TRADING", "ETHUSDT": "TRADING", "ETHBTC": "TRADING", "OLDUSDT": "BREAK"}
+
+
+def info(statuses: dict[str, str]) -> ExchangeInfo:
+    return ExchangeInfo(statuses, 6000, 60.0)
+
+
+def universe(**settings: Any) -> Universe:
+    return Universe(CollectorConfig(**({"market": "SPOT"} | settings)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, ["BTCUSDT", "ETHUSDT", "ETHBTC"]),
+        ({"symbols_filter": ["ETHUSDT"]}, ["BTCUSDT", "ETHBTC"]),
+        ({"symbol_contains": "ETH"}, ["ETHUSDT", "ETHBTC"]),
+        ({"symbol_endswith": "USDT"}, ["BTCUSDT", "ETHUSDT"]),
+        ({"symbols_filter": ["ETHBTC"], "symbol_contains": "TH", "symbol_endswith": "T"}, ["ETHUSDT"]),
+        # A list may name what does not trade, in its own order; the filters hold for it as well.
+        ({"symbols": ["OLDUSDT", "ETHBTC", "NOPE"]}, ["OLDUSDT", "ETHBTC"]),
+        ({"symbols": ["OLDUSDT", "ETHBTC"], "symbol_endswith": "USDT"}, ["OLDUSDT"]),
+        ({"symbols": ["OLDUSDT", "ETHBTC"], "symbols_filter": ["OLDUSDT"]}, ["ETHBTC"]),
+    ],
+)
+def test_filters_mean_what_they_always_meant(settings: dict[str, Any], wanted: list[str]) -> None:
+    assert universe(**settings).wanted(info(STATUSES)) == wanted
+    assert universe(**settings).at_start(info(STATUSES)) == wanted
+
+
+def test_of_a_former_collector_only_what_this_one_could_have_carried_stays() -> None:
+    assert universe().keeps("GONEUSDT")
+    assert not universe(symbol_endswith="USDT").keeps("ETHBTC")
+    assert universe(symbols=["GONEUSDT"]).keeps("GONEUSDT")
+    assert not universe(symbols=["GONEUSDT"]).keeps("BTCUSDT")
+
+
+@pytest.mark.parametrize("settings", [{"symbol_endswith": "EUR"}, {"symbols": ["NOPE"]}])
+def test_nothing_left_is_a_config_error(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="symbols"):
+        universe(**settings).at_start(info(STATUSES))
+
+
+def test_a_symbol_by_hand_counts_for_more_than_a_filter_and_a_removal_for_most() -> None:
+    wanted = universe(symbol_endswith="BTC")
+    wanted.add(["OLDUSDT", "SOONUSDT"])
+    assert wanted.wanted(info(STATUSES)) == ["ETHBTC", "OLDUSDT"]
+    assert wanted.unlisted(info(STATUSES)) == ["SOONUSDT"]
+
+    wanted.remove(["ETHBTC", "SOONUSDT"])
+    assert wanted.wanted(info(STATUSES)) == ["OLDUSDT"]
+    assert not wanted.unlisted(info(STATUSES))
+    assert wanted.is_removed("ETHBTC")
+
+    wanted.add(["ETHBTC"])
+    assert wanted.wanted(info(STATUSES)) == ["ETHBTC", "OLDUSDT"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "places"),
+    [
+        ({}, 16),
+        ({"symbols": ["BTCUSDT"]}, 0),
+        ({"symbols": ["BTCUSDT", "SOONUSDT"]}, 1),
+        ({"spare_symbols": 3}, 3),
+        ({"symbols": ["BTCUSDT"], "spare_symbols": 5}, 5),
+    ],
+)
+def test_places_are_kept_for_what_may_come(settings: dict[str, Any], places: int) -> None:
+    assert universe(**settings).spare_places(info(STATUSES)) == places
+
+
+def test_a_tenth_more_places_for_a_large_market() -> None:
+    assert universe().spare_places(info({f"S{number}USDT": "TRADING" for number in range(400)})) == 40
+
+
+@pytest.mark.parametrize(
+    ("statuses", "text"),
+    [
+        ({}, "lists 0 symbols instead of 4"),
+        ({"BTCUSDT": "TRADING"}, "lists 1 symbols instead of 4"),
+        (dict.fromkeys(STATUSES, "BREAK") | {"BTCUSDT": "TRADING"}, "trades 1 symbols instead of 3"),
+        ({"BTCUSDT": "TRADING", "ETHUSDT": "TRADING"}, None),
+        (STATUSES | {"NEWUSDT": "TRADING"}, None),
+    ],
+)
+def test_a_list_that_lost_most_of_its_symbols_is_doubted(statuses: dict[str, str], text: str | None) -> None:
+    reason = doubt(info(STATUSES), info(statuses))
+
+    assert (reason is None) == (text is None)
+    assert text is None or text in (reason or "")
