@@ -308,10 +308,8 @@ class CandleServer:
 
     def _exchange_ms(self) -> int:
         """Return the exchange's time, as the newest collector measured it: the local clock may be wrong."""
-        scheduler = None if self._collector is None else self._collector._scheduler
-        if scheduler is None:
-            return self._clock.epoch_ms()
-        return scheduler._time.earliest_ms(self._clock.monotonic_seconds())
+        exchange_ms = None if self._collector is None else self._collector.exchange_ms()
+        return self._clock.epoch_ms() if exchange_ms is None else exchange_ms
 
     def _exchange_info(self) -> ExchangeInfo:
         """Ask for exchangeInfo, unless it is a minute old at most. Raises ExchangeError."""

@@ -101,6 +101,10 @@ class Scheduler:
         """The newest snapshot; may be read from any thread."""
         return self._status
 
+    def exchange_ms(self) -> int:
+        """Return the exchange time that has surely been reached; from any thread."""
+        return self._time.earliest_ms(self._clock.monotonic_seconds())
+
     def wait_loaded(self, timeout_seconds: float | None = None) -> bool:
         """Wait until every symbol is loaded or has failed three times, and say whether that is so."""
         return self._loaded.wait(timeout_seconds)

@@ -150,6 +150,10 @@ class Collector:
         """Return where the collector stands, None before it has a block."""
         return self._scheduler.status if self._scheduler is not None else None
 
+    def exchange_ms(self) -> int | None:
+        """Return the exchange time that has surely been reached, None before the exchange has answered."""
+        return self._scheduler.exchange_ms() if self._scheduler is not None else None
+
     def add_symbols(self, symbols: Iterable[str]) -> None:
         """Carry these symbols as well, soon; the filters do not count. One that is not listed comes when it is.
 
