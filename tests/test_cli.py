@@ -12,67 +12,24 @@ import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 
 import candleshm
 from candleshm import columns
-from candleshm.commands.settings import collector_config
+from candleshm._core import Writer
+from candleshm.commands.settings import collector_configs
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.sim import Fault, SimulatedExchange, html
+from tests.commanding import DEADLINE_SECONDS, complaint, first_line, run, serving, started, until
 from tests.klines import MINUTE_MS, START_MS, body_of, kline
 
-CLI = (sys.executable, "-m", "candleshm")
 SHM = Path("/dev/shm")
-DEADLINE_SECONDS = 60.0
-COMMANDS = ("demo", "serve", "sim", "ls", "read", "rm")
-
-
-def run(*arguments: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CLI, *arguments], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False, **keywords
-    )
-
-
-def complaint(*arguments: str, **keywords: Any) -> str:
-    """Run what has to fail; return its one line."""
-    result = run(*arguments, **keywords)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("candleshm: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
-
-
-@contextmanager
-def started(*arguments: str, **keywords: Any) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [*CLI, *arguments], **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **keywords}
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def first_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    assert select.select([process.stdout], [], [], DEADLINE_SECONDS)[0], "nothing was printed"
-    return process.stdout.readline()
-
-
-def until(question: Callable[[], Any]) -> None:
-    deadline_seconds = time.monotonic() + DEADLINE_SECONDS
-    while not question():
-        assert time.monotonic() < deadline_seconds, "did not come true"
-        time.sleep(0.02)
+COMMANDS = ("demo", "serve", "sim", "ls", "read", "top", "rm")
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +42,6 @@ def shared_exchange() -> Iterator[SimulatedExchange]:
 def exchange(shared_exchange: SimulatedExchange) -> Iterator[SimulatedExchange]:
     yield shared_exchange
     shared_exchange.faults.clear()
-
-
-def serving(exchange: SimulatedExchange, name: str, *more: str) -> list[str]:
-    words = f"serve --market spot --symbols BTCUSDT,ETHUSDT --length 300 --name {name} --base-url {exchange.base_url}"
-    return [*words.split(), *more]
 
 
 @pytest.fixture
@@ -154,6 +106,8 @@ def test_help_lists_every_command_and_version_names_the_version() -> None:
         ("read", "x", "BTCUSDT", "--json", "--csv"),
         ("sim", "--port", "65536"),
         ("demo", "--seconds", "-1"),
+        ("serve", "--metrics", "localhost"),
+        ("top", "x", "--interval-seconds", "0"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: Sequence[str]) -> None:
@@ -239,6 +193,23 @@ def test_leftover_is_listed_and_removed(leftover: str) -> None:
     assert run("rm", leftover).stdout == f"removed {leftover}\n"
     assert not (SHM / leftover).exists()
     assert f"`{leftover}`" in complaint("rm", leftover)
+
+
+def test_ls_says_what_a_living_collector_is_waiting_for(block_name: str) -> None:
+    writer = Writer.open(block_name, market="SPOT", interval="1m", length=10, symbols=["BTCUSDT"])
+
+    def note() -> list[str]:
+        writer.heartbeat()
+        return next(line for line in run("ls").stdout.splitlines() if line.startswith(block_name)).split()[9:]
+
+    try:
+        assert note()[:2] == ["0/0", "loading,"]
+        writer.set_health(ready=True, weight_used=12, weight_limit=6000, banned_until_ms=START_MS)
+        assert note() == ["12/6000", "banned", "until", "22:14:00", "UTC"]
+        writer.set_health(ready=True, weight_used=34, weight_limit=6000, banned_until_ms=None)
+        assert note() == ["34/6000"]
+    finally:
+        writer.close()
 
 
 def test_block_of_another_format_is_named_and_can_be_removed(leftover: str) -> None:
@@ -402,7 +373,7 @@ def test_every_setting_is_a_flag_and_flags_win_over_the_file(tmp_path: Path) -> 
 
     path = tmp_path / "spot.toml"
     path.write_text('market = "um"\nlength = 50\nUPDATE_INTERVAL_SECONDS = 2\n[proxies]\nhttps = "http://h:1"\n')
-    config = collector_config({"length": 60, "rows": 3}, path)
+    (config,) = collector_configs({"length": 60, "rows": 3}, path)
 
     assert config == CollectorConfig(market="UM", length=60, update_interval_seconds=2, proxies={"https": "http://h:1"})
 
@@ -416,6 +387,10 @@ def test_every_setting_is_a_flag_and_flags_win_over_the_file(tmp_path: Path) -> 
         ('market = "spot"\nlength = "5"', "length cannot be `5`"),
         ("", "market is not given"),
         ('market = "spot"\nlive = "ws"', "live cannot be `ws`"),
+        ('market = "spot"\nfeed = 3', r"begins with a line \[\[feed\]\]"),
+        ('market = "spot"\n[feed]\nlength = 5', r"begins with a line \[\[feed\]\]"),
+        ('[[feed]]\nmarket = "spot"\n[[feed]]\nmarkt = "um"', "feed 2: unknown key `markt`; the nearest is market"),
+        ('[[feed]]\nmarket = "spot"\n[[feed]]\nlength = 5', "market is not given"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
@@ -423,7 +398,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> Non
     path.write_text(text)
 
     with pytest.raises(ConfigError, match=words):
-        collector_config({}, path)
+        collector_configs({}, path)
 
 
 def test_serve_takes_its_settings_from_a_file(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> None:

@@ -123,6 +123,15 @@ def test_a_process_that_dies_ends_the_demo_and_is_named(which: str, label: str, 
     assert_nothing_is_left(block_name)
 
 
+def test_a_demo_that_is_killed_takes_its_processes_with_it(block_name: str) -> None:
+    with demo(block_name, 60) as process:
+        until(lambda: len(processes_of(block_name)) == 3)
+        process.kill()
+        process.wait(DEADLINE_SECONDS)
+        until(lambda: not processes_of(block_name))
+    assert_nothing_is_left(block_name)
+
+
 def test_a_second_demo_of_the_same_name_leaves_the_first_alone(block_name: str) -> None:
     with demo(block_name, 60) as first:
         until(lambda: len(processes_of(block_name)) == 3)

@@ -290,9 +290,7 @@ def test_a_round_of_closing_candles_is_reserved_for_every_window(interval: str, 
 def test_frequent_tails_do_not_put_off_the_second_look_at_a_gap() -> None:
     gap = (OPEN_MS - 80 * MINUTE, OPEN_MS - 10 * MINUTE)
     series = loaded(missing=70, missing_range_ms=gap)
-    series.learn(
-        Position(OPEN_MS, OPEN_MS, 70), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL
-    )
+    series.learn(Position(OPEN_MS, OPEN_MS, 70), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL)
     due = turns(series)[Kind.BACKFILL].due_seconds
     assert due > NOW
     for tail in (0.4, 0.8, 1.2):

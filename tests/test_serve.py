@@ -91,6 +91,20 @@ def test_a_feed_that_cannot_be_served_ends_all_with_one_line(two_feeds: Path, bl
     assert not list(SHM.glob(f"{block_name}*"))
 
 
+def test_a_signal_ends_a_start_of_two_feeds_that_is_stuck(
+    exchange: SimulatedExchange, two_feeds: Path, block_name: str
+) -> None:
+    exchange.faults.add(Fault(kind="hang"))
+    asked = len(exchange.served())
+    with started("serve", "--config", str(two_feeds)) as process:
+        until(lambda: len(exchange.served()) > asked)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+
+    assert (process.returncode, stdout, stderr) == (0, "", "")
+    assert not list(SHM.glob(f"{block_name}*"))
+
+
 # Metrics.
 
 

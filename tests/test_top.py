@@ -22,7 +22,8 @@ import pytest
 from candleshm._core import Writer
 from candleshm.commands.events import changes
 from candleshm.commands.observation import Observation, SeriesFacts
-from candleshm.commands.top import ordered
+from candleshm.commands.screen import Screen
+from candleshm.commands.top import Board, ordered
 from candleshm.health import Health
 from tests.commanding import DEADLINE_SECONDS, complaint, run, started
 from tests.klines import MINUTE_MS, START_MS, ingest, kline
@@ -111,6 +112,19 @@ def test_loading_and_growing_older_are_no_events() -> None:
 
     assert changes(unasked, loading, LIMIT_SECONDS) == []
     assert changes(loading, seen(facts(missing=2, age_seconds=5), ready=False, missing=2), LIMIT_SECONDS) == []
+
+
+def test_of_closes_that_follow_each_other_the_last_is_shown() -> None:
+    board = Board(Screen(), LIMIT_SECONDS)
+    for minute, missing in ((0, 0), (1, 0), (2, 0), (3, 5), (4, 5)):
+        lines = board.frame(seen(facts(missing=missing), closed_until_ms=START_MS + minute * MINUTE_MS), START_MS)
+
+    shown = [line.partition("  ")[2] for line in lines[lines.index("EVENTS (UTC)") + 1 :]]
+    assert [text.partition(" for all")[0] for text in shown] == [
+        "closed until 2023-11-14 22:18:00",
+        "rows missing: AUSDT 5",
+        "closed until 2023-11-14 22:17:00",
+    ]
 
 
 def test_what_needs_a_look_comes_first_and_fresh_series_keep_their_places() -> None:

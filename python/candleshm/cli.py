@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from candleshm.commands.outcome import outcome
-from candleshm.commands.settings import add_flags, collector_config
+from candleshm.commands.settings import add_flags, collector_configs
+from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 
 __all__ = ["main"]
 
@@ -33,10 +34,11 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    config = collector_config(vars(arguments), arguments.config)
-    from candleshm.commands.serve import serve
+    feeds = collector_configs(vars(arguments), arguments.config)
+    from candleshm.commands.serve import Address, serve
 
-    serve(config)
+    metrics = None if arguments.metrics is None else Address(*arguments.metrics)
+    serve(feeds, metrics=metrics, until_stdin_closes=arguments.until_stdin_closes)
 
 
 def _sim(arguments: argparse.Namespace) -> None:
@@ -78,6 +80,17 @@ def _read(arguments: argparse.Namespace) -> None:
     print(rows.as_table() if is_table else rows.as_json() if arguments.json else rows.as_csv(), end="")
 
 
+def _top(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.top import top
+
+    top(
+        arguments.name,
+        interval_seconds=arguments.interval_seconds,
+        once=arguments.once,
+        max_age_seconds=arguments.max_age_seconds,
+    )
+
+
 def _rm(arguments: argparse.Namespace) -> None:
     from candleshm.reader import unlink
 
@@ -113,7 +126,19 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     example = "serve --market spot --symbols BTCUSDT,ETHUSDT --interval 1m --length 2880"
-    add_flags(add("serve", _serve, "collect candles into a block until Ctrl-C", example))
+    serve = add("serve", _serve, "collect candles into a block until Ctrl-C", example)
+    add_flags(serve)
+    serve.add_argument(
+        "--metrics",
+        type=_address,
+        metavar="[HOST:]PORT",
+        help="answer Prometheus there; only to this machine unless a host is given",
+    )
+    serve.add_argument(
+        UNTIL_STDIN_CLOSES,
+        action="store_true",
+        help="stop as well when standard input ends, for programs that start this one with a pipe",
+    )
 
     sim = add("sim", _sim, "the simulated exchange alone, until Ctrl-C", "sim --port 8400 --seed 1 --symbols 40")
     sim.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
@@ -144,6 +169,23 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="as a list of objects")
     form.add_argument("--csv", action="store_true", help="as comma-separated values with a header")
 
+    top = add("top", _top, "watch a block and its collector", "top candleshm-spot-1m --interval-seconds 1")
+    top.add_argument("name", metavar="NAME", help="the block's name")
+    top.add_argument(
+        "--interval-seconds",
+        type=_seconds,
+        metavar="X",
+        help="time between two frames (default: 0.5 on a terminal, else 2)",
+    )
+    top.add_argument(
+        "--max-age-seconds",
+        type=_seconds,
+        metavar="X",
+        default=60.0,
+        help="a series that is confirmed less often counts as stale (default: 60)",
+    )
+    top.add_argument("--once", action="store_true", help="print one frame and end")
+
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
     rm.add_argument("name", metavar="NAME", help="the block's name")
     return parser
@@ -169,3 +211,8 @@ def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text) < 65536:
         return int(text)
     raise argparse.ArgumentTypeError(f"not a port, 0 to 65535: `{text}`")
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", _port(port)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Self
 
+from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.errors import CandleShmError
 
 __all__ = ["Children"]
@@ -40,7 +41,11 @@ class _Child:
 
 
 class Children:
-    """Python processes whose early end is an error; a context manager that leaves none of them behind."""
+    """Python processes whose early end is an error; a context manager that leaves none of them behind.
+
+    Each gets a pipe as stdin, and `--until-stdin-closes` as its last argument: the pipe ends with this process, also
+    when that is killed.
+    """
 
     def __init__(self, stop: threading.Event) -> None:
         """`stop` says that this process was asked to end, and with it the children."""
@@ -48,11 +53,11 @@ class Children:
         self._children: list[_Child] = []
 
     def start(self, label: str, *arguments: str, shows: bool = False) -> None:
-        """Start `python ARGUMENTS`; what it prints is dropped unless it `shows`."""
+        """Start `python ARGUMENTS --until-stdin-closes`; what it prints is dropped unless it `shows`."""
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it is read when the child has ended
         process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, *arguments, UNTIL_STDIN_CLOSES],
+            stdin=subprocess.PIPE,
             stdout=None if shows else subprocess.DEVNULL,
             stderr=stderr,
         )
@@ -90,3 +95,5 @@ class Children:
                 child.process.kill()
                 child.process.wait()
             child.stderr.close()
+            if child.process.stdin is not None:
+                child.process.stdin.close()

@@ -6,14 +6,15 @@ import json
 import math
 
 from candleshm import _core
+from candleshm.commands.figures import age
 from candleshm.commands.table import aligned
 from candleshm.errors import SegmentError, SegmentIncompatible, SegmentNotFound
 from candleshm.health import Health
 from candleshm.reader import attach, segments
 
-__all__ = ["broken", "listing_json", "listing_table"]
+__all__ = ["SILENT_SECONDS", "broken", "listing_json", "listing_table"]
 
-HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "NOTE")
+HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "NOTE")
 # A collector gives a sign of life every half second.
 SILENT_SECONDS = 5.0
 
@@ -29,7 +30,8 @@ def listing_table() -> str:
             str(health.length),
             health.state,
             str(health.pid),
-            f"{health.heartbeat_age:.1f} s",
+            age(health.heartbeat_age),
+            f"{health.weight_used}/{health.weight_limit}",
             _note(health),
         )
         for health in segments()
@@ -72,6 +74,12 @@ def broken() -> list[SegmentError]:
 def _note(health: Health) -> str:
     if health.heartbeat_age > SILENT_SECONDS:
         return f"no sign of life; `candleshm rm {health.name}` removes a left-over"
+    if health.banned_until is not None:
+        return f"banned until {health.banned_until:%H:%M:%S} UTC"
     if not health.ready:
-        return f"loading, {health.missing} rows to come"
+        return (
+            f"loading, {health.missing} rows to come"
+            if health.missing
+            else "loading, some symbols not answered for yet"
+        )
     return f"{health.holes} holes" if health.holes else ""

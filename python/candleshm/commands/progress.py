@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import logging
+import math
+import shutil
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-if TYPE_CHECKING:
-    from candleshm.scheduler import CollectorStatus
+from candleshm.status import CollectorStatus
 
 __all__ = ["ERASE_LINE", "LoadingProgress"]
 
 logger = logging.getLogger("candleshm")
 
 ERASE_LINE = "\r\x1b[K"
-BAR_WIDTH = 30
+BAR_WIDTH_MIN, BAR_WIDTH_MAX = 8, 30
 LINES_SECONDS = 5.0
 
 
 class LoadingProgress:
-    """Shows on stderr each `CollectorStatus` it is called with; a context manager that takes its bar away again."""
+    """Shows on stderr the statuses it is called with; a context manager that takes its bar away again."""
 
-    def __init__(self, length: int) -> None:
-        self._length = length
+    def __init__(self, lengths: Mapping[str, int]) -> None:
+        """`lengths` are the candles of a full window, by the name of the block."""
+        self._lengths = lengths
         self._stream = sys.stderr
         self._is_terminal = sys.stderr.isatty()
         self._line_due_seconds = time.monotonic() + LINES_SECONDS
 
-    def __call__(self, status: CollectorStatus) -> None:
-        """Show `status`."""
-        share = 1 - status.missing / (status.symbols * self._length) if status.symbols else 1.0
-        text = f"{share:4.0%}  {status.loaded} of {status.symbols} symbols{_rest_text(status)}"
+    def __call__(self, statuses: Mapping[str, CollectorStatus | None]) -> None:
+        """Show where all feeds stand together; one that has no status yet does not count."""
+        known = {name: status for name, status in statuses.items() if status is not None}
+        total = sum(status.symbols * self._lengths[name] for name, status in known.items())
+        share = 1 - sum(status.missing for status in known.values()) / total if total else 1.0
+        text = f"{share:4.0%}  {_text(list(known.values()))}"
         if self._is_terminal:
-            filled = round(share * BAR_WIDTH)
-            self._stream.write(f"{ERASE_LINE}loading [{'#' * filled}{' ' * (BAR_WIDTH - filled)}] {text}")
+            room = shutil.get_terminal_size().columns - len(f"loading [] {text}") - 1
+            width = min(max(room, BAR_WIDTH_MIN), BAR_WIDTH_MAX)
+            filled = round(share * width)
+            self._stream.write(f"{ERASE_LINE}loading [{'#' * filled}{' ' * (width - filled)}] {text}")
             self._stream.flush()
         elif time.monotonic() >= self._line_due_seconds:
             self._line_due_seconds = time.monotonic() + LINES_SECONDS
@@ -59,7 +66,19 @@ class LoadingProgress:
             self._stream.flush()
 
 
-def _rest_text(status: CollectorStatus) -> str:
-    if status.failing:
-        return f", {len(status.failing)} failing"
-    return "" if status.eta_seconds is None else f", about {status.eta_seconds:.0f} s left"
+def _text(statuses: list[CollectorStatus]) -> str:
+    """Return symbols, rows, weight and what is left; of several feeds' weights and times the largest."""
+    loaded, symbols = sum(status.loaded for status in statuses), sum(status.symbols for status in statuses)
+    weight = max((status.weight_used / status.weight_limit for status in statuses), default=0.0)
+    words = [
+        f"{loaded} of {symbols} symbols",
+        f"{sum(status.rows for status in statuses):,} rows",
+        f"weight {weight:.0%}",
+    ]
+    failing = sum(len(status.failing) for status in statuses)
+    left_seconds = max((status.eta_seconds or 0.0 for status in statuses), default=0.0)
+    if failing:
+        words.append(f"{failing} failing")
+    elif left_seconds:
+        words.append(f"{math.ceil(left_seconds)} s left")
+    return ", ".join(words)

@@ -16,17 +16,17 @@ FRAME_SECONDS = 0.125
 APPENDED_SECONDS = 2.0
 # No cursor, and lines that are too long are cut instead of wrapped; then both as before.
 TAKE, GIVE_BACK = "\x1b[?25l\x1b[?7l", "\x1b[?25h\x1b[?7h"
-UP, DOWN, FAINT = "32", "31", "2"
+UP, DOWN, FAINT, STRONG, ALARM, HEADING = "32", "31", "2", "1", "1;31", "7"
 
 
 class Screen:
     """The lines of stdout that a program keeps rewriting; a context manager."""
 
     def __init__(self) -> None:
-        self._is_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-        self._is_coloured = self._is_terminal and not os.environ.get("NO_COLOR")
-        self._height = 0
-        self.frame_seconds = FRAME_SECONDS if self._is_terminal else APPENDED_SECONDS
+        self.is_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._is_coloured = self.is_terminal and not os.environ.get("NO_COLOR")
+        self._shown = 0
+        self.frame_seconds = FRAME_SECONDS if self.is_terminal else APPENDED_SECONDS
         """How long to wait between two frames."""
 
     def signed(self, text: str, value: float) -> str:
@@ -37,12 +37,29 @@ class Screen:
         """Return `text` for what is said beside the numbers."""
         return self._styled(text, FAINT)
 
+    def strong(self, text: str) -> str:
+        """Return `text` for the one thing that a frame is about."""
+        return self._styled(text, STRONG)
+
+    def alarm(self, text: str) -> str:
+        """Return `text` for what somebody should look into."""
+        return self._styled(text, ALARM)
+
+    def heading(self, text: str) -> str:
+        """Return `text` as a line above others, as wide as the terminal."""
+        return self._styled(f"{text:<{shutil.get_terminal_size().columns}}", HEADING) if self._is_coloured else text
+
+    @property
+    def height(self) -> int | None:
+        """Lines that a frame may have; None when any number fits."""
+        return shutil.get_terminal_size().lines - 1 if self.is_terminal else None
+
     def show(self, lines: Sequence[str]) -> None:
         """Show a frame in place of the last one, cut at the height of the terminal."""
-        if self._is_terminal:
-            lines = lines[: shutil.get_terminal_size().lines - 1]
-            rewind = f"\x1b[{self._height}F" if self._height else ""
-            self._height = len(lines)
+        if self.is_terminal:
+            lines = lines[: self.height]
+            rewind = f"\x1b[{self._shown}F" if self._shown else ""
+            self._shown = len(lines)
             # One write: a frame never shows half.
             self._write(rewind + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
         else:
@@ -50,13 +67,13 @@ class Screen:
 
     def restore(self) -> None:
         """Give the terminal back as it was, also after another process that showed frames was killed."""
-        if self._is_terminal:
+        if self.is_terminal:
             self._write(GIVE_BACK)
 
     def __enter__(self) -> Self:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # Arrows are not worth an error where there are none.
-        if self._is_terminal:
+        if self.is_terminal:
             self._write(TAKE)
         return self
 

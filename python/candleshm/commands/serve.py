@@ -1,38 +1,59 @@
-"""The command `serve`: one collector in the foreground."""
+"""The command `serve`: one collector for each feed, all in this process, in the foreground."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from logging.handlers import MemoryHandler
+from typing import NamedTuple
 
 from candleshm.commands.progress import ERASE_LINE, LoadingProgress
-from candleshm.commands.signals import on_stop_signal
+from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.config import CollectorConfig
-from candleshm.server import Collector
+from candleshm.host import Host
 
-__all__ = ["serve"]
+__all__ = ["Address", "serve"]
 
 HELD_RECORDS = 10_000
 
 
-def serve(config: CollectorConfig) -> None:
-    """Serve until a signal asks to stop. Raises what `Collector.start` and `Collector.run` raise."""
+class Address(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+
+def serve(
+    feeds: Sequence[CollectorConfig], *, metrics: Address | None = None, until_stdin_closes: bool = False
+) -> None:
+    """Serve until a signal asks to stop, or stdin ends. Raises as `Host` and `MetricsServer` do."""
     log = _hold_log()
-    collector = Collector(config)
-    on_stop_signal(collector.stop)
-    try:
-        with LoadingProgress(config.length) as progress:
-            collector.start()
+    host = Host(feeds)
+    on_stop_signal(host.stop)
+    if until_stdin_closes:
+        on_stdin_closed(host.stop)
+    with ExitStack() as stack:
+        stack.callback(host.stop)
+        where = ""
+        if metrics is not None:
+            from candleshm.commands.metrics import MetricsServer
+
+            where = stack.enter_context(MetricsServer(*metrics, host.statuses)).url
+        with LoadingProgress({config.segment_name: config.length for config in feeds}) as progress:
+            host.start()
             progress.erase()
-            if collector.status() is not None:
-                sys.stdout.write(f'serving {config.segment_name}: candleshm.attach("{config.segment_name}")\n')
-                sys.stdout.flush()
+            for name, status in host.statuses().items():
+                if status is not None:
+                    sys.stdout.write(f'serving {name}: candleshm.attach("{name}")\n')
+            if where:
+                sys.stdout.write(f"metrics: {where}\n")
+            sys.stdout.flush()
             _release_log(log)
-            collector.wait_loaded(progress=progress)
-        collector.run()
-    finally:
-        collector.stop()
+            host.wait_loaded(progress=progress)
+        host.run()
 
 
 def _hold_log() -> MemoryHandler:

@@ -1,4 +1,4 @@
-"""The settings of a collector as flags and as keys of a TOML file.
+"""The settings of collectors as flags and as keys of a TOML file, common ones at its top and one table for each feed.
 
 Both follow from the fields of `CollectorConfig`: a new field is a flag and a key without a word here, and the text
 below it is the flag's help.
@@ -22,14 +22,16 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 
-__all__ = ["add_flags", "collector_config"]
+__all__ = ["add_flags", "collector_configs"]
 
+FEED = "feed"
+CONFIG_HELP = "settings as keys such as base_url, with a [[feed]] table for each of several feeds; flags win"
 LIVE = ("rest", "ws", "auto")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add `--config`, `--live` and one flag for each field; what is not given is left out of the namespace."""
-    parser.add_argument("--config", metavar="FILE.toml", type=Path, help="settings as keys such as base_url; flags win")
+    parser.add_argument("--config", metavar="FILE.toml", type=Path, help=CONFIG_HELP)
     parser.add_argument(
         "--live",
         metavar="|".join(LIVE),
@@ -47,14 +49,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def collector_config(flags: Mapping[str, Any], path: Path | None) -> CollectorConfig:
-    """Return the configuration of the TOML file at `path`, where `flags` win.
+def collector_configs(flags: Mapping[str, Any], path: Path | None) -> list[CollectorConfig]:
+    """Return the configuration of each feed of the TOML file at `path`, where `flags` win; without a file there is one.
 
     `flags` may hold more than settings; that is left alone. Raises ConfigError and OSError.
     """
-    names = {field.name for field in fields(CollectorConfig)} | {"live"}
-    values = {} if path is None else _file_values(path, names)
-    values |= {name: value for name, value in flags.items() if name in names}
+    names = _key_names()
+    given = {name: value for name, value in flags.items() if name in names}
+    feeds: list[dict[str, Any]] = [{}] if path is None else _file_feeds(path)
+    if len(feeds) > 1 and "name" in given:
+        raise ConfigError(f"--name is one name, and {path} has {len(feeds)} feeds; give each a `name` there")
+    return [_config(feed | given) for feed in feeds]
+
+
+def _config(values: dict[str, Any]) -> CollectorConfig:
     live = values.pop("live", "auto")
     if live not in LIVE:
         raise ConfigError(f"live cannot be `{live}`; allowed: {' | '.join(LIVE)}")
@@ -65,22 +73,38 @@ def collector_config(flags: Mapping[str, Any], path: Path | None) -> CollectorCo
     return CollectorConfig(**values)
 
 
-def _file_values(path: Path, names: set[str]) -> dict[str, Any]:
-    """Return the settings of a file; LENGTH, length and the flag's spelling are the same key."""
+def _file_feeds(path: Path) -> list[dict[str, Any]]:
+    """Return the settings of each feed of a file; without `[[feed]]` tables the file is one feed."""
     try:
         loaded = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    if FEED not in loaded:
+        return [_settings(loaded, str(path))]
+    tables = loaded.pop(FEED)
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path}: feed is not a list of tables; each begins with a line [[feed]]")
+    common = _settings(loaded, str(path))
+    return [common | _settings(table, f"{path}, feed {number}") for number, table in enumerate(tables, 1)]
+
+
+def _settings(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the settings of a table; LENGTH, length and the flag's spelling are the same key."""
+    names = _key_names()
     values: dict[str, Any] = {}
-    for key, value in loaded.items():
+    for key, value in table.items():
         name = key.lower().replace("-", "_")
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-            raise ConfigError(f"{path}: unknown key `{key}`; the nearest is {near[0]}")
+            raise ConfigError(f"{where}: unknown key `{key}`; the nearest is {near[0]}")
         if name in values:
-            raise ConfigError(f"{path}: `{key}` is given twice, in different spelling")
+            raise ConfigError(f"{where}: `{key}` is given twice, in different spelling")
         values[name] = value
     return values
+
+
+def _key_names() -> set[str]:
+    return {field.name for field in fields(CollectorConfig)} | {"live"}
 
 
 def _field_texts() -> dict[str, str]:
@@ -95,9 +119,9 @@ def _field_texts() -> dict[str, str]:
 
 
 def _default_text(field: Field[Any]) -> str:
-    if field.default is MISSING or field.default is None or isinstance(field.default, bool):
+    if field.default in (MISSING, None, "", ()) or isinstance(field.default, bool):
         return ""
-    return f"(default: {field.default})"
+    return f"(default: {field.default:g})" if isinstance(field.default, float) else f"(default: {field.default})"
 
 
 def _reading(hint: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as a call of our own, made by a thread."""
+"""Being asked to stop, by SIGINT, SIGTERM, SIGHUP or the end of stdin, as a call of our own, made by a thread."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
-__all__ = ["on_stop_signal"]
+__all__ = ["UNTIL_STDIN_CLOSES", "on_stdin_closed", "on_stop_signal"]
+
+UNTIL_STDIN_CLOSES = "--until-stdin-closes"
 
 
 def on_stop_signal(action: Callable[[], object]) -> None:
@@ -30,3 +33,16 @@ def on_stop_signal(action: Callable[[], object]) -> None:
         # Under nohup the end of the terminal is to be ignored.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: None)
+
+
+def on_stdin_closed(action: Callable[[], object]) -> None:
+    """Call `action` when stdin ends, as a pipe does with the process that holds its other end, however that dies."""
+
+    def wait_for_the_end() -> None:
+        # Not sys.stdin: the interpreter would wait for its lock at the end. A stdin that was never open has ended.
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        action()
+
+    threading.Thread(target=wait_for_the_end, name="candleshm-stdin", daemon=True).start()

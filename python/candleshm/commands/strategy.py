@@ -11,17 +11,18 @@ import threading
 import time
 from dataclasses import dataclass
 
+from candleshm.commands.figures import change, price
 from candleshm.commands.outcome import outcome
 from candleshm.commands.rows import STATES
 from candleshm.commands.screen import Screen
-from candleshm.commands.signals import on_stop_signal
+from candleshm.commands.signals import UNTIL_STDIN_CLOSES, on_stdin_closed, on_stop_signal
 from candleshm.reader import Feed, attach
 
 __all__ = ["Board", "Quote", "quote"]
 
 # The change is that of the live close against the close this many candles before.
 BACK = 60
-HEAD = f"{'SYMBOL':<10} {'LIVE CLOSE':>14}   {'CHANGE':>10} {'CLOSED ROWS':>12} {'AGE':>9}  STATE"
+HEAD = f"{'SYMBOL':<10} {'LIVE CLOSE':>16}   {'CHANGE':>10} {'CLOSED ROWS':>12} {'AGE':>9}  STATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +80,19 @@ class Board:
         before, tick = self._seen.get((name, shown.symbol), (close, " "))
         tick = "▲" if close > before else "▼" if close < before else tick
         self._seen[name, shown.symbol] = close, tick
-        close_text = f"{_price(close):>14} {tick}"
+        close_text = f"{price(close):>16} {tick}"
         if tick != " ":
             close_text = self._screen.signed(close_text, 1 if tick == "▲" else -1)
-        change_text = self._screen.signed(_share(shown.change), shown.change)
+        change_text = self._screen.signed(change(shown.change), shown.change)
         age_text = f"{shown.age_seconds:.2f} s" if math.isfinite(shown.age_seconds) else "-"
         return f"{shown.symbol:<10} {close_text} {change_text} {shown.closed:>12,} {age_text:>9}  {shown.state}"
 
 
-def _share(change: float) -> str:
-    return f"{change:>+10.3%}" if math.isfinite(change) else f"{'-':>10}"
-
-
-def _price(price: float) -> str:
-    """Return the price with its decimal point in the same place, whatever its size."""
-    decimals = 2 if price >= 1000 else 3 if price >= 10 else 4 if price >= 1 else 5
-    return f"{price:,.{decimals}f}{' ' * (5 - decimals)}"
-
-
-def _show(names: list[str]) -> None:
+def _show(names: list[str], *, until_stdin_closes: bool) -> None:
     stop = threading.Event()
     on_stop_signal(stop.set)
+    if until_stdin_closes:
+        on_stdin_closed(stop.set)
     feeds = [attach(name) for name in names]
     with Screen() as screen:
         board = Board(feeds, screen)
@@ -109,4 +102,6 @@ def _show(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(outcome(lambda: _show(sys.argv[1:])))
+    until_stdin_closes = sys.argv[-1] == UNTIL_STDIN_CLOSES
+    names = sys.argv[1:-1] if until_stdin_closes else sys.argv[1:]
+    sys.exit(outcome(lambda: _show(names, until_stdin_closes=until_stdin_closes)))

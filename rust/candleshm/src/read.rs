@@ -300,41 +300,55 @@ impl<'a> SeriesReader<'a> {
         }
     }
 
-    /// Returns the marks of the newest `count` final slots, to be used where they lie: see [`Self::column`].
+    /// Returns the marks of the newest `count` final slots, to be used where they lie: see [`Self::column`]. Fewer when
+    /// a row among them is half written, or its slot is taken: the view then begins behind it.
     ///
     /// # Errors
     ///
     /// `Contended`.
     pub fn view(&self, count: usize) -> Result<ViewMarks, Error> {
         let mut attempt = 0;
-        let (rev, start, end, present) = loop {
+        loop {
             attempt += 1;
             let rev = self.rev();
             let marks = self.marks()?;
             let end = marks.final_bar;
             let start = self.start_of(&marks, end, count);
+            let mut view = ViewMarks { start, count: (end - start) as usize, rev, present: None };
             if start >= marks.solid {
-                break (rev, start, end, None);
+                // SYNC POINT row: what is computed uses values at least as new as the marks.
+                fence(Acquire);
+                return Ok(view);
             }
             let tags: Vec<Tag> = (start..end).map(|bar| self.words.tag(bar)).collect();
+            // SYNC POINT row: likewise, as new as the tags.
+            fence(Acquire);
             let went_on = (start..end).zip(&tags).any(|(bar, tag)| tag.bar() > bar);
-            if !went_on || attempt == ATTEMPTS_MAX {
-                let present: Vec<bool> = (start..end).zip(tags).map(|(bar, tag)| tag.is_final_of(bar)).collect();
-                break (rev, start, end, present.contains(&false).then_some(present));
+            if went_on && attempt < ATTEMPTS_MAX {
+                continue;
             }
-        };
-        // SYNC POINT row: what is computed from the rows uses values at least as new as the marks and tags above.
-        fence(Acquire);
-        Ok(ViewMarks { start, count: (end - start) as usize, rev, present })
+            let mut present: Vec<bool> = (start..end).zip(&tags).map(|(bar, tag)| tag.is_final_of(bar)).collect();
+            // A slot without a row is lent only if it is blank, and its bar's own.
+            let lendable =
+                |row: usize| present[row] || tags[row].bar() == start + row as u64 && self.is_blank(&view, row);
+            if let Some(row) = (0..view.count).rev().find(|&row| !lendable(row)) {
+                view.start += row as u64 + 1;
+                view.count -= row + 1;
+                present.drain(..=row);
+            }
+            view.present = present.contains(&false).then_some(present);
+            return Ok(view);
+        }
     }
 
-    /// Returns whether every row of the view is still what it was. To be asked after the rows were used.
+    /// Returns whether every row of the view is still what it was, and every slot without a row still blank. To be
+    /// asked after the rows were used.
     #[inline]
     #[must_use]
     pub fn is_valid(&self, view: &ViewMarks) -> bool {
         // SYNC POINT rewrite, reuse: as in `copy`.
         fence(Acquire);
-        self.is_untouched(view.rev, view.start) || self.is_valid_precisely(view)
+        (self.is_untouched(view.rev, view.start) || self.is_valid_precisely(view)) && self.is_blank_where_absent(view)
     }
 
     #[cold]
@@ -342,12 +356,25 @@ impl<'a> SeriesReader<'a> {
         if self.words.entry[symbol::REV].load(Relaxed).wrapping_sub(view.rev) >= VERSION_SPAN {
             return false;
         }
-        (0..view.count).filter(|&row| view.is_present(row)).all(|row| {
+        (0..view.count).all(|row| {
             let bar = view.start + row as u64;
             let tag = self.words.tag(bar);
             let age = view.rev.wrapping_sub(tag.version()) & Tag::VERSION_MASK;
-            tag.is_final_of(bar) && age < VERSION_SPAN
+            if view.is_present(row) { tag.is_final_of(bar) && age < VERSION_SPAN } else { tag.bar() == bar }
         })
+    }
+
+    /// Whether the slots without a row have stayed blank. Their words lie open to whoever uses the view, and a row may
+    /// be coming in, word by word. Within a bar words go from NaN to values and never back: what is NaN now was NaN at
+    /// every load before.
+    #[inline]
+    fn is_blank_where_absent(&self, view: &ViewMarks) -> bool {
+        view.is_complete() || (0..view.count).all(|row| view.is_present(row) || self.is_blank(view, row))
+    }
+
+    /// Whether all words that a view lends of a row are NaN.
+    fn is_blank(&self, view: &ViewMarks, row: usize) -> bool {
+        (0..ROW_WORDS).all(|column| f64::from_bits(self.column(view, column)[row].load(Relaxed)).is_nan())
     }
 
     /// Returns where the words of a view's column lie.

@@ -295,6 +295,10 @@ impl Reader<'_> {
             self.reader.column(&view, column).iter().map(|word| f64::from_bits(word.load(Relaxed))).collect()
         });
         self.reader.is_valid(&view).then(|| {
+            // Whoever computes with the view reads all of its words.
+            for at in (0..view.count).filter(|&at| !view.is_present(at)) {
+                assert!(columns[0][at].is_nan() && columns[1][at].is_nan(), "words of a row that the view has not");
+            }
             (0..view.count)
                 .filter(|&at| view.is_present(at))
                 .map(|at| {

@@ -1,0 +1,97 @@
+"""What happened to a block between two looks at it, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from candleshm.commands.figures import age, clock_time
+from candleshm.commands.listing import SILENT_SECONDS
+from candleshm.commands.observation import Observation, SeriesFacts
+from candleshm.health import Health
+
+__all__ = ["Event", "changes"]
+
+NAMED_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that changed."""
+
+    text: str
+    is_bad: bool = False
+    is_routine: bool = False
+    """Whether it happens all the time, so that only the last one is of interest."""
+
+
+def changes(before: Observation, after: Observation, max_age_seconds: float) -> list[Event]:
+    """Return what changed, the collector first; series to which the same happened share an event."""
+    return [
+        *_of_the_collector(before.health, after.health),
+        *_of_the_universe(before, after),
+        *_of_the_series(before.series, after.series, max_age_seconds),
+    ]
+
+
+def _of_the_collector(before: Health, after: Health) -> Iterator[Event]:
+    if after.pid != before.pid:
+        yield Event(f"collector {after.pid} serves now, {before.pid} did before")
+    if after.state != before.state:
+        yield Event(f"block is {after.state}, was {before.state}", is_bad=after.state != "ready")
+    is_silent, was_silent = after.heartbeat_age > SILENT_SECONDS, before.heartbeat_age > SILENT_SECONDS
+    if is_silent and not was_silent:
+        yield Event(f"collector {after.pid} gives no sign of life", is_bad=True)
+    if was_silent and not is_silent:
+        yield Event(f"collector {after.pid} is alive after {age(before.heartbeat_age)} of silence")
+    if after.banned_until is not None and before.banned_until is None:
+        yield Event(f"the exchange refuses until {after.banned_until:%H:%M:%S}; nothing is asked", is_bad=True)
+    if before.banned_until is not None and after.banned_until is None:
+        yield Event("the exchange may be asked again")
+    if after.ready and not before.ready:
+        yield Event(f"all {after.symbols} symbols are loaded")
+
+
+def _of_the_universe(before: Observation, after: Observation) -> Iterator[Event]:
+    if after.closed_until_ms is not None and after.closed_until_ms > (before.closed_until_ms or 0):
+        count = sum(facts.trading for facts in after.series)
+        yield Event(f"closed until {clock_time(after.closed_until_ms)} for all {count} symbols", is_routine=True)
+
+
+def _of_the_series(
+    before: Iterable[SeriesFacts], after: Iterable[SeriesFacts], max_age_seconds: float
+) -> Iterator[Event]:
+    known = {facts.symbol: facts for facts in before}
+    newcomers = [facts.symbol for facts in after if facts.symbol not in known]
+    if newcomers:
+        yield Event(f"now carried: {_names(newcomers)}")
+    pairs = [(known[facts.symbol], facts) for facts in after if facts.symbol in known]
+
+    def those(condition: Callable[[SeriesFacts, SeriesFacts], bool]) -> list[str]:
+        return [new.symbol for old, new in pairs if condition(old, new)]
+
+    def grown(count: Callable[[SeriesFacts], int]) -> list[str]:
+        # Until the first answer nothing is known about gaps.
+        return [
+            f"{new.symbol} {count(new) - count(old)}"
+            for old, new in pairs
+            if old.newest_state and count(new) > count(old)
+        ]
+
+    limit = max_age_seconds
+    for label, symbols, is_bad in (
+        ("no longer trades", those(lambda old, new: old.trading and not new.trading), True),
+        ("trades", those(lambda old, new: new.trading and not old.trading), False),
+        (f"stale, older than {age(limit)}", those(lambda a, b: b.is_stale(limit) and not a.is_stale(limit)), True),
+        ("fresh again", those(lambda a, b: b.trading and a.is_stale(limit) and not b.is_stale(limit)), False),
+        ("rows missing", grown(lambda facts: facts.missing), True),
+        ("rows the exchange does not have", grown(lambda facts: facts.holes), True),
+        ("closed rows corrected", grown(lambda facts: facts.revision), True),
+    ):
+        if symbols:
+            yield Event(f"{label}: {_names(symbols)}", is_bad=is_bad)
+
+
+def _names(names: list[str]) -> str:
+    rest = len(names) - NAMED_MAX
+    return ", ".join(names[:NAMED_MAX]) + (f" and {rest} more" if rest > 0 else "")

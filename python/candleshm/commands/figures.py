@@ -1,0 +1,39 @@
+"""Numbers as people read them: prices, changes, ages and times of day."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+__all__ = ["age", "change", "clock_time", "price"]
+
+DECIMALS_MAX = 8
+
+
+def price(value: float) -> str:
+    """Return a price with its decimal point in the same place whatever its size, for a right-aligned column."""
+    if not math.isfinite(value):
+        return f"-{' ' * DECIMALS_MAX}"
+    limits = ((1000, 2), (10, 3), (1, 4), (0.1, 5))
+    decimals = next((count for least, count in limits if value >= least), DECIMALS_MAX)
+    return f"{value:,.{decimals}f}{' ' * (DECIMALS_MAX - decimals)}"
+
+
+def change(share: float) -> str:
+    """Return a fraction as signed per cent, ten characters wide."""
+    return f"{share:>+10.3%}" if math.isfinite(share) else f"{'-':>10}"
+
+
+def age(seconds: float) -> str:
+    """Return a duration, the coarser the longer it is."""
+    if not math.isfinite(seconds):
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
+
+
+def clock_time(epoch_ms: float) -> str:
+    """Return the UTC time of day, with the date before it when that is not today's."""
+    moment = datetime.fromtimestamp(epoch_ms / 1000, tz=UTC)
+    return f"{moment:%H:%M:%S}" if moment.date() == datetime.now(UTC).date() else f"{moment:%Y-%m-%d %H:%M:%S}"

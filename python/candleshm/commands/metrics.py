@@ -1,0 +1,181 @@
+"""What `serve --metrics` answers: the blocks and their collectors in Prometheus' text format.
+
+Everything is read when it is asked for, the candles' side from the block as any reader sees it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
+from candleshm.errors import SegmentNotFound
+from candleshm.frames import library
+from candleshm.reader import Feed
+from candleshm.status import CollectorStatus
+
+__all__ = ["MetricsServer"]
+
+EXTRA = "metrics"
+
+
+class _Gauge(NamedTuple):
+    name: str
+    text: str
+    value: Callable[[Any], float]
+
+
+class _Counter(NamedTuple):
+    """As a gauge, for what only rises; its name ends with `_total` where it is shown."""
+
+    name: str
+    text: str
+    value: Callable[[Any], float]
+
+
+_Column = _Gauge | _Counter
+
+OF_SERIES: Sequence[_Column] = (
+    _Gauge("series_age_seconds", "Since the exchange last confirmed the series.", lambda facts: facts.age_seconds),
+    _Gauge(
+        "series_newest_state",
+        "State of the newest slot: 0 none, 1 live, 2 closed, 3 verified, 4 hole, 5 missing.",
+        lambda facts: facts.newest_state,
+    ),
+    _Gauge("series_trading", "1 while the symbol trades, else 0.", lambda facts: facts.trading),
+    _Gauge("series_missing_rows", "Rows of the window that are not fetched yet.", lambda facts: facts.missing),
+    _Gauge("series_hole_rows", "Rows of the window that the exchange does not have.", lambda facts: facts.holes),
+    _Counter("series_corrections", "Closed rows that the exchange restated.", lambda facts: facts.revision),
+)
+OF_BLOCK: Sequence[_Column] = (
+    _Gauge("ready", "1 once every symbol was loaded.", lambda health: health.ready),
+    _Gauge("symbols", "Symbols in the block.", lambda health: health.symbols),
+    _Gauge("missing_rows", "Rows of all windows that are not fetched yet.", lambda health: health.missing),
+    _Gauge("hole_rows", "Rows of all windows that the exchange does not have.", lambda health: health.holes),
+    _Gauge("heartbeat_age_seconds", "Since the collector's last sign of life.", lambda health: health.heartbeat_age),
+)
+OF_COLLECTOR: Sequence[_Column] = (
+    _Gauge("loaded_symbols", "Symbols that have all their rows.", lambda status: status.loaded),
+    _Gauge("failing_symbols", "Symbols whose newest request failed.", lambda status: len(status.failing)),
+    _Gauge("weight_used", "Request weight that counts in the current window.", lambda status: status.weight_used),
+    _Gauge("weight_limit", "Request weight that the exchange allows.", lambda status: status.weight_limit),
+    _Gauge(
+        "banned_until_timestamp_seconds",
+        "When the exchange may be asked again, by its clock; 0 while it may.",
+        lambda status: (status.banned_until_ms or 0) / 1000,
+    ),
+    _Gauge(
+        "clock_error_seconds",
+        "Width of what is known about the exchange's clock.",
+        lambda status: status.clock_error_ms / 1000,
+    ),
+    _Counter("bans", "Times that a 418 or 403 stopped everything.", lambda status: status.bans),
+    _Counter("requests", "Requests sent.", lambda status: status.requests),
+    _Counter("weight_spent", "Request weight of these requests.", lambda status: status.weight_spent),
+    _Counter("rows", "Rows received that were new or changed.", lambda status: status.rows),
+    _Counter("refused_rows", "Rows left out because they could not be true.", lambda status: status.refused),
+    _Counter("corrections", "Closed rows that the exchange restated.", lambda status: status.corrections),
+)
+
+
+class MetricsServer:
+    """Answers Prometheus until it is closed; a context manager. `statuses` is asked at every scrape."""
+
+    def __init__(self, host: str, port: int, statuses: Callable[[], Mapping[str, CollectorStatus | None]]) -> None:
+        """Listen. Raises MissingExtra without prometheus-client, OSError when the address cannot be had."""
+        self._core = library("prometheus_client.core", EXTRA)
+        exposition = library("prometheus_client.exposition", EXTRA)
+        self._statuses = statuses
+        self._feeds: dict[str, Feed] = {}
+        self._gate = threading.Lock()
+        registry = self._core.CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        try:
+            self._server, self._thread = exposition.start_http_server(port, host, registry)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
+
+    @property
+    def url(self) -> str:
+        """Where it answers, with the port that a 0 became."""
+        host, port = self._server.server_address[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+
+    def collect(self) -> Iterator[Any]:
+        """Return the metrics of this moment; Prometheus' client calls it at every scrape, perhaps in many threads."""
+        with self._gate:
+            statuses = {name: status for name, status in self._statuses().items() if status is not None}
+            seen = {name: observe(feed) for name in statuses if (feed := self._feed(name)) is not None}
+        yield self._info(seen)
+        yield from self._families(OF_SERIES, ("block", "symbol"), _series_of(seen))
+        yield from self._families(OF_BLOCK, ("block",), {(name,): block.health for name, block in seen.items()})
+        yield from self._families(OF_COLLECTOR, ("block",), {(name,): status for name, status in statuses.items()})
+        yield self._universe(seen)
+        yield self._errors(statuses)
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        for feed in self._feeds.values():
+            feed.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _feed(self, name: str) -> Feed | None:
+        if name not in self._feeds:
+            try:
+                self._feeds[name] = attach_to_observe(name)
+            except SegmentNotFound:
+                return None  # It comes up just now, or ends.
+        return self._feeds[name]
+
+    def _families(
+        self, columns: Sequence[_Column], labels: Sequence[str], rows: Mapping[tuple[str, ...], object]
+    ) -> Iterator[Any]:
+        for column in columns:
+            is_counter = isinstance(column, _Counter)
+            make = self._core.CounterMetricFamily if is_counter else self._core.GaugeMetricFamily
+            family = make(f"candleshm_{column.name}", column.text, labels=labels)
+            for values, row in rows.items():
+                family.add_metric(values, float(column.value(row)))
+            yield family
+
+    def _info(self, seen: Mapping[str, Observation]) -> Any:
+        labels = ("block", "market", "interval", "length")
+        family = self._core.InfoMetricFamily("candleshm_block", "What the block holds.", labels=labels)
+        for name, block in seen.items():
+            health = block.health
+            family.add_metric((name, health.market, health.interval, str(health.length)), {})
+        return family
+
+    def _universe(self, seen: Mapping[str, Observation]) -> Any:
+        text = "Since the end of the newest candle that every trading symbol has final, by this machine's clock."
+        family = self._core.GaugeMetricFamily("candleshm_universe_bar_age_seconds", text, labels=("block",))
+        now_ms = time.time() * 1000
+        for name, block in seen.items():
+            if block.closed_until_ms is not None:
+                family.add_metric((name,), (now_ms - block.closed_until_ms) / 1000)
+        return family
+
+    def _errors(self, statuses: Mapping[str, CollectorStatus]) -> Any:
+        text = "Requests that failed, by kind of error."
+        family = self._core.CounterMetricFamily("candleshm_request_errors", text, labels=("block", "kind"))
+        for name, status in statuses.items():
+            for kind, count in status.errors.items():
+                family.add_metric((name, kind), count)
+        return family
+
+
+def _series_of(seen: Mapping[str, Observation]) -> dict[tuple[str, ...], SeriesFacts]:
+    return {(name, facts.symbol): facts for name, block in seen.items() for facts in block.series}

@@ -1,0 +1,159 @@
+"""The command `top`: a block and its collector, live."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from candleshm.commands.events import Event, changes
+from candleshm.commands.figures import age, change, clock_time, price
+from candleshm.commands.listing import SILENT_SECONDS
+from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
+from candleshm.commands.screen import Screen
+from candleshm.commands.signals import on_stop_signal
+from candleshm.health import Health
+
+__all__ = ["Board", "top"]
+
+FRAME_SECONDS, APPENDED_SECONDS = 0.5, 2.0
+EVENTS_KEPT = 100
+# The table has three parts of the lines that heads leave over, the events the fourth.
+EVENTS_PART = 4
+BAR_WIDTH = 16
+NAME_WIDTH = 12
+# Ages are compared in steps of so many seconds, or fresh series would change places with every frame.
+AGE_STEP_SECONDS = 5.0
+
+
+def top(name: str, *, interval_seconds: float | None, once: bool, max_age_seconds: float) -> None:
+    """Show the block `name` until a signal, or `once`. Raises SegmentNotFound and what else `attach` raises."""
+    stop = threading.Event()
+    on_stop_signal(stop.set)
+    with attach_to_observe(name) as feed, Screen() as screen:
+        board = Board(screen, max_age_seconds)
+        if interval_seconds is None:
+            interval_seconds = FRAME_SECONDS if screen.is_terminal else APPENDED_SECONDS
+        while True:
+            screen.show(board.frame(observe(feed), time.time() * 1000))
+            if once or stop.wait(interval_seconds):
+                return
+
+
+class Board:
+    """The frames: three lines about the block, the series that need a look first, and what happened meanwhile."""
+
+    def __init__(self, screen: Screen, max_age_seconds: float) -> None:
+        self._screen = screen
+        self._max_age_seconds = max_age_seconds
+        self._before: Observation | None = None
+        self._events: deque[tuple[float, Event]] = deque(maxlen=EVENTS_KEPT)
+
+    def frame(self, seen: Observation, now_ms: float) -> list[str]:
+        """Return the lines for what is seen at `now_ms`, as many as the terminal has, elsewhere all of them."""
+        if self._before is not None:
+            for event in changes(self._before, seen, self._max_age_seconds):
+                if event.is_routine and self._events and self._events[-1][1].is_routine:
+                    self._events.pop()
+                self._events.append((now_ms, event))
+        self._before = seen
+        head = [*self._head(seen, now_ms), "", self._screen.heading(self._table_head(seen.series))]
+        rows = [self._row(facts) for facts in ordered(seen.series, self._max_age_seconds)]
+        events = [self._event(*happened) for happened in reversed(self._events)]
+        if self._screen.height is not None:
+            room = max(0, self._screen.height - len(head) - 2)
+            events_room = min(len(events), max(room // EVENTS_PART, room - len(rows)))
+            rows = self._cut(rows, room - max(1, events_room))
+            events = events[:events_room]
+        elif not events:
+            return [*head, *rows]
+        nothing = [self._screen.faint("nothing yet: closes, stale series, gaps, corrections and bans show here")]
+        return [*head, *rows, "", self._screen.heading("EVENTS (UTC)"), *(events or nothing)]
+
+    def _head(self, seen: Observation, now_ms: float) -> list[str]:
+        health, screen = seen.health, self._screen
+        title = f"{screen.strong(health.name)}  {health.market} {health.interval}, "
+        title += f"{health.symbols} symbols of {health.length:,} candles"
+        return [
+            f"{title}  {_state(health, screen)}",
+            f"collector {health.pid}, heartbeat {age(health.heartbeat_age)} ago  {_weight(health, screen)}",
+            self._content(seen, now_ms),
+        ]
+
+    def _content(self, seen: Observation, now_ms: float) -> str:
+        health = seen.health
+        ages = [facts.age_seconds for facts in seen.series if facts.trading]
+        stale = sum(facts.is_stale(self._max_age_seconds) for facts in seen.series)
+        words = [
+            f"{health.missing:,} missing",
+            f"{health.holes:,} holes",
+            self._screen.alarm(f"{stale} stale") if stale else "0 stale",
+            f"oldest {age(max(ages))}" if ages else "no symbol trades",
+        ]
+        if seen.closed_until_ms is not None:
+            behind_seconds = max(0.0, now_ms - seen.closed_until_ms) / 1000
+            words.append(f"closed until {clock_time(seen.closed_until_ms)}, {age(behind_seconds)} ago")
+        return ", ".join(words)
+
+    def _table_head(self, series: Sequence[SeriesFacts]) -> str:
+        self._name_width = max([NAME_WIDTH, *(len(facts.symbol) for facts in series)])
+        columns = f"{'LIVE CLOSE':>16} {'CHANGE':>10} {'AGE':>8}  {'STATE':<8} {'MISSING':>7} {'HOLES':>6} {'REV':>4}"
+        return f"{'SYMBOL':<{self._name_width}} {columns}"
+
+    def _row(self, facts: SeriesFacts) -> str:
+        screen = self._screen
+        name = f"{facts.symbol:<{self._name_width}}"
+        age_text = f"{age(facts.age_seconds):>8}"
+        missing = f"{facts.missing or '-':>7}"
+        tail = f"{facts.holes or '-':>6} {facts.revision or '-':>4}"
+        if not facts.trading:
+            return screen.faint(
+                f"{name} {price(facts.close):>16} {'-':>10} {age_text}  {'delisted':<8} {missing} {tail}"
+            )
+        is_stale = facts.is_stale(self._max_age_seconds)
+        return (
+            f"{screen.alarm(name) if is_stale else name} {price(facts.close):>16} "
+            f"{screen.signed(change(facts.change), facts.change)} {screen.alarm(age_text) if is_stale else age_text}  "
+            f"{facts.state:<8} {screen.alarm(missing) if facts.missing else missing} {tail}"
+        )
+
+    def _cut(self, rows: list[str], room: int) -> list[str]:
+        if len(rows) <= room:
+            return rows
+        shown = max(0, room - 1)
+        return [*rows[:shown], self._screen.faint(f"and {len(rows) - shown} more in no worse state")]
+
+    def _event(self, at_ms: float, event: Event) -> str:
+        text = self._screen.alarm(event.text) if event.is_bad else event.text
+        return f"{self._screen.faint(clock_time(at_ms))}  {text}"
+
+
+def ordered(series: Iterable[SeriesFacts], max_age_seconds: float) -> list[SeriesFacts]:
+    """Return the series that need a look first: empty, stale, incomplete, then the older ones; delisted ones last."""
+
+    def rank(facts: SeriesFacts) -> tuple[bool, float, int, float]:
+        age_steps = facts.age_seconds if facts.is_empty else facts.age_seconds // AGE_STEP_SECONDS
+        is_late = facts.is_empty or facts.is_stale(max_age_seconds)
+        return not facts.trading, -age_steps if is_late else 0.0, -facts.missing, -age_steps
+
+    return sorted(series, key=rank)
+
+
+def _state(health: Health, screen: Screen) -> str:
+    if health.state == "closed":
+        return screen.alarm("closed: its collector has ended")
+    if health.heartbeat_age > SILENT_SECONDS:
+        return screen.alarm("no sign of life")
+    if health.banned_until is not None:
+        return screen.alarm(f"banned until {health.banned_until:%H:%M:%S} UTC")
+    if health.state != "ready":
+        return screen.alarm(health.state)
+    return screen.signed("ready", 1) if health.ready else "loading"
+
+
+def _weight(health: Health, screen: Screen) -> str:
+    share = min(1.0, health.weight_used / health.weight_limit) if health.weight_limit else 0.0
+    filled = round(share * BAR_WIDTH)
+    bar = "█" * filled + screen.faint("░" * (BAR_WIDTH - filled))
+    return f"weight {bar} {health.weight_used:,} of {health.weight_limit:,}"
