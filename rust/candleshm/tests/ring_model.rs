@@ -29,8 +29,10 @@ const START_MS: i64 = 1_735_689_600_000;
 struct OldView {
     symbol: usize,
     marks: ViewMarks,
-    claimed: Vec<(u64, Row)>,
-    revised: bool,
+    /// Its rows, and the slots that had none.
+    slots: Vec<(u64, Option<Row>)>,
+    /// Whether a row of it was revised, or a blank slot filled.
+    written: bool,
 }
 
 /// The block, its writer, a reader that stays through takeovers, and the reference.
@@ -105,10 +107,10 @@ impl World {
             Step::View(symbol, count) => {
                 let symbol = symbol % self.series.len();
                 let marks = self.reader(symbol).view(*count).expect("nobody writes");
-                let claimed = (marks.start..marks.start + marks.count as u64)
-                    .filter_map(|bar| Some((bar, *self.series[symbol].row(bar)?)))
+                let slots = (marks.start..marks.start + marks.count as u64)
+                    .map(|bar| (bar, self.series[symbol].row(bar).copied()))
                     .collect();
-                self.views.push(OldView { symbol, marks, claimed, revised: false });
+                self.views.push(OldView { symbol, marks, slots, written: false });
             }
         }
         self.check();
@@ -196,7 +198,11 @@ impl World {
         let report = self.writer_mut().ingest(symbol, &rows, answer, now_boot_ms);
         assert_eq!(report.tally, tally, "{answer:?} {klines:?}");
         for view in self.views.iter_mut().filter(|view| view.symbol == symbol) {
-            view.revised |= view.claimed.iter().any(|(bar, _)| revised.contains(bar));
+            let series = &self.series[symbol];
+            view.written |= view.slots.iter().any(|(bar, row)| match row {
+                Some(_) => revised.contains(bar),
+                None => series.row(*bar).is_some(),
+            });
         }
 
         // Waiters hear of every change, and of a close only when there was one.
@@ -322,15 +328,19 @@ impl World {
         assert!(reader.is_valid(&view));
     }
 
-    /// A view stays valid exactly as long as each of its rows does, and then shows what it showed at first.
+    /// A view stays valid exactly as long as its rows stay and its blank slots stay blank, and then shows what it showed
+    /// at first.
     fn check_old_view(&self, view: &OldView) {
         let capacity = self.block.geometry().ring.capacity as u64;
         let head = self.series[view.symbol].head;
-        let kept = !view.revised && view.claimed.iter().all(|(bar, _)| bar + capacity >= head);
+        let kept = !view.written && view.slots.iter().all(|(bar, _)| bar + capacity >= head);
         assert_eq!(self.reader(view.symbol).is_valid(&view.marks), kept, "{:?}", view.marks);
-        for (bar, row) in view.claimed.iter().filter(|_| kept) {
-            let slot = (bar - view.marks.start) as usize;
-            assert_eq!(self.lent(view.symbol, &view.marks, slot), row.map(f64::to_bits));
+        for (slot, (_, row)) in view.slots.iter().enumerate().filter(|_| kept) {
+            let lent = self.lent(view.symbol, &view.marks, slot);
+            match row {
+                Some(row) => assert_eq!(lent, row.map(f64::to_bits)),
+                None => assert!(lent.iter().all(|&bits| f64::from_bits(bits).is_nan())),
+            }
         }
     }
 
