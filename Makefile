@@ -62,6 +62,7 @@ $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 
 bench: $(BENCH)/.tools ## Every workload beside its peers; peers come from PyPI and apt (redis-server)
 	$(BENCH)/bin/python benches/run.py
+	$(BENCH)/bin/python benches/collector.py
 
 lint: build ## clippy, rustfmt, ruff, mypy, stubtest; a missing tool is a failure
 	cargo fmt --check

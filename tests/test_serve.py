@@ -142,6 +142,8 @@ def test_metrics_tell_what_readers_see_and_what_the_collectors_count(
             assert 0 < values["candleshm_weight_used", name] < 10**6
             assert values["candleshm_requests_total", name] > 0
             assert values["candleshm_rows_total", name] >= feed.length
+            assert values["candleshm_ingests_total", name] >= 1
+            assert 0 < values["candleshm_ingest_seconds_total", name] < values["candleshm_ingests_total", name]
             assert values["candleshm_banned_until_timestamp_seconds", name] == 0
             series = [key for key in values if key[1:] == (name, "BTCUSDT")]
             assert len(series) == 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ class Report:
     answer: Answer | None = None
     error: BaseException | None = None
     ingested: Ingested | None = None
+    ingest_seconds: float = 0.0
+    """How long parsing, merging and publishing took."""
     missing_range_ms: tuple[int, int] | None = None
     sent_ms: int = 0
     """Exchange time that had surely been reached when the request left."""
@@ -134,6 +137,7 @@ class Fetchers:
         with self._gate:
             if self._stopped:
                 return
+            started_seconds = time.perf_counter()
             report.ingested = self.writer.ingest(
                 symbol,
                 answer.body,
@@ -145,6 +149,7 @@ class Fetchers:
                 end_ms=request.end_ms,
                 from_end=True,
             )
+            report.ingest_seconds = time.perf_counter() - started_seconds
             if report.ingested.missing > 0:
                 report.missing_range_ms = newest_missing_ms(self.writer, symbol)
 

@@ -89,7 +89,8 @@ class Scheduler:
         self._universe_changed = threading.Event()
         self._again_seconds = -math.inf  # until then nothing is due or affordable; spares scans of all plans
         self._silent = 0  # requests in a row without a usable answer, whatever the symbol
-        self._requests = self._weight = self._rows = self._bans = 0
+        self._requests = self._weight = self._rows = self._bans = self._ingests = 0
+        self._ingest_seconds = 0.0
         self._corrections = self._refused = self._holes = 0
         self._errors: Counter[str] = Counter()
         self._roster = Roster(writer, universe, info, enlarge, self._random)
@@ -238,6 +239,8 @@ class Scheduler:
         if plan.failures >= GIVEN_UP:
             logger.info("%s: answers again after %d failures", plan.symbol, plan.failures)
         self._rows += ingested.changed
+        self._ingests += 1
+        self._ingest_seconds += report.ingest_seconds
         self._corrections += ingested.corrected
         self._refused += ingested.refused
         self._holes += ingested.holes
@@ -406,6 +409,8 @@ class Scheduler:
             clock_error_ms=self._time.error_ms(now),
             elapsed_seconds=now - self._started_seconds,
             bans=self._bans,
+            ingests=self._ingests,
+            ingest_seconds=self._ingest_seconds,
             corrections=self._corrections,
             refused=self._refused,
             holes=self._holes,

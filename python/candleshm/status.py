@@ -34,6 +34,10 @@ class CollectorStatus:
     elapsed_seconds: float
     bans: int = 0
     """Times that a 418 or 403 stopped everything."""
+    ingests: int = 0
+    """Answers parsed, merged and published."""
+    ingest_seconds: float = 0.0
+    """Time that took, all together."""
     corrections: int = 0
     """Closed rows that the exchange restated."""
     refused: int = 0

@@ -75,6 +75,8 @@ OF_COLLECTOR: Sequence[_Column] = (
     _Counter("bans", "Times that a 418 or 403 stopped everything.", lambda status: status.bans),
     _Counter("requests", "Requests sent.", lambda status: status.requests),
     _Counter("weight_spent", "Request weight of these requests.", lambda status: status.weight_spent),
+    _Counter("ingests", "Answers parsed, merged and published.", lambda status: status.ingests),
+    _Counter("ingest_seconds", "Time for parsing, merging and publishing them.", lambda status: status.ingest_seconds),
     _Counter("rows", "Rows received that were new or changed.", lambda status: status.rows),
     _Counter("refused_rows", "Rows left out because they could not be true.", lambda status: status.refused),
     _Counter("corrections", "Closed rows that the exchange restated.", lambda status: status.corrections),
