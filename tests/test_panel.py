@@ -146,6 +146,27 @@ def test_last_is_the_newest_value_of_every_symbol(feed: candleshm.Feed) -> None:
         feed.last("price")
 
 
+def test_panel_and_last_fill_what_they_are_given(feed: candleshm.Feed) -> None:
+    out = np.empty((4, 2), order="F")
+    panel = feed.panel("close", n=4, out=out)
+    assert panel.array is out
+    np.testing.assert_array_equal(out, feed.panel("close", n=4).array)
+    several = np.empty((4, 2, 3), order="F")
+    fields = ["open", "close", "volume"]
+    assert feed.panel(fields=fields, n=4, out=several).array is several
+    np.testing.assert_array_equal(several, feed.panel(fields=fields, n=4).array)
+    values = np.empty(3)
+    assert feed.last("close", out=values) is values
+    np.testing.assert_array_equal(values, [1020, 2020, np.nan])
+    read_only = np.empty((4, 2), order="F")
+    read_only.flags.writeable = False
+    for wrong in (np.empty((4, 2)), np.empty((5, 2), order="F"), np.empty((2, 4), order="F"), np.empty(8), read_only):
+        with pytest.raises(candleshm.ConfigError, match="out"):
+            feed.panel("close", n=4, out=wrong)
+    with pytest.raises(candleshm.ConfigError, match="3 values"):
+        feed.last("close", out=np.empty(2))
+
+
 def test_asof_gives_what_was_known_and_nothing_later(block_name: str, feed: candleshm.Feed) -> None:
     five = _core.Writer.open(block_name + "-5m", market="SPOT", interval="5m", length=8, symbols=["BTCUSDT"])
     try:

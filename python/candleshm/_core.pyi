@@ -331,12 +331,20 @@ class Feed:
         WaitTimeout with `.missing` after `timeout` seconds, StaleData when the collector shows no life for `max_age`.
         """
 
-    def last(self, field: str, *, symbols: Sequence[str] | None = None) -> _FloatArray:
-        """Return the newest value of every symbol, in the order of `symbols`: float64 (S,). NaN where there is none."""
+    def last(self, field: str, *, symbols: Sequence[str] | None = None, out: _FloatArray | None = None) -> _FloatArray:
+        """Return the newest value of every symbol, in the order of `symbols`: float64 (S,). NaN where there is none.
+
+        `out` is filled and returned where it is given: a writable, contiguous float64 array of shape (S,).
+        """
 
     def _health(self) -> dict[str, Any]: ...
     def _panel(
-        self, fields: Sequence[str], n: int | None, symbols: Sequence[str] | None, live: bool
+        self,
+        fields: Sequence[str],
+        n: int | None,
+        symbols: Sequence[str] | None,
+        live: bool,
+        out: _FloatArray | None,
     ) -> tuple[_FloatArray, npt.NDArray[np.int64], tuple[str, ...]]: ...
     def _asof(
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None

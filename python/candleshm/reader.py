@@ -36,12 +36,14 @@ class Feed(_core.Feed):
         *,
         live: bool = False,
         fields: Sequence[str] | None = None,
+        out: npt.NDArray[np.float64] | None = None,
     ) -> Panel:
         """Return one field (n, S), or several `fields` (n, S, F), of many symbols aligned on open time.
 
         It ends at the newest open time that every requested trading symbol has final, or with `live` at the newest
         one that any of them has, with the values of the moment. Symbols None: all that trade and have candles; n None:
-        LENGTH. NaN where a symbol has no row. Raises StaleData, UnknownSymbol, ConfigError (a field or grid).
+        LENGTH. NaN where a symbol has no row. `out` becomes the panel's array where it is given: writable, float64,
+        Fortran-ordered, of exactly the panel's shape. Raises StaleData, UnknownSymbol, ConfigError (field, grid, out).
 
         >>> closes = feed.panel("close", n=100)  # doctest: +SKIP
         """
@@ -51,10 +53,15 @@ class Feed(_core.Feed):
             names = (field,)
         else:
             raise ConfigError("panel takes either one field, as in panel('close'), or fields=[...]")
-        values, open_time_ms, found = self._panel(names, n, symbols, live)
+        if out is not None and not (out.flags.f_contiguous and out.ndim == (2 if fields is None else 3)):
+            raise ConfigError("out is not a Fortran-ordered float64 array of the panel's shape")
+        flat = None if out is None else out.T.reshape(-1)
+        values, open_time_ms, found = self._panel(names, n, symbols, live, flat)
         shape = (len(names), len(found), len(open_time_ms))
         array = (values.reshape(shape[1:]) if fields is None else values.reshape(shape)).T
-        return Panel(array, open_time_ms, found, names)
+        if out is not None and out.shape != array.shape:
+            raise ConfigError(f"out cannot be of shape `{out.shape}`; the panel's is {array.shape}")
+        return Panel(array if out is None else out, open_time_ms, found, names)
 
     def asof(
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None = None

@@ -12,6 +12,8 @@ use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API, npy_intp};
 use numpy::{Element, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods};
 use pyo3::prelude::*;
 
+use crate::errors::exceptions::ConfigError;
+
 /// Returns a new Fortran-ordered float64 array of shape (rows, 12), filled by `fill`, which is given all its values in
 /// memory order and must set them.
 pub(crate) fn new_columns<'py>(
@@ -37,6 +39,27 @@ pub(crate) fn new_values<'py>(
     // SAFETY: as in `new_columns`.
     fill(unsafe { array.as_slice_mut()? })?;
     Ok(array)
+}
+
+/// As [`new_values`], in `out` where it is given: a writable, contiguous float64 array of `count` values.
+pub(crate) fn values_in<'py>(
+    py: Python<'py>,
+    count: usize,
+    out: Option<Bound<'py, PyArray1<f64>>>,
+    fill: impl FnOnce(&mut [f64]) -> PyResult<()>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let Some(out) = out else { return new_values(py, count, fill) };
+    let wrong = || ConfigError::new_err(format!("out is not a writable, contiguous float64 array of {count} values"));
+    {
+        // NumPy's own bookkeeping says no to read-only arrays and to ones lent out already.
+        let mut borrowed = out.try_readwrite().map_err(|_| wrong())?;
+        let values = borrowed.as_slice_mut().map_err(|_| wrong())?;
+        if values.len() != count {
+            return Err(wrong());
+        }
+        fill(values)?;
+    }
+    Ok(out)
 }
 
 /// A read-only float64 array over words of a block: 1-D when `columns` is `None`, else (words, columns) with the given

@@ -378,7 +378,7 @@ impl Feed {
 
     /// Returns (values, open times, symbols): values in the order field, symbol, row.
     #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
-    #[pyo3(signature = (fields, n, symbols, live))]
+    #[pyo3(signature = (fields, n, symbols, live, out))]
     fn _panel<'py>(
         &self,
         py: Python<'py>,
@@ -386,6 +386,7 @@ impl Feed {
         n: Option<i64>,
         symbols: Option<Vec<String>>,
         live: bool,
+        out: Option<Bound<'py, PyArray1<f64>>>,
     ) -> PyResult<PanelParts<'py>> {
         let attached = self.source.attached()?;
         let block = &attached.block;
@@ -402,7 +403,7 @@ impl Feed {
         let error = |error| self.source.error(error);
         let range =
             panel::newest(block, &indices, count, live).map_err(error)?.unwrap_or(PanelRange { start: 0, count: 0 });
-        let values = array::new_values(py, columns.len() * indices.len() * range.count, |values| {
+        let values = array::values_in(py, columns.len() * indices.len() * range.count, out, |values| {
             py.detach(|| panel::copy(block, &indices, &columns, range, live, values)).map_err(error)
         })?;
         let open_times = (0..range.count).map(|row| grid.open_ms((range.start + row as u64) as i64));
@@ -455,13 +456,14 @@ impl Feed {
         Ok(grid.end_ms(grid.ordinal(open_time_ms)))
     }
 
-    #[pyo3(signature = (field, *, symbols=None))]
+    #[pyo3(signature = (field, *, symbols=None, out=None))]
     #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     fn last<'py>(
         &self,
         py: Python<'py>,
         field: &str,
         symbols: Option<Vec<String>>,
+        out: Option<Bound<'py, PyArray1<f64>>>,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let attached = self.source.attached()?;
         let column = column_of(field)?;
@@ -473,7 +475,7 @@ impl Feed {
             }
             Some(symbols) => self.fresh(&attached, Some(symbols))?,
         };
-        array::new_values(py, indices.len(), |values| {
+        array::values_in(py, indices.len(), out, |values| {
             panel::last(&attached.block, &indices, column, values).map_err(|error| self.source.error(error))
         })
     }
