@@ -10,7 +10,6 @@ import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
@@ -32,7 +31,7 @@ from candleshm.scheduler import GIVEN_UP, CollectorStatus
 from candleshm.server import Collector
 from candleshm.serverlog import ServerLog
 from candleshm.transport import HttpTransport
-from candleshm.universe import Universe
+from candleshm.universe import TRADING, symbols_of
 
 __all__ = ["CandleMap", "CandleRule", "CandleServer"]
 
@@ -42,7 +41,6 @@ _Candles: TypeAlias = npt.NDArray[np.float64]
 
 MARKETS: tuple[Market, ...] = ("SPOT", "UM", "CM")
 LIVE = ("rest", "ws", "auto")
-TRADING = ("trading_on", "trading_off", "trading_all")
 # A list of symbols weighs 20 on SPOT; who asks in a loop gets the same one for this long.
 SYMBOLS_SECONDS = 60.0
 _NO_PROXIES: Mapping[str, str] = MappingProxyType({})
@@ -267,13 +265,7 @@ class CandleServer:
         except ExchangeError as error:
             status = error.status if error.status != 200 else None
             return {"code": error.code or status or -1, "data": [], "msg": str(error)}
-        states = {"trading_on": (True,), "trading_off": (False,), "trading_all": (True, False)}[type]
-        config = self._config
-        named = info.statuses if config.symbols == "all" else config.symbols
-        symbols = [name for name in named if name in info.statuses and info.is_trading(name) in states]
-        if symbols:
-            symbols = Universe(replace(config, symbols=symbols)).wanted(info)
-        return {"code": 200, "data": symbols, "msg": ""}
+        return {"code": 200, "data": symbols_of(self._config, info, type), "msg": ""}
 
     def status(self) -> Health:
         """Return how the block and its collector are; after the end, how they were.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,9 +13,10 @@ from urllib.parse import urlsplit
 
 from candleshm.errors import ConfigError
 
-__all__ = ["CollectorConfig"]
+__all__ = ["TIME_OF_DAY", "CollectorConfig", "is_zone"]
 
 MARKETS = ("SPOT", "UM", "CM")
+TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
@@ -61,6 +64,14 @@ class CollectorConfig:
     """Requests at the same time."""
     start_seconds: float = 30.0
     """How long the exchange may be unreachable at the start."""
+    candle_dir: str | os.PathLike[str] | None = None
+    """Where daily files lie; without it none are kept."""
+    timezone: str = "America/New_York"
+    """The IANA name of the zone whose days the daily files are."""
+    download_time: str | None = "00:10:00"
+    """When the day before is stored, HH:MM:SS in that zone; empty for never."""
+    local_candle_days: int | None = 2
+    """How many of the newest daily files are loaded at the start, and completed where they lack days."""
 
     def __post_init__(self) -> None:
         market = self.market.upper() if isinstance(self.market, str) else self.market
@@ -91,6 +102,15 @@ class CollectorConfig:
             _require(label, "(not shown)", url is None or _is_url(url), "http://host[:port] or https://host[:port]")
         if self.base_url is not None and self.proxy_host is not None:
             raise ConfigError("base_url and proxy_host are both given; each replaces the exchange's host, choose one")
+        dir_fits = self.candle_dir is None or (isinstance(self.candle_dir, str | os.PathLike) and str(self.candle_dir))
+        _require("candle_dir", self.candle_dir, dir_fits, "a path, or None for no daily files")
+        _require("timezone", self.timezone, is_zone(self.timezone), "an IANA name such as Asia/Shanghai")
+        time_fits = self.download_time in (None, "") or (
+            isinstance(self.download_time, str) and TIME_OF_DAY.fullmatch(self.download_time)
+        )
+        _require("download_time", self.download_time, time_fits, "HH:MM:SS such as 00:10:00, or empty for never")
+        days_fit = self.local_candle_days is None or _is_whole(self.local_candle_days, 0, 10_000)
+        _require("local_candle_days", self.local_candle_days, days_fit, "a whole number, 0 to 10000")
         proxies_fit = isinstance(self.proxies, Mapping) and all(
             isinstance(text, str) for pair in self.proxies.items() for text in pair
         )
@@ -110,6 +130,14 @@ class CollectorConfig:
     def settle_ms(self) -> int:
         """`settle_seconds` in whole milliseconds, rounded up."""
         return math.ceil(self.settle_seconds * 1000)
+
+
+def is_zone(value: object) -> bool:
+    """Say whether `value` is the IANA name of a time zone."""
+    try:
+        return isinstance(value, str) and bool(zoneinfo.ZoneInfo(value))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return False
 
 
 def _require(label: str, value: object, condition: Any, allowed: str) -> None:

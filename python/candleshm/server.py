@@ -9,23 +9,20 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from errno import ENOSPC
 from pathlib import Path
-from random import Random
 from types import TracebackType
 from typing import Self
 
 from candleshm._core import Feed, Writer, unlink
-from candleshm.backoff import Backoff
 from candleshm.clock import Clock, ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
+from candleshm.connection import Connection
 from candleshm.errors import (
     CandleShmError,
     ConfigError,
-    ExchangeUnavailable,
-    RateLimited,
     SegmentError,
     SegmentUnavailable,
 )
-from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
+from candleshm.exchanges.base import Exchange, ExchangeInfo
 from candleshm.exchanges.binance import Binance
 from candleshm.planner import Cadence
 from candleshm.ratelimit import WeightBudget
@@ -37,8 +34,6 @@ __all__ = ["Collector"]
 
 logger = logging.getLogger("candleshm")
 
-# The first measurement contains the handshake of a new connection; the others are a round trip apart.
-MEASUREMENTS = 3
 PROGRESS_SECONDS = 0.5
 # `stop` waits for the loop, which ends within moments and removes the block. Before there is a block it may be stuck in
 # a request of the start; then it is left behind, and ends without taking a block.
@@ -81,6 +76,7 @@ class Collector:
             )
         self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
         self._budget = budget or WeightBudget(self._exchange.weight_limit, config.server_weight)
+        self._connection = Connection(self._exchange, self._transport, self._clock, self._budget, config.start_seconds)
         self._universe = Universe(config)
         self._gate = threading.Lock()
         self._stopping = threading.Event()
@@ -202,7 +198,7 @@ class Collector:
     def _live(self) -> None:
         """Be the loop thread, from the first request to the end of the block."""
         try:
-            connected = self._connect()
+            connected = self._connection.connect(self._stopping)
             if connected is not None:
                 self._serve(*connected)
         except CandleShmError as error:
@@ -213,63 +209,6 @@ class Collector:
         finally:
             self._ended.set()
             self._opened.set()
-
-    def _connect(self) -> tuple[ExchangeTime, ExchangeInfo] | None:
-        """Measure the exchange's clock and read exchangeInfo; None when stopped meanwhile."""
-        started_seconds = self._clock.monotonic_seconds()
-        deadline_seconds = started_seconds + self.config.start_seconds
-        backoff, random, attempt = Backoff(first_seconds=0.5, limit_seconds=5.0), Random(), 0
-        while not self._stopping.is_set():
-            try:
-                exchange_time = self._measure()
-                for _ in range(MEASUREMENTS - 1):
-                    exchange_time = exchange_time.refined(self._measure())
-                info = self._exchange.info(self._ask(self._exchange.info_url, self._exchange.info_weight))
-            except (ExchangeUnavailable, RateLimited) as error:
-                attempt += 1
-                delay_seconds = backoff.delay_seconds(attempt, random)
-                if isinstance(error, RateLimited):
-                    delay_seconds = error.retry_after
-                    self._budget.stop(delay_seconds, self._clock.monotonic_seconds())
-                if self._clock.monotonic_seconds() + delay_seconds > deadline_seconds:
-                    raise
-                logger.warning("%s; asked again in %.1f s", error, delay_seconds)
-                self._stopping.wait(delay_seconds)
-            else:
-                return exchange_time, info
-        return None
-
-    def _measure(self) -> ExchangeTime:
-        answer = self._ask(self._exchange.time_url, self._exchange.time_weight)
-        server_ms = self._exchange.server_time_ms(answer)
-        return ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
-
-    def _ask(self, url: str, weight: int) -> Answer:
-        ticket = self._ticket(weight)
-        used = None
-        try:
-            answer = self._transport.fetch(url)
-            used = self._exchange.used_weight(answer, self._budget.window_seconds)
-        finally:
-            self._budget.answered(ticket, self._clock.monotonic_seconds(), used)
-        # Before the exchange's time is known, its own Date is the best guess of it.
-        now_ms = self._clock.epoch_ms() if answer.date_ms is None else answer.date_ms
-        error = self._exchange.error_of(answer, now_ms)
-        if error is not None:
-            raise error
-        return answer
-
-    def _ticket(self, weight: int) -> int:
-        """Wait until the pool lets a request leave, and book it. Raises RateLimited when that takes too long."""
-        deadline_seconds = self._clock.monotonic_seconds() + self.config.start_seconds
-        while True:
-            now_seconds = self._clock.monotonic_seconds()
-            ticket, wait_seconds = self._budget.claim(weight, now_seconds, closing=True, urgent=True)
-            if ticket:
-                return ticket
-            if self._stopping.is_set() or now_seconds + min(wait_seconds, PROGRESS_SECONDS) > deadline_seconds:
-                raise RateLimited("the weight of this pool is used up by its other feeds", retry_after=wait_seconds)
-            self._stopping.wait(min(wait_seconds, PROGRESS_SECONDS))
 
     def _serve(self, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
         config = self.config

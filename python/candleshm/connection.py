@@ -1,0 +1,95 @@
+"""Asking the exchange outside the loop: before there is one, and for daily files. Every request is booked."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from random import Random
+
+from candleshm.backoff import Backoff
+from candleshm.clock import Clock, ExchangeTime
+from candleshm.errors import ExchangeUnavailable, RateLimited
+from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
+from candleshm.ratelimit import WeightBudget
+from candleshm.transport import Transport
+
+__all__ = ["Connection"]
+
+logger = logging.getLogger("candleshm")
+
+# The first measurement contains the handshake of a new connection; the others are a round trip apart.
+MEASUREMENTS = 3
+LOOK_SECONDS = 0.5
+
+
+class Connection:
+    """The way to one market: transport and weight budget together. `start_seconds` bounds every wait."""
+
+    def __init__(
+        self, exchange: Exchange, transport: Transport, clock: Clock, budget: WeightBudget, start_seconds: float
+    ) -> None:
+        self.exchange = exchange
+        self.transport = transport
+        self.clock = clock
+        self.budget = budget
+        self._start_seconds = start_seconds
+
+    def connect(self, stopping: threading.Event) -> tuple[ExchangeTime, ExchangeInfo] | None:
+        """Measure the exchange's clock and read exchangeInfo; None when stopped meanwhile.
+
+        Raises what the last attempt raised: ExchangeUnavailable, RateLimited, Banned; others at once.
+        """
+        deadline_seconds = self.clock.monotonic_seconds() + self._start_seconds
+        backoff, random, attempt = Backoff(first_seconds=0.5, limit_seconds=5.0), Random(), 0
+        while not stopping.is_set():
+            try:
+                exchange_time = self._measure(stopping)
+                for _ in range(MEASUREMENTS - 1):
+                    exchange_time = exchange_time.refined(self._measure(stopping))
+                info = self.exchange.info(self.ask(self.exchange.info_url, self.exchange.info_weight, stopping))
+            except (ExchangeUnavailable, RateLimited) as error:
+                attempt += 1
+                delay_seconds = backoff.delay_seconds(attempt, random)
+                if isinstance(error, RateLimited):
+                    delay_seconds = error.retry_after
+                    self.budget.stop(delay_seconds, self.clock.monotonic_seconds())
+                if self.clock.monotonic_seconds() + delay_seconds > deadline_seconds:
+                    raise
+                logger.warning("%s; asked again in %.1f s", error, delay_seconds)
+                stopping.wait(delay_seconds)
+            else:
+                return exchange_time, info
+        return None
+
+    def ask(self, url: str, weight: int, stopping: threading.Event) -> Answer:
+        """Wait for room in the budget, and return a good answer. Raises ExchangeError."""
+        ticket = self._ticket(weight, stopping)
+        used = None
+        try:
+            answer = self.transport.fetch(url)
+            used = self.exchange.used_weight(answer, self.budget.window_seconds)
+        finally:
+            self.budget.answered(ticket, self.clock.monotonic_seconds(), used)
+        # Before the exchange's time is known, its own Date is the best guess of it.
+        now_ms = self.clock.epoch_ms() if answer.date_ms is None else answer.date_ms
+        error = self.exchange.error_of(answer, now_ms)
+        if error is not None:
+            raise error
+        return answer
+
+    def _measure(self, stopping: threading.Event) -> ExchangeTime:
+        answer = self.ask(self.exchange.time_url, self.exchange.time_weight, stopping)
+        server_ms = self.exchange.server_time_ms(answer)
+        return ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
+
+    def _ticket(self, weight: int, stopping: threading.Event) -> int:
+        """Wait until the pool lets a request leave, and book it. Raises RateLimited when that takes too long."""
+        deadline_seconds = self.clock.monotonic_seconds() + self._start_seconds
+        while True:
+            now_seconds = self.clock.monotonic_seconds()
+            ticket, wait_seconds = self.budget.claim(weight, now_seconds, closing=True, urgent=True)
+            if ticket:
+                return ticket
+            if stopping.is_set() or now_seconds + min(wait_seconds, LOOK_SECONDS) > deadline_seconds:
+                raise RateLimited("the weight of this pool is used up by its other feeds", retry_after=wait_seconds)
+            stopping.wait(min(wait_seconds, LOOK_SECONDS))
