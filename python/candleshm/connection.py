@@ -43,9 +43,9 @@ class Connection:
         backoff, random, attempt = Backoff(first_seconds=0.5, limit_seconds=5.0), Random(), 0
         while not stopping.is_set():
             try:
-                exchange_time = self._measure(stopping)
+                exchange_time = self.measure(stopping)
                 for _ in range(MEASUREMENTS - 1):
-                    exchange_time = exchange_time.refined(self._measure(stopping))
+                    exchange_time = exchange_time.refined(self.measure(stopping))
                 info = self.exchange.info(self.ask(self.exchange.info_url, self.exchange.info_weight, stopping))
             except (ExchangeUnavailable, RateLimited) as error:
                 attempt += 1
@@ -77,7 +77,8 @@ class Connection:
             raise error
         return answer
 
-    def _measure(self, stopping: threading.Event) -> ExchangeTime:
+    def measure(self, stopping: threading.Event) -> ExchangeTime:
+        """Ask for the exchange's time. Raises ExchangeError."""
         answer = self.ask(self.exchange.time_url, self.exchange.time_weight, stopping)
         server_ms = self.exchange.server_time_ms(answer)
         return ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)

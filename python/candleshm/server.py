@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from errno import ENOSPC
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +20,18 @@ from candleshm.connection import Connection
 from candleshm.errors import (
     CandleShmError,
     ConfigError,
+    MissingExtra,
     SegmentError,
     SegmentUnavailable,
 )
 from candleshm.exchanges.base import Exchange, ExchangeInfo
 from candleshm.exchanges.binance import Binance
+from candleshm.frames import library
+from candleshm.history.block import load_days
+from candleshm.history.day import DAILY_INTERVALS, Day
+from candleshm.history.fetching import fetch_days, store_of
+from candleshm.history.keeper import DailyKeeper
+from candleshm.history.store import DayStore
 from candleshm.planner import Cadence
 from candleshm.ratelimit import WeightBudget
 from candleshm.scheduler import CollectorStatus, Scheduler
@@ -77,6 +85,8 @@ class Collector:
         self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
         self._budget = budget or WeightBudget(self._exchange.weight_limit, config.server_weight)
         self._connection = Connection(self._exchange, self._transport, self._clock, self._budget, config.start_seconds)
+        self._store = _daily_files(config)
+        self._keeper: DailyKeeper | None = None
         self._universe = Universe(config)
         self._gate = threading.Lock()
         self._stopping = threading.Event()
@@ -220,11 +230,18 @@ class Collector:
             if self._stopping.is_set():
                 return
             writer = self._open(symbols, self._universe.spare_places(info))
-            try:
+        try:
+            # Without the gate, so that `stop` need not wait for it.
+            if self._store is not None:
+                self._load_local_days(self._store, writer, exchange_time)
+            with self._gate:
+                if self._stopping.is_set():
+                    writer.close()
+                    return
                 self._scheduler = self._make_scheduler(writer, exchange_time, info)
-            except BaseException:
-                writer.close()
-                raise
+        except BaseException:
+            writer.close()
+            raise
         writer = self._scheduler.writer
         logger.info(
             "%s: block %s, %d %s symbols, %d candles each",
@@ -235,12 +252,70 @@ class Collector:
             config.length,
         )
         self._opened.set()
+        if self._store is not None and config.download_time:
+            self._keeper = self._make_keeper(self._store, config.download_time)
+            self._keeper.start()
         try:
             self._scheduler.run()
         finally:
+            if self._keeper is not None:
+                self._keeper.stop(at_once=True)
+                self._keeper.join(LEAVE_SECONDS)
             self._scheduler.writer.close()
             self._budget.leave(self._clock.monotonic_seconds(), owner=config.segment_name)
             logger.info("%s: stopped, block removed", config.segment_name)
+
+    def _load_local_days(self, store: DayStore, writer: Writer, exchange_time: ExchangeTime) -> None:
+        """Put the newest local days into the block, before anything is asked for."""
+        config = self.config
+        now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
+        day, days = Day.of(now_ms, store.zone), []
+        for _ in range(config.local_candle_days or 0):
+            day = day.previous()
+            days.append(day)
+        rows = load_days(writer, store, writer.symbols, days, self._stopping)
+        if rows:
+            logger.info("%s: %d rows loaded from daily files", config.segment_name, rows)
+
+    def _make_keeper(self, store: DayStore, time_of_day: str) -> DailyKeeper:
+        config = self.config
+
+        def trading() -> list[str]:
+            scheduler = self._scheduler
+            if scheduler is None:
+                return []
+            ended = set(scheduler.status.not_trading)
+            return [symbol for symbol in scheduler.writer.symbols if symbol not in ended]
+
+        def fetch(day: Day, replace_files: bool) -> bool:  # noqa: FBT001
+            asked = replace(config, symbols=trading(), symbols_filter=(), symbol_contains="", symbol_endswith="")
+            done = fetch_days(
+                asked,
+                store,
+                self._connection,
+                day.date,
+                day.date,
+                replace=replace_files,
+                stopping=self._stopping,
+            )
+            return done is not None and not done.is_stopped and done.failed == 0
+
+        def now_ms() -> int | None:
+            scheduler = self._scheduler
+            # What is still being loaded would be asked for twice.
+            return scheduler.exchange_ms() if scheduler is not None and scheduler.wait_loaded(0.0) else None
+
+        return DailyKeeper(
+            store,
+            clock=self._clock,
+            time_of_day=time_of_day,
+            settle_ms=config.settle_ms,
+            now_ms=now_ms,
+            symbols=trading,
+            fetch=fetch,
+            block=lambda: config.segment_name,
+            days_back=max(1, config.local_candle_days or 0),
+        )
 
     def _open(self, symbols: Sequence[str], spare_symbols: int) -> Writer:
         config = self.config
@@ -303,6 +378,21 @@ class Collector:
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
         )
+
+
+def _daily_files(config: CollectorConfig) -> DayStore | None:
+    """Return where a feed keeps its days; None, with a line that says why, where it cannot."""
+    if config.candle_dir is None:
+        return None
+    if config.interval not in DAILY_INTERVALS:
+        logger.info("%s: candles of %s have no daily files", config.segment_name, config.interval)
+        return None
+    try:
+        library("pyarrow", "parquet")
+    except MissingExtra as error:
+        logger.warning("%s: no daily files are read or kept: %s", config.segment_name, error)
+        return None
+    return store_of(config, config.candle_dir)
 
 
 def _checked(symbols: Iterable[str]) -> list[str]:
