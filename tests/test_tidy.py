@@ -36,6 +36,7 @@ PYTHON_FLOORS = [
 RUST_FLOORS = [
     {"sync", "interval", "columns", "market"},
     {"parse"},
+    {"archive_csv"},
     {"error"},
     {"layout"},
     {"ring", "latch", "symbols", "segment"},

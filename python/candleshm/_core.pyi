@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
-__all__ = ["Closed", "Feed", "Gap", "Ingested", "Series", "View", "Writer", "block_names", "parse_klines", "unlink"]
+__all__ = ["Closed", "Feed", "Gap", "Ingested", "Series", "View", "Writer", "block_names", "parse_archive_csv", "parse_klines", "unlink"]
 
 _FloatArray: TypeAlias = npt.NDArray[np.float64]
 _Holes: TypeAlias = Literal["drop", "nan", "raise"]
@@ -368,6 +368,12 @@ class Feed:
 
 def block_names() -> list[str]:
     """Return the names of all shared memory that may be blocks."""
+
+def parse_archive_csv(file: bytes) -> tuple[_FloatArray, int]:
+    """Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
+
+    With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
+    """
 
 def parse_klines(body: bytes) -> tuple[_FloatArray, int]:
     """Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.

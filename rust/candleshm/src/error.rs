@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::archive_csv::CsvError;
 use crate::parse::ParseError;
 
 /// Why a block's bytes cannot be used.
@@ -98,6 +99,8 @@ pub enum Error {
     },
     /// A body that is not an array of klines.
     Parse(ParseError),
+    /// A file that is not an archive's CSV.
+    Csv(CsvError),
     /// The writer published faster than a reader could copy one row, many times in a row.
     Contended,
     /// `/dev/shm` is too small.
@@ -148,6 +151,7 @@ impl fmt::Display for Error {
             Self::SymbolName { symbol } => write!(f, "a symbol's name is 1 to 64 bytes without NUL: `{symbol}`"),
             Self::UnknownSymbol { symbol } => write!(f, "unknown symbol: `{symbol}`"),
             Self::Parse(error) => error.fmt(f),
+            Self::Csv(error) => error.fmt(f),
             Self::Contended => write!(f, "the newest row kept changing while it was read"),
             Self::NoMemory { name, bytes } => write!(f, "/dev/shm has no room for {bytes} bytes of block `{name}`"),
             Self::Os { action, name, errno } => {
@@ -162,5 +166,11 @@ impl std::error::Error for Error {}
 impl From<ParseError> for Error {
     fn from(error: ParseError) -> Self {
         Self::Parse(error)
+    }
+}
+
+impl From<CsvError> for Error {
+    fn from(error: CsvError) -> Self {
+        Self::Csv(error)
     }
 }

@@ -13,11 +13,13 @@
 //!
 //! Modules in reading order: [`interval`] (bars and open times), [`columns`] (the twelve values of a row),
 //! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
-//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`segment`] (the operating system), [`block`], [`writer`].
+//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`segment`] (the operating system), [`block`],
+//! [`writer`]; beside them [`archive_csv`], which reads the exchange's files of old candles.
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
 
+pub mod archive_csv;
 pub mod columns;
 pub mod error;
 pub mod interval;
