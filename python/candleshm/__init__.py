@@ -10,6 +10,7 @@ NumPy windows in well under a microsecond, without a request, a lock or a copy o
     print(btc.last_close, btc.candles(100)[:, candleshm.CLOSE].mean())
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from candleshm._core import Closed, Gap, Series, View
@@ -125,4 +126,7 @@ def __getattr__(name: str) -> object:
         from candleshm.rule import CandleRule
 
         return CandleRule
+    if name == "history":
+        # `import candleshm` is enough for `candleshm.history.load`.
+        return import_module("candleshm.history")
     raise AttributeError(f"module `candleshm` has no attribute `{name}`")
