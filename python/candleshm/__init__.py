@@ -10,7 +10,6 @@ NumPy windows in well under a microsecond, without a request, a lock or a copy o
     print(btc.last_close, btc.candles(100)[:, candleshm.CLOSE].mean())
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from candleshm._core import Closed, Gap, Series, View
@@ -128,5 +127,7 @@ def __getattr__(name: str) -> object:
         return CandleRule
     if name == "history":
         # `import candleshm` is enough for `candleshm.history.load`.
-        return import_module("candleshm.history")
+        import importlib
+
+        return importlib.import_module("candleshm.history")
     raise AttributeError(f"module `candleshm` has no attribute `{name}`")
