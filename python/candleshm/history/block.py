@@ -89,6 +89,7 @@ def load_days(
             if candles.source == "csv":
                 continue  # the predecessor kept rows before they were final, and its files do not say which
             rows, states = with_states(candles)
+            writer.heartbeat()  # there may be thousands of files
             loaded += writer.load_rows(symbol, rows, states, sent_ms=candles.fetched_ms).changed
     return loaded
 
