@@ -121,14 +121,15 @@ def test_a_hole_counts_once_the_exchange_said_so_twice_a_settle_apart(
     days = [day_before(exchange, count) for count in (1, 2, 3)]
     hole = (days[1].start_ms + 700 * MINUTE, days[1].start_ms + 780 * MINUTE)
     exchange.truth.add_outage(Outage(start_ms=hole[0], end_ms=hole[1], market="SPOT", symbol="BTCUSDT"))
-    done = downloaded(exchange, tmp_path, days[2].date, symbols=["BTCUSDT", "ETHUSDT"], settle_seconds=0.6)
+    done = downloaded(exchange, tmp_path, days[2].date, symbols=["BTCUSDT", "ETHUSDT"], settle_seconds=1.5)
     assert [(tally.suc, tally.warn) for tally in done.tallies] == [(2, 0), (1, 1), (2, 0)]
     assert len(done.tallies) == 3
     candles = utc_store(tmp_path).read("BTCUSDT", days[1])
     assert (candles.holes, candles.is_complete, len(candles.rows)) == ((hole,), True, 1360)
     assert candles.rows.tobytes() == truth_of(exchange, days[1], "BTCUSDT").tobytes()
     assert any("the exchange has no candle at 80 of 1440" in record.getMessage() for record in caplog.records)
-    assert moments_asked(exchange, "BTCUSDT", hole)[0] + 600 <= moments_asked(exchange, "BTCUSDT", hole)[-1]
+    # By when requests left; they arrive a little later, on a busy machine the first one more so.
+    assert moments_asked(exchange, "BTCUSDT", hole)[0] + 1000 <= moments_asked(exchange, "BTCUSDT", hole)[-1]
     # What is known to be complete is not asked for again.
     asked = len(klines(exchange))
     assert downloaded(exchange, tmp_path, days[2].date, symbols=["BTCUSDT"]).fetched == 0
@@ -219,6 +220,48 @@ def test_errors_of_the_exchange_are_survived(exchange: SimulatedExchange, tmp_pa
         for symbol in ("BTCUSDT", "ETHUSDT"):
             rows = utc_store(tmp_path).read(symbol, day).rows
             assert rows.tobytes() == truth_of(exchange, day, symbol).tobytes()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("market", ["SPOT", "UM", "CM"])
+def test_any_world_is_stored_as_it_is(tmp_path: Path, market: Market, seed: int) -> None:
+    """Outages, late listings and failing requests at random: every file equals the truth, with its exact holes."""
+    random = np.random.default_rng(seed)
+    with SimulatedExchange(symbols=4, seed=seed) as exchange:
+        days = [day_before(exchange, count) for count in range(1, 8)]
+        names = {symbol: days[-1].start_ms - 90 * 86_400_000 for symbol in SYMBOLS[market][:2]}
+        model = exchange.truth.instrument(market, SYMBOLS[market][0])
+        for number in range(3):
+            name = f"LATE{number}"
+            names[name] = days[-1].start_ms + int(random.integers(7 * 24)) * 15 * MINUTE * 4
+            exchange.truth.enlist(replace(model, symbol=name, base=name, listed_ms=names[name]))
+        outages: list[tuple[int, int]] = []
+        for _ in range(5):
+            start_ms = days[-1].start_ms + int(random.integers(7 * 96)) * 15 * MINUTE
+            outages.append((start_ms, start_ms + int(random.integers(1, 150)) * 15 * MINUTE))
+            exchange.truth.add_outage(Outage(start_ms=outages[-1][0], end_ms=outages[-1][1], market=market))
+        exchange.faults.add(
+            Fault(kind="status", status=503, path="/klines", rate=0.1), Fault(kind="truncate", path="/klines", rate=0.1)
+        )
+        done = downloaded(
+            exchange, tmp_path, days[-1].date, market=market, symbols=list(names), interval="15m", settle_seconds=0.05
+        )
+        assert done.failed == 0
+        assert done.files_done == done.files == 35
+        assert all(tally.is_done for tally in done.tallies)
+        store = utc_store(tmp_path, market, "15m")
+        for symbol, listed_ms in names.items():
+            kept = {day for day in days if store.path(symbol, day).exists()}
+            # A symbol whose first candles an outage swallowed begins with its first row.
+            assert kept >= {day for day in days if len(truth_of(exchange, day, symbol, market, "15m"))}
+            for day in kept:
+                candles = store.read(symbol, day)
+                truth = truth_of(exchange, day, symbol, market, "15m")
+                assert candles.is_complete
+                assert candles.rows.tobytes() == truth.tobytes()
+                absent = sum(end - start for start, end in (*candles.holes, *candles.outside))
+                assert absent == (96 - len(truth)) * 15 * MINUTE
+                assert all(end <= max(listed_ms, day.end_ms) for _, end in candles.outside)
 
 
 def test_a_symbol_that_fails_delays_no_other_and_is_counted(

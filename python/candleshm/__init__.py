@@ -125,4 +125,9 @@ def __getattr__(name: str) -> object:
         from candleshm.rule import CandleRule
 
         return CandleRule
+    if name == "history":
+        # `import candleshm` is enough for `candleshm.history.load`.
+        import importlib
+
+        return importlib.import_module("candleshm.history")
     raise AttributeError(f"module `candleshm` has no attribute `{name}`")

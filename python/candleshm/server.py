@@ -269,8 +269,10 @@ class Collector:
         """Put the newest local days into the block, before anything is asked for."""
         config = self.config
         now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
-        day, days = Day.of(now_ms, store.zone), []
-        for _ in range(config.local_candle_days or 0):
+        window_ms = writer.window_start_ms(writer.symbols[0], now_ms)
+        day = Day.of(now_ms, store.zone)
+        days: list[Day] = []
+        while len(days) < (config.local_candle_days or 0) and day.start_ms > window_ms:
             day = day.previous()
             days.append(day)
         rows = load_days(writer, store, writer.symbols, days, self._stopping)

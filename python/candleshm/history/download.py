@@ -68,7 +68,7 @@ class Downloader:
         self._tallies: dict[Day, DayTally] = {}
         self._queue: list[Page] = []  # what to ask for, the newest last
         self._later: list[Page] = []  # not before a moment
-        self._confirming: set[str] = set()  # symbols of which a page is on its way that confirms what is absent
+        self._confirming: dict[str, Page] = {}  # by symbol, the page that confirms what is absent; one at a time
         self._open: dict[str, list[Assembly]] = {}  # days in the making, newest first
         self._given_up: dict[str, str] = {}
         self._nothing_before_ms: dict[str, int] = {}  # where a symbol's candles begin, as far as that is known
@@ -154,6 +154,7 @@ class Downloader:
                 self._show()
         if self._failure is not None:
             raise self._failure
+        assert self._stopping.is_set() or not any(self._open.values()), "every day has been accounted for"
 
     def _work(self) -> None:
         try:
@@ -185,12 +186,15 @@ class Downloader:
                     due = self._queue.pop()
                 elif not self._later and not self._in_flight:
                     return None
-                if due is not None and not all(day.is_done for day in due.days):
+                if due is not None and (self._is_confirming(due) or not all(day.is_done for day in due.days)):
                     self._in_flight += 1
                     return due
                 if due is None:
                     self._changed.wait(LOOK_SECONDS)
         return None
+
+    def _is_confirming(self, page: Page) -> bool:
+        return self._confirming.get(page.symbol) is page
 
     def _serve(self, page: Page) -> None:
         """Ask for a page and take in what comes, or put it back."""
@@ -244,9 +248,11 @@ class Downloader:
                     day.take(rows, coverage, sent_ms)
             if coverage.begins_ms is not None:
                 self._drop_pages(page.symbol, coverage.start_ms, coverage.begins_ms)
-            self._confirming.discard(page.symbol)
-            ready = self._review(page.symbol)
-        for day in ready:
+            ready = self._review(page)
+        self._keep_all(ready)
+
+    def _keep_all(self, days: Sequence[Assembly]) -> None:
+        for day in days:
             try:
                 self._keep(day)
             except ExchangeError as error:
@@ -265,16 +271,25 @@ class Downloader:
 
     def _drop_pages(self, symbol: str, start_ms: int, begins_ms: int) -> None:
         """Ask for no page of which an answer said already that it would be empty."""
-        dropped = [page for page in self._queue if page.symbol == symbol and start_ms < page.end_ms <= begins_ms]
+        dropped = [
+            page
+            for page in self._queue
+            if page.symbol == symbol and start_ms < page.end_ms <= begins_ms and not self._is_confirming(page)
+        ]
         if dropped:
             self._queue = [page for page in self._queue if page not in dropped]
             for page in dropped:
                 for day in page.days:
                     day.pages_left -= 1
 
-    def _review(self, symbol: str) -> list[Assembly]:
-        """Return the days of a symbol of which everything is known; ask once more about the newest of the others."""
-        ready = []
+    def _review(self, page: Page) -> list[Assembly]:
+        """After the end of a page, return the days of its symbol of which everything is known.
+
+        Of the others the newest is asked for once more.
+        """
+        if self._is_confirming(page):
+            del self._confirming[page.symbol]
+        ready, symbol = [], page.symbol
         for day in self._open[symbol]:
             if day.is_done or day.pages_left > 0:
                 continue
@@ -283,8 +298,8 @@ class Downloader:
                 day.is_done = True
                 ready.append(day)
             elif symbol not in self._confirming:
-                self._confirming.add(symbol)
-                self._later.append(self._confirmation(day, slots[1]))
+                again = self._confirming[symbol] = self._confirmation(day, slots[1])
+                self._later.append(again)
         return ready
 
     def _confirmation(self, day: Assembly, end_slot: int) -> Page:
@@ -360,7 +375,8 @@ class Downloader:
             failed = [day for day in days if not day.is_done]
             for day in failed:
                 day.is_done = True
-            self._confirming.discard(page.symbol)
+            ready = self._review(page)
+        self._keep_all(ready)
         if failed:
             first, last = self._shown(failed[-1]), self._shown(failed[0])
             when = first if first == last else f"{first} .. {last}"
