@@ -11,7 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
-__all__ = ["Closed", "Feed", "Gap", "Ingested", "Series", "View", "Writer", "block_names", "parse_archive_csv", "parse_klines", "unlink"]
+__all__ = [
+    "Closed",
+    "Feed",
+    "Gap",
+    "Ingested",
+    "Series",
+    "View",
+    "Writer",
+    "block_names",
+    "parse_archive_csv",
+    "parse_klines",
+    "unlink",
+]
 
 _FloatArray: TypeAlias = npt.NDArray[np.float64]
 _Holes: TypeAlias = Literal["drop", "nan", "raise"]

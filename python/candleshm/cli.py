@@ -17,6 +17,7 @@ from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 __all__ = ["main"]
 
 BASE_DIR = "./CANDLELITE_DATA/BINANCE"
+ARCHIVE_URL = "https://data.binance.vision"
 DOWNLOAD_FIELDS = (
     *("market", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
     *("base_url", "proxy_host", "proxies", "trust_env", "server_weight", "settle_seconds", "workers", "start_seconds"),
@@ -59,6 +60,8 @@ def _download(arguments: argparse.Namespace) -> None:
         kind=arguments.type,
         form=arguments.format,
         replace=arguments.replace,
+        archive_url=arguments.archive_url if arguments.source == "archive" or arguments.verify else None,
+        verify=arguments.verify,
     )
 
 
@@ -184,6 +187,20 @@ def _parser() -> argparse.ArgumentParser:
         help="csv is the tree that binance_interface reads (default: parquet)",
     )
     days.add_argument("--replace", action="store_true", help="fetch anew what is there and whole")
+    days.add_argument(
+        "--source",
+        choices=("exchange", "archive"),
+        default="exchange",
+        help="archive: what it has comes from data.binance.vision without weight, the rest from the exchange "
+        "(default: exchange)",
+    )
+    days.add_argument("--verify", action="store_true", help="take all from the exchange, then compare with the archive")
+    days.add_argument(
+        "--archive-url",
+        metavar="URL",
+        default=ARCHIVE_URL,
+        help=f"a mirror of the archive, https:// or file:// (default: {ARCHIVE_URL})",
+    )
     days.add_argument("--candle-dir", metavar="DIR", default=argparse.SUPPRESS, help=f"where to (default: {BASE_DIR})")
     add_field_flags(days, DOWNLOAD_FIELDS)
 

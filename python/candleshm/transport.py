@@ -42,21 +42,30 @@ class Transport(Protocol):
 class HttpTransport:
     """requests with one session (and so one kept-alive connection per host) for each thread that calls."""
 
-    def __init__(self, clock: Clock, *, proxies: Mapping[str, str] | None = None, trust_env: bool = False) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        proxies: Mapping[str, str] | None = None,
+        trust_env: bool = False,
+        whole_seconds: float = READ_SECONDS,
+    ) -> None:
+        """`whole_seconds` is how long an answer may take from the request to its last byte."""
         self._clock = clock
+        self._whole_seconds = whole_seconds
         self._proxies = dict(proxies or {})
         self._trust_env = trust_env
         self._local = threading.local()
 
     def fetch(self, url: str) -> Answer:
-        """Return the answer to GET `url`; the whole of it has to be here within the read timeout."""
+        """Return the answer to GET `url`; the whole of it has to be here in time."""
         sent_seconds = self._clock.monotonic_seconds()
         try:
             response = self._session().get(
                 url, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True, allow_redirects=False
             )
             with response:
-                body = self._read(response, sent_seconds + READ_SECONDS)
+                body = self._read(response, sent_seconds + self._whole_seconds)
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 status = response.status_code
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -96,7 +105,8 @@ class HttpTransport:
                     raise BadResponse(f"body is larger than {BODY_BYTES_MAX} bytes", status=response.status_code)
                 if self._clock.monotonic_seconds() > deadline_seconds:
                     raise ExchangeUnavailable(
-                        f"no whole answer from {_host(response.url)} in {READ_SECONDS:g} s, only {size_bytes} bytes"
+                        f"no whole answer from {_host(response.url)} in {self._whole_seconds:g} s, "
+                        f"only {size_bytes} bytes"
                     )
         except urllib3.exceptions.ProtocolError:
             raise BadResponse(

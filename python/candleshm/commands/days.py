@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from candleshm.clock import SystemClock
+from candleshm.clock import Clock, SystemClock
 from candleshm.commands.progress import ProgressLine, log_to_stderr
 from candleshm.commands.signals import on_stop_signal
 from candleshm.commands.table import aligned
@@ -20,13 +20,14 @@ from candleshm.connection import Connection
 from candleshm.errors import HistoryError
 from candleshm.exchanges.binance import Binance
 from candleshm.frames import library
+from candleshm.history.archive import WHOLE_SECONDS, Archive, Mirror, checked_archive_url
 from candleshm.history.fetching import Format, Kind, fetch_days, store_of
 from candleshm.history.importing import import_files
 from candleshm.history.reading import BASE_DIR
 from candleshm.history.tally import DownloadProgress
 from candleshm.host import pool_of
 from candleshm.ratelimit import WeightBudget
-from candleshm.transport import HttpTransport
+from candleshm.transport import HttpTransport, Transport
 
 __all__ = ["download", "import_csv"]
 
@@ -36,15 +37,27 @@ OUTCOMES = ("imported", "incomplete", "there", "damaged")
 
 
 def download(
-    feeds: Sequence[CollectorConfig], start: str, end: str | None, *, kind: Kind, form: Format, replace: bool
+    feeds: Sequence[CollectorConfig],
+    start: str,
+    end: str | None,
+    *,
+    kind: Kind,
+    form: Format,
+    replace: bool,
+    archive_url: str | None,
+    verify: bool,
 ) -> None:
-    """Fetch days of each feed until they are there or a signal asks to stop. Raises as `fetch_days`, HistoryError."""
+    """Fetch days of each feed until they are there or a signal asks to stop; from the archive first where one is given.
+
+    Raises as `fetch_days`, and HistoryError when days could not be fetched, or differ from the archive that was to
+    `verify` them.
+    """
     if form == "parquet":
         library("pyarrow", "parquet")
     stopping = threading.Event()
     on_stop_signal(stopping.set)
     log_to_stderr()
-    failed, asked, where = 0, 0, ""
+    failed, asked, conflicts, where = 0, 0, 0, ""
     budgets: dict[tuple[str, ...], WeightBudget] = {}
     for config in feeds:
         store = store_of(config, config.candle_dir or BASE_DIR, form)
@@ -54,6 +67,7 @@ def download(
         pool = pool_of(config)
         budget = budgets[pool] = budgets.get(pool) or WeightBudget(exchange.weight_limit, config.server_weight)
         connection = Connection(exchange, transport, clock, budget, config.start_seconds)
+        archive = None if archive_url is None else _archive(config, archive_url, clock, stopping)
         with ProgressLine("downloading") as line:
             done = fetch_days(
                 config,
@@ -63,17 +77,36 @@ def download(
                 end,
                 kind=kind,
                 replace=replace,
+                archive=archive,
+                verify=verify,
                 stopping=stopping,
                 progress=partial(_show, line),
             )
         if done is None or done.is_stopped:
             logger.info("stopped; the same command goes on where it was")
             return
-        if done.failed:
+        if done.failed or done.conflicts:
             where = str(store.tree)
-        failed, asked = failed + done.failed, asked + done.files
+        failed, asked, conflicts = failed + done.failed, asked + done.files, conflicts + done.conflicts
+        if verify:
+            logger.info("verified: the archive agrees on %d candles, and has others for %d", done.verified, conflicts)
     if failed:
         raise HistoryError(where, f"{failed} of {asked} daily files could not be fetched; the same command tries again")
+    if verify and conflicts:
+        raise HistoryError(where, f"{conflicts} candles differ from the archive; the exchange's are kept, not verified")
+
+
+def _archive(config: CollectorConfig, url: str, clock: Clock, stopping: threading.Event) -> Archive:
+    """Return the archive at `url`, reached as the feed's exchange is. Raises ConfigError."""
+    url = checked_archive_url(url)
+    transport: Transport
+    if url.startswith("file:"):
+        transport = Mirror(clock)
+    else:
+        transport = HttpTransport(
+            clock, proxies=config.proxies, trust_env=config.trust_env, whole_seconds=WHOLE_SECONDS
+        )
+    return Archive(transport, clock, base_url=url, stopping=stopping)
 
 
 def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:

@@ -21,6 +21,8 @@ __all__ = [
 
 Market = Literal["SPOT", "UM", "CM"]
 
+# The longest known ban is three days.
+RETRY_AFTER_SECONDS_MAX = 7 * 86400.0
 SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
 
 # Length of a candle; a month counts with its shortest form, so that a count derived from it is never too low.
@@ -83,6 +85,13 @@ class Answer:
     received_seconds: float
     date_ms: int | None
     """The answer's Date header, whole seconds."""
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """How long the answer wants to be waited for, None when it does not say."""
+        value = self.headers.get("retry-after", "").strip()
+        # Zero would mean a retry at once, which is what the status forbids.
+        return min(float(value), RETRY_AFTER_SECONDS_MAX) if value.isdecimal() and int(value) > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

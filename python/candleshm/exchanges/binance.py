@@ -14,7 +14,15 @@ from typing import Any
 from urllib.parse import quote
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Answer, ExchangeInfo, KlineRequest, Market
+from candleshm.exchanges.base import (
+    DAY_MS,
+    INTERVAL_MS,
+    RETRY_AFTER_SECONDS_MAX,
+    Answer,
+    ExchangeInfo,
+    KlineRequest,
+    Market,
+)
 
 __all__ = ["Binance"]
 
@@ -26,10 +34,9 @@ TRANSIENT_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
 LIMIT_CODES = frozenset({-1003, -1034})
 
 # Only the spot pages promise Retry-After. Without it: one window after a 429, the shortest known ban after a 418, and
-# the same after a 403, by which the firewall in front says no without a time. The longest known ban is three days.
+# the same after a 403, by which the firewall in front says no without a time.
 RATE_LIMITED_SECONDS = 60.0
 BANNED_SECONDS = 120.0
-RETRY_AFTER_SECONDS_MAX = 7 * 86400.0
 
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
 _USED_WEIGHT = re.compile(r"x-mbx-used-weight-(\d+)([smhd])", re.IGNORECASE)
@@ -194,11 +201,11 @@ class Binance:
         code, message = _code_and_message(answer) if looks_like_json else (None, _description(answer))
         text = f"HTTP {status} from {_shown(answer.url)}: {message}" + (f" (code {code})" if code is not None else "")
         if status in (418, 403):
-            wait_seconds = _retry_after(answer) or _until(message, now_ms) or BANNED_SECONDS
+            wait_seconds = answer.retry_after_seconds or _until(message, now_ms) or BANNED_SECONDS
             until_ms = now_ms + round(wait_seconds * 1000)
             return Banned(text, retry_after=wait_seconds, until_ms=until_ms, status=status, code=code)
         if status == 429 or code in LIMIT_CODES:
-            wait_seconds = _retry_after(answer) or _until(message, now_ms) or RATE_LIMITED_SECONDS
+            wait_seconds = answer.retry_after_seconds or _until(message, now_ms) or RATE_LIMITED_SECONDS
             return RateLimited(text, retry_after=wait_seconds, status=status, code=code)
         if status >= 500 or status == 408 or code in TRANSIENT_CODES:
             return ExchangeUnavailable(text, status=status, code=code)
@@ -239,12 +246,6 @@ def _description(answer: Answer) -> str:
 def _shown(url: str) -> str:
     """Return an address without its query, and without a name and password that may stand before the host."""
     return re.sub(r"//[^/@]*@", "//", url.split("?", 1)[0])
-
-
-def _retry_after(answer: Answer) -> float | None:
-    value = answer.headers.get("retry-after", "").strip()
-    # Zero would mean a retry at once, which is what the status forbids.
-    return min(float(value), RETRY_AFTER_SECONDS_MAX) if value.isdecimal() and int(value) > 0 else None
 
 
 def _until(message: str, now_ms: int) -> float | None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from candleshm.exchanges.base import Market
-from candleshm.history.candles import Candles, DayCandles, slots_of, spans_of
+from candleshm.history.candles import Candles, Conflict, DayCandles, same_bits, slots_of, spans_of
 from candleshm.history.day import Day, Grid
 
 __all__ = ["Assembly", "Coverage"]
 
 NEVER = -1
+# The age of a row from the archive: every answer of the exchange is newer.
+ARCHIVED = 0
 
 
 class Coverage:
@@ -44,14 +48,19 @@ class Assembly:
         self.grid = Grid.of(day, interval)
         self.pages_left = 0
         self.is_done = False
+        self.has_unusable_file = False
+        """Whether the archive has a file of this day that cannot be used."""
         self._interval = interval
         count = self.grid.count
-        self._rows = np.full((count, 12), np.nan)
+        # Read only where a row was said, so that a day that waits for its first answer takes no memory.
+        self._rows = np.empty((count, 12))
         self._said_ms = np.full(count, NEVER, np.int64)  # when the row was asked for
         # First and last time that an answer should have held the slot and did not.
         self._absent_ms = np.full((2, count), NEVER, np.int64)
         self._before = np.ones(count, bool)  # every such answer said that candles begin only later
         self._fetched_ms: int | None = None
+        self._verified = np.zeros(count, bool)
+        self._differing: dict[int, Candles] = {}  # rows of the archive that the exchange contradicts, by slot
 
     def take(self, rows: Candles, coverage: Coverage, sent_ms: int) -> None:
         """Take in an answer asked for at `sent_ms` exchange time; its rows ascend and are final, or not of this day."""
@@ -59,6 +68,7 @@ class Assembly:
         mine = (slots >= 0) & (slots < self.grid.count)
         slots, rows = slots[mine], rows[mine]
         newer = sent_ms > self._said_ms[slots]
+        self._compare(slots[newer], rows[newer])
         self._rows[slots[newer]] = rows[newer]
         self._said_ms[slots[newer]] = sent_ms
         covered = np.zeros(self.grid.count, bool)
@@ -73,6 +83,29 @@ class Assembly:
             before[self._part(0, coverage.begins_ms)] = True
         self._before &= before | ~covered
         self._fetched_ms = sent_ms if self._fetched_ms is None else min(self._fetched_ms, sent_ms)
+
+    def take_archived(self, rows: Candles, fetched_ms: int) -> None:
+        """Take in rows of the archive, before any answer; `fetched_ms` is when they were asked for, exchange time."""
+        slots = slots_of(rows, self.grid)
+        mine = (slots >= 0) & (slots < self.grid.count)
+        if mine.any():
+            self._rows[slots[mine]] = rows[mine]
+            self._said_ms[slots[mine]] = ARCHIVED
+            self._fetched_ms = fetched_ms
+
+    def _compare(self, slots: npt.NDArray[np.int64], rows: Candles) -> None:
+        """See which rows of the archive the exchange's rows agree with, before they take their place."""
+        archived = (self._said_ms[slots] == ARCHIVED) | self._verified[slots]
+        slots, rows = slots[archived], rows[archived]
+        if len(slots):
+            same = same_bits(self._rows[slots], rows).all(axis=1)
+            self._verified[slots] = same
+            self._differing |= {int(slot): self._rows[slot].copy() for slot in slots[~same]}
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield where the exchange contradicts the archive; the exchange's rows stand."""
+        for slot, row in sorted(self._differing.items()):
+            yield Conflict(self.symbol, row, self._rows[slot])
 
     def unconfirmed(self, settle_ms: int) -> tuple[int, int] | None:
         """Return the slots, from the first to the last and half-open, that two answers are still needed for.
@@ -113,10 +146,11 @@ class Assembly:
             interval=self._interval,
             day=self.day,
             rows=self._rows[has_row],
-            source="exchange",
+            source="archive" if (self._said_ms == ARCHIVED).any() else "exchange",
             fetched_ms=self._fetched_ms or 0,
             holes=spans_of(~has_row & ~outside, self.grid),
             outside=spans_of(outside, self.grid),
+            verified=spans_of(self._verified, self.grid),
         )
 
     def _part(self, start_ms: int, end_ms: int) -> slice:

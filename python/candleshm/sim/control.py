@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from candleshm.sim.answers import Answer
+from candleshm.sim.archive import ArchiveFlaw
 from candleshm.sim.events import Outage, Restatement
 from candleshm.sim.faults import Fault
 from candleshm.sim.universe import Instrument, Market
@@ -45,6 +46,7 @@ class WorldChange:
     remove: tuple[Name, ...] = ()
     outages: tuple[Outage, ...] = ()
     restatements: tuple[Restatement, ...] = ()
+    archive_flaws: tuple[ArchiveFlaw, ...] = ()
 
 
 class Control:
@@ -91,6 +93,7 @@ class Control:
             truth.add_outage(outage)
         for restatement in change.restatements:
             truth.restate(restatement)
+        exchange.archive.add(*change.archive_flaws)
 
 
 def _json(value: object, status: int = 200) -> Answer:

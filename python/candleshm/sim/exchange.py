@@ -1,4 +1,4 @@
-"""The simulated exchange itself: truth, faults and limits behind one HTTP port."""
+"""The simulated exchange itself: truth, archive, faults and limits behind one HTTP port."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
+from candleshm.sim import archive
 from candleshm.sim.answers import Answer, answer, refuse, weigh
 from candleshm.sim.control import PREFIX, Control
 from candleshm.sim.faults import Fault, FaultBook
@@ -58,6 +59,7 @@ class SimulatedExchange:
     ) -> None:
         self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms())
         self.faults = FaultBook(seed)
+        self.archive = archive.SimulatedArchive(self.truth)
         self.skew_ms = skew_ms
         self._clock_ms = clock_ms
         self._pools = {"SPOT": WeightPool(spot_limit), "FUTURES": WeightPool(futures_limit)}
@@ -115,7 +117,9 @@ class SimulatedExchange:
             with self._lock:
                 verdict = self._pools[_POOL_OF[request.market]].admit(weight, now_ms)
         headers = _weight_headers(request.market, verdict.used)
-        delay_ms, fault = self.faults.meet(request.market, request.path, request.symbol, now_ms)
+        file = archive.ArchiveName.parse(request.path)
+        market, symbol = (request.market, request.symbol) if file is None else (file.market, file.symbol)
+        delay_ms, fault = self.faults.meet(market, request.path, symbol, now_ms)
         if verdict.status != 200:
             said, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
         elif fault is not None and fault.kind == "status":
@@ -123,14 +127,16 @@ class SimulatedExchange:
             headers = {**headers, **fault.headers}
         elif fault is not None and fault.kind in {"reset", "hang"}:
             said = Answer(0, b"")
+        elif request.path.startswith(archive.PREFIX):
+            said = self.archive.answer(request.path, now_ms)
         else:
             said = answer(self.truth, request, now_ms, self._limits)
         broken = verdict.status == 200 and fault is not None and fault.kind in {"reset", "hang", "truncate"}
         status = 0 if broken else said.status
         with self._lock:
-            self._counts[request.path, request.symbol, status] += 1
+            self._counts[request.path, symbol, status] += 1
             self._served.append(Served(now_ms, method, target, status, weight))
-        return _delivery(said, headers, delay_ms, fault if verdict.status == 200 else None)
+        return _delivery(said, {**said.headers, **headers}, delay_ms, fault if verdict.status == 200 else None)
 
 
 def _weight_headers(market: Market | None, used: int) -> dict[str, str]:

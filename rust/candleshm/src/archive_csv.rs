@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::columns::{TRADES, VOLUME, bits_equal};
 
-    /// Captured lines: SPOT ETHUSDT 1m, UM BTCUSDT 1m, CM BTCUSD_PERP 1m.
+    /// Captured lines: SPOT ETHUSDT 1m, UM BTCUSDT 1m, CM `BTCUSD_PERP` 1m.
     const SPOT: &str = "1660435200000,1983.55000000,1983.90000000,1982.14000000,1982.29000000,205.13100000,1660435259999,406814.92308000,288,105.29930000,208854.93067400,0";
     const UM: &str = "1662336000000,19992.70,20000.00,19988.10,19996.80,482.638,1662336059999,9650791.43440,4263,302.950,6057727.57980,0";
     const CM: &str =
@@ -325,8 +325,7 @@ mod tests {
         prop_assert_eq!(bits(&rows[1..]), bits(&obvious(file).unwrap_or_default()));
         if let Err(error) = result {
             prop_assert!(error.offset <= file.len());
-            let feeds = file[..error.offset].iter().filter(|&&byte| byte == b'\n').count();
-            prop_assert_eq!(error.line, feeds + 1);
+            prop_assert_eq!(error.line, file[..error.offset].split(|&byte| byte == b'\n').count());
         }
         Ok(())
     }
