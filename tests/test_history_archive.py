@@ -287,6 +287,8 @@ def test_the_csv_tree_takes_days_of_the_archive_too(exchange: SimulatedExchange,
     assert klines(exchange) == []
     with pytest.raises(ConfigError, match="csv"):
         from_archive(exchange, tmp_path, "2026-03-09", form="csv", options={"verify": True})
+    with pytest.raises(ConfigError, match="without an archive"):
+        downloaded(exchange, tmp_path, "2026-03-09", options={"verify": True})
 
 
 # An archive that does not answer.
@@ -497,5 +499,7 @@ def test_the_command_says_what_is_wrong(exchange: SimulatedExchange, tmp_path: P
     assert "archive_url cannot be `nowhere`" in complaint(
         *words(exchange, tmp_path, *start, "--archive-url", "nowhere")
     )
+    spare = words(exchange, tmp_path, "--start", "2026-03-09")
+    assert "archive_url is of no use without source `archive` or verify" in complaint(*spare)
     assert "format `csv`" in complaint(*words(exchange, tmp_path, *start, "--verify", "--format", "csv"))
     assert run(*words(exchange, tmp_path, "--source", "there")).returncode == 2

@@ -17,7 +17,6 @@ from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 __all__ = ["main"]
 
 BASE_DIR = "./CANDLELITE_DATA/BINANCE"
-ARCHIVE_URL = "https://data.binance.vision"
 DOWNLOAD_FIELDS = (
     *("market", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
     *("base_url", "proxy_host", "proxies", "trust_env", "server_weight", "settle_seconds", "workers", "start_seconds"),
@@ -60,7 +59,8 @@ def _download(arguments: argparse.Namespace) -> None:
         kind=arguments.type,
         form=arguments.format,
         replace=arguments.replace,
-        archive_url=arguments.archive_url if arguments.source == "archive" or arguments.verify else None,
+        source=arguments.source,
+        archive_url=arguments.archive_url,
         verify=arguments.verify,
     )
 
@@ -198,8 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     days.add_argument(
         "--archive-url",
         metavar="URL",
-        default=ARCHIVE_URL,
-        help=f"a mirror of the archive, https:// or file:// (default: {ARCHIVE_URL})",
+        help="a mirror of the archive, https:// or file:// (default: https://data.binance.vision)",
     )
     days.add_argument("--candle-dir", metavar="DIR", default=argparse.SUPPRESS, help=f"where to (default: {BASE_DIR})")
     add_field_flags(days, DOWNLOAD_FIELDS)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from candleshm.clock import Clock, SystemClock
 from candleshm.commands.progress import ProgressLine, log_to_stderr
@@ -17,10 +18,10 @@ from candleshm.commands.signals import on_stop_signal
 from candleshm.commands.table import aligned
 from candleshm.config import CollectorConfig
 from candleshm.connection import Connection
-from candleshm.errors import HistoryError
+from candleshm.errors import ConfigError, HistoryError
 from candleshm.exchanges.binance import Binance
 from candleshm.frames import library
-from candleshm.history.archive import WHOLE_SECONDS, Archive, Mirror, checked_archive_url
+from candleshm.history.archive import ARCHIVE_URL, WHOLE_SECONDS, Archive, Mirror, checked_archive_url
 from candleshm.history.fetching import Format, Kind, fetch_days, store_of
 from candleshm.history.importing import import_files
 from candleshm.history.reading import BASE_DIR
@@ -44,14 +45,19 @@ def download(
     kind: Kind,
     form: Format,
     replace: bool,
+    source: Literal["exchange", "archive"],
     archive_url: str | None,
     verify: bool,
 ) -> None:
-    """Fetch days of each feed until they are there or a signal asks to stop; from the archive first where one is given.
+    """Fetch days of each feed until they are there or a signal asks to stop.
 
-    Raises as `fetch_days`, and HistoryError when days could not be fetched, or differ from the archive that was to
-    `verify` them.
+    Raises as `fetch_days`, ConfigError (`archive_url`), and HistoryError when days could not be fetched, or differ from
+    the archive that was to `verify` them.
     """
+    asks_archive = source == "archive" or verify
+    if archive_url is not None and not asks_archive:
+        raise ConfigError(f"archive_url is of no use without source `archive` or verify: `{archive_url}`")
+    address = checked_archive_url(archive_url or ARCHIVE_URL)
     if form == "parquet":
         library("pyarrow", "parquet")
     stopping = threading.Event()
@@ -67,7 +73,7 @@ def download(
         pool = pool_of(config)
         budget = budgets[pool] = budgets.get(pool) or WeightBudget(exchange.weight_limit, config.server_weight)
         connection = Connection(exchange, transport, clock, budget, config.start_seconds)
-        archive = None if archive_url is None else _archive(config, archive_url, clock, stopping)
+        archive = _archive(config, address, clock, stopping) if asks_archive else None
         with ProgressLine("downloading") as line:
             done = fetch_days(
                 config,
@@ -97,8 +103,7 @@ def download(
 
 
 def _archive(config: CollectorConfig, url: str, clock: Clock, stopping: threading.Event) -> Archive:
-    """Return the archive at `url`, reached as the feed's exchange is. Raises ConfigError."""
-    url = checked_archive_url(url)
+    """Return the archive at `url`, reached as the feed's exchange is."""
     transport: Transport
     if url.startswith("file:"):
         transport = Mirror(clock)

@@ -57,7 +57,7 @@ def fetch_days(
     Without `end` it is the newest day that is over, by the exchange's clock; without `start` only that one. A day that
     is not over is left out, with a line that says so. None when stopped before the exchange answered.
 
-    With `archive` the days come from there as far as it has them, the rest from the exchange. With `verify` too they
+    With `archive` the days come from there as far as it has them, the rest from the exchange. With `verify` they
     all come from the exchange, and what is stored is then compared with the archive.
 
     Raises ConfigError (nothing to fetch, nowhere to keep what is verified), StoreInUse, StoreUnavailable,
@@ -65,6 +65,8 @@ def fetch_days(
     """
     if kind not in TRADING:
         raise ConfigError(f"type cannot be `{kind}`; allowed: {' | '.join(TRADING)}")
+    if verify and archive is None:
+        raise ConfigError("verify cannot be used without an archive to compare with")
     if verify and not isinstance(store, ParquetStore):
         raise ConfigError("verify cannot be used with format `csv`: such files cannot say that a candle is verified")
     stopping = stopping or threading.Event()
