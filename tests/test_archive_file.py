@@ -7,6 +7,7 @@ import hashlib
 import io
 import math
 import struct
+import tracemalloc
 import zipfile
 from datetime import date
 from pathlib import Path
@@ -232,8 +233,13 @@ def test_two_files_in_a_zip() -> None:
 def test_a_bomb_unpacks_no_further_than_it_announces() -> None:
     bomb = zipped("0" * 30_000_000)
     assert len(bomb) < 50_000
-    with pytest.raises(BadResponse, match="cannot be unpacked"):
-        DAY.candles(announcing(bomb, 100))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadResponse, match="cannot be unpacked"):
+            DAY.candles(announcing(bomb, 100))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_error_has_the_byte() -> None:

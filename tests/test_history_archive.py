@@ -22,7 +22,7 @@ from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day, zone_of
 from candleshm.history.store import ParquetStore
 from candleshm.history.tally import DownloadProgress
-from candleshm.sim import ArchiveFlaw, Fault, Outage, SimulatedExchange
+from candleshm.sim import ArchiveFlaw, Fault, Outage, SimulatedExchange, refused
 from candleshm.transport import HttpTransport
 from tests.collecting import SYMBOLS, klines
 from tests.commanding import complaint, run
@@ -151,6 +151,12 @@ def test_months_that_are_not_there_or_mostly_stored_come_as_days(exchange: Simul
     assert sum(tally.suc for tally in done.tallies) == 2
     assert sum(tally.skip for tally in done.tallies) == 26
     assert files(exchange)[1 + 28 * 2 :: 2] == ["BTCUSDT-1h-2026-02-17.zip", "BTCUSDT-1h-2026-02-03.zip"]
+
+
+def test_months_that_were_not_asked_for_whole_come_as_days(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    done = from_archive(exchange, tmp_path, "2026-02-02", "2026-02-28", interval="1h")
+    assert [tally.suc for tally in done.tallies] == [1] * 27
+    assert files(exchange)[::2] == [f"BTCUSDT-1h-2026-02-{day:02}.zip" for day in range(28, 1, -1)]
 
 
 def test_days_that_a_month_lacks_come_from_their_own_files(exchange: SimulatedExchange, tmp_path: Path) -> None:
@@ -390,6 +396,17 @@ def test_verifying_takes_days_of_the_archive_from_the_exchange_first(
     assert len(klines(exchange)) == 3
     assert done.verified == 2 * 1440
     assert stored(tmp_path, "2026-03-09").source == "exchange"
+
+
+def test_days_of_the_archive_do_not_verify_themselves(
+    exchange: SimulatedExchange, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from_archive(exchange, tmp_path, "2026-03-09")
+    exchange.faults.add(refused(400, -1121, "Invalid symbol.", path="/klines"))
+    done = verified(exchange, tmp_path, "2026-03-09")
+    assert (done.failed, done.verified) == (1, 0)
+    assert (stored(tmp_path, "2026-03-09").source, stored(tmp_path, "2026-03-09").verified) == ("archive", ())
+    assert said(caplog, "BTCUSDT: 2026-03-09 is from archive, not from the exchange")
 
 
 def test_verifying_a_conflict_and_what_the_archive_lacks(
