@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from candleshm import history
+from candleshm import CandleRule, CandleServer, history
 from candleshm.backoff import Backoff
 from candleshm.clock import SystemClock
 from candleshm.errors import ConfigError, ExchangeUnavailable
@@ -329,7 +329,7 @@ def test_a_pause_of_hours_is_not_waited_for(
     done = from_archive(exchange, tmp_path, "2026-03-08", "2026-03-10")
     assert [tally.suc for tally in done.tallies] == [1, 1, 1]
     assert len(files(exchange)) == 1
-    assert said(caplog, "HTTP 503", "not asked any more")
+    assert said(caplog, "left alone for 7200 s", "not asked any more")
 
 
 def test_nobody_is_there(exchange: SimulatedExchange, tmp_path: Path) -> None:
@@ -480,6 +480,24 @@ def test_a_mirror_in_a_directory(exchange: SimulatedExchange, tmp_path: Path) ->
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(ConfigError, match="archive_url cannot be"):
         checked_archive_url(url)
+
+
+def test_candle_server_takes_days_from_the_archive(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    class Rule(CandleRule):
+        SYMBOLS: ClassVar = ["BTCUSDT"]
+        TIMEZONE = "UTC"
+        CANDLE_DIR = str(tmp_path / "candles")
+        LOG_DIRPATH = str(tmp_path / "log")
+
+    server = CandleServer("SPOT", Rule, base_url=exchange.base_url)
+    done = server.download_candles_by_date("2026-03-09", "2026-03-09", source=exchange.base_url)
+    assert done is not None
+    assert (done.fetched, klines(exchange)) == (1, [])
+    done = server.download_candles_by_date("2026-03-09", "2026-03-09", source=exchange.base_url, verify=True)
+    assert done is not None
+    assert done.verified == 1440
+    with pytest.raises(ConfigError, match="archive_url cannot be `attic`"):
+        server.download_candles_by_date("2026-03-09", source="attic")
 
 
 def words(exchange: SimulatedExchange, directory: Path, *more: str) -> list[str]:

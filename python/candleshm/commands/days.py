@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from candleshm.clock import Clock, SystemClock
+from candleshm.clock import SystemClock
 from candleshm.commands.progress import ProgressLine, log_to_stderr
 from candleshm.commands.signals import on_stop_signal
 from candleshm.commands.table import aligned
@@ -21,14 +21,14 @@ from candleshm.connection import Connection
 from candleshm.errors import ConfigError, HistoryError
 from candleshm.exchanges.binance import Binance
 from candleshm.frames import library
-from candleshm.history.archive import ARCHIVE_URL, WHOLE_SECONDS, Archive, Mirror, checked_archive_url
-from candleshm.history.fetching import Format, Kind, fetch_days, store_of
+from candleshm.history.archive import ARCHIVE_URL, checked_archive_url
+from candleshm.history.fetching import Format, Kind, archive_of, fetch_days, store_of
 from candleshm.history.importing import import_files
 from candleshm.history.reading import BASE_DIR
 from candleshm.history.tally import DownloadProgress
 from candleshm.host import pool_of
 from candleshm.ratelimit import WeightBudget
-from candleshm.transport import HttpTransport, Transport
+from candleshm.transport import HttpTransport
 
 __all__ = ["download", "import_csv"]
 
@@ -73,7 +73,7 @@ def download(
         pool = pool_of(config)
         budget = budgets[pool] = budgets.get(pool) or WeightBudget(exchange.weight_limit, config.server_weight)
         connection = Connection(exchange, transport, clock, budget, config.start_seconds)
-        archive = _archive(config, address, clock, stopping) if asks_archive else None
+        archive = archive_of(config, address, clock, stopping) if asks_archive else None
         with ProgressLine("downloading") as line:
             done = fetch_days(
                 config,
@@ -100,18 +100,6 @@ def download(
         raise HistoryError(where, f"{failed} of {asked} daily files could not be fetched; the same command tries again")
     if verify and conflicts:
         raise HistoryError(where, f"{conflicts} candles differ from the archive; the exchange's are kept, not verified")
-
-
-def _archive(config: CollectorConfig, url: str, clock: Clock, stopping: threading.Event) -> Archive:
-    """Return the archive at `url`, reached as the feed's exchange is."""
-    transport: Transport
-    if url.startswith("file:"):
-        transport = Mirror(clock)
-    else:
-        transport = HttpTransport(
-            clock, proxies=config.proxies, trust_env=config.trust_env, whole_seconds=WHOLE_SECONDS
-        )
-    return Archive(transport, clock, base_url=url, stopping=stopping)
 
 
 def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:

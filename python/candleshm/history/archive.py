@@ -57,12 +57,13 @@ class Archive:
         self._backoff, self._random = backoff or Backoff(first_seconds=0.5, limit_seconds=30.0), Random()
         self._lock = threading.Lock()
         self._silent_files = 0
+        self._is_given_up = False
         self._paused_until_seconds = 0.0
 
     @property
-    def is_reachable(self) -> bool:
-        """Whether it is still worth asking: it answers, and does not want to be left alone for long."""
-        return self._silent_files < SILENT_FILES_MAX
+    def is_worth_asking(self) -> bool:
+        """Whether it answers, and does not want to be left alone for long; not after a stop."""
+        return not (self._is_given_up or self._stopping.is_set())
 
     def fetch(self, file: ArchiveFile) -> tuple[Candles, int] | None:
         """Return a file's rows and how many were left out, see `ArchiveFile.candles`; None when there is no such file.
@@ -104,42 +105,43 @@ class Archive:
                     self._silent_files = 0
                     return answer.body if answer.status == 200 else None
                 reason = f"the archive answers HTTP {answer.status}"
-                if answer.status not in PASSING and answer.status < 500:
-                    break
-                if not self._pause(answer):
+                if (answer.status not in PASSING and answer.status < 500) or not self._pause(answer):
                     break
             if attempt < TRIES:
                 self._stopping.wait(self._backoff.delay_seconds(attempt, self._random))
         self._note_silence(reason)
         raise ExchangeUnavailable(reason)
 
-    def _pause(self, answer: Answer) -> bool:
-        """Let all threads wait as long as the answer wants, or give the archive up when that is too long."""
-        wait_seconds = answer.retry_after_seconds or (PAUSE_SECONDS if answer.status == 429 else 0.0)
-        with self._lock:
-            if wait_seconds > PAUSE_SECONDS_MAX:
-                self._silent_files = SILENT_FILES_MAX - 1  # the last one is counted by who asked
-                return False
-            until_seconds = self._clock.monotonic_seconds() + wait_seconds
-            self._paused_until_seconds = max(self._paused_until_seconds, until_seconds)
-        return True
-
     def _wait(self) -> None:
-        """Wait while the archive wants to be left alone. Raises ExchangeUnavailable when stopped or given up."""
-        while not self._stopping.is_set():
-            if not self.is_reachable:
-                raise ExchangeUnavailable("the archive cannot be reached")
+        """Wait while the archive wants to be left alone. Raises ExchangeUnavailable when it is not to be asked."""
+        while self.is_worth_asking:
             left_seconds = self._paused_until_seconds - self._clock.monotonic_seconds()
             if left_seconds <= 0:
                 return
             self._stopping.wait(min(left_seconds, LOOK_SECONDS))
-        raise ExchangeUnavailable("stopped")
+        raise ExchangeUnavailable("the archive is not asked any more")
+
+    def _pause(self, answer: Answer) -> bool:
+        """Let all threads wait as long as the answer wants; give the archive up when that is too long."""
+        wait_seconds = answer.retry_after_seconds or (PAUSE_SECONDS if answer.status == 429 else 0.0)
+        with self._lock:
+            until_seconds = self._clock.monotonic_seconds() + wait_seconds
+            self._paused_until_seconds = max(self._paused_until_seconds, until_seconds)
+        if wait_seconds > PAUSE_SECONDS_MAX:
+            self._give_up(f"it wants to be left alone for {wait_seconds:.0f} s")
+        return not self._is_given_up
 
     def _note_silence(self, reason: str) -> None:
         with self._lock:
             self._silent_files += 1
-            is_last = self._silent_files == SILENT_FILES_MAX
-        if is_last:
+            is_enough = self._silent_files >= SILENT_FILES_MAX
+        if is_enough:
+            self._give_up(reason)
+
+    def _give_up(self, reason: str) -> None:
+        with self._lock:
+            is_news, self._is_given_up = not self._is_given_up, True
+        if is_news:
             logger.warning("archive: %s; it is not asked any more", reason)
 
 

@@ -80,7 +80,7 @@ class ArchiveDays:
         return ArchiveCandles(np.concatenate(ordered) if ordered else np.empty((0, 12)), unusable)
 
     def _fetch(self, file: ArchiveFile, unusable: list[Span] | None = None) -> Candles | None:
-        if not self._archive.is_reachable:
+        if not self._archive.is_worth_asking:
             return None
         try:
             found = self._archive.fetch(file)

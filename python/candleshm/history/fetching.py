@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
+from candleshm.clock import Clock
 from candleshm.config import CollectorConfig
 from candleshm.connection import Connection
 from candleshm.errors import ConfigError
-from candleshm.history.archive import Archive
+from candleshm.history.archive import WHOLE_SECONDS, Archive, Mirror, checked_archive_url
 from candleshm.history.archive_days import ArchiveDays
 from candleshm.history.csv_tree import CsvStore
 from candleshm.history.day import Day, DayLike, days_between, zone_of
@@ -19,9 +20,10 @@ from candleshm.history.download import Downloader, is_final
 from candleshm.history.store import DayStore, ParquetStore
 from candleshm.history.tally import DownloadProgress
 from candleshm.history.verification import Verification
+from candleshm.transport import HttpTransport, Transport
 from candleshm.universe import TRADING, symbols_of
 
-__all__ = ["FORMATS", "Format", "Kind", "fetch_days", "store_of"]
+__all__ = ["FORMATS", "Format", "Kind", "archive_of", "fetch_days", "store_of"]
 
 logger = logging.getLogger("candleshm")
 
@@ -36,6 +38,17 @@ def store_of(config: CollectorConfig, base_dir: str | os.PathLike[str], form: Fo
     if form not in kinds:
         raise ConfigError(f"format cannot be `{form}`; allowed: {' | '.join(FORMATS)}")
     return kinds[form](base_dir, config.market, config.interval, zone_of(config.timezone))
+
+
+def archive_of(config: CollectorConfig, url: str, clock: Clock, stopping: threading.Event | None = None) -> Archive:
+    """Return the archive at `url`, reached as the feed's exchange is. Raises ConfigError."""
+    url = checked_archive_url(url)
+    transport: Transport = Mirror(clock)
+    if not url.startswith("file:"):
+        transport = HttpTransport(
+            clock, proxies=config.proxies, trust_env=config.trust_env, whole_seconds=WHOLE_SECONDS
+        )
+    return Archive(transport, clock, base_url=url, stopping=stopping)
 
 
 def fetch_days(

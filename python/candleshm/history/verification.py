@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 
@@ -61,7 +62,10 @@ class Verification:
         def work() -> None:
             try:
                 while not self._is_over and waiting:
-                    self._verify(waiting.pop(), newest_first)
+                    symbol = waiting.pop()
+                    # By months: a month may be one file of the archive, and years would not fit into memory.
+                    for _, month in groupby(newest_first, key=lambda day: day.date.replace(day=1)):
+                        self._verify(symbol, list(month))
             except IndexError:
                 return
             except BaseException as error:  # Raised again below: a thread has nobody to tell.
@@ -89,9 +93,10 @@ class Verification:
         return self._failure is not None or self._stopping.is_set()
 
     def _verify(self, symbol: str, days: Sequence[Day]) -> None:
-        """Compare the days of one symbol: together, so that a month of them is one file of the archive."""
         stored = []
         for day in days:
+            if self._is_over:
+                return
             try:
                 candles = self._store.read(symbol, day)
             except DayNotFound:
