@@ -232,6 +232,9 @@ class Series:
         1 live, 2 closed, 3 verified; with `holes="nan"` also 4 hole and 5 missing. Never raises StaleData.
         """
 
+    def _snapshot(self) -> tuple[_FloatArray, npt.NDArray[np.uint8]]:
+        """Return what `candles(closed_only=True, holes="nan")` gives, and the states of the same rows at that moment."""
+
     @property
     def live(self) -> _FloatArray:
         """The newest row: float64 (12,), a copy. NaN while the series is empty."""

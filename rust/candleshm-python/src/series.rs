@@ -199,6 +199,28 @@ impl Series {
         Ok(PyArray1::from_iter(py, kept.map(|&state| state as u8)))
     }
 
+    #[pyo3(name = "_snapshot")]
+    fn py_snapshot<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
+        let mut selection = self.selection(None, true, true)?;
+        selection.count = self
+            .with(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
+            .map_err(|error| self.source.error(error))?;
+        let mut snapshot = Snapshot::default();
+        let rows = array::new_columns(py, selection.count, |values| {
+            let grid = self.with(|attached, index| {
+                let reader = SeriesReader::new(&attached.block, index);
+                py.detach(|| reader.copy(&selection, values, &mut snapshot))
+                    .map(|()| attached.block.grid(index))
+                    .map_err(|error| self.source.error(error))
+            })??;
+            blank_gaps(&snapshot, grid, values, selection.count);
+            Ok(())
+        })?;
+        let count = snapshot.states.len() as isize;
+        let rows = rows.call_method1("__getitem__", (PySlice::new(py, 0, count, 1),))?;
+        Ok((rows, PyArray1::from_iter(py, snapshot.states.iter().map(|&state| state as u8))))
+    }
+
     fn asof<'py>(
         &self,
         py: Python<'py>,
