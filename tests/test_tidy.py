@@ -22,11 +22,11 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "clock", "backoff", "serverlog", "sim"},
-    {"config", "ratelimit", "exchanges", "health", "frames", "status"},
+    {"_core", "errors", "columns", "clock", "backoff", "durable", "serverlog", "sim"},
+    {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status"},
     {"planner", "transport", "panel", "rule", "universe"},
     {"fetchers", "closes"},
-    {"roster"},
+    {"roster", "history"},
     {"scheduler", "reader"},
     {"server"},
     {"host"},

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
-__all__ = ["Closed", "Feed", "Gap", "Ingested", "Series", "View", "Writer", "block_names", "unlink"]
+__all__ = ["Closed", "Feed", "Gap", "Ingested", "Series", "View", "Writer", "block_names", "parse_klines", "unlink"]
 
 _FloatArray: TypeAlias = npt.NDArray[np.float64]
 _Holes: TypeAlias = Literal["drop", "nan", "raise"]
@@ -125,6 +125,20 @@ class Writer:
         `settle_ms` later, agrees; below the oldest row of the exchange they count as before the first candle.
 
         Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol.
+        """
+
+    def load_rows(
+        self, symbol: str, rows: _FloatArray, states: npt.NDArray[np.uint8] | None = None, *, sent_ms: int
+    ) -> Ingested:
+        """Merge rows that were kept elsewhere, publish them and wake waiters.
+
+        `rows` is float64 (n, 12) and `states` uint8 (n,), as `Series.candles` and `Series.states` give them with
+        `holes="nan"`; without states all are closed. Closed and verified rows go where the series has none that is
+        final, holes where it has nothing; what is there already counts for more. Rows of another state are left out,
+        and so are those that had not ended at `sent_ms`, the exchange time at which the rows were asked for: what was
+        live then is never trusted. The series does not count as confirmed by it, its age stays.
+
+        Raises UnknownSymbol, ConfigError for other shapes.
         """
 
     def state(self, symbol: str) -> Ingested:
@@ -357,6 +371,12 @@ class Feed:
 
 def block_names() -> list[str]:
     """Return the names of all shared memory that may be blocks."""
+
+def parse_klines(body: bytes) -> tuple[_FloatArray, int]:
+    """Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
+
+    Those are left out: non-finite, high < low, negative volume. Raises BadResponse (with `.offset`).
+    """
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""

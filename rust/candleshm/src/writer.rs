@@ -6,7 +6,7 @@ use crate::block::Block;
 use crate::columns::{OPEN_TIME_MS, Row, plausible};
 use crate::error::Error;
 use crate::interval::{Grid, Interval};
-use crate::layout::{BlockState, Geometry, SYMBOL_NAME_BYTES, header, symbol};
+use crate::layout::{BlockState, Geometry, RowState, SYMBOL_NAME_BYTES, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Tally};
 use crate::publish::{SeriesState, SeriesWriter};
@@ -78,6 +78,13 @@ struct Series {
     /// Newest bar that is closed, verified or a hole; 0 while there is none.
     newest_settled: u64,
     trading: bool,
+}
+
+/// Where a series stood before a merge.
+struct Standing {
+    head: u64,
+    behind: bool,
+    gaps: (usize, usize),
 }
 
 /// The owner of a block.
@@ -294,28 +301,112 @@ impl Writer {
 
     /// As [`Self::ingest`] without waking anybody: a batch ends with one [`Self::commit`].
     pub fn merge(&mut self, index: usize, rows: &[Row], answer: &Answer, now_boot_ms: u64) -> Report {
+        let before = self.standing(index);
+        let (mut tally, held) = self.apply(index, rows, answer);
+        let (words, grid) = (self.block.series(index), self.block.grid(index));
+        let series = &mut self.series[index];
+        // A full page that begins at `start_ms` says nothing of what lies behind it.
+        let open_ended = answer.end_ms.is_none() && (answer.from_end || rows.len() < answer.limit);
+        if open_ended || held.is_some_and(|(_, newest)| newest >= before.head) {
+            series.state.marks.received_ms = now_boot_ms;
+        }
+        let Absence { holes, first_bar } =
+            merge::absence(words, &series.state, &mut series.seen, grid, answer, &tally, held);
+        let mut writer = SeriesWriter::new(words, &mut series.state);
+        if let Some(bar) = first_bar {
+            writer.set_first_bar(bar);
+        }
+        for &bar in &holes {
+            writer.hole(bar);
+        }
+        tally.holes = holes.len();
+        self.finish(index, &before, tally)
+    }
+
+    /// Merges rows that were kept elsewhere, each with its state, as an answer would that was asked for at `sent_ms`
+    /// (exchange time), publishes the result and wakes waiters.
+    ///
+    /// Closed and verified rows go where the series has none that is final, and holes where it has nothing at all; what
+    /// is there already counts for more. Any other state is left out, and so are rows that had not ended at `sent_ms`:
+    /// a row that was live is never trusted. The series does not become fresher by it.
+    pub fn load(&mut self, index: usize, rows: &[(Row, RowState)], sent_ms: i64) -> Report {
+        let before = self.standing(index);
+        let is_kept = |state: RowState| matches!(state, RowState::Closed | RowState::Verified);
+        // The bars of all rows below depend on it.
+        self.anchor(index, rows.iter().filter(|(_, state)| is_kept(*state)).map(|(row, _)| row));
+        let (words, grid) = (self.block.series(index), self.block.grid(index));
+        let bar_of = |row: &Row| grid.ordinal(row[OPEN_TIME_MS] as i64);
+        let fills = |&&(ref row, state): &&(Row, RowState)| {
+            let bar = bar_of(row);
+            is_kept(state) && grid.end_ms(bar) <= sent_ms && bar >= 1 && !words.tag(bar as u64).is_final_of(bar as u64)
+        };
+        let filling: Vec<(Row, RowState)> = rows.iter().filter(fills).copied().collect();
+        let plain: Vec<Row> = filling.iter().map(|(row, _)| *row).collect();
+        let answer = Answer {
+            sent_ms,
+            received_ms: sent_ms,
+            settle_ms: 0,
+            limit: plain.len(),
+            start_ms: None,
+            end_ms: None,
+            from_end: true,
+        };
+        let (mut tally, _) = self.apply(index, &plain, &answer);
         let words = self.block.series(index);
         let series = &mut self.series[index];
-        if series.state.marks.head == 0
-            && let Some(first) =
-                rows.iter().filter(|row| plausible(row).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
+        let head = series.state.marks.head;
+        let start = series.state.window_start(words.ring.length);
+        let mut writer = SeriesWriter::new(words, &mut series.state);
+        for (row, state) in &filling {
+            if *state == RowState::Verified {
+                writer.verify(bar_of(row) as u64);
+            }
+        }
+        for (row, _) in rows.iter().filter(|(_, state)| *state == RowState::Hole) {
+            let bar = bar_of(row).max(0) as u64;
+            let tag = words.tag(bar);
+            if (start..head).contains(&bar) && !tag.is_readable_of(bar) && !tag.is_settled_of(bar) {
+                writer.hole(bar);
+                tally.holes += 1;
+            }
+        }
+        let report = self.finish(index, &before, tally);
+        self.commit();
+        report
+    }
+
+    fn standing(&self, index: usize) -> Standing {
+        let series = &self.series[index];
+        Standing {
+            head: series.state.marks.head,
+            behind: series.is_behind(self.universe_bar),
+            gaps: (series.state.missing, series.state.holes),
+        }
+    }
+
+    /// Lets the grid of a series without rows begin at the oldest of `rows`: 3d candles count from a symbol's first day.
+    fn anchor<'a>(&self, index: usize, rows: impl Iterator<Item = &'a Row>) {
+        if self.series[index].state.marks.head == 0
+            && let Some(first) = rows.filter(|row| plausible(row).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
         {
             // Nothing was published yet, so nobody has used the grid.
             let grid = Grid::anchored(self.block.geometry().interval, first);
-            words.entry[symbol::PHASE_DAYS].store(grid.phase_days().into(), Relaxed);
+            self.block.entry(index)[symbol::PHASE_DAYS].store(grid.phase_days().into(), Relaxed);
         }
-        let grid = self.block.grid(index);
-        let head = series.state.marks.head;
-        let was_behind = series.is_behind(self.universe_bar);
-        let gaps_before = (series.state.missing, series.state.holes);
+    }
+
+    /// Writes what `rows` change in a series; returns the count of it, and the first and last bar that they held.
+    fn apply(&mut self, index: usize, rows: &[Row], answer: &Answer) -> (Tally, Option<(u64, u64)>) {
+        self.anchor(index, rows.iter());
+        let (words, grid) = (self.block.series(index), self.block.grid(index));
+        let series = &mut self.series[index];
         let plan = merge::plan(words, &series.state, &mut series.seen, grid, answer, rows);
-        let mut tally = plan.tally;
         let mut writer = SeriesWriter::new(words, &mut series.state);
         if let Some(bar) = plan.first_bar {
             writer.set_first_bar(bar);
         }
         if !plan.rewrite.is_empty() {
-            writer.rewrite(&plan.rewrite, tally.corrected as u32);
+            writer.rewrite(&plan.rewrite, plan.tally.corrected as u32);
         }
         for &bar in &plan.close {
             writer.close(bar);
@@ -326,27 +417,18 @@ impl Writer {
         if let Some(live) = &plan.live {
             writer.set_live(live);
         }
-        // A full page that begins at `start_ms` says nothing of what lies behind it.
-        let open_ended = answer.end_ms.is_none() && (answer.from_end || rows.len() < answer.limit);
-        if open_ended || plan.held.is_some_and(|(_, newest)| newest >= head) {
-            series.state.marks.received_ms = now_boot_ms;
-        }
-        let Absence { holes, first_bar } =
-            merge::absence(words, &series.state, &mut series.seen, grid, answer, &tally, plan.held);
-        let mut writer = SeriesWriter::new(words, &mut series.state);
-        if let Some(bar) = first_bar {
-            writer.set_first_bar(bar);
-        }
-        for &bar in &holes {
-            writer.hole(bar);
-        }
-        writer.publish();
-        tally.holes = holes.len();
+        (plan.tally, plan.held)
+    }
+
+    /// Publishes a series after its writes, and keeps what the block says of all series in step.
+    fn finish(&mut self, index: usize, before: &Standing, tally: Tally) -> Report {
+        let series = &mut self.series[index];
+        SeriesWriter::new(self.block.series(index), &mut series.state).publish();
         series.find_newest_settled(&self.block, index);
         let is_behind = series.is_behind(self.universe_bar);
         let gaps = (series.state.missing, series.state.holes);
-        self.count_gaps(gaps_before, gaps);
-        self.behind = self.behind + usize::from(is_behind) - usize::from(was_behind);
+        self.count_gaps(before.gaps, gaps);
+        self.behind = self.behind + usize::from(is_behind) - usize::from(before.behind);
         let became_final = tally.closed + tally.corrected + tally.holes > 0;
         if became_final && self.behind == 0 {
             self.settle_universe();
