@@ -25,7 +25,7 @@ PYTHON_FLOORS = [
     {"_core", "errors", "columns", "clock", "backoff", "durable", "serverlog", "sim"},
     {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status"},
     {"planner", "transport", "panel", "rule", "universe"},
-    {"fetchers", "closes"},
+    {"fetchers", "closes", "cache"},
     {"roster", "history"},
     {"scheduler", "reader"},
     {"server"},

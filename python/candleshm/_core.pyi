@@ -247,7 +247,7 @@ class Series:
         """
 
     def _snapshot(self) -> tuple[_FloatArray, npt.NDArray[np.uint8]]:
-        """Return what `candles(closed_only=True, holes="nan")` gives, and the states of the same rows at that moment."""
+        """Return what `candles(closed_only=True, holes="nan")` gives, and the states of the very same rows."""
 
     @property
     def live(self) -> _FloatArray:

@@ -20,7 +20,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from candleshm._core import Feed, Writer
-from candleshm.durable import make_directory, remove_leftovers, replace_file
+from candleshm.columns import OPEN_TIME_MS
+from candleshm.durable import make_directory, replace_file
 from candleshm.errors import CandleShmError
 
 __all__ = ["BlockCache", "CacheKeeper", "Origin", "SavedCache"]
@@ -95,13 +96,13 @@ class BlockCache:
         self._origin = origin
 
     def save(self, now_ms: int) -> SavedCache:
-        """Write the block's final rows as they are now; neither the collector nor a reader waits. Raises OSError.
+        """Write the block's final rows as they are; neither the collector nor a reader waits for it.
 
-        Also raises SegmentError when the block is gone. After an error the older file is as it was.
+        `now_ms` is exchange time that has surely been reached. Raises OSError, and SegmentError when the block is
+        gone; after an error the older file is as it was.
         """
         started_seconds = time.perf_counter()
         make_directory(self.path.parent)
-        remove_leftovers(self.path.parent, self.path.name)
         entries: list[_Entry] = []
         feed = Feed(self._origin.name)
         try:
@@ -112,8 +113,11 @@ class BlockCache:
         seconds = time.perf_counter() - started_seconds
         return SavedCache(self.path, len(entries), rows, self.path.stat().st_size, seconds)
 
-    def load(self, writer: Writer) -> int:
+    def load(self, writer: Writer, now_ms: int, stopping: threading.Event) -> int:
         """Merge the rows of the file into the series that `writer` carries; return how many were new there.
+
+        Series that lack nothing, as in a block that was taken over, are left as they are, and so are rows that lie
+        before the window at `now_ms` (exchange time). Ends early when `stopping` is set.
 
         A file that is damaged, of another block or of another version is named in the log and left alone, as is one
         that cannot be read: what it would have given is asked of the exchange.
@@ -133,9 +137,15 @@ class BlockCache:
             logger.warning("cache %s is not used: %s; its rows are asked for again", self.path, reason)
             return 0
         carried = set(writer.symbols)
-        return sum(writer.load_rows(symbol, rows, states) for symbol, rows, states in found if symbol in carried)
+        loaded = 0
+        for symbol, rows, states in found:
+            if stopping.is_set():
+                break
+            if symbol in carried and _is_wanted(writer, symbol, int(rows[-1, OPEN_TIME_MS]), now_ms):
+                loaded += writer.load_rows(symbol, rows, states, sent_ms=index.saved_ms).changed
+        return loaded
 
-    def _parts(self, feed: Feed, entries: list[_Entry], now_ms: int) -> Iterator[bytes | memoryview]:
+    def _parts(self, feed: Feed, entries: list[_Entry], now_ms: int) -> Iterator[bytes]:
         """Yield the file piece by piece, so that it is never in memory as a whole."""
         offset = len(MAGIC)
         yield MAGIC
@@ -144,10 +154,9 @@ class BlockCache:
             kept = (states >= CLOSED) & (states <= HOLE)
             if not kept.any():
                 continue
-            states, columns = states[kept], np.ascontiguousarray(rows[kept].T)
-            parts = [states.tobytes().ljust(_padded(len(states)), b"\0"), memoryview(columns).cast("B")]
-            crc = zlib.crc32(parts[1], zlib.crc32(parts[0]))
-            entries.append(_Entry(symbol, len(states), offset, crc))
+            count = int(kept.sum())
+            parts = (states[kept].tobytes().ljust(_padded(count), b"\0"), rows[kept].T.tobytes())
+            entries.append(_Entry(symbol, count, offset, zlib.crc32(parts[1], zlib.crc32(parts[0]))))
             offset += entries[-1].size_bytes
             yield from parts
         index = msgspec.json.encode(_Index(self._origin, now_ms, entries))
@@ -173,8 +182,9 @@ class BlockCache:
 class CacheKeeper:
     """Writes a cache every `delay_seconds`, in a thread of its own, and once more at the end."""
 
-    def __init__(self, cache: BlockCache, delay_seconds: float) -> None:
+    def __init__(self, cache: BlockCache, delay_seconds: float, exchange_ms: Callable[[], int]) -> None:
         self._cache = cache
+        self._exchange_ms = exchange_ms
         self._delay_seconds = delay_seconds
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-cache", daemon=True)
@@ -195,12 +205,12 @@ class CacheKeeper:
 
     def _save(self) -> None:
         try:
-            saved = self._cache.save(time.time_ns() // 1_000_000)
+            saved = self._cache.save(self._exchange_ms())
         except (OSError, CandleShmError) as error:
             logger.warning("cache %s could not be written (%s); the older one stays", self._cache.path, error)
             return
         logger.info(
-            "cache %s: %d rows of %d symbols, %.1f MB in %.2f s",
+            "DOWNLOAD CANDLE CACHE %s (%d rows of %d symbols, %.1f MB, %.2f s)",
             saved.path,
             saved.rows,
             saved.symbols,
@@ -209,10 +219,15 @@ class CacheKeeper:
         )
 
 
+def _is_wanted(writer: Writer, symbol: str, newest_ms: int, now_ms: int) -> bool:
+    state = writer.state(symbol)
+    return (state.newest_open_ms is None or state.missing > 0) and newest_ms >= writer.window_start_ms(symbol, now_ms)
+
+
 def _series(image: bytes, entry: _Entry) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
     """Return rows (n, 12) and states (n,) of one series where they lie in `image`."""
     end = entry.offset + entry.size_bytes
-    if not (0 < entry.rows and len(MAGIC) <= entry.offset <= end <= len(image)):
+    if not (entry.rows > 0 and len(MAGIC) <= entry.offset <= end <= len(image)):
         raise _Refused(f"the place of {entry.symbol} is not in it")
     part = memoryview(image)[entry.offset : end]
     if zlib.crc32(part) != entry.crc:

@@ -161,6 +161,8 @@ class CandleServer:
             proxies=proxies or {},
             settle_seconds=settle_seconds,
             start_seconds=self._start_seconds,
+            cache_dir=rule.CACHE_DIR,
+            cache_delay_seconds=rule.CACHE_DELAY_SECONDS,
         )
         self._zone = ZoneInfo(rule.TIMEZONE)
         self._log = ServerLog(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,10 @@ class CollectorConfig:
     """Requests at the same time."""
     start_seconds: float = 30.0
     """How long the exchange may be unreachable at the start."""
+    cache_dir: str | os.PathLike[str] | None = None
+    """Where the rows are kept for the next start; nowhere unless given."""
+    cache_delay_seconds: float | None = 3600.0
+    """How often they are written there, besides at the end."""
 
     def __post_init__(self) -> None:
         market = self.market.upper() if isinstance(self.market, str) else self.market
@@ -83,6 +88,11 @@ class CollectorConfig:
         _require("spare_symbols", self.spare_symbols, spare_fits, "a whole number, 0 to 10000")
         for label, text in (("symbol_contains", self.symbol_contains), ("symbol_endswith", self.symbol_endswith)):
             _require(label, text, isinstance(text, str), "a text, empty for no condition")
+        delay_fits = self.cache_delay_seconds is None or (
+            _is_number(self.cache_delay_seconds) and self.cache_delay_seconds > 0
+        )
+        _require("cache_delay_seconds", self.cache_delay_seconds, delay_fits, "a number above 0, or None")
+        _require("cache_dir", self.cache_dir, self.cache_dir is None or _is_path(self.cache_dir), "a path")
         settle_fits = _is_number(self.settle_seconds) and 0 <= self.settle_seconds <= 60
         _require("settle_seconds", self.settle_seconds, settle_fits, "a number, 0 to 60")
         _require("trust_env", self.trust_env, isinstance(self.trust_env, bool), "True | False")
@@ -123,6 +133,10 @@ def _is_number(value: object) -> bool:
 
 def _is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike) and str(value) != "" and "\0" not in str(value)
 
 
 def _is_url(value: object) -> bool:

@@ -7,6 +7,7 @@ to the disk. Whoever opens the name finds the old file or the new one, never a p
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,8 +16,10 @@ __all__ = ["make_directory", "remove_leftovers", "replace_file"]
 TEMPORARY = ".tmp"
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Put `data` in the place of `path`; its directory has to exist, and nobody else may write it. Raises OSError.
+
+    Data too large to be in memory at once may come in parts, which are asked for while the file is written.
 
     After an error the old file is as it was, and nothing else is left.
     """
@@ -25,9 +28,10 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(descriptor, left) :]
+            for part in [data] if isinstance(data, bytes) else data:
+                left = memoryview(part)
+                while left:
+                    left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -12,9 +12,11 @@ from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from candleshm._core import Feed, Writer, unlink
 from candleshm.backoff import Backoff
+from candleshm.cache import BlockCache, CacheKeeper, Origin
 from candleshm.clock import Clock, ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
@@ -26,7 +28,7 @@ from candleshm.errors import (
     SegmentUnavailable,
 )
 from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
-from candleshm.exchanges.binance import Binance
+from candleshm.exchanges.binance import MARKETS, Binance
 from candleshm.planner import Cadence
 from candleshm.ratelimit import WeightBudget
 from candleshm.scheduler import CollectorStatus, Scheduler
@@ -82,6 +84,7 @@ class Collector:
         self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
         self._budget = budget or WeightBudget(self._exchange.weight_limit, config.server_weight)
         self._universe = Universe(config)
+        self._cache = None if config.cache_dir is None else BlockCache(config.cache_dir, _origin(config))
         self._gate = threading.Lock()
         self._stopping = threading.Event()
         self._opened = threading.Event()  # the block exists, or the start failed
@@ -281,11 +284,16 @@ class Collector:
             if self._stopping.is_set():
                 return
             writer = self._open(symbols, self._universe.spare_places(info))
-            try:
+        try:
+            self._fill(writer, exchange_time)
+            with self._gate:
+                if self._stopping.is_set():
+                    writer.close()
+                    return
                 self._scheduler = self._make_scheduler(writer, exchange_time, info)
-            except BaseException:
-                writer.close()
-                raise
+        except BaseException:
+            writer.close()
+            raise
         writer = self._scheduler.writer
         logger.info(
             "%s: block %s, %d %s symbols, %d candles each",
@@ -296,8 +304,13 @@ class Collector:
             config.length,
         )
         self._opened.set()
+        keeper = self._keeper(self._scheduler)
         try:
-            self._scheduler.run()
+            try:
+                self._scheduler.run()
+            finally:
+                if keeper is not None:
+                    keeper.end()
         finally:
             self._scheduler.writer.close()
             self._budget.leave(self._clock.monotonic_seconds(), owner=config.segment_name)
@@ -313,6 +326,23 @@ class Collector:
             symbols=symbols,
             spare_symbols=spare_symbols,
         )
+
+    def _fill(self, writer: Writer, exchange_time: ExchangeTime) -> None:
+        """Put the rows into the block that an earlier run left behind, as far as they are not in it."""
+        if self._cache is not None:
+            now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
+            loaded = self._cache.load(writer, now_ms, self._stopping)
+            if loaded:
+                logger.info("%s: %d rows from cache %s", self.config.segment_name, loaded, self._cache.path)
+
+    def _keeper(self, scheduler: Scheduler) -> CacheKeeper | None:
+        """Begin to write the cache every now and then; None where none is to be written."""
+        delay_seconds = self.config.cache_delay_seconds
+        if self._cache is None or delay_seconds is None:
+            return None
+        keeper = CacheKeeper(self._cache, delay_seconds, scheduler.exchange_ms)
+        keeper.start()
+        return keeper
 
     def _left_behind(self) -> list[str]:
         """Return the symbols of a block that a killed collector left, as far as this feed would have carried them.
@@ -364,6 +394,13 @@ class Collector:
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
         )
+
+
+def _origin(config: CollectorConfig) -> Origin:
+    # A resender and a proxy answer for the exchange; names and passwords in addresses stay out of files.
+    parts = urlsplit(config.base_url or MARKETS[config.market].host)
+    exchange = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    return Origin(config.segment_name, config.market, config.interval, exchange)
 
 
 def _checked(symbols: Iterable[str]) -> list[str]:

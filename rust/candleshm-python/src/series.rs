@@ -207,6 +207,9 @@ impl Series {
             .map_err(|error| self.source.error(error))?;
         let mut snapshot = Snapshot::default();
         let rows = array::new_columns(py, selection.count, |values| {
+            if values.is_empty() {
+                return Ok(());
+            }
             let grid = self.with(|attached, index| {
                 let reader = SeriesReader::new(&attached.block, index);
                 py.detach(|| reader.copy(&selection, values, &mut snapshot))
