@@ -155,7 +155,7 @@ class BlockCache:
             if not kept.any():
                 continue
             count = int(kept.sum())
-            parts = (states[kept].tobytes().ljust(_padded(count), b"\0"), rows[kept].T.tobytes())
+            parts = (states[kept].tobytes().ljust(_padded(count), b"\0"), rows.T[:, kept].tobytes())
             entries.append(_Entry(symbol, count, offset, zlib.crc32(parts[1], zlib.crc32(parts[0]))))
             offset += entries[-1].size_bytes
             yield from parts
