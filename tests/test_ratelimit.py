@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from candleshm.ratelimit import HELD_SECONDS_MAX, PROBE_SECONDS, WeightBudget
+from candleshm.ratelimit import HELD_SECONDS_MAX, PROBE_SECONDS, PrivateMemory, WeightBudget
 
 
 def spend(budget: WeightBudget, until_seconds: float, weight: int, *, closing: bool = False) -> list[float]:
@@ -199,20 +199,23 @@ def test_who_waits_urgently_and_never_comes_back_holds_nobody_up() -> None:
 
 
 def test_owners_of_a_pool_share_the_strictest_limit_and_one_reserve() -> None:
-    budget = WeightBudget(6000, 0.5)
-    budget.set_limit(6000, 60.0, 0.0, owner="a")
-    budget.set_limit(2400, 60.0, 0.0, owner="b")
-    assert budget.limit == 2400
+    memory = PrivateMemory()
+    budget, other = WeightBudget(6000, 0.75, memory=memory), WeightBudget(6000, 0.5, memory=memory)
+    budget.set_limit(6000, 60.0, 0.0)
+    other.set_limit(2400, 60.0, 0.0)
+    assert (budget.limit, budget.budget) == (2400, 1200)
 
     def saved(now: float) -> int:
         tickets = list(itertools.takewhile(bool, (budget.claim(1, now, closing=True)[0] for _ in range(2400))))
         return len(tickets)
 
-    budget.reserve(100, 0.0, owner="a")
-    budget.reserve(150, 0.0, owner="b")
+    budget.reserve(100, 0.0)
+    other.reserve(150, 0.0)
     both = saved(120.0)
     assert both >= 250
-    budget.leave(120.0, owner="b")
+    other.leave(120.0)
+    assert (budget.limit, budget.budget) == (6000, 4500)
+    budget.set_limit(2400, 60.0, 120.0)
     for ticket in range(1, both + 1):
         budget.answered(ticket, 120.0)
     assert both - 150 <= saved(240.0) < both - 100

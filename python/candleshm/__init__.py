@@ -53,6 +53,7 @@ from candleshm.panel import Panel
 from candleshm.reader import Feed, attach, segments, unlink
 
 if TYPE_CHECKING:
+    from candleshm import weight
     from candleshm.compat import CandleServer
     from candleshm.rule import CandleRule
 
@@ -100,6 +101,7 @@ __all__ = [
     "attach",
     "segments",
     "unlink",
+    "weight",
 ]
 
 
@@ -113,4 +115,8 @@ def __getattr__(name: str) -> object:
         from candleshm.rule import CandleRule
 
         return CandleRule
+    if name == "weight":
+        import candleshm.weight
+
+        return candleshm.weight
     raise AttributeError(f"module `candleshm` has no attribute `{name}`")
