@@ -9,6 +9,8 @@ import threading
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from candleshm.ratelimit import HELD_SECONDS_MAX, PROBE_SECONDS, PrivateMemory, WeightBudget
 
@@ -237,3 +239,86 @@ def test_claims_of_many_threads_never_exceed_the_budget() -> None:
     assert len(set(tickets)) == len(tickets)
     # What an account saves is all that may leave in one moment.
     assert len(tickets) == 20
+
+
+Operation = tuple[str, int, int, float]
+
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["claim", "claim", "claim", "closing", "urgent", "answered", "stop", "reserve", "die"]),
+        st.integers(0, 2),
+        st.integers(1, 40),
+        st.sampled_from([0.0, 0.0, 0.001, 0.05, 1.0, 7.0, 59.9, 60.0]),
+    ),
+    max_size=120,
+)
+
+
+class ManyProcesses(PrivateMemory):
+    """Memory of owners that tests may let die, each as a process of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.born = 0
+        self.dead: set[float] = set()
+
+    def process(self) -> tuple[int, float]:
+        """Name a new process."""
+        self.born += 1
+        return self.born, float(self.born)
+
+    def is_alive(self, pid: int, started: float) -> bool:
+        """Say whether the test let it die."""
+        return started not in self.dead
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([40, 120, 1000]), operations)
+def test_owners_together_never_do_more_than_a_plain_list_of_events_allows(limit: int, steps: list[Operation]) -> None:
+    memory = ManyProcesses()
+    owners = [WeightBudget(limit, share, memory=memory, now_seconds=0.0) for share in (0.9, 0.5, 0.75)]
+    processes = [1.0, 2.0, 3.0]
+    # What the rules speak of, as it happened: [owner, weight, sent, ended, ticket].
+    events: list[list[float]] = []
+    stopped_until = now = 0.0
+
+    def counting(moment: float) -> float:
+        return sum(weight for _, weight, _, ended, _ in events if moment < ended + 60)
+
+    for action, number, weight, passed in steps:
+        now += passed
+        owner = owners[number]
+        out = [event for event in events if event[0] == number and event[3] == math.inf]
+        if action in ("claim", "closing", "urgent"):
+            before = counting(now)
+            ticket, wait = owner.claim(weight, now, closing=action != "claim", urgent=action == "urgent")
+            assert (ticket == 0) == (wait > 0)
+            if ticket:
+                events.append([number, weight, now, math.inf, ticket])
+                assert now >= stopped_until
+                assert before + weight <= max(limit * 0.5, weight)
+        elif action == "answered" and out:
+            owner.answered(int(out[0][4]), now)
+            out[0][3] = now
+        elif action == "stop":
+            owner.stop(float(weight), now)
+            stopped_until = max(stopped_until, now + weight)
+        elif action == "reserve":
+            owner.reserve(weight, now)
+        elif action == "die" and all(process not in memory.dead for process in processes):
+            # Its requests end with it; somebody finds it dead, and it may come back as another process.
+            memory.dead.add(processes[number])
+            for event in out:
+                event[3] = now
+            owners[(number + 1) % 3].reserve(weight, now + 1.0)
+            now += 1.0
+            owners[number] = WeightBudget(limit, (0.9, 0.5, 0.75)[number], memory=memory, now_seconds=now)
+            processes[number] = float(memory.born)
+        assert owner.used(now) >= counting(now)
+    for event in events:
+        assert sum(w for _, w, sent, ended, _ in events if sent <= event[2] < ended + 60) <= max(limit * 0.5, event[1])
+    # Nothing is forgotten, and nothing stays for ever.
+    for event in events:
+        if event[3] == math.inf:
+            owners[int(event[0])].answered(int(event[4]), now)
+    assert owners[0].used(now + 61.0) == 0
