@@ -192,6 +192,36 @@ def test_a_dear_request_finds_room_between_cheap_ones_of_another_feed() -> None:
     assert budget.claim(2, now)[0]
 
 
+def test_owners_take_turns_whatever_their_requests_cost() -> None:
+    memory = PrivateMemory()
+    cheap, dear = (WeightBudget(150, 0.75, memory=memory, now_seconds=0.0) for _ in range(2))
+    spend(cheap, 20.0, 1)
+    left = {1: 0, 5: 0}
+    for step in range(6000):
+        now = 20.0 + step * 0.01
+        # The cheap one asks all the time, and always first.
+        for budget, weight in ((cheap, 1), (dear, 5)):
+            ticket, _ = budget.claim(weight, now)
+            if ticket:
+                budget.answered(ticket, now)
+                left[weight] += 1
+    assert left[5] >= 10
+    assert abs(left[1] - left[5]) <= 2
+
+
+def test_who_gives_up_its_turn_or_never_comes_back_holds_nobody_up() -> None:
+    memory = PrivateMemory()
+    first, second = (WeightBudget(150, 0.75, memory=memory, now_seconds=0.0) for _ in range(2))
+    spend(first, 20.0, 2)
+    assert second.claim(20, 20.0)[0] == 0
+    assert first.claim(2, 22.0)[0] == 0
+    assert first.claim(2, 20.0 + HELD_SECONDS_MAX + 1.0)[0]
+    assert second.claim(20, 25.0)[0] == 0
+    assert first.claim(1, 26.0)[0] == 0
+    second.give_up(26.0)
+    assert first.claim(1, 26.0)[0]
+
+
 def test_who_waits_urgently_and_never_comes_back_holds_nobody_up() -> None:
     budget = WeightBudget(150, 0.75)
     spend(budget, 20.0, 2)

@@ -54,7 +54,7 @@ while True:
 @pytest.fixture(autouse=True)
 def _forget_budgets() -> Iterator[None]:
     yield
-    for budget in candleshm.weight._budgets.values():
+    for budget, _ in candleshm.weight._budgets.values():
         budget.leave(SystemClock().monotonic_seconds())
     candleshm.weight._budgets.clear()
 
@@ -184,6 +184,9 @@ def test_what_cannot_be_used_is_said_before_anything_is_spent(runtime_directory:
     for wrong in (0, -1, 1.5, True, "2", None):
         with pytest.raises(ConfigError, match="weight cannot be"):
             candleshm.weight.acquire("SPOT", wrong)  # type: ignore[arg-type]
+    for wrong in (-1, float("nan"), float("inf"), "2"):
+        with pytest.raises(ConfigError, match="timeout cannot be"):
+            candleshm.weight.acquire("SPOT", 1, timeout=wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="market cannot be `STOCKS`"):
         candleshm.weight.acquire("STOCKS", 1)
     with pytest.raises(ConfigError, match="base_url"):

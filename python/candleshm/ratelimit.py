@@ -50,6 +50,8 @@ RESERVED_PART_MAX = 1 / 3
 HELD_SECONDS_MAX, HELD_SECONDS_MORE = 2.0, 0.1
 # Who finds the pool's words held by another process, which may be stopped, asks again after this.
 NOT_NOW_SECONDS = 0.05
+# Whose turn comes after one that is about to be taken looks again after this.
+QUEUE_SECONDS = 0.02
 # How often is looked for owners that died, and for a ledger that was removed.
 REAP_SECONDS = 0.5
 # What counts for a pool in which nobody names a share.
@@ -61,12 +63,13 @@ Words: TypeAlias = "memoryview[float]"
 LIMIT, WINDOW, SHARE, RESERVED, HELD_UNTIL, BLOCKED_UNTIL = range(6)
 REPORTED, REPORTED_AT = 6, 7  # the exchange's number and what was booked since, minus one before the first
 IN_FLIGHT, ANSWERED, OLDEST, COUNT = 8, 9, 10, 11  # weights; first place and length of the ring of answered requests
-REAPED_AT = 12
+REAPED_AT, QUEUE_UNTIL = 12, 13  # the latest FIRST_UNTIL of all
 COMMON, CLOSING = 16, 20  # accounts
 RATE, DEPTH, SAVED, AT = range(4)  # of an account: weight flows in at RATE per second and is kept up to DEPTH
-OWNERS, OWNERS_MAX, OWNER_WORDS = 24, 64, 8
-# Of an owner: its number, zero for a free place; its process; what it named (zero for nothing); its weight in flight.
-NUMBER, PID, STARTED, OWN_SHARE, OWN_WINDOW, OWN_LIMIT, WANTED, OWN_IN_FLIGHT = range(8)
+OWNERS, OWNERS_MAX, OWNER_WORDS = 24, 64, 10
+# Of an owner: its number, zero for a free place; its process; what it named (zero for nothing); its weight in flight;
+# since when it waits for its turn (zero when it does not), and until when others let it go first.
+NUMBER, PID, STARTED, OWN_SHARE, OWN_WINDOW, OWN_LIMIT, WANTED, OWN_IN_FLIGHT, WAITS_SINCE, FIRST_UNTIL = range(10)
 # The ring of answered requests: the moment they stop counting, and their weight. Those of the same moment, a 700th of
 # a window, share a place and count until the latest of them ends, so there is always a place.
 RING, RING_MAX, RING_WORDS, MOMENTS = OWNERS + OWNERS_MAX * OWNER_WORDS, 720, 2, 700
@@ -237,7 +240,8 @@ class WeightBudget:
     ) -> tuple[int, float]:
         """Book a request if it may leave now: (ticket, 0.0), or (0, how long it has to wait).
 
-        While an `urgent` one waits nothing else leaves: a dear request would never find room between cheap ones.
+        Owners that wait take turns, first come, first served, if they come back in time; and while an `urgent` one
+        waits nothing else leaves: a dear request would never find room between cheap ones. Who gives up says so.
         """
         try:
             words = self._begin(now_seconds)
@@ -255,6 +259,10 @@ class WeightBudget:
             self._memory.abandon()
             raise
         return ticket, 0.0
+
+    def give_up(self, now_seconds: float) -> None:
+        """Wait no more for what was refused, so that others need not."""
+        self._book(now_seconds, self._leave_queue)
 
     def sent(self, weight: int, now_seconds: float, *, closing: bool = False) -> int:
         """Book a request that leaves now, whether it may or not, and return its ticket."""
@@ -339,15 +347,28 @@ class WeightBudget:
         if now < held_until and not urgent:
             return max(held_until, words[BLOCKED_UNTIL]) - now
         delay = _delay(words, weight, now, closing)
+        if now < words[QUEUE_UNTIL] and not urgent and not (closing and _is_saved_for(words, weight, now)):
+            delay = max(delay, _queue_delay(words, self._place, now))
         if delay <= 0:
             if urgent:
                 words[HELD_UNTIL] = -math.inf
+            elif words[self._place + WAITS_SINCE] > 0:
+                self._leave_queue(words)
             return 0.0
         if now >= words[REAPED_AT] + REAP_SECONDS and _reap(words, now, self._memory.is_alive):
             delay = _delay(words, weight, now, closing)
+        held_until = now + min(delay, HELD_SECONDS_MAX) + HELD_SECONDS_MORE
         if urgent:
-            words[HELD_UNTIL] = now + min(delay, HELD_SECONDS_MAX) + HELD_SECONDS_MORE
+            words[HELD_UNTIL] = held_until
+        else:
+            place = self._place
+            words[place + WAITS_SINCE] = words[place + WAITS_SINCE] or now
+            words[place + FIRST_UNTIL] = held_until
+            words[QUEUE_UNTIL] = max(held_until, words[QUEUE_UNTIL])
         return delay
+
+    def _leave_queue(self, words: Words) -> None:
+        words[self._place + WAITS_SINCE] = words[self._place + FIRST_UNTIL] = 0.0
 
     def _spend(self, words: Words, weight: int, now: float, closing: bool) -> int:  # noqa: FBT001
         self._tickets += 1
@@ -355,8 +376,7 @@ class WeightBudget:
         return self._tickets
 
     def _count_sent(self, words: Words, weight: int, now: float, closing: bool) -> None:  # noqa: FBT001
-        saved_for_it = closing and _account_delay(words, CLOSING, weight, now) <= 0
-        account = CLOSING if saved_for_it else COMMON
+        account = CLOSING if closing and _is_saved_for(words, weight, now) else COMMON
         words[account + SAVED] = _balance(words, account, now) - weight
         words[account + AT] = max(now, words[account + AT])
         if words[REPORTED] >= 0:
@@ -403,7 +423,7 @@ def are_plausible(words: Words) -> bool:
 
 def _begin_anew(words: Words, limit: float, window_seconds: float, share: float) -> None:
     words[LIMIT], words[WINDOW], words[SHARE], words[REPORTED] = limit, window_seconds, share or SHARE_UNNAMED, -1.0
-    for place in (HELD_UNTIL, BLOCKED_UNTIL, REPORTED_AT, REAPED_AT, COMMON + AT, CLOSING + AT):
+    for place in (HELD_UNTIL, BLOCKED_UNTIL, REPORTED_AT, REAPED_AT, QUEUE_UNTIL, COMMON + AT, CLOSING + AT):
         words[place] = -math.inf
     words[COMMON + SAVED] = words[COMMON + DEPTH] = math.inf  # as much as the account will hold
 
@@ -491,6 +511,22 @@ def _account_delay(words: Words, account: int, weight: int, now: float) -> float
     rate = words[account + RATE]
     # A hair more than the quotient, or rounding would leave the account a hair short at that very moment.
     return max(0.0, words[account + AT] - now) + short / rate + 1e-6 if rate > 0 else math.inf
+
+
+def _is_saved_for(words: Words, weight: int, now: float) -> bool:
+    """Say whether the account for closing candles has the weight of one."""
+    return _account_delay(words, CLOSING, weight, now) <= 0
+
+
+def _queue_delay(words: Words, place: int, now: float) -> float:
+    """Return how long an owner lets others go first that wait longer, and will come back for it any moment."""
+    since = words[place + WAITS_SINCE] or now
+    firsts = [
+        words[other + FIRST_UNTIL]
+        for other in _OWNER_PLACES
+        if words[other + FIRST_UNTIL] > now and words[other + WAITS_SINCE] < since and other != place
+    ]
+    return max(QUEUE_SECONDS, min(firsts) - HELD_SECONDS_MORE - now) if firsts else 0.0
 
 
 def _change_account(words: Words, account: int, rate: float, depth: float, now: float) -> None:

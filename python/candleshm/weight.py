@@ -16,6 +16,7 @@ do for a collector: give what you give there.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -40,7 +41,7 @@ __all__ = ["Ticket", "WeightState", "acquire", "state"]
 LOOK_SECONDS = 0.5
 
 _clock = SystemClock()
-_budgets: dict[Path, WeightBudget] = {}
+_budgets: dict[Path, tuple[WeightBudget, threading.Lock]] = {}
 _gate = threading.Lock()
 
 
@@ -139,26 +140,21 @@ def acquire(
     """
     if not isinstance(weight, int) or isinstance(weight, bool) or weight < 1:
         raise ConfigError(f"weight cannot be `{weight}`; allowed: a whole number, 1 or more")
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 <= timeout <= threading.TIMEOUT_MAX):
+        raise ConfigError(f"timeout cannot be `{timeout}`; allowed: seconds, 0 or more, None for as long as it takes")
     config = _config(market, base_url, proxy_host, proxies, trust_env)
-    budget = _budget(config)
-    deadline_seconds = None if timeout is None else _clock.monotonic_seconds() + timeout
-    while True:
-        now_seconds = _clock.monotonic_seconds()
-        number, wait_seconds = budget.claim(weight, now_seconds)
-        if number:
-            return Ticket(budget, Binance(config.market), number)
-        if deadline_seconds is not None:
-            blocked_seconds = budget.blocked_until_seconds - now_seconds
-            if blocked_seconds > 0 and now_seconds + blocked_seconds > deadline_seconds:
-                raise RateLimited(
-                    f"a 429 or 418 stops the weight of {config.market} for {blocked_seconds:.1f} s more",
-                    retry_after=blocked_seconds,
-                )
-            if now_seconds >= deadline_seconds:
-                raise WaitTimeout(f"weight {weight} of {config.market} was not free within {timeout:g} s")
-            wait_seconds = min(wait_seconds, deadline_seconds - now_seconds)
-        # Sooner than told: what is waited for may be answered, or given back, earlier.
-        time.sleep(min(wait_seconds, LOOK_SECONDS))
+    budget, turn = _budget(config)
+    deadline_seconds = math.inf if timeout is None else _clock.monotonic_seconds() + timeout
+    # Within a process one waits at a time, or a dear request would never find room between cheap ones.
+    if turn.acquire(timeout=-1 if timeout is None else timeout):
+        try:
+            return Ticket(budget, Binance(config.market), _claim(budget, config, weight, timeout, deadline_seconds))
+        except BaseException:
+            budget.give_up(_clock.monotonic_seconds())
+            raise
+        finally:
+            turn.release()
+    raise _too_late(config, weight, timeout)
 
 
 def state(
@@ -191,6 +187,30 @@ def state(
     )
 
 
+def _claim(
+    budget: WeightBudget, config: CollectorConfig, weight: int, timeout: float | None, deadline_seconds: float
+) -> int:
+    while True:
+        now_seconds = _clock.monotonic_seconds()
+        number, wait_seconds = budget.claim(weight, now_seconds)
+        if number:
+            return number
+        blocked_seconds = budget.blocked_until_seconds - now_seconds
+        if blocked_seconds > 0 and now_seconds + blocked_seconds > deadline_seconds:
+            raise RateLimited(
+                f"a 429 or 418 stops the weight of {config.market} for {blocked_seconds:.1f} s more",
+                retry_after=blocked_seconds,
+            )
+        if now_seconds >= deadline_seconds:
+            raise _too_late(config, weight, timeout)
+        # Sooner than told at times: what is waited for may be answered, or given back, earlier.
+        time.sleep(min(wait_seconds, LOOK_SECONDS, deadline_seconds - now_seconds))
+
+
+def _too_late(config: CollectorConfig, weight: int, timeout: float | None) -> WaitTimeout:
+    return WaitTimeout(f"weight {weight} of {config.market} was not free within {timeout or 0:g} s")
+
+
 def _config(
     market: str,
     base_url: str | None,
@@ -207,19 +227,19 @@ def _config(
     )
 
 
-def _budget(config: CollectorConfig) -> WeightBudget:
-    """Return this process's access to a pool; it names no share of its own."""
+def _budget(config: CollectorConfig) -> tuple[WeightBudget, threading.Lock]:
+    """Return this process's access to a pool, and whose turn it is; it names no share of its own."""
     path = ledger_path(pool_of(config))
     with _gate:
-        budget = _budgets.get(path)
-        if budget is None:
+        if path not in _budgets:
             limit, now_seconds = MARKETS[config.market].weight_limit, _clock.monotonic_seconds()
             try:
                 memory = LedgerFile(path)
             except OSError as error:
                 raise CandleShmError(f"no weight ledger in {path.parent}: {error.strerror}") from None
-            budget = _budgets[path] = WeightBudget(limit, 0.0, memory=memory, now_seconds=now_seconds)
-        return budget
+            budget = WeightBudget(limit, 0.0, memory=memory, now_seconds=now_seconds)
+            _budgets[path] = budget, threading.Lock()
+        return _budgets[path]
 
 
 def _after_fork() -> None:
