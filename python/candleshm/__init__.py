@@ -59,6 +59,7 @@ from candleshm.panel import Panel
 from candleshm.reader import Feed, attach, segments, unlink
 
 if TYPE_CHECKING:
+    from candleshm import weight
     from candleshm.compat import CandleServer
     from candleshm.rule import CandleRule
 
@@ -112,6 +113,7 @@ __all__ = [
     "attach",
     "segments",
     "unlink",
+    "weight",
 ]
 
 
@@ -125,4 +127,8 @@ def __getattr__(name: str) -> object:
         from candleshm.rule import CandleRule
 
         return CandleRule
+    if name == "weight":
+        import candleshm.weight
+
+        return candleshm.weight
     raise AttributeError(f"module `candleshm` has no attribute `{name}`")

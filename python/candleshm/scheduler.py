@@ -66,7 +66,6 @@ class Scheduler:
         workers: int = 8,
         random: Random | None = None,
     ) -> None:
-        self._name = writer.name
         self._exchange = exchange
         self._clock = clock
         self._time = exchange_time
@@ -281,7 +280,7 @@ class Scheduler:
             return
         self._reload.due_seconds = now + self._refresh_seconds
         if info.weight_limit is not None:
-            self._budget.set_limit(info.weight_limit, info.window_seconds, now, owner=self._name)
+            self._budget.set_limit(info.weight_limit, info.window_seconds, now)
         self._roster.info = info
         self._align(now)
 
@@ -383,7 +382,7 @@ class Scheduler:
     def _publish_status(self, now: float) -> None:
         status = self._status = self._snapshot(now)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
-        self._budget.reserve(closing_weight, now, owner=self._name)
+        self._budget.reserve(closing_weight, now)
         self.writer.set_health(
             ready=status.ready,
             weight_used=status.weight_used,

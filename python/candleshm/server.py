@@ -27,9 +27,11 @@ from candleshm.errors import (
     SegmentError,
     SegmentUnavailable,
 )
-from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
+from candleshm.exchanges.base import Exchange, ExchangeInfo
 from candleshm.exchanges.binance import MARKETS, Binance
+from candleshm.inquiry import Inquiry
 from candleshm.planner import Cadence
+from candleshm.pools import open_budget
 from candleshm.ratelimit import WeightBudget
 from candleshm.scheduler import CollectorStatus, Scheduler
 from candleshm.transport import HttpTransport, Transport
@@ -70,7 +72,7 @@ class Collector:
     ) -> None:
         """Check the configuration as far as that needs no network. Raises ConfigError.
 
-        `budget` is shared by the collectors of a pool; without one the collector has a pool of its own.
+        Without a `budget` it is the one that all processes of the user share for this pool, opened at the start.
         """
         self.config = config
         self._clock = clock or SystemClock()
@@ -82,7 +84,7 @@ class Collector:
                 f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(self._exchange.intervals)}"
             )
         self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
-        self._budget = budget or WeightBudget(self._exchange.weight_limit, config.server_weight)
+        self._budget = budget
         self._universe = Universe(config)
         self._cache = None if config.cache_dir is None else BlockCache(config.cache_dir, _origin(config))
         self._gate = threading.Lock()
@@ -205,9 +207,13 @@ class Collector:
     def _live(self) -> None:
         """Be the loop thread, from the first request to the end of the block."""
         try:
-            connected = self._connect()
-            if connected is not None:
-                self._serve(*connected)
+            budget = self._budget or open_budget(self.config, self._clock.monotonic_seconds())
+            try:
+                connected = self._connect(budget)
+                if connected is not None:
+                    self._serve(budget, *connected)
+            finally:
+                budget.leave(self._clock.monotonic_seconds())
         except CandleShmError as error:
             self._failure = error
         except BaseException as error:
@@ -217,23 +223,24 @@ class Collector:
             self._ended.set()
             self._opened.set()
 
-    def _connect(self) -> tuple[ExchangeTime, ExchangeInfo] | None:
+    def _connect(self, budget: WeightBudget) -> tuple[ExchangeTime, ExchangeInfo] | None:
         """Measure the exchange's clock and read exchangeInfo; None when stopped meanwhile."""
         started_seconds = self._clock.monotonic_seconds()
         deadline_seconds = started_seconds + self.config.start_seconds
+        inquiry = Inquiry(self._exchange, self._transport, self._clock, budget, self._stopping)
         backoff, random, attempt = Backoff(first_seconds=0.5, limit_seconds=5.0), Random(), 0
         while not self._stopping.is_set():
             try:
-                exchange_time = self._measure()
+                exchange_time = self._measure(inquiry)
                 for _ in range(MEASUREMENTS - 1):
-                    exchange_time = exchange_time.refined(self._measure())
-                info = self._exchange.info(self._ask(self._exchange.info_url, self._exchange.info_weight))
+                    exchange_time = exchange_time.refined(self._measure(inquiry))
+                exchange = self._exchange
+                info = exchange.info(inquiry.ask(exchange.info_url, exchange.info_weight, self.config.start_seconds))
             except (ExchangeUnavailable, RateLimited) as error:
                 attempt += 1
                 delay_seconds = backoff.delay_seconds(attempt, random)
                 if isinstance(error, RateLimited):
                     delay_seconds = error.retry_after
-                    self._budget.stop(delay_seconds, self._clock.monotonic_seconds())
                 if self._clock.monotonic_seconds() + delay_seconds > deadline_seconds:
                     raise
                 logger.warning("%s; asked again in %.1f s", error, delay_seconds)
@@ -242,43 +249,15 @@ class Collector:
                 return exchange_time, info
         return None
 
-    def _measure(self) -> ExchangeTime:
-        answer = self._ask(self._exchange.time_url, self._exchange.time_weight)
+    def _measure(self, inquiry: Inquiry) -> ExchangeTime:
+        answer = inquiry.ask(self._exchange.time_url, self._exchange.time_weight, self.config.start_seconds)
         server_ms = self._exchange.server_time_ms(answer)
         return ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
 
-    def _ask(self, url: str, weight: int) -> Answer:
-        ticket = self._ticket(weight)
-        used = None
-        try:
-            answer = self._transport.fetch(url)
-            used = self._exchange.used_weight(answer, self._budget.window_seconds)
-        finally:
-            self._budget.answered(ticket, self._clock.monotonic_seconds(), used)
-        # Before the exchange's time is known, its own Date is the best guess of it.
-        now_ms = self._clock.epoch_ms() if answer.date_ms is None else answer.date_ms
-        error = self._exchange.error_of(answer, now_ms)
-        if error is not None:
-            raise error
-        return answer
-
-    def _ticket(self, weight: int) -> int:
-        """Wait until the pool lets a request leave, and book it. Raises RateLimited when that takes too long."""
-        deadline_seconds = self._clock.monotonic_seconds() + self.config.start_seconds
-        while True:
-            now_seconds = self._clock.monotonic_seconds()
-            ticket, wait_seconds = self._budget.claim(weight, now_seconds, closing=True, urgent=True)
-            if ticket:
-                return ticket
-            if self._stopping.is_set() or now_seconds + min(wait_seconds, PROGRESS_SECONDS) > deadline_seconds:
-                raise RateLimited("the weight of this pool is used up by its other feeds", retry_after=wait_seconds)
-            self._stopping.wait(min(wait_seconds, PROGRESS_SECONDS))
-
-    def _serve(self, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
+    def _serve(self, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
         config = self.config
         if info.weight_limit is not None:
-            now_seconds = self._clock.monotonic_seconds()
-            self._budget.set_limit(info.weight_limit, info.window_seconds, now_seconds, owner=config.segment_name)
+            budget.set_limit(info.weight_limit, info.window_seconds, self._clock.monotonic_seconds())
         symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
         with self._gate:
             if self._stopping.is_set():
@@ -290,7 +269,7 @@ class Collector:
                 if self._stopping.is_set():
                     writer.close()
                     return
-                self._scheduler = self._make_scheduler(writer, exchange_time, info)
+                self._scheduler = self._make_scheduler(writer, budget, exchange_time, info)
         except BaseException:
             writer.close()
             raise
@@ -313,7 +292,6 @@ class Collector:
                     keeper.end()
         finally:
             self._scheduler.writer.close()
-            self._budget.leave(self._clock.monotonic_seconds(), owner=config.segment_name)
             logger.info("%s: stopped, block removed", config.segment_name)
 
     def _open(self, symbols: Sequence[str], spare_symbols: int) -> Writer:
@@ -372,7 +350,9 @@ class Collector:
                 unlink(full.name)
             raise
 
-    def _make_scheduler(self, writer: Writer, exchange_time: ExchangeTime, info: ExchangeInfo) -> Scheduler:
+    def _make_scheduler(
+        self, writer: Writer, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo
+    ) -> Scheduler:
         config = self.config
         return Scheduler(
             writer=writer,
@@ -380,7 +360,7 @@ class Collector:
             transport=self._transport,
             clock=self._clock,
             exchange_time=exchange_time,
-            budget=self._budget,
+            budget=budget,
             cadence=Cadence(
                 interval=config.interval,
                 length=config.length,

@@ -10,7 +10,6 @@ import re
 import threading
 import zlib
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import requests
@@ -19,7 +18,7 @@ from requests.adapters import HTTPAdapter
 
 from candleshm.clock import Clock
 from candleshm.errors import BadResponse, ExchangeUnavailable
-from candleshm.exchanges.base import Answer
+from candleshm.exchanges.base import Answer, date_ms_of
 
 __all__ = ["HttpTransport", "Transport"]
 
@@ -68,7 +67,7 @@ class HttpTransport:
             body=body,
             sent_seconds=sent_seconds,
             received_seconds=self._clock.monotonic_seconds(),
-            date_ms=_date_ms(headers.get("date")),
+            date_ms=date_ms_of(headers.get("date")),
         )
 
     def _session(self) -> requests.Session:
@@ -116,15 +115,6 @@ def _gunzip(body: bytes) -> bytes:
     if not decompressor.eof:
         raise BadResponse(f"gzip body of {len(body)} bytes is cut short or unpacks to more than {BODY_BYTES_MAX} bytes")
     return plain
-
-
-def _date_ms(header: str | None) -> int | None:
-    if header is None:
-        return None
-    try:
-        return round(parsedate_to_datetime(header).timestamp() * 1000)
-    except ValueError:
-        return None
 
 
 def _host(url: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Literal, Protocol
 
 from candleshm.errors import ExchangeError
@@ -17,6 +18,7 @@ __all__ = [
     "KlineRequest",
     "Market",
     "candle_end_ms",
+    "date_ms_of",
 ]
 
 Market = Literal["SPOT", "UM", "CM"]
@@ -57,6 +59,16 @@ def candle_end_ms(interval: str, open_ms: int) -> int:
     length_ms = INTERVAL_MS[interval]
     grid_ms = min(length_ms, DAY_MS)
     return open_ms - open_ms % grid_ms + length_ms
+
+
+def date_ms_of(header: str | None) -> int | None:
+    """Return the moment that a Date header names, None when there is none that can be read."""
+    if header is None:
+        return None
+    try:
+        return round(parsedate_to_datetime(header).timestamp() * 1000)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
