@@ -8,8 +8,12 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/tests/*') $(shell f
 
 BENCH := .venv-bench
 ROUNDS ?= 1000
+# Seconds of the exchange's time, how many symbols, and how much faster than real time.
+SOAK_SECONDS ?= 7200
+SOAK_SYMBOLS ?= 200
+SOAK_RATE ?= 10
 
-.PHONY: help setup build demo test test-rust test-python loom orderings stress bench lint format clean
+.PHONY: help setup build demo test test-rust test-python loom orderings stress soak bench lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -52,6 +56,9 @@ orderings: ## Remove each ordering of the protocol once: a test must fail
 stress: build ## Long proofs: 10^7 checked reads under fire, a thousand killed writers
 	$(BIN)/python -m tests.stress_reads
 	KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q tests/test_processes.py -k killed --timeout 3600
+
+soak: build ## Two hours of 1s candles in 12 minutes, faults on: nothing grows, nothing is wrong (SOAK_SECONDS, ...)
+	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --symbols $(SOAK_SYMBOLS) --rate $(SOAK_RATE)
 
 $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 	$(PYTHON) -m venv $(BENCH)

@@ -6,7 +6,6 @@ a worker while it sleeps. The scheduler asks again, with `Backoff`, after the bu
 
 from __future__ import annotations
 
-import re
 import threading
 import zlib
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from requests.adapters import HTTPAdapter
 from candleshm.clock import Clock
 from candleshm.errors import BadResponse, ExchangeUnavailable
 from candleshm.exchanges.base import Answer
+from candleshm.printable import without_credentials
 
 __all__ = ["HttpTransport", "Transport"]
 
@@ -139,7 +139,7 @@ def _reason(error: BaseException) -> str:
         if inner is None:
             break
         cause = inner
-    return f"{type(cause).__name__}: {re.sub(r'//[^/@ ]*@', '//', str(cause))}"
+    return f"{type(cause).__name__}: {without_credentials(str(cause))}"
 
 
 def _is_error(part: object) -> bool:

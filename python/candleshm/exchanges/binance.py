@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Answer, ExchangeInfo, KlineRequest, Market
+from candleshm.printable import without_credentials
 
 __all__ = ["Binance"]
 
@@ -238,7 +239,7 @@ def _description(answer: Answer) -> str:
 
 def _shown(url: str) -> str:
     """Return an address without its query, and without a name and password that may stand before the host."""
-    return re.sub(r"//[^/@]*@", "//", url.split("?", 1)[0])
+    return without_credentials(url.split("?", 1)[0])
 
 
 def _retry_after(answer: Answer) -> float | None:
