@@ -14,7 +14,7 @@ from collections import deque
 from datetime import datetime, tzinfo
 from pathlib import Path
 
-from candleshm.printable import printable
+from candleshm.printable import printable, without_credentials
 
 __all__ = ["Console", "LineFormatter", "ServerLog"]
 
@@ -73,12 +73,12 @@ class LineFormatter(logging.Formatter):
         self._prefix = prefix
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """Return the line, control characters spelled out."""
-        return self._prefix + printable(super().formatMessage(record))
+        """Return the line, control characters spelled out, passwords of addresses left out."""
+        return self._prefix + printable(without_credentials(super().formatMessage(record)))
 
     def formatException(self, ei: object) -> str:
         """Return the traceback, indented."""
-        return textwrap.indent(super().formatException(ei), "    ")  # type: ignore[arg-type]
+        return textwrap.indent(without_credentials(super().formatException(ei)), "    ")  # type: ignore[arg-type]
 
 
 class _OncePerPlace(logging.Filter):

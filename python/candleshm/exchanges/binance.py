@@ -194,6 +194,7 @@ class Binance:
             return None
         code, message = _code_and_message(answer) if looks_like_json else (None, _description(answer))
         text = f"HTTP {status} from {_shown(answer.url)}: {message}" + (f" (code {code})" if code is not None else "")
+        text = without_credentials(text)  # A resender may repeat the address that it was asked by.
         if status in (418, 403):
             wait_seconds = _retry_after(answer) or _until(message, now_ms) or BANNED_SECONDS
             until_ms = now_ms + round(wait_seconds * 1000)
