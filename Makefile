@@ -13,7 +13,7 @@ SOAK_SECONDS ?= 7200
 SOAK_SYMBOLS ?= 200
 SOAK_RATE ?= 10
 
-.PHONY: help setup build demo test test-rust test-python loom orderings stress soak bench lint format clean
+.PHONY: help setup build demo test test-rust test-python loom orderings stress soak bench dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -70,6 +70,9 @@ $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 bench: $(BENCH)/.tools ## Every workload beside its peers; peers come from PyPI and apt (redis-server)
 	$(BENCH)/bin/python benches/run.py
 	$(BENCH)/bin/python benches/collector.py
+
+dependencies: build ## Write docs/dependencies.md anew: names, versions, licences, reasons
+	$(BIN)/python -m tests.dependencies > docs/dependencies.md
 
 lint: build ## clippy, rustfmt, ruff, mypy, stubtest; a missing tool is a failure
 	cargo fmt --check
