@@ -153,6 +153,12 @@ class Writer:
     def add_symbol(self, symbol: str) -> None:
         """Add a symbol in a reserved place. Raises ConfigError when `symbol_capacity` is reached."""
 
+    def enlarge(self, symbols: Sequence[str], spare_symbols: int = 0) -> None:
+        """Put an empty block for these symbols in the place of this one; readers follow.
+
+        Raises SegmentUnavailable when there is no room for both, with this one as it was.
+        """
+
     def set_trading(self, symbol: str, trading: bool) -> None:
         """Mark a symbol as trading (the default) or delisted; a delisted one is no longer awaited."""
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from candleshm.errors import ConfigError
+from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
+from candleshm.printable import printable
 
 __all__ = ["CollectorConfig"]
 
 MARKETS = ("SPOT", "UM", "CM")
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +71,7 @@ class CollectorConfig:
         market = self.market.upper() if isinstance(self.market, str) else self.market
         _require("market", self.market, market in MARKETS, " | ".join(MARKETS))
         _require("interval", self.interval, isinstance(self.interval, str) and self.interval, "a name such as 1m")
-        name_fits = self.name is None or (
-            isinstance(self.name, str) and _NAME.fullmatch(self.name) and self.name not in (".", "..")
-        )
-        _require("name", self.name, name_fits, "1 to 200 of A-Z a-z 0-9 . _ -")
+        _require("name", self.name, self.name is None or is_block_name(self.name), BLOCK_NAMES)
         _require("length", self.length, _is_whole(self.length, 2, 100_000), "a whole number, 2 to 100000")
         _require("workers", self.workers, _is_whole(self.workers, 1, 64), "a whole number, 1 to 64")
         for label, value, least, most, allowed in (
@@ -144,7 +141,9 @@ def _is_url(value: object) -> bool:
         return False
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        # An @ behind the host is a password with a slash in it, which would be taken for a host and shown.
+        is_whole = "@" not in parts.path + parts.query + parts.fragment and printable(value) == value
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and is_whole
     except ValueError:
         return False
 
@@ -153,7 +152,7 @@ def _symbols(symbols: object) -> Literal["all"] | tuple[str, ...]:
     if isinstance(symbols, str) and symbols.lower() == "all":
         return "all"
     names = _names(symbols)
-    _require("symbols", symbols, names, "'all' or a list of at least one symbol")
+    _require("symbols", symbols, names, f"'all' or a list of at least one symbol, each {SYMBOL_NAMES}")
     return names or ()
 
 
@@ -161,6 +160,6 @@ def _names(names: object) -> tuple[str, ...] | None:
     """Return a list of names, each once; None when it is no such list."""
     if not isinstance(names, Sequence) or isinstance(names, str):
         return None
-    if not all(isinstance(name, str) and name for name in names):
+    if not all(is_symbol_name(name) for name in names):
         return None
     return tuple(dict.fromkeys(names))

@@ -95,9 +95,15 @@ class Host:
     def stop(self) -> None:
         """End all feeds at the same time and remove their blocks. May be called repeatedly."""
         self._stopping.set()
-        stops = [threading.Thread(target=collector.stop) for collector in self.collectors.values()]
-        for thread in stops:
-            thread.start()
+        stops = []
+        for collector in self.collectors.values():
+            thread = threading.Thread(target=collector.stop)
+            try:
+                thread.start()
+            except RuntimeError:  # The system gives no more threads; then they end one after the other.
+                collector.stop()
+            else:
+                stops.append(thread)
         for thread in stops:
             thread.join()
 

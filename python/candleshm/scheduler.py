@@ -20,7 +20,7 @@ from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
 from candleshm.fetchers import Fetchers, Job, Report, Upkeep
 from candleshm.planner import Cadence, Kind, SeriesPlan, choose, closing_weight_of, next_turns, request_for
 from candleshm.ratelimit import HELD_SECONDS_MAX, WeightBudget
-from candleshm.roster import Enlarge, Roster
+from candleshm.roster import Roster
 from candleshm.status import CollectorStatus
 from candleshm.transport import Transport
 from candleshm.universe import Universe, doubt, nearest
@@ -61,11 +61,11 @@ class Scheduler:
         cadence: Cadence,
         universe: Universe,
         info: ExchangeInfo,
-        enlarge: Enlarge,
         refresh_seconds: float,
         workers: int = 8,
         random: Random | None = None,
     ) -> None:
+        self._writer = writer
         self._exchange = exchange
         self._clock = clock
         self._time = exchange_time
@@ -92,7 +92,7 @@ class Scheduler:
         self._ingest_seconds = 0.0
         self._corrections = self._refused = self._holes = 0
         self._errors: Counter[str] = Counter()
-        self._roster = Roster(writer, universe, info, enlarge, self._random)
+        self._roster = Roster(writer, universe, info, self._random)
         self._status = self._snapshot(now)
         self._align(now)
 
@@ -108,11 +108,6 @@ class Scheduler:
     def wait_loaded(self, timeout_seconds: float | None = None) -> bool:
         """Wait until every symbol is loaded or has failed three times, and say whether that is so."""
         return self._loaded.wait(timeout_seconds)
-
-    @property
-    def writer(self) -> Writer:
-        """The block's owner; another one once a larger block took the place of a full one."""
-        return self._roster.writer
 
     def follow_universe(self) -> None:
         """Look at the universe again, soon and in the loop's thread; may be called from any thread."""
@@ -136,7 +131,7 @@ class Scheduler:
                 awake_seconds = now
                 if now >= heartbeat_seconds:
                     heartbeat_seconds = now + HEARTBEAT_SECONDS
-                    self.writer.heartbeat()
+                    self._writer.heartbeat()
                     if self._again_seconds == math.inf:
                         # The weight that is waited for may be on its way for another collector of this pool.
                         self._again_seconds = -math.inf
@@ -149,7 +144,7 @@ class Scheduler:
                 if now >= self._again_seconds:
                     self._again_seconds = self._dispatch(now)
                 due_seconds = min(self._again_seconds, heartbeat_seconds, status_seconds)
-                for report in self._fetchers.reports(max(0.0, due_seconds - self._clock.monotonic_seconds())):
+                for report in self._fetchers.reports(self._clock.sleep_seconds(due_seconds)):
                     self._take(report)
         finally:
             self.stop()
@@ -294,7 +289,6 @@ class Scheduler:
     def _align(self, now: float) -> None:
         with self._fetchers.merging_paused():
             fresh = self._roster.align()
-            self._fetchers.writer = self._roster.writer
         for plan in fresh:
             self._replan(plan, now)
         self._publish_status(now)
@@ -323,7 +317,8 @@ class Scheduler:
 
     def _fail(self, plan: SeriesPlan, error: Exception, now: float) -> None:
         plan.failures += 1
-        if isinstance(error, ExchangeUnavailable | BadResponse):
+        # Memory that was short may be there a moment later.
+        if isinstance(error, ExchangeUnavailable | BadResponse | MemoryError):
             delay_seconds = self._backoff.delay_seconds(plan.failures, self._random)
         elif self._exchange.is_unknown_symbol(error):
             # Perhaps delisted, perhaps a mistake of the exchange: its own list decides.
@@ -383,7 +378,7 @@ class Scheduler:
         status = self._status = self._snapshot(now)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
         self._budget.reserve(closing_weight, now)
-        self.writer.set_health(
+        self._writer.set_health(
             ready=status.ready,
             weight_used=status.weight_used,
             weight_limit=status.weight_limit,

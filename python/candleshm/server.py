@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from errno import ENOSPC
-from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from candleshm._core import Feed, Writer, unlink
+from candleshm._core import Feed, Writer
 from candleshm.backoff import Backoff
 from candleshm.cache import BlockCache, CacheKeeper, Origin
 from candleshm.clock import Clock, ExchangeTime, SystemClock
@@ -25,11 +22,11 @@ from candleshm.errors import (
     ExchangeUnavailable,
     RateLimited,
     SegmentError,
-    SegmentUnavailable,
 )
 from candleshm.exchanges.base import Exchange, ExchangeInfo
 from candleshm.exchanges.binance import MARKETS, Binance
 from candleshm.inquiry import Inquiry
+from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.planner import Cadence
 from candleshm.pools import open_budget
 from candleshm.ratelimit import WeightBudget
@@ -48,7 +45,6 @@ PROGRESS_SECONDS = 0.5
 # a request of the start; then it is left behind, and ends without taking a block.
 STOP_SECONDS = 10.0
 LEAVE_SECONDS = 0.2
-SHM = Path("/dev/shm")
 
 
 class Collector:
@@ -195,8 +191,13 @@ class Collector:
     def _begin(self) -> None:
         with self._gate:
             if self._thread is None and not self._stopping.is_set():
-                self._thread = threading.Thread(target=self._live, name="candleshm-loop", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._live, name="candleshm-loop", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    self._stopping.set()
+                    raise CandleShmError(f"no thread can be started that serves: {error}") from None
+                self._thread = thread
 
     def _follow_universe(self) -> None:
         with self._gate:
@@ -262,7 +263,14 @@ class Collector:
         with self._gate:
             if self._stopping.is_set():
                 return
-            writer = self._open(symbols, self._universe.spare_places(info))
+            writer = Writer.open(
+                config.segment_name,
+                market=config.market,
+                interval=config.interval,
+                length=config.length,
+                symbols=symbols,
+                spare_symbols=self._universe.spare_places(info),
+            )
         try:
             self._fill(writer, exchange_time)
             with self._gate:
@@ -273,7 +281,6 @@ class Collector:
         except BaseException:
             writer.close()
             raise
-        writer = self._scheduler.writer
         logger.info(
             "%s: block %s, %d %s symbols, %d candles each",
             config.segment_name,
@@ -291,19 +298,8 @@ class Collector:
                 if keeper is not None:
                     keeper.end()
         finally:
-            self._scheduler.writer.close()
+            writer.close()
             logger.info("%s: stopped, block removed", config.segment_name)
-
-    def _open(self, symbols: Sequence[str], spare_symbols: int) -> Writer:
-        config = self.config
-        return Writer.open(
-            config.segment_name,
-            market=config.market,
-            interval=config.interval,
-            length=config.length,
-            symbols=symbols,
-            spare_symbols=spare_symbols,
-        )
 
     def _fill(self, writer: Writer, exchange_time: ExchangeTime) -> None:
         """Put the rows into the block that an earlier run left behind, as far as they are not in it."""
@@ -333,23 +329,6 @@ class Collector:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
         return []
 
-    def _enlarge(self, full: Writer, symbols: Sequence[str]) -> Writer:
-        """Put a block for more symbols in the place of a full one. Raises SegmentUnavailable, that one as it was."""
-        spare_symbols = max(full.symbol_capacity - len(full.symbols), len(symbols) - len(full.symbols))
-        size_bytes = (SHM / full.name).stat().st_size * (len(symbols) + spare_symbols) / full.symbol_capacity
-        room = os.statvfs(SHM)
-        # Readers keep the full block in memory until they have moved, so there has to be room for both.
-        if room.f_bavail * room.f_frsize < size_bytes:
-            reason = f"{SHM} has no room for a larger block of {size_bytes / 1e6:.0f} MB"
-            raise SegmentUnavailable(full.name, reason, ENOSPC)
-        full.close(unlink=False)
-        try:
-            return self._open(symbols, spare_symbols)
-        except BaseException:
-            with suppress(SegmentError):
-                unlink(full.name)
-            raise
-
     def _make_scheduler(
         self, writer: Writer, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo
     ) -> Scheduler:
@@ -370,7 +349,6 @@ class Collector:
             ),
             universe=self._universe,
             info=info,
-            enlarge=self._enlarge,
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
         )
@@ -386,6 +364,6 @@ def _origin(config: CollectorConfig) -> Origin:
 def _checked(symbols: Iterable[str]) -> list[str]:
     names = [symbols] if isinstance(symbols, str) else list(symbols)
     for name in names:
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f"symbol cannot be `{name}`; allowed: a name such as BTCUSDT")
+        if not is_symbol_name(name):
+            raise ConfigError(f"symbol cannot be `{name}`; allowed: {SYMBOL_NAMES}")
     return names

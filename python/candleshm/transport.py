@@ -6,7 +6,6 @@ a worker while it sleeps. The scheduler asks again, with `Backoff`, after the bu
 
 from __future__ import annotations
 
-import re
 import threading
 import zlib
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from candleshm.clock import Clock
 from candleshm.errors import BadResponse, ExchangeUnavailable
 from candleshm.exchanges.base import Answer, date_ms_of
+from candleshm.printable import without_credentials
 
 __all__ = ["HttpTransport", "Transport"]
 
@@ -129,7 +129,7 @@ def _reason(error: BaseException) -> str:
         if inner is None:
             break
         cause = inner
-    return f"{type(cause).__name__}: {re.sub(r'//[^/@ ]*@', '//', str(cause))}"
+    return f"{type(cause).__name__}: {without_credentials(str(cause))}"
 
 
 def _is_error(part: object) -> bool:

@@ -259,6 +259,11 @@ impl Writer {
         self.with(|writer| writer.add_symbol(symbol))
     }
 
+    #[pyo3(signature = (symbols, spare_symbols=0))]
+    fn enlarge(&self, py: Python<'_>, symbols: Vec<String>, spare_symbols: usize) -> PyResult<()> {
+        py.detach(|| self.with(|writer| writer.enlarge(symbols, spare_symbols, process::owner())))
+    }
+
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn set_trading(&self, symbol: String, trading: bool) -> PyResult<()> {
         self.with(|writer| {

@@ -149,11 +149,7 @@ impl Writer {
                 }
                 Ok(block) => {
                     let created = Self::create(name, geometry, config, owner, block.value(header::GENERATION) + 1)?;
-                    // The new block is ready, then the old one says so, then the name moves: a reader that finds the
-                    // old one superseded and still under the name keeps reading it and looks again.
-                    block.header(header::STATE).store(BlockState::Superseded as u64, Release);
-                    created.file.link_over()?;
-                    tell(&block, true);
+                    created.supersede(&block)?;
                     return Ok(created);
                 }
                 Err(Error::NotReady { .. }) => 1,
@@ -188,6 +184,43 @@ impl Writer {
         // SYNC POINT ready: everything above is visible to whoever sees this.
         writer.block.header(header::STATE).store(BlockState::Ready as u64, Release);
         Ok(writer)
+    }
+
+    /// Puts a block for `symbols`, with as many spare places, in the place of this one; readers see this one
+    /// superseded and follow. The rows stay behind. The new memory is taken first, so without room for both blocks
+    /// nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory`, `SymbolCapacity`, `SymbolName`, `Os`: this writer goes on as it was.
+    pub fn enlarge(&mut self, symbols: Vec<String>, spare_symbols: usize, owner: Owner) -> Result<(), Error> {
+        for symbol in &symbols {
+            check_symbol(symbol)?;
+        }
+        let old = *self.block.geometry();
+        let geometry = Geometry::new(old.market, old.interval, old.ring.length, symbols.len() + spare_symbols)?;
+        let config =
+            Config { market: old.market, interval: old.interval, length: old.ring.length, symbols, spare_symbols };
+        let generation = self.block.value(header::GENERATION) + 1;
+        let created = Self::create(self.block.name(), geometry, &config, owner, generation)?;
+        created.supersede(&self.block)?;
+        *self = created;
+        Ok(())
+    }
+
+    /// Takes the name from `old`. The new block is ready, then the old one says so, then the name moves: a reader that
+    /// finds the old one superseded and still under the name keeps reading it and looks again.
+    fn supersede(&self, old: &Block) -> Result<(), Error> {
+        let state = old.header(header::STATE);
+        let before = state.load(Relaxed);
+        state.store(BlockState::Superseded as u64, Release);
+        if let Err(error) = self.file.link_over() {
+            // Nobody is to look for a successor that did not come.
+            state.store(before, Release);
+            return Err(error);
+        }
+        tell(old, true);
+        Ok(())
     }
 
     fn take_over(block: Block, file: SegmentFile, config: &Config, owner: Owner) -> Result<Self, Error> {
