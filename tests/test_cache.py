@@ -244,13 +244,13 @@ def test_a_disk_without_room_keeps_the_older_file(
     exchange: SimulatedExchange, block_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "candleshm")
-    with collecting(exchange, block_name, cache_dir=tmp_path):
+    with collecting(exchange, block_name, cache_dir=tmp_path / "cache"):
         pass
-    (file,) = tmp_path.iterdir()
+    (file,) = (tmp_path / "cache").iterdir()
     image = file.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with collecting(exchange, block_name, cache_dir=tmp_path) as (_, feed):
+        with collecting(exchange, block_name, cache_dir=tmp_path / "cache") as (_, feed):
             # As a full disk: some bytes fit, the rest does not.
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
             assert_complete_and_true(exchange, feed)
@@ -258,7 +258,7 @@ def test_a_disk_without_room_keeps_the_older_file(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "could not be written" in caplog.text
     assert "the older one stays" in caplog.text
-    assert list(tmp_path.iterdir()) == [file]
+    assert list((tmp_path / "cache").iterdir()) == [file]
     assert file.read_bytes() == image
 
 
@@ -283,7 +283,8 @@ def test_the_running_collector_writes_every_now_and_then(
 def test_nothing_is_written_unless_a_directory_is_given(
     exchange: SimulatedExchange, block_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
     with collecting(exchange, block_name):
         pass
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "work").iterdir())
