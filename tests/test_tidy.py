@@ -22,8 +22,8 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable", "sim"},
-    {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog"},
+    {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable"},
+    {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim"},
     {"planner", "transport", "panel", "rule", "universe", "ledger"},
     {"fetchers", "closes", "cache", "inquiry", "pools"},
     {"roster", "history", "weight"},
