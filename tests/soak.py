@@ -388,7 +388,7 @@ def soak(seconds: float, symbols: int, rate: float) -> list[str]:
         for way in WAYS:
             start(way, read, way, stop_readers)
         for way in WAYS:
-            told[way].get(timeout=60)
+            told[way].get(timeout=300)
         histories: dict[str, list[Sample]] = {label: [] for label in processes}
         moments: list[float] = []
         started = time.monotonic()

@@ -11,6 +11,8 @@ import logging
 import os
 import resource
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,9 +22,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 import candleshm
 from candleshm import _core, fetchers
+from candleshm.commands.metrics import MetricsServer
 from candleshm.server import Collector
 from candleshm.serverlog import Console, LineFormatter
 from candleshm.sim import SimulatedExchange
@@ -351,6 +355,18 @@ def test_reading_into_nothing(block_name: str, redirections: str, ending: str) -
     writer.close()
 
     assert f"{done.stdout.strip()} {done.stderr.strip()}".strip() == ending
+
+
+def test_scrapers_that_leave_early_cost_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with MetricsServer("127.0.0.1", 0, dict) as metrics:
+        port = int(metrics.url.rsplit(":", 1)[1].split("/")[0])
+        for sent in (b"", b"GET /met", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", b"\xff\xfe\r\n\r\n") * 10:
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(sent)
+                # A linger of zero makes the kernel send RST instead of FIN.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert requests.get(metrics.url, timeout=10).status_code == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_closed_streams_do_not_become_a_block(exchange: SimulatedExchange, block_name: str) -> None:

@@ -63,7 +63,7 @@ pub(crate) fn values_in<'py>(
     Ok(out)
 }
 
-/// Returns `array[:rows]`. The slice is made by Python: PyO3's `PySlice::new` never lets go of its integers.
+/// Returns `array[:rows]`. The slice is made by Python: pyo3's `PySlice::new` never lets go of its integers.
 pub(crate) fn first_rows<'py>(array: &Bound<'py, PyAny>, rows: usize) -> PyResult<Bound<'py, PyAny>> {
     array.get_item(array.py().get_type::<PySlice>().call1((rows,))?)
 }
