@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from candleshm import _core, fetchers
 from candleshm.commands.metrics import MetricsServer
 from candleshm.server import Collector
 from candleshm.serverlog import Console, LineFormatter
-from candleshm.sim import SimulatedExchange
+from candleshm.sim import Fault, SimulatedExchange
 from tests.collecting import assert_complete_and_true, collecting, config_of, status_of, until
 from tests.commanding import CLI, DEADLINE_SECONDS, serving
 from tests.confined import finished, forked, limited, mounted, script, with_small_shm
@@ -336,6 +336,32 @@ def test_serve_goes_on_when_nobody_can_read_what_it_says(
     until(lambda: not (SHM / block_name).exists())
     shell.stdout.close()
     shell.wait(DEADLINE_SECONDS)
+
+
+def test_serve_goes_on_when_nobody_empties_the_pipe_that_it_logs_to(
+    exchange: SimulatedExchange, block_name: str
+) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(theirs, bytes(512))
+    os.set_blocking(theirs, True)
+    exchange.faults.add(Fault(kind="status", path="/klines", count=4))
+    process = subprocess.Popen([*CLI, *serving(exchange, block_name, "--interval", "1s")], stderr=theirs, stdout=theirs)
+    os.close(theirs)
+    try:
+        # What `serve` says on stdout waits for room, in a thread that nothing depends on.
+        feed = once_attached(block_name)
+        until(lambda: feed.health.missing == 0 and feed["BTCUSDT"].last_open_time_ms)
+        for _ in range(3):
+            feed.wait_closed(timeout=DEADLINE_SECONDS)
+        assert_complete_and_true(exchange, feed)
+    finally:
+        os.close(ours)
+        process.terminate()
+        assert process.wait(DEADLINE_SECONDS) == 0
+        exchange.faults.clear()
 
 
 @pytest.mark.parametrize(
