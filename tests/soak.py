@@ -265,7 +265,8 @@ def _waits(run: Run, feed: candleshm.Feed, tally: Counter[str]) -> Callable[[], 
         for _ in range(3):
             symbol = feed.symbols[turn % len(feed)]
             turn += 1
-            rows = feed[symbol].candles(LENGTH // 4, closed_only=True)
+            # Not `closed_only`: that ends before the first row that is not final, perhaps an older one.
+            rows = feed[symbol].candles()
             row = rows[rows[:, OPEN_TIME_MS] == open_ms]
             tally["rows"] += len(row)
             tally["absent"] += 1 - len(row)
@@ -333,11 +334,13 @@ def table(histories: dict[str, list[Sample]], moments: Sequence[float]) -> str:
 
 def incomplete(run: Run) -> list[str]:
     """Return what is missing or wrong in the windows, once the faults ended and everything had time to settle."""
-    truth, deadline_seconds = run.truth(), time.monotonic() + SETTLE_SECONDS
+    truth, clock, deadline_seconds = run.truth(), FastClock(run), time.monotonic() + SETTLE_SECONDS
     with candleshm.attach(run.name) as feed:
-        while (gaps := _gaps(feed)) and time.monotonic() < deadline_seconds:
+        # Every window has to reach over the moment at which the faults ended, without a gap.
+        healed_ms = clock.epoch_ms()
+        while (behind := _behind(feed, healed_ms)) and time.monotonic() < deadline_seconds:
             time.sleep(0.2)
-        found = [f"{gaps} gaps at the end"] if gaps else []
+        found = [f"not whole in time: {' '.join(behind)}"] if behind else []
         for symbol in feed.symbols:
             rows = feed[symbol].candles(closed_only=True)
             opens = rows[:, OPEN_TIME_MS]
@@ -348,8 +351,14 @@ def incomplete(run: Run) -> list[str]:
     return found
 
 
-def _gaps(feed: candleshm.Feed) -> int:
-    return sum(len(feed[symbol].gaps()) for symbol in feed.symbols)
+def _behind(feed: candleshm.Feed, moment_ms: int) -> list[str]:
+    """Return the symbols that have a gap, or whose newest final row opened before `moment_ms`."""
+
+    def is_behind(series: candleshm.Series) -> bool:
+        newest = series.candles(1, closed_only=True)
+        return bool(series.gaps()) or len(newest) == 0 or newest[0, OPEN_TIME_MS] < moment_ms
+
+    return [symbol for symbol in feed.symbols if is_behind(feed[symbol])]
 
 
 def soak(seconds: float, symbols: int, rate: float) -> list[str]:
@@ -379,7 +388,7 @@ def soak(seconds: float, symbols: int, rate: float) -> list[str]:
         for way in WAYS:
             start(way, read, way, stop_readers)
         for way in WAYS:
-            told[way].get(timeout=60)
+            told[way].get(timeout=300)
         histories: dict[str, list[Sample]] = {label: [] for label in processes}
         moments: list[float] = []
         started = time.monotonic()

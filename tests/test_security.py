@@ -557,3 +557,14 @@ def test_status_holds_no_secret(exchange: SimulatedExchange, block_name: str) ->
     with Collector(config_of(exchange, block_name, base_url=address)) as collector:
         assert collector.wait_loaded(60)
         assert MARK not in repr(status_of(collector))
+
+
+def test_the_tests_that_the_page_names_exist() -> None:
+    root = Path(__file__).parent.parent
+    page = (root / "SECURITY.md").read_text()
+    there = set(re.findall(r"^def (test_\w+)", "\n".join(path.read_text() for path in root.glob("tests/*.py")), re.M))
+    named = re.findall(r"`(test_\w+)(\.\.\.)?`", page)
+    assert len(named) > 10
+    for name, is_cut in named:
+        assert name in there or (is_cut and any(test.startswith(name) for test in there)), name
+    assert all((root / path).exists() for path in re.findall(r"`((?:tests|rust)/[\w/.]+)`", page))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import textwrap
 from collections import deque
 from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import TextIO
 
 from candleshm.printable import printable, without_credentials
 
@@ -99,7 +101,9 @@ class _OncePerPlace(logging.Filter):
 class Console(logging.Handler):
     """Writes to stderr; one that is full, closed or a broken pipe costs lines, and no traceback.
 
-    When it takes lines again it is told how many it refused; some of them may have come through from its buffer.
+    A pipe that nobody empties, or a terminal that was stopped, would hold up whoever logs, and with it the heartbeat:
+    it counts as full. When it takes lines again it is told how many it refused; some may have come through from its
+    buffer.
     """
 
     def __init__(self) -> None:
@@ -112,6 +116,9 @@ class Console(logging.Handler):
         if stream is None:
             return
         line = f"{self.format(record)}\n"
+        if _would_block(stream):
+            self._refused += 1
+            return
         try:
             if self._refused:
                 stream.write(f"stderr refused {self._refused} log lines\n")
@@ -120,6 +127,16 @@ class Console(logging.Handler):
             self._refused = 0
         except (OSError, ValueError):  # ValueError: closed
             self._refused += 1
+
+
+def _would_block(stream: TextIO) -> bool:
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+    except (AttributeError, OSError, ValueError):
+        return False  # no file of the system's, as in a notebook
+    # A pipe is ready when it takes 4096 bytes, more than a line has.
+    return not poll.poll(0)
 
 
 class _DayFiles(logging.Handler):

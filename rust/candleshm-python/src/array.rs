@@ -11,6 +11,7 @@ use candleshm::sync::AtomicU64;
 use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API, npy_intp};
 use numpy::{Element, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods};
 use pyo3::prelude::*;
+use pyo3::types::PySlice;
 
 use crate::errors::exceptions::ConfigError;
 
@@ -60,6 +61,11 @@ pub(crate) fn values_in<'py>(
         fill(values)?;
     }
     Ok(out)
+}
+
+/// Returns `array[:rows]`. The slice is made by Python: pyo3's `PySlice::new` never lets go of its integers.
+pub(crate) fn first_rows<'py>(array: &Bound<'py, PyAny>, rows: usize) -> PyResult<Bound<'py, PyAny>> {
+    array.get_item(array.py().get_type::<PySlice>().call1((rows,))?)
 }
 
 /// A read-only float64 array over words of a block: 1-D when `columns` is `None`, else (words, columns) with the given

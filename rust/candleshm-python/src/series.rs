@@ -10,7 +10,6 @@ use candleshm::layout::{RowState, header};
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PySlice;
 
 use crate::array;
 use crate::errors::exceptions::{ConfigError, GapError, WaitTimeout};
@@ -174,7 +173,7 @@ impl Series {
         if rows == selection.count {
             return Ok(array.into_any());
         }
-        array.call_method1("__getitem__", (PySlice::new(py, 0, rows as isize, 1),))
+        array::first_rows(array.as_any(), rows)
     }
 
     #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
@@ -447,7 +446,7 @@ impl Series {
         if rows == selection.count {
             return Ok(out.clone());
         }
-        out.call_method1("__getitem__", (PySlice::new(py, 0, rows as isize, 1),))
+        array::first_rows(out, rows)
     }
 
     /// Copies rows and hands them to the function of that name in `candleshm.frames`.
