@@ -1,7 +1,7 @@
 """B: book a request in a budget that processes share, and its answer: what every request pays before it leaves.
 
-A claim decides by all rules of the pool and its answer ends it. The peers do less: `filelock` is one lock taken and given
-back, with nothing kept in the file, and pyrate-limiter's shared mode is one rate in SQLite behind such a lock.
+A claim decides by all rules of the pool and its answer ends it. The peers do less: `filelock` is one lock taken and
+given back, with nothing kept in the file, and pyrate-limiter's shared mode is one rate in SQLite behind such a lock.
 """
 
 from __future__ import annotations

@@ -112,6 +112,7 @@ class LedgerFile:
     def __init__(self, path: Path) -> None:
         """Open the file, or create it. Raises ConfigError when it is not ours alone, OSError as the system says."""
         self.path = path
+        self._closed = False
         self._waits = True
         self._started = _start_of(os.getpid()) or 0.0
         self._inode, self.words = _open(path, None)
@@ -119,6 +120,8 @@ class LedgerFile:
 
     def patiently(self, attempt: Callable[[], T | None]) -> T | None:
         """Try for `LOCK_SECONDS`; after that came to nothing only once each time, until something does."""
+        if self._closed:
+            return None
         result = _patiently(attempt, LOCK_SECONDS if self._waits else 0.0)
         if result is None and self._waits:
             logger.warning(
@@ -131,6 +134,8 @@ class LedgerFile:
 
     def refresh(self) -> None:
         """Follow everybody else to the file that has the name now; create it with our words when it was removed."""
+        if self._closed:
+            return
         try:
             if os.stat(self.path, follow_symlinks=False).st_ino == self._inode:
                 return
@@ -157,6 +162,7 @@ class LedgerFile:
 
     def close(self) -> None:
         """Change nothing any more; the words can still be looked at."""
+        self._closed = True
         self.words.close()
 
 
@@ -241,17 +247,18 @@ def _map(descriptor: int) -> PoolWords:
 
 def _copy(descriptor: int) -> PoolWords | None:
     """Copy the words of a file, None when it is no ledger of this version and this boot that can be believed."""
+    if os.fstat(descriptor).st_size != FILE_BYTES:
+        return None
     for _ in range(ATTEMPTS):
-        content, after = (bytearray(os.pread(descriptor, FILE_BYTES + 1, 0)) for _ in range(2))
-        if len(content) != FILE_BYTES or len(after) != FILE_BYTES:
-            return None
-        header, copies = _parts(memoryview(content))
-        # Only the copy that does not count is written, so this one is whole unless two changes came meanwhile.
-        if _parts(memoryview(after))[0][CHANGES_WORD] - header[CHANGES_WORD] < 2:
+        header = bytearray(os.pread(descriptor, HEADER_BYTES, 0))
+        content = header + os.pread(descriptor, FILE_BYTES, HEADER_BYTES)
+        # Whole once nothing changed meanwhile: the change after the next one is made in the copy that counts.
+        if os.pread(descriptor, HEADER_BYTES, 0) == header:
             break
-    words = PoolWords(header, copies)
-    is_ours = content.startswith(HEADER.pack(MAGIC, VERSION, FILE_BYTES) + _boot_id())
-    return words if is_ours and words.are_plausible() else None
+    if len(content) != FILE_BYTES or not content.startswith(HEADER.pack(MAGIC, VERSION, FILE_BYTES) + _boot_id()):
+        return None
+    words = PoolWords(*_parts(memoryview(content)))
+    return words if words.are_plausible() else None
 
 
 def _parts(view: memoryview) -> tuple[memoryview[int], tuple[memoryview[float], memoryview[float]]]:

@@ -121,12 +121,12 @@ class WeightBudget:
         self._place, self._number = 0, 0.0
         self._named = [share, 0.0, 0.0, 0.0]  # share, window, limit, weight of closing candles; zero for nothing
         self._tickets = 0
-        self._gate = threading.Lock()
+        self._gate, self._settling = threading.Lock(), threading.Lock()
         self._in_flight: dict[int, int] = {}
         self._unbooked: list[tuple[Callable[..., bool], tuple[Any, ...]]] = []
         self._refreshed_seconds = now_seconds
         self._closed = False
-        self._memory.patiently(lambda: self._join(now_seconds) or None)
+        self._memory.patiently(lambda: self._settle(now_seconds) or None)
 
     @property
     def limit(self) -> int:
@@ -244,16 +244,25 @@ class WeightBudget:
             return result
 
         def again() -> T | None:
-            if self._look(self._place) != self._number and not self._join(now_seconds):
-                return None
+            return attempt() if self._settle(now_seconds) else None
+
+        return self._memory.patiently(again)
+
+    def _settle(self, now_seconds: float) -> bool:
+        """Be an owner and book what is not booked yet; False when the words are not to be had."""
+        if not self._settling.acquire(blocking=False):
+            return False
+        try:
+            if (self._number == 0.0 or self._look(self._place) != self._number) and not self._join(now_seconds):
+                return False
             while self._unbooked:
                 change, arguments = self._unbooked[0]
                 if not change(self._memory.words, self._place, self._number, *arguments):
-                    return None
+                    return False
                 self._unbooked.pop(0)
-            return attempt()
-
-        return self._memory.patiently(again)
+            return True
+        finally:
+            self._settling.release()
 
     def _join(self, now_seconds: float) -> bool:
         """Take a place among the owners; again after others had reason to think that this process had died."""

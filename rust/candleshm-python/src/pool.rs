@@ -203,6 +203,8 @@ impl PoolWords {
             words_of(&self.header)[CHANGED_BY].store(self.process.into(), Ordering::Relaxed);
         }
         let changes = self.changes();
+        // Pairs with the fence in `copied`: who reads a word of this change sees that the one before it counts.
+        fence(Ordering::Release);
         let pool = Pool::new(self.words(changes.wrapping_add(1)));
         pool.copy_from(Pool::new(self.words(changes)));
         let done = change(pool);
@@ -222,13 +224,13 @@ impl PoolWords {
         words_of(&self.header)[CHANGES].store(self.changes().wrapping_add(1), Ordering::Release);
     }
 
-    /// Copies what counts. Only the other copy is written, so it is whole unless two changes came meanwhile.
+    /// Copies what counts, again until nothing changed meanwhile: the change after the next one is made in that copy.
     fn copied(&self) -> Vec<AtomicU64> {
         loop {
             let changes = self.changes();
             let copied = self.words(changes).iter().map(|word| AtomicU64::new(word.load(Ordering::Relaxed))).collect();
             fence(Ordering::Acquire);
-            if self.changes().wrapping_sub(changes) < 2 {
+            if self.changes() == changes {
                 return copied;
             }
         }

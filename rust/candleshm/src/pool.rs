@@ -461,3 +461,93 @@ impl<'a> Pool<'a> {
 fn places() -> impl Iterator<Item = usize> {
     (OWNERS..RING).step_by(OWNER_WORDS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words() -> Vec<AtomicU64> {
+        (0..WORDS).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    fn joined(pool: Pool<'_>, number: f64) -> usize {
+        pool.join(number, (1.0, 1.0), (6000.0, 60.0), [0.75, 0.0, 0.0, 0.0], 0.0, 0.0).expect("a free place")
+    }
+
+    #[test]
+    fn there_is_always_a_place_for_an_answer_and_none_counts_too_short() {
+        let words = words();
+        let pool = Pool::new(&words);
+        let owner = joined(pool, 1.0);
+        // An answer every 10 ms for five windows: ten times as many in a window as there are places.
+        for step in 0..30_000 {
+            let now = f64::from(step) / 100.0;
+            pool.count_sent(owner, 1.0, now, false);
+            pool.count_answered(owner, 1.0, now, None);
+            let exact = f64::from((step + 1).min(6000));
+            let counted = pool.used(now);
+            assert!(counted >= exact && counted <= exact + 10.0, "{counted} of {exact} at {now}");
+            assert!(step % 1000 != 0 || pool.is_plausible());
+        }
+        assert_eq!(pool.used(400.0), 0.0);
+    }
+
+    #[test]
+    fn a_copy_of_a_ring_that_wrapped_is_worth_the_same() {
+        let (words, others) = (words(), words());
+        let (pool, other) = (Pool::new(&words), Pool::new(&others));
+        let owner = joined(pool, 1.0);
+        for step in 0..1000 {
+            let now = f64::from(step) / 7.0;
+            pool.count_sent(owner, 3.0, now, false);
+            pool.count_answered(owner, 3.0, now, Some(5.0));
+            other.copy_from(pool);
+            assert!(other.is_plausible());
+            for later in [now, now + 10.0, now + 59.0, now + 70.0] {
+                let third = self::words();
+                Pool::new(&third).copy_from(pool);
+                other.copy_from(pool);
+                assert_eq!(Pool::new(&third).used(later), other.used(later));
+            }
+        }
+    }
+
+    #[test]
+    fn every_place_is_given_once_and_again_when_it_is_free() {
+        let words = words();
+        let pool = Pool::new(&words);
+        let mut places: Vec<usize> = (0..OWNERS_MAX).map(|number| joined(pool, 1.0 + number as f64)).collect();
+        assert_eq!(pool.join(99.0, (1.0, 1.0), (1.0, 1.0), [0.0; 4], 0.0, 0.0), None);
+        pool.count_sent(places[5], 7.0, 1.0, false);
+        pool.end(places[5], 2.0);
+        assert_eq!((pool.get(IN_FLIGHT), pool.get(ANSWERED)), (0.0, 7.0));
+        assert_eq!(joined(pool, 99.0), places[5]);
+        places.dedup();
+        assert_eq!(places.len(), OWNERS_MAX);
+    }
+
+    #[test]
+    fn words_that_contradict_themselves_are_not_plausible() {
+        let words = words();
+        let pool = Pool::new(&words);
+        assert!(pool.is_plausible());
+        let owner = joined(pool, 1.0);
+        pool.count_sent(owner, 7.0, 1.0, false);
+        assert!(pool.is_plausible());
+        for (place, value) in [
+            (IN_FLIGHT, 8.0),
+            (ANSWERED, 1.0),
+            (COUNT, 721.0),
+            (OLDEST, 0.5),
+            (LIMIT, -1.0),
+            (WINDOW, f64::INFINITY),
+            (owner + OWN_IN_FLIGHT, -7.0),
+            (BLOCKED_UNTIL, f64::NAN),
+        ] {
+            let before = pool.get(place);
+            pool.set(place, value);
+            assert!(!pool.is_plausible(), "word {place} as {value}");
+            pool.set(place, before);
+        }
+    }
+}
