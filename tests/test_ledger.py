@@ -16,11 +16,12 @@ from random import Random
 
 import pytest
 
-from candleshm import ledger
+from candleshm import ledger, ratelimit
+from candleshm._core import PoolWords
 from candleshm.clock import SystemClock
 from candleshm.errors import CandleShmError, ConfigError
 from candleshm.ledger import LedgerFile, ledger_path, memory_for, peek
-from candleshm.ratelimit import ANSWERED, IN_FLIGHT, NOT_NOW_SECONDS, WeightBudget, Words, are_plausible, used_of
+from candleshm.ratelimit import NOT_NOW_SECONDS, WeightBudget
 
 POOL = ("direct", "127.0.0.1:1", "SPOT")
 DEADLINE_SECONDS = 60.0
@@ -58,25 +59,28 @@ def opened(limit: int = 1_000_000_000, share: float = 0.75) -> WeightBudget:
     return WeightBudget(limit, share, memory=LedgerFile(ledger_path(POOL)), now_seconds=now())
 
 
-def words() -> Words:
+def words() -> PoolWords:
     seen = peek(ledger_path(POOL))
     assert seen is not None
     return seen
+
+
+def word(place: int) -> float:
+    return words().look(place)
 
 
 @contextmanager
 def holder(work: str) -> Iterator[subprocess.Popen[str]]:
     """Run a process that has joined the pool, killed at the end if need be."""
     code = HOLDER.format(pool=POOL, work=textwrap.dedent(work))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield process
     finally:
         process.kill()
-        process.wait()
-        process.stdout.close()  # type: ignore[union-attr]
+        process.communicate()
 
 
 def claimed(budget: WeightBudget, weight: int = 1) -> int:
@@ -105,7 +109,7 @@ def test_a_killed_holder_counts_as_answered_and_blocks_nobody() -> None:
     with holder("budget.sent(400, now()); print('sent', flush=True); sys.stdin.read()") as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert (words()[IN_FLIGHT], budget.used(now())) == (400, 400)
+        assert (word(PoolWords.IN_FLIGHT), budget.used(now())) == (400, 400)
         assert budget.claim(200, now())[1] == float("inf")
         process.kill()
         # Also while its parent has not waited for it.
@@ -113,10 +117,11 @@ def test_a_killed_holder_counts_as_answered_and_blocks_nobody() -> None:
         ticket, wait_seconds = budget.claim(200, now())
         assert ticket == 0
         assert 50 < wait_seconds <= 60
-        assert (words()[IN_FLIGHT], words()[ANSWERED], budget.used(now())) == (0, 400, 400)
+        assert (word(PoolWords.IN_FLIGHT), word(PoolWords.ANSWERED), budget.used(now())) == (0, 400, 400)
 
 
-def test_killed_at_any_moment_the_sum_stays_right_and_others_go_on() -> None:
+def test_killed_at_any_moment_the_sum_stays_right_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ratelimit, "REAP_SECONDS", 0.0)
     random = Random(7)
     budget, own = opened(), 0
     for _ in range(KILL_ROUNDS):
@@ -129,13 +134,13 @@ def test_killed_at_any_moment_the_sum_stays_right_and_others_go_on() -> None:
             process.wait()
         budget.answered(claimed(budget), now())
         own += 1
-        budget.reserve(random.randrange(100), now() + 1.0)  # looks for the dead
+        budget.reserve(random.randrange(100), now())  # looks for the dead
         seen = words()
-        assert are_plausible(seen)
-        assert seen[IN_FLIGHT] == 0
+        assert seen.are_plausible()
+        assert seen.look(PoolWords.IN_FLIGHT) == 0
         # Everything that was spent: ours, one by one, and the other's by sevens.
-        assert (seen[ANSWERED] - own) % 7 == 0
-    assert words()[ANSWERED] > own
+        assert (seen.look(PoolWords.ANSWERED) - own) % 7 == 0
+    assert word(PoolWords.ANSWERED) > own
 
 
 def test_a_stop_holds_for_all_processes_at_once_and_survives_their_death() -> None:
@@ -165,8 +170,13 @@ def test_a_holder_stopped_inside_its_change_delays_others_and_changes_nothing() 
     ticket = claimed(budget, 11)
     # Half a change: everything set to zero in the copy that does not count.
     work = """
-        words = memory.begin()
-        words[:] = memoryview(bytes(8 * len(words))).cast("d")
+        import fcntl, os
+        from candleshm import ledger
+        file = open(memory.path, "r+b", buffering=0)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        changes = int.from_bytes(os.pread(file.fileno(), 8, 8 * ledger.CHANGES_WORD), "little")
+        start = ledger.HEADER_BYTES if changes % 2 else ledger.SECOND_BYTES
+        os.pwrite(file.fileno(), bytes(ledger.COPY_BYTES), start)
         print("in", flush=True)
         sys.stdin.read()
     """
@@ -183,32 +193,39 @@ def test_a_holder_stopped_inside_its_change_delays_others_and_changes_nothing() 
         process.wait()
     # What could not be booked meanwhile is booked before anything else.
     assert budget.claim(1, now())[1] > 20
-    assert (words()[IN_FLIGHT], words()[ANSWERED], budget.used(now())) == (0, 11, 300)
+    assert (word(PoolWords.IN_FLIGHT), word(PoolWords.ANSWERED), budget.used(now())) == (0, 11, 300)
 
 
-def test_a_forked_child_neither_holds_the_lock_nor_gives_up_what_is_its_parents() -> None:
+def test_a_forked_child_gives_up_nothing_that_is_its_parents() -> None:
     budget = opened()
     ticket = claimed(budget, 3)
-    memory = budget._memory
-    assert memory.begin() is not None
     child = os.fork()
     if child == 0:
         ok = budget.claim(1, now()) == (0, NOT_NOW_SECONDS)
         budget.answered(ticket, now())
         budget.leave(now())
         os._exit(0 if ok else 1)
-    memory.abandon()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert words()[IN_FLIGHT] == 3
-    # A child that lives on does not keep the lock of a parent that died in its change.
-    work = """
-        import os, time
-        memory.begin()
-        if os.fork() == 0:
-            time.sleep(30)
+    assert word(PoolWords.IN_FLIGHT) == 3
+    budget.answered(ticket, now())
+    assert word(PoolWords.IN_FLIGHT) == 0
+
+
+def test_children_of_a_killed_holder_do_not_keep_its_lock() -> None:
+    # It forks all the time while another thread claims, so that children begin their life in the middle of changes.
+    work = f"""
+        import os, threading, time
+        def claiming():
+            {textwrap.indent(textwrap.dedent(CLAIMING), " " * 12).strip()}
+        threading.Thread(target=claiming, daemon=True).start()
+        for _ in range(20):
+            if os.fork() == 0:
+                time.sleep(10)
+                os._exit(0)
         print("forked", flush=True)
-        sys.stdin.read()
+        time.sleep(100)
     """
+    budget = opened()
     with holder(work) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -232,9 +249,9 @@ def damage(path: Path, offset: int, data: bytes) -> None:
         lambda path: path.write_bytes(bytes(ledger.FILE_BYTES)),
         lambda path: path.write_bytes(bytes(2 * ledger.FILE_BYTES)),
         lambda path: os.truncate(path, ledger.FILE_BYTES - 1),
-        lambda path: damage(path, 8 * ledger.VERSION_WORD, b"\x09"),
-        lambda path: damage(path, 8 * ledger.BOOT_WORD, b"another boot id."),
-        lambda path: damage(path, ledger.HEADER_BYTES, b"\xff" * 2 * ledger.IMAGE_BYTES),
+        lambda path: damage(path, 8, b"\x09"),
+        lambda path: damage(path, 24, b"another boot id."),
+        lambda path: damage(path, ledger.HEADER_BYTES, b"\xff" * 2 * ledger.COPY_BYTES),
     ],
     ids=["empty", "one byte", "random", "zeros", "too long", "truncated", "version", "boot", "damaged words"],
 )
@@ -248,7 +265,7 @@ def test_a_file_that_cannot_be_believed_is_replaced(spoil: Callable[[Path], obje
     assert path.stat().st_ino != inode
     assert budget.used(now()) == 0
     claimed(budget, 4)
-    assert words()[IN_FLIGHT] == 4
+    assert word(PoolWords.IN_FLIGHT) == 4
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -280,7 +297,7 @@ def test_a_ledger_removed_under_its_users_goes_on_with_its_words() -> None:
 
 
 def used_in_file(moment: float) -> int:
-    return used_of(words(), moment)
+    return int(words().used(moment))
 
 
 def test_directory_and_file_have_to_be_ours_alone(runtime_directory: Path) -> None:

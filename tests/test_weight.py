@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import candleshm.weight
+from candleshm._core import PoolWords
 from candleshm.clock import SystemClock
 from candleshm.errors import CandleShmError, ConfigError, RateLimited, WaitTimeout
 from candleshm.ledger import peek
-from candleshm.ratelimit import IN_FLIGHT
 from candleshm.sim import SimulatedExchange, rate_limited
 from tests.collecting import collecting, until
 from tests.commanding import started
@@ -127,7 +127,7 @@ def test_a_plain_call_counts_from_then_and_a_ticket_for_as_long_as_it_is_out() -
     def in_flight_and_used() -> tuple[int, int]:
         seen = peek(candleshm.weight.state("SPOT", **HOST).path)
         assert seen is not None
-        return int(seen[IN_FLIGHT]), candleshm.weight.state("SPOT", **HOST).used
+        return int(seen.look(PoolWords.IN_FLIGHT)), candleshm.weight.state("SPOT", **HOST).used
 
     candleshm.weight.acquire("SPOT", 3, **HOST)
     assert in_flight_and_used() == (0, 3)

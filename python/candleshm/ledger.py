@@ -25,11 +25,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from errno import EACCES, ENOENT, ENOTDIR, EPERM, EROFS
 from pathlib import Path
+from typing import TypeVar
 
+from candleshm._core import PoolWords
 from candleshm.errors import CandleShmError, ConfigError
-from candleshm.ratelimit import WORDS, PoolMemory, PrivateMemory, Words, are_plausible
+from candleshm.ratelimit import PoolMemory, PrivateMemory
 
 __all__ = ["LedgerFile", "ledger_path", "memory_for", "peek"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("candleshm")
 
@@ -37,10 +41,13 @@ logger = logging.getLogger("candleshm")
 VERSION = 1
 MAGIC = int.from_bytes(b"cshmwght", "little")
 HEADER_BYTES = 4096
-IMAGE_BYTES = -(-WORDS * 8 // 4096) * 4096
-FILE_BYTES = HEADER_BYTES + 2 * IMAGE_BYTES
-# Header words, u64: what the file is, the boot it belongs to, which copy counts (the lowest bit), who held it last.
-MAGIC_WORD, VERSION_WORD, SIZE_WORD, BOOT_WORD, CHANGES_WORD, HOLDER_WORD = 0, 1, 2, 3, 5, 6
+COPY_BYTES = -(-PoolWords.WORDS * 8 // 4096) * 4096
+SECOND_BYTES = HEADER_BYTES + COPY_BYTES
+FILE_BYTES = SECOND_BYTES + COPY_BYTES
+# The header, little endian u64: magic, version, size of the file; boot id (16 bytes); number of changes, whose lowest
+# bit says which copy counts; id of the process that had the lock last.
+HEADER = struct.Struct("<QQQ")
+CHANGES_WORD = 5
 
 LOCK_SECONDS = 0.1
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 20e-6, 1e-3
@@ -84,33 +91,16 @@ def memory_for(pool: tuple[str, ...]) -> PoolMemory:
         return _private[path]
 
 
-def peek(path: Path) -> Words | None:
+def peek(path: Path) -> PoolWords | None:
     """Return a copy of the words in a ledger, None when there is none that counts. Changes and creates nothing."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:
-        return _read(_Mapping(descriptor, writable=False)) if _is_whole(descriptor) else None
+        return _copy(descriptor)
     finally:
         os.close(descriptor)
-
-
-class _Mapping:
-    """The words of a file in memory. The pages stay as long as something of them is in use."""
-
-    def __init__(self, descriptor: int, *, writable: bool = True) -> None:
-        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-        # `mmap` duplicates its descriptor. Were that the one that is locked, a forked child would keep the lock.
-        opened = os.open(f"/proc/self/fd/{descriptor}", (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-        try:
-            view = memoryview(mmap.mmap(opened, FILE_BYTES, access=access))
-        finally:
-            os.close(opened)
-        self.header = view[:HEADER_BYTES].cast("Q")
-        self.images: tuple[Words, ...] = tuple(
-            view[start : start + WORDS * 8].cast("d") for start in (HEADER_BYTES, HEADER_BYTES + IMAGE_BYTES)
-        )
 
 
 class LedgerFile:
@@ -122,69 +112,44 @@ class LedgerFile:
     def __init__(self, path: Path) -> None:
         """Open the file, or create it. Raises ConfigError when it is not ours alone, OSError as the system says."""
         self.path = path
-        self._gate = threading.RLock()
+        self._closed = False
         self._waits = True
         self._started = _start_of(os.getpid()) or 0.0
-        self._descriptor, self._mapping = _open(path, None)
+        self._inode, self.words = _open(path, None)
         _opened.add(self)
 
-    def begin(self) -> Words | None:
-        """Return the copy of the words that does not count yet; None after `LOCK_SECONDS`, or once closed."""
-        if not self._gate.acquire(timeout=LOCK_SECONDS):
+    def patiently(self, attempt: Callable[[], T | None]) -> T | None:
+        """Try for `LOCK_SECONDS`; after that came to nothing only once each time, until something does."""
+        if self._closed:
             return None
-        if self._descriptor < 0 or not self._lock():
-            self._gate.release()
-            return None
-        mapping = self._mapping
-        changes = mapping.header[CHANGES_WORD]
-        words = mapping.images[~changes & 1]
-        words[:] = mapping.images[changes & 1]
-        return words
-
-    def commit(self) -> None:
-        """Let the changed copy count: the one store by which everybody sees it, or, if we die before, nobody."""
-        self._mapping.header[CHANGES_WORD] += 1
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._gate.release()
-
-    def abandon(self) -> None:
-        """Leave what counts as it is, and let others in."""
-        if not self._gate.acquire(blocking=False):
-            return
-        if self._descriptor >= 0:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._gate.release()
-        with suppress(RuntimeError):  # we held nothing
-            self._gate.release()
-
-    def glance(self) -> Words:
-        """Return a copy of what counts, without the lock."""
-        return _read(self._mapping)
-
-    def look(self, place: int) -> float:
-        """Return one word of what counts, without the lock."""
-        mapping = self._mapping
-        return mapping.images[mapping.header[CHANGES_WORD] & 1][place]
+        result = _patiently(attempt, LOCK_SECONDS if self._waits else 0.0)
+        if result is None and self._waits:
+            logger.warning(
+                "the weight ledger %s is held by process %d, which seems to be stopped: nothing is asked meanwhile",
+                self.path,
+                self.words.changed_by(),
+            )
+        self._waits = result is not None
+        return result
 
     def refresh(self) -> None:
         """Follow everybody else to the file that has the name now; create it with our words when it was removed."""
+        if self._closed:
+            return
         try:
-            if os.stat(self.path, follow_symlinks=False).st_ino == os.fstat(self._descriptor).st_ino:
+            if os.stat(self.path, follow_symlinks=False).st_ino == self._inode:
                 return
         except FileNotFoundError:
             pass
         except OSError:
             return
-        with self._gate:
-            if self._descriptor < 0:
-                return
-            try:
-                descriptor, mapping = _open(self.path, _read(self._mapping))
-            except (OSError, CandleShmError) as error:
-                logger.warning("the weight ledger %s was removed and cannot be written anew: %s", self.path, error)
-                return
-            os.close(self._descriptor)
-            self._descriptor, self._mapping = descriptor, mapping
+        try:
+            inode, words = _open(self.path, self.words)
+        except (OSError, CandleShmError) as error:
+            logger.warning("the weight ledger %s was removed and cannot be written anew: %s", self.path, error)
+            return
+        self.words.close()
+        self._inode, self.words = inode, words
         logger.warning("the weight ledger %s was removed while in use; it was written anew", self.path)
 
     def process(self) -> tuple[int, float]:
@@ -196,56 +161,25 @@ class LedgerFile:
         return _start_of(pid) == started
 
     def close(self) -> None:
-        """Close the file; nothing can be changed any more, but the words can still be looked at."""
-        with self._gate:
-            descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        if getattr(self, "_descriptor", -1) >= 0:
-            os.close(self._descriptor)
-
-    def _lock(self) -> bool:
-        if _try_lock(self._descriptor):
-            self._waits = True
-        elif not self._waits or not _wait_lock(self._descriptor):
-            # Who found it held for long looks once each time from now on, until it was free.
-            if self._waits:
-                self._waits = False
-                logger.warning(
-                    "the weight ledger %s is held by process %d, which seems to be stopped: nothing is asked meanwhile",
-                    self.path,
-                    self._mapping.header[HOLDER_WORD],
-                )
-            return False
-        self._mapping.header[HOLDER_WORD] = _pid
-        return True
-
-    def _forget(self) -> None:
-        """In a forked child: the descriptor is the parent's lock, too, and a thread may have held the gate."""
-        self._gate = threading.RLock()
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        """Change nothing any more; the words can still be looked at."""
+        self._closed = True
+        self.words.close()
 
 
 _opened: weakref.WeakSet[LedgerFile] = weakref.WeakSet()
-_pid = os.getpid()
 
 
 def _after_fork() -> None:
-    global _pid
-    _pid = os.getpid()
+    # A forked child's descriptor is its parent's lock, too.
     for ledger in list(_opened):
-        ledger._forget()
+        ledger.close()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _open(path: Path, words: Words | None) -> tuple[int, _Mapping]:
-    """Open the file, or put a new one in the place of none or of one that does not count; that one begins with `words`.
+def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords]:
+    """Return inode and words of the file, which is made with `words` if there is none, or none that can be believed.
 
     A file is never shortened nor written over: somebody may have mapped it.
     """
@@ -258,19 +192,17 @@ def _open(path: Path, words: Words | None) -> tuple[int, _Mapping]:
                 _create(path, words, os.link)
             continue
         try:
-            if not (_try_lock(descriptor) or _wait_lock(descriptor)):
+            status = os.fstat(descriptor)
+            _check_ours(path, status, stat.S_ISREG)
+            if _patiently(lambda: _try_lock(descriptor), LOCK_SECONDS) is None:  # noqa: B023
                 raise CandleShmError(f"the weight ledger {path} is held by another process, which seems to be stopped")
-            _check_ours(path, os.fstat(descriptor), stat.S_ISREG)
-            if _is_whole(descriptor):
-                mapping = _Mapping(descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-                return descriptor, mapping
-            if _is_named(path, descriptor):
+            if _copy(descriptor) is not None:
+                return status.st_ino, _map(descriptor)
+            if _is_named(path, status.st_ino):
                 _create(path, words, os.replace)
-        except BaseException:
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
-            raise
-        os.close(descriptor)
     raise CandleShmError(f"the weight ledger {path} is replaced again and again; who else writes there?")
 
 
@@ -290,18 +222,16 @@ def _check_ours(path: Path, status: os.stat_result, is_kind: Callable[[int], boo
         raise ConfigError(f"the weight ledger has to be ours alone, but others may use it; chmod {mode} `{path}`")
 
 
-def _create(path: Path, words: Words | None, give_name: Callable[[Path, Path], None]) -> None:
+def _create(path: Path, words: PoolWords | None, give_name: Callable[[Path, Path], None]) -> None:
     """Write a whole file under another name, then give it its own."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         # All of it now, so that a full file system is an error here and not a SIGBUS later.
         os.posix_fallocate(descriptor, 0, FILE_BYTES)
-        mapping = _Mapping(descriptor)
-        mapping.header[:BOOT_WORD] = memoryview(struct.pack("3Q", MAGIC, VERSION, FILE_BYTES)).cast("Q")
-        mapping.header[BOOT_WORD:CHANGES_WORD] = _boot_id()
+        os.pwrite(descriptor, HEADER.pack(MAGIC, VERSION, FILE_BYTES) + _boot_id(), 0)
         if words is not None:
-            mapping.images[0][:] = words
+            _map(descriptor).assume(words)
         give_name(draft, path)
     finally:
         os.close(descriptor)
@@ -309,57 +239,60 @@ def _create(path: Path, words: Words | None, give_name: Callable[[Path, Path], N
             draft.unlink()
 
 
-def _is_whole(descriptor: int) -> bool:
-    """Say whether a file is a ledger of this version and this boot that can be believed."""
+def _map(descriptor: int) -> PoolWords:
+    view = memoryview(mmap.mmap(descriptor, FILE_BYTES))
+    # The lock gets a descriptor of its own: `mmap` keeps a duplicate of what it is given, and so would a forked child.
+    return PoolWords(*_parts(view), lock_path=f"/proc/self/fd/{descriptor}")
+
+
+def _copy(descriptor: int) -> PoolWords | None:
+    """Copy the words of a file, None when it is no ledger of this version and this boot that can be believed."""
     if os.fstat(descriptor).st_size != FILE_BYTES:
-        return False
-    mapping = _Mapping(descriptor, writable=False)
-    return (
-        mapping.header[:BOOT_WORD].tolist() == [MAGIC, VERSION, FILE_BYTES]
-        and mapping.header[BOOT_WORD:CHANGES_WORD] == _boot_id()
-        and are_plausible(_read(mapping))
-    )
+        return None
+    for _ in range(ATTEMPTS):
+        header = bytearray(os.pread(descriptor, HEADER_BYTES, 0))
+        content = header + os.pread(descriptor, FILE_BYTES, HEADER_BYTES)
+        # Whole once nothing changed meanwhile: the change after the next one is made in the copy that counts.
+        if os.pread(descriptor, HEADER_BYTES, 0) == header:
+            break
+    if len(content) != FILE_BYTES or not content.startswith(HEADER.pack(MAGIC, VERSION, FILE_BYTES) + _boot_id()):
+        return None
+    words = PoolWords(*_parts(memoryview(content)))
+    return words if words.are_plausible() else None
 
 
-def _is_named(path: Path, descriptor: int) -> bool:
+def _parts(view: memoryview) -> tuple[memoryview[int], tuple[memoryview[float], memoryview[float]]]:
+    first, second = (view[start : start + 8 * PoolWords.WORDS].cast("d") for start in (HEADER_BYTES, SECOND_BYTES))
+    return view[:HEADER_BYTES].cast("Q"), (first, second)
+
+
+def _is_named(path: Path, inode: int) -> bool:
     try:
-        return path.lstat().st_ino == os.fstat(descriptor).st_ino
+        return path.lstat().st_ino == inode
     except FileNotFoundError:
         return False
 
 
-def _read(mapping: _Mapping) -> Words:
-    """Copy the words that count. Only the other copy is written, so the copy is whole unless they changed twice."""
-    for _ in range(ATTEMPTS):
-        changes = mapping.header[CHANGES_WORD]
-        words = memoryview(bytearray(mapping.images[changes & 1])).cast("d")
-        if mapping.header[CHANGES_WORD] - changes < 2:
-            break
-    return words
-
-
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return None
     return True
 
 
-def _wait_lock(descriptor: int) -> bool:
-    deadline_seconds = time.monotonic() + LOCK_SECONDS
+def _patiently(attempt: Callable[[], T | None], seconds: float) -> T | None:
+    deadline_seconds = time.monotonic() + seconds
     pause_seconds = PAUSE_SECONDS
-    while time.monotonic() < deadline_seconds:
+    while (result := attempt()) is None and time.monotonic() < deadline_seconds:
         time.sleep(pause_seconds)
-        if _try_lock(descriptor):
-            return True
         pause_seconds = min(2 * pause_seconds, PAUSE_SECONDS_MAX)
-    return False
+    return result
 
 
-def _boot_id() -> memoryview[int]:
+def _boot_id() -> bytes:
     text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-    return memoryview(bytes.fromhex(text.strip().replace("-", ""))).cast("Q")
+    return bytes.fromhex(text.strip().replace("-", ""))
 
 
 def _start_of(pid: int) -> float | None:

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
+from candleshm._core import PoolWords
 from candleshm.clock import SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.errors import CandleShmError, ConfigError, RateLimited, WaitTimeout
@@ -34,7 +35,7 @@ from candleshm.exchanges.base import Answer, date_ms_of
 from candleshm.exchanges.binance import MARKETS, Binance
 from candleshm.ledger import LedgerFile, ledger_path, peek
 from candleshm.pools import pool_of
-from candleshm.ratelimit import BLOCKED_UNTIL, LIMIT, SHARE, SHARE_UNNAMED, WINDOW, WeightBudget, budget_of, used_of
+from candleshm.ratelimit import WeightBudget
 
 __all__ = ["Ticket", "WeightState", "acquire", "state"]
 
@@ -172,15 +173,16 @@ def state(
     config = _config(market, base_url, proxy_host, proxies, trust_env)
     path = ledger_path(pool_of(config))
     words, now_seconds = peek(path), _clock.monotonic_seconds()
-    if words is None or words[LIMIT] == 0.0:
+    limit = 0 if words is None else int(words.look(PoolWords.LIMIT))
+    if words is None or limit == 0:
         limit = MARKETS[config.market].weight_limit
-        return WeightState(0, budget_of(limit, SHARE_UNNAMED), limit, 60.0, 0.0, None, path)
-    blocked_seconds = max(0.0, words[BLOCKED_UNTIL] - now_seconds)
+        return WeightState(0, math.floor(limit * PoolWords.SHARE_UNNAMED), limit, 60.0, 0.0, None, path)
+    blocked_seconds = max(0.0, words.look(PoolWords.BLOCKED_UNTIL) - now_seconds)
     return WeightState(
-        used=used_of(words, now_seconds),
-        budget=budget_of(words[LIMIT], words[SHARE]),
-        limit=int(words[LIMIT]),
-        window_seconds=words[WINDOW],
+        used=int(words.used(now_seconds)),
+        budget=max(1, math.floor(limit * words.look(PoolWords.SHARE))),
+        limit=limit,
+        window_seconds=words.look(PoolWords.WINDOW),
         blocked_seconds=blocked_seconds,
         blocked_until_ms=_clock.epoch_ms() + round(blocked_seconds * 1000) if blocked_seconds > 0 else None,
         path=path,
