@@ -12,7 +12,19 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
-__all__ = ["Closed", "Feed", "Gap", "Ingested", "PoolWords", "Series", "View", "Writer", "block_names", "parse_klines", "unlink"]
+__all__ = [
+    "Closed",
+    "Feed",
+    "Gap",
+    "Ingested",
+    "PoolWords",
+    "Series",
+    "View",
+    "Writer",
+    "block_names",
+    "parse_klines",
+    "unlink",
+]
 
 _FloatArray: TypeAlias = npt.NDArray[np.float64]
 _Holes: TypeAlias = Literal["drop", "nan", "raise"]

@@ -218,8 +218,7 @@ impl Series {
             blank_gaps(&snapshot, grid, values, selection.count);
             Ok(())
         })?;
-        let count = snapshot.states.len() as isize;
-        let rows = rows.call_method1("__getitem__", (PySlice::new(py, 0, count, 1),))?;
+        let rows = array::first_rows(rows.as_any(), snapshot.states.len())?;
         Ok((rows, PyArray1::from_iter(py, snapshot.states.iter().map(|&state| state as u8))))
     }
 
