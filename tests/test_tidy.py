@@ -34,13 +34,13 @@ PYTHON_FLOORS = [
     {"cli"},
 ]
 RUST_FLOORS = [
-    {"sync", "interval", "columns", "market"},
-    {"parse"},
+    {"sync", "zone", "columns", "market"},
+    {"interval", "parse"},
     {"error"},
     {"layout"},
     {"ring", "latch", "symbols", "segment"},
     {"publish", "block"},
-    {"merge", "read"},
+    {"merge", "read", "derive"},
     {"writer"},
 ]
 

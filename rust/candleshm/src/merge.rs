@@ -158,7 +158,7 @@ pub fn plan(
 
 /// Keeps the rows that can be true, one per bar, ascending.
 fn admit<'a>(grid: Grid, answer: &Answer, rows: &'a [Row], tally: &mut Tally) -> Vec<(u64, &'a Row)> {
-    let step_ms = grid.interval().duration_ms();
+    let step_ms = grid.duration_ms();
     let mut admitted: Vec<(u64, &Row)> = Vec::with_capacity(rows.len());
     let (mut previous_ms, mut previous_bar) = (i64::MIN, 0);
     for row in rows {
