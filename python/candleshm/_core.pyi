@@ -11,7 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
-__all__ = ["Closed", "Feed", "Gap", "Ingested", "Series", "View", "Writer", "block_names", "unlink"]
+__all__ = [
+    "Closed",
+    "Feed",
+    "Gap",
+    "Ingested",
+    "Series",
+    "View",
+    "Writer",
+    "block_names",
+    "derivation_parts",
+    "derive",
+    "unlink",
+]
 
 _FloatArray: TypeAlias = npt.NDArray[np.float64]
 _Holes: TypeAlias = Literal["drop", "nan", "raise"]
@@ -88,8 +100,13 @@ class Writer:
         length: int,
         symbols: Sequence[str],
         spare_symbols: int = 0,
+        derive: Sequence[tuple[str, str]] = (),
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
+
+        `derive` are pairs of name and interval (`5m`, `1d@Asia/Shanghai`): further blocks of the same symbols and
+        LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
+        are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
 
         Raises SegmentInUse (a live collector owns it), ConfigError (name, interval, length), SegmentCorrupt,
         OSError (ENOSPC: /dev/shm is too small).
@@ -101,6 +118,10 @@ class Writer:
     def taken_over(self) -> bool: ...
     @property
     def symbols(self) -> tuple[str, ...]: ...
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """Names of the blocks derived from this one."""
+
     @property
     def symbol_capacity(self) -> int: ...
     def ingest(
@@ -354,6 +375,14 @@ class Feed:
 
 def block_names() -> list[str]:
     """Return the names of all shared memory that may be blocks."""
+
+def derivation_parts(source: str, target: str) -> int:
+    """Return how many candles of one interval the longest of another is made of. Raises ConfigError when it is not."""
+
+def derive(
+    rows: _FloatArray, source: str, target: str, start_ms: int, end_ms: int, anchor_ms: int | None
+) -> _FloatArray:
+    """Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12)."""
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""

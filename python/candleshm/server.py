@@ -295,6 +295,8 @@ class Collector:
             config.market,
             config.length,
         )
+        for name, interval in config.derived:
+            logger.info("%s: %s candles derived into block %s", config.segment_name, interval, name)
         self._opened.set()
         try:
             self._scheduler.run()
@@ -312,6 +314,7 @@ class Collector:
             length=config.length,
             symbols=symbols,
             spare_symbols=spare_symbols,
+            derive=config.derived,
         )
 
     def _left_behind(self) -> list[str]:
@@ -328,18 +331,21 @@ class Collector:
     def _enlarge(self, full: Writer, symbols: Sequence[str]) -> Writer:
         """Put a block for more symbols in the place of a full one. Raises SegmentUnavailable, that one as it was."""
         spare_symbols = max(full.symbol_capacity - len(full.symbols), len(symbols) - len(full.symbols))
-        size_bytes = (SHM / full.name).stat().st_size * (len(symbols) + spare_symbols) / full.symbol_capacity
+        full_bytes = sum((SHM / name).stat().st_size for name in (full.name, *full.derived))
+        size_bytes = full_bytes * (len(symbols) + spare_symbols) / full.symbol_capacity
         room = os.statvfs(SHM)
         # Readers keep the full block in memory until they have moved, so there has to be room for both.
         if room.f_bavail * room.f_frsize < size_bytes:
             reason = f"{SHM} has no room for a larger block of {size_bytes / 1e6:.0f} MB"
             raise SegmentUnavailable(full.name, reason, ENOSPC)
+        names = (full.name, *full.derived)
         full.close(unlink=False)
         try:
             return self._open(symbols, spare_symbols)
         except BaseException:
-            with suppress(SegmentError):
-                unlink(full.name)
+            for name in names:
+                with suppress(SegmentError):
+                    unlink(name)
             raise
 
     def _make_scheduler(self, writer: Writer, exchange_time: ExchangeTime, info: ExchangeInfo) -> Scheduler:

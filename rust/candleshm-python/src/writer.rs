@@ -13,6 +13,7 @@ use candleshm::writer::{Config, Health, Report, Writer as CoreWriter};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::derive::grid;
 use crate::errors::exceptions::{ConfigError, SegmentNotFound};
 use crate::errors::to_py;
 use crate::process;
@@ -103,7 +104,9 @@ impl Writer {
 #[pymethods]
 impl Writer {
     #[staticmethod]
-    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0))]
+    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=Vec::new()))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
+    #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     fn py_open(
         py: Python<'_>,
         name: String,
@@ -112,7 +115,9 @@ impl Writer {
         length: usize,
         symbols: Vec<String>,
         spare_symbols: usize,
+        derive: Vec<(String, String)>,
     ) -> PyResult<Self> {
+        let targets = derive.iter().map(|(_, target)| grid(target)).collect::<PyResult<Vec<_>>>()?;
         let config = Config {
             market: Market::parse(market)
                 .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?,
@@ -124,8 +129,19 @@ impl Writer {
             symbols,
             spare_symbols,
         };
-        let writer =
-            py.detach(|| CoreWriter::open(&name, &config, process::owner())).map_err(|error| to_py(error, &name))?;
+        let opened = py.detach(|| {
+            let mut writer = CoreWriter::open(&name, &config, process::owner()).map_err(|error| (error, &name))?;
+            for ((derived, _), target) in derive.iter().zip(targets) {
+                if let Err(error) = writer.derive(derived, target, process::owner()) {
+                    // What a dead collector left stays as it was, for the next one; what is new goes.
+                    let left = writer.is_taken_over();
+                    let _ = if left { Ok(()) } else { writer.close(true) };
+                    return Err((error, derived));
+                }
+            }
+            Ok(writer)
+        });
+        let writer = opened.map_err(|(error, name)| to_py(error, name))?;
         let writer = Arc::new(Mutex::new(Some(writer)));
         let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
         writers.retain(|writer| writer.strong_count() > 0);
@@ -150,6 +166,11 @@ impl Writer {
             Ok((0..block.symbol_count()).map(|index| block.symbol(index)).collect::<Vec<_>>())
         })?;
         PyTuple::new(py, symbols)
+    }
+
+    #[getter]
+    fn derived<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.with(|writer| Ok(writer.derived_names()))?)
     }
 
     #[getter]

@@ -241,11 +241,7 @@ impl Derivation {
     /// # Errors
     ///
     /// `Unsorted` with the first row that does not open after the one before it.
-    pub fn rows<'a>(
-        &self,
-        rows: impl Iterator<Item = &'a Row>,
-        known_ms: (i64, i64),
-    ) -> Result<Vec<Row>, Error> {
+    pub fn rows<'a>(&self, rows: impl Iterator<Item = &'a Row>, known_ms: (i64, i64)) -> Result<Vec<Row>, Error> {
         let (known_start_ms, known_end_ms) = known_ms;
         let mut derived = Vec::new();
         let mut fold = Fold::EMPTY;
@@ -374,9 +370,15 @@ mod tests {
         for target in ["3m", "5m", "1h", "8h", "1d", "3d", "1w", "1M", "1d@Asia/Shanghai", "1d@Asia/Kathmandu"] {
             assert!(of("1m", target).is_ok(), "{target}");
         }
-        for (source, target) in
-            [("1m", "1m"), ("5m", "3m"), ("6h", "8h"), ("1h", "1m"), ("3d", "1w"), ("1w", "1M"), ("1h", "1d@Asia/Kolkata")]
-        {
+        for (source, target) in [
+            ("1m", "1m"),
+            ("5m", "3m"),
+            ("6h", "8h"),
+            ("1h", "1m"),
+            ("3d", "1w"),
+            ("1w", "1M"),
+            ("1h", "1d@Asia/Kolkata"),
+        ] {
             let error = Error::Derivation { source: source.into(), target: target.into() };
             assert_eq!(of(source, target).err(), Some(error));
         }

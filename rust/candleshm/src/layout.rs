@@ -441,8 +441,7 @@ impl Geometry {
         let field = |field, offset: usize| corrupt(Corruption::Field { field, value: word(offset) });
         let market = Market::from_code(word(header::MARKET)).ok_or_else(|| field("market", header::MARKET))?;
         let zone = if word(header::INTERVAL) == u64::from(ZONE_DAY_CODE) {
-            let bytes: Vec<u8> =
-                (0..ZONE_NAME_BYTES / 8).flat_map(|i| word(header::ZONE + i).to_le_bytes()).collect();
+            let bytes: Vec<u8> = (0..ZONE_NAME_BYTES / 8).flat_map(|i| word(header::ZONE + i).to_le_bytes()).collect();
             let name = String::from_utf8_lossy(&bytes);
             Some(Zone::find(name.trim_end_matches('\0')).ok_or_else(|| field("time zone", header::ZONE))?)
         } else {

@@ -1,9 +1,13 @@
-//! The one owner of a block: opens it, merges answers into it, tells waiters, gives it back.
+//! The one owner of a block: opens it, merges answers into it, tells waiters, gives it back. It also owns the blocks of
+//! candles derived from its own.
+
+mod derived;
 
 use std::collections::HashMap;
 
 use crate::block::Block;
 use crate::columns::{OPEN_TIME_MS, Row, plausible};
+use crate::derive::Derivation;
 use crate::error::Error;
 use crate::interval::{Grid, Interval};
 use crate::layout::{BlockState, Geometry, SYMBOL_NAME_BYTES, header, symbol};
@@ -14,6 +18,8 @@ use crate::read::{Gap, SeriesReader};
 use crate::segment::{self, SegmentFile};
 use crate::symbols;
 use crate::sync::Ordering::{Relaxed, Release};
+
+use derived::Derived;
 
 /// How often opening starts again because somebody else created or replaced the block meanwhile.
 const OPEN_ATTEMPTS_MAX: usize = 16;
@@ -92,6 +98,15 @@ pub struct Writer {
     universe_bar: u64,
     /// Whether something changed that waiters were not told of, and whether a row became final.
     news: News,
+    derived: Vec<Derived>,
+}
+
+/// What of a series counts in the block's totals.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    /// Missing rows and holes.
+    gaps: (usize, usize),
+    behind: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,12 +125,18 @@ impl Writer {
     /// `InUse` when a live collector owns it; `Name`, `Length`, `SymbolCapacity`, `SymbolName`; `Corrupt` and
     /// `Incompatible` when something else has the name; `Os`.
     pub fn open(name: &str, config: &Config, owner: Owner) -> Result<Self, Error> {
+        Self::open_on(Grid::new(config.interval), name, config, owner)
+    }
+
+    /// As [`Self::open`], for the candles of a grid of `config.interval`.
+    fn open_on(grid: Grid, name: &str, config: &Config, owner: Owner) -> Result<Self, Error> {
         segment::check_name(name)?;
         for symbol in &config.symbols {
             check_symbol(symbol)?;
         }
         let geometry =
-            Geometry::new(config.market, config.interval, config.length, config.symbols.len() + config.spare_symbols)?;
+            Geometry::new(config.market, config.interval, config.length, config.symbols.len() + config.spare_symbols)?
+                .with_zone(grid.zone());
         for _ in 0..OPEN_ATTEMPTS_MAX {
             let old = match SegmentFile::open(name, true) {
                 Ok(old) => old,
@@ -173,6 +194,7 @@ impl Writer {
             behind: 0,
             universe_bar: 0,
             news: News::None,
+            derived: Vec::new(),
         };
         writer.sign(owner);
         for symbol in &config.symbols {
@@ -193,6 +215,7 @@ impl Writer {
             behind: 0,
             universe_bar: 0,
             news: News::None,
+            derived: Vec::new(),
         };
         writer.universe_bar = writer.block.value(header::UNIVERSE_BAR);
         writer.sign(owner);
@@ -215,6 +238,52 @@ impl Writer {
         }
         writer.settle_universe();
         Ok(writer)
+    }
+
+    /// Derives the candles of another interval, or of the days of a time zone, into a block of their own: of the same
+    /// symbols, with the same LENGTH, taken over or replaced as any block is. From here on it is changed along with this
+    /// one, and always first: who was told of a change here finds it there.
+    ///
+    /// # Errors
+    ///
+    /// `Derivation`, `Window` when a candle of the target has more parts than this block has rows, and as
+    /// [`Self::open`].
+    pub fn derive(&mut self, name: &str, target: Grid, owner: Owner) -> Result<(), Error> {
+        let geometry = *self.block.geometry();
+        let derivation = Derivation::new(geometry.grid(0), target)?;
+        let (parts, length) = (derivation.parts_max(), geometry.ring.length);
+        if parts > length {
+            return Err(Error::Window { target: target.name(), parts, length });
+        }
+        let symbols: Vec<String> = (0..self.series.len()).map(|index| self.block.symbol(index)).collect();
+        let config = Config {
+            market: geometry.market,
+            interval: target.interval(),
+            length,
+            spare_symbols: geometry.symbol_capacity - symbols.len(),
+            symbols,
+        };
+        let mut writer = Self::open_on(target, name, &config, owner)?;
+        if writer.block.geometry().symbol_capacity < geometry.symbol_capacity {
+            // What was taken over could not follow when symbols are added here.
+            writer.close(false)?;
+            writer = Self::open_on(target, name, &config, owner)?;
+        }
+        let mut derived = Derived::new(derivation, writer);
+        for (index, series) in self.series.iter().enumerate() {
+            derived.seat(&self.block.symbol(index))?;
+            derived.set_trading(index, series.trading);
+            derived.catch_up(self.block.series(index), &series.state, index);
+        }
+        derived.commit();
+        self.derived.push(derived);
+        Ok(())
+    }
+
+    /// Returns the names of the blocks derived from this one.
+    #[must_use]
+    pub fn derived_names(&self) -> Vec<String> {
+        self.derived.iter().map(|derived| derived.writer().block.name().to_owned()).collect()
     }
 
     fn sign(&self, owner: Owner) {
@@ -260,6 +329,9 @@ impl Writer {
         if index == self.block.geometry().symbol_capacity {
             return Err(Error::SymbolsFull { capacity: index });
         }
+        for derived in &mut self.derived {
+            derived.seat(symbol)?;
+        }
         symbols::add(self.block.header(header::SYMBOL_COUNT), self.block.entry(index), index, symbol);
         self.series.push(Series::new());
         self.index.insert(symbol.to_owned(), index);
@@ -268,6 +340,9 @@ impl Writer {
 
     /// Marks a symbol as trading or delisted.
     pub fn set_trading(&mut self, index: usize, trading: bool) {
+        for derived in &mut self.derived {
+            derived.set_trading(index, trading);
+        }
         self.block.entry(index)[symbol::TRADING].store(trading.into(), Relaxed);
         self.series[index].trading = trading;
         self.settle_universe();
@@ -284,8 +359,11 @@ impl Writer {
         report
     }
 
-    /// Wakes waiters, if anything changed since the last time.
+    /// Wakes waiters, if anything changed since the last time: those of derived candles first.
     pub fn commit(&mut self) {
+        for derived in &mut self.derived {
+            derived.commit();
+        }
         if self.news > News::None {
             tell(&self.block, self.news == News::Closed);
             self.news = News::None;
@@ -306,8 +384,7 @@ impl Writer {
         }
         let grid = self.block.grid(index);
         let head = series.state.marks.head;
-        let was_behind = series.is_behind(self.universe_bar);
-        let gaps_before = (series.state.missing, series.state.holes);
+        let before = series.standing(self.universe_bar);
         let plan = merge::plan(words, &series.state, &mut series.seen, grid, answer, rows);
         let mut tally = plan.tally;
         let mut writer = SeriesWriter::new(words, &mut series.state);
@@ -342,20 +419,42 @@ impl Writer {
         }
         writer.publish();
         tally.holes = holes.len();
-        series.find_newest_settled(&self.block, index);
-        let is_behind = series.is_behind(self.universe_bar);
-        let gaps = (series.state.missing, series.state.holes);
-        self.count_gaps(gaps_before, gaps);
-        self.behind = self.behind + usize::from(is_behind) - usize::from(was_behind);
         let became_final = tally.closed + tally.corrected + tally.holes > 0;
-        if became_final && self.behind == 0 {
-            self.settle_universe();
-        }
-        let news = if became_final { News::Closed } else { News::Changed };
-        if tally.changed > 0 || became_final {
-            self.news = self.news.max(news);
+        let news = match (became_final, tally.changed > 0) {
+            (true, _) => News::Closed,
+            (false, true) => News::Changed,
+            (false, false) => News::None,
+        };
+        self.settle(index, before, news);
+        if !self.derived.is_empty() {
+            let mut touched = plan.touched(head);
+            touched.extend(holes);
+            touched.extend(first_bar);
+            self.update_derived(index, touched);
         }
         Report { tally, ..self.report(index) }
+    }
+
+    /// Brings the block's totals in line with a series that was written to: `before` is where it stood.
+    fn settle(&mut self, index: usize, before: Standing, news: News) {
+        let series = &mut self.series[index];
+        series.find_newest_settled(&self.block, index);
+        let after = series.standing(self.universe_bar);
+        self.count_gaps(before.gaps, after.gaps);
+        self.behind = self.behind + usize::from(after.behind) - usize::from(before.behind);
+        if news == News::Closed && self.behind == 0 {
+            self.settle_universe();
+        }
+        self.news = self.news.max(news);
+    }
+
+    /// Derives again what the bars in `touched` are part of.
+    fn update_derived(&mut self, index: usize, mut touched: Vec<u64>) {
+        touched.sort_unstable();
+        touched.dedup();
+        for derived in &mut self.derived {
+            derived.update(self.block.series(index), &self.series[index].state, index, &touched);
+        }
     }
 
     /// Returns where a series stands, with the counts of an answer at zero.
@@ -396,6 +495,7 @@ impl Writer {
     /// Publishes a sign of life. `now_ns` is `CLOCK_BOOTTIME`.
     pub fn heartbeat(&self, now_ns: u64) {
         self.block.header(header::HEARTBEAT_NS).store(now_ns, Relaxed);
+        self.derived.iter().for_each(|derived| derived.writer().heartbeat(now_ns));
     }
 
     /// Publishes what the collector knows about itself.
@@ -404,18 +504,23 @@ impl Writer {
         self.block.header(header::WEIGHT_USED).store(health.weight_used, Relaxed);
         self.block.header(header::WEIGHT_LIMIT).store(health.weight_limit, Relaxed);
         self.block.header(header::BANNED_UNTIL_MS).store(health.banned_until_ms, Relaxed);
+        self.derived.iter().for_each(|derived| derived.writer().set_health(health));
     }
 
-    /// Ends the block: readers see it closed and every waiter wakes up. The name goes unless `unlink` is false; what
+    /// Ends the block, and those derived from it: readers see it closed and every waiter wakes up. The name goes unless `unlink` is false; what
     /// readers have mapped stays readable.
     ///
     /// # Errors
     ///
     /// `Os` when the name cannot be removed.
     pub fn close(self, unlink: bool) -> Result<(), Error> {
+        let closed: Vec<_> = self.derived.into_iter().map(|derived| derived.close(unlink)).collect();
         self.block.header(header::STATE).store(BlockState::Closed as u64, Release);
         tell(&self.block, true);
-        if unlink { self.file.unlink() } else { Ok(()) }
+        if unlink {
+            self.file.unlink()?;
+        }
+        closed.into_iter().collect()
     }
 
     /// Keeps the block's totals when one series' (missing, holes) change.
@@ -454,6 +559,10 @@ impl Series {
         self.trading && self.state.marks.head > 0
     }
 
+    fn standing(&self, universe_bar: u64) -> Standing {
+        Standing { gaps: (self.state.missing, self.state.holes), behind: self.is_behind(universe_bar) }
+    }
+
     fn is_behind(&self, universe_bar: u64) -> bool {
         self.is_awaited() && self.newest_settled <= universe_bar
     }
@@ -487,6 +596,7 @@ fn adoptable(block: &Block, geometry: &Geometry, config: &Config, owner: Owner) 
     let there = block.geometry();
     let same_shape = there.market == geometry.market
         && there.interval == geometry.interval
+        && there.zone == geometry.zone
         && there.ring == geometry.ring
         && there.symbol_capacity >= config.symbols.len();
     let wanted: std::collections::HashSet<&str> = config.symbols.iter().map(String::as_str).collect();

@@ -30,6 +30,8 @@ struct Clock {
     name: String,
     /// Offsets in milliseconds, and from which instant on each holds, ascending; the first from always.
     offsets: Vec<(i64, i64)>,
+    /// Up to which time, shown by the clock itself, each but the last holds.
+    until_local_ms: Vec<i64>,
 }
 
 impl Zone {
@@ -57,8 +59,9 @@ impl Zone {
                 offsets.push((from_ms, offset_ms));
             }
         }
+        let until_local_ms = offsets[1..].iter().zip(&offsets).map(|(next, this)| next.0 + this.1).collect();
         // One table for each name of the database, however often it is asked for.
-        let clock: &'static Clock = Box::leak(Box::new(Clock { name: name.to_owned(), offsets }));
+        let clock: &'static Clock = Box::leak(Box::new(Clock { name: name.to_owned(), offsets, until_local_ms }));
         clocks.insert(clock.name.clone(), clock);
         Some(Self(clock))
     }
@@ -73,14 +76,9 @@ impl Zone {
     #[must_use]
     pub fn start_ms(self, day: i64) -> i64 {
         let midnight_ms = day.clamp(-DAY_MAX, DAY_MAX) * DAY_MS;
-        let offsets = &self.0.offsets;
         // The first stretch of constant offset that reaches the date's midnight.
-        let place = offsets[1..]
-            .iter()
-            .zip(offsets)
-            .position(|(&(until_ms, _), &(_, offset_ms))| until_ms + offset_ms > midnight_ms)
-            .unwrap_or(offsets.len() - 1);
-        let (from_ms, offset_ms) = offsets[place];
+        let place = self.0.until_local_ms.partition_point(|&until_ms| until_ms <= midnight_ms);
+        let (from_ms, offset_ms) = self.0.offsets[place];
         from_ms.max(midnight_ms - offset_ms)
     }
 
