@@ -64,6 +64,8 @@ enum Step {
     Older(i64, usize, i64),
     /// The same twice, settle apart: what is absent is confirmed.
     Twice(usize),
+    /// An answer that left so many seconds ago comes only now.
+    Late(i64, usize),
     TakeOver,
 }
 
@@ -73,6 +75,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => prop_oneof![Just(2_usize), Just(5), Just(40), Just(120)].prop_map(Step::Newest),
         3 => (0..130_i64, 1..60_usize, 0..3_i64).prop_map(|(back, count, version)| Step::Older(back, count, version)),
         2 => prop_oneof![Just(3_usize), Just(60), Just(200)].prop_map(Step::Twice),
+        2 => (1..40_000_i64, 1..60_usize).prop_map(|(seconds, count)| Step::Late(seconds, count)),
         1 => Just(Step::TakeOver),
     ];
     prop::collection::vec(step, 1..40)
@@ -266,6 +269,10 @@ fn live(steps: &[Step], seen: &mut Seen) {
                     now_ms += SETTLE_MS;
                 }
             }
+            Step::Late(seconds, count) => {
+                let then_ms = now_ms - seconds * 1_000;
+                ask(&mut writer, then_ms, (then_ms / STEP_MS - count as i64) * STEP_MS, 1_000, 0);
+            }
             Step::TakeOver => {
                 drop(writer);
                 writer = open(&scratch).expect("the same block");
@@ -303,6 +310,25 @@ fn a_long_life() {
     live(&steps, &mut seen);
     let Seen { closed, live, holes, missing } = seen;
     assert!(closed > 10_000 && live > 1_000 && holes > 100 && missing > 100, "{closed} {live} {holes} {missing}");
+}
+
+#[test]
+fn a_correction_revises_the_derived_candle() {
+    let scratch = Scratch::new("derived-corrected");
+    let mut writer = open(&scratch).expect("a new block");
+    let now_ms = 1_761_868_800_000;
+    ask(&mut writer, now_ms, now_ms - 20 * STEP_MS, 1_000, 0);
+    let newest = |target: &str| {
+        let block = Block::open(&target_name(&scratch, target), BOOT_ID).expect("the block is there");
+        let news = block.value(candleshm::layout::header::CLOSE_SEQ);
+        (SeriesReader::new(&block, 0).marks().expect("nobody writes").revision, news)
+    };
+    assert_eq!(newest("1h").0, 0);
+    let told = newest("1h").1;
+    ask(&mut writer, now_ms + 1, now_ms - 14 * STEP_MS, 3, 1);
+    let (revision, after) = newest("1h");
+    assert!(revision > 0 && after == told + 1, "{revision} {told} {after}");
+    writer.close(true).expect("the blocks are there");
 }
 
 #[test]
