@@ -126,15 +126,17 @@ class CollectorConfig:
         _require("derive", self.derive, intervals is not None, "a list of intervals, [] for none")
         for interval in intervals or ():
             if interval == "3d":
-                raise ConfigError("derive cannot be `3d`: each symbol has a grid of its own; serve --interval 3d instead")
+                raise ConfigError(
+                    "derive cannot be `3d`: each symbol has a grid of its own; serve that interval instead"
+                )
             try:
                 parts = derivation_parts(self.interval, interval)
             except ConfigError as error:
                 raise ConfigError(f"derive cannot be `{interval}`: {error}") from None
             if parts > self.length:
                 raise ConfigError(
-                    f"derive cannot be `{interval}` with length `{self.length}`: it is made of up to {parts} candles of "
-                    f"{self.interval}; allowed: a length of {parts} or more"
+                    f"derive cannot be `{interval}` with length `{self.length}`: up to {parts} candles of "
+                    f"{self.interval} make one; allowed: a length of {parts} or more"
                 )
         return intervals or ()
 
