@@ -27,7 +27,7 @@ fn row(bar: i64, seed: i64) -> Row {
     let word = (bar * 31 + seed).cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let open_ms = START_MS + bar * MINUTE_MS;
     let price = |shift: u32| f64::from((word >> shift) as u16) / 100.0 + 60_000.0;
-    let volume = ((word >> 40) as u16 as f64) / 1e5;
+    let volume = f64::from((word >> 40) as u16) / 100.0;
     let quote = (volume * 60_000.0 * 1e8).round() / 1e8;
     [
         open_ms as f64,

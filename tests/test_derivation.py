@@ -185,8 +185,9 @@ def test_3d_candles_open_on_the_days_of_the_symbol() -> None:
     ],
 )
 def test_what_cannot_be_derived(change: dict[str, Any], text: str) -> None:
+    asked: dict[str, Any] = {"rows": minutes(10), "interval": "5m"}
     with pytest.raises(ConfigError, match=text):
-        candleshm.derive(**({"rows": minutes(10), "interval": "5m"} | change))
+        candleshm.derive(**(asked | change))
 
 
 def test_closes_are_the_last_rows() -> None:

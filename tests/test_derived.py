@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -41,6 +42,16 @@ def assert_true(exchange: SimulatedExchange, feed: Feed, *, at_least: int) -> No
                 np.testing.assert_array_equal(rows[:, column], truth[:, column])
 
 
+def same_close(derived: candleshm.Series, source: candleshm.Series) -> bool:
+    """Say whether the live candle follows its source."""
+    return derived.last_close == source.last_close
+
+
+def has_holes(feed: Feed, count: int) -> bool:
+    """Say whether the block counts so many holes."""
+    return feed.health.holes == count
+
+
 @pytest.mark.parametrize("market", ["SPOT", "UM", "CM"])
 def test_every_closed_row_is_the_exchanges_own(exchange: SimulatedExchange, block_name: str, market: str) -> None:
     intervals = {"3m": 500, "5m": 300, "15m": 100, "30m": 50, "1h": 24, "2h": 12, "4h": 5, "6h": 3, "8h": 2, "12h": 1}
@@ -52,10 +63,7 @@ def test_every_closed_row_is_the_exchanges_own(exchange: SimulatedExchange, bloc
                 assert all(feed[symbol].gaps() == [] for symbol in feed.symbols)
                 assert feed.health.ready
                 for symbol in feed.symbols:
-                    # Read first, so that the source is at least as new.
-                    live = feed[symbol].last_close
-                    until(lambda symbol=symbol, feed=feed: feed[symbol].last_close == source[symbol].last_close)
-                    assert live > 0
+                    until(partial(same_close, feed[symbol], source[symbol]))
 
 
 def test_an_outage_leaves_holes_and_cut_candles(block_name: str) -> None:
@@ -69,7 +77,7 @@ def test_an_outage_leaves_holes_and_cut_candles(block_name: str) -> None:
         with collecting(exchange, block_name, length=600, derive=["5m", "1h"]):
             for interval, holes in (("5m", 28), ("1h", 1)):
                 with candleshm.attach(f"{block_name}-{interval}") as feed:
-                    until(lambda feed=feed, holes=holes: feed.health.holes == holes * len(feed))
+                    until(partial(has_holes, feed, holes * len(feed)))
                     assert feed.health.missing == 0
                     assert_true(exchange, feed, at_least=6)
                     kinds = {gap.kind for symbol in feed.symbols for gap in feed[symbol].gaps()}
@@ -195,7 +203,7 @@ def test_names_and_what_cannot_be() -> None:
         ({"derive": ["1w"]}, "derive cannot be `1w` with length `2880`: .* a length of 10080"),
     ):
         with pytest.raises(ConfigError, match=text):
-            CollectorConfig(market="SPOT", **changes)  # type: ignore[arg-type]
+            CollectorConfig(market="SPOT", **changes)
     with pytest.raises(ConfigError, match="two blocks have the name `candleshm-spot-5m`"):
         Host([config, CollectorConfig(market="SPOT", interval="5m")])
 

@@ -100,7 +100,7 @@ class Writer:
         length: int,
         symbols: Sequence[str],
         spare_symbols: int = 0,
-        derive: Sequence[tuple[str, str]] = (),
+        derive: Sequence[tuple[str, str]] | None = None,
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 

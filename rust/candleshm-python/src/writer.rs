@@ -104,9 +104,8 @@ impl Writer {
 #[pymethods]
 impl Writer {
     #[staticmethod]
-    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=Vec::new()))]
+    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
-    #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     fn py_open(
         py: Python<'_>,
         name: String,
@@ -115,8 +114,9 @@ impl Writer {
         length: usize,
         symbols: Vec<String>,
         spare_symbols: usize,
-        derive: Vec<(String, String)>,
+        derive: Option<Vec<(String, String)>>,
     ) -> PyResult<Self> {
+        let derive = derive.unwrap_or_default();
         let targets = derive.iter().map(|(_, target)| grid(target)).collect::<PyResult<Vec<_>>>()?;
         let config = Config {
             market: Market::parse(market)

@@ -25,19 +25,19 @@ use crate::interval::{Grid, Interval};
 use crate::layout::RowState;
 
 /// Units of a whole: sums are counted in 1e-8.
-const UNITS: i64 = 100_000_000;
+const UNITS: f64 = 1e8;
 /// Decimals of a unit.
 const DECIMALS: u32 = 8;
 /// Up to this value a number of eight decimals is the nearest multiple of 1e-8 to the double read from it, and the
 /// product with 1e8 is off by less than half: 2^51 units.
 const DIRECT_MAX: f64 = 22_517_998.0;
-/// Whole numbers up to here are doubles.
-const EXACT_MAX: i64 = 1 << 53;
+/// Whole numbers up to here are doubles: 2^53.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// Below this the number of units fits 64 bits.
+const SHORT_MAX: f64 = 9e10;
 
 /// What is larger counts as this: so many fit into a sum that it cannot overflow.
 const LARGEST: f64 = 1e20;
-
-const SUMMED: [usize; 4] = [VOLUME, QUOTE_VOLUME, TAKER_BUY_VOLUME, TAKER_BUY_QUOTE_VOLUME];
 
 /// A big candle as far as its rows have come in.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +45,7 @@ pub struct Fold {
     /// Open, high, low and close so far; the first three mean something once somebody traded.
     prices: [f64; 4],
     close_time_ms: f64,
+    /// Base, quote, and the takers' parts of both that bought.
     sums: [i128; 4],
     trades: f64,
     traded: bool,
@@ -81,9 +82,10 @@ impl Fold {
                 self.prices = [row[OPEN], row[HIGH], row[LOW], row[CLOSE]];
                 self.traded = true;
             }
-            for (sum, column) in self.sums.iter_mut().zip(SUMMED) {
-                *sum += units(row[column]);
-            }
+            self.sums[0] += units(row[VOLUME]);
+            self.sums[1] += quote_units(row[QUOTE_VOLUME]);
+            self.sums[2] += units(row[TAKER_BUY_VOLUME]);
+            self.sums[3] += quote_units(row[TAKER_BUY_QUOTE_VOLUME]);
             self.trades += row[TRADES];
         }
         self.prices[3] = row[CLOSE];
@@ -137,38 +139,60 @@ impl Fold {
     }
 }
 
-/// Returns a value in units of 1e-8: those of the shortest decimal that reads as the value.
+/// Returns a base volume in units of 1e-8: those of the shortest decimal that reads as the value.
 #[inline]
 fn units(value: f64) -> i128 {
-    if value <= DIRECT_MAX { ((value * UNITS as f64).round_ties_even() as i64).into() } else { units_of_large(value) }
+    if value.abs() <= DIRECT_MAX { nearest(value * UNITS).into() } else { units_of_large(value) }
 }
 
 /// Of values this large not every multiple of 1e-8 is a double of its own: the fewest decimals that read as the value
 /// are what the exchange sent. Beyond 16 digits the nearest multiple of 1e-8 has to do.
 #[cold]
 fn units_of_large(value: f64) -> i128 {
-    let value = if value > LARGEST { LARGEST } else { value };
     let whole = value.trunc();
     let rest = value - whole;
-    let mut scale = 1_i64;
+    let mut scale = 1.0;
     for decimals in 0..=DECIMALS {
-        let scaled = whole as i128 * i128::from(scale) + (rest * scale as f64).round_ties_even() as i128;
-        if scaled > i128::from(EXACT_MAX) {
+        let scaled = whole * scale + (rest * scale).round_ties_even();
+        if scaled.abs() > EXACT_MAX {
             break;
         }
         // Both are exact, so the quotient is the double that this decimal reads as.
-        if scaled as f64 / scale as f64 == value {
-            return scaled * i128::from(10_i64.pow(DECIMALS - decimals));
+        if scaled / scale == value {
+            return scaled as i128 * 10_i128.pow(DECIMALS - decimals);
         }
-        scale *= 10;
+        scale *= 10.0;
     }
-    whole as i128 * i128::from(UNITS) + (rest * UNITS as f64).round_ties_even() as i128
+    quote_units(value)
+}
+
+/// Returns a quote volume in units of 1e-8, the nearest number of them: of its 17 and more digits a double has not kept
+/// all anyway.
+#[inline]
+fn quote_units(value: f64) -> i128 {
+    if value.abs() < SHORT_MAX {
+        let whole = value as i64;
+        let rest = value - whole as f64;
+        (whole * UNITS as i64 + nearest(rest * UNITS)).into()
+    } else {
+        let value = value.clamp(-LARGEST, LARGEST);
+        let whole = value.trunc();
+        whole as i128 * UNITS as i128 + ((value - whole) * UNITS).round_ties_even() as i128
+    }
+}
+
+/// Returns the whole number nearest to a value of at most 2^51: added to a number whose last bit counts ones, the value
+/// is rounded to a whole one by the addition itself, and stands in the lower bits.
+#[inline]
+fn nearest(value: f64) -> i64 {
+    const ONES: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
+    ((value + ONES).to_bits().wrapping_sub(ONES.to_bits())).cast_signed()
 }
 
 /// Returns the double nearest to so many units: what the decimal reads as.
 #[inline]
 fn value(units: i128) -> f64 {
-    if units <= i128::from(EXACT_MAX) { units as f64 / UNITS as f64 } else { value_of_many(units.unsigned_abs()) }
+    if units <= EXACT_MAX as i128 { units as f64 / UNITS } else { value_of_many(units.unsigned_abs()) }
 }
 
 /// 1e8 is 5^8 * 2^8. The quotient by 5^8 is taken with more bits than a double has and marked when it is not exact, so
@@ -178,7 +202,7 @@ fn value_of_many(units: u128) -> f64 {
     const FIVES: u128 = 390_625;
     let shift = units.leading_zeros().min(100);
     let scaled = units << shift;
-    let quotient = scaled / FIVES | u128::from(!scaled.is_multiple_of(FIVES));
+    let quotient = (scaled / FIVES) | u128::from(!scaled.is_multiple_of(FIVES));
     quotient as f64 * f64::from_bits((1023 - u64::from(shift) - 8) << 52)
 }
 
@@ -437,7 +461,7 @@ mod tests {
                 .iter()
                 .map(|number| format!("{}.{:08}", (number >> 30) % 10_000_000_000, number % 100_000_000))
                 .collect();
-            let sum: i128 = texts.iter().map(|text| units(text.parse().expect("a number"))).sum();
+            let sum: i128 = texts.iter().map(|text| quote_units(text.parse().expect("a number"))).sum();
             prop_assert!(value(sum).to_bits().abs_diff(decimal_sum(&texts).to_bits()) <= 2);
         }
 
@@ -449,7 +473,7 @@ mod tests {
 
         #[test]
         fn any_value_is_taken(value in any::<f64>()) {
-            let _ = units(value);
+            let _ = (units(value), quote_units(value));
         }
     }
 }
