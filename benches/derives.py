@@ -1,7 +1,7 @@
 """D: a year and more of minutes to hours and to days, in memory.
 
-The peers add up doubles and take every row's open, high and low; ours keeps the exchange's rule. No minute of the data is
-without a trade, so that the prices agree, and are checked. `derive.rs` (cargo bench) has the live blocks' costs.
+The peers add up doubles and take every row's open, high and low; ours keeps the exchange's rule. No minute of the data
+is without a trade, so that the prices agree, and are checked. `derive.rs` (cargo bench) has the live blocks' costs.
 """
 
 from __future__ import annotations

@@ -380,7 +380,7 @@ def derivation_parts(source: str, target: str) -> int:
     """Return how many candles of one interval the longest of another is made of. Raises ConfigError when it is not."""
 
 def derive(
-    rows: _FloatArray, source: str, target: str, start_ms: int, end_ms: int, anchor_ms: int | None
+    rows: _FloatArray, source: str, target: str, start_ms: int | None, end_ms: int | None, anchor_ms: int | None
 ) -> _FloatArray:
     """Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12)."""
 

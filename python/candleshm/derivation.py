@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from candleshm import _core
-from candleshm.columns import CLOSE, CLOSE_TIME_MS, OPEN_TIME_MS
 from candleshm.errors import ConfigError
 
 __all__ = ["derive"]
@@ -29,10 +28,10 @@ def derive(
     `rows` are final candles of `source`, ascending by open time, as `candles(closed_only=True)` returns them; a row of
     NaN, as of `holes="nan"`, counts as none. `interval` is one of the exchange's, or the days of a time zone such as
     `1d@Asia/Shanghai`. From `start_ms` up to `end_ms`, exclusive, `rows` are all that exists: what is absent there the
-    exchange does not have, and a candle is made of those that there are. Unless given they are the open time of the
-    first row and the end of the last one; give `start_ms=0` when the first row is the symbol's very first. Candles not
-    wholly inside the range are left out, and so are those without a row. `3d` candles need `first_open_ms`, the open
-    time of any of them or of the symbol's first candle: each symbol has a grid of its own.
+    exchange does not have, and a candle is made of those that there are. Unless given the range is that from the first
+    row to the last, both included; give `start_ms=0` when the first row is the symbol's very first. Candles not wholly
+    inside the range are left out, and so are those without a row. `3d` candles need `first_open_ms`, the open time of any
+    of them or of the symbol's first candle: each symbol has a grid of its own.
 
     Raises ConfigError (interval, source, shape, order).
 
@@ -45,15 +44,6 @@ def derive(
     rows = np.ascontiguousarray(rows, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != 12:
         raise ConfigError(f"rows cannot be of shape `{rows.shape}`; allowed: (n, 12)")
-    absent = np.isnan(rows[:, CLOSE])
-    if absent.any():
-        rows = rows[~absent]
     if interval == "3d" and first_open_ms is None:
         raise ConfigError("first_open_ms is not given; the 3d candles of each symbol have a grid of their own")
-    if len(rows) == 0:
-        start_ms, end_ms = 0, 0
-    if start_ms is None:
-        start_ms = int(rows[0, OPEN_TIME_MS])
-    if end_ms is None:
-        end_ms = int(rows[-1, CLOSE_TIME_MS]) + 1
     return _core.derive(rows, source, interval, start_ms, end_ms, first_open_ms).reshape(-1, 12)

@@ -1,6 +1,6 @@
 //! `derive`: bigger candles out of rows in an array.
 
-use candleshm::columns::{COLUMNS, Row};
+use candleshm::columns::{COLUMNS, OPEN_TIME_MS, Row};
 use candleshm::derive::Derivation;
 use candleshm::interval::{Grid, Interval};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
@@ -26,13 +26,14 @@ pub(crate) fn derivation_parts(source: &str, target: &str) -> PyResult<usize> {
 
 /// Returns the derived rows, one after the other in a flat array.
 #[pyfunction(name = "derive")]
+#[pyo3(signature = (rows, source, target, start_ms, end_ms, anchor_ms))]
 pub(crate) fn py_derive<'py>(
     py: Python<'py>,
     rows: &Bound<'py, PyArray2<f64>>,
     source: &str,
     target: &str,
-    start_ms: i64,
-    end_ms: i64,
+    start_ms: Option<i64>,
+    end_ms: Option<i64>,
     anchor_ms: Option<i64>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let mut target = grid(target)?;
@@ -49,6 +50,9 @@ pub(crate) fn py_derive<'py>(
     let borrowed = rows.try_readonly().map_err(|_| wrong())?;
     let values = borrowed.as_slice().map_err(|_| wrong())?;
     let rows: &[Row] = values.as_chunks().0;
+    let open_ms = |row: Option<&Row>| row.map_or(0, |row| row[OPEN_TIME_MS] as i64);
+    let covered = derivation.covered_ms(open_ms(rows.first()), open_ms(rows.last()));
+    let (start_ms, end_ms) = (start_ms.unwrap_or(covered.0), end_ms.unwrap_or(covered.1));
     let derived = py.detach(|| derivation.rows(rows.iter(), (start_ms, end_ms))).map_err(|error| to_py(error, ""))?;
     Ok(PyArray1::from_slice(py, derived.as_flattened()))
 }

@@ -251,6 +251,13 @@ impl Derivation {
         (self.source.ordinal(self.target.open_ms(target_bar)), self.source.ordinal(self.target.end_ms(target_bar)))
     }
 
+    /// Returns the half-open range of time that rows cover, the first and the last of which open at these times.
+    #[must_use]
+    pub fn covered_ms(&self, first_open_ms: i64, last_open_ms: i64) -> (i64, i64) {
+        let bar_of = |open_ms| self.source.ordinal(open_ms);
+        (self.source.open_ms(bar_of(first_open_ms)), self.source.end_ms(bar_of(last_open_ms)))
+    }
+
     /// Returns how many small candles the longest big one has.
     #[must_use]
     pub fn parts_max(&self) -> usize {
@@ -259,7 +266,7 @@ impl Derivation {
         (longest_ms / self.source.interval().nominal_ms()) as usize
     }
 
-    /// Derives from final rows, ascending by open time. `known_ms` is the half-open range of which they are all that
+    /// Derives from final rows, ascending by open time; one with a close of NaN counts as none. `known_ms` is the half-open range of which they are all that
     /// exists: big candles that are not wholly within are left out, and so are those without a row.
     ///
     /// # Errors
@@ -288,7 +295,9 @@ impl Derivation {
                 let bar = self.target.ordinal(row_ms as i64);
                 (open_ms, end_ms) = (self.target.open_ms(bar), self.target.end_ms(bar));
             }
-            fold.push(row, RowState::Closed);
+            if !row[CLOSE].is_nan() {
+                fold.push(row, RowState::Closed);
+            }
         }
         finish(&fold, open_ms, end_ms, &mut derived);
         Ok(derived)
