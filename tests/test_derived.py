@@ -177,7 +177,7 @@ def test_symbols_come_and_go_in_derived_blocks_too(exchange: SimulatedExchange, 
     symbols = ["BTCUSDT", "ETHUSDT"]
     with (
         collecting(exchange, block_name, symbols=symbols, length=300, derive=["5m"]) as (collector, source),
-        candleshm.attach(f"{block_name}-5m", max_age=3600.0) as feed,
+        candleshm.attach(f"{block_name}-5m") as feed,
     ):
         # No place is spare: larger blocks take the place of both.
         collector.add_symbols(["SUSHIBTC"])
@@ -185,8 +185,11 @@ def test_symbols_come_and_go_in_derived_blocks_too(exchange: SimulatedExchange, 
         until(lambda: all(len(feed[symbol].candles(closed_only=True)) > 50 for symbol in feed.symbols))
         assert_true(exchange, feed, at_least=50)
         collector.remove_symbols(["ETHUSDT"])
-        with pytest.raises(candleshm.StaleData, match="no longer trades"):
-            until(lambda: len(feed["ETHUSDT"].candles()) == 0)
+        with (
+            candleshm.attach(feed.name, max_age=3600.0) as strict,
+            pytest.raises(candleshm.StaleData, match="no longer trades"),
+        ):
+            until(lambda: len(strict["ETHUSDT"].candles()) == 0)
 
 
 def test_names_and_what_cannot_be() -> None:

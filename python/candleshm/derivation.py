@@ -30,8 +30,8 @@ def derive(
     `1d@Asia/Shanghai`. From `start_ms` up to `end_ms`, exclusive, `rows` are all that exists: what is absent there the
     exchange does not have, and a candle is made of those that there are. Unless given the range is that from the first
     row to the last, both included; give `start_ms=0` when the first row is the symbol's very first. Candles not wholly
-    inside the range are left out, and so are those without a row. `3d` candles need `first_open_ms`, the open time of any
-    of them or of the symbol's first candle: each symbol has a grid of its own.
+    inside the range are left out, and so are those without a row. `3d` candles need `first_open_ms`, the open time
+    of any of them or of the symbol's first candle: each symbol has a grid of its own.
 
     Raises ConfigError (interval, source, shape, order).
 
