@@ -23,7 +23,7 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
     {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable"},
-    {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim"},
+    {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim", "derivation"},
     {"planner", "transport", "panel", "rule", "universe", "ledger"},
     {"fetchers", "closes", "cache", "inquiry", "pools"},
     {"roster", "history", "weight"},
@@ -34,13 +34,13 @@ PYTHON_FLOORS = [
     {"cli"},
 ]
 RUST_FLOORS = [
-    {"sync", "interval", "columns", "market"},
-    {"parse"},
+    {"sync", "zone", "columns", "market"},
+    {"interval", "parse"},
     {"error"},
     {"layout"},
     {"ring", "latch", "symbols", "segment"},
     {"publish", "block"},
-    {"merge", "read"},
+    {"merge", "read", "derive"},
     {"writer"},
 ]
 

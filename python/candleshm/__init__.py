@@ -27,6 +27,7 @@ from candleshm.columns import (
     TRADES,
     VOLUME,
 )
+from candleshm.derivation import derive
 from candleshm.errors import (
     BadResponse,
     Banned,
@@ -111,6 +112,7 @@ __all__ = [
     "View",
     "WaitTimeout",
     "attach",
+    "derive",
     "segments",
     "unlink",
     "weight",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from candleshm._core import derivation_parts
 from candleshm.errors import ConfigError
 from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
 from candleshm.printable import printable
@@ -43,6 +44,8 @@ class CollectorConfig:
     """How often the exchange's list of symbols is read again."""
     length: int = 2880
     """Candles of every symbol, the live one included."""
+    derive: Sequence[str] = ()
+    """Further intervals, each a block of its own, made of this feed's candles: 5m,1h,1d@Asia/Shanghai."""
     name: str | None = None
     """The block's name; `candleshm-{market}-{interval}` unless given."""
     base_url: str | None = field(default=None, repr=False)
@@ -73,6 +76,7 @@ class CollectorConfig:
         _require("interval", self.interval, isinstance(self.interval, str) and self.interval, "a name such as 1m")
         _require("name", self.name, self.name is None or is_block_name(self.name), BLOCK_NAMES)
         _require("length", self.length, _is_whole(self.length, 2, 100_000), "a whole number, 2 to 100000")
+        object.__setattr__(self, "derive", self._derivable())
         _require("workers", self.workers, _is_whole(self.workers, 1, 64), "a whole number, 1 to 64")
         for label, value, least, most, allowed in (
             ("server_weight", self.server_weight, 0.0, 1.0, "above 0, at most 1"),
@@ -114,9 +118,34 @@ class CollectorConfig:
         return self.name or f"candleshm-{self.market.lower()}-{self.interval}"
 
     @property
+    def derived(self) -> tuple[tuple[str, str], ...]:
+        """Name and interval of each derived block. `/` and `@` cannot be part of a name and become dashes."""
+        stem = f"{self.name or f'candleshm-{self.market.lower()}'}-"
+        return tuple((stem + interval.replace("/", "-").replace("@", "-"), interval) for interval in self.derive)
+
+    @property
     def settle_ms(self) -> int:
         """`settle_seconds` in whole milliseconds, rounded up."""
         return math.ceil(self.settle_seconds * 1000)
+
+    def _derivable(self) -> tuple[str, ...]:
+        intervals = _names(self.derive)
+        _require("derive", self.derive, intervals is not None, "a list of intervals, [] for none")
+        for interval in intervals or ():
+            if interval == "3d":
+                raise ConfigError(
+                    "derive cannot be `3d`: each symbol has a grid of its own; serve that interval instead"
+                )
+            try:
+                parts = derivation_parts(self.interval, interval)
+            except ConfigError as error:
+                raise ConfigError(f"derive cannot be `{interval}`: {error}") from None
+            if parts > self.length:
+                raise ConfigError(
+                    f"derive cannot be `{interval}` with length `{self.length}`: up to {parts} candles of "
+                    f"{self.interval} make one; allowed: a length of {parts} or more"
+                )
+        return intervals or ()
 
 
 def _require(label: str, value: object, condition: Any, allowed: str) -> None:

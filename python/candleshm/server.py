@@ -270,6 +270,7 @@ class Collector:
                 length=config.length,
                 symbols=symbols,
                 spare_symbols=self._universe.spare_places(info),
+                derive=config.derived,
             )
         try:
             self._fill(writer, exchange_time)
@@ -289,6 +290,8 @@ class Collector:
             config.market,
             config.length,
         )
+        for name, interval in config.derived:
+            logger.info("%s: %s candles derived into block %s", config.segment_name, interval, name)
         self._opened.set()
         keeper = self._keeper(self._scheduler)
         try:

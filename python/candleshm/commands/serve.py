@@ -47,9 +47,11 @@ def serve(
         with LoadingProgress({config.segment_name: config.length for config in feeds}) as progress:
             host.start()
             progress.erase()
-            for name, status in host.statuses().items():
-                if status is not None:
-                    say(f'serving {name}: candleshm.attach("{name}")\n')
+            started = host.statuses()
+            for config in feeds:
+                if started[config.segment_name] is not None:
+                    for name in (config.segment_name, *dict(config.derived)):
+                        say(f'serving {name}: candleshm.attach("{name}")\n')
             if where:
                 say(f"metrics: {where}\n")
             _release_log(log)

@@ -57,7 +57,10 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
         | Error::Length { .. }
         | Error::SymbolCapacity { .. }
         | Error::SymbolsFull { .. }
-        | Error::SymbolName { .. } => ConfigError::new_err(text),
+        | Error::SymbolName { .. }
+        | Error::Derivation { .. }
+        | Error::Window { .. }
+        | Error::Unsorted { .. } => ConfigError::new_err(text),
         Error::UnknownSymbol { symbol } => UnknownSymbol::new_err((symbol, name.to_owned())),
         Error::Parse(error) => {
             let raised = BadResponse::new_err(text);

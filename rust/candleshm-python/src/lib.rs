@@ -1,6 +1,7 @@
 //! `candleshm._core`: the compiled module. Converts arguments, releases the GIL, maps errors; decides nothing.
 
 mod array;
+mod derive;
 mod errors;
 mod feed;
 mod pool;
@@ -22,6 +23,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<view::View>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::Ingested>()?;
+    module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
+    module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;

@@ -365,9 +365,9 @@ impl Series {
     }
 
     fn __repr__(&self) -> PyResult<String> {
-        let (market, interval) =
-            self.with(|attached, _| (attached.block.geometry().market, attached.block.geometry().interval))?;
-        Ok(format!("<Series {} {} {} of {}>", market.as_str(), self.symbol, interval.as_str(), self.source.name()))
+        let geometry = self.with(|attached, _| *attached.block.geometry())?;
+        let (market, interval) = (geometry.market.as_str(), geometry.grid(0).name());
+        Ok(format!("<Series {market} {} {interval} of {}>", self.symbol, self.source.name()))
     }
 }
 

@@ -11,10 +11,10 @@
 //! copies rows out, or lends them where they lie and says afterwards whether they stayed. [`writer::Writer`] strings
 //! the first three together and owns the block.
 //!
-//! Modules in reading order: [`interval`] (bars and open times), [`columns`] (the twelve values of a row),
+//! Modules in reading order: [`interval`] and [`zone`] (bars and open times), [`columns`] (the twelve values of a row),
 //! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
-//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`segment`] (the operating system), [`block`], [`writer`].
-//! Beside them, [`pool`]: how much request weight may still be spent.
+//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`derive`] (bigger candles), [`segment`] (the
+//! operating system), [`block`], [`writer`]. Beside them, [`pool`]: how much request weight may still be spent.
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
@@ -31,11 +31,14 @@ pub mod read;
 pub mod ring;
 pub mod symbols;
 pub mod sync;
+pub mod zone;
 
 #[cfg(not(loom))]
 pub mod asof;
 #[cfg(not(loom))]
 pub mod block;
+#[cfg(not(loom))]
+pub mod derive;
 #[cfg(not(loom))]
 pub mod merge;
 #[cfg(not(loom))]

@@ -81,6 +81,24 @@ pub struct Plan {
     pub tally: Tally,
 }
 
+impl Plan {
+    /// Returns the bars whose rows it changes, in a series whose head was `head`; where the head moves on, all bars that
+    /// it passes.
+    #[must_use]
+    pub fn touched(&self, head: u64) -> Vec<u64> {
+        let rewritten = self.rewrite.iter().map(|row| row.bar);
+        let mut bars: Vec<u64> = rewritten.chain(self.close.iter().copied()).chain(self.first_bar).collect();
+        if let Some(advance) = &self.advance {
+            // Nothing below the first of the new rows was ever there when the series was empty.
+            let from = if head == 0 { advance.rows.first().map_or(advance.head, |row| row.bar) } else { head };
+            bars.extend(from..=advance.head);
+        } else if self.live.is_some() {
+            bars.push(head);
+        }
+        bars
+    }
+}
+
 /// What earlier answers said that the block does not hold.
 #[derive(Debug, Clone, Default)]
 pub struct Confirmations {
@@ -158,7 +176,7 @@ pub fn plan(
 
 /// Keeps the rows that can be true, one per bar, ascending.
 fn admit<'a>(grid: Grid, answer: &Answer, rows: &'a [Row], tally: &mut Tally) -> Vec<(u64, &'a Row)> {
-    let step_ms = grid.interval().duration_ms();
+    let step_ms = grid.duration_ms();
     let mut admitted: Vec<(u64, &Row)> = Vec::with_capacity(rows.len());
     let (mut previous_ms, mut previous_bar) = (i64::MIN, 0);
     for row in rows {

@@ -80,6 +80,17 @@ impl<'a> SeriesWriter<'a> {
         Self { words, state }
     }
 
+    /// Returns what is known of the series, changes included that are not published yet.
+    #[must_use]
+    pub fn state(&self) -> &SeriesState {
+        self.state
+    }
+
+    /// Sets when the newest answer was received. Becomes visible with the next publish.
+    pub fn set_received(&mut self, received_ms: u64) {
+        self.state.marks.received_ms = received_ms;
+    }
+
     /// Makes the marks and the newest row visible.
     pub fn publish(&mut self) {
         let state = &mut *self.state;

@@ -39,7 +39,7 @@ impl Scratch {
         std::fs::read_dir("/dev/shm")
             .expect("/dev/shm can be listed")
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|file| *file == self.name || *file == format!(".{}.next", self.name))
+            .filter(|file| file.starts_with(&self.name) || *file == format!(".{}.next", self.name))
             .collect()
     }
 }
