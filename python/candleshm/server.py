@@ -18,6 +18,7 @@ from candleshm.backoff import Backoff
 from candleshm.clock import Clock, ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
+    BadResponse,
     CandleShmError,
     ConfigError,
     ExchangeUnavailable,
@@ -94,7 +95,8 @@ class Collector:
         """Connect, take the block and go on in the background; return once readers can attach.
 
         Called twice it does nothing the second time. Raises ExchangeUnavailable when the exchange cannot be reached for
-        `start_seconds`, RateLimited or Banned, ConfigError (symbols), SegmentInUse: with nothing left behind.
+        `start_seconds`, BadResponse when what it says cannot be used for as long, RateLimited or Banned, ConfigError
+        (symbols), SegmentInUse: with nothing left behind.
         """
         self._begin()
         while not self._opened.wait(PROGRESS_SECONDS):
@@ -223,9 +225,14 @@ class Collector:
             try:
                 exchange_time = self._measure()
                 for _ in range(MEASUREMENTS - 1):
-                    exchange_time = exchange_time.refined(self._measure())
+                    newer = self._measure()
+                    if not exchange_time.overlaps(newer):
+                        raise BadResponse("two answers of the exchange contradict each other about the time")
+                    exchange_time = exchange_time.refined(newer)
                 info = self._exchange.info(self._ask(self._exchange.info_url, self._exchange.info_weight))
-            except (ExchangeUnavailable, RateLimited) as error:
+                if not info.statuses:
+                    raise BadResponse(f"the exchange lists no symbol of {self.config.market} at all")
+            except (BadResponse, ExchangeUnavailable, RateLimited) as error:
                 attempt += 1
                 delay_seconds = backoff.delay_seconds(attempt, random)
                 if isinstance(error, RateLimited):

@@ -11,6 +11,9 @@ use crate::layout::RowState;
 use crate::publish::{RingRow, SeriesState};
 use crate::ring::SeriesWords;
 
+/// How far apart two answers have to agree that a row does not exist, when they lack rows that were seen before.
+pub const CONTRADICTED_MS: i64 = 600_000;
+
 /// What was asked, and when, in exchange time.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
@@ -260,6 +263,8 @@ fn plan_advance(
 pub struct Absence {
     /// Missing bars that are now confirmed absent.
     pub holes: Vec<u64>,
+    /// Bars whose provisional rows the exchange has taken back: holes as well, but there are values to remove.
+    pub taken_back: Vec<u64>,
     /// The symbol's first bar, when nothing older exists.
     pub first_bar: Option<u64>,
 }
@@ -268,45 +273,56 @@ pub struct Absence {
 /// of the rows it held, if any.
 ///
 /// One answer without a row proves little: the exchange's servers are not always of one mind. A second one, asked at
-/// least `settle_ms` later, confirms. Answers with refused rows prove nothing.
+/// least `settle_ms` later, confirms. Answers with refused rows prove nothing. One that lacks final rows which are known
+/// to exist is not whole: a server that lost its memory, or a page cut short. It counts only when it is repeated for
+/// `CONTRADICTED_MS`; never would be wrong, as an exchange may take back what it said before it broke down. A row that
+/// never became final may be taken back like one that never was there.
 #[must_use]
+#[expect(clippy::too_many_arguments, reason = "what is known, what was asked and what came")]
 pub fn absence(
     words: SeriesWords<'_>,
     state: &SeriesState,
     seen: &mut Confirmations,
     grid: Grid,
     answer: &Answer,
+    rows: &[Row],
     tally: &Tally,
     held: Option<(u64, u64)>,
 ) -> Absence {
     let head = state.marks.head;
     let start = state.window_start(words.ring.length);
-    let is_missing = |bar: u64| {
-        let tag = words.tag(bar);
-        !tag.is_readable_of(bar) && !tag.is_settled_of(bar)
-    };
-    seen.absent.retain(|&bar, _| bar >= start && is_missing(bar));
-    if state.missing == 0 || tally.refused > 0 {
+    let is_open = |bar: u64| !words.tag(bar).is_settled_of(bar);
+    seen.absent.retain(|&bar, _| bar >= start && is_open(bar));
+    let (covered_start, covered_end) = coverage(grid, answer, tally.rows, held);
+    let covered = covered_start.max(start)..covered_end.min(head);
+    let lacks_provisional = state.oldest_provisional(covered.start).is_some_and(|bar| bar < covered.end);
+    if state.missing == 0 && !lacks_provisional || tally.refused > 0 {
         return Absence::default();
     }
-    let (covered_start, covered_end) = coverage(grid, answer, tally.rows, held);
-    let reaches_below = covered_start < start && start <= covered_end && tally.older == 0;
+    let absent: Vec<u64> = covered.clone().filter(|&bar| is_open(bar)).collect();
+    if absent.is_empty() {
+        return Absence::default();
+    }
+    let mut told: Vec<u64> = rows.iter().map(|row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64).collect();
+    told.sort_unstable();
+    let is_whole = covered.clone().all(|bar| !words.tag(bar).is_final_of(bar) || told.binary_search(&bar).is_ok());
+    let apart_ms = if is_whole { answer.settle_ms.max(1) } else { CONTRADICTED_MS.max(answer.settle_ms) };
     let mut confirmed = Vec::new();
-    for bar in covered_start.max(start)..covered_end.min(head) {
-        if is_missing(bar) {
-            let (first_ms, last_ms) = seen.absent.entry(bar).or_insert((answer.sent_ms, answer.sent_ms));
-            (*first_ms, *last_ms) = (answer.sent_ms.min(*first_ms), answer.sent_ms.max(*last_ms));
-            if *last_ms - *first_ms >= answer.settle_ms.max(1) {
-                confirmed.push(bar);
-            }
+    for bar in absent {
+        let (first_ms, last_ms) = seen.absent.entry(bar).or_insert((answer.sent_ms, answer.sent_ms));
+        (*first_ms, *last_ms) = (answer.sent_ms.min(*first_ms), answer.sent_ms.max(*last_ms));
+        if *last_ms - *first_ms >= apart_ms {
+            confirmed.push(bar);
         }
     }
+    let reaches_below = covered_start < start && start <= covered_end && tally.older == 0;
     // Nothing from below the window up to the first row: there the symbol's history begins.
     let oldest = (start..head).find(|&bar| words.tag(bar).is_readable_of(bar)).unwrap_or(head);
-    let begins = reaches_below && (start..oldest).all(|bar| !is_missing(bar) || confirmed.binary_search(&bar).is_ok());
+    let begins = reaches_below && (start..oldest).all(|bar| !is_open(bar) || confirmed.binary_search(&bar).is_ok());
     let first_bar = (begins && oldest > start).then_some(oldest);
     confirmed.retain(|&bar| first_bar.is_none_or(|first| bar >= first));
-    Absence { holes: confirmed, first_bar }
+    let (taken_back, holes) = confirmed.into_iter().partition(|&bar| words.tag(bar).is_readable_of(bar));
+    Absence { holes, taken_back, first_bar }
 }
 
 /// The settled bars `[start, end)` of which an answer would have held every row that exists.

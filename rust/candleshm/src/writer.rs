@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use crate::block::Block;
-use crate::columns::{OPEN_TIME_MS, Row, plausible};
+use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, plausible};
 use crate::error::Error;
 use crate::interval::{Grid, Interval};
-use crate::layout::{BlockState, Geometry, SYMBOL_NAME_BYTES, header, symbol};
+use crate::layout::{BlockState, Geometry, RowState, SYMBOL_NAME_BYTES, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Tally};
-use crate::publish::{SeriesState, SeriesWriter};
+use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::segment::{self, SegmentFile};
 use crate::symbols;
@@ -306,6 +306,7 @@ impl Writer {
         }
         let grid = self.block.grid(index);
         let head = series.state.marks.head;
+        let known_end = head + u64::from(series.state.marks.has_live());
         let was_behind = series.is_behind(self.universe_bar);
         let gaps_before = (series.state.missing, series.state.holes);
         let plan = merge::plan(words, &series.state, &mut series.seen, grid, answer, rows);
@@ -326,13 +327,15 @@ impl Writer {
         if let Some(live) = &plan.live {
             writer.set_live(live);
         }
-        // A full page that begins at `start_ms` says nothing of what lies behind it.
+        // A full page that begins at `start_ms` says nothing of what lies behind it. An answer that does not reach what is
+        // known already, an empty one or one of an old cache, confirms nothing.
         let open_ended = answer.end_ms.is_none() && (answer.from_end || rows.len() < answer.limit);
-        if open_ended || plan.held.is_some_and(|(_, newest)| newest >= head) {
+        let told_end = plan.held.map_or(0, |(_, newest)| newest + 1);
+        if open_ended && told_end >= known_end || told_end > head {
             series.state.marks.received_ms = now_boot_ms;
         }
-        let Absence { holes, first_bar } =
-            merge::absence(words, &series.state, &mut series.seen, grid, answer, &tally, plan.held);
+        let Absence { holes, taken_back, first_bar } =
+            merge::absence(words, &series.state, &mut series.seen, grid, answer, rows, &tally, plan.held);
         let mut writer = SeriesWriter::new(words, &mut series.state);
         if let Some(bar) = first_bar {
             writer.set_first_bar(bar);
@@ -340,8 +343,12 @@ impl Writer {
         for &bar in &holes {
             writer.hole(bar);
         }
+        if !taken_back.is_empty() {
+            let blank = |&bar: &u64| RingRow { bar, row: [f64::NAN; COLUMNS], state: RowState::Hole };
+            writer.rewrite(&taken_back.iter().map(blank).collect::<Vec<_>>(), 0);
+        }
         writer.publish();
-        tally.holes = holes.len();
+        tally.holes = holes.len() + taken_back.len();
         series.find_newest_settled(&self.block, index);
         let is_behind = series.is_behind(self.universe_bar);
         let gaps = (series.state.missing, series.state.holes);
