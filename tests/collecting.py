@@ -55,10 +55,9 @@ class WorldClock(SteppedClock):
     The exchange takes it as `clock_ms`; it starts at `start_ms`, or at what the machine says.
     """
 
-    STEP_SECONDS = 4.0  # below what a collector takes for a machine that slept
-
     def __init__(self, start_ms: int | None = None) -> None:
         super().__init__()
+        self.step_seconds = 4.0  # below what a collector takes for a machine that slept
         start_ms = time.time_ns() // 1_000_000 if start_ms is None else start_ms
         self._offset_ms = start_ms - round(self.monotonic_seconds() * 1000)
 
@@ -70,7 +69,7 @@ class WorldClock(SteppedClock):
         scheduler = collector._scheduler
         assert scheduler is not None
         fetchers = scheduler._fetchers
-        steps = math.ceil(seconds / self.STEP_SECONDS)
+        steps = math.ceil(seconds / self.step_seconds)
         for _ in range(steps):
             self.ahead_seconds += seconds / steps
             stepped_seconds = self.monotonic_seconds()

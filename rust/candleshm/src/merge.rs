@@ -125,9 +125,10 @@ pub fn plan(
     rows: &[Row],
 ) -> Plan {
     let mut tally = Tally { rows: rows.len(), ..Tally::default() };
-    let rows = admit(grid, answer, rows, &mut tally);
+    let mut rows = admit(grid, answer, rows, &mut tally);
     seen.sent_ms.resize(words.ring.capacity, 0);
     let mut plan = Plan { tally, ..Plan::default() };
+    rows.pop_if(|&mut (bar, row)| is_old_picture(words, state, bar, row));
     let (Some(&(oldest_bar, _)), Some(&(newest_bar, newest))) = (rows.first(), rows.last()) else { return plan };
     plan.held = Some((oldest_bar, newest_bar));
 
@@ -157,6 +158,20 @@ pub fn plan(
         plan.live = newer.then_some(row);
     }
     plan
+}
+
+/// Says whether the newest row of an answer shows less of its candle than was seen before.
+///
+/// The newest row is the one that the exchange itself may still count as in progress: its server lags behind the others,
+/// or its clock was set back. By our clock it may be over, and would be taken for final. When the candle really has so
+/// few trades it comes again, before a newer one.
+fn is_old_picture(words: SeriesWords<'_>, state: &SeriesState, bar: u64, row: &Row) -> bool {
+    if state.marks.head == bar && state.marks.has_live() {
+        row[TRADES] < state.newest[TRADES]
+    } else {
+        let is_known = bar >= state.window_start(words.ring.length) && words.tag(bar).is_readable_of(bar);
+        is_known && row[TRADES] < words.row(bar)[TRADES]
+    }
 }
 
 /// Keeps the rows that can be true, one per bar, ascending.
@@ -299,13 +314,14 @@ pub fn absence(
     if state.missing == 0 && !lacks_provisional || tally.refused > 0 {
         return Absence::default();
     }
-    let absent: Vec<u64> = covered.clone().filter(|&bar| is_open(bar)).collect();
+    let mut told: Vec<u64> = rows.iter().map(|row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64).collect();
+    told.sort_unstable();
+    let is_told = |bar: u64| told.binary_search(&bar).is_ok();
+    let absent: Vec<u64> = covered.clone().filter(|&bar| is_open(bar) && !is_told(bar)).collect();
     if absent.is_empty() {
         return Absence::default();
     }
-    let mut told: Vec<u64> = rows.iter().map(|row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64).collect();
-    told.sort_unstable();
-    let is_whole = covered.clone().all(|bar| !words.tag(bar).is_final_of(bar) || told.binary_search(&bar).is_ok());
+    let is_whole = covered.clone().all(|bar| !words.tag(bar).is_final_of(bar) || is_told(bar));
     let apart_ms = if is_whole { answer.settle_ms.max(1) } else { CONTRADICTED_MS.max(answer.settle_ms) };
     let mut confirmed = Vec::new();
     for bar in absent {

@@ -139,6 +139,13 @@ impl Reference {
             }
         }
         let is_final = |bar: u64| self.grid.end_ms(bar as i64) <= answer.sent_ms - answer.settle_ms;
+        let told: BTreeSet<u64> = best.keys().copied().collect();
+        // The newest row, when it shows less than was seen before, is an old picture of a candle still in progress.
+        if let Some((&newest, row)) = best.last_key_value()
+            && self.rows.get(&newest).is_some_and(|known| row[TRADES] < known.row[TRADES])
+        {
+            best.remove(&newest);
+        }
         let held = best.first_key_value().map(|(&bar, _)| bar)..best.last_key_value().map(|(&bar, _)| bar);
 
         let (old_head, old_final) = (self.head, self.final_bar);
@@ -187,7 +194,6 @@ impl Reference {
         if open_ended && held.end >= old_newest || held.end.is_some_and(|bar| bar >= old_head) {
             self.received_ms = now_boot_ms;
         }
-        let told: BTreeSet<u64> = best.into_keys().collect();
         tally.holes = self.conclude(answer, &tally, full, held, &told);
         (tally, revised)
     }
@@ -216,14 +222,14 @@ impl Reference {
         let start = self.window_start();
         let open: Vec<u64> = (start..self.head).filter(|&bar| !self.is_settled(bar)).collect();
         self.absent.retain(|bar, _| open.contains(bar));
-        if tally.refused > 0 || !open.iter().any(|&bar| would_hold(bar)) {
+        if tally.refused > 0 || !open.iter().any(|bar| would_hold(*bar) && !told.contains(bar)) {
             return 0;
         }
         let forgotten = (start..self.head)
             .any(|bar| would_hold(bar) && self.state(bar) == RowState::Closed && !told.contains(&bar));
         let apart_ms = if forgotten { CONTRADICTED_MS } else { answer.settle_ms };
         let mut confirmed = BTreeSet::new();
-        for &bar in open.iter().filter(|&&bar| would_hold(bar)) {
+        for &bar in open.iter().filter(|bar| would_hold(**bar) && !told.contains(bar)) {
             let (first_ms, last_ms) = self.absent.get(&bar).copied().unwrap_or((i64::MAX, i64::MIN));
             let span = (first_ms.min(answer.sent_ms), last_ms.max(answer.sent_ms));
             self.absent.insert(bar, span);
