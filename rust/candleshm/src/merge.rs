@@ -128,7 +128,12 @@ pub fn plan(
     let mut rows = admit(grid, answer, rows, &mut tally);
     seen.sent_ms.resize(words.ring.capacity, 0);
     let mut plan = Plan { tally, ..Plan::default() };
-    rows.pop_if(|&mut (bar, row)| is_old_picture(words, state, bar, row));
+    let tells_newer = answer.from_end || tally.rows < answer.limit;
+    rows.pop_if(|&mut (bar, row)| {
+        tells_newer
+            && answer.end_ms.is_none_or(|end_ms| end_ms >= grid.end_ms(bar as i64))
+            && is_old_picture(words, state, bar, row)
+    });
     let (Some(&(oldest_bar, _)), Some(&(newest_bar, newest))) = (rows.first(), rows.last()) else { return plan };
     plan.held = Some((oldest_bar, newest_bar));
 
@@ -160,9 +165,10 @@ pub fn plan(
     plan
 }
 
-/// Says whether the newest row of an answer shows less of its candle than was seen before.
+/// Says whether the newest row of an answer that could have held newer ones shows less of its candle than was seen
+/// before.
 ///
-/// The newest row is the one that the exchange itself may still count as in progress: its server lags behind the others,
+/// That row is the one that the exchange itself may still count as in progress: its server lags behind the others,
 /// or its clock was set back. By our clock it may be over, and would be taken for final. When the candle really has so
 /// few trades it comes again, before a newer one.
 fn is_old_picture(words: SeriesWords<'_>, state: &SeriesState, bar: u64, row: &Row) -> bool {

@@ -142,6 +142,8 @@ impl Reference {
         let told: BTreeSet<u64> = best.keys().copied().collect();
         // The newest row, when it shows less than was seen before, is an old picture of a candle still in progress.
         if let Some((&newest, row)) = best.last_key_value()
+            && (answer.from_end || klines.len() < answer.limit)
+            && answer.end_ms.is_none_or(|end_ms| end_ms >= self.grid.end_ms(newest as i64))
             && self.rows.get(&newest).is_some_and(|known| row[TRADES] < known.row[TRADES])
         {
             best.remove(&newest);
