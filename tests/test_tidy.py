@@ -136,3 +136,11 @@ def test_every_error_is_in_the_drawing_of_its_module() -> None:
             line = next(line for line in drawing.splitlines() if re.search(rf"\b{name}\b", line))
             assert builtin is not None
             assert builtin.__name__ in line
+
+
+def test_every_test_that_the_page_of_failures_names_exists() -> None:
+    page = (ROOT / "docs" / "failures.md").read_text()
+    written = "".join(path.read_text() for path in [*(ROOT / "tests").glob("*.py"), *(ROOT / "rust").rglob("*.rs")])
+    named = set(re.findall(r"`((?:test_)?[a-z0-9]+(?:_[a-z0-9]+){2,})`", page))
+    assert len(named) > 50
+    assert [name for name in sorted(named) if not re.search(rf"(?:def|fn) {name}\(", written)] == []

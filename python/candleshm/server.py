@@ -17,6 +17,7 @@ from candleshm.cache import BlockCache, CacheKeeper, Origin
 from candleshm.clock import Clock, ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
+    BadResponse,
     CandleShmError,
     ConfigError,
     ExchangeUnavailable,
@@ -95,7 +96,8 @@ class Collector:
         """Connect, take the block and go on in the background; return once readers can attach.
 
         Called twice it does nothing the second time. Raises ExchangeUnavailable when the exchange cannot be reached for
-        `start_seconds`, RateLimited or Banned, ConfigError (symbols), SegmentInUse: with nothing left behind.
+        `start_seconds`, BadResponse when what it says cannot be used for as long, RateLimited or Banned, ConfigError
+        (symbols), SegmentInUse: with nothing left behind.
         """
         self._begin()
         while not self._opened.wait(PROGRESS_SECONDS):
@@ -234,10 +236,15 @@ class Collector:
             try:
                 exchange_time = self._measure(inquiry)
                 for _ in range(MEASUREMENTS - 1):
-                    exchange_time = exchange_time.refined(self._measure(inquiry))
+                    newer = self._measure(inquiry)
+                    if not exchange_time.overlaps(newer):
+                        raise BadResponse("two answers of the exchange contradict each other about the time")
+                    exchange_time = exchange_time.refined(newer)
                 exchange = self._exchange
                 info = exchange.info(inquiry.ask(exchange.info_url, exchange.info_weight, self.config.start_seconds))
-            except (ExchangeUnavailable, RateLimited) as error:
+                if not info.statuses:
+                    raise BadResponse(f"the exchange lists no symbol of {self.config.market} at all")
+            except (BadResponse, ExchangeUnavailable, RateLimited) as error:
                 attempt += 1
                 delay_seconds = backoff.delay_seconds(attempt, random)
                 if isinstance(error, RateLimited):

@@ -66,6 +66,12 @@ impl SeriesState {
     pub fn window_start(&self, length: usize) -> u64 {
         self.marks.head.saturating_sub(length as u64).max(self.first_bar).min(self.marks.head)
     }
+
+    /// Returns the oldest provisional bar of the ring from `start` on.
+    #[must_use]
+    pub fn oldest_provisional(&self, start: u64) -> Option<u64> {
+        self.provisional.iter().copied().find(|&bar| bar >= start)
+    }
 }
 
 /// The writer of one series.
@@ -145,7 +151,7 @@ impl<'a> SeriesWriter<'a> {
         self.settle_marks();
     }
 
-    /// Replaces or fills rows of the ring, ascending and below the head. A provisional row may only go to a bar at or
+    /// Replaces, fills or blanks (holes) rows of the ring, ascending and below the head. A provisional row may only go to a bar at or
     /// above `final_bar` that never was final. `corrections` of the rows were closed before, with other values.
     /// Becomes wholly visible with the next publish.
     pub fn rewrite(&mut self, rows: &[RingRow], corrections: u32) {
@@ -290,7 +296,7 @@ impl<'a> SeriesWriter<'a> {
     fn window_final(&self) -> u64 {
         let head = self.state.marks.head;
         let start = head.saturating_sub(self.words.ring.length as u64);
-        self.state.provisional.iter().copied().find(|&bar| bar >= start).unwrap_or(head)
+        self.state.oldest_provisional(start).unwrap_or(head)
     }
 
     /// Moves `final_bar` up to the lowest provisional row and lets `solid` follow.

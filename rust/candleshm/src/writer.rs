@@ -6,14 +6,14 @@ mod derived;
 use std::collections::HashMap;
 
 use crate::block::Block;
-use crate::columns::{OPEN_TIME_MS, Row, plausible};
+use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, plausible};
 use crate::derive::Derivation;
 use crate::error::Error;
 use crate::interval::{Grid, Interval};
 use crate::layout::{BlockState, Geometry, RowState, SYMBOL_NAME_BYTES, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Plan, Tally};
-use crate::publish::{SeriesState, SeriesWriter};
+use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::segment::{self, SegmentFile};
 use crate::symbols;
@@ -427,17 +427,20 @@ impl Writer {
     /// As [`Self::ingest`] without waking anybody: a batch ends with one [`Self::commit`].
     pub fn merge(&mut self, index: usize, rows: &[Row], answer: &Answer, now_boot_ms: u64) -> Report {
         let (before, head) = self.standing(index);
+        let known_end = head + u64::from(self.series[index].state.marks.has_live());
         let plan = self.apply(index, rows, answer);
         let mut tally = plan.tally;
         let (words, grid) = (self.block.series(index), self.block.grid(index));
         let series = &mut self.series[index];
-        // A full page that begins at `start_ms` says nothing of what lies behind it.
+        // A full page that begins at `start_ms` says nothing of what lies behind it. An answer that does not reach what is
+        // known already, an empty one or one of an old cache, confirms nothing.
         let open_ended = answer.end_ms.is_none() && (answer.from_end || rows.len() < answer.limit);
-        if open_ended || plan.held.is_some_and(|(_, newest)| newest >= head) {
+        let told_end = plan.held.map_or(0, |(_, newest)| newest + 1);
+        if open_ended && told_end >= known_end || told_end > head {
             series.state.marks.received_ms = now_boot_ms;
         }
-        let Absence { holes, first_bar } =
-            merge::absence(words, &series.state, &mut series.seen, grid, answer, &tally, plan.held);
+        let Absence { holes, taken_back, first_bar } =
+            merge::absence(words, &series.state, &mut series.seen, grid, answer, rows, &tally, plan.held);
         let mut writer = SeriesWriter::new(words, &mut series.state);
         if let Some(bar) = first_bar {
             writer.set_first_bar(bar);
@@ -445,8 +448,14 @@ impl Writer {
         for &bar in &holes {
             writer.hole(bar);
         }
-        tally.holes = holes.len();
-        self.finish(index, before, tally, || plan.touched(head).into_iter().chain(holes).chain(first_bar).collect())
+        if !taken_back.is_empty() {
+            let blank = |&bar: &u64| RingRow { bar, row: [f64::NAN; COLUMNS], state: RowState::Hole };
+            writer.rewrite(&taken_back.iter().map(blank).collect::<Vec<_>>(), 0);
+        }
+        tally.holes = holes.len() + taken_back.len();
+        self.finish(index, before, tally, || {
+            plan.touched(head).into_iter().chain(holes).chain(taken_back).chain(first_bar).collect()
+        })
     }
 
     /// Merges rows that were kept elsewhere, each with its state, as an answer would that was asked for at `sent_ms`
