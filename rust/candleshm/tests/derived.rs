@@ -376,6 +376,25 @@ fn rows_that_left_the_source_stay() {
 }
 
 #[test]
+fn a_start_that_fails_leaves_what_was_there_and_nothing_else() {
+    let scratch = Scratch::new("derived-abandoned");
+    let hours = target_name(&scratch, "1h");
+    let start = || {
+        let config = Config { interval: Interval::Minute15, ..config(LENGTH, &["BTCUSDT"]) };
+        let mut writer = Writer::open(scratch.name(), &config, owner()).expect("nobody serves it");
+        writer.derive(&hours, Interval::Hour1.into(), owner()).expect("nobody serves it");
+        writer
+    };
+    start().abandon();
+    assert!(scratch.files().is_empty());
+    // A collector that died left the source, but no hours.
+    let config = Config { interval: Interval::Minute15, ..config(LENGTH, &["BTCUSDT"]) };
+    drop(Writer::open(scratch.name(), &config, owner()).expect("a new block"));
+    start().abandon();
+    assert_eq!(scratch.files(), [scratch.name()]);
+}
+
+#[test]
 fn what_cannot_be_derived_is_refused() {
     let scratch = Scratch::new("derived-refused");
     let mut writer = Writer::open(scratch.name(), &config(100, &["BTCUSDT"]), owner()).expect("a new block");
