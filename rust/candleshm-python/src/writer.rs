@@ -156,9 +156,7 @@ impl Writer {
             let mut writer = CoreWriter::open(&name, &config, process::owner()).map_err(|error| (error, &name))?;
             for ((derived, _), target) in derive.iter().zip(targets) {
                 if let Err(error) = writer.derive(derived, target, process::owner()) {
-                    // What a dead collector left stays as it was, for the next one; what is new goes.
-                    let left = writer.is_taken_over();
-                    let _ = if left { Ok(()) } else { writer.close(true) };
+                    writer.abandon();
                     return Err((error, derived));
                 }
             }

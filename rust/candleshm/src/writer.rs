@@ -657,6 +657,18 @@ impl Writer {
         closed.into_iter().collect()
     }
 
+    /// Lets go after a start that failed: what a dead collector left stays as it was, for the next one, and what is new
+    /// goes.
+    pub fn abandon(mut self) {
+        for derived in std::mem::take(&mut self.derived) {
+            derived.abandon();
+        }
+        if !self.taken_over {
+            // The start has failed for a reason of its own, which is the one to be told.
+            let _ = self.close(true);
+        }
+    }
+
     /// Keeps the block's totals when one series' (missing, holes) change.
     fn count_gaps(&self, before: (usize, usize), after: (usize, usize)) {
         let count = |offset: usize, before: usize, after: usize| {

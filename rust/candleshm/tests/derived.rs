@@ -143,6 +143,10 @@ fn grid_is_stalled(grid: Grid, source: &[(u64, RowState, Row)], newest_target: u
         || source.first().is_none_or(|(bar, ..)| *bar > start)
 }
 
+fn received_ms(name: &str) -> u64 {
+    SeriesReader::new(&Block::open(name, BOOT_ID).expect("the block is there"), 0).received_ms()
+}
+
 /// Counts of what was compared, so that a test that compares nothing fails.
 #[derive(Default)]
 struct Seen {
@@ -204,6 +208,9 @@ fn compare(scratch: &Scratch, seen: &mut Seen) {
             }
             seen.closed += usize::from(state == RowState::Closed);
             seen.live += usize::from(state == RowState::Live);
+        }
+        if !grid_is_stalled(grid, &source, newest_target) {
+            assert_eq!(received_ms(&target_name(scratch, target)), received_ms(scratch.name()), "{target} is as fresh");
         }
         // Backtests agree: what is final is what `rows` makes of the same rows.
         let derivation = Derivation::new(Interval::Minute15.into(), grid).expect("it tiles");
@@ -332,6 +339,27 @@ fn a_correction_revises_the_derived_candle() {
 }
 
 #[test]
+fn a_candle_that_lacks_a_row_grows_old() {
+    let scratch = Scratch::new("derived-stalled");
+    let mut writer = open(&scratch).expect("a new block");
+    let now_ms = 1_761_890_400_000; // 06:00 UTC
+    let day = target_name(&scratch, "1d");
+    // Twice, as always: some of the rows are holes, and confirmed.
+    let mut twice = |sent_ms: i64, start_ms: i64| {
+        ask(&mut writer, sent_ms - 2_000, start_ms, 1_000, 0);
+        ask(&mut writer, sent_ms, start_ms, 1_000, 0);
+    };
+    twice(now_ms, now_ms - 120 * STEP_MS);
+    assert_eq!(received_ms(&day), now_ms as u64);
+    let later_ms = now_ms + 10 * STEP_MS;
+    twice(later_ms, later_ms - 2 * STEP_MS);
+    assert_eq!((received_ms(scratch.name()), received_ms(&day)), (later_ms as u64, now_ms as u64));
+    twice(later_ms + 10_000, now_ms - 5 * STEP_MS);
+    assert_eq!(received_ms(&day), later_ms as u64 + 10_000);
+    writer.close(true).expect("the blocks are there");
+}
+
+#[test]
 fn rows_that_left_the_source_stay() {
     let scratch = Scratch::new("derived-long");
     let mut writer = open(&scratch).expect("a new block");
@@ -345,6 +373,25 @@ fn rows_that_left_the_source_stay() {
     let writer = open(&scratch).expect("the same block");
     assert_eq!(rows_of(&target_name(&scratch, "1h")).1.len(), hours.len(), "also after a takeover");
     drop(writer);
+}
+
+#[test]
+fn a_start_that_fails_leaves_what_was_there_and_nothing_else() {
+    let scratch = Scratch::new("derived-abandoned");
+    let hours = target_name(&scratch, "1h");
+    let start = || {
+        let config = Config { interval: Interval::Minute15, ..config(LENGTH, &["BTCUSDT"]) };
+        let mut writer = Writer::open(scratch.name(), &config, owner()).expect("nobody serves it");
+        writer.derive(&hours, Interval::Hour1.into(), owner()).expect("nobody serves it");
+        writer
+    };
+    start().abandon();
+    assert!(scratch.files().is_empty());
+    // A collector that died left the source, but no hours.
+    let config = Config { interval: Interval::Minute15, ..config(LENGTH, &["BTCUSDT"]) };
+    drop(Writer::open(scratch.name(), &config, owner()).expect("a new block"));
+    start().abandon();
+    assert_eq!(scratch.files(), [scratch.name()]);
 }
 
 #[test]

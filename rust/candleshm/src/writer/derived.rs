@@ -140,6 +140,11 @@ impl Derived {
         self.writer.close(unlink)
     }
 
+    /// As [`Writer::abandon`].
+    pub(super) fn abandon(self) {
+        self.writer.abandon();
+    }
+
     /// Derives everything that a series of the source reaches, as after a takeover.
     pub(super) fn catch_up(&mut self, words: SeriesWords<'_>, state: &SeriesState, index: usize) {
         let touched: Vec<u64> = (state.window_start(words.ring.length)..state.marks.end()).collect();
