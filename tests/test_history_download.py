@@ -156,6 +156,19 @@ def test_a_day_without_any_candle(exchange: SimulatedExchange, tmp_path: Path) -
     assert (candles.holes, len(candles.rows)) == (((days[2].start_ms, days[2].end_ms),), 0)
 
 
+def test_the_outage_of_2018_with_rows_off_the_grid(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    days = [day_of(text, UTC_ZONE) for text in ("2018-02-08", "2018-02-09", "2018-02-10")]
+    done = downloaded(exchange, tmp_path, days[0].date, days[2].date, symbols=["BTCUSDT"])
+    assert done.failed == 0
+    for day in days:
+        candles = utc_store(tmp_path).read("BTCUSDT", day)
+        assert candles.is_complete
+        assert candles.rows.tobytes() == truth_of(exchange, day, "BTCUSDT").tobytes()
+    rows = history.load("SPOT", "BTCUSDT", days[0].date, days[2].date, timezone="UTC", base_dir=tmp_path)
+    assert np.any(rows[:, 0] % MINUTE != 0)
+    assert sum(len(report.holes) for report in history.verify("SPOT", timezone="UTC", base_dir=tmp_path)) > 0
+
+
 def test_a_symbol_listed_at_noon_is_complete_from_then_on(exchange: SimulatedExchange, tmp_path: Path) -> None:
     day = day_before(exchange, 2)
     listed_ms = day.start_ms + 700 * MINUTE

@@ -85,7 +85,7 @@ class Collector:
         self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
         self._budget = budget or WeightBudget(self._exchange.weight_limit, config.server_weight)
         self._connection = Connection(self._exchange, self._transport, self._clock, self._budget, config.start_seconds)
-        self._store = _daily_files(config)
+        self._store: DayStore | None = None
         self._keeper: DailyKeeper | None = None
         self._universe = Universe(config)
         self._gate = threading.Lock()
@@ -225,6 +225,7 @@ class Collector:
         if info.weight_limit is not None:
             now_seconds = self._clock.monotonic_seconds()
             self._budget.set_limit(info.weight_limit, info.window_seconds, now_seconds, owner=config.segment_name)
+        self._store = _daily_files(config)
         symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
         with self._gate:
             if self._stopping.is_set():
