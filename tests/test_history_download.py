@@ -21,7 +21,7 @@ from candleshm.history.day import Day, zone_of
 from candleshm.history.pages import pages_of
 from candleshm.history.store import ParquetStore
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
-from tests.collecting import SYMBOLS, SteppedClock, klines
+from tests.collecting import DEADLINE_SECONDS, SYMBOLS, SteppedClock, klines, until
 from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, rows_of, store_in, written
 from tests.downloading import counts, day_before, downloaded, truth_of
 
@@ -338,6 +338,24 @@ def test_a_stopped_download_goes_on_where_it_was(exchange: SimulatedExchange, tm
     assert kept[-1].day == day_before(exchange).date
     done = downloaded(exchange, tmp_path, first.date, symbols=["BTCUSDT"])
     assert (sum(tally.skip for tally in done.tallies), done.fetched) == (len(kept), 29 - len(kept))
+
+
+def test_a_stop_waits_for_no_socket(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    exchange.faults.add(Fault(kind="hang", path="/klines"))
+    stopping, day = threading.Event(), day_before(exchange, 3)
+
+    def run() -> None:
+        downloaded(exchange, tmp_path, day.date, symbols=["BTCUSDT"], stopping=stopping)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert until(lambda: klines(exchange))
+    stopping.set()
+    thread.join(DEADLINE_SECONDS)
+    # Its requests are still out, and what they bring is dropped.
+    assert any(worker.name.startswith("candleshm-download") for worker in threading.enumerate())
+    exchange.faults.clear()
+    assert downloaded(exchange, tmp_path, day.date, symbols=["BTCUSDT"]).fetched == 3
 
 
 def test_a_full_disk_ends_the_download(exchange: SimulatedExchange, tmp_path: Path) -> None:
