@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -385,6 +386,17 @@ def test_pages_join_days_that_follow_one_another() -> None:
     assert sizes == [(seventh, 7200), (seventh, 6200), (fourth, 2880), (fourth, 1880), (third, 880)]
     touched = {(str(day.day), page.end_ms) for page in pages for day in page.days}
     assert len(touched) == 2 + 2 + 2
+
+
+def test_days_that_wait_take_no_memory() -> None:
+    days = [day_of(f"2026-10-{number:02}", UTC_ZONE) for number in range(1, 31)]
+    tracemalloc.start()
+    waiting = [Assembly(f"SIM{number}USDT", day, "1m") for number in range(100) for day in days]
+    pages = [page for start in range(0, 3000, 30) for page in pages_of(waiting[start : start + 30], 1000)]
+    size_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(pages) == 100 * 44
+    assert size_bytes < 3000 * 2000  # a day in hand takes 200 000
 
 
 def test_a_row_that_comes_with_the_second_answer_is_no_hole() -> None:
