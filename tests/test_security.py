@@ -518,7 +518,7 @@ def test_a_collector_full_of_secrets_shows_none_through_a_storm_of_failures(
         f'market = "spot"\nsymbols = ["BTCUSDT", "ETHUSDT"]\ninterval = "1s"\nlength = 300\n{given}{proxies}\n'
     )
     runtime = tmp_path / "runtime"
-    runtime.mkdir(mode=0o700, exist_ok=True)
+    runtime.mkdir(mode=0o700)
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "CANDLESHM_SECRET": MARK}
     exchange.faults.add(
         html(502, path="/klines", count=2),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,9 +16,10 @@ from candleshm.errors import ConfigError
 from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
 from candleshm.printable import printable
 
-__all__ = ["CollectorConfig"]
+__all__ = ["TIME_OF_DAY", "CollectorConfig", "is_zone"]
 
 MARKETS = ("SPOT", "UM", "CM")
+TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,14 @@ class CollectorConfig:
     """Where the rows are kept for the next start; nowhere unless given."""
     cache_delay_seconds: float | None = 3600.0
     """How often they are written there, besides at the end."""
+    candle_dir: str | os.PathLike[str] | None = None
+    """Where daily files lie; without it none are kept."""
+    timezone: str = "America/New_York"
+    """The IANA name of the zone whose days the daily files are."""
+    download_time: str | None = "00:10:00"
+    """When the day before is stored, HH:MM:SS in that zone; empty for never."""
+    local_candle_days: int | None = 2
+    """How many of the newest daily files are loaded at the start, and completed where they lack days."""
 
     def __post_init__(self) -> None:
         market = self.market.upper() if isinstance(self.market, str) else self.market
@@ -102,6 +113,15 @@ class CollectorConfig:
             _require(label, "(not shown)", url is None or _is_url(url), "http://host[:port] or https://host[:port]")
         if self.base_url is not None and self.proxy_host is not None:
             raise ConfigError("base_url and proxy_host are both given; each replaces the exchange's host, choose one")
+        dir_fits = self.candle_dir is None or (isinstance(self.candle_dir, str | os.PathLike) and str(self.candle_dir))
+        _require("candle_dir", self.candle_dir, dir_fits, "a path, or None for no daily files")
+        _require("timezone", self.timezone, is_zone(self.timezone), "an IANA name such as Asia/Shanghai")
+        time_fits = self.download_time in (None, "") or (
+            isinstance(self.download_time, str) and TIME_OF_DAY.fullmatch(self.download_time)
+        )
+        _require("download_time", self.download_time, time_fits, "HH:MM:SS such as 00:10:00, or empty for never")
+        days_fit = self.local_candle_days is None or _is_whole(self.local_candle_days, 0, 10_000)
+        _require("local_candle_days", self.local_candle_days, days_fit, "a whole number, 0 to 10000")
         proxies_fit = isinstance(self.proxies, Mapping) and all(
             isinstance(text, str) for pair in self.proxies.items() for text in pair
         )
@@ -146,6 +166,14 @@ class CollectorConfig:
                     f"{self.interval} make one; allowed: a length of {parts} or more"
                 )
         return intervals or ()
+
+
+def is_zone(value: object) -> bool:
+    """Say whether `value` is the IANA name of a time zone."""
+    try:
+        return isinstance(value, str) and bool(zoneinfo.ZoneInfo(value))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return False
 
 
 def _require(label: str, value: object, condition: Any, allowed: str) -> None:

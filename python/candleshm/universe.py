@@ -6,15 +6,17 @@ import difflib
 import logging
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
 
-__all__ = ["Universe", "doubt"]
+__all__ = ["TRADING", "Universe", "doubt", "symbols_of"]
 
 logger = logging.getLogger("candleshm")
 
+TRADING = ("trading_on", "trading_off", "trading_all")
 SPARE_MIN = 16
 SPARE_PART = 0.1
 # A list of symbols that lost more than this at once is taken for a mistake of the exchange, or for maintenance.
@@ -104,6 +106,17 @@ class Universe:
             and config.symbol_contains in symbol
             and symbol.endswith(config.symbol_endswith)
         )
+
+
+def symbols_of(config: CollectorConfig, info: ExchangeInfo, kind: str) -> list[str]:
+    """Return the listed symbols that a configuration leaves, of those that trade, do not trade, or of all.
+
+    `kind` is one of TRADING. A list of symbols keeps its order; names that are not listed are left out.
+    """
+    states = {"trading_on": (True,), "trading_off": (False,), "trading_all": (True, False)}[kind]
+    named = info.statuses if config.symbols == "all" else config.symbols
+    symbols = [name for name in named if name in info.statuses and info.is_trading(name) in states]
+    return Universe(replace(config, symbols=symbols)).wanted(info) if symbols else []
 
 
 def doubt(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
