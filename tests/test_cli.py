@@ -221,8 +221,8 @@ def test_block_of_another_format_is_named_and_can_be_removed(leftover: str) -> N
     said = complaint("read", other, "BTCUSDT")
     listed = run("ls")
 
-    assert "written in format 2.0" in said
-    assert "this version reads 1.0" in said
+    assert "written in format 2.1" in said
+    assert "this version reads 1.1" in said
     assert listed.returncode == 0
     assert said in listed.stderr
     assert other not in listed.stdout
@@ -330,21 +330,6 @@ def test_answers_that_are_none(exchange: SimulatedExchange, block_name: str, fau
     exchange.faults.add(fault)
 
     assert words in complaint(*serving(exchange, block_name, "--start-seconds", "0.1"))
-
-
-def test_dev_shm_that_is_too_small(block_name: str) -> None:
-    size = os.statvfs(SHM)
-    symbols = size.f_blocks * size.f_frsize // (100_000 * 2 * 12 * 8) + 100
-    if not 100 < symbols < 5_000:
-        pytest.skip("/dev/shm has no limit, or one that a test cannot go beyond")
-    with SimulatedExchange(symbols=symbols, spot_limit=10**6) as exchange:
-        said = complaint(
-            *("serve", "--market", "spot", "--length", "100000", "--name", block_name),
-            *("--base-url", exchange.base_url),
-        )
-
-    assert "/dev/shm has no room" in said
-    assert not (SHM / block_name).exists()
 
 
 def test_loading_shows_a_bar_on_a_terminal(exchange: SimulatedExchange, block_name: str) -> None:

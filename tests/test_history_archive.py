@@ -360,6 +360,39 @@ def test_stopping_ends_it_at_once(exchange: SimulatedExchange, tmp_path: Path) -
     assert 1 <= done.files_done < done.files
 
 
+@pytest.mark.parametrize("verify", [False, True])
+def test_who_waits_for_an_answer_of_the_archive_is_left_behind(
+    exchange: SimulatedExchange, tmp_path: Path, *, verify: bool
+) -> None:
+    if verify:
+        downloaded(exchange, tmp_path, "2026-03-09", "2026-03-09", symbols=["BTCUSDT"])
+    exchange.faults.add(Fault(kind="hang", path=".zip"))
+    stopping = threading.Event()
+
+    def stop(_: DownloadProgress) -> None:
+        if files(exchange):
+            stopping.set()
+
+    done = from_archive(
+        exchange,
+        tmp_path,
+        "2026-03-09",
+        archive=archive_of(exchange, stopping=stopping),
+        stopping=stopping,
+        progress=stop,
+        options={"verify": verify},
+    )
+    assert done.is_stopped
+    name = "candleshm-verify-0" if verify else "candleshm-download-0"
+    [left] = [thread for thread in threading.enumerate() if thread.name == name]
+    assert left.is_alive()
+    exchange.stop()  # the socket ends, and the thread with it
+    left.join(30)
+    assert not left.is_alive()
+    verified_count = stored(tmp_path, "2026-03-09").verified_count if verify else 0
+    assert (len(list(tmp_path.rglob("*.parquet"))), verified_count) == (int(verify), 0)
+
+
 # Verifying.
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,16 +14,17 @@ import pytest
 
 import candleshm
 from candleshm import history
+from candleshm._core import Writer
 from candleshm.config import CollectorConfig
-from candleshm.errors import ConfigError
-from candleshm.history.block import day_of_block, with_states
+from candleshm.errors import ConfigError, UnknownSymbol
+from candleshm.history.block import day_of_block, load_days, with_states
 from candleshm.history.day import Day
 from candleshm.history.keeper import due_day
 from candleshm.history.store import ParquetStore
 from candleshm.server import Collector
 from candleshm.sim import Fault, Outage, SimulatedExchange
 from tests.collecting import DEADLINE_SECONDS, SteppedClock, config_of, klines, until
-from tests.days import MINUTE, NEW_YORK, UTC_ZONE, store_in
+from tests.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, store_in, without, written
 from tests.downloading import day_before, downloaded, truth_of
 
 DAY = 86_400_000
@@ -236,11 +238,42 @@ def test_a_damaged_local_day_is_named_and_asked_for(
     assert any(str(path) in record.getMessage() for record in caplog.records)
 
 
-def test_a_day_goes_through_a_block_and_back(exchange: SimulatedExchange, tmp_path: Path) -> None:
-    day = day_before(exchange)
-    downloaded(exchange, tmp_path, day.date, symbols=["BTCUSDT"])
-    candles = store_of(tmp_path).read("BTCUSDT", day)
+def test_a_day_goes_through_a_block_and_back(block_name: str) -> None:
+    day = day_of("2026-11-03", UTC_ZONE)
+    whole = without(candles_of(day), 700, 720, as_hole=True)
+    checked = ((day.start_ms + 10 * MINUTE, day.start_ms + 20 * MINUTE),)
+    candles = candles_of(day, rows=whole.rows, holes=whole.holes, verified=checked)
     rows, states = with_states(candles)
-    assert rows.tobytes() == candles.rows.tobytes()
-    assert set(states.tolist()) == {2}
-    assert np.array_equal(np.diff(rows[:, 0]), np.full(1439, MINUTE))
+    assert rows.shape == (1440, 12)
+    assert [int(np.sum(states == state)) for state in (2, 3, 4)] == [1410, 10, 20]
+    writer = Writer.open(block_name, market="SPOT", interval="1m", length=1440, symbols=["BTCUSDT"])
+    try:
+        loaded = writer.load_rows("BTCUSDT", rows, states, sent_ms=candles.fetched_ms)
+        assert (loaded.changed, loaded.closed, loaded.holes, loaded.missing) == (1420, 1420, 20, 0)
+        with candleshm.attach(block_name) as feed:
+            assert feed["BTCUSDT"].age == float("inf")
+            back = day_of_block(feed, "BTCUSDT", day, candles.fetched_ms)
+            assert back is not None
+            assert back.rows.tobytes() == candles.rows.tobytes()
+            assert (back.holes, back.verified, back.source) == (candles.holes, checked, "block")
+            assert day_of_block(feed, "BTCUSDT", day.next(), candles.fetched_ms) is None
+            assert day_of_block(feed, "ETHUSDT", day, candles.fetched_ms) is None
+        for wrong in (rows[:, :11], rows[:5]):
+            with pytest.raises(ConfigError, match="rows is not float64"):
+                writer.load_rows("BTCUSDT", wrong, states, sent_ms=0)
+        with pytest.raises(UnknownSymbol):
+            writer.load_rows("ETHUSDT", rows, sent_ms=0)
+    finally:
+        writer.close()
+
+
+def test_days_of_a_predecessor_are_not_loaded(block_name: str, tmp_path: Path) -> None:
+    day = day_of("2026-11-03", UTC_ZONE)
+    written(store_of(tmp_path), candles_of(day, source="csv"))
+    writer = Writer.open(block_name, market="SPOT", interval="1m", length=1440, symbols=["BTCUSDT"])
+    try:
+        assert load_days(writer, store_of(tmp_path), ["BTCUSDT"], [day], threading.Event()) == 0
+        written(store_of(tmp_path), candles_of(day))
+        assert load_days(writer, store_of(tmp_path), ["BTCUSDT"], [day], threading.Event()) == 1440
+    finally:
+        writer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from candleshm.history.day import Day, zone_of
 from candleshm.history.pages import pages_of
 from candleshm.history.store import ParquetStore
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
-from tests.collecting import SYMBOLS, SteppedClock, klines
+from tests.collecting import DEADLINE_SECONDS, SYMBOLS, SteppedClock, klines, until
 from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, rows_of, store_in, written
 from tests.downloading import counts, day_before, downloaded, truth_of
 
@@ -154,6 +155,19 @@ def test_a_day_without_any_candle(exchange: SimulatedExchange, tmp_path: Path) -
     assert [(tally.suc, tally.warn) for tally in done.tallies] == [(1, 0), (0, 1), (0, 1), (1, 0)]
     candles = utc_store(tmp_path).read("BTCUSDT", days[2])
     assert (candles.holes, len(candles.rows)) == (((days[2].start_ms, days[2].end_ms),), 0)
+
+
+def test_the_outage_of_2018_with_rows_off_the_grid(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    days = [day_of(text, UTC_ZONE) for text in ("2018-02-08", "2018-02-09", "2018-02-10")]
+    done = downloaded(exchange, tmp_path, days[0].date, days[2].date, symbols=["BTCUSDT"])
+    assert done.failed == 0
+    for day in days:
+        candles = utc_store(tmp_path).read("BTCUSDT", day)
+        assert candles.is_complete
+        assert candles.rows.tobytes() == truth_of(exchange, day, "BTCUSDT").tobytes()
+    rows = history.load("SPOT", "BTCUSDT", days[0].date, days[2].date, timezone="UTC", base_dir=tmp_path)
+    assert np.any(rows[:, 0] % MINUTE != 0)
+    assert sum(len(report.holes) for report in history.verify("SPOT", timezone="UTC", base_dir=tmp_path)) > 0
 
 
 def test_a_symbol_listed_at_noon_is_complete_from_then_on(exchange: SimulatedExchange, tmp_path: Path) -> None:
@@ -327,6 +341,24 @@ def test_a_stopped_download_goes_on_where_it_was(exchange: SimulatedExchange, tm
     assert (sum(tally.skip for tally in done.tallies), done.fetched) == (len(kept), 29 - len(kept))
 
 
+def test_a_stop_waits_for_no_socket(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    exchange.faults.add(Fault(kind="hang", path="/klines"))
+    stopping, day = threading.Event(), day_before(exchange, 3)
+
+    def run() -> None:
+        downloaded(exchange, tmp_path, day.date, symbols=["BTCUSDT"], stopping=stopping)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert until(lambda: klines(exchange))
+    stopping.set()
+    thread.join(DEADLINE_SECONDS)
+    # Its requests are still out, and what they bring is dropped.
+    assert any(worker.name.startswith("candleshm-download") for worker in threading.enumerate())
+    exchange.faults.clear()
+    assert downloaded(exchange, tmp_path, day.date, symbols=["BTCUSDT"]).fetched == 3
+
+
 def test_a_full_disk_ends_the_download(exchange: SimulatedExchange, tmp_path: Path) -> None:
     day = day_before(exchange, 2)
     folder = utc_store(tmp_path).path("BTCUSDT", day).parent
@@ -354,6 +386,17 @@ def test_pages_join_days_that_follow_one_another() -> None:
     assert sizes == [(seventh, 7200), (seventh, 6200), (fourth, 2880), (fourth, 1880), (third, 880)]
     touched = {(str(day.day), page.end_ms) for page in pages for day in page.days}
     assert len(touched) == 2 + 2 + 2
+
+
+def test_days_that_wait_take_no_memory() -> None:
+    days = [day_of(f"2026-10-{number:02}", UTC_ZONE) for number in range(1, 31)]
+    tracemalloc.start()
+    waiting = [Assembly(f"SIM{number}USDT", day, "1m") for number in range(100) for day in days]
+    pages = [page for start in range(0, 3000, 30) for page in pages_of(waiting[start : start + 30], 1000)]
+    size_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(pages) == 100 * 44
+    assert size_bytes < 3000 * 2000  # a day in hand takes 200 000
 
 
 def test_a_row_that_comes_with_the_second_answer_is_no_hole() -> None:

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import pytest
 import candleshm
 from candleshm import history
 from candleshm.compat import CandleRule, CandleServer
-from candleshm.errors import ConfigError, ExchangeUnavailable
+from candleshm.errors import ConfigError, ExchangeUnavailable, MissingExtra
 from candleshm.history.csv_tree import CsvStore
 from candleshm.sim import Fault, SimulatedExchange
 from tests.collecting import klines, until
@@ -103,11 +104,11 @@ def test_dates_are_shown_as_new_york_shows_them(exchange: SimulatedExchange, mak
 def test_a_download_beside_a_running_server_spends_from_one_budget(
     exchange: SimulatedExchange, make: Make, tmp_path: Path
 ) -> None:
-    with make(SERVER_WEIGHT=0.02) as server:  # 120 a minute
-        server.download_candles_by_date(day_before(exchange).date)
-        assert len(kept(tmp_path)) == 2
+    with make(SERVER_WEIGHT=0.05) as server:  # 300 a minute
+        server.download_candles_by_date(day_before(exchange, 4).date)
+        assert len(kept(tmp_path)) == 8
         assert len(server.candle_map["BTCUSDT"]) >= 29
-        assert exchange.stats().pools["SPOT"].peak_60s <= 120
+        assert exchange.stats().pools["SPOT"].peak_60s <= 300
 
 
 def test_what_cannot_be_asked_for(exchange: SimulatedExchange, make: Make, tmp_path: Path) -> None:
@@ -180,6 +181,21 @@ def test_a_running_server_writes_yesterday_with_the_familiar_line(
     store = store_in(tmp_path / "candles", zone=UTC_ZONE)
     assert store.read("BTCUSDT", day_before(exchange)).source == "block"
     assert day == str(day_before(exchange))
+
+
+def test_without_pyarrow_a_server_runs_and_says_that_it_keeps_no_files(
+    exchange: SimulatedExchange, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with make(DOWNLOAD_TIME="00:10:00", LOCAL_CANDLE_DAYS=2) as server:
+        assert len(server.candle_map) == 2
+        assert any("no daily files are read or kept: pyarrow is not installed" in line for line in log_of(tmp_path))
+        with pytest.raises(MissingExtra):
+            server.download_daily()
+    serve = run("serve", "--market", "spot", "--candle-dir", "", "--base-url", exchange.base_url)
+    assert serve.returncode == 1
+    assert "candle_dir cannot be ``" in serve.stderr
+    assert not (tmp_path / "candles").exists()
 
 
 # The command.

@@ -27,6 +27,7 @@ from candleshm.columns import (
     TRADES,
     VOLUME,
 )
+from candleshm.derivation import derive
 from candleshm.errors import (
     BadResponse,
     Banned,
@@ -59,6 +60,7 @@ from candleshm.panel import Panel
 from candleshm.reader import Feed, attach, segments, unlink
 
 if TYPE_CHECKING:
+    from candleshm import weight
     from candleshm.compat import CandleServer
     from candleshm.rule import CandleRule
 
@@ -110,8 +112,10 @@ __all__ = [
     "View",
     "WaitTimeout",
     "attach",
+    "derive",
     "segments",
     "unlink",
+    "weight",
 ]
 
 
@@ -125,9 +129,9 @@ def __getattr__(name: str) -> object:
         from candleshm.rule import CandleRule
 
         return CandleRule
-    if name == "history":
+    if name in ("history", "weight"):
         # `import candleshm` is enough for `candleshm.history.load`.
         import importlib
 
-        return importlib.import_module("candleshm.history")
+        return importlib.import_module(f"candleshm.{name}")
     raise AttributeError(f"module `candleshm` has no attribute `{name}`")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 from candleshm.commands.outcome import outcome
 from candleshm.commands.settings import add_field_flags, add_flags, collector_configs
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
+from candleshm.printable import printable, without_credentials
 
 __all__ = ["main"]
 
@@ -23,6 +26,12 @@ DOWNLOAD_FIELDS = (
 )
 
 _Command = Callable[[argparse.Namespace], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments; what was meant for another flag may be an address with a password."""
+        super().error(printable(re.sub(r"[^\s'`]*@", "", without_credentials(message))))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +82,7 @@ def _import_csv(arguments: argparse.Namespace) -> None:
 
 def _sim(arguments: argparse.Namespace) -> None:
     from candleshm.commands.signals import on_stop_signal
+    from candleshm.errors import MissingExtra
     from candleshm.sim import SimulatedExchange
 
     stop = threading.Event()
@@ -88,7 +98,11 @@ def _sim(arguments: argparse.Namespace) -> None:
         skew_ms=arguments.skew_ms,
     ) as exchange:
         print(exchange.base_url)
-        print(f"{arguments.symbols} symbols each: SPOT /api/v3, UM /fapi/v1, CM /dapi/v1; Ctrl-C ends it", flush=True)
+        print(f"{arguments.symbols} symbols each: SPOT /api/v3, UM /fapi/v1, CM /dapi/v1; Ctrl-C ends it")
+        try:
+            print(f"streams: {exchange.ws_url} SPOT and CM /stream, UM /market/stream", flush=True)
+        except MissingExtra as error:
+            print(f"no streams: {error}", flush=True)
         stop.wait()
 
 
@@ -129,7 +143,7 @@ def _rm(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="candleshm",
         description="The newest Binance candles in shared memory: one collector, any number of readers.",
         epilog="example: candleshm demo",

@@ -24,6 +24,9 @@ class Clock(Protocol):
     def monotonic_seconds(self) -> float:
         """Return seconds since some fixed moment; never steps and goes on through a suspend."""
 
+    def sleep_seconds(self, until_seconds: float) -> float:
+        """Return how long to sleep to wake at that local time; not below 0. A clock that runs faster sleeps less."""
+
     def epoch_ms(self) -> int:
         """Return the wall clock, which may be wrong; only for showing, and before the exchange's time is known."""
 
@@ -34,6 +37,10 @@ class SystemClock:
     def monotonic_seconds(self) -> float:
         """Return CLOCK_BOOTTIME in seconds, or the nearest thing to it where that does not exist."""
         return time.clock_gettime(_MONOTONIC)
+
+    def sleep_seconds(self, until_seconds: float) -> float:
+        """Return the seconds that are left."""
+        return max(0.0, until_seconds - self.monotonic_seconds())
 
     def epoch_ms(self) -> int:
         """Return CLOCK_REALTIME in milliseconds."""
@@ -81,8 +88,19 @@ class ExchangeTime:
         upper_ms = min(newer.upper_ms, self.upper_ms + self._passed_ms(at) + self._drift_ms(at))
         return ExchangeTime(at, lower_ms, upper_ms) if lower_ms <= upper_ms else newer
 
-    def agrees_with(self, date_ms: int, sent_seconds: float, received_seconds: float, slack_ms: int = 2000) -> bool:
-        """Say whether an HTTP Date header (whole seconds, cut down) fits; fronts may cache it for a moment."""
+    def overlaps(self, newer: ExchangeTime) -> bool:
+        """Say whether both can be right about the same clock."""
+        return self.refined(newer) is not newer
+
+    def agrees_with(
+        self, date_ms: int | None, sent_seconds: float, received_seconds: float, slack_ms: int = 2000
+    ) -> bool:
+        """Say whether an HTTP Date header (whole seconds, cut down) fits; fronts may cache it for a moment.
+
+        None, no such header, fits.
+        """
+        if date_ms is None:
+            return True
         earliest_ms = self.earliest_ms(sent_seconds) - 1000 - slack_ms
         return earliest_ms <= date_ms <= self.latest_ms(received_seconds) + slack_ms
 

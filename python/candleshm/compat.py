@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
 from zoneinfo import ZoneInfo
@@ -20,8 +21,8 @@ import numpy.typing as npt
 from candleshm.clock import ExchangeTime, SystemClock
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.config import CollectorConfig
-from candleshm.connection import Connection
-from candleshm.errors import ConfigError, ExchangeError, RateLimited, SegmentNotFound
+from candleshm.connection import Connection, connection_of
+from candleshm.errors import ConfigError, ExchangeError, SegmentNotFound
 from candleshm.exchanges.base import INTERVAL_MS, ExchangeInfo, Market
 from candleshm.exchanges.binance import Binance
 from candleshm.frames import library
@@ -32,7 +33,6 @@ from candleshm.history.fetching import Kind, archive_of, fetch_days, store_of
 from candleshm.history.keeper import DailyKeeper
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DownloadProgress, shown_date
-from candleshm.ratelimit import WeightBudget
 from candleshm.reader import Feed, attach
 from candleshm.rule import CandleRule, check_rule
 from candleshm.scheduler import GIVEN_UP, CollectorStatus
@@ -168,6 +168,8 @@ class CandleServer:
             proxies=proxies or {},
             settle_seconds=settle_seconds,
             start_seconds=self._start_seconds,
+            cache_dir=rule.CACHE_DIR,
+            cache_delay_seconds=rule.CACHE_DELAY_SECONDS,
             candle_dir=rule.CANDLE_DIR,
             timezone=rule.TIMEZONE,
             download_time=rule.DOWNLOAD_TIME,
@@ -183,9 +185,6 @@ class CandleServer:
         self._clock = SystemClock()
         self._exchange = Binance(market, base_url=base_url, proxy_host=proxy_host)
         self._transport = HttpTransport(self._clock, proxies=proxies)
-        # Downloads and the collector spend from one budget.
-        self._budget = WeightBudget(self._exchange.weight_limit, rule.SERVER_WEIGHT)
-        self._connection = Connection(self._exchange, self._transport, self._clock, self._budget, self._start_seconds)
         self._keeper: DailyKeeper | None = None
         self._logging = 0
         # Re-entrant: a signal handler that closes may interrupt this very thread.
@@ -212,7 +211,7 @@ class CandleServer:
                 self.close_run_candle_map()  # it failed; begin anew
             is_first = not self._is_running
             if is_first:
-                self._collector, self._is_running = Collector(self._config, budget=self._budget), True
+                self._collector, self._is_running = Collector(self._config), True
                 self._open_log()
                 atexit.register(self.close_run_candle_map)
             collector = self._collector
@@ -314,17 +313,18 @@ class CandleServer:
             archive = archive_of(self._config, url, self._clock)
         self._open_log(to_files=True)
         try:
-            return fetch_days(
-                self._config,
-                store_of(self._config, self.rule.CANDLE_DIR),
-                self._connection,
-                start,
-                end,
-                kind=type,
-                replace=replace,
-                archive=archive,
-                verify=verify,
-            )
+            with self._connected() as connection:
+                return fetch_days(
+                    self._config,
+                    store_of(self._config, self.rule.CANDLE_DIR),
+                    connection,
+                    start,
+                    end,
+                    kind=type,
+                    replace=replace,
+                    archive=archive,
+                    verify=verify,
+                )
         finally:
             self._close_log()
 
@@ -418,14 +418,16 @@ class CandleServer:
             return exchange_ms
         now_seconds = self._clock.monotonic_seconds()
         if self._time is None or now_seconds > self._time.measured_seconds + MEASURED_SECONDS:
-            self._time = self._connection.measure(threading.Event())
+            with self._connected() as connection:
+                self._time = connection.measure(threading.Event())
         return self._time.earliest_ms(self._clock.monotonic_seconds())
 
     def _symbols(self, kind: Kind) -> list[str]:
         return symbols_of(self._config, self._exchange_info(), kind)
 
     def _fetch_day(self, store: DayStore, day: Day, kind: Kind, *, replace: bool) -> bool:
-        done = fetch_days(self._config, store, self._connection, day.date, day.date, kind=kind, replace=replace)
+        with self._connected() as connection:
+            done = fetch_days(self._config, store, connection, day.date, day.date, kind=kind, replace=replace)
         return done is not None and done.failed == 0
 
     def _open_log(self, *, to_files: bool = False) -> None:
@@ -443,19 +445,17 @@ class CandleServer:
             if self._logging == 0:
                 self._log.close()
 
+    def _connected(self) -> AbstractContextManager[Connection]:
+        """Spend from the budget that the collector spends from."""
+        return connection_of(self._config, self._exchange, self._transport, self._clock)
+
     def _exchange_info(self) -> ExchangeInfo:
         """Ask for exchangeInfo, unless it is a minute old at most. Raises ExchangeError."""
         now_seconds = self._clock.monotonic_seconds()
         if self._info is not None and now_seconds < self._info[1] + SYMBOLS_SECONDS:
             return self._info[0]
-        collected = None if self._collector is None else self._collector.status()
-        blocked_ms = 0 if collected is None else (collected.banned_until_ms or 0) - self._exchange_ms()
-        if self._is_running and blocked_ms > 0:
-            raise RateLimited("the exchange wants no requests now", retry_after=blocked_ms / 1000)
-        answer = self._transport.fetch(self._exchange.info_url)
-        error = self._exchange.error_of(answer, self._exchange_ms())
-        if error is not None:
-            raise error
+        with self._connected() as connection:
+            answer = connection.ask(self._exchange.info_url, self._exchange.info_weight, threading.Event())
         info = self._exchange.info(answer)
         self._info = (info, now_seconds)
         return info

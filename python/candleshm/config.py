@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from candleshm._core import derivation_parts
 from candleshm.errors import ConfigError
+from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
+from candleshm.printable import printable
 
 __all__ = ["TIME_OF_DAY", "CollectorConfig", "is_zone"]
 
 MARKETS = ("SPOT", "UM", "CM")
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class CollectorConfig:
     """How often the exchange's list of symbols is read again."""
     length: int = 2880
     """Candles of every symbol, the live one included."""
+    derive: Sequence[str] = ()
+    """Further intervals, each a block of its own, made of this feed's candles: 5m,1h,1d@Asia/Shanghai."""
     name: str | None = None
     """The block's name; `candleshm-{market}-{interval}` unless given."""
     base_url: str | None = field(default=None, repr=False)
@@ -64,6 +68,10 @@ class CollectorConfig:
     """Requests at the same time."""
     start_seconds: float = 30.0
     """How long the exchange may be unreachable at the start."""
+    cache_dir: str | os.PathLike[str] | None = None
+    """Where the rows are kept for the next start; nowhere unless given."""
+    cache_delay_seconds: float | None = 3600.0
+    """How often they are written there, besides at the end."""
     candle_dir: str | os.PathLike[str] | None = None
     """Where daily files lie; without it none are kept."""
     timezone: str = "America/New_York"
@@ -77,11 +85,9 @@ class CollectorConfig:
         market = self.market.upper() if isinstance(self.market, str) else self.market
         _require("market", self.market, market in MARKETS, " | ".join(MARKETS))
         _require("interval", self.interval, isinstance(self.interval, str) and self.interval, "a name such as 1m")
-        name_fits = self.name is None or (
-            isinstance(self.name, str) and _NAME.fullmatch(self.name) and self.name not in (".", "..")
-        )
-        _require("name", self.name, name_fits, "1 to 200 of A-Z a-z 0-9 . _ -")
+        _require("name", self.name, self.name is None or is_block_name(self.name), BLOCK_NAMES)
         _require("length", self.length, _is_whole(self.length, 2, 100_000), "a whole number, 2 to 100000")
+        object.__setattr__(self, "derive", self._derivable())
         _require("workers", self.workers, _is_whole(self.workers, 1, 64), "a whole number, 1 to 64")
         for label, value, least, most, allowed in (
             ("server_weight", self.server_weight, 0.0, 1.0, "above 0, at most 1"),
@@ -94,6 +100,11 @@ class CollectorConfig:
         _require("spare_symbols", self.spare_symbols, spare_fits, "a whole number, 0 to 10000")
         for label, text in (("symbol_contains", self.symbol_contains), ("symbol_endswith", self.symbol_endswith)):
             _require(label, text, isinstance(text, str), "a text, empty for no condition")
+        delay_fits = self.cache_delay_seconds is None or (
+            _is_number(self.cache_delay_seconds) and self.cache_delay_seconds > 0
+        )
+        _require("cache_delay_seconds", self.cache_delay_seconds, delay_fits, "a number above 0, or None")
+        _require("cache_dir", self.cache_dir, self.cache_dir is None or _is_path(self.cache_dir), "a path")
         settle_fits = _is_number(self.settle_seconds) and 0 <= self.settle_seconds <= 60
         _require("settle_seconds", self.settle_seconds, settle_fits, "a number, 0 to 60")
         _require("trust_env", self.trust_env, isinstance(self.trust_env, bool), "True | False")
@@ -127,9 +138,34 @@ class CollectorConfig:
         return self.name or f"candleshm-{self.market.lower()}-{self.interval}"
 
     @property
+    def derived(self) -> tuple[tuple[str, str], ...]:
+        """Name and interval of each derived block. `/` and `@` cannot be part of a name and become dashes."""
+        stem = f"{self.name or f'candleshm-{self.market.lower()}'}-"
+        return tuple((stem + interval.replace("/", "-").replace("@", "-"), interval) for interval in self.derive)
+
+    @property
     def settle_ms(self) -> int:
         """`settle_seconds` in whole milliseconds, rounded up."""
         return math.ceil(self.settle_seconds * 1000)
+
+    def _derivable(self) -> tuple[str, ...]:
+        intervals = _names(self.derive)
+        _require("derive", self.derive, intervals is not None, "a list of intervals, [] for none")
+        for interval in intervals or ():
+            if interval == "3d":
+                raise ConfigError(
+                    "derive cannot be `3d`: each symbol has a grid of its own; serve that interval instead"
+                )
+            try:
+                parts = derivation_parts(self.interval, interval)
+            except ConfigError as error:
+                raise ConfigError(f"derive cannot be `{interval}`: {error}") from None
+            if parts > self.length:
+                raise ConfigError(
+                    f"derive cannot be `{interval}` with length `{self.length}`: up to {parts} candles of "
+                    f"{self.interval} make one; allowed: a length of {parts} or more"
+                )
+        return intervals or ()
 
 
 def is_zone(value: object) -> bool:
@@ -153,12 +189,18 @@ def _is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike) and str(value) != "" and "\0" not in str(value)
+
+
 def _is_url(value: object) -> bool:
     if not isinstance(value, str):
         return False
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        # An @ behind the host is a password with a slash in it, which would be taken for a host and shown.
+        is_whole = "@" not in parts.path + parts.query + parts.fragment and printable(value) == value
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and is_whole
     except ValueError:
         return False
 
@@ -167,7 +209,7 @@ def _symbols(symbols: object) -> Literal["all"] | tuple[str, ...]:
     if isinstance(symbols, str) and symbols.lower() == "all":
         return "all"
     names = _names(symbols)
-    _require("symbols", symbols, names, "'all' or a list of at least one symbol")
+    _require("symbols", symbols, names, f"'all' or a list of at least one symbol, each {SYMBOL_NAMES}")
     return names or ()
 
 
@@ -175,6 +217,6 @@ def _names(names: object) -> tuple[str, ...] | None:
     """Return a list of names, each once; None when it is no such list."""
     if not isinstance(names, Sequence) or isinstance(names, str):
         return None
-    if not all(isinstance(name, str) and name for name in names):
+    if not all(is_symbol_name(name) for name in names):
         return None
     return tuple(dict.fromkeys(names))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 
 from candleshm.backoff import Backoff
 from candleshm.clock import Clock, ExchangeTime
-from candleshm.errors import ExchangeUnavailable, RateLimited
+from candleshm.config import CollectorConfig
+from candleshm.errors import BadResponse, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
+from candleshm.pools import open_budget
 from candleshm.ratelimit import WeightBudget
 from candleshm.transport import Transport
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "connection_of"]
 
 logger = logging.getLogger("candleshm")
 
@@ -37,7 +41,7 @@ class Connection:
     def connect(self, stopping: threading.Event) -> tuple[ExchangeTime, ExchangeInfo] | None:
         """Measure the exchange's clock and read exchangeInfo; None when stopped meanwhile.
 
-        Raises what the last attempt raised: ExchangeUnavailable, RateLimited, Banned; others at once.
+        Raises what the last attempt raised: BadResponse, ExchangeUnavailable, RateLimited, Banned; others at once.
         """
         deadline_seconds = self.clock.monotonic_seconds() + self._start_seconds
         backoff, random, attempt = Backoff(first_seconds=0.5, limit_seconds=5.0), Random(), 0
@@ -45,14 +49,18 @@ class Connection:
             try:
                 exchange_time = self.measure(stopping)
                 for _ in range(MEASUREMENTS - 1):
-                    exchange_time = exchange_time.refined(self.measure(stopping))
+                    newer = self.measure(stopping)
+                    if not exchange_time.overlaps(newer):
+                        raise BadResponse("two answers of the exchange contradict each other about the time")
+                    exchange_time = exchange_time.refined(newer)
                 info = self.exchange.info(self.ask(self.exchange.info_url, self.exchange.info_weight, stopping))
-            except (ExchangeUnavailable, RateLimited) as error:
+                if not info.statuses:
+                    raise BadResponse("the exchange lists no symbol of this market at all")
+            except (BadResponse, ExchangeUnavailable, RateLimited) as error:
                 attempt += 1
                 delay_seconds = backoff.delay_seconds(attempt, random)
                 if isinstance(error, RateLimited):
                     delay_seconds = error.retry_after
-                    self.budget.stop(delay_seconds, self.clock.monotonic_seconds())
                 if self.clock.monotonic_seconds() + delay_seconds > deadline_seconds:
                     raise
                 logger.warning("%s; asked again in %.1f s", error, delay_seconds)
@@ -62,7 +70,10 @@ class Connection:
         return None
 
     def ask(self, url: str, weight: int, stopping: threading.Event) -> Answer:
-        """Wait for room in the budget, and return a good answer. Raises ExchangeError."""
+        """Wait for room in the budget, and return a good answer.
+
+        Raises ExchangeError; a RateLimited one, also of ours, has stopped the pool or says that it is stopped.
+        """
         ticket = self._ticket(weight, stopping)
         used = None
         try:
@@ -73,6 +84,8 @@ class Connection:
         # Before the exchange's time is known, its own Date is the best guess of it.
         now_ms = self.clock.epoch_ms() if answer.date_ms is None else answer.date_ms
         error = self.exchange.error_of(answer, now_ms)
+        if isinstance(error, RateLimited):
+            self.budget.stop(error.retry_after, self.clock.monotonic_seconds())
         if error is not None:
             raise error
         return answer
@@ -91,6 +104,25 @@ class Connection:
             ticket, wait_seconds = self.budget.claim(weight, now_seconds, closing=True, urgent=True)
             if ticket:
                 return ticket
-            if stopping.is_set() or now_seconds + min(wait_seconds, LOOK_SECONDS) > deadline_seconds:
-                raise RateLimited("the weight of this pool is used up by its other feeds", retry_after=wait_seconds)
+            blocked_seconds = self.budget.blocked_until_seconds - now_seconds
+            least_seconds = max(blocked_seconds, min(wait_seconds, LOOK_SECONDS))
+            if stopping.is_set() or now_seconds + least_seconds > deadline_seconds:
+                reason = "is stopped by a 429 or 418" if blocked_seconds > 0 else "is used up by others"
+                raise RateLimited(f"the weight of this pool {reason}", retry_after=max(wait_seconds, 0.0))
             stopping.wait(min(wait_seconds, LOOK_SECONDS))
+
+
+@contextmanager
+def connection_of(
+    config: CollectorConfig,
+    exchange: Exchange,
+    transport: Transport,
+    clock: Clock,
+    budget: WeightBudget | None = None,
+) -> Iterator[Connection]:
+    """Be an owner of a feed's weight budget for as long as the connection is used. Raises as `pools.open_budget`."""
+    budget = budget or open_budget(config, clock.monotonic_seconds())
+    try:
+        yield Connection(exchange, transport, clock, budget, config.start_seconds)
+    finally:
+        budget.leave(clock.monotonic_seconds())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +17,10 @@ __all__ = ["Directories", "make_directory", "remove_leftovers", "replace_file"]
 TEMPORARY = ".tmp"
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Put `data` in the place of `path`; its directory has to exist, and nobody else may write it. Raises OSError.
+
+    Data too large to be in memory at once may come in parts, which are asked for while the file is written.
 
     After an error the old file is as it was, and nothing else is left.
     """
@@ -26,9 +29,10 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(descriptor, left) :]
+            for part in [data] if isinstance(data, bytes) else data:
+                left = memoryview(part)
+                while left:
+                    left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

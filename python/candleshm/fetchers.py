@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from candleshm.clock import ExchangeTime
+from candleshm.errors import CandleShmError
 from candleshm.exchanges.base import Answer, Exchange, KlineRequest
 from candleshm.planner import Kind, SeriesPlan
 from candleshm.transport import Transport
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetchers", "Job", "Report", "Upkeep", "newest_missing_ms"]
 
+logger = logging.getLogger("candleshm")
+
 
 @dataclass(slots=True)
 class Upkeep:
     """A recurring request that is not about candles: what it costs, when it is due, how often in a row it failed."""
 
-    url: str
+    url: str = field(repr=False)
     weight: int
     due_seconds: float = math.inf
     failures: int = 0
@@ -36,7 +40,7 @@ class Upkeep:
 class Job:
     """One request on its way: for the candles of `plan`, or for `upkeep`."""
 
-    url: str
+    url: str = field(repr=False)
     weight: int
     exchange_time: ExchangeTime
     ticket: int
@@ -44,6 +48,8 @@ class Job:
     kind: Kind = Kind.TAIL
     request: KlineRequest | None = None
     upkeep: Upkeep | None = None
+    dates_count: bool = True
+    """Whether the Date of an answer says something about the exchange's clock."""
 
 
 @dataclass(slots=True)
@@ -59,6 +65,8 @@ class Report:
     missing_range_ms: tuple[int, int] | None = None
     sent_ms: int = 0
     """Exchange time that had surely been reached when the request left."""
+    date_is_off: bool = False
+    """Whether the Date of the answer contradicts the exchange time."""
 
 
 class Fetchers:
@@ -67,7 +75,7 @@ class Fetchers:
     def __init__(self, count: int, *, transport: Transport, exchange: Exchange, writer: Writer, settle_ms: int) -> None:
         self._transport = transport
         self._exchange = exchange
-        self.writer = writer
+        self._writer = writer
         self._settle_ms = settle_ms
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._reports: SimpleQueue[Report | None] = SimpleQueue()
@@ -76,9 +84,19 @@ class Fetchers:
         self._count = self.idle = count
 
     def start(self) -> None:
-        """Start the threads. One that still waits for a socket at the end is left behind; what it brings is dropped."""
+        """Start the threads. One that still waits for a socket at the end is left behind; what it brings is dropped.
+
+        Where the system gives fewer threads than were asked for, those do the work. Raises CandleShmError without any.
+        """
         for number in range(self._count):
-            threading.Thread(target=self._work, name=f"candleshm-fetch-{number}", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name=f"candleshm-fetch-{number}", daemon=True).start()
+            except RuntimeError as error:
+                if number == 0:
+                    raise CandleShmError(f"no thread can be started that fetches: {error}") from None
+                logger.warning("only %d of %d fetching threads can be started: %s", number, self._count, error)
+                self._count = self.idle = number
+                return
 
     def submit(self, job: Job) -> None:
         """Hand out a job; there has to be an idle thread, or it would age in the queue after weight was booked."""
@@ -103,7 +121,7 @@ class Fetchers:
 
     @contextmanager
     def merging_paused(self) -> Iterator[None]:
-        """Let answers wait while the block is exchanged; they are merged into the new `writer`."""
+        """Let answers wait while symbols, and perhaps the block, are exchanged."""
         with self._gate:
             yield
 
@@ -127,21 +145,28 @@ class Fetchers:
     def _perform(self, job: Job, report: Report) -> None:
         answer = report.answer = self._transport.fetch(job.url)
         received_ms = job.exchange_time.latest_ms(answer.received_seconds)
+        report.date_is_off = job.dates_count and not job.exchange_time.agrees_with(
+            answer.date_ms, answer.sent_seconds, answer.received_seconds
+        )
         error = self._exchange.error_of(answer, received_ms)
         if error is not None:
             raise error
         if job.plan is None or job.request is None:
             return
         symbol, request = job.plan.symbol, job.request
-        report.sent_ms = job.exchange_time.earliest_ms(answer.sent_seconds)
+        judged_ms = report.sent_ms = job.exchange_time.earliest_ms(answer.sent_seconds)
+        if report.date_is_off and answer.date_ms is not None:
+            # Perhaps the clock was set back, and candles that ended by our measurement go on. The earlier time cannot
+            # make a row final too soon.
+            judged_ms = min(judged_ms, answer.date_ms)
         with self._gate:
             if self._stopped:
                 return
             started_seconds = time.perf_counter()
-            report.ingested = self.writer.ingest(
+            report.ingested = self._writer.ingest(
                 symbol,
                 answer.body,
-                sent_ms=report.sent_ms,
+                sent_ms=judged_ms,
                 received_ms=received_ms,
                 settle_ms=self._settle_ms,
                 limit=request.limit,
@@ -151,7 +176,7 @@ class Fetchers:
             )
             report.ingest_seconds = time.perf_counter() - started_seconds
             if report.ingested.missing > 0:
-                report.missing_range_ms = newest_missing_ms(self.writer, symbol)
+                report.missing_range_ms = newest_missing_ms(self._writer, symbol)
 
 
 def newest_missing_ms(writer: Writer, symbol: str) -> tuple[int, int] | None:

@@ -58,7 +58,7 @@ class CandleRule:
     CACHE_DIR: ClassVar[str | os.PathLike[str]] = "./BINANCE_CACHE"
     """Where the cache lies."""
     LOCAL_CANDLE_DAYS: ClassVar[int | None] = 2
-    """Whole days to have in CANDLE_DIR when serving begins; 0 or None: none."""
+    """How many of the newest days in CANDLE_DIR are loaded when serving begins, and completed then; 0, None: none."""
     KEY: ClassVar[str | None] = None
     """Accepted, not needed."""
     SECRET: ClassVar[str | None] = None

@@ -20,7 +20,7 @@ from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
 from candleshm.fetchers import Fetchers, Job, Report, Upkeep
 from candleshm.planner import Cadence, Kind, SeriesPlan, choose, closing_weight_of, next_turns, request_for
 from candleshm.ratelimit import HELD_SECONDS_MAX, WeightBudget
-from candleshm.roster import Enlarge, Roster
+from candleshm.roster import Roster
 from candleshm.status import CollectorStatus
 from candleshm.transport import Transport
 from candleshm.universe import Universe, doubt, nearest
@@ -37,6 +37,8 @@ STATUS_SECONDS = 1.0
 MEASURE_SECONDS = 300.0
 # A Date header that contradicts the measured time is looked into this often at most; a front may always be wrong.
 DISTRUST_SECONDS = 60.0
+# Rows from beyond the exchange's clock say that it was set; the same rows again and again say that they are wrong.
+BEYOND_SECONDS = 5.0
 # The loop wakes with every heartbeat. A longer silence means that the machine slept or the process was stopped.
 ASLEEP_SECONDS = 5.0
 # Errors that do not get better by themselves (a refused parameter, a blocked country) are asked again this late.
@@ -61,12 +63,11 @@ class Scheduler:
         cadence: Cadence,
         universe: Universe,
         info: ExchangeInfo,
-        enlarge: Enlarge,
         refresh_seconds: float,
         workers: int = 8,
         random: Random | None = None,
     ) -> None:
-        self._name = writer.name
+        self._writer = writer
         self._exchange = exchange
         self._clock = clock
         self._time = exchange_time
@@ -85,6 +86,10 @@ class Scheduler:
         self._refresh_seconds = refresh_seconds
         self._reload = Upkeep(exchange.info_url, exchange.info_weight, now + refresh_seconds)
         self._upkeep_first = False
+        self._suspected: ExchangeTime | None = None  # measured once, at odds with what is believed
+        # The Date of an answer counts unless that of the newest measurement was wrong itself, as behind a resender.
+        self._dates_count = True
+        self._date_seconds = -math.inf  # when a Date last made us measure
         self._universe = universe
         self._universe_changed = threading.Event()
         self._again_seconds = -math.inf  # until then nothing is due or affordable; spares scans of all plans
@@ -93,7 +98,7 @@ class Scheduler:
         self._ingest_seconds = 0.0
         self._corrections = self._refused = self._holes = 0
         self._errors: Counter[str] = Counter()
-        self._roster = Roster(writer, universe, info, enlarge, self._random)
+        self._roster = Roster(writer, universe, info, self._random)
         self._status = self._snapshot(now)
         self._align(now)
 
@@ -109,11 +114,6 @@ class Scheduler:
     def wait_loaded(self, timeout_seconds: float | None = None) -> bool:
         """Wait until every symbol is loaded or has failed three times, and say whether that is so."""
         return self._loaded.wait(timeout_seconds)
-
-    @property
-    def writer(self) -> Writer:
-        """The block's owner; another one once a larger block took the place of a full one."""
-        return self._roster.writer
 
     def follow_universe(self) -> None:
         """Look at the universe again, soon and in the loop's thread; may be called from any thread."""
@@ -137,7 +137,7 @@ class Scheduler:
                 awake_seconds = now
                 if now >= heartbeat_seconds:
                     heartbeat_seconds = now + HEARTBEAT_SECONDS
-                    self.writer.heartbeat()
+                    self._writer.heartbeat()
                     if self._again_seconds == math.inf:
                         # The weight that is waited for may be on its way for another collector of this pool.
                         self._again_seconds = -math.inf
@@ -150,7 +150,7 @@ class Scheduler:
                 if now >= self._again_seconds:
                     self._again_seconds = self._dispatch(now)
                 due_seconds = min(self._again_seconds, heartbeat_seconds, status_seconds)
-                for report in self._fetchers.reports(max(0.0, due_seconds - self._clock.monotonic_seconds())):
+                for report in self._fetchers.reports(self._clock.sleep_seconds(due_seconds)):
                     self._take(report)
         finally:
             self.stop()
@@ -176,7 +176,8 @@ class Scheduler:
                 if wait_seconds > 0:
                     return None, now + min(wait_seconds, HELD_SECONDS_MAX)
                 upkeep.due_seconds = math.inf
-                return Job(upkeep.url, upkeep.weight, self._time, ticket, upkeep=upkeep), now
+                job = Job(upkeep.url, upkeep.weight, self._time, ticket, upkeep=upkeep, dates_count=self._dates_count)
+                return job, now
             again_seconds = min(again_seconds, upkeep.due_seconds)
         if self._upkeep_first:
             return None, again_seconds
@@ -194,7 +195,8 @@ class Scheduler:
             if wait_seconds <= 0:
                 plan.turns = ()
                 url = self._exchange.klines_url(request)
-                return Job(url, request.weight, self._time, ticket, plan, kind, request), now
+                dates_count = self._dates_count
+                return Job(url, request.weight, self._time, ticket, plan, kind, request, dates_count=dates_count), now
             again_seconds = min(again_seconds, now + wait_seconds)
         return None, again_seconds
 
@@ -208,7 +210,9 @@ class Scheduler:
         used = None if answer is None else self._exchange.used_weight(answer, self._budget.window_seconds)
         self._budget.answered(job.ticket, now, used)
         if answer is not None and error is None:
-            self._check_date(answer, now)
+            if report.date_is_off and job.exchange_time is self._time and now >= self._date_seconds + DISTRUST_SECONDS:
+                self._date_seconds = now
+                self._distrust_time("the Date of an answer is off", now)
             try:
                 if job.upkeep is not None:
                     self._take_upkeep(job.upkeep, answer, now)
@@ -238,6 +242,8 @@ class Scheduler:
     def _take_candles(self, plan: SeriesPlan, report: Report, answer: Answer, ingested: Ingested, now: float) -> None:
         if plan.failures >= GIVEN_UP:
             logger.info("%s: answers again after %d failures", plan.symbol, plan.failures)
+        if not ingested.rows and plan.trading and not plan.is_empty and report.job.kind is not Kind.BACKFILL:
+            raise BadResponse(f"no row in the answer of {plan.symbol}, which has rows", status=answer.status)
         self._rows += ingested.changed
         self._ingests += 1
         self._ingest_seconds += report.ingest_seconds
@@ -258,14 +264,22 @@ class Scheduler:
             )
         if ingested.corrected:
             logger.info("%s: the exchange restated %d closed candles", plan.symbol, ingested.corrected)
-        if ingested.beyond:
+        if ingested.beyond and now >= self._time.measured_seconds + BEYOND_SECONDS:
             self._bring_forward(self._measure, now)
         if ingested.refused > ingested.beyond:
             logger.warning("%s: %d rows cannot be true and were left out", plan.symbol, ingested.refused)
 
     def _take_time(self, answer: Answer, server_ms: int) -> None:
         measured = ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
-        self._time = measured if self._upkeep_first else self._time.refined(measured)
+        believed = self._time.overlaps(measured) or (self._suspected is not None and self._suspected.overlaps(measured))
+        if not believed:
+            # One server may be wrong, so a clock that was set is believed when the next answer says the same.
+            self._suspected = measured
+            self._distrust_time("serverTime contradicts what was measured before", answer.received_seconds)
+            raise BadResponse(f"serverTime contradicts what was measured before: `{server_ms}`", status=answer.status)
+        self._suspected = None
+        self._time = self._time.refined(measured)
+        self._dates_count = self._time.agrees_with(answer.date_ms, answer.sent_seconds, answer.received_seconds)
         self._upkeep_first = False
         self._measure.due_seconds = answer.received_seconds + MEASURE_SECONDS
         for plan in self._roster.plans.values():
@@ -281,7 +295,7 @@ class Scheduler:
             return
         self._reload.due_seconds = now + self._refresh_seconds
         if info.weight_limit is not None:
-            self._budget.set_limit(info.weight_limit, info.window_seconds, now, owner=self._name)
+            self._budget.set_limit(info.weight_limit, info.window_seconds, now)
         self._roster.info = info
         self._align(now)
 
@@ -295,7 +309,6 @@ class Scheduler:
     def _align(self, now: float) -> None:
         with self._fetchers.merging_paused():
             fresh = self._roster.align()
-            self._fetchers.writer = self._roster.writer
         for plan in fresh:
             self._replan(plan, now)
         self._publish_status(now)
@@ -324,7 +337,8 @@ class Scheduler:
 
     def _fail(self, plan: SeriesPlan, error: Exception, now: float) -> None:
         plan.failures += 1
-        if isinstance(error, ExchangeUnavailable | BadResponse):
+        # Memory that was short may be there a moment later.
+        if isinstance(error, ExchangeUnavailable | BadResponse | MemoryError):
             delay_seconds = self._backoff.delay_seconds(plan.failures, self._random)
         elif self._exchange.is_unknown_symbol(error):
             # Perhaps delisted, perhaps a mistake of the exchange: its own list decides.
@@ -356,12 +370,6 @@ class Scheduler:
 
     # The exchange's time, plans, status.
 
-    def _check_date(self, answer: Answer, now: float) -> None:
-        if answer.date_ms is None or now < self._time.measured_seconds + DISTRUST_SECONDS:
-            return
-        if not self._time.agrees_with(answer.date_ms, answer.sent_seconds, answer.received_seconds):
-            self._distrust_time("the Date of an answer is off", now)
-
     def _distrust_time(self, reason: str, now: float) -> None:
         if not self._upkeep_first:
             logger.warning("%s: measuring the exchange's clock before anything else is asked", reason)
@@ -383,8 +391,8 @@ class Scheduler:
     def _publish_status(self, now: float) -> None:
         status = self._status = self._snapshot(now)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
-        self._budget.reserve(closing_weight, now, owner=self._name)
-        self.writer.set_health(
+        self._budget.reserve(closing_weight, now)
+        self._writer.set_health(
             ready=status.ready,
             weight_used=status.weight_used,
             weight_limit=status.weight_limit,

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
-from errno import ENOSPC
-from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
-from candleshm._core import Feed, Writer, unlink
+from candleshm._core import Feed, Writer
+from candleshm.cache import BlockCache, CacheKeeper, Origin
 from candleshm.clock import Clock, ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
-from candleshm.connection import Connection
+from candleshm.connection import Connection, connection_of
 from candleshm.errors import (
     CandleShmError,
     ConfigError,
     MissingExtra,
     SegmentError,
-    SegmentUnavailable,
 )
 from candleshm.exchanges.base import Exchange, ExchangeInfo
-from candleshm.exchanges.binance import Binance
+from candleshm.exchanges.binance import MARKETS, Binance
 from candleshm.frames import library
 from candleshm.history.block import load_days
 from candleshm.history.day import DAILY_INTERVALS, Day
 from candleshm.history.fetching import fetch_days, store_of
 from candleshm.history.keeper import DailyKeeper
 from candleshm.history.store import DayStore
+from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.planner import Cadence
 from candleshm.ratelimit import WeightBudget
 from candleshm.scheduler import CollectorStatus, Scheduler
@@ -47,7 +46,6 @@ PROGRESS_SECONDS = 0.5
 # a request of the start; then it is left behind, and ends without taking a block.
 STOP_SECONDS = 10.0
 LEAVE_SECONDS = 0.2
-SHM = Path("/dev/shm")
 
 
 class Collector:
@@ -71,7 +69,7 @@ class Collector:
     ) -> None:
         """Check the configuration as far as that needs no network. Raises ConfigError.
 
-        `budget` is shared by the collectors of a pool; without one the collector has a pool of its own.
+        Without a `budget` it is the one that all processes of the user share for this pool, opened at the start.
         """
         self.config = config
         self._clock = clock or SystemClock()
@@ -83,11 +81,11 @@ class Collector:
                 f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(self._exchange.intervals)}"
             )
         self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
-        self._budget = budget or WeightBudget(self._exchange.weight_limit, config.server_weight)
-        self._connection = Connection(self._exchange, self._transport, self._clock, self._budget, config.start_seconds)
-        self._store = _daily_files(config)
+        self._budget = budget
+        self._store: DayStore | None = None
         self._keeper: DailyKeeper | None = None
         self._universe = Universe(config)
+        self._cache = None if config.cache_dir is None else BlockCache(config.cache_dir, _origin(config))
         self._gate = threading.Lock()
         self._stopping = threading.Event()
         self._opened = threading.Event()  # the block exists, or the start failed
@@ -100,7 +98,8 @@ class Collector:
         """Connect, take the block and go on in the background; return once readers can attach.
 
         Called twice it does nothing the second time. Raises ExchangeUnavailable when the exchange cannot be reached for
-        `start_seconds`, RateLimited or Banned, ConfigError (symbols), SegmentInUse: with nothing left behind.
+        `start_seconds`, BadResponse when what it says cannot be used for as long, RateLimited or Banned, ConfigError
+        (symbols), SegmentInUse: with nothing left behind.
         """
         self._begin()
         while not self._opened.wait(PROGRESS_SECONDS):
@@ -196,8 +195,13 @@ class Collector:
     def _begin(self) -> None:
         with self._gate:
             if self._thread is None and not self._stopping.is_set():
-                self._thread = threading.Thread(target=self._live, name="candleshm-loop", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._live, name="candleshm-loop", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    self._stopping.set()
+                    raise CandleShmError(f"no thread can be started that serves: {error}") from None
+                self._thread = thread
 
     def _follow_universe(self) -> None:
         with self._gate:
@@ -208,9 +212,10 @@ class Collector:
     def _live(self) -> None:
         """Be the loop thread, from the first request to the end of the block."""
         try:
-            connected = self._connection.connect(self._stopping)
-            if connected is not None:
-                self._serve(*connected)
+            with connection_of(self.config, self._exchange, self._transport, self._clock, self._budget) as connection:
+                connected = connection.connect(self._stopping)
+                if connected is not None:
+                    self._serve(connection, *connected)
         except CandleShmError as error:
             self._failure = error
         except BaseException as error:
@@ -220,29 +225,35 @@ class Collector:
             self._ended.set()
             self._opened.set()
 
-    def _serve(self, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
+    def _serve(self, connection: Connection, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
         config = self.config
         if info.weight_limit is not None:
             now_seconds = self._clock.monotonic_seconds()
-            self._budget.set_limit(info.weight_limit, info.window_seconds, now_seconds, owner=config.segment_name)
+            connection.budget.set_limit(info.weight_limit, info.window_seconds, now_seconds)
+        self._store = _daily_files(config)
         symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
         with self._gate:
             if self._stopping.is_set():
                 return
-            writer = self._open(symbols, self._universe.spare_places(info))
+            writer = Writer.open(
+                config.segment_name,
+                market=config.market,
+                interval=config.interval,
+                length=config.length,
+                symbols=symbols,
+                spare_symbols=self._universe.spare_places(info),
+                derive=config.derived,
+            )
         try:
-            # Without the gate, so that `stop` need not wait for it.
-            if self._store is not None:
-                self._load_local_days(self._store, writer, exchange_time)
+            self._fill(writer, exchange_time)
             with self._gate:
                 if self._stopping.is_set():
                     writer.close()
                     return
-                self._scheduler = self._make_scheduler(writer, exchange_time, info)
+                self._scheduler = self._make_scheduler(writer, connection.budget, exchange_time, info)
         except BaseException:
             writer.close()
             raise
-        writer = self._scheduler.writer
         logger.info(
             "%s: block %s, %d %s symbols, %d candles each",
             config.segment_name,
@@ -251,35 +262,60 @@ class Collector:
             config.market,
             config.length,
         )
+        for name, interval in config.derived:
+            logger.info("%s: %s candles derived into block %s", config.segment_name, interval, name)
         self._opened.set()
+        cache_keeper = self._make_cache_keeper(self._scheduler)
         if self._store is not None and config.download_time:
-            self._keeper = self._make_keeper(self._store, config.download_time)
+            self._keeper = self._make_keeper(self._store, config.download_time, writer, connection)
             self._keeper.start()
         try:
-            self._scheduler.run()
+            try:
+                self._scheduler.run()
+            finally:
+                if cache_keeper is not None:
+                    cache_keeper.end()
         finally:
             if self._keeper is not None:
                 self._keeper.stop(at_once=True)
                 self._keeper.join(LEAVE_SECONDS)
-            self._scheduler.writer.close()
-            self._budget.leave(self._clock.monotonic_seconds(), owner=config.segment_name)
+            writer.close()
             logger.info("%s: stopped, block removed", config.segment_name)
 
-    def _load_local_days(self, store: DayStore, writer: Writer, exchange_time: ExchangeTime) -> None:
-        """Put the newest local days into the block, before anything is asked for."""
-        config = self.config
+    def _fill(self, writer: Writer, exchange_time: ExchangeTime) -> None:
+        """Put the rows into the block that earlier runs left behind, as far as they are not in it: from the cache, then
+        from daily files.
+        """
         now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
+        if self._cache is not None:
+            rows = self._cache.load(writer, now_ms, self._stopping)
+            if rows:
+                logger.info("%s: %d rows loaded from cache %s", self.config.segment_name, rows, self._cache.path)
+        if self._store is not None:
+            rows = self._load_local_days(self._store, writer, now_ms)
+            if rows:
+                logger.info("%s: %d rows loaded from daily files", self.config.segment_name, rows)
+
+    def _load_local_days(self, store: DayStore, writer: Writer, now_ms: int) -> int:
+        """Put the newest local days into the block; return how many rows were new there."""
         window_ms = writer.window_start_ms(writer.symbols[0], now_ms)
         day = Day.of(now_ms, store.zone)
         days: list[Day] = []
-        while len(days) < (config.local_candle_days or 0) and day.start_ms > window_ms:
+        while len(days) < (self.config.local_candle_days or 0) and day.start_ms > window_ms:
             day = day.previous()
             days.append(day)
-        rows = load_days(writer, store, writer.symbols, days, self._stopping)
-        if rows:
-            logger.info("%s: %d rows loaded from daily files", config.segment_name, rows)
+        return load_days(writer, store, writer.symbols, days, self._stopping)
 
-    def _make_keeper(self, store: DayStore, time_of_day: str) -> DailyKeeper:
+    def _make_cache_keeper(self, scheduler: Scheduler) -> CacheKeeper | None:
+        """Begin to write the cache every now and then; None where none is to be written."""
+        delay_seconds = self.config.cache_delay_seconds
+        if self._cache is None or delay_seconds is None:
+            return None
+        keeper = CacheKeeper(self._cache, delay_seconds, scheduler.exchange_ms)
+        keeper.start()
+        return keeper
+
+    def _make_keeper(self, store: DayStore, time_of_day: str, writer: Writer, connection: Connection) -> DailyKeeper:
         config = self.config
 
         def trading() -> list[str]:
@@ -287,14 +323,14 @@ class Collector:
             if scheduler is None:
                 return []
             ended = set(scheduler.status.not_trading)
-            return [symbol for symbol in scheduler.writer.symbols if symbol not in ended]
+            return [symbol for symbol in writer.symbols if symbol not in ended]
 
         def fetch(day: Day, replace_files: bool) -> bool:  # noqa: FBT001
             asked = replace(config, symbols=trading(), symbols_filter=(), symbol_contains="", symbol_endswith="")
             done = fetch_days(
                 asked,
                 store,
-                self._connection,
+                connection,
                 day.date,
                 day.date,
                 replace=replace_files,
@@ -319,17 +355,6 @@ class Collector:
             days_back=max(1, config.local_candle_days or 0),
         )
 
-    def _open(self, symbols: Sequence[str], spare_symbols: int) -> Writer:
-        config = self.config
-        return Writer.open(
-            config.segment_name,
-            market=config.market,
-            interval=config.interval,
-            length=config.length,
-            symbols=symbols,
-            spare_symbols=spare_symbols,
-        )
-
     def _left_behind(self) -> list[str]:
         """Return the symbols of a block that a killed collector left, as far as this feed would have carried them.
 
@@ -341,24 +366,9 @@ class Collector:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
         return []
 
-    def _enlarge(self, full: Writer, symbols: Sequence[str]) -> Writer:
-        """Put a block for more symbols in the place of a full one. Raises SegmentUnavailable, that one as it was."""
-        spare_symbols = max(full.symbol_capacity - len(full.symbols), len(symbols) - len(full.symbols))
-        size_bytes = (SHM / full.name).stat().st_size * (len(symbols) + spare_symbols) / full.symbol_capacity
-        room = os.statvfs(SHM)
-        # Readers keep the full block in memory until they have moved, so there has to be room for both.
-        if room.f_bavail * room.f_frsize < size_bytes:
-            reason = f"{SHM} has no room for a larger block of {size_bytes / 1e6:.0f} MB"
-            raise SegmentUnavailable(full.name, reason, ENOSPC)
-        full.close(unlink=False)
-        try:
-            return self._open(symbols, spare_symbols)
-        except BaseException:
-            with suppress(SegmentError):
-                unlink(full.name)
-            raise
-
-    def _make_scheduler(self, writer: Writer, exchange_time: ExchangeTime, info: ExchangeInfo) -> Scheduler:
+    def _make_scheduler(
+        self, writer: Writer, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo
+    ) -> Scheduler:
         config = self.config
         return Scheduler(
             writer=writer,
@@ -366,7 +376,7 @@ class Collector:
             transport=self._transport,
             clock=self._clock,
             exchange_time=exchange_time,
-            budget=self._budget,
+            budget=budget,
             cadence=Cadence(
                 interval=config.interval,
                 length=config.length,
@@ -376,10 +386,16 @@ class Collector:
             ),
             universe=self._universe,
             info=info,
-            enlarge=self._enlarge,
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
         )
+
+
+def _origin(config: CollectorConfig) -> Origin:
+    # A resender and a proxy answer for the exchange; names and passwords in addresses stay out of files.
+    parts = urlsplit(config.base_url or MARKETS[config.market].host)
+    exchange = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    return Origin(config.segment_name, config.market, config.interval, exchange)
 
 
 def _daily_files(config: CollectorConfig) -> DayStore | None:
@@ -400,6 +416,6 @@ def _daily_files(config: CollectorConfig) -> DayStore | None:
 def _checked(symbols: Iterable[str]) -> list[str]:
     names = [symbols] if isinstance(symbols, str) else list(symbols)
     for name in names:
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f"symbol cannot be `{name}`; allowed: a name such as BTCUSDT")
+        if not is_symbol_name(name):
+            raise ConfigError(f"symbol cannot be `{name}`; allowed: {SYMBOL_NAMES}")
     return names

@@ -6,12 +6,15 @@ a worker while it sleeps. The scheduler asks again, with `Backoff`, after the bu
 
 from __future__ import annotations
 
-import re
+import io
+import socket
 import threading
+import time
 import zlib
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
-from typing import Protocol
+from http.client import HTTPResponse
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Protocol
 
 import requests
 import urllib3
@@ -19,7 +22,8 @@ from requests.adapters import HTTPAdapter
 
 from candleshm.clock import Clock
 from candleshm.errors import BadResponse, ExchangeUnavailable
-from candleshm.exchanges.base import Answer
+from candleshm.exchanges.base import Answer, date_ms_of
+from candleshm.printable import without_credentials
 
 __all__ = ["HttpTransport", "Transport"]
 
@@ -50,7 +54,7 @@ class HttpTransport:
         trust_env: bool = False,
         whole_seconds: float = READ_SECONDS,
     ) -> None:
-        """`whole_seconds` is how long an answer may take from the request to its last byte."""
+        """`whole_seconds` is how long an answer may take from its first byte to its last."""
         self._clock = clock
         self._whole_seconds = whole_seconds
         self._proxies = dict(proxies or {})
@@ -58,14 +62,14 @@ class HttpTransport:
         self._local = threading.local()
 
     def fetch(self, url: str) -> Answer:
-        """Return the answer to GET `url`; the whole of it has to be here in time."""
+        """Return the answer to GET `url`; the whole of it, headers too, has to be here in time."""
         sent_seconds = self._clock.monotonic_seconds()
         try:
             response = self._session().get(
                 url, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True, allow_redirects=False
             )
             with response:
-                body = self._read(response, sent_seconds + self._whole_seconds)
+                body = _read(response, self._whole_seconds)
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 status = response.status_code
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -77,7 +81,7 @@ class HttpTransport:
             body=body,
             sent_seconds=sent_seconds,
             received_seconds=self._clock.monotonic_seconds(),
-            date_ms=_date_ms(headers.get("date")),
+            date_ms=date_ms_of(headers.get("date")),
         )
 
     def _session(self) -> requests.Session:
@@ -87,34 +91,99 @@ class HttpTransport:
             session.trust_env = self._trust_env
             session.proxies.update(self._proxies)
             session.headers.update({"Accept-Encoding": "gzip", "User-Agent": "candleshm"})
-            adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+            # Nothing here needs a cookie, and a front that sends a new one each time would make requests grow.
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+            adapter = _Adapter(self._whole_seconds, pool_connections=1, pool_maxsize=1, max_retries=0)
             session.mount("https://", adapter)
             session.mount("http://", adapter)
         return session
 
-    def _read(self, response: requests.Response, deadline_seconds: float) -> bytes:
-        """Read the body as it arrives, so that one which trickles in ends at the deadline."""
-        raw: urllib3.HTTPResponse = response.raw
-        parts: list[bytes] = []
-        size_bytes = 0
-        try:
-            while part := raw.read1(CHUNK_BYTES, decode_content=False):
-                parts.append(part)
-                size_bytes += len(part)
-                if size_bytes > BODY_BYTES_MAX:
-                    raise BadResponse(f"body is larger than {BODY_BYTES_MAX} bytes", status=response.status_code)
-                if self._clock.monotonic_seconds() > deadline_seconds:
-                    raise ExchangeUnavailable(
-                        f"no whole answer from {_host(response.url)} in {self._whole_seconds:g} s, "
-                        f"only {size_bytes} bytes"
-                    )
-        except urllib3.exceptions.ProtocolError:
-            raise BadResponse(
-                f"body of {_host(response.url)} ended after {size_bytes} bytes, before its announced end",
-                status=response.status_code,
-            ) from None
-        body = b"".join(parts)
-        return _gunzip(body) if response.headers.get("Content-Encoding", "").lower() == "gzip" else body
+
+class _UntilDeadline(io.RawIOBase):
+    """What a socket receives, until a moment after which it has nothing more to say."""
+
+    def __init__(self, file: io.BufferedReader, connection: socket.socket, deadline_seconds: float) -> None:
+        self._file = file
+        self._connection = connection
+        self._deadline_seconds = deadline_seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_seconds = self._deadline_seconds - time.monotonic()
+        if left_seconds <= 0:
+            raise TimeoutError("timed out")
+        self._connection.settimeout(left_seconds)
+        return self._file.raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    """An answer that has to be here whole within `whole_seconds`.
+
+    A socket's own timeout counts from byte to byte: a front that sends one every few seconds, be it of the headers,
+    would hold a thread for hours.
+    """
+
+    whole_seconds: float
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(sock, *arguments, **keywords)
+        self.fp = io.BufferedReader(_UntilDeadline(self.fp, sock, time.monotonic() + self.whole_seconds))
+
+
+class _Adapter(HTTPAdapter):
+    """Connections whose answers have a deadline, with a proxy and without."""
+
+    def __init__(self, whole_seconds: float, **keywords: Any) -> None:
+        response = type("_Response", (_Response,), {"whole_seconds": whole_seconds})
+        self._pools = {
+            scheme: type(
+                "_Pool", (pool,), {"ConnectionCls": type("_Connection", (connection,), {"response_class": response})}
+            )
+            for scheme, pool, connection in (
+                ("http", urllib3.HTTPConnectionPool, urllib3.connection.HTTPConnection),
+                ("https", urllib3.HTTPSConnectionPool, urllib3.connection.HTTPSConnection),
+            )
+        }
+        super().__init__(**keywords)
+
+    def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
+        super().init_poolmanager(*arguments, **keywords)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *arguments: Any, **keywords: Any) -> Any:
+        manager = super().proxy_manager_for(*arguments, **keywords)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def _read(response: requests.Response, whole_seconds: float) -> bytes:
+    """Read the body as it arrives, so that one which is too large ends early."""
+    raw: urllib3.HTTPResponse = response.raw
+    parts: list[bytes] = []
+    size_bytes = 0
+    try:
+        while part := raw.read1(CHUNK_BYTES, decode_content=False):
+            parts.append(part)
+            size_bytes += len(part)
+            if size_bytes > BODY_BYTES_MAX:
+                raise BadResponse(f"body is larger than {BODY_BYTES_MAX} bytes", status=response.status_code)
+    except urllib3.exceptions.ReadTimeoutError:
+        raise ExchangeUnavailable(
+            f"no whole answer from {_host(response.url)} in {whole_seconds:g} s, only {size_bytes} bytes"
+        ) from None
+    except urllib3.exceptions.ProtocolError:
+        raise BadResponse(
+            f"body of {_host(response.url)} ended after {size_bytes} bytes, before its announced end",
+            status=response.status_code,
+        ) from None
+    body = b"".join(parts)
+    return _gunzip(body) if response.headers.get("Content-Encoding", "").lower() == "gzip" else body
 
 
 def _gunzip(body: bytes) -> bytes:
@@ -126,15 +195,6 @@ def _gunzip(body: bytes) -> bytes:
     if not decompressor.eof:
         raise BadResponse(f"gzip body of {len(body)} bytes is cut short or unpacks to more than {BODY_BYTES_MAX} bytes")
     return plain
-
-
-def _date_ms(header: str | None) -> int | None:
-    if header is None:
-        return None
-    try:
-        return round(parsedate_to_datetime(header).timestamp() * 1000)
-    except ValueError:
-        return None
 
 
 def _host(url: str) -> str:
@@ -149,7 +209,7 @@ def _reason(error: BaseException) -> str:
         if inner is None:
             break
         cause = inner
-    return f"{type(cause).__name__}: {re.sub(r'//[^/@ ]*@', '//', str(cause))}"
+    return f"{type(cause).__name__}: {without_credentials(str(cause))}"
 
 
 def _is_error(part: object) -> bool:

@@ -21,6 +21,8 @@ SPARE_MIN = 16
 SPARE_PART = 0.1
 # A list of symbols that lost more than this at once is taken for a mistake of the exchange, or for maintenance.
 LOST_PART_MAX = 0.5
+# No exchange lists so many at once; a block for them all would cost the rows of those that are there.
+GAINED_MAX = 1000
 
 
 class Universe:
@@ -123,7 +125,7 @@ def doubt(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
         ("lists", len(believed.statuses), len(newer.statuses)),
         ("trades", _trading(believed), _trading(newer)),
     ):
-        if now < before * (1 - LOST_PART_MAX):
+        if now < before * (1 - LOST_PART_MAX) or now > before + GAINED_MAX:
             return f"the exchange suddenly {what} {now} symbols instead of {before}"
     return None
 

@@ -17,7 +17,7 @@ from candleshm.commands.progress import ProgressLine, log_to_stderr
 from candleshm.commands.signals import on_stop_signal
 from candleshm.commands.table import aligned
 from candleshm.config import CollectorConfig
-from candleshm.connection import Connection
+from candleshm.connection import connection_of
 from candleshm.errors import ConfigError, HistoryError
 from candleshm.exchanges.binance import Binance
 from candleshm.frames import library
@@ -26,8 +26,6 @@ from candleshm.history.fetching import Format, Kind, archive_of, fetch_days, sto
 from candleshm.history.importing import import_files
 from candleshm.history.reading import BASE_DIR
 from candleshm.history.tally import DownloadProgress
-from candleshm.host import pool_of
-from candleshm.ratelimit import WeightBudget
 from candleshm.transport import HttpTransport
 
 __all__ = ["download", "import_csv"]
@@ -64,17 +62,13 @@ def download(
     on_stop_signal(stopping.set)
     log_to_stderr()
     failed, asked, conflicts, where = 0, 0, 0, ""
-    budgets: dict[tuple[str, ...], WeightBudget] = {}
     for config in feeds:
         store = store_of(config, config.candle_dir or BASE_DIR, form)
         clock = SystemClock()
         exchange = Binance(config.market, base_url=config.base_url, proxy_host=config.proxy_host)
         transport = HttpTransport(clock, proxies=config.proxies, trust_env=config.trust_env)
-        pool = pool_of(config)
-        budget = budgets[pool] = budgets.get(pool) or WeightBudget(exchange.weight_limit, config.server_weight)
-        connection = Connection(exchange, transport, clock, budget, config.start_seconds)
         archive = archive_of(config, address, clock, stopping) if asks_archive else None
-        with ProgressLine("downloading") as line:
+        with connection_of(config, exchange, transport, clock) as connection, ProgressLine("downloading") as line:
             done = fetch_days(
                 config,
                 store,

@@ -8,9 +8,11 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from candleshm.serverlog import Console, LineFormatter
 from candleshm.status import CollectorStatus
 
 __all__ = ["LoadingProgress", "ProgressLine", "log_to_stderr", "stderr_handler"]
@@ -63,8 +65,10 @@ class ProgressLine:
             self._write("")
 
     def _write(self, text: str) -> None:
-        self._stream.write(f"{ERASE_LINE}{text}")
-        self._stream.flush()
+        # The terminal may have been closed; then there is nobody to show it to.
+        with suppress(OSError):
+            self._stream.write(f"{ERASE_LINE}{text}")
+            self._stream.flush()
 
 
 class LoadingProgress(ProgressLine):
@@ -85,10 +89,9 @@ class LoadingProgress(ProgressLine):
 
 def stderr_handler() -> logging.Handler:
     """Return a handler for stderr, where a progress line may stand."""
-    handler = logging.StreamHandler()
-    prefix = ERASE_LINE if sys.stderr.isatty() else ""
-    handler.setFormatter(logging.Formatter(f"{prefix}%(asctime)s [%(levelname)s] %(message)s"))
-    return handler
+    console = Console()
+    console.setFormatter(LineFormatter(ERASE_LINE if sys.stderr.isatty() else ""))
+    return console
 
 
 def log_to_stderr() -> None:

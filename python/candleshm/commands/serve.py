@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from logging.handlers import MemoryHandler
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from candleshm.commands.progress import LoadingProgress, stderr_handler
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
+from candleshm.commands.streams import say
 from candleshm.config import CollectorConfig
 from candleshm.frames import library
 from candleshm.host import Host
@@ -48,12 +48,13 @@ def serve(
         with LoadingProgress({config.segment_name: config.length for config in feeds}) as progress:
             host.start()
             progress.erase()
-            for name, status in host.statuses().items():
-                if status is not None:
-                    sys.stdout.write(f'serving {name}: candleshm.attach("{name}")\n')
+            started = host.statuses()
+            for config in feeds:
+                if started[config.segment_name] is not None:
+                    for name in (config.segment_name, *dict(config.derived)):
+                        say(f'serving {name}: candleshm.attach("{name}")\n')
             if where:
-                sys.stdout.write(f"metrics: {where}\n")
-            sys.stdout.flush()
+                say(f"metrics: {where}\n")
             _release_log(log)
             host.wait_loaded(progress=progress)
         host.run()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Literal, Protocol
 
 from candleshm.errors import ExchangeError
@@ -17,12 +18,11 @@ __all__ = [
     "KlineRequest",
     "Market",
     "candle_end_ms",
+    "date_ms_of",
 ]
 
 Market = Literal["SPOT", "UM", "CM"]
 
-# The longest known ban is three days.
-RETRY_AFTER_SECONDS_MAX = 7 * 86400.0
 SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
 
 # Length of a candle; a month counts with its shortest form, so that a count derived from it is never too low.
@@ -61,6 +61,16 @@ def candle_end_ms(interval: str, open_ms: int) -> int:
     return open_ms - open_ms % grid_ms + length_ms
 
 
+def date_ms_of(header: str | None) -> int | None:
+    """Return the moment that a Date header names, None when there is none that can be read."""
+    if header is None:
+        return None
+    try:
+        return round(parsedate_to_datetime(header).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class KlineRequest:
     """One klines request: the newest `limit` candles that open at `end_ms` or before (and not before `start_ms`)."""
@@ -77,7 +87,7 @@ class KlineRequest:
 class Answer:
     """One HTTP answer, whatever its status. Header names are lower case; times are local monotonic seconds."""
 
-    url: str
+    url: str = field(repr=False)
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -85,13 +95,6 @@ class Answer:
     received_seconds: float
     date_ms: int | None
     """The answer's Date header, whole seconds."""
-
-    @property
-    def retry_after_seconds(self) -> float | None:
-        """How long the answer wants to be waited for, None when it does not say."""
-        value = self.headers.get("retry-after", "").strip()
-        # Zero would mean a retry at once, which is what the status forbids.
-        return min(float(value), RETRY_AFTER_SECONDS_MAX) if value.isdecimal() and int(value) > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from candleshm.backoff import Backoff
 from candleshm.clock import Clock
 from candleshm.errors import BadResponse, ConfigError, ExchangeUnavailable
 from candleshm.exchanges.base import Answer
+from candleshm.exchanges.binance import retry_after_seconds
 from candleshm.history.archive_file import CHECKSUM_SUFFIX, ArchiveFile
 from candleshm.history.candles import Candles
 from candleshm.transport import Transport
@@ -123,7 +124,9 @@ class Archive:
 
     def _pause(self, answer: Answer) -> bool:
         """Let all threads wait as long as the answer wants; give the archive up when that is too long."""
-        wait_seconds = answer.retry_after_seconds or (PAUSE_SECONDS if answer.status == 429 else 0.0)
+        wait_seconds = retry_after_seconds(answer, self._clock.epoch_ms()) or (
+            PAUSE_SECONDS if answer.status == 429 else 0.0
+        )
         with self._lock:
             until_seconds = self._clock.monotonic_seconds() + wait_seconds
             self._paused_until_seconds = max(self._paused_until_seconds, until_seconds)

@@ -84,6 +84,8 @@ class Downloader:
         self._nothing_before_ms: dict[str, int] = {}  # where a symbol's candles begin, as far as that is known
         self._newest_ms: dict[str, int] = {}
         self._in_flight = 0
+        self._keeping = 0  # threads that may be writing files
+        self._is_closed = False  # nothing is taken in any more
         self._failure: BaseException | None = None
         self._started_seconds = 0.0
 
@@ -161,15 +163,19 @@ class Downloader:
         days = tuple(self._open[symbol])
         fetched_ms = self._time.earliest_ms(self._connection.clock.monotonic_seconds())
         found = archive.candles(symbol, [day.day for day in days])
+        whole = []
         with self._changed:
+            if self._is_closed:
+                return
             self._progress.rows += len(found.rows)
-        for day in days:
-            day.take_archived(found.rows, fetched_ms)
-            day.has_unusable_file = any(
-                start < day.grid.end_ms and day.grid.first_ms < end for start, end in found.unusable
-            )
-            if not self._is_over and day.unconfirmed(self._settle_ms) is None:
-                self._keep(day)
+            for day in days:
+                day.has_unusable_file = any(
+                    start < day.grid.end_ms and day.grid.first_ms < end for start, end in found.unusable
+                )
+                if day.take_archived(found.rows, fetched_ms):
+                    whole.append(day)
+            self._keeping += 1
+        self._keep_all(whole)
 
     def _fetch(self) -> None:
         """Ask the exchange for all days in the making."""
@@ -193,7 +199,7 @@ class Downloader:
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive():
+            while thread.is_alive() and not self._has_left():
                 thread.join(LOOK_SECONDS)
                 self._progress.fetching_seconds = (
                     before_seconds + self._connection.clock.monotonic_seconds() - from_seconds
@@ -201,6 +207,14 @@ class Downloader:
                 self._show()
         if self._failure is not None:
             raise self._failure
+
+    def _has_left(self) -> bool:
+        """Once it is over, let files in hand be written, and say so: who waits for a socket is left behind."""
+        with self._changed:
+            self._is_closed = self._is_over
+            while self._is_closed and self._keeping:
+                self._changed.wait()
+            return self._is_closed
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:
@@ -287,6 +301,8 @@ class Downloader:
             rows, limit=request.limit, asked_start_ms=request.start_ms, end_ms=page.end_ms, length_ms=length_ms
         )
         with self._changed:
+            if self._is_closed:
+                return
             self._progress.rows += len(rows)
             for day in page.days:
                 day.pages_left -= 1
@@ -298,15 +314,22 @@ class Downloader:
             if coverage.begins_ms is not None:
                 self._drop_pages(page.symbol, coverage.start_ms, coverage.begins_ms)
             ready = self._review(page)
+            self._keeping += 1
         self._keep_all(ready)
 
     def _keep_all(self, days: Sequence[Assembly]) -> None:
-        for day in days:
-            try:
-                self._keep(day)
-            except ExchangeError as error:
-                logger.error("%s: %s could not be fetched: %s", day.symbol, self._shown(day), error)
-                self._finish(day, "error")
+        """Keep days that are known; `_keeping` was raised for it."""
+        try:
+            for day in days:
+                try:
+                    self._keep(day)
+                except ExchangeError as error:
+                    logger.error("%s: %s could not be fetched: %s", day.symbol, self._shown(day), error)
+                    self._finish(day, "error")
+        finally:
+            with self._changed:
+                self._keeping -= 1
+                self._changed.notify_all()
 
     def _rows(self, answer: Answer) -> Candles:
         """Read the rows of an answer, ascending. Raises ExchangeError; a row that cannot be true spoils all."""
@@ -421,6 +444,8 @@ class Downloader:
                 self._later.append(page)
             return
         with self._changed:
+            if self._is_closed:
+                return
             days: Sequence[Assembly] = page.days
             if not isinstance(error, ExchangeUnavailable | BadResponse):
                 # An unknown symbol, a refused parameter: the other days would fare the same.
@@ -430,6 +455,7 @@ class Downloader:
             for day in failed:
                 day.is_done = True
             ready = self._review(page)
+            self._keeping += 1
         self._keep_all(ready)
         if failed:
             first, last = self._shown(failed[-1]), self._shown(failed[0])

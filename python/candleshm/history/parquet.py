@@ -36,8 +36,8 @@ def encode(candles: DayCandles) -> bytes:
     columns = [_column(pa, candles.rows, index) for index in range(len(NAMES))]
     table = pa.Table.from_arrays(columns, schema=_schema(pa))
     sink = pa.BufferOutputStream()
-    # Values hardly repeat, so dictionaries only add to them; times are an arithmetic row. Without the Arrow schema, which
-    # would hold the column types a second time. See docs/decisions/daily-files.md.
+    # Values hardly repeat, so dictionaries only add to them; times are an arithmetic row. Without the Arrow schema,
+    # which would hold the column types a second time. See docs/decisions/daily-files.md.
     with pq.ParquetWriter(
         sink,
         table.schema,

@@ -41,7 +41,9 @@ class Verification:
         self._clock = clock
         self._stopping = stopping
         self._report = progress
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._keeping = 0  # threads that may be writing files
+        self._is_closed = False  # nothing is written any more
         self._progress = DownloadProgress(0, 0)
         self._tallies: dict[Day, DayTally] = {}
         self._failure: BaseException | None = None
@@ -61,13 +63,14 @@ class Verification:
 
         def work() -> None:
             try:
-                while not self._is_over and waiting:
-                    symbol = waiting.pop()
+                while not self._is_over:
+                    with self._changed:
+                        if not waiting:
+                            return
+                        symbol = waiting.pop()
                     # By months: a month may be one file of the archive, and years would not fit into memory.
                     for _, month in groupby(newest_first, key=lambda day: day.date.replace(day=1)):
                         self._verify(symbol, list(month))
-            except IndexError:
-                return
             except BaseException as error:  # Raised again below: a thread has nobody to tell.
                 self._failure = self._failure or error
 
@@ -78,7 +81,7 @@ class Verification:
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive():
+            while thread.is_alive() and not self._has_left():
                 thread.join(LOOK_SECONDS)
                 self._progress.elapsed_seconds = self._clock.monotonic_seconds() - from_seconds
                 self._progress.fetching_seconds = self._progress.elapsed_seconds
@@ -87,6 +90,14 @@ class Verification:
             raise self._failure
         self._progress.is_stopped = self._stopping.is_set()
         return self._progress
+
+    def _has_left(self) -> bool:
+        """Once it is over, let files in hand be written, and say so: who waits for a socket is left behind."""
+        with self._changed:
+            self._is_closed = self._is_over
+            while self._is_closed and self._keeping:
+                self._changed.wait()
+            return self._is_closed
 
     @property
     def _is_over(self) -> bool:
@@ -117,9 +128,16 @@ class Verification:
             return
         archived = self._archive.candles(symbol, [candles.day for candles in stored])
         for candles in stored:
-            if self._is_over:
-                return
-            self._keep(candles, archived)
+            with self._changed:
+                if self._is_over or self._is_closed:
+                    return
+                self._keeping += 1
+            try:
+                self._keep(candles, archived)
+            finally:
+                with self._changed:
+                    self._keeping -= 1
+                    self._changed.notify_all()
 
     def _keep(self, candles: DayCandles, archived: ArchiveCandles) -> None:
         after, conflicts = compared(candles, archived)
@@ -135,7 +153,7 @@ class Verification:
                 len(after.rows),
                 candles.day,
             )
-        with self._lock:
+        with self._changed:
             self._progress.fetched += 1
             self._progress.rows += len(after.rows)
             self._progress.verified += after.verified_count
@@ -143,7 +161,7 @@ class Verification:
         self._count(candles.day, "warn" if without or conflicts else "suc")
 
     def _count(self, day: Day, outcome: str) -> None:
-        with self._lock:
+        with self._changed:
             tally = self._tallies[day]
             setattr(tally, outcome, getattr(tally, outcome) + 1)
             self._progress.files_done += 1

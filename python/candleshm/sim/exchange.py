@@ -1,25 +1,36 @@
-"""The simulated exchange itself: truth, archive, faults and limits behind one HTTP port."""
+"""The simulated exchange itself: truth, archive, faults and limits behind one port for HTTP and websockets."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from email.utils import formatdate
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from candleshm.errors import MissingExtra
 from candleshm.sim import archive
 from candleshm.sim.answers import Answer, answer, refuse, weigh
 from candleshm.sim.control import PREFIX, Control
 from candleshm.sim.faults import Fault, FaultBook
 from candleshm.sim.limits import Verdict, WeightPool
 from candleshm.sim.query import Refusal, Request
-from candleshm.sim.server import Delivery, HttpServer, Manner
-from candleshm.sim.stats import Served, Stats, summarize
+from candleshm.sim.recording import Recording
+from candleshm.sim.server import Delivery, HttpServer, Manner, Upgraded
+from candleshm.sim.spoiled import pad, spoil
+from candleshm.sim.stats import Pushed, Served, Stats, StreamConnection, summarize
+from candleshm.sim.stream_faults import StreamFaultBook
+from candleshm.sim.stream_rules import StreamRules
 from candleshm.sim.truth import Truth
 from candleshm.sim.universe import Market
+
+if TYPE_CHECKING:
+    from candleshm.sim.streams import Streams
 
 _SERVED_MAX = 10_000
 _MANNERS: Mapping[str, Manner] = {"reset": "reset", "truncate": "cut", "hang": "hang", "trickle": "trickle"}
@@ -33,11 +44,11 @@ def system_clock_ms() -> int:
 
 
 class SimulatedExchange:
-    """A Binance-compatible REST server for SPOT, UM and CM on one port, deterministic from ``seed``.
+    """A Binance-compatible server of REST and kline streams for SPOT, UM and CM on one port, made from ``seed``.
 
     ``port`` 0 takes a free one. ``symbols`` is the number of trading symbols per market; ``truth`` replaces the
     default one. ``spot_limit`` and ``futures_limit`` are the request weights per minute. The exchange's clock is
-    ``clock_ms()`` plus `skew_ms`, which may be set at any time. Usable as a context manager:
+    ``clock_ms()`` plus `skew_ms`, which may be set at any time, as may `stream_rules`. Usable as a context manager:
 
         with SimulatedExchange(seed=1, symbols=5) as exchange:
             requests.get(f"{exchange.base_url}/api/v3/time").json()
@@ -56,10 +67,13 @@ class SimulatedExchange:
         futures_limit: int = 2400,
         clock_ms: Callable[[], int] = system_clock_ms,
         skew_ms: int = 0,
+        stream_rules: StreamRules | None = None,
     ) -> None:
         self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms())
         self.faults = FaultBook(seed)
         self.archive = archive.SimulatedArchive(self.truth)
+        self.stream_faults = StreamFaultBook(seed)
+        self.stream_rules = stream_rules or StreamRules()
         self.skew_ms = skew_ms
         self._clock_ms = clock_ms
         self._pools = {"SPOT": WeightPool(spot_limit), "FUTURES": WeightPool(futures_limit)}
@@ -68,7 +82,8 @@ class SimulatedExchange:
         self._served: deque[Served] = deque(maxlen=_SERVED_MAX)
         self._lock = threading.Lock()
         self._control = Control(self)
-        self._server = HttpServer(host, port, self._handle)
+        self._streams: Streams | None = None
+        self._server = HttpServer(host, port, self._handle, self._upgrade)
 
     def start(self) -> Self:
         """Listen and serve in the background. Raises OSError when the address cannot be taken."""
@@ -92,6 +107,22 @@ class SimulatedExchange:
         """Return the URL to put in place of all three hosts: ``{base_url}/api/v3/klines``."""
         return f"http://{self._server.host}:{self._server.port}"
 
+    @property
+    def ws_url(self) -> str:
+        """Return the URL to put in place of the stream hosts: ``{ws_url}/stream``, UM ``{ws_url}/market/stream``.
+
+        Raises MissingExtra without websockets.
+        """
+        self._stream_side()
+        return f"ws://{self._server.host}:{self._server.port}"
+
+    def ws_url_of(self, market: Market) -> str:
+        """Return the URL of one market's stream host, where UM's old path is, and symbols of SPOT and CM are apart.
+
+        Raises MissingExtra without websockets.
+        """
+        return f"{self.ws_url}/{market.lower()}"
+
     def now_ms(self) -> int:
         """Return the exchange's time, epoch ms."""
         return self._clock_ms() + self.skew_ms
@@ -106,6 +137,46 @@ class SimulatedExchange:
         with self._lock:
             return list(self._served)
 
+    def connections(self) -> list[StreamConnection]:
+        """Return the newest 10 000 connections to the stream side, oldest first, as they are now."""
+        return self._stream_side().connections()
+
+    def pushed(self) -> list[Pushed]:
+        """Return the newest 50 000 events, one for every connection that each was meant for, oldest first."""
+        return self._stream_side().pushed()
+
+    def play(self, recording: Recording, *, speed: float = 1.0) -> None:
+        """Send recorded frames to the connections that have subscribed to their streams, in the background.
+
+        ``speed`` is the multiple of the recorded pace, ``math.inf`` sends all at once. Frames nobody has subscribed
+        to are lost. A symbol that the exchange lists itself is pushed besides: ``Truth(instruments=[])`` lists none.
+        Raises MissingExtra without websockets, RuntimeError when the exchange does not run.
+        """
+        if not speed > 0:
+            raise ValueError(f"speed is not above 0: `{speed}`")
+        self._server.call(self._stream_side().play, recording, speed)
+
+    def _stream_side(self) -> Streams:
+        """Return the stream side, which is there once somebody needs it. Raises MissingExtra without websockets."""
+        with self._lock:
+            if self._streams is None:
+                try:
+                    from candleshm.sim.streams import Streams
+                except ImportError as error:
+                    raise MissingExtra("websockets", "ws") from error
+                self._streams = Streams(self.truth, self.stream_faults, self.now_ms, lambda: self.stream_rules)
+            return self._streams
+
+    def _upgrade(self, target: str, head: bytes, transport: asyncio.Transport) -> Upgraded | Delivery:
+        try:
+            accepted = self._stream_side().accept(target, head, transport)
+        except MissingExtra as error:
+            accepted = 501, str(error)
+        if isinstance(accepted, tuple):
+            status, text = accepted
+            return _delivery(Answer(status, text.encode(), "text/plain"), {})
+        return accepted
+
     def _handle(self, method: str, target: str, body: bytes) -> Delivery:
         request = Request.parse(method, target)
         if request.path.startswith(PREFIX):
@@ -116,7 +187,7 @@ class SimulatedExchange:
         if request.market is not None:
             with self._lock:
                 verdict = self._pools[_POOL_OF[request.market]].admit(weight, now_ms)
-        headers = _weight_headers(request.market, verdict.used)
+        headers = _headers(request.market, verdict.used, now_ms)
         file = archive.ArchiveName.parse(request.path)
         market, symbol = (request.market, request.symbol) if file is None else (file.market, file.symbol)
         delay_ms, fault = self.faults.meet(market, request.path, symbol, now_ms)
@@ -124,13 +195,16 @@ class SimulatedExchange:
             said, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
         elif fault is not None and fault.kind == "status":
             said = Answer(fault.status, fault.body.encode(), fault.content_type)
-            headers = {**headers, **fault.headers}
+            headers = _replaced(headers, fault.headers)
         elif fault is not None and fault.kind in {"reset", "hang"}:
             said = Answer(0, b"")
-        elif request.path.startswith(archive.PREFIX):
-            said = self.archive.answer(request.path, now_ms)
         else:
-            said = answer(self.truth, request, now_ms, self._limits)
+            if request.path.startswith(archive.PREFIX):
+                said = self.archive.answer(request.path, now_ms)
+            else:
+                said = answer(self.truth, request, now_ms, self._limits)
+            if fault is not None:
+                said, headers = _spoiled(said, headers, fault, request)
         broken = verdict.status == 200 and fault is not None and fault.kind in {"reset", "hang", "truncate"}
         status = 0 if broken else said.status
         with self._lock:
@@ -139,12 +213,30 @@ class SimulatedExchange:
         return _delivery(said, {**said.headers, **headers}, delay_ms, fault if verdict.status == 200 else None)
 
 
-def _weight_headers(market: Market | None, used: int) -> dict[str, str]:
+def _headers(market: Market | None, used: int, now_ms: int) -> dict[str, str]:
     if market is None:
         return {}
+    date = {"Date": formatdate(now_ms // 1000, usegmt=True)}
     if market == "SPOT":
-        return {"Server": "nginx", "x-mbx-used-weight": str(used), "x-mbx-used-weight-1m": str(used)}
-    return {"Server": "Bengine", "X-MBX-USED-WEIGHT-1M": str(used)}
+        return {"Server": "nginx", **date, "x-mbx-used-weight": str(used), "x-mbx-used-weight-1m": str(used)}
+    return {"Server": "Bengine", **date, "X-MBX-USED-WEIGHT-1M": str(used)}
+
+
+def _replaced(headers: Mapping[str, str], newer: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers with some of them replaced, whatever the case of their names."""
+    names = {name.lower() for name in newer}
+    return {name: value for name, value in headers.items() if name.lower() not in names} | dict(newer)
+
+
+def _spoiled(said: Answer, headers: dict[str, str], fault: Fault, request: Request) -> tuple[Answer, dict[str, str]]:
+    """Return what is left of a right answer."""
+    if fault.kind == "oversize":
+        return replace(said, body=pad(said.body, fault.size_bytes)), headers
+    if fault.kind == "headers":
+        return replace(said, content_type=fault.content_type), _replaced(headers, fault.headers)
+    if fault.kind == "rows" and request.name == "klines" and said.status == 200:
+        return replace(said, body=spoil(said.body, fault.rows)), headers
+    return said, headers
 
 
 def _refused_by_limit(

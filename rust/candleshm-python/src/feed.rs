@@ -265,8 +265,8 @@ impl Feed {
     }
 
     #[getter]
-    fn interval(&self) -> PyResult<&'static str> {
-        Ok(self.source.attached()?.block.geometry().interval.as_str())
+    fn interval(&self) -> PyResult<String> {
+        Ok(self.source.attached()?.block.geometry().grid(0).name())
     }
 
     #[getter]
@@ -307,7 +307,7 @@ impl Feed {
         let health = PyDict::new(py);
         health.set_item("name", self.source.name())?;
         health.set_item("market", block.geometry().market.as_str())?;
-        health.set_item("interval", block.geometry().interval.as_str())?;
+        health.set_item("interval", block.geometry().grid(0).name())?;
         health.set_item("length", block.geometry().ring.length)?;
         health.set_item("symbols", block.symbol_count())?;
         health.set_item("state", block.state().map_or("unknown", BlockState::as_str))?;

@@ -18,6 +18,7 @@ use pyo3::types::PyTuple;
 
 use crate::array::new_columns;
 
+use crate::derive::grid;
 use crate::errors::exceptions::{ConfigError, SegmentNotFound};
 use crate::errors::to_py;
 use crate::process;
@@ -141,7 +142,8 @@ impl Writer {
 #[pymethods]
 impl Writer {
     #[staticmethod]
-    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0))]
+    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn py_open(
         py: Python<'_>,
         name: String,
@@ -150,7 +152,10 @@ impl Writer {
         length: usize,
         symbols: Vec<String>,
         spare_symbols: usize,
+        derive: Option<Vec<(String, String)>>,
     ) -> PyResult<Self> {
+        let derive = derive.unwrap_or_default();
+        let targets = derive.iter().map(|(_, target)| grid(target)).collect::<PyResult<Vec<_>>>()?;
         let config = Config {
             market: Market::parse(market)
                 .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?,
@@ -162,8 +167,17 @@ impl Writer {
             symbols,
             spare_symbols,
         };
-        let writer =
-            py.detach(|| CoreWriter::open(&name, &config, process::owner())).map_err(|error| to_py(error, &name))?;
+        let opened = py.detach(|| {
+            let mut writer = CoreWriter::open(&name, &config, process::owner()).map_err(|error| (error, &name))?;
+            for ((derived, _), target) in derive.iter().zip(targets) {
+                if let Err(error) = writer.derive(derived, target, process::owner()) {
+                    writer.abandon();
+                    return Err((error, derived));
+                }
+            }
+            Ok(writer)
+        });
+        let writer = opened.map_err(|(error, name)| to_py(error, name))?;
         let writer = Arc::new(Mutex::new(Some(writer)));
         let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
         writers.retain(|writer| writer.strong_count() > 0);
@@ -188,6 +202,11 @@ impl Writer {
             Ok((0..block.symbol_count()).map(|index| block.symbol(index)).collect::<Vec<_>>())
         })?;
         PyTuple::new(py, symbols)
+    }
+
+    #[getter]
+    fn derived<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.with(|writer| Ok(writer.derived_names()))?)
     }
 
     #[getter]
@@ -272,6 +291,11 @@ impl Writer {
 
     fn add_symbol(&self, symbol: &str) -> PyResult<()> {
         self.with(|writer| writer.add_symbol(symbol))
+    }
+
+    #[pyo3(signature = (symbols, spare_symbols=0))]
+    fn enlarge(&self, py: Python<'_>, symbols: Vec<String>, spare_symbols: usize) -> PyResult<()> {
+        py.detach(|| self.with(|writer| writer.enlarge(symbols, spare_symbols, process::owner())))
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]

@@ -11,14 +11,15 @@ use std::error::Error;
 use std::fmt;
 
 use crate::columns::{CLOSE_TIME_MS, COLUMNS, IGNORE, NAMES, OPEN_TIME_MS, Row};
-use crate::parse::{number, plain_decimal};
+use crate::parse::{DIGITS_MAX, digits, number, plain_decimal};
 
 /// The first line of the files that have one.
 pub const HEADER: &str =
     "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore";
 
-/// Times above it are microseconds: as milliseconds they would lie beyond the year 5138.
-pub const MILLISECONDS_MAX: f64 = 1e14;
+/// Times above it are microseconds: as milliseconds they would lie beyond the year 5138. A candle that ends at ...999999 us
+/// ends at ...999 ms, as the exchange itself cuts it.
+pub const MILLISECONDS_MAX: u64 = 100_000_000_000_000;
 
 /// Where and why a file is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +111,8 @@ impl Lines<'_> {
     fn row(&mut self) -> Result<Row, CsvErrorKind> {
         let mut values = [0.0; COLUMNS];
         for (column, value) in values.iter_mut().enumerate() {
-            *value = self.value(column)?;
+            *value =
+                if matches!(column, OPEN_TIME_MS | CLOSE_TIME_MS) { self.time(column)? } else { self.value(column)? };
             if column + 1 < COLUMNS {
                 match self.rest {
                     [b',', rest @ ..] => self.rest = rest,
@@ -122,17 +124,28 @@ impl Lines<'_> {
             Some(rest) => self.rest = rest,
             None => return Err(CsvErrorKind::Columns { found: COLUMNS + 1 }),
         }
-        for column in [OPEN_TIME_MS, CLOSE_TIME_MS] {
-            values[column] = milliseconds(values[column]);
-        }
         values[IGNORE] = 0.0;
         Ok(values)
+    }
+
+    /// Reads a time. Whole numbers are cut to milliseconds as such: not all of them fit a double before.
+    #[inline]
+    fn time(&mut self, column: usize) -> Result<f64, CsvErrorKind> {
+        let (time, rest) = digits(self.rest, 0);
+        if (1..=DIGITS_MAX).contains(&(self.rest.len() - rest.len())) && ends_field(rest) {
+            self.rest = rest;
+            return Ok((if time > MILLISECONDS_MAX { time / 1000 } else { time }) as f64);
+        }
+        let time = self.odd_value(column)?;
+        Ok(if time > MILLISECONDS_MAX as f64 { (time / 1000.0).floor() } else { time })
     }
 
     /// Reads the number of a field, up to the comma or the end of the line.
     #[inline]
     fn value(&mut self, column: usize) -> Result<f64, CsvErrorKind> {
-        if let Some((value, rest @ ([] | [b',' | b'\n' | b'\r', ..]))) = plain_decimal(self.rest) {
+        if let Some((value, rest)) = plain_decimal(self.rest)
+            && ends_field(rest)
+        {
             self.rest = rest;
             return Ok(value);
         }
@@ -163,10 +176,10 @@ fn after_line(rest: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Returns a time in milliseconds, cut as the exchange cuts them: a candle that ends at ...999999 us ends at ...999 ms.
+/// Returns whether a field ends here.
 #[inline]
-fn milliseconds(time: f64) -> f64 {
-    if time > MILLISECONDS_MAX { (time / 1000.0).floor() } else { time }
+fn ends_field(rest: &[u8]) -> bool {
+    matches!(rest, [] | [b',' | b'\n' | b'\r', ..])
 }
 
 #[cfg(test)]
@@ -204,11 +217,17 @@ mod tests {
             // What the split took away shows that a line feed was there.
             let has_feed = index + 1 < count || text.ends_with('\n');
             let line = if has_feed { line.strip_suffix('\r').unwrap_or(line) } else { line };
-            let values: Vec<f64> = line.split(',').map(|value| value.parse().ok()).collect::<Option<_>>()?;
+            let texts: Vec<&str> = line.split(',').collect();
+            let values: Vec<f64> = texts.iter().map(|value| value.parse().ok()).collect::<Option<_>>()?;
             let mut row: Row = values.try_into().ok()?;
             for column in [OPEN_TIME_MS, CLOSE_TIME_MS] {
                 if row[column] > 1e14 {
-                    row[column] = (row[column] / 1000.0).floor();
+                    row[column] = match texts[column].parse::<u64>() {
+                        Ok(time) if texts[column].len() <= 19 && !texts[column].starts_with('+') => {
+                            (time / 1000) as f64
+                        }
+                        _ => (row[column] / 1000.0).floor(),
+                    };
                 }
             }
             row[IGNORE] = 0.0;

@@ -15,6 +15,8 @@ pub enum Corruption {
     },
     /// No candleshm block at all.
     Foreign,
+    /// A link, a directory, a pipe, a device.
+    NotAFile,
     /// A header field that cannot be.
     Field {
         /// Which field.
@@ -41,6 +43,13 @@ pub enum Error {
     Leftover {
         /// The block's name.
         name: String,
+    },
+    /// The block belongs to another user.
+    Owner {
+        /// The block's name.
+        name: String,
+        /// Whose it is.
+        uid: u32,
     },
     /// A live collector owns the block.
     InUse {
@@ -97,6 +106,27 @@ pub enum Error {
         /// The symbol.
         symbol: String,
     },
+    /// Candles that cannot be made of others.
+    Derivation {
+        /// Those that there are.
+        source: String,
+        /// Those that were wanted.
+        target: String,
+    },
+    /// A window too short to derive from.
+    Window {
+        /// The candles that were wanted.
+        target: String,
+        /// Candles of the source in the longest of them.
+        parts: usize,
+        /// LENGTH of the source.
+        length: usize,
+    },
+    /// Rows out of order.
+    Unsorted {
+        /// The first one that does not open after the row before it.
+        row: usize,
+    },
     /// A body that is not an array of klines.
     Parse(ParseError),
     /// A file that is not an archive's CSV.
@@ -126,6 +156,7 @@ impl fmt::Display for Corruption {
         match self {
             Self::Truncated { bytes } => write!(f, "its size does not fit its header: `{bytes}` bytes"),
             Self::Foreign => write!(f, "it is not a candleshm block"),
+            Self::NotAFile => write!(f, "it is not a candleshm block, not even a file"),
             Self::Field { field, value } => write!(f, "its header contradicts itself in {field}: `{value}`"),
         }
     }
@@ -137,6 +168,7 @@ impl fmt::Display for Error {
             Self::NotFound { name } => write!(f, "no block of that name: `{name}`"),
             Self::NotReady { name } => write!(f, "the block is still being initialised: `{name}`"),
             Self::Leftover { name } => write!(f, "the block was left over from before the last boot: `{name}`"),
+            Self::Owner { name, uid } => write!(f, "block `{name}` belongs to another user: `{uid}`"),
             Self::InUse { name, pid } => write!(f, "process {pid} serves the block already: `{name}`"),
             Self::Incompatible { name, major, minor, .. } => {
                 write!(f, "block `{name}` is of another format: `{major}.{minor}`")
@@ -150,6 +182,13 @@ impl fmt::Display for Error {
             Self::SymbolsFull { capacity } => write!(f, "all places for symbols are taken: `{capacity}`"),
             Self::SymbolName { symbol } => write!(f, "a symbol's name is 1 to 64 bytes without NUL: `{symbol}`"),
             Self::UnknownSymbol { symbol } => write!(f, "unknown symbol: `{symbol}`"),
+            Self::Derivation { source, target } => {
+                write!(f, "candles of {source} do not tile candles of another interval: `{target}`")
+            }
+            Self::Window { target, parts, length } => {
+                write!(f, "a candle of {target} is made of up to {parts}, more than LENGTH: `{length}`")
+            }
+            Self::Unsorted { row } => write!(f, "a row does not open after the row before it: `{row}`"),
             Self::Parse(error) => error.fmt(f),
             Self::Csv(error) => error.fmt(f),
             Self::Contended => write!(f, "the newest row kept changing while it was read"),

@@ -66,6 +66,12 @@ impl SeriesState {
     pub fn window_start(&self, length: usize) -> u64 {
         self.marks.head.saturating_sub(length as u64).max(self.first_bar).min(self.marks.head)
     }
+
+    /// Returns the oldest provisional bar of the ring from `start` on.
+    #[must_use]
+    pub fn oldest_provisional(&self, start: u64) -> Option<u64> {
+        self.provisional.iter().copied().find(|&bar| bar >= start)
+    }
 }
 
 /// The writer of one series.
@@ -78,6 +84,17 @@ impl<'a> SeriesWriter<'a> {
     /// Borrows a series for a few writes.
     pub fn new(words: SeriesWords<'a>, state: &'a mut SeriesState) -> Self {
         Self { words, state }
+    }
+
+    /// Returns what is known of the series, changes included that are not published yet.
+    #[must_use]
+    pub fn state(&self) -> &SeriesState {
+        self.state
+    }
+
+    /// Sets when the newest answer was received. Becomes visible with the next publish.
+    pub fn set_received(&mut self, received_ms: u64) {
+        self.state.marks.received_ms = received_ms;
     }
 
     /// Makes the marks and the newest row visible.
@@ -134,7 +151,7 @@ impl<'a> SeriesWriter<'a> {
         self.settle_marks();
     }
 
-    /// Replaces or fills rows of the ring, ascending and below the head. A provisional row may only go to a bar at or
+    /// Replaces, fills or blanks (holes) rows of the ring, ascending and below the head. A provisional row may only go to a bar at or
     /// above `final_bar` that never was final. `corrections` of the rows were closed before, with other values.
     /// Becomes wholly visible with the next publish.
     pub fn rewrite(&mut self, rows: &[RingRow], corrections: u32) {
@@ -279,7 +296,7 @@ impl<'a> SeriesWriter<'a> {
     fn window_final(&self) -> u64 {
         let head = self.state.marks.head;
         let start = head.saturating_sub(self.words.ring.length as u64);
-        self.state.provisional.iter().copied().find(|&bar| bar >= start).unwrap_or(head)
+        self.state.oldest_provisional(start).unwrap_or(head)
     }
 
     /// Moves `final_bar` up to the lowest provisional row and lets `solid` follow.
