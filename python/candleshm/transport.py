@@ -52,9 +52,9 @@ class HttpTransport:
         *,
         proxies: Mapping[str, str] | None = None,
         trust_env: bool = False,
-        whole_seconds: float = READ_SECONDS,
+        whole_seconds: float | None = None,
     ) -> None:
-        """`whole_seconds` is how long an answer may take from its first byte to its last."""
+        """`whole_seconds` is how long an answer may take to be here whole, the read timeout unless given."""
         self._clock = clock
         self._whole_seconds = whole_seconds
         self._proxies = dict(proxies or {})
@@ -64,12 +64,13 @@ class HttpTransport:
     def fetch(self, url: str) -> Answer:
         """Return the answer to GET `url`; the whole of it, headers too, has to be here in time."""
         sent_seconds = self._clock.monotonic_seconds()
+        whole_seconds = READ_SECONDS if self._whole_seconds is None else self._whole_seconds
         try:
-            response = self._session().get(
+            response = self._session(whole_seconds).get(
                 url, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True, allow_redirects=False
             )
             with response:
-                body = _read(response, self._whole_seconds)
+                body = _read(response, whole_seconds)
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 status = response.status_code
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -84,7 +85,7 @@ class HttpTransport:
             date_ms=date_ms_of(headers.get("date")),
         )
 
-    def _session(self) -> requests.Session:
+    def _session(self, whole_seconds: float) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
@@ -93,7 +94,7 @@ class HttpTransport:
             session.headers.update({"Accept-Encoding": "gzip", "User-Agent": "candleshm"})
             # Nothing here needs a cookie, and a front that sends a new one each time would make requests grow.
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-            adapter = _Adapter(self._whole_seconds, pool_connections=1, pool_maxsize=1, max_retries=0)
+            adapter = _Adapter(whole_seconds, pool_connections=1, pool_maxsize=1, max_retries=0)
             session.mount("https://", adapter)
             session.mount("http://", adapter)
         return session
@@ -114,7 +115,7 @@ class _UntilDeadline(io.RawIOBase):
         left_seconds = self._deadline_seconds - time.monotonic()
         if left_seconds <= 0:
             raise TimeoutError("timed out")
-        self._connection.settimeout(left_seconds)
+        self._connection.settimeout(min(left_seconds, READ_SECONDS))
         return self._file.raw.readinto(buffer)
 
     def close(self) -> None:
