@@ -24,7 +24,7 @@ from candleshm.history.store import ParquetStore
 from candleshm.history.tally import DownloadProgress
 from candleshm.sim import ArchiveFlaw, Fault, Outage, SimulatedExchange, refused
 from candleshm.transport import HttpTransport
-from tests.collecting import SYMBOLS, klines
+from tests.collecting import SYMBOLS, collecting, klines
 from tests.commanding import complaint, run
 from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, store_in, written
 from tests.downloading import counts, downloaded, truth_of
@@ -198,6 +198,28 @@ def test_what_the_archive_lacks_comes_from_the_exchange_which_verifies_the_rest(
     # What is verified here is verified in a block that the day is loaded into.
     _, states = with_states(day)
     assert (states == VERIFIED).sum() == 1435
+
+
+def test_a_block_loads_archived_days_and_what_is_verified_is_so_there(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path
+) -> None:
+    gap = (utc("2026-03-10T06:00"), utc("2026-03-10T06:05"))
+    exchange.archive.add(ArchiveFlaw(kind="lack", start_ms=gap[0], end_ms=gap[1]))
+    from_archive(exchange, tmp_path, "2026-03-09", "2026-03-10")
+    asked = len(klines(exchange))
+    days: dict[str, Any] = {"timezone": "UTC", "candle_dir": tmp_path, "local_candle_days": 2, "download_time": None}
+    with collecting(exchange, block_name, symbols=["BTCUSDT"], length=2400, **days) as (_, feed):
+        rows = feed["BTCUSDT"].candles(closed_only=True)
+        states = feed["BTCUSDT"].states(closed_only=True)[-len(rows) :]
+        rows, states = rows[-2300:], states[-2300:]
+    truth = exchange.truth.floats("SPOT", "BTCUSDT", "1m", int(rows[0, 0]), int(rows[-1, 0]) + 1)
+    assert rows.tobytes(order="C") == truth.tobytes()
+    of_the_tenth = (utc("2026-03-10") <= rows[:, 0]) & (rows[:, 0] < utc("2026-03-11"))
+    lacked = (gap[0] <= rows[:, 0]) & (rows[:, 0] < gap[1])
+    assert ((states == VERIFIED) == (of_the_tenth & ~lacked)).all()
+    assert of_the_tenth.sum() == 1440
+    # Only today is asked for.
+    assert all("endTime" not in query for _, query in klines(exchange)[asked:])
 
 
 def test_a_hole_of_the_exchange_is_one_whatever_the_archive_lacks(exchange: SimulatedExchange, tmp_path: Path) -> None:
