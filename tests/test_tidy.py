@@ -40,7 +40,7 @@ RUST_FLOORS = [
     {"layout"},
     {"ring", "latch", "symbols", "segment"},
     {"publish", "block"},
-    {"merge", "read"},
+    {"merge", "read", "soundness"},
     {"writer"},
 ]
 

@@ -13,7 +13,8 @@
 //!
 //! Modules in reading order: [`interval`] (bars and open times), [`columns`] (the twelve values of a row),
 //! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
-//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`segment`] (the operating system), [`block`], [`writer`].
+//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`segment`] (the operating system), [`block`],
+//! [`soundness`], [`writer`].
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
@@ -41,5 +42,7 @@ pub mod merge;
 pub mod panel;
 #[cfg(not(loom))]
 pub mod segment;
+#[cfg(not(loom))]
+pub mod soundness;
 #[cfg(not(loom))]
 pub mod writer;
