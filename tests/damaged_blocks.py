@@ -1,7 +1,8 @@
 """Blocks damaged at random, asked through the public API, in a process whose crash would be seen.
 
-``python -m tests.damaged_blocks NAME WHAT COUNT`` makes a block, damages its ``header`` or its ``body`` COUNT times, and
-asks it everything each time. Only errors of candleshm may come out. It prints how often the block could be attached to.
+``python -m tests.damaged_blocks NAME WHAT COUNT`` makes a block, damages its ``header`` or its ``body`` COUNT times,
+and asks it everything each time. Only errors of candleshm may come out. It prints how often the block could be
+attached to.
 """
 
 from __future__ import annotations

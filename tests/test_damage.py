@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -67,6 +68,26 @@ print("attached", flush=True)
 sys.stdin.readline()
 feed["BTCUSDT"].candles()
 """
+
+
+def test_a_time_from_the_future_vouches_for_nothing(block_name: str) -> None:
+    writer = _core.Writer.open(block_name, market="SPOT", interval="1m", length=16, symbols=["BTCUSDT"])
+    ingest(writer, "BTCUSDT", kline(START_MS, 100), sent_ms=START_MS + MINUTE_MS)
+    feed = candleshm.attach(block_name, max_age=60)
+    assert feed["BTCUSDT"].candles().shape == (1, 12)
+    with (SHM / block_name).open("r+b") as file:
+        for latch in range(4):
+            file.seek(4096 + 64 + 128 * latch + 24)
+            file.write((2**63).to_bytes(8, "little"))
+        file.seek(208)
+        file.write((2**63).to_bytes(8, "little"))
+    with pytest.raises(candleshm.StaleData):
+        feed["BTCUSDT"].candles()
+    assert feed["BTCUSDT"].age == feed.health.heartbeat_age == math.inf
+    with pytest.raises(candleshm.StaleData):
+        feed.wait_closed(timeout=30)
+    feed.close()
+    writer.close()
 
 
 def test_a_block_named_by_the_number_of_a_living_process_can_be_removed_and_taken_over(block_name: str) -> None:

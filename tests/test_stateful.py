@@ -1,4 +1,4 @@
-"""Random lives of a block, step by step: the real writer and the real reader beside a dictionary that is obviously right.
+"""Random lives of a block: the real writer and the real reader beside a dictionary that is obviously right.
 
 Every step is an answer of the exchange, a death, a listing or a larger block; after each of them everything that a
 reader can ask must be what the reference says, through a feed that has been attached from the first step on.

@@ -184,9 +184,9 @@ fn interrupt(story: Story, number: u64, fate: Fate) {
             (Story::Life, _) => usual(),
         };
         let mut successor = Writer::open(scratch.name(), &config, owner()).expect("its owner is dead");
-        let is_same = found.as_ref().is_some_and(|found| {
-            found.value(header::GENERATION) == successor.block().value(header::GENERATION)
-        });
+        let is_same = found
+            .as_ref()
+            .is_some_and(|found| found.value(header::GENERATION) == successor.block().value(header::GENERATION));
         assert_eq!(successor.is_taken_over(), is_same, "{story:?} {number}");
         if story == Story::Life {
             assert_eq!(is_same, found.is_some(), "what was there goes on: {number}");
