@@ -256,6 +256,10 @@ impl<'a> SeriesWriter<'a> {
             ..SeriesState::empty()
         };
         let head = marks.head;
+        if head == 0 && self.state.first_bar > 0 {
+            // Of a series that was not published nothing is known: its first answer may have been cut short.
+            self.set_first_bar(0);
+        }
         for bar in self.state.window_start(self.words.ring.length)..head {
             if self.words.tag(bar).bar() != bar {
                 self.reclaim(bar);

@@ -32,10 +32,10 @@ pub fn is_sound(block: &Block) -> bool {
 fn is_sound_series(words: SeriesWords<'_>, grid: Grid) -> bool {
     let mut newest = [f64::NAN; ROW_WORDS];
     let Ok(marks) = latch::read(words.entry, &mut newest) else { return false };
-    if marks.head == 0 {
-        return marks.state == RowState::Empty;
-    }
     let word = |offset: usize| words.entry[offset].load(Relaxed);
+    if marks.head == 0 {
+        return marks.state == RowState::Empty && u32::try_from(word(symbol::WMARK)).is_ok();
+    }
     let is_of = |row: &RowWords, bar: u64| grid.ordinal(row[OPEN_TIME_MS] as i64) == bar as i64;
     let newest_bar = if marks.has_live() { marks.head } else { marks.head - 1 };
     let is_right = |bar: u64| {

@@ -200,6 +200,18 @@ fn slots_taken_by_an_advance_that_was_cut_short_go_back_to_their_bars() {
 }
 
 #[test]
+fn of_a_series_that_was_never_published_no_first_bar_is_believed() {
+    let scratch = Scratch::new("firstbar");
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    poke(&scratch, PAGE_BYTES / 8 + symbol::FIRST_BAR, u64::from(u32::MAX) - 1);
+    let mut writer = open(&scratch, &config(4, &["A"])).expect("a takeover");
+    assert!(writer.is_taken_over());
+    fill(&mut writer);
+    let view = SeriesReader::new(writer.block(), 0).view(4).expect("nobody else writes");
+    assert_eq!(view.count, 4, "what came is shown");
+}
+
+#[test]
 fn a_damaged_body_is_not_taken_over() {
     let entry = PAGE_BYTES / 8;
     let latch = entry + symbol::SLOTS + symbol::SLOT_WORDS;
