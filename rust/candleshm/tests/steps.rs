@@ -34,7 +34,7 @@ use scratch::{BOOT_ID, Scratch, owner};
 use story::{Story, larger, tell, usual, with_listing};
 
 /// A round takes milliseconds; this only guards against one that hangs.
-const ROUND: Duration = Duration::from_secs(60);
+const ROUND: Duration = Duration::from_mins(1);
 
 /// How the writer is interrupted, and how things go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

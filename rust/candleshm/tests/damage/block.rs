@@ -74,7 +74,7 @@ impl Damaged {
         self.restore();
         for _ in 0..=numbers() % 3 {
             // The words that mean something, mostly.
-            let words = if numbers() % 8 == 0 { PAGE_BYTES / 8 } else { header::BANNED_UNTIL_MS + 1 };
+            let words = if numbers().is_multiple_of(8) { PAGE_BYTES / 8 } else { header::BANNED_UNTIL_MS + 1 };
             self.spoil(numbers() as usize % words, numbers);
         }
         match Block::open(self.scratch.name(), BOOT_ID) {

@@ -17,8 +17,11 @@ const SYMBOLS: [&str; 3] = ["BTCUSDT", "ETHUSDT", "1000SHIBUSDT"];
 /// The place of the one that does not trade for a while.
 pub(crate) const DELISTED: usize = 1;
 
+/// Rows as (minute, version).
+type Rows = &'static [(u64, u32)];
+
 /// What is answered to both symbols in turn: the minute it is, how far into it, and the rows as (minute, version).
-const ANSWERS: &[(u64, i64, &[(u64, u32)])] = &[
+const ANSWERS: &[(u64, i64, Rows)] = &[
     // History, then the live row twice, the second time with more trades.
     (8, 2_000, &[(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0)]),
     (8, 3_000, &[(8, 1)]),
