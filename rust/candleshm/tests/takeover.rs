@@ -159,6 +159,23 @@ fn a_name_cut_short_by_a_death_is_written_again() {
     assert_eq!(writer.block().symbol(1), "DOGEUSDT");
 }
 
+#[test]
+fn a_block_of_another_size_than_its_header_says() {
+    let scratch = Scratch::new("size");
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    let file = std::fs::File::options().write(true).open(scratch.path()).expect("the file is there");
+    let whole = file.metadata().expect("it is open").len();
+    for bytes in [whole - 8, whole + 8, PAGE_BYTES as u64, 2 * whole] {
+        file.set_len(bytes).expect("it is ours");
+        let what = Corruption::Truncated { bytes: bytes as usize };
+        let wanted = Some(Error::Corrupt { name: scratch.name().into(), what });
+        assert_eq!(read(&scratch).err(), wanted);
+        assert_eq!(open(&scratch, &config(4, &["A"])).err(), wanted);
+    }
+    file.set_len(whole).expect("it is ours");
+    assert!(read(&scratch).is_ok());
+}
+
 /// Word of the tag of bar `bar` of the first symbol, in a block of one or two symbols.
 fn tag_word(block: &Block, bar: u64) -> usize {
     block.geometry().data_offset_words() + bar as usize % block.geometry().ring.capacity
