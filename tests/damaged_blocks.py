@@ -37,7 +37,7 @@ def make(name: str) -> bytes:
         ingest(writer, symbol, *rows, sent_ms=START_MS + 29 * MINUTE_MS + 30_000)
     image = (Path("/dev/shm") / name).read_bytes()
     writer.close()
-    (Path("/dev/shm") / name).touch(0o600)
+    (Path("/dev/shm") / name).write_bytes(image)
     return image
 
 
