@@ -27,7 +27,7 @@ STEPS = int(os.environ.get("STATEFUL_STEPS", "40"))
 EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "25"))
 NAMES = ["BTCUSDT", "ETHUSDT", "1000SHIBUSDT"]
 FIRST_BAR = 28_000_000
-SETTLE_MS = 1_000
+SETTLE_MS, CONTRADICTED_MS = 1_000, 600_000
 LIVE, CLOSED, HOLE, MISSING = 1, 2, 4, 5
 _numbers = itertools.count()
 
@@ -86,7 +86,12 @@ class Reference:
         def ended(bar: int) -> bool:
             return open_ms(bar + 1) <= sent_ms - SETTLE_MS
 
-        old_final = self.final
+        old_final, told = self.final, set(rows)
+        newest = max(rows, default=0)
+        known = self.rows.get(newest)
+        if rows and asked.stop > newest + 1 and known is not None and int(rows[newest]) < int(known.value):
+            # The newest row with fewer trades than were seen before: an old picture of a candle still in progress.
+            rows = {bar: value for bar, value in rows.items() if bar < newest}
         if rows:
             newest = max(rows)
             self.head = max(self.head, newest + ended(newest))
@@ -105,30 +110,44 @@ class Reference:
                 self.holes.discard(bar)
         self.rows = {bar: known for bar, known in self.rows.items() if bar >= bottom}
         self.holes = {bar for bar in self.holes if bar >= bottom}
+        self._raise_final()
+        covered = range(asked.start, min(asked.stop, (sent_ms - SETTLE_MS) // MINUTE_MS))
+        self._conclude(sent_ms, covered, told, older=len(held) < len(rows))
+
+    def _raise_final(self) -> None:
         open_bars = [bar for bar, known in self.rows.items() if bar < self.head and not known.is_final]
         self.final = max(self.final, min(open_bars, default=self.head))
-        self._conclude(sent_ms, asked, ended_before=(sent_ms - SETTLE_MS) // MINUTE_MS, older=len(held) < len(rows))
 
-    def _conclude(self, sent_ms: int, asked: range, *, ended_before: int, older: bool) -> None:
-        """Two answers without a row, at least `SETTLE_MS` apart, are proof that there is none."""
+    def _conclude(self, sent_ms: int, covered: range, told: set[int], *, older: bool) -> None:
+        """Two answers without a row, at least `SETTLE_MS` apart, are proof that there is none.
+
+        When they lack final rows that are known, they have to agree for ten minutes. A row that never became final
+        may turn out never to have been.
+        """
         start = self.start()
-        missing = [bar for bar in range(start, self.head) if self.state(bar) == MISSING]
+        missing = [bar for bar in range(start, self.head) if not self.is_settled(bar)]
         self.absent = {bar: seen for bar, seen in self.absent.items() if bar in missing}
+        absent = [bar for bar in missing if bar in covered and bar not in told]
+        if not absent:
+            return
+        window = range(start, self.head)
+        forgets = any(bar in covered and bar not in told and self.state(bar) == CLOSED for bar in window)
         confirmed = set()
-        for bar in missing:
-            if bar in asked and bar < ended_before:
-                first_ms, last_ms = self.absent.get(bar, (sent_ms, sent_ms))
-                self.absent[bar] = (min(first_ms, sent_ms), max(last_ms, sent_ms))
-                if self.absent[bar][1] - self.absent[bar][0] >= SETTLE_MS:
-                    confirmed.add(bar)
+        for bar in absent:
+            first_ms, last_ms = self.absent.get(bar, (sent_ms, sent_ms))
+            self.absent[bar] = (min(first_ms, sent_ms), max(last_ms, sent_ms))
+            if self.absent[bar][1] - self.absent[bar][0] >= (CONTRADICTED_MS if forgets else SETTLE_MS):
+                confirmed.add(bar)
         oldest = min((bar for bar in self.rows if start <= bar < self.head), default=self.head)
-        reaches_below = start > 0 and asked.start < start <= min(asked.stop, ended_before) and not older
+        reaches_below = start > 0 and covered.start < start <= covered.stop and not older
         before = [bar for bar in missing if bar < oldest]
-        if missing and reaches_below and oldest > start and confirmed.issuperset(before):
+        if reaches_below and oldest > start and confirmed.issuperset(before):
             # Below the oldest row there is nothing at all: the symbol's history begins there.
             self.first = oldest
             confirmed = {bar for bar in confirmed if bar >= oldest}
+        self.rows = {bar: known for bar, known in self.rows.items() if bar not in confirmed}
         self.holes |= confirmed
+        self._raise_final()
 
     def forget(self) -> None:
         """What only the collector's process knew is lost with it."""
