@@ -63,7 +63,7 @@ def check_reads(feed: candleshm.Feed) -> None:
         copy = view.array.copy()
         if view.valid():
             check_rows(copy[~np.isnan(copy[:, CLOSE])])
-        assert series.last_close >= LENGTH
+        assert series.last_close >= LENGTH - 1  # the first page ends with it, before the first live row
 
 
 @contextmanager
