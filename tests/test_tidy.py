@@ -42,7 +42,7 @@ RUST_FLOORS = [
     {"layout"},
     {"ring", "latch", "symbols", "segment"},
     {"publish", "block"},
-    {"merge", "read", "derive"},
+    {"merge", "read", "derive", "soundness"},
     {"writer"},
 ]
 

@@ -18,6 +18,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"CANDLSHM");
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when words that were reserved get a meaning that old readers may ignore.
 pub const ABI_MINOR: u32 = 1;
+/// Both as they lie in the header.
+pub const ABI: u64 = ABI_MAJOR as u64 | (ABI_MINOR as u64) << 32;
 /// SHA-256 of the table between the `layout-table` markers of `docs/segment-format.md`.
 pub const LAYOUT_HASH: [u8; 32] = [
     0xce, 0xf0, 0xdc, 0xd9, 0xde, 0x0a, 0x5e, 0x17, 0x96, 0xdc, 0x86, 0x36, 0xcf, 0xfd, 0xdb, 0xb8, 0x72, 0xfb, 0xeb,
@@ -402,7 +404,7 @@ impl Geometry {
     pub fn store(self, words: &[AtomicU64]) {
         use crate::sync::Ordering::Relaxed;
         words[header::MAGIC].store(MAGIC, Relaxed);
-        words[header::ABI].store(u64::from(ABI_MAJOR) | u64::from(ABI_MINOR) << 32, Relaxed);
+        words[header::ABI].store(ABI, Relaxed);
         for (word, value) in words[header::LAYOUT_HASH..].iter().zip(words_of(&LAYOUT_HASH)) {
             word.store(value, Relaxed);
         }

@@ -14,8 +14,8 @@
 //! Modules in reading order: [`interval`] and [`zone`] (bars and open times), [`columns`] (the twelve values of a row),
 //! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
 //! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`derive`] (bigger candles), [`segment`] (the
-//! operating system), [`block`], [`writer`]. Beside them, [`pool`]: how much request weight may still be spent, and
-//! [`archive_csv`]: the exchange's files of old candles.
+//! operating system), [`block`], [`soundness`], [`writer`]. Beside them, [`pool`]: how much request weight may still be
+//! spent, and [`archive_csv`]: the exchange's files of old candles.
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
@@ -49,5 +49,7 @@ pub mod panel;
 pub mod pool;
 #[cfg(not(loom))]
 pub mod segment;
+#[cfg(not(loom))]
+pub mod soundness;
 #[cfg(not(loom))]
 pub mod writer;

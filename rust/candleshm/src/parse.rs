@@ -5,7 +5,7 @@
 //! double, ties to even.
 //!
 //! The scan goes once from left to right and never back. It does not recurse, and a fault ends it where it stands, so
-//! the position of the cursor is the offset of the error.
+//! the position of the cursor is the offset of the error. `tests/parse_model.rs` compares it with a slow and obvious one.
 
 use std::error::Error;
 use std::fmt;
@@ -347,56 +347,6 @@ mod tests {
         parsed(format!("[{}]", row_of(&[value]))).map(|rows| rows[0][0]).map_err(|error| error.kind)
     }
 
-    /// The slow and obvious parser: cuts the body into tokens and compares their shape with the only one there is.
-    fn obvious(body: &[u8]) -> Option<Vec<Row>> {
-        let mut rest = str::from_utf8(body).ok()?;
-        let mut shape = String::new();
-        let mut values = Vec::new();
-        while let Some(first) = rest.chars().next() {
-            let length = match first {
-                ' ' | '\n' | '\r' | '\t' => 1,
-                '[' | ']' | ',' => {
-                    shape.push(first);
-                    1
-                }
-                '"' => {
-                    let (text, _) = rest[1..].split_once('"')?;
-                    shape.push('v');
-                    values.push(text.parse::<f64>().ok()?);
-                    text.len() + 2
-                }
-                _ => {
-                    let text = rest.split(&[' ', '\n', '\r', '\t', '[', ']', ',', '"']).next()?;
-                    shape.push('v');
-                    values.push(is_json_number(text).then(|| text.parse().ok())??);
-                    text.len()
-                }
-            };
-            rest = &rest[length..];
-        }
-        let row_shape = format!("[{}]", ["v"; COLUMNS].join(","));
-        let rows_shape = vec![row_shape; values.len() / COLUMNS].join(",");
-        (shape == format!("[{rows_shape}]")).then(|| {
-            let (rows, _) = values.as_chunks::<COLUMNS>();
-            let mut rows = rows.to_vec();
-            for row in &mut rows {
-                row[IGNORE] = 0.0;
-            }
-            rows
-        })
-    }
-
-    fn is_json_number(text: &str) -> bool {
-        let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
-        let whole = whole.strip_prefix('-').unwrap_or(whole);
-        all_digits(whole)
-            && (whole == "0" || !whole.starts_with('0'))
-            && all_digits(fraction)
-            && all_digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))
-    }
-
     #[test]
     fn captured_spot_body() {
         let rows = parsed(SPOT_BODY).expect("the exchange sent it");
@@ -562,50 +512,6 @@ mod tests {
         }
     }
 
-    /// JSON values: numbers of every form, bare and in strings.
-    fn values() -> impl Strategy<Value = String> {
-        prop_oneof![
-            "[1-9][0-9]{0,20}",
-            "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,12})?([eE][+-]?[0-9]{1,3})?",
-            "\"[0-9]{1,12}\\.[0-9]{8}\"",
-            "\"[+-]?([0-9]{1,22}\\.?[0-9]{0,12}|\\.[0-9]{1,25})([eE][+-]?[0-9]{1,3})?\"",
-            "\"[+-]?(nan|inf|Infinity)\"",
-        ]
-    }
-
-    /// Well-formed bodies of up to four rows, with and without whitespace.
-    fn bodies() -> impl Strategy<Value = String> {
-        let blank = prop_oneof![4 => Just(String::new()), 1 => "[ \n\r\t]{1,2}"];
-        let row = prop::collection::vec((values(), blank.clone()), COLUMNS).prop_map(|values| {
-            let values: Vec<String> =
-                values.into_iter().map(|(value, blank)| format!("{blank}{value}{blank}")).collect();
-            format!("[{}]", values.join(","))
-        });
-        (prop::collection::vec(row, 0..4), blank).prop_map(|(rows, blank)| {
-            let between = format!("{blank},{blank}");
-            format!("{blank}[{blank}{}{blank}]{blank}", rows.join(&between))
-        })
-    }
-
-    /// Returns the rows as bits: a NaN must be the same NaN.
-    fn bits(rows: &[Row]) -> Vec<[u64; COLUMNS]> {
-        rows.iter().map(|row| row.map(f64::to_bits)).collect()
-    }
-
-    /// Fails unless `parse` and the obvious parser agree about a body.
-    fn agree(body: &[u8]) -> Result<(), TestCaseError> {
-        let mut rows = vec![[1.0; COLUMNS]];
-        let result = parse(body, &mut rows);
-        prop_assert_eq!(rows[0], [1.0; COLUMNS]);
-        prop_assert_eq!(result.is_ok(), obvious(body).is_some());
-        prop_assert_eq!(bits(&rows[1..]), bits(&obvious(body).unwrap_or_default()));
-        if let Err(error) = result {
-            prop_assert!(error.offset <= body.len());
-            prop_assert_eq!(error.offset == body.len(), error.kind == ParseErrorKind::Ended);
-        }
-        Ok(())
-    }
-
     proptest! {
         #[test]
         fn decimals_have_the_bits_of_std(text in "[0-9]{1,18}(\\.[0-9]{0,18})?|[0-9]{0,40}\\.[0-9]{1,40}") {
@@ -619,43 +525,6 @@ mod tests {
             prop_assume!(value.is_finite());
             prop_assert_eq!(read(&format!("{value}")).map(f64::to_bits), Ok(bits));
             prop_assert_eq!(read(&format!("\"{value:e}\"")).map(f64::to_bits), Ok(bits));
-        }
-
-        #[test]
-        fn well_formed_bodies_are_read(body in bodies()) {
-            prop_assert!(parsed(&body).is_ok());
-            agree(body.as_bytes())?;
-        }
-
-        #[test]
-        fn truncated_bodies(body in bodies(), at in any::<prop::sample::Index>()) {
-            agree(&body.as_bytes()[..at.index(body.len())])?;
-        }
-
-        #[test]
-        fn mutated_bodies(
-            body in bodies(),
-            edits in prop::collection::vec(
-                (
-                    any::<prop::sample::Index>(),
-                    0..3_usize,
-                    prop::collection::vec(prop::sample::select(&b"[]{},\"\\.+-eEnaif0123456789 \n\0\xff"[..]), 0..3),
-                ),
-                1..3,
-            ),
-        ) {
-            let mut body = body.into_bytes();
-            for (at, removed, inserted) in edits {
-                let start = at.index(body.len() + 1);
-                let end = body.len().min(start + removed);
-                body.splice(start..end, inserted);
-            }
-            agree(&body)?;
-        }
-
-        #[test]
-        fn arbitrary_bytes(body in prop::collection::vec(any::<u8>(), 0..64)) {
-            agree(&body)?;
         }
     }
 }

@@ -162,7 +162,7 @@ impl<'a> SeriesWriter<'a> {
             self.state.marks.solid = last.bar + 1;
             self.publish();
         }
-        let rev = self.state.rev + 1;
+        let rev = self.state.rev.wrapping_add(1);
         for row in rows {
             debug_assert!(row.bar < self.state.marks.head);
             let was = self.words.tag(row.bar);
@@ -273,7 +273,14 @@ impl<'a> SeriesWriter<'a> {
             ..SeriesState::empty()
         };
         let head = marks.head;
+        if head == 0 && self.state.first_bar > 0 {
+            // Of a series that was not published nothing is known: its first answer may have been cut short.
+            self.set_first_bar(0);
+        }
         for bar in self.state.window_start(self.words.ring.length)..head {
+            if self.words.tag(bar).bar() != bar {
+                self.reclaim(bar);
+            }
             self.count_in(bar);
             let tag = self.words.tag(bar);
             if tag.bar() == bar && tag.state() == RowState::Live {
@@ -290,6 +297,16 @@ impl<'a> SeriesWriter<'a> {
         if self.state.marks != marks || !same_bits(&self.state.newest, &row) {
             self.publish();
         }
+    }
+
+    /// Gives a slot of the window back to its bar: an advance beyond the whole ring had taken it and was cut before it
+    /// was published. Whether the row was final is not known any more, so only a final one may come.
+    fn reclaim(&self, bar: u64) {
+        // SYNC POINT reuse: whoever reads a word stored below sees the dead owner's tag and watermark, which we have seen.
+        fence(Release);
+        self.words.store_row(bar, &[f64::NAN; ROW_WORDS]);
+        // SYNC POINT row: who sees the slot back at its bar sees it blank.
+        self.store_tag(bar, RowState::MissingFinal, Release);
     }
 
     /// Lowest provisional bar of the window, the head when there is none.

@@ -10,12 +10,13 @@ use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, plausible};
 use crate::derive::Derivation;
 use crate::error::Error;
 use crate::interval::{Grid, Interval};
-use crate::layout::{BlockState, Geometry, RowState, SYMBOL_NAME_BYTES, header, symbol};
+use crate::layout::{ABI, BlockState, Geometry, RowState, SYMBOL_NAME_BYTES, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Plan, Tally};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::segment::{self, SegmentFile};
+use crate::soundness::is_sound;
 use crate::symbols;
 use crate::sync::Ordering::{Relaxed, Release};
 
@@ -118,7 +119,7 @@ enum News {
 
 impl Writer {
     /// Creates the block, takes over one that a dead collector left with the same shape, or replaces one of another
-    /// shape: readers of that one see it superseded and follow.
+    /// shape, or a damaged one: readers of that one see it superseded and follow.
     ///
     /// # Errors
     ///
@@ -685,7 +686,7 @@ impl Writer {
         let settled = |bar: u64| awaited().all(|index| SeriesReader::new(&self.block, index).is_settled(bar));
         if let Some(newest) = awaited().map(|index| self.series[index].newest_settled).min() {
             let length = self.block.geometry().ring.length as u64;
-            let oldest = (self.universe_bar + 1).max(newest.saturating_sub(length));
+            let oldest = self.universe_bar.saturating_add(1).max(newest.saturating_sub(length));
             if let Some(bar) = (oldest..=newest).rev().find(|&bar| settled(bar)) {
                 self.universe_bar = bar;
                 self.block.header(header::UNIVERSE_BAR).store(bar, Relaxed);
@@ -747,9 +748,12 @@ fn adoptable(block: &Block, geometry: &Geometry, config: &Config, owner: Owner) 
         && there.symbol_capacity >= config.symbols.len();
     let wanted: std::collections::HashSet<&str> = config.symbols.iter().map(String::as_str).collect();
     same_shape
+        // Readers may ignore what a later minor added; whoever writes would have to keep it true.
+        && block.value(header::ABI) == ABI
         && block.state() == Some(BlockState::Ready)
         && block.boot_id() == owner.boot_id
         && (0..block.symbol_count()).all(|index| wanted.contains(block.symbol(index).as_str()))
+        && is_sound(block)
 }
 
 fn check_symbol(symbol: &str) -> Result<(), Error> {
