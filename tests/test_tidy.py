@@ -37,6 +37,7 @@ PYTHON_FLOORS = [
 RUST_FLOORS = [
     {"sync", "zone", "columns", "market"},
     {"interval", "parse"},
+    {"archive_csv"},
     {"error"},
     {"layout"},
     {"ring", "latch", "symbols", "segment"},

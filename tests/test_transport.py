@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -216,6 +217,25 @@ def test_a_body_that_trickles_in_ends_at_the_deadline(fetch: HttpTransport, monk
     finally:
         ended.set()
         server.close()
+
+
+def test_a_large_body_may_take_longer_than_its_bytes_from_one_another(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "READ_SECONDS", 0.2)
+
+    def slow(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
+        for _ in range(20):
+            time.sleep(0.03)
+            connection.sendall(b"1")
+
+    patient = HttpTransport(SystemClock(), whole_seconds=60.0)
+    assert patient.fetch(serve(slow).url).body == b"1" * 20
+    with pytest.raises(ExchangeUnavailable, match="no whole answer"):  # but not for ever from one byte to the next
+        patient.fetch(serve(lambda link: link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1")).url)
+    with pytest.raises(ExchangeUnavailable, match=r"no whole answer from .* in 0.2 s"):
+        HttpTransport(SystemClock()).fetch(serve(slow).url)
 
 
 def test_after_a_failure_the_next_request_gets_a_connection_of_its_own(serve: Serve, fetch: HttpTransport) -> None:

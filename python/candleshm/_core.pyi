@@ -24,6 +24,7 @@ __all__ = [
     "block_names",
     "derivation_parts",
     "derive",
+    "parse_archive_csv",
     "parse_klines",
     "unlink",
 ]
@@ -401,6 +402,12 @@ class Feed:
 
 def block_names() -> list[str]:
     """Return the names of all shared memory that may be blocks."""
+
+def parse_archive_csv(file: bytes) -> tuple[_FloatArray, int]:
+    """Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
+
+    With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
+    """
 
 def parse_klines(body: bytes) -> tuple[_FloatArray, int]:
     """Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.

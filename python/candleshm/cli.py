@@ -68,6 +68,9 @@ def _download(arguments: argparse.Namespace) -> None:
         kind=arguments.type,
         form=arguments.format,
         replace=arguments.replace,
+        source=arguments.source,
+        archive_url=arguments.archive_url,
+        verify=arguments.verify,
     )
 
 
@@ -198,6 +201,19 @@ def _parser() -> argparse.ArgumentParser:
         help="csv is the tree that binance_interface reads (default: parquet)",
     )
     days.add_argument("--replace", action="store_true", help="fetch anew what is there and whole")
+    days.add_argument(
+        "--source",
+        choices=("exchange", "archive"),
+        default="exchange",
+        help="archive: what it has comes from data.binance.vision without weight, the rest from the exchange "
+        "(default: exchange)",
+    )
+    days.add_argument("--verify", action="store_true", help="take all from the exchange, then compare with the archive")
+    days.add_argument(
+        "--archive-url",
+        metavar="URL",
+        help="a mirror of the archive, https:// or file:// (default: https://data.binance.vision)",
+    )
     days.add_argument("--candle-dir", metavar="DIR", default=argparse.SUPPRESS, help=f"where to (default: {BASE_DIR})")
     add_field_flags(days, DOWNLOAD_FIELDS)
 

@@ -27,8 +27,9 @@ from candleshm.exchanges.base import INTERVAL_MS, ExchangeInfo, Market
 from candleshm.exchanges.binance import Binance
 from candleshm.frames import library
 from candleshm.health import Health
+from candleshm.history.archive import ARCHIVE_URL
 from candleshm.history.day import Day, DayLike
-from candleshm.history.fetching import Kind, fetch_days, store_of
+from candleshm.history.fetching import Kind, archive_of, fetch_days, store_of
 from candleshm.history.keeper import DailyKeeper
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DownloadProgress, shown_date
@@ -290,6 +291,9 @@ class CandleServer:
         end: DayLike | None = None,
         type: Literal["trading_on", "trading_off", "trading_all"] = "trading_on",
         replace: bool = False,  # noqa: FBT001
+        *,
+        source: str = "exchange",
+        verify: bool = False,
     ) -> DownloadProgress | None:
         """Fetch the days from `start` to `end`, both included, into CANDLE_DIR; return what came of them.
 
@@ -297,9 +301,16 @@ class CandleServer:
         first; a file that is there and whole is not fetched again unless `replace`. `type` chooses among the symbols
         that the rule leaves: those that trade, do not trade, or all. None when the exchange was never asked.
 
-        Raises ConfigError (`type`, `start`, `end`, nothing to fetch), StoreInUse, StoreUnavailable, MissingExtra,
-        ExchangeUnavailable, RateLimited.
+        With `source` 'archive', or the address of a mirror, what the exchange's archive has comes from there, without
+        weight. With `verify` all comes from the exchange and is compared with the archive; see docs/history.md.
+
+        Raises ConfigError (`type`, `start`, `end`, `source`, nothing to fetch), StoreInUse, StoreUnavailable,
+        MissingExtra, ExchangeUnavailable, RateLimited.
         """
+        archive = None
+        if source != "exchange" or verify:
+            url = ARCHIVE_URL if source in {"archive", "exchange"} else source
+            archive = archive_of(self._config, url, self._clock)
         self._open_log(to_files=True)
         try:
             with self._connected() as connection:
@@ -311,6 +322,8 @@ class CandleServer:
                     end,
                     kind=type,
                     replace=replace,
+                    archive=archive,
+                    verify=verify,
                 )
         finally:
             self._close_log()

@@ -46,21 +46,31 @@ class Transport(Protocol):
 class HttpTransport:
     """requests with one session (and so one kept-alive connection per host) for each thread that calls."""
 
-    def __init__(self, clock: Clock, *, proxies: Mapping[str, str] | None = None, trust_env: bool = False) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        proxies: Mapping[str, str] | None = None,
+        trust_env: bool = False,
+        whole_seconds: float | None = None,
+    ) -> None:
+        """`whole_seconds` is how long an answer may take to be here whole, the read timeout unless given."""
         self._clock = clock
+        self._whole_seconds = whole_seconds
         self._proxies = dict(proxies or {})
         self._trust_env = trust_env
         self._local = threading.local()
 
     def fetch(self, url: str) -> Answer:
-        """Return the answer to GET `url`; the whole of it, headers too, has to be here within the read timeout."""
+        """Return the answer to GET `url`; the whole of it, headers too, has to be here in time."""
         sent_seconds = self._clock.monotonic_seconds()
+        whole_seconds = READ_SECONDS if self._whole_seconds is None else self._whole_seconds
         try:
-            response = self._session().get(
+            response = self._session(whole_seconds).get(
                 url, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True, allow_redirects=False
             )
             with response:
-                body = _read(response)
+                body = _read(response, whole_seconds)
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 status = response.status_code
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -75,7 +85,7 @@ class HttpTransport:
             date_ms=date_ms_of(headers.get("date")),
         )
 
-    def _session(self) -> requests.Session:
+    def _session(self, whole_seconds: float) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
@@ -84,7 +94,7 @@ class HttpTransport:
             session.headers.update({"Accept-Encoding": "gzip", "User-Agent": "candleshm"})
             # Nothing here needs a cookie, and a front that sends a new one each time would make requests grow.
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-            adapter = _Adapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+            adapter = _Adapter(whole_seconds, pool_connections=1, pool_maxsize=1, max_retries=0)
             session.mount("https://", adapter)
             session.mount("http://", adapter)
         return session
@@ -105,7 +115,7 @@ class _UntilDeadline(io.RawIOBase):
         left_seconds = self._deadline_seconds - time.monotonic()
         if left_seconds <= 0:
             raise TimeoutError("timed out")
-        self._connection.settimeout(left_seconds)
+        self._connection.settimeout(min(left_seconds, READ_SECONDS))
         return self._file.raw.readinto(buffer)
 
     def close(self) -> None:
@@ -114,47 +124,46 @@ class _UntilDeadline(io.RawIOBase):
 
 
 class _Response(HTTPResponse):
-    """An answer that has to be here whole within the read timeout.
+    """An answer that has to be here whole within `whole_seconds`.
 
     A socket's own timeout counts from byte to byte: a front that sends one every few seconds, be it of the headers,
     would hold a thread for hours.
     """
 
+    whole_seconds: float
+
     def __init__(self, sock: socket.socket, *arguments: Any, **keywords: Any) -> None:
         super().__init__(sock, *arguments, **keywords)
-        self.fp = io.BufferedReader(_UntilDeadline(self.fp, sock, time.monotonic() + READ_SECONDS))
-
-
-class _HttpConnection(urllib3.connection.HTTPConnection):
-    response_class = _Response
-
-
-class _HttpsConnection(urllib3.connection.HTTPSConnection):
-    response_class = _Response
-
-
-class _HttpPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _HttpConnection
-
-
-class _HttpsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _HttpsConnection
+        self.fp = io.BufferedReader(_UntilDeadline(self.fp, sock, time.monotonic() + self.whole_seconds))
 
 
 class _Adapter(HTTPAdapter):
     """Connections whose answers have a deadline, with a proxy and without."""
 
+    def __init__(self, whole_seconds: float, **keywords: Any) -> None:
+        response = type("_Response", (_Response,), {"whole_seconds": whole_seconds})
+        self._pools = {
+            scheme: type(
+                "_Pool", (pool,), {"ConnectionCls": type("_Connection", (connection,), {"response_class": response})}
+            )
+            for scheme, pool, connection in (
+                ("http", urllib3.HTTPConnectionPool, urllib3.connection.HTTPConnection),
+                ("https", urllib3.HTTPSConnectionPool, urllib3.connection.HTTPSConnection),
+            )
+        }
+        super().__init__(**keywords)
+
     def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
         super().init_poolmanager(*arguments, **keywords)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, *arguments: Any, **keywords: Any) -> Any:
         manager = super().proxy_manager_for(*arguments, **keywords)
-        manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        manager.pool_classes_by_scheme = self._pools
         return manager
 
 
-def _read(response: requests.Response) -> bytes:
+def _read(response: requests.Response, whole_seconds: float) -> bytes:
     """Read the body as it arrives, so that one which is too large ends early."""
     raw: urllib3.HTTPResponse = response.raw
     parts: list[bytes] = []
@@ -167,7 +176,7 @@ def _read(response: requests.Response) -> bytes:
                 raise BadResponse(f"body is larger than {BODY_BYTES_MAX} bytes", status=response.status_code)
     except urllib3.exceptions.ReadTimeoutError:
         raise ExchangeUnavailable(
-            f"no whole answer from {_host(response.url)} in {READ_SECONDS:g} s, only {size_bytes} bytes"
+            f"no whole answer from {_host(response.url)} in {whole_seconds:g} s, only {size_bytes} bytes"
         ) from None
     except urllib3.exceptions.ProtocolError:
         raise BadResponse(

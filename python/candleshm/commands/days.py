@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from candleshm.clock import SystemClock
 from candleshm.commands.progress import ProgressLine, log_to_stderr
@@ -17,10 +18,11 @@ from candleshm.commands.signals import on_stop_signal
 from candleshm.commands.table import aligned
 from candleshm.config import CollectorConfig
 from candleshm.connection import connection_of
-from candleshm.errors import HistoryError
+from candleshm.errors import ConfigError, HistoryError
 from candleshm.exchanges.binance import Binance
 from candleshm.frames import library
-from candleshm.history.fetching import Format, Kind, fetch_days, store_of
+from candleshm.history.archive import ARCHIVE_URL, checked_archive_url
+from candleshm.history.fetching import Format, Kind, archive_of, fetch_days, store_of
 from candleshm.history.importing import import_files
 from candleshm.history.reading import BASE_DIR
 from candleshm.history.tally import DownloadProgress
@@ -34,20 +36,38 @@ OUTCOMES = ("imported", "incomplete", "there", "damaged")
 
 
 def download(
-    feeds: Sequence[CollectorConfig], start: str, end: str | None, *, kind: Kind, form: Format, replace: bool
+    feeds: Sequence[CollectorConfig],
+    start: str,
+    end: str | None,
+    *,
+    kind: Kind,
+    form: Format,
+    replace: bool,
+    source: Literal["exchange", "archive"],
+    archive_url: str | None,
+    verify: bool,
 ) -> None:
-    """Fetch days of each feed until they are there or a signal asks to stop. Raises as `fetch_days`, HistoryError."""
+    """Fetch days of each feed until they are there or a signal asks to stop.
+
+    Raises as `fetch_days`, ConfigError (`archive_url`), and HistoryError when days could not be fetched, or differ from
+    the archive that was to `verify` them.
+    """
+    asks_archive = source == "archive" or verify
+    if archive_url is not None and not asks_archive:
+        raise ConfigError(f"archive_url is of no use without source `archive` or verify: `{archive_url}`")
+    address = checked_archive_url(archive_url or ARCHIVE_URL)
     if form == "parquet":
         library("pyarrow", "parquet")
     stopping = threading.Event()
     on_stop_signal(stopping.set)
     log_to_stderr()
-    failed, asked, where = 0, 0, ""
+    failed, asked, conflicts, where = 0, 0, 0, ""
     for config in feeds:
         store = store_of(config, config.candle_dir or BASE_DIR, form)
         clock = SystemClock()
         exchange = Binance(config.market, base_url=config.base_url, proxy_host=config.proxy_host)
         transport = HttpTransport(clock, proxies=config.proxies, trust_env=config.trust_env)
+        archive = archive_of(config, address, clock, stopping) if asks_archive else None
         with connection_of(config, exchange, transport, clock) as connection, ProgressLine("downloading") as line:
             done = fetch_days(
                 config,
@@ -57,17 +77,23 @@ def download(
                 end,
                 kind=kind,
                 replace=replace,
+                archive=archive,
+                verify=verify,
                 stopping=stopping,
                 progress=partial(_show, line),
             )
         if done is None or done.is_stopped:
             logger.info("stopped; the same command goes on where it was")
             return
-        if done.failed:
+        if done.failed or done.conflicts:
             where = str(store.tree)
-        failed, asked = failed + done.failed, asked + done.files
+        failed, asked, conflicts = failed + done.failed, asked + done.files, conflicts + done.conflicts
+        if verify:
+            logger.info("verified: the archive agrees on %d candles, and has others for %d", done.verified, conflicts)
     if failed:
         raise HistoryError(where, f"{failed} of {asked} daily files could not be fetched; the same command tries again")
+    if verify and conflicts:
+        raise HistoryError(where, f"{conflicts} candles differ from the archive; the exchange's are kept, not verified")
 
 
 def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:

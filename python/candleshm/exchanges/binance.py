@@ -19,7 +19,7 @@ from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Answer, ExchangeInfo, 
 from candleshm.names import is_symbol_name
 from candleshm.printable import printable, without_credentials
 
-__all__ = ["Binance"]
+__all__ = ["Binance", "retry_after_seconds"]
 
 INVALID_SYMBOL = -1121
 
@@ -224,11 +224,11 @@ class Binance:
             f" (code {code})" if code is not None else ""
         )
         if status in (418, 403):
-            wait_seconds = _retry_after(answer, now_ms) or _until(message, now_ms) or BANNED_SECONDS
+            wait_seconds = retry_after_seconds(answer, now_ms) or _until(message, now_ms) or BANNED_SECONDS
             until_ms = now_ms + round(wait_seconds * 1000)
             return Banned(text, retry_after=wait_seconds, until_ms=until_ms, status=status, code=code)
         if status == 429 or code in LIMIT_CODES:
-            wait_seconds = _retry_after(answer, now_ms) or _until(message, now_ms) or RATE_LIMITED_SECONDS
+            wait_seconds = retry_after_seconds(answer, now_ms) or _until(message, now_ms) or RATE_LIMITED_SECONDS
             return RateLimited(text, retry_after=wait_seconds, status=status, code=code)
         if status >= 500 or status == 408 or code in TRANSIENT_CODES:
             return ExchangeUnavailable(text, status=status, code=code)
@@ -281,7 +281,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _retry_after(answer: Answer, now_ms: int) -> float | None:
+def retry_after_seconds(answer: Answer, now_ms: int) -> float | None:
     """Read `Retry-After`: seconds, or the date that HTTP allows as well; None when it says nothing that is ahead."""
     value = answer.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,400}", value):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from candleshm.exchanges.base import Market
-from candleshm.history.candles import Candles, DayCandles, slots_of, spans_of
+from candleshm.history.candles import Candles, Conflict, DayCandles, same_bits, slots_of, spans_of
 from candleshm.history.day import Day, Grid
 
 __all__ = ["Assembly", "Coverage"]
 
 NEVER = -1
+# The age of a row from the archive: every answer of the exchange is newer.
+ARCHIVED = 0
 
 
 class Coverage:
@@ -38,7 +42,7 @@ class Coverage:
 class _Slots:
     """What is known of each slot of a day."""
 
-    __slots__ = ("absent_ms", "before", "rows", "said_ms")
+    __slots__ = ("absent_ms", "before", "differing", "rows", "said_ms", "verified")
 
     def __init__(self, count: int) -> None:
         self.rows = np.full((count, 12), np.nan)
@@ -46,6 +50,8 @@ class _Slots:
         # First and last time that an answer should have held the slot and did not.
         self.absent_ms = np.full((2, count), NEVER, np.int64)
         self.before = np.ones(count, bool)  # every such answer said that candles begin only later
+        self.verified = np.zeros(count, bool)  # the archive had the same row
+        self.differing: dict[int, Candles] = {}  # rows of the archive that the exchange contradicts, by slot
 
 
 class Assembly:
@@ -57,6 +63,8 @@ class Assembly:
         self.grid = Grid.of(day, interval)
         self.pages_left = 0
         self.is_done = False
+        self.has_unusable_file = False
+        """Whether the archive has a file of this day that cannot be used."""
         self._interval = interval
         self._slots: _Slots | None = None
         self._fetched_ms: int | None = None
@@ -74,6 +82,7 @@ class Assembly:
         mine = (slots >= 0) & (slots < self.grid.count)
         slots, rows = slots[mine], rows[mine]
         newer = sent_ms > self._known.said_ms[slots]
+        self._compare(slots[newer], rows[newer])
         self._known.rows[slots[newer]] = rows[newer]
         self._known.said_ms[slots[newer]] = sent_ms
         covered = np.zeros(self.grid.count, bool)
@@ -88,6 +97,35 @@ class Assembly:
             before[self._part(0, coverage.begins_ms)] = True
         self._known.before &= before | ~covered
         self._fetched_ms = sent_ms if self._fetched_ms is None else min(self._fetched_ms, sent_ms)
+
+    def take_archived(self, rows: Candles, fetched_ms: int) -> bool:
+        """Take in rows of the archive, before any answer, and say whether they are the whole day.
+
+        `fetched_ms` is when they were asked for, exchange time.
+        """
+        slots = slots_of(rows, self.grid)
+        mine = (slots >= 0) & (slots < self.grid.count)
+        if not mine.any():
+            return False
+        self._known.rows[slots[mine]] = rows[mine]
+        self._known.said_ms[slots[mine]] = ARCHIVED
+        self._fetched_ms = fetched_ms
+        return bool((self._known.said_ms == ARCHIVED).all())
+
+    def _compare(self, slots: npt.NDArray[np.int64], rows: Candles) -> None:
+        """See which rows of the archive the exchange's rows agree with, before they take their place."""
+        known = self._known
+        archived = (known.said_ms[slots] == ARCHIVED) | known.verified[slots]
+        slots, rows = slots[archived], rows[archived]
+        if len(slots):
+            same = same_bits(known.rows[slots], rows).all(axis=1)
+            known.verified[slots] = same
+            known.differing |= {int(slot): known.rows[slot].copy() for slot in slots[~same]}
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield where the exchange contradicts the archive; the exchange's rows stand."""
+        for slot, row in sorted(self._known.differing.items()):
+            yield Conflict(self.symbol, row, self._known.rows[slot])
 
     def unconfirmed(self, settle_ms: int) -> tuple[int, int] | None:
         """Return the slots, from the first to the last and half-open, that two answers are still needed for.
@@ -130,10 +168,11 @@ class Assembly:
             interval=self._interval,
             day=self.day,
             rows=self._known.rows[has_row],
-            source="exchange",
+            source="archive" if (self._known.said_ms == ARCHIVED).any() else "exchange",
             fetched_ms=self._fetched_ms or 0,
             holes=spans_of(~has_row & ~outside, self.grid),
             outside=spans_of(outside, self.grid),
+            verified=spans_of(self._known.verified, self.grid),
         )
 
     def _part(self, start_ms: int, end_ms: int) -> slice:

@@ -1,4 +1,4 @@
-"""Days from the exchange: what is not there and whole is fetched, newest first, several requests at a time.
+"""Days from the exchange, or first from its archive: what is not there and whole is fetched, newest first.
 
 Requests are spent from the same budget as those of collectors; a 429 or 418 stops all of them. What a day needs is
 known by pure parts (`pages`, `assembly`); here is the one place that waits.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from random import Random
 
 import numpy as np
@@ -19,22 +20,25 @@ from candleshm.clock import ExchangeTime
 from candleshm.connection import Connection
 from candleshm.errors import BadResponse, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import Answer, ExchangeInfo, KlineRequest
+from candleshm.history.archive_days import ArchiveDays
 from candleshm.history.assembly import Assembly, Coverage
-from candleshm.history.candles import Candles
+from candleshm.history.candles import Candles, Conflict, Source
 from candleshm.history.day import Day, Grid
 from candleshm.history.pages import Page, pages_of
 from candleshm.history.reports import inspect
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DayTally, DownloadProgress, shown_date
 
-__all__ = ["Downloader", "is_final"]
+__all__ = ["Downloader", "is_final", "log_conflicts"]
 
 logger = logging.getLogger("candleshm")
 
 TRIES = 5
 LOOK_SECONDS = 0.2
-# Looked at and fetched together: bounds the memory of a download of years, and the wait before its first request.
-DAYS_TOGETHER = 30
+# Few, because the archive is a gift.
+ARCHIVE_WORKERS = 4
+FROM_EXCHANGE: frozenset[Source | None] = frozenset({"exchange", "block"})
+CONFLICTS_SHOWN = 5
 
 
 class Downloader:
@@ -49,16 +53,22 @@ class Downloader:
         *,
         settle_ms: int,
         workers: int = 8,
+        archive: ArchiveDays | None = None,
+        only_exchange: bool = False,
         stopping: threading.Event | None = None,
         progress: Callable[[DownloadProgress], object] | None = None,
     ) -> None:
-        """`progress` is called about twice a second, by the thread that runs."""
+        """With `archive` only what that lacks is asked of the exchange; with `only_exchange` what came from elsewhere
+        counts as not there. `progress` is called about twice a second, by the thread that runs.
+        """
         self._store = store
         self._connection = connection
         self._time = exchange_time
         self._info = info
         self._settle_ms = settle_ms
         self._workers = workers
+        self._archive = archive
+        self._only_exchange = only_exchange
         self._stopping = stopping or threading.Event()
         self._report = progress or (lambda _: None)
         self._backoff, self._random = Backoff(), Random()
@@ -89,12 +99,15 @@ class Downloader:
         self._tallies = {day: DayTally(day, len(symbols)) for day in newest_first}
         self._progress = DownloadProgress(len(symbols), len(symbols) * len(newest_first))
         self._started_seconds = self._connection.clock.monotonic_seconds()
-        for start in range(0, len(newest_first), DAYS_TOGETHER):
+        # A month is looked at and fetched together: that bounds the memory of a download of years, and the wait before
+        # its first request.
+        for _, month in groupby(newest_first, key=lambda day: day.date.replace(day=1)):
             if self._stopping.is_set():
                 break
-            self._look(symbols, newest_first[start : start + DAYS_TOGETHER], replace=replace)
-            fetching_from_seconds = self._connection.clock.monotonic_seconds()
-            self._fetch(fetching_from_seconds, self._progress.fetching_seconds)
+            self._look(symbols, list(month), replace=replace)
+            if self._archive is not None:
+                self._fetch_archived(self._archive)
+            self._fetch()
         self._progress.is_stopped = self._stopping.is_set()
         self._progress.tallies.sort(key=lambda tally: tally.day.date, reverse=True)
         self._show()
@@ -128,12 +141,44 @@ class Downloader:
         [report] = inspect(self._store, symbol, [day])
         if report.verdict == "damaged":
             logger.warning("%s: %s; fetched again", report.path, report.reason)
-        return report.is_complete
+        return report.is_complete and not (self._only_exchange and report.source not in FROM_EXCHANGE)
 
     # The threads.
 
-    def _fetch(self, from_seconds: float, before_seconds: float) -> None:
-        """Fetch all days in the making."""
+    def _fetch_archived(self, archive: ArchiveDays) -> None:
+        """Take from the archive what it has of the days in the making, and write those that are whole by that."""
+        waiting = list(self._open)[::-1]
+
+        def work() -> None:
+            while not self._is_over:
+                try:
+                    symbol = waiting.pop()
+                except IndexError:
+                    return
+                self._take_archived(archive, symbol)
+
+        self._run_threads(work, min(ARCHIVE_WORKERS, len(waiting)))
+
+    def _take_archived(self, archive: ArchiveDays, symbol: str) -> None:
+        days = tuple(self._open[symbol])
+        fetched_ms = self._time.earliest_ms(self._connection.clock.monotonic_seconds())
+        found = archive.candles(symbol, [day.day for day in days])
+        whole = []
+        with self._changed:
+            if self._is_closed:
+                return
+            self._progress.rows += len(found.rows)
+            for day in days:
+                day.has_unusable_file = any(
+                    start < day.grid.end_ms and day.grid.first_ms < end for start, end in found.unusable
+                )
+                if day.take_archived(found.rows, fetched_ms):
+                    whole.append(day)
+            self._keeping += 1
+        self._keep_all(whole)
+
+    def _fetch(self) -> None:
+        """Ask the exchange for all days in the making."""
         limit = self._connection.exchange.page_limit
         pages = [page for days in self._open.values() for page in pages_of(days, limit)]
         for page in pages:
@@ -141,9 +186,15 @@ class Downloader:
                 day.pages_left += 1
         # `pages` holds the symbols one after the other; sorting keeps their order within a moment.
         self._queue = sorted(pages, key=lambda page: -page.end_ms)[::-1]
+        self._run_threads(self._ask, min(self._workers, len(pages)))
+        assert self._stopping.is_set() or not any(self._open.values()), "every day has been accounted for"
+
+    def _run_threads(self, work: Callable[[], None], count: int) -> None:
+        """Do `work` in as many threads, and show how far it is meanwhile."""
+        from_seconds, before_seconds = self._connection.clock.monotonic_seconds(), self._progress.fetching_seconds
         threads = [
-            threading.Thread(target=self._work, name=f"candleshm-download-{number}", daemon=True)
-            for number in range(min(self._workers, len(pages)))
+            threading.Thread(target=self._guard, args=(work,), name=f"candleshm-download-{number}", daemon=True)
+            for number in range(count)
         ]
         for thread in threads:
             thread.start()
@@ -156,7 +207,6 @@ class Downloader:
                 self._show()
         if self._failure is not None:
             raise self._failure
-        assert self._stopping.is_set() or not any(self._open.values()), "every day has been accounted for"
 
     def _has_left(self) -> bool:
         """Once it is over, let files in hand be written, and say so: who waits for a socket is left behind."""
@@ -166,19 +216,22 @@ class Downloader:
                 self._changed.wait()
             return self._is_closed
 
-    def _work(self) -> None:
+    def _guard(self, work: Callable[[], None]) -> None:
         try:
-            while (page := self._next()) is not None:
-                try:
-                    self._serve(page)
-                finally:
-                    with self._changed:
-                        self._in_flight -= 1
-                        self._changed.notify_all()
+            work()
         except BaseException as error:  # Raised again by `run`: a thread has nobody to tell.
             with self._changed:
                 self._failure = self._failure or error
                 self._changed.notify_all()
+
+    def _ask(self) -> None:
+        while (page := self._next()) is not None:
+            try:
+                self._serve(page)
+            finally:
+                with self._changed:
+                    self._in_flight -= 1
+                    self._changed.notify_all()
 
     @property
     def _is_over(self) -> bool:
@@ -354,8 +407,13 @@ class Downloader:
             if spans:
                 count = sum(end - start for start, end in spans) // day.grid.length_ms
                 logger.warning("%s: %s %d of %d times of %s", day.symbol, what, count, day.grid.count, self._shown(day))
-        self._progress.fetched += 1
-        self._finish(day, "warn" if candles.holes or candles.outside else "suc")
+        conflicts = list(day.conflicts())
+        log_conflicts(conflicts)
+        with self._changed:
+            self._progress.fetched += 1
+            self._progress.conflicts += len(conflicts)
+        has_remark = candles.holes or candles.outside or conflicts or day.has_unusable_file
+        self._finish(day, "warn" if has_remark else "suc")
 
     def _has_ended(self, day: Assembly) -> bool:
         """Say whether the symbol's last candle lies before the end of the day. Raises ExchangeError."""
@@ -436,6 +494,14 @@ class Downloader:
 
     def _shown(self, day: Assembly) -> str:
         return shown_date(day.day.date, day.day.zone)
+
+
+def log_conflicts(conflicts: Sequence[Conflict]) -> None:
+    """Say where the archive and the exchange differ within a day."""
+    for conflict in conflicts[:CONFLICTS_SHOWN]:
+        logger.warning("%s; the exchange's stands", conflict)
+    if len(conflicts) > CONFLICTS_SHOWN:
+        logger.warning("%s: %d more candles of that day differ", conflicts[0].symbol, len(conflicts) - CONFLICTS_SHOWN)
 
 
 def is_final(day: Day, interval: str, now_ms: int, settle_ms: int) -> bool:

@@ -24,6 +24,7 @@ class DayTally:
     suc: int = 0
     warn: int = 0
     error: int = 0
+    task: str = "DOWNLOAD"
 
     @property
     def is_done(self) -> bool:
@@ -33,7 +34,8 @@ class DayTally:
     def log(self) -> None:
         """Say it in the familiar line."""
         logger.info(
-            "COMPLETE DOWNLOAD %s (ALL:%d SKIP:%d SUC:%d WARN:%d ERROR:%d)",
+            "COMPLETE %s %s (ALL:%d SKIP:%d SUC:%d WARN:%d ERROR:%d)",
+            self.task,
             shown_date(self.day.date, self.day.zone),
             self.all,
             self.skip,
@@ -52,6 +54,10 @@ class DownloadProgress:
     files_done: int = 0
     fetched: int = 0
     failed: int = 0
+    verified: int = 0
+    """Candles that the archive agrees on, where it was asked to verify."""
+    conflicts: int = 0
+    """Candles of which the archive has another row than the exchange."""
     rows: int = 0
     requests: int = 0
     weight_used: int = 0

@@ -1,4 +1,4 @@
-"""The simulated exchange itself: truth, faults and limits behind one port for HTTP and websockets."""
+"""The simulated exchange itself: truth, archive, faults and limits behind one port for HTTP and websockets."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from candleshm.errors import MissingExtra
+from candleshm.sim import archive
 from candleshm.sim.answers import Answer, answer, refuse, weigh
 from candleshm.sim.control import PREFIX, Control
 from candleshm.sim.faults import Fault, FaultBook
@@ -70,6 +71,7 @@ class SimulatedExchange:
     ) -> None:
         self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms())
         self.faults = FaultBook(seed)
+        self.archive = archive.SimulatedArchive(self.truth)
         self.stream_faults = StreamFaultBook(seed)
         self.stream_rules = stream_rules or StreamRules()
         self.skew_ms = skew_ms
@@ -186,7 +188,9 @@ class SimulatedExchange:
             with self._lock:
                 verdict = self._pools[_POOL_OF[request.market]].admit(weight, now_ms)
         headers = _headers(request.market, verdict.used, now_ms)
-        delay_ms, fault = self.faults.meet(request.market, request.path, request.symbol, now_ms)
+        file = archive.ArchiveName.parse(request.path)
+        market, symbol = (request.market, request.symbol) if file is None else (file.market, file.symbol)
+        delay_ms, fault = self.faults.meet(market, request.path, symbol, now_ms)
         if verdict.status != 200:
             said, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
         elif fault is not None and fault.kind == "status":
@@ -195,15 +199,18 @@ class SimulatedExchange:
         elif fault is not None and fault.kind in {"reset", "hang"}:
             said = Answer(0, b"")
         else:
-            said = answer(self.truth, request, now_ms, self._limits)
+            if request.path.startswith(archive.PREFIX):
+                said = self.archive.answer(request.path, now_ms)
+            else:
+                said = answer(self.truth, request, now_ms, self._limits)
             if fault is not None:
                 said, headers = _spoiled(said, headers, fault, request)
         broken = verdict.status == 200 and fault is not None and fault.kind in {"reset", "hang", "truncate"}
         status = 0 if broken else said.status
         with self._lock:
-            self._counts[request.path, request.symbol, status] += 1
+            self._counts[request.path, symbol, status] += 1
             self._served.append(Served(now_ms, method, target, status, weight))
-        return _delivery(said, headers, delay_ms, fault if verdict.status == 200 else None)
+        return _delivery(said, {**said.headers, **headers}, delay_ms, fault if verdict.status == 200 else None)
 
 
 def _headers(market: Market | None, used: int, now_ms: int) -> dict[str, str]:

@@ -28,6 +28,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
+    module.add_function(wrap_pyfunction!(writer::parse_archive_csv, module)?)?;
     module.add_class::<pool::PoolWords>()?;
     let after_fork = PyDict::new(module.py());
     after_fork.set_item("after_in_child", wrap_pyfunction!(writer::forget_writers, module)?)?;

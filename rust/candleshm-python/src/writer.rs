@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use candleshm::archive_csv::parse_csv;
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
 use candleshm::interval::Interval;
@@ -88,9 +89,23 @@ pub(crate) fn forget_writers() {
 /// Parses a klines body into an array, without a block.
 #[pyfunction]
 pub(crate) fn parse_klines<'py>(py: Python<'py>, body: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
+    rows_of(py, |rows| parse(body, rows).map_err(Error::from))
+}
+
+/// Parses a file of the archive into an array.
+#[pyfunction]
+pub(crate) fn parse_archive_csv<'py>(py: Python<'py>, file: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
+    rows_of(py, |rows| parse_csv(file, rows).map_err(Error::from))
+}
+
+/// Returns the rows that can be true, and how many cannot.
+fn rows_of(
+    py: Python<'_>,
+    read: impl FnOnce(&mut Vec<Row>) -> Result<(), Error> + Send,
+) -> PyResult<(Bound<'_, PyArray2<f64>>, usize)> {
     let (rows, found) = py.detach(|| {
         let mut rows = Vec::new();
-        parse(body, &mut rows).map_err(|error| to_py(error.into(), ""))?;
+        read(&mut rows).map_err(|error| to_py(error, ""))?;
         let found = rows.len();
         rows.retain(|row| plausible(row).is_ok());
         PyResult::Ok((rows, found))

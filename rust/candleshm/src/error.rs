@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::archive_csv::CsvError;
 use crate::parse::ParseError;
 
 /// Why a block's bytes cannot be used.
@@ -128,6 +129,8 @@ pub enum Error {
     },
     /// A body that is not an array of klines.
     Parse(ParseError),
+    /// A file that is not an archive's CSV.
+    Csv(CsvError),
     /// The writer published faster than a reader could copy one row, many times in a row.
     Contended,
     /// `/dev/shm` is too small.
@@ -187,6 +190,7 @@ impl fmt::Display for Error {
             }
             Self::Unsorted { row } => write!(f, "a row does not open after the row before it: `{row}`"),
             Self::Parse(error) => error.fmt(f),
+            Self::Csv(error) => error.fmt(f),
             Self::Contended => write!(f, "the newest row kept changing while it was read"),
             Self::NoMemory { name, bytes } => write!(f, "/dev/shm has no room for {bytes} bytes of block `{name}`"),
             Self::Os { action, name, errno } => {
@@ -201,5 +205,11 @@ impl std::error::Error for Error {}
 impl From<ParseError> for Error {
     fn from(error: ParseError) -> Self {
         Self::Parse(error)
+    }
+}
+
+impl From<CsvError> for Error {
+    fn from(error: CsvError) -> Self {
+        Self::Csv(error)
     }
 }

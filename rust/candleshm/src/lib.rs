@@ -15,11 +15,12 @@
 //! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
 //! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`derive`] (bigger candles), [`segment`] (the
 //! operating system), [`block`], [`soundness`], [`writer`]. Beside them, [`pool`]: how much request weight may still be
-//! spent.
+//! spent, and [`archive_csv`]: the exchange's files of old candles.
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
 
+pub mod archive_csv;
 pub mod columns;
 pub mod error;
 pub mod interval;

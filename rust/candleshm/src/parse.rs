@@ -213,7 +213,7 @@ impl Cursor<'_> {
             self.rest = &[];
             return None;
         };
-        let value = str::from_utf8(&text[..length]).ok()?.parse().ok()?;
+        let value = number(&text[..length])?;
         self.rest = &text[length + 1..];
         Some(value)
     }
@@ -233,7 +233,7 @@ impl Cursor<'_> {
             self.skip_one_of(b"+-");
             self.skip_digits()?;
         }
-        str::from_utf8(&text[..text.len() - self.rest.len()]).ok()?.parse().ok()
+        number(&text[..text.len() - self.rest.len()])
     }
 
     fn skip_one_of(&mut self, bytes: &[u8]) -> bool {
@@ -271,10 +271,15 @@ impl Cursor<'_> {
     }
 }
 
+/// Reads what `str::parse::<f64>` reads, all of `text`.
+pub(crate) fn number(text: &[u8]) -> Option<f64> {
+    str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// The doubles up to here hold every integer.
 const EXACT_INTEGER_MAX: u64 = 1 << f64::MANTISSA_DIGITS;
 /// Any integer of so many digits fits 64 bits.
-const DIGITS_MAX: usize = 19;
+pub(crate) const DIGITS_MAX: usize = 19;
 /// Powers of ten, all exact in a double.
 const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19];
@@ -285,7 +290,7 @@ const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] =
 /// exactly are divided by an exact power of ten, which rounds once. Digits without decimals are rounded once when they
 /// become a double. It reads a row in 60 % of the time that std takes for it.
 #[inline]
-fn plain_decimal(text: &[u8]) -> Option<(f64, &[u8])> {
+pub(crate) fn plain_decimal(text: &[u8]) -> Option<(f64, &[u8])> {
     let (mut integer, mut rest) = digits(text, 0);
     let whole_digits = text.len() - rest.len();
     let mut decimals = 0;
@@ -302,7 +307,7 @@ fn plain_decimal(text: &[u8]) -> Option<(f64, &[u8])> {
 
 /// Appends the digits at the front to `integer`, modulo 2^64, and returns it with what follows them.
 #[inline]
-fn digits(mut text: &[u8], mut integer: u64) -> (u64, &[u8]) {
+pub(crate) fn digits(mut text: &[u8], mut integer: u64) -> (u64, &[u8]) {
     while let [digit @ b'0'..=b'9', rest @ ..] = text {
         integer = integer.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
         text = rest;
