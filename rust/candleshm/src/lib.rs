@@ -13,13 +13,14 @@
 //!
 //! Modules in reading order: [`interval`] (bars and open times), [`columns`] (the twelve values of a row),
 //! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
-//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`segment`] (the operating system), [`block`], [`writer`].
+//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`event`], [`merge`], [`chain`], [`segment`] (the operating system), [`block`], [`writer`].
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
 
 pub mod columns;
 pub mod error;
+pub mod event;
 pub mod interval;
 pub mod latch;
 pub mod layout;
@@ -35,6 +36,8 @@ pub mod sync;
 pub mod asof;
 #[cfg(not(loom))]
 pub mod block;
+#[cfg(not(loom))]
+pub mod chain;
 #[cfg(not(loom))]
 pub mod merge;
 #[cfg(not(loom))]
