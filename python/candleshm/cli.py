@@ -43,6 +43,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def _sim(arguments: argparse.Namespace) -> None:
     from candleshm.commands.signals import on_stop_signal
+    from candleshm.errors import MissingExtra
     from candleshm.sim import SimulatedExchange
 
     stop = threading.Event()
@@ -58,7 +59,11 @@ def _sim(arguments: argparse.Namespace) -> None:
         skew_ms=arguments.skew_ms,
     ) as exchange:
         print(exchange.base_url)
-        print(f"{arguments.symbols} symbols each: SPOT /api/v3, UM /fapi/v1, CM /dapi/v1; Ctrl-C ends it", flush=True)
+        print(f"{arguments.symbols} symbols each: SPOT /api/v3, UM /fapi/v1, CM /dapi/v1; Ctrl-C ends it")
+        try:
+            print(f"streams: {exchange.ws_url} SPOT and CM /stream, UM /market/stream", flush=True)
+        except MissingExtra as error:
+            print(f"no streams: {error}", flush=True)
         stop.wait()
 
 

@@ -1,10 +1,12 @@
-"""The simulated exchange: Binance's REST market data for SPOT, UM and CM, deterministic, with faults to order."""
+"""The simulated exchange: Binance's market data of SPOT, UM and CM by REST and by stream, with faults to order."""
 
 from candleshm.sim.control import Name, WorldChange
 from candleshm.sim.events import KNOWN_OUTAGES, Outage, Restatement
 from candleshm.sim.exchange import SimulatedExchange, run
 from candleshm.sim.faults import Fault, FaultBook, banned, html, rate_limited, refused
-from candleshm.sim.stats import PoolStats, RequestCount, Served, Stats
+from candleshm.sim.stats import PoolStats, Pushed, RequestCount, Served, Stats, StreamConnection
+from candleshm.sim.stream_faults import StreamFault
+from candleshm.sim.stream_rules import StreamRules
 from candleshm.sim.truth import Truth
 from candleshm.sim.universe import Instrument, Market, default_universe
 
@@ -17,11 +19,15 @@ __all__ = [
     "Name",
     "Outage",
     "PoolStats",
+    "Pushed",
     "RequestCount",
     "Restatement",
     "Served",
     "SimulatedExchange",
     "Stats",
+    "StreamConnection",
+    "StreamFault",
+    "StreamRules",
     "Truth",
     "WorldChange",
     "banned",

@@ -50,3 +50,24 @@ def fold(bars: Ints, open_ms: Ints) -> Ints:
     out[VOLUME:] = np.add.reduceat(bars[VOLUME:], first, axis=1)
     out[OPEN:CLOSE, ~any_traded] = out[CLOSE, ~any_traded]
     return out
+
+
+def grow(bars: Ints, size: int) -> Ints:
+    """Return for every bar what `fold` makes of the bars of its window up to it; windows are ``size`` bars long.
+
+    Bars without a trade carry the price before them, as `fold` expects.
+    """
+    parts = bars.reshape(COLUMNS, -1, size)
+    traded = parts[TRADES] > 0
+    any_traded = np.logical_or.accumulate(traded, axis=1)
+    first = np.argmax(traded, axis=1)[:, None]
+    out = np.empty_like(parts)
+    out[OPEN_MS] = parts[OPEN_MS, :, :1]
+    out[CLOSE] = parts[CLOSE]
+    out[OPEN] = np.where(any_traded, np.take_along_axis(parts[OPEN], first, axis=1), parts[CLOSE])
+    highs = np.maximum.accumulate(np.where(traded, parts[HIGH], 0), axis=1)
+    lows = np.minimum.accumulate(np.where(traded, parts[LOW], _FAR), axis=1)
+    out[HIGH] = np.where(any_traded, highs, parts[CLOSE])
+    out[LOW] = np.where(any_traded, lows, parts[CLOSE])
+    out[VOLUME:] = np.cumsum(parts[VOLUME:], axis=2)
+    return out.reshape(COLUMNS, -1)

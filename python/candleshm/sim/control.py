@@ -1,12 +1,18 @@
 """The control endpoint under /sim/: faults, changes of the world and counts for tests in other processes.
 
-====== ============= ====================================================================================
-GET    /sim/stats    `Stats` as JSON
-GET    /sim/faults   the faults in force, each with the number of requests it met
-POST   /sim/faults   put one `Fault`, or a list of them, in force
-DELETE /sim/faults   end all faults
-POST   /sim/world    a `WorldChange`
-====== ============= ====================================================================================
+====== =================== ==============================================================================
+GET    /sim/stats          `Stats` as JSON
+GET    /sim/faults         the faults in force, each with the number of requests it met
+POST   /sim/faults         put one `Fault`, or a list of them, in force
+DELETE /sim/faults         end all faults
+GET    /sim/stream-faults  the stream faults in force, each with the number of handshakes or events it met
+POST   /sim/stream-faults  put one `StreamFault`, or a list of them, in force
+DELETE /sim/stream-faults  end all stream faults
+GET    /sim/stream-rules   the `StreamRules`
+POST   /sim/stream-rules   `StreamRules` for connections and streams opened from now on; what is not named is default
+GET    /sim/connections    every `StreamConnection`
+POST   /sim/world          a `WorldChange`
+====== =================== ==============================================================================
 """
 
 from __future__ import annotations
@@ -16,9 +22,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from candleshm.errors import MissingExtra
 from candleshm.sim.answers import Answer
 from candleshm.sim.events import Outage, Restatement
 from candleshm.sim.faults import Fault
+from candleshm.sim.stream_faults import StreamFault
+from candleshm.sim.stream_rules import StreamRules
 from candleshm.sim.universe import Instrument, Market
 
 if TYPE_CHECKING:
@@ -67,6 +76,21 @@ class Control:
                     exchange.faults.add(*(decoded if isinstance(decoded, list) else [decoded]))
                 case "DELETE", "faults":
                     exchange.faults.clear()
+                case "GET", "stream-faults":
+                    return _json([{"fault": fault, "met": met} for fault, met in exchange.stream_faults.in_force()])
+                case "POST", "stream-faults":
+                    met_by_streams = msgspec.json.decode(body, type=StreamFault | list[StreamFault])
+                    exchange.stream_faults.add(
+                        *(met_by_streams if isinstance(met_by_streams, list) else [met_by_streams])
+                    )
+                case "DELETE", "stream-faults":
+                    exchange.stream_faults.clear()
+                case "GET", "stream-rules":
+                    return _json(exchange.stream_rules)
+                case "POST", "stream-rules":
+                    exchange.stream_rules = msgspec.json.decode(body, type=StreamRules)
+                case "GET", "connections":
+                    return _json(exchange.connections())
                 case "POST", "world":
                     self._change(msgspec.json.decode(body, type=WorldChange))
                 case _:
@@ -75,6 +99,8 @@ class Control:
             return _json({"error": str(error)}, 400)
         except KeyError as error:
             return _json({"error": f"not listed: `{error}`"}, 400)
+        except MissingExtra as error:
+            return _json({"error": str(error)}, 501)
         return _json({})
 
     def _change(self, change: WorldChange) -> None:

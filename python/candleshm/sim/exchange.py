@@ -1,24 +1,31 @@
-"""The simulated exchange itself: truth, faults and limits behind one HTTP port."""
+"""The simulated exchange itself: truth, faults and limits behind one port for HTTP and websockets."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from candleshm.errors import MissingExtra
 from candleshm.sim.answers import Answer, answer, refuse, weigh
 from candleshm.sim.control import PREFIX, Control
 from candleshm.sim.faults import Fault, FaultBook
 from candleshm.sim.limits import Verdict, WeightPool
 from candleshm.sim.query import Refusal, Request
-from candleshm.sim.server import Delivery, HttpServer, Manner
-from candleshm.sim.stats import Served, Stats, summarize
+from candleshm.sim.server import Delivery, HttpServer, Manner, Upgraded
+from candleshm.sim.stats import Pushed, Served, Stats, StreamConnection, summarize
+from candleshm.sim.stream_faults import StreamFaultBook
+from candleshm.sim.stream_rules import StreamRules
 from candleshm.sim.truth import Truth
 from candleshm.sim.universe import Market
+
+if TYPE_CHECKING:
+    from candleshm.sim.streams import Streams
 
 _SERVED_MAX = 10_000
 _MANNERS: Mapping[str, Manner] = {"reset": "reset", "truncate": "cut", "hang": "hang", "trickle": "trickle"}
@@ -55,9 +62,12 @@ class SimulatedExchange:
         futures_limit: int = 2400,
         clock_ms: Callable[[], int] = system_clock_ms,
         skew_ms: int = 0,
+        stream_rules: StreamRules | None = None,
     ) -> None:
         self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms())
         self.faults = FaultBook(seed)
+        self.stream_faults = StreamFaultBook(seed)
+        self.stream_rules = stream_rules or StreamRules()
         self.skew_ms = skew_ms
         self._clock_ms = clock_ms
         self._pools = {"SPOT": WeightPool(spot_limit), "FUTURES": WeightPool(futures_limit)}
@@ -66,7 +76,8 @@ class SimulatedExchange:
         self._served: deque[Served] = deque(maxlen=_SERVED_MAX)
         self._lock = threading.Lock()
         self._control = Control(self)
-        self._server = HttpServer(host, port, self._handle)
+        self._streams: Streams | None = None
+        self._server = HttpServer(host, port, self._handle, self._upgrade)
 
     def start(self) -> Self:
         """Listen and serve in the background. Raises OSError when the address cannot be taken."""
@@ -90,6 +101,22 @@ class SimulatedExchange:
         """Return the URL to put in place of all three hosts: ``{base_url}/api/v3/klines``."""
         return f"http://{self._server.host}:{self._server.port}"
 
+    @property
+    def ws_url(self) -> str:
+        """Return the URL to put in place of the stream hosts: ``{ws_url}/stream``, UM ``{ws_url}/market/stream``.
+
+        Raises MissingExtra without websockets.
+        """
+        self._stream_side()
+        return f"ws://{self._server.host}:{self._server.port}"
+
+    def ws_url_of(self, market: Market) -> str:
+        """Return the URL of one market's stream host, where UM's old path is, and symbols of SPOT and CM are apart.
+
+        Raises MissingExtra without websockets.
+        """
+        return f"{self.ws_url}/{market.lower()}"
+
     def now_ms(self) -> int:
         """Return the exchange's time, epoch ms."""
         return self._clock_ms() + self.skew_ms
@@ -103,6 +130,35 @@ class SimulatedExchange:
         """Return the newest 10 000 requests, oldest first."""
         with self._lock:
             return list(self._served)
+
+    def connections(self) -> list[StreamConnection]:
+        """Return the newest 10 000 connections to the stream side, oldest first, as they are now."""
+        return self._stream_side().connections()
+
+    def pushed(self) -> list[Pushed]:
+        """Return the newest 50 000 events, one for every connection that each was meant for, oldest first."""
+        return self._stream_side().pushed()
+
+    def _stream_side(self) -> Streams:
+        """Return the stream side, which is there once somebody needs it. Raises MissingExtra without websockets."""
+        with self._lock:
+            if self._streams is None:
+                try:
+                    from candleshm.sim.streams import Streams
+                except ImportError as error:
+                    raise MissingExtra("websockets", "ws") from error
+                self._streams = Streams(self.truth, self.stream_faults, self.now_ms, lambda: self.stream_rules)
+            return self._streams
+
+    def _upgrade(self, target: str, head: bytes, transport: asyncio.Transport) -> Upgraded | Delivery:
+        try:
+            accepted = self._stream_side().accept(target, head, transport)
+        except MissingExtra as error:
+            accepted = 501, str(error)
+        if isinstance(accepted, tuple):
+            status, text = accepted
+            return _delivery(Answer(status, text.encode(), "text/plain"), {})
+        return accepted
 
     def _handle(self, method: str, target: str, body: bytes) -> Delivery:
         request = Request.parse(method, target)

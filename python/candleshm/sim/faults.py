@@ -80,6 +80,11 @@ def banned(until_ms: int, **limits: object) -> Fault:
     return refused(418, -1003, f"Way too many requests; IP banned until {until_ms}.", until_ms=until_ms, **limits)
 
 
+def drawn(seed: int, number: int, rate: float) -> bool:
+    """Return whether the ``number``-th draw of a fixed sequence meets a fault of ``rate``."""
+    return rate >= 1.0 or hash_key(f"{seed}/{number}") < rate * 2**64
+
+
 class FaultBook:
     """The faults in force. Methods may be called from any thread."""
 
@@ -117,7 +122,7 @@ class FaultBook:
                 if not fault.concerns(market, path, symbol, now_ms) or self._met[index] == fault.count:
                     continue
                 self._drawn += 1
-                if fault.rate < 1.0 and hash_key(f"{self._seed}/{self._drawn}") >= fault.rate * 2**64:
+                if not drawn(self._seed, self._drawn, fault.rate):
                     continue
                 self._met[index] += 1
                 if fault.kind != "latency":

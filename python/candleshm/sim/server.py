@@ -1,4 +1,4 @@
-"""The socket side: HTTP/1.1 with keep-alive on one event loop in a thread of its own.
+"""The socket side: HTTP/1.1 with keep-alive, and what it is upgraded to, on one event loop in a thread of its own.
 
 What is delivered and how (whole, cut short, in drops, not at all) is decided elsewhere; here it really happens.
 """
@@ -12,7 +12,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Manner = Literal["whole", "cut", "trickle", "reset", "hang"]
 
@@ -20,6 +20,7 @@ _HEAD_SIZE_MAX = 16_384
 _BODY_SIZE_MAX = 1_048_576
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
+_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket", re.IGNORECASE)
 _TRICKLE_SECONDS = 0.05
 _START_SECONDS = 10.0
 
@@ -35,15 +36,36 @@ class Delivery:
     bytes_per_second: int = 0
 
 
+class Upgraded(Protocol):
+    """What a connection becomes that asked for another protocol."""
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the client."""
+
+    def lost(self) -> None:
+        """Take note that the connection is gone."""
+
+
 # (method, target, body) -> Delivery; runs on the server's thread.
 Handler = Callable[[str, str, bytes], Delivery]
+# (target, head, transport) -> what the connection becomes, or a refusal; runs on the server's thread.
+Upgrader = Callable[[str, bytes, asyncio.Transport], Upgraded | Delivery]
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection with RST instead of FIN, which a linger of zero makes the kernel do."""
+    connection: socket.socket = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class _Connection(asyncio.Protocol):
     """One client. Requests are answered one by one, in order, however many arrive together."""
 
-    def __init__(self, handler: Handler, connections: set[_Connection]) -> None:
+    def __init__(self, handler: Handler, upgrader: Upgrader, connections: set[_Connection]) -> None:
         self._handler = handler
+        self._upgrader = upgrader
+        self._upgraded: Upgraded | None = None
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
@@ -58,8 +80,13 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        if self._upgraded is not None:
+            self._upgraded.lost()
 
     def data_received(self, data: bytes) -> None:
+        if self._upgraded is not None:
+            self._upgraded.receive(data)
+            return
         self._buffer += data
         if not self._busy:
             self._next()
@@ -88,7 +115,14 @@ class _Connection(asyncio.Protocol):
             self.abort()
             return
         self._last = words[2] == "HTTP/1.0" or _CLOSE.search(head) is not None
-        delivery = self._handler(words[0], words[1], body)
+        if _UPGRADE.search(head):
+            upgraded = self._upgrader(words[1], head, self._transport)
+            if not isinstance(upgraded, Delivery):
+                self._upgraded = upgraded
+                return
+            delivery, self._last = upgraded, True
+        else:
+            delivery = self._handler(words[0], words[1], body)
         self._busy = True
         if delivery.delay_ms:
             self._loop.call_later(delivery.delay_ms / 1000, self._deliver, delivery)
@@ -105,10 +139,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(delivery.head + delivery.body[: len(delivery.body) // 2])
             self._transport.close()
         elif delivery.manner == "reset":
-            # A linger of zero makes the kernel send RST instead of FIN.
-            connection: socket.socket = self._transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._transport.abort()
+            reset(self._transport)
         elif delivery.manner == "trickle":
             self._transport.write(delivery.head)
             self._drip(delivery, 0, 0.0)
@@ -139,10 +170,11 @@ class _Connection(asyncio.Protocol):
 class HttpServer:
     """A listening socket and the thread that serves it."""
 
-    def __init__(self, host: str, port: int, handler: Handler) -> None:
+    def __init__(self, host: str, port: int, handler: Handler, upgrader: Upgrader) -> None:
         self.host = host
         self.port = port
         self._handler = handler
+        self._upgrader = upgrader
         self._connections: set[_Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -188,4 +220,4 @@ class HttpServer:
         loop.close()
 
     def _connection(self) -> _Connection:
-        return _Connection(self._handler, self._connections)
+        return _Connection(self._handler, self._upgrader, self._connections)

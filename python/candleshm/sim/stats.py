@@ -1,9 +1,10 @@
-"""What the simulated exchange was asked and what it said: counts a test can read."""
+"""What the simulated exchange was asked and what it said: counts and records a test can read."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from candleshm.sim.limits import WeightPool
 
@@ -63,3 +64,38 @@ def summarize(counts: Counter[tuple[str, str | None, int]], pools: dict[str, Wei
         tuple(RequestCount(path, symbol, status, count) for (path, symbol, status), count in counts.items()),
         {name: PoolStats(pool.used, pool.limit, pool.total, pool.peak_60s) for name, pool in pools.items()},
     )
+
+
+@dataclass
+class StreamConnection:
+    """One connection to the stream side, as it is or was.
+
+    ``status`` is the handshake's (0: not answered yet), ``closed_ms`` None while it is open. ``messages`` counts what
+    the client sent, pongs included; ``events`` what it was sent. ``code`` and ``reason`` are those of the close
+    frame; a connection that ended without one has code 1006.
+    """
+
+    number: int
+    opened_ms: int
+    market: str
+    target: str
+    status: int = 0
+    streams: tuple[str, ...] = ()
+    messages: int = 0
+    pings: int = 0
+    pongs: int = 0
+    events: int = 0
+    closed_ms: int | None = None
+    code: int = 1006
+    reason: str = ""
+
+
+class Pushed(NamedTuple):
+    """One event for one connection: its ``E``, the candle's opening, whether it was final, and the fault it met."""
+
+    at_ms: int
+    connection: int
+    stream: str
+    open_ms: int
+    closed: bool
+    fault: str | None

@@ -1,8 +1,9 @@
-"""The exchange's text of candles: JSON rows of twelve columns with decimals as strings."""
+"""The exchange's text of candles: JSON rows of twelve columns, or events, with decimals as strings."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -24,20 +25,34 @@ from candleshm.sim.universe import Instrument
 _SPOT_DECIMALS = 8
 
 
+def _number(decimals: int, market: str) -> str:
+    """Return the template of a decimal in quotes; SPOT pads it to 8 digits."""
+    padded = _SPOT_DECIMALS if market == "SPOT" else 0
+    if decimals == 0:
+        return '"%d.' + "0" * padded + '"' if padded else '"%d"'
+    return f'"%d.%0{decimals}d' + "0" * (padded - decimals) + '"'
+
+
+def _digits(bars: Ints, columns: tuple[tuple[int, int], ...]) -> list[list[Any]]:
+    """Return what fills the templates of (bar column, decimals): whole and part, or an integer."""
+    values: list[list[Any]] = []
+    for column, decimals in columns:
+        if decimals:
+            whole, part = np.divmod(bars[column], 10**decimals)
+            values += [whole.tolist(), part.tolist()]
+        else:
+            values.append(bars[column].tolist())
+    return values
+
+
 @lru_cache(maxsize=256)
 def _layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[str, tuple[tuple[int, int], ...]]:
     """Return a row's template and the (bar column, decimals) that fill it, the close time standing apart."""
     price, lots = price_decimals, lot_decimals
     quote = 8 if market == "CM" else price + lots
-    padded = _SPOT_DECIMALS if market == "SPOT" else 0
-
-    def number(decimals: int) -> str:
-        if decimals == 0:
-            return '"%d.' + "0" * padded + '"' if padded else '"%d"'
-        return f'"%d.%0{decimals}d' + "0" * (padded - decimals) + '"'
-
-    prices = ",".join([number(price)] * 4)
-    template = f'[%d,{prices},{number(lots)},%d,{number(quote)},%d,{number(lots)},{number(quote)},"0"]'
+    prices = ",".join([_number(price, market)] * 4)
+    volume, turnover = _number(lots, market), _number(quote, market)
+    template = f'[%d,{prices},{volume},%d,{turnover},%d,{volume},{turnover},"0"]'
     columns = (
         *((column, price) for column in (OPEN, HIGH, LOW, CLOSE)),
         (VOLUME, lots),
@@ -55,13 +70,43 @@ def encode(instrument: Instrument, bars: Ints, close_ms: Ints) -> list[str]:
     SPOT prints 8 decimals; UM and CM print as many as tick and lot have (CM: whole contracts, 8 decimals of coin).
     """
     template, columns = _layout(instrument.market, instrument.price_decimals, instrument.lot_decimals)
-    values: list[list[int]] = [bars[OPEN_MS].tolist()]
-    for column, decimals in columns:
-        if column == QUOTE:
-            values.append(close_ms.tolist())
-        if decimals:
-            whole, part = np.divmod(bars[column], 10**decimals)
-            values += [whole.tolist(), part.tolist()]
-        else:
-            values.append(bars[column].tolist())
+    before = next(index for index, (column, _) in enumerate(columns) if column == QUOTE)
+    values = [bars[OPEN_MS].tolist(), *_digits(bars, columns[:before]), close_ms.tolist()]
+    values += _digits(bars, columns[before:])
     return [template % row for row in zip(*values, strict=True)]
+
+
+@lru_cache(maxsize=256)
+def _event_layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Return the template of an event's candle, its times and ids first, and the (bar column, decimals) that follow."""
+    price, lots = price_decimals, lot_decimals
+    quote = 8 if market == "CM" else price + lots
+    o, c, h, low, v, q, buys, bought = (
+        _number(decimals, market) for decimals in (price, price, price, price, lots, quote, lots, quote)
+    )
+    template = (
+        f'"f":%d,"L":%d,"o":{o},"c":{c},"h":{h},"l":{low},"v":{v},"n":%d,"x":false,'
+        f'"q":{q},"V":{buys},"Q":{bought},"B":"0"'
+    )
+    columns = (
+        *((column, price) for column in (OPEN, CLOSE, HIGH, LOW)),
+        (VOLUME, lots),
+        (TRADES, 0),
+        (QUOTE, quote),
+        (BUY_VOLUME, lots),
+        (BUY_QUOTE, quote),
+    )
+    return template, columns
+
+
+def encode_events(instrument: Instrument, interval: str, bars: Ints, close_ms: Ints, first_ids: Ints) -> list[str]:
+    """Return the object ``k`` of a kline event per bar, not closed, with the digits that `encode` prints."""
+    template, columns = _event_layout(instrument.market, instrument.price_decimals, instrument.lot_decimals)
+    traded = bars[TRADES] > 0
+    first = np.where(traded, first_ids, -1)
+    last = np.where(traded, first_ids + bars[TRADES] - 1, -1)
+    name = f'"s":"{instrument.symbol}","i":"{interval}"'
+    values = [bars[OPEN_MS].tolist(), close_ms.tolist(), [name] * bars.shape[1], first.tolist(), last.tolist()]
+    values += _digits(bars, columns)
+    whole = '{"t":%d,"T":%d,%s,' + template + "}"
+    return [whole % row for row in zip(*values, strict=True)]

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy.typing as npt
 from candleshm.sim.bars import (
     CLOSE,
     COLUMNS,
+    HIGH,
+    LOW,
     OPEN,
     OPEN_MS,
     QUOTE,
@@ -25,6 +27,7 @@ from candleshm.sim.bars import (
     empty,
     flat,
     fold,
+    grow,
 )
 from candleshm.sim.events import KNOWN_OUTAGES, Outage, Restatement
 from candleshm.sim.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
@@ -40,6 +43,23 @@ _TAPES_MAX = 512  # up to 115 KB each
 _DAYS_MAX = 100_000  # 80 B each and Python's overhead
 _MINUTES_MAX = 512  # 38 KB each
 _MINUTES_AT_ONCE = 3
+
+_MOMENTS_PER_SECOND = SECOND_MS // MOMENT_MS
+# More than any symbol trades in a day, so that ids of different days do not meet.
+_IDS_PER_DAY = 4_000_000
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A candle during one minute: its state after each of the minute's 480 moments of 125 ms, open times as sent.
+
+    ``first_ids`` are the ids of each state's first trade, if it has any; the last one's is ``first + trades - 1``.
+    For ``1s`` every moment belongs to its own second's candle.
+    """
+
+    bars: Ints
+    close_ms: Ints
+    first_ids: Ints
 
 
 class Truth:
@@ -73,6 +93,8 @@ class Truth:
         self._tapes: Recent[Ints] = Recent(_TAPES_MAX)
         self._days: Recent[Ints] = Recent(_DAYS_MAX)
         self._moments: Recent[Ints] = Recent(_MINUTES_MAX)
+        self._ids: dict[tuple[Market, str], dict[int, int]] = {}
+        self.version = 0
 
     def instruments(self, market: Market) -> list[Instrument]:
         """Return what ``market`` lists, in the order of listing."""
@@ -122,6 +144,7 @@ class Truth:
         self._tapes.clear()
         self._days.clear()
         self._moments.clear()
+        self.version += 1
 
     def grid(self, market: Market, symbol: str, interval: str, zone_ms: int = 0) -> Grid:
         """Return the open times of a series. Raises KeyError for an unknown symbol or interval."""
@@ -170,6 +193,56 @@ class Truth:
                 return []
             bars, close_ms = self._times(instrument, grid, bars)
             return list(zip(bars[OPEN_MS].tolist(), encode(instrument, bars, close_ms), strict=True))
+
+    def growth(self, market: Market, symbol: str, grid: Grid, minute_ms: int) -> Growth | None:
+        """Return how the candle that contains a minute grows in it, as streams show it; None when there is none.
+
+        Trades show at once here, in REST ``late_ms`` later; the last state of the last minute is the final candle.
+        Raises KeyError for an unknown symbol.
+        """
+        with self._lock:
+            instrument = self.instrument(market, symbol)
+            minute = self._final_minutes(instrument, minute_ms, minute_ms + MINUTE_MS)
+            if minute.shape[1] == 0:
+                return None
+            moments = self._prices_filled(instrument, minute, minute_ms)
+            per_second = grid.interval == "1s"
+            bars = grow(moments, _MOMENTS_PER_SECOND if per_second else moments.shape[1])
+            if per_second:
+                bars[OPEN_MS] = bars[OPEN_MS] // SECOND_MS * SECOND_MS
+                trades_before = np.cumsum(moments[TRADES]) - bars[TRADES]
+                first_ids = self._first_id(instrument, minute_ms) + trades_before
+            else:
+                open_ms = max(grid.floor(minute_ms), self.first_ms(market, symbol))
+                bars = _continued(self._before(instrument, grid, open_ms, minute_ms), bars)
+                bars[OPEN_MS] = grid.floor(minute_ms)
+                first_ids = np.full(bars.shape[1], self._first_id(instrument, open_ms))
+            bars, close_ms = self._times(instrument, grid, bars)
+            return Growth(bars, close_ms, first_ids)
+
+    def _before(self, instrument: Instrument, grid: Grid, start_ms: int, end_ms: int) -> Ints:
+        """Return the final minutes of [start_ms, end_ms) as one bar, shape (10, 1), or none."""
+        middle_ms = max(start_ms, end_ms // DAY_MS * DAY_MS) if grid.of_whole_days else start_ms
+        days = [self._day(instrument, day) for day in range(start_ms // DAY_MS, middle_ms // DAY_MS)]
+        bars = np.concatenate([*days, self._final_minutes(instrument, middle_ms, end_ms)], axis=1)
+        return fold(bars, np.zeros(bars.shape[1], dtype=np.int64))
+
+    def _first_id(self, instrument: Instrument, open_ms: int) -> int:
+        """Return the id of the first trade from ``open_ms`` on.
+
+        Ids are counted without a gap from the day that was asked for first: nobody needs the years before it.
+        """
+        day = open_ms // DAY_MS
+        ids = self._ids.setdefault((instrument.market, instrument.symbol), {day: day * _IDS_PER_DAY})
+        known = min(ids, key=lambda other: abs(other - day))
+        while known < day:
+            ids[known + 1] = ids[known] + int(self._tape(instrument, known)[TRADES].sum())
+            known += 1
+        while known > day:
+            ids[known - 1] = ids[known] - int(self._tape(instrument, known - 1)[TRADES].sum())
+            known -= 1
+        tape = self._tape(instrument, day)
+        return ids[day] + int(tape[TRADES, : np.searchsorted(tape[OPEN_MS], open_ms)].sum())
 
     def _times(self, instrument: Instrument, grid: Grid, bars: Ints) -> tuple[Ints, Ints]:
         """Return the bars with open times as sent, and their close times."""
@@ -341,25 +414,48 @@ class Truth:
         close = self._close_before(instrument, int(minute[OPEN_MS, 0]))
         return flat(minute[OPEN_MS], int(minute[OPEN, 0]) if close is None else close)
 
+    def _prices_filled(self, instrument: Instrument, minutes: Ints, first_ms: int, shown_ms: int | None = None) -> Ints:
+        """Return the moments of final minutes from ``first_ms`` on, without the trades after ``shown_ms``.
+
+        A moment without a trade is flat at the price before it, which is what `fold` expects.
+        """
+        moments = self._moments_of(instrument, minutes).copy()
+        if shown_ms is not None:
+            moments[VOLUME:, moments[OPEN_MS] > shown_ms] = 0
+        before = self._close_before(instrument, first_ms)
+        index = np.where(moments[TRADES] > 0, np.arange(moments.shape[1]), -1)
+        last = np.maximum.accumulate(index)
+        price = np.where(last < 0, int(minutes[OPEN, 0]) if before is None else before, moments[CLOSE, last])
+        moments[OPEN : CLOSE + 1] = price
+        return moments
+
     def _seconds(self, instrument: Instrument, start_ms: int, end_ms: int, now_ms: int | None) -> Ints:
         """Return seconds that open in [start_ms, end_ms), as REST shows them at ``now_ms``."""
         first_ms = start_ms // MINUTE_MS * MINUTE_MS
         minutes = self._final_minutes(instrument, first_ms, end_ms)
         if minutes.shape[1] == 0:
             return empty()
-        moments = self._moments_of(instrument, minutes).copy()
+        shown_ms = None
         if now_ms is not None:
             end_ms = min(end_ms, now_ms + 1)
-            moments[VOLUME:, moments[OPEN_MS] > now_ms - self.late_ms] = 0
-        before = self._close_before(instrument, first_ms)
-        # A moment without a trade counts as flat at the price before it, which is what `fold` expects.
-        index = np.where(moments[TRADES] > 0, np.arange(moments.shape[1]), -1)
-        last = np.maximum.accumulate(index)
-        price = np.where(last < 0, int(minutes[OPEN, 0]) if before is None else before, moments[CLOSE, last])
-        moments[OPEN : CLOSE + 1] = price
+            shown_ms = now_ms - self.late_ms
+        moments = self._prices_filled(instrument, minutes, first_ms, shown_ms)
         opens = moments[OPEN_MS] // SECOND_MS * SECOND_MS
         wanted = (start_ms <= opens) & (opens < end_ms)
         for outage in self._outages:
             if outage.concerns(instrument):
                 wanted &= ~((outage.start_ms <= opens) & (opens + SECOND_MS <= outage.end_ms))
         return fold(moments[:, wanted], opens[wanted])
+
+
+def _continued(before: Ints, bars: Ints) -> Ints:
+    """Return states of a candle's last minute with what came before that minute, shape (10, 1) or none, added."""
+    if before.shape[1] == 0 or not before[TRADES, 0]:
+        return bars
+    traded = bars[TRADES] > 0
+    out = bars.copy()
+    out[OPEN] = before[OPEN]
+    out[HIGH] = np.where(traded, np.maximum(before[HIGH], bars[HIGH]), before[HIGH])
+    out[LOW] = np.where(traded, np.minimum(before[LOW], bars[LOW]), before[LOW])
+    out[VOLUME:] += before[VOLUME:]
+    return out
