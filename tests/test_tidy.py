@@ -24,7 +24,7 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 PYTHON_FLOORS = [
     {"_core", "errors", "columns", "clock", "backoff", "serverlog"},
     {"config", "ratelimit", "exchanges", "health", "frames", "status", "sim"},
-    {"planner", "transport", "panel", "rule", "universe"},
+    {"planner", "transport", "panel", "rule", "universe", "stream"},
     {"fetchers", "closes"},
     {"roster"},
     {"scheduler", "reader"},

@@ -14,6 +14,7 @@ from candleshm.errors import ConfigError
 __all__ = ["CollectorConfig"]
 
 MARKETS = ("SPOT", "UM", "CM")
+LIVE = ("rest", "ws", "auto")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
@@ -46,6 +47,11 @@ class CollectorConfig:
     """The block's name; `candleshm-{market}-{interval}` unless given."""
     base_url: str | None = field(default=None, repr=False)
     """Replaces the exchange's host."""
+    ws_url: str | None = field(default=None, repr=False)
+    """Replaces the exchange's stream host."""
+    live: Literal["rest", "ws", "auto"] = "auto"
+    """Where live candles come from: requests, streams (needs the extra ws), or streams where they can be had. They
+    cannot through proxies, nor beside a base_url of which the ws_url is not given."""
     proxy_host: str | None = field(default=None, repr=False)
     """A resender; gets `/api`, `/fapi` or `/dapi` before the path."""
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -89,6 +95,11 @@ class CollectorConfig:
         for label, url in (("base_url", self.base_url), ("proxy_host", self.proxy_host)):
             # The address may carry a password, so the text does not repeat it.
             _require(label, "(not shown)", url is None or _is_url(url), "http://host[:port] or https://host[:port]")
+        ws_fits = self.ws_url is None or _is_url(self.ws_url, ("ws", "wss"))
+        _require("ws_url", "(not shown)", ws_fits, "ws://host[:port] or wss://host[:port]")
+        _require("live", self.live, self.live in LIVE, " | ".join(LIVE))
+        if self.live == "ws" and self.stream_hindrance is not None:
+            raise ConfigError(f"live cannot be `ws`: {self.stream_hindrance}; allowed here: rest | auto")
         if self.base_url is not None and self.proxy_host is not None:
             raise ConfigError("base_url and proxy_host are both given; each replaces the exchange's host, choose one")
         proxies_fit = isinstance(self.proxies, Mapping) and all(
@@ -105,6 +116,17 @@ class CollectorConfig:
     def segment_name(self) -> str:
         """The block's name."""
         return self.name or f"candleshm-{self.market.lower()}-{self.interval}"
+
+    @property
+    def stream_hindrance(self) -> str | None:
+        """Why these settings leave no way to the streams, None when there is one."""
+        if self.proxies or self.trust_env:
+            return "streams do not go through the proxies of `proxies` and `trust_env`"
+        if self.proxy_host is not None:
+            return "proxy_host resends requests, not streams"
+        if self.base_url is not None and self.ws_url is None:
+            return "base_url replaces the exchange's host, and ws_url, the host of its streams, is not given"
+        return None
 
     @property
     def settle_ms(self) -> int:
@@ -125,12 +147,12 @@ def _is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _is_url(value: object) -> bool:
+def _is_url(value: object, schemes: Sequence[str] = ("http", "https")) -> bool:
     if not isinstance(value, str):
         return False
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 

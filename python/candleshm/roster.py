@@ -36,6 +36,8 @@ class Roster:
         self.writer = writer
         self.info = info
         self.plans: dict[str, SeriesPlan] = {}
+        self.symbols: tuple[str, ...] = writer.symbols
+        """The symbols of the block, in its order."""
         self._universe = universe
         self._enlarge = enlarge
         self._random = random
@@ -52,7 +54,8 @@ class Roster:
         if newcomers:
             logger.info("now carried: %s", " ".join(newcomers))
         fresh, ended = [], []
-        for symbol in self.writer.symbols:
+        self.symbols = self.writer.symbols
+        for symbol in self.symbols:
             trades = self.info.is_trading(symbol) and not self._universe.is_removed(symbol)
             if trades == (symbol in self._not_trading):
                 self.writer.set_trading(symbol, trades)

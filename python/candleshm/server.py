@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from errno import ENOSPC
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from candleshm._core import Feed, Writer, unlink
 from candleshm.backoff import Backoff
@@ -21,17 +21,24 @@ from candleshm.errors import (
     CandleShmError,
     ConfigError,
     ExchangeUnavailable,
+    MissingExtra,
     RateLimited,
     SegmentError,
     SegmentUnavailable,
 )
 from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
 from candleshm.exchanges.binance import Binance
+from candleshm.frames import library
 from candleshm.planner import Cadence
 from candleshm.ratelimit import WeightBudget
 from candleshm.scheduler import CollectorStatus, Scheduler
+from candleshm.stream.following import Follow, StreamSource
+from candleshm.stream.watchdog import silence_seconds
 from candleshm.transport import HttpTransport, Transport
 from candleshm.universe import Universe
+
+if TYPE_CHECKING:
+    from candleshm._core import Pushed
 
 __all__ = ["Collector"]
 
@@ -45,6 +52,8 @@ PROGRESS_SECONDS = 0.5
 STOP_SECONDS = 10.0
 LEAVE_SECONDS = 0.2
 SHM = Path("/dev/shm")
+# Events that close a candle were seen to come up to 2005 ms after its end.
+CLOSE_LATE_MS = 2500
 
 
 class Collector:
@@ -66,14 +75,14 @@ class Collector:
         clock: Clock | None = None,
         budget: WeightBudget | None = None,
     ) -> None:
-        """Check the configuration as far as that needs no network. Raises ConfigError.
+        """Check the configuration as far as that needs no network. Raises ConfigError, MissingExtra (live is 'ws').
 
         `budget` is shared by the collectors of a pool; without one the collector has a pool of its own.
         """
         self.config = config
         self._clock = clock or SystemClock()
         self._exchange: Exchange = exchange or Binance(
-            config.market, base_url=config.base_url, proxy_host=config.proxy_host
+            config.market, base_url=config.base_url, proxy_host=config.proxy_host, ws_url=config.ws_url
         )
         if config.interval not in self._exchange.intervals:
             raise ConfigError(
@@ -82,6 +91,7 @@ class Collector:
         self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
         self._budget = budget or WeightBudget(self._exchange.weight_limit, config.server_weight)
         self._universe = Universe(config)
+        self._follow = self._find_streams()
         self._gate = threading.Lock()
         self._stopping = threading.Event()
         self._opened = threading.Event()  # the block exists, or the start failed
@@ -342,6 +352,35 @@ class Collector:
                 unlink(full.name)
             raise
 
+    def _find_streams(self) -> Follow | None:
+        """Return what makes the source of pushed candles; None where everything is asked for. Raises MissingExtra."""
+        config = self.config
+        if config.live == "rest" or config.stream_hindrance is not None:
+            return None
+        try:
+            library("websockets", "ws")
+        except MissingExtra:
+            if config.live == "ws":
+                raise
+            return None
+        from candleshm.stream.keeper import StreamKeeper
+
+        def follow(
+            ingest: Callable[[Sequence[bytes]], Pushed | None],
+            heard_seconds: Callable[[], Mapping[str, float]],
+            changed: Callable[[], None],
+        ) -> StreamSource:
+            return StreamKeeper(
+                self._exchange,
+                config.interval,
+                ingest=ingest,
+                heard_seconds=heard_seconds,
+                changed=changed,
+                clock=self._clock,
+            )
+
+        return follow
+
     def _make_scheduler(self, writer: Writer, exchange_time: ExchangeTime, info: ExchangeInfo) -> Scheduler:
         config = self.config
         return Scheduler(
@@ -357,12 +396,15 @@ class Collector:
                 update_interval_seconds=config.update_interval_seconds,
                 settle_ms=config.settle_ms,
                 tail_limit=self._exchange.tail_limit,
+                silence_seconds=silence_seconds(self._exchange.stream_rules(config.interval)),
+                late_ms=CLOSE_LATE_MS,
             ),
             universe=self._universe,
             info=info,
             enlarge=self._enlarge,
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
+            follow=self._follow,
         )
 
 

@@ -21,6 +21,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<view::View>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::Ingested>()?;
+    module.add_class::<writer::Pushed>()?;
     module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
     let after_fork = PyDict::new(module.py());

@@ -132,7 +132,6 @@ struct Scan<'a> {
 #[derive(Default)]
 struct Payload<'a> {
     kind: Option<Cow<'a, str>>,
-    stream: Option<Cow<'a, str>>,
     event_ms: Option<i64>,
     symbol: Option<Cow<'a, str>>,
     family: Option<i64>,
