@@ -4,6 +4,7 @@ from candleshm.sim.control import Name, WorldChange
 from candleshm.sim.events import KNOWN_OUTAGES, Outage, Restatement
 from candleshm.sim.exchange import SimulatedExchange, run
 from candleshm.sim.faults import Fault, FaultBook, banned, html, rate_limited, refused
+from candleshm.sim.recording import RecordedFrame, Recording
 from candleshm.sim.stats import PoolStats, Pushed, RequestCount, Served, Stats, StreamConnection
 from candleshm.sim.stream_faults import StreamFault
 from candleshm.sim.stream_rules import StreamRules
@@ -20,6 +21,8 @@ __all__ = [
     "Outage",
     "PoolStats",
     "Pushed",
+    "RecordedFrame",
+    "Recording",
     "RequestCount",
     "Restatement",
     "Served",

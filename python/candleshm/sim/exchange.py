@@ -17,6 +17,7 @@ from candleshm.sim.control import PREFIX, Control
 from candleshm.sim.faults import Fault, FaultBook
 from candleshm.sim.limits import Verdict, WeightPool
 from candleshm.sim.query import Refusal, Request
+from candleshm.sim.recording import Recording
 from candleshm.sim.server import Delivery, HttpServer, Manner, Upgraded
 from candleshm.sim.stats import Pushed, Served, Stats, StreamConnection, summarize
 from candleshm.sim.stream_faults import StreamFaultBook
@@ -138,6 +139,17 @@ class SimulatedExchange:
     def pushed(self) -> list[Pushed]:
         """Return the newest 50 000 events, one for every connection that each was meant for, oldest first."""
         return self._stream_side().pushed()
+
+    def play(self, recording: Recording, *, speed: float = 1.0) -> None:
+        """Send recorded frames to the connections that have subscribed to their streams, in the background.
+
+        ``speed`` is the multiple of the recorded pace, ``math.inf`` sends all at once. Frames nobody has subscribed
+        to are lost. A symbol that the exchange lists itself is pushed besides: ``Truth(instruments=[])`` lists none.
+        Raises MissingExtra without websockets, RuntimeError when the exchange does not run.
+        """
+        if not speed > 0:
+            raise ValueError(f"speed is not above 0: `{speed}`")
+        self._server.call(self._stream_side().play, recording, speed)
 
     def _stream_side(self) -> Streams:
         """Return the stream side, which is there once somebody needs it. Raises MissingExtra without websockets."""

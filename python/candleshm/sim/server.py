@@ -183,6 +183,8 @@ class HttpServer:
 
     def start(self) -> None:
         """Listen; `port` is then the real one. Raises OSError when the address cannot be taken."""
+        self._listening.clear()
+        self._error = None
         self._thread = threading.Thread(target=self._serve, name="candleshm-sim", daemon=True)
         self._thread.start()
         if not self._listening.wait(_START_SECONDS):
@@ -198,6 +200,12 @@ class HttpServer:
         if thread is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join()
+
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Have a function called on the server's thread."""
+        if self._loop is None or self._thread is None:
+            raise RuntimeError("the server is not running")
+        self._loop.call_soon_threadsafe(function, *arguments)
 
     def _serve(self) -> None:
         loop = self._loop = asyncio.new_event_loop()

@@ -14,6 +14,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from candleshm.sim.channels import Channel, Push
+from candleshm.sim.recording import RecordedFrame, Recording
 from candleshm.sim.sockets import StreamSocket
 from candleshm.sim.stats import Pushed, StreamConnection
 from candleshm.sim.stream_faults import StreamFault, StreamFaultBook
@@ -60,7 +61,7 @@ class Streams:
         self._keys: dict[tuple[StreamSocket, str], _Key] = {}
         self._queue: list[tuple[int, int, _Line]] = []
         self._entries = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._looked_ms = 0
 
     def connections(self) -> list[StreamConnection]:
@@ -115,7 +116,7 @@ class Streams:
         line.listeners[client, name] = None
         self._keys[client, name] = series.key
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_soon(self._push_due)  # type: ignore[assignment]
+            self._timer = asyncio.get_running_loop().call_soon(self._push_due)
 
     def unsubscribe(self, client: StreamSocket, name: str) -> None:
         """Send them no more."""
@@ -125,6 +126,10 @@ class Streams:
             del line.listeners[client, name]
             if not line.listeners:
                 del self._lines[key]
+            if not self._lines and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+                self._queue.clear()
 
     def gone(self, client: StreamSocket) -> None:
         """Forget a client."""
@@ -136,6 +141,22 @@ class Streams:
     def _enqueue(self, line: _Line) -> None:
         heapq.heappush(self._queue, (line.channel.next_ms, next(self._entries), line))
 
+    def play(self, recording: Recording, speed: float) -> None:
+        """Send recorded frames at ``speed`` times their pace to who subscribed to their streams."""
+        loop = asyncio.get_running_loop()
+        first_seconds = recording.frames[0].received_seconds
+        for delay_seconds, frames in itertools.groupby(
+            recording.frames, lambda frame: max(0.0, (frame.received_seconds - first_seconds) / speed)
+        ):
+            loop.call_later(delay_seconds, self._send_recorded, tuple(frames))
+
+    def _send_recorded(self, frames: tuple[RecordedFrame, ...]) -> None:
+        for client in list(self._sockets):
+            for frame in frames:
+                if client.open and frame.stream in client.names:
+                    client.send_event(frame.stream, frame.data)
+            client.flush()
+
     def _restart(self, now_ms: int) -> None:
         """Begin anew after the clock was put back."""
         self._queue.clear()
@@ -144,7 +165,7 @@ class Streams:
             self._enqueue(line)
 
     def _push_due(self) -> None:
-        """Push what is due and set the timer for what comes next; it stops when nobody listens."""
+        """Push what is due and set the timer for what comes next."""
         now_ms = self._now_ms()
         if now_ms < self._looked_ms - _BACKWARDS_MS:
             self._restart(now_ms)
@@ -159,11 +180,7 @@ class Streams:
             self._enqueue(line)
         for socket in written:
             socket.flush()
-        if not self._lines:
-            self._queue.clear()
-            self._timer = None
-            return
-        wait_seconds = (self._queue[0][0] - self._now_ms()) / 1000 if self._queue else _LOOK_SECONDS
+        wait_seconds = (self._queue[0][0] - self._now_ms()) / 1000
         delay_seconds = min(max(wait_seconds, 0.0), _LOOK_SECONDS)
         self._timer = asyncio.get_running_loop().call_later(delay_seconds, self._push_due)
 
