@@ -34,9 +34,9 @@ PYTHON_FLOORS = [
     {"cli"},
 ]
 RUST_FLOORS = [
-    {"sync", "interval", "columns", "market"},
+    {"sync", "interval", "columns", "market", "chain"},
     {"parse"},
-    {"error"},
+    {"error", "event"},
     {"layout"},
     {"ring", "latch", "symbols", "segment"},
     {"publish", "block"},

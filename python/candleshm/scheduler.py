@@ -373,9 +373,7 @@ class Scheduler:
             plan.doubt(ingested.doubted_open_ms, self._time.earliest_ms(now) + self._cadence.settle_ms)
         plan.missing_range_ms = report.missing_range_ms
         if ingested.disputed:
-            logger.warning(
-                "%s: stream and answer differ about %d rows; the answer counts", plan.symbol, ingested.disputed
-            )
+            logger.warning("%s: stream and answer differ about %d rows", plan.symbol, ingested.disputed)
         if ingested.holes:
             logger.info(
                 "%s: the exchange twice had no row for %d candles; they count as absent", plan.symbol, ingested.holes

@@ -469,6 +469,7 @@ impl Writer {
             series.heard_ms = now_boot_ms;
             series.state.marks.received_ms = now_boot_ms;
         }
+        let head = series.state.marks.head;
         let was_behind = series.is_behind(self.universe_bar);
         let gaps_before = (series.state.missing, series.state.holes);
         let row = (bar, &event.row);
@@ -497,9 +498,12 @@ impl Writer {
             SeriesWriter::new(words, &mut series.state).refresh_newest();
         }
         SeriesWriter::new(words, &mut series.state).publish();
-        let marks = series.state.marks;
-        if plan.advance.is_some() && (marks.final_bar < marks.head || series.state.missing > gaps_before.0) {
-            pushed.notices.push(notice(Need::Close, marks.final_bar));
+        if let Some(advance) = &plan.advance {
+            let final_bar = series.state.marks.final_bar;
+            let has_gap = advance.head - head > advance.rows.len() as u64;
+            if final_bar < advance.head || has_gap {
+                pushed.notices.push(notice(Need::Close, final_bar));
+            }
         }
         if let Some(bar) = doubt {
             pushed.notices.push(notice(Need::Doubt, bar));
