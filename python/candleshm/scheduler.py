@@ -295,9 +295,12 @@ class Scheduler:
         if not plans:
             return None
         plan = self._random.choice(plans)
-        end_ms = now_ms = self._time.earliest_ms(now)
+        # Rows that may still be on their way are not what an audit is about.
+        now_ms = self._time.earliest_ms(now)
+        end_ms = newest_ms = now_ms - 2 * INTERVAL_MS[self._cadence.interval] - self._cadence.late_ms
         if self._audits % 2:
-            end_ms = self._random.randint(self.writer.window_start_ms(plan.symbol, now_ms), now_ms)
+            oldest_ms = min(self.writer.window_start_ms(plan.symbol, now_ms), newest_ms)
+            end_ms = self._random.randint(oldest_ms, newest_ms)
         request = self._exchange.until(plan.symbol, self._cadence.interval, self._exchange.tail_limit, end_ms)
         ticket, wait_seconds = self._budget.claim(request.weight, now)
         if wait_seconds > 0:

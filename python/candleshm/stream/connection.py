@@ -128,7 +128,6 @@ class Connection(asyncio.Protocol):
         if names and self._send("UNSUBSCRIBE", names[:MESSAGE_NAMES_MAX]):
             for name in names[:MESSAGE_NAMES_MAX]:
                 self._told.pop(name, None)
-                self.subscribed_seconds.pop(name, None)
 
     def look(self) -> None:
         """Send what is due, and give a dead connection up; to be called several times a second."""
@@ -168,7 +167,10 @@ class Connection(asyncio.Protocol):
             return text.decode(errors="replace")[:200]
         if method == "SUBSCRIBE":
             now = self._now()
-            self.subscribed_seconds.update((name, now) for name in names if name in self._told)
+            for name in names:
+                if name in self._told:
+                    # One that was mute stays so until it is heard.
+                    self.subscribed_seconds.setdefault(name, now)
         return None
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 import threading
 from collections import deque
@@ -45,8 +46,13 @@ REFUSED_SECONDS = 60.0
 REFUSING = (403, 418, 429)
 # Of the limit of new connections, which holds for the whole address, one feed takes a part at most.
 CONNECTS_PART = 0.2
-# This part of a connection's streams mute: the connection is what is wrong.
+# This part of a connection's streams mute, or one of them after it was subscribed again: the connection is what is
+# wrong. Another one may be no better, so they are not replaced ever faster.
 MUTE_PART = 0.9
+SUBSCRIBED_AGAIN = 1
+REPLACE_SECONDS, REPLACE_SECONDS_MAX = 15.0, 960.0
+# A new connection that brings nothing for so long will not.
+BARREN_SECONDS = 10.0
 FAULTS_LOGGED_SECONDS = 60.0
 
 
@@ -61,7 +67,8 @@ class _Seat:
     attempts: int = 0
     retry_seconds: float = 0.0
     life_seconds: float = 0.0
-    replaced_seconds: float = 0.0
+    replaced_seconds: float = -math.inf
+    replacements: int = 0
 
 
 class StreamKeeper:
@@ -198,15 +205,18 @@ class StreamKeeper:
         while len(self._seats) < len(self._shards.groups):
             self._seats.append(_Seat(self._shards.groups[len(self._seats)]))
         heard_seconds = self._heard_seconds()
-        mute: list[str] = []
+        for symbol in [symbol for symbol, since in self._suspects.items() if heard_seconds.get(symbol, 0.0) > since]:
+            del self._suspects[symbol]
+        silent = [symbol for seat in self._seats for symbol in self._silent(seat, heard_seconds, now)]
+        due = self._watchdog.due(silent, now)
         for seat in self._seats:
             self._replace(seat, now)
             for connection in (seat.current, seat.successor):
                 if connection is not None:
                     connection.want(self._names(seat.group))
                     connection.look()
-            mute += self._heal(seat, heard_seconds, now)
-        self._judge(frozenset(mute))
+            self._heal(seat, [symbol for symbol in silent if symbol in seat.group], due, now)
+        self._judge(frozenset(silent))
 
     def _names(self, group: Iterable[str]) -> list[str]:
         return [self._exchange.stream_name(symbol, self._interval) for symbol in group]
@@ -226,6 +236,9 @@ class StreamKeeper:
             seat.current, seat.successor = successor, None
             if current is not None:
                 current.close()
+            return
+        if successor is not None and not successor.events and now - successor.opened_seconds > settled + BARREN_SECONDS:
+            successor.abort("it brought nothing")
             return
         is_wanted = seat.group and (current is None or current.retires) and now >= seat.retry_seconds
         if is_wanted and successor is None and seat.opening is None and self._connects.take(now):
@@ -289,8 +302,7 @@ class StreamKeeper:
         if self._wake is not None:
             self._wake.set()
 
-    def _heal(self, seat: _Seat, heard_seconds: Mapping[str, float], now: float) -> list[str]:
-        """Return the mute symbols of a seat, after doing about them what is due."""
+    def _silent(self, seat: _Seat, heard_seconds: Mapping[str, float], now: float) -> list[str]:
         current = seat.current
         if current is None or not current.is_open:
             return []
@@ -298,17 +310,25 @@ class StreamKeeper:
         subscribed = {
             symbol_of[name]: seconds for name, seconds in current.subscribed_seconds.items() if name in symbol_of
         }
-        for symbol in [symbol for symbol, since in self._suspects.items() if heard_seconds.get(symbol, 0.0) > since]:
-            del self._suspects[symbol]
-        mute = self._watchdog.mute(subscribed, heard_seconds, self._suspects, now)
-        due = self._watchdog.due(mute, now) if mute else []
-        if due and len(mute) >= MUTE_PART * len(subscribed):
+        return self._watchdog.silent(subscribed, heard_seconds, self._suspects, now)
+
+    def _heal(self, seat: _Seat, silent: list[str], due: Mapping[str, int], now: float) -> None:
+        """Subscribe silent streams again, and replace the connection when that is not what is wrong."""
+        current = seat.current
+        if current is None or not current.is_open:
+            return
+        if not silent:
+            seat.replacements = 0
+            return
+        attempts = {symbol: due[symbol] for symbol in silent if symbol in due}
+        is_all = len(silent) >= MUTE_PART * len(current.subscribed_seconds)
+        if attempts and (is_all or max(attempts.values()) > SUBSCRIBED_AGAIN):
             if not current.retires and now >= seat.replaced_seconds:
-                current.retires = f"{len(mute)} of {len(subscribed)} streams are silent"
-                seat.replaced_seconds = now + self._backoff.delay_seconds(6, self._random)
-        elif due:
-            current.forget(self._names(due))
-        return mute
+                current.retires = f"{len(silent)} of {len(current.subscribed_seconds)} streams are silent"
+                pause_seconds = min(REPLACE_SECONDS_MAX, REPLACE_SECONDS * 2.0**seat.replacements)
+                seat.replaced_seconds, seat.replacements = now + pause_seconds, seat.replacements + 1
+        elif attempts:
+            current.forget(self._names(attempts))
 
     def _judge(self, mute: frozenset[str]) -> None:
         """Tell the scheduler when what is covered changed."""

@@ -45,7 +45,7 @@ class Watchdog:
         self._silence_seconds = silence_seconds(rules)
         self._healing: dict[str, _Healing] = {}
 
-    def mute(
+    def silent(
         self,
         subscribed_seconds: Mapping[str, float],
         heard_seconds: Mapping[str, float],
@@ -66,15 +66,18 @@ class Watchdog:
             if subscribed_seconds[symbol] < limit and heard_seconds.get(symbol, 0.0) < limit
         ]
 
-    def due(self, symbols: Iterable[str], now_seconds: float) -> list[str]:
-        """Return those of the mute `symbols` whose stream is to be subscribed again now, and remember that."""
+    def due(self, symbols: Iterable[str], now_seconds: float) -> dict[str, int]:
+        """Return those of the mute `symbols` about whose stream something is to be done now, for the how manieth time.
+
+        `symbols` are all that are mute: of the others it is forgotten that they once were.
+        """
         mute = set(symbols)
         self._healing = {symbol: healing for symbol, healing in self._healing.items() if symbol in mute}
-        due = []
-        for symbol in mute:
+        due = {}
+        for symbol in sorted(mute):
             healing = self._healing.setdefault(symbol, _Healing(-float("inf"), 0))
             pause_seconds = min(HEAL_SECONDS_MAX, HEAL_SECONDS * 2.0**healing.attempts)
             if now_seconds >= healing.seconds + pause_seconds:
                 healing.seconds, healing.attempts = now_seconds, healing.attempts + 1
-                due.append(symbol)
-        return sorted(due)
+                due[symbol] = healing.attempts
+        return due

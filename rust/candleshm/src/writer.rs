@@ -475,7 +475,7 @@ impl Writer {
         let row = (bar, &event.row);
         let plan = merge::plan_pushed(words, &series.state, &mut series.seen, row, event_ms, event.closed);
         let mut tally = plan.tally;
-        pushed.stale += usize::from(!is_newest && tally.changed + tally.closed + tally.agreed == 0);
+        pushed.stale += usize::from(!is_newest && tally.changed + tally.closed + tally.verified == 0);
         store(words, series, &plan);
         let ids = TradeIds { first: event.first_id, last: event.last_id, count: event.row[TRADES] as i64 };
         let mut doubt = plan.doubt;
