@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
 
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Market
 from candleshm.exchanges.binance import Binance
 from candleshm.planner import Cadence, Kind, SeriesPlan, next_turns, request_for
+from candleshm.stream.connection import FRAME_BYTES_MAX, cut
 from candleshm.stream.pace import Pace
 from candleshm.stream.shards import Shards
 from candleshm.stream.watchdog import HEAL_SECONDS, Watchdog, silence_seconds
@@ -61,6 +63,38 @@ def test_full_markets_fit_the_documented_streams_per_connection() -> None:
     assert [len(group) for group in shards.groups] == [1024, 238]
 
 
+FRAMES = st.one_of(
+    st.binary(max_size=200).map(lambda data: Frame(Opcode.TEXT, data)),
+    st.integers(0, 70_000).map(lambda size: Frame(Opcode.TEXT, b"x" * size)),
+    st.binary(max_size=125).map(lambda data: Frame(Opcode.PING, data)),
+    st.binary(max_size=200).map(lambda data: Frame(Opcode.TEXT, data, fin=False)),
+    st.binary(max_size=200).map(lambda data: Frame(Opcode.CONT, data)),
+)
+
+
+@given(st.lists(FRAMES, max_size=8), st.data())
+def test_plain_texts_are_cut_out_however_they_arrive(sent: list[Frame], draw: st.DataObject) -> None:
+    wire = [frame.serialize(mask=False) for frame in sent]
+    whole, rest = b"".join(wire), b""
+    borders = sorted(draw.draw(st.sets(st.integers(0, len(whole)), max_size=6)) | {len(whole)})
+    texts: list[bytes] = []
+    others: list[bytes] = []
+    start = 0
+    for border in borders:
+        found, rest = cut(rest + whole[start:border], texts)
+        others += found
+        start = border
+    plain = [frame.fin and frame.opcode is Opcode.TEXT and 126 <= len(frame.data) < 65_536 for frame in sent]
+    assert texts == [frame.data for frame, is_plain in zip(sent, plain, strict=True) if is_plain]
+    assert others == [data for data, is_plain in zip(wire, plain, strict=True) if not is_plain]
+    assert rest == b""
+
+
+def test_a_frame_too_long_is_not_waited_for() -> None:
+    head = Frame(Opcode.TEXT, b"x" * (FRAME_BYTES_MAX + 1)).serialize(mask=False)[:100]
+    assert cut(head, []) == ([head], b"")
+
+
 @pytest.mark.parametrize(
     ("market", "interval", "seconds"), [("SPOT", "1m", 6.0), ("SPOT", "1s", 3.0), ("UM", "1m", 3.0), ("CM", "1h", 3.0)]
 )
@@ -102,7 +136,7 @@ def test_a_futures_stream_is_mute_only_where_an_answer_knew_more() -> None:
 
 def test_healing_is_tried_ever_less_often_and_forgotten_when_it_worked() -> None:
     dog = Watchdog(Binance("SPOT").stream_rules("1m"))
-    tried = [now for now in range(120) if dog.due(["A"], float(now))]
+    tried = [now for now in range(60) if dog.due(["A"], float(now))]
     assert tried == [0, 2 * HEAL_SECONDS, 6 * HEAL_SECONDS, 14 * HEAL_SECONDS]
     assert dog.due([], 200.0) == {}
     assert dog.due(["A"], 201.0) == {"A": 1}

@@ -49,7 +49,7 @@ DOUBTED_SECONDS = 60.0
 # Where streams flow, closed rows are checked by one request this often: 12 of SPOT's 6000 weight a minute.
 AUDIT_SECONDS = 10.0
 # Where streams flow, nothing is due sooner than this after the last look: a look goes through all series.
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.2
 
 
 class Scheduler:

@@ -37,6 +37,7 @@ logger = logging.getLogger("candleshm")
 
 TICK_SECONDS = 0.2
 STOP_SECONDS = 2.0
+ROUNDS_MAX = 100
 # A connection is replaced this long before the server would end it, give or take a part, so that not all go at once.
 LIFE_PART, LIFE_SPREAD = 0.96, 0.02
 # A new connection takes over once it was there for so many periods of its streams, and pushed something.
@@ -111,6 +112,7 @@ class StreamKeeper:
         self._disputed = self._refused = self._unknown = self._faults = 0
         self._fault_seconds = -FAULTS_LOGGED_SECONDS
         self._stopping = False
+        self._connected: set[Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -192,13 +194,23 @@ class StreamKeeper:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
             self._wake.clear()
+        await self._end()
+
+    async def _end(self) -> None:
+        """Say goodbye on every connection, and leave no socket behind."""
         for seat in self._seats:
             if seat.opening is not None:
                 seat.opening.cancel()
-            for connection in (seat.current, seat.successor):
-                if connection is not None:
-                    connection.close()
-        await asyncio.sleep(0)
+                with suppress(asyncio.CancelledError):
+                    await seat.opening
+        for connection in list(self._connected):
+            connection.close()
+            connection.abort("the collector stops")
+        # Transports close their sockets in the next rounds of the loop.
+        for _ in range(ROUNDS_MAX):
+            await asyncio.sleep(0)
+            if not self._connected:
+                return
 
     def _tick(self, now: float) -> None:
         self._shards.align(self._wanted)
@@ -271,18 +283,22 @@ class StreamKeeper:
                 logger.warning("%s; attempt %d, again in %.1f s", error, seat.attempts, delay_seconds)
         else:
             self._connections += 1
+            self._connected.add(connection)
             spread = LIFE_SPREAD * (2 * self._random.random() - 1)
             seat.life_seconds = self.rules.life_seconds * (LIFE_PART + spread)
             if seat.current is None:
                 seat.current = connection
             else:
                 seat.successor = connection
+            if not connection.is_open:
+                self._ended(connection)  # It went in between.
         finally:
             seat.opening = None
             self._rouse()
 
     def _ended(self, connection: Connection) -> None:
         """Let the seat of an ended connection be filled again."""
+        self._connected.discard(connection)
         for seat in self._seats:
             if seat.current is connection:
                 seat.current = None

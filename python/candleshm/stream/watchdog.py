@@ -22,7 +22,7 @@ ON_CHANGE_SECONDS = 3.0
 PING_SECONDS = 3.0
 DEAD_SECONDS = 7.0
 # A stream that stays mute is subscribed again, a connection that stays mute replaced, ever less often.
-HEAL_SECONDS = 5.0
+HEAL_SECONDS = 2.0
 HEAL_SECONDS_MAX = 300.0
 
 
