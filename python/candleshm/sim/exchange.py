@@ -40,11 +40,11 @@ def system_clock_ms() -> int:
 
 
 class SimulatedExchange:
-    """A Binance-compatible REST server for SPOT, UM and CM on one port, deterministic from ``seed``.
+    """A Binance-compatible server of REST and kline streams for SPOT, UM and CM on one port, made from ``seed``.
 
     ``port`` 0 takes a free one. ``symbols`` is the number of trading symbols per market; ``truth`` replaces the
     default one. ``spot_limit`` and ``futures_limit`` are the request weights per minute. The exchange's clock is
-    ``clock_ms()`` plus `skew_ms`, which may be set at any time. Usable as a context manager:
+    ``clock_ms()`` plus `skew_ms`, which may be set at any time, as may `stream_rules`. Usable as a context manager:
 
         with SimulatedExchange(seed=1, symbols=5) as exchange:
             requests.get(f"{exchange.base_url}/api/v3/time").json()

@@ -28,6 +28,8 @@ _PUSHED_MAX = 50_000
 # A test's clock may jump: nobody waits longer than this for the next look at it.
 _LOOK_SECONDS = 0.02
 _BACKWARDS_MS = 100
+# Many series that begin together are made ready in turns, so that requests and pongs come in between.
+_TURN_SECONDS = 0.02
 _FAMILY: dict[Market, int] = {"SPOT": 0, "UM": 1, "CM": 2}
 
 _Key = tuple[Market, str, str, int]
@@ -171,7 +173,9 @@ class Streams:
             self._restart(now_ms)
         self._looked_ms = now_ms
         written: set[StreamSocket] = set()
-        while self._queue and self._queue[0][0] <= now_ms:
+        loop = asyncio.get_running_loop()
+        stop_at = loop.time() + _TURN_SECONDS
+        while self._queue and self._queue[0][0] <= now_ms and loop.time() < stop_at:
             line = heapq.heappop(self._queue)[2]
             if not line.listeners:
                 continue
@@ -182,7 +186,7 @@ class Streams:
             socket.flush()
         wait_seconds = (self._queue[0][0] - self._now_ms()) / 1000
         delay_seconds = min(max(wait_seconds, 0.0), _LOOK_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(delay_seconds, self._push_due)
+        self._timer = loop.call_later(delay_seconds, self._push_due)
 
     def _push(self, line: _Line, push: Push, written: set[StreamSocket]) -> None:
         series = line.channel.series
