@@ -8,8 +8,12 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/tests/*') $(shell f
 
 BENCH := .venv-bench
 ROUNDS ?= 1000
+# Seconds of the exchange's time, how many symbols, and how much faster than real time.
+SOAK_SECONDS ?= 7200
+SOAK_SYMBOLS ?= 200
+SOAK_RATE ?= 10
 
-.PHONY: help setup build demo test test-rust test-python loom orderings stress bench lint format clean
+.PHONY: help setup build demo test test-rust test-python loom orderings stress soak bench dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -53,6 +57,9 @@ stress: build ## Long proofs: 10^7 checked reads under fire, a thousand killed w
 	$(BIN)/python -m tests.stress_reads
 	KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q tests/test_processes.py -k killed --timeout 3600
 
+soak: build ## Two hours of 1s candles in 12 minutes, faults on: nothing grows, nothing is wrong (SOAK_SECONDS, ...)
+	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --symbols $(SOAK_SYMBOLS) --rate $(SOAK_RATE)
+
 $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --upgrade "pip>=25.1" "maturin>=1.8,<2"
@@ -63,6 +70,9 @@ $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 bench: $(BENCH)/.tools ## Every workload beside its peers; peers come from PyPI and apt (redis-server)
 	$(BENCH)/bin/python benches/run.py
 	$(BENCH)/bin/python benches/collector.py
+
+dependencies: build ## Write docs/dependencies.md anew: names, versions, licences, reasons
+	$(BIN)/python -m tests.dependencies > docs/dependencies.md
 
 lint: build ## clippy, rustfmt, ruff, mypy, stubtest; a missing tool is a failure
 	cargo fmt --check

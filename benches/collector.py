@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 import candleshm
+from candleshm.cache import BlockCache, Origin
 from candleshm.reader import Feed
 from candleshm.sim import Truth
 
@@ -65,6 +67,19 @@ with candleshm.attach(sys.argv[1]) as feed:
         feed[symbol].candles()
     print("read", flush=True)
     sys.stdin.read()
+"""
+_PAUSES = """
+import sys, time
+import candleshm
+with candleshm.attach(sys.argv[1]) as feed:
+    series, longest, until = [feed[symbol] for symbol in feed.symbols], 0.0, time.perf_counter() + 2.0
+    while time.perf_counter() < until:
+        for one in series:
+            before = time.perf_counter()
+            one.last_close
+            one.live
+            longest = max(longest, time.perf_counter() - before)
+    print(longest * 1e3, flush=True)
 """
 _PREDECESSOR = """
 import json, sys, tempfile, time
@@ -139,9 +154,9 @@ class Bench:
 
     def collector(self, base_url: str, **settings: Any) -> tuple[subprocess.Popen[str], str, float]:
         """Start a collector, wait until everything is loaded; return it, its block's name and the seconds it took."""
-        name = f"bench-{os.getpid()}-{next(self._numbers)}"
+        name = settings.setdefault("name", f"bench-{os.getpid()}-{next(self._numbers)}")
         before = time.perf_counter()
-        child = self.child(_COLLECTOR, json.dumps({"base_url": base_url, "name": name, **settings}))
+        child = self.child(_COLLECTOR, json.dumps({"base_url": base_url, **settings}))
         for expected in ("started", "loaded"):
             if _line(child) != expected:
                 raise RuntimeError(f"the collector of {name} ended instead of being {expected}")
@@ -213,7 +228,54 @@ def um(bench: Bench) -> Iterator[Result]:
     yield from _limits("um", base_url, "FUTURES")
 
 
-PARTS: dict[str, Callable[[Bench], Iterator[Result]]] = {"refresh": refresh, "spot": spot, "um": um}
+def restart(bench: Bench) -> Iterator[Result]:
+    """Write the cache of 400 x 2880 beside a reader, stop, and start again from it."""
+    base_url = bench.exchange(SPOT_SYMBOLS, UNLIMITED)
+    name = f"bench-{os.getpid()}-restart"
+    with tempfile.TemporaryDirectory() as directory:
+        settings = {
+            "name": name,
+            "market": "SPOT",
+            "symbols": _spot_symbols(),
+            "length": LENGTH,
+            "cache_dir": directory,
+        }
+        child, _, _ = bench.collector(base_url, **settings)
+        origin = Origin(name, "SPOT", "1m", base_url.removeprefix("http://"))
+        calm_ms = float(_line(bench.child(_PAUSES, name)))
+        reader, saved = bench.child(_PAUSES, name), []
+        for _ in range(3):
+            time.sleep(0.5)
+            saved.append(BlockCache(directory, origin).save(time.time_ns() // 1_000_000))
+        pause_ms = float(_line(reader))
+        before = time.perf_counter()
+        _end(child)
+        stop = time.perf_counter() - before
+        asked = _served(base_url)
+        _, _, seconds = bench.collector(base_url, **settings)
+        asked = _served(base_url) - asked
+        with candleshm.attach(name) as feed:
+            _verify(feed, SPOT_SYMBOLS)
+        size = _served(base_url)
+        before = time.perf_counter()
+        while _served(base_url) < size + SPOT_SYMBOLS:
+            time.sleep(0.01)
+        refreshed = time.perf_counter() - before
+    yield Result("restart", f"cache of 400 x {LENGTH} written", max(one.seconds for one in saved), "s", 0.5)
+    yield Result("restart", "its size", saved[-1].size_bytes / 1e6, "MB")
+    yield Result("restart", "a reader's longest read, nothing written", calm_ms, "ms")
+    yield Result("restart", "a reader's longest read, cache written", pause_ms, "ms")
+    yield Result("restart", "stop with the last cache", stop, "s", 1.0)
+    yield Result("restart", "start from the cache to all loaded", seconds, "s", 2.0 + refreshed)
+    yield Result("restart", "requests for it (cold: 1200 and more)", asked, "", 2 * SPOT_SYMBOLS)
+
+
+PARTS: dict[str, Callable[[Bench], Iterator[Result]]] = {
+    "refresh": refresh,
+    "spot": spot,
+    "um": um,
+    "restart": restart,
+}
 
 
 def _limits(part: str, base_url: str, pool: str) -> Iterator[Result]:

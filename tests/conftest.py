@@ -1,4 +1,4 @@
-"""What every test shares: block names of its own, and nothing left in /dev/shm."""
+"""What every test shares: block names and weight ledgers of its own, and nothing left in /dev/shm."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ def block_name() -> Iterator[str]:
     yield name
     for left in SHM.glob(f"*{name}*"):
         left.unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory for the weight ledgers of this test alone: a port, and with it a pool, may have had another owner."""
+    directory = tmp_path / "runtime"
+    directory.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    return directory

@@ -262,9 +262,32 @@ def test_two_servers_of_one_process_say_everything_once(
         assert text.count("DOWNLOAD SOLUSDT ") == 1
 
 
-def test_settings_of_files_and_cache_write_nothing_yet(make: Make, directory: Path) -> None:
-    settings = {"DOWNLOAD_TIME": "00:00:00", "LOCAL_CANDLE_DAYS": 1, "CACHE_DELAY_SECONDS": 0.01}
-    with make(CANDLE_DIR="candles", CACHE_DIR="cache", **settings):
+def test_the_cache_is_written_every_now_and_then_and_at_the_end(
+    make: Make, exchange: SimulatedExchange, directory: Path
+) -> None:
+    with make(CACHE_DIR="deep/cache", CACHE_DELAY_SECONDS=0.1) as server:
+        until(lambda: "DOWNLOAD CANDLE CACHE" in log_text(directory))
+        name = server.status().name
+    (file,) = (directory / "deep" / "cache").iterdir()
+    assert file.name == f"spot-1m-{name}.cache"
+    asked = len(exchange.served())
+    with make(CACHE_DIR="deep/cache") as server:
+        assert {len(rows) for rows in server.candle_map.values()} == {100}
+    # The newest rows, and nothing further back.
+    limits = [int(limit) for one in exchange.served()[asked:] for limit in re.findall(r"limit=(\d+)", one.target)]
+    assert limits
+    assert max(limits) < 100
+
+
+def test_a_cache_delay_of_none_writes_nothing(make: Make, directory: Path) -> None:
+    with make(CACHE_DIR="cache", CACHE_DELAY_SECONDS=None):
+        pass
+    assert [path.name for path in directory.iterdir()] == [Path(str(CandleRule.LOG_DIRPATH)).name]
+
+
+def test_settings_of_files_write_nothing_yet(make: Make, directory: Path) -> None:
+    settings = {"DOWNLOAD_TIME": "00:00:00", "LOCAL_CANDLE_DAYS": 1, "CACHE_DELAY_SECONDS": None}
+    with make(CANDLE_DIR="candles", **settings):
         pass
 
     assert [path.name for path in directory.iterdir()] == [Path(str(CandleRule.LOG_DIRPATH)).name]

@@ -332,21 +332,6 @@ def test_answers_that_are_none(exchange: SimulatedExchange, block_name: str, fau
     assert words in complaint(*serving(exchange, block_name, "--start-seconds", "0.1"))
 
 
-def test_dev_shm_that_is_too_small(block_name: str) -> None:
-    size = os.statvfs(SHM)
-    symbols = size.f_blocks * size.f_frsize // (100_000 * 2 * 12 * 8) + 100
-    if not 100 < symbols < 5_000:
-        pytest.skip("/dev/shm has no limit, or one that a test cannot go beyond")
-    with SimulatedExchange(symbols=symbols, spot_limit=10**6) as exchange:
-        said = complaint(
-            *("serve", "--market", "spot", "--length", "100000", "--name", block_name),
-            *("--base-url", exchange.base_url),
-        )
-
-    assert "/dev/shm has no room" in said
-    assert not (SHM / block_name).exists()
-
-
 def test_loading_shows_a_bar_on_a_terminal(exchange: SimulatedExchange, block_name: str) -> None:
     exchange.faults.add(Fault(kind="latency", path="/klines", delay_ms=1500))
     ours, theirs = pty.openpty()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -199,19 +197,6 @@ def test_a_full_block_is_superseded_by_a_larger_one_and_readers_follow(
         # The series that was held before is of the new block now.
         assert (series.last_open_time_ms or 0) > int(kept[-1, 0]) + 1000
         assert not status_of(collector).errors
-
-
-def test_without_memory_for_a_larger_block_the_old_one_goes_on(
-    exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with collecting(exchange, block_name, interval="1s", symbols=["BTCUSDT"], spare_symbols=1) as (collector, feed):
-        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=0, f_frsize=4096))
-        collector.add_symbols(["ETHUSDT", "SUSHIBTC"])
-        until(lambda: "left out: SUSHIBTC" in caplog.text)
-        until(lambda: "ETHUSDT" in feed and status_of(collector).ready and feed["ETHUSDT"].last_open_time_ms)
-        close_seconds(feed, 2)
-        assert feed.symbols == ("BTCUSDT", "ETHUSDT")
-        assert_complete_and_true(exchange, feed)
 
 
 _SERVE_ALL = """

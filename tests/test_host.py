@@ -10,7 +10,7 @@ import pytest
 import candleshm
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError, SegmentNotFound
-from candleshm.host import Host, pool_of
+from candleshm.host import Host
 from candleshm.sim import SimulatedExchange, rate_limited
 from candleshm.status import CollectorStatus
 from tests.collecting import DEADLINE_SECONDS, assert_complete_and_true, config_of, until
@@ -20,26 +20,6 @@ from tests.collecting import DEADLINE_SECONDS, assert_complete_and_true, config_
 def exchange() -> Iterator[SimulatedExchange]:
     with SimulatedExchange(symbols=4) as running:
         yield running
-
-
-def pool(**settings: object) -> tuple[str, ...]:
-    return pool_of(CollectorConfig(**({"market": "SPOT"} | settings)))  # type: ignore[arg-type]
-
-
-def test_a_pool_is_a_way_out_and_a_family_of_markets() -> None:
-    assert pool(market="UM") == pool(market="CM", interval="5m", name="other")
-    assert pool() == pool(interval="1s")
-    different = [
-        pool(),
-        pool(market="UM"),
-        pool(proxies={"https": "http://a:1"}),
-        pool(proxies={"https": "http://b:1"}),
-        pool(proxy_host="http://a:1"),
-        pool(base_url="http://a:1"),
-        pool(base_url="http://b:1"),
-        pool(trust_env=True),
-    ]
-    assert len(set(different)) == len(different)
 
 
 def test_feeds_of_two_markets_are_served_side_by_side(exchange: SimulatedExchange, block_name: str) -> None:

@@ -9,8 +9,10 @@ import threading
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from candleshm.ratelimit import HELD_SECONDS_MAX, PROBE_SECONDS, WeightBudget
+from candleshm.ratelimit import HELD_SECONDS_MAX, PROBE_SECONDS, PrivateMemory, WeightBudget
 
 
 def spend(budget: WeightBudget, until_seconds: float, weight: int, *, closing: bool = False) -> list[float]:
@@ -190,6 +192,36 @@ def test_a_dear_request_finds_room_between_cheap_ones_of_another_feed() -> None:
     assert budget.claim(2, now)[0]
 
 
+def test_owners_take_turns_whatever_their_requests_cost() -> None:
+    memory = PrivateMemory()
+    cheap, dear = (WeightBudget(150, 0.75, memory=memory, now_seconds=0.0) for _ in range(2))
+    spend(cheap, 20.0, 1)
+    left = {1: 0, 5: 0}
+    for step in range(6000):
+        now = 20.0 + step * 0.01
+        # The cheap one asks all the time, and always first.
+        for budget, weight in ((cheap, 1), (dear, 5)):
+            ticket, _ = budget.claim(weight, now)
+            if ticket:
+                budget.answered(ticket, now)
+                left[weight] += 1
+    assert left[5] >= 10
+    assert abs(left[1] - left[5]) <= 2
+
+
+def test_who_gives_up_its_turn_or_never_comes_back_holds_nobody_up() -> None:
+    memory = PrivateMemory()
+    first, second = (WeightBudget(150, 0.75, memory=memory, now_seconds=0.0) for _ in range(2))
+    spend(first, 20.0, 2)
+    assert second.claim(20, 20.0)[0] == 0
+    assert first.claim(2, 22.0)[0] == 0
+    assert first.claim(2, 20.0 + HELD_SECONDS_MAX + 1.0)[0]
+    assert second.claim(20, 25.0)[0] == 0
+    assert first.claim(1, 26.0)[0] == 0
+    second.give_up(26.0)
+    assert first.claim(1, 26.0)[0]
+
+
 def test_who_waits_urgently_and_never_comes_back_holds_nobody_up() -> None:
     budget = WeightBudget(150, 0.75)
     spend(budget, 20.0, 2)
@@ -199,20 +231,23 @@ def test_who_waits_urgently_and_never_comes_back_holds_nobody_up() -> None:
 
 
 def test_owners_of_a_pool_share_the_strictest_limit_and_one_reserve() -> None:
-    budget = WeightBudget(6000, 0.5)
-    budget.set_limit(6000, 60.0, 0.0, owner="a")
-    budget.set_limit(2400, 60.0, 0.0, owner="b")
-    assert budget.limit == 2400
+    memory = PrivateMemory()
+    budget, other = WeightBudget(6000, 0.75, memory=memory), WeightBudget(6000, 0.5, memory=memory)
+    budget.set_limit(6000, 60.0, 0.0)
+    other.set_limit(2400, 60.0, 0.0)
+    assert (budget.limit, budget.budget) == (2400, 1200)
 
     def saved(now: float) -> int:
         tickets = list(itertools.takewhile(bool, (budget.claim(1, now, closing=True)[0] for _ in range(2400))))
         return len(tickets)
 
-    budget.reserve(100, 0.0, owner="a")
-    budget.reserve(150, 0.0, owner="b")
+    budget.reserve(100, 0.0)
+    other.reserve(150, 0.0)
     both = saved(120.0)
     assert both >= 250
-    budget.leave(120.0, owner="b")
+    other.leave(120.0)
+    assert (budget.limit, budget.budget) == (6000, 4500)
+    budget.set_limit(2400, 60.0, 120.0)
     for ticket in range(1, both + 1):
         budget.answered(ticket, 120.0)
     assert both - 150 <= saved(240.0) < both - 100
@@ -234,3 +269,86 @@ def test_claims_of_many_threads_never_exceed_the_budget() -> None:
     assert len(set(tickets)) == len(tickets)
     # What an account saves is all that may leave in one moment.
     assert len(tickets) == 20
+
+
+Operation = tuple[str, int, int, float]
+
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["claim", "claim", "claim", "closing", "urgent", "answered", "stop", "reserve", "die"]),
+        st.integers(0, 2),
+        st.integers(1, 40),
+        st.sampled_from([0.0, 0.0, 0.001, 0.05, 1.0, 7.0, 59.9, 60.0]),
+    ),
+    max_size=120,
+)
+
+
+class ManyProcesses(PrivateMemory):
+    """Memory of owners that tests may let die, each as a process of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.born = 0
+        self.dead: set[float] = set()
+
+    def process(self) -> tuple[int, float]:
+        """Name a new process."""
+        self.born += 1
+        return self.born, float(self.born)
+
+    def is_alive(self, pid: int, started: float) -> bool:
+        """Say whether the test let it die."""
+        return started not in self.dead
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([40, 120, 1000]), operations)
+def test_owners_together_never_do_more_than_a_plain_list_of_events_allows(limit: int, steps: list[Operation]) -> None:
+    memory = ManyProcesses()
+    owners = [WeightBudget(limit, share, memory=memory, now_seconds=0.0) for share in (0.9, 0.5, 0.75)]
+    processes = [1.0, 2.0, 3.0]
+    # What the rules speak of, as it happened: [owner, weight, sent, ended, ticket].
+    events: list[list[float]] = []
+    stopped_until = now = 0.0
+
+    def counting(moment: float) -> float:
+        return sum(weight for _, weight, _, ended, _ in events if moment < ended + 60)
+
+    for action, number, weight, passed in steps:
+        now += passed
+        owner = owners[number]
+        out = [event for event in events if event[0] == number and event[3] == math.inf]
+        if action in ("claim", "closing", "urgent"):
+            before = counting(now)
+            ticket, wait = owner.claim(weight, now, closing=action != "claim", urgent=action == "urgent")
+            assert (ticket == 0) == (wait > 0)
+            if ticket:
+                events.append([number, weight, now, math.inf, ticket])
+                assert now >= stopped_until
+                assert before + weight <= max(limit * 0.5, weight)
+        elif action == "answered" and out:
+            owner.answered(int(out[0][4]), now)
+            out[0][3] = now
+        elif action == "stop":
+            owner.stop(float(weight), now)
+            stopped_until = max(stopped_until, now + weight)
+        elif action == "reserve":
+            owner.reserve(weight, now)
+        elif action == "die" and all(process not in memory.dead for process in processes):
+            # Its requests end with it; somebody finds it dead, and it may come back as another process.
+            memory.dead.add(processes[number])
+            for event in out:
+                event[3] = now
+            owners[(number + 1) % 3].reserve(weight, now + 1.0)
+            now += 1.0
+            owners[number] = WeightBudget(limit, (0.9, 0.5, 0.75)[number], memory=memory, now_seconds=now)
+            processes[number] = float(memory.born)
+        assert owner.used(now) >= counting(now)
+    for event in events:
+        assert sum(w for _, w, sent, ended, _ in events if sent <= event[2] < ended + 60) <= max(limit * 0.5, event[1])
+    # Nothing is forgotten, and nothing stays for ever.
+    for event in events:
+        if event[3] == math.inf:
+            owners[int(event[0])].answered(int(event[4]), now)
+    assert owners[0].used(now + 61.0) == 0

@@ -22,11 +22,11 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "clock", "backoff", "serverlog"},
-    {"config", "ratelimit", "exchanges", "health", "frames", "status", "sim"},
-    {"planner", "transport", "panel", "rule", "universe", "stream"},
-    {"fetchers", "closes"},
-    {"roster"},
+    {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable"},
+    {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim"},
+    {"planner", "transport", "panel", "rule", "universe", "ledger", "stream"},
+    {"fetchers", "closes", "cache", "inquiry", "pools"},
+    {"roster", "history", "weight"},
     {"scheduler", "reader"},
     {"server"},
     {"host"},
@@ -108,7 +108,7 @@ def test_no_drawers_without_a_name() -> None:
 def test_public_names_are_the_ones_listed() -> None:
     public = {name for name in vars(candleshm) if not name.startswith("_")} - {"TYPE_CHECKING"}
     modules = {path.stem for path in PYTHON.iterdir() if not path.name.startswith("_")}
-    assert public - modules | {"CandleRule", "CandleServer"} == set(candleshm.__all__)
+    assert public - modules | {"CandleRule", "CandleServer", "weight"} == set(candleshm.__all__)
     assert all(hasattr(candleshm, name) for name in candleshm.__all__)
     assert sorted(set(candleshm.__all__)) == sorted(candleshm.__all__)
 

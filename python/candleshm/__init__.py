@@ -32,9 +32,13 @@ from candleshm.errors import (
     Banned,
     CandleShmError,
     ConfigError,
+    DayDamaged,
+    DayIncomplete,
+    DayNotFound,
     ExchangeError,
     ExchangeUnavailable,
     GapError,
+    HistoryError,
     MissingExtra,
     OverwrittenView,
     RateLimited,
@@ -45,6 +49,8 @@ from candleshm.errors import (
     SegmentNotFound,
     SegmentUnavailable,
     StaleData,
+    StoreInUse,
+    StoreUnavailable,
     UnknownSymbol,
     WaitTimeout,
 )
@@ -53,6 +59,7 @@ from candleshm.panel import Panel
 from candleshm.reader import Feed, attach, segments, unlink
 
 if TYPE_CHECKING:
+    from candleshm import weight
     from candleshm.compat import CandleServer
     from candleshm.rule import CandleRule
 
@@ -76,12 +83,16 @@ __all__ = [
     "CandleShmError",
     "Closed",
     "ConfigError",
+    "DayDamaged",
+    "DayIncomplete",
+    "DayNotFound",
     "ExchangeError",
     "ExchangeUnavailable",
     "Feed",
     "Gap",
     "GapError",
     "Health",
+    "HistoryError",
     "MissingExtra",
     "OverwrittenView",
     "Panel",
@@ -94,12 +105,15 @@ __all__ = [
     "SegmentUnavailable",
     "Series",
     "StaleData",
+    "StoreInUse",
+    "StoreUnavailable",
     "UnknownSymbol",
     "View",
     "WaitTimeout",
     "attach",
     "segments",
     "unlink",
+    "weight",
 ]
 
 
@@ -113,4 +127,8 @@ def __getattr__(name: str) -> object:
         from candleshm.rule import CandleRule
 
         return CandleRule
+    if name == "weight":
+        import candleshm.weight
+
+        return candleshm.weight
     raise AttributeError(f"module `candleshm` has no attribute `{name}`")

@@ -4,14 +4,28 @@ Times are integer milliseconds since the epoch, UTC, as the exchange states them
 """
 
 from collections.abc import Iterator, Sequence
+from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, final
+from typing import Any, Final, Literal, Self, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
-__all__ = ["Closed", "Feed", "Gap", "Ingested", "Pushed", "Series", "View", "Writer", "block_names", "unlink"]
+__all__ = [
+    "Closed",
+    "Feed",
+    "Gap",
+    "Ingested",
+    "PoolWords",
+    "Pushed",
+    "Series",
+    "View",
+    "Writer",
+    "block_names",
+    "parse_klines",
+    "unlink",
+]
 
 _FloatArray: TypeAlias = npt.NDArray[np.float64]
 _Holes: TypeAlias = Literal["drop", "nan", "raise"]
@@ -203,6 +217,20 @@ class Writer:
         Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol.
         """
 
+    def load_rows(
+        self, symbol: str, rows: _FloatArray, states: npt.NDArray[np.uint8] | None = None, *, sent_ms: int
+    ) -> Ingested:
+        """Merge rows that were kept elsewhere, publish them and wake waiters.
+
+        `rows` is float64 (n, 12) and `states` uint8 (n,), as `Series.candles` and `Series.states` give them with
+        `holes="nan"`; without states all are closed. Closed and verified rows go where the series has none that is
+        final, holes where it has nothing; what is there already counts for more. Rows of another state are left out,
+        and so are those that had not ended at `sent_ms`, the exchange time at which the rows were asked for: what was
+        live then is never trusted. The series does not count as confirmed by it, its age stays.
+
+        Raises UnknownSymbol, ConfigError for other shapes.
+        """
+
     def ingest_events(self, frames: Sequence[bytes | bytearray], *, received_ms: int) -> Pushed:
         """Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.
 
@@ -226,6 +254,12 @@ class Writer:
 
     def add_symbol(self, symbol: str) -> None:
         """Add a symbol in a reserved place. Raises ConfigError when `symbol_capacity` is reached."""
+
+    def enlarge(self, symbols: Sequence[str], spare_symbols: int = 0) -> None:
+        """Put an empty block for these symbols in the place of this one; readers follow.
+
+        Raises SegmentUnavailable when there is no room for both, with this one as it was.
+        """
 
     def set_trading(self, symbol: str, trading: bool) -> None:
         """Mark a symbol as trading (the default) or delisted; a delisted one is no longer awaited."""
@@ -319,6 +353,9 @@ class Series:
 
         1 live, 2 closed, 3 verified; with `holes="nan"` also 4 hole and 5 missing. Never raises StaleData.
         """
+
+    def _snapshot(self) -> tuple[_FloatArray, npt.NDArray[np.uint8]]:
+        """Return what `candles(closed_only=True, holes="nan")` gives, and the states of the very same rows."""
 
     @property
     def live(self) -> _FloatArray:
@@ -443,5 +480,100 @@ class Feed:
 def block_names() -> list[str]:
     """Return the names of all shared memory that may be blocks."""
 
+def parse_klines(body: bytes) -> tuple[_FloatArray, int]:
+    """Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
+
+    Those are left out: non-finite, high < low, negative volume. Raises BadResponse (with `.offset`).
+    """
+
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""
+
+@final
+class PoolWords:
+    """A weight pool's words. Every method that changes them is one transaction: it changes the copy that does not
+    count, which then counts by one store of one word. None of them waits: where the words are not to be had now, or
+    the place is not that owner's, they change nothing and return None or False.
+    """
+
+    WORDS: Final[int]
+    LIMIT: Final[int]
+    WINDOW: Final[int]
+    SHARE: Final[int]
+    BLOCKED_UNTIL: Final[int]
+    IN_FLIGHT: Final[int]
+    ANSWERED: Final[int]
+    REAPED_AT: Final[int]
+    OWNERS_MAX: Final[int]
+    SHARE_UNNAMED: Final[float]
+    PROBE_SECONDS: Final[float]
+    HELD_SECONDS_MAX: Final[float]
+
+    def __new__(
+        cls,
+        header: memoryview[int],
+        copies: tuple[memoryview[float], memoryview[float]],
+        lock_path: str | PathLike[str] | None = None,
+    ) -> Self:
+        """Lay hands on words: u64 header, two copies of `WORDS` float64, all zero for a new pool. With `lock_path` the
+        file that others lock as well. Raises ValueError, OSError.
+        """
+
+    def claim(self, place: int, number: float, weight: float, now: float, closing: bool, urgent: bool) -> float | None:
+        """Book a request and return 0.0, or return how long it has to wait."""
+
+    def answered(self, place: int, number: float, weight: float, now: float, reported: float | None) -> bool:
+        """Book the end of a request, with the used weight that the exchange stated."""
+
+    def sent(self, place: int, number: float, weight: float, now: float, closing: bool) -> bool:
+        """Book a request that leaves now, whether it may or not."""
+
+    def stop(self, place: int, number: float, until: float) -> bool:
+        """Let nothing leave until then."""
+
+    def name(self, place: int, number: float, named: list[float], now: float) -> bool:
+        """Take share, window, limit and weight of closing candles as an owner names them."""
+
+    def give_up(self, place: int, number: float) -> bool:
+        """Take an owner out of the queue."""
+
+    def leave(self, place: int, number: float, now: float) -> bool:
+        """Free the place of an owner; its weight in flight counts as answered now."""
+
+    def join(
+        self,
+        number: float,
+        process: tuple[float, float],
+        assumed: tuple[float, float],
+        named: list[float],
+        in_flight: float,
+        now: float,
+    ) -> int | None:
+        """Give an owner a place and return it, zero when all are taken."""
+
+    def owners(self) -> list[tuple[int, float, float, float]]:
+        """Return place, number, process id and start of the process of every owner."""
+
+    def end_dead(self, dead: list[tuple[int, float]], now: float) -> bool:
+        """Free the places of owners whose process died, those of `dead` that are still the same."""
+
+    def close(self) -> None:
+        """Close the lock: nothing can be changed any more."""
+
+    def look(self, place: int) -> float:
+        """Return one of the words that count. Raises ValueError."""
+
+    def changed_by(self) -> int:
+        """Return the id of the process that changed the words last."""
+
+    def used(self, now: float) -> float:
+        """Return the weight that counts at a moment, without waiting for anybody."""
+
+    def delay(self, weight: float, now: float, closing: bool) -> float:
+        """Return how long a request would have to wait, without waiting for anybody."""
+
+    def are_plausible(self) -> bool:
+        """Say whether the words that count can be a pool's."""
+
+    def assume(self, other: PoolWords) -> None:
+        """Copy what counts from other words into these, which nobody else has."""

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
 from candleshm.commands.outcome import outcome
 from candleshm.commands.settings import add_flags, collector_configs
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
+from candleshm.printable import printable, without_credentials
 
 __all__ = ["main"]
 
 _Command = Callable[[argparse.Namespace], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments; what was meant for another flag may be an address with a password."""
+        super().error(printable(re.sub(r"[^\s'`]*@", "", without_credentials(message))))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +113,7 @@ def _rm(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="candleshm",
         description="The newest Binance candles in shared memory: one collector, any number of readers.",
         epilog="example: candleshm demo",

@@ -24,6 +24,9 @@ class Clock(Protocol):
     def monotonic_seconds(self) -> float:
         """Return seconds since some fixed moment; never steps and goes on through a suspend."""
 
+    def sleep_seconds(self, until_seconds: float) -> float:
+        """Return how long to sleep to wake at that local time; not below 0. A clock that runs faster sleeps less."""
+
     def epoch_ms(self) -> int:
         """Return the wall clock, which may be wrong; only for showing, and before the exchange's time is known."""
 
@@ -34,6 +37,10 @@ class SystemClock:
     def monotonic_seconds(self) -> float:
         """Return CLOCK_BOOTTIME in seconds, or the nearest thing to it where that does not exist."""
         return time.clock_gettime(_MONOTONIC)
+
+    def sleep_seconds(self, until_seconds: float) -> float:
+        """Return the seconds that are left."""
+        return max(0.0, until_seconds - self.monotonic_seconds())
 
     def epoch_ms(self) -> int:
         """Return CLOCK_REALTIME in milliseconds."""

@@ -21,10 +21,12 @@ import numpy.typing as npt
 from candleshm.clock import SystemClock
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.config import CollectorConfig
-from candleshm.errors import ConfigError, ExchangeError, RateLimited, SegmentNotFound
+from candleshm.errors import ConfigError, ExchangeError, SegmentNotFound
 from candleshm.exchanges.base import INTERVAL_MS, ExchangeInfo, Market
 from candleshm.exchanges.binance import Binance
 from candleshm.health import Health
+from candleshm.inquiry import Inquiry
+from candleshm.pools import open_budget
 from candleshm.reader import Feed, attach
 from candleshm.rule import CandleRule, check_rule
 from candleshm.scheduler import GIVEN_UP, CollectorStatus
@@ -43,6 +45,8 @@ MARKETS: tuple[Market, ...] = ("SPOT", "UM", "CM")
 TRADING = ("trading_on", "trading_off", "trading_all")
 # A list of symbols weighs 20 on SPOT; who asks in a loop gets the same one for this long.
 SYMBOLS_SECONDS = 60.0
+# How long a list of symbols waits for weight that others use.
+SYMBOLS_WAIT_SECONDS = 10.0
 _NO_PROXIES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -160,6 +164,8 @@ class CandleServer:
             proxies=proxies or {},
             settle_seconds=settle_seconds,
             start_seconds=self._start_seconds,
+            cache_dir=rule.CACHE_DIR,
+            cache_delay_seconds=rule.CACHE_DELAY_SECONDS,
         )
         self._zone = ZoneInfo(rule.TIMEZONE)
         self._log = ServerLog(
@@ -315,14 +321,12 @@ class CandleServer:
         now_seconds = self._clock.monotonic_seconds()
         if self._info is not None and now_seconds < self._info[1] + SYMBOLS_SECONDS:
             return self._info[0]
-        collected = None if self._collector is None else self._collector.status()
-        blocked_ms = 0 if collected is None else (collected.banned_until_ms or 0) - self._exchange_ms()
-        if self._is_running and blocked_ms > 0:
-            raise RateLimited("the exchange wants no requests now", retry_after=blocked_ms / 1000)
-        answer = self._transport.fetch(self._exchange.info_url)
-        error = self._exchange.error_of(answer, self._exchange_ms())
-        if error is not None:
-            raise error
+        budget = open_budget(self._config, now_seconds)
+        try:
+            inquiry = Inquiry(self._exchange, self._transport, self._clock, budget, threading.Event())
+            answer = inquiry.ask(self._exchange.info_url, self._exchange.info_weight, SYMBOLS_WAIT_SECONDS)
+        finally:
+            budget.leave(self._clock.monotonic_seconds())
         info = self._exchange.info(answer)
         self._info = (info, now_seconds)
         return info

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-import re
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from candleshm.errors import ConfigError
+from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
+from candleshm.printable import printable
 
 __all__ = ["CollectorConfig"]
 
 MARKETS = ("SPOT", "UM", "CM")
 LIVE = ("rest", "ws", "auto")
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +68,16 @@ class CollectorConfig:
     """Requests at the same time."""
     start_seconds: float = 30.0
     """How long the exchange may be unreachable at the start."""
+    cache_dir: str | os.PathLike[str] | None = None
+    """Where the rows are kept for the next start; nowhere unless given."""
+    cache_delay_seconds: float | None = 3600.0
+    """How often they are written there, besides at the end."""
 
     def __post_init__(self) -> None:
         market = self.market.upper() if isinstance(self.market, str) else self.market
         _require("market", self.market, market in MARKETS, " | ".join(MARKETS))
         _require("interval", self.interval, isinstance(self.interval, str) and self.interval, "a name such as 1m")
-        name_fits = self.name is None or (
-            isinstance(self.name, str) and _NAME.fullmatch(self.name) and self.name not in (".", "..")
-        )
-        _require("name", self.name, name_fits, "1 to 200 of A-Z a-z 0-9 . _ -")
+        _require("name", self.name, self.name is None or is_block_name(self.name), BLOCK_NAMES)
         _require("length", self.length, _is_whole(self.length, 2, 100_000), "a whole number, 2 to 100000")
         _require("workers", self.workers, _is_whole(self.workers, 1, 64), "a whole number, 1 to 64")
         for label, value, least, most, allowed in (
@@ -89,6 +91,11 @@ class CollectorConfig:
         _require("spare_symbols", self.spare_symbols, spare_fits, "a whole number, 0 to 10000")
         for label, text in (("symbol_contains", self.symbol_contains), ("symbol_endswith", self.symbol_endswith)):
             _require(label, text, isinstance(text, str), "a text, empty for no condition")
+        delay_fits = self.cache_delay_seconds is None or (
+            _is_number(self.cache_delay_seconds) and self.cache_delay_seconds > 0
+        )
+        _require("cache_delay_seconds", self.cache_delay_seconds, delay_fits, "a number above 0, or None")
+        _require("cache_dir", self.cache_dir, self.cache_dir is None or _is_path(self.cache_dir), "a path")
         settle_fits = _is_number(self.settle_seconds) and 0 <= self.settle_seconds <= 60
         _require("settle_seconds", self.settle_seconds, settle_fits, "a number, 0 to 60")
         _require("trust_env", self.trust_env, isinstance(self.trust_env, bool), "True | False")
@@ -147,12 +154,18 @@ def _is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike) and str(value) != "" and "\0" not in str(value)
+
+
 def _is_url(value: object, schemes: Sequence[str] = ("http", "https")) -> bool:
     if not isinstance(value, str):
         return False
     try:
         parts = urlsplit(value)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        # An @ behind the host is a password with a slash in it, which would be taken for a host and shown.
+        is_whole = "@" not in parts.path + parts.query + parts.fragment and printable(value) == value
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and is_whole
     except ValueError:
         return False
 
@@ -161,7 +174,7 @@ def _symbols(symbols: object) -> Literal["all"] | tuple[str, ...]:
     if isinstance(symbols, str) and symbols.lower() == "all":
         return "all"
     names = _names(symbols)
-    _require("symbols", symbols, names, "'all' or a list of at least one symbol")
+    _require("symbols", symbols, names, f"'all' or a list of at least one symbol, each {SYMBOL_NAMES}")
     return names or ()
 
 
@@ -169,6 +182,6 @@ def _names(names: object) -> tuple[str, ...] | None:
     """Return a list of names, each once; None when it is no such list."""
     if not isinstance(names, Sequence) or isinstance(names, str):
         return None
-    if not all(isinstance(name, str) and name for name in names):
+    if not all(is_symbol_name(name) for name in names):
         return None
     return tuple(dict.fromkeys(names))

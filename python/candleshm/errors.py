@@ -16,6 +16,12 @@
     ├── MissingExtra         (ImportError)        an optional library is not installed
     ├── WaitTimeout              (TimeoutError)       a wait reached its deadline
     ├── ConfigError              (ValueError)         a setting cannot be used
+    ├── HistoryError             daily files
+    │   ├── DayNotFound          (FileNotFoundError)  no file of that day
+    │   ├── DayDamaged           (ValueError)         the file is not what was written
+    │   ├── DayIncomplete        (ValueError)         candles of that day are missing
+    │   ├── StoreInUse           another process writes these daily files
+    │   └── StoreUnavailable     (OSError)            the system refused: the disk is full, not permitted
     └── ExchangeError            the exchange answered with an error, or not at all
         ├── RateLimited          HTTP 429
         ├── Banned               HTTP 418 (or 403 from the firewall in front)
@@ -36,9 +42,13 @@ __all__ = [
     "Banned",
     "CandleShmError",
     "ConfigError",
+    "DayDamaged",
+    "DayIncomplete",
+    "DayNotFound",
     "ExchangeError",
     "ExchangeUnavailable",
     "GapError",
+    "HistoryError",
     "MissingExtra",
     "OverwrittenView",
     "RateLimited",
@@ -49,6 +59,8 @@ __all__ = [
     "SegmentNotFound",
     "SegmentUnavailable",
     "StaleData",
+    "StoreInUse",
+    "StoreUnavailable",
     "UnknownSymbol",
     "WaitTimeout",
 ]
@@ -195,6 +207,65 @@ class WaitTimeout(CandleShmError, TimeoutError):
 
 class ConfigError(CandleShmError, ValueError):
     """A setting cannot be used; the text names the field, the value and what is allowed."""
+
+
+class HistoryError(CandleShmError):
+    """Something about daily files. ``path`` is the file or directory."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class DayNotFound(HistoryError, FileNotFoundError):
+    """No file of a day is there. ``days`` are all that lack one, as YYYY-MM-DD; ``path`` is the first's file."""
+
+    def __init__(self, path: str, days: tuple[str, ...]) -> None:
+        others = f" (and {len(days) - 1} more days, up to {days[-1]})" if len(days) > 1 else ""
+        super().__init__(path, f"no candles of {days[0]} are stored{others}; `candleshm download` fetches them")
+        self.args = (path, days)
+        self.errno = errno.ENOENT
+        self.days = tuple(days)
+
+
+class DayDamaged(HistoryError, ValueError):
+    """A daily file is not what was written, or not what its name says; downloading the day again replaces it."""
+
+
+class DayIncomplete(HistoryError, ValueError):
+    """Candles of a day are missing that the exchange may have. ``missing`` are half-open ranges of open times, ms."""
+
+    def __init__(self, path: str, missing: tuple[tuple[int, int], ...]) -> None:
+        start, end = (datetime.fromtimestamp(ms / 1000, tz=UTC) for ms in missing[0])
+        others = f" and {len(missing) - 1} more ranges" if len(missing) > 1 else ""
+        super().__init__(
+            path,
+            f"no candles from {start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC{others}; "
+            f"downloading the day again completes it",
+        )
+        self.args = (path, missing)
+        self.missing = tuple(missing)
+
+
+class StoreInUse(HistoryError):
+    """Another process writes the daily files of this series; reading is not affected."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "another download writes there now; wait for its end")
+        self.args = (path,)
+
+
+class StoreUnavailable(HistoryError, OSError):
+    """The operating system refused to read or write: the disk is full, not permitted. ``errno`` tells which."""
+
+    def __init__(self, path: str, reason: str, error_number: int) -> None:
+        super().__init__(path, reason)
+        self.args = (path, reason, error_number)
+        self.errno = error_number
 
 
 class ExchangeError(CandleShmError):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from candleshm.clock import ExchangeTime
+from candleshm.errors import CandleShmError
 from candleshm.exchanges.base import Answer, Exchange, KlineRequest
 from candleshm.planner import Kind, SeriesPlan
 from candleshm.transport import Transport
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetchers", "Job", "Report", "Upkeep", "newest_missing_ms"]
 
+logger = logging.getLogger("candleshm")
+
 
 @dataclass(slots=True)
 class Upkeep:
     """A recurring request that is not about candles: what it costs, when it is due, how often in a row it failed."""
 
-    url: str
+    url: str = field(repr=False)
     weight: int
     due_seconds: float = math.inf
     failures: int = 0
@@ -36,7 +40,7 @@ class Upkeep:
 class Job:
     """One request on its way: for the candles of `plan`, or for `upkeep`."""
 
-    url: str
+    url: str = field(repr=False)
     weight: int
     exchange_time: ExchangeTime
     ticket: int
@@ -67,7 +71,7 @@ class Fetchers:
     def __init__(self, count: int, *, transport: Transport, exchange: Exchange, writer: Writer, settle_ms: int) -> None:
         self._transport = transport
         self._exchange = exchange
-        self.writer = writer
+        self._writer = writer
         self._settle_ms = settle_ms
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._reports: SimpleQueue[Report | None] = SimpleQueue()
@@ -76,9 +80,19 @@ class Fetchers:
         self._count = self.idle = count
 
     def start(self) -> None:
-        """Start the threads. One that still waits for a socket at the end is left behind; what it brings is dropped."""
+        """Start the threads. One that still waits for a socket at the end is left behind; what it brings is dropped.
+
+        Where the system gives fewer threads than were asked for, those do the work. Raises CandleShmError without any.
+        """
         for number in range(self._count):
-            threading.Thread(target=self._work, name=f"candleshm-fetch-{number}", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name=f"candleshm-fetch-{number}", daemon=True).start()
+            except RuntimeError as error:
+                if number == 0:
+                    raise CandleShmError(f"no thread can be started that fetches: {error}") from None
+                logger.warning("only %d of %d fetching threads can be started: %s", number, self._count, error)
+                self._count = self.idle = number
+                return
 
     def submit(self, job: Job) -> None:
         """Hand out a job; there has to be an idle thread, or it would age in the queue after weight was booked."""
@@ -104,11 +118,11 @@ class Fetchers:
     def ingest_events(self, frames: Sequence[bytes], received_ms: int) -> Pushed | None:
         """Merge what a stream pushed, from the stream's thread; None once stopped."""
         with self._gate:
-            return None if self._stopped else self.writer.ingest_events(frames, received_ms=received_ms)
+            return None if self._stopped else self._writer.ingest_events(frames, received_ms=received_ms)
 
     @contextmanager
     def merging_paused(self) -> Iterator[None]:
-        """Let answers wait while the block is exchanged; they are merged into the new `writer`."""
+        """Let answers wait while symbols, and perhaps the block, are exchanged."""
         with self._gate:
             yield
 
@@ -143,7 +157,7 @@ class Fetchers:
             if self._stopped:
                 return
             started_seconds = time.perf_counter()
-            report.ingested = self.writer.ingest(
+            report.ingested = self._writer.ingest(
                 symbol,
                 answer.body,
                 sent_ms=report.sent_ms,
@@ -156,7 +170,7 @@ class Fetchers:
             )
             report.ingest_seconds = time.perf_counter() - started_seconds
             if report.ingested.missing > 0:
-                report.missing_range_ms = newest_missing_ms(self.writer, symbol)
+                report.missing_range_ms = newest_missing_ms(self._writer, symbol)
 
 
 def newest_missing_ms(writer: Writer, symbol: str) -> tuple[int, int] | None:

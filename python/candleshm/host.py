@@ -1,4 +1,4 @@
-"""Several feeds in one process: one collector each, one weight budget for each pool they share."""
+"""Several feeds in one process: one collector each; those of a pool share its weight, as processes do."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Self
 from candleshm.clock import Clock, SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
-from candleshm.exchanges.binance import MARKETS
-from candleshm.ratelimit import WeightBudget
 from candleshm.server import Collector
 from candleshm.status import CollectorStatus
 from candleshm.transport import Transport
 
-__all__ = ["Host", "pool_of"]
+__all__ = ["Host"]
 
 LOOK_SECONDS = 0.5
 
@@ -40,17 +38,8 @@ class Host:
             raise ConfigError(f"two feeds have the name `{twice}`; give one of them another")
         self._clock = clock or SystemClock()
         self._stopping = threading.Event()
-        pools: dict[tuple[str, ...], list[CollectorConfig]] = {}
-        for config in feeds:
-            pools.setdefault(pool_of(config), []).append(config)
-        # Of the shares that the feeds of a pool name the smallest counts for all: none is promised more.
-        budgets = {
-            pool: WeightBudget(MARKETS[sharers[0].market].weight_limit, min(feed.server_weight for feed in sharers))
-            for pool, sharers in pools.items()
-        }
         self.collectors: Mapping[str, Collector] = {
-            config.segment_name: Collector(config, transport=transport, clock=clock, budget=budgets[pool_of(config)])
-            for config in feeds
+            config.segment_name: Collector(config, transport=transport, clock=clock) for config in feeds
         }
 
     def start(self) -> None:
@@ -106,9 +95,15 @@ class Host:
     def stop(self) -> None:
         """End all feeds at the same time and remove their blocks. May be called repeatedly."""
         self._stopping.set()
-        stops = [threading.Thread(target=collector.stop) for collector in self.collectors.values()]
-        for thread in stops:
-            thread.start()
+        stops = []
+        for collector in self.collectors.values():
+            thread = threading.Thread(target=collector.stop)
+            try:
+                thread.start()
+            except RuntimeError:  # The system gives no more threads; then they end one after the other.
+                collector.stop()
+            else:
+                stops.append(thread)
         for thread in stops:
             thread.join()
 
@@ -120,16 +115,3 @@ class Host:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def pool_of(config: CollectorConfig) -> tuple[str, ...]:
-    """Return what identifies the weight pool that a feed spends from: way out, host, and family of markets.
-
-    The exchange counts by the address that asks: spot for itself, USD-M and COIN-M together. Another host than its own
-    counts for itself, by the same families.
-    """
-    way_out = "environment" if config.trust_env else "direct"
-    if config.proxies:
-        way_out = " ".join(f"{scheme}={proxy}" for scheme, proxy in sorted(config.proxies.items()))
-    family = "SPOT" if config.market == "SPOT" else "FUTURES"
-    return way_out, config.proxy_host or "", config.base_url or "", family

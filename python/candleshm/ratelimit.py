@@ -1,6 +1,6 @@
 """How much request weight may still be spent: `(weight, now) -> delay`. Nothing here sleeps or reads a clock.
 
-Three rules, the strictest counts:
+Three rules, the strictest counts. They hold for the sum over all owners of a pool, in this process and in others:
 
 - **Ledger.** In any window (60 s at Binance) at most `share * limit` is spent, where a request counts from its sending
   until one window after its answer: the exchange books it somewhere between the two.
@@ -9,227 +9,287 @@ Three rules, the strictest counts:
   bursts after it.
 - **Report.** The exchange's header counts everything from this address, other programs included. When that leaves no
   room, one request at a time goes out every `PROBE_SECONDS`, and its answer brings the newest number.
+
+The rules are decided in the core (`pool.rs`), on words that lie in private memory or in a file that processes share
+(see `ledger`). Here is who may speak: an owner of the pool, and what it still has to say.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import threading
-from collections import deque
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["HELD_SECONDS_MAX", "PROBE_SECONDS", "WeightBudget"]
+from candleshm._core import PoolWords
+from candleshm.errors import CandleShmError
 
-PROBE_SECONDS = 10.0
-SAVED_SECONDS = 2.0
-SAVED_WEIGHT_MIN = 20.0  # the dearest single request, exchangeInfo
-RESERVED_PART_MAX = 1 / 3
-# Who waits urgently comes back in time to claim; should it end meanwhile, others wait no longer than this.
-HELD_SECONDS_MAX, HELD_SECONDS_MORE = 2.0, 0.1
+__all__ = [
+    "HELD_SECONDS_MAX",
+    "NOT_NOW_SECONDS",
+    "PROBE_SECONDS",
+    "PoolMemory",
+    "PrivateMemory",
+    "WeightBudget",
+]
+
+PROBE_SECONDS = PoolWords.PROBE_SECONDS
+HELD_SECONDS_MAX = PoolWords.HELD_SECONDS_MAX
+# Who finds the pool's words held by another process, which may be stopped, asks again after this.
+NOT_NOW_SECONDS = 0.05
+# How often is looked for owners that died, and for a ledger that was removed.
+REAP_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Account:
-    """Weight that flows in at `rate` per second and is kept up to `depth`."""
+class PoolMemory(Protocol):
+    """Where the words of a pool lie."""
 
-    rate: float
-    depth: float
-    saved: float
-    at_seconds: float = -math.inf
+    @property
+    def words(self) -> PoolWords:
+        """The words; others after `refresh`."""
 
-    def balance(self, now_seconds: float) -> float:
-        if self.at_seconds == -math.inf:
-            return min(self.saved, self.depth)
-        return min(self.depth, self.saved + max(0.0, now_seconds - self.at_seconds) * self.rate)
+    def patiently(self, attempt: Callable[[], T | None]) -> T | None:
+        """Try again until it comes to something; None when somebody holds the words for longer than one may wait."""
 
-    def delay_seconds(self, weight: int, now_seconds: float) -> float:
-        # A full account lets even a request leave that is larger than what it can hold.
-        short = min(weight, max(1.0, self.depth)) - self.balance(now_seconds)
-        if short <= 0:
-            return 0.0
-        # A hair more than the quotient, or rounding would leave the account a hair short at that very moment.
-        return self._waits(now_seconds) + short / self.rate + 1e-6 if self.rate > 0 else math.inf
+    def refresh(self) -> None:
+        """See to it that the words are still those that everybody in the pool uses."""
 
-    def spend(self, weight: int, now_seconds: float) -> None:
-        self.saved, self.at_seconds = self.balance(now_seconds) - weight, max(now_seconds, self.at_seconds)
+    def process(self) -> tuple[int, float]:
+        """Return this process: its id, and when it was started."""
 
-    def change(self, rate: float, depth: float, now_seconds: float) -> None:
-        self.saved, self.at_seconds = self.balance(now_seconds), max(now_seconds, self.at_seconds)
-        self.rate, self.depth = rate, depth
+    def is_alive(self, pid: int, started: float) -> bool:
+        """Say whether a process, as `process` names it, still runs."""
 
-    def empty(self, from_seconds: float) -> None:
-        self.saved, self.at_seconds = min(0.0, self.saved), from_seconds
+    def close(self) -> None:
+        """Change the words no more."""
 
-    def _waits(self, now_seconds: float) -> float:
-        return max(0.0, self.at_seconds - now_seconds)
+
+class PrivateMemory:
+    """Words that only the owners within this process share."""
+
+    def __init__(self) -> None:
+        copies = (memoryview(bytearray(8 * PoolWords.WORDS)).cast("d") for _ in range(2))
+        self.words = PoolWords(memoryview(bytearray(64)).cast("Q"), (next(copies), next(copies)))
+
+    def patiently(self, attempt: Callable[[], T | None]) -> T | None:
+        """Try again until other threads are done."""
+        while (result := attempt()) is None:
+            time.sleep(0)
+        return result
+
+    def refresh(self) -> None:
+        """Nobody else can replace them."""
+
+    def process(self) -> tuple[int, float]:
+        """Return our process id; when it was started matters to nobody."""
+        return os.getpid(), 0.0
+
+    def is_alive(self, pid: int, started: float) -> bool:
+        """All owners live here."""
+        return True
+
+    def close(self) -> None:
+        """Others may go on with them."""
 
 
 class WeightBudget:
-    """What one pool (one exit address towards one exchange) may spend. Times are local monotonic seconds.
+    """One owner's access to what a pool (one exit address towards one exchange) may spend. Times are local monotonic.
 
-    Several collectors may share one, each in its own thread; `owner` is then the name of the collector that speaks.
+    Owners that have the same `memory` keep the rules together; without one the owner has a pool of its own. `limit` is
+    taken until an exchangeInfo says more. `share` is the part of the limit to use at most, zero to name none: of
+    the shares that the owners of a pool name the smallest counts for all, so that none is promised more.
+
+    Every method may be called from any thread. None waits longer than `memory` does: what cannot be booked at once, as
+    the words are held by a process that is stopped, is booked before anything else once they are free.
     """
 
-    def __init__(self, limit: int, share: float, window_seconds: float = 60.0) -> None:
-        self.share = share
-        self.limit = limit
-        self.window_seconds = window_seconds
-        self._lock = threading.Lock()
-        self._stated: dict[str, tuple[float, int]] = {}  # owner: (window in seconds, limit), as its exchangeInfo says
-        self._wanted: dict[str, int] = {}  # owner: weight of its closing candles in a window
-        self._reserved = 0.0
-        self._held_until_seconds = -math.inf
-        self._blocked_until_seconds = -math.inf
-        self._in_flight: dict[int, int] = {}
-        self._answered: deque[tuple[float, int]] = deque()  # (moment it stops counting, weight), oldest first
-        self._answered_weight = 0
+    def __init__(
+        self,
+        limit: int,
+        share: float,
+        window_seconds: float = 60.0,
+        *,
+        memory: PoolMemory | None = None,
+        now_seconds: float = -math.inf,
+    ) -> None:
+        self._memory: PoolMemory = memory or PrivateMemory()
+        self._assumed = (float(limit), window_seconds)
+        self._place, self._number = 0, 0.0
+        self._named = [share, 0.0, 0.0, 0.0]  # share, window, limit, weight of closing candles; zero for nothing
         self._tickets = 0
-        self._reported: int | None = None
-        self._reported_seconds = -math.inf
-        self._common = _Account(self._common_rate, self._common_depth, self._common_depth)
-        self._closing = _Account(0.0, 0.0, 0.0)
+        self._gate, self._settling = threading.Lock(), threading.Lock()
+        self._in_flight: dict[int, int] = {}
+        self._unbooked: list[tuple[Callable[..., bool], tuple[Any, ...]]] = []
+        self._refreshed_seconds = now_seconds
+        self._closed = False
+        self._memory.patiently(lambda: self._settle(now_seconds) or None)
+
+    @property
+    def limit(self) -> int:
+        """Weight that the exchange allows in any window."""
+        return int(self._look(PoolWords.LIMIT) or self._assumed[0])
+
+    @property
+    def window_seconds(self) -> float:
+        """Length of the window that `limit` is stated for."""
+        return self._look(PoolWords.WINDOW) or self._assumed[1]
 
     @property
     def budget(self) -> int:
         """Weight that may be spent in any window."""
-        return max(1, math.floor(self.limit * self.share))
+        return max(1, math.floor(self.limit * (self._look(PoolWords.SHARE) or PoolWords.SHARE_UNNAMED)))
 
     @property
     def blocked_until_seconds(self) -> float:
         """When the stop after a 429 or 418 ends; in the past, or minus infinity, when there is none."""
-        return self._blocked_until_seconds
+        return self._look(PoolWords.BLOCKED_UNTIL)
 
-    def set_limit(self, limit: int, window_seconds: float, now_seconds: float, *, owner: str = "") -> None:
+    def set_limit(self, limit: int, window_seconds: float, now_seconds: float) -> None:
         """Take the limit that an exchangeInfo states; of different ones in a pool the strictest."""
-        with self._lock:
-            self._stated[owner] = (window_seconds, limit)
-            self.window_seconds, self.limit = min(self._stated.values(), key=lambda stated: stated[1] / stated[0])
-            self._share_out(now_seconds)
+        self._named[1:3] = window_seconds, float(limit)
+        self._name(now_seconds)
 
-    def reserve(self, closing_weight: int, now_seconds: float, *, owner: str = "") -> None:
+    def reserve(self, closing_weight: int, now_seconds: float) -> None:
         """Keep so much of every window for closing candles, for all owners together at most a third of the budget."""
-        with self._lock:
-            self._wanted[owner] = closing_weight
-            reserved = min(float(sum(self._wanted.values())), self.budget * RESERVED_PART_MAX)
-            if reserved != self._reserved:
-                self._reserved = reserved
-                self._share_out(now_seconds)
+        self._named[3] = float(closing_weight)
+        self._name(now_seconds)
 
-    def leave(self, now_seconds: float, *, owner: str = "") -> None:
-        """Give back what is kept for the closing candles of an owner that ended."""
-        self.reserve(0, now_seconds, owner=owner)
+    def leave(self, now_seconds: float) -> None:
+        """Leave the pool, with nothing named any more. What is in flight counts as answered now. Books nothing more."""
+        if not self._closed:
+            self._book(now_seconds, PoolWords.leave, now_seconds)
+            self._closed = True
+            self._memory.close()
 
     def used(self, now_seconds: float) -> int:
         """Return the weight that counts now: our own, or the exchange's number for this address where that is more."""
-        with self._lock:
-            own = self._own(now_seconds)
-            fresh = now_seconds < self._reported_seconds + self.window_seconds
-            return max(own, self._reported) if fresh and self._reported is not None else own
+        return int(self._memory.words.used(now_seconds))
 
     def delay_seconds(self, weight: int, now_seconds: float, *, closing: bool = False) -> float:
         """Return how long a request of `weight` has to wait; infinite means: until one in flight is answered."""
-        with self._lock:
-            return self._delay(weight, now_seconds, closing)
+        return self._memory.words.delay(weight, now_seconds, closing)
 
     def claim(
         self, weight: int, now_seconds: float, *, closing: bool = False, urgent: bool = False
     ) -> tuple[int, float]:
         """Book a request if it may leave now: (ticket, 0.0), or (0, how long it has to wait).
 
-        While an `urgent` one waits nothing else leaves: a dear request would never find room between cheap ones.
+        Owners that wait take turns, first come, first served, if they come back in time; and while an `urgent` one
+        waits nothing else leaves: a dear request would never find room between cheap ones. Who gives up says so.
         """
-        with self._lock:
-            if not urgent and now_seconds < self._held_until_seconds:
-                return 0, self._held_until_seconds - now_seconds
-            delay_seconds = self._delay(weight, now_seconds, closing)
-            if delay_seconds > 0:
-                if urgent:
-                    self._held_until_seconds = now_seconds + min(delay_seconds, HELD_SECONDS_MAX) + HELD_SECONDS_MORE
-                return 0, delay_seconds
-            if urgent:
-                self._held_until_seconds = -math.inf
-            return self._book(weight, now_seconds, closing), 0.0
+
+        def claim() -> float | None:
+            return self._memory.words.claim(self._place, self._number, weight, now_seconds, closing, urgent)
+
+        delay_seconds = self._try(now_seconds, claim)
+        if delay_seconds is None:
+            return 0, NOT_NOW_SECONDS
+        if delay_seconds > 0 and self._reap(now_seconds):
+            delay_seconds = self._try(now_seconds, claim)
+            if delay_seconds is None:
+                return 0, NOT_NOW_SECONDS
+        return (0, delay_seconds) if delay_seconds > 0 else (self._ticket(weight), 0.0)
+
+    def give_up(self, now_seconds: float) -> None:
+        """Wait no more for what was refused, so that others need not."""
+        self._book(now_seconds, PoolWords.give_up)
 
     def sent(self, weight: int, now_seconds: float, *, closing: bool = False) -> int:
         """Book a request that leaves now, whether it may or not, and return its ticket."""
-        with self._lock:
-            return self._book(weight, now_seconds, closing)
+        self._book(now_seconds, PoolWords.sent, weight, now_seconds, closing)
+        return self._ticket(weight)
 
     def answered(self, ticket: int, now_seconds: float, reported: int | None = None) -> None:
         """Book the end of a request, answered or failed, with the used weight that the exchange stated."""
-        with self._lock:
-            weight = self._in_flight.pop(ticket)
-            self._answered.append((now_seconds + self.window_seconds, weight))
-            self._answered_weight += weight
-            if reported is not None:
-                self._reported = reported
-                self._reported_seconds = now_seconds
+        self._book(now_seconds, PoolWords.answered, self._in_flight.pop(ticket), now_seconds, reported)
 
     def stop(self, seconds: float, now_seconds: float) -> None:
         """Let nothing leave for `seconds`: the exchange answered 429 or 418. A longer stop that is on stays."""
-        with self._lock:
-            until_seconds = now_seconds + seconds
-            if until_seconds > self._blocked_until_seconds:
-                self._blocked_until_seconds = until_seconds
-                self._common.empty(until_seconds)
-                self._closing.empty(until_seconds)
+        self._book(now_seconds, PoolWords.stop, now_seconds + seconds)
 
-    def _delay(self, weight: int, now_seconds: float, closing: bool) -> float:  # noqa: FBT001
-        pace_seconds = self._common.delay_seconds(weight, now_seconds)
-        if closing:
-            pace_seconds = min(pace_seconds, self._closing.delay_seconds(weight, now_seconds))
-        return max(
-            0.0,
-            self._blocked_until_seconds - now_seconds,
-            self._ledger_delay(weight, now_seconds),
-            self._report_delay(weight, now_seconds),
-            pace_seconds,
-        )
+    def _look(self, place: int) -> float:
+        return self._memory.words.look(place)
 
-    def _book(self, weight: int, now_seconds: float, closing: bool) -> int:  # noqa: FBT001
-        saved_for_it = closing and self._closing.delay_seconds(weight, now_seconds) <= 0
-        (self._closing if saved_for_it else self._common).spend(weight, now_seconds)
-        if self._reported is not None:
-            self._reported += weight
-        self._tickets += 1
-        self._in_flight[self._tickets] = weight
-        return self._tickets
+    def _ticket(self, weight: int) -> int:
+        with self._gate:
+            self._tickets += 1
+            self._in_flight[self._tickets] = weight
+            return self._tickets
 
-    @property
-    def _common_depth(self) -> float:
-        return max(SAVED_WEIGHT_MIN, self.budget * SAVED_SECONDS / self.window_seconds)
+    def _name(self, now_seconds: float) -> None:
+        self._reap(now_seconds)
+        self._book(now_seconds, PoolWords.name, list(self._named), now_seconds)
 
-    @property
-    def _common_rate(self) -> float:
-        # What the accounts can hold is taken off, so that a window that starts with a full one keeps within the ledger.
-        even = self.budget - self._common_depth - self._reserved
-        return max(even, self.budget * RESERVED_PART_MAX) / self.window_seconds
+    def _book(self, now_seconds: float, change: Callable[..., bool], *arguments: Any) -> None:
+        """Make a change that must not be lost: when the words cannot be had now, before anything else later."""
 
-    def _share_out(self, now_seconds: float) -> None:
-        self._common.change(self._common_rate, self._common_depth, now_seconds)
-        self._closing.change(self._reserved / self.window_seconds, self._reserved, now_seconds)
+        def book() -> bool | None:
+            return change(self._memory.words, self._place, self._number, *arguments) or None
 
-    def _own(self, now_seconds: float) -> int:
-        while self._answered and self._answered[0][0] <= now_seconds:
-            self._answered_weight -= self._answered.popleft()[1]
-        return self._answered_weight + sum(self._in_flight.values())
+        if not self._closed and self._try(now_seconds, book) is None:
+            self._unbooked.append((change, arguments))
 
-    def _ledger_delay(self, weight: int, now_seconds: float) -> float:
-        # A request dearer than the whole budget leaves when nothing else counts, or it would wait for ever.
-        excess = self._own(now_seconds) + weight - max(self.budget, weight)
-        if excess <= 0:
-            return 0.0
-        for until_seconds, answered_weight in self._answered:
-            excess -= answered_weight
-            if excess <= 0:
-                return until_seconds - now_seconds
-        return math.inf
+    def _try(self, now_seconds: float, attempt: Callable[[], T | None]) -> T | None:
+        """Return what an attempt comes to, None when the words are not to be had."""
+        if self._closed:
+            return None
+        if now_seconds > self._refreshed_seconds + REAP_SECONDS:
+            self._refreshed_seconds = now_seconds
+            self._memory.refresh()
+        if not self._unbooked and (result := attempt()) is not None:
+            return result
 
-    def _report_delay(self, weight: int, now_seconds: float) -> float:
-        if self._reported is None or now_seconds >= self._reported_seconds + self.window_seconds:
-            return 0.0
-        if self._reported + weight <= max(self.budget, weight):
-            return 0.0
-        if self._in_flight:
-            return math.inf
-        return max(0.0, self._reported_seconds + PROBE_SECONDS - now_seconds)
+        def again() -> T | None:
+            return attempt() if self._settle(now_seconds) else None
+
+        return self._memory.patiently(again)
+
+    def _settle(self, now_seconds: float) -> bool:
+        """Be an owner and book what is not booked yet; False when the words are not to be had."""
+        if not self._settling.acquire(blocking=False):
+            return False
+        try:
+            if (self._number == 0.0 or self._look(self._place) != self._number) and not self._join(now_seconds):
+                return False
+            while self._unbooked:
+                change, arguments = self._unbooked[0]
+                if not change(self._memory.words, self._place, self._number, *arguments):
+                    return False
+                self._unbooked.pop(0)
+            return True
+        finally:
+            self._settling.release()
+
+    def _join(self, now_seconds: float) -> bool:
+        """Take a place among the owners; again after others had reason to think that this process had died."""
+        words = self._memory.words
+        number = float(int.from_bytes(os.urandom(6), "little") + 1)
+        # Tickets that are out count as in flight again, besides what they counted for as those of a dead process.
+        in_flight = sum(list(self._in_flight.values()))
+        place = words.join(number, self._memory.process(), self._assumed, list(self._named), in_flight, now_seconds)
+        if place == 0 and self._reap(now_seconds):
+            return False
+        if place == 0:
+            raise CandleShmError(
+                f"{PoolWords.OWNERS_MAX} collectors and clients share this weight budget already; end some of them"
+            )
+        if place is None:
+            return False
+        self._place, self._number = place, number
+        return True
+
+    def _reap(self, now_seconds: float) -> bool:
+        """End the owners whose process died, and say whether there were any."""
+        words = self._memory.words
+        if now_seconds < words.look(PoolWords.REAPED_AT) + REAP_SECONDS:
+            return False
+        dead = [
+            (place, number)
+            for place, number, pid, started in words.owners()
+            if not self._memory.is_alive(int(pid), started)
+        ]
+        return words.end_dead(dead, now_seconds) and bool(dead)

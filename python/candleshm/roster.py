@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -16,30 +15,23 @@ from candleshm.universe import Universe
 if TYPE_CHECKING:
     from candleshm._core import Writer
 
-__all__ = ["Enlarge", "Roster"]
+__all__ = ["Roster"]
 
 logger = logging.getLogger("candleshm")
 
 JITTER_SECONDS = 0.1
 
-# (block to replace, symbols of the new one) -> the new one. Raises SegmentUnavailable, with the old one as it was, when
-# there is no room for both.
-Enlarge = Callable[["Writer", Sequence[str]], "Writer"]
-
 
 class Roster:
     """Follows the universe: newcomers get a place and a plan, what ended keeps its place. Belongs to the loop."""
 
-    def __init__(
-        self, writer: Writer, universe: Universe, info: ExchangeInfo, enlarge: Enlarge, random: Random
-    ) -> None:
-        self.writer = writer
+    def __init__(self, writer: Writer, universe: Universe, info: ExchangeInfo, random: Random) -> None:
+        self._writer = writer
         self.info = info
         self.plans: dict[str, SeriesPlan] = {}
         self.symbols: tuple[str, ...] = writer.symbols
         """The symbols of the block, in its order."""
         self._universe = universe
-        self._enlarge = enlarge
         self._random = random
         self._not_trading: dict[str, None] = {}
 
@@ -54,11 +46,11 @@ class Roster:
         if newcomers:
             logger.info("now carried: %s", " ".join(newcomers))
         fresh, ended = [], []
-        self.symbols = self.writer.symbols
+        self.symbols = self._writer.symbols
         for symbol in self.symbols:
             trades = self.info.is_trading(symbol) and not self._universe.is_removed(symbol)
             if trades == (symbol in self._not_trading):
-                self.writer.set_trading(symbol, trades)
+                self._writer.set_trading(symbol, trades)
             if trades:
                 self._not_trading.pop(symbol, None)
             elif symbol not in self._not_trading:
@@ -80,34 +72,35 @@ class Roster:
 
     def _seat(self) -> list[str]:
         """Give the newcomers places, in a larger block when this one is full, and return them."""
-        carried = set(self.writer.symbols)
+        carried = set(self._writer.symbols)
         newcomers = [symbol for symbol in self._universe.wanted(self.info) if symbol not in carried]
-        if len(carried) + len(newcomers) <= self.writer.symbol_capacity:
+        if len(carried) + len(newcomers) <= self._writer.symbol_capacity:
             for symbol in newcomers:
-                self.writer.add_symbol(symbol)
+                self._writer.add_symbol(symbol)
             return newcomers
         try:
-            self.writer = self._enlarge(self.writer, [*self.writer.symbols, *newcomers])
+            spare_symbols = max(self._writer.symbol_capacity - len(carried), len(newcomers))
+            self._writer.enlarge([*self._writer.symbols, *newcomers], spare_symbols)
         except SegmentUnavailable as error:
-            room = newcomers[: self.writer.symbol_capacity - len(carried)]
+            room = newcomers[: self._writer.symbol_capacity - len(carried)]
             logger.error("left out: %s; %s", " ".join(newcomers[len(room) :]), error)
             for symbol in room:
-                self.writer.add_symbol(symbol)
+                self._writer.add_symbol(symbol)
             return room
         # The rows are loaded again: they cannot be carried over without giving old answers the age of new ones.
-        logger.warning("block %s was full: a larger one takes its place and is loaded anew", self.writer.name)
+        logger.warning("block %s was full: a larger one takes its place and is loaded anew", self._writer.name)
         self.plans.clear()
         self._not_trading.clear()
         return newcomers
 
     def _new_plan(self, symbol: str, *, trading: bool) -> SeriesPlan:
-        state = self.writer.state(symbol)
+        state = self._writer.state(symbol)
         return SeriesPlan(
             symbol,
             newest_open_ms=state.newest_open_ms,
             unsettled_open_ms=state.unsettled_open_ms,
             missing=state.missing,
-            missing_range_ms=newest_missing_ms(self.writer, symbol),
+            missing_range_ms=newest_missing_ms(self._writer, symbol),
             trading=trading,
             jitter_seconds=self._random.random() * JITTER_SECONDS,
         )

@@ -21,7 +21,7 @@ from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo
 from candleshm.fetchers import Fetchers, Job, Report, Upkeep, newest_missing_ms
 from candleshm.planner import QUIET_MAX, Cadence, Kind, SeriesPlan, choose, closing_weight_of, next_turns, request_for
 from candleshm.ratelimit import HELD_SECONDS_MAX, WeightBudget
-from candleshm.roster import Enlarge, Roster
+from candleshm.roster import Roster
 from candleshm.status import CollectorStatus
 from candleshm.stream.following import Follow, StreamSource
 from candleshm.transport import Transport
@@ -67,14 +67,13 @@ class Scheduler:
         cadence: Cadence,
         universe: Universe,
         info: ExchangeInfo,
-        enlarge: Enlarge,
         refresh_seconds: float,
         workers: int = 8,
         random: Random | None = None,
         follow: Follow | None = None,
     ) -> None:
         """`follow` makes the source of pushed candles; without one everything is asked for by REST."""
-        self._name = writer.name
+        self._writer = writer
         self._exchange = exchange
         self._clock = clock
         self._time = exchange_time
@@ -101,7 +100,7 @@ class Scheduler:
         self._ingest_seconds = 0.0
         self._corrections = self._refused = self._holes = 0
         self._errors: Counter[str] = Counter()
-        self._roster = Roster(writer, universe, info, enlarge, self._random)
+        self._roster = Roster(writer, universe, info, self._random)
         self._verified = self._disputed = self._audits = 0
         self._audit_rows: Counter[str] = Counter(equal=0, corrected=0, missing=0)
         self._audit_seconds = now + AUDIT_SECONDS
@@ -124,11 +123,6 @@ class Scheduler:
     def wait_loaded(self, timeout_seconds: float | None = None) -> bool:
         """Wait until every symbol is loaded or has failed three times, and say whether that is so."""
         return self._loaded.wait(timeout_seconds)
-
-    @property
-    def writer(self) -> Writer:
-        """The block's owner; another one once a larger block took the place of a full one."""
-        return self._roster.writer
 
     def follow_universe(self) -> None:
         """Look at the universe again, soon and in the loop's thread; may be called from any thread."""
@@ -156,7 +150,7 @@ class Scheduler:
                 awake_seconds = now
                 if now >= heartbeat_seconds:
                     heartbeat_seconds = now + HEARTBEAT_SECONDS
-                    self.writer.heartbeat()
+                    self._writer.heartbeat()
                     if self._again_seconds == math.inf:
                         # The weight that is waited for may be on its way for another collector of this pool.
                         self._again_seconds = -math.inf
@@ -172,7 +166,7 @@ class Scheduler:
                 if now >= self._again_seconds:
                     self._again_seconds = self._dispatch(now)
                 due_seconds = min(self._again_seconds, heartbeat_seconds, status_seconds)
-                for report in self._fetchers.reports(max(0.0, due_seconds - self._clock.monotonic_seconds())):
+                for report in self._fetchers.reports(self._clock.sleep_seconds(due_seconds)):
                     self._take(report)
         finally:
             self.stop()
@@ -238,7 +232,7 @@ class Scheduler:
     def _heard_seconds(self) -> Mapping[str, float]:
         """Return when each stream was last heard; from any thread."""
         with self._fetchers.merging_paused():
-            return dict(zip(self._roster.symbols, self.writer.heard_seconds(), strict=False))
+            return dict(zip(self._roster.symbols, self._writer.heard_seconds(), strict=False))
 
     def _wake_for_stream(self) -> None:
         self._stream_changed.set()
@@ -283,9 +277,9 @@ class Scheduler:
                 plan.heard_seconds = heard_seconds[symbol]
                 if now - plan.heard_seconds < self._cadence.silence_seconds:
                     plan.quiet = max(0, plan.quiet - 1)
-            position = self.writer.state(symbol)
+            position = self._writer.state(symbol)
             plan.follow(position)
-            plan.missing_range_ms = newest_missing_ms(self.writer, symbol) if position.missing else None
+            plan.missing_range_ms = newest_missing_ms(self._writer, symbol) if position.missing else None
             if plan.turns:
                 self._replan(plan, now)
 
@@ -299,7 +293,7 @@ class Scheduler:
         now_ms = self._time.earliest_ms(now)
         end_ms = newest_ms = now_ms - 2 * INTERVAL_MS[self._cadence.interval] - self._cadence.late_ms
         if self._audits % 2:
-            oldest_ms = min(self.writer.window_start_ms(plan.symbol, now_ms), newest_ms)
+            oldest_ms = min(self._writer.window_start_ms(plan.symbol, now_ms), newest_ms)
             end_ms = self._random.randint(oldest_ms, newest_ms)
         request = self._exchange.until(plan.symbol, self._cadence.interval, self._exchange.tail_limit, end_ms)
         ticket, wait_seconds = self._budget.claim(request.weight, now)
@@ -427,7 +421,7 @@ class Scheduler:
             return
         self._reload.due_seconds = now + self._refresh_seconds
         if info.weight_limit is not None:
-            self._budget.set_limit(info.weight_limit, info.window_seconds, now, owner=self._name)
+            self._budget.set_limit(info.weight_limit, info.window_seconds, now)
         self._roster.info = info
         self._align(now)
 
@@ -441,7 +435,6 @@ class Scheduler:
     def _align(self, now: float) -> None:
         with self._fetchers.merging_paused():
             fresh = self._roster.align()
-            self._fetchers.writer = self._roster.writer
         if self._stream is not None:
             trading = [symbol for symbol, plan in self._roster.plans.items() if plan.trading]
             self._stream.follow(trading)
@@ -475,7 +468,8 @@ class Scheduler:
 
     def _fail(self, plan: SeriesPlan, error: Exception, now: float) -> None:
         plan.failures += 1
-        if isinstance(error, ExchangeUnavailable | BadResponse):
+        # Memory that was short may be there a moment later.
+        if isinstance(error, ExchangeUnavailable | BadResponse | MemoryError):
             delay_seconds = self._backoff.delay_seconds(plan.failures, self._random)
         elif self._exchange.is_unknown_symbol(error):
             # Perhaps delisted, perhaps a mistake of the exchange: its own list decides.
@@ -534,8 +528,8 @@ class Scheduler:
     def _publish_status(self, now: float) -> None:
         status = self._status = self._snapshot(now)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
-        self._budget.reserve(closing_weight, now, owner=self._name)
-        self.writer.set_health(
+        self._budget.reserve(closing_weight, now)
+        self._writer.set_health(
             ready=status.ready,
             weight_used=status.weight_used,
             weight_limit=status.weight_limit,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from errno import ENOSPC
-from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
-from candleshm._core import Feed, Writer, unlink
+from candleshm._core import Feed, Writer
 from candleshm.backoff import Backoff
+from candleshm.cache import BlockCache, CacheKeeper, Origin
 from candleshm.clock import Clock, ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
@@ -24,12 +23,14 @@ from candleshm.errors import (
     MissingExtra,
     RateLimited,
     SegmentError,
-    SegmentUnavailable,
 )
-from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
-from candleshm.exchanges.binance import Binance
+from candleshm.exchanges.base import Exchange, ExchangeInfo
+from candleshm.exchanges.binance import MARKETS, Binance
 from candleshm.frames import library
+from candleshm.inquiry import Inquiry
+from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.planner import Cadence
+from candleshm.pools import open_budget
 from candleshm.ratelimit import WeightBudget
 from candleshm.scheduler import CollectorStatus, Scheduler
 from candleshm.stream.following import Follow, StreamSource
@@ -51,7 +52,6 @@ PROGRESS_SECONDS = 0.5
 # a request of the start; then it is left behind, and ends without taking a block.
 STOP_SECONDS = 10.0
 LEAVE_SECONDS = 0.2
-SHM = Path("/dev/shm")
 # Events that close a candle were seen to come up to 2005 ms after its end.
 CLOSE_LATE_MS = 2500
 
@@ -77,7 +77,7 @@ class Collector:
     ) -> None:
         """Check the configuration as far as that needs no network. Raises ConfigError, MissingExtra (live is 'ws').
 
-        `budget` is shared by the collectors of a pool; without one the collector has a pool of its own.
+        Without a `budget` it is the one that all processes of the user share for this pool, opened at the start.
         """
         self.config = config
         self._clock = clock or SystemClock()
@@ -89,9 +89,10 @@ class Collector:
                 f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(self._exchange.intervals)}"
             )
         self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
-        self._budget = budget or WeightBudget(self._exchange.weight_limit, config.server_weight)
+        self._budget = budget
         self._universe = Universe(config)
         self._follow = self._find_streams()
+        self._cache = None if config.cache_dir is None else BlockCache(config.cache_dir, _origin(config))
         self._gate = threading.Lock()
         self._stopping = threading.Event()
         self._opened = threading.Event()  # the block exists, or the start failed
@@ -200,8 +201,13 @@ class Collector:
     def _begin(self) -> None:
         with self._gate:
             if self._thread is None and not self._stopping.is_set():
-                self._thread = threading.Thread(target=self._live, name="candleshm-loop", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._live, name="candleshm-loop", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    self._stopping.set()
+                    raise CandleShmError(f"no thread can be started that serves: {error}") from None
+                self._thread = thread
 
     def _follow_universe(self) -> None:
         with self._gate:
@@ -212,9 +218,13 @@ class Collector:
     def _live(self) -> None:
         """Be the loop thread, from the first request to the end of the block."""
         try:
-            connected = self._connect()
-            if connected is not None:
-                self._serve(*connected)
+            budget = self._budget or open_budget(self.config, self._clock.monotonic_seconds())
+            try:
+                connected = self._connect(budget)
+                if connected is not None:
+                    self._serve(budget, *connected)
+            finally:
+                budget.leave(self._clock.monotonic_seconds())
         except CandleShmError as error:
             self._failure = error
         except BaseException as error:
@@ -224,23 +234,24 @@ class Collector:
             self._ended.set()
             self._opened.set()
 
-    def _connect(self) -> tuple[ExchangeTime, ExchangeInfo] | None:
+    def _connect(self, budget: WeightBudget) -> tuple[ExchangeTime, ExchangeInfo] | None:
         """Measure the exchange's clock and read exchangeInfo; None when stopped meanwhile."""
         started_seconds = self._clock.monotonic_seconds()
         deadline_seconds = started_seconds + self.config.start_seconds
+        inquiry = Inquiry(self._exchange, self._transport, self._clock, budget, self._stopping)
         backoff, random, attempt = Backoff(first_seconds=0.5, limit_seconds=5.0), Random(), 0
         while not self._stopping.is_set():
             try:
-                exchange_time = self._measure()
+                exchange_time = self._measure(inquiry)
                 for _ in range(MEASUREMENTS - 1):
-                    exchange_time = exchange_time.refined(self._measure())
-                info = self._exchange.info(self._ask(self._exchange.info_url, self._exchange.info_weight))
+                    exchange_time = exchange_time.refined(self._measure(inquiry))
+                exchange = self._exchange
+                info = exchange.info(inquiry.ask(exchange.info_url, exchange.info_weight, self.config.start_seconds))
             except (ExchangeUnavailable, RateLimited) as error:
                 attempt += 1
                 delay_seconds = backoff.delay_seconds(attempt, random)
                 if isinstance(error, RateLimited):
                     delay_seconds = error.retry_after
-                    self._budget.stop(delay_seconds, self._clock.monotonic_seconds())
                 if self._clock.monotonic_seconds() + delay_seconds > deadline_seconds:
                     raise
                 logger.warning("%s; asked again in %.1f s", error, delay_seconds)
@@ -249,54 +260,37 @@ class Collector:
                 return exchange_time, info
         return None
 
-    def _measure(self) -> ExchangeTime:
-        answer = self._ask(self._exchange.time_url, self._exchange.time_weight)
+    def _measure(self, inquiry: Inquiry) -> ExchangeTime:
+        answer = inquiry.ask(self._exchange.time_url, self._exchange.time_weight, self.config.start_seconds)
         server_ms = self._exchange.server_time_ms(answer)
         return ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
 
-    def _ask(self, url: str, weight: int) -> Answer:
-        ticket = self._ticket(weight)
-        used = None
-        try:
-            answer = self._transport.fetch(url)
-            used = self._exchange.used_weight(answer, self._budget.window_seconds)
-        finally:
-            self._budget.answered(ticket, self._clock.monotonic_seconds(), used)
-        # Before the exchange's time is known, its own Date is the best guess of it.
-        now_ms = self._clock.epoch_ms() if answer.date_ms is None else answer.date_ms
-        error = self._exchange.error_of(answer, now_ms)
-        if error is not None:
-            raise error
-        return answer
-
-    def _ticket(self, weight: int) -> int:
-        """Wait until the pool lets a request leave, and book it. Raises RateLimited when that takes too long."""
-        deadline_seconds = self._clock.monotonic_seconds() + self.config.start_seconds
-        while True:
-            now_seconds = self._clock.monotonic_seconds()
-            ticket, wait_seconds = self._budget.claim(weight, now_seconds, closing=True, urgent=True)
-            if ticket:
-                return ticket
-            if self._stopping.is_set() or now_seconds + min(wait_seconds, PROGRESS_SECONDS) > deadline_seconds:
-                raise RateLimited("the weight of this pool is used up by its other feeds", retry_after=wait_seconds)
-            self._stopping.wait(min(wait_seconds, PROGRESS_SECONDS))
-
-    def _serve(self, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
+    def _serve(self, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
         config = self.config
         if info.weight_limit is not None:
-            now_seconds = self._clock.monotonic_seconds()
-            self._budget.set_limit(info.weight_limit, info.window_seconds, now_seconds, owner=config.segment_name)
+            budget.set_limit(info.weight_limit, info.window_seconds, self._clock.monotonic_seconds())
         symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
         with self._gate:
             if self._stopping.is_set():
                 return
-            writer = self._open(symbols, self._universe.spare_places(info))
-            try:
-                self._scheduler = self._make_scheduler(writer, exchange_time, info)
-            except BaseException:
-                writer.close()
-                raise
-        writer = self._scheduler.writer
+            writer = Writer.open(
+                config.segment_name,
+                market=config.market,
+                interval=config.interval,
+                length=config.length,
+                symbols=symbols,
+                spare_symbols=self._universe.spare_places(info),
+            )
+        try:
+            self._fill(writer, exchange_time)
+            with self._gate:
+                if self._stopping.is_set():
+                    writer.close()
+                    return
+                self._scheduler = self._make_scheduler(writer, budget, exchange_time, info)
+        except BaseException:
+            writer.close()
+            raise
         logger.info(
             "%s: block %s, %d %s symbols, %d candles each",
             config.segment_name,
@@ -306,23 +300,33 @@ class Collector:
             config.length,
         )
         self._opened.set()
+        keeper = self._keeper(self._scheduler)
         try:
-            self._scheduler.run()
+            try:
+                self._scheduler.run()
+            finally:
+                if keeper is not None:
+                    keeper.end()
         finally:
-            self._scheduler.writer.close()
-            self._budget.leave(self._clock.monotonic_seconds(), owner=config.segment_name)
+            writer.close()
             logger.info("%s: stopped, block removed", config.segment_name)
 
-    def _open(self, symbols: Sequence[str], spare_symbols: int) -> Writer:
-        config = self.config
-        return Writer.open(
-            config.segment_name,
-            market=config.market,
-            interval=config.interval,
-            length=config.length,
-            symbols=symbols,
-            spare_symbols=spare_symbols,
-        )
+    def _fill(self, writer: Writer, exchange_time: ExchangeTime) -> None:
+        """Put the rows into the block that an earlier run left behind, as far as they are not in it."""
+        if self._cache is not None:
+            now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
+            loaded = self._cache.load(writer, now_ms, self._stopping)
+            if loaded:
+                logger.info("%s: %d rows from cache %s", self.config.segment_name, loaded, self._cache.path)
+
+    def _keeper(self, scheduler: Scheduler) -> CacheKeeper | None:
+        """Begin to write the cache every now and then; None where none is to be written."""
+        delay_seconds = self.config.cache_delay_seconds
+        if self._cache is None or delay_seconds is None:
+            return None
+        keeper = CacheKeeper(self._cache, delay_seconds, scheduler.exchange_ms)
+        keeper.start()
+        return keeper
 
     def _left_behind(self) -> list[str]:
         """Return the symbols of a block that a killed collector left, as far as this feed would have carried them.
@@ -334,23 +338,6 @@ class Collector:
             if (feed.market, feed.interval, feed.length) == (config.market, config.interval, config.length):
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
         return []
-
-    def _enlarge(self, full: Writer, symbols: Sequence[str]) -> Writer:
-        """Put a block for more symbols in the place of a full one. Raises SegmentUnavailable, that one as it was."""
-        spare_symbols = max(full.symbol_capacity - len(full.symbols), len(symbols) - len(full.symbols))
-        size_bytes = (SHM / full.name).stat().st_size * (len(symbols) + spare_symbols) / full.symbol_capacity
-        room = os.statvfs(SHM)
-        # Readers keep the full block in memory until they have moved, so there has to be room for both.
-        if room.f_bavail * room.f_frsize < size_bytes:
-            reason = f"{SHM} has no room for a larger block of {size_bytes / 1e6:.0f} MB"
-            raise SegmentUnavailable(full.name, reason, ENOSPC)
-        full.close(unlink=False)
-        try:
-            return self._open(symbols, spare_symbols)
-        except BaseException:
-            with suppress(SegmentError):
-                unlink(full.name)
-            raise
 
     def _find_streams(self) -> Follow | None:
         """Return what makes the source of pushed candles; None where everything is asked for. Raises MissingExtra."""
@@ -381,7 +368,9 @@ class Collector:
 
         return follow
 
-    def _make_scheduler(self, writer: Writer, exchange_time: ExchangeTime, info: ExchangeInfo) -> Scheduler:
+    def _make_scheduler(
+        self, writer: Writer, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo
+    ) -> Scheduler:
         config = self.config
         return Scheduler(
             writer=writer,
@@ -389,7 +378,7 @@ class Collector:
             transport=self._transport,
             clock=self._clock,
             exchange_time=exchange_time,
-            budget=self._budget,
+            budget=budget,
             cadence=Cadence(
                 interval=config.interval,
                 length=config.length,
@@ -401,16 +390,22 @@ class Collector:
             ),
             universe=self._universe,
             info=info,
-            enlarge=self._enlarge,
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
             follow=self._follow,
         )
 
 
+def _origin(config: CollectorConfig) -> Origin:
+    # A resender and a proxy answer for the exchange; names and passwords in addresses stay out of files.
+    parts = urlsplit(config.base_url or MARKETS[config.market].host)
+    exchange = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    return Origin(config.segment_name, config.market, config.interval, exchange)
+
+
 def _checked(symbols: Iterable[str]) -> list[str]:
     names = [symbols] if isinstance(symbols, str) else list(symbols)
     for name in names:
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f"symbol cannot be `{name}`; allowed: a name such as BTCUSDT")
+        if not is_symbol_name(name):
+            raise ConfigError(f"symbol cannot be `{name}`; allowed: {SYMBOL_NAMES}")
     return names

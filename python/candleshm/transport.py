@@ -6,11 +6,9 @@ a worker while it sleeps. The scheduler asks again, with `Backoff`, after the bu
 
 from __future__ import annotations
 
-import re
 import threading
 import zlib
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import requests
@@ -19,7 +17,8 @@ from requests.adapters import HTTPAdapter
 
 from candleshm.clock import Clock
 from candleshm.errors import BadResponse, ExchangeUnavailable
-from candleshm.exchanges.base import Answer
+from candleshm.exchanges.base import Answer, date_ms_of
+from candleshm.printable import without_credentials
 
 __all__ = ["HttpTransport", "Transport"]
 
@@ -68,7 +67,7 @@ class HttpTransport:
             body=body,
             sent_seconds=sent_seconds,
             received_seconds=self._clock.monotonic_seconds(),
-            date_ms=_date_ms(headers.get("date")),
+            date_ms=date_ms_of(headers.get("date")),
         )
 
     def _session(self) -> requests.Session:
@@ -118,15 +117,6 @@ def _gunzip(body: bytes) -> bytes:
     return plain
 
 
-def _date_ms(header: str | None) -> int | None:
-    if header is None:
-        return None
-    try:
-        return round(parsedate_to_datetime(header).timestamp() * 1000)
-    except ValueError:
-        return None
-
-
 def _host(url: str) -> str:
     return url.split("://", 1)[-1].split("/", 1)[0].rsplit("@", 1)[-1]
 
@@ -139,7 +129,7 @@ def _reason(error: BaseException) -> str:
         if inner is None:
             break
         cause = inner
-    return f"{type(cause).__name__}: {re.sub(r'//[^/@ ]*@', '//', str(cause))}"
+    return f"{type(cause).__name__}: {without_credentials(str(cause))}"
 
 
 def _is_error(part: object) -> bool:

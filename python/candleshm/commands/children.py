@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Self
@@ -47,9 +48,10 @@ class Children:
     when that is killed.
     """
 
-    def __init__(self, stop: threading.Event) -> None:
-        """`stop` says that this process was asked to end, and with it the children."""
+    def __init__(self, stop: threading.Event, environment: Mapping[str, str]) -> None:
+        """`stop` says that this process was asked to end, and with it the children; they get `environment` as well."""
         self._stop = stop
+        self._environment = {**os.environ, **environment}
         self._children: list[_Child] = []
 
     def start(self, label: str, *arguments: str, shows: bool = False) -> None:
@@ -60,6 +62,7 @@ class Children:
             stdin=subprocess.PIPE,
             stdout=None if shows else subprocess.DEVNULL,
             stderr=stderr,
+            env=self._environment,
         )
         self._children.append(_Child(label, process, stderr))
 

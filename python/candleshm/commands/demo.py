@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -33,7 +34,12 @@ def demo(seconds: float, name: str) -> None:
     on_stop_signal(stop.set)
     names = {interval: f"{name}-{interval}" for interval in UPDATE_SECONDS}
     try:
-        with SimulatedExchange(symbols=len(SYMBOLS)) as exchange, Children(stop) as children:
+        with (
+            # The port, and with it the ledger of its weight, may belong to another simulated exchange tomorrow.
+            tempfile.TemporaryDirectory(prefix="candleshm-demo-") as ledgers,
+            SimulatedExchange(symbols=len(SYMBOLS)) as exchange,
+            Children(stop, {"XDG_RUNTIME_DIR": ledgers}) as children,
+        ):
             _tell(seconds, names["1m"])
             for interval, segment_name in names.items():
                 children.start(

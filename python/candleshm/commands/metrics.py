@@ -5,6 +5,8 @@ Everything is read when it is asked for, the candles' side from the block as any
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +20,8 @@ from candleshm.reader import Feed
 from candleshm.status import CollectorStatus
 
 __all__ = ["MetricsServer"]
+
+logger = logging.getLogger("candleshm")
 
 EXTRA = "metrics"
 
@@ -99,6 +103,8 @@ class MetricsServer:
             self._server, self._thread = exposition.start_http_server(port, host, registry)
         except OSError as error:
             raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
+        # Who asks and leaves before the answer is no fault of ours, and no reason for a traceback on stderr.
+        self._server.handle_error = _log_error
 
     @property
     def url(self) -> str:
@@ -177,6 +183,10 @@ class MetricsServer:
             for kind, count in status.errors.items():
                 family.add_metric((name, kind), count)
         return family
+
+
+def _log_error(_request: object, client: object) -> None:
+    logger.debug("metrics: no answer to %s: %r", client, sys.exception())
 
 
 def _series_of(seen: Mapping[str, Observation]) -> dict[tuple[str, ...], SeriesFacts]:

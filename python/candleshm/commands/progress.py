@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -42,16 +43,14 @@ class LoadingProgress:
             room = shutil.get_terminal_size().columns - len(f"loading [] {text}") - 1
             width = min(max(room, BAR_WIDTH_MIN), BAR_WIDTH_MAX)
             filled = round(share * width)
-            self._stream.write(f"{ERASE_LINE}loading [{'#' * filled}{' ' * (width - filled)}] {text}")
-            self._stream.flush()
+            self._show(f"{ERASE_LINE}loading [{'#' * filled}{' ' * (width - filled)}] {text}")
         elif time.monotonic() >= self._line_due_seconds:
             self._line_due_seconds = time.monotonic() + LINES_SECONDS
             logger.info("loading: %s", text.strip())
 
     def __enter__(self) -> Self:
         if self._is_terminal:
-            self._stream.write("connecting")
-            self._stream.flush()
+            self._show("connecting")
         return self
 
     def __exit__(
@@ -62,7 +61,12 @@ class LoadingProgress:
     def erase(self) -> None:
         """Take the bar away, for other text in its place."""
         if self._is_terminal:
-            self._stream.write(ERASE_LINE)
+            self._show(ERASE_LINE)
+
+    def _show(self, text: str) -> None:
+        # The terminal may have been closed; then there is nobody to show it to.
+        with suppress(OSError):
+            self._stream.write(text)
             self._stream.flush()
 
 

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from candleshm.commands.progress import ERASE_LINE, LoadingProgress
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
+from candleshm.commands.streams import say
 from candleshm.config import CollectorConfig
 from candleshm.host import Host
+from candleshm.serverlog import Console, LineFormatter
 
 __all__ = ["Address", "serve"]
 
@@ -47,10 +49,9 @@ def serve(
             progress.erase()
             for name, status in host.statuses().items():
                 if status is not None:
-                    sys.stdout.write(f'serving {name}: candleshm.attach("{name}")\n')
+                    say(f'serving {name}: candleshm.attach("{name}")\n')
             if where:
-                sys.stdout.write(f"metrics: {where}\n")
-            sys.stdout.flush()
+                say(f"metrics: {where}\n")
             _release_log(log)
             host.wait_loaded(progress=progress)
         host.run()
@@ -67,10 +68,9 @@ def _hold_log() -> MemoryHandler:
 
 def _release_log(held: MemoryHandler) -> None:
     """Log to stderr, what was kept and everything from now on."""
-    stream = logging.StreamHandler()
+    console = Console()
     # A progress bar may stand in the line.
-    prefix = ERASE_LINE if sys.stderr.isatty() else ""
-    stream.setFormatter(logging.Formatter(f"{prefix}%(asctime)s [%(levelname)s] %(message)s"))
-    held.setTarget(stream)
+    console.setFormatter(LineFormatter(ERASE_LINE if sys.stderr.isatty() else ""))
+    held.setTarget(console)
     held.flushLevel = logging.NOTSET
     held.flush()

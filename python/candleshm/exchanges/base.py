@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Literal, Protocol
 
 from candleshm.errors import ExchangeError
@@ -18,6 +19,7 @@ __all__ = [
     "Market",
     "StreamRules",
     "candle_end_ms",
+    "date_ms_of",
 ]
 
 Market = Literal["SPOT", "UM", "CM"]
@@ -60,6 +62,16 @@ def candle_end_ms(interval: str, open_ms: int) -> int:
     return open_ms - open_ms % grid_ms + length_ms
 
 
+def date_ms_of(header: str | None) -> int | None:
+    """Return the moment that a Date header names, None when there is none that can be read."""
+    if header is None:
+        return None
+    try:
+        return round(parsedate_to_datetime(header).timestamp() * 1000)
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class KlineRequest:
     """One klines request: the newest `limit` candles that open at `end_ms` or before (and not before `start_ms`)."""
@@ -76,7 +88,7 @@ class KlineRequest:
 class Answer:
     """One HTTP answer, whatever its status. Header names are lower case; times are local monotonic seconds."""
 
-    url: str
+    url: str = field(repr=False)
     status: int
     headers: Mapping[str, str]
     body: bytes

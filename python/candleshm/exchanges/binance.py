@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Answer, ExchangeInfo, KlineRequest, Market, StreamRules
+from candleshm.printable import without_credentials
 
 __all__ = ["Binance"]
 
@@ -238,6 +239,7 @@ class Binance:
             return None
         code, message = _code_and_message(answer) if looks_like_json else (None, _description(answer))
         text = f"HTTP {status} from {_shown(answer.url)}: {message}" + (f" (code {code})" if code is not None else "")
+        text = without_credentials(text)  # A resender may repeat the address that it was asked by.
         if status in (418, 403):
             wait_seconds = _retry_after(answer) or _until(message, now_ms) or BANNED_SECONDS
             until_ms = now_ms + round(wait_seconds * 1000)
@@ -283,7 +285,7 @@ def _description(answer: Answer) -> str:
 
 def _shown(url: str) -> str:
     """Return an address without its query, and without a name and password that may stand before the host."""
-    return re.sub(r"//[^/@]*@", "//", url.split("?", 1)[0])
+    return without_credentials(url.split("?", 1)[0])
 
 
 def _retry_after(answer: Answer) -> float | None:

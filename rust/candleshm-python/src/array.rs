@@ -10,7 +10,9 @@ use candleshm::columns::COLUMNS;
 use candleshm::sync::AtomicU64;
 use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API, npy_intp};
 use numpy::{Element, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods};
+use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
+use pyo3::types::PySlice;
 
 use crate::errors::exceptions::ConfigError;
 
@@ -62,6 +64,11 @@ pub(crate) fn values_in<'py>(
     Ok(out)
 }
 
+/// Returns `array[:rows]`. The slice is made by Python: pyo3's `PySlice::new` never lets go of its integers.
+pub(crate) fn first_rows<'py>(array: &Bound<'py, PyAny>, rows: usize) -> PyResult<Bound<'py, PyAny>> {
+    array.get_item(array.py().get_type::<PySlice>().call1((rows,))?)
+}
+
 /// A read-only float64 array over words of a block: 1-D when `columns` is `None`, else (words, columns) with the given
 /// distance in words from one column to the next. `owner` keeps the mapping alive as long as the array lives.
 pub(crate) fn lend<'py>(
@@ -96,4 +103,13 @@ pub(crate) fn lend<'py>(
         }
         Ok(array)
     }
+}
+
+/// Lends the memory of a writable, contiguous buffer of 8-byte elements as words.
+pub(crate) fn words_of<T: pyo3::buffer::Element>(buffer: &PyBuffer<T>) -> &[AtomicU64] {
+    assert!(!buffer.readonly() && buffer.is_c_contiguous() && buffer.item_size() == size_of::<AtomicU64>());
+    // SAFETY: the buffer is contiguous and its elements, which `PyBuffer` checked to be aligned, are as large as words;
+    // it keeps its memory for as long as it lives. Whatever else changes that memory, in this process or another, does
+    // it by whole words.
+    unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.item_count()) }
 }

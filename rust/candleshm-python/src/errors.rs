@@ -1,6 +1,6 @@
 //! The core's errors as the exceptions of `candleshm.errors`.
 
-use candleshm::error::Error;
+use candleshm::error::{Corruption, Error};
 use candleshm::layout::{ABI_MAJOR, ABI_MINOR, LAYOUT_HASH};
 use pyo3::prelude::*;
 
@@ -38,12 +38,18 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
         Error::Leftover { name } => {
             SegmentNotFound::new_err((name, "left over from before the last boot; start its collector again"))
         }
+        Error::Owner { name, uid } => SegmentUnavailable::new_err((
+            name,
+            format!("it belongs to another user, whose data is not to be trusted: uid {uid}"),
+            rustix::io::Errno::ACCESS.raw_os_error(),
+        )),
         Error::InUse { name, pid } => SegmentInUse::new_err((name, pid)),
         Error::Incompatible { name, major, minor, hash } => SegmentIncompatible::new_err((
             name,
             format_name(major, minor, hash),
             format_name(ABI_MAJOR, ABI_MINOR, [LAYOUT_HASH[0], LAYOUT_HASH[1], LAYOUT_HASH[2], LAYOUT_HASH[3]]),
         )),
+        Error::Corrupt { name, what: what @ Corruption::NotAFile } => SegmentCorrupt::new_err((name, what.to_string())),
         Error::Corrupt { name, what } => {
             SegmentCorrupt::new_err((name, format!("{what}; `candleshm rm` removes a block that nobody serves")))
         }

@@ -3,6 +3,7 @@
 mod array;
 mod errors;
 mod feed;
+mod pool;
 mod process;
 mod series;
 mod view;
@@ -24,6 +25,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<writer::Pushed>()?;
     module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
+    module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
+    module.add_class::<pool::PoolWords>()?;
     let after_fork = PyDict::new(module.py());
     after_fork.set_item("after_in_child", wrap_pyfunction!(writer::forget_writers, module)?)?;
     module.py().import("os")?.call_method("register_at_fork", (), Some(&after_fork))?;

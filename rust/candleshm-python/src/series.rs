@@ -10,7 +10,6 @@ use candleshm::layout::{RowState, header};
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PySlice;
 
 use crate::array;
 use crate::errors::exceptions::{ConfigError, GapError, WaitTimeout};
@@ -174,7 +173,7 @@ impl Series {
         if rows == selection.count {
             return Ok(array.into_any());
         }
-        array.call_method1("__getitem__", (PySlice::new(py, 0, rows as isize, 1),))
+        array::first_rows(array.as_any(), rows)
     }
 
     #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
@@ -197,6 +196,30 @@ impl Series {
         self.refuse_gaps(&snapshot, grid, holes)?;
         let kept = snapshot.states.iter().filter(|state| holes != Holes::Drop || has_row(**state));
         Ok(PyArray1::from_iter(py, kept.map(|&state| state as u8)))
+    }
+
+    #[pyo3(name = "_snapshot")]
+    fn py_snapshot<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
+        let mut selection = self.selection(None, true, true)?;
+        selection.count = self
+            .with(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
+            .map_err(|error| self.source.error(error))?;
+        let mut snapshot = Snapshot::default();
+        let rows = array::new_columns(py, selection.count, |values| {
+            if values.is_empty() {
+                return Ok(());
+            }
+            let grid = self.with(|attached, index| {
+                let reader = SeriesReader::new(&attached.block, index);
+                py.detach(|| reader.copy(&selection, values, &mut snapshot))
+                    .map(|()| attached.block.grid(index))
+                    .map_err(|error| self.source.error(error))
+            })??;
+            blank_gaps(&snapshot, grid, values, selection.count);
+            Ok(())
+        })?;
+        let rows = array::first_rows(rows.as_any(), snapshot.states.len())?;
+        Ok((rows, PyArray1::from_iter(py, snapshot.states.iter().map(|&state| state as u8))))
     }
 
     fn asof<'py>(
@@ -422,7 +445,7 @@ impl Series {
         if rows == selection.count {
             return Ok(out.clone());
         }
-        out.call_method1("__getitem__", (PySlice::new(py, 0, rows as isize, 1),))
+        array::first_rows(out, rows)
     }
 
     /// Copies rows and hands them to the function of that name in `candleshm.frames`.

@@ -3,16 +3,20 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use candleshm::columns::Row;
+use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
 use candleshm::interval::Interval;
+use candleshm::layout::RowState;
 use candleshm::market::Market;
 use candleshm::merge::Answer;
 use candleshm::parse::parse;
 use candleshm::writer::{Config, Health, Need, Notice, Pushed as CorePushed, Report, Writer as CoreWriter};
+use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyTuple;
+
+use crate::array::new_columns;
 
 use crate::errors::exceptions::{ConfigError, SegmentNotFound};
 use crate::errors::to_py;
@@ -136,6 +140,25 @@ pub(crate) fn forget_writers() {
     }
 }
 
+/// Parses a klines body into an array, without a block.
+#[pyfunction]
+pub(crate) fn parse_klines<'py>(py: Python<'py>, body: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
+    let (rows, found) = py.detach(|| {
+        let mut rows = Vec::new();
+        parse(body, &mut rows).map_err(|error| to_py(error.into(), ""))?;
+        let found = rows.len();
+        rows.retain(|row| plausible(row).is_ok());
+        PyResult::Ok((rows, found))
+    })?;
+    let array = new_columns(py, rows.len(), |values| {
+        for (column, values) in values.chunks_exact_mut(rows.len().max(1)).enumerate() {
+            values.iter_mut().zip(&rows).for_each(|(value, row)| *value = row[column]);
+        }
+        Ok(())
+    })?;
+    Ok((array, found - rows.len()))
+}
+
 /// The owner of a block.
 #[pyclass(frozen, module = "candleshm._core")]
 pub(crate) struct Writer {
@@ -253,6 +276,36 @@ impl Writer {
         })
     }
 
+    #[pyo3(signature = (symbol, rows, states=None, *, sent_ms))]
+    #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
+    fn load_rows(
+        &self,
+        py: Python<'_>,
+        symbol: &str,
+        rows: PyReadonlyArray2<'_, f64>,
+        states: Option<PyReadonlyArray1<'_, u8>>,
+        sent_ms: i64,
+    ) -> PyResult<Ingested> {
+        let (rows, states) = (rows.as_array(), states.as_ref().map(PyReadonlyArray1::as_array));
+        if rows.ncols() != COLUMNS || states.is_some_and(|states| states.len() != rows.nrows()) {
+            return Err(ConfigError::new_err("rows is not float64 (n, 12), or states not uint8 (n,)"));
+        }
+        // The others say nothing that is final.
+        let state_of = |row: usize| {
+            let Some(states) = states else { return Some(RowState::Closed) };
+            [RowState::Closed, RowState::Verified, RowState::Hole].into_iter().find(|state| *state as u8 == states[row])
+        };
+        let kept: Vec<(Row, RowState)> = (0..rows.nrows())
+            .filter_map(|row| Some((std::array::from_fn(|column| rows[[row, column]]), state_of(row)?)))
+            .collect();
+        py.detach(|| {
+            self.with(|writer| {
+                let index = writer.index_of(symbol)?;
+                Ok(writer.load(index, &kept, sent_ms).into())
+            })
+        })
+    }
+
     fn heard_seconds(&self) -> PyResult<Vec<f64>> {
         self.with(|writer| {
             Ok(writer
@@ -281,6 +334,11 @@ impl Writer {
 
     fn add_symbol(&self, symbol: &str) -> PyResult<()> {
         self.with(|writer| writer.add_symbol(symbol))
+    }
+
+    #[pyo3(signature = (symbols, spare_symbols=0))]
+    fn enlarge(&self, py: Python<'_>, symbols: Vec<String>, spare_symbols: usize) -> PyResult<()> {
+        py.detach(|| self.with(|writer| writer.enlarge(symbols, spare_symbols, process::owner())))
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]

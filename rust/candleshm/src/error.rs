@@ -14,6 +14,8 @@ pub enum Corruption {
     },
     /// No candleshm block at all.
     Foreign,
+    /// A link, a directory, a pipe, a device.
+    NotAFile,
     /// A header field that cannot be.
     Field {
         /// Which field.
@@ -40,6 +42,13 @@ pub enum Error {
     Leftover {
         /// The block's name.
         name: String,
+    },
+    /// The block belongs to another user.
+    Owner {
+        /// The block's name.
+        name: String,
+        /// Whose it is.
+        uid: u32,
     },
     /// A live collector owns the block.
     InUse {
@@ -123,6 +132,7 @@ impl fmt::Display for Corruption {
         match self {
             Self::Truncated { bytes } => write!(f, "its size does not fit its header: `{bytes}` bytes"),
             Self::Foreign => write!(f, "it is not a candleshm block"),
+            Self::NotAFile => write!(f, "it is not a candleshm block, not even a file"),
             Self::Field { field, value } => write!(f, "its header contradicts itself in {field}: `{value}`"),
         }
     }
@@ -134,6 +144,7 @@ impl fmt::Display for Error {
             Self::NotFound { name } => write!(f, "no block of that name: `{name}`"),
             Self::NotReady { name } => write!(f, "the block is still being initialised: `{name}`"),
             Self::Leftover { name } => write!(f, "the block was left over from before the last boot: `{name}`"),
+            Self::Owner { name, uid } => write!(f, "block `{name}` belongs to another user: `{uid}`"),
             Self::InUse { name, pid } => write!(f, "process {pid} serves the block already: `{name}`"),
             Self::Incompatible { name, major, minor, .. } => {
                 write!(f, "block `{name}` is of another format: `{major}.{minor}`")

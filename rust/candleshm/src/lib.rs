@@ -13,7 +13,8 @@
 //!
 //! Modules in reading order: [`interval`] (bars and open times), [`columns`] (the twelve values of a row),
 //! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
-//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`event`], [`merge`], [`chain`], [`segment`] (the operating system), [`block`], [`writer`].
+//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`event`], [`merge`], [`chain`], [`segment`] (the
+//! operating system), [`block`], [`writer`]. Beside them, [`pool`]: how much request weight may still be spent.
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
@@ -42,6 +43,8 @@ pub mod chain;
 pub mod merge;
 #[cfg(not(loom))]
 pub mod panel;
+#[cfg(not(loom))]
+pub mod pool;
 #[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]

@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 
-use rustix::fs::{self, AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{self, MapFlags, ProtFlags};
 use rustix::thread::futex;
@@ -39,6 +39,10 @@ pub fn check_name(name: &str) -> Result<(), Error> {
         return Err(Error::Name { name: name.into() });
     }
     Ok(())
+}
+
+fn not_a_file(name: &str) -> Error {
+    Error::Corrupt { name: name.into(), what: Corruption::NotAFile }
 }
 
 fn path(name: &str) -> String {
@@ -85,6 +89,8 @@ impl SegmentFile {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let descriptor =
             fs::open(DIRECTORY, flags, Mode::RUSR | Mode::WUSR).map_err(os("create a block in /dev/shm for", name))?;
+        // The umask may have taken away what the owner needs.
+        fs::fchmod(&descriptor, Mode::RUSR | Mode::WUSR).map_err(os("give its mode to block", name))?;
         let file = Self { descriptor, name: name.into() };
         file.try_lock()?;
         loop {
@@ -97,19 +103,30 @@ impl SegmentFile {
         Ok(file)
     }
 
-    /// Opens the block of that name.
+    /// Opens the block of that name. Root may open everything; so whose file it is, is asked here and not left to its
+    /// mode: what another user wrote is not to be believed.
     ///
     /// # Errors
     ///
-    /// `NotFound`, `Name`, or `Os` (not permitted, for one). `Corrupt` when it belongs to another user.
+    /// `NotFound`, `Name`, `Owner` when it belongs to another user, `Corrupt` when it is a link, a directory, a pipe or
+    /// a device, `Os` (not permitted, for one).
     pub fn open(name: &str, writable: bool) -> Result<Self, Error> {
         check_name(name)?;
         let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let descriptor = fs::open(path(name), flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOENT => Error::NotFound { name: name.into() },
+            // A symbolic link, a directory, a socket.
+            Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_a_file(name),
             other => os("open block", name)(other),
         })?;
+        let stat = fs::fstat(&descriptor).map_err(os("look at block", name))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(not_a_file(name));
+        }
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(Error::Owner { name: name.into(), uid: stat.st_uid });
+        }
         Ok(Self { descriptor, name: name.into() })
     }
 
@@ -193,19 +210,12 @@ impl SegmentFile {
     ///
     /// # Errors
     ///
-    /// `Corrupt` when it is shorter than a header or belongs to another user, `Os` when mapping fails.
+    /// `Corrupt` when it is shorter than a header, `Os` when mapping fails.
     pub fn map(&self, writable: bool) -> Result<Mapping, Error> {
         let stat = fs::fstat(&self.descriptor).map_err(os("look at block", &self.name))?;
-        let corrupt = |what| Error::Corrupt { name: self.name.clone(), what };
         let bytes = usize::try_from(stat.st_size).unwrap_or(0);
         if bytes < PAGE_BYTES || !bytes.is_multiple_of(8) {
-            return Err(corrupt(Corruption::Truncated { bytes }));
-        }
-        if stat.st_uid != rustix::process::geteuid().as_raw() {
-            return Err(corrupt(Corruption::Field {
-                field: "owner (another user's block)",
-                value: stat.st_uid.into(),
-            }));
+            return Err(Error::Corrupt { name: self.name.clone(), what: Corruption::Truncated { bytes } });
         }
         let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of this process. That the file
@@ -307,7 +317,7 @@ pub fn futex_wake(word: &AtomicU64) {
 ///
 /// # Errors
 ///
-/// `NotFound`, `InUse`, `Corrupt` when the file is not a candleshm block, `Os`.
+/// `NotFound`, `InUse`, `Owner`, `Corrupt` when the file is not a candleshm block, `Os`.
 pub fn unlink(name: &str) -> Result<(), Error> {
     let file = SegmentFile::open(name, true)?;
     // Read, not mapped: a truncated block can be removed as well.

@@ -140,6 +140,13 @@ struct Series {
     trading: bool,
 }
 
+/// Where a series stood before a merge.
+struct Standing {
+    head: u64,
+    behind: bool,
+    gaps: (usize, usize),
+}
+
 /// The owner of a block.
 pub struct Writer {
     block: Block,
@@ -202,11 +209,7 @@ impl Writer {
                 }
                 Ok(block) => {
                     let created = Self::create(name, geometry, config, owner, block.value(header::GENERATION) + 1)?;
-                    // The new block is ready, then the old one says so, then the name moves: a reader that finds the
-                    // old one superseded and still under the name keeps reading it and looks again.
-                    block.header(header::STATE).store(BlockState::Superseded as u64, Release);
-                    created.file.link_over()?;
-                    tell(&block, true);
+                    created.supersede(&block)?;
                     return Ok(created);
                 }
                 Err(Error::NotReady { .. }) => 1,
@@ -241,6 +244,43 @@ impl Writer {
         // SYNC POINT ready: everything above is visible to whoever sees this.
         writer.block.header(header::STATE).store(BlockState::Ready as u64, Release);
         Ok(writer)
+    }
+
+    /// Puts a block for `symbols`, with as many spare places, in the place of this one; readers see this one
+    /// superseded and follow. The rows stay behind. The new memory is taken first, so without room for both blocks
+    /// nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory`, `SymbolCapacity`, `SymbolName`, `Os`: this writer goes on as it was.
+    pub fn enlarge(&mut self, symbols: Vec<String>, spare_symbols: usize, owner: Owner) -> Result<(), Error> {
+        for symbol in &symbols {
+            check_symbol(symbol)?;
+        }
+        let old = *self.block.geometry();
+        let geometry = Geometry::new(old.market, old.interval, old.ring.length, symbols.len() + spare_symbols)?;
+        let config =
+            Config { market: old.market, interval: old.interval, length: old.ring.length, symbols, spare_symbols };
+        let generation = self.block.value(header::GENERATION) + 1;
+        let created = Self::create(self.block.name(), geometry, &config, owner, generation)?;
+        created.supersede(&self.block)?;
+        *self = created;
+        Ok(())
+    }
+
+    /// Takes the name from `old`. The new block is ready, then the old one says so, then the name moves: a reader that
+    /// finds the old one superseded and still under the name keeps reading it and looks again.
+    fn supersede(&self, old: &Block) -> Result<(), Error> {
+        let state = old.header(header::STATE);
+        let before = state.load(Relaxed);
+        state.store(BlockState::Superseded as u64, Release);
+        if let Err(error) = self.file.link_over() {
+            // Nobody is to look for a successor that did not come.
+            state.store(before, Release);
+            return Err(error);
+        }
+        tell(old, true);
+        Ok(())
     }
 
     fn take_over(block: Block, file: SegmentFile, config: &Config, owner: Owner) -> Result<Self, Error> {
@@ -354,30 +394,18 @@ impl Writer {
 
     /// As [`Self::ingest`] without waking anybody: a batch ends with one [`Self::commit`].
     pub fn merge(&mut self, index: usize, rows: &[Row], answer: &Answer, now_boot_ms: u64) -> Report {
-        let words = self.block.series(index);
+        let before = self.standing(index);
+        let plan = self.apply(index, rows, answer);
+        let (mut tally, held) = (plan.tally, plan.held);
+        let (words, grid) = (self.block.series(index), self.block.grid(index));
         let series = &mut self.series[index];
-        if series.state.marks.head == 0
-            && let Some(first) =
-                rows.iter().filter(|row| plausible(row).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
-        {
-            // Nothing was published yet, so nobody has used the grid.
-            let grid = Grid::anchored(self.block.geometry().interval, first);
-            words.entry[symbol::PHASE_DAYS].store(grid.phase_days().into(), Relaxed);
-        }
-        let grid = self.block.grid(index);
-        let head = series.state.marks.head;
-        let was_behind = series.is_behind(self.universe_bar);
-        let gaps_before = (series.state.missing, series.state.holes);
-        let plan = merge::plan(words, &series.state, &mut series.seen, grid, answer, rows);
-        let mut tally = plan.tally;
-        store(words, series, &plan);
         // A full page that begins at `start_ms` says nothing of what lies behind it.
         let open_ended = answer.end_ms.is_none() && (answer.from_end || rows.len() < answer.limit);
-        if open_ended || plan.held.is_some_and(|(_, newest)| newest >= head) {
+        if open_ended || held.is_some_and(|(_, newest)| newest >= before.head) {
             series.state.marks.received_ms = now_boot_ms;
         }
         let Absence { holes, first_bar } =
-            merge::absence(words, &series.state, &mut series.seen, grid, answer, &tally, plan.held);
+            merge::absence(words, &series.state, &mut series.seen, grid, answer, &tally, held);
         let mut writer = SeriesWriter::new(words, &mut series.state);
         if let Some(bar) = first_bar {
             writer.set_first_bar(bar);
@@ -385,21 +413,102 @@ impl Writer {
         for &bar in &holes {
             writer.hole(bar);
         }
-        writer.publish();
         tally.holes = holes.len();
-        self.settle(index, was_behind, gaps_before, &tally);
         let doubted_open_ms = plan.doubt.map(|bar| grid.open_ms(bar as i64));
-        Report { tally, doubted_open_ms, ..self.report(index) }
+        Report { doubted_open_ms, ..self.finish(index, &before, tally) }
     }
 
-    /// Counts what a publication changed, and remembers that waiters are to be told.
-    fn settle(&mut self, index: usize, was_behind: bool, gaps_before: (usize, usize), tally: &Tally) {
+    /// Merges rows that were kept elsewhere, each with its state, as an answer would that was asked for at `sent_ms`
+    /// (exchange time), publishes the result and wakes waiters.
+    ///
+    /// Closed and verified rows go where the series has none that is final, and holes where it has nothing at all; what
+    /// is there already counts for more. Any other state is left out, and so are rows that had not ended at `sent_ms`:
+    /// a row that was live is never trusted. The series does not become fresher by it.
+    pub fn load(&mut self, index: usize, rows: &[(Row, RowState)], sent_ms: i64) -> Report {
+        let before = self.standing(index);
+        let is_kept = |state: RowState| matches!(state, RowState::Closed | RowState::Verified);
+        // The bars of all rows below depend on it.
+        self.anchor(index, rows.iter().filter(|(_, state)| is_kept(*state)).map(|(row, _)| row));
+        let (words, grid) = (self.block.series(index), self.block.grid(index));
+        let bar_of = |row: &Row| grid.ordinal(row[OPEN_TIME_MS] as i64);
+        let fills = |&&(ref row, state): &&(Row, RowState)| {
+            let bar = bar_of(row);
+            is_kept(state) && grid.end_ms(bar) <= sent_ms && bar >= 1 && !words.tag(bar as u64).is_final_of(bar as u64)
+        };
+        let filling: Vec<(Row, RowState)> = rows.iter().filter(fills).copied().collect();
+        let plain: Vec<Row> = filling.iter().map(|(row, _)| *row).collect();
+        let answer = Answer {
+            sent_ms,
+            received_ms: sent_ms,
+            settle_ms: 0,
+            limit: plain.len(),
+            start_ms: None,
+            end_ms: None,
+            from_end: true,
+        };
+        let mut tally = self.apply(index, &plain, &answer).tally;
+        let words = self.block.series(index);
         let series = &mut self.series[index];
+        let head = series.state.marks.head;
+        let start = series.state.window_start(words.ring.length);
+        let mut writer = SeriesWriter::new(words, &mut series.state);
+        for (row, state) in &filling {
+            if *state == RowState::Verified {
+                writer.verify(bar_of(row) as u64);
+            }
+        }
+        for (row, _) in rows.iter().filter(|(_, state)| *state == RowState::Hole) {
+            let bar = bar_of(row).max(0) as u64;
+            let tag = words.tag(bar);
+            if (start..head).contains(&bar) && !tag.is_readable_of(bar) && !tag.is_settled_of(bar) {
+                writer.hole(bar);
+                tally.holes += 1;
+            }
+        }
+        let report = self.finish(index, &before, tally);
+        self.commit();
+        report
+    }
+
+    fn standing(&self, index: usize) -> Standing {
+        let series = &self.series[index];
+        Standing {
+            head: series.state.marks.head,
+            behind: series.is_behind(self.universe_bar),
+            gaps: (series.state.missing, series.state.holes),
+        }
+    }
+
+    /// Lets the grid of a series without rows begin at the oldest of `rows`: 3d candles count from a symbol's first day.
+    fn anchor<'a>(&self, index: usize, rows: impl Iterator<Item = &'a Row>) {
+        if self.series[index].state.marks.head == 0
+            && let Some(first) = rows.filter(|row| plausible(row).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
+        {
+            // Nothing was published yet, so nobody has used the grid.
+            let grid = Grid::anchored(self.block.geometry().interval, first);
+            self.block.entry(index)[symbol::PHASE_DAYS].store(grid.phase_days().into(), Relaxed);
+        }
+    }
+
+    /// Writes what `rows` change in a series, and returns that.
+    fn apply(&mut self, index: usize, rows: &[Row], answer: &Answer) -> Plan {
+        self.anchor(index, rows.iter());
+        let (words, grid) = (self.block.series(index), self.block.grid(index));
+        let series = &mut self.series[index];
+        let plan = merge::plan(words, &series.state, &mut series.seen, grid, answer, rows);
+        store(words, series, &plan);
+        plan
+    }
+
+    /// Publishes a series after its writes, and keeps what the block says of all series in step.
+    fn finish(&mut self, index: usize, before: &Standing, tally: Tally) -> Report {
+        let series = &mut self.series[index];
+        SeriesWriter::new(self.block.series(index), &mut series.state).publish();
         series.find_newest_settled(&self.block, index);
         let is_behind = series.is_behind(self.universe_bar);
         let gaps = (series.state.missing, series.state.holes);
-        self.count_gaps(gaps_before, gaps);
-        self.behind = self.behind + usize::from(is_behind) - usize::from(was_behind);
+        self.count_gaps(before.gaps, gaps);
+        self.behind = self.behind + usize::from(is_behind) - usize::from(before.behind);
         let became_final = tally.closed + tally.corrected + tally.holes > 0;
         if became_final && self.behind == 0 {
             self.settle_universe();
@@ -408,6 +517,7 @@ impl Writer {
         if tally.changed + tally.verified > 0 || became_final {
             self.news = self.news.max(news);
         }
+        Report { tally, ..self.report(index) }
     }
 
     /// Merges the events of one socket read, publishes what they change and wakes waiters once. `received_ms` is the
@@ -451,6 +561,7 @@ impl Writer {
             return;
         }
         let bar = bar as u64;
+        let before = self.standing(index);
         let words = self.block.series(index);
         let series = &mut self.series[index];
         let notice = |need, bar: u64| Notice { index, need, open_ms: grid.open_ms(bar as i64) };
@@ -469,9 +580,6 @@ impl Writer {
             series.heard_ms = now_boot_ms;
             series.state.marks.received_ms = now_boot_ms;
         }
-        let head = series.state.marks.head;
-        let was_behind = series.is_behind(self.universe_bar);
-        let gaps_before = (series.state.missing, series.state.holes);
         let row = (bar, &event.row);
         let plan = merge::plan_pushed(words, &series.state, &mut series.seen, row, event_ms, event.closed);
         let mut tally = plan.tally;
@@ -497,10 +605,9 @@ impl Writer {
         if tally.verified > 0 {
             SeriesWriter::new(words, &mut series.state).refresh_newest();
         }
-        SeriesWriter::new(words, &mut series.state).publish();
         if let Some(advance) = &plan.advance {
             let final_bar = series.state.marks.final_bar;
-            let has_gap = advance.head - head > advance.rows.len() as u64;
+            let has_gap = advance.head - before.head > advance.rows.len() as u64;
             if final_bar < advance.head || has_gap {
                 pushed.notices.push(notice(Need::Close, final_bar));
             }
@@ -508,7 +615,7 @@ impl Writer {
         if let Some(bar) = doubt {
             pushed.notices.push(notice(Need::Doubt, bar));
         }
-        self.settle(index, was_behind, gaps_before, &tally);
+        self.finish(index, &before, tally);
         pushed.tally.add(&tally);
     }
 

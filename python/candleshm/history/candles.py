@@ -1,0 +1,103 @@
+"""The candles of one symbol on one day, and what is known about those that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from candleshm.columns import OPEN_TIME_MS
+from candleshm.exchanges.base import Market
+from candleshm.history.day import Day, Grid
+
+__all__ = ["SOURCES", "Candles", "DayCandles", "Source", "Span", "spans_of"]
+
+Candles: TypeAlias = npt.NDArray[np.float64]
+Span: TypeAlias = tuple[int, int]
+"""A half-open range of open times, ms."""
+Source = Literal["exchange", "block", "archive", "csv"]
+SOURCES: tuple[Source, ...] = ("exchange", "block", "archive", "csv")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DayCandles:
+    """What a daily file holds.
+
+    `rows` is float64 (n, 12), oldest first, final rows only, each on a slot of the day's grid by the floor of its open
+    time. A slot without a row is in one of `holes` (the exchange said twice that it has none), in one of `outside`
+    (before the symbol's first candle or after its last), or missing. Raises ValueError when that does not add up.
+    """
+
+    market: Market
+    symbol: str
+    interval: str
+    day: Day
+    rows: Candles
+    source: Source
+    fetched_ms: int
+    """Exchange time that had surely been reached when the oldest of the answers was asked for."""
+    holes: tuple[Span, ...] = ()
+    outside: tuple[Span, ...] = ()
+    verified: tuple[Span, ...] = ()
+    """Rows that two independent sources agree on."""
+    missing: tuple[Span, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        grid = self.grid
+        slots = slots_of(self.rows, grid)
+        if len(slots) and (slots[0] < 0 or slots[-1] >= grid.count or np.any(np.diff(slots) <= 0)):
+            raise ValueError("rows are not ascending, or not of that day")
+        has_row = np.zeros(grid.count, bool)
+        has_row[slots] = True
+        absent = np.zeros(grid.count, bool)
+        for span in (*self.holes, *self.outside):
+            part = _part(span, grid)
+            if has_row[part].any() or absent[part].any():
+                raise ValueError("a range without candles overlaps another or holds candles")
+            absent[part] = True
+        for span in self.verified:
+            if not has_row[_part(span, grid)].all():
+                raise ValueError("a range of verified candles lacks some")
+        object.__setattr__(self, "missing", spans_of(~(has_row | absent), grid))
+
+    @property
+    def grid(self) -> Grid:
+        """The open times of the day."""
+        return Grid.of(self.day, self.interval)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every candle that the exchange has of that day is there."""
+        return not self.missing
+
+
+def slots_of(rows: Candles, grid: Grid) -> npt.NDArray[np.int64]:
+    """Return the place of each row on the grid: the floor of its open time, which outages push off the grid."""
+    return (rows[:, OPEN_TIME_MS].astype(np.int64) - grid.first_ms) // grid.length_ms
+
+
+def spans_of(marked: npt.NDArray[np.bool_], grid: Grid) -> tuple[Span, ...]:
+    """Return the runs of marked slots as half-open ranges of open times."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], marked, [False])))).reshape(-1, 2)
+    return tuple(
+        (grid.first_ms + int(start) * grid.length_ms, grid.first_ms + int(end) * grid.length_ms) for start, end in edges
+    )
+
+
+def as_spans(value: object) -> tuple[Span, ...]:
+    """Read ranges as JSON gives them. Raises ValueError, TypeError."""
+    spans = tuple((int(start), int(end)) for start, end in cast(Iterable[tuple[int, int]], value))
+    if any(start >= end for start, end in spans):
+        raise ValueError("a range ends before it begins")
+    return spans
+
+
+def _part(span: Span, grid: Grid) -> slice:
+    start, end = ((ms - grid.first_ms) // grid.length_ms for ms in span)
+    on_grid = all((ms - grid.first_ms) % grid.length_ms == 0 for ms in span)
+    if not (on_grid and 0 <= start < end <= grid.count):
+        raise ValueError(f"the range {span} is not one of that day")
+    return slice(start, end)

@@ -1,0 +1,132 @@
+"""A day as a Parquet file: twelve typed columns, zstd, page checksums, and what is known about the day as metadata.
+
+Two checks guard a file. Every page has the CRC of the format, which other tools check too when asked to. And the
+metadata holds a SHA-256 over itself and the values, so that a change anywhere, be it in a page, a schema or a range of
+holes, is found when we read. There are no statistics: they would be a second copy of values that no checksum covers,
+and other tools believe them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from typing import Any, cast, get_args
+
+import numpy as np
+
+from candleshm.columns import CLOSE_TIME_MS, NAMES, OPEN_TIME_MS
+from candleshm.exchanges.base import Market
+from candleshm.frames import library
+from candleshm.history.candles import SOURCES, Candles, DayCandles, as_spans
+from candleshm.history.day import Day, zone_of
+
+__all__ = ["decode", "encode"]
+
+FORMAT = 1
+ABOUT, CHECKSUM = b"candleshm", b"candleshm.sha256"
+TIMES = (OPEN_TIME_MS, CLOSE_TIME_MS)
+
+
+def encode(candles: DayCandles) -> bytes:
+    """Return the file of a day. Raises MissingExtra without pyarrow."""
+    pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
+    about = json.dumps(_about(candles), separators=(",", ":")).encode()
+    checksum = _checksum(about, candles.rows)
+    columns = [_column(pa, candles.rows, index) for index in range(len(NAMES))]
+    table = pa.Table.from_arrays(columns, schema=_schema(pa))
+    sink = pa.BufferOutputStream()
+    # Without the Arrow schema, which would hold the column types a second time.
+    with pq.ParquetWriter(
+        sink,
+        table.schema,
+        compression="zstd",
+        write_page_checksum=True,
+        write_statistics=False,
+        store_schema=False,
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({ABOUT: about, CHECKSUM: checksum})
+    return cast(bytes, sink.getvalue().to_pybytes())
+
+
+def decode(data: bytes) -> DayCandles:
+    """Read the file of a day. Raises ValueError for what is not one, or not as it was written; MissingExtra."""
+    pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = file.read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
+        raise ValueError(f"not a readable Parquet file ({str(error).splitlines()[0]})") from None
+    # What is not nullable came back with a value in every place.
+    if not table.schema.equals(_schema(pa)):
+        raise ValueError("its columns are not those of a daily file")
+    metadata = file.metadata.metadata or {}
+    about, checksum = metadata.get(ABOUT), metadata.get(CHECKSUM)
+    rows = np.empty((table.num_rows, len(NAMES)))
+    for index in range(len(NAMES)):
+        rows[:, index] = table.column(index).to_numpy()
+    if about is None or checksum is None or checksum != _checksum(about, rows):
+        raise ValueError("its checksum does not fit its content")
+    return _candles(json.loads(about), rows)
+
+
+def _schema(pa: Any) -> Any:
+    return pa.schema(
+        [
+            pa.field(name, pa.int64() if index in TIMES else pa.float64(), nullable=False)
+            for index, name in enumerate(NAMES)
+        ]
+    )
+
+
+def _column(pa: Any, rows: Candles, index: int) -> Any:
+    values = np.ascontiguousarray(rows[:, index])
+    return pa.array(values.astype(np.int64) if index in TIMES else values)
+
+
+def _about(candles: DayCandles) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": version("candleshm"),
+        "market": candles.market,
+        "symbol": candles.symbol,
+        "interval": candles.interval,
+        "timezone": candles.day.zone.key,
+        "day": str(candles.day),
+        "source": candles.source,
+        "fetched_ms": candles.fetched_ms,
+        "complete": candles.is_complete,
+        "holes": candles.holes,
+        "outside": candles.outside,
+        "missing": candles.missing,
+        "verified": candles.verified,
+    }
+
+
+def _candles(about: dict[str, Any], rows: Candles) -> DayCandles:
+    if about.get("format") != FORMAT:
+        raise ValueError(f"written in format {about.get('format')}, this version reads {FORMAT}")
+    if about["source"] not in SOURCES or about["market"] not in get_args(Market):
+        raise ValueError(f"unknown source or market: `{about['source']}`, `{about['market']}`")
+    try:
+        return DayCandles(
+            market=about["market"],
+            symbol=about["symbol"],
+            interval=about["interval"],
+            day=Day.parse(about["day"], zone_of(about["timezone"])),
+            rows=rows,
+            source=about["source"],
+            fetched_ms=int(about["fetched_ms"]),
+            holes=as_spans(about["holes"]),
+            outside=as_spans(about["outside"]),
+            verified=as_spans(about["verified"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its metadata lack something ({type(error).__name__}: {error})") from None
+
+
+def _checksum(about: bytes, rows: Candles) -> bytes:
+    digest = hashlib.sha256(about)
+    digest.update(np.ascontiguousarray(rows).tobytes())
+    return digest.hexdigest().encode()

@@ -1,0 +1,166 @@
+"""What backtests call: `load`, `scan`, `paths`, `days`, `verify`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from candleshm.columns import NAMES
+from candleshm.errors import ConfigError, DayIncomplete, DayNotFound
+from candleshm.frames import library
+from candleshm.history.candles import Candles
+from candleshm.history.day import Day, DayLike, days_between, zone_of
+from candleshm.history.reports import DayReport, inspect
+from candleshm.history.store import ParquetStore
+
+if TYPE_CHECKING:
+    import polars
+
+__all__ = ["BASE_DIR", "TIMEZONE", "days", "load", "paths", "scan", "verify"]
+
+BASE_DIR = "./CANDLELITE_DATA/BINANCE"
+TIMEZONE = "America/New_York"
+
+StrPath = str | os.PathLike[str]
+
+
+def load(
+    market: str,
+    symbol: str,
+    start: DayLike,
+    end: DayLike,
+    *,
+    interval: str = "1m",
+    timezone: str = TIMEZONE,
+    base_dir: StrPath = BASE_DIR,
+) -> Candles:
+    """Return the candles of whole days, `start` and `end` included: float64 (n, 12), oldest first, a private copy.
+
+    The columns are those of a block, see `candleshm.OPEN_TIME_MS` and the others; values are bit for bit what the
+    exchange sent. Slots where the exchange has no candle are left out. Every file is checked whole as it is read.
+
+    Raises DayNotFound (with all the days that lack a file), DayDamaged, DayIncomplete, ConfigError, MissingExtra.
+
+    >>> rows = load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-30", timezone="UTC")  # doctest: +SKIP
+    """
+    store = _store(base_dir, market, interval, timezone)
+    wanted = _range(store, start, end)
+    absent = [day for day in wanted if not store.path(symbol, day).exists()]
+    if absent:
+        raise DayNotFound(str(store.path(symbol, absent[0])), tuple(map(str, absent)))
+    parts = []
+    for day in wanted:
+        candles = store.read(symbol, day)
+        if candles.missing:
+            raise DayIncomplete(str(store.path(symbol, day)), candles.missing)
+        parts.append(candles.rows)
+    return np.concatenate(parts)
+
+
+def paths(
+    market: str,
+    symbols: str | Sequence[str] | None = None,
+    start: DayLike | None = None,
+    end: DayLike | None = None,
+    *,
+    interval: str = "1m",
+    timezone: str = TIMEZONE,
+    base_dir: StrPath = BASE_DIR,
+) -> list[Path]:
+    """Return the daily files that are there, by symbol and day, for tools that read Parquet themselves.
+
+    None stands for every symbol, the first day and the last one. The files are not looked into: `verify` does that.
+    """
+    store = _store(base_dir, market, interval, timezone)
+    return [
+        store.path(symbol, day) for symbol in _symbols(store, symbols) for day in _stored(store, symbol, start, end)
+    ]
+
+
+def scan(
+    market: str,
+    symbols: str | Sequence[str] | None = None,
+    start: DayLike | None = None,
+    end: DayLike | None = None,
+    *,
+    interval: str = "1m",
+    timezone: str = TIMEZONE,
+    base_dir: StrPath = BASE_DIR,
+) -> polars.LazyFrame:
+    """Return a polars LazyFrame over the daily files that are there: `symbol`, then the twelve columns.
+
+    Nothing is read before it is collected, and then only the columns and symbols that are asked for; duckdb queries
+    the frame by its name. polars does not check what it reads: `verify` first, or use `load`. Bounds as in `paths`.
+
+    Raises DayNotFound when there is no file at all, ConfigError, MissingExtra.
+    """
+    pl = library("polars", "polars")
+    found = paths(market, symbols, start, end, interval=interval, timezone=timezone, base_dir=base_dir)
+    if not found:
+        store = _store(base_dir, market, interval, timezone)
+        raise DayNotFound(str(store.tree), (f"{start or 'any day'} .. {end or 'any day'}",))
+    text = {name: pl.String for name in ("market", "interval", "timezone", "symbol")}
+    frame: polars.LazyFrame = pl.scan_parquet(found, hive_partitioning=True, hive_schema=text, glob=False)
+    return frame.select("symbol", *NAMES)
+
+
+def days(
+    market: str, symbol: str, *, interval: str = "1m", timezone: str = TIMEZONE, base_dir: StrPath = BASE_DIR
+) -> list[date]:
+    """Return the days of which a file is there, oldest first. What is in the files is not looked at."""
+    return [day.date for day in _store(base_dir, market, interval, timezone).days(symbol)]
+
+
+def verify(
+    market: str,
+    symbols: str | Sequence[str] | None = None,
+    start: DayLike | None = None,
+    end: DayLike | None = None,
+    *,
+    interval: str = "1m",
+    timezone: str = TIMEZONE,
+    base_dir: StrPath = BASE_DIR,
+) -> list[DayReport]:
+    """Read daily files whole and report on each, by symbol and day.
+
+    With both bounds given, days between them without a file are reported as absent; otherwise only files that are
+    there. Raises ConfigError, StoreUnavailable, MissingExtra; a damaged file is a report, not an error.
+    """
+    store = _store(base_dir, market, interval, timezone)
+    reports = []
+    for symbol in _symbols(store, symbols):
+        if start is not None and end is not None:
+            wanted = _range(store, start, end)
+        else:
+            wanted = _stored(store, symbol, start, end)
+        reports += inspect(store, symbol, wanted)
+    return reports
+
+
+def _store(base_dir: StrPath, market: str, interval: str, timezone: str) -> ParquetStore:
+    return ParquetStore(base_dir, market, interval, zone_of(timezone))
+
+
+def _range(store: ParquetStore, start: DayLike, end: DayLike) -> list[Day]:
+    wanted = list(days_between(Day.parse(start, store.zone), Day.parse(end, store.zone)))
+    if not wanted:
+        raise ConfigError(f"end cannot be `{end}`; allowed: a day from start on, which is `{start}`")
+    return wanted
+
+
+def _stored(store: ParquetStore, symbol: str, start: DayLike | None, end: DayLike | None) -> list[Day]:
+    first, last = (None if bound is None else Day.parse(bound, store.zone).date for bound in (start, end))
+    return [
+        day for day in store.days(symbol) if (first is None or first <= day.date) and (last is None or day.date <= last)
+    ]
+
+
+def _symbols(store: ParquetStore, symbols: str | Sequence[str] | None) -> Sequence[str]:
+    if symbols is None:
+        return store.symbols()
+    return [symbols] if isinstance(symbols, str) else symbols

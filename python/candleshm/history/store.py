@@ -1,0 +1,165 @@
+"""Daily files of one series tree, one for each symbol and day::
+
+    {base_dir}/market=SPOT/interval=1m/timezone=America%2FNew_York/symbol=BTCUSDT/2026-11-23.parquet
+
+The directories are what Hive-style tools read as columns; values are percent-encoded, as such tools expect.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Protocol, cast
+from urllib.parse import quote, unquote
+from zoneinfo import ZoneInfo
+
+from candleshm.durable import make_directory, remove_leftovers, replace_file
+from candleshm.errors import ConfigError, DayDamaged, DayNotFound, HistoryError, StoreUnavailable
+from candleshm.exchanges.base import Market
+from candleshm.history import parquet
+from candleshm.history.candles import DayCandles
+from candleshm.history.day import DAILY_INTERVALS, Day
+from candleshm.history.lock import writing
+
+__all__ = ["DayStore", "ParquetStore", "checked_market", "refusals"]
+
+MARKETS: tuple[Market, ...] = ("SPOT", "UM", "CM")
+SUFFIX = ".parquet"
+
+
+class DayStore(Protocol):
+    """Where days are kept: Parquet files here, the predecessor's CSV tree in `csv_tree`."""
+
+    market: Market
+    interval: str
+    zone: ZoneInfo
+
+    @property
+    def tree(self) -> Path:
+        """The directory under which all files lie."""
+
+    def path(self, symbol: str, day: Day) -> Path:
+        """Return the file of a day."""
+
+    def read(self, symbol: str, day: Day) -> DayCandles:
+        """Read and check a day. Raises DayNotFound, DayDamaged, StoreUnavailable."""
+
+    def write(self, candles: DayCandles) -> None:
+        """Put a day in the place of what is there, wholly or not at all. Raises StoreUnavailable."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Be the only writer. Raises StoreInUse."""
+
+
+class ParquetStore:
+    """The daily files of one (market, interval, zone).
+
+    Reading needs no lock: a file is replaced as a whole. Writing is for one process at a time, see `writing`.
+    """
+
+    def __init__(self, base_dir: str | os.PathLike[str], market: str, interval: str, zone: ZoneInfo) -> None:
+        """Name the tree; nothing is read or made. Raises ConfigError."""
+        self.market = checked_market(market)
+        if interval not in DAILY_INTERVALS:
+            raise ConfigError(f"interval cannot be `{interval}`; daily files have: {' '.join(DAILY_INTERVALS)}")
+        self.interval = interval
+        self.zone = zone
+        self._tree = Path(base_dir, f"market={self.market}", f"interval={interval}", f"timezone={_quoted(zone.key)}")
+        self._cleaned: set[Path] = set()
+
+    @property
+    def tree(self) -> Path:
+        """The directory under which all files lie."""
+        return self._tree
+
+    def path(self, symbol: str, day: Day) -> Path:
+        """Return the file of a day."""
+        return self._directory(symbol) / f"{day}{SUFFIX}"
+
+    def symbols(self) -> list[str]:
+        """Return the symbols that have a directory, sorted. Raises StoreUnavailable."""
+        return sorted(
+            unquote(name.removeprefix("symbol=")) for name in _names(self._tree) if name.startswith("symbol=")
+        )
+
+    def days(self, symbol: str) -> list[Day]:
+        """Return the days of which a file is there, oldest first; what is in them is not looked at."""
+        found = []
+        for name in _names(self._directory(symbol)):
+            if name.endswith(SUFFIX) and not name.startswith("."):
+                try:
+                    found.append(date.fromisoformat(name.removesuffix(SUFFIX)))
+                except ValueError:
+                    continue
+        return [Day(day, self.zone) for day in sorted(found)]
+
+    def read(self, symbol: str, day: Day) -> DayCandles:
+        """Read and check a day. Raises DayNotFound, DayDamaged, StoreUnavailable, MissingExtra."""
+        path = self.path(symbol, day)
+        with refusals(path):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                raise DayNotFound(str(path), (str(day),)) from None
+        try:
+            candles = parquet.decode(data)
+        except ValueError as error:
+            raise DayDamaged(str(path), f"damaged: {error}") from None
+        is_of = (candles.market, candles.symbol, candles.interval, candles.day.zone.key, candles.day.date)
+        if is_of != (self.market, symbol, self.interval, self.zone.key, day.date):
+            raise DayDamaged(str(path), f"holds {' '.join(map(str, is_of))}, which is not what its name says")
+        return candles
+
+    def write(self, candles: DayCandles) -> None:
+        """Put a day in the place of what is there, wholly or not at all; what is there stays after an error.
+
+        To be called inside `writing`. Raises StoreUnavailable, MissingExtra.
+        """
+        path = self.path(candles.symbol, candles.day)
+        data = parquet.encode(candles)
+        with refusals(path):
+            make_directory(path.parent)
+            if path.parent not in self._cleaned:
+                remove_leftovers(path.parent)
+                self._cleaned.add(path.parent)
+            replace_file(path, data)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Be the only writer of this tree on this host. Raises StoreInUse."""
+        return writing(self._tree)
+
+    def _directory(self, symbol: str) -> Path:
+        return self._tree / f"symbol={_quoted(symbol)}"
+
+
+def checked_market(market: object) -> Market:
+    """Return a market in its own spelling; any case is taken. Raises ConfigError."""
+    if isinstance(market, str) and market.upper() in MARKETS:
+        return cast(Market, market.upper())
+    raise ConfigError(f"market cannot be `{market}`; allowed: {' | '.join(MARKETS)}")
+
+
+@contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Say what the system refused in our own words: StoreUnavailable."""
+    try:
+        yield
+    except HistoryError:
+        raise
+    except OSError as error:
+        raise StoreUnavailable(str(path), error.strerror or str(error), error.errno or 0) from None
+
+
+def _names(directory: Path) -> Sequence[str]:
+    with refusals(directory):
+        try:
+            return os.listdir(directory)
+        except FileNotFoundError:
+            return ()
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")

@@ -1,0 +1,30 @@
+"""What may be shown: text that stays on its line, and addresses without the credentials in them."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["printable", "without_credentials"]
+
+# Control characters, line ends of Unicode, marks that turn the direction of writing, halves of surrogate pairs.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Up to the last @ of the word: a password may hold one, and a slash, although neither should stand there as it is.
+_CREDENTIALS = re.compile(r"//\S*@")
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with everything spelled out that could begin a line, move a cursor or hide what follows.
+
+    >>> printable("BTC\nUSDT")
+    'BTC\\nUSDT'
+    """
+    return _UNFIT.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def without_credentials(text: str) -> str:
+    """Return `text` without the name and password that may stand before the host of an address in it.
+
+    >>> without_credentials("cannot reach http://me:secret@proxy:3128")
+    'cannot reach http://proxy:3128'
+    """
+    return _CREDENTIALS.sub("//", text)

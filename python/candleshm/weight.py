@@ -1,0 +1,253 @@
+"""Your own REST calls, out of the same weight budget as the collectors of this user on this machine.
+
+::
+
+    import candleshm.weight
+    import requests
+
+    with candleshm.weight.acquire("SPOT", 2) as ticket:  # waits until 2 may be spent
+        answer = requests.get("https://api.binance.com/api/v3/ticker/price?symbol=BTCUSDT", timeout=10)
+        ticket.answered(answer.status_code, answer.headers, answer.content)  # a 429 stops everybody
+    candleshm.weight.state("SPOT").used
+
+`proxies`, `proxy_host`, `base_url` and `trust_env` say which way the request goes and so which pool pays, just as they
+do for a collector: give what you give there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+from candleshm._core import PoolWords
+from candleshm.clock import SystemClock
+from candleshm.config import CollectorConfig
+from candleshm.errors import CandleShmError, ConfigError, RateLimited, WaitTimeout
+from candleshm.exchanges.base import Answer, date_ms_of
+from candleshm.exchanges.binance import MARKETS, Binance
+from candleshm.ledger import LedgerFile, ledger_path, peek
+from candleshm.pools import pool_of
+from candleshm.ratelimit import WeightBudget
+
+__all__ = ["Ticket", "WeightState", "acquire", "state"]
+
+LOOK_SECONDS = 0.5
+
+_clock = SystemClock()
+_budgets: dict[Path, tuple[WeightBudget, threading.Lock]] = {}
+_gate = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class WeightState:
+    """What a pool has spent and may spend: a snapshot."""
+
+    used: int
+    """Weight that counts now, other programs at this address included where the exchange says so."""
+    budget: int
+    """Weight that may be spent in any window: the limit times the smallest share that a collector names."""
+    limit: int
+    """Weight that the exchange allows in a window."""
+    window_seconds: float
+    blocked_seconds: float
+    """How long nothing may leave, after a 429 or 418; 0.0 when something may."""
+    blocked_until_ms: int | None
+    """When that ends, epoch ms by the local wall clock; None when something may leave."""
+    path: Path
+    """The pool's ledger."""
+
+
+class Ticket:
+    """Weight that is being spent. It counts as in flight until `answered`, or the end of its `with`, or of its life.
+
+    So a plain `acquire("SPOT", 2)` whose result nobody keeps counts from then on.
+    """
+
+    def __init__(self, budget: WeightBudget, exchange: Binance, number: int) -> None:
+        self._budget = budget
+        self._exchange = exchange
+        self._number = number
+        self._process = os.getpid()
+
+    def answered(self, status: int = 200, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+        """Say that the request is over, and what the exchange said; without arguments, or a second time, no more.
+
+        The used weight in `headers` counts for everybody at this address, and a 429 or 418 (also a 403 of the firewall
+        in front, and code -1003) stops everybody for as long as `Retry-After` or the text of `body` says.
+        """
+        now_seconds = _clock.monotonic_seconds()
+        lowered = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
+        date_ms = date_ms_of(lowered.get("date"))
+        answer = Answer(
+            url="(your request)",
+            status=status,
+            headers=lowered,
+            body=body,
+            sent_seconds=now_seconds,
+            received_seconds=now_seconds,
+            date_ms=date_ms,
+        )
+        error = self._exchange.error_of(answer, _clock.epoch_ms() if date_ms is None else date_ms)
+        # The stop comes first: between the two nobody else may leave.
+        if isinstance(error, RateLimited):
+            self._budget.stop(error.retry_after, now_seconds)
+        self._end(now_seconds, self._exchange.used_weight(answer, self._budget.window_seconds))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(_clock.monotonic_seconds(), None)
+
+    def __del__(self) -> None:
+        # At the end of the interpreter parts of it are gone; the process then ends, and others see to its weight.
+        with suppress(Exception):
+            self._end(_clock.monotonic_seconds(), None)
+
+    def _end(self, now_seconds: float, reported: int | None) -> None:
+        number, self._number = self._number, 0
+        if number and self._process == os.getpid():  # a forked child has no part in the parent's tickets
+            self._budget.answered(number, now_seconds, reported)
+
+
+def acquire(
+    market: str,
+    weight: int,
+    *,
+    timeout: float | None = None,
+    base_url: str | None = None,
+    proxy_host: str | None = None,
+    proxies: Mapping[str, str] | None = None,
+    trust_env: bool = False,
+) -> Ticket:
+    """Wait until a request of `weight` may be sent to `market` ('SPOT' | 'UM' | 'CM'), and book it; send it then.
+
+    `timeout` is in seconds, None waits as long as it takes, 0 asks once. The call may be made from any thread; in
+    asyncio use `await asyncio.to_thread(candleshm.weight.acquire, "SPOT", 2)`.
+
+    Raises RateLimited at once when a 429 or 418 stops the pool for longer than the timeout (`retry_after` says how
+    long), WaitTimeout when the timeout ends before there is weight, ConfigError for arguments that cannot be used and a
+    directory that is not ours alone, CandleShmError when the ledger cannot be kept. When it raises nothing is spent.
+    """
+    if not isinstance(weight, int) or isinstance(weight, bool) or weight < 1:
+        raise ConfigError(f"weight cannot be `{weight}`; allowed: a whole number, 1 or more")
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 <= timeout <= threading.TIMEOUT_MAX):
+        raise ConfigError(f"timeout cannot be `{timeout}`; allowed: seconds, 0 or more, None for as long as it takes")
+    config = _config(market, base_url, proxy_host, proxies, trust_env)
+    budget, turn = _budget(config)
+    deadline_seconds = math.inf if timeout is None else _clock.monotonic_seconds() + timeout
+    # Within a process one waits at a time, or a dear request would never find room between cheap ones.
+    if turn.acquire(timeout=-1 if timeout is None else timeout):
+        try:
+            return Ticket(budget, Binance(config.market), _claim(budget, config, weight, timeout, deadline_seconds))
+        except BaseException:
+            budget.give_up(_clock.monotonic_seconds())
+            raise
+        finally:
+            turn.release()
+    raise _too_late(config, weight, timeout)
+
+
+def state(
+    market: str,
+    *,
+    base_url: str | None = None,
+    proxy_host: str | None = None,
+    proxies: Mapping[str, str] | None = None,
+    trust_env: bool = False,
+) -> WeightState:
+    """Return what the pool that `acquire` would spend from has spent. It changes nothing and waits for nobody.
+
+    Where nobody has spent yet, the limit is what the exchange is known to have. Raises ConfigError.
+    """
+    config = _config(market, base_url, proxy_host, proxies, trust_env)
+    path = ledger_path(pool_of(config))
+    words, now_seconds = peek(path), _clock.monotonic_seconds()
+    limit = 0 if words is None else int(words.look(PoolWords.LIMIT))
+    if words is None or limit == 0:
+        limit = MARKETS[config.market].weight_limit
+        return WeightState(0, math.floor(limit * PoolWords.SHARE_UNNAMED), limit, 60.0, 0.0, None, path)
+    blocked_seconds = max(0.0, words.look(PoolWords.BLOCKED_UNTIL) - now_seconds)
+    return WeightState(
+        used=int(words.used(now_seconds)),
+        budget=max(1, math.floor(limit * words.look(PoolWords.SHARE))),
+        limit=limit,
+        window_seconds=words.look(PoolWords.WINDOW),
+        blocked_seconds=blocked_seconds,
+        blocked_until_ms=_clock.epoch_ms() + round(blocked_seconds * 1000) if blocked_seconds > 0 else None,
+        path=path,
+    )
+
+
+def _claim(
+    budget: WeightBudget, config: CollectorConfig, weight: int, timeout: float | None, deadline_seconds: float
+) -> int:
+    while True:
+        now_seconds = _clock.monotonic_seconds()
+        number, wait_seconds = budget.claim(weight, now_seconds)
+        if number:
+            return number
+        blocked_seconds = budget.blocked_until_seconds - now_seconds
+        if blocked_seconds > 0 and now_seconds + blocked_seconds > deadline_seconds:
+            raise RateLimited(
+                f"a 429 or 418 stops the weight of {config.market} for {blocked_seconds:.1f} s more",
+                retry_after=blocked_seconds,
+            )
+        if now_seconds >= deadline_seconds:
+            raise _too_late(config, weight, timeout)
+        # Sooner than told at times: what is waited for may be answered, or given back, earlier.
+        time.sleep(min(wait_seconds, LOOK_SECONDS, deadline_seconds - now_seconds))
+
+
+def _too_late(config: CollectorConfig, weight: int, timeout: float | None) -> WaitTimeout:
+    return WaitTimeout(f"weight {weight} of {config.market} was not free within {timeout or 0:g} s")
+
+
+def _config(
+    market: str,
+    base_url: str | None,
+    proxy_host: str | None,
+    proxies: Mapping[str, str] | None,
+    trust_env: bool,  # noqa: FBT001
+) -> CollectorConfig:
+    return CollectorConfig(
+        market=cast(Any, market),
+        base_url=base_url,
+        proxy_host=proxy_host,
+        proxies={} if proxies is None else proxies,
+        trust_env=trust_env,
+    )
+
+
+def _budget(config: CollectorConfig) -> tuple[WeightBudget, threading.Lock]:
+    """Return this process's access to a pool, and whose turn it is; it names no share of its own."""
+    path = ledger_path(pool_of(config))
+    with _gate:
+        if path not in _budgets:
+            limit, now_seconds = MARKETS[config.market].weight_limit, _clock.monotonic_seconds()
+            try:
+                memory = LedgerFile(path)
+            except OSError as error:
+                raise CandleShmError(f"no weight ledger in {path.parent}: {error.strerror}") from None
+            budget = WeightBudget(limit, 0.0, memory=memory, now_seconds=now_seconds)
+            _budgets[path] = budget, threading.Lock()
+        return _budgets[path]
+
+
+def _after_fork() -> None:
+    global _gate
+    _gate = threading.Lock()
+    _budgets.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,54 @@
+"""Everything that candleshm is built from is listed, with a reason and a licence that asks for a notice at most."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from tests.dependencies import ROOT, crates, distributions, is_allowed, page
+
+
+def test_the_page_lists_what_there_is() -> None:
+    """Licences of Python packages are compared with the installed ones below; their wording changes with releases."""
+    written, now = (text.split("\n## Rust\n") for text in ((ROOT / "docs" / "dependencies.md").read_text(), page()))
+    assert written[1] == now[1], "run `make dependencies` and look at what is new"
+    names = [
+        [line.split(" | ")[:2] for line in half.splitlines() if line.startswith("| ")] for half in (written[0], now[0])
+    ]
+    assert names[0] == names[1], "run `make dependencies` and look at what is new"
+
+
+def test_every_licence_is_allowed_and_every_dependency_has_a_reason() -> None:
+    for key, (licence, _, why) in crates().items():
+        assert is_allowed(licence), (key, licence)
+        assert why, key
+    for name, (_, licence, _, why) in distributions().items():
+        assert is_allowed(licence), (name, licence)
+        assert why, name
+
+
+def test_the_lock_file_pins_every_crate_by_checksum() -> None:
+    locked = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
+    foreign = [package for package in locked if "source" in package]
+    assert {(package["name"], package["version"]) for package in foreign} == set(crates())
+    assert all(package["checksum"] for package in foreign)
+    assert {package["source"] for package in foreign} == {"registry+https://github.com/rust-lang/crates.io-index"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "fits"),
+    [
+        ("MIT", True),
+        ("MIT OR GPL-3.0-only", True),
+        ("MIT/Apache-2.0", True),
+        ("(MIT OR Apache-2.0) AND Unicode-3.0", True),
+        ("Apache-2.0 WITH LLVM-exception", True),
+        ("MIT AND GPL-3.0-only", False),
+        ("LGPL-2.1-or-later", False),
+        ("none", False),
+        ("", False),
+    ],
+)
+def test_licences_are_read_as_spdx(expression: str, fits: bool) -> None:  # noqa: FBT001
+    assert is_allowed(expression) is fits
