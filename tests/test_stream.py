@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import requests
 
 import candleshm
 from candleshm.errors import MissingExtra
@@ -32,6 +33,7 @@ from tests.collecting import (
     status_of,
     until,
 )
+from tests.commanding import first_lines, started
 
 LENGTH = 60
 VERIFIED = 3
@@ -367,3 +369,34 @@ def test_stopping_ends_the_connections(exchange: SimulatedExchange, block_name: 
         pass
     until(lambda: all(connection.closed_ms is not None for connection in exchange.connections()))
     assert candleshm.segments() is not None
+
+
+def test_serve_follows_streams_and_publishes_what_they_do(exchange: SimulatedExchange, block_name: str) -> None:
+    flags = {
+        "--market": "spot",
+        "--symbols": "BTCUSDT,ETHUSDT",
+        "--interval": "1s",
+        "--length": "30",
+        "--name": block_name,
+        "--base-url": exchange.base_url,
+        "--ws-url": exchange.ws_url_of("SPOT"),
+        "--live": "ws",
+        "--metrics": "0",
+    }
+    with started("serve", *[word for pair in flags.items() for word in pair]) as process:
+        url = first_lines(process, 2)[-1].removeprefix("metrics: ").strip()
+        with candleshm.attach(block_name) as feed:
+            close_seconds(feed, 3)
+
+            def shown() -> dict[str, float]:
+                lines = [line for line in requests.get(url, timeout=10).text.splitlines() if block_name in line]
+                names = [line.split("{")[0] + line.partition(",")[2].split("}")[0] for line in lines]
+                return dict(zip(names, (float(line.split()[-1]) for line in lines), strict=True))
+
+            until(lambda: shown()["candleshm_stream_symbols"] == 2 and shown()["candleshm_polled_symbols"] == 0)
+            values = shown()
+            assert values["candleshm_stream_connections"] == 1
+            assert values["candleshm_stream_events_total"] >= 3
+            assert values['candleshm_audit_rows_totalresult="corrected"'] == 0
+            assert values['candleshm_reconciled_rows_totalresult="disputed_by_answer"'] == 0
+            assert_true(exchange, feed)

@@ -526,7 +526,10 @@ class Scheduler:
         self._again_seconds = min(self._again_seconds, *(turn.due_seconds for turn in plan.turns), math.inf)
 
     def _publish_status(self, now: float) -> None:
-        status = self._status = self._snapshot(now)
+        before, status = self._status, self._snapshot(now)
+        self._status = status
+        if status.live != before.live:
+            logger.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
         self._budget.reserve(closing_weight, now)
         self._writer.set_health(
