@@ -12,8 +12,10 @@ ROUNDS ?= 1000
 SOAK_SECONDS ?= 7200
 SOAK_SYMBOLS ?= 200
 SOAK_RATE ?= 10
+LIVE_SECONDS ?= 1800
+LIVE_SYMBOLS ?= 500
 
-.PHONY: help setup build demo test test-rust test-python loom orderings stress soak bench dependencies lint format clean
+.PHONY: help setup build demo test test-rust test-python loom orderings stress soak soak-live bench dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -59,6 +61,9 @@ stress: build ## Long proofs: 10^7 checked reads under fire, a thousand killed w
 
 soak: build ## Two hours of 1s candles in 12 minutes, faults on: nothing grows, nothing is wrong (SOAK_SECONDS, ...)
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --symbols $(SOAK_SYMBOLS) --rate $(SOAK_RATE)
+
+soak-live: build ## Half an hour of 1s candles by streams, 500 symbols, faults on (LIVE_SECONDS, LIVE_SYMBOLS)
+	$(BIN)/python -m tests.soak --live ws --seconds $(LIVE_SECONDS) --symbols $(LIVE_SYMBOLS)
 
 $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
