@@ -122,16 +122,18 @@ def test_a_spot_stream_is_mute_after_three_periods_since_it_was_subscribed_and_h
     dog = Watchdog(Binance("SPOT").stream_rules("1m"))
     subscribed = {"A": 100.0, "B": 100.0, "C": 105.0}
     heard = {"A": 104.0, "B": -math.inf}
-    assert dog.silent(subscribed, heard, [], 106.5) == ["B"]
-    assert dog.silent(subscribed, heard, [], 110.5) == ["A", "B"]
-    assert dog.silent(subscribed, heard, [], 111.5) == ["A", "B", "C"]
+    assert dog.silent(subscribed, heard, {}, 106.5) == ["B"]
+    assert dog.silent(subscribed, heard, {}, 110.5) == ["A", "B"]
+    assert dog.silent(subscribed, heard, {}, 111.5) == ["A", "B", "C"]
 
 
 def test_a_futures_stream_is_mute_only_where_an_answer_knew_more() -> None:
     dog = Watchdog(Binance("UM").stream_rules("1m"))
     subscribed = {"A": 100.0, "B": 100.0}
-    assert dog.silent(subscribed, {}, [], 500.0) == []
-    assert dog.silent(subscribed, {"A": 499.0}, ["A", "B", "X"], 500.0) == ["B"]
+    suspects = {"A": 400.0, "B": 400.0, "X": 400.0}
+    assert dog.silent(subscribed, {}, {}, 500.0) == []
+    assert dog.silent(subscribed, {"A": 499.0}, suspects, 500.0) == ["B"]
+    assert dog.silent(subscribed, {}, suspects | {"A": 498.0}, 500.0) == ["B"], "it may be pushed yet"
 
 
 def test_healing_is_tried_ever_less_often_and_forgotten_when_it_worked() -> None:
@@ -180,7 +182,11 @@ def test_requests_take_over_within_an_update_interval_of_the_last_event() -> Non
 
 
 def test_honest_silence_is_asked_about_ever_less_often() -> None:
-    assert [due(streamed(quiet=quiet))[Kind.TAIL] for quiet in range(4)] == [6.0, 12.0, 24.0, 48.0]
+    assert [due(streamed(quiet=quiet))[Kind.TAIL] for quiet in range(5)] == [6.0, 12.0, 24.0, 48.0, 60.0]
+
+
+def test_a_stream_may_be_silent_for_longer_than_it_lately_was() -> None:
+    assert [due(streamed(pause_seconds=pause))[Kind.TAIL] for pause in (0.5, 4.0, 15.0, 900.0)] == [6, 12, 45, 60]
 
 
 def test_a_doubted_row_is_asked_for_once_the_doubt_can_be_answered() -> None:

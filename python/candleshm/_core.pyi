@@ -243,6 +243,9 @@ class Writer:
     def heard_seconds(self) -> list[float]:
         """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never; as in `symbols`."""
 
+    def pauses_seconds(self) -> list[float]:
+        """How long the stream of each symbol was lately silent between two events, at the longest; as in `symbols`."""
+
     def state(self, symbol: str) -> Ingested:
         """Where the series stands, as `ingest` reports it, with all counts of an answer at 0."""
 

@@ -37,6 +37,7 @@ __all__ = [
     "closing_weight_of",
     "next_turns",
     "request_for",
+    "silence_of",
 ]
 
 # A closing candle is served as if its turn had come this much earlier. Not absolutely first: with more closing candles
@@ -45,8 +46,11 @@ HEAD_START_SECONDS = 10.0
 LOADING_TAIL_SECONDS = 30.0
 # A series that has nothing more to give (a new listing without rows, a gap that does not shrink) is asked ever less.
 FRUITLESS_SECONDS_MAX = 120.0
-# A stream that pushes changes only is asked about at intervals that double while its silence turns out to be honest.
+# A stream that pushes changes only is asked about when it is silent for much longer than it lately was, and at intervals
+# that double while its silence turns out to be honest.
 QUIET_MAX = 4
+PAUSES = 3.0
+QUIET_SECONDS_MAX = 60.0
 
 
 class Position(Protocol):
@@ -129,7 +133,8 @@ class SeriesPlan:
     trading: bool = True
     is_streamed: bool = False  # its stream is subscribed on an open connection
     heard_seconds: float = -math.inf  # when its stream brought the newest event
-    quiet: int = 0  # how often silence was honest, less how often it was not
+    quiet: int = 0  # how often in a row silence was honest
+    pause_seconds: float = 0.0  # for how long its stream is silent now and then; 0 where silence is never honest
     doubted_ms: int | None = None  # oldest row that was closed, and has to be asked for again
     doubted_since_ms: int = 0  # by an answer asked for after this
     jitter_seconds: float = 0.0  # spreads the series of a feed, and the collectors of the world, within a moment
@@ -264,13 +269,18 @@ def _turn(kind: Kind, series: SeriesPlan, due_seconds: float) -> Turn:
     return Turn(kind, due_seconds, due_seconds - head_start_seconds)
 
 
+def silence_of(series: SeriesPlan, cadence: Cadence) -> float:
+    """Return how long the stream of a series may be silent before it is asked about."""
+    silence_seconds = max(cadence.silence_seconds, PAUSES * series.pause_seconds) * 2.0**series.quiet
+    return silence_seconds if silence_seconds <= cadence.silence_seconds else min(QUIET_SECONDS_MAX, silence_seconds)
+
+
 def _tail_seconds(series: SeriesPlan, cadence: Cadence, period_seconds: float) -> float:
     """Return when the newest rows are to be asked for: a period after the newest answer or event."""
     if not series.is_streamed:
         return max(series.tail_sent_seconds, series.heard_seconds) + period_seconds
-    honest = 2.0**series.quiet
-    silent_seconds = series.heard_seconds + honest * cadence.silence_seconds
-    return max(series.tail_sent_seconds + honest * period_seconds, silent_seconds)
+    pause_seconds = min(QUIET_SECONDS_MAX, period_seconds * 2.0**series.quiet)
+    return max(series.tail_sent_seconds + pause_seconds, series.heard_seconds + silence_of(series, cadence))
 
 
 def _pause_seconds(series: SeriesPlan, cadence: Cadence) -> float:

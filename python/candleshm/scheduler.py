@@ -19,7 +19,17 @@ from candleshm.clock import Clock, ExchangeTime
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo
 from candleshm.fetchers import Fetchers, Job, Report, Upkeep, newest_missing_ms
-from candleshm.planner import QUIET_MAX, Cadence, Kind, SeriesPlan, choose, closing_weight_of, next_turns, request_for
+from candleshm.planner import (
+    QUIET_MAX,
+    Cadence,
+    Kind,
+    SeriesPlan,
+    choose,
+    closing_weight_of,
+    next_turns,
+    request_for,
+    silence_of,
+)
 from candleshm.ratelimit import HELD_SECONDS_MAX, WeightBudget
 from candleshm.roster import Roster
 from candleshm.status import CollectorStatus
@@ -234,6 +244,12 @@ class Scheduler:
         with self._fetchers.merging_paused():
             return dict(zip(self._roster.symbols, self._writer.heard_seconds(), strict=False))
 
+    def _pauses_seconds(self) -> Mapping[str, float]:
+        """Return how long the streams are silent now and then, where that is honest."""
+        if self._stream is None or not self._stream.rules.on_change:
+            return {}
+        return dict(zip(self._roster.symbols, self._writer.pauses_seconds(), strict=False))
+
     def _wake_for_stream(self) -> None:
         self._stream_changed.set()
         self._fetchers.wake()
@@ -271,12 +287,12 @@ class Scheduler:
     def _learn_from_stream(self, plans: Mapping[str, SeriesPlan], now: float) -> None:
         if not plans:
             return
-        heard_seconds = self._heard_seconds()
+        heard_seconds, pauses_seconds = self._heard_seconds(), self._pauses_seconds()
         for symbol, plan in plans.items():
             if heard_seconds.get(symbol, -math.inf) > plan.heard_seconds:
                 plan.heard_seconds = heard_seconds[symbol]
-                if now - plan.heard_seconds < self._cadence.silence_seconds:
-                    plan.quiet = max(0, plan.quiet - 1)
+                plan.quiet = 0
+            plan.pause_seconds = pauses_seconds.get(symbol, 0.0)
             position = self._writer.state(symbol)
             plan.follow(position)
             plan.missing_range_ms = newest_missing_ms(self._writer, symbol) if position.missing else None
@@ -573,5 +589,5 @@ class Scheduler:
 
     def _is_polled(self, plan: SeriesPlan, now: float) -> bool:
         """Say whether REST keeps a series fresh."""
-        silence_seconds = self._cadence.silence_seconds * 2.0**plan.quiet + self._cadence.update_interval_seconds
+        silence_seconds = silence_of(plan, self._cadence) + self._cadence.update_interval_seconds
         return plan.trading and not (plan.is_streamed and now - plan.heard_seconds < silence_seconds)

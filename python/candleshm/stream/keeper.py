@@ -153,7 +153,7 @@ class StreamKeeper:
 
     def suspect(self, symbol: str) -> None:
         """Note that an answer by REST knew something that the stream of `symbol` should have said."""
-        self._suspects[symbol] = self._now()
+        self._suspects.setdefault(symbol, self._now())
 
     def notices(self) -> list[tuple[str, str, int]]:
         """Return what the writer asked for since the last time: (symbol, why, open time)."""

@@ -49,17 +49,18 @@ class Watchdog:
         self,
         subscribed_seconds: Mapping[str, float],
         heard_seconds: Mapping[str, float],
-        suspects: Iterable[str],
+        suspects: Mapping[str, float],
         now_seconds: float,
     ) -> list[str]:
         """Return the symbols whose stream should have been heard since it was subscribed.
 
-        `suspects` are those of which an answer by REST knew something newer; on futures only they can be mute.
+        `suspects` are those of which an answer by REST knew something newer, and since when; on futures only they can
+        be mute. What an answer knows may be pushed a moment later.
         """
+        limit = now_seconds - self._silence_seconds
         symbols: Iterable[str] = subscribed_seconds
         if self._rules.on_change:
-            symbols = [symbol for symbol in suspects if symbol in subscribed_seconds]
-        limit = now_seconds - self._silence_seconds
+            symbols = [symbol for symbol, since in suspects.items() if since < limit and symbol in subscribed_seconds]
         return [
             symbol
             for symbol in symbols

@@ -316,6 +316,10 @@ impl Writer {
         })
     }
 
+    fn pauses_seconds(&self) -> PyResult<Vec<f64>> {
+        self.with(|writer| Ok(writer.pauses_ms().into_iter().map(|pause_ms| pause_ms as f64 / 1000.0).collect()))
+    }
+
     fn state(&self, symbol: &str) -> PyResult<Ingested> {
         self.with(|writer| Ok(writer.report(writer.index_of(symbol)?).into()))
     }

@@ -22,6 +22,9 @@ use crate::sync::Ordering::{Relaxed, Release};
 /// not believed.
 const SERVERS_APART_MS: i64 = 1000;
 
+/// Events after which a pause counts a third.
+const PAUSE_FADES: u64 = 64;
+
 /// How often opening starts again because somebody else created or replaced the block meanwhile.
 const OPEN_ATTEMPTS_MAX: usize = 16;
 
@@ -135,6 +138,8 @@ struct Series {
     newest_event: (u64, i64),
     /// `CLOCK_BOOTTIME` of its receipt, ms; 0 before the first.
     heard_ms: u64,
+    /// Longest time that lately passed between two events, ms; fades with each event.
+    pause_ms: u64,
     /// Newest bar that is closed, verified or a hole; 0 while there is none.
     newest_settled: u64,
     trading: bool,
@@ -577,6 +582,10 @@ impl Writer {
         let is_newest = (bar, event_ms) > series.newest_event;
         if is_newest {
             series.newest_event = (bar, event_ms);
+            if series.heard_ms > 0 {
+                let pause_ms = now_boot_ms.saturating_sub(series.heard_ms);
+                series.pause_ms = pause_ms.max(series.pause_ms - series.pause_ms / PAUSE_FADES);
+            }
             series.heard_ms = now_boot_ms;
             series.state.marks.received_ms = now_boot_ms;
         }
@@ -623,6 +632,12 @@ impl Writer {
     #[must_use]
     pub fn heard_ms(&self) -> Vec<u64> {
         self.series.iter().map(|series| series.heard_ms).collect()
+    }
+
+    /// Returns, for each series, the longest time that lately passed between two events of its stream, in ms.
+    #[must_use]
+    pub fn pauses_ms(&self) -> Vec<u64> {
+        self.series.iter().map(|series| series.pause_ms).collect()
     }
 
     /// Returns where a series stands, with the counts of an answer at zero.
@@ -720,6 +735,7 @@ impl Series {
             chain: Chain::default(),
             newest_event: (0, 0),
             heard_ms: 0,
+            pause_ms: 0,
             newest_settled: 0,
             trading: true,
         }
