@@ -46,7 +46,7 @@ HEAD_START_SECONDS = 10.0
 LOADING_TAIL_SECONDS = 30.0
 # A series that has nothing more to give (a new listing without rows, a gap that does not shrink) is asked ever less.
 FRUITLESS_SECONDS_MAX = 120.0
-# A stream that pushes changes only is asked about when it is silent for much longer than it lately was, and at intervals
+# A stream that pushes changes only is asked about when it is silent for much longer than it lately was, and at pauses
 # that double while its silence turns out to be honest.
 QUIET_MAX = 4
 PAUSES = 3.0

@@ -266,6 +266,7 @@ impl Writer {
     }
 
     #[pyo3(signature = (frames, *, received_ms))]
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn ingest_events(&self, py: Python<'_>, frames: Vec<PyBackedBytes>, received_ms: i64) -> PyResult<Pushed> {
         let now_ms = process::now_ms();
         py.detach(|| {

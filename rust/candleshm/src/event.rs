@@ -158,9 +158,8 @@ impl<'a> Scan<'a> {
         match event.kind.as_deref() {
             Some("kline") => self.kline(event).map(Frame::Kline),
             Some("serverShutdown") => Ok(Frame::Shutdown),
-            Some(_) => Ok(Frame::Other),
             None if event.answers => Ok(Frame::Answer),
-            None => Ok(Frame::Other),
+            Some(_) | None => Ok(Frame::Other),
         }
     }
 
@@ -509,11 +508,10 @@ mod tests {
                 ))
             }
             Some("serverShutdown") => Some(Obvious::Shutdown),
-            Some(_) => Some(Obvious::Other),
             None if ["result", "id", "code", "error"].iter().any(|key| event.contains_key(*key)) => {
                 Some(Obvious::Answer)
             }
-            None => Some(Obvious::Other),
+            Some(_) | None => Some(Obvious::Other),
         }
     }
 

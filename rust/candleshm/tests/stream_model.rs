@@ -201,7 +201,7 @@ fn whatever_is_lost_twice_late_or_out_of_order() {
         let mut now_ms = FIRST * MINUTE_MS;
         for (index, word) in words.iter().enumerate() {
             now_ms = now_ms.max(word.made_ms());
-            for _ in 0..1 + (twice >> (index % 64) & 1) {
+            for _ in 0..=(twice >> (index % 64) & 1) {
                 match *word {
                     Word::Event { bar, second } => {
                         let frame = world.exchange.frame(bar, word.made_ms(), second > 60, 0.0);
