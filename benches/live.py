@@ -5,7 +5,7 @@
     python benches/live.py --json FILE
 
 A process of its own pushes events of the exchange's form at an exact pace; the quote volume of each is the time at
-which it was made, just before it was sent (CLOCK_BOOTTIME, ns), so that whoever sees a row knows how old it is. The
+which it was sent (CLOCK_BOOTTIME, ns; put in just before), so that whoever sees a row knows how old it is. The
 collector is another process, the reader a third one, asleep until the collector wakes it. Peers receive the same
 events; they hand nothing to another process and are measured up to where their own has the row in an array, which
 flatters them.
@@ -24,7 +24,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 COMMIT_SEQ = 320  # docs/segment-format.md
 FUTEX_WAIT, SYS_FUTEX = 0, {"x86_64": 202, "aarch64": 98}[os.uname().machine]
 DAY_MS = 86_400_000
-ROUNDS = 3
+SENT = b"<time of sending"  # as long as the sixteen digits that take its place
 
 
 def boot_ns() -> int:
@@ -100,7 +100,7 @@ class Pusher:
         before = f'{{"stream":"{name}","data":{{"e":"kline","E":%d,"s":"{symbol}","k":{{"t":{open_ms},'
         behind = (
             f'"T":{open_ms + DAY_MS - 1},"s":"{symbol}","i":"{interval}","f":100,"L":%d,"o":"83896.40","c":"83860.20",'
-            f'"h":"83920.00","l":"83860.10","v":"114602000.602","n":%d,"x":false,"q":"%d","V":"48.488",'
+            f'"h":"83920.00","l":"83860.10","v":"114602000.602","n":%d,"x":false,"q":"%s","V":"48.488",'
             f'"Q":"4068722.10360","B":"0"}}}}}}'
         )
         return before.encode(), behind.encode()
@@ -108,8 +108,7 @@ class Pusher:
     def _frame(self, around: tuple[bytes, bytes]) -> bytes:
         self._trades += 1
         before, behind = around
-        now_ns = boot_ns()
-        text = before % (time.time_ns() // 1_000_000) + behind % (99 + self._trades, self._trades, now_ns)
+        text = before % (time.time_ns() // 1_000_000) + behind % (99 + self._trades, self._trades, SENT)
         return struct.pack("!BBH", 0x81, 126, len(text)) + text
 
     async def _push(self, writer: asyncio.StreamWriter, parts: list[tuple[bytes, bytes]]) -> None:
@@ -117,7 +116,7 @@ class Pusher:
         while True:
             if self._pace == 0:
                 for start in range(0, len(parts), 50):
-                    writer.write(b"".join(map(self._frame, parts[start : start + 50])))
+                    self._send(writer, map(self._frame, parts[start : start + 50]))
                     await writer.drain()
                 await asyncio.sleep(0)
                 continue
@@ -129,7 +128,12 @@ class Pusher:
             while sent < due and parts:
                 frames.append(self._frame(parts[int(sent) % len(parts)]))
                 sent += 1
-            writer.write(b"".join(frames))
+            self._send(writer, frames)
+
+    def _send(self, writer: asyncio.StreamWriter, frames: Iterable[bytes]) -> None:
+        """Stamp the frames of a batch as late as can be, and send them."""
+        batch = b"".join(frames)
+        writer.write(batch.replace(SENT, b"%016d" % boot_ns()))
 
 
 EXCHANGE = """
@@ -231,6 +235,55 @@ print(json.dumps({"latencies_us": np.percentile(latencies, [50, 99]).tolist(), "
 import os; os._exit(0)
 """
 
+CRYPTOFEED_PEER = """
+import json, sys, time, threading, os
+import numpy as np
+import cryptofeed.connection
+from cryptofeed import FeedHandler
+from cryptofeed.connection import WebsocketEndpoint
+from cryptofeed.defines import CANDLES
+from cryptofeed.exchanges import Binance
+from cryptofeed.symbols import Symbols
+
+names = [name.split("@")[0].upper() for name in sys.argv[2].split("/")]
+interval = sys.argv[2].split("_")[-1]
+known = {f"{name[:-4]}-{name[-4:]}": name for name in names}
+Symbols.set(Binance.id, known, {"instrument_type": dict.fromkeys(known, "spot"), "tick_size": dict.fromkeys(known, "1")})
+# It takes no address without TLS, so that is taken off behind its back.
+Binance.websocket_endpoints = [WebsocketEndpoint(sys.argv[1].replace("ws://", "wss://"))]
+dial = cryptofeed.connection.connect
+cryptofeed.connection.connect = lambda address, **options: dial(address.replace("wss://", "ws://"), **options)
+rows, places = np.zeros((len(names), 12)), {name: place for place, name in enumerate(known)}
+latencies, events, cpu = [], 0, None
+warm = time.monotonic() + float(sys.argv[3])
+end = warm + float(sys.argv[4])
+
+async def take(candle, receipt):
+    global events, cpu, began
+    now = time.monotonic()
+    row = rows[places[candle.symbol]]
+    row[:6] = (candle.start, candle.open, candle.high, candle.low, candle.close, candle.volume)
+    row[6:9] = (candle.stop, float(candle.raw["k"]["q"]), candle.trades)
+    if warm <= now < end:
+        if cpu is None:
+            cpu, began = time.process_time(), now
+        events += 1
+        latencies.append(time.clock_gettime_ns(time.CLOCK_BOOTTIME) - row[7])
+
+def finish():
+    time.sleep(max(0.0, end - time.monotonic()))
+    print(json.dumps({"latencies_us": np.percentile(latencies, [50, 99]).tolist(), "events": events,
+                      "cpu_seconds": time.process_time() - cpu, "seconds": time.monotonic() - began}), flush=True)
+    os._exit(0)
+
+handler = FeedHandler(config={"log": {"disabled": True}})
+handler.add_feed(Binance(symbols=list(known), channels=[CANDLES], candle_interval=interval, candle_closed_only=False,
+                         callbacks={CANDLES: take}))
+print("flows", flush=True)
+threading.Thread(target=finish, daemon=True).start()
+handler.run()
+"""
+
 
 @contextmanager
 def child(*command: str) -> Iterator[subprocess.Popen[str]]:
@@ -248,7 +301,7 @@ def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     if not line:
-        raise SystemExit(f"a process ended early: {process.args!r}")
+        raise SystemExit("a process ended early; what it said stands above")
     return line
 
 
@@ -386,6 +439,9 @@ def _parts() -> dict[str, Callable[[], dict[str, Any]]]:
     if importlib.util.find_spec("unicorn_binance_websocket_api") is not None:
         parts["unicorn-binance-websocket-api"] = lambda: peer(UNICORN_PEER, pace=EVENTS_PER_SECOND)
         parts["unicorn-binance-websocket-api, ceiling"] = lambda: peer(UNICORN_PEER, pace=0)
+    if importlib.util.find_spec("cryptofeed") is not None:
+        parts["cryptofeed"] = lambda: peer(CRYPTOFEED_PEER, pace=EVENTS_PER_SECOND)
+        parts["cryptofeed, ceiling"] = lambda: peer(CRYPTOFEED_PEER, pace=0)
     return parts
 
 

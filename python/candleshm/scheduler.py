@@ -111,7 +111,7 @@ class Scheduler:
         self._corrections = self._refused = self._holes = 0
         self._errors: Counter[str] = Counter()
         self._roster = Roster(writer, universe, info, self._random)
-        self._verified = self._disputed = self._audits = 0
+        self._verified = self._disputed = self._audits = self._refused_events = 0
         self._audit_rows: Counter[str] = Counter(equal=0, corrected=0, missing=0)
         self._audit_seconds = now + AUDIT_SECONDS
         self._stream_changed = threading.Event()
@@ -268,6 +268,11 @@ class Scheduler:
             elif need == "doubt":
                 # What was traded shows in REST a moment later.
                 plan.doubt(open_ms, now_ms + self._cadence.settle_ms)
+        refused = stream.status.refused
+        if refused > self._refused_events and now > self._time.measured_seconds + DISTRUST_SECONDS:
+            # Most likely they are ahead of what is thought the exchange's time.
+            self._bring_forward(self._measure, now)
+        self._refused_events = refused
         covered = stream.covered
         for symbol, plan in self._roster.plans.items():
             if plan.is_streamed != (symbol in covered):

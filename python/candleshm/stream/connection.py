@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from itertools import islice
 from typing import Any
 from urllib.parse import quote
@@ -150,9 +150,10 @@ class Connection(asyncio.Protocol):
         """Whether events may come."""
         return not self.reason and self._opened.done() and self._protocol.state is State.OPEN
 
-    def want(self, names: Iterable[str]) -> None:
+    def want(self, names: Set[str]) -> None:
         """Carry exactly these streams, as soon as the limit of messages allows."""
-        self._wanted = dict.fromkeys(names)
+        if names != self._wanted.keys():
+            self._wanted = dict.fromkeys(names)
 
     def forget(self, names: Iterable[str]) -> None:
         """Subscribe these streams once more: they are mute."""

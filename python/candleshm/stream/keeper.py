@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ __all__ = ["StreamKeeper"]
 logger = logging.getLogger("candleshm")
 
 TICK_SECONDS = 0.2
-STOP_SECONDS = 2.0
+STOP_SECONDS = 0.5
 ROUNDS_MAX = 100
 # A connection is replaced this long before the server would end it, give or take a part, so that not all go at once.
 LIFE_PART, LIFE_SPREAD = 0.96, 0.02
@@ -62,6 +62,8 @@ class _Seat:
     """The place of one group of symbols: the connection that carries it, and the one about to take over."""
 
     group: Mapping[str, None]
+    names: dict[str, str] = field(default_factory=dict)
+    """The symbols of the group by the names of their streams."""
     current: Connection | None = None
     successor: Connection | None = None
     opening: asyncio.Task[None] | None = None
@@ -213,25 +215,25 @@ class StreamKeeper:
                 return
 
     def _tick(self, now: float) -> None:
-        self._shards.align(self._wanted)
-        while len(self._seats) < len(self._shards.groups):
-            self._seats.append(_Seat(self._shards.groups[len(self._seats)]))
+        if self._shards.align(self._wanted):
+            self._seats += [_Seat(group) for group in self._shards.groups[len(self._seats) :]]
+            for seat in self._seats:
+                seat.names = {self._exchange.stream_name(symbol, self._interval): symbol for symbol in seat.group}
         heard_seconds = self._heard_seconds()
-        for symbol in [symbol for symbol, since in self._suspects.items() if heard_seconds.get(symbol, 0.0) > since]:
-            del self._suspects[symbol]
+        # The scheduler may add to them meanwhile.
+        for symbol, since in list(self._suspects.items()):
+            if heard_seconds.get(symbol, math.inf) > since:
+                self._suspects.pop(symbol, None)
         silent = [symbol for seat in self._seats for symbol in self._silent(seat, heard_seconds, now)]
         due = self._watchdog.due(silent, now)
         for seat in self._seats:
             self._replace(seat, now)
             for connection in (seat.current, seat.successor):
                 if connection is not None:
-                    connection.want(self._names(seat.group))
+                    connection.want(seat.names.keys())
                     connection.look()
             self._heal(seat, [symbol for symbol in silent if symbol in seat.group], due, now)
         self._judge(frozenset(silent))
-
-    def _names(self, group: Iterable[str]) -> list[str]:
-        return [self._exchange.stream_name(symbol, self._interval) for symbol in group]
 
     def _replace(self, seat: _Seat, now: float) -> None:
         """Bring the connection of a seat in line with what it is for."""
@@ -261,12 +263,12 @@ class StreamKeeper:
     def _is_told(self, seat: _Seat) -> bool:
         """Say whether the successor carries every stream of the seat."""
         successor = seat.successor
-        return successor is not None and all(name in successor.subscribed_seconds for name in self._names(seat.group))
+        return successor is not None and seat.names.keys() <= successor.subscribed_seconds.keys()
 
     async def _open(self, seat: _Seat) -> None:
         try:
             connection = await Connection.open(
-                self._names(seat.group),
+                seat.names,
                 self.rules,
                 context=self._context,
                 now=self._now,
@@ -322,10 +324,8 @@ class StreamKeeper:
         current = seat.current
         if current is None or not current.is_open:
             return []
-        symbol_of = {self._exchange.stream_name(symbol, self._interval): symbol for symbol in seat.group}
-        subscribed = {
-            symbol_of[name]: seconds for name, seconds in current.subscribed_seconds.items() if name in symbol_of
-        }
+        names = seat.names
+        subscribed = {names[name]: seconds for name, seconds in current.subscribed_seconds.items() if name in names}
         return self._watchdog.silent(subscribed, heard_seconds, self._suspects, now)
 
     def _heal(self, seat: _Seat, silent: list[str], due: Mapping[str, int], now: float) -> None:
@@ -344,19 +344,16 @@ class StreamKeeper:
                 pause_seconds = min(REPLACE_SECONDS_MAX, REPLACE_SECONDS * 2.0**seat.replacements)
                 seat.replaced_seconds, seat.replacements = now + pause_seconds, seat.replacements + 1
         elif attempts:
-            current.forget(self._names(attempts))
+            current.forget(name for name, symbol in seat.names.items() if symbol in attempts)
 
     def _judge(self, mute: frozenset[str]) -> None:
         """Tell the scheduler when what is covered changed."""
-        names = {
-            name
-            for seat in self._seats
-            for connection in (seat.current,)
-            if connection is not None and connection.is_open
-            for name in connection.subscribed_seconds
-        }
         covered = frozenset(
-            symbol for symbol in self._wanted if self._exchange.stream_name(symbol, self._interval) in names
+            seat.names[name]
+            for seat in self._seats
+            if seat.current is not None and seat.current.is_open
+            for name in seat.current.subscribed_seconds
+            if name in seat.names
         )
         if mute - self._mute:
             shown = sorted(mute - self._mute)
@@ -394,6 +391,6 @@ class StreamKeeper:
             if now - self._fault_seconds > FAULTS_LOGGED_SECONDS:
                 self._fault_seconds = now
                 logger.warning("a stream frame cannot be read: %s; %d so far", pushed.faults[0][1], self._faults)
-        if pushed.notices:
-            self._notices.extend(pushed.notices)
+        self._notices.extend(pushed.notices)
+        if pushed.notices or pushed.refused:
             self._changed()
