@@ -248,7 +248,8 @@ from cryptofeed.symbols import Symbols
 names = [name.split("@")[0].upper() for name in sys.argv[2].split("/")]
 interval = sys.argv[2].split("_")[-1]
 known = {f"{name[:-4]}-{name[-4:]}": name for name in names}
-Symbols.set(Binance.id, known, {"instrument_type": dict.fromkeys(known, "spot"), "tick_size": dict.fromkeys(known, "1")})
+kinds = {"instrument_type": dict.fromkeys(known, "spot"), "tick_size": dict.fromkeys(known, "1")}
+Symbols.set(Binance.id, known, kinds)
 # It takes no address without TLS, so that is taken off behind its back.
 Binance.websocket_endpoints = [WebsocketEndpoint(sys.argv[1].replace("ws://", "wss://"))]
 dial = cryptofeed.connection.connect

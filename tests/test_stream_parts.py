@@ -182,11 +182,16 @@ def test_requests_take_over_within_an_update_interval_of_the_last_event() -> Non
 
 
 def test_honest_silence_is_asked_about_ever_less_often() -> None:
-    assert [due(streamed(quiet=quiet))[Kind.TAIL] for quiet in range(5)] == [6.0, 12.0, 24.0, 48.0, 60.0]
+    assert [due(streamed(quiet=quiet))[Kind.TAIL] for quiet in range(4)] == [6.0, 12.0, 24.0, 30.0]
+
+
+def test_an_answer_that_found_silence_honest_is_as_good_as_an_event() -> None:
+    quiet = streamed(quiet=2, tail_sent_seconds=SECONDS + 12, tail_sent_ms=OPEN + 12_000)
+    assert due(quiet, 12)[Kind.TAIL] == 36.0
 
 
 def test_a_stream_may_be_silent_for_longer_than_it_lately_was() -> None:
-    assert [due(streamed(pause_seconds=pause))[Kind.TAIL] for pause in (0.5, 4.0, 15.0, 900.0)] == [6, 12, 45, 60]
+    assert [due(streamed(pause_seconds=pause))[Kind.TAIL] for pause in (0.5, 4.0, 9.0, 900.0)] == [6, 12, 27, 30]
 
 
 def test_a_doubted_row_is_asked_for_once_the_doubt_can_be_answered() -> None:

@@ -50,7 +50,7 @@ FRUITLESS_SECONDS_MAX = 120.0
 # that double while its silence turns out to be honest.
 QUIET_MAX = 4
 PAUSES = 3.0
-QUIET_SECONDS_MAX = 60.0
+QUIET_SECONDS_MAX = 30.0  # half of the age at which readers refuse by default
 
 
 class Position(Protocol):
@@ -279,8 +279,10 @@ def _tail_seconds(series: SeriesPlan, cadence: Cadence, period_seconds: float) -
     """Return when the newest rows are to be asked for: a period after the newest answer or event."""
     if not series.is_streamed:
         return max(series.tail_sent_seconds, series.heard_seconds) + period_seconds
-    pause_seconds = min(QUIET_SECONDS_MAX, period_seconds * 2.0**series.quiet)
-    return max(series.tail_sent_seconds + pause_seconds, series.heard_seconds + silence_of(series, cadence))
+    silence_seconds = silence_of(series, cadence)
+    # What an answer found honest is as good as heard.
+    pause_seconds = silence_seconds if series.quiet else period_seconds
+    return max(series.tail_sent_seconds + pause_seconds, series.heard_seconds + silence_seconds)
 
 
 def _pause_seconds(series: SeriesPlan, cadence: Cadence) -> float:
