@@ -16,8 +16,10 @@ FUZZ_SECONDS ?= 60
 STEP_ROUNDS ?= 500
 STATEFUL_EXAMPLES ?= 500
 FUZZ_TARGETS := parse csv merge block
+LIVE_SECONDS ?= 1800
+LIVE_SYMBOLS ?= 500
 
-.PHONY: help setup build demo test test-rust test-python loom orderings bounds stateful fuzz stress soak bench dependencies lint format clean
+.PHONY: help setup build demo test test-rust test-python loom orderings bounds stateful fuzz stress soak soak-live bench dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -80,6 +82,9 @@ stress: build ## Long proofs: 10^7 reads under fire, a death at every store, ROU
 
 soak: build ## Two hours of 1s candles in 12 minutes, faults on: nothing grows, nothing is wrong (SOAK_SECONDS, ...)
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --symbols $(SOAK_SYMBOLS) --rate $(SOAK_RATE)
+
+soak-live: build ## Half an hour of 1s candles by streams, 500 symbols, faults on (LIVE_SECONDS, LIVE_SYMBOLS)
+	$(BIN)/python -m tests.soak --live ws --seconds $(LIVE_SECONDS) --symbols $(LIVE_SYMBOLS)
 
 $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 	$(PYTHON) -m venv $(BENCH)

@@ -16,6 +16,10 @@ Judged at the end, and told by the exit code:
 - memory of each process: median of the last quarter of the samples against that of the second quarter, at most 5 % and
   4 MB more. RssAnon counts: the block itself is shared, and cannot grow;
 - file descriptors and threads likewise, at most 2 more. The exchange is shown, and not judged.
+
+``make soak-live`` or ``--live ws``: candles come by streams, in real time (rate 1; their pace cannot be faster), and
+streams fail as well: events lost, twice, late, out of order, connections reset, mute, stalled, shut down. Judged
+besides: rows were proven by trade ids, audits found nothing, and requests took less than a tenth of the weight limit.
 """
 
 from __future__ import annotations
@@ -43,7 +47,8 @@ from candleshm.clock import SystemClock
 from candleshm.columns import CLOSE, NAMES, OPEN_TIME_MS
 from candleshm.config import CollectorConfig
 from candleshm.server import Collector
-from candleshm.sim import Fault, SimulatedExchange, Truth, html, rate_limited
+from candleshm.sim import Fault, SimulatedExchange, StreamFault, Truth, html, rate_limited
+from candleshm.status import CollectorStatus, StreamStatus
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -68,6 +73,24 @@ FAULTS = (
     rate_limited(1, path="/klines", rate=0.0003),
     rate_limited(path="/klines", rate=0.00003),
 )
+# Shares of the events. At 500 symbols a share of 1e-6 is one in half an hour.
+STREAM_FAULTS = (
+    StreamFault(kind="lose", rate=2e-4),
+    StreamFault(kind="unclosed", rate=2e-4),
+    StreamFault(kind="duplicate", rate=1e-2),
+    StreamFault(kind="delay", rate=1e-3, delay_ms=400),
+    StreamFault(kind="reorder", rate=2e-4),
+    StreamFault(kind="fragment", rate=1e-3),
+    StreamFault(kind="garbage", rate=1e-4),
+    StreamFault(kind="mute", rate=1e-5),
+    StreamFault(kind="reset", rate=4e-6),
+    StreamFault(kind="stall", rate=2e-6),
+    StreamFault(kind="close", rate=2e-6),
+    StreamFault(kind="shutdown", rate=2e-6, delay_ms=5000),
+    StreamFault(kind="refuse", rate=0.1),
+    StreamFault(kind="deaf", rate=0.02),
+)
+SPOT_LIMIT, WEIGHT_SHARE_MAX = 6000, 0.1
 
 
 @dataclass(frozen=True)
@@ -79,6 +102,11 @@ class Run:
     rate: float
     origin_seconds: float
     start_ms: int
+    live: str
+
+    @property
+    def streams(self) -> bool:
+        return self.live == "ws"
 
     def truth(self) -> Truth:
         return Truth(SEED, symbols=self.symbols, as_of_ms=self.start_ms)
@@ -112,25 +140,41 @@ class FastClock(SystemClock):
 
 def serve_exchange(run: Run, stop: Event, results: Any) -> None:
     clock = FastClock(run)
-    with SimulatedExchange(truth=run.truth(), spot_limit=10**7, clock_ms=clock.epoch_ms) as exchange:
+    limit = SPOT_LIMIT if run.streams else 10**7
+    with SimulatedExchange(truth=run.truth(), spot_limit=limit, clock_ms=clock.epoch_ms) as exchange:
         exchange.faults.add(*FAULTS)
-        results.put(exchange.base_url)
+        if run.streams:
+            exchange.stream_faults.add(*STREAM_FAULTS)
+        results.put((exchange.base_url, exchange.ws_url_of("SPOT") if run.streams else None))
         stop.wait()
 
 
-def collect(run: Run, base_url: str, stop: Event, results: Any) -> None:
+def collect(run: Run, base_url: str, ws_url: str | None, stop: Event, results: Any) -> None:
     logging.getLogger("candleshm").setLevel(logging.ERROR)
     config = CollectorConfig(
-        market="SPOT", interval="1s", symbols=run.traded(), length=LENGTH, name=run.name, base_url=base_url
+        market="SPOT",
+        interval="1s",
+        symbols=run.traded(),
+        length=LENGTH,
+        name=run.name,
+        base_url=base_url,
+        ws_url=ws_url,
+        live="ws" if run.streams else "rest",
     )
     with Collector(config, clock=FastClock(run)) as collector:
         collector.wait_loaded()
         results.put("loaded")
+        loaded = collector.status()
         stop.wait()
         status = collector.status()
         assert status is not None
+        assert loaded is not None
+        minutes = (status.elapsed_seconds - loaded.elapsed_seconds) / 60
+        streamed = {} if status.stream is None else _streamed(status, status.stream)
         results.put(
             {
+                **streamed,
+                "weight a minute": round((status.weight_spent - loaded.weight_spent) / minutes),
                 "requests": status.requests,
                 "rows": status.rows,
                 "corrections": status.corrections,
@@ -139,6 +183,20 @@ def collect(run: Run, base_url: str, stop: Event, results: Any) -> None:
                 **{f"errors {kind}": count for kind, count in status.errors.items()},
             }
         )
+
+
+def _streamed(status: CollectorStatus, stream: StreamStatus) -> dict[str, int]:
+    return {
+        "events": stream.events,
+        "stale events": stream.stale,
+        "connections": stream.opened,
+        "losses": stream.lost,
+        "faulty frames": stream.faults,
+        "proven by ids": stream.verified,
+        "proven by answers": status.verified,
+        "disputed": stream.disputed + status.disputed,
+        **{f"audited {result}": count for result, count in status.audit_rows.items()},
+    }
 
 
 def read(run: Run, way: str, stop: Event, results: Any) -> None:
@@ -361,7 +419,7 @@ def _behind(feed: candleshm.Feed, moment_ms: int) -> list[str]:
     return [symbol for symbol in feed.symbols if is_behind(feed[symbol])]
 
 
-def soak(seconds: float, symbols: int, rate: float) -> list[str]:
+def soak(seconds: float, symbols: int, rate: float, live: str = "rest") -> list[str]:
     """Run, print what was seen, and return what is wrong."""
     run = Run(
         name=f"test-{os.getpid()}-soak",
@@ -369,6 +427,7 @@ def soak(seconds: float, symbols: int, rate: float) -> list[str]:
         rate=rate,
         origin_seconds=SystemClock().monotonic_seconds(),
         start_ms=time.time_ns() // 1_000_000,
+        live=live,
     )
     context = multiprocessing.get_context("spawn")
     stop_exchange, stop_collector, stop_readers = context.Event(), context.Event(), context.Event()
@@ -382,9 +441,9 @@ def soak(seconds: float, symbols: int, rate: float) -> list[str]:
     faults: list[str] = []
     try:
         start("exchange", serve_exchange, stop_exchange)
-        base_url = told["exchange"].get(timeout=60)
-        start("collector", collect, base_url, stop_collector)
-        told["collector"].get(timeout=300)
+        base_url, ws_url = told["exchange"].get(timeout=60)
+        start("collector", collect, base_url, ws_url, stop_collector)
+        told["collector"].get(timeout=600)
         for way in WAYS:
             start(way, read, way, stop_readers)
         for way in WAYS:
@@ -399,7 +458,8 @@ def soak(seconds: float, symbols: int, rate: float) -> list[str]:
                 if not process.is_alive():
                     raise RuntimeError(f"{label} ended early, exit code {process.exitcode}")
                 histories[label].append(sample(process.pid))
-        requests.delete(f"{base_url}/sim/faults", timeout=30).raise_for_status()
+        for kind in ("faults", "stream-faults") if run.streams else ("faults",):
+            requests.delete(f"{base_url}/sim/{kind}", timeout=30).raise_for_status()
         faults += incomplete(run)
         stop_readers.set()
         tallies = dict(told[way].get(timeout=120) for way in WAYS)
@@ -427,6 +487,12 @@ def soak(seconds: float, symbols: int, rate: float) -> list[str]:
             faults.append(f"{way}: read nothing")
     if not any(what.startswith("errors") for what in collected):
         faults.append("the collector met no fault: this run proves nothing")
+    if run.streams:
+        if collected["weight a minute"] > WEIGHT_SHARE_MAX * SPOT_LIMIT:
+            faults.append(f"requests took {collected['weight a minute']} weight a minute")
+        faults += [f"audits found {what}" for what in ("corrected", "missing") if collected[f"audited {what}"]]
+        if not collected["proven by ids"]:
+            faults.append("no row was proven by trade ids")
     return faults
 
 
@@ -435,8 +501,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=7200, help="of the exchange's time, after loading")
     parser.add_argument("--symbols", type=int, default=200)
     parser.add_argument("--rate", type=float, default=10, help="how much faster than real time")
+    parser.add_argument("--live", choices=("rest", "ws"), default="rest", help="ws runs at rate 1")
     arguments = parser.parse_args()
-    faults = soak(arguments.seconds, arguments.symbols, arguments.rate)
+    rate = 1.0 if arguments.live == "ws" else arguments.rate
+    faults = soak(arguments.seconds, arguments.symbols, rate, arguments.live)
     print("\n".join(faults) if faults else "nothing grew, nothing was wrong")
     sys.exit(bool(faults))
 

@@ -321,7 +321,10 @@ def test_a_server_that_is_only_made_does_nothing(
         ({"base_url": "h:1"}, "base_url"),
         ({"base_url": "http://a", "proxy_host": "http://b"}, "choose one"),
         ({"ws_url": "http://a"}, "ws_url"),
-        ({"live": "ws"}, "no websocket feed yet; allowed: rest | auto"),
+        (
+            {"live": "ws", "base_url": "http://a"},
+            "is not given; allowed here: rest | auto",
+        ),
         ({"live": "both"}, "live cannot be `both`; allowed: rest | ws | auto"),
         ({"name": "a/b"}, "name cannot be `a/b`"),
         ({"settle_seconds": -1}, "settle_seconds"),

@@ -371,7 +371,7 @@ def test_every_setting_is_a_flag_and_flags_win_over_the_file(tmp_path: Path) -> 
         ("length = ", "is not TOML"),
         ('market = "spot"\nlength = "5"', "length cannot be `5`"),
         ("", "market is not given"),
-        ('market = "spot"\nlive = "ws"', "live cannot be `ws`"),
+        ('market = "spot"\nlive = "udp"', "live cannot be `udp`"),
         ('market = "spot"\nfeed = 3', r"begins with a line \[\[feed\]\]"),
         ('market = "spot"\n[feed]\nlength = 5', r"begins with a line \[\[feed\]\]"),
         ('[[feed]]\nmarket = "spot"\n[[feed]]\nmarkt = "um"', "feed 2: unknown key `markt`; the nearest is market"),

@@ -232,6 +232,29 @@ def test_a_hole_of_the_exchange_is_one_whatever_the_archive_lacks(exchange: Simu
     assert day.verified_count == len(day.rows) == 1420
 
 
+def test_the_outage_of_2018_with_cut_closes_and_times_off_the_grid(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    done = from_archive(exchange, tmp_path, "2018-02-07", "2018-02-10")
+    assert [(tally.suc, tally.warn) for tally in done.tallies] == [(1, 0), (0, 1), (0, 1), (1, 0)]
+    rows = history.load("SPOT", "BTCUSDT", "2018-02-07", "2018-02-10", timezone="UTC", base_dir=tmp_path)
+    truth = exchange.truth.floats("SPOT", "BTCUSDT", "1m", utc("2018-02-07"), utc("2018-02-11"))
+    assert rows.tobytes() == truth.tobytes()
+    assert (rows[:, 0] % MINUTE != 0).sum() == 120
+    for day in ("2018-02-08", "2018-02-09"):
+        candles = stored(tmp_path, day)
+        assert (candles.source, candles.verified_count) == ("exchange", len(candles.rows))
+    assert [stored(tmp_path, day).source for day in ("2018-02-07", "2018-02-10")] == ["archive"] * 2
+
+
+@pytest.mark.parametrize("market", ["UM", "CM"])
+def test_old_files_of_futures_without_a_header(exchange: SimulatedExchange, tmp_path: Path, market: Market) -> None:
+    symbol = SYMBOLS[market][0]
+    from_archive(exchange, tmp_path, "2021-12-31", "2022-01-01", market=market, symbols=[symbol])
+    rows = history.load(market, symbol, "2021-12-31", "2022-01-01", timezone="UTC", base_dir=tmp_path)
+    truth = exchange.truth.floats(market, symbol, "1m", utc("2021-12-31"), utc("2022-01-02"))
+    assert rows.tobytes() == truth.tobytes()
+    assert klines(exchange) == []
+
+
 def test_a_file_that_is_not_there_is_no_remark(exchange: SimulatedExchange, tmp_path: Path) -> None:
     exchange.faults.add(Fault(kind="status", status=404, path="2026-03-09.zip"))
     done = from_archive(exchange, tmp_path, "2026-03-08", "2026-03-09")
@@ -494,7 +517,7 @@ def test_verifying_a_conflict_and_what_the_archive_lacks(
 
 
 def mirrored(exchange: SimulatedExchange, directory: Path, *days: str) -> str:
-    """Save files of the archive in their own layout, as the scripts of binance-public-data do; return its address."""
+    """Save files of the archive in their own layout; return the address of the copy."""
     with HttpTransportOf(exchange) as get:
         for day in days:
             path = f"/data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-{day}.zip"

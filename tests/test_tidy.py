@@ -24,7 +24,7 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 PYTHON_FLOORS = [
     {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable"},
     {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim", "derivation"},
-    {"planner", "transport", "panel", "rule", "universe", "ledger"},
+    {"planner", "transport", "panel", "rule", "universe", "ledger", "stream"},
     {"fetchers", "closes", "cache", "pools"},
     {"connection"},
     {"roster", "history", "weight"},
@@ -35,10 +35,10 @@ PYTHON_FLOORS = [
     {"cli"},
 ]
 RUST_FLOORS = [
-    {"sync", "zone", "columns", "market"},
+    {"sync", "zone", "columns", "market", "chain"},
     {"interval", "parse"},
     {"archive_csv"},
-    {"error"},
+    {"error", "event"},
     {"layout"},
     {"ring", "latch", "symbols", "segment"},
     {"publish", "block"},

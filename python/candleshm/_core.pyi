@@ -18,6 +18,7 @@ __all__ = [
     "Gap",
     "Ingested",
     "PoolWords",
+    "Pushed",
     "Series",
     "View",
     "Writer",
@@ -80,6 +81,18 @@ class Ingested:
         """Rows now confirmed absent."""
 
     @property
+    def agreed(self) -> int:
+        """Final rows that the block had as they are."""
+
+    @property
+    def verified(self) -> int:
+        """Of these, rows that became verified: they had been pushed, and the answer says the same."""
+
+    @property
+    def disputed(self) -> int:
+        """Rows of which the answer and the stream say different things."""
+
+    @property
     def newest_open_ms(self) -> int | None:
         """Open time of the newest row; None while the series has none."""
 
@@ -90,6 +103,70 @@ class Ingested:
     @property
     def missing(self) -> int:
         """Rows of the window that are neither there nor confirmed absent."""
+
+    @property
+    def doubted_open_ms(self) -> int | None:
+        """Open time of the oldest disputed row that has to be asked for again; None without one."""
+
+@final
+class Pushed:
+    """What a batch of frames did."""
+
+    @property
+    def events(self) -> int:
+        """Klines of the block's market, interval and symbols."""
+
+    @property
+    def foreign(self) -> int:
+        """Events of other kinds, intervals or markets."""
+
+    @property
+    def unknown(self) -> int:
+        """Klines of symbols that the block does not carry."""
+
+    @property
+    def stale(self) -> int:
+        """Klines that were older than what was known, and changed nothing."""
+
+    @property
+    def refused(self) -> int:
+        """Klines that cannot be true."""
+
+    @property
+    def changed(self) -> int:
+        """Rows that were new or had other values."""
+
+    @property
+    def closed(self) -> int:
+        """Rows that became final."""
+
+    @property
+    def verified(self) -> int:
+        """Rows that became verified: by trade ids, or because an answer had said the same."""
+
+    @property
+    def disputed(self) -> int:
+        """Rows of which an answer and the stream say different things."""
+
+    @property
+    def shuts_down(self) -> bool:
+        """Whether the server announced its end."""
+
+    @property
+    def answers(self) -> list[int]:
+        """Places in the batch of answers to what the client sent."""
+
+    @property
+    def faults(self) -> list[tuple[int, str]]:
+        """Places in the batch of frames that could not be read, and why."""
+
+    @property
+    def notices(self) -> list[tuple[str, Literal["rows", "close", "doubt"], int]]:
+        """Series that an answer is needed for: (symbol, why, open time of the oldest row concerned in ms).
+
+        ``rows``: the series has none yet. ``close``: a newer candle came, and one before it is not final or missing.
+        ``doubt``: trade ids say that a row is not whole, or stream and answer differ.
+        """
 
 @final
 class Writer:
@@ -165,6 +242,21 @@ class Writer:
 
         Raises UnknownSymbol, ConfigError for other shapes.
         """
+
+    def ingest_events(self, frames: Sequence[bytes | bytearray], *, received_ms: int) -> Pushed:
+        """Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.
+
+        `received_ms` is the exchange time that surely was not passed when they came. An event replaces what is known of
+        its candle when it is newer: by its time against events, by trades and volume against answers. ``x: true`` makes
+        the row final; what an answer said of a final row is never overwritten. Frames that cannot be read are reported
+        and the others stand.
+        """
+
+    def heard_seconds(self) -> list[float]:
+        """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never; as in `symbols`."""
+
+    def pauses_seconds(self) -> list[float]:
+        """How long the stream of each symbol was lately silent between two events, at the longest; as in `symbols`."""
 
     def state(self, symbol: str) -> Ingested:
         """Where the series stands, as `ingest` reports it, with all counts of an answer at 0."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -48,12 +47,10 @@ logger = logging.getLogger("candleshm")
 _Candles: TypeAlias = npt.NDArray[np.float64]
 
 MARKETS: tuple[Market, ...] = ("SPOT", "UM", "CM")
-LIVE = ("rest", "ws", "auto")
 # A list of symbols weighs 20 on SPOT; who asks in a loop gets the same one for this long.
 SYMBOLS_SECONDS = 60.0
 MEASURED_SECONDS = 600.0
 _NO_PROXIES: Mapping[str, str] = MappingProxyType({})
-_STREAM_HOST = re.compile(r"wss?://[^/\s]+/?")
 
 
 class CandleMap(Mapping[str, _Candles]):
@@ -116,9 +113,10 @@ class CandleServer:
 
     `instType` is SPOT, UM or CM in any case. `proxies` is what requests takes; `proxy_host` is a resender, which gets
     `/api`, `/fapi` or `/dapi` before the path; `base_url` replaces the REST host itself and `ws_url` the stream host.
-    `name` is the block's name, `candleshm-{market}-{BAR}` unless given. `live` says where live candles come from;
-    this version has 'rest', which is also what 'auto' means. `settle_seconds` is how long after a candle's end an
-    answer has to be asked for to be final.
+    `name` is the block's name, `candleshm-{market}-{BAR}` unless given. `live` says where live candles come from:
+    requests ('rest'), streams ('ws', needs candleshm[ws]) or, with 'auto', streams where they can be had: not through
+    proxies, and not beside a `base_url` of which the `ws_url` is not given. `settle_seconds` is how long after a
+    candle's end an answer has to be asked for to be final.
 
     Raises ConfigError before anything is started or written. Methods may be called from any thread.
 
@@ -148,7 +146,6 @@ class CandleServer:
         if market is None:
             raise ConfigError(f"instType cannot be `{instType}`; allowed: {' | '.join(MARKETS)}")
         check_rule(rule, market)
-        _check_live(live, ws_url)
         self.rule = rule
         self.instType: Market = market
         self.candle_map = CandleMap()
@@ -164,6 +161,8 @@ class CandleServer:
             update_interval_seconds=rule.UPDATE_INTERVAL_SECONDS,
             name=name,
             base_url=base_url,
+            ws_url=ws_url,
+            live=live,
             proxy_host=proxy_host,
             proxies=proxies or {},
             settle_seconds=settle_seconds,
@@ -508,12 +507,3 @@ class _Downloads:
 
     def _date(self, epoch_ms: int) -> str:
         return shown_date(Day.of(epoch_ms, self._zone).date, self._zone)
-
-
-def _check_live(live: object, ws_url: object) -> None:
-    if live not in LIVE:
-        raise ConfigError(f"live cannot be `{live}`; allowed: {' | '.join(LIVE)}")
-    if live == "ws":
-        raise ConfigError("live cannot be `ws`: this version has no websocket feed yet; allowed: rest | auto")
-    if ws_url is not None and not (isinstance(ws_url, str) and _STREAM_HOST.fullmatch(ws_url)):
-        raise ConfigError("ws_url cannot be `(not shown)`; allowed: ws://host[:port] or wss://host[:port]")

@@ -20,6 +20,7 @@ __all__ = ["TIME_OF_DAY", "CollectorConfig", "is_zone"]
 
 MARKETS = ("SPOT", "UM", "CM")
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
+LIVE = ("rest", "ws", "auto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,11 @@ class CollectorConfig:
     """The block's name; `candleshm-{market}-{interval}` unless given."""
     base_url: str | None = field(default=None, repr=False)
     """Replaces the exchange's host."""
+    ws_url: str | None = field(default=None, repr=False)
+    """Replaces the exchange's stream host."""
+    live: Literal["rest", "ws", "auto"] = "auto"
+    """Where live candles come from: requests, streams (needs the extra ws), or streams where they can be had. They
+    cannot through proxies, nor beside a base_url of which the ws_url is not given."""
     proxy_host: str | None = field(default=None, repr=False)
     """A resender; gets `/api`, `/fapi` or `/dapi` before the path."""
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -111,6 +117,11 @@ class CollectorConfig:
         for label, url in (("base_url", self.base_url), ("proxy_host", self.proxy_host)):
             # The address may carry a password, so the text does not repeat it.
             _require(label, "(not shown)", url is None or _is_url(url), "http://host[:port] or https://host[:port]")
+        ws_fits = self.ws_url is None or _is_url(self.ws_url, ("ws", "wss"))
+        _require("ws_url", "(not shown)", ws_fits, "ws://host[:port] or wss://host[:port]")
+        _require("live", self.live, self.live in LIVE, " | ".join(LIVE))
+        if self.live == "ws" and self.stream_hindrance is not None:
+            raise ConfigError(f"live cannot be `ws`: {self.stream_hindrance}; allowed here: rest | auto")
         if self.base_url is not None and self.proxy_host is not None:
             raise ConfigError("base_url and proxy_host are both given; each replaces the exchange's host, choose one")
         dir_fits = self.candle_dir is None or (isinstance(self.candle_dir, str | os.PathLike) and str(self.candle_dir))
@@ -142,6 +153,17 @@ class CollectorConfig:
         """Name and interval of each derived block. `/` and `@` cannot be part of a name and become dashes."""
         stem = f"{self.name or f'candleshm-{self.market.lower()}'}-"
         return tuple((stem + interval.replace("/", "-").replace("@", "-"), interval) for interval in self.derive)
+
+    @property
+    def stream_hindrance(self) -> str | None:
+        """Why these settings leave no way to the streams, None when there is one."""
+        if self.proxies or self.trust_env:
+            return "streams do not go through the proxies of `proxies` and `trust_env`"
+        if self.proxy_host is not None:
+            return "proxy_host resends requests, not streams"
+        if self.base_url is not None and self.ws_url is None:
+            return "base_url replaces the exchange's host, and ws_url, the host of its streams, is not given"
+        return None
 
     @property
     def settle_ms(self) -> int:
@@ -193,14 +215,14 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str | os.PathLike) and str(value) != "" and "\0" not in str(value)
 
 
-def _is_url(value: object) -> bool:
+def _is_url(value: object, schemes: Sequence[str] = ("http", "https")) -> bool:
     if not isinstance(value, str):
         return False
     try:
         parts = urlsplit(value)
         # An @ behind the host is a password with a slash in it, which would be taken for a host and shown.
         is_whole = "@" not in parts.path + parts.query + parts.fragment and printable(value) == value
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and is_whole
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and is_whole
     except ValueError:
         return False
 

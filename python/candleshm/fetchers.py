@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -19,7 +19,7 @@ from candleshm.planner import Kind, SeriesPlan
 from candleshm.transport import Transport
 
 if TYPE_CHECKING:
-    from candleshm._core import Ingested, Writer
+    from candleshm._core import Ingested, Pushed, Writer
 
 __all__ = ["Fetchers", "Job", "Report", "Upkeep", "newest_missing_ms"]
 
@@ -118,6 +118,11 @@ class Fetchers:
     def wake(self) -> None:
         """Let who waits for reports look around, from any thread."""
         self._reports.put(None)
+
+    def ingest_events(self, frames: Sequence[bytes], received_ms: int) -> Pushed | None:
+        """Merge what a stream pushed, from the stream's thread; None once stopped."""
+        with self._gate:
+            return None if self._stopped else self._writer.ingest_events(frames, received_ms=received_ms)
 
     @contextmanager
     def merging_paused(self) -> Iterator[None]:

@@ -6,9 +6,14 @@ kind of turn starves another. A turn is one of
 - *closing*: the oldest row that is not final has ended and settled, an answer asked for now makes it final. It gets a
   head start over everything else, and weight of its own;
 - *tail*: the rows from the oldest that is not final to now, every `update_interval_seconds`;
-- *backfill*: the newest missing range, a page at a time, newest first.
+- *backfill*: the newest missing range, a page at a time, newest first;
+- *audit*: closed rows once more, to check them; planned by the scheduler, not here.
 
 While a series loads its tail is refreshed at leisure, and nothing of it counts as closing.
+
+Where a stream flows an event is as good as an answer: a tail falls due only after the stream was silent for too long,
+and a closing turn only when the event that should close the candle is late. What an event left in doubt counts as not
+final.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ __all__ = [
     "closing_weight_of",
     "next_turns",
     "request_for",
+    "silence_of",
 ]
 
 # A closing candle is served as if its turn had come this much earlier. Not absolutely first: with more closing candles
@@ -40,6 +46,11 @@ HEAD_START_SECONDS = 10.0
 LOADING_TAIL_SECONDS = 30.0
 # A series that has nothing more to give (a new listing without rows, a gap that does not shrink) is asked ever less.
 FRUITLESS_SECONDS_MAX = 120.0
+# A stream that pushes changes only is asked about when it is silent for much longer than it lately was, and at pauses
+# that double while its silence turns out to be honest.
+QUIET_MAX = 4
+PAUSES = 3.0
+QUIET_SECONDS_MAX = 30.0  # half of the age at which readers refuse by default
 
 
 class Position(Protocol):
@@ -59,6 +70,7 @@ class Kind(Enum):
     CLOSING = "closing"
     TAIL = "tail"
     BACKFILL = "backfill"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,10 @@ class Cadence:
     update_interval_seconds: float
     settle_ms: int
     tail_limit: int
+    silence_seconds: float = 0.0
+    """How long the stream of a series may be silent."""
+    late_ms: int = 0
+    """How long after a candle's end the event that closes it may come."""
 
     @property
     def settle_seconds(self) -> float:
@@ -115,6 +131,12 @@ class SeriesPlan:
     retry_seconds: float = -math.inf
     loaded: bool = False
     trading: bool = True
+    is_streamed: bool = False  # its stream is subscribed on an open connection
+    heard_seconds: float = -math.inf  # when its stream brought the newest event
+    quiet: int = 0  # how often in a row silence was honest
+    pause_seconds: float = 0.0  # for how long its stream is silent now and then; 0 where silence is never honest
+    doubted_ms: int | None = None  # oldest row that was closed, and has to be asked for again
+    doubted_since_ms: int = 0  # by an answer asked for after this
     jitter_seconds: float = 0.0  # spreads the series of a feed, and the collectors of the world, within a moment
     turns: tuple[Turn, ...] = ()  # none while a request is on its way
 
@@ -123,28 +145,37 @@ class SeriesPlan:
         """Whether the series has no row at all."""
         return self.newest_open_ms is None
 
+    def follow(self, position: Position) -> None:
+        """Take in where events have brought the series."""
+        self.newest_open_ms = position.newest_open_ms
+        self.unsettled_open_ms = position.unsettled_open_ms
+        self.missing = position.missing
+
+    def doubt(self, open_ms: int, now_ms: int) -> None:
+        """Let the rows from `open_ms` on be asked for again, by a request that leaves at `now_ms` or later."""
+        self.doubted_ms = open_ms if self.doubted_ms is None else min(self.doubted_ms, open_ms)
+        self.doubted_since_ms = now_ms
+
     def learn(self, position: Position, *, sent_seconds: float, sent_ms: int, now_seconds: float, kind: Kind) -> None:
         """Take in an answer that the writer has merged."""
-        is_tail = kind is not Kind.BACKFILL
+        is_tail = kind in (Kind.TAIL, Kind.CLOSING)
         progressed = (
             position.newest_open_ms != self.newest_open_ms
             or position.unsettled_open_ms != self.unsettled_open_ms
             or position.missing < self.missing
         )
-        if self.is_empty or not is_tail:
+        if self.is_empty or kind is Kind.BACKFILL:
             self.fruitless = 0 if progressed else self.fruitless + 1
         elif position.missing > self.missing:
             self.fruitless = 0
-        self.newest_open_ms = position.newest_open_ms
-        self.unsettled_open_ms = position.unsettled_open_ms
-        self.missing = position.missing
+        self.follow(position)
         self.answered_seconds = now_seconds
         self.failures = 0
         self.retry_seconds = -math.inf
         if is_tail:
             self.tail_sent_seconds = sent_seconds
             self.tail_sent_ms = sent_ms
-        else:
+        elif kind is Kind.BACKFILL:
             self.backfilled_seconds = now_seconds
         # A listing that twice had nothing is as loaded as it can be: new, and still without a trade.
         if self.missing == 0 and (self.fruitless >= 2 if self.is_empty else self.tail_sent_ms > 0):
@@ -165,8 +196,12 @@ def next_turns(series: SeriesPlan, cadence: Cadence, now_seconds: float, now_ms:
             period_seconds = cadence.update_interval_seconds
             if not series.loaded:
                 period_seconds = max(period_seconds, LOADING_TAIL_SECONDS)
-            turns.append(_turn(Kind.TAIL, series, series.tail_sent_seconds + period_seconds))
             settled_ms = _settled_ms(series, cadence)
+            tail_seconds = _tail_seconds(series, cadence, period_seconds)
+            if series.tail_sent_ms >= settled_ms and series.unsettled_open_ms != series.newest_open_ms:
+                # The answer that should have made it final did not; events will not either.
+                tail_seconds = min(tail_seconds, series.tail_sent_seconds + LOADING_TAIL_SECONDS)
+            turns.append(_turn(Kind.TAIL, series, tail_seconds))
             if series.loaded and series.tail_sent_ms < settled_ms:
                 turns.append(_turn(Kind.CLOSING, series, now_seconds + (settled_ms - now_ms) / 1000))
     if series.missing_range_ms is not None or _lags(series, cadence):
@@ -234,6 +269,22 @@ def _turn(kind: Kind, series: SeriesPlan, due_seconds: float) -> Turn:
     return Turn(kind, due_seconds, due_seconds - head_start_seconds)
 
 
+def silence_of(series: SeriesPlan, cadence: Cadence) -> float:
+    """Return how long the stream of a series may be silent before it is asked about."""
+    silence_seconds = max(cadence.silence_seconds, PAUSES * series.pause_seconds) * 2.0**series.quiet
+    return silence_seconds if silence_seconds <= cadence.silence_seconds else min(QUIET_SECONDS_MAX, silence_seconds)
+
+
+def _tail_seconds(series: SeriesPlan, cadence: Cadence, period_seconds: float) -> float:
+    """Return when the newest rows are to be asked for: a period after the newest answer or event."""
+    if not series.is_streamed:
+        return max(series.tail_sent_seconds, series.heard_seconds) + period_seconds
+    silence_seconds = silence_of(series, cadence)
+    # What an answer found honest is as good as heard.
+    pause_seconds = silence_seconds if series.quiet else period_seconds
+    return max(series.tail_sent_seconds + pause_seconds, series.heard_seconds + silence_seconds)
+
+
 def _pause_seconds(series: SeriesPlan, cadence: Cadence) -> float:
     if series.fruitless == 0:
         return 0.0
@@ -241,18 +292,21 @@ def _pause_seconds(series: SeriesPlan, cadence: Cadence) -> float:
 
 
 def _oldest_unsettled_ms(series: SeriesPlan) -> int | None:
-    return series.newest_open_ms if series.unsettled_open_ms is None else series.unsettled_open_ms
+    oldest_ms = series.newest_open_ms if series.unsettled_open_ms is None else series.unsettled_open_ms
+    return oldest_ms if oldest_ms is None or series.doubted_ms is None else min(oldest_ms, series.doubted_ms)
 
 
 def _lags(series: SeriesPlan, cadence: Cadence) -> bool:
     """Say whether a row waits to become final that lies too far back for a tail to contain it, as after an outage."""
-    if series.newest_open_ms is None or series.unsettled_open_ms is None:
+    oldest_ms = _oldest_unsettled_ms(series)
+    if series.newest_open_ms is None or oldest_ms is None:
         return False
-    return series.newest_open_ms - series.unsettled_open_ms > (cadence.tail_limit - 2) * INTERVAL_MS[cadence.interval]
+    return series.newest_open_ms - oldest_ms > (cadence.tail_limit - 2) * INTERVAL_MS[cadence.interval]
 
 
 def _settled_ms(series: SeriesPlan, cadence: Cadence) -> int:
     """Return the exchange time from which an answer makes the oldest row that is not final final."""
     oldest_ms = _oldest_unsettled_ms(series)
     assert oldest_ms is not None, "only a series with rows has one that can become final"
-    return candle_end_ms(cadence.interval, oldest_ms) + cadence.settle_ms
+    wait_ms = max(cadence.settle_ms, cadence.late_ms) if series.is_streamed else cadence.settle_ms
+    return max(candle_end_ms(cadence.interval, oldest_ms) + wait_ms, series.doubted_since_ms)

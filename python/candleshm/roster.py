@@ -29,6 +29,8 @@ class Roster:
         self._writer = writer
         self.info = info
         self.plans: dict[str, SeriesPlan] = {}
+        self.symbols: tuple[str, ...] = writer.symbols
+        """The symbols of the block, in its order."""
         self._universe = universe
         self._random = random
         self._not_trading: dict[str, None] = {}
@@ -44,7 +46,8 @@ class Roster:
         if newcomers:
             logger.info("now carried: %s", " ".join(newcomers))
         fresh, ended = [], []
-        for symbol in self._writer.symbols:
+        self.symbols = self._writer.symbols
+        for symbol in self.symbols:
             trades = self.info.is_trading(symbol) and not self._universe.is_removed(symbol)
             if trades == (symbol in self._not_trading):
                 self._writer.set_trading(symbol, trades)

@@ -10,23 +10,35 @@ import logging
 import math
 import threading
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
 from candleshm.backoff import Backoff
 from candleshm.clock import Clock, ExchangeTime
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import Answer, Exchange, ExchangeInfo
-from candleshm.fetchers import Fetchers, Job, Report, Upkeep
-from candleshm.planner import Cadence, Kind, SeriesPlan, choose, closing_weight_of, next_turns, request_for
+from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo
+from candleshm.fetchers import Fetchers, Job, Report, Upkeep, newest_missing_ms
+from candleshm.planner import (
+    QUIET_MAX,
+    Cadence,
+    Kind,
+    SeriesPlan,
+    choose,
+    closing_weight_of,
+    next_turns,
+    request_for,
+    silence_of,
+)
 from candleshm.ratelimit import HELD_SECONDS_MAX, WeightBudget
 from candleshm.roster import Roster
 from candleshm.status import CollectorStatus
+from candleshm.stream.following import Follow, StreamSource
 from candleshm.transport import Transport
 from candleshm.universe import Universe, doubt, nearest
 
 if TYPE_CHECKING:
-    from candleshm._core import Ingested, Writer
+    from candleshm._core import Ingested, Pushed, Writer
 
 __all__ = ["CollectorStatus", "Scheduler"]
 
@@ -46,6 +58,10 @@ REFUSED_SECONDS = 300.0
 GIVEN_UP = 3
 # A list of symbols that cannot be believed is asked for again this late.
 DOUBTED_SECONDS = 60.0
+# Where streams flow, closed rows are checked by one request this often: 12 of SPOT's 6000 weight a minute.
+AUDIT_SECONDS = 10.0
+# Where streams flow, nothing is due sooner than this after the last look: a look goes through all series.
+LOOK_SECONDS = 0.2
 
 
 class Scheduler:
@@ -66,7 +82,9 @@ class Scheduler:
         refresh_seconds: float,
         workers: int = 8,
         random: Random | None = None,
+        follow: Follow | None = None,
     ) -> None:
+        """`follow` makes the source of pushed candles; without one everything is asked for by REST."""
         self._writer = writer
         self._exchange = exchange
         self._clock = clock
@@ -99,6 +117,13 @@ class Scheduler:
         self._corrections = self._refused = self._holes = 0
         self._errors: Counter[str] = Counter()
         self._roster = Roster(writer, universe, info, self._random)
+        self._verified = self._disputed = self._audits = self._refused_events = 0
+        self._audit_rows: Counter[str] = Counter(equal=0, corrected=0, missing=0)
+        self._audit_seconds = now + AUDIT_SECONDS
+        self._stream_changed = threading.Event()
+        self._stream: StreamSource | None = None
+        if follow is not None:
+            self._stream = follow(self._ingest_events, self._heard_seconds, self._wake_for_stream)
         self._status = self._snapshot(now)
         self._align(now)
 
@@ -124,10 +149,14 @@ class Scheduler:
         """End `run` within moments, from any thread. Nothing is merged once this returns; late answers are dropped."""
         self._stopping = True
         self._fetchers.stop()
+        if self._stream is not None:
+            self._stream.stop()
 
     def run(self) -> None:
         """Work until `stop`. Raises only what no symbol is to blame for: a fault of our own."""
         self._fetchers.start()
+        if self._stream is not None:
+            self._stream.start()
         heartbeat_seconds = status_seconds = awake_seconds = self._clock.monotonic_seconds()
         try:
             while not self._stopping:
@@ -147,6 +176,9 @@ class Scheduler:
                 if self._universe_changed.is_set():
                     self._universe_changed.clear()
                     self._take_wishes(now)
+                if self._stream is not None and self._stream_changed.is_set():
+                    self._stream_changed.clear()
+                    self._take_notices(self._stream, now)
                 if now >= self._again_seconds:
                     self._again_seconds = self._dispatch(now)
                 due_seconds = min(self._again_seconds, heartbeat_seconds, status_seconds)
@@ -159,10 +191,12 @@ class Scheduler:
 
     def _dispatch(self, now: float) -> float:
         """Hand out what is due and affordable; return when to look again (local seconds)."""
+        if self._stream is not None:
+            self._catch_up(now)
         while self._fetchers.idle > 0:
             job, again_seconds = self._next_job(now)
             if job is None:
-                return again_seconds
+                return again_seconds if self._stream is None else max(again_seconds, now + LOOK_SECONDS)
             self._weight += job.weight
             self._requests += 1
             self._fetchers.submit(job)
@@ -181,6 +215,13 @@ class Scheduler:
             again_seconds = min(again_seconds, upkeep.due_seconds)
         if self._upkeep_first:
             return None, again_seconds
+        if self._stream is not None and self._loaded.is_set():
+            if self._audit_seconds <= now:
+                self._audit_seconds = now + AUDIT_SECONDS
+                audit = self._next_audit(now)
+                if audit is not None:
+                    return audit, now
+            again_seconds = min(again_seconds, self._audit_seconds)
         choice = choose(self._roster.plans.values(), now)
         # What is due first may have to wait for weight. Until it leaves, only closing candles can pass it: they have
         # weight of their own.
@@ -199,6 +240,98 @@ class Scheduler:
                 return Job(url, request.weight, self._time, ticket, plan, kind, request, dates_count=dates_count), now
             again_seconds = min(again_seconds, now + wait_seconds)
         return None, again_seconds
+
+    # Streams.
+
+    def _ingest_events(self, frames: Sequence[bytes]) -> Pushed | None:
+        """Merge what was pushed; in the stream's thread."""
+        return self._fetchers.ingest_events(frames, self._time.latest_ms(self._clock.monotonic_seconds()))
+
+    def _heard_seconds(self) -> Mapping[str, float]:
+        """Return when each stream was last heard; from any thread."""
+        with self._fetchers.merging_paused():
+            return dict(zip(self._roster.symbols, self._writer.heard_seconds(), strict=False))
+
+    def _pauses_seconds(self) -> Mapping[str, float]:
+        """Return how long the streams are silent now and then, where that is honest."""
+        if self._stream is None or not self._stream.rules.on_change:
+            return {}
+        return dict(zip(self._roster.symbols, self._writer.pauses_seconds(), strict=False))
+
+    def _wake_for_stream(self) -> None:
+        self._stream_changed.set()
+        self._fetchers.wake()
+
+    def _take_notices(self, stream: StreamSource, now: float) -> None:
+        """Ask by REST for what events left open, and for everything whose stream has gone."""
+        now_ms = self._time.earliest_ms(now)
+        touched: dict[str, SeriesPlan] = {}
+        for symbol, need, open_ms in stream.notices():
+            plan = self._roster.plans.get(symbol)
+            if plan is None:
+                continue
+            touched[symbol] = plan
+            if need == "rows":
+                plan.fruitless = 0
+            elif need == "doubt":
+                # What was traded shows in REST a moment later.
+                plan.doubt(open_ms, now_ms + self._cadence.settle_ms)
+        refused = stream.status.refused
+        if refused > self._refused_events and now > self._time.measured_seconds + DISTRUST_SECONDS:
+            # Most likely they are ahead of what is thought the exchange's time.
+            self._bring_forward(self._measure, now)
+        self._refused_events = refused
+        covered = stream.covered
+        for symbol, plan in self._roster.plans.items():
+            if plan.is_streamed != (symbol in covered):
+                plan.is_streamed = not plan.is_streamed
+                touched[symbol] = plan
+        self._learn_from_stream(touched, now)
+
+    def _catch_up(self, now: float) -> None:
+        """Let the plans that are due know what was pushed meanwhile; mostly that leaves nothing to ask for."""
+        due = {
+            symbol: plan
+            for symbol, plan in self._roster.plans.items()
+            if plan.loaded and any(turn.due_seconds <= now and turn.kind is not Kind.BACKFILL for turn in plan.turns)
+        }
+        self._learn_from_stream(due, now)
+
+    def _learn_from_stream(self, plans: Mapping[str, SeriesPlan], now: float) -> None:
+        if not plans:
+            return
+        heard_seconds, pauses_seconds = self._heard_seconds(), self._pauses_seconds()
+        for symbol, plan in plans.items():
+            if heard_seconds.get(symbol, -math.inf) > plan.heard_seconds:
+                plan.heard_seconds = heard_seconds[symbol]
+                plan.quiet = 0
+            plan.pause_seconds = pauses_seconds.get(symbol, 0.0)
+            position = self._writer.state(symbol)
+            plan.follow(position)
+            plan.missing_range_ms = newest_missing_ms(self._writer, symbol) if position.missing else None
+            if plan.turns:
+                self._replan(plan, now)
+
+    def _next_audit(self, now: float) -> Job | None:
+        """Check closed rows of some series: in turns the newest ones, and some anywhere in its window."""
+        plans = [plan for plan in self._roster.plans.values() if plan.loaded and plan.turns and not plan.is_empty]
+        if not plans:
+            return None
+        plan = self._random.choice(plans)
+        # Rows that may still be on their way are not what an audit is about.
+        now_ms = self._time.earliest_ms(now)
+        end_ms = newest_ms = now_ms - 2 * INTERVAL_MS[self._cadence.interval] - self._cadence.late_ms
+        if self._audits % 2:
+            oldest_ms = min(self._writer.window_start_ms(plan.symbol, now_ms), newest_ms)
+            end_ms = self._random.randint(oldest_ms, newest_ms)
+        request = self._exchange.until(plan.symbol, self._cadence.interval, self._exchange.tail_limit, end_ms)
+        ticket, wait_seconds = self._budget.claim(request.weight, now)
+        if wait_seconds > 0:
+            return None
+        self._audits += 1
+        plan.turns = ()
+        url = self._exchange.klines_url(request)
+        return Job(url, request.weight, self._time, ticket, plan, Kind.AUDIT, request)
 
     # Take in.
 
@@ -250,14 +383,27 @@ class Scheduler:
         self._corrections += ingested.corrected
         self._refused += ingested.refused
         self._holes += ingested.holes
+        self._verified += ingested.verified
+        self._disputed += ingested.disputed
+        kind = report.job.kind
+        if kind is Kind.AUDIT:
+            self._audit_rows["equal"] += ingested.agreed
+            self._audit_rows["corrected"] += ingested.corrected
+            self._audit_rows["missing"] += max(0, ingested.closed - ingested.corrected)
+        self._judge_silence(plan, ingested, kind, now)
+        self._end_doubt(plan, report)
         plan.learn(
             ingested,
             sent_seconds=answer.sent_seconds,
             sent_ms=report.sent_ms,
             now_seconds=now,
-            kind=report.job.kind,
+            kind=kind,
         )
+        if ingested.doubted_open_ms is not None:
+            plan.doubt(ingested.doubted_open_ms, self._time.earliest_ms(now) + self._cadence.settle_ms)
         plan.missing_range_ms = report.missing_range_ms
+        if ingested.disputed:
+            logger.warning("%s: stream and answer differ about %d rows", plan.symbol, ingested.disputed)
         if ingested.holes:
             logger.info(
                 "%s: the exchange twice had no row for %d candles; they count as absent", plan.symbol, ingested.holes
@@ -268,6 +414,27 @@ class Scheduler:
             self._bring_forward(self._measure, now)
         if ingested.refused > ingested.beyond:
             logger.warning("%s: %d rows cannot be true and were left out", plan.symbol, ingested.refused)
+
+    def _judge_silence(self, plan: SeriesPlan, ingested: Ingested, kind: Kind, now: float) -> None:
+        """Tell honest silence from a mute stream: by whether an answer had something to say that was not pushed."""
+        stream = self._stream
+        if stream is None or kind is not Kind.TAIL or not plan.is_streamed or not plan.loaded:
+            return
+        if ingested.changed:
+            plan.quiet = 0
+            stream.suspect(plan.symbol)
+        elif stream.rules.on_change and plan.heard_seconds > -math.inf:
+            plan.quiet = min(QUIET_MAX, plan.quiet + 1)
+
+    def _end_doubt(self, plan: SeriesPlan, report: Report) -> None:
+        """Let a doubt end with an answer that holds the rows in question and was asked for late enough."""
+        request = report.job.request
+        if plan.doubted_ms is None or request is None or report.sent_ms < plan.doubted_since_ms:
+            return
+        newest_ms = report.sent_ms if request.end_ms is None else request.end_ms
+        oldest_ms = newest_ms - (request.limit - 1) * INTERVAL_MS[request.interval]
+        if oldest_ms <= plan.doubted_ms <= newest_ms:
+            plan.doubted_ms = None
 
     def _take_time(self, answer: Answer, server_ms: int) -> None:
         measured = ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
@@ -309,6 +476,11 @@ class Scheduler:
     def _align(self, now: float) -> None:
         with self._fetchers.merging_paused():
             fresh = self._roster.align()
+        if self._stream is not None:
+            trading = [symbol for symbol, plan in self._roster.plans.items() if plan.trading]
+            self._stream.follow(trading)
+            for plan in fresh:
+                plan.is_streamed = plan.symbol in self._stream.covered
         for plan in fresh:
             self._replan(plan, now)
         self._publish_status(now)
@@ -389,7 +561,10 @@ class Scheduler:
         self._again_seconds = min(self._again_seconds, *(turn.due_seconds for turn in plan.turns), math.inf)
 
     def _publish_status(self, now: float) -> None:
-        status = self._status = self._snapshot(now)
+        before, status = self._status, self._snapshot(now)
+        self._status = status
+        if status.live != before.live:
+            logger.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
         self._budget.reserve(closing_weight, now)
         self._writer.set_health(
@@ -423,4 +598,15 @@ class Scheduler:
             refused=self._refused,
             holes=self._holes,
             not_trading=self._roster.not_trading,
+            stream=self._stream.status if self._stream is not None else None,
+            polled=sum(self._is_polled(plan, now) for plan in plans),
+            verified=self._verified,
+            disputed=self._disputed,
+            audits=self._audits,
+            audit_rows=dict(self._audit_rows),
         )
+
+    def _is_polled(self, plan: SeriesPlan, now: float) -> bool:
+        """Say whether REST keeps a series fresh."""
+        silence_seconds = silence_of(plan, self._cadence) + self._cadence.update_interval_seconds
+        return plan.trading and not (plan.is_streamed and now - plan.heard_seconds < silence_seconds)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from candleshm._core import Feed, Writer
@@ -34,8 +34,13 @@ from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.planner import Cadence
 from candleshm.ratelimit import WeightBudget
 from candleshm.scheduler import CollectorStatus, Scheduler
+from candleshm.stream.following import Follow, StreamSource
+from candleshm.stream.watchdog import silence_seconds
 from candleshm.transport import HttpTransport, Transport
 from candleshm.universe import Universe
+
+if TYPE_CHECKING:
+    from candleshm._core import Pushed
 
 __all__ = ["Collector"]
 
@@ -46,6 +51,8 @@ PROGRESS_SECONDS = 0.5
 # a request of the start; then it is left behind, and ends without taking a block.
 STOP_SECONDS = 10.0
 LEAVE_SECONDS = 0.2
+# Events that close a candle were seen to come up to 2005 ms after its end.
+CLOSE_LATE_MS = 2500
 
 
 class Collector:
@@ -67,14 +74,14 @@ class Collector:
         clock: Clock | None = None,
         budget: WeightBudget | None = None,
     ) -> None:
-        """Check the configuration as far as that needs no network. Raises ConfigError.
+        """Check the configuration as far as that needs no network. Raises ConfigError, MissingExtra (live is 'ws').
 
         Without a `budget` it is the one that all processes of the user share for this pool, opened at the start.
         """
         self.config = config
         self._clock = clock or SystemClock()
         self._exchange: Exchange = exchange or Binance(
-            config.market, base_url=config.base_url, proxy_host=config.proxy_host
+            config.market, base_url=config.base_url, proxy_host=config.proxy_host, ws_url=config.ws_url
         )
         if config.interval not in self._exchange.intervals:
             raise ConfigError(
@@ -85,6 +92,7 @@ class Collector:
         self._store: DayStore | None = None
         self._keeper: DailyKeeper | None = None
         self._universe = Universe(config)
+        self._follow = self._find_streams()
         self._cache = None if config.cache_dir is None else BlockCache(config.cache_dir, _origin(config))
         self._gate = threading.Lock()
         self._stopping = threading.Event()
@@ -366,6 +374,35 @@ class Collector:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
         return []
 
+    def _find_streams(self) -> Follow | None:
+        """Return what makes the source of pushed candles; None where everything is asked for. Raises MissingExtra."""
+        config = self.config
+        if config.live == "rest" or config.stream_hindrance is not None:
+            return None
+        try:
+            library("websockets", "ws")
+        except MissingExtra:
+            if config.live == "ws":
+                raise
+            return None
+        from candleshm.stream.keeper import StreamKeeper
+
+        def follow(
+            ingest: Callable[[Sequence[bytes]], Pushed | None],
+            heard_seconds: Callable[[], Mapping[str, float]],
+            changed: Callable[[], None],
+        ) -> StreamSource:
+            return StreamKeeper(
+                self._exchange,
+                config.interval,
+                ingest=ingest,
+                heard_seconds=heard_seconds,
+                changed=changed,
+                clock=self._clock,
+            )
+
+        return follow
+
     def _make_scheduler(
         self, writer: Writer, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo
     ) -> Scheduler:
@@ -383,11 +420,14 @@ class Collector:
                 update_interval_seconds=config.update_interval_seconds,
                 settle_ms=config.settle_ms,
                 tail_limit=self._exchange.tail_limit,
+                silence_seconds=silence_seconds(self._exchange.stream_rules(config.interval)),
+                late_ms=CLOSE_LATE_MS,
             ),
             universe=self._universe,
             info=info,
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
+            follow=self._follow,
         )
 
 

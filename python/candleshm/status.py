@@ -3,9 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["CollectorStatus"]
+__all__ = ["CollectorStatus", "StreamStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """What the streams of a collector do, and did so far."""
+
+    connections: int
+    """Open now."""
+    streams: int
+    """Symbols with a subscribed stream on an open connection."""
+    mute: tuple[str, ...]
+    """Of these, symbols whose stream is silent though it should not be; REST asks for them."""
+    opened: int
+    """Connections opened so far."""
+    lost: int
+    """Of these, connections that ended before another one had taken over."""
+    batches: int
+    """Socket reads with frames."""
+    events: int
+    """Candles pushed."""
+    stale: int
+    """Of these, candles older than what was known."""
+    verified: int
+    """Rows proven by trade ids, or pushed as an answer had said them."""
+    disputed: int
+    """Rows of which stream and answer said different things, as the stream saw it."""
+    refused: int
+    """Candles that could not be true."""
+    faults: int
+    """Frames that could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +76,26 @@ class CollectorStatus:
     """Rows that the exchange twice did not have."""
     not_trading: tuple[str, ...] = ()
     """Symbols of the block that are delisted, halted or removed: their rows stay, none are asked for."""
+
+    stream: StreamStatus | None = None
+    """None while everything is asked for by REST."""
+    polled: int = 0
+    """Symbols that are kept fresh by REST: all without streams, else those whose stream does not flow."""
+    verified: int = 0
+    """Rows that an answer confirmed after they had been pushed."""
+    disputed: int = 0
+    """Rows of which an answer and the stream said different things, as the answers showed it."""
+    audits: int = 0
+    """Requests that only checked closed rows."""
+    audit_rows: Mapping[str, int] = field(default_factory=dict)
+    """Closed rows checked by them, by result: equal, corrected, missing (the block lacked it)."""
+
+    @property
+    def live(self) -> str:
+        """Where live candles come from: 'ws', 'rest', or 'ws+rest' while some streams do not flow."""
+        if self.stream is None or self.stream.streams == 0:
+            return "rest"
+        return "ws+rest" if self.polled else "ws"
 
     @property
     def ready(self) -> bool:

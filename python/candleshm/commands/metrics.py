@@ -84,6 +84,19 @@ OF_COLLECTOR: Sequence[_Column] = (
     _Counter("rows", "Rows received that were new or changed.", lambda status: status.rows),
     _Counter("refused_rows", "Rows left out because they could not be true.", lambda status: status.refused),
     _Counter("corrections", "Closed rows that the exchange restated.", lambda status: status.corrections),
+    _Gauge("polled_symbols", "Symbols that requests keep fresh, not streams.", lambda status: status.polled),
+    _Counter("audits", "Requests that only checked closed rows.", lambda status: status.audits),
+)
+OF_STREAM: Sequence[_Column] = (
+    _Gauge("stream_connections", "Stream connections that are open.", lambda stream: stream.connections),
+    _Gauge("stream_symbols", "Symbols with a stream on one of them.", lambda stream: stream.streams),
+    _Gauge("stream_mute_symbols", "Of these, symbols whose stream should not be silent.", lambda s: len(s.mute)),
+    _Counter("stream_connects", "Stream connections opened.", lambda stream: stream.opened),
+    _Counter("stream_losses", "Of these, ended before another had taken over.", lambda stream: stream.lost),
+    _Counter("stream_events", "Candles pushed.", lambda stream: stream.events),
+    _Counter("stream_stale_events", "Of these, older than what was known.", lambda stream: stream.stale),
+    _Counter("stream_refused_events", "Of these, such that could not be true.", lambda stream: stream.refused),
+    _Counter("stream_faulty_frames", "Frames that could not be read.", lambda stream: stream.faults),
 )
 
 
@@ -121,8 +134,16 @@ class MetricsServer:
         yield from self._families(OF_SERIES, ("block", "symbol"), _series_of(seen))
         yield from self._families(OF_BLOCK, ("block",), {(name,): block.health for name, block in seen.items()})
         yield from self._families(OF_COLLECTOR, ("block",), {(name,): status for name, status in statuses.items()})
+        streams: dict[tuple[str, ...], object] = {
+            (name,): status.stream for name, status in statuses.items() if status.stream is not None
+        }
+        yield from self._families(OF_STREAM, ("block",), streams)
         yield self._universe(seen)
-        yield self._errors(statuses)
+        yield self._counts("request_errors", "Requests that failed, by kind of error.", "kind", _errors_of(statuses))
+        text = "Closed rows that were checked, by result: equal, corrected, missing."
+        yield self._counts("audit_rows", text, "result", _audits_of(statuses))
+        text = "Rows that a second source proved, or of which it said something else; by the source."
+        yield self._counts("reconciled_rows", text, "result", _reconciled_of(statuses))
 
     def close(self) -> None:
         """Answer no more."""
@@ -176,17 +197,37 @@ class MetricsServer:
                 family.add_metric((name,), (now_ms - block.closed_until_ms) / 1000)
         return family
 
-    def _errors(self, statuses: Mapping[str, CollectorStatus]) -> Any:
-        text = "Requests that failed, by kind of error."
-        family = self._core.CounterMetricFamily("candleshm_request_errors", text, labels=("block", "kind"))
-        for name, status in statuses.items():
-            for kind, count in status.errors.items():
-                family.add_metric((name, kind), count)
+    def _counts(self, name: str, text: str, label: str, counts: Mapping[str, Mapping[str, int]]) -> Any:
+        family = self._core.CounterMetricFamily(f"candleshm_{name}", text, labels=("block", label))
+        for block, of_block in counts.items():
+            for value, count in of_block.items():
+                family.add_metric((block, value), count)
         return family
 
 
 def _log_error(_request: object, client: object) -> None:
     logger.debug("metrics: no answer to %s: %r", client, sys.exception())
+
+
+def _errors_of(statuses: Mapping[str, CollectorStatus]) -> dict[str, Mapping[str, int]]:
+    return {name: status.errors for name, status in statuses.items()}
+
+
+def _audits_of(statuses: Mapping[str, CollectorStatus]) -> dict[str, Mapping[str, int]]:
+    return {name: status.audit_rows for name, status in statuses.items()}
+
+
+def _reconciled_of(statuses: Mapping[str, CollectorStatus]) -> dict[str, Mapping[str, int]]:
+    return {
+        name: {
+            "verified_by_stream": status.stream.verified,
+            "verified_by_answer": status.verified,
+            "disputed_by_stream": status.stream.disputed,
+            "disputed_by_answer": status.disputed,
+        }
+        for name, status in statuses.items()
+        if status.stream is not None
+    }
 
 
 def _series_of(seen: Mapping[str, Observation]) -> dict[tuple[str, ...], SeriesFacts]:

@@ -26,18 +26,11 @@ __all__ = ["add_field_flags", "add_flags", "collector_configs"]
 
 FEED = "feed"
 CONFIG_HELP = "settings as keys such as base_url, with a [[feed]] table for each of several feeds; flags win"
-LIVE = ("rest", "ws", "auto")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add `--config`, `--live` and one flag for each field; what is not given is left out of the namespace."""
+    """Add `--config` and one flag for each field; what is not given is left out of the namespace."""
     add_field_flags(parser, [field.name for field in fields(CollectorConfig)])
-    parser.add_argument(
-        "--live",
-        metavar="|".join(LIVE),
-        default=argparse.SUPPRESS,
-        help="where live candles come from; auto is rest as long as there is no websocket feed (default: auto)",
-    )
 
 
 def add_field_flags(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
@@ -70,11 +63,6 @@ def collector_configs(flags: Mapping[str, Any], path: Path | None) -> list[Colle
 
 
 def _config(values: dict[str, Any]) -> CollectorConfig:
-    live = values.pop("live", "auto")
-    if live not in LIVE:
-        raise ConfigError(f"live cannot be `{live}`; allowed: {' | '.join(LIVE)}")
-    if live == "ws":
-        raise ConfigError("live cannot be `ws`: this version has no websocket feed yet; allowed: rest | auto")
     if "market" not in values:
         raise ConfigError("market is not given; say --market spot, um or cm")
     return CollectorConfig(**values)
@@ -111,7 +99,7 @@ def _settings(table: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _key_names() -> set[str]:
-    return {field.name for field in fields(CollectorConfig)} | {"live"}
+    return {field.name for field in fields(CollectorConfig)}
 
 
 def _field_texts() -> dict[str, str]:

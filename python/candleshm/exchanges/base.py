@@ -17,6 +17,7 @@ __all__ = [
     "ExchangeInfo",
     "KlineRequest",
     "Market",
+    "StreamRules",
     "candle_end_ms",
     "date_ms_of",
 ]
@@ -111,6 +112,27 @@ class ExchangeInfo:
         return self.statuses.get(symbol) == "TRADING"
 
 
+@dataclass(frozen=True, slots=True)
+class StreamRules:
+    """What a market's streams are, and what they allow a client."""
+
+    url: str
+    """Where a combined stream is opened, without the names."""
+    push_seconds: float
+    """Time between two events of a candle."""
+    on_change: bool
+    """Whether nothing is pushed while nothing changes, so that silence alone means nothing."""
+    messages_per_second: int
+    """What a client may send on one connection, pongs included."""
+    streams_max: int = 1024
+    """Streams of one connection."""
+    connects_max: int = 300
+    connects_seconds: float = 300.0
+    """New connections of one address: so many in so much time."""
+    life_seconds: float = 86400.0
+    """When the server ends a connection."""
+
+
 class Exchange(Protocol):
     """One market of one exchange. Everything here is pure: it builds addresses and reads answers."""
 
@@ -148,6 +170,12 @@ class Exchange(Protocol):
 
     def is_unknown_symbol(self, error: Exception) -> bool:
         """Say whether `error` means that the exchange does not list the symbol that was asked for."""
+
+    def stream_rules(self, interval: str) -> StreamRules:
+        """Return what holds for the streams of `interval`."""
+
+    def stream_name(self, symbol: str, interval: str) -> str:
+        """Return the name of a symbol's candle stream."""
 
     def error_of(self, answer: Answer, now_ms: int) -> ExchangeError | None:
         """Return what is wrong with an answer, None when it can be read; `now_ms` turns an end of ban into a wait."""

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Answer, ExchangeInfo, KlineRequest, Market
+from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Answer, ExchangeInfo, KlineRequest, Market, StreamRules
 from candleshm.names import is_symbol_name
 from candleshm.printable import printable, without_credentials
 
@@ -59,6 +59,11 @@ class _MarketRules:
     weight_limit: int
     info_weight: int
     span_ms: int | None  # longest start..end, where both have to be given
+    stream_host: str
+    stream_path: str
+    push_seconds: float
+    on_change: bool
+    messages_per_second: int
 
     @property
     def tail_limit(self) -> int:
@@ -83,6 +88,11 @@ MARKETS: Mapping[Market, _MarketRules] = {
         weight_limit=6000,
         info_weight=20,
         span_ms=None,
+        stream_host="wss://stream.binance.com:9443",
+        stream_path="/stream",
+        push_seconds=2.0,
+        on_change=False,
+        messages_per_second=5,
     ),
     "UM": _MarketRules(
         host="https://fapi.binance.com",
@@ -93,6 +103,12 @@ MARKETS: Mapping[Market, _MarketRules] = {
         weight_limit=2400,
         info_weight=1,
         span_ms=None,
+        # The old path acknowledges subscriptions to candles and sends none.
+        stream_host="wss://fstream.binance.com",
+        stream_path="/market/stream",
+        push_seconds=0.25,
+        on_change=True,
+        messages_per_second=10,
     ),
     # With one bound or none, COIN-M puts the other one 200 days away; it always counts back from the end.
     "CM": _MarketRules(
@@ -104,16 +120,30 @@ MARKETS: Mapping[Market, _MarketRules] = {
         weight_limit=2400,
         info_weight=1,
         span_ms=200 * DAY_MS,
+        stream_host="wss://dstream.binance.com",
+        stream_path="/stream",
+        push_seconds=0.25,
+        on_change=True,
+        messages_per_second=10,
     ),
 }
 
 
 class Binance:
-    """One market. `base_url` replaces the host; `proxy_host` is a resender that wants `/api` (...) before the path."""
+    """One market. `base_url` replaces the host, `ws_url` that of the streams; `proxy_host` is a resender that wants
+    `/api` (...) before the path.
+    """
 
     time_weight = 1
 
-    def __init__(self, market: Market, *, base_url: str | None = None, proxy_host: str | None = None) -> None:
+    def __init__(
+        self,
+        market: Market,
+        *,
+        base_url: str | None = None,
+        proxy_host: str | None = None,
+        ws_url: str | None = None,
+    ) -> None:
         rules = MARKETS[market]
         self.market: Market = market
         self.intervals: Sequence[str] = tuple(name for name in INTERVAL_MS if market == "SPOT" or name != "1s")
@@ -128,6 +158,7 @@ class Binance:
         self.info_url = f"{host}{rules.path}/exchangeInfo"
         self._klines_url = f"{host}{rules.path}/klines"
         self._rules = rules
+        self._stream_url = f"{(ws_url or rules.stream_host).rstrip('/')}{rules.stream_path}"
 
     def weight_of(self, limit: int) -> int:
         """Return what a klines request for `limit` candles costs."""
@@ -158,6 +189,20 @@ class Binance:
         end = "" if request.end_ms is None else f"&endTime={request.end_ms}"
         symbol = quote(request.symbol, safe="")
         return f"{self._klines_url}?symbol={symbol}&interval={request.interval}&limit={request.limit}{start}{end}"
+
+    def stream_rules(self, interval: str) -> StreamRules:
+        """Return what holds for the streams of `interval`; candles of 1s are pushed once, when they close."""
+        rules = self._rules
+        return StreamRules(
+            url=self._stream_url,
+            push_seconds=1.0 if interval == "1s" else rules.push_seconds,
+            on_change=rules.on_change,
+            messages_per_second=rules.messages_per_second,
+        )
+
+    def stream_name(self, symbol: str, interval: str) -> str:
+        """Return the name of a symbol's candle stream: in lower case, or it is acknowledged and silent."""
+        return f"{symbol.lower()}@kline_{interval}"
 
     def server_time_ms(self, answer: Answer) -> int:
         """Read an answer of `time_url`. Raises BadResponse."""

@@ -11,9 +11,10 @@ use candleshm::layout::RowState;
 use candleshm::market::Market;
 use candleshm::merge::Answer;
 use candleshm::parse::parse;
-use candleshm::writer::{Config, Health, Report, Writer as CoreWriter};
+use candleshm::writer::{Config, Health, Need, Notice, Pushed as CorePushed, Report, Writer as CoreWriter};
 use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyTuple;
 
 use crate::array::new_columns;
@@ -35,14 +36,18 @@ pub(crate) struct Ingested {
     corrected: usize,
     closed: usize,
     holes: usize,
+    agreed: usize,
+    verified: usize,
+    disputed: usize,
     newest_open_ms: Option<i64>,
     unsettled_open_ms: Option<i64>,
     missing: usize,
+    doubted_open_ms: Option<i64>,
 }
 
 impl From<Report> for Ingested {
     fn from(report: Report) -> Self {
-        let Report { tally, newest_open_ms, unsettled_open_ms, missing } = report;
+        let Report { tally, newest_open_ms, unsettled_open_ms, missing, doubted_open_ms } = report;
         Self {
             rows: tally.rows,
             refused: tally.refused,
@@ -52,9 +57,60 @@ impl From<Report> for Ingested {
             corrected: tally.corrected,
             closed: tally.closed,
             holes: tally.holes,
+            agreed: tally.agreed,
+            verified: tally.verified,
+            disputed: tally.disputed,
             newest_open_ms,
             unsettled_open_ms,
             missing,
+            doubted_open_ms,
+        }
+    }
+}
+
+/// What a batch of frames did.
+#[pyclass(frozen, get_all, module = "candleshm._core")]
+pub(crate) struct Pushed {
+    events: usize,
+    foreign: usize,
+    unknown: usize,
+    stale: usize,
+    refused: usize,
+    changed: usize,
+    closed: usize,
+    verified: usize,
+    disputed: usize,
+    shuts_down: bool,
+    answers: Vec<usize>,
+    faults: Vec<(usize, String)>,
+    notices: Vec<(String, &'static str, i64)>,
+}
+
+impl Pushed {
+    fn of(pushed: CorePushed, writer: &CoreWriter) -> Self {
+        let CorePushed { events, foreign, unknown, stale, tally, answers, shuts_down, faults, notices } = pushed;
+        let notice = |Notice { index, need, open_ms }| {
+            let need = match need {
+                Need::Rows => "rows",
+                Need::Close => "close",
+                Need::Doubt => "doubt",
+            };
+            (writer.block().symbol(index), need, open_ms)
+        };
+        Self {
+            events,
+            foreign,
+            unknown,
+            stale,
+            refused: tally.refused,
+            changed: tally.changed,
+            closed: tally.closed,
+            verified: tally.verified,
+            disputed: tally.disputed,
+            shuts_down,
+            answers,
+            faults: faults.into_iter().map(|(place, error)| (place, error.to_string())).collect(),
+            notices: notices.into_iter().map(notice).collect(),
         }
     }
 }
@@ -243,6 +299,18 @@ impl Writer {
         })
     }
 
+    #[pyo3(signature = (frames, *, received_ms))]
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
+    fn ingest_events(&self, py: Python<'_>, frames: Vec<PyBackedBytes>, received_ms: i64) -> PyResult<Pushed> {
+        let now_ms = process::now_ms();
+        py.detach(|| {
+            self.with(|writer| {
+                let pushed = writer.ingest_events(frames.iter().map(|frame| &**frame), received_ms, now_ms);
+                Ok(Pushed::of(pushed, writer))
+            })
+        })
+    }
+
     #[pyo3(signature = (symbol, rows, states=None, *, sent_ms))]
     #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     fn load_rows(
@@ -271,6 +339,20 @@ impl Writer {
                 Ok(writer.load(index, &kept, sent_ms).into())
             })
         })
+    }
+
+    fn heard_seconds(&self) -> PyResult<Vec<f64>> {
+        self.with(|writer| {
+            Ok(writer
+                .heard_ms()
+                .into_iter()
+                .map(|heard_ms| if heard_ms == 0 { f64::NEG_INFINITY } else { heard_ms as f64 / 1000.0 })
+                .collect())
+        })
+    }
+
+    fn pauses_seconds(&self) -> PyResult<Vec<f64>> {
+        self.with(|writer| Ok(writer.pauses_ms().into_iter().map(|pause_ms| pause_ms as f64 / 1000.0).collect()))
     }
 
     fn state(&self, symbol: &str) -> PyResult<Ingested> {

@@ -13,9 +13,9 @@
 //!
 //! Modules in reading order: [`interval`] and [`zone`] (bars and open times), [`columns`] (the twelve values of a row),
 //! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
-//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`merge`], [`derive`] (bigger candles), [`segment`] (the
-//! operating system), [`block`], [`soundness`], [`writer`]. Beside them, [`pool`]: how much request weight may still be
-//! spent, and [`archive_csv`]: the exchange's files of old candles.
+//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`event`], [`merge`], [`chain`], [`derive`] (bigger
+//! candles), [`segment`] (the operating system), [`block`], [`soundness`], [`writer`]. Beside them, [`pool`]: how much
+//! request weight may still be spent, and [`archive_csv`]: the exchange's files of old candles.
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
@@ -23,6 +23,7 @@
 pub mod archive_csv;
 pub mod columns;
 pub mod error;
+pub mod event;
 pub mod interval;
 pub mod latch;
 pub mod layout;
@@ -40,6 +41,7 @@ pub mod asof;
 #[cfg(not(loom))]
 pub mod block;
 #[cfg(not(loom))]
+pub mod chain;
 pub mod derive;
 #[cfg(not(loom))]
 pub mod merge;

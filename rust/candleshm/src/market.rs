@@ -33,6 +33,16 @@ impl Market {
         }
     }
 
+    /// Returns the number by which events tell the futures families apart.
+    #[must_use]
+    pub fn family(self) -> Option<i64> {
+        match self {
+            Self::Spot => None,
+            Self::Um => Some(1),
+            Self::Cm => Some(2),
+        }
+    }
+
     /// Returns the name in upper case.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -52,6 +52,30 @@ pub struct Tally {
     pub closed: usize,
     /// Rows now confirmed absent.
     pub holes: usize,
+    /// Final rows that the block had as they are.
+    pub agreed: usize,
+    /// Rows that are now verified: an answer and the stream said the same.
+    pub verified: usize,
+    /// Rows of which an answer and the stream say different things.
+    pub disputed: usize,
+}
+
+impl Tally {
+    /// Adds the counts of another answer.
+    pub fn add(&mut self, other: &Self) {
+        let Self { rows: _, refused, beyond, older, changed, corrected, closed, holes, agreed, verified, disputed } =
+            *other;
+        self.refused += refused;
+        self.beyond += beyond;
+        self.older += older;
+        self.changed += changed;
+        self.corrected += corrected;
+        self.closed += closed;
+        self.holes += holes;
+        self.agreed += agreed;
+        self.verified += verified;
+        self.disputed += disputed;
+    }
 }
 
 /// A move of the head.
@@ -72,6 +96,10 @@ pub struct Plan {
     pub rewrite: Vec<RingRow>,
     /// Provisional rows confirmed bit for bit.
     pub close: Vec<u64>,
+    /// Closed rows confirmed bit for bit from the other side.
+    pub verify: Vec<u64>,
+    /// The oldest row that has to be asked for again, because answer and stream differ and neither is surely the newer.
+    pub doubt: Option<u64>,
     /// A move of the head.
     pub advance: Option<Advance>,
     /// Newer values of the live row, when the head stays.
@@ -90,7 +118,8 @@ impl Plan {
     #[must_use]
     pub fn touched(&self, head: u64) -> Vec<u64> {
         let rewritten = self.rewrite.iter().map(|row| row.bar);
-        let mut bars: Vec<u64> = rewritten.chain(self.close.iter().copied()).chain(self.first_bar).collect();
+        let mut bars: Vec<u64> =
+            rewritten.chain(self.close.iter().chain(&self.verify).copied()).chain(self.first_bar).collect();
         if let Some(advance) = &self.advance {
             // Nothing below the first of the new rows was ever there when the series was empty.
             let from = if head == 0 { advance.rows.first().map_or(advance.head, |row| row.bar) } else { head };
@@ -102,34 +131,86 @@ impl Plan {
     }
 }
 
-/// What earlier answers said that the block does not hold.
+/// When the exchange said a row, and which way. An answer counts from the sending of its request, an event from when
+/// the exchange made it; 0 for rows found at a takeover.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Said(i64);
+
+impl Said {
+    fn answered(sent_ms: i64) -> Self {
+        Self(sent_ms << 1)
+    }
+
+    fn pushed(event_ms: i64) -> Self {
+        Self(event_ms << 1 | 1)
+    }
+
+    fn ms(self) -> i64 {
+        self.0 >> 1
+    }
+
+    fn is_pushed(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// What earlier answers and events said that the block does not hold.
 #[derive(Debug, Clone, Default)]
 pub struct Confirmations {
-    /// Per slot, when the newest request left whose answer held the row there; 0 for rows found at a takeover. Means
-    /// something only where a row of the slot's bar is known.
-    sent_ms: Vec<i64>,
+    /// Per slot, when the row there was said last. Means something only where a row of the slot's bar is known.
+    said: Vec<Said>,
     /// Missing bars that answers should have held, with the sending times of the first and the last such request.
     absent: BTreeMap<u64, (i64, i64)>,
 }
 
 impl Confirmations {
     /// Returns whether `row` has other values than `known` and was said later, and remembers the later time.
-    fn is_news(&mut self, bar: u64, sent_ms: i64, row: &Row, known: &Row) -> bool {
-        let known_ms = self.sent_ms_of(bar);
-        let before_ms = std::mem::replace(known_ms, sent_ms.max(*known_ms));
-        !bits_equal(row, known) && (sent_ms, growth(row)) > (before_ms, growth(known))
+    ///
+    /// Between two answers, and between two events, time decides. Between an answer and an event it does not: an answer
+    /// may be older than an event that was made after its request left. There the candle itself tells, as it only
+    /// grows.
+    fn is_news(&mut self, bar: u64, said: Said, row: &Row, known: &Row) -> bool {
+        let known_said = self.said_of(bar);
+        let before = *known_said;
+        if before.is_pushed() == said.is_pushed() {
+            *known_said = if said.ms() > before.ms() { said } else { before };
+            return !bits_equal(row, known) && (said.ms(), growth(row)) > (before.ms(), growth(known));
+        }
+        let is_later = (amounts(row), said.ms()) > (amounts(known), before.ms());
+        if is_later {
+            *known_said = said;
+        }
+        is_later && !bits_equal(row, known)
     }
 
-    fn sent_ms_of(&mut self, bar: u64) -> &mut i64 {
-        let slot = (bar % self.sent_ms.len() as u64) as usize;
-        &mut self.sent_ms[slot]
+    /// Returns whether a row that claims to be final holds less than what is known from the other side, or from a later
+    /// event, so that it cannot be the whole candle.
+    fn is_short(&mut self, bar: u64, said: Said, row: &Row, known: &Row) -> bool {
+        let before = *self.said_of(bar);
+        (said.is_pushed() || before.is_pushed() && said.ms() < before.ms()) && amounts(row) < amounts(known)
     }
+
+    fn said_of(&mut self, bar: u64) -> &mut Said {
+        let slot = (bar % self.said.len() as u64) as usize;
+        &mut self.said[slot]
+    }
+
+    /// Returns whether the row of `bar` was pushed last.
+    #[must_use]
+    pub fn is_pushed(&mut self, bar: u64) -> bool {
+        !self.said.is_empty() && self.said_of(bar).is_pushed()
+    }
+}
+
+/// What only grows while a candle lives: trades and volume. As bits, which order amounts (never negative) as they are.
+fn amounts(row: &Row) -> [u64; 2] {
+    [row[TRADES], row[VOLUME]].map(f64::to_bits)
 }
 
 /// Orders rows of one candle that were said at the same time: the one with more trades is the later one, as a candle
 /// only grows. The rest of the order only makes the choice independent of the order of the rows.
 fn growth(row: &Row) -> ([u64; 2], [u64; COLUMNS]) {
-    ([row[TRADES], row[VOLUME]].map(f64::to_bits), row.map(f64::to_bits))
+    (amounts(row), row.map(f64::to_bits))
 }
 
 /// Decides what `rows`, parsed from `answer`, change in a series.
@@ -144,19 +225,53 @@ pub fn plan(
 ) -> Plan {
     let mut tally = Tally { rows: rows.len(), ..Tally::default() };
     let mut rows = admit(grid, answer, rows, &mut tally);
-    seen.sent_ms.resize(words.ring.capacity, 0);
-    let mut plan = Plan { tally, ..Plan::default() };
     let tells_newer = answer.from_end || tally.rows < answer.limit;
     rows.pop_if(|&mut (bar, row)| {
         tells_newer
             && answer.end_ms.is_none_or(|end_ms| end_ms >= grid.end_ms(bar as i64))
             && is_old_picture(words, state, bar, row)
     });
+    let is_final = |bar: u64| grid.end_ms(bar as i64) <= answer.sent_ms - answer.settle_ms;
+    plan_rows(words, state, seen, &rows, Said::answered(answer.sent_ms), is_final, tally)
+}
+
+/// Decides what a pushed candle changes in a series. The row is plausible and not from the future.
+#[must_use]
+pub fn plan_pushed(
+    words: SeriesWords<'_>,
+    state: &SeriesState,
+    seen: &mut Confirmations,
+    (bar, row): (u64, &Row),
+    event_ms: i64,
+    closed: bool,
+) -> Plan {
+    let tally = Tally { rows: 1, ..Tally::default() };
+    plan_rows(words, state, seen, &[(bar, row)], Said::pushed(event_ms), |_| closed, tally)
+}
+
+fn plan_rows(
+    words: SeriesWords<'_>,
+    state: &SeriesState,
+    seen: &mut Confirmations,
+    rows: &[(u64, &Row)],
+    said: Said,
+    is_final: impl Fn(u64) -> bool,
+    tally: Tally,
+) -> Plan {
+    seen.said.resize(words.ring.capacity, Said::default());
+    let mut plan = Plan { tally, ..Plan::default() };
     let (Some(&(oldest_bar, _)), Some(&(newest_bar, newest))) = (rows.first(), rows.last()) else { return plan };
     plan.held = Some((oldest_bar, newest_bar));
 
-    let is_final = |bar: u64| grid.end_ms(bar as i64) <= answer.sent_ms - answer.settle_ms;
     let head = state.marks.head;
+    let at_head = rows.binary_search_by_key(&head, |&(bar, _)| bar).ok().map(|at| rows[at].1);
+    let is_short = state.marks.has_live()
+        && is_final(head)
+        && at_head.is_some_and(|row| seen.is_short(head, said, row, &state.newest));
+    if is_short {
+        plan.dispute(head);
+    }
+    let is_final = |bar: u64| is_final(bar) && !(is_short && bar == head);
     let live = (!is_final(newest_bar)).then_some(*newest);
     let new_head = head.max(newest_bar + u64::from(live.is_none()));
     let bottom = new_head.saturating_sub(words.ring.length as u64);
@@ -166,15 +281,15 @@ pub fn plan(
 
     plan.first_bar = below.first().map(|&(bar, _)| bar).filter(|&bar| bar < state.first_bar);
     for &(bar, row) in below {
-        plan_below(&mut plan, words, state, seen, (bar, row), is_final(bar), answer.sent_ms);
+        plan_below(&mut plan, words, state, seen, (bar, row), is_final(bar), said);
     }
     if new_head > head {
-        plan.advance = Some(plan_advance(&mut plan.tally, state, seen, above, new_head, &is_final, answer.sent_ms));
+        plan.advance = Some(plan_advance(&mut plan.tally, state, seen, above, new_head, &is_final, said));
     } else if let (Some(row), true) = (live, newest_bar == head) {
         let newer = if state.marks.has_live() {
-            seen.is_news(head, answer.sent_ms, &row, &state.newest)
+            seen.is_news(head, said, &row, &state.newest)
         } else {
-            *seen.sent_ms_of(head) = answer.sent_ms;
+            *seen.said_of(head) = said;
             true
         };
         plan.tally.changed += usize::from(newer);
@@ -195,6 +310,14 @@ fn is_old_picture(words: SeriesWords<'_>, state: &SeriesState, bar: u64, row: &R
     } else {
         let is_known = bar >= state.window_start(words.ring.length) && words.tag(bar).is_readable_of(bar);
         is_known && row[TRADES] < words.row(bar)[TRADES]
+    }
+}
+
+impl Plan {
+    /// Notes that answer and stream differ about `bar`, and that it has to be asked for once more.
+    fn dispute(&mut self, bar: u64) {
+        self.tally.disputed += 1;
+        self.doubt = Some(self.doubt.map_or(bar, |oldest| oldest.min(bar)));
     }
 }
 
@@ -232,17 +355,29 @@ fn plan_below(
     seen: &mut Confirmations,
     (bar, row): (u64, &Row),
     is_final: bool,
-    sent_ms: i64,
+    said: Said,
 ) {
     let tag = words.tag(bar);
     let known = if tag.bar() == bar { tag.state() } else { RowState::Missing };
     let next = match (known, is_final) {
-        (RowState::Closed | RowState::Verified, true) if seen.is_news(bar, sent_ms, row, &words.row(bar)) => {
+        (RowState::Closed | RowState::Verified, _) if said.is_pushed() || seen.is_pushed(bar) => {
+            match plan_final(plan, seen, (bar, row), &words.row(bar), (known, is_final), said) {
+                Some(next) => next,
+                None => return,
+            }
+        }
+        (RowState::Closed | RowState::Verified, true) => {
+            let known = words.row(bar);
+            if !seen.is_news(bar, said, row, &known) {
+                plan.tally.agreed += usize::from(bits_equal(row, &known));
+                return;
+            }
             plan.tally.corrected += 1;
             RowState::Closed
         }
+        (RowState::Live, true) if seen.is_short(bar, said, row, &words.row(bar)) => return plan.dispute(bar),
         (RowState::Live, true) if bits_equal(row, &words.row(bar)) => {
-            *seen.sent_ms_of(bar) = sent_ms;
+            *seen.said_of(bar) = said;
             plan.tally.closed += 1;
             plan.close.push(bar);
             return;
@@ -251,14 +386,47 @@ fn plan_below(
             plan.tally.closed += 1;
             RowState::Closed
         }
-        (RowState::Live, false) if seen.is_news(bar, sent_ms, row, &words.row(bar)) => RowState::Live,
+        (RowState::Live, false) if seen.is_news(bar, said, row, &words.row(bar)) => RowState::Live,
         // A provisional row below a final one, or where a final one was, would take back what readers were told.
         (RowState::Missing | RowState::Empty, false) if bar >= state.marks.final_bar => RowState::Live,
         _ => return,
     };
-    *seen.sent_ms_of(bar) = sent_ms;
+    *seen.said_of(bar) = said;
     plan.tally.changed += 1;
     plan.rewrite.push(RingRow { bar, row: *row, state: next });
+}
+
+/// Decides about a final row where answer and stream, or two events, speak of it: agreement proves it, and of two
+/// different rows that of an answer counts, unless it is the older one.
+fn plan_final(
+    plan: &mut Plan,
+    seen: &mut Confirmations,
+    (bar, row): (u64, &Row),
+    known: &Row,
+    (state, is_final): (RowState, bool),
+    said: Said,
+) -> Option<RowState> {
+    let before = *seen.said_of(bar);
+    if bits_equal(row, known) {
+        let independent = said.is_pushed() != before.is_pushed() && before != Said::default();
+        if is_final && independent && state == RowState::Closed {
+            plan.tally.verified += 1;
+            plan.verify.push(bar);
+        }
+        plan.tally.agreed += usize::from(is_final);
+    } else if !is_final {
+        // A closed candle does not grow, so one of the two is wrong; an event or answer that holds less is just old.
+        if amounts(row) > amounts(known) {
+            plan.dispute(bar);
+        }
+    } else if said.is_pushed() || seen.is_short(bar, said, row, known) {
+        plan.dispute(bar);
+    } else {
+        plan.tally.disputed += 1;
+        plan.tally.corrected += 1;
+        return Some(RowState::Closed);
+    }
+    None
 }
 
 fn plan_advance(
@@ -268,7 +436,7 @@ fn plan_advance(
     above: &[(u64, &Row)],
     head: u64,
     is_final: &impl Fn(u64) -> bool,
-    sent_ms: i64,
+    said: Said,
 ) -> Advance {
     let mut advance = Advance { head, rows: Vec::with_capacity(above.len() + 1), live: None };
     let live = state.marks.has_live().then_some((state.marks.head, &state.newest));
@@ -283,8 +451,8 @@ fn plan_advance(
         let known = live.and_then(|(known_bar, known)| (known_bar == bar).then_some(known));
         match known {
             // Whoever asked later for the live row knows better.
-            Some(known) if state == RowState::Live && !seen.is_news(bar, sent_ms, row, known) => row = known,
-            _ => *seen.sent_ms_of(bar) = sent_ms,
+            Some(known) if state == RowState::Live && !seen.is_news(bar, said, row, known) => row = known,
+            _ => *seen.said_of(bar) = said,
         }
         tally.changed += usize::from(known.is_none_or(|known| !bits_equal(known, row)));
         tally.closed += usize::from(state == RowState::Closed);

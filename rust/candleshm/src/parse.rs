@@ -110,9 +110,9 @@ pub fn parse(body: &[u8], rows: &mut Vec<Row>) -> Result<(), ParseError> {
     })
 }
 
-/// What is left of the body. A function that fails leaves the cursor at the fault.
-struct Cursor<'a> {
-    rest: &'a [u8],
+/// What is left of a text. A function that fails leaves the cursor at the fault.
+pub(crate) struct Cursor<'a> {
+    pub(crate) rest: &'a [u8],
 }
 
 impl Cursor<'_> {
@@ -186,7 +186,7 @@ impl Cursor<'_> {
 
     /// Reads a number or a string that holds one.
     #[inline]
-    fn value(&mut self) -> Option<f64> {
+    pub(crate) fn value(&mut self) -> Option<f64> {
         self.skip_whitespace();
         if let [b'"', text @ ..] = self.rest {
             if let Some((value, [b'"', rest @ ..])) = plain_decimal(text) {
@@ -196,7 +196,7 @@ impl Cursor<'_> {
             return self.quoted();
         }
         if let [b'1'..=b'9', ..] = self.rest
-            && let (integer, rest @ [b',' | b']', ..]) = digits(self.rest, 0)
+            && let (integer, rest @ [b',' | b']' | b'}', ..]) = digits(self.rest, 0)
             && self.rest.len() - rest.len() <= DIGITS_MAX
         {
             self.rest = rest;
@@ -252,7 +252,7 @@ impl Cursor<'_> {
 
     /// Skips whitespace and then `byte`, if it is next.
     #[inline]
-    fn take(&mut self, byte: u8) -> bool {
+    pub(crate) fn take(&mut self, byte: u8) -> bool {
         self.skip_whitespace();
         match self.rest {
             [first, rest @ ..] if *first == byte => {
@@ -264,7 +264,7 @@ impl Cursor<'_> {
     }
 
     #[inline]
-    fn skip_whitespace(&mut self) {
+    pub(crate) fn skip_whitespace(&mut self) {
         while let [b' ' | b'\n' | b'\r' | b'\t', rest @ ..] = self.rest {
             self.rest = rest;
         }

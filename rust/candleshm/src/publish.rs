@@ -223,6 +223,14 @@ impl<'a> SeriesWriter<'a> {
         }
     }
 
+    /// Takes the state of the ring's newest row over into the latch, where the latch repeats it. Becomes visible with
+    /// the next publish.
+    pub fn refresh_newest(&mut self) {
+        if !self.state.marks.has_live() && self.state.marks.head > 0 {
+            self.repeat_newest();
+        }
+    }
+
     /// Declares that the exchange has no row for `bar`, which is missing.
     pub fn hole(&mut self, bar: u64) {
         let tag = self.words.tag(bar);

@@ -6,21 +6,30 @@ mod derived;
 use std::collections::HashMap;
 
 use crate::block::Block;
-use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, plausible};
+use crate::chain::{Chain, TradeIds};
+use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, TRADES, plausible};
 use crate::derive::Derivation;
 use crate::error::Error;
+use crate::event::{self, Event, Frame, FrameError};
 use crate::interval::{Grid, Interval};
 use crate::layout::{ABI, BlockState, Geometry, RowState, SYMBOL_NAME_BYTES, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Plan, Tally};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
+use crate::ring::SeriesWords;
 use crate::segment::{self, SegmentFile};
 use crate::soundness::is_sound;
 use crate::symbols;
 use crate::sync::Ordering::{Relaxed, Release};
 
 use derived::Derived;
+/// How far the clocks of the exchange's servers may lie apart: an event that is ahead of the measured time by more is
+/// not believed.
+const SERVERS_APART_MS: i64 = 1000;
+
+/// Events after which a pause counts a third.
+const PAUSE_FADES: u64 = 64;
 
 /// How often opening starts again because somebody else created or replaced the block meanwhile.
 const OPEN_ATTEMPTS_MAX: usize = 16;
@@ -77,11 +86,66 @@ pub struct Report {
     pub unsettled_open_ms: Option<i64>,
     /// Rows of the window that are neither there nor confirmed absent.
     pub missing: usize,
+    /// Open time of the oldest row that has to be asked for again: answer and stream differ about it.
+    pub doubted_open_ms: Option<i64>,
+}
+
+/// Why a series has to be looked after although its stream flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It has no row yet, so that events say nothing to it.
+    Rows,
+    /// A newer candle came, and one before it is not final or missing.
+    Close,
+    /// Trade ids say that a row is not whole, or that the stream and an answer differ about it.
+    Doubt,
+}
+
+/// A series that has to be looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notice {
+    /// Its place.
+    pub index: usize,
+    /// Why.
+    pub need: Need,
+    /// Open time of the oldest row that it is about; 0 without one.
+    pub open_ms: i64,
+}
+
+/// What a batch of frames did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Pushed {
+    /// Klines of the block's interval and market.
+    pub events: usize,
+    /// Events of other kinds, intervals and markets.
+    pub foreign: usize,
+    /// Klines of symbols that the block does not carry.
+    pub unknown: usize,
+    /// Klines older than what was known.
+    pub stale: usize,
+    /// Counts of the rows, as for an answer.
+    pub tally: Tally,
+    /// Places in the batch of answers to what the client sent.
+    pub answers: Vec<usize>,
+    /// Whether the server announced its end.
+    pub shuts_down: bool,
+    /// Frames that could not be read, and why.
+    pub faults: Vec<(usize, FrameError)>,
+    /// Series that have to be looked after.
+    pub notices: Vec<Notice>,
 }
 
 struct Series {
     state: SeriesState,
     seen: Confirmations,
+    /// Trade ids of what was pushed.
+    chain: Chain,
+    /// Bar and time of the newest event.
+    newest_event: (u64, i64),
+    /// `CLOCK_BOOTTIME` of its receipt, ms; 0 before the first.
+    heard_ms: u64,
+    /// Longest time that lately passed between two events, ms; fades with each event.
+    pause_ms: u64,
     /// Newest bar that is closed, verified or a hole; 0 while there is none.
     newest_settled: u64,
     trading: bool,
@@ -454,9 +518,11 @@ impl Writer {
             writer.rewrite(&taken_back.iter().map(blank).collect::<Vec<_>>(), 0);
         }
         tally.holes = holes.len() + taken_back.len();
-        self.finish(index, before, tally, || {
+        let doubted_open_ms = plan.doubt.map(|bar| grid.open_ms(bar as i64));
+        let report = self.finish(index, before, tally, || {
             plan.touched(head).into_iter().chain(holes).chain(taken_back).chain(first_bar).collect()
-        })
+        });
+        Report { doubted_open_ms, ..report }
     }
 
     /// Merges rows that were kept elsewhere, each with its state, as an answer would that was asked for at `sent_ms`
@@ -534,22 +600,7 @@ impl Writer {
         let (words, grid) = (self.block.series(index), self.block.grid(index));
         let series = &mut self.series[index];
         let plan = merge::plan(words, &series.state, &mut series.seen, grid, answer, rows);
-        let mut writer = SeriesWriter::new(words, &mut series.state);
-        if let Some(bar) = plan.first_bar {
-            writer.set_first_bar(bar);
-        }
-        if !plan.rewrite.is_empty() {
-            writer.rewrite(&plan.rewrite, plan.tally.corrected as u32);
-        }
-        for &bar in &plan.close {
-            writer.close(bar);
-        }
-        if let Some(advance) = &plan.advance {
-            writer.advance(advance.head, &advance.rows, advance.live.as_ref());
-        }
-        if let Some(live) = &plan.live {
-            writer.set_live(live);
-        }
+        store(words, series, &plan);
         plan
     }
 
@@ -558,7 +609,7 @@ impl Writer {
     fn finish(&mut self, index: usize, before: Standing, tally: Tally, touched: impl FnOnce() -> Vec<u64>) -> Report {
         SeriesWriter::new(self.block.series(index), &mut self.series[index].state).publish();
         let became_final = tally.closed + tally.corrected + tally.holes > 0;
-        let news = match (became_final, tally.changed > 0) {
+        let news = match (became_final, tally.changed + tally.verified > 0) {
             (true, _) => News::Closed,
             (false, true) => News::Changed,
             (false, false) => News::None,
@@ -592,6 +643,123 @@ impl Writer {
         }
     }
 
+    /// Merges the events of one socket read, publishes what they change and wakes waiters once. `received_ms` is the
+    /// exchange time that surely was not passed when they came, `now_boot_ms` is `CLOCK_BOOTTIME`.
+    pub fn ingest_events<'a>(
+        &mut self,
+        frames: impl IntoIterator<Item = &'a [u8]>,
+        received_ms: i64,
+        now_boot_ms: u64,
+    ) -> Pushed {
+        let mut pushed = Pushed::default();
+        for (place, frame) in frames.into_iter().enumerate() {
+            match event::parse(frame) {
+                Ok(Frame::Kline(event)) => self.push(&event, received_ms, now_boot_ms, &mut pushed),
+                Ok(Frame::Shutdown) => pushed.shuts_down = true,
+                Ok(Frame::Answer) => pushed.answers.push(place),
+                Ok(Frame::Other) => pushed.foreign += 1,
+                Err(error) => pushed.faults.push((place, error)),
+            }
+        }
+        self.commit();
+        pushed
+    }
+
+    fn push(&mut self, event: &Event<'_>, received_ms: i64, now_boot_ms: u64, pushed: &mut Pushed) {
+        let Geometry { market, interval, .. } = *self.block.geometry();
+        let is_ours = event.interval == interval.as_str()
+            && event.family.is_none_or(|family| market.family().is_none_or(|ours| ours == family));
+        let Some(&index) = self.index.get(&*event.symbol).filter(|_| is_ours) else {
+            *(if is_ours { &mut pushed.unknown } else { &mut pushed.foreign }) += 1;
+            return;
+        };
+        pushed.events += 1;
+        pushed.tally.rows += 1;
+        let grid = self.block.grid(index);
+        let bar = grid.ordinal(event.row[OPEN_TIME_MS] as i64);
+        let beyond = grid.open_ms(bar) > received_ms + SERVERS_APART_MS;
+        if beyond || plausible(&event.row).is_err() || bar < 1 || bar >= i64::from(u32::MAX) {
+            pushed.tally.refused += 1;
+            pushed.tally.beyond += usize::from(beyond);
+            return;
+        }
+        let bar = bar as u64;
+        let (before, head) = self.standing(index);
+        let words = self.block.series(index);
+        let series = &mut self.series[index];
+        let notice = |need, bar: u64| Notice { index, need, open_ms: grid.open_ms(bar as i64) };
+        if series.state.marks.end() == 0 {
+            // Without a first answer nobody knows where the series begins.
+            if bar > series.newest_event.0 {
+                series.newest_event = (bar, 0);
+                pushed.notices.push(notice(Need::Rows, bar));
+            }
+            return;
+        }
+        let event_ms = event.event_ms.min(received_ms + SERVERS_APART_MS);
+        let is_newest = (bar, event_ms) > series.newest_event;
+        if is_newest {
+            series.newest_event = (bar, event_ms);
+            if series.heard_ms > 0 {
+                let pause_ms = now_boot_ms.saturating_sub(series.heard_ms);
+                series.pause_ms = pause_ms.max(series.pause_ms - series.pause_ms / PAUSE_FADES);
+            }
+            series.heard_ms = now_boot_ms;
+            series.state.marks.received_ms = now_boot_ms;
+        }
+        let row = (bar, &event.row);
+        let plan = merge::plan_pushed(words, &series.state, &mut series.seen, row, event_ms, event.closed);
+        let mut tally = plan.tally;
+        pushed.stale += usize::from(!is_newest && tally.changed + tally.closed + tally.verified == 0);
+        store(words, series, &plan);
+        let ids = TradeIds { first: event.first_id, last: event.last_id, count: event.row[TRADES] as i64 };
+        let mut doubt = plan.doubt;
+        // Only what the block has as it was pushed can be proven by what was pushed.
+        let stands = event.closed && words.tag(bar).is_final_of(bar) && series.seen.is_pushed(bar);
+        let proofs = [Some(series.chain.saw(bar, ids)), stands.then(|| series.chain.closed(bar, ids))];
+        let mut verified = Vec::new();
+        for proof in proofs.into_iter().flatten() {
+            for bar in proof.proven {
+                let tag = words.tag(bar);
+                if tag.bar() == bar && tag.state() == RowState::Closed && series.seen.is_pushed(bar) {
+                    SeriesWriter::new(words, &mut series.state).verify(bar);
+                    verified.push(bar);
+                }
+            }
+            if !proof.broken.is_empty() {
+                doubt = Some(doubt.map_or(proof.broken.start, |oldest| oldest.min(proof.broken.start)));
+            }
+        }
+        tally.verified += verified.len();
+        if tally.verified > 0 {
+            SeriesWriter::new(words, &mut series.state).refresh_newest();
+        }
+        if let Some(advance) = &plan.advance {
+            let final_bar = series.state.marks.final_bar;
+            let has_gap = advance.head - head > advance.rows.len() as u64;
+            if final_bar < advance.head || has_gap {
+                pushed.notices.push(notice(Need::Close, final_bar));
+            }
+        }
+        if let Some(bar) = doubt {
+            pushed.notices.push(notice(Need::Doubt, bar));
+        }
+        self.finish(index, before, tally, || plan.touched(head).into_iter().chain(verified).collect());
+        pushed.tally.add(&tally);
+    }
+
+    /// Returns, for each series, when its stream was last heard: `CLOCK_BOOTTIME` in ms, 0 for never.
+    #[must_use]
+    pub fn heard_ms(&self) -> Vec<u64> {
+        self.series.iter().map(|series| series.heard_ms).collect()
+    }
+
+    /// Returns, for each series, the longest time that lately passed between two events of its stream, in ms.
+    #[must_use]
+    pub fn pauses_ms(&self) -> Vec<u64> {
+        self.series.iter().map(|series| series.pause_ms).collect()
+    }
+
     /// Returns where a series stands, with the counts of an answer at zero.
     #[must_use]
     pub fn report(&self, index: usize) -> Report {
@@ -602,6 +770,7 @@ impl Writer {
             newest_open_ms: loaded.then_some(newest[OPEN_TIME_MS] as i64),
             unsettled_open_ms: loaded.then(|| self.block.grid(index).open_ms(marks.final_bar as i64)),
             missing: *missing,
+            doubted_open_ms: None,
         }
     }
 
@@ -698,7 +867,16 @@ impl Writer {
 
 impl Series {
     fn new() -> Self {
-        Self { state: SeriesState::empty(), seen: Confirmations::default(), newest_settled: 0, trading: true }
+        Self {
+            state: SeriesState::empty(),
+            seen: Confirmations::default(),
+            chain: Chain::default(),
+            newest_event: (0, 0),
+            heard_ms: 0,
+            pause_ms: 0,
+            newest_settled: 0,
+            trading: true,
+        }
     }
 
     /// Whether the universe waits for it: it trades, and has had a row.
@@ -721,6 +899,32 @@ impl Series {
         if let Some(bar) = (start..head).rev().find(|&bar| words.tag(bar).is_settled_of(bar)) {
             self.newest_settled = bar;
         }
+    }
+}
+
+/// Stores what a plan says. It becomes wholly visible with the next publication.
+fn store(words: SeriesWords<'_>, series: &mut Series, plan: &Plan) {
+    let mut writer = SeriesWriter::new(words, &mut series.state);
+    if let Some(bar) = plan.first_bar {
+        writer.set_first_bar(bar);
+    }
+    if !plan.rewrite.is_empty() {
+        writer.rewrite(&plan.rewrite, plan.tally.corrected as u32);
+    }
+    for &bar in &plan.close {
+        writer.close(bar);
+    }
+    for &bar in &plan.verify {
+        writer.verify(bar);
+    }
+    if !plan.verify.is_empty() {
+        writer.refresh_newest();
+    }
+    if let Some(advance) = &plan.advance {
+        writer.advance(advance.head, &advance.rows, advance.live.as_ref());
+    }
+    if let Some(live) = &plan.live {
+        writer.set_live(live);
     }
 }
 

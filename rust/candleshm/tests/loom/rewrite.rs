@@ -2,7 +2,7 @@
 
 use candleshm::layout::RowState::{Closed, Hole, Missing, Verified};
 
-use crate::model::{Copy, Met, RING, Seen, at_rest, explore, full, gap, in_life, ring_row};
+use crate::model::{Copy, Met, RING, Rest, Seen, at_rest, explore, full, gap, in_life, ring_row};
 
 /// The row of bar 8, which nobody touches.
 const UNTOUCHED: Seen = Seen { bar: 8, state: Closed, edition: 1 };
@@ -262,4 +262,44 @@ fn a_verified_row_is_seen_whole_through_an_old_latch() {
         },
     );
     met.all(3);
+}
+
+/// Bars 8 and 9 closed, and no live row: a push has closed bar 9, and the latch repeats it.
+fn pushed() -> Rest {
+    at_rest(RING, |collector| {
+        let rows = [ring_row(8, 1, Closed), ring_row(9, 1, Closed)];
+        collector.writer().advance(10, &rows, None);
+    })
+}
+
+/// The life of a row that a push closed: trade ids prove it, and an answer that differs corrects it all the same.
+#[test]
+fn a_pushed_row_is_proven_and_then_corrected_in_ring_and_latch() {
+    for copy in [Copy::ClosedStates, Copy::NewestStates] {
+        let met = Met::default();
+        let seen = met.clone();
+        explore(
+            &pushed(),
+            |_, collector| {
+                collector.writer().verify(9);
+                collector.writer().refresh_newest();
+                collector.publish(2);
+                collector.writer().rewrite(&[ring_row(9, 2, Closed)], 1);
+                collector.publish(3);
+            },
+            move |reader| {
+                let stamp = reader.stamp();
+                let rows = reader.copy(copy);
+                assert_eq!((rows.len(), rows[0]), (2, UNTOUCHED));
+                let life = [(Closed, 1), (Verified, 1), (Missing, 0), (Closed, 2)];
+                in_life(rows[1], &life, [0, 0, 1, 3][stamp as usize]);
+                seen.met(match rows[1].state {
+                    Verified => 0,
+                    Closed => rows[1].edition as usize,
+                    _ => 3,
+                });
+            },
+        );
+        met.all(3);
+    }
 }

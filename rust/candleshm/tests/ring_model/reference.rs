@@ -164,6 +164,8 @@ impl Reference {
             self.first_bar = self.first_bar.min(bar);
             let new = Known { row: *row, is_final: is_final(bar), sent_ms: answer.sent_ms };
             let old = self.rows.get(&bar).copied();
+            let agrees = |old: Known| old.is_final && new.is_final && bits_equal(&old.row, &new.row);
+            tally.agreed += usize::from(old.is_some_and(agrees));
             let wins = match old {
                 // What a final answer said outranks what an early one said, and what was said later outranks the rest.
                 Some(old) => (new.is_final, new.sent_ms, rank(&new.row)) >= (old.is_final, old.sent_ms, rank(&old.row)),

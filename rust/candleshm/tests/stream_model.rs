@@ -1,0 +1,425 @@
+//! Events and answers of one exchange, in any order, lost, twice and late, into the real writer: what it publishes is
+//! always something that the exchange said, never older than what was there, and final only when it is.
+
+mod scratch;
+
+use std::collections::HashMap;
+
+use candleshm::columns::{COLUMNS, Row, TRADES, bits_equal};
+use candleshm::interval::{Grid, Interval};
+use candleshm::layout::{RowState, header};
+use candleshm::merge::Answer;
+use candleshm::read::{Selection, SeriesReader, Snapshot};
+use candleshm::writer::{Need, Pushed, Writer};
+use proptest::prelude::*;
+use proptest::test_runner::Config as Cases;
+
+use scratch::Scratch;
+
+const MINUTE_MS: i64 = 60_000;
+const SETTLE_MS: i64 = 1_000;
+const LENGTH: usize = 8;
+/// The first bar that anything happens in: 2025-01-01, a multiple of a minute.
+const FIRST: i64 = 1_735_689_600_000 / MINUTE_MS;
+const BARS: i64 = 12;
+
+/// The exchange: how many trades each bar ends with. Trade number `n` of a bar happens `n` seconds into it.
+struct Exchange {
+    trades: Vec<i64>,
+}
+
+impl Exchange {
+    fn first_id(&self, bar: i64) -> i64 {
+        1_000 + self.trades[..(bar - FIRST) as usize].iter().sum::<i64>()
+    }
+
+    fn close_of(&self, bar: i64, trades: i64) -> f64 {
+        100.0 + (self.first_id(bar) + trades) as f64 / 8.0
+    }
+
+    /// The candle of `bar` after so many of its trades.
+    fn row(&self, bar: i64, trades: i64) -> Row {
+        // A candle without trades lies flat at the close before.
+        let before = if bar > FIRST { self.close_of(bar - 1, self.trades[(bar - 1 - FIRST) as usize]) } else { 100.0 };
+        let (open, close) =
+            if trades == 0 { (before, before) } else { (self.close_of(bar, 1), self.close_of(bar, trades)) };
+        let amount = trades as f64;
+        let open_ms = (bar * MINUTE_MS) as f64;
+        let end_ms = ((bar + 1) * MINUTE_MS - 1) as f64;
+        [open_ms, open, close.max(open), open.min(close), close, amount, end_ms, amount * 2.0, amount, 0.0, 0.0, 0.0]
+    }
+
+    fn trades_at(&self, bar: i64, now_ms: i64) -> i64 {
+        ((now_ms - bar * MINUTE_MS) / 1_000).clamp(0, self.trades[(bar - FIRST) as usize])
+    }
+
+    fn last(&self, bar: i64) -> Row {
+        self.row(bar, self.trades[(bar - FIRST) as usize])
+    }
+
+    /// The event that was made at `event_ms`; `closed` ones are made after the candle's end.
+    fn frame(&self, bar: i64, event_ms: i64, closed: bool, lie: f64) -> String {
+        let trades = self.trades_at(bar, event_ms);
+        let row = self.row(bar, trades);
+        let first = self.first_id(bar);
+        let (first_id, last_id) = if trades == 0 { (-1, -1) } else { (first, first + trades - 1) };
+        format!(
+            r#"{{"stream":"btcusdt@kline_1m","data":{{"e":"kline","E":{event_ms},"s":"BTCUSDT","k":{{"t":{},"T":{},"s":"BTCUSDT","i":"1m","f":{first_id},"L":{last_id},"o":"{}","c":"{}","h":"{}","l":"{}","v":"{}","n":{trades},"x":{closed},"q":"{}","V":"0","Q":"0","B":"0"}}}}}}"#,
+            row[0],
+            row[6],
+            row[1],
+            row[4],
+            row[2] + lie,
+            row[3],
+            row[5],
+            row[7],
+        )
+    }
+
+    /// The newest `limit` rows that open at `end_ms` or before, as of `now_ms`.
+    fn rows(&self, limit: i64, now_ms: i64) -> Vec<Row> {
+        let newest = (now_ms / MINUTE_MS).min(FIRST + BARS - 1);
+        (newest - limit + 1..=newest)
+            .filter(|&bar| bar >= FIRST)
+            .map(|bar| self.row(bar, self.trades_at(bar, now_ms)))
+            .collect()
+    }
+}
+
+/// What comes to the writer, told by when the exchange made it.
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    /// An event of the bar that is open, so many seconds into it; later ones come after its end and close it.
+    Event { bar: i64, second: i64 },
+    /// An answer, of a request that left so long before the exchange looked.
+    Answer { at_ms: i64, under_way_ms: i64, limit: i64 },
+}
+
+impl Word {
+    fn made_ms(self) -> i64 {
+        match self {
+            Self::Event { bar, second } => bar * MINUTE_MS + second * 1_000,
+            Self::Answer { at_ms, .. } => at_ms,
+        }
+    }
+}
+
+struct World {
+    exchange: Exchange,
+    scratch: Scratch,
+    writer: Writer,
+    /// When the exchange looked for the newest answer: a series has one request on its way at most.
+    answered_ms: i64,
+    /// Most trades that the block has shown of a bar.
+    most: HashMap<i64, i64>,
+}
+
+impl World {
+    fn new(trades: &[i64]) -> Self {
+        let scratch = Scratch::new("stream");
+        let writer = Writer::open(scratch.name(), &scratch::config(LENGTH, &["BTCUSDT"]), scratch::owner())
+            .expect("a new block");
+        Self { exchange: Exchange { trades: trades.to_vec() }, scratch, writer, answered_ms: 0, most: HashMap::new() }
+    }
+
+    fn hear(&mut self, frame: &str, received_ms: i64) -> Pushed {
+        self.writer.ingest_events([frame.as_bytes()], received_ms, 1)
+    }
+
+    fn answer(&mut self, at_ms: i64, under_way_ms: i64, limit: i64) {
+        if at_ms < self.answered_ms {
+            return;
+        }
+        let sent_ms = self.answered_ms.max(at_ms - under_way_ms);
+        self.answered_ms = at_ms;
+        let answer = Answer {
+            sent_ms,
+            received_ms: at_ms + 1_000,
+            settle_ms: SETTLE_MS,
+            limit: limit as usize,
+            start_ms: None,
+            end_ms: None,
+            from_end: true,
+        };
+        let rows = self.exchange.rows(limit, at_ms);
+        self.writer.ingest(0, &rows, &answer, 1);
+    }
+
+    fn rows(&self) -> Vec<(i64, RowState, Row)> {
+        let mut columns = vec![0.0; COLUMNS * LENGTH];
+        let mut snapshot = Snapshot::default();
+        let selection = Selection { count: LENGTH, closed_only: false, states: true };
+        SeriesReader::new(self.writer.block(), 0).copy(&selection, &mut columns, &mut snapshot).expect("nobody writes");
+        // What lies below the exchange's first candle is nobody's business here.
+        let first = (FIRST as u64).saturating_sub(snapshot.start) as usize;
+        let shown = snapshot.states.iter().enumerate().skip(first).filter(|(_, state)| **state != RowState::Missing);
+        shown
+            .map(|(slot, state)| {
+                let row = std::array::from_fn(|column| columns[column * LENGTH + slot]);
+                (snapshot.start as i64 + slot as i64, *state, row)
+            })
+            .collect()
+    }
+
+    fn check(&mut self) {
+        for (bar, state, row) in self.rows() {
+            let trades = row[TRADES] as i64;
+            let said = self.exchange.row(bar, trades);
+            assert!(bits_equal(&row, &said), "{bar} {state:?}: {row:?} is not {said:?}");
+            let most = self.most.entry(bar).or_insert(trades);
+            assert!(trades >= *most, "nothing older overwrites anything newer: {trades} trades after {most}");
+            *most = trades;
+            if state != RowState::Live {
+                assert!(bits_equal(&row, &self.exchange.last(bar)), "{state:?} at {bar}: {row:?}");
+            }
+        }
+    }
+}
+
+fn words() -> impl Strategy<Value = Vec<Word>> {
+    let word = prop_oneof![
+        8 => (FIRST..FIRST + BARS, 0..63_i64).prop_map(|(bar, second)| Word::Event { bar, second }),
+        3 => (0..BARS * MINUTE_MS, 0..3_000_i64, 1..10_i64).prop_map(|(at_ms, under_way_ms, limit)| Word::Answer {
+            at_ms: FIRST * MINUTE_MS + at_ms,
+            under_way_ms,
+            limit,
+        }),
+    ];
+    prop::collection::vec((word, 0..90_000_i64), 1..120).prop_map(|mut words| {
+        // Some come in order, some late.
+        words.sort_by_key(|(word, late_ms)| word.made_ms() + if late_ms % 3 == 0 { *late_ms } else { 0 });
+        words.into_iter().map(|(word, _)| word).collect()
+    })
+}
+
+#[test]
+fn whatever_is_lost_twice_late_or_out_of_order() {
+    let cases = Cases { failure_persistence: None, ..Cases::default() };
+    proptest!(cases, |(trades in prop::collection::vec(0..5_i64, BARS as usize), words in words(), twice in any::<u64>())| {
+        let mut world = World::new(&trades);
+        world.answer(FIRST * MINUTE_MS, 0, 1);
+        let mut now_ms = FIRST * MINUTE_MS;
+        for (index, word) in words.iter().enumerate() {
+            now_ms = now_ms.max(word.made_ms());
+            for _ in 0..=(twice >> (index % 64) & 1) {
+                match *word {
+                    Word::Event { bar, second } => {
+                        let frame = world.exchange.frame(bar, word.made_ms(), second > 60, 0.0);
+                        let pushed = world.hear(&frame, now_ms);
+                        prop_assert_eq!((pushed.events, pushed.faults.len(), pushed.tally.disputed), (1, 0, 0));
+                    }
+                    Word::Answer { at_ms, under_way_ms, limit } => world.answer(at_ms, under_way_ms, limit),
+                }
+                world.check();
+            }
+        }
+        // One answer after the end makes up for everything that was lost.
+        world.answer((FIRST + BARS) * MINUTE_MS + SETTLE_MS, 0, BARS);
+        world.check();
+        prop_assert!(world.rows().iter().all(|(_, state, _)| matches!(state, RowState::Closed | RowState::Verified)));
+        prop_assert_eq!(world.rows().len(), LENGTH);
+        prop_assert_eq!(world.writer.report(0).missing, 0);
+        let World { writer, scratch, .. } = world;
+        writer.close(true).expect("the name can be removed");
+        assert!(scratch.files().is_empty());
+    });
+}
+
+/// A world that has the first bar, live.
+fn begun(trades: &[i64]) -> World {
+    let mut world = World::new(trades);
+    world.answer(FIRST * MINUTE_MS + 100, 0, 1);
+    world
+}
+
+impl World {
+    /// Pushes an event made `second` seconds into a bar; from 61 on it closes it.
+    fn event(&mut self, bar: i64, second: i64) -> Pushed {
+        let made_ms = bar * MINUTE_MS + second * 1_000;
+        let frame = self.exchange.frame(bar, made_ms, second > 60, 0.0);
+        self.hear(&frame, made_ms + 5)
+    }
+
+    fn state(&self, bar: i64) -> RowState {
+        self.rows().iter().find(|row| row.0 == bar).map_or(RowState::Missing, |row| row.1)
+    }
+}
+
+fn needs(pushed: &Pushed) -> Vec<(Need, i64)> {
+    pushed.notices.iter().map(|notice| (notice.need, notice.open_ms / MINUTE_MS)).collect()
+}
+
+#[test]
+fn trade_ids_prove_a_row_once_the_next_trade_is_known() {
+    let mut world = begun(&[3, 2, 0, 0, 1, 4]);
+    for bar in FIRST..FIRST + 2 {
+        assert_eq!(world.event(bar, 61).tally.closed, 1);
+        assert_eq!(world.state(bar), RowState::Closed);
+    }
+    // Two candles without trades: nothing proves that there were none until the next trade comes.
+    world.event(FIRST + 2, 61);
+    world.event(FIRST + 3, 61);
+    assert_eq!(world.event(FIRST + 4, 0).tally.verified, 0);
+    assert_eq!(world.event(FIRST + 4, 1).tally.verified, 3);
+    assert_eq!(world.state(FIRST), RowState::Closed, "nothing is known of what came before it");
+    assert!((1..4).all(|bar| world.state(FIRST + bar) == RowState::Verified));
+    assert!(needs(&world.event(FIRST + 4, 61)).is_empty());
+}
+
+#[test]
+fn an_answer_that_agrees_proves_a_row_and_another_one_proves_nothing_more() {
+    let mut world = begun(&[3, 2, 1, 1]);
+    world.event(FIRST, 61);
+    world.event(FIRST + 1, 0);
+    world.answer((FIRST + 1) * MINUTE_MS + SETTLE_MS, 0, 2);
+    assert_eq!(world.state(FIRST), RowState::Verified);
+    // The other way round: the answer was first, and the late event agrees.
+    world.answer((FIRST + 2) * MINUTE_MS + SETTLE_MS, 0, 2);
+    assert_eq!(world.state(FIRST + 1), RowState::Closed);
+    assert_eq!(world.event(FIRST + 1, 62).tally.verified, 1);
+    assert_eq!(world.state(FIRST + 1), RowState::Verified);
+    // Two answers are not independent.
+    world.answer((FIRST + 3) * MINUTE_MS + SETTLE_MS, 0, 2);
+    world.answer((FIRST + 3) * MINUTE_MS + 2 * SETTLE_MS, 0, 2);
+    assert_eq!(world.state(FIRST + 2), RowState::Closed);
+}
+
+#[test]
+fn a_close_that_does_not_come_is_asked_for() {
+    let mut world = begun(&[3, 2, 1]);
+    world.event(FIRST, 30);
+    let pushed = world.event(FIRST + 1, 1);
+    assert_eq!(needs(&pushed), [(Need::Close, FIRST)]);
+    assert_eq!((world.state(FIRST), world.state(FIRST + 1)), (RowState::Live, RowState::Live));
+    assert!(needs(&world.event(FIRST + 1, 2)).is_empty(), "once is enough");
+    // It comes after all, or an answer says so.
+    assert_eq!(world.event(FIRST, 63).tally.closed, 1);
+    assert_eq!(world.state(FIRST), RowState::Closed);
+}
+
+#[test]
+fn a_gap_is_asked_for() {
+    let mut world = begun(&[3, 2, 1, 1]);
+    world.event(FIRST, 61);
+    let pushed = world.event(FIRST + 2, 1);
+    assert_eq!(needs(&pushed), [(Need::Close, FIRST + 2)]);
+    assert_eq!(world.state(FIRST + 1), RowState::Missing);
+    // What closes late fills its place.
+    assert_eq!(world.event(FIRST + 1, 61).tally.closed, 1);
+    assert_eq!(world.state(FIRST + 1), RowState::Closed);
+}
+
+#[test]
+fn a_wrong_close_is_corrected_by_an_answer_and_waiters_hear_of_it() {
+    let mut world = begun(&[3, 2, 1, 1]);
+    let made_ms = (FIRST + 1) * MINUTE_MS + 5;
+    let frame = world.exchange.frame(FIRST, made_ms, true, 7.0);
+    world.hear(&frame, made_ms);
+    assert!(!bits_equal(&world.rows()[0].2, &world.exchange.last(FIRST)));
+    let close_seq = world.writer.block().value(header::CLOSE_SEQ);
+    let answer = Answer {
+        sent_ms: (FIRST + 1) * MINUTE_MS + SETTLE_MS,
+        received_ms: (FIRST + 1) * MINUTE_MS + SETTLE_MS,
+        settle_ms: SETTLE_MS,
+        limit: 2,
+        start_ms: None,
+        end_ms: None,
+        from_end: true,
+    };
+    let rows = world.exchange.rows(2, answer.sent_ms);
+    let tally = world.writer.ingest(0, &rows, &answer, 1).tally;
+    assert_eq!((tally.corrected, tally.disputed), (1, 1));
+    assert!(world.writer.block().value(header::CLOSE_SEQ) > close_seq);
+    assert_eq!(SeriesReader::new(world.writer.block(), 0).marks().expect("nobody writes").revision, 1);
+    // The event once more: an answer is never overwritten, and the dispute is reported.
+    let pushed = world.hear(&frame, made_ms + 5_000);
+    assert_eq!((pushed.tally.changed, pushed.tally.disputed, needs(&pushed)), (0, 1, vec![(Need::Doubt, FIRST)]));
+    world.check();
+}
+
+#[test]
+fn an_answer_that_was_under_way_does_not_take_trades_back() {
+    let mut world = begun(&[5, 2]);
+    world.event(FIRST, 5);
+    // Asked before the event was made, and answered from an older state.
+    world.answer(FIRST * MINUTE_MS + 2_000, 1_500, 1);
+    assert_eq!(world.rows()[0].2[TRADES], 5.0);
+    // Asked later, but the exchange's REST side lags behind its streams.
+    let rows = world.exchange.rows(1, FIRST * MINUTE_MS + 2_000);
+    let sent_ms = FIRST * MINUTE_MS + 6_000;
+    let answer = Answer {
+        sent_ms,
+        received_ms: sent_ms,
+        settle_ms: SETTLE_MS,
+        limit: 1,
+        start_ms: None,
+        end_ms: None,
+        from_end: true,
+    };
+    world.writer.ingest(0, &rows, &answer, 1);
+    assert_eq!(world.rows()[0].2[TRADES], 5.0);
+}
+
+#[test]
+fn a_close_with_fewer_trades_than_known_is_doubted() {
+    let mut world = begun(&[5, 2]);
+    world.answer(FIRST * MINUTE_MS + 5_500, 0, 1);
+    let frame = world.exchange.frame(FIRST, FIRST * MINUTE_MS + 3_000, true, 0.0);
+    let pushed = world.hear(&frame, (FIRST + 1) * MINUTE_MS);
+    assert_eq!((pushed.tally.closed, pushed.tally.disputed), (0, 1));
+    assert_eq!(needs(&pushed), [(Need::Doubt, FIRST)]);
+    assert_eq!((world.state(FIRST), world.rows()[0].2[TRADES]), (RowState::Live, 5.0));
+}
+
+#[test]
+fn missing_ids_are_doubted() {
+    let mut world = begun(&[3, 2, 4, 1]);
+    world.event(FIRST, 61);
+    let made_ms = (FIRST + 2) * MINUTE_MS + 5;
+    let frame = world.exchange.frame(FIRST + 1, made_ms, true, 0.0);
+    let short = frame.replace(r#""n":2"#, r#""n":1"#);
+    assert_eq!(needs(&world.hear(&short, made_ms)), [(Need::Doubt, FIRST + 1)]);
+}
+
+#[test]
+fn events_that_are_not_ours_or_cannot_be() {
+    let mut world = begun(&[3, 2, 4, 1]);
+    let good = world.exchange.frame(FIRST, FIRST * MINUTE_MS + 1_500, false, 0.0);
+    let received_ms = FIRST * MINUTE_MS + 2_000;
+    let before = world.rows();
+    for (frame, counts) in [
+        (good.replace("\"i\":\"1m\"", "\"i\":\"5m\""), (0, 1, 0, 0)),
+        (good.replace("\"s\":\"BTCUSDT\"", "\"s\":\"ETHUSDT\""), (0, 0, 1, 0)),
+        (good.replace("\"h\":\"", "\"h\":\"-"), (1, 0, 0, 1)),
+        (world.exchange.frame(FIRST + 3, (FIRST + 3) * MINUTE_MS, false, 0.0), (1, 0, 0, 1)),
+        (r#"{"e":"aggTrade"}"#.to_owned(), (0, 1, 0, 0)),
+    ] {
+        let pushed = world.hear(&frame, received_ms);
+        let told = (pushed.events, pushed.foreign, pushed.unknown, pushed.tally.refused);
+        assert_eq!(told, counts, "{frame}");
+        assert!(world.rows().iter().zip(&before).all(|(now, then)| bits_equal(&now.2, &then.2)), "{frame}");
+    }
+    let batch = [good.as_bytes(), b"{\"result\":null,\"id\":1}", b"not JSON", b"{\"e\":\"serverShutdown\",\"E\":1}"];
+    let commits = world.writer.block().value(header::COMMIT_SEQ);
+    let pushed = world.writer.ingest_events(batch, received_ms, 1);
+    assert_eq!((pushed.events, pushed.answers, pushed.shuts_down), (1, vec![1], true));
+    assert_eq!((pushed.faults.len(), pushed.faults[0].0), (1, 2));
+    assert_eq!(world.writer.block().value(header::COMMIT_SEQ), commits + 1, "one batch, one wake");
+    // Another futures family on a futures block, and the same field on a spot block.
+    let spot = good.replacen("\"e\":", "\"st\":2,\"e\":", 1);
+    assert_eq!(world.hear(&spot, received_ms).events, 1);
+}
+
+#[test]
+fn an_empty_series_waits_for_its_first_answer() {
+    let mut world = World::new(&[3, 2]);
+    assert_eq!(needs(&world.event(FIRST, 3)), [(Need::Rows, FIRST)]);
+    assert!(needs(&world.event(FIRST, 4)).is_empty(), "once is enough");
+    assert!(world.rows().is_empty());
+    assert_eq!(needs(&world.event(FIRST + 1, 1)), [(Need::Rows, FIRST + 1)]);
+}
+
+#[test]
+fn the_grid_is_the_minute() {
+    assert_eq!(Grid::new(Interval::Minute1).ordinal(FIRST * MINUTE_MS), FIRST);
+}

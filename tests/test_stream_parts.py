@@ -1,0 +1,244 @@
+"""What is decided about streams without any I/O: paces, shards, silence, and turns of series whose stream flows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+
+from candleshm.config import CollectorConfig
+from candleshm.errors import ConfigError
+from candleshm.exchanges.base import Market
+from candleshm.exchanges.binance import Binance
+from candleshm.planner import Cadence, Kind, SeriesPlan, next_turns, request_for
+from candleshm.stream.connection import FRAME_BYTES_MAX, cut
+from candleshm.stream.pace import Pace
+from candleshm.stream.shards import Shards
+from candleshm.stream.watchdog import HEAL_SECONDS, Watchdog, silence_seconds
+
+MINUTE = 60_000
+CADENCE = Cadence("1m", 100, 3.0, 1000, 1000, silence_seconds=6.0, late_ms=2500)
+# A minute that opens at 1000 s of local time, when the exchange's clock shows OPEN.
+OPEN, SECONDS = 1_773_232_500_000, 1000.0
+
+
+@given(st.lists(st.floats(0, 5), max_size=60), st.integers(1, 5))
+def test_a_pace_is_never_exceeded_in_any_window(pauses: list[float], count: int) -> None:
+    pace, now, taken = Pace(count, 10.0), 0.0, []
+    for pause in pauses:
+        now += pause
+        if pace.take(now):
+            taken.append(now)
+    for last in range(count, len(taken)):
+        assert taken[last] - taken[last - count] >= 10.0
+
+
+def test_a_pace_gives_every_turn_there_is() -> None:
+    pace = Pace(2, 1.0)
+    assert [pace.take(now) for now in (0.0, 0.5, 0.9, 1.0, 1.1, 1.5)] == [True, True, False, True, False, True]
+
+
+@given(st.lists(st.sets(st.sampled_from([f"S{number}" for number in range(30)])), max_size=12), st.integers(1, 9))
+def test_shards_carry_what_is_wanted_and_nobody_moves(wishes: list[set[str]], size: int) -> None:
+    shards, before = Shards(size), dict[str, int]()
+    for wanted in wishes:
+        changed = shards.align(sorted(wanted))
+        now = {symbol: number for number, group in enumerate(shards.groups) for symbol in group}
+        assert now.keys() == wanted
+        assert sum(map(len, shards.groups)) == len(wanted)
+        assert all(len(group) <= size for group in shards.groups)
+        assert changed == (before.keys() != wanted)
+        assert all(now[symbol] == number for symbol, number in before.items() if symbol in now)
+        before = now
+
+
+def test_full_markets_fit_the_documented_streams_per_connection() -> None:
+    shards = Shards(Binance("SPOT").stream_rules("1m").streams_max)
+    shards.align(f"S{number}" for number in range(1262))
+    assert [len(group) for group in shards.groups] == [1024, 238]
+
+
+FRAMES = st.one_of(
+    st.binary(max_size=200).map(lambda data: Frame(Opcode.TEXT, data)),
+    st.integers(0, 70_000).map(lambda size: Frame(Opcode.TEXT, b"x" * size)),
+    st.binary(max_size=125).map(lambda data: Frame(Opcode.PING, data)),
+    st.binary(max_size=200).map(lambda data: Frame(Opcode.TEXT, data, fin=False)),
+    st.binary(max_size=200).map(lambda data: Frame(Opcode.CONT, data)),
+)
+
+
+@given(st.lists(FRAMES, max_size=8), st.data())
+def test_plain_texts_are_cut_out_however_they_arrive(sent: list[Frame], draw: st.DataObject) -> None:
+    wire = [frame.serialize(mask=False) for frame in sent]
+    whole, rest = b"".join(wire), b""
+    borders = sorted(draw.draw(st.sets(st.integers(0, len(whole)), max_size=6)) | {len(whole)})
+    texts: list[bytes] = []
+    others: list[bytes] = []
+    start = 0
+    for border in borders:
+        found, rest = cut(rest + whole[start:border], texts)
+        others += found
+        start = border
+    plain = [frame.fin and frame.opcode is Opcode.TEXT and 126 <= len(frame.data) < 65_536 for frame in sent]
+    assert texts == [frame.data for frame, is_plain in zip(sent, plain, strict=True) if is_plain]
+    assert others == [data for data, is_plain in zip(wire, plain, strict=True) if not is_plain]
+    assert rest == b""
+
+
+def test_a_frame_too_long_is_not_waited_for() -> None:
+    head = Frame(Opcode.TEXT, b"x" * (FRAME_BYTES_MAX + 1)).serialize(mask=False)[:100]
+    assert cut(head, []) == ([head], b"")
+
+
+@pytest.mark.parametrize(
+    ("market", "interval", "seconds"), [("SPOT", "1m", 6.0), ("SPOT", "1s", 3.0), ("UM", "1m", 3.0), ("CM", "1h", 3.0)]
+)
+def test_silence_is_three_periods(market: Market, interval: str, seconds: float) -> None:
+    assert silence_seconds(Binance(market).stream_rules(interval)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("market", "url"),
+    [
+        ("SPOT", "wss://stream.binance.com:9443/stream"),
+        ("UM", "wss://fstream.binance.com/market/stream"),
+        ("CM", "wss://dstream.binance.com/stream"),
+    ],
+)
+def test_addresses_and_names(market: Market, url: str) -> None:
+    exchange = Binance(market)
+    assert exchange.stream_rules("1m").url == url
+    assert exchange.stream_name("BTCUSD_PERP", "1M") == "btcusd_perp@kline_1M"
+    path = url.split("/", 3)[3]
+    assert Binance(market, ws_url="ws://h:1/").stream_rules("1m").url == f"ws://h:1/{path}"
+
+
+def test_a_spot_stream_is_mute_after_three_periods_since_it_was_subscribed_and_heard() -> None:
+    dog = Watchdog(Binance("SPOT").stream_rules("1m"))
+    subscribed = {"A": 100.0, "B": 100.0, "C": 105.0}
+    heard = {"A": 104.0, "B": -math.inf}
+    assert dog.silent(subscribed, heard, {}, 106.5) == ["B"]
+    assert dog.silent(subscribed, heard, {}, 110.5) == ["A", "B"]
+    assert dog.silent(subscribed, heard, {}, 111.5) == ["A", "B", "C"]
+
+
+def test_a_futures_stream_is_mute_only_where_an_answer_knew_more() -> None:
+    dog = Watchdog(Binance("UM").stream_rules("1m"))
+    subscribed = {"A": 100.0, "B": 100.0}
+    suspects = {"A": 400.0, "B": 400.0, "X": 400.0}
+    assert dog.silent(subscribed, {}, {}, 500.0) == []
+    assert dog.silent(subscribed, {"A": 499.0}, suspects, 500.0) == ["B"]
+    assert dog.silent(subscribed, {}, suspects | {"A": 498.0}, 500.0) == ["B"], "it may be pushed yet"
+
+
+def test_healing_is_tried_ever_less_often_and_forgotten_when_it_worked() -> None:
+    dog = Watchdog(Binance("SPOT").stream_rules("1m"))
+    tried = [now for now in range(60) if dog.due(["A"], float(now))]
+    assert tried == [0, 2 * HEAL_SECONDS, 6 * HEAL_SECONDS, 14 * HEAL_SECONDS]
+    assert dog.due([], 200.0) == {}
+    assert dog.due(["A"], 201.0) == {"A": 1}
+
+
+def streamed(**changes: Any) -> SeriesPlan:
+    """Return a loaded series whose live row opened at OPEN; its tail was asked for and its stream heard then."""
+    settings: dict[str, Any] = {
+        "newest_open_ms": OPEN,
+        "unsettled_open_ms": OPEN,
+        "tail_sent_seconds": SECONDS,
+        "tail_sent_ms": OPEN,
+        "answered_seconds": SECONDS,
+        "loaded": True,
+        "is_streamed": True,
+        "heard_seconds": SECONDS,
+    }
+    return SeriesPlan("BTCUSDT", **(settings | changes))
+
+
+def due(plan: SeriesPlan, after_seconds: float = 0.0) -> dict[Kind, float]:
+    """Return when each kind of turn is due, in seconds from the opening of the live candle."""
+    turns = next_turns(plan, CADENCE, SECONDS + after_seconds, OPEN + round(after_seconds * 1000))
+    return {turn.kind: round(turn.due_seconds - SECONDS, 3) for turn in turns}
+
+
+def test_an_event_is_as_good_as_an_answer() -> None:
+    assert due(streamed()) == {Kind.TAIL: 6.0, Kind.CLOSING: 62.5}
+    assert due(streamed(heard_seconds=SECONDS + 40), 40) == {Kind.TAIL: 46.0, Kind.CLOSING: 62.5}
+
+
+def test_a_mute_stream_is_asked_about_as_if_there_were_none() -> None:
+    silent = streamed(tail_sent_seconds=SECONDS + 6, tail_sent_ms=OPEN + 6000)
+    assert due(silent, 6)[Kind.TAIL] == 9.0
+    assert due(streamed(heard_seconds=-math.inf))[Kind.TAIL] == 3.0
+
+
+def test_requests_take_over_within_an_update_interval_of_the_last_event() -> None:
+    lost = streamed(is_streamed=False, heard_seconds=SECONDS + 40)
+    assert due(lost, 40) == {Kind.TAIL: 43.0, Kind.CLOSING: 61.0}
+
+
+def test_honest_silence_is_asked_about_ever_less_often() -> None:
+    assert [due(streamed(quiet=quiet))[Kind.TAIL] for quiet in range(4)] == [6.0, 12.0, 24.0, 30.0]
+
+
+def test_an_answer_that_found_silence_honest_is_as_good_as_an_event() -> None:
+    quiet = streamed(quiet=2, tail_sent_seconds=SECONDS + 12, tail_sent_ms=OPEN + 12_000)
+    assert due(quiet, 12)[Kind.TAIL] == 36.0
+
+
+def test_a_stream_may_be_silent_for_longer_than_it_lately_was() -> None:
+    assert [due(streamed(pause_seconds=pause))[Kind.TAIL] for pause in (0.5, 4.0, 9.0, 900.0)] == [6, 12, 27, 30]
+
+
+def test_a_doubted_row_is_asked_for_once_the_doubt_can_be_answered() -> None:
+    plan = streamed(heard_seconds=SECONDS + 5)
+    plan.doubt(OPEN - 3 * MINUTE, OPEN + 6000)
+    assert due(plan, 5) == {Kind.TAIL: 11.0, Kind.CLOSING: 6.0}
+    request = request_for(plan, Kind.CLOSING, Binance("SPOT"), CADENCE, OPEN + 6000)
+    assert (request.limit, request.end_ms) == (5, None), "from the doubted row to one beyond the live one"
+
+
+def test_a_doubted_row_too_far_back_for_a_tail_is_backfilled() -> None:
+    cadence = replace(CADENCE, tail_limit=99, length=2000)
+    plan = streamed()
+    plan.doubt(OPEN - 300 * MINUTE, OPEN)
+    turns = {turn.kind for turn in next_turns(plan, cadence, SECONDS, OPEN)}
+    assert Kind.BACKFILL in turns
+    request = request_for(plan, Kind.BACKFILL, Binance("UM"), cadence, OPEN + 6000)
+    assert request.end_ms is not None
+    assert request.end_ms - (request.limit - 1) * MINUTE <= OPEN - 300 * MINUTE <= request.end_ms
+
+
+def test_a_row_that_no_answer_makes_final_is_asked_for_now_and_then() -> None:
+    plan = streamed(
+        unsettled_open_ms=OPEN - MINUTE,
+        tail_sent_seconds=SECONDS + 5,
+        tail_sent_ms=OPEN + 5000,
+        heard_seconds=SECONDS + 20,
+    )
+    assert due(plan, 20) == {Kind.TAIL: 26.0}
+    assert due(replace(plan, heard_seconds=SECONDS + 33), 33) == {Kind.TAIL: 35.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"live": "udp"}, "live"),
+        ({"ws_url": "http://h"}, "ws_url"),
+        ({"ws_url": "wss://"}, "ws_url"),
+        ({"live": "ws", "base_url": "http://h"}, "ws_url"),
+        ({"live": "ws", "proxies": {"https": "http://h:1"}}, "proxies"),
+        ({"live": "ws", "trust_env": True}, "trust_env"),
+        ({"live": "ws", "proxy_host": "http://h"}, "proxy_host"),
+    ],
+)
+def test_settings_that_leave_no_way_to_the_streams(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        CollectorConfig(market="SPOT", **settings)
+    if settings.get("live") == "ws":
+        hindered = CollectorConfig(market="SPOT", **(settings | {"live": "auto"}))
+        assert hindered.stream_hindrance is not None
