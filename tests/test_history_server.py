@@ -51,6 +51,7 @@ def make(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> Iterat
                 "LENGTH": 30,
                 "TIMEZONE": "UTC",
                 "CANDLE_DIR": tmp_path / "candles",
+                "CACHE_DIR": tmp_path / "cache",
                 "LOG_DIRPATH": tmp_path / "log",
                 "LOCAL_CANDLE_DAYS": None,
                 "DOWNLOAD_TIME": None,
