@@ -15,7 +15,7 @@ SOAK_RATE ?= 10
 FUZZ_SECONDS ?= 60
 STEP_ROUNDS ?= 500
 STATEFUL_EXAMPLES ?= 500
-FUZZ_TARGETS := parse merge block
+FUZZ_TARGETS := parse csv merge block
 LIVE_SECONDS ?= 1800
 LIVE_SYMBOLS ?= 500
 
@@ -66,7 +66,7 @@ bounds: ## Leave out each check of a bound once: a test must fail
 stateful: build ## Random lives of a block through the Python API beside a dictionary, STATEFUL_EXAMPLES=500
 	STATEFUL_EXAMPLES=$(STATEFUL_EXAMPLES) $(BIN)/python -m pytest -q tests/test_stateful.py --timeout 3600
 
-fuzz: ## Fuzz parser, merge and damaged blocks, FUZZ_SECONDS=60 each; needs a nightly toolchain and cargo-fuzz
+fuzz: ## Fuzz both parsers, merge and damaged blocks, FUZZ_SECONDS=60 each; needs a nightly toolchain and cargo-fuzz
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "make fuzz needs: rustup toolchain install nightly, cargo install cargo-fuzz" >&2; exit 1; }
 	@for target in $(FUZZ_TARGETS); do \
 		mkdir -p rust/fuzz/corpus/$$target rust/fuzz/seeds/$$target; \

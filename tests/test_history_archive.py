@@ -24,7 +24,7 @@ from candleshm.history.store import ParquetStore
 from candleshm.history.tally import DownloadProgress
 from candleshm.sim import ArchiveFlaw, Fault, Outage, SimulatedExchange, refused
 from candleshm.transport import HttpTransport
-from tests.collecting import SYMBOLS, klines
+from tests.collecting import SYMBOLS, collecting, klines
 from tests.commanding import complaint, run
 from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, store_in, written
 from tests.downloading import counts, downloaded, truth_of
@@ -200,6 +200,28 @@ def test_what_the_archive_lacks_comes_from_the_exchange_which_verifies_the_rest(
     assert (states == VERIFIED).sum() == 1435
 
 
+def test_a_block_loads_archived_days_and_what_is_verified_is_so_there(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path
+) -> None:
+    gap = (utc("2026-03-10T06:00"), utc("2026-03-10T06:05"))
+    exchange.archive.add(ArchiveFlaw(kind="lack", start_ms=gap[0], end_ms=gap[1]))
+    from_archive(exchange, tmp_path, "2026-03-09", "2026-03-10")
+    asked = len(klines(exchange))
+    days: dict[str, Any] = {"timezone": "UTC", "candle_dir": tmp_path, "local_candle_days": 2, "download_time": None}
+    with collecting(exchange, block_name, symbols=["BTCUSDT"], length=2400, **days) as (_, feed):
+        rows = feed["BTCUSDT"].candles(closed_only=True)
+        states = feed["BTCUSDT"].states(closed_only=True)[-len(rows) :]
+        rows, states = rows[-2300:], states[-2300:]
+    truth = exchange.truth.floats("SPOT", "BTCUSDT", "1m", int(rows[0, 0]), int(rows[-1, 0]) + 1)
+    assert rows.tobytes(order="C") == truth.tobytes()
+    of_the_tenth = (utc("2026-03-10") <= rows[:, 0]) & (rows[:, 0] < utc("2026-03-11"))
+    lacked = (gap[0] <= rows[:, 0]) & (rows[:, 0] < gap[1])
+    assert ((states == VERIFIED) == (of_the_tenth & ~lacked)).all()
+    assert of_the_tenth.sum() == 1440
+    # Only today is asked for.
+    assert all("endTime" not in query for _, query in klines(exchange)[asked:])
+
+
 def test_a_hole_of_the_exchange_is_one_whatever_the_archive_lacks(exchange: SimulatedExchange, tmp_path: Path) -> None:
     hole = (utc("2026-03-09T10:00"), utc("2026-03-09T10:20"))
     exchange.truth.add_outage(Outage(start_ms=hole[0], end_ms=hole[1], market="SPOT"))
@@ -208,6 +230,29 @@ def test_a_hole_of_the_exchange_is_one_whatever_the_archive_lacks(exchange: Simu
     day = stored(tmp_path, "2026-03-09")
     assert (day.holes, day.is_complete) == ((hole,), True)
     assert day.verified_count == len(day.rows) == 1420
+
+
+def test_the_outage_of_2018_with_cut_closes_and_times_off_the_grid(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    done = from_archive(exchange, tmp_path, "2018-02-07", "2018-02-10")
+    assert [(tally.suc, tally.warn) for tally in done.tallies] == [(1, 0), (0, 1), (0, 1), (1, 0)]
+    rows = history.load("SPOT", "BTCUSDT", "2018-02-07", "2018-02-10", timezone="UTC", base_dir=tmp_path)
+    truth = exchange.truth.floats("SPOT", "BTCUSDT", "1m", utc("2018-02-07"), utc("2018-02-11"))
+    assert rows.tobytes() == truth.tobytes()
+    assert (rows[:, 0] % MINUTE != 0).sum() == 120
+    for day in ("2018-02-08", "2018-02-09"):
+        candles = stored(tmp_path, day)
+        assert (candles.source, candles.verified_count) == ("exchange", len(candles.rows))
+    assert [stored(tmp_path, day).source for day in ("2018-02-07", "2018-02-10")] == ["archive"] * 2
+
+
+@pytest.mark.parametrize("market", ["UM", "CM"])
+def test_old_files_of_futures_without_a_header(exchange: SimulatedExchange, tmp_path: Path, market: Market) -> None:
+    symbol = SYMBOLS[market][0]
+    from_archive(exchange, tmp_path, "2021-12-31", "2022-01-01", market=market, symbols=[symbol])
+    rows = history.load(market, symbol, "2021-12-31", "2022-01-01", timezone="UTC", base_dir=tmp_path)
+    truth = exchange.truth.floats(market, symbol, "1m", utc("2021-12-31"), utc("2022-01-02"))
+    assert rows.tobytes() == truth.tobytes()
+    assert klines(exchange) == []
 
 
 def test_a_file_that_is_not_there_is_no_remark(exchange: SimulatedExchange, tmp_path: Path) -> None:
@@ -472,7 +517,7 @@ def test_verifying_a_conflict_and_what_the_archive_lacks(
 
 
 def mirrored(exchange: SimulatedExchange, directory: Path, *days: str) -> str:
-    """Save files of the archive in their own layout, as the scripts of binance-public-data do; return its address."""
+    """Save files of the archive in their own layout; return the address of the copy."""
     with HttpTransportOf(exchange) as get:
         for day in days:
             path = f"/data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-{day}.zip"

@@ -149,7 +149,7 @@ class Archive:
 
 
 class Mirror:
-    """A copy of the archive in a directory, in its own layout: what binance-public-data's scripts leave, for one."""
+    """A copy of the archive in a directory, in the archive's own layout, with the CHECKSUM of every zip."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -184,8 +184,6 @@ fn ends_field(rest: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::columns::{TRADES, VOLUME, bits_equal};
 
@@ -198,46 +196,6 @@ mod tests {
     fn parsed(file: impl AsRef<[u8]>) -> Result<Vec<Row>, CsvError> {
         let mut rows = Vec::new();
         parse_csv(file.as_ref(), &mut rows).map(|()| rows)
-    }
-
-    /// The slow and obvious parser.
-    fn obvious(file: &[u8]) -> Option<Vec<Row>> {
-        let mut text = str::from_utf8(file).ok()?;
-        if text.starts_with(|first: char| !first.is_ascii_digit()) {
-            let rest = text.strip_prefix(HEADER)?;
-            text = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix('\n')).or(rest.is_empty().then_some(""))?;
-        }
-        let mut lines: Vec<&str> = text.split('\n').collect();
-        if lines.last() == Some(&"") {
-            lines.pop();
-        }
-        let count = lines.len();
-        let mut rows = Vec::new();
-        for (index, line) in lines.into_iter().enumerate() {
-            // What the split took away shows that a line feed was there.
-            let has_feed = index + 1 < count || text.ends_with('\n');
-            let line = if has_feed { line.strip_suffix('\r').unwrap_or(line) } else { line };
-            let texts: Vec<&str> = line.split(',').collect();
-            let values: Vec<f64> = texts.iter().map(|value| value.parse().ok()).collect::<Option<_>>()?;
-            let mut row: Row = values.try_into().ok()?;
-            for column in [OPEN_TIME_MS, CLOSE_TIME_MS] {
-                if row[column] > 1e14 {
-                    row[column] = match texts[column].parse::<u64>() {
-                        Ok(time) if texts[column].len() <= 19 && !texts[column].starts_with('+') => {
-                            (time / 1000) as f64
-                        }
-                        _ => (row[column] / 1000.0).floor(),
-                    };
-                }
-            }
-            row[IGNORE] = 0.0;
-            rows.push(row);
-        }
-        Some(rows)
-    }
-
-    fn bits(rows: &[Row]) -> Vec<[u64; COLUMNS]> {
-        rows.iter().map(|row| row.map(f64::to_bits)).collect()
     }
 
     #[test]
@@ -314,77 +272,5 @@ mod tests {
         let before = rows.clone();
         assert!(parse_csv(format!("{UM}\n{UM}\nx").as_bytes(), &mut rows).is_err());
         assert_eq!(rows, before);
-    }
-
-    fn fields() -> impl Strategy<Value = String> {
-        prop_oneof![
-            8 => "[0-9]{1,12}\\.[0-9]{1,8}",
-            4 => "[0-9]{1,19}",
-            1 => "[+-]?([0-9]{1,22}\\.?[0-9]{0,12}|\\.[0-9]{1,25})([eE][+-]?[0-9]{1,3})?",
-            1 => "[+-]?(nan|inf)",
-        ]
-    }
-
-    fn files() -> impl Strategy<Value = String> {
-        let line = ("1[0-9]{12,15}", prop::collection::vec(fields(), COLUMNS - 1))
-            .prop_map(|(time, values)| format!("{time},{}", values.join(",")));
-        (any::<bool>(), prop::sample::select(&["\n", "\r\n"][..]), any::<bool>(), prop::collection::vec(line, 0..5))
-            .prop_map(|(has_header, end, ends, lines)| {
-                let mut file = if has_header { format!("{HEADER}{end}") } else { String::new() };
-                file += &lines.join(end);
-                file + if ends && !lines.is_empty() { end } else { "" }
-            })
-    }
-
-    fn agree(file: &[u8]) -> Result<(), TestCaseError> {
-        let mut rows = vec![[1.0; COLUMNS]];
-        let result = parse_csv(file, &mut rows);
-        prop_assert_eq!(rows[0], [1.0; COLUMNS]);
-        prop_assert_eq!(result.is_ok(), obvious(file).is_some());
-        prop_assert_eq!(bits(&rows[1..]), bits(&obvious(file).unwrap_or_default()));
-        if let Err(error) = result {
-            prop_assert!(error.offset <= file.len());
-            prop_assert_eq!(error.line, file[..error.offset].split(|&byte| byte == b'\n').count());
-        }
-        Ok(())
-    }
-
-    proptest! {
-        #[test]
-        fn well_formed_files_are_read(file in files()) {
-            prop_assert!(parsed(&file).is_ok());
-            agree(file.as_bytes())?;
-        }
-
-        #[test]
-        fn truncated_files(file in files(), at in any::<prop::sample::Index>()) {
-            agree(&file.as_bytes()[..at.index(file.len() + 1)])?;
-        }
-
-        #[test]
-        fn mutated_files(
-            file in files(),
-            edits in prop::collection::vec(
-                (
-                    any::<prop::sample::Index>(),
-                    0..3_usize,
-                    prop::collection::vec(prop::sample::select(&b",\"\\.+-eEnai0123456789 \r\n\0\xff"[..]), 0..3),
-                ),
-                1..3,
-            ),
-        ) {
-            let mut file = file.into_bytes();
-            for (at, removed, inserted) in edits {
-                let start = at.index(file.len() + 1);
-                let end = file.len().min(start + removed);
-                file.splice(start..end, inserted);
-            }
-            agree(&file)?;
-        }
-
-        #[test]
-        fn arbitrary_bytes(file in prop::collection::vec(any::<u8>(), 0..64)) {
-            agree(&file)?;
-        }
     }
 }
