@@ -2,37 +2,28 @@
 //! candles derived from its own.
 
 mod derived;
+mod opening;
+mod pushed;
 
 use std::collections::HashMap;
 
 use crate::block::Block;
-use crate::chain::{Chain, TradeIds};
-use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, TRADES, plausible};
-use crate::derive::Derivation;
+use crate::chain::Chain;
+use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, plausible};
 use crate::error::Error;
-use crate::event::{self, Event, Frame, FrameError};
 use crate::interval::{Grid, Interval};
-use crate::layout::{ABI, BlockState, Geometry, RowState, SYMBOL_NAME_BYTES, header, symbol};
+use crate::layout::{BlockState, RowState, SYMBOL_NAME_BYTES, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Plan, Tally};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::ring::SeriesWords;
 use crate::segment::{self, SegmentFile};
-use crate::soundness::is_sound;
 use crate::symbols;
 use crate::sync::Ordering::{Relaxed, Release};
 
 use derived::Derived;
-/// How far the clocks of the exchange's servers may lie apart: an event that is ahead of the measured time by more is
-/// not believed.
-const SERVERS_APART_MS: i64 = 1000;
-
-/// Events after which a pause counts a third.
-const PAUSE_FADES: u64 = 64;
-
-/// How often opening starts again because somebody else created or replaced the block meanwhile.
-const OPEN_ATTEMPTS_MAX: usize = 16;
+pub use pushed::{Need, Notice, Pushed};
 
 /// Who owns a block, and since when; the core itself reads neither clock nor process table.
 #[derive(Debug, Clone, Copy)]
@@ -90,51 +81,6 @@ pub struct Report {
     pub doubted_open_ms: Option<i64>,
 }
 
-/// Why a series has to be looked after although its stream flows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
-    /// It has no row yet, so that events say nothing to it.
-    Rows,
-    /// A newer candle came, and one before it is not final or missing.
-    Close,
-    /// Trade ids say that a row is not whole, or that the stream and an answer differ about it.
-    Doubt,
-}
-
-/// A series that has to be looked after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Notice {
-    /// Its place.
-    pub index: usize,
-    /// Why.
-    pub need: Need,
-    /// Open time of the oldest row that it is about; 0 without one.
-    pub open_ms: i64,
-}
-
-/// What a batch of frames did.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Pushed {
-    /// Klines of the block's interval and market.
-    pub events: usize,
-    /// Events of other kinds, intervals and markets.
-    pub foreign: usize,
-    /// Klines of symbols that the block does not carry.
-    pub unknown: usize,
-    /// Klines older than what was known.
-    pub stale: usize,
-    /// Counts of the rows, as for an answer.
-    pub tally: Tally,
-    /// Places in the batch of answers to what the client sent.
-    pub answers: Vec<usize>,
-    /// Whether the server announced its end.
-    pub shuts_down: bool,
-    /// Frames that could not be read, and why.
-    pub faults: Vec<(usize, FrameError)>,
-    /// Series that have to be looked after.
-    pub notices: Vec<Notice>,
-}
-
 struct Series {
     state: SeriesState,
     seen: Confirmations,
@@ -182,237 +128,6 @@ enum News {
 }
 
 impl Writer {
-    /// Creates the block, takes over one that a dead collector left with the same shape, or replaces one of another
-    /// shape, or a damaged one: readers of that one see it superseded and follow.
-    ///
-    /// # Errors
-    ///
-    /// `InUse` when a live collector owns it; `Name`, `Length`, `SymbolCapacity`, `SymbolName`; `Corrupt` and
-    /// `Incompatible` when something else has the name; `Os`.
-    pub fn open(name: &str, config: &Config, owner: Owner) -> Result<Self, Error> {
-        Self::open_on(Grid::new(config.interval), name, config, owner)
-    }
-
-    /// As [`Self::open`], for the candles of a grid of `config.interval`.
-    fn open_on(grid: Grid, name: &str, config: &Config, owner: Owner) -> Result<Self, Error> {
-        segment::check_name(name)?;
-        for symbol in &config.symbols {
-            check_symbol(symbol)?;
-        }
-        let geometry =
-            Geometry::new(config.market, config.interval, config.length, config.symbols.len() + config.spare_symbols)?
-                .with_zone(grid.zone());
-        for _ in 0..OPEN_ATTEMPTS_MAX {
-            let old = match SegmentFile::open(name, true) {
-                Ok(old) => old,
-                Err(Error::NotFound { .. }) => {
-                    let created = Self::create(name, geometry, config, owner, 1)?;
-                    if created.file.link()? {
-                        return Ok(created);
-                    }
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            if !old.try_lock()? {
-                let pid = old.map(false).map_or(0, |words| words[header::PID].load(Relaxed));
-                return Err(Error::InUse { name: name.into(), pid });
-            }
-            // Between opening and locking the name may have moved on to another block.
-            if !old.is_named()? {
-                continue;
-            }
-            let generation = match Block::check(name, old.map(true)?) {
-                Ok(block) if adoptable(&block, &geometry, config, owner) => {
-                    return Self::take_over(block, old, config, owner);
-                }
-                Ok(block) => {
-                    let created = Self::create(name, geometry, config, owner, block.value(header::GENERATION) + 1)?;
-                    created.supersede(&block)?;
-                    return Ok(created);
-                }
-                Err(Error::NotReady { .. }) => 1,
-                Err(error) => return Err(error),
-            };
-            let created = Self::create(name, geometry, config, owner, generation)?;
-            created.file.link_over()?;
-            return Ok(created);
-        }
-        Err(Error::InUse { name: name.into(), pid: 0 })
-    }
-
-    fn create(name: &str, geometry: Geometry, config: &Config, owner: Owner, generation: u64) -> Result<Self, Error> {
-        let file = SegmentFile::create_unnamed(name, geometry.block_bytes())?;
-        let block = Block::create(name, file.map(true)?, geometry);
-        block.header(header::STATE).store(BlockState::Init as u64, Relaxed);
-        block.header(header::GENERATION).store(generation, Relaxed);
-        let mut writer = Self {
-            block,
-            file,
-            series: Vec::new(),
-            index: HashMap::new(),
-            taken_over: false,
-            behind: 0,
-            universe_bar: 0,
-            news: News::None,
-            derived: Vec::new(),
-        };
-        writer.sign(owner);
-        for symbol in &config.symbols {
-            writer.add_symbol(symbol)?;
-        }
-        // SYNC POINT ready: everything above is visible to whoever sees this.
-        writer.block.header(header::STATE).store(BlockState::Ready as u64, Release);
-        Ok(writer)
-    }
-
-    /// Puts a block for `symbols`, which begin with those of this one, with as many spare places, in the place of this
-    /// one; readers see this one superseded and follow. The rows stay behind. The new memory is taken first, so without
-    /// room for both blocks nothing has changed. Derived blocks are enlarged along with it.
-    ///
-    /// # Errors
-    ///
-    /// `NoMemory`, `SymbolCapacity`, `SymbolName`, `Os`: this writer goes on as it was.
-    pub fn enlarge(&mut self, symbols: Vec<String>, spare_symbols: usize, owner: Owner) -> Result<(), Error> {
-        for symbol in &symbols {
-            check_symbol(symbol)?;
-        }
-        let old = *self.block.geometry();
-        let geometry = Geometry::new(old.market, old.interval, old.ring.length, symbols.len() + spare_symbols)?
-            .with_zone(old.zone);
-        let config =
-            Config { market: old.market, interval: old.interval, length: old.ring.length, symbols, spare_symbols };
-        let generation = self.block.value(header::GENERATION) + 1;
-        let created = Self::create(self.block.name(), geometry, &config, owner, generation)?;
-        for place in 0..self.derived.len() {
-            if let Err(error) = self.derived[place].enlarge(&config, owner) {
-                // Those that were enlarged before it have lost their rows.
-                self.catch_up_derived();
-                return Err(error);
-            }
-        }
-        if let Err(error) = created.supersede(&self.block) {
-            self.catch_up_derived();
-            return Err(error);
-        }
-        let derived = std::mem::take(&mut self.derived);
-        *self = Self { derived, ..created };
-        Ok(())
-    }
-
-    /// Takes the name from `old`. The new block is ready, then the old one says so, then the name moves: a reader that
-    /// finds the old one superseded and still under the name keeps reading it and looks again.
-    fn supersede(&self, old: &Block) -> Result<(), Error> {
-        let state = old.header(header::STATE);
-        let before = state.load(Relaxed);
-        state.store(BlockState::Superseded as u64, Release);
-        if let Err(error) = self.file.link_over() {
-            // Nobody is to look for a successor that did not come.
-            state.store(before, Release);
-            return Err(error);
-        }
-        tell(old, true);
-        Ok(())
-    }
-
-    fn take_over(block: Block, file: SegmentFile, config: &Config, owner: Owner) -> Result<Self, Error> {
-        let mut writer = Self {
-            block,
-            file,
-            series: Vec::new(),
-            index: HashMap::new(),
-            taken_over: true,
-            behind: 0,
-            universe_bar: 0,
-            news: News::None,
-            derived: Vec::new(),
-        };
-        writer.universe_bar = writer.block.value(header::UNIVERSE_BAR);
-        writer.sign(owner);
-        writer.set_health(&Health::default());
-        writer.block.header(header::MISSING).store(0, Relaxed);
-        writer.block.header(header::HOLES).store(0, Relaxed);
-        for index in 0..writer.block.symbol_count() {
-            let mut series = Series::new();
-            SeriesWriter::new(writer.block.series(index), &mut series.state).recover();
-            series.find_newest_settled(&writer.block, index);
-            writer.count_gaps((0, 0), (series.state.missing, series.state.holes));
-            writer.index.insert(writer.block.symbol(index), index);
-            writer.block.entry(index)[symbol::TRADING].store(1, Relaxed);
-            writer.series.push(series);
-        }
-        for symbol in
-            config.symbols.iter().filter(|symbol| !writer.index.contains_key(*symbol)).cloned().collect::<Vec<_>>()
-        {
-            writer.add_symbol(&symbol)?;
-        }
-        writer.settle_universe();
-        Ok(writer)
-    }
-
-    /// Derives the candles of another interval, or of the days of a time zone, into a block of their own: of the same
-    /// symbols, with the same LENGTH, taken over or replaced as any block is. From here on it is changed along with this
-    /// one, and always first: who was told of a change here finds it there.
-    ///
-    /// # Errors
-    ///
-    /// `Derivation`, `Window` when a candle of the target has more parts than this block has rows, and as
-    /// [`Self::open`].
-    pub fn derive(&mut self, name: &str, target: Grid, owner: Owner) -> Result<(), Error> {
-        let geometry = *self.block.geometry();
-        let derivation = Derivation::new(geometry.grid(0), target)?;
-        let (parts, length) = (derivation.parts_max(), geometry.ring.length);
-        if parts > length {
-            return Err(Error::Window { target: target.name(), parts, length });
-        }
-        let symbols: Vec<String> = (0..self.series.len()).map(|index| self.block.symbol(index)).collect();
-        let config = Config {
-            market: geometry.market,
-            interval: target.interval(),
-            length,
-            spare_symbols: geometry.symbol_capacity - symbols.len(),
-            symbols,
-        };
-        let mut writer = Self::open_on(target, name, &config, owner)?;
-        if writer.block.geometry().symbol_capacity < geometry.symbol_capacity {
-            // What was taken over could not follow when symbols are added here.
-            writer.close(false)?;
-            writer = Self::open_on(target, name, &config, owner)?;
-        }
-        let mut derived = Derived::new(derivation, writer);
-        for index in 0..self.series.len() {
-            derived.seat(&self.block.symbol(index))?;
-        }
-        self.derived.push(derived);
-        self.catch_up_derived();
-        Ok(())
-    }
-
-    /// Derives everything that the rows of this block reach.
-    fn catch_up_derived(&mut self) {
-        for derived in &mut self.derived {
-            for (index, series) in self.series.iter().enumerate() {
-                derived.set_trading(index, series.trading);
-                derived.catch_up(self.block.series(index), &series.state, index);
-            }
-            derived.commit();
-        }
-    }
-
-    /// Returns the names of the blocks derived from this one.
-    #[must_use]
-    pub fn derived_names(&self) -> Vec<String> {
-        self.derived.iter().map(|derived| derived.writer().block.name().to_owned()).collect()
-    }
-
-    fn sign(&self, owner: Owner) {
-        self.block.header(header::BOOT_ID).store(owner.boot_id[0], Relaxed);
-        self.block.header(header::BOOT_ID + 1).store(owner.boot_id[1], Relaxed);
-        self.block.header(header::PID).store(owner.pid, Relaxed);
-        self.block.header(header::PID_START).store(owner.pid_start, Relaxed);
-        self.heartbeat(owner.now_ns);
-    }
-
     /// Returns the block.
     #[must_use]
     pub fn block(&self) -> &Block {
@@ -634,132 +349,6 @@ impl Writer {
         self.news = self.news.max(news);
     }
 
-    /// Derives again what the bars in `touched` are part of.
-    fn update_derived(&mut self, index: usize, mut touched: Vec<u64>) {
-        touched.sort_unstable();
-        touched.dedup();
-        for derived in &mut self.derived {
-            derived.update(self.block.series(index), &self.series[index].state, index, &touched);
-        }
-    }
-
-    /// Merges the events of one socket read, publishes what they change and wakes waiters once. `received_ms` is the
-    /// exchange time that surely was not passed when they came, `now_boot_ms` is `CLOCK_BOOTTIME`.
-    pub fn ingest_events<'a>(
-        &mut self,
-        frames: impl IntoIterator<Item = &'a [u8]>,
-        received_ms: i64,
-        now_boot_ms: u64,
-    ) -> Pushed {
-        let mut pushed = Pushed::default();
-        for (place, frame) in frames.into_iter().enumerate() {
-            match event::parse(frame) {
-                Ok(Frame::Kline(event)) => self.push(&event, received_ms, now_boot_ms, &mut pushed),
-                Ok(Frame::Shutdown) => pushed.shuts_down = true,
-                Ok(Frame::Answer) => pushed.answers.push(place),
-                Ok(Frame::Other) => pushed.foreign += 1,
-                Err(error) => pushed.faults.push((place, error)),
-            }
-        }
-        self.commit();
-        pushed
-    }
-
-    fn push(&mut self, event: &Event<'_>, received_ms: i64, now_boot_ms: u64, pushed: &mut Pushed) {
-        let Geometry { market, interval, .. } = *self.block.geometry();
-        let is_ours = event.interval == interval.as_str()
-            && event.family.is_none_or(|family| market.family().is_none_or(|ours| ours == family));
-        let Some(&index) = self.index.get(&*event.symbol).filter(|_| is_ours) else {
-            *(if is_ours { &mut pushed.unknown } else { &mut pushed.foreign }) += 1;
-            return;
-        };
-        pushed.events += 1;
-        pushed.tally.rows += 1;
-        let grid = self.block.grid(index);
-        let bar = grid.ordinal(event.row[OPEN_TIME_MS] as i64);
-        let beyond = grid.open_ms(bar) > received_ms + SERVERS_APART_MS;
-        if beyond || plausible(&event.row).is_err() || bar < 1 || bar >= i64::from(u32::MAX) {
-            pushed.tally.refused += 1;
-            pushed.tally.beyond += usize::from(beyond);
-            return;
-        }
-        let bar = bar as u64;
-        let (before, head) = self.standing(index);
-        let words = self.block.series(index);
-        let series = &mut self.series[index];
-        let notice = |need, bar: u64| Notice { index, need, open_ms: grid.open_ms(bar as i64) };
-        if series.state.marks.end() == 0 {
-            // Without a first answer nobody knows where the series begins.
-            if bar > series.newest_event.0 {
-                series.newest_event = (bar, 0);
-                pushed.notices.push(notice(Need::Rows, bar));
-            }
-            return;
-        }
-        let event_ms = event.event_ms.min(received_ms + SERVERS_APART_MS);
-        let is_newest = (bar, event_ms) > series.newest_event;
-        if is_newest {
-            series.newest_event = (bar, event_ms);
-            if series.heard_ms > 0 {
-                let pause_ms = now_boot_ms.saturating_sub(series.heard_ms);
-                series.pause_ms = pause_ms.max(series.pause_ms - series.pause_ms / PAUSE_FADES);
-            }
-            series.heard_ms = now_boot_ms;
-            series.state.marks.received_ms = now_boot_ms;
-        }
-        let row = (bar, &event.row);
-        let plan = merge::plan_pushed(words, &series.state, &mut series.seen, row, event_ms, event.closed);
-        let mut tally = plan.tally;
-        pushed.stale += usize::from(!is_newest && tally.changed + tally.closed + tally.verified == 0);
-        store(words, series, &plan);
-        let ids = TradeIds { first: event.first_id, last: event.last_id, count: event.row[TRADES] as i64 };
-        let mut doubt = plan.doubt;
-        // Only what the block has as it was pushed can be proven by what was pushed.
-        let stands = event.closed && words.tag(bar).is_final_of(bar) && series.seen.is_pushed(bar);
-        let proofs = [Some(series.chain.saw(bar, ids)), stands.then(|| series.chain.closed(bar, ids))];
-        let mut verified = Vec::new();
-        for proof in proofs.into_iter().flatten() {
-            for bar in proof.proven {
-                let tag = words.tag(bar);
-                if tag.bar() == bar && tag.state() == RowState::Closed && series.seen.is_pushed(bar) {
-                    SeriesWriter::new(words, &mut series.state).verify(bar);
-                    verified.push(bar);
-                }
-            }
-            if !proof.broken.is_empty() {
-                doubt = Some(doubt.map_or(proof.broken.start, |oldest| oldest.min(proof.broken.start)));
-            }
-        }
-        tally.verified += verified.len();
-        if tally.verified > 0 {
-            SeriesWriter::new(words, &mut series.state).refresh_newest();
-        }
-        if let Some(advance) = &plan.advance {
-            let final_bar = series.state.marks.final_bar;
-            let has_gap = advance.head - head > advance.rows.len() as u64;
-            if final_bar < advance.head || has_gap {
-                pushed.notices.push(notice(Need::Close, final_bar));
-            }
-        }
-        if let Some(bar) = doubt {
-            pushed.notices.push(notice(Need::Doubt, bar));
-        }
-        self.finish(index, before, tally, || plan.touched(head).into_iter().chain(verified).collect());
-        pushed.tally.add(&tally);
-    }
-
-    /// Returns, for each series, when its stream was last heard: `CLOCK_BOOTTIME` in ms, 0 for never.
-    #[must_use]
-    pub fn heard_ms(&self) -> Vec<u64> {
-        self.series.iter().map(|series| series.heard_ms).collect()
-    }
-
-    /// Returns, for each series, the longest time that lately passed between two events of its stream, in ms.
-    #[must_use]
-    pub fn pauses_ms(&self) -> Vec<u64> {
-        self.series.iter().map(|series| series.pause_ms).collect()
-    }
-
     /// Returns where a series stands, with the counts of an answer at zero.
     #[must_use]
     pub fn report(&self, index: usize) -> Report {
@@ -940,24 +529,6 @@ fn tell(block: &Block, closed: bool) {
     if closed {
         wake(header::CLOSE_SEQ);
     }
-}
-
-/// Whether a block left by a dead owner can go on as it is.
-fn adoptable(block: &Block, geometry: &Geometry, config: &Config, owner: Owner) -> bool {
-    let there = block.geometry();
-    let same_shape = there.market == geometry.market
-        && there.interval == geometry.interval
-        && there.zone == geometry.zone
-        && there.ring == geometry.ring
-        && there.symbol_capacity >= config.symbols.len();
-    let wanted: std::collections::HashSet<&str> = config.symbols.iter().map(String::as_str).collect();
-    same_shape
-        // Readers may ignore what a later minor added; whoever writes would have to keep it true.
-        && block.value(header::ABI) == ABI
-        && block.state() == Some(BlockState::Ready)
-        && block.boot_id() == owner.boot_id
-        && (0..block.symbol_count()).all(|index| wanted.contains(block.symbol(index).as_str()))
-        && is_sound(block)
 }
 
 fn check_symbol(symbol: &str) -> Result<(), Error> {

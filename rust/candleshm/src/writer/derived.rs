@@ -8,6 +8,7 @@
 use super::{Config, Error, News, Owner, Writer};
 use crate::columns::bits_equal;
 use crate::derive::{Derivation, Fold};
+use crate::interval::Grid;
 use crate::layout::{RowState, RowWords};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::ring::SeriesWords;
@@ -96,6 +97,72 @@ impl Source<'_> {
         }
         let target = derivation.target();
         fold.finish(target.open_ms(bar as i64), target.end_ms(bar as i64), end <= head)
+    }
+}
+
+impl Writer {
+    /// Derives the candles of another interval, or of the days of a time zone, into a block of their own: of the same
+    /// symbols, with the same LENGTH, taken over or replaced as any block is. From here on it is changed along with this
+    /// one, and always first: who was told of a change here finds it there.
+    ///
+    /// # Errors
+    ///
+    /// `Derivation`, `Window` when a candle of the target has more parts than this block has rows, and as
+    /// [`Self::open`].
+    pub fn derive(&mut self, name: &str, target: Grid, owner: Owner) -> Result<(), Error> {
+        let geometry = *self.block.geometry();
+        let derivation = Derivation::new(geometry.grid(0), target)?;
+        let (parts, length) = (derivation.parts_max(), geometry.ring.length);
+        if parts > length {
+            return Err(Error::Window { target: target.name(), parts, length });
+        }
+        let symbols: Vec<String> = (0..self.series.len()).map(|index| self.block.symbol(index)).collect();
+        let config = Config {
+            market: geometry.market,
+            interval: target.interval(),
+            length,
+            spare_symbols: geometry.symbol_capacity - symbols.len(),
+            symbols,
+        };
+        let mut writer = Self::open_on(target, name, &config, owner)?;
+        if writer.block.geometry().symbol_capacity < geometry.symbol_capacity {
+            // What was taken over could not follow when symbols are added here.
+            writer.close(false)?;
+            writer = Self::open_on(target, name, &config, owner)?;
+        }
+        let mut derived = Derived::new(derivation, writer);
+        for index in 0..self.series.len() {
+            derived.seat(&self.block.symbol(index))?;
+        }
+        self.derived.push(derived);
+        self.catch_up_derived();
+        Ok(())
+    }
+
+    /// Derives everything that the rows of this block reach.
+    pub(super) fn catch_up_derived(&mut self) {
+        for derived in &mut self.derived {
+            for (index, series) in self.series.iter().enumerate() {
+                derived.set_trading(index, series.trading);
+                derived.catch_up(self.block.series(index), &series.state, index);
+            }
+            derived.commit();
+        }
+    }
+
+    /// Returns the names of the blocks derived from this one.
+    #[must_use]
+    pub fn derived_names(&self) -> Vec<String> {
+        self.derived.iter().map(|derived| derived.writer().block.name().to_owned()).collect()
+    }
+
+    /// Derives again what the bars in `touched` are part of.
+    pub(super) fn update_derived(&mut self, index: usize, mut touched: Vec<u64>) {
+        touched.sort_unstable();
+        touched.dedup();
+        for derived in &mut self.derived {
+            derived.update(self.block.series(index), &self.series[index].state, index, &touched);
+        }
     }
 }
 

@@ -1,0 +1,180 @@
+//! What was pushed: the events of one socket read, merged as answers are.
+
+use super::{Writer, store};
+use crate::chain::TradeIds;
+use crate::columns::{OPEN_TIME_MS, TRADES, plausible};
+use crate::event::{self, Event, Frame, FrameError};
+use crate::layout::{Geometry, RowState};
+use crate::merge::{self, Tally};
+use crate::publish::SeriesWriter;
+
+/// How far the clocks of the exchange's servers may lie apart: an event that is ahead of the measured time by more is
+/// not believed.
+const SERVERS_APART_MS: i64 = 1000;
+
+/// Events after which a pause counts a third.
+const PAUSE_FADES: u64 = 64;
+
+/// Why a series has to be looked after although its stream flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It has no row yet, so that events say nothing to it.
+    Rows,
+    /// A newer candle came, and one before it is not final or missing.
+    Close,
+    /// Trade ids say that a row is not whole, or that the stream and an answer differ about it.
+    Doubt,
+}
+
+/// A series that has to be looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notice {
+    /// Its place.
+    pub index: usize,
+    /// Why.
+    pub need: Need,
+    /// Open time of the oldest row that it is about; 0 without one.
+    pub open_ms: i64,
+}
+
+/// What a batch of frames did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Pushed {
+    /// Klines of the block's interval and market.
+    pub events: usize,
+    /// Events of other kinds, intervals and markets.
+    pub foreign: usize,
+    /// Klines of symbols that the block does not carry.
+    pub unknown: usize,
+    /// Klines older than what was known.
+    pub stale: usize,
+    /// Counts of the rows, as for an answer.
+    pub tally: Tally,
+    /// Places in the batch of answers to what the client sent.
+    pub answers: Vec<usize>,
+    /// Whether the server announced its end.
+    pub shuts_down: bool,
+    /// Frames that could not be read, and why.
+    pub faults: Vec<(usize, FrameError)>,
+    /// Series that have to be looked after.
+    pub notices: Vec<Notice>,
+}
+
+impl Writer {
+    /// Merges the events of one socket read, publishes what they change and wakes waiters once. `received_ms` is the
+    /// exchange time that surely was not passed when they came, `now_boot_ms` is `CLOCK_BOOTTIME`.
+    pub fn ingest_events<'a>(
+        &mut self,
+        frames: impl IntoIterator<Item = &'a [u8]>,
+        received_ms: i64,
+        now_boot_ms: u64,
+    ) -> Pushed {
+        let mut pushed = Pushed::default();
+        for (place, frame) in frames.into_iter().enumerate() {
+            match event::parse(frame) {
+                Ok(Frame::Kline(event)) => self.push(&event, received_ms, now_boot_ms, &mut pushed),
+                Ok(Frame::Shutdown) => pushed.shuts_down = true,
+                Ok(Frame::Answer) => pushed.answers.push(place),
+                Ok(Frame::Other) => pushed.foreign += 1,
+                Err(error) => pushed.faults.push((place, error)),
+            }
+        }
+        self.commit();
+        pushed
+    }
+
+    fn push(&mut self, event: &Event<'_>, received_ms: i64, now_boot_ms: u64, pushed: &mut Pushed) {
+        let Geometry { market, interval, .. } = *self.block.geometry();
+        let is_ours = event.interval == interval.as_str()
+            && event.family.is_none_or(|family| market.family().is_none_or(|ours| ours == family));
+        let Some(&index) = self.index.get(&*event.symbol).filter(|_| is_ours) else {
+            *(if is_ours { &mut pushed.unknown } else { &mut pushed.foreign }) += 1;
+            return;
+        };
+        pushed.events += 1;
+        pushed.tally.rows += 1;
+        let grid = self.block.grid(index);
+        let bar = grid.ordinal(event.row[OPEN_TIME_MS] as i64);
+        let beyond = grid.open_ms(bar) > received_ms + SERVERS_APART_MS;
+        if beyond || plausible(&event.row).is_err() || bar < 1 || bar >= i64::from(u32::MAX) {
+            pushed.tally.refused += 1;
+            pushed.tally.beyond += usize::from(beyond);
+            return;
+        }
+        let bar = bar as u64;
+        let (before, head) = self.standing(index);
+        let words = self.block.series(index);
+        let series = &mut self.series[index];
+        let notice = |need, bar: u64| Notice { index, need, open_ms: grid.open_ms(bar as i64) };
+        if series.state.marks.end() == 0 {
+            // Without a first answer nobody knows where the series begins.
+            if bar > series.newest_event.0 {
+                series.newest_event = (bar, 0);
+                pushed.notices.push(notice(Need::Rows, bar));
+            }
+            return;
+        }
+        let event_ms = event.event_ms.min(received_ms + SERVERS_APART_MS);
+        let is_newest = (bar, event_ms) > series.newest_event;
+        if is_newest {
+            series.newest_event = (bar, event_ms);
+            if series.heard_ms > 0 {
+                let pause_ms = now_boot_ms.saturating_sub(series.heard_ms);
+                series.pause_ms = pause_ms.max(series.pause_ms - series.pause_ms / PAUSE_FADES);
+            }
+            series.heard_ms = now_boot_ms;
+            series.state.marks.received_ms = now_boot_ms;
+        }
+        let row = (bar, &event.row);
+        let plan = merge::plan_pushed(words, &series.state, &mut series.seen, row, event_ms, event.closed);
+        let mut tally = plan.tally;
+        pushed.stale += usize::from(!is_newest && tally.changed + tally.closed + tally.verified == 0);
+        store(words, series, &plan);
+        let ids = TradeIds { first: event.first_id, last: event.last_id, count: event.row[TRADES] as i64 };
+        let mut doubt = plan.doubt;
+        // Only what the block has as it was pushed can be proven by what was pushed.
+        let stands = event.closed && words.tag(bar).is_final_of(bar) && series.seen.is_pushed(bar);
+        let proofs = [Some(series.chain.saw(bar, ids)), stands.then(|| series.chain.closed(bar, ids))];
+        let mut verified = Vec::new();
+        for proof in proofs.into_iter().flatten() {
+            for bar in proof.proven {
+                let tag = words.tag(bar);
+                if tag.bar() == bar && tag.state() == RowState::Closed && series.seen.is_pushed(bar) {
+                    SeriesWriter::new(words, &mut series.state).verify(bar);
+                    verified.push(bar);
+                }
+            }
+            if !proof.broken.is_empty() {
+                doubt = Some(doubt.map_or(proof.broken.start, |oldest| oldest.min(proof.broken.start)));
+            }
+        }
+        tally.verified += verified.len();
+        if tally.verified > 0 {
+            SeriesWriter::new(words, &mut series.state).refresh_newest();
+        }
+        if let Some(advance) = &plan.advance {
+            let final_bar = series.state.marks.final_bar;
+            let has_gap = advance.head - head > advance.rows.len() as u64;
+            if final_bar < advance.head || has_gap {
+                pushed.notices.push(notice(Need::Close, final_bar));
+            }
+        }
+        if let Some(bar) = doubt {
+            pushed.notices.push(notice(Need::Doubt, bar));
+        }
+        self.finish(index, before, tally, || plan.touched(head).into_iter().chain(verified).collect());
+        pushed.tally.add(&tally);
+    }
+
+    /// Returns, for each series, when its stream was last heard: `CLOCK_BOOTTIME` in ms, 0 for never.
+    #[must_use]
+    pub fn heard_ms(&self) -> Vec<u64> {
+        self.series.iter().map(|series| series.heard_ms).collect()
+    }
+
+    /// Returns, for each series, the longest time that lately passed between two events of its stream, in ms.
+    #[must_use]
+    pub fn pauses_ms(&self) -> Vec<u64> {
+        self.series.iter().map(|series| series.pause_ms).collect()
+    }
+}
