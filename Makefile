@@ -12,10 +12,14 @@ ROUNDS ?= 1000
 SOAK_SECONDS ?= 7200
 SOAK_SYMBOLS ?= 200
 SOAK_RATE ?= 10
+FUZZ_SECONDS ?= 60
+STEP_ROUNDS ?= 500
+STATEFUL_EXAMPLES ?= 500
+FUZZ_TARGETS := parse merge block
 LIVE_SECONDS ?= 1800
 LIVE_SYMBOLS ?= 500
 
-.PHONY: help setup build demo test test-rust test-python loom orderings stress soak soak-live bench dependencies lint format clean
+.PHONY: help setup build demo test test-rust test-python loom orderings bounds stateful fuzz stress soak soak-live bench dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -45,6 +49,7 @@ test: test-rust loom test-python ## Run every test
 
 test-rust: ## Run the core's tests: units, model, format, takeover
 	cargo test --profile checked --quiet --package candleshm
+	STEP_ROUNDS=$(STEP_ROUNDS) cargo test --profile checked --quiet --package candleshm --features steps --test steps
 
 test-python: build ## Run the tests with real processes against the simulated exchange
 	$(BIN)/python -m pytest --numprocesses 2
@@ -53,11 +58,27 @@ loom: ## Explore the protocol's interleavings
 	RUSTFLAGS="--cfg loom" cargo test --profile checked --quiet --package candleshm --target-dir target/loom --test loom
 
 orderings: ## Remove each ordering of the protocol once: a test must fail
-	$(PYTHON) rust/candleshm/tests/orderings.py
+	$(PYTHON) rust/candleshm/tests/mutants.py orderings
 
-stress: build ## Long proofs: 10^7 checked reads under fire, a thousand killed writers
+bounds: ## Leave out each check of a bound once: a test must fail
+	$(PYTHON) rust/candleshm/tests/mutants.py bounds
+
+stateful: build ## Random lives of a block through the Python API beside a dictionary, STATEFUL_EXAMPLES=500
+	STATEFUL_EXAMPLES=$(STATEFUL_EXAMPLES) $(BIN)/python -m pytest -q tests/test_stateful.py --timeout 3600
+
+fuzz: ## Fuzz parser, merge and damaged blocks, FUZZ_SECONDS=60 each; needs a nightly toolchain and cargo-fuzz
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "make fuzz needs: rustup toolchain install nightly, cargo install cargo-fuzz" >&2; exit 1; }
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p rust/fuzz/corpus/$$target rust/fuzz/seeds/$$target; \
+		cargo +nightly fuzz run --fuzz-dir rust/fuzz $$target rust/fuzz/corpus/$$target rust/fuzz/seeds/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS) -timeout=30 -verbosity=0 -print_final_stats=1 || exit 1; \
+	done
+
+stress: build ## Long proofs: 10^7 reads under fire, a death at every store, ROUNDS=1000 killed writers, random lives
 	$(BIN)/python -m tests.stress_reads
-	KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q tests/test_processes.py -k killed --timeout 3600
+	cargo test --profile checked --quiet --package candleshm --features steps --test steps
+	KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -s tests/test_processes.py -k killed --timeout 3600
+	$(MAKE) stateful
 
 soak: build ## Two hours of 1s candles in 12 minutes, faults on: nothing grows, nothing is wrong (SOAK_SECONDS, ...)
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --symbols $(SOAK_SYMBOLS) --rate $(SOAK_RATE)

@@ -1,4 +1,4 @@
-"""The benches: ``python benches/run.py [--quick] [--json FILE] [--plots FOLDER] [R N W J A S B]``.
+"""The benches: ``python benches/run.py [--quick] [--json FILE] [--plots FOLDER] [R N W J A S B D]``.
 
 Prints a table per measurement with p50, p99, the ratio to ours and the targets. A wrong answer fails the run.
 """
@@ -19,7 +19,16 @@ from typing import Any
 
 from rounds import Table, WrongAnswer, printed
 
-WORKLOADS = {"R": "reads", "N": "wakes", "W": "merges", "J": "bodies", "A": "attaches", "S": "growth", "B": "claims"}
+WORKLOADS = {
+    "R": "reads",
+    "N": "wakes",
+    "W": "merges",
+    "J": "bodies",
+    "A": "attaches",
+    "S": "growth",
+    "B": "claims",
+    "D": "derives",
+}
 PEERS = (
     "numpy",
     "redis",
@@ -59,7 +68,9 @@ def tables(letters: list[str], *, quick: bool) -> Iterator[Table]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="How fast candleshm is, beside its peers.")
-    parser.add_argument("workloads", nargs="*", metavar="R|N|W|J|A|S|B", help="which workloads; all when none is named")
+    parser.add_argument(
+        "workloads", nargs="*", metavar="R|N|W|J|A|S|B|D", help="which workloads; all when none is named"
+    )
     parser.add_argument("--quick", action="store_true", help="a fifth of the rounds: for a look, not for a record")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write a plot per workload there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,13 +49,49 @@ class SteppedClock(SystemClock):
         return super().epoch_ms() + (7 * MINUTE if self._shown % 2 else -11 * MINUTE)
 
 
-def until(question: Callable[[], T]) -> T:
+class WorldClock(SteppedClock):
+    """The one time of a collector and of its exchange, moved by hand: hours pass in seconds, and both see the same.
+
+    The exchange takes it as `clock_ms`; it starts at `start_ms`, or at what the machine says.
+    """
+
+    def __init__(self, start_ms: int | None = None) -> None:
+        super().__init__()
+        self.step_seconds = 4.0  # below what a collector takes for a machine that slept
+        start_ms = time.time_ns() // 1_000_000 if start_ms is None else start_ms
+        self._offset_ms = start_ms - round(self.monotonic_seconds() * 1000)
+
+    def __call__(self) -> int:
+        return self._offset_ms + round(self.monotonic_seconds() * 1000)
+
+    def let_pass(self, collector: Collector, seconds: float) -> None:
+        """Let at least a second pass, in steps; after each wait until the collector has done what was due."""
+        scheduler = collector._scheduler
+        assert scheduler is not None
+        fetchers = scheduler._fetchers
+        steps = math.ceil(seconds / self.step_seconds)
+        for _ in range(steps):
+            self.ahead_seconds += seconds / steps
+            stepped_seconds = self.monotonic_seconds()
+            fetchers.wake()
+            # A status is taken once a second, by the loop.
+            until(
+                lambda: (
+                    scheduler._started_seconds + scheduler.status.elapsed_seconds >= stepped_seconds  # noqa: B023
+                    and fetchers.idle == fetchers._count
+                    and scheduler._again_seconds > self.monotonic_seconds()
+                ),
+                pause_seconds=0.001,
+            )
+
+
+def until(question: Callable[[], T], pause_seconds: float = 0.02) -> T:
     """Ask until the answer is true, and return it; the deadline only guards against waiting for ever."""
     deadline_seconds = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < deadline_seconds:
         if answer := question():
             return answer
-        time.sleep(0.02)
+        time.sleep(pause_seconds)
     raise AssertionError("did not come true")
 
 

@@ -23,9 +23,8 @@ def block_name() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def runtime_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory for the weight ledgers of this test alone: a port, and with it a pool, may have had another owner."""
-    directory = tmp_path / "runtime"
-    directory.mkdir(mode=0o700)
+    directory = tmp_path_factory.mktemp("runtime")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
     return directory

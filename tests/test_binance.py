@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -273,3 +274,94 @@ def test_neither_the_query_nor_a_password_is_repeated() -> None:
     assert "http://host/api/v3/x" in text
     assert "secret" not in text
     assert "symbol" not in text
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["0", "-1", "true", "1e13", "1700000000", "1700000000000000", "9" * 400, '"1700000000000"', "null", "[" * 100_000],
+    ids=lambda text: text[:20],
+)
+def test_an_absurd_server_time_is_a_bad_response(server: str) -> None:
+    with pytest.raises(BadResponse):
+        Binance("SPOT").server_time_ms(answer(body=f'{{"serverTime":{server}}}'))
+
+
+def test_a_server_time_far_from_the_date_of_its_own_answer_is_not_believed() -> None:
+    given = answer(body=f'{{"serverTime":{NOW_MS}}}')
+
+    assert Binance("SPOT").server_time_ms(replace(given, date_ms=NOW_MS - 120_000)) == NOW_MS
+    with pytest.raises(BadResponse, match=r"serverTime is \+86400 s from the Date"):
+        Binance("SPOT").server_time_ms(replace(given, date_ms=NOW_MS - 86_400_000))
+
+
+@pytest.mark.parametrize("limit", ["0", "-5", "true", '"6000"', "6000.5", "1e999", "9" * 400, "null"])
+@pytest.mark.parametrize("field", ["limit", "intervalNum"])
+def test_a_weight_limit_that_cannot_be_one_is_left_out_and_the_symbols_stand(field: str, limit: str) -> None:
+    rule = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 6000}
+    text = json.dumps(rule | {field: "?"}).replace('"?"', limit)
+    body = f'{{"symbols":[{{"symbol":"A","status":"TRADING"}}],"rateLimits":[{text}]}}'
+
+    if limit == "null":
+        body = body.replace(f"[{text}]", "null")
+    info = Binance("SPOT").info(answer(body=body))
+
+    assert (dict(info.statuses), info.weight_limit) == ({"A": "TRADING"}, None)
+
+
+def test_names_that_no_symbol_can_have_are_left_out_and_one_given_twice_counts_once() -> None:
+    names = ["A", "A", "", "x" * 65, "币" * 22, "a\0b", "a\nb", "\ud800", 5, None, True, "币安"]
+    body = json.dumps({"symbols": [{"symbol": name, "status": "TRADING"} for name in names]})
+
+    assert list(Binance("SPOT").info(answer(body=body)).statuses) == ["A", "币安"]
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "", "many", "١٢", "9" * 10, "9" * 5000])
+def test_a_used_weight_that_cannot_be_one_is_not_taken(value: str) -> None:
+    assert Binance("SPOT").used_weight(answer(x_mbx_used_weight_1m=value), 60.0) is None
+    assert (
+        Binance("SPOT").used_weight(replace(answer(), headers={f"x-mbx-used-weight-{'1' * 5000}m": "5"}), 60.0) is None
+    )
+
+
+def test_a_refusal_counts_as_one_whatever_its_status() -> None:
+    limited = error_of(answer(200, '{"code":-1003,"msg":"Too many requests."}'))
+    assert (type(limited), limited.status, limited.code) == (RateLimited, 200, -1003)
+    assert type(error_of(answer(200, '{"code":-1000,"msg":"unknown"}'))) is ExchangeUnavailable
+
+
+@pytest.mark.parametrize("body", ['{"code":1e999,"msg":"x"}', '{"code":' + "[" * 100_000, '{"code":"x"}', '{"code":'])
+def test_a_refusal_that_cannot_be_read_goes_by_its_status(body: str) -> None:
+    assert type(error_of(answer(500, body))) is ExchangeUnavailable
+    assert type(error_of(answer(400, body))) is BadResponse
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("-5", 60.0),
+        ("1.5", 60.0),
+        ("1e3", 60.0),
+        ("9" * 5000, 60.0),
+        ("Wed, 30 Nov 2022 17:33:20 GMT", 60.0),  # a moment that has just come
+        ("Wed, 30 Nov 2022 17:33:50 GMT", 30.0),
+        ("Wed, 30 Nov 2099 17:33:50 GMT", 7 * 86400.0),
+        (f"Wed, 30 Nov {'9' * 30} 17:33:50 GMT", 60.0),
+        ("yesterday", 60.0),
+    ],
+    ids=lambda value: str(value)[:32],
+)
+def test_retry_after_is_seconds_or_a_date_and_what_is_neither_does_not_count(value: str, seconds: float) -> None:
+    error = error_of(answer(429, '{"code":-1003,"msg":""}', retry_after=value))
+
+    assert isinstance(error, RateLimited)
+    assert error.retry_after == seconds
+
+
+def test_foreign_text_stands_in_an_error_short_and_without_control_characters() -> None:
+    message = "\x1b[2J\nCRITICAL forged line " + "x" * 100_000
+
+    text = str(error_of(answer(400, json.dumps({"code": -1100, "msg": message}))))
+
+    assert text.isprintable()
+    assert len(text) < 400
+    assert str(error_of(answer(502, "<html>", content_type="\x1b[31m" + "y" * 60_000))).isprintable()

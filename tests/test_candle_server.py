@@ -36,6 +36,8 @@ ROOT = Path(__file__).parent.parent
 MINUTE = 60_000
 DEADLINE_SECONDS = 60.0
 SPOT = ["BTCUSDT", "ETHUSDT"]
+# Daily files stand in a file of their own, tests/test_history_server.py.
+QUICK: dict[str, Any] = {"SYMBOLS": SPOT, "LENGTH": 100, "DOWNLOAD_TIME": None, "LOCAL_CANDLE_DAYS": None}
 
 T = TypeVar("T")
 Make = Callable[..., CandleServer]
@@ -76,7 +78,7 @@ def make(exchange: SimulatedExchange, block_name: str) -> Iterator[Make]:
         ) -> CandleServer:
             options = {name: settings.pop(name) for name in list(settings) if not name.isupper()}
             where = {} if "proxy_host" in options else {"base_url": exchange.base_url}
-            rule = type("MyRule", (CandleRule,), {"SYMBOLS": SPOT, "LENGTH": 100} | settings)
+            rule = type("MyRule", (CandleRule,), QUICK | settings)
             made = kind(market, rule, **({"name": block_name} | where | options))
             close.callback(made.close_run_candle_map)
             return made

@@ -209,6 +209,11 @@ def test_rows_that_are_not_of_the_day_cannot_be_written() -> None:
         candles_of(day, holes=((day.start_ms, day.start_ms + MINUTE),))
 
 
+def test_the_package_alone_is_enough_to_import() -> None:
+    code = "import candleshm, sys; candleshm.history.load; sys.exit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_without_pyarrow_the_text_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(store_in(tmp_path), candles_of(day_of("2026-11-03")))
     monkeypatch.setitem(sys.modules, "pyarrow", None)

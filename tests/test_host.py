@@ -97,7 +97,7 @@ def test_run_ends_when_told_and_when_a_feed_cannot_start(exchange: SimulatedExch
 
 
 def test_feeds_need_names_of_their_own() -> None:
-    with pytest.raises(ConfigError, match="two feeds have the name `candleshm-spot-1m`"):
+    with pytest.raises(ConfigError, match="two blocks have the name `candleshm-spot-1m`"):
         Host([CollectorConfig(market="SPOT"), CollectorConfig(market="SPOT", symbols=["BTCUSDT"])])
     with pytest.raises(ConfigError, match="feeds cannot be empty"):
         Host([])

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import candleshm
+from candleshm import _core
 from candleshm.columns import CLOSE, OPEN_TIME_MS
 from tests.hot_writer import LENGTH, STEP_MS, SYMBOLS
 from tests.klines import START_MS, torn_rows
@@ -26,10 +28,10 @@ READS = 3_000
 
 
 @contextmanager
-def hot_writer(name: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def hot_writer(name: str, length: int = LENGTH) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """Run a hot writer; yield it with what it said at its start: taken over, rows there, milliseconds."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.hot_writer", name], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.hot_writer", name, str(length)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:
@@ -61,7 +63,47 @@ def check_reads(feed: candleshm.Feed) -> None:
         copy = view.array.copy()
         if view.valid():
             check_rows(copy[~np.isnan(copy[:, CLOSE])])
-        assert series.last_close >= LENGTH
+        assert series.last_close >= LENGTH - 1  # the first page ends with it, before the first live row
+
+
+@contextmanager
+def witness(name: str) -> Iterator[None]:
+    """Let another process judge every close that is announced, until the end of the block; it must have seen many."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.close_witness", name],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert int(said) >= 30
+
+
+def check_closes(feed: candleshm.Feed) -> None:
+    """What was announced for all symbols holds for each. Nobody may be writing."""
+    (universe_bar,) = struct.unpack("<Q", (Path("/dev/shm") / feed.name).read_bytes()[448:456])
+    if universe_bar:
+        closed = feed.wait_closed(universe_bar * STEP_MS, timeout=0)
+        assert (set(closed.symbols), closed.missing) == (set(SYMBOLS), ())
+    panel = feed.panel("close", 16)
+    if len(panel.open_time_ms):
+        bars = (panel.open_time_ms - START_MS) / STEP_MS
+        assert not np.isnan(panel.array[-1]).any()
+        assert ((np.floor(panel.array) == bars[:, None]) | np.isnan(panel.array)).all()
+
+
+def wait_for_length(feed: candleshm.Feed, length: int) -> None:
+    deadline = time.monotonic() + 60
+    while feed.length != length:
+        assert time.monotonic() < deadline, "the feed did not move over"
+        time.sleep(0.005)
 
 
 def wait_for_rows(feed: candleshm.Feed) -> None:
@@ -73,28 +115,59 @@ def wait_for_rows(feed: candleshm.Feed) -> None:
 
 def test_killed_writers_leave_whole_rows_and_are_succeeded(block_name: str) -> None:
     chance = random.Random(20260101)
-    feed: candleshm.Feed | None = None
     rows_before = 0
-    for round_number in range(ROUNDS):
-        with hot_writer(block_name) as (process, (taken_over, rows_there, _)):
-            assert taken_over == (round_number > 0)
-            # The successor finds what the reader saw; a killed rewrite costs its stretch at most, an outage its bars.
-            assert rows_there >= rows_before - 60
-            feed = feed or candleshm.attach(block_name)
-            wait_for_rows(feed)
-            deadline = time.monotonic() + chance.uniform(0.01, 0.12)
-            while time.monotonic() < deadline:
+    took_ms = []
+    with ExitStack() as attached:
+        for round_number in range(ROUNDS):
+            with hot_writer(block_name) as (process, (taken_over, rows_there, milliseconds)):
+                assert taken_over == (round_number > 0)
+                took_ms.append(milliseconds)
+                # The successor finds what the reader saw; a killed rewrite costs its stretch, an outage its bars.
+                assert rows_there >= rows_before - 60
+                if round_number == 0:
+                    feed = attached.enter_context(candleshm.attach(block_name))
+                    attached.enter_context(witness(block_name))
+                wait_for_rows(feed)
+                deadline = time.monotonic() + chance.uniform(0.01, 0.12)
+                while time.monotonic() < deadline:
+                    check_reads(feed)
+                if round_number % 2:
+                    # Stopped somewhere, and killed while it is.
+                    process.send_signal(signal.SIGSTOP)
+                    check_reads(feed)
+                process.send_signal(signal.SIGKILL)
+                process.wait(30)
+                # Nobody writes now. Every call returns, with whole rows, through the feed attached all along.
                 check_reads(feed)
-            process.send_signal(signal.SIGKILL)
-            process.wait(30)
-            # Nobody writes now. Every call returns, with whole rows, through the feed attached all along.
-            check_reads(feed)
-            newest_ms = feed[SYMBOLS[0]].last_open_time_ms
-            assert feed.health.state == "ready"
-            rows_before = len(feed[SYMBOLS[0]].candles(LENGTH - 1, closed_only=True))
-        assert newest_ms == feed[SYMBOLS[0]].last_open_time_ms
-    candleshm.unlink(block_name)
+                check_closes(feed)
+                newest_ms = feed[SYMBOLS[0]].last_open_time_ms
+                assert feed.health.state == "ready"
+                rows_before = len(feed[SYMBOLS[0]].candles(LENGTH - 1, closed_only=True))
+            assert newest_ms == feed[SYMBOLS[0]].last_open_time_ms
+        _core.Writer.open(block_name, market="SPOT", interval="1s", length=LENGTH, symbols=SYMBOLS).close()
     assert not (Path("/dev/shm") / block_name).exists()
+    took_ms.sort()
+    print(f"takeover: median {took_ms[ROUNDS // 2]} ms, longest {took_ms[-1]} ms in {ROUNDS} rounds")
+
+
+def test_announced_closes_are_true_across_larger_and_smaller_blocks(block_name: str) -> None:
+    with ExitStack() as attached:
+        for round_number in range(6):
+            length = LENGTH + round_number % 2 * 64
+            with hot_writer(block_name, length) as (process, (taken_over, _, _)):
+                assert not taken_over
+                if round_number == 0:
+                    feed = attached.enter_context(candleshm.attach(block_name))
+                    attached.enter_context(witness(block_name))
+                wait_for_length(feed, length)
+                wait_for_rows(feed)
+                check_reads(feed)
+                time.sleep(0.2)
+                process.send_signal(signal.SIGKILL)
+                process.wait(30)
+                check_reads(feed)
+                check_closes(feed)
+        _core.Writer.open(block_name, market="SPOT", interval="1s", length=length, symbols=SYMBOLS).close()
 
 
 def test_stopped_writer_blocks_nobody_and_its_age_grows(block_name: str) -> None:

@@ -720,6 +720,52 @@ def test_a_hanging_and_a_trickling_answer(own: Exchange) -> None:
     assert time.monotonic() - began >= 0.5  # 28 bytes at 40 a second
 
 
+def test_the_date_of_an_answer_follows_the_clock(own: Exchange) -> None:
+    assert own.get("UM", "ping").headers["Date"] == "Wed, 11 Mar 2026 12:34:56 GMT"
+    own.sim.skew_ms = -90_000
+    assert own.get("SPOT", "ping").headers["Date"] == "Wed, 11 Mar 2026 12:33:26 GMT"
+
+
+def test_right_answers_under_wrong_headers_and_with_too_many_bytes(own: Exchange) -> None:
+    wrong = {"date": "yesterday", "X-MBX-USED-WEIGHT-1M": "many"}
+    own.sim.faults.add(
+        Fault(kind="headers", content_type="text/plain", headers=wrong, count=1),
+        Fault(kind="oversize", size_bytes=100_000, count=1),
+    )
+    first, second = (own.get("SPOT", "time") for _ in range(2))
+    assert (first.json(), second.json()) == ({"serverTime": NOW}, {"serverTime": NOW})
+    assert first.headers["Content-Type"] == "text/plain"
+    assert (first.headers["Date"], first.headers["x-mbx-used-weight-1m"]) == ("yesterday", "many")
+    assert first.headers["x-mbx-used-weight"] == "1"
+    assert len(second.content) == 100_000
+
+
+def test_rows_are_spoiled_as_told_and_nothing_else_is(own: Exchange) -> None:
+    right = own.klines("SPOT", limit=4)
+
+    def spoiled(rows: Any) -> Any:
+        own.sim.faults.add(Fault(kind="rows", rows=rows, path="/klines", count=1))
+        return own.klines("SPOT", limit=4)
+
+    first, second, third, newest = right
+    assert spoiled("duplicated") == [first, first, second, second, third, third, newest, newest]
+    assert spoiled("shuffled") == [second, newest, third, first]
+    assert opens(spoiled("off_grid")) == [row[0] + 7 for row in right]
+    assert spoiled("non_finite") == [*right[:3], [*newest[:2], "NaN", newest[3], "Infinity", *newest[5:]]]
+    absurd = spoiled("absurd")
+    assert absurd[:3] == right[:3]
+    assert float(absurd[3][2]) < float(absurd[3][3])
+    assert absurd[3][5] == "-1"
+    assert [float(row[4]) for row in spoiled("jump")] == [pytest.approx(float(row[4]) * 1000) for row in right]
+    assert opens(spoiled("future")) == [*opens(right), newest[0] + DAY]
+    assert spoiled("partial") == right[:2]
+    assert spoiled("empty") == []
+    assert spoiled("extra_column") == [[*row, "0"] for row in right]
+    own.sim.faults.add(Fault(kind="rows", rows="empty", count=1))
+    assert own.get("SPOT", "time").json() == {"serverTime": NOW}
+    assert own.klines("SPOT", limit=4) == right
+
+
 def test_latency_delays_one_client_and_not_the_others(own: Exchange) -> None:
     own.sim.faults.add(Fault(kind="latency", delay_ms=400, path="/time"))
     slow: list[float] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -93,7 +94,15 @@ def test_an_answer_has_body_lower_case_headers_times_and_date(serve: Serve, fetc
     assert server.requests[0].startswith(b"GET /api/v3/klines?symbol=%E5%B8%81&limit=5 HTTP/1.1")
 
 
-@pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:10 GMT"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "",
+        "yesterday",
+        "Thu, 99 Jan 2026 00:00:10 GMT",
+        f"Thu, 01 Jan {'9' * 30} 00:00:10 GMT",
+    ],
+)
 def test_a_date_that_is_none_does_no_harm(serve: Serve, fetch: HttpTransport, date: str) -> None:
     assert fetch.fetch(serve(whole(b"[]", f"Date: {date}")).url).date_ms is None
 
@@ -210,6 +219,25 @@ def test_a_body_that_trickles_in_ends_at_the_deadline(fetch: HttpTransport, monk
         server.close()
 
 
+def test_a_large_body_may_take_longer_than_its_bytes_from_one_another(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "READ_SECONDS", 0.2)
+
+    def slow(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
+        for _ in range(20):
+            time.sleep(0.03)
+            connection.sendall(b"1")
+
+    patient = HttpTransport(SystemClock(), whole_seconds=60.0)
+    assert patient.fetch(serve(slow).url).body == b"1" * 20
+    with pytest.raises(ExchangeUnavailable, match="no whole answer"):  # but not for ever from one byte to the next
+        patient.fetch(serve(lambda link: link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1")).url)
+    with pytest.raises(ExchangeUnavailable, match=r"no whole answer from .* in 0.2 s"):
+        HttpTransport(SystemClock()).fetch(serve(slow).url)
+
+
 def test_after_a_failure_the_next_request_gets_a_connection_of_its_own(serve: Serve, fetch: HttpTransport) -> None:
     replies = iter([lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[")])
 
@@ -259,3 +287,75 @@ def test_passwords_of_addresses_never_reach_an_error(fetch: HttpTransport) -> No
 def test_an_address_that_is_none_is_a_clear_error(fetch: HttpTransport, url: str) -> None:
     with pytest.raises(ExchangeUnavailable):
         fetch.fetch(url)
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+def test_a_head_or_a_chunk_that_trickles_in_ends_at_the_deadline(
+    fetch: HttpTransport, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(transport, "READ_SECONDS", 0.3)
+    ended = threading.Event()
+
+    def trickle(connection: socket.socket) -> None:
+        connection.sendall(head)
+        # Each byte comes well within the timeout of a single read, and no line ever ends.
+        while not ended.wait(0.01):
+            connection.sendall(b"0")
+
+    server = Server(trickle)
+    try:
+        with pytest.raises(ExchangeUnavailable):
+            fetch.fetch(server.url)
+    finally:
+        ended.set()
+        server.close()
+
+
+def test_a_head_beyond_every_reason_is_no_answer(serve: Serve, fetch: HttpTransport) -> None:
+    for lines in (["X-Long: " + "x" * 1_000_000], [f"X-{number}: 1" for number in range(10_000)]):
+        with pytest.raises(ExchangeUnavailable):
+            fetch.fetch(serve(whole(b"[]", *lines)).url)
+
+
+def test_http_1_0_is_an_answer_and_its_connection_is_not_used_again(serve: Serve, fetch: HttpTransport) -> None:
+    def once(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n[1]")
+        connection.shutdown(socket.SHUT_RDWR)
+
+    server = serve(once)
+    assert [fetch.fetch(server.url).body for _ in range(2)] == [b"[1]", b"[1]"]
+    assert server.connections == 2
+
+
+def test_cookies_are_not_kept(serve: Serve, fetch: HttpTransport) -> None:
+    server = serve(whole(b"[]", "Set-Cookie: front=1; Path=/"))
+    for _ in range(2):
+        fetch.fetch(server.url)
+
+    assert b"cookie" not in server.requests[1].lower()
+
+
+def test_what_follows_an_answer_unasked_is_not_the_next_answer(serve: Serve, fetch: HttpTransport) -> None:
+    double = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]" * 2
+    replies = iter([lambda connection: connection.sendall(double)])
+    server = serve(lambda connection: next(replies, whole(b"[2]"))(connection))
+
+    assert fetch.fetch(server.url).body == b"[1]"
+    assert fetch.fetch(server.url).body == b"[2]"
+
+
+def test_a_hundred_continues_do_not_hold_a_thread(fetch: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "READ_SECONDS", 0.3)
+    ended = threading.Event()
+
+    def go_on(connection: socket.socket) -> None:
+        while not ended.wait(0.01):
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    server = Server(go_on)
+    try:
+        with pytest.raises(ExchangeUnavailable):
+            fetch.fetch(server.url)
+    finally:
+        ended.set()
+        server.close()

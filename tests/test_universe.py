@@ -95,9 +95,12 @@ def test_a_tenth_more_places_for_a_large_market() -> None:
         (dict.fromkeys(STATUSES, "BREAK") | {"BTCUSDT": "TRADING"}, "trades 1 symbols instead of 3"),
         ({"BTCUSDT": "TRADING", "ETHUSDT": "TRADING"}, None),
         (STATUSES | {"NEWUSDT": "TRADING"}, None),
+        (STATUSES | dict.fromkeys(map(str, range(1001)), "BREAK"), "lists 1005 symbols instead of 4"),
     ],
 )
-def test_a_list_that_lost_most_of_its_symbols_is_doubted(statuses: dict[str, str], text: str | None) -> None:
+def test_a_list_that_lost_most_of_its_symbols_or_gained_thousands_is_doubted(
+    statuses: dict[str, str], text: str | None
+) -> None:
     reason = doubt(info(STATUSES), info(statuses))
 
     assert (reason is None) == (text is None)

@@ -27,6 +27,7 @@ from candleshm.columns import (
     TRADES,
     VOLUME,
 )
+from candleshm.derivation import derive
 from candleshm.errors import (
     BadResponse,
     Banned,
@@ -111,6 +112,7 @@ __all__ = [
     "View",
     "WaitTimeout",
     "attach",
+    "derive",
     "segments",
     "unlink",
     "weight",
@@ -127,8 +129,9 @@ def __getattr__(name: str) -> object:
         from candleshm.rule import CandleRule
 
         return CandleRule
-    if name == "weight":
-        import candleshm.weight
+    if name in ("history", "weight"):
+        # `import candleshm` is enough for `candleshm.history.load`.
+        import importlib
 
-        return candleshm.weight
+        return importlib.import_module(f"candleshm.{name}")
     raise AttributeError(f"module `candleshm` has no attribute `{name}`")

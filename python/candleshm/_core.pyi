@@ -23,6 +23,9 @@ __all__ = [
     "View",
     "Writer",
     "block_names",
+    "derivation_parts",
+    "derive",
+    "parse_archive_csv",
     "parse_klines",
     "unlink",
 ]
@@ -178,8 +181,13 @@ class Writer:
         length: int,
         symbols: Sequence[str],
         spare_symbols: int = 0,
+        derive: Sequence[tuple[str, str]] | None = None,
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
+
+        `derive` are pairs of name and interval (`5m`, `1d@Asia/Shanghai`): further blocks of the same symbols and
+        LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
+        are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
 
         Raises SegmentInUse (a live collector owns it), ConfigError (name, interval, length), SegmentCorrupt,
         OSError (ENOSPC: /dev/shm is too small).
@@ -191,6 +199,10 @@ class Writer:
     def taken_over(self) -> bool: ...
     @property
     def symbols(self) -> tuple[str, ...]: ...
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """Names of the blocks derived from this one."""
+
     @property
     def symbol_capacity(self) -> int: ...
     def ingest(
@@ -483,11 +495,25 @@ class Feed:
 def block_names() -> list[str]:
     """Return the names of all shared memory that may be blocks."""
 
+def parse_archive_csv(file: bytes) -> tuple[_FloatArray, int]:
+    """Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
+
+    With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
+    """
+
 def parse_klines(body: bytes) -> tuple[_FloatArray, int]:
     """Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
 
     Those are left out: non-finite, high < low, negative volume. Raises BadResponse (with `.offset`).
     """
+
+def derivation_parts(source: str, target: str) -> int:
+    """Return how many candles of one interval the longest of another is made of. Raises ConfigError when it is not."""
+
+def derive(
+    rows: _FloatArray, source: str, target: str, start_ms: int | None, end_ms: int | None, anchor_ms: int | None
+) -> _FloatArray:
+    """Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12)."""
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""

@@ -9,14 +9,21 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 from candleshm.commands.outcome import outcome
-from candleshm.commands.settings import add_flags, collector_configs
+from candleshm.commands.settings import add_field_flags, add_flags, collector_configs
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.printable import printable, without_credentials
 
 __all__ = ["main"]
+
+BASE_DIR = "./CANDLELITE_DATA/BINANCE"
+DOWNLOAD_FIELDS = (
+    *("market", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
+    *("base_url", "proxy_host", "proxies", "trust_env", "server_weight", "settle_seconds", "workers", "start_seconds"),
+)
 
 _Command = Callable[[argparse.Namespace], None]
 
@@ -48,6 +55,29 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     metrics = None if arguments.metrics is None else Address(*arguments.metrics)
     serve(feeds, metrics=metrics, until_stdin_closes=arguments.until_stdin_closes)
+
+
+def _download(arguments: argparse.Namespace) -> None:
+    feeds = collector_configs(vars(arguments), arguments.config)
+    from candleshm.commands.days import download
+
+    download(
+        feeds,
+        arguments.start,
+        arguments.end,
+        kind=arguments.type,
+        form=arguments.format,
+        replace=arguments.replace,
+        source=arguments.source,
+        archive_url=arguments.archive_url,
+        verify=arguments.verify,
+    )
+
+
+def _import_csv(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.days import import_csv
+
+    import_csv(arguments.source, arguments.candle_dir, replace=arguments.replace)
 
 
 def _sim(arguments: argparse.Namespace) -> None:
@@ -153,6 +183,44 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="stop as well when standard input ends, for programs that start this one with a pipe",
     )
+
+    example = "download --market spot --symbols BTCUSDT,ETHUSDT --start 2026-11-01 --end 2026-11-23 --timezone UTC"
+    days = add("download", _download, "fetch days into daily files, newest first", example)
+    days.add_argument("--start", required=True, metavar="DAY", help="the first day, YYYY-MM-DD")
+    days.add_argument("--end", metavar="DAY", help="the last day, itself included (default: yesterday)")
+    days.add_argument(
+        "--type",
+        choices=("trading_on", "trading_off", "trading_all"),
+        default="trading_on",
+        help="symbols that trade, that do not, or all (default: trading_on)",
+    )
+    days.add_argument(
+        "--format",
+        choices=("parquet", "csv"),
+        default="parquet",
+        help="csv is the tree that binance_interface reads (default: parquet)",
+    )
+    days.add_argument("--replace", action="store_true", help="fetch anew what is there and whole")
+    days.add_argument(
+        "--source",
+        choices=("exchange", "archive"),
+        default="exchange",
+        help="archive: what it has comes from data.binance.vision without weight, the rest from the exchange "
+        "(default: exchange)",
+    )
+    days.add_argument("--verify", action="store_true", help="take all from the exchange, then compare with the archive")
+    days.add_argument(
+        "--archive-url",
+        metavar="URL",
+        help="a mirror of the archive, https:// or file:// (default: https://data.binance.vision)",
+    )
+    days.add_argument("--candle-dir", metavar="DIR", default=argparse.SUPPRESS, help=f"where to (default: {BASE_DIR})")
+    add_field_flags(days, DOWNLOAD_FIELDS)
+
+    taken = add("import-csv", _import_csv, "take over the daily files of binance_interface", "import-csv ./OLD/BINANCE")
+    taken.add_argument("source", type=Path, metavar="DIR", help="holds SPOT-AmericaNew_York-1m and the like")
+    taken.add_argument("--candle-dir", metavar="DIR", default=BASE_DIR, help=f"where to (default: {BASE_DIR})")
+    taken.add_argument("--replace", action="store_true", help="write anew what is there and whole")
 
     sim = add("sim", _sim, "the simulated exchange alone, until Ctrl-C", "sim --port 8400 --seed 1 --symbols 40")
     sim.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")

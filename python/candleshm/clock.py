@@ -88,8 +88,19 @@ class ExchangeTime:
         upper_ms = min(newer.upper_ms, self.upper_ms + self._passed_ms(at) + self._drift_ms(at))
         return ExchangeTime(at, lower_ms, upper_ms) if lower_ms <= upper_ms else newer
 
-    def agrees_with(self, date_ms: int, sent_seconds: float, received_seconds: float, slack_ms: int = 2000) -> bool:
-        """Say whether an HTTP Date header (whole seconds, cut down) fits; fronts may cache it for a moment."""
+    def overlaps(self, newer: ExchangeTime) -> bool:
+        """Say whether both can be right about the same clock."""
+        return self.refined(newer) is not newer
+
+    def agrees_with(
+        self, date_ms: int | None, sent_seconds: float, received_seconds: float, slack_ms: int = 2000
+    ) -> bool:
+        """Say whether an HTTP Date header (whole seconds, cut down) fits; fronts may cache it for a moment.
+
+        None, no such header, fits.
+        """
+        if date_ms is None:
+            return True
         earliest_ms = self.earliest_ms(sent_seconds) - 1000 - slack_ms
         return earliest_ms <= date_ms <= self.latest_ms(received_seconds) + slack_ms
 

@@ -9,8 +9,7 @@ import atexit
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from datetime import datetime
+from contextlib import AbstractContextManager
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
 from zoneinfo import ZoneInfo
@@ -18,22 +17,28 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from candleshm.clock import SystemClock
+from candleshm.clock import ExchangeTime, SystemClock
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.config import CollectorConfig
+from candleshm.connection import Connection, connection_of
 from candleshm.errors import ConfigError, ExchangeError, SegmentNotFound
 from candleshm.exchanges.base import INTERVAL_MS, ExchangeInfo, Market
 from candleshm.exchanges.binance import Binance
+from candleshm.frames import library
 from candleshm.health import Health
-from candleshm.inquiry import Inquiry
-from candleshm.pools import open_budget
+from candleshm.history.archive import ARCHIVE_URL
+from candleshm.history.day import Day, DayLike
+from candleshm.history.fetching import Kind, archive_of, fetch_days, store_of
+from candleshm.history.keeper import DailyKeeper
+from candleshm.history.store import DayStore
+from candleshm.history.tally import DownloadProgress, shown_date
 from candleshm.reader import Feed, attach
 from candleshm.rule import CandleRule, check_rule
 from candleshm.scheduler import GIVEN_UP, CollectorStatus
 from candleshm.server import Collector
 from candleshm.serverlog import ServerLog
 from candleshm.transport import HttpTransport
-from candleshm.universe import Universe
+from candleshm.universe import TRADING, symbols_of
 
 __all__ = ["CandleMap", "CandleRule", "CandleServer"]
 
@@ -42,11 +47,9 @@ logger = logging.getLogger("candleshm")
 _Candles: TypeAlias = npt.NDArray[np.float64]
 
 MARKETS: tuple[Market, ...] = ("SPOT", "UM", "CM")
-TRADING = ("trading_on", "trading_off", "trading_all")
 # A list of symbols weighs 20 on SPOT; who asks in a loop gets the same one for this long.
 SYMBOLS_SECONDS = 60.0
-# How long a list of symbols waits for weight that others use.
-SYMBOLS_WAIT_SECONDS = 10.0
+MEASURED_SECONDS = 600.0
 _NO_PROXIES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -166,6 +169,10 @@ class CandleServer:
             start_seconds=self._start_seconds,
             cache_dir=rule.CACHE_DIR,
             cache_delay_seconds=rule.CACHE_DELAY_SECONDS,
+            candle_dir=rule.CANDLE_DIR,
+            timezone=rule.TIMEZONE,
+            download_time=rule.DOWNLOAD_TIME,
+            local_candle_days=rule.LOCAL_CANDLE_DAYS,
         )
         self._zone = ZoneInfo(rule.TIMEZONE)
         self._log = ServerLog(
@@ -177,6 +184,8 @@ class CandleServer:
         self._clock = SystemClock()
         self._exchange = Binance(market, base_url=base_url, proxy_host=proxy_host)
         self._transport = HttpTransport(self._clock, proxies=proxies)
+        self._keeper: DailyKeeper | None = None
+        self._logging = 0
         # Re-entrant: a signal handler that closes may interrupt this very thread.
         self._gate = threading.RLock()
         self._collector: Collector | None = None
@@ -184,6 +193,7 @@ class CandleServer:
         self._feed: Feed | None = None
         self._last_health: Health | None = None
         self._info: tuple[ExchangeInfo, float] | None = None
+        self._time: ExchangeTime | None = None
 
     def run_candle_map(self) -> None:
         """Start, wait until every symbol is loaded or has failed three times, and go on in the background.
@@ -201,7 +211,7 @@ class CandleServer:
             is_first = not self._is_running
             if is_first:
                 self._collector, self._is_running = Collector(self._config), True
-                self._log.open()
+                self._open_log()
                 atexit.register(self.close_run_candle_map)
             collector = self._collector
         assert collector is not None
@@ -236,7 +246,7 @@ class CandleServer:
                 self._last_health = self._feed.health
                 self.candle_map._keep(self._clock.monotonic_seconds())
                 self._feed = None
-            self._log.close()
+            self._close_log()
 
     def get_candle_security(self, symbol: str, security_seconds: float = 60 * 3) -> _Candles:
         """Return the candles of `symbol` as `candle_map` does, or an empty array when they are not fresh.
@@ -272,13 +282,97 @@ class CandleServer:
         except ExchangeError as error:
             status = error.status if error.status != 200 else None
             return {"code": error.code or status or -1, "data": [], "msg": str(error)}
-        states = {"trading_on": (True,), "trading_off": (False,), "trading_all": (True, False)}[type]
-        config = self._config
-        named = info.statuses if config.symbols == "all" else config.symbols
-        symbols = [name for name in named if name in info.statuses and info.is_trading(name) in states]
-        if symbols:
-            symbols = Universe(replace(config, symbols=symbols)).wanted(info)
-        return {"code": 200, "data": symbols, "msg": ""}
+        return {"code": 200, "data": symbols_of(self._config, info, type), "msg": ""}
+
+    def download_candles_by_date(
+        self,
+        start: DayLike,
+        end: DayLike | None = None,
+        type: Literal["trading_on", "trading_off", "trading_all"] = "trading_on",
+        replace: bool = False,  # noqa: FBT001
+        *,
+        source: str = "exchange",
+        verify: bool = False,
+    ) -> DownloadProgress | None:
+        """Fetch the days from `start` to `end`, both included, into CANDLE_DIR; return what came of them.
+
+        Days are those of TIMEZONE, as 'YYYY-MM-DD', date, datetime or epoch ms; without `end` up to yesterday. Newest
+        first; a file that is there and whole is not fetched again unless `replace`. `type` chooses among the symbols
+        that the rule leaves: those that trade, do not trade, or all. None when the exchange was never asked.
+
+        With `source` 'archive', or the address of a mirror, what the exchange's archive has comes from there, without
+        weight. With `verify` all comes from the exchange and is compared with the archive; see docs/history.md.
+
+        Raises ConfigError (`type`, `start`, `end`, `source`, nothing to fetch), StoreInUse, StoreUnavailable,
+        MissingExtra, ExchangeUnavailable, RateLimited.
+        """
+        archive = None
+        if source != "exchange" or verify:
+            url = ARCHIVE_URL if source in {"archive", "exchange"} else source
+            archive = archive_of(self._config, url, self._clock)
+        self._open_log(to_files=True)
+        try:
+            with self._connected() as connection:
+                return fetch_days(
+                    self._config,
+                    store_of(self._config, self.rule.CANDLE_DIR),
+                    connection,
+                    start,
+                    end,
+                    kind=type,
+                    replace=replace,
+                    archive=archive,
+                    verify=verify,
+                )
+        finally:
+            self._close_log()
+
+    def download_daily(
+        self,
+        start: DayLike | None = None,
+        replace: bool = False,  # noqa: FBT001
+        type: Literal["trading_on", "trading_off", "trading_all"] = "trading_on",
+    ) -> None:
+        """Write every day into CANDLE_DIR, in the background: those from `start` on, then yesterday at DOWNLOAD_TIME.
+
+        Without `start` it begins with yesterday. A day that is there and whole is not written again; `replace` fetches
+        those from `start` on anew. Called while it runs it does nothing. Ends with `close_download_daily`, or with the
+        process. Raises ConfigError (`start`, `type`, DOWNLOAD_TIME is None), MissingExtra.
+        """
+        if type not in TRADING:
+            raise ConfigError(f"type cannot be `{type}`; allowed: {' | '.join(TRADING)}")
+        if self.rule.DOWNLOAD_TIME is None:
+            raise ConfigError("DOWNLOAD_TIME is None; download_daily needs one such as 00:10:00")
+        library("pyarrow", "parquet")
+        store = store_of(self._config, self.rule.CANDLE_DIR)
+        first = None if start is None else Day.parse(start, self._zone)
+        with self._gate:
+            if self._keeper is not None and self._keeper.is_running:
+                logger.info("download_daily is running already")
+                return
+            self._open_log(to_files=True)
+            self._keeper = DailyKeeper(
+                store,
+                clock=self._clock,
+                time_of_day=self.rule.DOWNLOAD_TIME,
+                settle_ms=self._config.settle_ms,
+                now_ms=self._measured_ms,
+                symbols=lambda: self._symbols(type),
+                fetch=lambda day, anew: self._fetch_day(store, day, type, replace=anew),
+                block=lambda: self._config.segment_name if self._is_running else None,
+                first=first,
+                replace=replace,
+                at_end=self._close_log,
+            )
+            self._keeper.start()
+
+    def close_download_daily(self) -> None:
+        """End `download_daily` after the day in hand, without waiting for that. Harmless when it does not run."""
+        with self._gate:
+            if self._keeper is None or not self._keeper.is_running:
+                logger.info("download_daily is not running")
+            else:
+                self._keeper.stop()
 
     def status(self) -> Health:
         """Return how the block and its collector are; after the end, how they were.
@@ -316,17 +410,51 @@ class CandleServer:
         exchange_ms = None if self._collector is None else self._collector.exchange_ms()
         return self._clock.epoch_ms() if exchange_ms is None else exchange_ms
 
+    def _measured_ms(self) -> int:
+        """Return the exchange's time: of the collector, or measured here. Raises ExchangeError."""
+        exchange_ms = None if self._collector is None else self._collector.exchange_ms()
+        if exchange_ms is not None:
+            return exchange_ms
+        now_seconds = self._clock.monotonic_seconds()
+        if self._time is None or now_seconds > self._time.measured_seconds + MEASURED_SECONDS:
+            with self._connected() as connection:
+                self._time = connection.measure(threading.Event())
+        return self._time.earliest_ms(self._clock.monotonic_seconds())
+
+    def _symbols(self, kind: Kind) -> list[str]:
+        return symbols_of(self._config, self._exchange_info(), kind)
+
+    def _fetch_day(self, store: DayStore, day: Day, kind: Kind, *, replace: bool) -> bool:
+        with self._connected() as connection:
+            done = fetch_days(self._config, store, connection, day.date, day.date, kind=kind, replace=replace)
+        return done is not None and done.failed == 0
+
+    def _open_log(self, *, to_files: bool = False) -> None:
+        """Log as the rule says, until as many `_close_log` have followed."""
+        with self._gate:
+            self._logging += 1
+            if self._logging == 1:
+                self._log.open()
+            if to_files:
+                self._log.to_files()
+
+    def _close_log(self) -> None:
+        with self._gate:
+            self._logging -= 1
+            if self._logging == 0:
+                self._log.close()
+
+    def _connected(self) -> AbstractContextManager[Connection]:
+        """Spend from the budget that the collector spends from."""
+        return connection_of(self._config, self._exchange, self._transport, self._clock)
+
     def _exchange_info(self) -> ExchangeInfo:
         """Ask for exchangeInfo, unless it is a minute old at most. Raises ExchangeError."""
         now_seconds = self._clock.monotonic_seconds()
         if self._info is not None and now_seconds < self._info[1] + SYMBOLS_SECONDS:
             return self._info[0]
-        budget = open_budget(self._config, now_seconds)
-        try:
-            inquiry = Inquiry(self._exchange, self._transport, self._clock, budget, threading.Event())
-            answer = inquiry.ask(self._exchange.info_url, self._exchange.info_weight, SYMBOLS_WAIT_SECONDS)
-        finally:
-            budget.leave(self._clock.monotonic_seconds())
+        with self._connected() as connection:
+            answer = connection.ask(self._exchange.info_url, self._exchange.info_weight, threading.Event())
         info = self._exchange.info(answer)
         self._info = (info, now_seconds)
         return info
@@ -340,7 +468,6 @@ class _Downloads:
 
     def __init__(self, feed: Feed, zone: ZoneInfo) -> None:
         self._feed = feed
-        self._format = "%d/%m/%Y" if zone.key == "America/New_York" else "%Y-%m-%d"
         self._zone = zone
         self._waiting = dict.fromkeys(feed.symbols)
         self._failing: Mapping[str, int] = {}
@@ -379,4 +506,4 @@ class _Downloads:
         self._counts["WARN" if has_holes else "SUC"] += 1
 
     def _date(self, epoch_ms: int) -> str:
-        return datetime.fromtimestamp(epoch_ms / 1000, self._zone).strftime(self._format)
+        return shown_date(Day.of(epoch_ms, self._zone).date, self._zone)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from candleshm._core import derivation_parts
 from candleshm.errors import ConfigError
 from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
 from candleshm.printable import printable
 
-__all__ = ["CollectorConfig"]
+__all__ = ["TIME_OF_DAY", "CollectorConfig", "is_zone"]
 
 MARKETS = ("SPOT", "UM", "CM")
+TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
 LIVE = ("rest", "ws", "auto")
 
 
@@ -44,6 +48,8 @@ class CollectorConfig:
     """How often the exchange's list of symbols is read again."""
     length: int = 2880
     """Candles of every symbol, the live one included."""
+    derive: Sequence[str] = ()
+    """Further intervals, each a block of its own, made of this feed's candles: 5m,1h,1d@Asia/Shanghai."""
     name: str | None = None
     """The block's name; `candleshm-{market}-{interval}` unless given."""
     base_url: str | None = field(default=None, repr=False)
@@ -72,6 +78,14 @@ class CollectorConfig:
     """Where the rows are kept for the next start; nowhere unless given."""
     cache_delay_seconds: float | None = 3600.0
     """How often they are written there, besides at the end."""
+    candle_dir: str | os.PathLike[str] | None = None
+    """Where daily files lie; without it none are kept."""
+    timezone: str = "America/New_York"
+    """The IANA name of the zone whose days the daily files are."""
+    download_time: str | None = "00:10:00"
+    """When the day before is stored, HH:MM:SS in that zone; empty for never."""
+    local_candle_days: int | None = 2
+    """How many of the newest daily files are loaded at the start, and completed where they lack days."""
 
     def __post_init__(self) -> None:
         market = self.market.upper() if isinstance(self.market, str) else self.market
@@ -79,6 +93,7 @@ class CollectorConfig:
         _require("interval", self.interval, isinstance(self.interval, str) and self.interval, "a name such as 1m")
         _require("name", self.name, self.name is None or is_block_name(self.name), BLOCK_NAMES)
         _require("length", self.length, _is_whole(self.length, 2, 100_000), "a whole number, 2 to 100000")
+        object.__setattr__(self, "derive", self._derivable())
         _require("workers", self.workers, _is_whole(self.workers, 1, 64), "a whole number, 1 to 64")
         for label, value, least, most, allowed in (
             ("server_weight", self.server_weight, 0.0, 1.0, "above 0, at most 1"),
@@ -109,6 +124,15 @@ class CollectorConfig:
             raise ConfigError(f"live cannot be `ws`: {self.stream_hindrance}; allowed here: rest | auto")
         if self.base_url is not None and self.proxy_host is not None:
             raise ConfigError("base_url and proxy_host are both given; each replaces the exchange's host, choose one")
+        dir_fits = self.candle_dir is None or (isinstance(self.candle_dir, str | os.PathLike) and str(self.candle_dir))
+        _require("candle_dir", self.candle_dir, dir_fits, "a path, or None for no daily files")
+        _require("timezone", self.timezone, is_zone(self.timezone), "an IANA name such as Asia/Shanghai")
+        time_fits = self.download_time in (None, "") or (
+            isinstance(self.download_time, str) and TIME_OF_DAY.fullmatch(self.download_time)
+        )
+        _require("download_time", self.download_time, time_fits, "HH:MM:SS such as 00:10:00, or empty for never")
+        days_fit = self.local_candle_days is None or _is_whole(self.local_candle_days, 0, 10_000)
+        _require("local_candle_days", self.local_candle_days, days_fit, "a whole number, 0 to 10000")
         proxies_fit = isinstance(self.proxies, Mapping) and all(
             isinstance(text, str) for pair in self.proxies.items() for text in pair
         )
@@ -125,6 +149,12 @@ class CollectorConfig:
         return self.name or f"candleshm-{self.market.lower()}-{self.interval}"
 
     @property
+    def derived(self) -> tuple[tuple[str, str], ...]:
+        """Name and interval of each derived block. `/` and `@` cannot be part of a name and become dashes."""
+        stem = f"{self.name or f'candleshm-{self.market.lower()}'}-"
+        return tuple((stem + interval.replace("/", "-").replace("@", "-"), interval) for interval in self.derive)
+
+    @property
     def stream_hindrance(self) -> str | None:
         """Why these settings leave no way to the streams, None when there is one."""
         if self.proxies or self.trust_env:
@@ -139,6 +169,33 @@ class CollectorConfig:
     def settle_ms(self) -> int:
         """`settle_seconds` in whole milliseconds, rounded up."""
         return math.ceil(self.settle_seconds * 1000)
+
+    def _derivable(self) -> tuple[str, ...]:
+        intervals = _names(self.derive)
+        _require("derive", self.derive, intervals is not None, "a list of intervals, [] for none")
+        for interval in intervals or ():
+            if interval == "3d":
+                raise ConfigError(
+                    "derive cannot be `3d`: each symbol has a grid of its own; serve that interval instead"
+                )
+            try:
+                parts = derivation_parts(self.interval, interval)
+            except ConfigError as error:
+                raise ConfigError(f"derive cannot be `{interval}`: {error}") from None
+            if parts > self.length:
+                raise ConfigError(
+                    f"derive cannot be `{interval}` with length `{self.length}`: up to {parts} candles of "
+                    f"{self.interval} make one; allowed: a length of {parts} or more"
+                )
+        return intervals or ()
+
+
+def is_zone(value: object) -> bool:
+    """Say whether `value` is the IANA name of a time zone."""
+    try:
+        return isinstance(value, str) and bool(zoneinfo.ZoneInfo(value))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return False
 
 
 def _require(label: str, value: object, condition: Any, allowed: str) -> None:

@@ -7,11 +7,12 @@ to the disk. Whoever opens the name finds the old file or the new one, never a p
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["make_directory", "remove_leftovers", "replace_file"]
+__all__ = ["Directories", "make_directory", "remove_leftovers", "replace_file"]
 
 TEMPORARY = ".tmp"
 
@@ -58,6 +59,22 @@ def remove_leftovers(directory: Path) -> list[Path]:
     for path in left:
         path.unlink(missing_ok=True)
     return left
+
+
+class Directories:
+    """The directories that one writer meets; its threads may write into them at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._met: set[Path] = set()
+
+    def prepare(self, path: Path) -> None:
+        """Make a directory where it is not there, and at the first meeting remove what killed writers left in it."""
+        with self._lock:
+            make_directory(path)
+            if path not in self._met:
+                remove_leftovers(path)
+                self._met.add(path)
 
 
 def _sync(directory: Path) -> None:

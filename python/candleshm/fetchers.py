@@ -48,6 +48,8 @@ class Job:
     kind: Kind = Kind.TAIL
     request: KlineRequest | None = None
     upkeep: Upkeep | None = None
+    dates_count: bool = True
+    """Whether the Date of an answer says something about the exchange's clock."""
 
 
 @dataclass(slots=True)
@@ -63,6 +65,8 @@ class Report:
     missing_range_ms: tuple[int, int] | None = None
     sent_ms: int = 0
     """Exchange time that had surely been reached when the request left."""
+    date_is_off: bool = False
+    """Whether the Date of the answer contradicts the exchange time."""
 
 
 class Fetchers:
@@ -146,13 +150,20 @@ class Fetchers:
     def _perform(self, job: Job, report: Report) -> None:
         answer = report.answer = self._transport.fetch(job.url)
         received_ms = job.exchange_time.latest_ms(answer.received_seconds)
+        report.date_is_off = job.dates_count and not job.exchange_time.agrees_with(
+            answer.date_ms, answer.sent_seconds, answer.received_seconds
+        )
         error = self._exchange.error_of(answer, received_ms)
         if error is not None:
             raise error
         if job.plan is None or job.request is None:
             return
         symbol, request = job.plan.symbol, job.request
-        report.sent_ms = job.exchange_time.earliest_ms(answer.sent_seconds)
+        judged_ms = report.sent_ms = job.exchange_time.earliest_ms(answer.sent_seconds)
+        if report.date_is_off and answer.date_ms is not None:
+            # Perhaps the clock was set back, and candles that ended by our measurement go on. The earlier time cannot
+            # make a row final too soon.
+            judged_ms = min(judged_ms, answer.date_ms)
         with self._gate:
             if self._stopped:
                 return
@@ -160,7 +171,7 @@ class Fetchers:
             report.ingested = self._writer.ingest(
                 symbol,
                 answer.body,
-                sent_ms=report.sent_ms,
+                sent_ms=judged_ms,
                 received_ms=received_ms,
                 settle_ms=self._settle_ms,
                 limit=request.limit,

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from candleshm import _core
 
+# The last second that a datetime can hold: a damaged block may name any number.
+LAST_MS = 253_402_300_799_000
+
 
 @dataclass(frozen=True)
 class Health:
@@ -41,5 +44,5 @@ def health_of(feed: _core.Feed) -> Health:
     """Return the health of the block that ``feed`` is attached to."""
     fields = feed._health()
     until_ms = fields.pop("banned_until_ms")
-    banned_until = None if until_ms is None else datetime.fromtimestamp(until_ms / 1000, tz=UTC)
+    banned_until = None if until_ms is None else datetime.fromtimestamp(min(until_ms, LAST_MS) / 1000, tz=UTC)
     return Health(**fields, banned_until=banned_until)

@@ -32,10 +32,10 @@ class Host:
         """Check the configurations as far as that needs no network. Raises ConfigError."""
         if not feeds:
             raise ConfigError("feeds cannot be empty; give at least one")
-        names = [config.segment_name for config in feeds]
+        names = [name for config in feeds for name in (config.segment_name, *dict(config.derived))]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ConfigError(f"two feeds have the name `{twice}`; give one of them another")
+            raise ConfigError(f"two blocks have the name `{twice}`; give one of them another")
         self._clock = clock or SystemClock()
         self._stopping = threading.Event()
         self.collectors: Mapping[str, Collector] = {

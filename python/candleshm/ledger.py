@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from candleshm._core import PoolWords
-from candleshm.errors import CandleShmError, ConfigError
+from candleshm.errors import CandleShmError
 from candleshm.ratelimit import PoolMemory, PrivateMemory
+from candleshm.runtime import check_ours, runtime_dir, runtime_path
 
 __all__ = ["LedgerFile", "ledger_path", "memory_for", "peek"]
 
@@ -62,9 +63,8 @@ _private_gate = threading.Lock()
 
 def ledger_path(pool: tuple[str, ...]) -> Path:
     """Return where the ledger of a pool lies. Its name is a hash: a pool may be named by addresses."""
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")
     name = hashlib.sha256("\n".join(pool).encode()).hexdigest()[:32]
-    return base / f"candleshm-{os.getuid()}" / f"weight-{VERSION}-{name}"
+    return runtime_path() / f"weight-{VERSION}-{name}"
 
 
 def memory_for(pool: tuple[str, ...]) -> PoolMemory:
@@ -183,7 +183,7 @@ def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords]:
 
     A file is never shortened nor written over: somebody may have mapped it.
     """
-    _check_directory(path.parent)
+    runtime_dir()
     for _ in range(ATTEMPTS):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -193,7 +193,7 @@ def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords]:
             continue
         try:
             status = os.fstat(descriptor)
-            _check_ours(path, status, stat.S_ISREG)
+            check_ours(path, status, stat.S_ISREG)
             if _patiently(lambda: _try_lock(descriptor), LOCK_SECONDS) is None:  # noqa: B023
                 raise CandleShmError(f"the weight ledger {path} is held by another process, which seems to be stopped")
             if _copy(descriptor) is not None:
@@ -204,22 +204,6 @@ def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords]:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
     raise CandleShmError(f"the weight ledger {path} is replaced again and again; who else writes there?")
-
-
-def _check_directory(path: Path) -> None:
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    _check_ours(path, path.lstat(), stat.S_ISDIR)
-
-
-def _check_ours(path: Path, status: os.stat_result, is_kind: Callable[[int], bool]) -> None:
-    if not is_kind(status.st_mode):
-        raise ConfigError(f"the weight ledger needs a plain file in a real directory, which this is not: `{path}`")
-    if status.st_uid != os.getuid():
-        raise ConfigError(f"the weight ledger has to be ours alone, but user {status.st_uid} owns `{path}`")
-    if status.st_mode & 0o077:
-        mode = "700" if stat.S_ISDIR(status.st_mode) else "600"
-        raise ConfigError(f"the weight ledger has to be ours alone, but others may use it; chmod {mode} `{path}`")
 
 
 def _create(path: Path, words: PoolWords | None, give_name: Callable[[Path, Path], None]) -> None:

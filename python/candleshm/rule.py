@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import re
 import zoneinfo
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
+from candleshm.config import TIME_OF_DAY, is_zone
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Market
 from candleshm.exchanges.binance import Binance
@@ -17,7 +17,6 @@ from candleshm.exchanges.binance import Binance
 __all__ = ["CandleRule", "check_rule"]
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
-_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d")
 _SECRETS = ("KEY", "SECRET")
 
 
@@ -59,7 +58,7 @@ class CandleRule:
     CACHE_DIR: ClassVar[str | os.PathLike[str]] = "./BINANCE_CACHE"
     """Where the cache lies."""
     LOCAL_CANDLE_DAYS: ClassVar[int | None] = 2
-    """Whole days to have in CANDLE_DIR when serving begins; 0 or None: none."""
+    """How many of the newest days in CANDLE_DIR are loaded when serving begins, and completed then; 0, None: none."""
     KEY: ClassVar[str | None] = None
     """Accepted, not needed."""
     SECRET: ClassVar[str | None] = None
@@ -109,10 +108,10 @@ def _checks(intervals: Collection[str]) -> Mapping[str, tuple[Callable[[Any], bo
         "SYMBOL_CONTAINS": text,
         "SYMBOL_ENDSWITH": text,
         "BAR": (lambda value: _is_text(value) and value in intervals, " ".join(intervals)),
-        "TIMEZONE": (_is_zone, "an IANA name such as Asia/Shanghai"),
+        "TIMEZONE": (is_zone, "an IANA name such as Asia/Shanghai"),
         "CANDLE_DIR": path,
         "DOWNLOAD_TIME": (
-            lambda value: value is None or (_is_text(value) and _TIME_OF_DAY.fullmatch(value) is not None),
+            lambda value: value is None or (_is_text(value) and TIME_OF_DAY.fullmatch(value) is not None),
             "HH:MM:SS such as 00:10:00, or None",
         ),
         "LENGTH": (lambda value: _is_whole(value) and 2 <= value <= 100_000, "a whole number, 2 to 100000"),
@@ -167,10 +166,3 @@ def _is_level(value: object) -> bool:
 
 def _are_names(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(name, str) and name for name in value)
-
-
-def _is_zone(value: object) -> bool:
-    try:
-        return isinstance(value, str) and bool(zoneinfo.ZoneInfo(value))
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        return False

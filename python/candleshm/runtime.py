@@ -1,22 +1,42 @@
-"""Where locks and ledgers lie that the processes of one user on this host share."""
+"""Where locks and ledgers lie that the processes of one user on this host share.
+
+`/tmp` belongs to everybody: whoever made the directory first could put links there, or read along. So it has to be a
+real directory of this user alone, and what is opened in it a plain file of this user alone.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from candleshm.errors import ConfigError
 
-__all__ = ["runtime_dir"]
+__all__ = ["check_ours", "runtime_dir", "runtime_path"]
+
+
+def runtime_path() -> Path:
+    """Return `${XDG_RUNTIME_DIR:-/tmp}/candleshm-$UID`, which need not be there."""
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"candleshm-{os.getuid()}"
 
 
 def runtime_dir() -> Path:
-    """Return `${XDG_RUNTIME_DIR:-/tmp}/candleshm-$UID`, made for this user alone. Raises ConfigError, OSError."""
-    path = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"candleshm-{os.getuid()}"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    # /tmp belongs to everybody: whoever made the directory first could put links there.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise ConfigError(f"{path} is not a directory of this user alone; remove it, or set XDG_RUNTIME_DIR")
+    """Return `runtime_path`, made for this user alone. Raises ConfigError when it is another's, OSError."""
+    path = runtime_path()
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    check_ours(path, path.lstat(), stat.S_ISDIR)
     return path
+
+
+def check_ours(path: Path, status: os.stat_result, is_kind: Callable[[int], bool]) -> None:
+    """Raise ConfigError unless `path`, whose lstat or fstat is `status`, is of that kind and this user's alone."""
+    if not is_kind(status.st_mode):
+        raise ConfigError(f"locks and ledgers need plain files in a real directory, which this is not: `{path}`")
+    if status.st_uid != os.getuid():
+        raise ConfigError(f"locks and ledgers have to be ours alone, but user {status.st_uid} owns `{path}`")
+    if status.st_mode & 0o077:
+        mode = "700" if stat.S_ISDIR(status.st_mode) else "600"
+        raise ConfigError(f"locks and ledgers have to be ours alone, but others may use it; chmod {mode} `{path}`")

@@ -49,6 +49,8 @@ STATUS_SECONDS = 1.0
 MEASURE_SECONDS = 300.0
 # A Date header that contradicts the measured time is looked into this often at most; a front may always be wrong.
 DISTRUST_SECONDS = 60.0
+# Rows from beyond the exchange's clock say that it was set; the same rows again and again say that they are wrong.
+BEYOND_SECONDS = 5.0
 # The loop wakes with every heartbeat. A longer silence means that the machine slept or the process was stopped.
 ASLEEP_SECONDS = 5.0
 # Errors that do not get better by themselves (a refused parameter, a blocked country) are asked again this late.
@@ -102,6 +104,10 @@ class Scheduler:
         self._refresh_seconds = refresh_seconds
         self._reload = Upkeep(exchange.info_url, exchange.info_weight, now + refresh_seconds)
         self._upkeep_first = False
+        self._suspected: ExchangeTime | None = None  # measured once, at odds with what is believed
+        # The Date of an answer counts unless that of the newest measurement was wrong itself, as behind a resender.
+        self._dates_count = True
+        self._date_seconds = -math.inf  # when a Date last made us measure
         self._universe = universe
         self._universe_changed = threading.Event()
         self._again_seconds = -math.inf  # until then nothing is due or affordable; spares scans of all plans
@@ -204,7 +210,8 @@ class Scheduler:
                 if wait_seconds > 0:
                     return None, now + min(wait_seconds, HELD_SECONDS_MAX)
                 upkeep.due_seconds = math.inf
-                return Job(upkeep.url, upkeep.weight, self._time, ticket, upkeep=upkeep), now
+                job = Job(upkeep.url, upkeep.weight, self._time, ticket, upkeep=upkeep, dates_count=self._dates_count)
+                return job, now
             again_seconds = min(again_seconds, upkeep.due_seconds)
         if self._upkeep_first:
             return None, again_seconds
@@ -229,7 +236,8 @@ class Scheduler:
             if wait_seconds <= 0:
                 plan.turns = ()
                 url = self._exchange.klines_url(request)
-                return Job(url, request.weight, self._time, ticket, plan, kind, request), now
+                dates_count = self._dates_count
+                return Job(url, request.weight, self._time, ticket, plan, kind, request, dates_count=dates_count), now
             again_seconds = min(again_seconds, now + wait_seconds)
         return None, again_seconds
 
@@ -335,7 +343,9 @@ class Scheduler:
         used = None if answer is None else self._exchange.used_weight(answer, self._budget.window_seconds)
         self._budget.answered(job.ticket, now, used)
         if answer is not None and error is None:
-            self._check_date(answer, now)
+            if report.date_is_off and job.exchange_time is self._time and now >= self._date_seconds + DISTRUST_SECONDS:
+                self._date_seconds = now
+                self._distrust_time("the Date of an answer is off", now)
             try:
                 if job.upkeep is not None:
                     self._take_upkeep(job.upkeep, answer, now)
@@ -365,6 +375,8 @@ class Scheduler:
     def _take_candles(self, plan: SeriesPlan, report: Report, answer: Answer, ingested: Ingested, now: float) -> None:
         if plan.failures >= GIVEN_UP:
             logger.info("%s: answers again after %d failures", plan.symbol, plan.failures)
+        if not ingested.rows and plan.trading and not plan.is_empty and report.job.kind is not Kind.BACKFILL:
+            raise BadResponse(f"no row in the answer of {plan.symbol}, which has rows", status=answer.status)
         self._rows += ingested.changed
         self._ingests += 1
         self._ingest_seconds += report.ingest_seconds
@@ -398,7 +410,7 @@ class Scheduler:
             )
         if ingested.corrected:
             logger.info("%s: the exchange restated %d closed candles", plan.symbol, ingested.corrected)
-        if ingested.beyond:
+        if ingested.beyond and now >= self._time.measured_seconds + BEYOND_SECONDS:
             self._bring_forward(self._measure, now)
         if ingested.refused > ingested.beyond:
             logger.warning("%s: %d rows cannot be true and were left out", plan.symbol, ingested.refused)
@@ -426,7 +438,15 @@ class Scheduler:
 
     def _take_time(self, answer: Answer, server_ms: int) -> None:
         measured = ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
-        self._time = measured if self._upkeep_first else self._time.refined(measured)
+        believed = self._time.overlaps(measured) or (self._suspected is not None and self._suspected.overlaps(measured))
+        if not believed:
+            # One server may be wrong, so a clock that was set is believed when the next answer says the same.
+            self._suspected = measured
+            self._distrust_time("serverTime contradicts what was measured before", answer.received_seconds)
+            raise BadResponse(f"serverTime contradicts what was measured before: `{server_ms}`", status=answer.status)
+        self._suspected = None
+        self._time = self._time.refined(measured)
+        self._dates_count = self._time.agrees_with(answer.date_ms, answer.sent_seconds, answer.received_seconds)
         self._upkeep_first = False
         self._measure.due_seconds = answer.received_seconds + MEASURE_SECONDS
         for plan in self._roster.plans.values():
@@ -521,12 +541,6 @@ class Scheduler:
         self._silent = 0
 
     # The exchange's time, plans, status.
-
-    def _check_date(self, answer: Answer, now: float) -> None:
-        if answer.date_ms is None or now < self._time.measured_seconds + DISTRUST_SECONDS:
-            return
-        if not self._time.agrees_with(answer.date_ms, answer.sent_seconds, answer.received_seconds):
-            self._distrust_time("the Date of an answer is off", now)
 
     def _distrust_time(self, reason: str, now: float) -> None:
         if not self._upkeep_first:

@@ -6,31 +6,32 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from random import Random
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from candleshm._core import Feed, Writer
-from candleshm.backoff import Backoff
 from candleshm.cache import BlockCache, CacheKeeper, Origin
 from candleshm.clock import Clock, ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
+from candleshm.connection import Connection, connection_of
 from candleshm.errors import (
     CandleShmError,
     ConfigError,
-    ExchangeUnavailable,
     MissingExtra,
-    RateLimited,
     SegmentError,
 )
 from candleshm.exchanges.base import Exchange, ExchangeInfo
 from candleshm.exchanges.binance import MARKETS, Binance
 from candleshm.frames import library
-from candleshm.inquiry import Inquiry
+from candleshm.history.block import load_days
+from candleshm.history.day import DAILY_INTERVALS, Day
+from candleshm.history.fetching import fetch_days, store_of
+from candleshm.history.keeper import DailyKeeper
+from candleshm.history.store import DayStore
 from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.planner import Cadence
-from candleshm.pools import open_budget
 from candleshm.ratelimit import WeightBudget
 from candleshm.scheduler import CollectorStatus, Scheduler
 from candleshm.stream.following import Follow, StreamSource
@@ -45,8 +46,6 @@ __all__ = ["Collector"]
 
 logger = logging.getLogger("candleshm")
 
-# The first measurement contains the handshake of a new connection; the others are a round trip apart.
-MEASUREMENTS = 3
 PROGRESS_SECONDS = 0.5
 # `stop` waits for the loop, which ends within moments and removes the block. Before there is a block it may be stuck in
 # a request of the start; then it is left behind, and ends without taking a block.
@@ -90,6 +89,8 @@ class Collector:
             )
         self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
         self._budget = budget
+        self._store: DayStore | None = None
+        self._keeper: DailyKeeper | None = None
         self._universe = Universe(config)
         self._follow = self._find_streams()
         self._cache = None if config.cache_dir is None else BlockCache(config.cache_dir, _origin(config))
@@ -105,7 +106,8 @@ class Collector:
         """Connect, take the block and go on in the background; return once readers can attach.
 
         Called twice it does nothing the second time. Raises ExchangeUnavailable when the exchange cannot be reached for
-        `start_seconds`, RateLimited or Banned, ConfigError (symbols), SegmentInUse: with nothing left behind.
+        `start_seconds`, BadResponse when what it says cannot be used for as long, RateLimited or Banned, ConfigError
+        (symbols), SegmentInUse: with nothing left behind.
         """
         self._begin()
         while not self._opened.wait(PROGRESS_SECONDS):
@@ -218,13 +220,10 @@ class Collector:
     def _live(self) -> None:
         """Be the loop thread, from the first request to the end of the block."""
         try:
-            budget = self._budget or open_budget(self.config, self._clock.monotonic_seconds())
-            try:
-                connected = self._connect(budget)
+            with connection_of(self.config, self._exchange, self._transport, self._clock, self._budget) as connection:
+                connected = connection.connect(self._stopping)
                 if connected is not None:
-                    self._serve(budget, *connected)
-            finally:
-                budget.leave(self._clock.monotonic_seconds())
+                    self._serve(connection, *connected)
         except CandleShmError as error:
             self._failure = error
         except BaseException as error:
@@ -234,41 +233,12 @@ class Collector:
             self._ended.set()
             self._opened.set()
 
-    def _connect(self, budget: WeightBudget) -> tuple[ExchangeTime, ExchangeInfo] | None:
-        """Measure the exchange's clock and read exchangeInfo; None when stopped meanwhile."""
-        started_seconds = self._clock.monotonic_seconds()
-        deadline_seconds = started_seconds + self.config.start_seconds
-        inquiry = Inquiry(self._exchange, self._transport, self._clock, budget, self._stopping)
-        backoff, random, attempt = Backoff(first_seconds=0.5, limit_seconds=5.0), Random(), 0
-        while not self._stopping.is_set():
-            try:
-                exchange_time = self._measure(inquiry)
-                for _ in range(MEASUREMENTS - 1):
-                    exchange_time = exchange_time.refined(self._measure(inquiry))
-                exchange = self._exchange
-                info = exchange.info(inquiry.ask(exchange.info_url, exchange.info_weight, self.config.start_seconds))
-            except (ExchangeUnavailable, RateLimited) as error:
-                attempt += 1
-                delay_seconds = backoff.delay_seconds(attempt, random)
-                if isinstance(error, RateLimited):
-                    delay_seconds = error.retry_after
-                if self._clock.monotonic_seconds() + delay_seconds > deadline_seconds:
-                    raise
-                logger.warning("%s; asked again in %.1f s", error, delay_seconds)
-                self._stopping.wait(delay_seconds)
-            else:
-                return exchange_time, info
-        return None
-
-    def _measure(self, inquiry: Inquiry) -> ExchangeTime:
-        answer = inquiry.ask(self._exchange.time_url, self._exchange.time_weight, self.config.start_seconds)
-        server_ms = self._exchange.server_time_ms(answer)
-        return ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
-
-    def _serve(self, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
+    def _serve(self, connection: Connection, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
         config = self.config
         if info.weight_limit is not None:
-            budget.set_limit(info.weight_limit, info.window_seconds, self._clock.monotonic_seconds())
+            now_seconds = self._clock.monotonic_seconds()
+            connection.budget.set_limit(info.weight_limit, info.window_seconds, now_seconds)
+        self._store = _daily_files(config)
         symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
         with self._gate:
             if self._stopping.is_set():
@@ -280,6 +250,7 @@ class Collector:
                 length=config.length,
                 symbols=symbols,
                 spare_symbols=self._universe.spare_places(info),
+                derive=config.derived,
             )
         try:
             self._fill(writer, exchange_time)
@@ -287,7 +258,7 @@ class Collector:
                 if self._stopping.is_set():
                     writer.close()
                     return
-                self._scheduler = self._make_scheduler(writer, budget, exchange_time, info)
+                self._scheduler = self._make_scheduler(writer, connection.budget, exchange_time, info)
         except BaseException:
             writer.close()
             raise
@@ -299,27 +270,51 @@ class Collector:
             config.market,
             config.length,
         )
+        for name, interval in config.derived:
+            logger.info("%s: %s candles derived into block %s", config.segment_name, interval, name)
         self._opened.set()
-        keeper = self._keeper(self._scheduler)
+        cache_keeper = self._make_cache_keeper(self._scheduler)
+        if self._store is not None and config.download_time:
+            self._keeper = self._make_keeper(self._store, config.download_time, writer, connection)
+            self._keeper.start()
         try:
             try:
                 self._scheduler.run()
             finally:
-                if keeper is not None:
-                    keeper.end()
+                if cache_keeper is not None:
+                    cache_keeper.end()
         finally:
+            if self._keeper is not None:
+                self._keeper.stop(at_once=True)
+                self._keeper.join(LEAVE_SECONDS)
             writer.close()
             logger.info("%s: stopped, block removed", config.segment_name)
 
     def _fill(self, writer: Writer, exchange_time: ExchangeTime) -> None:
-        """Put the rows into the block that an earlier run left behind, as far as they are not in it."""
+        """Put the rows into the block that earlier runs left behind, as far as they are not in it: from the cache, then
+        from daily files.
+        """
+        now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
         if self._cache is not None:
-            now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
-            loaded = self._cache.load(writer, now_ms, self._stopping)
-            if loaded:
-                logger.info("%s: %d rows from cache %s", self.config.segment_name, loaded, self._cache.path)
+            rows = self._cache.load(writer, now_ms, self._stopping)
+            if rows:
+                logger.info("%s: %d rows loaded from cache %s", self.config.segment_name, rows, self._cache.path)
+        if self._store is not None:
+            rows = self._load_local_days(self._store, writer, now_ms)
+            if rows:
+                logger.info("%s: %d rows loaded from daily files", self.config.segment_name, rows)
 
-    def _keeper(self, scheduler: Scheduler) -> CacheKeeper | None:
+    def _load_local_days(self, store: DayStore, writer: Writer, now_ms: int) -> int:
+        """Put the newest local days into the block; return how many rows were new there."""
+        window_ms = writer.window_start_ms(writer.symbols[0], now_ms)
+        day = Day.of(now_ms, store.zone)
+        days: list[Day] = []
+        while len(days) < (self.config.local_candle_days or 0) and day.start_ms > window_ms:
+            day = day.previous()
+            days.append(day)
+        return load_days(writer, store, writer.symbols, days, self._stopping)
+
+    def _make_cache_keeper(self, scheduler: Scheduler) -> CacheKeeper | None:
         """Begin to write the cache every now and then; None where none is to be written."""
         delay_seconds = self.config.cache_delay_seconds
         if self._cache is None or delay_seconds is None:
@@ -327,6 +322,46 @@ class Collector:
         keeper = CacheKeeper(self._cache, delay_seconds, scheduler.exchange_ms)
         keeper.start()
         return keeper
+
+    def _make_keeper(self, store: DayStore, time_of_day: str, writer: Writer, connection: Connection) -> DailyKeeper:
+        config = self.config
+
+        def trading() -> list[str]:
+            scheduler = self._scheduler
+            if scheduler is None:
+                return []
+            ended = set(scheduler.status.not_trading)
+            return [symbol for symbol in writer.symbols if symbol not in ended]
+
+        def fetch(day: Day, replace_files: bool) -> bool:  # noqa: FBT001
+            asked = replace(config, symbols=trading(), symbols_filter=(), symbol_contains="", symbol_endswith="")
+            done = fetch_days(
+                asked,
+                store,
+                connection,
+                day.date,
+                day.date,
+                replace=replace_files,
+                stopping=self._stopping,
+            )
+            return done is not None and not done.is_stopped and done.failed == 0
+
+        def now_ms() -> int | None:
+            scheduler = self._scheduler
+            # What is still being loaded would be asked for twice.
+            return scheduler.exchange_ms() if scheduler is not None and scheduler.wait_loaded(0.0) else None
+
+        return DailyKeeper(
+            store,
+            clock=self._clock,
+            time_of_day=time_of_day,
+            settle_ms=config.settle_ms,
+            now_ms=now_ms,
+            symbols=trading,
+            fetch=fetch,
+            block=lambda: config.segment_name,
+            days_back=max(1, config.local_candle_days or 0),
+        )
 
     def _left_behind(self) -> list[str]:
         """Return the symbols of a block that a killed collector left, as far as this feed would have carried them.
@@ -401,6 +436,21 @@ def _origin(config: CollectorConfig) -> Origin:
     parts = urlsplit(config.base_url or MARKETS[config.market].host)
     exchange = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
     return Origin(config.segment_name, config.market, config.interval, exchange)
+
+
+def _daily_files(config: CollectorConfig) -> DayStore | None:
+    """Return where a feed keeps its days; None, with a line that says why, where it cannot."""
+    if config.candle_dir is None:
+        return None
+    if config.interval not in DAILY_INTERVALS:
+        logger.info("%s: candles of %s have no daily files", config.segment_name, config.interval)
+        return None
+    try:
+        library("pyarrow", "parquet")
+    except MissingExtra as error:
+        logger.warning("%s: no daily files are read or kept: %s", config.segment_name, error)
+        return None
+    return store_of(config, config.candle_dir)
 
 
 def _checked(symbols: Iterable[str]) -> list[str]:

@@ -6,10 +6,15 @@ a worker while it sleeps. The scheduler asks again, with `Backoff`, after the bu
 
 from __future__ import annotations
 
+import io
+import socket
 import threading
+import time
 import zlib
 from collections.abc import Mapping
-from typing import Protocol
+from http.client import HTTPResponse
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Protocol
 
 import requests
 import urllib3
@@ -41,21 +46,31 @@ class Transport(Protocol):
 class HttpTransport:
     """requests with one session (and so one kept-alive connection per host) for each thread that calls."""
 
-    def __init__(self, clock: Clock, *, proxies: Mapping[str, str] | None = None, trust_env: bool = False) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        proxies: Mapping[str, str] | None = None,
+        trust_env: bool = False,
+        whole_seconds: float | None = None,
+    ) -> None:
+        """`whole_seconds` is how long an answer may take to be here whole, the read timeout unless given."""
         self._clock = clock
+        self._whole_seconds = whole_seconds
         self._proxies = dict(proxies or {})
         self._trust_env = trust_env
         self._local = threading.local()
 
     def fetch(self, url: str) -> Answer:
-        """Return the answer to GET `url`; the whole of it has to be here within the read timeout."""
+        """Return the answer to GET `url`; the whole of it, headers too, has to be here in time."""
         sent_seconds = self._clock.monotonic_seconds()
+        whole_seconds = READ_SECONDS if self._whole_seconds is None else self._whole_seconds
         try:
-            response = self._session().get(
+            response = self._session(whole_seconds).get(
                 url, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True, allow_redirects=False
             )
             with response:
-                body = self._read(response, sent_seconds + READ_SECONDS)
+                body = _read(response, whole_seconds)
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 status = response.status_code
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -70,40 +85,106 @@ class HttpTransport:
             date_ms=date_ms_of(headers.get("date")),
         )
 
-    def _session(self) -> requests.Session:
+    def _session(self, whole_seconds: float) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
             session.trust_env = self._trust_env
             session.proxies.update(self._proxies)
             session.headers.update({"Accept-Encoding": "gzip", "User-Agent": "candleshm"})
-            adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+            # Nothing here needs a cookie, and a front that sends a new one each time would make requests grow.
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+            adapter = _Adapter(whole_seconds, pool_connections=1, pool_maxsize=1, max_retries=0)
             session.mount("https://", adapter)
             session.mount("http://", adapter)
         return session
 
-    def _read(self, response: requests.Response, deadline_seconds: float) -> bytes:
-        """Read the body as it arrives, so that one which trickles in ends at the deadline."""
-        raw: urllib3.HTTPResponse = response.raw
-        parts: list[bytes] = []
-        size_bytes = 0
-        try:
-            while part := raw.read1(CHUNK_BYTES, decode_content=False):
-                parts.append(part)
-                size_bytes += len(part)
-                if size_bytes > BODY_BYTES_MAX:
-                    raise BadResponse(f"body is larger than {BODY_BYTES_MAX} bytes", status=response.status_code)
-                if self._clock.monotonic_seconds() > deadline_seconds:
-                    raise ExchangeUnavailable(
-                        f"no whole answer from {_host(response.url)} in {READ_SECONDS:g} s, only {size_bytes} bytes"
-                    )
-        except urllib3.exceptions.ProtocolError:
-            raise BadResponse(
-                f"body of {_host(response.url)} ended after {size_bytes} bytes, before its announced end",
-                status=response.status_code,
-            ) from None
-        body = b"".join(parts)
-        return _gunzip(body) if response.headers.get("Content-Encoding", "").lower() == "gzip" else body
+
+class _UntilDeadline(io.RawIOBase):
+    """What a socket receives, until a moment after which it has nothing more to say."""
+
+    def __init__(self, file: io.BufferedReader, connection: socket.socket, deadline_seconds: float) -> None:
+        self._file = file
+        self._connection = connection
+        self._deadline_seconds = deadline_seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_seconds = self._deadline_seconds - time.monotonic()
+        if left_seconds <= 0:
+            raise TimeoutError("timed out")
+        self._connection.settimeout(min(left_seconds, READ_SECONDS))
+        return self._file.raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    """An answer that has to be here whole within `whole_seconds`.
+
+    A socket's own timeout counts from byte to byte: a front that sends one every few seconds, be it of the headers,
+    would hold a thread for hours.
+    """
+
+    whole_seconds: float
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(sock, *arguments, **keywords)
+        self.fp = io.BufferedReader(_UntilDeadline(self.fp, sock, time.monotonic() + self.whole_seconds))
+
+
+class _Adapter(HTTPAdapter):
+    """Connections whose answers have a deadline, with a proxy and without."""
+
+    def __init__(self, whole_seconds: float, **keywords: Any) -> None:
+        response = type("_Response", (_Response,), {"whole_seconds": whole_seconds})
+        self._pools = {
+            scheme: type(
+                "_Pool", (pool,), {"ConnectionCls": type("_Connection", (connection,), {"response_class": response})}
+            )
+            for scheme, pool, connection in (
+                ("http", urllib3.HTTPConnectionPool, urllib3.connection.HTTPConnection),
+                ("https", urllib3.HTTPSConnectionPool, urllib3.connection.HTTPSConnection),
+            )
+        }
+        super().__init__(**keywords)
+
+    def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
+        super().init_poolmanager(*arguments, **keywords)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *arguments: Any, **keywords: Any) -> Any:
+        manager = super().proxy_manager_for(*arguments, **keywords)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def _read(response: requests.Response, whole_seconds: float) -> bytes:
+    """Read the body as it arrives, so that one which is too large ends early."""
+    raw: urllib3.HTTPResponse = response.raw
+    parts: list[bytes] = []
+    size_bytes = 0
+    try:
+        while part := raw.read1(CHUNK_BYTES, decode_content=False):
+            parts.append(part)
+            size_bytes += len(part)
+            if size_bytes > BODY_BYTES_MAX:
+                raise BadResponse(f"body is larger than {BODY_BYTES_MAX} bytes", status=response.status_code)
+    except urllib3.exceptions.ReadTimeoutError:
+        raise ExchangeUnavailable(
+            f"no whole answer from {_host(response.url)} in {whole_seconds:g} s, only {size_bytes} bytes"
+        ) from None
+    except urllib3.exceptions.ProtocolError:
+        raise BadResponse(
+            f"body of {_host(response.url)} ended after {size_bytes} bytes, before its announced end",
+            status=response.status_code,
+        ) from None
+    body = b"".join(parts)
+    return _gunzip(body) if response.headers.get("Content-Encoding", "").lower() == "gzip" else body
 
 
 def _gunzip(body: bytes) -> bytes:

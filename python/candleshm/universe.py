@@ -6,19 +6,23 @@ import difflib
 import logging
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
 
-__all__ = ["Universe", "doubt"]
+__all__ = ["TRADING", "Universe", "doubt", "symbols_of"]
 
 logger = logging.getLogger("candleshm")
 
+TRADING = ("trading_on", "trading_off", "trading_all")
 SPARE_MIN = 16
 SPARE_PART = 0.1
 # A list of symbols that lost more than this at once is taken for a mistake of the exchange, or for maintenance.
 LOST_PART_MAX = 0.5
+# No exchange lists so many at once; a block for them all would cost the rows of those that are there.
+GAINED_MAX = 1000
 
 
 class Universe:
@@ -104,13 +108,24 @@ class Universe:
         )
 
 
+def symbols_of(config: CollectorConfig, info: ExchangeInfo, kind: str) -> list[str]:
+    """Return the listed symbols that a configuration leaves, of those that trade, do not trade, or of all.
+
+    `kind` is one of TRADING. A list of symbols keeps its order; names that are not listed are left out.
+    """
+    states = {"trading_on": (True,), "trading_off": (False,), "trading_all": (True, False)}[kind]
+    named = info.statuses if config.symbols == "all" else config.symbols
+    symbols = [name for name in named if name in info.statuses and info.is_trading(name) in states]
+    return Universe(replace(config, symbols=symbols)).wanted(info) if symbols else []
+
+
 def doubt(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
     """Return why a newer list of symbols cannot be believed, None when it can."""
     for what, before, now in (
         ("lists", len(believed.statuses), len(newer.statuses)),
         ("trades", _trading(believed), _trading(newer)),
     ):
-        if now < before * (1 - LOST_PART_MAX):
+        if now < before * (1 - LOST_PART_MAX) or now > before + GAINED_MAX:
             return f"the exchange suddenly {what} {now} symbols instead of {before}"
     return None
 

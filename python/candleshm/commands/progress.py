@@ -1,4 +1,4 @@
-"""How far a start is: a bar on a terminal, a line now and then elsewhere."""
+"""How far a start or a download is: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from candleshm.serverlog import Console, LineFormatter
 from candleshm.status import CollectorStatus
 
-__all__ = ["ERASE_LINE", "LoadingProgress"]
+__all__ = ["LoadingProgress", "ProgressLine", "log_to_stderr", "stderr_handler"]
 
 logger = logging.getLogger("candleshm")
 
@@ -23,34 +24,34 @@ BAR_WIDTH_MIN, BAR_WIDTH_MAX = 8, 30
 LINES_SECONDS = 5.0
 
 
-class LoadingProgress:
-    """Shows on stderr the statuses it is called with; a context manager that takes its bar away again."""
+class ProgressLine:
+    """One line on stderr that says how far something is; a context manager that takes it away again."""
 
-    def __init__(self, lengths: Mapping[str, int]) -> None:
-        """`lengths` are the candles of a full window, by the name of the block."""
-        self._lengths = lengths
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
         self._stream = sys.stderr
         self._is_terminal = sys.stderr.isatty()
         self._line_due_seconds = time.monotonic() + LINES_SECONDS
 
-    def __call__(self, statuses: Mapping[str, CollectorStatus | None]) -> None:
-        """Show where all feeds stand together; one that has no status yet does not count."""
-        known = {name: status for name, status in statuses.items() if status is not None}
-        total = sum(status.symbols * self._lengths[name] for name, status in known.items())
-        share = 1 - sum(status.missing for status in known.values()) / total if total else 1.0
-        text = f"{share:4.0%}  {_text(list(known.values()))}"
+    def show(self, share: float | None, text: str) -> None:
+        """Show `text`, and how much is done as a bar and in percent where that is known."""
+        if share is not None:
+            text = f"{share:4.0%}  {text}"
         if self._is_terminal:
-            room = shutil.get_terminal_size().columns - len(f"loading [] {text}") - 1
-            width = min(max(room, BAR_WIDTH_MIN), BAR_WIDTH_MAX)
-            filled = round(share * width)
-            self._show(f"{ERASE_LINE}loading [{'#' * filled}{' ' * (width - filled)}] {text}")
+            bar = ""
+            if share is not None:
+                room = shutil.get_terminal_size().columns - len(f"{self._doing} [] {text}") - 1
+                width = min(max(room, BAR_WIDTH_MIN), BAR_WIDTH_MAX)
+                filled = round(share * width)
+                bar = f"[{'#' * filled}{' ' * (width - filled)}] "
+            self._write(f"{self._doing} {bar}{text}")
         elif time.monotonic() >= self._line_due_seconds:
             self._line_due_seconds = time.monotonic() + LINES_SECONDS
-            logger.info("loading: %s", text.strip())
+            logger.info("%s: %s", self._doing, text.strip())
 
     def __enter__(self) -> Self:
         if self._is_terminal:
-            self._show("connecting")
+            self._write("connecting")
         return self
 
     def __exit__(
@@ -59,15 +60,44 @@ class LoadingProgress:
         self.erase()
 
     def erase(self) -> None:
-        """Take the bar away, for other text in its place."""
+        """Take the line away, for other text in its place."""
         if self._is_terminal:
-            self._show(ERASE_LINE)
+            self._write("")
 
-    def _show(self, text: str) -> None:
+    def _write(self, text: str) -> None:
         # The terminal may have been closed; then there is nobody to show it to.
         with suppress(OSError):
-            self._stream.write(text)
+            self._stream.write(f"{ERASE_LINE}{text}")
             self._stream.flush()
+
+
+class LoadingProgress(ProgressLine):
+    """Shows the statuses it is called with."""
+
+    def __init__(self, lengths: Mapping[str, int]) -> None:
+        """`lengths` are the candles of a full window, by the name of the block."""
+        super().__init__("loading")
+        self._lengths = lengths
+
+    def __call__(self, statuses: Mapping[str, CollectorStatus | None]) -> None:
+        """Show where all feeds stand together; one that has no status yet does not count."""
+        known = {name: status for name, status in statuses.items() if status is not None}
+        total = sum(status.symbols * self._lengths[name] for name, status in known.items())
+        share = 1 - sum(status.missing for status in known.values()) / total if total else 1.0
+        self.show(share, _text(list(known.values())))
+
+
+def stderr_handler() -> logging.Handler:
+    """Return a handler for stderr, where a progress line may stand."""
+    console = Console()
+    console.setFormatter(LineFormatter(ERASE_LINE if sys.stderr.isatty() else ""))
+    return console
+
+
+def log_to_stderr() -> None:
+    """Log what candleshm has to say to stderr, from now on."""
+    logger.addHandler(stderr_handler())
+    logger.setLevel(logging.INFO)
 
 
 def _text(statuses: list[CollectorStatus]) -> str:

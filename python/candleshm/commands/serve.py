@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from logging.handlers import MemoryHandler
 from typing import NamedTuple
 
-from candleshm.commands.progress import ERASE_LINE, LoadingProgress
+from candleshm.commands.progress import LoadingProgress, stderr_handler
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
 from candleshm.config import CollectorConfig
+from candleshm.frames import library
 from candleshm.host import Host
-from candleshm.serverlog import Console, LineFormatter
 
 __all__ = ["Address", "serve"]
 
@@ -33,6 +32,8 @@ def serve(
 ) -> None:
     """Serve until a signal asks to stop, or stdin ends. Raises as `Host` and `MetricsServer` do."""
     log = _hold_log()
+    if any(config.candle_dir is not None for config in feeds):
+        library("pyarrow", "parquet")
     host = Host(feeds)
     on_stop_signal(host.stop)
     if until_stdin_closes:
@@ -47,9 +48,11 @@ def serve(
         with LoadingProgress({config.segment_name: config.length for config in feeds}) as progress:
             host.start()
             progress.erase()
-            for name, status in host.statuses().items():
-                if status is not None:
-                    say(f'serving {name}: candleshm.attach("{name}")\n')
+            started = host.statuses()
+            for config in feeds:
+                if started[config.segment_name] is not None:
+                    for name in (config.segment_name, *dict(config.derived)):
+                        say(f'serving {name}: candleshm.attach("{name}")\n')
             if where:
                 say(f"metrics: {where}\n")
             _release_log(log)
@@ -68,9 +71,6 @@ def _hold_log() -> MemoryHandler:
 
 def _release_log(held: MemoryHandler) -> None:
     """Log to stderr, what was kept and everything from now on."""
-    console = Console()
-    # A progress bar may stand in the line.
-    console.setFormatter(LineFormatter(ERASE_LINE if sys.stderr.isatty() else ""))
-    held.setTarget(console)
+    held.setTarget(stderr_handler())
     held.flushLevel = logging.NOTSET
     held.flush()

@@ -12,7 +12,7 @@ import difflib
 import inspect
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 
-__all__ = ["add_flags", "collector_configs"]
+__all__ = ["add_field_flags", "add_flags", "collector_configs"]
 
 FEED = "feed"
 CONFIG_HELP = "settings as keys such as base_url, with a [[feed]] table for each of several feeds; flags win"
@@ -30,9 +30,16 @@ CONFIG_HELP = "settings as keys such as base_url, with a [[feed]] table for each
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add `--config` and one flag for each field; what is not given is left out of the namespace."""
+    add_field_flags(parser, [field.name for field in fields(CollectorConfig)])
+
+
+def add_field_flags(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
+    """Add `--config` and one flag for each of these fields."""
     parser.add_argument("--config", metavar="FILE.toml", type=Path, help=CONFIG_HELP)
     types, texts = get_type_hints(CollectorConfig), _field_texts()
     for field in fields(CollectorConfig):
+        if field.name not in names:
+            continue
         text = f"{texts.get(field.name, '')} {_default_text(field)}".strip()
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",

@@ -68,7 +68,7 @@ def date_ms_of(header: str | None) -> int | None:
         return None
     try:
         return round(parsedate_to_datetime(header).timestamp() * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -10,14 +10,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Answer, ExchangeInfo, KlineRequest, Market, StreamRules
-from candleshm.printable import without_credentials
+from candleshm.names import is_symbol_name
+from candleshm.printable import printable, without_credentials
 
-__all__ = ["Binance"]
+__all__ = ["Binance", "retry_after_seconds"]
 
 INVALID_SYMBOL = -1121
 
@@ -32,8 +34,17 @@ RATE_LIMITED_SECONDS = 60.0
 BANNED_SECONDS = 120.0
 RETRY_AFTER_SECONDS_MAX = 7 * 86400.0
 
+# What an exchange may say, and nothing an integer of Python or of the block could trip over.
+WEIGHT_MAX = 10**9
+SHOWN_CHARACTERS_MAX = 200
+# Epoch milliseconds of this century. A machine that is this far from its own Date header has no usable clock; less may
+# be the fault of a resender, which writes a Date of its own.
+SERVER_MS = (10**12, 10**13)
+DATE_APART_MS_MAX = 3_600_000
+
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
-_USED_WEIGHT = re.compile(r"x-mbx-used-weight-(\d+)([smhd])", re.IGNORECASE)
+_USED_WEIGHT = re.compile(r"x-mbx-used-weight-([0-9]{1,4})([smhd])", re.IGNORECASE)
+_WHOLE = re.compile(r"[0-9]{1,9}")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _INTERVAL_SECONDS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
 
@@ -198,17 +209,31 @@ class Binance:
         server_ms = _json_object(answer).get("serverTime")
         if not isinstance(server_ms, int):
             raise _bad(answer, "serverTime is missing")
+        if not SERVER_MS[0] <= server_ms < SERVER_MS[1]:
+            raise _bad(answer, f"serverTime is no time of this century: `{_short(str(server_ms))}`")
+        if answer.date_ms is not None and abs(server_ms - answer.date_ms) > DATE_APART_MS_MAX:
+            apart_seconds = (server_ms - answer.date_ms) / 1000
+            raise _bad(answer, f"serverTime is {apart_seconds:+.0f} s from the Date of the same answer: `{server_ms}`")
         return server_ms
 
     def info(self, answer: Answer) -> ExchangeInfo:
-        """Read an answer of `info_url`; its serverTime is not used, on futures it lags by hours. Raises BadResponse."""
+        """Read an answer of `info_url`; its serverTime is not used, on futures it lags by hours. Raises BadResponse.
+
+        Names that cannot be a symbol's, and limits that cannot be one, are left out: the rest may be right.
+        """
         info = _json_object(answer)
         try:
-            statuses = {entry["symbol"]: entry.get(self._rules.status_field, "") for entry in info["symbols"]}
+            statuses = {
+                entry["symbol"]: str(entry.get(self._rules.status_field, ""))
+                for entry in info["symbols"]
+                if is_symbol_name(entry["symbol"])
+            }
             limits = [
                 (_INTERVAL_SECONDS[rule["interval"]] * rule["intervalNum"], rule["limit"])
-                for rule in info.get("rateLimits", ())
-                if rule["rateLimitType"] == "REQUEST_WEIGHT" and rule["interval"] in _INTERVAL_SECONDS
+                for rule in info.get("rateLimits") or ()
+                if rule["rateLimitType"] == "REQUEST_WEIGHT"
+                and rule["interval"] in _INTERVAL_SECONDS
+                and all(_is_whole(rule[field]) and 0 < rule[field] < WEIGHT_MAX for field in ("intervalNum", "limit"))
             ]
         except (KeyError, TypeError, AttributeError) as error:
             raise _bad(answer, f"not an exchangeInfo ({type(error).__name__}: {error})") from None
@@ -219,7 +244,7 @@ class Binance:
         """Return the weight that this address, other programs included, has used in the current window."""
         for name, value in answer.headers.items():
             found = _USED_WEIGHT.fullmatch(name)
-            if found and int(found[1]) * _UNIT_SECONDS[found[2].lower()] == window_seconds and value.isdecimal():
+            if found and int(found[1]) * _UNIT_SECONDS[found[2].lower()] == window_seconds and _WHOLE.fullmatch(value):
                 return int(value)
         return None
 
@@ -234,18 +259,21 @@ class Binance:
         ExchangeError (a refused parameter, an unknown symbol, a blocked country) will not get better by itself.
         """
         status = answer.status
-        looks_like_json = answer.body.lstrip()[:1] in (b"{", b"[")
-        if status == 200 and looks_like_json:
+        start = answer.body[:64].lstrip()
+        looks_like_json = start[:1] in (b"{", b"[")
+        # A refusal begins with its code, and counts as one even where the status says that all is well.
+        if status == 200 and looks_like_json and not start.startswith(b'{"code"'):
             return None
         code, message = _code_and_message(answer) if looks_like_json else (None, _description(answer))
-        text = f"HTTP {status} from {_shown(answer.url)}: {message}" + (f" (code {code})" if code is not None else "")
-        text = without_credentials(text)  # A resender may repeat the address that it was asked by.
+        text = f"HTTP {status} from {_shown(answer.url)}: {_short(message)}" + (
+            f" (code {code})" if code is not None else ""
+        )
         if status in (418, 403):
-            wait_seconds = _retry_after(answer) or _until(message, now_ms) or BANNED_SECONDS
+            wait_seconds = retry_after_seconds(answer, now_ms) or _until(message, now_ms) or BANNED_SECONDS
             until_ms = now_ms + round(wait_seconds * 1000)
             return Banned(text, retry_after=wait_seconds, until_ms=until_ms, status=status, code=code)
         if status == 429 or code in LIMIT_CODES:
-            wait_seconds = _retry_after(answer) or _until(message, now_ms) or RATE_LIMITED_SECONDS
+            wait_seconds = retry_after_seconds(answer, now_ms) or _until(message, now_ms) or RATE_LIMITED_SECONDS
             return RateLimited(text, retry_after=wait_seconds, status=status, code=code)
         if status >= 500 or status == 408 or code in TRANSIENT_CODES:
             return ExchangeUnavailable(text, status=status, code=code)
@@ -259,7 +287,7 @@ class Binance:
 def _json_object(answer: Answer) -> dict[str, Any]:
     try:
         value = json.loads(answer.body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _bad(answer, f"not JSON ({error})") from None
     if not isinstance(value, dict):
         raise _bad(answer, "not a JSON object")
@@ -274,7 +302,7 @@ def _code_and_message(answer: Answer) -> tuple[int | None, str]:
     try:
         value = json.loads(answer.body)
         return int(value["code"]), str(value["msg"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None, _description(answer)
 
 
@@ -288,10 +316,29 @@ def _shown(url: str) -> str:
     return without_credentials(url.split("?", 1)[0])
 
 
-def _retry_after(answer: Answer) -> float | None:
+def _short(text: str) -> str:
+    """Return foreign text as it may stand in a log. A resender may repeat the address that it was asked by."""
+    plain = printable(without_credentials(text[: 2 * SHOWN_CHARACTERS_MAX]))
+    return plain if len(plain) <= SHOWN_CHARACTERS_MAX else f"{plain[:SHOWN_CHARACTERS_MAX]}..."
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def retry_after_seconds(answer: Answer, now_ms: int) -> float | None:
+    """Read `Retry-After`: seconds, or the date that HTTP allows as well; None when it says nothing that is ahead."""
     value = answer.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,400}", value):
+        wait_seconds = float(value)
+    else:
+        try:
+            asked_ms = now_ms if answer.date_ms is None else answer.date_ms
+            wait_seconds = parsedate_to_datetime(value).timestamp() - asked_ms / 1000
+        except (ValueError, TypeError, OverflowError):
+            return None
     # Zero would mean a retry at once, which is what the status forbids.
-    return min(float(value), RETRY_AFTER_SECONDS_MAX) if value.isdecimal() and int(value) > 0 else None
+    return min(wait_seconds, RETRY_AFTER_SECONDS_MAX) if wait_seconds > 0 else None
 
 
 def _until(message: str, now_ms: int) -> float | None:

@@ -9,11 +9,11 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from candleshm.columns import OPEN_TIME_MS
+from candleshm.columns import NAMES, OPEN_TIME_MS
 from candleshm.exchanges.base import Market
 from candleshm.history.day import Day, Grid
 
-__all__ = ["SOURCES", "Candles", "DayCandles", "Source", "Span", "spans_of"]
+__all__ = ["SOURCES", "Candles", "Conflict", "DayCandles", "Source", "Span", "same_bits", "spans_of"]
 
 Candles: TypeAlias = npt.NDArray[np.float64]
 Span: TypeAlias = tuple[int, int]
@@ -69,9 +69,38 @@ class DayCandles:
         return Grid.of(self.day, self.interval)
 
     @property
+    def verified_count(self) -> int:
+        """How many rows are verified."""
+        return sum(end - start for start, end in self.verified) // self.grid.length_ms
+
+    @property
     def is_complete(self) -> bool:
         """Whether every candle that the exchange has of that day is there."""
         return not self.missing
+
+
+@dataclass(frozen=True, eq=False)
+class Conflict:
+    """A candle of which the archive and the exchange have different rows; the exchange's stands."""
+
+    symbol: str
+    archived: Candles
+    exchange: Candles
+
+    def __str__(self) -> str:
+        open_ms = int(self.exchange[OPEN_TIME_MS])
+        differing = np.flatnonzero(~same_bits(self.archived, self.exchange))
+        values = ", ".join(
+            f"{NAMES[column]} archive {self.archived[column].item()!r} exchange {self.exchange[column].item()!r}"
+            for column in differing
+        )
+        return f"{self.symbol} {open_ms}: {values}"
+
+
+def same_bits(rows: Candles, others: Candles) -> npt.NDArray[np.bool_]:
+    """Say of each value whether both have the same bits: 0 differs from -0."""
+    same: npt.NDArray[np.bool_] = np.equal(rows.view(np.int64), others.view(np.int64))
+    return same
 
 
 def slots_of(rows: Candles, grid: Grid) -> npt.NDArray[np.int64]:

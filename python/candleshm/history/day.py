@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
+from candleshm.config import is_zone
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS
 
@@ -113,7 +114,6 @@ def days_between(first: Day, last: Day) -> Iterator[Day]:
 
 def zone_of(name: str) -> ZoneInfo:
     """Return the zone of an IANA name. Raises ConfigError."""
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
-        raise ConfigError(f"timezone cannot be `{name}`; allowed: an IANA name such as Asia/Shanghai") from None
+    if not is_zone(name):
+        raise ConfigError(f"timezone cannot be `{name}`; allowed: an IANA name such as Asia/Shanghai")
+    return ZoneInfo(name)

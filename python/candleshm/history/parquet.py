@@ -36,11 +36,14 @@ def encode(candles: DayCandles) -> bytes:
     columns = [_column(pa, candles.rows, index) for index in range(len(NAMES))]
     table = pa.Table.from_arrays(columns, schema=_schema(pa))
     sink = pa.BufferOutputStream()
-    # Without the Arrow schema, which would hold the column types a second time.
+    # Values hardly repeat, so dictionaries only add to them; times are an arithmetic row. Without the Arrow schema,
+    # which would hold the column types a second time. See docs/decisions/daily-files.md.
     with pq.ParquetWriter(
         sink,
         table.schema,
         compression="zstd",
+        use_dictionary=False,
+        column_encoding={NAMES[index]: "DELTA_BINARY_PACKED" for index in TIMES},
         write_page_checksum=True,
         write_statistics=False,
         store_schema=False,

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from candleshm.columns import NAMES
+from candleshm.columns import NAMES, OPEN_TIME_MS
+from candleshm.derivation import derive
 from candleshm.errors import ConfigError, DayIncomplete, DayNotFound
+from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, candle_end_ms
 from candleshm.frames import library
 from candleshm.history.candles import Candles
-from candleshm.history.day import Day, DayLike, days_between, zone_of
+from candleshm.history.day import DAILY_INTERVALS, Day, DayLike, days_between, zone_of
 from candleshm.history.reports import DayReport, inspect
 from candleshm.history.store import ParquetStore
 
@@ -25,6 +27,9 @@ __all__ = ["BASE_DIR", "TIMEZONE", "days", "load", "paths", "scan", "verify"]
 
 BASE_DIR = "./CANDLELITE_DATA/BINANCE"
 TIMEZONE = "America/New_York"
+SOURCE = "1m"
+MONDAY_MS = 4 * DAY_MS
+"""The first Monday of the epoch, where weeks begin."""
 
 StrPath = str | os.PathLike[str]
 
@@ -44,22 +49,29 @@ def load(
     The columns are those of a block, see `candleshm.OPEN_TIME_MS` and the others; values are bit for bit what the
     exchange sent. Slots where the exchange has no candle are left out. Every file is checked whole as it is read.
 
+    Where `interval` has no files for these days, its candles are derived from those of 1m as a live block derives them,
+    and agree with it bit for bit; that goes for 1w, 1M and days of a zone such as `1d@Asia/Shanghai` as well. A candle
+    belongs to the day in which it opens. When the last one ends after `end`, the days up to there are needed, too.
+
     Raises DayNotFound (with all the days that lack a file), DayDamaged, DayIncomplete, ConfigError, MissingExtra.
 
     >>> rows = load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-30", timezone="UTC")  # doctest: +SKIP
     """
-    store = _store(base_dir, market, interval, timezone)
-    wanted = _range(store, start, end)
-    absent = [day for day in wanted if not store.path(symbol, day).exists()]
-    if absent:
-        raise DayNotFound(str(store.path(symbol, absent[0])), tuple(map(str, absent)))
-    parts = []
-    for day in wanted:
-        candles = store.read(symbol, day)
-        if candles.missing:
-            raise DayIncomplete(str(store.path(symbol, day)), candles.missing)
-        parts.append(candles.rows)
-    return np.concatenate(parts)
+    source = _store(base_dir, market, SOURCE, timezone)
+    wanted = _range(source, start, end)
+    is_stored = interval in DAILY_INTERVALS
+    store = _store(base_dir, market, interval, timezone) if is_stored else source
+    absent = _absent(store, symbol, wanted)
+    if is_stored and (not absent or interval == SOURCE or _absent(source, symbol, wanted)):
+        _refuse_absent(store, symbol, absent)
+        return _rows(store, symbol, wanted)
+    minutes = [*wanted]
+    while minutes[-1].end_ms < _end_ms(interval, wanted[-1].end_ms):
+        minutes.append(minutes[-1].next())
+    _refuse_absent(source, symbol, _absent(source, symbol, minutes))
+    start_ms, end_ms = wanted[0].start_ms, wanted[-1].end_ms
+    rows = derive(_rows(source, symbol, minutes), interval, start_ms=start_ms, end_ms=minutes[-1].end_ms)
+    return rows[rows[:, OPEN_TIME_MS] < end_ms]
 
 
 def paths(
@@ -144,6 +156,40 @@ def verify(
 
 def _store(base_dir: StrPath, market: str, interval: str, timezone: str) -> ParquetStore:
     return ParquetStore(base_dir, market, interval, zone_of(timezone))
+
+
+def _absent(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> list[Day]:
+    return [day for day in wanted if not store.path(symbol, day).exists()]
+
+
+def _refuse_absent(store: ParquetStore, symbol: str, absent: Sequence[Day]) -> None:
+    if absent:
+        raise DayNotFound(str(store.path(symbol, absent[0])), tuple(map(str, absent)))
+
+
+def _rows(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> Candles:
+    parts = []
+    for day in wanted:
+        candles = store.read(symbol, day)
+        if candles.missing:
+            raise DayIncomplete(str(store.path(symbol, day)), candles.missing)
+        parts.append(candles.rows)
+    return np.concatenate(parts)
+
+
+def _end_ms(interval: str, moment_ms: int) -> int:
+    """Return where the candle ends that is open in the last millisecond before `moment_ms`. Raises ConfigError."""
+    kind, _, zone = interval.partition("@")
+    if zone:
+        return Day.of(moment_ms - 1, zone_of(zone)).end_ms
+    if kind not in INTERVAL_MS or kind == "3d":
+        derivable = " ".join(name for name in INTERVAL_MS if name != "3d")
+        raise ConfigError(
+            f"interval cannot be `{interval}`; allowed: {derivable}, or days of a zone as 1d@Asia/Shanghai"
+        )
+    if kind == "1w":
+        moment_ms -= (moment_ms - 1 - MONDAY_MS) % INTERVAL_MS["1w"]
+    return candle_end_ms(kind, moment_ms - 1)
 
 
 def _range(store: ParquetStore, start: DayLike, end: DayLike) -> list[Day]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from candleshm.errors import DayDamaged, DayNotFound
-from candleshm.history.candles import Span
+from candleshm.history.candles import Source, Span
 from candleshm.history.day import Day, Grid
 from candleshm.history.store import DayStore
 
@@ -35,6 +35,10 @@ class DayReport:
     outside: tuple[Span, ...] = ()
     """Before the symbol's first candle, or after its last."""
     missing: tuple[Span, ...] = ()
+    verified: tuple[Span, ...] = ()
+    """Candles that the exchange and its archive agree on."""
+    source: Source | None = None
+    """Where the candles are from; None when there are none to read."""
     reason: str = ""
     """What is wrong with a damaged file."""
 
@@ -67,4 +71,6 @@ def _inspect(store: DayStore, symbol: str, day: Day) -> DayReport:
         holes=candles.holes,
         outside=candles.outside,
         missing=candles.missing,
+        verified=candles.verified,
+        source=candles.source,
     )

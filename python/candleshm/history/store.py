@@ -16,7 +16,7 @@ from typing import Protocol, cast
 from urllib.parse import quote, unquote
 from zoneinfo import ZoneInfo
 
-from candleshm.durable import make_directory, remove_leftovers, replace_file
+from candleshm.durable import Directories, replace_file
 from candleshm.errors import ConfigError, DayDamaged, DayNotFound, HistoryError, StoreUnavailable
 from candleshm.exchanges.base import Market
 from candleshm.history import parquet
@@ -68,7 +68,7 @@ class ParquetStore:
         self.interval = interval
         self.zone = zone
         self._tree = Path(base_dir, f"market={self.market}", f"interval={interval}", f"timezone={_quoted(zone.key)}")
-        self._cleaned: set[Path] = set()
+        self._directories = Directories()
 
     @property
     def tree(self) -> Path:
@@ -121,10 +121,7 @@ class ParquetStore:
         path = self.path(candles.symbol, candles.day)
         data = parquet.encode(candles)
         with refusals(path):
-            make_directory(path.parent)
-            if path.parent not in self._cleaned:
-                remove_leftovers(path.parent)
-                self._cleaned.add(path.parent)
+            self._directories.prepare(path.parent)
             replace_file(path, data)
 
     def writing(self) -> AbstractContextManager[None]:

@@ -1,5 +1,6 @@
 """The simulated exchange: Binance's market data of SPOT, UM and CM by REST and by stream, with faults to order."""
 
+from candleshm.sim.archive import ArchiveFlaw
 from candleshm.sim.control import Name, WorldChange
 from candleshm.sim.events import KNOWN_OUTAGES, Outage, Restatement
 from candleshm.sim.exchange import SimulatedExchange, run
@@ -13,6 +14,7 @@ from candleshm.sim.universe import Instrument, Market, default_universe
 
 __all__ = [
     "KNOWN_OUTAGES",
+    "ArchiveFlaw",
     "Fault",
     "FaultBook",
     "Instrument",

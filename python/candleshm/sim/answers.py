@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from candleshm.sim.exchange_info import exchange_info
 from candleshm.sim.grid import Grid
@@ -25,11 +26,12 @@ _REFUSED_WEIGHT = 1
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer without its headers."""
+    """An HTTP answer; of its headers those that are its own."""
 
     status: int
     body: bytes
     content_type: str = JSON_TYPE
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def refuse(refusal: Refusal) -> Answer:

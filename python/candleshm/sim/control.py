@@ -24,6 +24,7 @@ import msgspec
 
 from candleshm.errors import MissingExtra
 from candleshm.sim.answers import Answer
+from candleshm.sim.archive import ArchiveFlaw
 from candleshm.sim.events import Outage, Restatement
 from candleshm.sim.faults import Fault
 from candleshm.sim.stream_faults import StreamFault
@@ -54,6 +55,7 @@ class WorldChange:
     remove: tuple[Name, ...] = ()
     outages: tuple[Outage, ...] = ()
     restatements: tuple[Restatement, ...] = ()
+    archive_flaws: tuple[ArchiveFlaw, ...] = ()
 
 
 class Control:
@@ -117,6 +119,7 @@ class Control:
             truth.add_outage(outage)
         for restatement in change.restatements:
             truth.restate(restatement)
+        exchange.archive.add(*change.archive_flaws)
 
 
 def _json(value: object, status: int = 200) -> Answer:

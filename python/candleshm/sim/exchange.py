@@ -1,4 +1,4 @@
-"""The simulated exchange itself: truth, faults and limits behind one port for HTTP and websockets."""
+"""The simulated exchange itself: truth, archive, faults and limits behind one port for HTTP and websockets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from email.utils import formatdate
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from candleshm.errors import MissingExtra
+from candleshm.sim import archive
 from candleshm.sim.answers import Answer, answer, refuse, weigh
 from candleshm.sim.control import PREFIX, Control
 from candleshm.sim.faults import Fault, FaultBook
@@ -19,6 +22,7 @@ from candleshm.sim.limits import Verdict, WeightPool
 from candleshm.sim.query import Refusal, Request
 from candleshm.sim.recording import Recording
 from candleshm.sim.server import Delivery, HttpServer, Manner, Upgraded
+from candleshm.sim.spoiled import pad, spoil
 from candleshm.sim.stats import Pushed, Served, Stats, StreamConnection, summarize
 from candleshm.sim.stream_faults import StreamFaultBook
 from candleshm.sim.stream_rules import StreamRules
@@ -67,6 +71,7 @@ class SimulatedExchange:
     ) -> None:
         self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms())
         self.faults = FaultBook(seed)
+        self.archive = archive.SimulatedArchive(self.truth)
         self.stream_faults = StreamFaultBook(seed)
         self.stream_rules = stream_rules or StreamRules()
         self.skew_ms = skew_ms
@@ -182,31 +187,56 @@ class SimulatedExchange:
         if request.market is not None:
             with self._lock:
                 verdict = self._pools[_POOL_OF[request.market]].admit(weight, now_ms)
-        headers = _weight_headers(request.market, verdict.used)
-        delay_ms, fault = self.faults.meet(request.market, request.path, request.symbol, now_ms)
+        headers = _headers(request.market, verdict.used, now_ms)
+        file = archive.ArchiveName.parse(request.path)
+        market, symbol = (request.market, request.symbol) if file is None else (file.market, file.symbol)
+        delay_ms, fault = self.faults.meet(market, request.path, symbol, now_ms)
         if verdict.status != 200:
             said, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
         elif fault is not None and fault.kind == "status":
             said = Answer(fault.status, fault.body.encode(), fault.content_type)
-            headers = {**headers, **fault.headers}
+            headers = _replaced(headers, fault.headers)
         elif fault is not None and fault.kind in {"reset", "hang"}:
             said = Answer(0, b"")
         else:
-            said = answer(self.truth, request, now_ms, self._limits)
+            if request.path.startswith(archive.PREFIX):
+                said = self.archive.answer(request.path, now_ms)
+            else:
+                said = answer(self.truth, request, now_ms, self._limits)
+            if fault is not None:
+                said, headers = _spoiled(said, headers, fault, request)
         broken = verdict.status == 200 and fault is not None and fault.kind in {"reset", "hang", "truncate"}
         status = 0 if broken else said.status
         with self._lock:
-            self._counts[request.path, request.symbol, status] += 1
+            self._counts[request.path, symbol, status] += 1
             self._served.append(Served(now_ms, method, target, status, weight))
-        return _delivery(said, headers, delay_ms, fault if verdict.status == 200 else None)
+        return _delivery(said, {**said.headers, **headers}, delay_ms, fault if verdict.status == 200 else None)
 
 
-def _weight_headers(market: Market | None, used: int) -> dict[str, str]:
+def _headers(market: Market | None, used: int, now_ms: int) -> dict[str, str]:
     if market is None:
         return {}
+    date = {"Date": formatdate(now_ms // 1000, usegmt=True)}
     if market == "SPOT":
-        return {"Server": "nginx", "x-mbx-used-weight": str(used), "x-mbx-used-weight-1m": str(used)}
-    return {"Server": "Bengine", "X-MBX-USED-WEIGHT-1M": str(used)}
+        return {"Server": "nginx", **date, "x-mbx-used-weight": str(used), "x-mbx-used-weight-1m": str(used)}
+    return {"Server": "Bengine", **date, "X-MBX-USED-WEIGHT-1M": str(used)}
+
+
+def _replaced(headers: Mapping[str, str], newer: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers with some of them replaced, whatever the case of their names."""
+    names = {name.lower() for name in newer}
+    return {name: value for name, value in headers.items() if name.lower() not in names} | dict(newer)
+
+
+def _spoiled(said: Answer, headers: dict[str, str], fault: Fault, request: Request) -> tuple[Answer, dict[str, str]]:
+    """Return what is left of a right answer."""
+    if fault.kind == "oversize":
+        return replace(said, body=pad(said.body, fault.size_bytes)), headers
+    if fault.kind == "headers":
+        return replace(said, content_type=fault.content_type), _replaced(headers, fault.headers)
+    if fault.kind == "rows" and request.name == "klines" and said.status == 200:
+        return replace(said, body=spoil(said.body, fault.rows)), headers
+    return said, headers
 
 
 def _refused_by_limit(

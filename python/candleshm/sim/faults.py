@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from candleshm.sim.spoiled import Spoiling
 from candleshm.sim.tape import hash_key
 from candleshm.sim.universe import Market
 
-FaultKind = Literal["latency", "status", "reset", "truncate", "hang", "trickle"]
+FaultKind = Literal["latency", "status", "reset", "truncate", "hang", "trickle", "rows", "oversize", "headers"]
+SIZE_BYTES_MAX = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,9 @@ class Fault:
     ``kind`` is what the client sees: ``latency`` (the right answer ``delay_ms`` late), ``status`` (``status``,
     ``body``, ``content_type`` and ``headers`` instead of the answer), ``reset`` (TCP RST), ``truncate`` (the right
     headers, half of the body, end of connection), ``hang`` (accepted, never answered), ``trickle`` (the right answer
-    at ``bytes_per_second``).
+    at ``bytes_per_second``, after right headers), ``rows`` (klines with their rows spoiled as ``rows`` says),
+    ``oversize`` (the right answer, blanks added up to ``size_bytes``), ``headers`` (the right body with this
+    ``content_type`` and these ``headers``).
 
     ``market``, ``symbol`` and ``path`` (the end of it, as ``/klines``) limit which requests it meets; None means all.
     ``count`` is how many requests it meets before it is used up, ``rate`` the share of matching requests it meets,
@@ -40,12 +44,16 @@ class Fault:
     content_type: str = "application/json;charset=UTF-8"
     headers: Mapping[str, str] = field(default_factory=dict)
     bytes_per_second: int = 100
+    rows: Spoiling = "empty"
+    size_bytes: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.rate <= 1.0:
             raise ValueError(f"rate is not between 0 and 1: `{self.rate}`")
         if self.bytes_per_second < 1:
             raise ValueError(f"bytes_per_second is below 1: `{self.bytes_per_second}`")
+        if not 0 <= self.size_bytes <= SIZE_BYTES_MAX:
+            raise ValueError(f"size_bytes is not between 0 and {SIZE_BYTES_MAX}: `{self.size_bytes}`")
 
     def concerns(self, market: Market | None, path: str, symbol: str | None, now_ms: int) -> bool:
         """Say whether a request is of the kind that this fault meets."""

@@ -89,6 +89,7 @@ class Truth:
         self._instruments = {(item.market, item.symbol): item for item in instruments}
         self._outages = tuple(outages)
         self._restatements: tuple[Restatement, ...] = ()
+        self.changes = 0  # how often something about it became different, so that what was made of it can be made anew
         self._lock = threading.RLock()
         self._tapes: Recent[Ints] = Recent(_TAPES_MAX)
         self._days: Recent[Ints] = Recent(_DAYS_MAX)
@@ -141,6 +142,7 @@ class Truth:
             self._forget()
 
     def _forget(self) -> None:
+        self.changes += 1
         self._tapes.clear()
         self._days.clear()
         self._moments.clear()

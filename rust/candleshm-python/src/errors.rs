@@ -57,16 +57,13 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
         | Error::Length { .. }
         | Error::SymbolCapacity { .. }
         | Error::SymbolsFull { .. }
-        | Error::SymbolName { .. } => ConfigError::new_err(text),
+        | Error::SymbolName { .. }
+        | Error::Derivation { .. }
+        | Error::Window { .. }
+        | Error::Unsorted { .. } => ConfigError::new_err(text),
         Error::UnknownSymbol { symbol } => UnknownSymbol::new_err((symbol, name.to_owned())),
-        Error::Parse(error) => {
-            let raised = BadResponse::new_err(text);
-            // An attribute of the Python class, whose constructor takes it by keyword only.
-            match Python::attach(|py| raised.value(py).setattr("offset", error.offset)) {
-                Ok(()) => raised,
-                Err(failed) => failed,
-            }
-        }
+        Error::Parse(error) => bad_response(text, error.offset),
+        Error::Csv(error) => bad_response(text, error.offset),
         Error::Contended => SegmentCorrupt::new_err((name.to_owned(), text)),
         Error::NoMemory { name, bytes } => SegmentUnavailable::new_err((
             name,
@@ -77,6 +74,15 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
             rustix::io::Errno::NOSPC.raw_os_error(),
         )),
         Error::Os { name, errno, .. } => SegmentUnavailable::new_err((name, text, errno)),
+    }
+}
+
+fn bad_response(text: String, offset: usize) -> PyErr {
+    let raised = BadResponse::new_err(text);
+    // An attribute of the Python class, whose constructor takes it by keyword only.
+    match Python::attach(|py| raised.value(py).setattr("offset", offset)) {
+        Ok(()) => raised,
+        Err(failed) => failed,
     }
 }
 

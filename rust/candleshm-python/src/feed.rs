@@ -28,6 +28,8 @@ use crate::series::{Series, not_contiguous};
 const SLICE: Duration = Duration::from_secs(1);
 /// How long to wait before the name is looked at again while no newer block stands under it.
 const FOLLOW_INTERVAL_MS: u64 = 100;
+/// How far an answer may seem ahead: it may come between the look at the clock and the one into the block.
+const AHEAD_MS: u64 = 1_000;
 
 /// A block and the places of its symbols.
 pub(crate) struct Attached {
@@ -154,14 +156,20 @@ impl Source {
     }
 }
 
-/// Returns StaleData.
-pub(crate) fn stale(symbol: &str, age_ms: u64, limit_ms: u64, delisted: bool) -> PyErr {
-    let age = if age_ms == u64::MAX { f64::INFINITY } else { age_ms as f64 / 1e3 };
-    StaleData::new_err((symbol.to_owned(), age, limit_ms as f64 / 1e3, delisted))
+/// Returns an age in seconds, infinite for `u64::MAX`.
+pub(crate) fn seconds(age_ms: u64) -> f64 {
+    if age_ms == u64::MAX { f64::INFINITY } else { age_ms as f64 / 1e3 }
 }
 
+/// Returns StaleData.
+pub(crate) fn stale(symbol: &str, age_ms: u64, limit_ms: u64, delisted: bool) -> PyErr {
+    StaleData::new_err((symbol.to_owned(), seconds(age_ms), limit_ms as f64 / 1e3, delisted))
+}
+
+/// Milliseconds since the collector's last sign of life, `u64::MAX` when that lies in the future.
 fn heartbeat_age_ms(block: &Block) -> u64 {
-    process::now_ns().saturating_sub(block.value(header::HEARTBEAT_NS)) / 1_000_000
+    let (heartbeat_ms, now_ms) = (block.value(header::HEARTBEAT_NS) / 1_000_000, process::now_ms());
+    if heartbeat_ms > now_ms + AHEAD_MS { u64::MAX } else { now_ms.saturating_sub(heartbeat_ms) }
 }
 
 /// The time left of a wait.
@@ -265,8 +273,8 @@ impl Feed {
     }
 
     #[getter]
-    fn interval(&self) -> PyResult<&'static str> {
-        Ok(self.source.attached()?.block.geometry().interval.as_str())
+    fn interval(&self) -> PyResult<String> {
+        Ok(self.source.attached()?.block.geometry().grid(0).name())
     }
 
     #[getter]
@@ -307,12 +315,12 @@ impl Feed {
         let health = PyDict::new(py);
         health.set_item("name", self.source.name())?;
         health.set_item("market", block.geometry().market.as_str())?;
-        health.set_item("interval", block.geometry().interval.as_str())?;
+        health.set_item("interval", block.geometry().grid(0).name())?;
         health.set_item("length", block.geometry().ring.length)?;
         health.set_item("symbols", block.symbol_count())?;
         health.set_item("state", block.state().map_or("unknown", BlockState::as_str))?;
         health.set_item("pid", block.value(header::PID))?;
-        health.set_item("heartbeat_age", heartbeat_age_ms(block) as f64 / 1e3)?;
+        health.set_item("heartbeat_age", seconds(heartbeat_age_ms(block)))?;
         health.set_item("ready", block.value(header::READY) == 1)?;
         health.set_item("missing", block.value(header::MISSING))?;
         health.set_item("holes", block.value(header::HOLES))?;
@@ -553,11 +561,13 @@ fn column_of(field: &str) -> PyResult<usize> {
         .ok_or_else(|| ConfigError::new_err(format!("field is not one of {}: `{field}`", columns::NAMES.join(", "))))
 }
 
-/// Milliseconds since the newest answer, `u64::MAX` when there was none.
+/// Milliseconds since the newest answer, `u64::MAX` when there was none. A time from the future, as only a damaged block
+/// holds one, vouches for nothing.
 #[inline]
 pub(crate) fn age_ms(attached: &Attached, index: usize, now_ms: u64) -> u64 {
     match SeriesReader::new(&attached.block, index).received_ms() {
         0 => u64::MAX,
+        received_ms if received_ms > now_ms + AHEAD_MS => u64::MAX,
         received_ms => now_ms.saturating_sub(received_ms),
     }
 }

@@ -1,6 +1,7 @@
 //! `candleshm._core`: the compiled module. Converts arguments, releases the GIL, maps errors; decides nothing.
 
 mod array;
+mod derive;
 mod errors;
 mod feed;
 mod pool;
@@ -22,10 +23,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<view::View>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::Ingested>()?;
+    module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
+    module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;
     module.add_class::<writer::Pushed>()?;
     module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
+    module.add_function(wrap_pyfunction!(writer::parse_archive_csv, module)?)?;
     module.add_class::<pool::PoolWords>()?;
     let after_fork = PyDict::new(module.py());
     after_fork.set_item("after_in_child", wrap_pyfunction!(writer::forget_writers, module)?)?;

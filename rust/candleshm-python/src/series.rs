@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use crate::array;
 use crate::errors::exceptions::{ConfigError, GapError, WaitTimeout};
-use crate::feed::{Attached, Deadline, Source, age_ms, sleep, stale};
+use crate::feed::{Attached, Deadline, Source, age_ms, seconds, sleep, stale};
 use crate::process;
 use crate::view::View;
 
@@ -288,7 +288,7 @@ impl Series {
     #[getter]
     fn age(&self) -> PyResult<f64> {
         let age_ms = self.with(|attached, index| age_ms(attached, index, process::now_ms()))?;
-        Ok(if age_ms == u64::MAX { f64::INFINITY } else { age_ms as f64 / 1e3 })
+        Ok(seconds(age_ms))
     }
 
     #[getter]
@@ -365,9 +365,9 @@ impl Series {
     }
 
     fn __repr__(&self) -> PyResult<String> {
-        let (market, interval) =
-            self.with(|attached, _| (attached.block.geometry().market, attached.block.geometry().interval))?;
-        Ok(format!("<Series {} {} {} of {}>", market.as_str(), self.symbol, interval.as_str(), self.source.name()))
+        let geometry = self.with(|attached, _| *attached.block.geometry())?;
+        let (market, interval) = (geometry.market.as_str(), geometry.grid(0).name());
+        Ok(format!("<Series {market} {} {interval} of {}>", self.symbol, self.source.name()))
     }
 }
 

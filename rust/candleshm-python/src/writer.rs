@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use candleshm::archive_csv::parse_csv;
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
 use candleshm::interval::Interval;
@@ -18,6 +19,7 @@ use pyo3::types::PyTuple;
 
 use crate::array::new_columns;
 
+use crate::derive::grid;
 use crate::errors::exceptions::{ConfigError, SegmentNotFound};
 use crate::errors::to_py;
 use crate::process;
@@ -143,9 +145,23 @@ pub(crate) fn forget_writers() {
 /// Parses a klines body into an array, without a block.
 #[pyfunction]
 pub(crate) fn parse_klines<'py>(py: Python<'py>, body: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
+    rows_of(py, |rows| parse(body, rows).map_err(Error::from))
+}
+
+/// Parses a file of the archive into an array.
+#[pyfunction]
+pub(crate) fn parse_archive_csv<'py>(py: Python<'py>, file: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
+    rows_of(py, |rows| parse_csv(file, rows).map_err(Error::from))
+}
+
+/// Returns the rows that can be true, and how many cannot.
+fn rows_of(
+    py: Python<'_>,
+    read: impl FnOnce(&mut Vec<Row>) -> Result<(), Error> + Send,
+) -> PyResult<(Bound<'_, PyArray2<f64>>, usize)> {
     let (rows, found) = py.detach(|| {
         let mut rows = Vec::new();
-        parse(body, &mut rows).map_err(|error| to_py(error.into(), ""))?;
+        read(&mut rows).map_err(|error| to_py(error, ""))?;
         let found = rows.len();
         rows.retain(|row| plausible(row).is_ok());
         PyResult::Ok((rows, found))
@@ -182,7 +198,8 @@ impl Writer {
 #[pymethods]
 impl Writer {
     #[staticmethod]
-    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0))]
+    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn py_open(
         py: Python<'_>,
         name: String,
@@ -191,7 +208,10 @@ impl Writer {
         length: usize,
         symbols: Vec<String>,
         spare_symbols: usize,
+        derive: Option<Vec<(String, String)>>,
     ) -> PyResult<Self> {
+        let derive = derive.unwrap_or_default();
+        let targets = derive.iter().map(|(_, target)| grid(target)).collect::<PyResult<Vec<_>>>()?;
         let config = Config {
             market: Market::parse(market)
                 .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?,
@@ -203,8 +223,17 @@ impl Writer {
             symbols,
             spare_symbols,
         };
-        let writer =
-            py.detach(|| CoreWriter::open(&name, &config, process::owner())).map_err(|error| to_py(error, &name))?;
+        let opened = py.detach(|| {
+            let mut writer = CoreWriter::open(&name, &config, process::owner()).map_err(|error| (error, &name))?;
+            for ((derived, _), target) in derive.iter().zip(targets) {
+                if let Err(error) = writer.derive(derived, target, process::owner()) {
+                    writer.abandon();
+                    return Err((error, derived));
+                }
+            }
+            Ok(writer)
+        });
+        let writer = opened.map_err(|(error, name)| to_py(error, name))?;
         let writer = Arc::new(Mutex::new(Some(writer)));
         let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
         writers.retain(|writer| writer.strong_count() > 0);
@@ -229,6 +258,11 @@ impl Writer {
             Ok((0..block.symbol_count()).map(|index| block.symbol(index)).collect::<Vec<_>>())
         })?;
         PyTuple::new(py, symbols)
+    }
+
+    #[getter]
+    fn derived<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.with(|writer| Ok(writer.derived_names()))?)
     }
 
     #[getter]

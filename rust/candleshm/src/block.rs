@@ -109,7 +109,7 @@ impl Block {
     /// Returns the grid of a symbol's candles.
     #[must_use]
     pub fn grid(&self, index: usize) -> Grid {
-        Grid::with_phase(self.geometry.interval, self.entry(index)[symbol::PHASE_DAYS].load(Relaxed))
+        self.geometry.grid(self.entry(index)[symbol::PHASE_DAYS].load(Relaxed))
     }
 
     /// Returns whether a symbol trades.

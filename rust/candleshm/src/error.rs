@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::archive_csv::CsvError;
 use crate::parse::ParseError;
 
 /// Why a block's bytes cannot be used.
@@ -105,8 +106,31 @@ pub enum Error {
         /// The symbol.
         symbol: String,
     },
+    /// Candles that cannot be made of others.
+    Derivation {
+        /// Those that there are.
+        source: String,
+        /// Those that were wanted.
+        target: String,
+    },
+    /// A window too short to derive from.
+    Window {
+        /// The candles that were wanted.
+        target: String,
+        /// Candles of the source in the longest of them.
+        parts: usize,
+        /// LENGTH of the source.
+        length: usize,
+    },
+    /// Rows out of order.
+    Unsorted {
+        /// The first one that does not open after the row before it.
+        row: usize,
+    },
     /// A body that is not an array of klines.
     Parse(ParseError),
+    /// A file that is not an archive's CSV.
+    Csv(CsvError),
     /// The writer published faster than a reader could copy one row, many times in a row.
     Contended,
     /// `/dev/shm` is too small.
@@ -158,7 +182,15 @@ impl fmt::Display for Error {
             Self::SymbolsFull { capacity } => write!(f, "all places for symbols are taken: `{capacity}`"),
             Self::SymbolName { symbol } => write!(f, "a symbol's name is 1 to 64 bytes without NUL: `{symbol}`"),
             Self::UnknownSymbol { symbol } => write!(f, "unknown symbol: `{symbol}`"),
+            Self::Derivation { source, target } => {
+                write!(f, "candles of {source} do not tile candles of another interval: `{target}`")
+            }
+            Self::Window { target, parts, length } => {
+                write!(f, "a candle of {target} is made of up to {parts}, more than LENGTH: `{length}`")
+            }
+            Self::Unsorted { row } => write!(f, "a row does not open after the row before it: `{row}`"),
             Self::Parse(error) => error.fmt(f),
+            Self::Csv(error) => error.fmt(f),
             Self::Contended => write!(f, "the newest row kept changing while it was read"),
             Self::NoMemory { name, bytes } => write!(f, "/dev/shm has no room for {bytes} bytes of block `{name}`"),
             Self::Os { action, name, errno } => {
@@ -173,5 +205,11 @@ impl std::error::Error for Error {}
 impl From<ParseError> for Error {
     fn from(error: ParseError) -> Self {
         Self::Parse(error)
+    }
+}
+
+impl From<CsvError> for Error {
+    fn from(error: CsvError) -> Self {
+        Self::Csv(error)
     }
 }

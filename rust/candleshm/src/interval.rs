@@ -8,8 +8,12 @@
 //! - `1M` opens on the first of a month; month 0 is January 1970.
 //! - `3d` has no grid of its own: the exchange anchors it at the symbol's first trading day, so a grid keeps that
 //!   day's number modulo 3 as its phase.
+//! - Days of a time zone, as `1d@Asia/Shanghai`, are no interval of the exchange, only of derived candles: candle `k` is
+//!   the day with that number there, and opens when the day begins.
 
 use std::fmt;
+
+use crate::zone::Zone;
 
 const SECOND_MS: i64 = 1_000;
 const MINUTE_MS: i64 = 60 * SECOND_MS;
@@ -148,13 +152,39 @@ impl fmt::Display for Interval {
 pub struct Grid {
     interval: Interval,
     phase_days: u8,
+    zone: Option<Zone>,
 }
 
 impl Grid {
     /// Returns the grid with phase 0: the only one there is, except for `3d`.
     #[must_use]
     pub const fn new(interval: Interval) -> Self {
-        Self { interval, phase_days: 0 }
+        Self { interval, phase_days: 0, zone: None }
+    }
+
+    /// Returns the grid of the days of a time zone.
+    #[must_use]
+    pub const fn days_in(zone: Zone) -> Self {
+        Self { interval: Interval::Day1, phase_days: 0, zone: Some(zone) }
+    }
+
+    /// Returns the grid of that name: an interval's, or `1d@` and a time zone.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name.split_once('@') {
+            None => Interval::parse(name).map(Self::new),
+            Some(("1d", zone)) => Zone::find(zone).map(Self::days_in),
+            Some(_) => None,
+        }
+    }
+
+    /// Returns the name that [`Self::parse`] reads.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self.zone {
+            None => self.interval.as_str().to_owned(),
+            Some(zone) => format!("{}@{}", self.interval, zone.name()),
+        }
     }
 
     /// Returns the grid of a series whose first candle, or any other, opens at `first_open_ms`.
@@ -170,13 +200,28 @@ impl Grid {
             Interval::Day3 => (phase_days % 3) as u8,
             _ => 0,
         };
-        Self { interval, phase_days }
+        Self { interval, phase_days, zone: None }
     }
 
-    /// Returns the interval.
+    /// Returns the interval; days of a time zone are of `1d`.
     #[must_use]
     pub const fn interval(self) -> Interval {
         self.interval
+    }
+
+    /// Returns the time zone whose days these are, `None` for days of UTC and all other intervals.
+    #[must_use]
+    pub const fn zone(self) -> Option<Zone> {
+        self.zone
+    }
+
+    /// Returns the length of every candle, `None` where they differ: months, and days of a time zone.
+    #[must_use]
+    pub const fn duration_ms(self) -> Option<i64> {
+        match self.zone {
+            None => self.interval.duration_ms(),
+            Some(_) => None,
+        }
     }
 
     /// Returns the day number modulo 3 on which `3d` candles open, 0 for all other intervals.
@@ -187,31 +232,33 @@ impl Grid {
 
     /// Returns the number of the candle that `open_ms` lies in. It rounds down, before 1970 too.
     #[must_use]
-    pub const fn ordinal(self, open_ms: i64) -> i64 {
-        match self.interval.duration_ms() {
-            Some(duration_ms) => open_ms.saturating_sub(self.anchor_ms()).div_euclid(duration_ms),
-            None => month_of_day(open_ms.div_euclid(DAY_MS)),
+    pub fn ordinal(self, open_ms: i64) -> i64 {
+        match (self.zone, self.interval.duration_ms()) {
+            (Some(zone), _) => zone.day_of(open_ms),
+            (None, Some(duration_ms)) => open_ms.saturating_sub(self.anchor_ms()).div_euclid(duration_ms),
+            (None, None) => month_of_day(open_ms.div_euclid(DAY_MS)),
         }
     }
 
     /// Returns the grid open time of a candle.
     #[must_use]
-    pub const fn open_ms(self, ordinal: i64) -> i64 {
-        match self.interval.duration_ms() {
-            Some(duration_ms) => ordinal.saturating_mul(duration_ms).saturating_add(self.anchor_ms()),
-            None => first_day_of_month(ordinal).saturating_mul(DAY_MS),
+    pub fn open_ms(self, ordinal: i64) -> i64 {
+        match (self.zone, self.interval.duration_ms()) {
+            (Some(zone), _) => zone.start_ms(ordinal),
+            (None, Some(duration_ms)) => ordinal.saturating_mul(duration_ms).saturating_add(self.anchor_ms()),
+            (None, None) => first_day_of_month(ordinal).saturating_mul(DAY_MS),
         }
     }
 
     /// Returns the grid open time of the candle that `open_ms` lies in: a candle's identity within its series.
     #[must_use]
-    pub const fn floor_ms(self, open_ms: i64) -> i64 {
+    pub fn floor_ms(self, open_ms: i64) -> i64 {
         self.open_ms(self.ordinal(open_ms))
     }
 
     /// Returns where a candle ends, exclusive: the open time of the next.
     #[must_use]
-    pub const fn end_ms(self, ordinal: i64) -> i64 {
+    pub fn end_ms(self, ordinal: i64) -> i64 {
         self.open_ms(ordinal.saturating_add(1))
     }
 

@@ -18,6 +18,9 @@ use crate::sync::{
 /// few nanoseconds of one copy.
 const ATTEMPTS_MAX: usize = if cfg!(loom) { 2 } else { 4096 };
 
+/// The bits of a bar.
+const BAR_MASK: u64 = 0xFFFF_FFFF;
+
 /// What a latch says besides the newest row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marks {
@@ -61,7 +64,7 @@ impl Marks {
 #[must_use]
 pub fn publish(entry: &[AtomicU64], version: u64, marks: &Marks, row: &RowWords) -> u64 {
     fence(Release);
-    let version = version + 1;
+    let version = version.wrapping_add(1);
     let words = slot_words(entry, version);
     words[slot::HEAD].store(marks.head, Relaxed);
     words[slot::SOLID_FINAL].store(marks.solid | marks.final_bar << 32, Relaxed);
@@ -103,7 +106,9 @@ fn read_with(entry: &[AtomicU64], mut copy: impl FnMut(&[AtomicU64])) -> Result<
         let version = entry[symbol::VERSION].load(Relaxed);
         fence(Acquire);
         let words = slot_words(entry, version);
-        let head = words[slot::HEAD].load(Relaxed);
+        // Bars are 32 bits wide, and no mark lies above the head: whatever stands in a damaged block, windows keep within
+        // the ring and sums of bars within 64 bits.
+        let head = words[slot::HEAD].load(Relaxed) & BAR_MASK;
         let solid_final = words[slot::SOLID_FINAL].load(Relaxed);
         let state_revision = words[slot::STATE_REVISION].load(Relaxed);
         let received_ms = words[slot::RECEIVED_MS].load(Relaxed);
@@ -114,8 +119,8 @@ fn read_with(entry: &[AtomicU64], mut copy: impl FnMut(&[AtomicU64])) -> Result<
         if entry[symbol::VERSION].load(Relaxed).wrapping_sub(version) < 3 {
             return Ok(Marks {
                 head,
-                solid: solid_final & 0xFFFF_FFFF,
-                final_bar: solid_final >> 32,
+                solid: solid_final & BAR_MASK,
+                final_bar: (solid_final >> 32).min(head),
                 state: Tag(state_revision).state(),
                 revision: (state_revision >> 32) as u32,
                 received_ms,

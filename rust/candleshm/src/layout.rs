@@ -4,9 +4,10 @@
 //! Everything is a little-endian 64-bit word, so a block is lent out as `&[AtomicU64]`.
 
 use crate::error::{Corruption, Error};
-use crate::interval::Interval;
+use crate::interval::{Grid, Interval};
 use crate::market::Market;
 use crate::sync::AtomicU64;
+use crate::zone::{ZONE_NAME_BYTES, Zone};
 
 #[cfg(not(target_endian = "little"))]
 compile_error!("the block's format is little endian and is read in place");
@@ -16,7 +17,9 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"CANDLSHM");
 /// Changes when a reader of the old format would misread the new one.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when words that were reserved get a meaning that old readers may ignore.
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 1;
+/// Both as they lie in the header.
+pub const ABI: u64 = ABI_MAJOR as u64 | (ABI_MINOR as u64) << 32;
 /// SHA-256 of the table between the `layout-table` markers of `docs/segment-format.md`.
 pub const LAYOUT_HASH: [u8; 32] = [
     0xce, 0xf0, 0xdc, 0xd9, 0xde, 0x0a, 0x5e, 0x17, 0x96, 0xdc, 0x86, 0x36, 0xcf, 0xfd, 0xdb, 0xb8, 0x72, 0xfb, 0xeb,
@@ -55,7 +58,7 @@ pub mod header {
     pub const BLOCK_BYTES: usize = 8;
     /// [`crate::market::Market::code`].
     pub const MARKET: usize = 9;
-    /// [`crate::interval::Interval::code`].
+    /// [`crate::interval::Interval::code`], or [`super::ZONE_DAY_CODE`].
     pub const INTERVAL: usize = 10;
     /// Candles of a full window, the live one included.
     pub const LENGTH: usize = 11;
@@ -101,6 +104,8 @@ pub mod header {
     pub const WEIGHT_LIMIT: usize = 68;
     /// End of a ban, epoch ms; 0 when not banned.
     pub const BANNED_UNTIL_MS: usize = 69;
+    /// Eight words, since minor 1: the time zone of [`super::ZONE_DAY_CODE`], zero padded; zeroes with other intervals.
+    pub const ZONE: usize = 72;
 }
 
 /// Word offsets in a symbol's entry.
@@ -145,11 +150,15 @@ const _: () = {
     assert!(symbol::SLOTS + 4 * symbol::SLOT_WORDS == symbol::NAME);
     assert!(symbol::NAME * 8 + SYMBOL_NAME_BYTES == SYMBOL_BYTES);
     assert!(slot::ROW + 12 == symbol::SLOT_WORDS);
-    assert!((header::BANNED_UNTIL_MS + 1) * 8 <= PAGE_BYTES);
+    assert!(header::ZONE > header::BANNED_UNTIL_MS && header::ZONE * 8 + ZONE_NAME_BYTES <= PAGE_BYTES);
     // Words that the writer stores often stand on cache lines of their own.
     assert!(header::SYMBOL_COUNT.is_multiple_of(8) && header::COMMIT_SEQ.is_multiple_of(8));
     assert!(header::CLOSE_SEQ.is_multiple_of(8) && header::UNIVERSE_BAR.is_multiple_of(8));
 };
+
+/// The interval code of a block whose candles are days of a time zone. It is not one of [`Interval`]'s: a reader that
+/// does not know time zones refuses it.
+pub const ZONE_DAY_CODE: u32 = 17;
 
 /// The life of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -314,6 +323,8 @@ pub struct Geometry {
     pub market: Market,
     /// Interval of all its candles.
     pub interval: Interval,
+    /// The time zone whose days they are, if it is not UTC's intervals.
+    pub zone: Option<Zone>,
     /// Shape of each ring.
     pub ring: RingShape,
     /// Places in the symbol table.
@@ -339,7 +350,19 @@ impl Geometry {
             return Err(Error::SymbolCapacity { capacity: symbol_capacity });
         }
         let capacity = (length + CAPACITY_SPARE).next_multiple_of(8);
-        Ok(Self { market, interval, ring: RingShape { length, capacity }, symbol_capacity })
+        Ok(Self { market, interval, zone: None, ring: RingShape { length, capacity }, symbol_capacity })
+    }
+
+    /// Returns the same geometry for days of a time zone.
+    #[must_use]
+    pub fn with_zone(self, zone: Option<Zone>) -> Self {
+        Self { zone, ..self }
+    }
+
+    /// Returns the grid of the candles, whose phase for `3d` is each symbol's own.
+    #[must_use]
+    pub fn grid(&self, phase_days: u64) -> Grid {
+        self.zone.map_or_else(|| Grid::with_phase(self.interval, phase_days), Grid::days_in)
     }
 
     /// Word at which the symbol table begins.
@@ -365,7 +388,7 @@ impl Geometry {
         [
             (header::BLOCK_BYTES, self.block_bytes() as u64),
             (header::MARKET, u64::from(self.market.code())),
-            (header::INTERVAL, u64::from(self.interval.code())),
+            (header::INTERVAL, u64::from(self.zone.map_or(self.interval.code(), |_| ZONE_DAY_CODE))),
             (header::LENGTH, self.ring.length as u64),
             (header::CAPACITY, self.ring.capacity as u64),
             (header::SYMBOL_CAPACITY, self.symbol_capacity as u64),
@@ -381,12 +404,15 @@ impl Geometry {
     pub fn store(self, words: &[AtomicU64]) {
         use crate::sync::Ordering::Relaxed;
         words[header::MAGIC].store(MAGIC, Relaxed);
-        words[header::ABI].store(u64::from(ABI_MAJOR) | u64::from(ABI_MINOR) << 32, Relaxed);
+        words[header::ABI].store(ABI, Relaxed);
         for (word, value) in words[header::LAYOUT_HASH..].iter().zip(words_of(&LAYOUT_HASH)) {
             word.store(value, Relaxed);
         }
         for (offset, value) in self.words() {
             words[offset].store(value, Relaxed);
+        }
+        for (word, value) in words[header::ZONE..].iter().zip(words_of(self.zone.map_or("", Zone::name).as_bytes())) {
+            word.store(value, Relaxed);
         }
     }
 
@@ -416,16 +442,25 @@ impl Geometry {
         }
         let field = |field, offset: usize| corrupt(Corruption::Field { field, value: word(offset) });
         let market = Market::from_code(word(header::MARKET)).ok_or_else(|| field("market", header::MARKET))?;
-        let interval = u32::try_from(word(header::INTERVAL))
-            .ok()
-            .and_then(Interval::from_code)
-            .ok_or_else(|| field("interval", header::INTERVAL))?;
+        let zone = if word(header::INTERVAL) == u64::from(ZONE_DAY_CODE) {
+            let bytes: Vec<u8> = (0..ZONE_NAME_BYTES / 8).flat_map(|i| word(header::ZONE + i).to_le_bytes()).collect();
+            let name = String::from_utf8_lossy(&bytes);
+            Some(Zone::find(name.trim_end_matches('\0')).ok_or_else(|| field("time zone", header::ZONE))?)
+        } else {
+            None
+        };
+        let interval = match zone {
+            Some(_) => Some(Interval::Day1),
+            None => u32::try_from(word(header::INTERVAL)).ok().and_then(Interval::from_code),
+        };
+        let interval = interval.ok_or_else(|| field("interval", header::INTERVAL))?;
         let length = usize::try_from(word(header::LENGTH)).unwrap_or(usize::MAX);
         let symbol_capacity = usize::try_from(word(header::SYMBOL_CAPACITY)).unwrap_or(usize::MAX);
         let geometry = Self::new(market, interval, length, symbol_capacity).map_err(|error| match error {
             Error::Length { .. } => field("length", header::LENGTH),
             _ => field("symbol capacity", header::SYMBOL_CAPACITY),
         })?;
+        let geometry = geometry.with_zone(zone);
         if let Some((offset, _)) = geometry.words().into_iter().find(|&(offset, value)| word(offset) != value) {
             return Err(field("a size or offset", offset));
         }

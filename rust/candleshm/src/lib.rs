@@ -11,14 +11,16 @@
 //! copies rows out, or lends them where they lie and says afterwards whether they stayed. [`writer::Writer`] strings
 //! the first three together and owns the block.
 //!
-//! Modules in reading order: [`interval`] (bars and open times), [`columns`] (the twelve values of a row),
+//! Modules in reading order: [`interval`] and [`zone`] (bars and open times), [`columns`] (the twelve values of a row),
 //! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
-//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`event`], [`merge`], [`chain`], [`segment`] (the
-//! operating system), [`block`], [`writer`]. Beside them, [`pool`]: how much request weight may still be spent.
+//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`event`], [`merge`], [`chain`], [`derive`] (bigger
+//! candles), [`segment`] (the operating system), [`block`], [`soundness`], [`writer`]. Beside them, [`pool`]: how much
+//! request weight may still be spent, and [`archive_csv`]: the exchange's files of old candles.
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
 
+pub mod archive_csv;
 pub mod columns;
 pub mod error;
 pub mod event;
@@ -32,6 +34,7 @@ pub mod read;
 pub mod ring;
 pub mod symbols;
 pub mod sync;
+pub mod zone;
 
 #[cfg(not(loom))]
 pub mod asof;
@@ -39,6 +42,7 @@ pub mod asof;
 pub mod block;
 #[cfg(not(loom))]
 pub mod chain;
+pub mod derive;
 #[cfg(not(loom))]
 pub mod merge;
 #[cfg(not(loom))]
@@ -47,5 +51,7 @@ pub mod panel;
 pub mod pool;
 #[cfg(not(loom))]
 pub mod segment;
+#[cfg(not(loom))]
+pub mod soundness;
 #[cfg(not(loom))]
 pub mod writer;

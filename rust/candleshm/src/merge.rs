@@ -11,6 +11,9 @@ use crate::layout::RowState;
 use crate::publish::{RingRow, SeriesState};
 use crate::ring::SeriesWords;
 
+/// How far apart two answers have to agree that a row does not exist, when they lack rows that were seen before.
+pub const CONTRADICTED_MS: i64 = 600_000;
+
 /// What was asked, and when, in exchange time.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
@@ -109,6 +112,25 @@ pub struct Plan {
     pub tally: Tally,
 }
 
+impl Plan {
+    /// Returns the bars whose rows it changes, in a series whose head was `head`; where the head moves on, all bars that
+    /// it passes.
+    #[must_use]
+    pub fn touched(&self, head: u64) -> Vec<u64> {
+        let rewritten = self.rewrite.iter().map(|row| row.bar);
+        let mut bars: Vec<u64> =
+            rewritten.chain(self.close.iter().chain(&self.verify).copied()).chain(self.first_bar).collect();
+        if let Some(advance) = &self.advance {
+            // Nothing below the first of the new rows was ever there when the series was empty.
+            let from = if head == 0 { advance.rows.first().map_or(advance.head, |row| row.bar) } else { head };
+            bars.extend(from..=advance.head);
+        } else if self.live.is_some() {
+            bars.push(head);
+        }
+        bars
+    }
+}
+
 /// When the exchange said a row, and which way. An answer counts from the sending of its request, an event from when
 /// the exchange made it; 0 for rows found at a takeover.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -202,7 +224,13 @@ pub fn plan(
     rows: &[Row],
 ) -> Plan {
     let mut tally = Tally { rows: rows.len(), ..Tally::default() };
-    let rows = admit(grid, answer, rows, &mut tally);
+    let mut rows = admit(grid, answer, rows, &mut tally);
+    let tells_newer = answer.from_end || tally.rows < answer.limit;
+    rows.pop_if(|&mut (bar, row)| {
+        tells_newer
+            && answer.end_ms.is_none_or(|end_ms| end_ms >= grid.end_ms(bar as i64))
+            && is_old_picture(words, state, bar, row)
+    });
     let is_final = |bar: u64| grid.end_ms(bar as i64) <= answer.sent_ms - answer.settle_ms;
     plan_rows(words, state, seen, &rows, Said::answered(answer.sent_ms), is_final, tally)
 }
@@ -270,6 +298,21 @@ fn plan_rows(
     plan
 }
 
+/// Says whether the newest row of an answer that could have held newer ones shows less of its candle than was seen
+/// before.
+///
+/// That row is the one that the exchange itself may still count as in progress: its server lags behind the others,
+/// or its clock was set back. By our clock it may be over, and would be taken for final. When the candle really has so
+/// few trades it comes again, before a newer one.
+fn is_old_picture(words: SeriesWords<'_>, state: &SeriesState, bar: u64, row: &Row) -> bool {
+    if state.marks.head == bar && state.marks.has_live() {
+        row[TRADES] < state.newest[TRADES]
+    } else {
+        let is_known = bar >= state.window_start(words.ring.length) && words.tag(bar).is_readable_of(bar);
+        is_known && row[TRADES] < words.row(bar)[TRADES]
+    }
+}
+
 impl Plan {
     /// Notes that answer and stream differ about `bar`, and that it has to be asked for once more.
     fn dispute(&mut self, bar: u64) {
@@ -280,7 +323,7 @@ impl Plan {
 
 /// Keeps the rows that can be true, one per bar, ascending.
 fn admit<'a>(grid: Grid, answer: &Answer, rows: &'a [Row], tally: &mut Tally) -> Vec<(u64, &'a Row)> {
-    let step_ms = grid.interval().duration_ms();
+    let step_ms = grid.duration_ms();
     let mut admitted: Vec<(u64, &Row)> = Vec::with_capacity(rows.len());
     let (mut previous_ms, mut previous_bar) = (i64::MIN, 0);
     for row in rows {
@@ -427,6 +470,8 @@ fn plan_advance(
 pub struct Absence {
     /// Missing bars that are now confirmed absent.
     pub holes: Vec<u64>,
+    /// Bars whose provisional rows the exchange has taken back: holes as well, but there are values to remove.
+    pub taken_back: Vec<u64>,
     /// The symbol's first bar, when nothing older exists.
     pub first_bar: Option<u64>,
 }
@@ -435,45 +480,57 @@ pub struct Absence {
 /// of the rows it held, if any.
 ///
 /// One answer without a row proves little: the exchange's servers are not always of one mind. A second one, asked at
-/// least `settle_ms` later, confirms. Answers with refused rows prove nothing.
+/// least `settle_ms` later, confirms. Answers with refused rows prove nothing. One that lacks final rows which are known
+/// to exist is not whole: a server that lost its memory, or a page cut short. It counts only when it is repeated for
+/// `CONTRADICTED_MS`; never would be wrong, as an exchange may take back what it said before it broke down. A row that
+/// never became final may be taken back like one that never was there.
 #[must_use]
+#[expect(clippy::too_many_arguments, reason = "what is known, what was asked and what came")]
 pub fn absence(
     words: SeriesWords<'_>,
     state: &SeriesState,
     seen: &mut Confirmations,
     grid: Grid,
     answer: &Answer,
+    rows: &[Row],
     tally: &Tally,
     held: Option<(u64, u64)>,
 ) -> Absence {
     let head = state.marks.head;
     let start = state.window_start(words.ring.length);
-    let is_missing = |bar: u64| {
-        let tag = words.tag(bar);
-        !tag.is_readable_of(bar) && !tag.is_settled_of(bar)
-    };
-    seen.absent.retain(|&bar, _| bar >= start && is_missing(bar));
-    if state.missing == 0 || tally.refused > 0 {
+    let is_open = |bar: u64| !words.tag(bar).is_settled_of(bar);
+    seen.absent.retain(|&bar, _| bar >= start && is_open(bar));
+    let (covered_start, covered_end) = coverage(grid, answer, tally.rows, held);
+    let covered = covered_start.max(start)..covered_end.min(head);
+    let lacks_provisional = state.oldest_provisional(covered.start).is_some_and(|bar| bar < covered.end);
+    if state.missing == 0 && !lacks_provisional || tally.refused > 0 {
         return Absence::default();
     }
-    let (covered_start, covered_end) = coverage(grid, answer, tally.rows, held);
-    let reaches_below = covered_start < start && start <= covered_end && tally.older == 0;
+    let mut told: Vec<u64> = rows.iter().map(|row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64).collect();
+    told.sort_unstable();
+    let is_told = |bar: u64| told.binary_search(&bar).is_ok();
+    let absent: Vec<u64> = covered.clone().filter(|&bar| is_open(bar) && !is_told(bar)).collect();
+    if absent.is_empty() {
+        return Absence::default();
+    }
+    let is_whole = covered.clone().all(|bar| !words.tag(bar).is_final_of(bar) || is_told(bar));
+    let apart_ms = if is_whole { answer.settle_ms.max(1) } else { CONTRADICTED_MS.max(answer.settle_ms) };
     let mut confirmed = Vec::new();
-    for bar in covered_start.max(start)..covered_end.min(head) {
-        if is_missing(bar) {
-            let (first_ms, last_ms) = seen.absent.entry(bar).or_insert((answer.sent_ms, answer.sent_ms));
-            (*first_ms, *last_ms) = (answer.sent_ms.min(*first_ms), answer.sent_ms.max(*last_ms));
-            if *last_ms - *first_ms >= answer.settle_ms.max(1) {
-                confirmed.push(bar);
-            }
+    for bar in absent {
+        let (first_ms, last_ms) = seen.absent.entry(bar).or_insert((answer.sent_ms, answer.sent_ms));
+        (*first_ms, *last_ms) = (answer.sent_ms.min(*first_ms), answer.sent_ms.max(*last_ms));
+        if *last_ms - *first_ms >= apart_ms {
+            confirmed.push(bar);
         }
     }
+    let reaches_below = covered_start < start && start <= covered_end && tally.older == 0;
     // Nothing from below the window up to the first row: there the symbol's history begins.
     let oldest = (start..head).find(|&bar| words.tag(bar).is_readable_of(bar)).unwrap_or(head);
-    let begins = reaches_below && (start..oldest).all(|bar| !is_missing(bar) || confirmed.binary_search(&bar).is_ok());
+    let begins = reaches_below && (start..oldest).all(|bar| !is_open(bar) || confirmed.binary_search(&bar).is_ok());
     let first_bar = (begins && oldest > start).then_some(oldest);
     confirmed.retain(|&bar| first_bar.is_none_or(|first| bar >= first));
-    Absence { holes: confirmed, first_bar }
+    let (taken_back, holes) = confirmed.into_iter().partition(|&bar| words.tag(bar).is_readable_of(bar));
+    Absence { holes, taken_back, first_bar }
 }
 
 /// The settled bars `[start, end)` of which an answer would have held every row that exists.

@@ -66,6 +66,12 @@ impl SeriesState {
     pub fn window_start(&self, length: usize) -> u64 {
         self.marks.head.saturating_sub(length as u64).max(self.first_bar).min(self.marks.head)
     }
+
+    /// Returns the oldest provisional bar of the ring from `start` on.
+    #[must_use]
+    pub fn oldest_provisional(&self, start: u64) -> Option<u64> {
+        self.provisional.iter().copied().find(|&bar| bar >= start)
+    }
 }
 
 /// The writer of one series.
@@ -78,6 +84,17 @@ impl<'a> SeriesWriter<'a> {
     /// Borrows a series for a few writes.
     pub fn new(words: SeriesWords<'a>, state: &'a mut SeriesState) -> Self {
         Self { words, state }
+    }
+
+    /// Returns what is known of the series, changes included that are not published yet.
+    #[must_use]
+    pub fn state(&self) -> &SeriesState {
+        self.state
+    }
+
+    /// Sets when the newest answer was received. Becomes visible with the next publish.
+    pub fn set_received(&mut self, received_ms: u64) {
+        self.state.marks.received_ms = received_ms;
     }
 
     /// Makes the marks and the newest row visible.
@@ -134,7 +151,7 @@ impl<'a> SeriesWriter<'a> {
         self.settle_marks();
     }
 
-    /// Replaces or fills rows of the ring, ascending and below the head. A provisional row may only go to a bar at or
+    /// Replaces, fills or blanks (holes) rows of the ring, ascending and below the head. A provisional row may only go to a bar at or
     /// above `final_bar` that never was final. `corrections` of the rows were closed before, with other values.
     /// Becomes wholly visible with the next publish.
     pub fn rewrite(&mut self, rows: &[RingRow], corrections: u32) {
@@ -145,7 +162,7 @@ impl<'a> SeriesWriter<'a> {
             self.state.marks.solid = last.bar + 1;
             self.publish();
         }
-        let rev = self.state.rev + 1;
+        let rev = self.state.rev.wrapping_add(1);
         for row in rows {
             debug_assert!(row.bar < self.state.marks.head);
             let was = self.words.tag(row.bar);
@@ -264,7 +281,14 @@ impl<'a> SeriesWriter<'a> {
             ..SeriesState::empty()
         };
         let head = marks.head;
+        if head == 0 && self.state.first_bar > 0 {
+            // Of a series that was not published nothing is known: its first answer may have been cut short.
+            self.set_first_bar(0);
+        }
         for bar in self.state.window_start(self.words.ring.length)..head {
+            if self.words.tag(bar).bar() != bar {
+                self.reclaim(bar);
+            }
             self.count_in(bar);
             let tag = self.words.tag(bar);
             if tag.bar() == bar && tag.state() == RowState::Live {
@@ -283,11 +307,21 @@ impl<'a> SeriesWriter<'a> {
         }
     }
 
+    /// Gives a slot of the window back to its bar: an advance beyond the whole ring had taken it and was cut before it
+    /// was published. Whether the row was final is not known any more, so only a final one may come.
+    fn reclaim(&self, bar: u64) {
+        // SYNC POINT reuse: whoever reads a word stored below sees the dead owner's tag and watermark, which we have seen.
+        fence(Release);
+        self.words.store_row(bar, &[f64::NAN; ROW_WORDS]);
+        // SYNC POINT row: who sees the slot back at its bar sees it blank.
+        self.store_tag(bar, RowState::MissingFinal, Release);
+    }
+
     /// Lowest provisional bar of the window, the head when there is none.
     fn window_final(&self) -> u64 {
         let head = self.state.marks.head;
         let start = head.saturating_sub(self.words.ring.length as u64);
-        self.state.provisional.iter().copied().find(|&bar| bar >= start).unwrap_or(head)
+        self.state.oldest_provisional(start).unwrap_or(head)
     }
 
     /// Moves `final_bar` up to the lowest provisional row and lets `solid` follow.

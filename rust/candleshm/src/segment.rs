@@ -49,6 +49,12 @@ fn path(name: &str) -> String {
     format!("{DIRECTORY}/{name}")
 }
 
+/// Where a block waits to take the place of the one that has its name. Files in `/dev/shm` that begin with a dot are no
+/// blocks, so nobody attaches to it there.
+fn successor_path(name: &str) -> String {
+    path(&format!(".{name}.next"))
+}
+
 /// Returns the names of all files that may be blocks, sorted.
 ///
 /// # Errors
@@ -163,8 +169,12 @@ impl SegmentFile {
     ///
     /// `Os` when linking fails for another reason.
     pub fn link(&self) -> Result<bool, Error> {
-        match self.link_as(&self.name) {
-            Ok(()) => Ok(true),
+        match self.link_as(&path(&self.name)) {
+            Ok(()) => {
+                // One that cannot be removed is in nobody's way before this block is replaced.
+                let _ = self.remove_successor();
+                Ok(true)
+            }
             Err(Errno::EXIST) => Ok(false),
             Err(errno) => Err(os("name block", &self.name)(errno)),
         }
@@ -176,19 +186,23 @@ impl SegmentFile {
     ///
     /// `Os` when linking or renaming fails.
     pub fn link_over(&self) -> Result<(), Error> {
-        let temporary = format!(".{}.next", self.name);
-        // Nobody but the owner of the old block works with this name, so what is there was left by a dead owner.
-        match fs::unlink(path(&temporary)) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(os("remove a left-over of block", &self.name)(errno)),
-        }
-        self.link_as(&temporary).map_err(os("name block", &self.name))?;
-        fs::rename(path(&temporary), path(&self.name)).map_err(os("name block", &self.name))
+        self.remove_successor()?;
+        self.link_as(&successor_path(&self.name)).map_err(os("name block", &self.name))?;
+        fs::rename(successor_path(&self.name), path(&self.name)).map_err(os("name block", &self.name))
     }
 
-    fn link_as(&self, name: &str) -> Result<(), Errno> {
+    fn link_as(&self, path: &str) -> Result<(), Errno> {
         let descriptor = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
-        fs::linkat(CWD, descriptor, CWD, path(name), AtFlags::SYMLINK_FOLLOW)
+        fs::linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)
+    }
+
+    /// Removes what a collector left that died between the two steps of [`Self::link_over`]: memory that nobody finds.
+    /// Only for the owner of the block that has the name: nobody else takes these steps, so whoever did is dead.
+    fn remove_successor(&self) -> Result<(), Error> {
+        match fs::unlink(successor_path(&self.name)) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(os("remove a left-over of block", &self.name)(errno)),
+        }
     }
 
     /// Removes the block's name if it still leads to this file. The memory lives on as long as anybody maps it.
@@ -331,6 +345,9 @@ pub fn unlink(name: &str) -> Result<(), Error> {
     }
     if !file.try_lock()? {
         return Err(Error::InUse { name: name.into(), pid: word(header::PID) });
+    }
+    if file.is_named()? {
+        file.remove_successor()?;
     }
     file.unlink()
 }

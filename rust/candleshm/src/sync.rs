@@ -1,9 +1,14 @@
-//! The one door to atomics: the standard ones normally, loom's under `cfg(loom)`.
+//! The one door to atomics: the standard ones normally, loom's under `cfg(loom)`, and with the feature `steps`, which no
+//! release has, standard ones whose stores can be counted and stopped at.
 
+#[cfg(not(any(loom, feature = "steps")))]
+pub use core::sync::atomic::AtomicU64;
 #[cfg(not(loom))]
-pub use core::sync::atomic::{AtomicU64, Ordering, fence};
+pub use core::sync::atomic::{Ordering, fence};
 #[cfg(loom)]
 pub use loom::sync::atomic::{Ordering, fence};
+#[cfg(all(feature = "steps", not(loom)))]
+pub use steps::{AtomicU64, signal_before, stores};
 #[cfg(loom)]
 pub use stoppable::{AtomicU64, stopped_after};
 
@@ -71,5 +76,61 @@ mod stoppable {
             Err(payload) if payload.is::<Stopped>() => true,
             Err(payload) => resume_unwind(payload),
         }
+    }
+}
+
+/// The standard words, in a process that can be made to kill or stop itself in front of any store.
+#[cfg(all(feature = "steps", not(loom)))]
+mod steps {
+    use core::sync::atomic::{AtomicU64 as Word, Ordering};
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    static STORES: Word = Word::new(0);
+    /// The number of the store, and the signal that comes before it.
+    static SIGNAL_BEFORE: Word = Word::new(u64::MAX);
+    static SIGNAL: Word = Word::new(0);
+
+    /// The standard word, counting stores.
+    #[derive(Debug)]
+    #[repr(transparent)]
+    pub struct AtomicU64(Word);
+
+    impl AtomicU64 {
+        /// A word of that value.
+        #[must_use]
+        pub const fn new(value: u64) -> Self {
+            Self(Word::new(value))
+        }
+
+        /// The standard load.
+        #[inline]
+        #[must_use]
+        pub fn load(&self, order: Ordering) -> u64 {
+            self.0.load(order)
+        }
+
+        /// The standard store, after the signal if this is the one.
+        pub fn store(&self, value: u64, order: Ordering) {
+            if STORES.fetch_add(1, Ordering::Relaxed) == SIGNAL_BEFORE.load(Ordering::Relaxed) {
+                let signal = if SIGNAL.load(Ordering::Relaxed) == 0 { Signal::KILL } else { Signal::STOP };
+                // A process can always signal itself; with one thread the signal is there when the call returns.
+                let _ = kill_process(getpid(), signal);
+            }
+            self.0.store(value, order);
+        }
+    }
+
+    /// Lets this process, which must have one thread, kill itself, or stop itself with `stop`, before store `number`,
+    /// counted from 0 since the process began.
+    pub fn signal_before(number: u64, stop: bool) {
+        SIGNAL.store(stop.into(), Ordering::Relaxed);
+        SIGNAL_BEFORE.store(number, Ordering::Relaxed);
+    }
+
+    /// Returns how many stores this process has begun.
+    #[must_use]
+    pub fn stores() -> u64 {
+        STORES.load(Ordering::Relaxed)
     }
 }

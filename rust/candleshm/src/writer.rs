@@ -1,23 +1,29 @@
-//! The one owner of a block: opens it, merges answers into it, tells waiters, gives it back.
+//! The one owner of a block: opens it, merges answers into it, tells waiters, gives it back. It also owns the blocks of
+//! candles derived from its own.
+
+mod derived;
 
 use std::collections::HashMap;
 
 use crate::block::Block;
 use crate::chain::{Chain, TradeIds};
-use crate::columns::{OPEN_TIME_MS, Row, TRADES, plausible};
+use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, TRADES, plausible};
+use crate::derive::Derivation;
 use crate::error::Error;
 use crate::event::{self, Event, Frame, FrameError};
 use crate::interval::{Grid, Interval};
-use crate::layout::{BlockState, Geometry, RowState, SYMBOL_NAME_BYTES, header, symbol};
+use crate::layout::{ABI, BlockState, Geometry, RowState, SYMBOL_NAME_BYTES, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Plan, Tally};
-use crate::publish::{SeriesState, SeriesWriter};
+use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::ring::SeriesWords;
 use crate::segment::{self, SegmentFile};
+use crate::soundness::is_sound;
 use crate::symbols;
 use crate::sync::Ordering::{Relaxed, Release};
 
+use derived::Derived;
 /// How far the clocks of the exchange's servers may lie apart: an event that is ahead of the measured time by more is
 /// not believed.
 const SERVERS_APART_MS: i64 = 1000;
@@ -145,13 +151,6 @@ struct Series {
     trading: bool,
 }
 
-/// Where a series stood before a merge.
-struct Standing {
-    head: u64,
-    behind: bool,
-    gaps: (usize, usize),
-}
-
 /// The owner of a block.
 pub struct Writer {
     block: Block,
@@ -164,6 +163,15 @@ pub struct Writer {
     universe_bar: u64,
     /// Whether something changed that waiters were not told of, and whether a row became final.
     news: News,
+    derived: Vec<Derived>,
+}
+
+/// What of a series counts in the block's totals.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    /// Missing rows and holes.
+    gaps: (usize, usize),
+    behind: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,19 +183,25 @@ enum News {
 
 impl Writer {
     /// Creates the block, takes over one that a dead collector left with the same shape, or replaces one of another
-    /// shape: readers of that one see it superseded and follow.
+    /// shape, or a damaged one: readers of that one see it superseded and follow.
     ///
     /// # Errors
     ///
     /// `InUse` when a live collector owns it; `Name`, `Length`, `SymbolCapacity`, `SymbolName`; `Corrupt` and
     /// `Incompatible` when something else has the name; `Os`.
     pub fn open(name: &str, config: &Config, owner: Owner) -> Result<Self, Error> {
+        Self::open_on(Grid::new(config.interval), name, config, owner)
+    }
+
+    /// As [`Self::open`], for the candles of a grid of `config.interval`.
+    fn open_on(grid: Grid, name: &str, config: &Config, owner: Owner) -> Result<Self, Error> {
         segment::check_name(name)?;
         for symbol in &config.symbols {
             check_symbol(symbol)?;
         }
         let geometry =
-            Geometry::new(config.market, config.interval, config.length, config.symbols.len() + config.spare_symbols)?;
+            Geometry::new(config.market, config.interval, config.length, config.symbols.len() + config.spare_symbols)?
+                .with_zone(grid.zone());
         for _ in 0..OPEN_ATTEMPTS_MAX {
             let old = match SegmentFile::open(name, true) {
                 Ok(old) => old,
@@ -241,6 +255,7 @@ impl Writer {
             behind: 0,
             universe_bar: 0,
             news: News::None,
+            derived: Vec::new(),
         };
         writer.sign(owner);
         for symbol in &config.symbols {
@@ -251,9 +266,9 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Puts a block for `symbols`, with as many spare places, in the place of this one; readers see this one
-    /// superseded and follow. The rows stay behind. The new memory is taken first, so without room for both blocks
-    /// nothing has changed.
+    /// Puts a block for `symbols`, which begin with those of this one, with as many spare places, in the place of this
+    /// one; readers see this one superseded and follow. The rows stay behind. The new memory is taken first, so without
+    /// room for both blocks nothing has changed. Derived blocks are enlarged along with it.
     ///
     /// # Errors
     ///
@@ -263,13 +278,25 @@ impl Writer {
             check_symbol(symbol)?;
         }
         let old = *self.block.geometry();
-        let geometry = Geometry::new(old.market, old.interval, old.ring.length, symbols.len() + spare_symbols)?;
+        let geometry = Geometry::new(old.market, old.interval, old.ring.length, symbols.len() + spare_symbols)?
+            .with_zone(old.zone);
         let config =
             Config { market: old.market, interval: old.interval, length: old.ring.length, symbols, spare_symbols };
         let generation = self.block.value(header::GENERATION) + 1;
         let created = Self::create(self.block.name(), geometry, &config, owner, generation)?;
-        created.supersede(&self.block)?;
-        *self = created;
+        for place in 0..self.derived.len() {
+            if let Err(error) = self.derived[place].enlarge(&config, owner) {
+                // Those that were enlarged before it have lost their rows.
+                self.catch_up_derived();
+                return Err(error);
+            }
+        }
+        if let Err(error) = created.supersede(&self.block) {
+            self.catch_up_derived();
+            return Err(error);
+        }
+        let derived = std::mem::take(&mut self.derived);
+        *self = Self { derived, ..created };
         Ok(())
     }
 
@@ -298,6 +325,7 @@ impl Writer {
             behind: 0,
             universe_bar: 0,
             news: News::None,
+            derived: Vec::new(),
         };
         writer.universe_bar = writer.block.value(header::UNIVERSE_BAR);
         writer.sign(owner);
@@ -320,6 +348,61 @@ impl Writer {
         }
         writer.settle_universe();
         Ok(writer)
+    }
+
+    /// Derives the candles of another interval, or of the days of a time zone, into a block of their own: of the same
+    /// symbols, with the same LENGTH, taken over or replaced as any block is. From here on it is changed along with this
+    /// one, and always first: who was told of a change here finds it there.
+    ///
+    /// # Errors
+    ///
+    /// `Derivation`, `Window` when a candle of the target has more parts than this block has rows, and as
+    /// [`Self::open`].
+    pub fn derive(&mut self, name: &str, target: Grid, owner: Owner) -> Result<(), Error> {
+        let geometry = *self.block.geometry();
+        let derivation = Derivation::new(geometry.grid(0), target)?;
+        let (parts, length) = (derivation.parts_max(), geometry.ring.length);
+        if parts > length {
+            return Err(Error::Window { target: target.name(), parts, length });
+        }
+        let symbols: Vec<String> = (0..self.series.len()).map(|index| self.block.symbol(index)).collect();
+        let config = Config {
+            market: geometry.market,
+            interval: target.interval(),
+            length,
+            spare_symbols: geometry.symbol_capacity - symbols.len(),
+            symbols,
+        };
+        let mut writer = Self::open_on(target, name, &config, owner)?;
+        if writer.block.geometry().symbol_capacity < geometry.symbol_capacity {
+            // What was taken over could not follow when symbols are added here.
+            writer.close(false)?;
+            writer = Self::open_on(target, name, &config, owner)?;
+        }
+        let mut derived = Derived::new(derivation, writer);
+        for index in 0..self.series.len() {
+            derived.seat(&self.block.symbol(index))?;
+        }
+        self.derived.push(derived);
+        self.catch_up_derived();
+        Ok(())
+    }
+
+    /// Derives everything that the rows of this block reach.
+    fn catch_up_derived(&mut self) {
+        for derived in &mut self.derived {
+            for (index, series) in self.series.iter().enumerate() {
+                derived.set_trading(index, series.trading);
+                derived.catch_up(self.block.series(index), &series.state, index);
+            }
+            derived.commit();
+        }
+    }
+
+    /// Returns the names of the blocks derived from this one.
+    #[must_use]
+    pub fn derived_names(&self) -> Vec<String> {
+        self.derived.iter().map(|derived| derived.writer().block.name().to_owned()).collect()
     }
 
     fn sign(&self, owner: Owner) {
@@ -365,6 +448,9 @@ impl Writer {
         if index == self.block.geometry().symbol_capacity {
             return Err(Error::SymbolsFull { capacity: index });
         }
+        for derived in &mut self.derived {
+            derived.seat(symbol)?;
+        }
         symbols::add(self.block.header(header::SYMBOL_COUNT), self.block.entry(index), index, symbol);
         self.series.push(Series::new());
         self.index.insert(symbol.to_owned(), index);
@@ -373,6 +459,9 @@ impl Writer {
 
     /// Marks a symbol as trading or delisted.
     pub fn set_trading(&mut self, index: usize, trading: bool) {
+        for derived in &mut self.derived {
+            derived.set_trading(index, trading);
+        }
         self.block.entry(index)[symbol::TRADING].store(trading.into(), Relaxed);
         self.series[index].trading = trading;
         self.settle_universe();
@@ -389,8 +478,11 @@ impl Writer {
         report
     }
 
-    /// Wakes waiters, if anything changed since the last time.
+    /// Wakes waiters, if anything changed since the last time: those of derived candles first.
     pub fn commit(&mut self) {
+        for derived in &mut self.derived {
+            derived.commit();
+        }
         if self.news > News::None {
             tell(&self.block, self.news == News::Closed);
             self.news = News::None;
@@ -399,18 +491,21 @@ impl Writer {
 
     /// As [`Self::ingest`] without waking anybody: a batch ends with one [`Self::commit`].
     pub fn merge(&mut self, index: usize, rows: &[Row], answer: &Answer, now_boot_ms: u64) -> Report {
-        let before = self.standing(index);
+        let (before, head) = self.standing(index);
+        let known_end = head + u64::from(self.series[index].state.marks.has_live());
         let plan = self.apply(index, rows, answer);
-        let (mut tally, held) = (plan.tally, plan.held);
+        let mut tally = plan.tally;
         let (words, grid) = (self.block.series(index), self.block.grid(index));
         let series = &mut self.series[index];
-        // A full page that begins at `start_ms` says nothing of what lies behind it.
+        // A full page that begins at `start_ms` says nothing of what lies behind it. An answer that does not reach what is
+        // known already, an empty one or one of an old cache, confirms nothing.
         let open_ended = answer.end_ms.is_none() && (answer.from_end || rows.len() < answer.limit);
-        if open_ended || held.is_some_and(|(_, newest)| newest >= before.head) {
+        let told_end = plan.held.map_or(0, |(_, newest)| newest + 1);
+        if open_ended && told_end >= known_end || told_end > head {
             series.state.marks.received_ms = now_boot_ms;
         }
-        let Absence { holes, first_bar } =
-            merge::absence(words, &series.state, &mut series.seen, grid, answer, &tally, held);
+        let Absence { holes, taken_back, first_bar } =
+            merge::absence(words, &series.state, &mut series.seen, grid, answer, rows, &tally, plan.held);
         let mut writer = SeriesWriter::new(words, &mut series.state);
         if let Some(bar) = first_bar {
             writer.set_first_bar(bar);
@@ -418,9 +513,16 @@ impl Writer {
         for &bar in &holes {
             writer.hole(bar);
         }
-        tally.holes = holes.len();
+        if !taken_back.is_empty() {
+            let blank = |&bar: &u64| RingRow { bar, row: [f64::NAN; COLUMNS], state: RowState::Hole };
+            writer.rewrite(&taken_back.iter().map(blank).collect::<Vec<_>>(), 0);
+        }
+        tally.holes = holes.len() + taken_back.len();
         let doubted_open_ms = plan.doubt.map(|bar| grid.open_ms(bar as i64));
-        Report { doubted_open_ms, ..self.finish(index, &before, tally) }
+        let report = self.finish(index, before, tally, || {
+            plan.touched(head).into_iter().chain(holes).chain(taken_back).chain(first_bar).collect()
+        });
+        Report { doubted_open_ms, ..report }
     }
 
     /// Merges rows that were kept elsewhere, each with its state, as an answer would that was asked for at `sent_ms`
@@ -430,15 +532,15 @@ impl Writer {
     /// is there already counts for more. Any other state is left out, and so are rows that had not ended at `sent_ms`:
     /// a row that was live is never trusted. The series does not become fresher by it.
     pub fn load(&mut self, index: usize, rows: &[(Row, RowState)], sent_ms: i64) -> Report {
-        let before = self.standing(index);
+        let (before, head) = self.standing(index);
         let is_kept = |state: RowState| matches!(state, RowState::Closed | RowState::Verified);
         // The bars of all rows below depend on it.
         self.anchor(index, rows.iter().filter(|(_, state)| is_kept(*state)).map(|(row, _)| row));
         let (words, grid) = (self.block.series(index), self.block.grid(index));
-        let bar_of = |row: &Row| grid.ordinal(row[OPEN_TIME_MS] as i64);
+        let bar_of = |row: &Row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64;
         let fills = |&&(ref row, state): &&(Row, RowState)| {
             let bar = bar_of(row);
-            is_kept(state) && grid.end_ms(bar) <= sent_ms && bar >= 1 && !words.tag(bar as u64).is_final_of(bar as u64)
+            is_kept(state) && grid.end_ms(bar as i64) <= sent_ms && bar >= 1 && !words.tag(bar).is_final_of(bar)
         };
         let filling: Vec<(Row, RowState)> = rows.iter().filter(fills).copied().collect();
         let plain: Vec<Row> = filling.iter().map(|(row, _)| *row).collect();
@@ -451,37 +553,34 @@ impl Writer {
             end_ms: None,
             from_end: true,
         };
-        let mut tally = self.apply(index, &plain, &answer).tally;
+        let plan = self.apply(index, &plain, &answer);
+        let mut tally = plan.tally;
         let words = self.block.series(index);
         let series = &mut self.series[index];
-        let head = series.state.marks.head;
-        let start = series.state.window_start(words.ring.length);
+        let window = series.state.window_start(words.ring.length)..series.state.marks.head;
         let mut writer = SeriesWriter::new(words, &mut series.state);
         for (row, state) in &filling {
             if *state == RowState::Verified {
-                writer.verify(bar_of(row) as u64);
+                writer.verify(bar_of(row));
             }
         }
         for (row, _) in rows.iter().filter(|(_, state)| *state == RowState::Hole) {
-            let bar = bar_of(row).max(0) as u64;
+            let bar = bar_of(row);
             let tag = words.tag(bar);
-            if (start..head).contains(&bar) && !tag.is_readable_of(bar) && !tag.is_settled_of(bar) {
+            if window.contains(&bar) && !tag.is_readable_of(bar) && !tag.is_settled_of(bar) {
                 writer.hole(bar);
                 tally.holes += 1;
             }
         }
-        let report = self.finish(index, &before, tally);
+        let touched = || plan.touched(head).into_iter().chain(rows.iter().map(|(row, _)| bar_of(row))).collect();
+        let report = self.finish(index, before, tally, touched);
         self.commit();
         report
     }
 
-    fn standing(&self, index: usize) -> Standing {
-        let series = &self.series[index];
-        Standing {
-            head: series.state.marks.head,
-            behind: series.is_behind(self.universe_bar),
-            gaps: (series.state.missing, series.state.holes),
-        }
+    /// Returns what of a series counts in the block's totals, and its head.
+    fn standing(&self, index: usize) -> (Standing, u64) {
+        (self.series[index].standing(self.universe_bar), self.series[index].state.marks.head)
     }
 
     /// Lets the grid of a series without rows begin at the oldest of `rows`: 3d candles count from a symbol's first day.
@@ -495,7 +594,7 @@ impl Writer {
         }
     }
 
-    /// Writes what `rows` change in a series, and returns that.
+    /// Writes what `rows` change in a series, and returns it.
     fn apply(&mut self, index: usize, rows: &[Row], answer: &Answer) -> Plan {
         self.anchor(index, rows.iter());
         let (words, grid) = (self.block.series(index), self.block.grid(index));
@@ -505,24 +604,43 @@ impl Writer {
         plan
     }
 
-    /// Publishes a series after its writes, and keeps what the block says of all series in step.
-    fn finish(&mut self, index: usize, before: &Standing, tally: Tally) -> Report {
-        let series = &mut self.series[index];
-        SeriesWriter::new(self.block.series(index), &mut series.state).publish();
-        series.find_newest_settled(&self.block, index);
-        let is_behind = series.is_behind(self.universe_bar);
-        let gaps = (series.state.missing, series.state.holes);
-        self.count_gaps(before.gaps, gaps);
-        self.behind = self.behind + usize::from(is_behind) - usize::from(before.behind);
+    /// Publishes a series after its writes, and brings in line what depends on it: the block's totals, and what is
+    /// derived of the bars in `touched`.
+    fn finish(&mut self, index: usize, before: Standing, tally: Tally, touched: impl FnOnce() -> Vec<u64>) -> Report {
+        SeriesWriter::new(self.block.series(index), &mut self.series[index].state).publish();
         let became_final = tally.closed + tally.corrected + tally.holes > 0;
-        if became_final && self.behind == 0 {
-            self.settle_universe();
-        }
-        let news = if became_final { News::Closed } else { News::Changed };
-        if tally.changed + tally.verified > 0 || became_final {
-            self.news = self.news.max(news);
+        let news = match (became_final, tally.changed + tally.verified > 0) {
+            (true, _) => News::Closed,
+            (false, true) => News::Changed,
+            (false, false) => News::None,
+        };
+        self.settle(index, before, news);
+        if !self.derived.is_empty() {
+            self.update_derived(index, touched());
         }
         Report { tally, ..self.report(index) }
+    }
+
+    /// Brings the block's totals in line with a series that was written to: `before` is where it stood.
+    fn settle(&mut self, index: usize, before: Standing, news: News) {
+        let series = &mut self.series[index];
+        series.find_newest_settled(&self.block, index);
+        let after = series.standing(self.universe_bar);
+        self.count_gaps(before.gaps, after.gaps);
+        self.behind = self.behind + usize::from(after.behind) - usize::from(before.behind);
+        if news == News::Closed && self.behind == 0 {
+            self.settle_universe();
+        }
+        self.news = self.news.max(news);
+    }
+
+    /// Derives again what the bars in `touched` are part of.
+    fn update_derived(&mut self, index: usize, mut touched: Vec<u64>) {
+        touched.sort_unstable();
+        touched.dedup();
+        for derived in &mut self.derived {
+            derived.update(self.block.series(index), &self.series[index].state, index, &touched);
+        }
     }
 
     /// Merges the events of one socket read, publishes what they change and wakes waiters once. `received_ms` is the
@@ -566,7 +684,7 @@ impl Writer {
             return;
         }
         let bar = bar as u64;
-        let before = self.standing(index);
+        let (before, head) = self.standing(index);
         let words = self.block.series(index);
         let series = &mut self.series[index];
         let notice = |need, bar: u64| Notice { index, need, open_ms: grid.open_ms(bar as i64) };
@@ -599,24 +717,26 @@ impl Writer {
         // Only what the block has as it was pushed can be proven by what was pushed.
         let stands = event.closed && words.tag(bar).is_final_of(bar) && series.seen.is_pushed(bar);
         let proofs = [Some(series.chain.saw(bar, ids)), stands.then(|| series.chain.closed(bar, ids))];
+        let mut verified = Vec::new();
         for proof in proofs.into_iter().flatten() {
             for bar in proof.proven {
                 let tag = words.tag(bar);
                 if tag.bar() == bar && tag.state() == RowState::Closed && series.seen.is_pushed(bar) {
                     SeriesWriter::new(words, &mut series.state).verify(bar);
-                    tally.verified += 1;
+                    verified.push(bar);
                 }
             }
             if !proof.broken.is_empty() {
                 doubt = Some(doubt.map_or(proof.broken.start, |oldest| oldest.min(proof.broken.start)));
             }
         }
+        tally.verified += verified.len();
         if tally.verified > 0 {
             SeriesWriter::new(words, &mut series.state).refresh_newest();
         }
         if let Some(advance) = &plan.advance {
             let final_bar = series.state.marks.final_bar;
-            let has_gap = advance.head - before.head > advance.rows.len() as u64;
+            let has_gap = advance.head - head > advance.rows.len() as u64;
             if final_bar < advance.head || has_gap {
                 pushed.notices.push(notice(Need::Close, final_bar));
             }
@@ -624,7 +744,7 @@ impl Writer {
         if let Some(bar) = doubt {
             pushed.notices.push(notice(Need::Doubt, bar));
         }
-        self.finish(index, &before, tally);
+        self.finish(index, before, tally, || plan.touched(head).into_iter().chain(verified).collect());
         pushed.tally.add(&tally);
     }
 
@@ -679,6 +799,7 @@ impl Writer {
     /// Publishes a sign of life. `now_ns` is `CLOCK_BOOTTIME`.
     pub fn heartbeat(&self, now_ns: u64) {
         self.block.header(header::HEARTBEAT_NS).store(now_ns, Relaxed);
+        self.derived.iter().for_each(|derived| derived.writer().heartbeat(now_ns));
     }
 
     /// Publishes what the collector knows about itself.
@@ -687,18 +808,35 @@ impl Writer {
         self.block.header(header::WEIGHT_USED).store(health.weight_used, Relaxed);
         self.block.header(header::WEIGHT_LIMIT).store(health.weight_limit, Relaxed);
         self.block.header(header::BANNED_UNTIL_MS).store(health.banned_until_ms, Relaxed);
+        self.derived.iter().for_each(|derived| derived.writer().set_health(health));
     }
 
-    /// Ends the block: readers see it closed and every waiter wakes up. The name goes unless `unlink` is false; what
-    /// readers have mapped stays readable.
+    /// Ends the block, and those derived from it: readers see it closed and every waiter wakes up. The name goes unless
+    /// `unlink` is false; what readers have mapped stays readable.
     ///
     /// # Errors
     ///
     /// `Os` when the name cannot be removed.
     pub fn close(self, unlink: bool) -> Result<(), Error> {
+        let closed: Vec<_> = self.derived.into_iter().map(|derived| derived.close(unlink)).collect();
         self.block.header(header::STATE).store(BlockState::Closed as u64, Release);
         tell(&self.block, true);
-        if unlink { self.file.unlink() } else { Ok(()) }
+        if unlink {
+            self.file.unlink()?;
+        }
+        closed.into_iter().collect()
+    }
+
+    /// Lets go after a start that failed: what a dead collector left stays as it was, for the next one, and what is new
+    /// goes.
+    pub fn abandon(mut self) {
+        for derived in std::mem::take(&mut self.derived) {
+            derived.abandon();
+        }
+        if !self.taken_over {
+            // The start has failed for a reason of its own, which is the one to be told.
+            let _ = self.close(true);
+        }
     }
 
     /// Keeps the block's totals when one series' (missing, holes) change.
@@ -717,7 +855,7 @@ impl Writer {
         let settled = |bar: u64| awaited().all(|index| SeriesReader::new(&self.block, index).is_settled(bar));
         if let Some(newest) = awaited().map(|index| self.series[index].newest_settled).min() {
             let length = self.block.geometry().ring.length as u64;
-            let oldest = (self.universe_bar + 1).max(newest.saturating_sub(length));
+            let oldest = self.universe_bar.saturating_add(1).max(newest.saturating_sub(length));
             if let Some(bar) = (oldest..=newest).rev().find(|&bar| settled(bar)) {
                 self.universe_bar = bar;
                 self.block.header(header::UNIVERSE_BAR).store(bar, Relaxed);
@@ -744,6 +882,10 @@ impl Series {
     /// Whether the universe waits for it: it trades, and has had a row.
     fn is_awaited(&self) -> bool {
         self.trading && self.state.marks.head > 0
+    }
+
+    fn standing(&self, universe_bar: u64) -> Standing {
+        Standing { gaps: (self.state.missing, self.state.holes), behind: self.is_behind(universe_bar) }
     }
 
     fn is_behind(&self, universe_bar: u64) -> bool {
@@ -805,13 +947,17 @@ fn adoptable(block: &Block, geometry: &Geometry, config: &Config, owner: Owner) 
     let there = block.geometry();
     let same_shape = there.market == geometry.market
         && there.interval == geometry.interval
+        && there.zone == geometry.zone
         && there.ring == geometry.ring
         && there.symbol_capacity >= config.symbols.len();
     let wanted: std::collections::HashSet<&str> = config.symbols.iter().map(String::as_str).collect();
     same_shape
+        // Readers may ignore what a later minor added; whoever writes would have to keep it true.
+        && block.value(header::ABI) == ABI
         && block.state() == Some(BlockState::Ready)
         && block.boot_id() == owner.boot_id
         && (0..block.symbol_count()).all(|index| wanted.contains(block.symbol(index).as_str()))
+        && is_sound(block)
 }
 
 fn check_symbol(symbol: &str) -> Result<(), Error> {

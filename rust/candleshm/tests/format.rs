@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use candleshm::block::Block;
 use candleshm::columns::{COLUMNS, NAMES, Row};
 use candleshm::error::{Corruption, Error};
-use candleshm::interval::Interval;
+use candleshm::interval::{Grid, Interval};
 use candleshm::layout::{self, BlockState, Geometry, RowState, Tag, header, slot, symbol};
 use candleshm::market::Market;
 use candleshm::merge::Answer;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::writer::Writer;
+use candleshm::zone::{ZONE_NAME_BYTES, Zone};
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
@@ -72,7 +73,7 @@ fn the_layout_hash_is_that_of_the_table() {
 fn fields_lie_where_the_document_says() {
     let capacity = 72;
     let mut documented = BTreeMap::new();
-    for row in cells("layout-table") {
+    for row in cells("layout-table").into_iter().chain(cells("minor-table")) {
         let [structure, offset, bytes, kind, name, _] = row[..] else { panic!("six cells: {row:?}") };
         let bytes = evaluate(bytes, capacity, 0);
         assert_eq!(size_of(kind, capacity), bytes, "{structure} {name}");
@@ -112,6 +113,7 @@ fn fields_lie_where_the_document_says() {
         word("header", "weight_used", header::WEIGHT_USED),
         word("header", "weight_limit", header::WEIGHT_LIMIT),
         word("header", "banned_until_ms", header::BANNED_UNTIL_MS),
+        (("header", "zone"), (8 * header::ZONE, ZONE_NAME_BYTES)),
         word("symbol", "version", symbol::VERSION),
         word("symbol", "last_close", symbol::LAST_CLOSE),
         word("symbol", "rev", symbol::REV),
@@ -177,6 +179,7 @@ fn codes_mean_what_the_document_says() {
     for code in 0..=u32::from(u8::MAX) {
         coded.extend(Interval::from_code(code).map(|interval| ("interval", code.into(), interval.as_str())));
     }
+    coded.push(("interval", layout::ZONE_DAY_CODE.into(), "1d@zone"));
     coded.extend([
         ("row", RowState::Empty as u64, "empty"),
         ("row", RowState::Live as u64, "live"),
@@ -191,6 +194,24 @@ fn codes_mean_what_the_document_says() {
         let known = coded.iter().any(|&(kind, code, _)| kind == "row" && code == state.0);
         assert_eq!(state.1 as u64, if known { state.0 } else { RowState::Missing as u64 });
     }
+}
+
+#[test]
+fn days_of_a_time_zone_name_it() {
+    let zone = Zone::find("Asia/Shanghai");
+    let geometry = Geometry::new(Market::Spot, Interval::Day1, 9, 1).expect("within the limits").with_zone(zone);
+    let words: Vec<AtomicU64> = (0..geometry.block_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
+    geometry.store(&words);
+    assert_eq!(words[header::INTERVAL].load(Relaxed), u64::from(layout::ZONE_DAY_CODE));
+    let name: Vec<u8> = (0..2).flat_map(|word| words[header::ZONE + word].load(Relaxed).to_le_bytes()).collect();
+    assert_eq!(name, *b"Asia/Shanghai\0\0\0");
+    assert_eq!(Geometry::load("x", &words), Ok(geometry));
+    assert_eq!(geometry.grid(0), Grid::parse("1d@Asia/Shanghai").expect("a grid"));
+    // A reader that knows no time zones, and one that does not know this one, refuse it.
+    assert_eq!(Interval::from_code(layout::ZONE_DAY_CODE), None);
+    words[header::ZONE].store(u64::from_le_bytes(*b"Asia/Xha"), Relaxed);
+    let what = Corruption::Field { field: "time zone", value: u64::from_le_bytes(*b"Asia/Xha") };
+    assert_eq!(Geometry::load("x", &words), Err(Error::Corrupt { name: "x".into(), what }));
 }
 
 /// A block of one symbol with two closed candles, a missing one between them, and a live one.

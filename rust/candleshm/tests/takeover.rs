@@ -9,7 +9,7 @@ use std::thread;
 use candleshm::block::Block;
 use candleshm::columns::Row;
 use candleshm::error::{Corruption, Error};
-use candleshm::layout::{BlockState, MAGIC, PAGE_BYTES, SYMBOL_BYTES, header, symbol};
+use candleshm::layout::{ABI, BlockState, MAGIC, PAGE_BYTES, RowState, SYMBOL_BYTES, Tag, header, slot, symbol};
 use candleshm::merge::Answer;
 use candleshm::read::SeriesReader;
 use candleshm::segment;
@@ -157,6 +157,166 @@ fn a_name_cut_short_by_a_death_is_written_again() {
     let writer = open(&scratch, &config(4, &["A", "DOGEUSDT"])).expect("a takeover");
     assert!(writer.is_taken_over());
     assert_eq!(writer.block().symbol(1), "DOGEUSDT");
+}
+
+#[test]
+fn a_block_of_another_size_than_its_header_says() {
+    let scratch = Scratch::new("size");
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    let file = std::fs::File::options().write(true).open(scratch.path()).expect("the file is there");
+    let whole = file.metadata().expect("it is open").len();
+    for bytes in [whole - 8, whole + 8, PAGE_BYTES as u64, 2 * whole] {
+        file.set_len(bytes).expect("it is ours");
+        let what = Corruption::Truncated { bytes: bytes as usize };
+        let wanted = Some(Error::Corrupt { name: scratch.name().into(), what });
+        assert_eq!(read(&scratch).err(), wanted);
+        assert_eq!(open(&scratch, &config(4, &["A"])).err(), wanted);
+    }
+    file.set_len(whole).expect("it is ours");
+    assert!(read(&scratch).is_ok());
+}
+
+/// Word of the tag of bar `bar` of the first symbol, in a block of one or two symbols.
+fn tag_word(block: &Block, bar: u64) -> usize {
+    block.geometry().data_offset_words() + bar as usize % block.geometry().ring.capacity
+}
+
+#[test]
+fn slots_taken_by_an_advance_that_was_cut_short_go_back_to_their_bars() {
+    let scratch = Scratch::new("cutadvance");
+    let mut writer = open(&scratch, &config(4, &["A"])).expect("a new block");
+    fill(&mut writer);
+    let head = writer.block().value(PAGE_BYTES / 8 + symbol::SLOTS + symbol::SLOT_WORDS);
+    let capacity = writer.block().geometry().ring.capacity as u64;
+    drop(writer);
+    // A collector died in an outage's advance beyond the ring: behind the tags, and before it was published.
+    let block = read(&scratch).expect("it is ready");
+    assert_eq!(block.series(0).tag(head - 1).bar(), head - 1);
+    poke(&scratch, PAGE_BYTES / 8 + symbol::WMARK, head + capacity);
+    poke(&scratch, tag_word(&block, head - 1), Tag::new(head - 1 + capacity, 0, RowState::Missing).0);
+
+    let mut writer = open(&scratch, &config(4, &["A"])).expect("a takeover");
+    assert!(writer.is_taken_over());
+    // The exchange says twice that it never had that row.
+    let answer = |sent_ms| Answer {
+        sent_ms,
+        received_ms: sent_ms,
+        settle_ms: 1_000,
+        limit: 2,
+        start_ms: Some(OPEN_MS),
+        end_ms: Some(OPEN_MS + 59_999),
+        from_end: false,
+    };
+    for later_ms in [0, 2_000] {
+        writer.ingest(0, &[], &answer(OPEN_MS + 90_000 + later_ms), 1);
+    }
+    let gaps = writer.gaps(0).expect("nobody else writes");
+    assert_eq!(gaps.last().map(|gap| (gap.end, gap.hole)), Some((head, true)));
+    assert_eq!(block.value(header::HOLES), 1);
+    assert_eq!(block.series(0).tag(head - 1).bar(), head - 1);
+}
+
+#[test]
+fn of_a_series_that_was_never_published_no_first_bar_is_believed() {
+    let scratch = Scratch::new("firstbar");
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    poke(&scratch, PAGE_BYTES / 8 + symbol::FIRST_BAR, u64::from(u32::MAX) - 1);
+    let mut writer = open(&scratch, &config(4, &["A"])).expect("a takeover");
+    assert!(writer.is_taken_over());
+    fill(&mut writer);
+    let view = SeriesReader::new(writer.block(), 0).view(4).expect("nobody else writes");
+    assert_eq!(view.count, 4, "what came is shown");
+}
+
+#[test]
+fn a_damaged_body_is_not_taken_over() {
+    let entry = PAGE_BYTES / 8;
+    let latch = entry + symbol::SLOTS + symbol::SLOT_WORDS;
+    let (far, twice) = (u64::from(u32::MAX) - 1, u64::from_le_bytes(*b"A\0\0\0\0\0\0\0"));
+    for (word, value, what) in [
+        (latch + slot::HEAD, far, "a head that no row stands for"),
+        (latch + slot::STATE_REVISION, 9, "a newest row in no state"),
+        (latch + slot::ROW, 0, "a newest row of another time"),
+        (entry + symbol::WMARK, 3, "a watermark below the head"),
+        (entry + symbol::WMARK, u64::MAX, "a watermark beyond all bars"),
+        (entry + symbol::FIRST_BAR, far, "a first bar behind the head"),
+        (entry + SYMBOL_BYTES / 8 + symbol::NAME, twice, "a name that is there twice"),
+        (header::UNIVERSE_BAR, far, "a bar settled by all that none has"),
+        (header::ABI, ABI + (1 << 32), "a later minor, whose words we would not keep true"),
+    ] {
+        let scratch = Scratch::new("damaged");
+        let mut writer = open(&scratch, &config(4, &["A", "B"])).expect("a new block");
+        fill(&mut writer);
+        drop(writer);
+        let block = read(&scratch).expect("it is ready");
+        poke(&scratch, word, value);
+        let mut writer = open(&scratch, &config(4, &["A", "B"])).expect("a new block");
+        assert!(!writer.is_taken_over(), "{what}");
+        assert_eq!(block.state(), Some(BlockState::Superseded), "{what}");
+        fill(&mut writer);
+        assert_eq!(last_close(&read(&scratch).expect("it is ready")), 1.5, "{what}");
+    }
+}
+
+#[test]
+fn readers_accept_a_later_minor() {
+    let scratch = Scratch::new("minor");
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    poke(&scratch, header::ABI, ABI | 7 << 32);
+    assert_eq!(read(&scratch).expect("what is new may be ignored").symbol(0), "A");
+}
+
+#[test]
+fn the_number_of_a_process_says_nothing_about_who_owns_a_block() {
+    let scratch = Scratch::new("pid");
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    // The dead owner's number went to another process, which lives.
+    for pid in [1, std::process::id().into(), u64::MAX] {
+        poke(&scratch, header::PID, pid);
+        let writer = open(&scratch, &config(4, &["A"])).expect("a takeover");
+        assert!(writer.is_taken_over());
+        assert_eq!(writer.block().value(header::PID), u64::from(std::process::id()));
+    }
+    poke(&scratch, header::PID, 1);
+    segment::unlink(scratch.name()).expect("nobody serves it");
+}
+
+#[test]
+fn a_block_under_construction_is_not_attached_to_and_not_taken_over() {
+    let scratch = Scratch::new("half");
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    for state in [0, BlockState::Init as u64, 5, u64::MAX] {
+        poke(&scratch, header::STATE, state);
+        assert_eq!(read(&scratch).err(), Some(Error::NotReady { name: scratch.name().into() }), "{state}");
+    }
+    let writer = open(&scratch, &config(4, &["A"])).expect("a new block");
+    assert!(!writer.is_taken_over());
+    assert!(read(&scratch).is_ok());
+}
+
+#[test]
+fn a_successor_that_never_got_its_name_goes_with_the_next_owner_or_with_the_block() {
+    // What a collector leaves that dies between link and rename: a whole block that nobody can attach to.
+    let leave = |scratch: &Scratch| {
+        let next = format!("/dev/shm/.{}.next", scratch.name());
+        std::fs::copy(scratch.path(), next).expect("/dev/shm can be written");
+        poke(scratch, header::STATE, BlockState::Superseded as u64);
+    };
+    let scratch = Scratch::new("next");
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    leave(&scratch);
+    segment::unlink(scratch.name()).expect("nobody serves it");
+    assert!(scratch.files().is_empty());
+
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    leave(&scratch);
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    assert_eq!(scratch.files(), [scratch.name()]);
+
+    leave(&scratch);
+    std::fs::remove_file(scratch.path()).expect("somebody cleans up by hand");
+    drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
+    assert_eq!(scratch.files(), [scratch.name()]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! rows in a ring of three) beside one reader, and loom tries every value that each load of the reader may return
 //! under C11: that is a reader asleep for as long as it likes, and any number of readers.
 //!
-//! `orderings.py` leaves out one ordering after the other and demands that a test here fails.
+//! `mutants.py` leaves out one ordering after the other and demands that a test here fails.
 //!
 //! What loom does not try: stores that are moved behind the point where a process dies and are lost with it (an
 //! explicit-state model of C11 release/acquire found no violation there), more than seven values of one word, 2^24

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use candleshm::columns::{Row, TRADES, VOLUME, bits_equal};
 use candleshm::interval::Grid;
 use candleshm::layout::RowState;
-use candleshm::merge::{Answer, Tally};
+use candleshm::merge::{Answer, CONTRADICTED_MS, Tally};
 use candleshm::read::Gap;
 
 /// A row as the exchange sent it, and what whoever made it up knows about it.
@@ -139,9 +139,19 @@ impl Reference {
             }
         }
         let is_final = |bar: u64| self.grid.end_ms(bar as i64) <= answer.sent_ms - answer.settle_ms;
+        let told: BTreeSet<u64> = best.keys().copied().collect();
+        // The newest row, when it shows less than was seen before, is an old picture of a candle still in progress.
+        if let Some((&newest, row)) = best.last_key_value()
+            && (answer.from_end || klines.len() < answer.limit)
+            && answer.end_ms.is_none_or(|end_ms| end_ms >= self.grid.end_ms(newest as i64))
+            && self.rows.get(&newest).is_some_and(|known| row[TRADES] < known.row[TRADES])
+        {
+            best.remove(&newest);
+        }
         let held = best.first_key_value().map(|(&bar, _)| bar)..best.last_key_value().map(|(&bar, _)| bar);
 
         let (old_head, old_final) = (self.head, self.final_bar);
+        let old_newest = self.rows.last_key_value().map(|(&bar, _)| bar);
         if let Some(newest) = held.end {
             self.head = self.head.max(if is_final(newest) { newest + 1 } else { newest });
         }
@@ -184,15 +194,23 @@ impl Reference {
         self.final_bar = self.final_bar.max(provisional.map_or(self.head, |(&bar, _)| bar));
 
         let full = klines.len() >= answer.limit;
-        if answer.end_ms.is_none() && (answer.from_end || !full) || held.end.is_some_and(|bar| bar >= old_head) {
+        let open_ended = answer.end_ms.is_none() && (answer.from_end || !full);
+        if open_ended && held.end >= old_newest || held.end.is_some_and(|bar| bar >= old_head) {
             self.received_ms = now_boot_ms;
         }
-        tally.holes = self.conclude(answer, &tally, full, held);
+        tally.holes = self.conclude(answer, &tally, full, held, &told);
         (tally, revised)
     }
 
     /// Concludes from rows that an answer does not hold that they do not exist; returns the number of new holes.
-    fn conclude(&mut self, answer: &Answer, tally: &Tally, full: bool, held: std::ops::Range<Option<u64>>) -> usize {
+    fn conclude(
+        &mut self,
+        answer: &Answer,
+        tally: &Tally,
+        full: bool,
+        held: std::ops::Range<Option<u64>>,
+        told: &BTreeSet<u64>,
+    ) -> usize {
         let would_hold = |bar: u64| {
             let (open_ms, end_ms) = (self.grid.open_ms(bar as i64), self.grid.end_ms(bar as i64));
             let shown = match (full, answer.from_end) {
@@ -206,29 +224,36 @@ impl Reference {
                 && end_ms <= answer.sent_ms - answer.settle_ms
         };
         let start = self.window_start();
-        let missing: Vec<u64> = (start..self.head).filter(|&bar| self.state(bar) == RowState::Missing).collect();
-        self.absent.retain(|bar, _| missing.contains(bar));
-        if missing.is_empty() || tally.refused > 0 {
+        let open: Vec<u64> = (start..self.head).filter(|&bar| !self.is_settled(bar)).collect();
+        self.absent.retain(|bar, _| open.contains(bar));
+        if tally.refused > 0 || !open.iter().any(|bar| would_hold(*bar) && !told.contains(bar)) {
             return 0;
         }
+        let forgotten = (start..self.head)
+            .any(|bar| would_hold(bar) && self.state(bar) == RowState::Closed && !told.contains(&bar));
+        let apart_ms = if forgotten { CONTRADICTED_MS } else { answer.settle_ms };
         let mut confirmed = BTreeSet::new();
-        for &bar in missing.iter().filter(|&&bar| would_hold(bar)) {
+        for &bar in open.iter().filter(|bar| would_hold(**bar) && !told.contains(bar)) {
             let (first_ms, last_ms) = self.absent.get(&bar).copied().unwrap_or((i64::MAX, i64::MIN));
             let span = (first_ms.min(answer.sent_ms), last_ms.max(answer.sent_ms));
             self.absent.insert(bar, span);
-            if span.1 - span.0 >= answer.settle_ms.max(1) {
+            if span.1 - span.0 >= apart_ms.max(answer.settle_ms).max(1) {
                 confirmed.insert(bar);
             }
         }
         let oldest = (start..self.head).find(|bar| self.rows.contains_key(bar)).unwrap_or(self.head);
         let nothing_below = start > 0 && would_hold(start - 1) && tally.older == 0;
         let begins =
-            oldest > start && nothing_below && missing.iter().all(|bar| *bar >= oldest || confirmed.contains(bar));
+            oldest > start && nothing_below && open.iter().all(|bar| *bar >= oldest || confirmed.contains(bar));
         if begins {
             self.first_bar = oldest;
             confirmed = confirmed.split_off(&oldest);
         }
+        // Rows that never became final may turn out never to have been.
+        self.rows.retain(|bar, _| !confirmed.contains(bar));
         self.holes.extend(&confirmed);
+        let provisional = self.rows.iter().find(|&(&bar, known)| bar < self.head && !known.is_final);
+        self.final_bar = self.final_bar.max(provisional.map_or(self.head, |(&bar, _)| bar));
         confirmed.len()
     }
 }

@@ -34,12 +34,16 @@ impl Scratch {
         PathBuf::from("/dev/shm").join(&self.name)
     }
 
-    /// Returns the files in `/dev/shm` that bear the name, temporary ones included.
+    /// Returns the files in `/dev/shm` that bear the name, temporary ones and those of derived blocks included.
     pub(crate) fn files(&self) -> Vec<String> {
         std::fs::read_dir("/dev/shm")
             .expect("/dev/shm can be listed")
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|file| *file == self.name || *file == format!(".{}.next", self.name))
+            .filter(|file| {
+                *file == self.name
+                    || file.starts_with(&format!("{}-", self.name))
+                    || *file == format!(".{}.next", self.name)
+            })
             .collect()
     }
 }

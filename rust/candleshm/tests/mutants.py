@@ -1,11 +1,13 @@
-"""Leave out one ordering of the protocol after the other and demand that a loom test fails.
+"""Leave out one ordering of the protocol, or one check of a bound, after the other and demand that a test fails.
 
 Each mutant is a small edit of the core: a fence dropped, a release store made relaxed, two steps swapped, a check left
-out. It is applied to a copy of the crate, the loom tests that it should break run, and one of them must fail with an
-assertion of its own. A mutant that survives is an error unless `orderings.toml` says why nothing can show it, and one
-that the table calls redundant must survive all tests named for it.
+out. It is applied to a copy of the crate, the tests that it should break run, and one of them must fail: for the
+orderings a loom test with an assertion of its own, for the bounds any test in any way, a fault of the machine included.
+A mutant that survives is an error unless its table says why nothing can show it, and one that the table calls redundant
+must survive all tests named for it.
 
-Usage: orderings.py [--jobs N] [--list] [WORD ...]; words choose the mutants whose names contain one of them.
+Usage: mutants.py TABLE [--jobs N] [--list] [WORD ...]; TABLE is `orderings` or `bounds`, words choose the mutants whose
+names contain one of them.
 """
 
 import argparse
@@ -24,13 +26,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-TABLE = Path(__file__).with_suffix(".toml")
+TABLES = Path(__file__).parent
 REPOSITORY = Path(__file__).resolve().parents[3]
 CRATE = Path("rust/candleshm")
 TIMEOUT_SECONDS = 600
 # An assertion of the tests, and of nothing else: not loom's own limits, not an index out of bounds in the core.
 ASSERTION = re.compile(r"panicked at rust/candleshm/tests/loom/(\w+\.rs):\d+:\d+:\n([^\n]+)")
 FAILED = re.compile(r"^    (\w+::\w+)$", re.MULTILINE)
+# A panic anywhere, in a test or in the core, or a fault that ends the process.
+FAILURE = re.compile(r"(panicked at [^\n]+:\n|process didn't exit successfully: )([^\n]+)")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Mutant:
     name: str
     edits: tuple[tuple[str, str], ...]
     tests: tuple[str, ...]
-    """Names, or parts of names, of the tests to run."""
+    """Orderings: names, or parts of names, of the loom tests to run. Bounds: files of tests, `lib` for the units."""
     redundant: str
     """Why none of them fails, or nothing."""
 
@@ -56,8 +60,8 @@ class Verdict:
     seconds: float
 
 
-def load_mutants() -> list[Mutant]:
-    """Read the table."""
+def load_mutants(table: str) -> list[Mutant]:
+    """Read a table."""
     return [
         Mutant(
             entry["file"],
@@ -66,16 +70,16 @@ def load_mutants() -> list[Mutant]:
             tuple(entry["tests"]),
             entry.get("redundant", ""),
         )
-        for entry in tomllib.loads(TABLE.read_text())["mutant"]
+        for entry in tomllib.loads((TABLES / f"{table}.toml").read_text())["mutant"]
     ]
 
 
 def copy_workspace(target: Path) -> None:
-    """Copy what cargo needs to build the crate's loom tests."""
+    """Copy what cargo needs to build the crate's tests."""
     for name in ("Cargo.toml", "Cargo.lock"):
         shutil.copy(REPOSITORY / name, target / name)
-    for name in ("rust", "benches"):
-        shutil.copytree(REPOSITORY / name, target / name)
+    for name in ("rust", "benches", "docs"):
+        shutil.copytree(REPOSITORY / name, target / name, ignore=shutil.ignore_patterns("target", "corpus"))
 
 
 def loom_tests(workspace: Path, filters: Sequence[str]) -> tuple[int | None, str]:
@@ -90,8 +94,20 @@ def loom_tests(workspace: Path, filters: Sequence[str]) -> tuple[int | None, str
         "CARGO_PROFILE_RELEASE_DEBUG": "false",
     }
     command = ["cargo", "test", "--release", "--quiet", "--package", "candleshm", "--test", "loom", "--jobs", "1"]
+    return _run([*command, "--", "--test-threads", "1", *filters], workspace, environment)
+
+
+def bounds_tests(workspace: Path, files: Sequence[str]) -> tuple[int | None, str]:
+    """Run these files of tests, with overflow checks and debug assertions on."""
+    environment = os.environ | {"RUST_BACKTRACE": "0", "CARGO_TARGET_DIR": str(workspace / "target")}
+    chosen = [word for file in files for word in (["--lib"] if file == "lib" else ["--test", file])]
+    command = ["cargo", "test", "--profile", "checked", "--quiet", "--package", "candleshm", "--jobs", "1", *chosen]
+    return _run(command, workspace, environment)
+
+
+def _run(command: list[str], workspace: Path, environment: dict[str, str]) -> tuple[int | None, str]:
     running = subprocess.Popen(
-        [*command, "--", "--test-threads", "1", *filters],
+        command,
         cwd=workspace,
         env=environment,
         stdout=subprocess.PIPE,
@@ -108,7 +124,7 @@ def loom_tests(workspace: Path, filters: Sequence[str]) -> tuple[int | None, str
     return running.returncode, output
 
 
-def judge(mutant: Mutant, workspace: Path) -> Verdict:
+def judge(table: str, mutant: Mutant, workspace: Path) -> Verdict:
     """Apply one mutant to a workspace, run its tests and take it back."""
     begun = time.monotonic()
 
@@ -124,19 +140,24 @@ def judge(mutant: Mutant, workspace: Path) -> Verdict:
         mutated = mutated.replace(old, new)
     path.write_text(mutated)
     try:
-        status, output = loom_tests(workspace, mutant.tests)
+        run = bounds_tests if table == "bounds" else loom_tests
+        status, output = run(workspace, mutant.tests)
     finally:
         path.write_text(original)
     if status == 0:
-        if "running 0 tests" in output:
+        if table != "bounds" and "running 0 tests" in output:
             return verdict(f"NO TEST is called {', '.join(mutant.tests)}", as_expected=False)
         if mutant.redundant:
             return verdict(f"redundant: {mutant.redundant}", as_expected=True)
         return verdict("SURVIVED", as_expected=False)
-    assertion = ASSERTION.search(output)
+    if table == "bounds":
+        assertion = FAILURE.search(output)
+        failed = sorted(set(re.findall(r"^    (\w+(?:::\w+)*)$", output, re.MULTILINE))) or ["the machine"]
+    else:
+        assertion = ASSERTION.search(output)
+        failed = sorted(set(FAILED.findall(output)))
     if status is None or assertion is None or "error[E" in output:
         return verdict("NOT JUDGED: " + ("time limit" if status is None else output[-600:]), as_expected=False)
-    failed = sorted(set(FAILED.findall(output)))
     text = f"caught by {', '.join(failed)}: {assertion[2].strip()[:90]}"
     if mutant.redundant:
         return verdict(f"NOT REDUNDANT, {text}", as_expected=False)
@@ -145,18 +166,21 @@ def judge(mutant: Mutant, workspace: Path) -> Verdict:
 
 def main() -> int:
     """Judge the chosen mutants, print a line for each and return the exit status."""
-    arguments = argparse.ArgumentParser(description="Mutate the orderings of the protocol and run the loom tests.")
+    arguments = argparse.ArgumentParser(description="Mutate the core and run the tests that must notice.")
+    arguments.add_argument("table", choices=["orderings", "bounds"], help="which mutants")
     arguments.add_argument("words", nargs="*", help="only mutants whose names contain one of these")
     arguments.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants at a time")
     arguments.add_argument("--list", action="store_true", help="print the table and end")
     options = arguments.parse_args()
-    mutants = [m for m in load_mutants() if not options.words or any(word in m.name for word in options.words)]
+    mutants = [
+        m for m in load_mutants(options.table) if not options.words or any(word in m.name for word in options.words)
+    ]
     if options.list:
         for mutant in mutants:
             print(f"{mutant.file:<11} {mutant.name:<62} {', '.join(mutant.tests)}")
         return 0
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="candleshm-orderings-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="candleshm-mutants-") as scratch:
         free: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for job in range(options.jobs):
             workspace = Path(scratch) / str(job)
@@ -167,7 +191,7 @@ def main() -> int:
         def run(mutant: Mutant) -> Verdict:
             workspace = free.get()
             try:
-                return judge(mutant, workspace)
+                return judge(options.table, mutant, workspace)
             finally:
                 free.put(workspace)
 

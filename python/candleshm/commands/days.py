@@ -1,0 +1,135 @@
+"""The commands `download` and `import-csv`: daily files from the exchange, and from a predecessor's tree."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from candleshm.clock import SystemClock
+from candleshm.commands.progress import ProgressLine, log_to_stderr
+from candleshm.commands.signals import on_stop_signal
+from candleshm.commands.table import aligned
+from candleshm.config import CollectorConfig
+from candleshm.connection import connection_of
+from candleshm.errors import ConfigError, HistoryError
+from candleshm.exchanges.binance import Binance
+from candleshm.frames import library
+from candleshm.history.archive import ARCHIVE_URL, checked_archive_url
+from candleshm.history.fetching import Format, Kind, archive_of, fetch_days, store_of
+from candleshm.history.importing import import_files
+from candleshm.history.reading import BASE_DIR
+from candleshm.history.tally import DownloadProgress
+from candleshm.transport import HttpTransport
+
+__all__ = ["download", "import_csv"]
+
+logger = logging.getLogger("candleshm")
+
+OUTCOMES = ("imported", "incomplete", "there", "damaged")
+
+
+def download(
+    feeds: Sequence[CollectorConfig],
+    start: str,
+    end: str | None,
+    *,
+    kind: Kind,
+    form: Format,
+    replace: bool,
+    source: Literal["exchange", "archive"],
+    archive_url: str | None,
+    verify: bool,
+) -> None:
+    """Fetch days of each feed until they are there or a signal asks to stop.
+
+    Raises as `fetch_days`, ConfigError (`archive_url`), and HistoryError when days could not be fetched, or differ from
+    the archive that was to `verify` them.
+    """
+    asks_archive = source == "archive" or verify
+    if archive_url is not None and not asks_archive:
+        raise ConfigError(f"archive_url is of no use without source `archive` or verify: `{archive_url}`")
+    address = checked_archive_url(archive_url or ARCHIVE_URL)
+    if form == "parquet":
+        library("pyarrow", "parquet")
+    stopping = threading.Event()
+    on_stop_signal(stopping.set)
+    log_to_stderr()
+    failed, asked, conflicts, where = 0, 0, 0, ""
+    for config in feeds:
+        store = store_of(config, config.candle_dir or BASE_DIR, form)
+        clock = SystemClock()
+        exchange = Binance(config.market, base_url=config.base_url, proxy_host=config.proxy_host)
+        transport = HttpTransport(clock, proxies=config.proxies, trust_env=config.trust_env)
+        archive = archive_of(config, address, clock, stopping) if asks_archive else None
+        with connection_of(config, exchange, transport, clock) as connection, ProgressLine("downloading") as line:
+            done = fetch_days(
+                config,
+                store,
+                connection,
+                start,
+                end,
+                kind=kind,
+                replace=replace,
+                archive=archive,
+                verify=verify,
+                stopping=stopping,
+                progress=partial(_show, line),
+            )
+        if done is None or done.is_stopped:
+            logger.info("stopped; the same command goes on where it was")
+            return
+        if done.failed or done.conflicts:
+            where = str(store.tree)
+        failed, asked, conflicts = failed + done.failed, asked + done.files, conflicts + done.conflicts
+        if verify:
+            logger.info("verified: the archive agrees on %d candles, and has others for %d", done.verified, conflicts)
+    if failed:
+        raise HistoryError(where, f"{failed} of {asked} daily files could not be fetched; the same command tries again")
+    if verify and conflicts:
+        raise HistoryError(where, f"{conflicts} candles differ from the archive; the exchange's are kept, not verified")
+
+
+def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
+    """Import a predecessor's tree, and print what came of it as a table. Raises HistoryError when files are damaged."""
+    library("pyarrow", "parquet")
+    counts: Counter[tuple[str, str, str, str]] = Counter()
+    damaged = []
+    with ProgressLine("importing") as line:
+        for file in import_files(source_dir, base_dir, replace=replace):
+            counts[file.market, file.interval, file.timezone, file.outcome] += 1
+            if file.outcome == "damaged":
+                damaged.append(f"{file.path}: {file.reason}\n")
+            line.show(None, f"{counts.total()} files, {len(damaged)} damaged")
+    if not counts:
+        raise HistoryError(str(source_dir), "holds no files such as SPOT-AmericaNew_York-1m/2026-11/2026-11-23/X.csv")
+    trees = sorted({key[:3] for key in counts})
+    rows = [(*tree, *(str(counts[*tree, outcome]) for outcome in OUTCOMES)) for tree in trees]
+    heads = ("MARKET", "INTERVAL", "TIMEZONE", *(outcome.upper() for outcome in OUTCOMES))
+    sys.stdout.write(aligned(heads, rows, left=("MARKET", "INTERVAL", "TIMEZONE")))
+    sys.stdout.writelines(damaged)
+    if damaged:
+        raise HistoryError(str(source_dir), f"{len(damaged)} of {counts.total()} files are damaged and were left out")
+
+
+def _show(line: ProgressLine, progress: DownloadProgress) -> None:
+    """Say how much is done, and in words: symbols, days, weight, what is left."""
+    days = progress.files // max(1, progress.symbols)
+    words = [
+        f"{progress.symbols} symbols",
+        f"{progress.files_done // max(1, progress.symbols)} of {days} days",
+        f"weight {progress.weight_used / max(1, progress.weight_limit):.0%}",
+    ]
+    if progress.failed:
+        words.append(f"{progress.failed} failed")
+    if progress.blocked_seconds > 0:
+        words.append(f"the exchange wants none for {math.ceil(progress.blocked_seconds)} s")
+    elif progress.eta_seconds:
+        words.append(f"{math.ceil(progress.eta_seconds)} s left")
+    line.show(progress.files_done / max(1, progress.files), ", ".join(words))

@@ -1,0 +1,146 @@
+"""One file of the exchange's archive: where it lies, what its name promises, and whether its bytes keep that. Pure.
+
+::
+
+    /data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-23.zip             a day of UTC
+    /data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-10.zip        a month
+    /data/futures/cm/daily/klines/BTCUSD_PERP/1m/BTCUSD_PERP-1m-2026-11-23.zip.CHECKSUM
+
+A zip holds one CSV file of the same name. Its CHECKSUM is what `sha256sum` prints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from urllib.parse import quote
+
+import numpy as np
+
+from candleshm._core import parse_archive_csv
+from candleshm.columns import CLOSE, OPEN, OPEN_TIME_MS
+from candleshm.errors import BadResponse
+from candleshm.exchanges.base import INTERVAL_MS, Market
+from candleshm.history.candles import Candles
+
+__all__ = ["CSV_BYTES_MAX", "ArchiveFile"]
+
+FOLDERS: Mapping[Market, str] = {"SPOT": "spot", "UM": "futures/um", "CM": "futures/cm"}
+CHECKSUM_SUFFIX = ".CHECKSUM"
+# A month of 1m has 44 640 lines of 90 to 150 bytes, a day of 1s twice as many.
+CSV_BYTES_MAX = 64 * 1024 * 1024
+_CHECKSUM = re.compile(rb"([0-9a-fA-F]{64})[ \t]+\*?(\S+)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFile:
+    """The klines of one symbol on one day of UTC, or in the month that begins with `first`."""
+
+    market: Market
+    symbol: str
+    interval: str
+    first: date
+    is_month: bool = False
+
+    @property
+    def name(self) -> str:
+        """The zip's name; it does not tell the market."""
+        # The exchange's name for a month is 1M, which a file system may not tell from a minute's.
+        interval = "1mo" if self.interval == "1M" else self.interval
+        return f"{self.symbol}-{interval}-{self.first:{'%Y-%m' if self.is_month else '%Y-%m-%d'}}.zip"
+
+    @property
+    def path(self) -> str:
+        """Where the zip lies below the archive's address, ready for a URL."""
+        interval = "1mo" if self.interval == "1M" else self.interval
+        kind = "monthly" if self.is_month else "daily"
+        return quote(f"/data/{FOLDERS[self.market]}/{kind}/klines/{self.symbol}/{interval}/{self.name}")
+
+    @property
+    def start_ms(self) -> int:
+        """Where its first candle may open."""
+        return _epoch_ms(self.first)
+
+    @property
+    def end_ms(self) -> int:
+        """Where the candles of the next file begin."""
+        return _epoch_ms(
+            (self.first.replace(day=1) + timedelta(days=32)).replace(day=1) if self.is_month else self._next
+        )
+
+    @property
+    def _next(self) -> date:
+        return self.first + timedelta(days=1)
+
+    def check(self, zipped: bytes, checksum: bytes) -> None:
+        """Compare the zip with its CHECKSUM. Raises BadResponse."""
+        found = _CHECKSUM.fullmatch(checksum)
+        if found is None:
+            raise BadResponse(f"its CHECKSUM is none: `{checksum[:40]!r}`")
+        if found[2].decode(errors="replace") != self.name:
+            raise BadResponse(f"its CHECKSUM is that of `{found[2].decode(errors='replace')}`")
+        actual = hashlib.sha256(zipped).hexdigest()
+        if actual != found[1].decode().lower():
+            raise BadResponse(f"its SHA-256 over {len(zipped)} bytes is {actual[:12]}..., its CHECKSUM says otherwise")
+
+    def candles(self, zipped: bytes) -> tuple[Candles, int]:
+        """Return the rows of the zip, ascending, one for each slot, and how many were left out.
+
+        Left out is what cannot be true: rows that a klines answer could not hold, prices of zero, and rows that
+        contradict another of the same time. Raises BadResponse for a zip or CSV that is malformed, too large, or not
+        what the name says.
+        """
+        rows, refused = parse_archive_csv(self._unpacked(zipped))
+        found = len(rows) + refused
+        rows = rows[(rows[:, OPEN : CLOSE + 1] > 0).all(axis=1)]
+        slots = rows[:, OPEN_TIME_MS].astype(np.int64) // INTERVAL_MS[self.interval]
+        order = np.argsort(slots, kind="stable")
+        rows, slots = np.ascontiguousarray(rows[order]), slots[order]
+        if len(rows) and not self.start_ms <= rows[0, OPEN_TIME_MS] <= rows[-1, OPEN_TIME_MS] < self.end_ms:
+            raise BadResponse(f"it holds candles of another time: {rows[0, 0]:.0f} .. {rows[-1, 0]:.0f}")
+        again = np.flatnonzero(np.diff(slots) == 0) + 1
+        if len(again):
+            differing = again[(rows[again].view(np.int64) != rows[again - 1].view(np.int64)).any(axis=1)]
+            unclear = np.isin(slots, slots[differing])
+            unclear[again] = True
+            rows = rows[~unclear]
+        return rows, found - len(rows)
+
+    def _unpacked(self, zipped: bytes) -> bytes:
+        """Return the CSV of a zip, of which nothing is believed that was not looked at."""
+        name = self.name.removesuffix(".zip") + ".csv"
+        try:
+            with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
+                members = archive.infolist()
+                if [member.filename for member in members] != [name]:
+                    held = ", ".join(member.filename for member in members[:3]) or "nothing"
+                    raise BadResponse(f"it does not hold {name} and nothing else, but `{held[:200]}`")
+                size_bytes = members[0].file_size
+                if size_bytes > CSV_BYTES_MAX:
+                    raise BadResponse(f"it unpacks to {size_bytes} bytes, allowed are {CSV_BYTES_MAX}")
+                with archive.open(members[0]) as member:
+                    # Asked for as many bytes as it announces, it unpacks no more than that.
+                    data = member.read(size_bytes)
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+            OSError,
+            ValueError,
+        ) as error:
+            raise BadResponse(f"it cannot be unpacked: {error}") from None
+        if len(data) != size_bytes:
+            raise BadResponse(f"it unpacks to {len(data)} bytes, announced were {size_bytes}")
+        return data
+
+
+def _epoch_ms(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000

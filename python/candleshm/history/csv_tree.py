@@ -1,0 +1,156 @@
+"""The tree that `binance_interface` keeps its days in, for tools that read it::
+
+    {base_dir}/{SPOT}-{AmericaNew_York}-{1m}/{2026-11}/{2026-11-23}/{BTCUSDT}.csv
+
+A header of column numbers, then twelve floats a line. Such a file says nothing about itself: no checksum, no source,
+no holes. So a day that lacks a candle can never count as whole here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
+
+import numpy as np
+
+from candleshm.columns import NAMES
+from candleshm.durable import Directories, replace_file
+from candleshm.errors import ConfigError, DayDamaged, DayNotFound
+from candleshm.exchanges.base import INTERVAL_MS, Market
+from candleshm.history.candles import Candles, DayCandles
+from candleshm.history.day import DAILY_INTERVALS, Day, zone_of
+from candleshm.history.lock import writing
+from candleshm.history.store import MARKETS, checked_market, refusals
+
+__all__ = ["CsvFile", "CsvStore", "csv_files"]
+
+HEADER = ",".join(map(str, range(len(NAMES))))
+SUFFIX = ".csv"
+_TREE = re.compile(r"(SPOT|UM|CM)-(.+)-(\w+)")
+
+
+class CsvStore:
+    """The CSV files of one (market, interval, zone). The same to a download as a `ParquetStore`."""
+
+    def __init__(
+        self,
+        base_dir: str | os.PathLike[str],
+        market: str,
+        interval: str,
+        zone: ZoneInfo,
+        *,
+        spelled: str | None = None,
+    ) -> None:
+        """Name the tree; nothing is read or made. `spelled` is the interval in its name. Raises ConfigError."""
+        self.market = checked_market(market)
+        if interval not in DAILY_INTERVALS:
+            raise ConfigError(f"interval cannot be `{interval}`; daily files have: {' '.join(DAILY_INTERVALS)}")
+        self.interval = interval
+        self.zone = zone
+        self._tree = Path(base_dir) / f"{self.market}-{zone.key.replace('/', '')}-{spelled or interval}"
+        self._directories = Directories()
+
+    @property
+    def tree(self) -> Path:
+        """The directory under which all files lie."""
+        return self._tree
+
+    def path(self, symbol: str, day: Day) -> Path:
+        """Return the file of a day."""
+        return self._tree / f"{day}"[:7] / f"{day}" / f"{symbol}{SUFFIX}"
+
+    def read(self, symbol: str, day: Day) -> DayCandles:
+        """Read a day and check what can be checked. Raises DayNotFound, DayDamaged, StoreUnavailable."""
+        path = self.path(symbol, day)
+        with refusals(path):
+            try:
+                data = path.read_bytes()
+                written_ms = int(path.stat().st_mtime * 1000)
+            except FileNotFoundError:
+                raise DayNotFound(str(path), (str(day),)) from None
+        try:
+            rows = _parsed(data)
+            return DayCandles(
+                market=self.market,
+                symbol=symbol,
+                interval=self.interval,
+                day=day,
+                rows=rows,
+                source="csv",
+                fetched_ms=written_ms,
+            )
+        except ValueError as error:
+            raise DayDamaged(str(path), f"damaged: {error}") from None
+
+    def write(self, candles: DayCandles) -> None:
+        """Put a day in the place of what is there, wholly or not at all. Raises StoreUnavailable."""
+        path = self.path(candles.symbol, candles.day)
+        lines = [HEADER, *(",".join(map(repr, row)) for row in candles.rows.tolist()), ""]
+        with refusals(path):
+            self._directories.prepare(path.parent)
+            replace_file(path, "\n".join(lines).encode())
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Be the only writer of this tree on this host. Raises StoreInUse."""
+        return writing(self._tree)
+
+
+class CsvFile(NamedTuple):
+    """A file of the tree that says by its place what it holds."""
+
+    store: CsvStore
+    symbol: str
+    day: Day
+
+
+def csv_files(base_dir: str | os.PathLike[str]) -> Iterator[CsvFile]:
+    """Yield every daily file of a predecessor's tree, in the order of their paths. Raises StoreUnavailable.
+
+    Caches of whole symbols (`...-FILE`) and what has another name are left out.
+    """
+    base = Path(base_dir)
+    zones = {name.replace("/", ""): name for name in sorted(available_timezones())}
+    with refusals(base):
+        trees = sorted(path for path in base.iterdir() if path.is_dir())
+    for tree in trees:
+        found = _TREE.fullmatch(tree.name)
+        if found is None or found[2] not in zones:
+            continue
+        interval = found[3] if found[3] in INTERVAL_MS else found[3].lower()
+        if interval not in DAILY_INTERVALS or found[1] not in MARKETS:
+            continue
+        market: Market = checked_market(found[1])
+        # candlelite writes 1H for an hour.
+        store = CsvStore(base, market, interval, zone_of(zones[found[2]]), spelled=found[3])
+        for path in sorted(tree.glob(f"????-??/????-??-??/*{SUFFIX}")):
+            try:
+                day = Day(date.fromisoformat(path.parent.name), store.zone)
+            except ValueError:
+                continue
+            if not path.name.startswith("."):
+                yield CsvFile(store, path.name.removesuffix(SUFFIX), day)
+
+
+def _parsed(data: bytes) -> Candles:
+    """Read the lines of a file. Raises ValueError that names the line."""
+    text = data.decode()
+    lines = text.splitlines()
+    if not lines or lines[0] != HEADER:
+        raise ValueError("its header is not 0,1,...,11")
+    if not text.endswith("\n"):
+        raise ValueError("its last line is cut short")
+    rows = np.empty((len(lines) - 1, len(NAMES)))
+    for number, line in enumerate(lines[1:]):
+        values = line.split(",")
+        if len(values) != len(NAMES):
+            raise ValueError(f"line {number + 2} has {len(values)} columns")
+        rows[number] = [float(value) for value in values]
+    if not np.isfinite(rows).all() or (rows[:, 2] < rows[:, 3]).any() or (rows[:, 5] < 0).any():
+        raise ValueError("it holds rows that cannot be true")
+    return rows

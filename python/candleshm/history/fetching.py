@@ -1,0 +1,134 @@
+"""From what a user asks for to a download: which symbols, which days, into which files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+from candleshm.clock import Clock
+from candleshm.config import CollectorConfig
+from candleshm.connection import Connection
+from candleshm.errors import ConfigError
+from candleshm.history.archive import WHOLE_SECONDS, Archive, Mirror, checked_archive_url
+from candleshm.history.archive_days import ArchiveDays
+from candleshm.history.csv_tree import CsvStore
+from candleshm.history.day import Day, DayLike, days_between, zone_of
+from candleshm.history.download import Downloader, is_final
+from candleshm.history.store import DayStore, ParquetStore
+from candleshm.history.tally import DownloadProgress
+from candleshm.history.verification import Verification
+from candleshm.transport import HttpTransport, Transport
+from candleshm.universe import TRADING, symbols_of
+
+__all__ = ["FORMATS", "Format", "Kind", "archive_of", "fetch_days", "store_of"]
+
+logger = logging.getLogger("candleshm")
+
+Kind = Literal["trading_on", "trading_off", "trading_all"]
+Format = Literal["parquet", "csv"]
+FORMATS: tuple[Format, ...] = ("parquet", "csv")
+
+
+def store_of(config: CollectorConfig, base_dir: str | os.PathLike[str], form: Format = "parquet") -> DayStore:
+    """Return the files of a feed's market, interval and zone. Raises ConfigError."""
+    kinds: dict[Format, Callable[..., DayStore]] = {"parquet": ParquetStore, "csv": CsvStore}
+    if form not in kinds:
+        raise ConfigError(f"format cannot be `{form}`; allowed: {' | '.join(FORMATS)}")
+    return kinds[form](base_dir, config.market, config.interval, zone_of(config.timezone))
+
+
+def archive_of(config: CollectorConfig, url: str, clock: Clock, stopping: threading.Event | None = None) -> Archive:
+    """Return the archive at `url`, reached as the feed's exchange is. Raises ConfigError."""
+    url = checked_archive_url(url)
+    transport: Transport = Mirror(clock)
+    if not url.startswith("file:"):
+        transport = HttpTransport(
+            clock, proxies=config.proxies, trust_env=config.trust_env, whole_seconds=WHOLE_SECONDS
+        )
+    return Archive(transport, clock, base_url=url, stopping=stopping)
+
+
+def fetch_days(
+    config: CollectorConfig,
+    store: DayStore,
+    connection: Connection,
+    start: DayLike | None,
+    end: DayLike | None = None,
+    *,
+    kind: Kind = "trading_on",
+    replace: bool = False,
+    archive: Archive | None = None,
+    verify: bool = False,
+    stopping: threading.Event | None = None,
+    progress: Callable[[DownloadProgress], object] | None = None,
+) -> DownloadProgress | None:
+    """Fetch the days from `start` to `end`, both included, that are not in `store` and whole; newest first.
+
+    Without `end` it is the newest day that is over, by the exchange's clock; without `start` only that one. A day that
+    is not over is left out, with a line that says so. None when stopped before the exchange answered.
+
+    With `archive` the days come from there as far as it has them, the rest from the exchange. With `verify` they
+    all come from the exchange, and what is stored is then compared with the archive.
+
+    Raises ConfigError (nothing to fetch, nowhere to keep what is verified), StoreInUse, StoreUnavailable,
+    ExchangeUnavailable, RateLimited, MissingExtra.
+    """
+    if kind not in TRADING:
+        raise ConfigError(f"type cannot be `{kind}`; allowed: {' | '.join(TRADING)}")
+    if verify and archive is None:
+        raise ConfigError("verify cannot be used without an archive to compare with")
+    if verify and not isinstance(store, ParquetStore):
+        raise ConfigError("verify cannot be used with format `csv`: such files cannot say that a candle is verified")
+    stopping = stopping or threading.Event()
+    first, last = (None if bound is None else Day.parse(bound, store.zone) for bound in (start, end))
+    if first is not None and last is not None and last.date < first.date:
+        raise ConfigError(f"end cannot be `{end}`; allowed: a day from start on, which is `{start}`")
+    # Before the exchange is asked for anything: who has to wait for another download learns it at once.
+    with store.writing():
+        connected = connection.connect(stopping)
+        if connected is None:
+            return None
+        exchange_time, info = connected
+        now_ms = exchange_time.earliest_ms(connection.clock.monotonic_seconds())
+        newest = newest_final(store, now_ms, config.settle_ms)
+        last = last or newest
+        days = [day for day in days_between(first or last, last) if day.date <= newest.date]
+        if last.date > newest.date:
+            logger.warning("%s is not over yet, so it is left out; the newest whole day is %s", last, newest)
+        if not days:
+            raise ConfigError(f"start cannot be `{start}`; allowed: a day that is over, up to {newest}")
+        symbols = symbols_of(config, info, kind)
+        if not symbols:
+            raise ConfigError(f"symbols: {config.market} has none ({kind}) that is asked for and passes the filters")
+        archived = None
+        if archive is not None:
+            archived = ArchiveDays(archive, config.market, config.interval, days, now_ms)
+        done = Downloader(
+            store,
+            connection,
+            exchange_time,
+            info,
+            settle_ms=config.settle_ms,
+            workers=config.workers,
+            archive=None if verify else archived,
+            only_exchange=verify,
+            stopping=stopping,
+            progress=progress,
+        ).run(symbols, days, replace=replace)
+        if verify and archived is not None and not done.is_stopped:
+            verified = Verification(
+                store, archived, connection.clock, stopping=stopping, progress=progress or (lambda _: None)
+            ).run(symbols, days)
+            done.verified, done.conflicts, done.is_stopped = verified.verified, verified.conflicts, verified.is_stopped
+        return done
+
+
+def newest_final(store: DayStore, now_ms: int, settle_ms: int) -> Day:
+    """Return the newest day of which every candle is final at `now_ms`, exchange time."""
+    day = Day.of(now_ms, store.zone)
+    while not (is_final(day, store.interval, now_ms, settle_ms) and day.end_ms > day.start_ms):
+        day = day.previous()
+    return day

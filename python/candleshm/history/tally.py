@@ -1,0 +1,84 @@
+"""How far a download is, and what came of it, in the words its users know."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import date
+from zoneinfo import ZoneInfo
+
+from candleshm.history.day import Day
+
+__all__ = ["DayTally", "DownloadProgress", "shown_date"]
+
+logger = logging.getLogger("candleshm")
+
+
+@dataclass(slots=True)
+class DayTally:
+    """The files of one day: of `all`, how many were there and whole, came, came with a remark, or failed."""
+
+    day: Day
+    all: int
+    skip: int = 0
+    suc: int = 0
+    warn: int = 0
+    error: int = 0
+    task: str = "DOWNLOAD"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every symbol of the day is accounted for."""
+        return self.skip + self.suc + self.warn + self.error == self.all
+
+    def log(self) -> None:
+        """Say it in the familiar line."""
+        logger.info(
+            "COMPLETE %s %s (ALL:%d SKIP:%d SUC:%d WARN:%d ERROR:%d)",
+            self.task,
+            shown_date(self.day.date, self.day.zone),
+            self.all,
+            self.skip,
+            self.suc,
+            self.warn,
+            self.error,
+        )
+
+
+@dataclass(slots=True)
+class DownloadProgress:
+    """Where a download stands. `files` counts days of symbols, `files_done` with those that were there or failed."""
+
+    symbols: int
+    files: int
+    files_done: int = 0
+    fetched: int = 0
+    failed: int = 0
+    verified: int = 0
+    """Candles that the archive agrees on, where it was asked to verify."""
+    conflicts: int = 0
+    """Candles of which the archive has another row than the exchange."""
+    rows: int = 0
+    requests: int = 0
+    weight_used: int = 0
+    weight_limit: int = 0
+    elapsed_seconds: float = 0.0
+    fetching_seconds: float = 0.0
+    """Without the time it took to look at what is there."""
+    day: date | None = None
+    """The day in hand."""
+    blocked_seconds: float = 0.0
+    """How long the exchange wants no requests."""
+    tallies: list[DayTally] = field(default_factory=list)
+    """Of the days that are done, newest first."""
+    is_stopped: bool = False
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds that are left at the pace of the files fetched so far; None while there is no pace yet."""
+        return (self.files - self.files_done) * self.fetching_seconds / self.fetched if self.fetched else None
+
+
+def shown_date(day: date, zone: ZoneInfo) -> str:
+    """Return a date as the familiar lines have it: day/month/year for New York, else year-month-day."""
+    return day.strftime("%d/%m/%Y" if zone.key == "America/New_York" else "%Y-%m-%d")

@@ -1,0 +1,52 @@
+//! What a body must add up to before its block is taken over.
+//!
+//! The header is checked whenever a block is opened, the body is not: readers are safe whatever stands in it, and a
+//! check would be out of date the next moment. A successor, however, goes on from the marks that it finds. With a head
+//! from the next century it would refuse every candle for being too old, and never publish again; so it asks first, and
+//! builds a new block where the answer is no. What a death in the middle of a write leaves is always sound.
+
+use std::collections::HashSet;
+
+use crate::block::Block;
+use crate::columns::OPEN_TIME_MS;
+use crate::interval::Grid;
+use crate::latch;
+use crate::layout::{ROW_WORDS, RowState, RowWords, header, symbol};
+use crate::ring::SeriesWords;
+use crate::sync::Ordering::Relaxed;
+
+/// Returns whether a successor can go on with the block. Only for its owner: nobody may be writing.
+#[must_use]
+pub fn is_sound(block: &Block) -> bool {
+    let series = || 0..block.symbol_count();
+    let names: HashSet<String> = series().map(|index| block.symbol(index)).collect();
+    let newest_head = series().filter_map(|index| latch::read_marks(block.series(index).entry).ok()?.head.into()).max();
+    // A bar was settled everywhere only if some series is beyond it.
+    let universe_bar = block.value(header::UNIVERSE_BAR);
+    names.len() == block.symbol_count()
+        && (universe_bar == 0 || newest_head.is_some_and(|head| universe_bar < head))
+        && series().all(|index| is_sound_series(block.series(index), block.grid(index)))
+}
+
+/// Whether the marks are possible, and every row is a candle of the bar under which it is found.
+fn is_sound_series(words: SeriesWords<'_>, grid: Grid) -> bool {
+    let mut newest = [f64::NAN; ROW_WORDS];
+    let Ok(marks) = latch::read(words.entry, &mut newest) else { return false };
+    let word = |offset: usize| words.entry[offset].load(Relaxed);
+    if marks.head == 0 {
+        return marks.state == RowState::Empty && u32::try_from(word(symbol::WMARK)).is_ok();
+    }
+    let is_of = |row: &RowWords, bar: u64| grid.ordinal(row[OPEN_TIME_MS] as i64) == bar as i64;
+    let newest_bar = if marks.has_live() { marks.head } else { marks.head - 1 };
+    let is_right = |bar: u64| {
+        let tag = words.tag(bar);
+        let is_allowed = tag.state() != RowState::Live || bar >= marks.final_bar;
+        !tag.is_readable_of(bar) || is_allowed && is_of(&words.row(bar), bar)
+    };
+    let start = marks.head.saturating_sub(words.ring.length as u64);
+    matches!(marks.state, RowState::Live | RowState::Closed | RowState::Verified)
+        && is_of(&newest, newest_bar)
+        && word(symbol::FIRST_BAR) <= marks.head
+        && (marks.head..=u64::from(u32::MAX)).contains(&word(symbol::WMARK))
+        && (start..marks.head).all(is_right)
+}

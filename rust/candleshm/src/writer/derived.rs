@@ -1,0 +1,318 @@
+//! A block of derived candles, changed along with the block they are derived from.
+//!
+//! A derived row is never guessed. Where a row that it is made of is missing, it is missing, too: it comes with the
+//! missing row. When that concerns the newest candle, the series stays as it was, and so does its age, until the newest
+//! candle can be derived again. What is final stays final: a row is taken back neither because rows it was made of have
+//! left the source's window, nor because they are being loaded again.
+
+use super::{Config, Error, News, Owner, Writer};
+use crate::columns::bits_equal;
+use crate::derive::{Derivation, Fold};
+use crate::layout::{RowState, RowWords};
+use crate::publish::{RingRow, SeriesState, SeriesWriter};
+use crate::ring::SeriesWords;
+
+/// The writer of derived candles.
+pub(super) struct Derived {
+    derivation: Derivation,
+    writer: Writer,
+    series: Vec<Part>,
+}
+
+/// The series of one symbol.
+struct Part {
+    /// Its place in the derived block; that of the source is its place here.
+    index: usize,
+    prefix: Prefix,
+    /// Whether the newest candle is derived of all that there is.
+    current: bool,
+}
+
+/// The final rows of the newest candle, added up: the next row is all that is to be added.
+#[derive(Clone, Copy)]
+struct Prefix {
+    bar: u64,
+    /// Source bars that are in the fold, from `start` to `end`.
+    start: u64,
+    end: u64,
+    fold: Fold,
+}
+
+const NOTHING: Prefix = Prefix { bar: 0, start: 0, end: 0, fold: Fold::EMPTY };
+
+/// The rows that a candle is made of.
+struct Source<'a> {
+    words: SeriesWords<'a>,
+    state: &'a SeriesState,
+}
+
+impl Source<'_> {
+    /// Oldest bar whose slot is still its own. That is below the window: rows there are not asked for any more.
+    fn oldest(&self) -> u64 {
+        self.state.marks.head.saturating_sub(self.words.ring.capacity as u64)
+    }
+
+    /// Whether the symbol's first candle is known and within reach.
+    fn begins(&self) -> bool {
+        self.state.first_bar > 0 && self.state.first_bar >= self.oldest()
+    }
+
+    /// Folds the rows of a derived bar; `None` when one is missing or out of reach.
+    fn derive(&self, derivation: &Derivation, bar: u64, prefix: &mut Prefix) -> Option<(RowWords, RowState)> {
+        let (start, end) = derivation.parts_of(bar as i64);
+        let (start, end) = (start.max(0) as u64, end.max(0) as u64);
+        let start = if self.begins() { start.max(self.state.first_bar) } else { start };
+        if start < self.oldest() {
+            return None;
+        }
+        let head = self.state.marks.head;
+        if prefix.bar != bar || prefix.start != start {
+            *prefix = Prefix { bar, start, end: start, fold: Fold::EMPTY };
+        }
+        for source_bar in prefix.end..end.min(head) {
+            let tag = self.words.tag(source_bar);
+            if tag.is_final_of(source_bar) {
+                prefix.fold.push(&self.words.row(source_bar), tag.state());
+            } else if tag.is_settled_of(source_bar) {
+                prefix.fold.push_hole();
+            } else {
+                break;
+            }
+            prefix.end = source_bar + 1;
+        }
+        let mut fold = prefix.fold;
+        for source_bar in prefix.end..end.min(head) {
+            let tag = self.words.tag(source_bar);
+            if tag.is_readable_of(source_bar) {
+                fold.push(&self.words.row(source_bar), tag.state());
+            } else if tag.is_settled_of(source_bar) {
+                fold.push_hole();
+            } else {
+                return None;
+            }
+        }
+        if head < end && self.state.marks.has_live() {
+            fold.push(&self.state.newest, RowState::Live);
+        }
+        let target = derivation.target();
+        fold.finish(target.open_ms(bar as i64), target.end_ms(bar as i64), end <= head)
+    }
+}
+
+impl Derived {
+    /// Puts derived candles into the block of `writer`.
+    pub(super) fn new(derivation: Derivation, writer: Writer) -> Self {
+        Self { derivation, writer, series: Vec::new() }
+    }
+
+    /// Returns the owner of the block.
+    pub(super) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Gives the next symbol of the source its place.
+    pub(super) fn seat(&mut self, symbol: &str) -> Result<(), Error> {
+        self.writer.add_symbol(symbol)?;
+        let index = self.writer.index_of(symbol)?;
+        self.series.push(Part { index, prefix: NOTHING, current: false });
+        Ok(())
+    }
+
+    /// As [`Writer::enlarge`]; the places are those of `config` from here on, and empty.
+    pub(super) fn enlarge(&mut self, config: &Config, owner: Owner) -> Result<(), Error> {
+        self.writer.enlarge(config.symbols.clone(), config.spare_symbols, owner)?;
+        self.series = (0..config.symbols.len()).map(|index| Part { index, prefix: NOTHING, current: false }).collect();
+        Ok(())
+    }
+
+    /// As [`Writer::set_trading`], for the symbol at that place of the source.
+    pub(super) fn set_trading(&mut self, index: usize, trading: bool) {
+        self.writer.set_trading(self.series[index].index, trading);
+    }
+
+    /// As [`Writer::commit`].
+    pub(super) fn commit(&mut self) {
+        self.writer.commit();
+    }
+
+    /// As [`Writer::close`].
+    pub(super) fn close(self, unlink: bool) -> Result<(), Error> {
+        self.writer.close(unlink)
+    }
+
+    /// As [`Writer::abandon`].
+    pub(super) fn abandon(self) {
+        self.writer.abandon();
+    }
+
+    /// Derives everything that a series of the source reaches, as after a takeover.
+    pub(super) fn catch_up(&mut self, words: SeriesWords<'_>, state: &SeriesState, index: usize) {
+        let touched: Vec<u64> = (state.window_start(words.ring.length)..state.marks.end()).collect();
+        self.update(words, state, index, &touched);
+    }
+
+    /// Derives again what the source bars in `touched`, ascending, are part of, and publishes it.
+    pub(super) fn update(&mut self, words: SeriesWords<'_>, state: &SeriesState, index: usize, touched: &[u64]) {
+        let source = Source { words, state };
+        if state.marks.end() == 0 {
+            return;
+        }
+        let derivation = self.derivation;
+        let part = &mut self.series[index];
+        if touched.iter().any(|&bar| (part.prefix.start..part.prefix.end).contains(&bar)) {
+            part.prefix = NOTHING;
+        }
+        let before = self.writer.series[part.index].standing(self.writer.universe_bar);
+        let mine = self.writer.block.series(part.index);
+        let series = &mut self.writer.series[part.index].state;
+        let mut writer = SeriesWriter::new(mine, series);
+        if let Some(first) = first_bar(&source, &derivation, writer.state()) {
+            writer.set_first_bar(first);
+        }
+        let newest = bar_of(&derivation, state.marks.end() - 1);
+        let mut changes = Changes::default();
+        let head = writer.state().marks.head;
+        let mut scratch = NOTHING;
+        let mut next = writer.state().window_start(mine.ring.length);
+        for &source_bar in touched {
+            let bar = bar_of(&derivation, source_bar);
+            if (next..head).contains(&bar) && bar < newest {
+                let derived = source.derive(&derivation, bar, &mut scratch);
+                changes.below(mine, writer.state(), bar, derived);
+                next = bar + 1;
+            }
+        }
+        if touched.last().is_some_and(|&last| bar_of(&derivation, last) >= newest) {
+            let derived = source.derive(&derivation, newest, &mut part.prefix);
+            part.current = derived.is_some();
+            if newest < head {
+                changes.below(mine, writer.state(), newest, derived);
+            } else if let Some((row, row_state)) = derived {
+                // The head passes bars that may have been derived before there was a newest row behind them.
+                let new_head = newest + u64::from(row_state != RowState::Live);
+                let oldest = new_head.saturating_sub(mine.ring.length as u64).max(writer.state().first_bar).max(head);
+                for bar in oldest..newest {
+                    if let Some(passed) = source.derive(&derivation, bar, &mut scratch) {
+                        changes.pass(bar, passed);
+                    }
+                }
+                changes.newest(writer.state(), newest, (row, row_state));
+            }
+        }
+        let news = changes.write(&mut writer);
+        if part.current {
+            writer.set_received(state.marks.received_ms);
+        }
+        writer.publish();
+        self.writer.settle(part.index, before, news);
+    }
+}
+
+/// What an update changes in a derived series.
+#[derive(Default)]
+struct Changes {
+    rewrite: Vec<RingRow>,
+    corrected: u32,
+    close: Vec<u64>,
+    verify: Vec<u64>,
+    holes: Vec<u64>,
+    advance: Option<u64>,
+    passed: Vec<RingRow>,
+    live: Option<RowWords>,
+}
+
+impl Changes {
+    /// Takes in what was derived for a bar below the head.
+    fn below(&mut self, words: SeriesWords<'_>, state: &SeriesState, bar: u64, derived: Option<(RowWords, RowState)>) {
+        let Some((row, next)) = derived else { return };
+        let tag = words.tag(bar);
+        let known = if tag.bar() == bar { tag.state() } else { RowState::Missing };
+        let same = tag.is_readable_of(bar) && bits_equal(&row, &words.row(bar));
+        match (known, next) {
+            (RowState::Closed | RowState::Verified, RowState::Closed | RowState::Verified) if !same => {
+                self.corrected += 1;
+                self.rewrite.push(RingRow { bar, row, state: next });
+            }
+            (RowState::Closed, RowState::Verified) => self.verify.push(bar),
+            (RowState::Live, RowState::Closed | RowState::Verified) if same => {
+                self.close.push(bar);
+                self.verify.extend((next == RowState::Verified).then_some(bar));
+            }
+            (RowState::Closed | RowState::Verified, _) | (_, RowState::Hole) if known != RowState::Missing => {}
+            (RowState::Live, RowState::Live) if same => {}
+            (_, RowState::Hole) => self.holes.push(bar),
+            (_, RowState::Closed | RowState::Verified) => self.rewrite.push(RingRow { bar, row, state: next }),
+            // As in a merge: nothing provisional below a final row, or where a final one was.
+            (RowState::Live | RowState::Missing | RowState::Empty, RowState::Live) if bar >= state.marks.final_bar => {
+                self.rewrite.push(RingRow { bar, row, state: next });
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in what was derived for a bar that the head passes.
+    fn pass(&mut self, bar: u64, (row, state): (RowWords, RowState)) {
+        if state == RowState::Hole {
+            self.holes.push(bar);
+        } else {
+            self.passed.push(RingRow { bar, row, state });
+        }
+    }
+
+    /// Takes in the newest row, from the head on.
+    fn newest(&mut self, state: &SeriesState, bar: u64, (row, row_state): (RowWords, RowState)) {
+        let marks = &state.marks;
+        if row_state == RowState::Live {
+            self.advance = (bar > marks.head).then_some(bar);
+            let known = bar == marks.head && marks.has_live() && bits_equal(&row, &state.newest);
+            self.live = (!known).then_some(row);
+        } else {
+            self.advance = Some(bar + 1);
+            self.passed.push(RingRow { bar, row, state: row_state });
+        }
+    }
+
+    /// Writes it all; publishing is up to the caller.
+    fn write(self, writer: &mut SeriesWriter<'_>) -> News {
+        let is_final = |row: &RingRow| row.state != RowState::Live;
+        let closes = !(self.close.is_empty() && self.holes.is_empty())
+            || self.rewrite.iter().any(is_final)
+            || self.passed.iter().any(is_final);
+        let changes = !self.rewrite.is_empty() || self.advance.is_some() || self.live.is_some();
+        if !self.rewrite.is_empty() {
+            writer.rewrite(&self.rewrite, self.corrected);
+        }
+        self.close.into_iter().for_each(|bar| writer.close(bar));
+        self.verify.into_iter().for_each(|bar| writer.verify(bar));
+        match (self.advance, &self.live) {
+            (Some(head), live) => writer.advance(head, &self.passed, live.as_ref()),
+            (None, Some(live)) => writer.set_live(live),
+            (None, None) => {}
+        }
+        self.holes.into_iter().for_each(|bar| writer.hole(bar));
+        match (closes, changes) {
+            (true, _) => News::Closed,
+            (false, true) => News::Changed,
+            (false, false) => News::None,
+        }
+    }
+}
+
+fn bar_of(derivation: &Derivation, source_bar: u64) -> u64 {
+    derivation.target_of(source_bar).max(0) as u64
+}
+
+/// Returns the first bar of a derived series, when it is another than so far. It is the one with the symbol's first
+/// candle, or, while that is unknown or out of reach, the first that the source's window held whole when the series was
+/// empty: what lies below cannot be derived, and is not missing.
+fn first_bar(source: &Source<'_>, derivation: &Derivation, mine: &SeriesState) -> Option<u64> {
+    let first = if source.begins() {
+        bar_of(derivation, source.state.first_bar)
+    } else {
+        let start = source.state.window_start(source.words.ring.length);
+        let bar = bar_of(derivation, start);
+        bar + u64::from((derivation.parts_of(bar as i64).0.max(0) as u64) < start)
+    };
+    let wanted = source.begins() || mine.marks.head == 0 || first < mine.first_bar;
+    (wanted && first != mine.first_bar).then_some(first)
+}

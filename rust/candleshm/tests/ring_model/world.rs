@@ -1,0 +1,380 @@
+//! The block, its writer and its readers beside the reference: what a life does to them, and what must hold.
+
+use candleshm::block::Block;
+use candleshm::columns::{CLOSE, COLUMNS, OPEN_TIME_MS, Row};
+use candleshm::interval::Grid;
+use candleshm::layout::{RowState, header};
+use candleshm::merge::{Answer, Tally};
+use candleshm::read::{Selection, SeriesReader, Snapshot, ViewMarks};
+use candleshm::sync::Ordering::Relaxed;
+use candleshm::writer::{Config, Writer};
+
+use crate::life::{Asked, Life, Reply, SYMBOLS, Step, spoil};
+use crate::reference::{Kline, Reference};
+use crate::scratch::{self, Scratch};
+
+/// 2025-01-01, a Wednesday: where the lives begin.
+const START_MS: i64 = 1_735_689_600_000;
+
+/// A view taken earlier, with what it showed.
+struct OldView {
+    symbol: usize,
+    marks: ViewMarks,
+    /// Its rows, and the slots that had none.
+    slots: Vec<(u64, Option<Row>)>,
+    /// Whether a row of it was revised, or a blank slot filled.
+    written: bool,
+}
+
+/// The block, its writer, a reader that stays through takeovers, and the reference.
+struct World {
+    scratch: Scratch,
+    config: Config,
+    grid: Grid,
+    writer: Option<Writer>,
+    block: Block,
+    series: Vec<Reference>,
+    trading: Vec<bool>,
+    views: Vec<OldView>,
+    /// Milliseconds by the exchange's clock, which is also the machine's.
+    now_ms: i64,
+    settle_ms: i64,
+    answers: Vec<(usize, Answer, Vec<Kline>)>,
+    universe_bar: u64,
+}
+
+impl World {
+    fn new(life: &Life) -> Self {
+        let scratch = Scratch::new("model");
+        let config = Config { interval: life.interval, ..scratch::config(life.length, &SYMBOLS[..life.symbols]) };
+        let writer = Writer::open(scratch.name(), &config, scratch::owner()).expect("a new block");
+        let block = Block::open(scratch.name(), scratch::BOOT_ID).expect("the block is ready");
+        let grid = Grid::anchored(life.interval, START_MS + life.phase_days * 86_400_000);
+        Self {
+            grid,
+            writer: Some(writer),
+            block,
+            series: (0..life.symbols).map(|_| Reference::new(grid, life.length)).collect(),
+            trading: vec![true; life.symbols],
+            views: Vec::new(),
+            now_ms: START_MS,
+            settle_ms: life.interval.nominal_ms() * life.settle / 10,
+            answers: Vec::new(),
+            universe_bar: 0,
+            scratch,
+            config,
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        let tenth_ms = self.grid.interval().nominal_ms() / 10;
+        match step {
+            Step::Pass(tenths) => self.now_ms += tenths * tenth_ms,
+            Step::Merge(reply) => {
+                let symbol = reply.symbol % self.series.len();
+                let (answer, klines) = self.send(reply, tenth_ms);
+                self.merge(symbol, &answer, &klines);
+                self.answers.push((symbol, answer, klines));
+            }
+            Step::Again(which) => {
+                if !self.answers.is_empty() {
+                    let (symbol, answer, klines) = self.answers[which % self.answers.len()].clone();
+                    self.merge(symbol, &answer, &klines);
+                }
+            }
+            Step::TakeOver => {
+                drop(self.writer.take());
+                let writer = Writer::open(self.scratch.name(), &self.config, scratch::owner()).expect("a takeover");
+                assert!(writer.is_taken_over());
+                self.writer = Some(writer);
+                self.series.iter_mut().for_each(Reference::forget);
+                self.trading.fill(true);
+            }
+            Step::Trading(symbol, trading) => {
+                let symbol = symbol % self.series.len();
+                self.writer_mut().set_trading(symbol, *trading);
+                self.trading[symbol] = *trading;
+            }
+            Step::View(symbol, count) => {
+                let symbol = symbol % self.series.len();
+                let marks = self.reader(symbol).view(*count).expect("nobody writes");
+                let slots = (marks.start..marks.start + marks.count as u64)
+                    .map(|bar| (bar, self.series[symbol].row(bar).copied()))
+                    .collect();
+                self.views.push(OldView { symbol, marks, slots, written: false });
+            }
+        }
+        self.check();
+    }
+
+    fn writer_mut(&mut self) -> &mut Writer {
+        self.writer.as_mut().expect("only a takeover takes it out, and puts one back")
+    }
+
+    fn reader(&self, symbol: usize) -> SeriesReader<'_> {
+        SeriesReader::new(&self.block, symbol)
+    }
+
+    /// Makes the answer up that a reply describes.
+    fn send(&self, reply: &Reply, tenth_ms: i64) -> (Answer, Vec<Kline>) {
+        let sent_ms = self.now_ms - reply.delay * tenth_ms;
+        let received_ms = self.now_ms;
+        let now_bar = self.grid.ordinal(self.now_ms) as u64 + reply.ahead;
+        let oldest = now_bar - reply.back;
+        let newest = (oldest + reply.span - 1).min(now_bar);
+        let mut klines: Vec<Kline> = (oldest..=newest)
+            .filter(|bar| reply.skipped >> (bar - oldest) & 1 == 0)
+            .enumerate()
+            .map(|(index, bar)| self.kline(bar, reply.values[index % reply.values.len()], 0))
+            .collect();
+        if let (Some((index, quarter)), false) = (reply.off_grid, klines.is_empty()) {
+            let index = index % klines.len();
+            klines[index] = self.kline(klines[index].bar, reply.values[0], quarter);
+        }
+        if let (Some((index, flaw)), false) = (reply.flaw, klines.is_empty()) {
+            let index = index % klines.len();
+            spoil(&mut klines[index], flaw);
+        }
+        if let (Some((index, value)), false) = (reply.doubled, klines.is_empty()) {
+            klines.push(self.kline(klines[index % klines.len()].bar, value, 0));
+        }
+        if !klines.is_empty() {
+            let by = reply.rotated % klines.len();
+            klines.rotate_left(by);
+        }
+        let open_ms = |bar: u64| self.grid.open_ms(bar as i64);
+        let last_ms = self.grid.end_ms(newest as i64) - 1;
+        let (start_ms, end_ms, from_end) = match reply.asked {
+            Asked::Newest => (None, None, true),
+            Asked::Until => (None, Some(last_ms), true),
+            Asked::From { below, to_end } => (Some(open_ms(oldest - below)), to_end.then_some(last_ms), false),
+        };
+        let limit = klines.len().max(1) + usize::from(!reply.full);
+        (Answer { sent_ms, received_ms, settle_ms: self.settle_ms, limit, start_ms, end_ms, from_end }, klines)
+    }
+
+    fn kline(&self, bar: u64, value: u8, quarter: i64) -> Kline {
+        let open_ms = self.grid.open_ms(bar as i64);
+        let end_ms = self.grid.end_ms(bar as i64);
+        // A day and more off would move the phase of a 3d grid: no exchange does that.
+        let off_ms = quarter * (end_ms - open_ms).min(86_400_000) / 4;
+        let price = 100.0 + (bar % 97) as f64 + f64::from(value) / 8.0;
+        // Pairs of values share trades and volume: nothing tells which of the two is later.
+        let amount = f64::from(value / 2);
+        let row = [
+            (open_ms + off_ms) as f64,
+            price,
+            price + 1.0,
+            price - 1.0,
+            price + 0.5,
+            amount * 1.5,
+            (end_ms - 1) as f64,
+            amount * 150.0,
+            amount,
+            amount,
+            amount * 100.0,
+            0.0,
+        ];
+        Kline { bar, plausible: true, row }
+    }
+
+    /// Merges an answer into both, and once more: a second time nothing may happen.
+    fn merge(&mut self, symbol: usize, answer: &Answer, klines: &[Kline]) {
+        let rows: Vec<Row> = klines.iter().map(|kline| kline.row).collect();
+        let now_boot_ms = (self.now_ms - START_MS) as u64 + 1;
+        let before = self.shown(symbol);
+        let seqs = [header::COMMIT_SEQ, header::CLOSE_SEQ].map(|offset| self.block.value(offset));
+
+        let (tally, revised) = self.series[symbol].merge(answer, klines, now_boot_ms);
+        let report = self.writer_mut().ingest(symbol, &rows, answer, now_boot_ms);
+        assert_eq!(report.tally, tally, "{answer:?} {klines:?}");
+        for view in self.views.iter_mut().filter(|view| view.symbol == symbol) {
+            let series = &self.series[symbol];
+            view.written |= view.slots.iter().any(|(bar, row)| match row {
+                Some(_) => revised.contains(bar),
+                None => series.row(*bar).is_some(),
+            });
+        }
+
+        // Waiters hear of every change, and of a close only when there was one.
+        let after = self.shown(symbol);
+        let told = [header::COMMIT_SEQ, header::CLOSE_SEQ].map(|offset| self.block.value(offset));
+        assert_eq!(told[0] > seqs[0], before != after);
+        assert_eq!(told[1] > seqs[1], tally.closed + tally.corrected + tally.holes > 0);
+
+        let report = self.writer_mut().ingest(symbol, &rows, answer, now_boot_ms);
+        let counts = Tally {
+            rows: tally.rows,
+            refused: tally.refused,
+            beyond: tally.beyond,
+            older: tally.older,
+            ..Tally::default()
+        };
+        let again = self.series[symbol].merge(answer, klines, now_boot_ms).0;
+        assert_eq!(report.tally, again, "the second time");
+        assert_eq!(Tally { agreed: 0, ..again }, counts, "the second time");
+        assert_eq!(self.shown(symbol), after);
+        let commit_seq = self.block.value(header::COMMIT_SEQ);
+        assert_eq!(commit_seq, told[0], "nobody is woken for nothing");
+    }
+
+    /// Everything that readers of a series can tell apart, marks aside.
+    fn shown(&self, symbol: usize) -> Vec<(u64, RowState, Vec<u64>)> {
+        let series = &self.series[symbol];
+        (series.head.saturating_sub(self.config.length as u64)..=series.head)
+            .map(|bar| {
+                let bits = series.row(bar).map_or_else(Vec::new, |row| row.map(f64::to_bits).to_vec());
+                (bar, series.state(bar), bits)
+            })
+            .filter(|(_, state, _)| *state != RowState::Missing)
+            .collect()
+    }
+
+    fn check(&mut self) {
+        for symbol in 0..self.series.len() {
+            self.check_marks(symbol);
+            for count in [1, 2, self.config.length / 2, self.config.length, self.config.length + 3] {
+                self.check_copy(symbol, count.max(1));
+                self.check_view(symbol, count.max(1));
+            }
+        }
+        self.views.iter().for_each(|view| self.check_old_view(view));
+        self.check_header();
+    }
+
+    fn check_marks(&self, symbol: usize) {
+        let (series, reader) = (&self.series[symbol], self.reader(symbol));
+        let marks = reader.marks().expect("nobody writes");
+        let empty = series.newest().is_none();
+        let state = match () {
+            () if empty => RowState::Empty,
+            () if series.has_live() => RowState::Live,
+            () => RowState::Closed,
+        };
+        assert_eq!(
+            (marks.head, marks.final_bar, marks.state, marks.revision, marks.received_ms),
+            (series.head, series.final_bar, state, series.revision, series.received_ms),
+        );
+        // What `solid` and `final` promise is true to the letter, and they promise as much as they can.
+        let start = series.window_start();
+        let is_final = |bar: u64| series.state(bar) == RowState::Closed;
+        assert!(marks.solid >= start && (marks.solid.max(start)..marks.final_bar).all(is_final), "{marks:?}");
+        assert!(marks.solid == start || !is_final(marks.solid - 1), "{marks:?} {start}");
+
+        let mut row = [0.0; COLUMNS];
+        assert_eq!(reader.newest(&mut row).expect("nobody writes"), marks);
+        let newest = series.newest().copied().unwrap_or([f64::NAN; COLUMNS]);
+        assert_eq!(row.map(f64::to_bits), newest.map(f64::to_bits));
+        assert_eq!(reader.last_close().to_bits(), newest[CLOSE].to_bits());
+        assert_eq!(reader.received_ms(), series.received_ms);
+
+        assert_eq!(reader.gaps().expect("nobody writes"), series.gaps());
+        let newest_settled = (start..series.head).rev().find(|&bar| series.is_settled(bar));
+        assert_eq!(reader.newest_settled(), newest_settled);
+        for bar in start..=series.head + 1 {
+            assert_eq!(reader.is_settled(bar), bar < series.head && series.is_settled(bar));
+        }
+
+        let report = self.writer.as_ref().map(|writer| writer.report(symbol)).expect("there is a writer");
+        assert_eq!(report.missing, series.count(RowState::Missing));
+        assert_eq!(report.newest_open_ms, series.newest().map(|row| row[OPEN_TIME_MS] as i64));
+        let unsettled_open_ms = (!empty).then(|| self.grid.open_ms(series.final_bar as i64));
+        assert_eq!(report.unsettled_open_ms, unsettled_open_ms);
+    }
+
+    fn check_copy(&self, symbol: usize, count: usize) {
+        let series = &self.series[symbol];
+        for (closed_only, states) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut columns = vec![0.0; COLUMNS * count];
+            let mut snapshot = Snapshot::default();
+            let selection = Selection { count, closed_only, states };
+            self.reader(symbol).copy(&selection, &mut columns, &mut snapshot).expect("nobody writes");
+
+            let end = if closed_only { series.final_bar } else { series.head + u64::from(series.has_live()) };
+            let slots = count.min(self.config.length) as u64;
+            let start = end.saturating_sub(slots).max(series.window_start()).min(end);
+            let wanted: Vec<RowState> = (start..end).map(|bar| series.state(bar)).collect();
+            assert_eq!((snapshot.start, &snapshot.states), (start, &wanted), "{selection:?}");
+            for (slot, bar) in (start..end).enumerate() {
+                if let Some(row) = series.row(bar) {
+                    let copied: [u64; COLUMNS] = std::array::from_fn(|column| columns[column * count + slot].to_bits());
+                    assert_eq!(copied, row.map(f64::to_bits), "{selection:?}, bar {bar}");
+                }
+            }
+        }
+    }
+
+    fn check_view(&self, symbol: usize, count: usize) {
+        let (series, reader) = (&self.series[symbol], self.reader(symbol));
+        let view = reader.view(count).expect("nobody writes");
+        let slots = count.min(self.config.length) as u64;
+        let start = series.final_bar.saturating_sub(slots).max(series.window_start()).min(series.final_bar);
+        assert_eq!((view.start, view.count as u64), (start, series.final_bar - start));
+        let bars = start..series.final_bar;
+        assert_eq!(view.is_complete(), bars.clone().all(|bar| series.state(bar) == RowState::Closed));
+        for (slot, bar) in bars.enumerate() {
+            if let Some(row) = series.row(bar) {
+                assert_eq!(self.lent(symbol, &view, slot), row.map(f64::to_bits));
+            }
+        }
+        assert!(reader.is_valid(&view));
+    }
+
+    /// A view stays valid exactly as long as its rows stay and its blank slots stay blank, and then shows what it showed
+    /// at first.
+    fn check_old_view(&self, view: &OldView) {
+        let capacity = self.block.geometry().ring.capacity as u64;
+        let head = self.series[view.symbol].head;
+        let kept = !view.written && view.slots.iter().all(|(bar, _)| bar + capacity >= head);
+        assert_eq!(self.reader(view.symbol).is_valid(&view.marks), kept, "{:?}", view.marks);
+        for (slot, (_, row)) in view.slots.iter().enumerate().filter(|_| kept) {
+            let lent = self.lent(view.symbol, &view.marks, slot);
+            match row {
+                Some(row) => assert_eq!(lent, row.map(f64::to_bits)),
+                None => assert!(lent.iter().all(|&bits| f64::from_bits(bits).is_nan())),
+            }
+        }
+    }
+
+    fn lent(&self, symbol: usize, view: &ViewMarks, slot: usize) -> [u64; COLUMNS] {
+        std::array::from_fn(|column| self.reader(symbol).column(view, column)[slot].load(Relaxed))
+    }
+
+    fn check_header(&mut self) {
+        for (offset, state) in [(header::MISSING, RowState::Missing), (header::HOLES, RowState::Hole)] {
+            let total: usize = self.series.iter().map(|series| series.count(state)).sum();
+            assert_eq!(self.block.value(offset), total as u64, "{state:?}");
+        }
+        // The universe bar never goes down; it moves only to bars that every awaited series has settled or is beyond,
+        // and no bar above it is one that all of them have settled.
+        let known = std::mem::replace(&mut self.universe_bar, self.block.value(header::UNIVERSE_BAR));
+        assert!(self.universe_bar >= known);
+        let awaited: Vec<&Reference> = self
+            .series
+            .iter()
+            .zip(&self.trading)
+            .filter_map(|(series, &trading)| (trading && series.head > 0).then_some(series))
+            .collect();
+        let all = |bar: u64| awaited.iter().all(|series| bar >= series.window_start() && series.is_settled(bar));
+        if self.universe_bar > known {
+            let passed =
+                |series: &Reference| self.universe_bar < series.window_start() || series.is_settled(self.universe_bar);
+            assert!(awaited.iter().all(|series| passed(series)), "{}", self.universe_bar);
+        }
+        let oldest = awaited.iter().map(|series| series.window_start()).max().unwrap_or(0);
+        let newest = awaited.iter().map(|series| series.head).min().unwrap_or(0);
+        assert!(!(oldest.max(self.universe_bar + 1)..newest).any(all));
+    }
+}
+
+/// Lives a life and checks after every step; panics where writer, readers and reference part.
+pub(crate) fn live(life: &Life) {
+    let mut world = World::new(life);
+    world.check();
+    for step in &life.steps {
+        world.step(step);
+    }
+    let World { writer, scratch, .. } = world;
+    writer.expect("there is a writer").close(true).expect("the name can be removed");
+    assert!(scratch.files().is_empty());
+}

@@ -1,0 +1,283 @@
+"""Files of the archive: their names, the rows in them bit for bit, and all that may be wrong with their bytes."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import struct
+import tracemalloc
+import zipfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from candleshm._core import parse_archive_csv
+from candleshm.errors import BadResponse
+from candleshm.history.archive_file import CSV_BYTES_MAX, ArchiveFile
+from candleshm.history.candles import Candles
+
+REAL = Path(__file__).parent / "data" / "vision"
+CAPTURED: list[tuple[Path, ArchiveFile, int]] = [
+    (REAL / "spot" / "BTCUSDT-1h-2022-09-07.zip", ArchiveFile("SPOT", "BTCUSDT", "1h", date(2022, 9, 7)), 24),
+    (REAL / "um" / "ETHUSDT-1h-2022-08-24.zip", ArchiveFile("UM", "ETHUSDT", "1h", date(2022, 8, 24)), 24),
+    (REAL / "cm" / "BTCUSD_PERP-1m-2022-10-24.zip", ArchiveFile("CM", "BTCUSD_PERP", "1m", date(2022, 10, 24)), 1440),
+]
+HEADER = (
+    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
+)
+DAY = ArchiveFile("SPOT", "BTCUSDT", "1m", date(2025, 1, 1))
+START = 1_735_689_600_000
+
+
+def line(minute: int, close: str = "10.5", *, open_ms: int | None = None, micro: bool = False) -> str:
+    """Return a line of `DAY`, of which the close tells it from others."""
+    open_ms = START + minute * 60_000 if open_ms is None else open_ms
+    times = (f"{open_ms}000", f"{open_ms + 59_999}999") if micro else (str(open_ms), str(open_ms + 59_999))
+    return f"{times[0]},10.0,11.0,9.0,{close},1.5,{times[1]},15.75,3,0.5,5.25,0"
+
+
+def zipped(*lines: str, name: str = "BTCUSDT-1m-2025-01-01.csv", method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip with a file of these lines."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        archive.writestr(name, "".join(f"{text}\n" for text in lines))
+    return packed.getvalue()
+
+
+def by_the_standard_library(data: bytes) -> Candles:
+    """Read a zip with csv and float, and cut microseconds with whole numbers."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        text = archive.read(archive.namelist()[0]).decode()
+    return floats_of(text)
+
+
+def floats_of(text: str) -> Candles:
+    rows = [row for row in csv.reader(io.StringIO(text)) if row[0] != "open_time"]
+    values = np.array([[float(value) for value in row] for row in rows]).reshape(-1, 12)
+    for column in (0, 6):
+        times = [int(row[column]) for row in rows]
+        values[:, column] = [time // 1000 if time > 10**14 else time for time in times]
+    values[:, 11] = 0.0
+    return values
+
+
+@pytest.mark.parametrize(("path", "file", "count"), CAPTURED, ids=["SPOT", "UM", "CM"])
+def test_real_files_bit_for_bit(path: Path, file: ArchiveFile, count: int) -> None:
+    data = path.read_bytes()
+    assert path.name == file.name
+    rows, left_out = file.candles(data)
+    assert (len(rows), left_out) == (count, 0)
+    assert rows.tobytes() == by_the_standard_library(data).tobytes()
+    file.check(data, f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
+
+
+def test_the_base_volume_of_coin_margined_files_is_where_klines_answers_have_it() -> None:
+    path, file, _ = CAPTURED[2]
+    rows, _ = file.candles(path.read_bytes())
+    # 100 USD a contract: contracts over price is coins, although the header calls them quote_volume.
+    traded = rows[rows[:, 8] > 0]
+    assert np.allclose(traded[:, 5] * 100 / traded[:, 4], traded[:, 7], rtol=0.01)
+    assert len(rows) - len(traded) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "path"),
+    [
+        (
+            ArchiveFile("SPOT", "BTCUSDT", "1m", date(2026, 11, 3)),
+            "/data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-03.zip",
+        ),
+        (
+            ArchiveFile("UM", "BTCUSDT", "1M", date(2026, 2, 1), is_month=True),
+            "/data/futures/um/monthly/klines/BTCUSDT/1mo/BTCUSDT-1mo-2026-02.zip",
+        ),
+        (
+            ArchiveFile("CM", "币安", "1h", date(2026, 12, 1), is_month=True),
+            "/data/futures/cm/monthly/klines/%E5%B8%81%E5%AE%89/1h/%E5%B8%81%E5%AE%89-1h-2026-12.zip",
+        ),
+    ],
+)
+def test_where_files_lie(file: ArchiveFile, path: str) -> None:
+    assert file.path == path
+
+
+def test_the_time_of_files() -> None:
+    assert (DAY.start_ms, DAY.end_ms) == (START, START + 86_400_000)
+    february = ArchiveFile("SPOT", "BTCUSDT", "1m", date(2024, 2, 1), is_month=True)
+    assert february.end_ms - february.start_ms == 29 * 86_400_000
+    december = ArchiveFile("SPOT", "BTCUSDT", "1m", date(2024, 12, 1), is_month=True)
+    assert december.end_ms == START
+
+
+def test_microseconds_and_milliseconds_row_by_row() -> None:
+    rows, left_out = DAY.candles(zipped(line(0, micro=True), line(1), line(2, micro=True)))
+    assert left_out == 0
+    assert rows[:, 0].tolist() == [START, START + 60_000, START + 120_000]
+    assert rows[:, 6].tolist() == [START + 59_999, START + 119_999, START + 179_999]
+
+
+def test_times_off_the_grid_are_kept_as_sent() -> None:
+    rows, _ = DAY.candles(zipped(line(0, open_ms=START + 14_789, micro=True), line(1, open_ms=START + 74_789)))
+    assert rows[:, 0].tolist() == [START + 14_789, START + 74_789]
+
+
+def test_unsorted_rows_and_rows_that_come_twice() -> None:
+    rows, left_out = DAY.candles(zipped(line(2), line(0), line(1), line(0), line(0)))
+    assert rows[:, 0].tolist() == [START, START + 60_000, START + 120_000]
+    assert left_out == 2
+    # Of two that differ neither is better.
+    rows, left_out = DAY.candles(zipped(line(0), line(1), line(1, "10.6"), line(1), line(2)))
+    assert rows[:, 0].tolist() == [START, START + 120_000]
+    assert left_out == 3
+
+
+def test_rows_that_cannot_be_true_are_left_out() -> None:
+    good = line(0)
+    bad = [line(1, "nan"), line(2).replace("11.0", "8.0"), line(3).replace(",1.5,", ",-1.5,"), line(4, "0.0")]
+    rows, left_out = DAY.candles(zipped(good, *bad))
+    assert (len(rows), left_out) == (1, 4)
+
+
+def test_empty_files() -> None:
+    for lines in ((), (HEADER,)):
+        rows, left_out = DAY.candles(zipped(*lines))
+        assert (rows.shape, left_out) == ((0, 12), 0)
+
+
+CHECKSUM = hashlib.sha256(b"zip").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{CHECKSUM}  {DAY.name}\n",
+        f"{CHECKSUM.upper()} *{DAY.name}",
+        f"{CHECKSUM}\t{DAY.name}\r\n",
+    ],
+)
+def test_checksums_that_fit(text: str) -> None:
+    DAY.check(b"zip", text.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{CHECKSUM[:-1]}0  {DAY.name}\n", "says otherwise"),
+        (f"{CHECKSUM}  BTCUSDT-1m-2025-01-02.zip\n", "is that of `BTCUSDT-1m-2025-01-02.zip`"),
+        (f"{CHECKSUM[:-1]}  {DAY.name}\n", "is none"),
+        (f"{CHECKSUM}\n", "is none"),
+        ("", "is none"),
+        ("<?xml version='1.0'?><Error/>", "is none"),
+        ("\0\xff", "is none"),
+    ],
+)
+def test_checksums_that_do_not(text: str, said: str) -> None:
+    with pytest.raises(BadResponse, match=said):
+        DAY.check(b"zip", text.encode("latin-1"))
+
+
+def changed(data: bytes, at: int, value: bytes) -> bytes:
+    return data[:at] + value + data[at + len(value) :]
+
+
+def announcing(data: bytes, size_bytes: int) -> bytes:
+    """Return a zip whose directory announces another size of its file."""
+    at = data.index(b"PK\x01\x02") + 24
+    return changed(data, at, struct.pack("<I", size_bytes))
+
+
+GOOD = zipped(line(0), line(1))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (GOOD[: len(GOOD) // 2], "cannot be unpacked"),
+        (b"", "cannot be unpacked"),
+        (b"<html>", "cannot be unpacked"),
+        (changed(GOOD, 60, b"\xff\xff\xff"), "cannot be unpacked"),
+        (announcing(GOOD, 20), "cannot be unpacked"),
+        (announcing(GOOD, 1_000), "unpacks to"),
+        (announcing(GOOD, CSV_BYTES_MAX + 1), "allowed are"),
+        (changed(GOOD, GOOD.index(b"PK\x01\x02") + 8, b"\x01"), "cannot be unpacked"),
+        (zipped(line(0), name="../BTCUSDT-1m-2025-01-01.csv"), "does not hold"),
+        (zipped(line(0), name="BTCUSDT-1m-2025-01-02.csv"), "does not hold"),
+        (zipped(line(1440)), "another time"),
+        (zipped(line(-1), line(0)), "another time"),
+        (zipped(line(0), "1,2,3"), "3 columns instead of 12, in line 2 at byte"),
+        (zipped("time,open", line(0)), "neither a number nor the header"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bytes_that_are_not_such_a_file(data: bytes, said: str) -> None:
+    with pytest.raises(BadResponse, match=said):
+        DAY.candles(data)
+
+
+def test_two_files_in_a_zip() -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("BTCUSDT-1m-2025-01-01.csv", line(0))
+        archive.writestr("another.csv", line(0))
+    with pytest.raises(BadResponse, match="nothing else"):
+        DAY.candles(packed.getvalue())
+
+
+def test_a_bomb_unpacks_no_further_than_it_announces() -> None:
+    bomb = zipped("0" * 30_000_000)
+    assert len(bomb) < 50_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadResponse, match="cannot be unpacked"):
+            DAY.candles(announcing(bomb, 100))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_error_has_the_byte() -> None:
+    with pytest.raises(BadResponse) as raised:
+        parse_archive_csv(f"{line(0)}\n{line(1).replace('10.0', 'x')}".encode())
+    assert raised.value.offset == len(line(0)) + 1 + len("1735689660000,")
+
+
+numbers = st.one_of(
+    st.from_regex(r"[0-9]{1,12}\.[0-9]{1,8}", fullmatch=True),
+    st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=1e18).map(repr),
+    st.integers(0, 10**20).map(str),
+)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(10**12, 10**16), st.integers(0, 10**9), st.lists(numbers, min_size=9, max_size=9)),
+        max_size=6,
+    ),
+    has_header=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n"]),
+    ends=st.booleans(),
+)
+def test_values_are_those_of_csv_and_float(*, rows: Any, has_header: bool, end: str, ends: bool) -> None:
+    lines = [HEADER] if has_header else []
+    for open_time, length, values in rows:
+        columns = [str(open_time), *values[:5], str(open_time + length), *values[5:], "0"]
+        lines.append(",".join(columns))
+    text = end.join(lines) + (end if ends and lines else "")
+    found, left_out = parse_archive_csv(text.encode())
+    expected = floats_of(text)
+    # What no klines answer could hold is left out: here high below low, or a close before its open.
+    kept = [
+        row
+        for row in expected
+        if row[2] >= row[3] and row[6] >= row[0] and 1 <= row[0] <= 253_402_300_799_999 and np.isfinite(row).all()
+    ]
+    assert left_out == len(expected) - len(kept)
+    assert found.tobytes() == np.array(kept).reshape(-1, 12).tobytes()
+    assert not any(math.isnan(value) for value in found.ravel())

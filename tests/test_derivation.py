@@ -1,0 +1,195 @@
+"""`candleshm.derive` against candles that the exchange itself sent for the bigger interval."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from itertools import permutations
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import candleshm
+from candleshm import _core
+from candleshm.columns import CLOSE, OPEN_TIME_MS, QUOTE_VOLUME, TAKER_BUY_QUOTE_VOLUME, TRADES, VOLUME
+from candleshm.errors import ConfigError
+from candleshm.exchanges.base import INTERVAL_MS, candle_end_ms
+
+DATA = Path(__file__).parent / "data" / "derivation"
+MINUTE = 60_000
+Rows = npt.NDArray[np.float64]
+
+
+def captured(file: str) -> dict[str, Rows]:
+    """Return the rows of each interval as Python's own parsers read them, the column to be ignored as 0."""
+    intervals: dict[str, list[list[Any]]] = json.loads((DATA / f"{file}.json").read_text())
+    arrays = {name: np.array([[float(value) for value in row] for row in rows]) for name, rows in intervals.items()}
+    return {name: array * (np.arange(12) < 11) for name, array in arrays.items() if array.shape[1] == 12}
+
+
+def pairs() -> list[tuple[str, str, str]]:
+    found = []
+    for file in sorted(path.stem for path in DATA.glob("BTCUSDT*.json")):
+        for small, big in permutations(captured(file), 2):
+            if small != "1w" and INTERVAL_MS[small] < INTERVAL_MS[big] and INTERVAL_MS[big] % INTERVAL_MS[small] == 0:
+                found.append((file, small, big))
+    return found
+
+
+def assert_same_candles(derived: Rows, sent: Rows) -> None:
+    """All columns are the same bits, but for quote volumes: those are within 2 units in the last place."""
+    assert derived.shape == sent.shape
+    for column in range(12):
+        if column in (QUOTE_VOLUME, TAKER_BUY_QUOTE_VOLUME):
+            np.testing.assert_array_max_ulp(derived[:, column], sent[:, column], maxulp=2)
+        else:
+            np.testing.assert_array_equal(derived[:, column].view(np.uint64), sent[:, column].view(np.uint64))
+
+
+@pytest.mark.parametrize(("file", "small", "big"), pairs())
+def test_captured_candles_are_derived_bit_for_bit(file: str, small: str, big: str) -> None:
+    intervals = captured(file)
+    rows, sent = intervals[small], intervals[big]
+    # What is absent between the first row and the last the exchange does not have.
+    end_ms = candle_end_ms(small, int(rows[-1, OPEN_TIME_MS]) // INTERVAL_MS[small] * INTERVAL_MS[small])
+    ends_ms = np.array([candle_end_ms(big, int(open_ms)) for open_ms in sent[:, OPEN_TIME_MS]])
+    whole = (sent[:, OPEN_TIME_MS] >= rows[0, OPEN_TIME_MS]) & (ends_ms <= end_ms)
+    assert whole.any()
+    derived = candleshm.derive(rows, big, source=small, end_ms=end_ms)
+    assert_same_candles(derived, sent[whole])
+
+
+def test_the_pairs_are_there() -> None:
+    assert len(pairs()) > 60
+
+
+def test_minutes_without_a_trade_give_no_open_high_or_low() -> None:
+    intervals = json.loads((DATA / "ALGOBTC_2023-04-22T12.json").read_text())
+    rows = np.zeros((len(intervals["1m"]), 12))
+    rows[:, : VOLUME + 1] = intervals["1m"]
+    rows[:, TRADES] = rows[:, VOLUME] > 0
+    rows[:, 6] = rows[:, OPEN_TIME_MS] + MINUTE - 1
+    derived = candleshm.derive(rows, "5m")
+    np.testing.assert_array_equal(derived[:, : VOLUME + 1], np.array(intervals["5m"]))
+    naive = rows[::5, 1]
+    assert (naive != derived[:, 1]).sum() > 10, "the first row's open would have been wrong"
+
+
+def minutes(count: int, start_ms: int = 0, seed: int = 1) -> Rows:
+    random = Random(seed)
+    rows = np.zeros((count, 12))
+    for number in range(count):
+        open_ms = start_ms + number * MINUTE
+        prices = [round(random.uniform(0.5, 2), 5) for _ in range(2)]
+        traded = random.random() < 0.7
+        volume = round(random.uniform(0, 3e6), random.choice([0, 2, 5, 8])) if traded else 0.0
+        row = [open_ms, prices[0], max(prices), min(prices), prices[1], volume, open_ms + MINUTE - 1]
+        rows[number] = [*row, round(volume * prices[1], 8), random.randrange(1, 99) if traded else 0, volume / 2, 0, 0]
+    return rows
+
+
+def test_volumes_add_up_as_decimals_do() -> None:
+    rows = minutes(1440)
+    derived = candleshm.derive(rows, "1d")
+    assert derived[0, VOLUME] == float(sum(Decimal(repr(float(volume))) for volume in rows[:, VOLUME]))
+    assert derived[0, VOLUME] != np.cumsum(rows[:, VOLUME])[-1], "adding the doubles gives another number"
+
+
+def test_the_same_rows_live_and_in_a_backtest_agree_bit_for_bit(block_name: str) -> None:
+    start_ms = 1_741_478_400_000  # 2025-03-09: New York's clocks go forward, its day has 23 hours.
+    rows = minutes(3000, start_ms)
+    absent = np.isin(np.arange(3000), [*range(700, 740), 1900])
+    texts = [[int(row[0]), *(repr(float(value)) for value in row[1:6]), int(row[6]), repr(float(row[7])), int(row[8]),
+              *(repr(float(value)) for value in row[9:11]), "0"] for row in rows]  # fmt: skip
+    intervals = ["3m", "5m", "1h", "4h", "1d", "1d@America/New_York"]
+    writer = _core.Writer.open(
+        block_name,
+        market="SPOT",
+        interval="1m",
+        length=3000,
+        symbols=["X"],
+        derive=[(f"{block_name}-{number}", interval) for number, interval in enumerate(intervals)],
+    )
+    try:
+        now_ms = start_ms + 3000 * MINUTE + 5000
+        for _ in range(2):  # twice: what is absent is confirmed
+            pages = list(range(0, 3000, 250))
+            Random(3).shuffle(pages)
+            for page in pages:
+                body = json.dumps(
+                    [text for text, gone in zip(texts, absent, strict=True) if not gone][page : page + 300]
+                )
+                first_ms = json.loads(body)[0][0] if json.loads(body) else start_ms
+                writer.ingest("X", body.encode(), sent_ms=now_ms, received_ms=now_ms, settle_ms=1000, limit=300,
+                              start_ms=first_ms)  # fmt: skip
+            now_ms += 2000
+        with candleshm.attach(block_name) as source:
+            known = source["X"].candles(closed_only=True)
+            np.testing.assert_array_equal(known, rows[~absent])
+        for number, interval in enumerate(intervals):
+            backtest = candleshm.derive(known, interval, start_ms=start_ms, end_ms=start_ms + 3000 * MINUTE)
+            with candleshm.attach(f"{block_name}-{number}") as feed:
+                assert feed.interval == interval
+                live = feed["X"].candles(closed_only=True)
+            assert len(backtest) > 0
+            np.testing.assert_array_equal(live.view(np.uint64), backtest.view(np.uint64))
+    finally:
+        writer.close()
+
+
+def test_edges_that_are_not_known_are_left_out() -> None:
+    rows = minutes(14, 3 * MINUTE)
+    assert (candleshm.derive(rows, "5m")[:, OPEN_TIME_MS] == [5 * MINUTE, 10 * MINUTE]).all()
+    from_the_first = candleshm.derive(rows, "5m", start_ms=0)
+    assert (from_the_first[:, OPEN_TIME_MS] == [0, 5 * MINUTE, 10 * MINUTE]).all()
+    assert len(candleshm.derive(rows[:0], "5m")) == 0
+
+
+def test_rows_of_nan_count_as_none() -> None:
+    rows = minutes(10)
+    gapped = rows.copy()
+    gapped[3:7, 1:] = np.nan
+    np.testing.assert_array_equal(
+        candleshm.derive(gapped, "5m"), candleshm.derive(np.delete(rows, range(3, 7), 0), "5m")
+    )
+
+
+def test_any_order_of_memory() -> None:
+    rows = minutes(60)
+    np.testing.assert_array_equal(candleshm.derive(np.asfortranarray(rows), "1h"), candleshm.derive(rows, "1h"))
+
+
+def test_3d_candles_open_on_the_days_of_the_symbol() -> None:
+    day_ms = INTERVAL_MS["1d"]
+    days = np.array(
+        [[number * day_ms, 1, 1, 1, 1, 1, (number + 1) * day_ms - 1, 1, 1, 1, 1, 0.0] for number in range(9)]
+    )
+    opens = candleshm.derive(days, "3d", source="1d", first_open_ms=4 * day_ms + 5)[:, OPEN_TIME_MS] / day_ms
+    assert opens.tolist() == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"interval": "7m"}, "interval is not one of .* `7m`"),
+        ({"interval": "1d@Mars/Olympus"}, "`1d@Mars/Olympus`"),
+        ({"interval": "1m"}, "candles of 1m do not tile .* `1m`"),
+        ({"interval": "1d@Asia/Kolkata", "source": "1h"}, "candles of 1h do not tile .* `1d@Asia/Kolkata`"),
+        ({"interval": "3d"}, "first_open_ms is not given"),
+        ({"rows": np.zeros((3, 11))}, r"`\(3, 11\)`"),
+        ({"rows": minutes(4)[::-1]}, "does not open after the row before it: `1`"),
+    ],
+)
+def test_what_cannot_be_derived(change: dict[str, Any], text: str) -> None:
+    asked: dict[str, Any] = {"rows": minutes(10), "interval": "5m"}
+    with pytest.raises(ConfigError, match=text):
+        candleshm.derive(**(asked | change))
+
+
+def test_closes_are_the_last_rows() -> None:
+    rows = minutes(120)
+    np.testing.assert_array_equal(candleshm.derive(rows, "1h")[:, CLOSE], rows[59::60, CLOSE])
