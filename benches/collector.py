@@ -229,7 +229,7 @@ def um(bench: Bench) -> Iterator[Result]:
 
 
 def restart(bench: Bench) -> Iterator[Result]:
-    """Write the cache of 400 x 2880 beside a reader, stop, and start again from it."""
+    """Write the cache of 400 x 2880 beside a reader, stop, start again from it; then kill that one and succeed it."""
     base_url = bench.exchange(SPOT_SYMBOLS, UNLIMITED)
     name = f"bench-{os.getpid()}-restart"
     with tempfile.TemporaryDirectory() as directory:
@@ -252,7 +252,7 @@ def restart(bench: Bench) -> Iterator[Result]:
         _end(child)
         stop = time.perf_counter() - before
         asked = _served(base_url)
-        _, _, seconds = bench.collector(base_url, **settings)
+        child, _, seconds = bench.collector(base_url, **settings)
         asked = _served(base_url) - asked
         with candleshm.attach(name) as feed:
             _verify(feed, SPOT_SYMBOLS)
@@ -261,13 +261,23 @@ def restart(bench: Bench) -> Iterator[Result]:
         while _served(base_url) < size + SPOT_SYMBOLS:
             time.sleep(0.01)
         refreshed = time.perf_counter() - before
+        child.kill()
+        child.wait()
+        before = time.perf_counter()
+        successor = bench.child(_COLLECTOR, json.dumps({"base_url": base_url, **settings}))
+        assert _line(successor) == "started"
+        taken_over = time.perf_counter() - before
+        assert _line(successor) == "loaded"
+        with candleshm.attach(name) as feed:
+            _verify(feed, SPOT_SYMBOLS)
     yield Result("restart", f"cache of 400 x {LENGTH} written", max(one.seconds for one in saved), "s", 0.5)
     yield Result("restart", "its size", saved[-1].size_bytes / 1e6, "MB")
     yield Result("restart", "a reader's longest read, nothing written", calm_ms, "ms")
     yield Result("restart", "a reader's longest read, cache written", pause_ms, "ms")
     yield Result("restart", "stop with the last cache", stop, "s", 1.0)
     yield Result("restart", "start from the cache to all loaded", seconds, "s", 2.0 + refreshed)
-    yield Result("restart", "requests for it (cold: 1200 and more)", asked, "", 2 * SPOT_SYMBOLS)
+    yield Result("restart", "killed: a new process has taken the block over", taken_over, "s", 1.0)
+    yield Result("restart", "requests for the start from the cache (cold: 1200)", asked, "", 2 * SPOT_SYMBOLS)
 
 
 PARTS: dict[str, Callable[[Bench], Iterator[Result]]] = {

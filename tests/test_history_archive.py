@@ -22,9 +22,10 @@ from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day, zone_of
 from candleshm.history.store import ParquetStore
 from candleshm.history.tally import DownloadProgress
+from candleshm.server import Collector
 from candleshm.sim import ArchiveFlaw, Fault, Outage, SimulatedExchange, refused
 from candleshm.transport import HttpTransport
-from tests.collecting import SYMBOLS, collecting, klines
+from tests.collecting import SYMBOLS, collecting, config_of, klines
 from tests.commanding import complaint, run
 from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, store_in, written
 from tests.downloading import counts, downloaded, truth_of
@@ -220,6 +221,28 @@ def test_a_block_loads_archived_days_and_what_is_verified_is_so_there(
     assert of_the_tenth.sum() == 1440
     # Only today is asked for.
     assert all("endTime" not in query for _, query in klines(exchange)[asked:])
+
+
+def test_a_start_takes_the_days_that_lack_from_the_archive_where_that_is_asked_for(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path
+) -> None:
+    days: dict[str, Any] = {"timezone": "UTC", "candle_dir": tmp_path, "local_candle_days": 2, "download_time": None}
+    days["archive_url"] = exchange.base_url
+    with collecting(exchange, block_name, symbols=["BTCUSDT"], length=2400, **days) as (_, feed):
+        rows = feed["BTCUSDT"].candles(closed_only=True)[-2300:]
+    truth = exchange.truth.floats("SPOT", "BTCUSDT", "1m", int(rows[0, 0]), int(rows[-1, 0]) + 1)
+    assert rows.tobytes(order="C") == truth.tobytes()
+    assert [str(day) for day in history.days("SPOT", "BTCUSDT", timezone="UTC", base_dir=tmp_path)] == [
+        "2026-03-09",
+        "2026-03-10",
+    ]
+    # Only today is asked of the exchange.
+    assert all("endTime" not in query for _, query in klines(exchange))
+
+
+def test_an_archive_needs_a_place_for_its_days(exchange: SimulatedExchange, block_name: str) -> None:
+    with pytest.raises(ConfigError, match="candle_dir"):
+        Collector(config_of(exchange, block_name, archive_url=exchange.base_url))
 
 
 def test_a_hole_of_the_exchange_is_one_whatever_the_archive_lacks(exchange: SimulatedExchange, tmp_path: Path) -> None:

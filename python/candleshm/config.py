@@ -86,6 +86,9 @@ class CollectorConfig:
     """When the day before is stored, HH:MM:SS in that zone; empty for never."""
     local_candle_days: int | None = 2
     """How many of the newest daily files are loaded at the start, and completed where they lack days."""
+    archive_url: str | None = None
+    """Where the exchange's archive lies, https://data.binance.vision or a mirror: days of these that have no file come
+    from there, before the exchange is asked. Unless given all come from the exchange."""
 
     def __post_init__(self) -> None:
         market = self.market.upper() if isinstance(self.market, str) else self.market

@@ -27,7 +27,7 @@ from candleshm.exchanges.binance import MARKETS, Binance
 from candleshm.frames import library
 from candleshm.history.block import load_days
 from candleshm.history.day import DAILY_INTERVALS, Day
-from candleshm.history.fetching import fetch_days, store_of
+from candleshm.history.fetching import archive_of, fetch_days, store_of
 from candleshm.history.keeper import DailyKeeper
 from candleshm.history.store import DayStore
 from candleshm.names import SYMBOL_NAMES, is_symbol_name
@@ -94,8 +94,13 @@ class Collector:
         self._universe = Universe(config)
         self._follow = self._find_streams()
         self._cache = None if config.cache_dir is None else BlockCache(config.cache_dir, _origin(config))
-        self._gate = threading.Lock()
         self._stopping = threading.Event()
+        self._archive = None
+        if config.archive_url is not None:
+            if config.candle_dir is None:
+                raise ConfigError("archive_url is given without candle_dir, where the days from it are to lie")
+            self._archive = archive_of(config, config.archive_url, self._clock, self._stopping)
+        self._gate = threading.Lock()
         self._opened = threading.Event()  # the block exists, or the start failed
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -253,7 +258,7 @@ class Collector:
                 derive=config.derived,
             )
         try:
-            self._fill(writer, exchange_time)
+            self._fill(writer, connection, exchange_time)
             with self._gate:
                 if self._stopping.is_set():
                     writer.close()
@@ -290,9 +295,9 @@ class Collector:
             writer.close()
             logger.info("%s: stopped, block removed", config.segment_name)
 
-    def _fill(self, writer: Writer, exchange_time: ExchangeTime) -> None:
+    def _fill(self, writer: Writer, connection: Connection, exchange_time: ExchangeTime) -> None:
         """Put the rows into the block that earlier runs left behind, as far as they are not in it: from the cache, then
-        from daily files.
+        from daily files, where that is asked for out of the archive.
         """
         now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
         if self._cache is not None:
@@ -300,19 +305,31 @@ class Collector:
             if rows:
                 logger.info("%s: %d rows loaded from cache %s", self.config.segment_name, rows, self._cache.path)
         if self._store is not None:
-            rows = self._load_local_days(self._store, writer, now_ms)
+            days = self._local_days(self._store, writer, now_ms)
+            if self._archive is not None and days:
+                self._take_archived(self._store, writer, connection, days)
+            rows = load_days(writer, self._store, writer.symbols, days, self._stopping)
             if rows:
                 logger.info("%s: %d rows loaded from daily files", self.config.segment_name, rows)
 
-    def _load_local_days(self, store: DayStore, writer: Writer, now_ms: int) -> int:
-        """Put the newest local days into the block; return how many rows were new there."""
+    def _local_days(self, store: DayStore, writer: Writer, now_ms: int) -> list[Day]:
+        """Return the days to have in files, newest first, as far as the window reaches."""
         window_ms = writer.window_start_ms(writer.symbols[0], now_ms)
         day = Day.of(now_ms, store.zone)
         days: list[Day] = []
         while len(days) < (self.config.local_candle_days or 0) and day.start_ms > window_ms:
             day = day.previous()
             days.append(day)
-        return load_days(writer, store, writer.symbols, days, self._stopping)
+        return days
+
+    def _take_archived(self, store: DayStore, writer: Writer, connection: Connection, days: list[Day]) -> None:
+        """Fetch the days that have no file; without them the exchange is asked for their rows."""
+        asked = replace(self.config, symbols=writer.symbols, symbols_filter=(), symbol_contains="", symbol_endswith="")
+        first, last = days[-1].date, days[0].date
+        try:
+            fetch_days(asked, store, connection, first, last, archive=self._archive, stopping=self._stopping)
+        except CandleShmError as error:
+            logger.warning("%s: nothing from the archive: %s", self.config.segment_name, error)
 
     def _make_cache_keeper(self, scheduler: Scheduler) -> CacheKeeper | None:
         """Begin to write the cache every now and then; None where none is to be written."""
