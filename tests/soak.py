@@ -443,11 +443,12 @@ def soak(seconds: float, symbols: int, rate: float, live: str = "rest") -> list[
         start("exchange", serve_exchange, stop_exchange)
         base_url, ws_url = told["exchange"].get(timeout=60)
         start("collector", collect, base_url, ws_url, stop_collector)
-        told["collector"].get(timeout=600)
+        told["collector"].get(timeout=1800)
         for way in WAYS:
             start(way, read, way, stop_readers)
+        # The first pass of each reader compares every row of every symbol.
         for way in WAYS:
-            told[way].get(timeout=300)
+            told[way].get(timeout=1800)
         histories: dict[str, list[Sample]] = {label: [] for label in processes}
         moments: list[float] = []
         started = time.monotonic()
