@@ -394,9 +394,10 @@ def test_serve_follows_streams_and_publishes_what_they_do(exchange: SimulatedExc
                 return dict(zip(names, (float(line.split()[-1]) for line in lines), strict=True))
 
             until(lambda: shown()["candleshm_stream_symbols"] == 2 and shown()["candleshm_polled_symbols"] == 0)
-            until(lambda: shown()["candleshm_stream_events_total"] >= 3)
+            until(
+                lambda: shown()["candleshm_stream_events_total"] >= 3 and shown()["candleshm_stream_connections"] == 1
+            )
             values = shown()
-            assert values["candleshm_stream_connections"] == 1
             assert values['candleshm_audit_rows_totalresult="corrected"'] == 0
             assert values['candleshm_reconciled_rows_totalresult="disputed_by_answer"'] == 0
             assert_true(exchange, feed)

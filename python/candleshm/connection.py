@@ -55,7 +55,7 @@ class Connection:
                     exchange_time = exchange_time.refined(newer)
                 info = self.exchange.info(self.ask(self.exchange.info_url, self.exchange.info_weight, stopping))
                 if not info.statuses:
-                    raise BadResponse("the exchange lists no symbol of this market at all")
+                    raise BadResponse(f"the exchange lists no symbol of {self.exchange.market} at all")
             except (BadResponse, ExchangeUnavailable, RateLimited) as error:
                 attempt += 1
                 delay_seconds = backoff.delay_seconds(attempt, random)
