@@ -77,7 +77,7 @@ WHY = {
 }
 
 # Where the metadata has the licence's text, or a classifier only.
-LICENCES = {"polars": "MIT"}
+LICENCES = {"duckdb": "MIT", "polars": "MIT"}
 
 HEAD = """\
 # Dependencies
