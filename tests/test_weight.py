@@ -63,12 +63,11 @@ def python(code: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
 
 
-def test_three_collectors_a_client_and_a_stranger_never_get_a_429() -> None:
+def test_three_collectors_a_client_and_a_stranger_never_get_a_429(block_name: str) -> None:
     with SimulatedExchange(symbols=30, spot_limit=600) as exchange, ExitStack() as stack:
         for interval in ("1m", "5m", "15m"):
             words = f"serve --market spot --symbols all --interval {interval} --length 5000 --workers 4".split()
-            name = f"test-weight-{os.getpid()}-{interval}"
-            stack.enter_context(started(*words, "--name", name, "--base-url", exchange.base_url))
+            stack.enter_context(started(*words, "--name", f"{block_name}-{interval}", "--base-url", exchange.base_url))
         # Until somebody has read it, the limit is taken to be the real exchange's.
         until(lambda: candleshm.weight.state("SPOT", base_url=exchange.base_url).limit == 600)
         client, rude = python(CLIENT, exchange.base_url), python(RUDE, exchange.base_url)
