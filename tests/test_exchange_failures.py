@@ -22,6 +22,7 @@ from candleshm.reader import Feed
 from candleshm.server import Collector
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
 from candleshm.sim.spoiled import Spoiling
+from candleshm.sim.universe import utc_ms
 from tests.collecting import (
     CLOSED,
     DEADLINE_SECONDS,
@@ -47,10 +48,10 @@ def exchange() -> Iterator[SimulatedExchange]:
 
 @contextmanager
 def moved_by_hand(
-    block_name: str, *, listed: int = 4, limit: int = 6000, **changes: Any
+    block_name: str, *, listed: int = 4, limit: int = 6000, start_ms: int | None = None, **changes: Any
 ) -> Iterator[tuple[WorldClock, SimulatedExchange, Collector, Feed]]:
     """Run a collector and its exchange in a time of their own; give it, both and the feed."""
-    clock = WorldClock()
+    clock = WorldClock(start_ms)
     settings = {"update_interval_seconds": 5.0} | changes
     with (
         SimulatedExchange(symbols=listed, spot_limit=limit, clock_ms=clock) as exchange,
@@ -336,8 +337,13 @@ def test_a_clock_set_back_just_before_a_close_closes_nothing_early(block_name: s
         assert all(feed[symbol].revision == 0 for symbol in feed.symbols)
 
 
-def test_a_clock_set_back_without_a_date_to_tell_is_noticed_with_the_next_measurement(block_name: str) -> None:
-    with moved_by_hand(block_name) as (clock, exchange, collector, feed):
+@pytest.mark.parametrize("second", [5, 20, 35, 50])
+def test_a_clock_set_back_without_a_date_to_tell_is_noticed_with_the_next_measurement(
+    block_name: str, second: int
+) -> None:
+    # Which candles are told too early, and corrected later, depends on where in a minute it happens.
+    start_ms = utc_ms("2026-03-02T10:00") + second * 1000
+    with moved_by_hand(block_name, start_ms=start_ms) as (clock, exchange, collector, feed):
         exchange.faults.add(Fault(kind="headers", headers={"Date": "never"}))
         clock.let_pass(collector, 70.0)
         exchange.skew_ms = -90_000

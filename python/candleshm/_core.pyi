@@ -282,6 +282,9 @@ class Writer:
     def set_health(self, *, ready: bool, weight_used: int, weight_limit: int, banned_until_ms: int | None) -> None:
         """Publish what readers see as `Feed.health`."""
 
+    def forget_times(self) -> None:
+        """Let whatever is merged from here on count as said later: the exchange's clock was set."""
+
     def heartbeat(self) -> None:
         """Publish a sign of life; to be called every 500 ms."""
 

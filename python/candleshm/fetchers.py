@@ -81,6 +81,7 @@ class Fetchers:
         self._reports: SimpleQueue[Report | None] = SimpleQueue()
         self._gate = threading.Lock()
         self._stopped = False
+        self._time_began_seconds = -math.inf
         self._count = self.idle = count
 
     def start(self) -> None:
@@ -130,6 +131,16 @@ class Fetchers:
         with self._gate:
             yield
 
+    def begin_time(self, now_seconds: float) -> None:
+        """Begin anew to order what the exchange says by its time: its clock was set.
+
+        Answers that were asked for under the other time are not merged any more. They would count as later, or as
+        earlier, than all that comes.
+        """
+        with self._gate:
+            self._time_began_seconds = now_seconds
+            self._writer.forget_times()
+
     def stop(self) -> None:
         """Let nothing be merged any more once this returns, end the threads, and wake who waits for reports."""
         with self._gate:
@@ -165,7 +176,7 @@ class Fetchers:
             # make a row final too soon.
             judged_ms = min(judged_ms, answer.date_ms)
         with self._gate:
-            if self._stopped:
+            if self._stopped or answer.sent_seconds < self._time_began_seconds:
                 return
             started_seconds = time.perf_counter()
             report.ingested = self._writer.ingest(

@@ -447,6 +447,8 @@ class Scheduler:
             self._distrust_time("serverTime contradicts what was measured before", answer.received_seconds)
             raise BadResponse(f"serverTime contradicts what was measured before: `{server_ms}`", status=answer.status)
         self._suspected = None
+        if not self._time.overlaps(measured):
+            self._fetchers.begin_time(answer.received_seconds)
         self._time = self._time.refined(measured)
         self._dates_count = self._time.agrees_with(answer.date_ms, answer.sent_seconds, answer.received_seconds)
         self._upkeep_first = False

@@ -404,6 +404,13 @@ impl Writer {
         })
     }
 
+    fn forget_times(&self) -> PyResult<()> {
+        self.with(|writer| {
+            writer.forget_times();
+            Ok(())
+        })
+    }
+
     fn heartbeat(&self) -> PyResult<()> {
         self.with(|writer| {
             writer.heartbeat(process::now_ns());

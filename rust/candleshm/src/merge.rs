@@ -190,6 +190,12 @@ impl Confirmations {
         (said.is_pushed() || before.is_pushed() && said.ms() < before.ms()) && amounts(row) < amounts(known)
     }
 
+    /// Forgets when things were said: the exchange's clock was set, and what is said from here on is later.
+    pub fn forget_times(&mut self) {
+        self.said.fill(Said::default());
+        self.absent.clear();
+    }
+
     fn said_of(&mut self, bar: u64) -> &mut Said {
         let slot = (bar % self.said.len() as u64) as usize;
         &mut self.said[slot]

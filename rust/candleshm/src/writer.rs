@@ -385,6 +385,14 @@ impl Writer {
         (self.universe_bar > 0).then(|| self.block.grid(0).open_ms(self.universe_bar as i64))
     }
 
+    /// Lets whatever is said from here on count as later than what was said before: the exchange's clock was set.
+    pub fn forget_times(&mut self) {
+        for series in &mut self.series {
+            series.seen.forget_times();
+            series.newest_event = (0, 0);
+        }
+    }
+
     /// Publishes a sign of life. `now_ns` is `CLOCK_BOOTTIME`.
     pub fn heartbeat(&self, now_ns: u64) {
         self.block.header(header::HEARTBEAT_NS).store(now_ns, Relaxed);
