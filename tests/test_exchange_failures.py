@@ -124,7 +124,7 @@ def test_four_hundred_symbols_do_not_notice_that_one_fails_for_an_hour(
 
 def test_after_ten_minutes_without_the_exchange_every_row_is_right_and_nothing_bursts(block_name: str) -> None:
     limit, share = 600, 0.75
-    settings = {"length": 60, "update_interval_seconds": 20.0, "symbols": "all", "server_weight": share}
+    settings: dict[str, Any] = {"length": 60, "update_interval_seconds": 20.0, "symbols": "all", "server_weight": share}
     with moved_by_hand(block_name, listed=40, limit=limit, **settings) as (clock, exchange, collector, feed):
         clock.let_pass(collector, 120.0)
         assert feed.health.missing == 0
