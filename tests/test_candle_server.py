@@ -235,7 +235,7 @@ def test_log_levels_and_directory(make: Make, directory: Path, capsys: pytest.Ca
     assert capsys.readouterr().err == ""
     (file,) = (directory / "deep" / "logs").iterdir()
     (line,) = file.read_text().splitlines()
-    assert "[WARNING] NOSUCH" in line
+    assert ": NOSUCH: SPOT does not list it" in line
     assert logging.getLogger("candleshm").handlers == []
 
 

@@ -15,7 +15,6 @@ while nobody looked would otherwise be kept for good as it was at that moment.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -29,13 +28,12 @@ import numpy as np
 import numpy.typing as npt
 
 from candleshm._core import Feed, Writer
+from candleshm.blocklog import BlockLog
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.durable import make_directory, replace_file
 from candleshm.errors import CandleShmError
 
 __all__ = ["BlockCache", "CacheKeeper", "Origin", "SavedCache"]
-
-logger = logging.getLogger("candleshm")
 
 MAGIC = b"CSHMCAC1"
 TAIL_BYTES = 24
@@ -94,6 +92,7 @@ class BlockCache:
     def __init__(self, directory: str | os.PathLike[str], origin: Origin) -> None:
         self.path = Path(directory) / f"{origin.market.lower()}-{origin.interval}-{origin.name}.cache"
         self._origin = origin
+        self.log = BlockLog(origin.name)
 
     def save(self, now_ms: int) -> SavedCache:
         """Write the block's final rows as they are; neither the collector nor a reader waits for it.
@@ -127,14 +126,14 @@ class BlockCache:
         except FileNotFoundError:
             return 0
         except OSError as error:
-            logger.warning("cache %s cannot be read (%s); its rows are asked for again", self.path, error.strerror)
+            self.log.warning("cache %s cannot be read (%s); its rows are asked for again", self.path, error.strerror)
             return 0
         try:
             index = self._index(image)
             # All of it is checked before the first row counts.
             found = [(entry.symbol, *_series(image, entry)) for entry in index.series]
         except _Refused as reason:
-            logger.warning("cache %s is not used: %s; its rows are asked for again", self.path, reason)
+            self.log.warning("cache %s is not used: %s; its rows are asked for again", self.path, reason)
             return 0
         carried = set(writer.symbols)
         loaded = 0
@@ -207,9 +206,9 @@ class CacheKeeper:
         try:
             saved = self._cache.save(self._exchange_ms())
         except (OSError, CandleShmError) as error:
-            logger.warning("cache %s could not be written (%s); the older one stays", self._cache.path, error)
+            self._cache.log.warning("cache %s could not be written (%s); the older one stays", self._cache.path, error)
             return
-        logger.info(
+        self._cache.log.info(
             "DOWNLOAD CANDLE CACHE %s (%d rows of %d symbols, %.1f MB, %.2f s)",
             saved.path,
             saved.rows,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from candleshm.blocklog import BlockLog
 from candleshm.clock import ExchangeTime
 from candleshm.errors import CandleShmError
 from candleshm.exchanges.base import Answer, Exchange, KlineRequest
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from candleshm._core import Ingested, Pushed, Writer
 
 __all__ = ["Fetchers", "Job", "Report", "Upkeep", "newest_missing_ms"]
-
-logger = logging.getLogger("candleshm")
 
 
 @dataclass(slots=True)
@@ -95,7 +93,8 @@ class Fetchers:
             except RuntimeError as error:
                 if number == 0:
                     raise CandleShmError(f"no thread can be started that fetches: {error}") from None
-                logger.warning("only %d of %d fetching threads can be started: %s", number, self._count, error)
+                log = BlockLog(self._writer.name)
+                log.warning("only %d of %d fetching threads can be started: %s", number, self._count, error)
                 self._count = self.idle = number
                 return
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from random import Random
 from typing import TYPE_CHECKING
 
+from candleshm.blocklog import BlockLog
 from candleshm.errors import SegmentUnavailable
 from candleshm.exchanges.base import ExchangeInfo
 from candleshm.fetchers import newest_missing_ms
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Roster"]
 
-logger = logging.getLogger("candleshm")
-
 JITTER_SECONDS = 0.1
 
 
@@ -26,6 +24,7 @@ class Roster:
     """Follows the universe: newcomers get a place and a plan, what ended keeps its place. Belongs to the loop."""
 
     def __init__(self, writer: Writer, universe: Universe, info: ExchangeInfo, random: Random) -> None:
+        self._log = BlockLog(writer.name)
         self._writer = writer
         self.info = info
         self.plans: dict[str, SeriesPlan] = {}
@@ -44,7 +43,7 @@ class Roster:
         """Bring block and plans in line with `info` and the universe; return the plans that are new."""
         newcomers = self._seat()
         if newcomers:
-            logger.info("now carried: %s", " ".join(newcomers))
+            self._log.info("now carried: %s", " ".join(newcomers))
         fresh, ended = [], []
         self.symbols = self._writer.symbols
         for symbol in self.symbols:
@@ -67,7 +66,7 @@ class Roster:
                 plan.trading = False
                 plan.turns = tuple(turn for turn in plan.turns if turn.kind is Kind.BACKFILL)
         if ended:
-            logger.warning("not trading: %s; rows stay, none are kept fresh", " ".join(ended))
+            self._log.warning("not trading: %s; rows stay, none are kept fresh", " ".join(ended))
         return fresh
 
     def _seat(self) -> list[str]:
@@ -83,12 +82,12 @@ class Roster:
             self._writer.enlarge([*self._writer.symbols, *newcomers], spare_symbols)
         except SegmentUnavailable as error:
             room = newcomers[: self._writer.symbol_capacity - len(carried)]
-            logger.error("left out: %s; %s", " ".join(newcomers[len(room) :]), error)
+            self._log.error("left out: %s; %s", " ".join(newcomers[len(room) :]), error)
             for symbol in room:
                 self._writer.add_symbol(symbol)
             return room
         # The rows are loaded again: they cannot be carried over without giving old answers the age of new ones.
-        logger.warning("block %s was full: a larger one takes its place and is loaded anew", self._writer.name)
+        self._log.warning("the block was full: a larger one takes its place and is loaded anew")
         self.plans.clear()
         self._not_trading.clear()
         return newcomers

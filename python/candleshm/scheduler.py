@@ -6,7 +6,6 @@ due, and takes in what they report. So nothing here needs a lock.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections import Counter
@@ -15,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from candleshm.backoff import Backoff
+from candleshm.blocklog import BlockLog
 from candleshm.clock import Clock, ExchangeTime
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from candleshm._core import Ingested, Pushed, Writer
 
 __all__ = ["CollectorStatus", "Scheduler"]
-
-logger = logging.getLogger("candleshm")
 
 HEARTBEAT_SECONDS = 0.5
 STATUS_SECONDS = 1.0
@@ -85,6 +83,7 @@ class Scheduler:
         follow: Follow | None = None,
     ) -> None:
         """`follow` makes the source of pushed candles; without one everything is asked for by REST."""
+        self._log = BlockLog(writer.name)
         self._writer = writer
         self._exchange = exchange
         self._clock = clock
@@ -362,7 +361,7 @@ class Scheduler:
             plan.loaded or plan.failures >= GIVEN_UP for plan in self._roster.plans.values()
         ):
             self._publish_status(now)
-            logger.info("loaded %d of %d symbols", self._status.loaded, self._status.symbols)
+            self._log.info("loaded %d of %d symbols", self._status.loaded, self._status.symbols)
             self._loaded.set()
 
     def _take_upkeep(self, upkeep: Upkeep, answer: Answer, now: float) -> None:
@@ -374,7 +373,7 @@ class Scheduler:
 
     def _take_candles(self, plan: SeriesPlan, report: Report, answer: Answer, ingested: Ingested, now: float) -> None:
         if plan.failures >= GIVEN_UP:
-            logger.info("%s: answers again after %d failures", plan.symbol, plan.failures)
+            self._log.info("%s: answers again after %d failures", plan.symbol, plan.failures)
         # What is older than a listing is asked for by backfills and audits, and is not there.
         reaches_now = report.job.kind in (Kind.TAIL, Kind.CLOSING)
         if not ingested.rows and plan.trading and not plan.is_empty and reaches_now:
@@ -405,17 +404,17 @@ class Scheduler:
             plan.doubt(ingested.doubted_open_ms, self._time.earliest_ms(now) + self._cadence.settle_ms)
         plan.missing_range_ms = report.missing_range_ms
         if ingested.disputed:
-            logger.warning("%s: stream and answer differ about %d rows", plan.symbol, ingested.disputed)
+            self._log.warning("%s: stream and answer differ about %d rows", plan.symbol, ingested.disputed)
         if ingested.holes:
-            logger.info(
+            self._log.info(
                 "%s: the exchange twice had no row for %d candles; they count as absent", plan.symbol, ingested.holes
             )
         if ingested.corrected:
-            logger.info("%s: the exchange restated %d closed candles", plan.symbol, ingested.corrected)
+            self._log.info("%s: the exchange restated %d closed candles", plan.symbol, ingested.corrected)
         if ingested.beyond and now >= self._time.measured_seconds + BEYOND_SECONDS:
             self._bring_forward(self._measure, now)
         if ingested.refused > ingested.beyond:
-            logger.warning("%s: %d rows cannot be true and were left out", plan.symbol, ingested.refused)
+            self._log.warning("%s: %d rows cannot be true and were left out", plan.symbol, ingested.refused)
 
     def _judge_silence(self, plan: SeriesPlan, ingested: Ingested, kind: Kind, now: float) -> None:
         """Tell honest silence from a mute stream: by whether an answer had something to say that was not pushed."""
@@ -461,7 +460,7 @@ class Scheduler:
     def _take_info(self, info: ExchangeInfo, now: float) -> None:
         reason = doubt(self._roster.info, info)
         if reason is not None:
-            logger.warning("%s; symbols stay as they were, asked again in %.0f s", reason, DOUBTED_SECONDS)
+            self._log.warning("%s; symbols stay as they were, asked again in %.0f s", reason, DOUBTED_SECONDS)
             self._reload.due_seconds = now + min(DOUBTED_SECONDS, self._refresh_seconds)
             return
         self._reload.due_seconds = now + self._refresh_seconds
@@ -473,7 +472,7 @@ class Scheduler:
     def _take_wishes(self, now: float) -> None:
         """Follow symbols that were added or removed by hand; the newest list may not have a new one yet."""
         for symbol in self._universe.unlisted(self._roster.info):
-            logger.warning("%s: not listed, comes when it is%s", symbol, nearest(symbol, self._roster.info))
+            self._log.warning("%s: not listed, comes when it is%s", symbol, nearest(symbol, self._roster.info))
             self._bring_forward(self._reload, now)
         self._align(now)
 
@@ -496,7 +495,7 @@ class Scheduler:
         if isinstance(error, RateLimited):
             if self._budget.blocked_until_seconds < now:
                 self._bans += isinstance(error, Banned)
-                logger.warning("%s; nothing is asked for %.0f s", error, error.retry_after)
+                self._log.warning("%s; nothing is asked for %.0f s", error, error.retry_after)
             self._budget.stop(error.retry_after, now)
             if job.upkeep is not None:
                 job.upkeep.due_seconds = now
@@ -507,7 +506,7 @@ class Scheduler:
             job.upkeep.failures += 1
             delay_seconds = self._backoff.delay_seconds(job.upkeep.failures, self._random)
             job.upkeep.due_seconds = now + delay_seconds
-            logger.warning("%s; asked again in %.1f s", error, delay_seconds)
+            self._log.warning("%s; asked again in %.1f s", error, delay_seconds)
         if job.plan is not None and self._is_carried(job.plan):
             self._fail(job.plan, error, now)
 
@@ -525,7 +524,7 @@ class Scheduler:
         plan.retry_seconds = now + delay_seconds
         # A symbol that goes on failing is reported at 1, 2, 4, 8, ... failures.
         if plan.failures & (plan.failures - 1) == 0:
-            logger.warning(
+            self._log.warning(
                 "%s: %s; failure %d, asked again in %.1f s",
                 plan.symbol,
                 error,
@@ -537,7 +536,7 @@ class Scheduler:
     def _end_silence(self, now: float) -> None:
         """After an outage of the exchange, or of the way to it, ask everything at once that waits for a retry."""
         if self._silent >= max(GIVEN_UP, self._workers):
-            logger.info("the exchange answers again after %d failed requests", self._silent)
+            self._log.info("the exchange answers again after %d failed requests", self._silent)
             for plan in self._roster.plans.values():
                 plan.retry_seconds = min(plan.retry_seconds, now)
                 if plan.turns:
@@ -548,7 +547,7 @@ class Scheduler:
 
     def _distrust_time(self, reason: str, now: float) -> None:
         if not self._upkeep_first:
-            logger.warning("%s: measuring the exchange's clock before anything else is asked", reason)
+            self._log.warning("%s: measuring the exchange's clock before anything else is asked", reason)
             self._upkeep_first = True
             self._bring_forward(self._measure, now)
 
@@ -568,7 +567,7 @@ class Scheduler:
         before, status = self._status, self._snapshot(now)
         self._status = status
         if status.live != before.live:
-            logger.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
+            self._log.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
         self._budget.reserve(closing_weight, now)
         self._writer.set_health(

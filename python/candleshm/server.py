@@ -412,6 +412,7 @@ class Collector:
             return StreamKeeper(
                 self._exchange,
                 config.interval,
+                block_name=config.segment_name,
                 ingest=ingest,
                 heard_seconds=heard_seconds,
                 changed=changed,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
 
+from candleshm.blocklog import BlockLog
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
 
 __all__ = ["TRADING", "Universe", "doubt", "symbols_of"]
-
-logger = logging.getLogger("candleshm")
 
 TRADING = ("trading_on", "trading_off", "trading_all")
 SPARE_MIN = 16
@@ -32,6 +30,7 @@ class Universe:
     """
 
     def __init__(self, config: CollectorConfig) -> None:
+        self._log = BlockLog(config.segment_name)
         self._config = config
         self._lock = threading.Lock()
         self._added: dict[str, None] = {}
@@ -71,7 +70,7 @@ class Universe:
         """Return `wanted` and say what of it is missing. Raises ConfigError when nothing is left."""
         market = self._config.market
         for name in self.unlisted(info):
-            logger.warning("%s: %s does not list it, left out%s", name, market, nearest(name, info))
+            self._log.warning("%s: %s does not list it, left out%s", name, market, nearest(name, info))
         wanted = self.wanted(info)
         if wanted:
             return wanted

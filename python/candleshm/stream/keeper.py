@@ -7,7 +7,6 @@ streams are silent is the scheduler's, which sees the same silence.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import ssl
 import threading
@@ -19,6 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from candleshm.backoff import Backoff
+from candleshm.blocklog import BlockLog
 from candleshm.clock import Clock
 from candleshm.errors import ExchangeUnavailable
 from candleshm.exchanges.base import Exchange
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from candleshm._core import Pushed
 
 __all__ = ["StreamKeeper"]
-
-logger = logging.getLogger("candleshm")
 
 TICK_SECONDS = 0.2
 STOP_SECONDS = 0.5
@@ -82,6 +80,7 @@ class StreamKeeper:
         exchange: Exchange,
         interval: str,
         *,
+        block_name: str,
         ingest: Callable[[Sequence[bytes]], Pushed | None],
         heard_seconds: Callable[[], Mapping[str, float]],
         changed: Callable[[], None],
@@ -92,6 +91,7 @@ class StreamKeeper:
         """`ingest` merges a batch; `changed` is called when there are notices or a connection came or went."""
         self.rules = exchange.stream_rules(interval)
         self.silence_seconds = silence_seconds(self.rules)
+        self._log = BlockLog(block_name)
         self._exchange = exchange
         self._interval = interval
         self._ingest = ingest
@@ -184,7 +184,7 @@ class StreamKeeper:
         try:
             asyncio.run(self._keep())
         except Exception:
-            logger.exception("the streams end by a fault of their own; REST goes on")
+            self._log.exception("the streams end by a fault of their own; REST goes on")
         finally:
             self._covered = frozenset()
             self._changed()
@@ -257,7 +257,7 @@ class StreamKeeper:
         is_wanted = seat.group and (current is None or current.retires) and now >= seat.retry_seconds
         if is_wanted and successor is None and seat.opening is None and self._connects.take(now):
             if current is not None:
-                logger.info("a new stream connection takes over: %s", current.retires)
+                self._log.info("a new stream connection takes over: %s", current.retires)
             seat.opening = asyncio.create_task(self._open(seat))
 
     def _is_told(self, seat: _Seat) -> bool:
@@ -282,7 +282,7 @@ class StreamKeeper:
                 delay_seconds = max(delay_seconds, REFUSED_SECONDS)
             seat.retry_seconds = self._now() + delay_seconds
             if seat.attempts & (seat.attempts - 1) == 0:
-                logger.warning("%s; attempt %d, again in %.1f s", error, seat.attempts, delay_seconds)
+                self._log.warning("%s; attempt %d, again in %.1f s", error, seat.attempts, delay_seconds)
         else:
             self._connections += 1
             self._connected.add(connection)
@@ -311,7 +311,7 @@ class StreamKeeper:
                 delay_seconds = self._backoff.delay_seconds(seat.attempts, self._random) if seat.attempts else 0.0
                 seat.retry_seconds = self._now() + delay_seconds
                 if not self._stopping:
-                    logger.warning("a stream connection of %d symbols ended: %s", len(seat.group), connection.reason)
+                    self._log.warning("a stream connection of %d symbols ended: %s", len(seat.group), connection.reason)
             elif seat.successor is connection:
                 seat.successor = None
                 seat.attempts += 1
@@ -357,9 +357,9 @@ class StreamKeeper:
         )
         if mute - self._mute:
             shown = sorted(mute - self._mute)
-            logger.warning("%d streams are silent: %s; asked by REST meanwhile", len(mute), " ".join(shown[:20]))
+            self._log.warning("%d streams are silent: %s; asked by REST meanwhile", len(mute), " ".join(shown[:20]))
         if self._mute and not mute:
-            logger.info("every stream flows again")
+            self._log.info("every stream flows again")
         self._mute = mute
         if covered != self._covered:
             self._covered = covered
@@ -380,7 +380,7 @@ class StreamKeeper:
         for place in pushed.answers:
             wrong = connection.answered(frames[place])
             if wrong is not None:
-                logger.warning("a stream message was refused: %s", wrong)
+                self._log.warning("a stream message was refused: %s", wrong)
         if pushed.shuts_down:
             connection.retires = connection.retires or "the server shuts down"
             if self._wake is not None:
@@ -390,7 +390,7 @@ class StreamKeeper:
             now = self._now()
             if now - self._fault_seconds > FAULTS_LOGGED_SECONDS:
                 self._fault_seconds = now
-                logger.warning("a stream frame cannot be read: %s; %d so far", pushed.faults[0][1], self._faults)
+                self._log.warning("a stream frame cannot be read: %s; %d so far", pushed.faults[0][1], self._faults)
         self._notices.extend(pushed.notices)
         if pushed.notices or pushed.refused:
             self._changed()

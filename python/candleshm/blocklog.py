@@ -1,0 +1,25 @@
+"""Log lines that name the block they are about: several feeds of one process share one log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from typing import Any
+
+__all__ = ["BlockLog"]
+
+
+class BlockLog(logging.LoggerAdapter[logging.Logger]):
+    """The logger `candleshm`, with the name of a block in front of every message.
+
+    >>> BlockLog("candleshm-spot-1m").process("loaded %d of %d symbols", {})[0]
+    'candleshm-spot-1m: loaded %d of %d symbols'
+    """
+
+    def __init__(self, block_name: str) -> None:
+        super().__init__(logging.getLogger("candleshm"), {})
+        self._block_name = block_name.replace("%", "%%")
+
+    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
+        """Return the message behind the name of the block."""
+        return f"{self._block_name}: {msg}", kwargs
