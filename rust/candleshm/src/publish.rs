@@ -285,6 +285,7 @@ impl<'a> SeriesWriter<'a> {
             // Of a series that was not published nothing is known: its first answer may have been cut short.
             self.set_first_bar(0);
         }
+        self.raise_watermark();
         for bar in self.state.window_start(self.words.ring.length)..head {
             if self.words.tag(bar).bar() != bar {
                 self.reclaim(bar);
@@ -307,10 +308,23 @@ impl<'a> SeriesWriter<'a> {
         }
     }
 
+    /// Raises the watermark above every bar that a cut advance put into a slot of the window. That advance raised it
+    /// itself, but the death may have taken this store and left the tags: without it a reader with an older latch would
+    /// accept the blank rows that are about to come.
+    fn raise_watermark(&mut self) {
+        let window = self.state.window_start(self.words.ring.length)..self.state.marks.head;
+        let taken = window.filter_map(|bar| Some(self.words.tag(bar).bar()).filter(|&other| other > bar)).max();
+        if let Some(bar) = taken.filter(|&bar| bar >= self.state.wmark) {
+            self.state.wmark = bar + 1;
+            self.words.entry[symbol::WMARK].store(self.state.wmark, Relaxed);
+        }
+    }
+
     /// Gives a slot of the window back to its bar: an advance beyond the whole ring had taken it and was cut before it
     /// was published. Whether the row was final is not known any more, so only a final one may come.
     fn reclaim(&self, bar: u64) {
-        // SYNC POINT reuse: whoever reads a word stored below sees the dead owner's tag and watermark, which we have seen.
+        // SYNC POINT reuse: whoever reads a word stored below sees the dead owner's tag, which we have seen, and the
+        // watermark, which was raised above it.
         fence(Release);
         self.words.store_row(bar, &[f64::NAN; ROW_WORDS]);
         // SYNC POINT row: who sees the slot back at its bar sees it blank.

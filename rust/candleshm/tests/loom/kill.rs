@@ -290,6 +290,32 @@ fn a_close_by_tag_alone_is_done_again() {
     );
 }
 
+/// A death may take stores with it that came before others which are there. Of an advance over an outage only a tag is
+/// left here, without the watermark: whoever reads by an older latch must not take the row that is blanked for a candle.
+#[test]
+fn a_watermark_lost_by_a_kill_is_raised_before_rows_are_blanked() {
+    for by_view in [false, true] {
+        let met = Met::default();
+        let seen = met.clone();
+        explore(
+            &full().taken(8, 11),
+            |memory, _| {
+                let mut next = Collector::recovered(memory.words());
+                next.publish(3);
+            },
+            move |reader| {
+                let rows = if by_view { reader.view().unwrap_or_default() } else { reader.copy(Copy::Closed) };
+                for row in rows {
+                    // Until the next owner has begun, the old window and its watermark stand.
+                    in_life(row, &[(Closed, 1), (Missing, 0)], 0);
+                    seen.met(usize::from(row.state == Closed));
+                }
+            },
+        );
+        met.all(if by_view { 0 } else { 2 });
+    }
+}
+
 /// A row that was final stays marked as such, whoever dies over it, so that nobody puts a provisional one in its place.
 #[test]
 fn a_correction_killed_twice_stays_known_as_final() {
