@@ -24,7 +24,7 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 PYTHON_FLOORS = [
     {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable", "blocklog"},
     {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim", "derivation"},
-    {"planner", "transport", "panel", "rule", "universe", "ledger", "stream"},
+    {"planner", "transport", "panel", "rule", "universe", "ledger", "stream", "blocknames"},
     {"fetchers", "closes", "cache", "pools"},
     {"connection"},
     {"roster", "history", "weight"},
@@ -40,9 +40,10 @@ RUST_FLOORS = [
     {"archive_csv"},
     {"error", "event"},
     {"layout"},
-    {"ring", "latch", "symbols", "segment"},
+    {"announce", "ring", "latch", "symbols", "segment"},
     {"publish", "block"},
-    {"merge", "read", "derive", "soundness"},
+    {"merge", "read", "derive", "soundness", "removal"},
+    {"succession"},
     {"writer"},
 ]
 

@@ -93,7 +93,7 @@ impl Series {
     fn with<T>(&self, read: impl FnOnce(&Arc<Attached>, usize) -> T) -> PyResult<T> {
         self.source.check_open()?;
         let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        if place.attached.block.state() == Some(candleshm::layout::BlockState::Ready) {
+        if self.source.is_good(&place.attached) {
             return Ok(read(&place.attached, place.index));
         }
         drop(place);
@@ -336,7 +336,7 @@ impl Series {
         let mut after = None;
         loop {
             let (attached, index) = self.source.place(&self.symbol)?;
-            let seen = attached.block.value(header::COMMIT_SEQ) as u32;
+            let seen = attached.block.announced(header::COMMIT_SEQ) as u32;
             let grid = attached.block.grid(index);
             let mut row = [0.0; COLUMNS];
             let marks =

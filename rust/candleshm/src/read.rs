@@ -384,7 +384,7 @@ impl<'a> SeriesReader<'a> {
         self.words.column(column, view.start, view.count)
     }
 
-    /// Returns the gaps of the window, oldest first.
+    /// Returns the gaps among the newest LENGTH slots, the live row's included, oldest first.
     ///
     /// # Errors
     ///
@@ -392,7 +392,9 @@ impl<'a> SeriesReader<'a> {
     pub fn gaps(&self) -> Result<Vec<Gap>, Error> {
         let marks = self.marks()?;
         let mut gaps: Vec<Gap> = Vec::new();
-        for bar in self.window_start(&marks)..marks.head {
+        let everything = Selection { count: self.words.ring.length, closed_only: false, states: false };
+        let (start, end, _) = self.range_of(&marks, &everything);
+        for bar in start..end {
             let tag = self.words.tag(bar);
             // A newer bar in the slot: the head went on since it was read, and the window with it.
             if tag.is_readable_of(bar) || tag.bar() > bar {
@@ -411,6 +413,12 @@ impl<'a> SeriesReader<'a> {
     #[must_use]
     pub fn window_start(&self, marks: &Marks) -> u64 {
         self.start_of(marks, marks.head, self.words.ring.length)
+    }
+
+    /// Returns whether the ring has a row of `bar`, final or not.
+    #[must_use]
+    pub fn is_readable(&self, bar: u64) -> bool {
+        self.words.tag(bar).is_readable_of(bar)
     }
 
     /// Returns whether nothing more is to come for `bar`: closed, verified, a hole, or outside the series.

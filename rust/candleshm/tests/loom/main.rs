@@ -16,6 +16,7 @@
 
 #![cfg(loom)]
 
+mod announce;
 mod head;
 mod kill;
 mod latch;
