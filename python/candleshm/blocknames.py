@@ -17,8 +17,8 @@ __all__ = ["BlockNames"]
 LOOK_SECONDS = 1.0
 # What goes on is said this often at most.
 SAY_SECONDS = 600.0
-# A block that takes the name is a copy of the whole one, and so is the attempt without room for it: if that happens again
-# and again, then ever later.
+# A block that takes the name is a copy of the whole one, and so is the attempt without room for it: what happens again
+# and again is done ever later.
 PAUSE_SECONDS_MAX = 30.0
 
 
@@ -63,7 +63,7 @@ class BlockNames:
             del self._removals[name]
             self._told_seconds[name] = now_seconds
             self._log.warning(
-                "another program removed the name %s from /dev/shm%s; a block with the same rows is back, readers follow",
+                "another program removed the name %s from /dev/shm%s; a block with the same rows is back",
                 name,
                 "" if count == 1 else f", {count} times",
             )
@@ -74,8 +74,8 @@ class BlockNames:
             return
         self._faults[name] = (str(error), now_seconds)
         self._log.error(
-            "another program removed the name %s from /dev/shm, and it cannot be taken again: %s. Readers go on, but nobody"
-            " can attach until that is gone",
+            "another program removed the name %s from /dev/shm, and it cannot be taken again: %s. Readers go on, but"
+            " nobody can attach until that is gone",
             name,
             error,
         )

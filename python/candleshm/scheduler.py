@@ -154,8 +154,8 @@ class Scheduler:
             self._stream.stop()
 
     def run(self) -> None:
-        """Work until `stop`. Raises only what no symbol is to blame for: a fault of our own, or SegmentInUse when another
-        collector has taken the name of the block.
+        """Work until `stop`. Raises only what no symbol is to blame for: a fault of our own, or SegmentInUse when
+        another collector has taken the name of the block.
         """
         self._fetchers.start()
         if self._stream is not None:
