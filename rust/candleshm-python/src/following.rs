@@ -22,10 +22,13 @@ const QUIET_MS: u64 = 1_500;
 /// A block whose collector gave no sign of life for this long is left for one that is not loaded yet.
 const TOO_OLD_MS: u64 = 60_000;
 
-/// When a feed last looked after its collector, or for its successor.
+/// When a feed last looked.
 #[derive(Default)]
 pub(crate) struct Lookout {
+    /// After its collector.
     looked_ms: AtomicU64,
+    /// For another block, since its own is done.
+    sought_ms: AtomicU64,
 }
 
 impl Lookout {
@@ -38,11 +41,11 @@ impl Lookout {
     /// Returns the block to move to, if there is one.
     #[cold]
     pub(crate) fn look(&self, name: &str, old: &Attached, max_age_ms: Option<u64>) -> Option<Attached> {
-        let (now_ms, looked_ms) = (process::coarse_ms(), self.looked_ms.load(Ordering::Relaxed));
-        let pause_ms = if old.is_current() { LOOK_MS } else { FOLLOW_MS };
+        let (last, pause_ms) = if old.is_current() { (&self.looked_ms, LOOK_MS) } else { (&self.sought_ms, FOLLOW_MS) };
+        let (now_ms, last_ms) = (process::coarse_ms(), last.load(Ordering::Relaxed));
         // Of several threads one looks, and nobody waits for it.
-        let looks = now_ms.saturating_sub(looked_ms) >= pause_ms
-            && self.looked_ms.compare_exchange(looked_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let looks = now_ms.saturating_sub(last_ms) >= pause_ms
+            && last.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if !looks || old.is_current() && heartbeat_age_ms(&old.block) < QUIET_MS {
             return None;
         }
