@@ -15,7 +15,7 @@ use crate::segment::copy_run;
 use crate::sync::copy_words as copy_run;
 use crate::sync::{
     Ordering::{Acquire, Relaxed},
-    fence,
+    Target, fence,
 };
 
 /// How often a copy starts again because something moved; afterwards rows in motion are reported missing.
@@ -152,7 +152,7 @@ impl<'a> SeriesReader<'a> {
     }
 
     /// Copies the newest slots. Column `k` of slot `i` lands in `columns[k * stride + i]`, where `stride` is the
-    /// selection's count.
+    /// selection's count. Every slot that the snapshot names is set, the others are left as they were.
     ///
     /// # Errors
     ///
@@ -161,7 +161,12 @@ impl<'a> SeriesReader<'a> {
     /// # Panics
     ///
     /// When `columns` is shorter than the selection needs.
-    pub fn copy(&self, selection: &Selection, columns: &mut [f64], snapshot: &mut Snapshot) -> Result<(), Error> {
+    pub fn copy<T: Target>(
+        &self,
+        selection: &Selection,
+        columns: &mut [T],
+        snapshot: &mut Snapshot,
+    ) -> Result<(), Error> {
         let mut try_fast = !selection.states;
         let mut attempt = 0;
         loop {
@@ -175,12 +180,12 @@ impl<'a> SeriesReader<'a> {
         }
     }
 
-    fn try_copy(
+    fn try_copy<T: Target>(
         &self,
         selection: &Selection,
         try_fast: bool,
         last: bool,
-        columns: &mut [f64],
+        columns: &mut [T],
         snapshot: &mut Snapshot,
     ) -> Result<Outcome, Error> {
         let rev = self.rev();
@@ -198,7 +203,7 @@ impl<'a> SeriesReader<'a> {
         for (column, target) in columns.chunks_exact_mut(stride).take(ROW_WORDS).enumerate() {
             copy_run(self.words.column(column, start, in_ring), &mut target[..in_ring]);
             if live {
-                target[in_ring] = newest[column];
+                target[in_ring].put(newest[column]);
             }
         }
         // SYNC POINT rewrite, reuse: a value stored after the checks' stores were made visible is rejected below.

@@ -16,7 +16,7 @@ use rustix::thread::futex;
 
 use crate::error::{Corruption, Error};
 use crate::layout::{MAGIC, PAGE_BYTES, header};
-use crate::sync::{AtomicU64, copy_words};
+use crate::sync::{AtomicU64, Target, copy_words};
 
 const DIRECTORY: &str = "/dev/shm";
 const NAME_BYTES_MAX: usize = 200;
@@ -354,11 +354,12 @@ impl Drop for Mapping {
 ///
 /// When the lengths differ.
 #[inline]
-pub fn copy_run(source: &[AtomicU64], target: &mut [f64]) {
+pub fn copy_run<T: Target>(source: &[AtomicU64], target: &mut [T]) {
     assert_eq!(source.len(), target.len());
     #[cfg(target_arch = "x86_64")]
     if source.len() >= STRING_COPY_WORDS_MIN {
-        // SAFETY: both slices are valid for their equal length, the target is borrowed exclusively, they cannot
+        const { assert!(size_of::<T>() == size_of::<AtomicU64>()) };
+        // SAFETY: both slices are valid for their equal length of words, any of which may go to a `Target`, the target is borrowed exclusively, they cannot
         // overlap, and the direction flag is clear by the ABI. Racing stores by the writer are checked by the caller.
         unsafe {
             core::arch::asm!(
