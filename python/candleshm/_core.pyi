@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
+from candleshm.errors import CandleShmError
+
 __all__ = [
     "Closed",
     "Feed",
@@ -185,6 +187,9 @@ class Writer:
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 
+        Rows of the same market, interval and symbol come over from a block of another LENGTH or other symbols, each as
+        it was and as old as it was.
+
         `derive` are pairs of name and interval (`5m`, `1d@Asia/Shanghai`): further blocks of the same symbols and
         LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
         are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
@@ -197,6 +202,10 @@ class Writer:
     def name(self) -> str: ...
     @property
     def taken_over(self) -> bool: ...
+    @property
+    def carried_rows(self) -> int:
+        """Rows that came over from the block of another shape that this one replaced."""
+
     @property
     def symbols(self) -> tuple[str, ...]: ...
     @property
@@ -271,9 +280,18 @@ class Writer:
         """Add a symbol in a reserved place. Raises ConfigError when `symbol_capacity` is reached."""
 
     def enlarge(self, symbols: Sequence[str], spare_symbols: int = 0) -> None:
-        """Put an empty block for these symbols in the place of this one; readers follow.
+        """Put a block for these symbols, with the same rows, in the place of this one; readers follow.
 
-        Raises SegmentUnavailable when there is no room for both, with this one as it was.
+        Raises SegmentUnavailable when there is no room for both, with this one as it was; SegmentInUse when the name
+        was removed and another collector has taken it.
+        """
+
+    def keep_names(self) -> list[tuple[str, CandleShmError | None]]:
+        """Put back what no longer stands under its name: the block and those derived from it.
+
+        A new block with the same rows takes the name, and readers follow. Returns the name of each that did not stand
+        there, with None where it does now, or the error: SegmentInUse when another live collector has the name,
+        SegmentCorrupt and SegmentUnavailable when something else stands there or there is no room.
         """
 
     def set_trading(self, symbol: str, trading: bool) -> None:

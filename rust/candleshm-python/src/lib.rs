@@ -4,6 +4,7 @@ mod array;
 mod derive;
 mod errors;
 mod feed;
+mod following;
 mod pool;
 mod process;
 mod series;
