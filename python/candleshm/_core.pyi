@@ -276,8 +276,11 @@ class Writer:
         Raises SegmentUnavailable when there is no room for both, with this one as it was.
         """
 
-    def set_trading(self, symbol: str, trading: bool) -> None:
-        """Mark a symbol as trading (the default) or delisted; a delisted one is no longer awaited."""
+    def set_trading(self, symbol: str, trading: bool, *, silent: bool = False) -> None:
+        """Mark a symbol as trading (the default) or ended; `silent` is one that trades and gives no new candle.
+
+        Closes and panels wait for neither an ended nor a silent one. Only an ended one is `StaleData` at any age.
+        """
 
     def set_health(self, *, ready: bool, weight_used: int, weight_limit: int, banned_until_ms: int | None) -> None:
         """Publish what readers see as `Feed.health`."""
