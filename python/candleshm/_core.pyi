@@ -294,8 +294,11 @@ class Writer:
         SegmentCorrupt and SegmentUnavailable when something else stands there or there is no room.
         """
 
-    def set_trading(self, symbol: str, trading: bool) -> None:
-        """Mark a symbol as trading (the default) or delisted; a delisted one is no longer awaited."""
+    def set_trading(self, symbol: str, trading: bool, *, silent: bool = False) -> None:
+        """Mark a symbol as trading (the default) or ended; `silent` is one that trades and gives no new candle.
+
+        Closes and panels wait for neither an ended nor a silent one. Only an ended one is `StaleData` at any age.
+        """
 
     def set_health(self, *, ready: bool, weight_used: int, weight_limit: int, banned_until_ms: int | None) -> None:
         """Publish what readers see as `Feed.health`."""

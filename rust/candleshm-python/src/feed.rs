@@ -515,7 +515,7 @@ impl Feed {
         let now_ms = process::now_ms();
         for &index in indices {
             let age_ms = age_ms(attached, index, now_ms);
-            if age_ms > limit_ms || !attached.block.is_trading(index) {
+            if age_ms > limit_ms || attached.block.has_ended(index) {
                 return Err(stale(&attached.block.symbol(index), age_ms, limit_ms, age_ms <= limit_ms));
             }
         }

@@ -123,7 +123,7 @@ impl Series {
     fn check_fresh(&self, attached: &Attached, index: usize) -> PyResult<()> {
         let Some(limit_ms) = self.source.max_age_ms() else { return Ok(()) };
         let age_ms = age_ms(attached, index, process::now_ms());
-        if age_ms > limit_ms || !attached.block.is_trading(index) {
+        if age_ms > limit_ms || attached.block.has_ended(index) {
             return Err(stale(&self.symbol, age_ms, limit_ms, age_ms <= limit_ms));
         }
         Ok(())
@@ -353,7 +353,7 @@ impl Series {
             }
             self.source.check_collector(&attached, &self.symbol)?;
             if let Some(limit_ms) = self.source.max_age_ms()
-                && !attached.block.is_trading(index)
+                && attached.block.has_ended(index)
             {
                 return Err(stale(&self.symbol, age_ms(&attached, index, process::now_ms()), limit_ms, true));
             }
