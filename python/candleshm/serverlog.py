@@ -122,7 +122,12 @@ class Console(logging.Handler):
         try:
             if self._refused:
                 stream.write(f"stderr refused {self._refused} log lines\n")
-            stream.write(line)
+            try:
+                stream.write(line)
+            except UnicodeEncodeError:
+                # An old locale, and a symbol that is not ASCII.
+                encoding = stream.encoding or "ascii"
+                stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
             stream.flush()
             self._refused = 0
         except (OSError, ValueError):  # ValueError: closed
