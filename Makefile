@@ -31,7 +31,7 @@ $(BIN)/python:
 
 $(VENV)/.tools: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet "maturin>=1.8,<2" "numpy>=1.26" "requests>=2.31" "urllib3>=2.2" "filelock>=3.13" "msgspec>=0.18.6" "tzdata>=2024.1"
+	$(BIN)/python -m pip install --quiet "maturin>=1.8,<2" "numpy>=1.26" "requests>=2.31" "urllib3>=2.2" "filelock>=3.13" "msgspec>=0.18.6"
 	$(BIN)/python -m pip install --quiet --group test --group lint
 	@touch $@
 

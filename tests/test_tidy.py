@@ -22,7 +22,8 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable", "blocklog"},
+    {"_core", "errors", "columns", "clock", "backoff", "durable", "printable", "blocklog"},
+    {"names"},
     {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim", "derivation"},
     {"planner", "transport", "panel", "rule", "universe", "ledger", "stream", "blocknames"},
     {"fetchers", "closes", "cache", "pools", "loading", "listing"},

@@ -15,6 +15,9 @@ from typing_extensions import disjoint_base
 from candleshm.errors import CandleShmError
 
 __all__ = [
+    "INTERVAL_MS",
+    "MARKETS",
+    "ZONES_VERSION",
     "Closed",
     "Feed",
     "Gap",
@@ -24,13 +27,24 @@ __all__ = [
     "Series",
     "View",
     "Writer",
+    "Zone",
     "block_names",
+    "candle_end_ms",
     "derivation_parts",
     "derive",
+    "is_block_name",
+    "is_symbol_name",
     "parse_archive_csv",
     "parse_klines",
     "unlink",
+    "zone_names",
 ]
+
+MARKETS: tuple[Literal["SPOT", "UM", "CM"], ...]
+INTERVAL_MS: dict[str, int]
+"""Every interval of the exchange and the length of its shortest candle: 28 days for a month."""
+ZONES_VERSION: str
+"""The release of the IANA time zone database that is compiled in, such as 2026b."""
 
 _FloatArray: TypeAlias = npt.NDArray[np.float64]
 _Holes: TypeAlias = Literal["drop", "nan", "raise"]
@@ -630,3 +644,46 @@ class PoolWords:
 
     def assume(self, other: PoolWords) -> None:
         """Copy what counts from other words into these, which nobody else has."""
+
+def candle_end_ms(interval: str, open_ms: int) -> int:
+    """Return where the candle ends (half-open) that opened at `open_ms`, also when it opened off the grid.
+
+    `interval` is one of the exchange's, or the days of a zone as 1d@Asia/Shanghai. For 3d the end follows from the open
+    time itself: each symbol has a grid of its own. Raises ConfigError.
+    """
+
+def is_symbol_name(name: object) -> bool:
+    """Say whether `name` can be a symbol's: 1 to 64 bytes of UTF-8, nothing that cannot be seen, no slash."""
+
+def is_block_name(name: object) -> bool:
+    """Say whether `name` can name a block: no slash, no leading dot, nothing that a shell or a log would take apart."""
+
+@final
+class Zone:
+    """The days of a time zone; `name` is an IANA name in any case. Days are counted from 1970-01-01.
+
+    The rules are those of `ZONES_VERSION`, for files and blocks alike; what the machine has installed does not count.
+    """
+
+    def __new__(cls, name: object) -> Self:
+        """Raises ConfigError for a name that the database does not have."""
+
+    @property
+    def name(self) -> str:
+        """As the database spells it."""
+
+    def day_of(self, epoch_ms: int) -> int:
+        """Return the number of the day that an instant lies in."""
+
+    def reached_ms(self, day: int, time_of_day_ms: int = 0) -> int:
+        """Return the first instant at which the clock has reached a time of a day, or has jumped over it."""
+
+    def offset_ms(self, epoch_ms: int) -> int:
+        """Return how far the clock is ahead of UTC at an instant."""
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+def zone_names() -> list[str]:
+    """Return the names of all time zones, sorted."""

@@ -13,7 +13,7 @@ use crate::chain::Chain;
 use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, plausible};
 use crate::error::Error;
 use crate::interval::{Grid, Interval};
-use crate::layout::{BlockState, Presence, RowState, SYMBOL_NAME_BYTES, header, symbol};
+use crate::layout::{BlockState, Presence, RowState, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Plan, Tally};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
@@ -537,7 +537,7 @@ fn store(words: SeriesWords<'_>, series: &mut Series, plan: &Plan) {
 }
 
 fn check_symbol(symbol: &str) -> Result<(), Error> {
-    if symbol.is_empty() || symbol.len() > SYMBOL_NAME_BYTES || symbol.contains('\0') {
+    if !symbols::is_name(symbol) {
         return Err(Error::SymbolName { symbol: symbol.into() });
     }
     Ok(())
