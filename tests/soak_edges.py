@@ -212,6 +212,7 @@ class Halted:
 
     instrument: Instrument
     since_ms: int
+    """Open time of the first candle that the exchange does not have."""
     until_seconds: float
     returned_ms: int | None = None
     deadline_seconds: float = 0.0
@@ -368,14 +369,17 @@ class EdgesRun:
         self.exchange.faults.add(rate_limited(2, count=1))
 
     def halt(self) -> None:
-        """Let a symbol stop trading, at the end of a candle; it comes back while other things happen."""
+        """Let a symbol stop trading; it comes back while other things happen."""
         symbol = self.random.choice(self.symbols[:VOLATILE])
         if symbol in self.halted:
             return
         instrument = self.exchange.truth.instrument("SPOT", symbol)
-        at_ms = self.exchange.now_ms() // STEP_MS * STEP_MS + STEP_MS
-        self.exchange.truth.delist("SPOT", symbol, at_ms)
-        self.halted[symbol] = Halted(instrument, at_ms, time.monotonic() + self.random.uniform(20, 120))
+        now_ms = self.exchange.now_ms() // STEP_MS * STEP_MS
+        self.exchange.truth.delist("SPOT", symbol, now_ms)
+        # Candles go on, flat, to the end of the minute in which trading ended.
+        last_ms = int(self.exchange.truth.floats("SPOT", symbol, "1s", now_ms - 60_000, now_ms + 120_000)[-1, 0])
+        until_seconds = time.monotonic() + (last_ms - now_ms) / 1000 + self.random.uniform(10, 90)
+        self.halted[symbol] = Halted(instrument, last_ms + STEP_MS, until_seconds)
 
     def refuse(self) -> None:
         symbol = self.random.choice(self.symbols[:VOLATILE])
