@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 
+from candleshm._core import INTERVAL_MS, MARKETS, Zone
 from candleshm.clock import ExchangeTime, SystemClock
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.config import CollectorConfig
 from candleshm.connection import Connection, connection_of
 from candleshm.errors import ConfigError, ExchangeError, SegmentNotFound
-from candleshm.exchanges.base import INTERVAL_MS, ExchangeInfo, Market
+from candleshm.exchanges.base import ExchangeInfo, Market
 from candleshm.exchanges.binance import Binance
 from candleshm.frames import library
 from candleshm.health import Health
@@ -46,7 +46,6 @@ logger = logging.getLogger("candleshm")
 
 _Candles: TypeAlias = npt.NDArray[np.float64]
 
-MARKETS: tuple[Market, ...] = ("SPOT", "UM", "CM")
 # A list of symbols weighs 20 on SPOT; who asks in a loop gets the same one for this long.
 SYMBOLS_SECONDS = 60.0
 MEASURED_SECONDS = 600.0
@@ -174,7 +173,7 @@ class CandleServer:
             download_time=rule.DOWNLOAD_TIME,
             local_candle_days=rule.LOCAL_CANDLE_DAYS,
         )
-        self._zone = ZoneInfo(rule.TIMEZONE)
+        self._zone = Zone(rule.TIMEZONE)
         self._log = ServerLog(
             rule.LOG_DIRPATH,
             self._zone,
@@ -467,7 +466,7 @@ class _Downloads:
     The date is the day of a symbol's newest candle in the rule's TIMEZONE.
     """
 
-    def __init__(self, feed: Feed, zone: ZoneInfo) -> None:
+    def __init__(self, feed: Feed, zone: Zone) -> None:
         self._feed = feed
         self._zone = zone
         self._waiting = dict.fromkeys(feed.symbols)

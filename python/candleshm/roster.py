@@ -129,11 +129,7 @@ class Roster:
             for symbol in room:
                 self._writer.add_symbol(symbol)
             return room
-        # The rows are loaded again: they cannot be carried over without giving old answers the age of new ones.
-        self._log.warning("the block was full: a larger one takes its place and is loaded anew")
-        self.plans.clear()
-        self._not_trading.clear()
-        self._silent = frozenset()
+        self._log.info("the block was full: a larger one with the same rows takes its place, and readers follow")
         return newcomers
 
     def _new_plan(self, symbol: str) -> SeriesPlan:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from candleshm.backoff import Backoff
 from candleshm.blocklog import BlockLog
+from candleshm.blocknames import BlockNames
 from candleshm.clock import Clock, ExchangeTime
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo
@@ -118,6 +119,7 @@ class Scheduler:
         self._corrections = self._refused = self._holes = 0
         self._errors: Counter[str] = Counter()
         self._roster = Roster(writer, universe, info, self._random)
+        self._names = BlockNames(writer, now)
         self._verified = self._disputed = self._audits = self._refused_events = 0
         self._audit_rows: Counter[str] = Counter(equal=0, corrected=0, missing=0)
         self._audit_seconds = now + AUDIT_SECONDS
@@ -154,7 +156,9 @@ class Scheduler:
             self._stream.stop()
 
     def run(self) -> None:
-        """Work until `stop`. Raises only what no symbol is to blame for: a fault of our own."""
+        """Work until `stop`. Raises only what no symbol is to blame for: a fault of our own, or SegmentInUse when
+        another collector has taken the name of the block.
+        """
         self._fetchers.start()
         if self._stream is not None:
             self._stream.start()
@@ -175,6 +179,7 @@ class Scheduler:
                     status_seconds = now + STATUS_SECONDS
                     self._look_after(now)
                     self._publish_status(now)
+                    self._names.look(now)
                 if self._universe_changed.is_set():
                     self._universe_changed.clear()
                     self._take_wishes(now)

@@ -8,6 +8,7 @@ use candleshm::columns::{COLUMNS, OPEN_TIME_MS};
 use candleshm::interval::Grid;
 use candleshm::layout::{RowState, header};
 use candleshm::read::{Selection, SeriesReader, Snapshot};
+use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
@@ -93,7 +94,7 @@ impl Series {
     fn with<T>(&self, read: impl FnOnce(&Arc<Attached>, usize) -> T) -> PyResult<T> {
         self.source.check_open()?;
         let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        if place.attached.block.state() == Some(candleshm::layout::BlockState::Ready) {
+        if self.source.is_good(&place.attached) {
             return Ok(read(&place.attached, place.index));
         }
         drop(place);
@@ -166,7 +167,7 @@ impl Series {
             .with_fresh(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
             .map_err(|error| self.source.error(error))?;
         let mut rows = 0;
-        let array = array::new_columns(py, selection.count, |values| {
+        let array = array::new_unset_columns(py, selection.count, |values| {
             rows = self.copy(py, &selection, holes, values)?;
             Ok(())
         })?;
@@ -189,7 +190,7 @@ impl Series {
         let (snapshot, grid) = self.with(|attached, index| {
             let mut snapshot = Snapshot::default();
             SeriesReader::new(&attached.block, index)
-                .copy(&selection, &mut [], &mut snapshot)
+                .copy::<f64>(&selection, &mut [], &mut snapshot)
                 .map(|()| (snapshot, attached.block.grid(index)))
                 .map_err(|error| self.source.error(error))
         })??;
@@ -205,7 +206,7 @@ impl Series {
             .with(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
             .map_err(|error| self.source.error(error))?;
         let mut snapshot = Snapshot::default();
-        let rows = array::new_columns(py, selection.count, |values| {
+        let rows = array::new_unset_columns(py, selection.count, |values| {
             if values.is_empty() {
                 return Ok(());
             }
@@ -336,7 +337,7 @@ impl Series {
         let mut after = None;
         loop {
             let (attached, index) = self.source.place(&self.symbol)?;
-            let seen = attached.block.value(header::COMMIT_SEQ) as u32;
+            let seen = attached.block.announced(header::COMMIT_SEQ) as u32;
             let grid = attached.block.grid(index);
             let mut row = [0.0; COLUMNS];
             let marks =
@@ -384,7 +385,13 @@ thread_local! {
 impl Series {
     /// Copies rows into `columns` (stride: the selection's count) and treats slots without a row; returns how many
     /// rows there are.
-    fn copy(&self, py: Python<'_>, selection: &Selection, holes: Holes, columns: &mut [f64]) -> PyResult<usize> {
+    fn copy<T: Target + Send>(
+        &self,
+        py: Python<'_>,
+        selection: &Selection,
+        holes: Holes,
+        columns: &mut [T],
+    ) -> PyResult<usize> {
         if selection.count == 0 {
             return Ok(0);
         }
@@ -480,7 +487,7 @@ fn has_row(state: RowState) -> bool {
 }
 
 /// Moves the rows that are there together; returns how many.
-fn drop_gaps(snapshot: &Snapshot, columns: &mut [f64], stride: usize) -> usize {
+fn drop_gaps<T: Target>(snapshot: &Snapshot, columns: &mut [T], stride: usize) -> usize {
     let kept: Vec<usize> = (0..snapshot.states.len()).filter(|&slot| has_row(snapshot.states[slot])).collect();
     if kept.len() < snapshot.states.len() {
         for column in columns.chunks_exact_mut(stride) {
@@ -493,11 +500,11 @@ fn drop_gaps(snapshot: &Snapshot, columns: &mut [f64], stride: usize) -> usize {
 }
 
 /// Gives slots without a row their grid open time and NaN.
-fn blank_gaps(snapshot: &Snapshot, grid: Grid, columns: &mut [f64], stride: usize) {
+fn blank_gaps<T: Target>(snapshot: &Snapshot, grid: Grid, columns: &mut [T], stride: usize) {
     for slot in (0..snapshot.states.len()).filter(|&slot| !has_row(snapshot.states[slot])) {
         for column in columns.chunks_exact_mut(stride) {
-            column[slot] = f64::NAN;
+            column[slot].put(f64::NAN);
         }
-        columns[OPEN_TIME_MS * stride + slot] = grid.open_ms(snapshot.start as i64 + slot as i64) as f64;
+        columns[OPEN_TIME_MS * stride + slot].put(grid.open_ms(snapshot.start as i64 + slot as i64) as f64);
     }
 }

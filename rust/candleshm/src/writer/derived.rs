@@ -177,18 +177,16 @@ impl Derived {
         &self.writer
     }
 
+    /// Returns the owner of the block, to have it replaced by one with the same rows.
+    pub(super) fn writer_mut(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+
     /// Gives the next symbol of the source its place.
     pub(super) fn seat(&mut self, symbol: &str) -> Result<(), Error> {
         self.writer.add_symbol(symbol)?;
         let index = self.writer.index_of(symbol)?;
         self.series.push(Part { index, prefix: NOTHING, current: false });
-        Ok(())
-    }
-
-    /// As [`Writer::enlarge`]; the places are those of `config` from here on, and empty.
-    pub(super) fn enlarge(&mut self, config: &Config, owner: Owner) -> Result<(), Error> {
-        self.writer.enlarge(config.symbols.clone(), config.spare_symbols, owner)?;
-        self.series = (0..config.symbols.len()).map(|index| Part { index, prefix: NOTHING, current: false }).collect();
         Ok(())
     }
 
@@ -229,8 +227,8 @@ impl Derived {
         if touched.iter().any(|&bar| (part.prefix.start..part.prefix.end).contains(&bar)) {
             part.prefix = NOTHING;
         }
-        let before = self.writer.series[part.index].standing(self.writer.universe_bar);
         let mine = self.writer.block.series(part.index);
+        let before = self.writer.series[part.index].standing(mine, self.writer.universe_bar);
         let series = &mut self.writer.series[part.index].state;
         let mut writer = SeriesWriter::new(mine, series);
         if let Some(first) = first_bar(&source, &derivation, writer.state()) {

@@ -295,6 +295,13 @@ impl World {
             let slots = count.min(self.config.length) as u64;
             let start = end.saturating_sub(slots).max(series.window_start()).min(end);
             let wanted: Vec<RowState> = (start..end).map(|bar| series.state(bar)).collect();
+            if !closed_only && slots == self.config.length as u64 {
+                // Copies, gaps and counts speak of the same slots.
+                let counted = [RowState::Missing, RowState::Hole].map(|state| series.count(state));
+                let shown =
+                    [RowState::Missing, RowState::Hole].map(|state| wanted.iter().filter(|&&s| s == state).count());
+                assert_eq!(shown, counted);
+            }
             assert_eq!((snapshot.start, &snapshot.states), (start, &wanted), "{selection:?}");
             for (slot, bar) in (start..end).enumerate() {
                 if let Some(row) = series.row(bar) {
