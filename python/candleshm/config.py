@@ -42,8 +42,8 @@ class CollectorConfig:
     """Only symbols whose name ends with this, as USDT."""
     spare_symbols: int | None = None
     """Places kept in the block for symbols that come later; unless given 16 or a tenth for 'all', else none."""
-    universe_refresh_seconds: float = 3600.0
-    """How often the exchange's list of symbols is read again."""
+    universe_refresh_seconds: float = 120.0
+    """How often the exchange's list of symbols is read again; sooner when a symbol lags behind the others."""
     length: int = 2880
     """Candles of every symbol, the live one included."""
     derive: Sequence[str] = ()

@@ -2,15 +2,14 @@
 
 The list is long, and dear on SPOT, so it is read at leisure while nothing happens. Whatever it may explain makes it be
 read sooner: a series that lags behind the clock, a symbol that is refused as unknown, a symbol that stopped trading and
-may come back. The longer such a reason lasts, the less often. Candles of more than a few minutes would show a halt too
-late; with them the list is read every two minutes.
+may come back. The longer such a reason lasts, the less often.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from candleshm.exchanges.base import INTERVAL_MS, ExchangeInfo
+from candleshm.exchanges.base import ExchangeInfo
 from candleshm.universe import doubt
 
 __all__ = ["Listing"]
@@ -20,7 +19,6 @@ PAUSE_SECONDS = 30.0
 WEIGHT_PART = 0.02
 # A reason that has lasted for a while is worth another look after this part of that time.
 AGE_PART = 0.1
-LONG_SECONDS = 120.0
 # A list that cannot be believed is asked for again this late. It is believed once it has said the same for so long, and
 # so often; one without any symbol never is.
 DOUBTED_SECONDS = 60.0
@@ -31,8 +29,7 @@ BELIEVED_COUNT = 5
 class Listing:
     """Belongs to the loop. Local seconds."""
 
-    def __init__(self, interval: str, refresh_seconds: float, weight: int, now_seconds: float) -> None:
-        self._is_long = INTERVAL_MS[interval] > LONG_SECONDS * 1000
+    def __init__(self, refresh_seconds: float, weight: int, now_seconds: float) -> None:
         self._refresh_seconds = refresh_seconds
         self._weight = weight
         self._asked_seconds = now_seconds
@@ -59,8 +56,6 @@ class Listing:
         asked_seconds = self._asked_seconds
         least_seconds = max(PAUSE_SECONDS, window_seconds * self._weight / (WEIGHT_PART * budget))
         pause_seconds = self._refresh_seconds
-        if self._is_long:
-            pause_seconds = min(pause_seconds, max(LONG_SECONDS, least_seconds))
         if self._wary_seconds:
             pause_seconds = min(pause_seconds, self._wary_seconds)
         for since in since_seconds:

@@ -101,7 +101,7 @@ class Scheduler:
         self._measure = Upkeep(exchange.time_url, exchange.time_weight, now + MEASURE_SECONDS)
         self._reload = Upkeep(exchange.info_url, exchange.info_weight)
         self._is_reloading = False
-        self._listing = Listing(cadence.interval, refresh_seconds, exchange.info_weight, now)
+        self._listing = Listing(refresh_seconds, exchange.info_weight, now)
         self._laggards = Laggards(cadence)
         self._tries_max = tries_max(exchange, cadence)
         self._upkeep_first = False
@@ -332,8 +332,9 @@ class Scheduler:
         now_ms = self._time.earliest_ms(now)
         end_ms = newest_ms = now_ms - 2 * INTERVAL_MS[self._cadence.interval] - self._cadence.late_ms
         if self._audits % 2:
-            oldest_ms = min(self._writer.window_start_ms(plan.symbol, now_ms), newest_ms)
-            end_ms = self._random.randint(oldest_ms, newest_ms)
+            # A long window reaches to before the calendar begins.
+            oldest_ms = max(0, self._writer.window_start_ms(plan.symbol, now_ms))
+            end_ms = self._random.randint(min(oldest_ms, newest_ms), newest_ms)
         request = self._exchange.until(plan.symbol, self._cadence.interval, self._exchange.tail_limit, end_ms)
         ticket, wait_seconds = self._budget.claim(request.weight, now)
         if wait_seconds > 0:
