@@ -22,7 +22,7 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "clock", "backoff", "durable", "printable", "blocklog"},
+    {"_core", "errors", "columns", "clock", "backoff", "durable", "printable", "blocklog", "addresses"},
     {"names"},
     {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim", "derivation"},
     {"planner", "transport", "panel", "rule", "universe", "ledger", "stream", "blocknames"},
