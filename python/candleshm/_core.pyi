@@ -30,8 +30,11 @@ __all__ = [
     "Zone",
     "block_names",
     "candle_end_ms",
+    "check_moment",
+    "check_timeout",
     "derivation_parts",
     "derive",
+    "ended_ms",
     "is_block_name",
     "is_symbol_name",
     "parse_archive_csv",
@@ -53,6 +56,7 @@ _Holes: TypeAlias = Literal["drop", "nan", "raise"]
 class Gap:
     """A half-open range [start_ms, end_ms) of open times without a row: ``missing`` or a confirmed ``hole``."""
 
+    def __new__(cls, start_ms: int, end_ms: int, kind: Literal["missing", "hole"]) -> Self: ...
     @property
     def start_ms(self) -> int: ...
     @property
@@ -464,6 +468,7 @@ class Series:
 class Closed:
     """A candle that closed: its open time, the symbols that have it final, and those that do not."""
 
+    def __new__(cls, open_time_ms: int, symbols: tuple[str, ...], missing: tuple[str, ...]) -> Self: ...
     @property
     def open_time_ms(self) -> int: ...
     @property
@@ -478,6 +483,10 @@ class Feed:
     def __new__(cls, name: str, max_age: float | None = None) -> Self: ...
     @property
     def name(self) -> str: ...
+    @property
+    def max_age(self) -> float | None:
+        """The oldest data that is handed out, seconds, as `attach` was told."""
+
     @property
     def symbols(self) -> tuple[str, ...]: ...
     @property
@@ -505,8 +514,10 @@ class Feed:
     ) -> Closed:
         """Sleep until the candle of `open_time_ms` is final for `quorum` of the symbols; None: the next one to close.
 
-        A hole counts as closed. Symbols None: all that trade and have candles; delisted ones are not awaited. Raises
-        WaitTimeout with `.missing` after `timeout` seconds, StaleData when the collector shows no life for `max_age`.
+        A hole counts as closed. Symbols None: all that trade and have candles; delisted ones are not awaited. In a
+        loop `closes()` leaves none out, however long the work takes. Raises WaitTimeout with `.missing` after `timeout`
+        seconds, StaleData when the collector shows no life for `max_age`, ConfigError (quorum, timeout, 3d candles
+        that open on different days).
         """
 
     def last(self, field: str, *, symbols: Sequence[str] | None = None, out: _FloatArray | None = None) -> _FloatArray:
@@ -528,10 +539,17 @@ class Feed:
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None
     ) -> tuple[_FloatArray, tuple[str, ...]]: ...
     def _next_close_ms(self, symbols: Sequence[str] | None, quorum: float) -> int | None: ...
-    def _next_open_ms(self, open_time_ms: int) -> int: ...
+    def _later_open_ms(self, open_time_ms: int, places: int, symbols: Sequence[str] | None) -> int: ...
+    def _closed_since(self, open_time_ms: int, symbols: Sequence[str] | None, quorum: float) -> int: ...
 
 def block_names() -> list[str]:
     """Return the names of all shared memory that may be blocks."""
+
+def check_moment(moment_ms: float) -> None:
+    """Raise ConfigError for a moment that is evidently in seconds, microseconds or nanoseconds."""
+
+def check_timeout(timeout: float | None) -> None:
+    """Raise ConfigError for a timeout that is no duration."""
 
 def parse_archive_csv(file: bytes) -> tuple[_FloatArray, int]:
     """Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
@@ -552,6 +570,9 @@ def derive(
     rows: _FloatArray, source: str, target: str, start_ms: int | None, end_ms: int | None, anchor_ms: int | None
 ) -> _FloatArray:
     """Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12)."""
+
+def ended_ms() -> int:
+    """Return a moment that is over by the exchange's clock, as far as final candles read here tell."""
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""

@@ -1,5 +1,6 @@
 //! `candleshm._core`: the compiled module. Converts arguments, releases the GIL, maps errors; decides nothing.
 
+mod arguments;
 mod array;
 mod derive;
 mod errors;
@@ -28,6 +29,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<writer::Ingested>()?;
     module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
     module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;
+    module.add_function(wrap_pyfunction!(derive::ended_ms, module)?)?;
+    module.add_function(wrap_pyfunction!(arguments::check_moment, module)?)?;
+    module.add_function(wrap_pyfunction!(arguments::check_timeout, module)?)?;
     module.add_class::<writer::Pushed>()?;
     module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
