@@ -30,7 +30,7 @@ import numpy.typing as npt
 from candleshm._core import Feed, Writer
 from candleshm.blocklog import BlockLog
 from candleshm.columns import OPEN_TIME_MS
-from candleshm.durable import make_directory, replace_file
+from candleshm.durable import make_directory, read_ours, remove_leftovers, replace_file
 from candleshm.errors import CandleShmError
 
 __all__ = ["BlockCache", "CacheKeeper", "Origin", "SavedCache"]
@@ -105,7 +105,8 @@ class BlockCache:
         entries: list[_Entry] = []
         feed = Feed(self._origin.name)
         try:
-            replace_file(self.path, self._parts(feed, entries, now_ms))
+            remove_leftovers(self.path.parent, f"{self.path.name}.*")
+            replace_file(self.path, self._parts(feed, entries, now_ms), mode=0o600)
         finally:
             feed.close()
         rows = sum(entry.rows for entry in entries)
@@ -119,10 +120,11 @@ class BlockCache:
         before the window at `now_ms` (exchange time). Ends early when `stopping` is set.
 
         A file that is damaged, of another block or of another version is named in the log and left alone, as is one
-        that cannot be read: what it would have given is asked of the exchange.
+        that cannot be read, that belongs to another user or that others may write: what it would have given is asked of
+        the exchange.
         """
         try:
-            image = self.path.read_bytes()
+            image = read_ours(self.path)
         except FileNotFoundError:
             return 0
         except OSError as error:
@@ -186,6 +188,7 @@ class CacheKeeper:
         self._exchange_ms = exchange_ms
         self._delay_seconds = delay_seconds
         self._ending = threading.Event()
+        self._failures = 0
         self._thread = threading.Thread(target=self._work, name="candleshm-cache", daemon=True)
 
     def start(self) -> None:
@@ -206,8 +209,12 @@ class CacheKeeper:
         try:
             saved = self._cache.save(self._exchange_ms())
         except (OSError, CandleShmError) as error:
-            self._cache.log.warning("cache %s could not be written (%s); the older one stays", self._cache.path, error)
+            self._failures += 1
+            if self._failures & (self._failures - 1) == 0:
+                path = self._cache.path
+                self._cache.log.warning("cache %s could not be written (%s); the older one stays", path, error)
             return
+        self._failures = 0
         self._cache.log.info(
             "DOWNLOAD CANDLE CACHE %s (%d rows of %d symbols, %.1f MB, %.2f s)",
             saved.path,

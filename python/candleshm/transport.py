@@ -163,7 +163,7 @@ class _Response(HTTPResponse):
         self.fp = io.BufferedReader(self._source)
 
     def _read_status(self) -> tuple[str, int, str]:
-        version, status, reason = super()._read_status()
+        version, status, reason = super()._read_status()  # type: ignore[misc]
         if status in STOPS:
             self._source.end_in(STOP_SECONDS)
         return version, status, reason
@@ -177,7 +177,7 @@ class _Response(HTTPResponse):
                 raise
             self.headers = self.msg = HTTPMessage()
             self.length, self.chunked, self.will_close = 0, False, True
-            self._close_conn()  # type: ignore[attr-defined]
+            self._close_conn()
 
 
 class _Adapter(HTTPAdapter):
