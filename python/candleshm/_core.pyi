@@ -257,7 +257,13 @@ class Writer:
         """
 
     def load_rows(
-        self, symbol: str, rows: _FloatArray, states: npt.NDArray[np.uint8] | None = None, *, sent_ms: int
+        self,
+        symbol: str,
+        rows: _FloatArray,
+        states: npt.NDArray[np.uint8] | None = None,
+        *,
+        sent_ms: int,
+        derived: str | None = None,
     ) -> Ingested:
         """Merge rows that were kept elsewhere, publish them and wake waiters.
 
@@ -266,6 +272,8 @@ class Writer:
         final, holes where it has nothing; what is there already counts for more. Rows of another state are left out,
         and so are those that had not ended at `sent_ms`, the exchange time at which the rows were asked for: what was
         live then is never trusted. The series does not count as confirmed by it, its age stays.
+
+        With `derived` they go into the derived block of that name; that has to be before its source gets rows.
 
         Raises UnknownSymbol, ConfigError for other shapes.
         """

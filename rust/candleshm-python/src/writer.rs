@@ -316,7 +316,7 @@ impl Writer {
         })
     }
 
-    #[pyo3(signature = (symbol, rows, states=None, *, sent_ms))]
+    #[pyo3(signature = (symbol, rows, states=None, *, sent_ms, derived=None))]
     #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     fn load_rows(
         &self,
@@ -325,6 +325,7 @@ impl Writer {
         rows: PyReadonlyArray2<'_, f64>,
         states: Option<PyReadonlyArray1<'_, u8>>,
         sent_ms: i64,
+        derived: Option<&str>,
     ) -> PyResult<Ingested> {
         let (rows, states) = (rows.as_array(), states.as_ref().map(PyReadonlyArray1::as_array));
         if rows.ncols() != COLUMNS || states.is_some_and(|states| states.len() != rows.nrows()) {
@@ -340,6 +341,9 @@ impl Writer {
             .collect();
         py.detach(|| {
             self.with(|writer| {
+                if let Some(name) = derived {
+                    return Ok(writer.load_derived(name, symbol, &kept, sent_ms)?.into());
+                }
                 let index = writer.index_of(symbol)?;
                 Ok(writer.load(index, &kept, sent_ms).into())
             })

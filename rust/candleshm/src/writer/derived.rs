@@ -5,8 +5,8 @@
 //! candle can be derived again. What is final stays final: a row is taken back neither because rows it was made of have
 //! left the source's window, nor because they are being loaded again.
 
-use super::{Config, Error, News, Owner, Writer};
-use crate::columns::bits_equal;
+use super::{Config, Error, News, Owner, Report, Writer};
+use crate::columns::{OPEN_TIME_MS, Row, bits_equal};
 use crate::derive::{Derivation, Fold};
 use crate::interval::Grid;
 use crate::layout::{Presence, RowState, RowWords};
@@ -137,6 +137,45 @@ impl Writer {
         self.derived.push(derived);
         self.catch_up_derived();
         Ok(())
+    }
+
+    /// As [`Self::load`], into the block of that name which is derived from this one, before rows are loaded here: what is
+    /// older than the rows that will be here cannot be derived again.
+    ///
+    /// # Errors
+    ///
+    /// `Name` when no such block is derived, `UnknownSymbol`.
+    pub fn load_derived(
+        &mut self,
+        name: &str,
+        symbol: &str,
+        rows: &[(Row, RowState)],
+        sent_ms: i64,
+    ) -> Result<Report, Error> {
+        let Some(derived) = self.derived.iter_mut().find(|derived| derived.writer.block.name() == name) else {
+            return Err(Error::Name { name: name.to_owned() });
+        };
+        let writer = &mut derived.writer;
+        let index = writer.index_of(symbol)?;
+        let grid = writer.block.grid(index);
+        // Days of a zone whose rules have changed since are others.
+        let is_candle = |row: &Row| {
+            let open_ms = row[OPEN_TIME_MS] as i64;
+            grid.open_ms(grid.ordinal(open_ms)) == open_ms
+        };
+        let rows: Vec<(Row, RowState)> = rows.iter().filter(|(row, _)| is_candle(row)).copied().collect();
+        let report = writer.load(index, &rows, sent_ms);
+        let state = &mut writer.series[index].state;
+        if state.first_bar == 0
+            && let Some((oldest, _)) = rows.first()
+        {
+            // Below it nothing can be derived, and so nothing is missing.
+            let mut series = SeriesWriter::new(writer.block.series(index), state);
+            series.set_first_bar(grid.ordinal(oldest[OPEN_TIME_MS] as i64).max(0) as u64);
+            series.publish();
+        }
+        writer.commit();
+        Ok(report)
     }
 
     /// Derives everything that the rows of this block reach.
