@@ -22,11 +22,12 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable", "blocklog"},
-    {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim", "derivation"},
-    {"planner", "transport", "panel", "rule", "universe", "ledger", "stream", "blocknames"},
-    {"fetchers", "closes", "cache", "pools"},
-    {"connection"},
+    {"_core", "errors", "columns", "clock", "backoff", "durable", "printable", "blocklog", "addresses"},
+    {"names"},
+    {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim"},
+    {"planner", "transport", "panel", "rule", "universe", "ledger", "stream", "blocknames", "derivation"},
+    {"fetchers", "closes", "cache", "pools", "loading", "listing"},
+    {"connection", "laggards"},
     {"roster", "history", "weight"},
     {"scheduler", "reader"},
     {"server"},

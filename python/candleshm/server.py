@@ -123,7 +123,7 @@ class Collector:
     def wait_loaded(
         self, timeout_seconds: float | None = None, progress: Callable[[CollectorStatus], object] | None = None
     ) -> bool:
-        """Wait until every symbol is loaded or has failed three times; say whether that is so.
+        """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`); say whether that is so.
 
         `progress` is called about twice a second, in this thread. Returns False at the timeout and after `stop`.
         """

@@ -17,9 +17,11 @@ use candleshm::removal;
 use candleshm::segment::{self, FileId};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
+use crate::arguments::{Count, Moment, Number, check_moments, check_timeout};
 use crate::array;
+use crate::derive::note_ended;
 use crate::errors::exceptions::{ConfigError, SegmentNotFound, StaleData, UnknownSymbol, WaitTimeout};
 use crate::errors::to_py;
 use crate::following::{FOLLOW_MS, Lookout};
@@ -104,6 +106,11 @@ impl Source {
         self.max_age_ms
     }
 
+    /// What `attach` was given, to the millisecond.
+    pub(crate) fn max_age(&self) -> Option<f64> {
+        self.max_age_ms.map(|limit_ms| limit_ms as f64 / 1e3)
+    }
+
     /// Refuses when the feed was closed.
     #[inline]
     pub(crate) fn check_open(&self) -> PyResult<()> {
@@ -182,11 +189,9 @@ pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
     pub(crate) fn after(timeout: Option<f64>) -> PyResult<Self> {
+        check_timeout(timeout.map(Number))?;
         match timeout {
             None => Ok(Self(None)),
-            Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
-                Err(ConfigError::new_err(format!("timeout is not a number of seconds from 0 on: `{seconds}`")))
-            }
             Some(seconds) => {
                 Ok(Self(Duration::try_from_secs_f64(seconds).ok().and_then(|d| Instant::now().checked_add(d))))
             }
@@ -225,6 +230,16 @@ pub(crate) struct Closed {
 
 #[pymethods]
 impl Closed {
+    #[new]
+    fn py_new(open_time_ms: i64, symbols: Py<PyTuple>, missing: Py<PyTuple>) -> Self {
+        Self { open_time_ms, symbols, missing }
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (i64, Py<PyTuple>, Py<PyTuple>)) {
+        let (py, this) = (slf.py(), slf.get());
+        (slf.get_type(), (this.open_time_ms, this.symbols.clone_ref(py), this.missing.clone_ref(py)))
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
             "Closed(open_time_ms={}, symbols={}, missing={})",
@@ -246,8 +261,8 @@ pub(crate) struct Feed {
 impl Feed {
     #[new]
     #[pyo3(signature = (name, max_age=None))]
-    fn py_new(name: &str, max_age: Option<f64>) -> PyResult<Self> {
-        let max_age_ms = match max_age {
+    fn py_new(name: &str, max_age: Option<Number>) -> PyResult<Self> {
+        let max_age_ms = match max_age.map(|Number(seconds)| seconds) {
             Some(age) if age.is_nan() || age <= 0.0 => {
                 return Err(ConfigError::new_err(format!("max_age is not a number of seconds above 0: `{age}`")));
             }
@@ -267,6 +282,18 @@ impl Feed {
     #[getter]
     fn name(&self) -> &str {
         self.source.name()
+    }
+
+    #[getter]
+    fn max_age(&self) -> Option<f64> {
+        self.source.max_age()
+    }
+
+    /// Pickled as what it takes to attach again.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (String, Option<f64>))> {
+        let source = &slf.get().source;
+        source.check_open()?;
+        Ok((slf.get_type(), (source.name().to_owned(), source.max_age())))
     }
 
     #[getter]
@@ -338,24 +365,29 @@ impl Feed {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
-    #[pyo3(signature = (open_time_ms=None, *, symbols=None, quorum=1.0, timeout=None))]
+    #[pyo3(
+        signature = (open_time_ms=None, *, symbols=None, quorum=Number(1.0), timeout=None),
+        text_signature = "($self, open_time_ms=None, *, symbols=None, quorum=1.0, timeout=None)"
+    )]
     fn wait_closed(
         &self,
         py: Python<'_>,
-        open_time_ms: Option<i64>,
+        open_time_ms: Option<Moment>,
         symbols: Option<Vec<String>>,
-        quorum: f64,
-        timeout: Option<f64>,
+        quorum: Number,
+        timeout: Option<Number>,
     ) -> PyResult<Closed> {
+        let (Number(quorum), timeout) = (quorum, timeout.map(|Number(seconds)| seconds));
         if !(quorum > 0.0 && quorum <= 1.0) {
             return Err(ConfigError::new_err(format!("quorum is not within 0..1: `{quorum}`")));
         }
         let deadline = Deadline::after(timeout)?;
-        let mut awaited_ms = open_time_ms;
+        let mut awaited_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
         loop {
             let attached = self.source.attached()?;
             let seen = attached.block.announced(header::CLOSE_SEQ) as u32;
             let awaited = self.awaited(&attached, symbols.as_deref())?;
+            let grid = common_grid(&attached.block, &awaited)?;
             let needed = needed(quorum, awaited.len());
             if awaited_ms.is_none() {
                 awaited_ms = next_close_ms(&attached, &awaited, needed);
@@ -370,8 +402,9 @@ impl Feed {
             if let Some(open_ms) = awaited_ms
                 && closed.len() >= needed
             {
+                note_ended(grid.end_ms(grid.ordinal(open_ms)));
                 return Ok(Closed {
-                    open_time_ms: first_grid(&attached).floor_ms(open_ms),
+                    open_time_ms: grid.floor_ms(open_ms),
                     symbols: PyTuple::new(py, names(&closed))?.unbind(),
                     missing: PyTuple::new(py, names(&missing))?.unbind(),
                 });
@@ -398,7 +431,7 @@ impl Feed {
         &self,
         py: Python<'py>,
         fields: Vec<String>,
-        n: Option<i64>,
+        n: Option<Count>,
         symbols: Option<Vec<String>>,
         live: bool,
         out: Option<Bound<'py, PyArray1<f64>>>,
@@ -410,10 +443,10 @@ impl Feed {
         let grid = common_grid(block, &indices)?;
         let count = match n {
             None => block.geometry().ring.length,
-            Some(n) if n < 1 => {
+            Some(Count(n)) if n < 1 => {
                 return Err(ConfigError::new_err(format!("n is not a number of rows from 1 on: `{n}`")));
             }
-            Some(n) => n as usize,
+            Some(Count(n)) => n as usize,
         };
         let error = |error| self.source.error(error);
         let range =
@@ -439,6 +472,7 @@ impl Feed {
     ) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyTuple>)> {
         let moments = moments_ms.try_readonly().map_err(|_| not_contiguous())?;
         let moments = moments.as_slice().map_err(|_| not_contiguous())?;
+        check_moments(moments)?;
         let attached = self.source.attached()?;
         let block = &attached.block;
         let column = column_of(field)?;
@@ -462,13 +496,26 @@ impl Feed {
     fn _next_close_ms(&self, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<Option<i64>> {
         let attached = self.source.attached()?;
         let awaited = self.awaited(&attached, symbols.as_deref())?;
+        common_grid(&attached.block, &awaited)?;
         Ok(next_close_ms(&attached, &awaited, needed(quorum, awaited.len())))
     }
 
-    /// The open time of the candle after the one that contains `open_time_ms`.
-    fn _next_open_ms(&self, open_time_ms: i64) -> PyResult<i64> {
-        let grid = first_grid(&*self.source.attached()?);
-        Ok(grid.end_ms(grid.ordinal(open_time_ms)))
+    /// The open time of the candle of these symbols so many places after the one that contains `open_time_ms`.
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
+    fn _later_open_ms(&self, open_time_ms: i64, places: i64, symbols: Option<Vec<String>>) -> PyResult<i64> {
+        let attached = self.source.attached()?;
+        let grid = common_grid(&attached.block, &self.awaited(&attached, symbols.as_deref())?)?;
+        Ok(grid.open_ms(grid.ordinal(open_time_ms) + places))
+    }
+
+    /// How many candles from the one that contains `open_time_ms` on have closed.
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
+    fn _closed_since(&self, open_time_ms: i64, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<i64> {
+        let attached = self.source.attached()?;
+        let awaited = self.awaited(&attached, symbols.as_deref())?;
+        let grid = common_grid(&attached.block, &awaited)?;
+        let next_ms = next_close_ms(&attached, &awaited, needed(quorum, awaited.len()));
+        Ok(next_ms.map_or(0, |next_ms| (grid.ordinal(next_ms) - grid.ordinal(open_time_ms)).max(0)))
     }
 
     #[pyo3(signature = (field, *, symbols=None, out=None))]
@@ -515,7 +562,7 @@ impl Feed {
         let now_ms = process::now_ms();
         for &index in indices {
             let age_ms = age_ms(attached, index, now_ms);
-            if age_ms > limit_ms || !attached.block.is_trading(index) {
+            if age_ms > limit_ms || attached.block.has_ended(index) {
                 return Err(stale(&attached.block.symbol(index), age_ms, limit_ms, age_ms <= limit_ms));
             }
         }
@@ -537,6 +584,7 @@ impl Feed {
     fn awaited(&self, attached: &Attached, symbols: Option<&[String]>) -> PyResult<Vec<usize>> {
         let block = &attached.block;
         let mut indices = match symbols {
+            Some([]) => return Err(ConfigError::new_err("symbols is an empty list; None stands for all")),
             None => (0..block.symbol_count())
                 .filter(|&index| SeriesReader::new(block, index).marks().is_ok_and(|marks| marks.head > 0))
                 .collect(),
@@ -582,10 +630,6 @@ pub(crate) fn age_ms(attached: &Attached, index: usize, now_ms: u64) -> u64 {
 /// How many of `count` symbols make a quorum.
 fn needed(quorum: f64, count: usize) -> usize {
     ((quorum * count as f64).ceil() as usize).max(1)
-}
-
-fn first_grid(attached: &Attached) -> Grid {
-    attached.block.grid(0)
 }
 
 /// The open time after the newest one that `needed` of the symbols have final.

@@ -11,8 +11,11 @@ use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
+use crate::arguments::{Count, Moment, Number, check_moments};
 use crate::array;
+use crate::derive::note_ended;
 use crate::errors::exceptions::{ConfigError, GapError, WaitTimeout};
 use crate::feed::{Attached, Deadline, Source, age_ms, seconds, sleep, stale};
 use crate::process;
@@ -54,6 +57,21 @@ pub(crate) struct Gap {
 
 #[pymethods]
 impl Gap {
+    #[new]
+    fn py_new(start_ms: i64, end_ms: i64, kind: &str) -> PyResult<Self> {
+        let kind = match kind {
+            "missing" => "missing",
+            "hole" => "hole",
+            other => return Err(ConfigError::new_err(format!("kind is not 'missing' or 'hole': `{other}`"))),
+        };
+        Ok(Self { start_ms, end_ms, kind })
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (i64, i64, &'static str)) {
+        let this = slf.get();
+        (slf.get_type(), (this.start_ms, this.end_ms, this.kind))
+    }
+
     fn __repr__(&self) -> String {
         format!("Gap(start_ms={}, end_ms={}, kind='{}')", self.start_ms, self.end_ms, self.kind)
     }
@@ -123,20 +141,20 @@ impl Series {
     fn check_fresh(&self, attached: &Attached, index: usize) -> PyResult<()> {
         let Some(limit_ms) = self.source.max_age_ms() else { return Ok(()) };
         let age_ms = age_ms(attached, index, process::now_ms());
-        if age_ms > limit_ms || !attached.block.is_trading(index) {
+        if age_ms > limit_ms || attached.block.has_ended(index) {
             return Err(stale(&self.symbol, age_ms, limit_ms, age_ms <= limit_ms));
         }
         Ok(())
     }
 
-    fn selection(&self, n: Option<i64>, closed_only: bool, states: bool) -> PyResult<Selection> {
+    fn selection(&self, n: Option<Count>, closed_only: bool, states: bool) -> PyResult<Selection> {
         let length = self.with(|attached, _| attached.block.geometry().ring.length)?;
         let count = match n {
             None => length,
-            Some(n) if n < 1 => {
+            Some(Count(n)) if n < 1 => {
                 return Err(ConfigError::new_err(format!("n is not a number of rows from 1 on: `{n}`")));
             }
-            Some(n) => usize::try_from(n).unwrap_or(usize::MAX).min(length),
+            Some(Count(n)) => usize::try_from(n).unwrap_or(usize::MAX).min(length),
         };
         Ok(Selection { count, closed_only, states })
     }
@@ -153,7 +171,7 @@ impl Series {
     fn candles<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
         out: Option<Bound<'py, PyAny>>,
@@ -181,7 +199,7 @@ impl Series {
     fn states<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyArray1<u8>>> {
@@ -230,6 +248,7 @@ impl Series {
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
         let moments = moments_ms.try_readonly().map_err(|_| not_contiguous())?;
         let moments = moments.as_slice().map_err(|_| not_contiguous())?;
+        check_moments(moments)?;
         array::new_columns(py, moments.len(), |values| {
             self.with_fresh(|attached, index| {
                 let (reader, grid) = (SeriesReader::new(&attached.block, index), attached.block.grid(index));
@@ -244,7 +263,7 @@ impl Series {
     fn to_pandas<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -255,7 +274,7 @@ impl Series {
     fn to_polars<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -266,7 +285,7 @@ impl Series {
     fn to_arrow<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -316,7 +335,7 @@ impl Series {
     }
 
     #[pyo3(signature = (n=None))]
-    fn view(&self, n: Option<i64>) -> PyResult<View> {
+    fn view(&self, n: Option<Count>) -> PyResult<View> {
         let selection = self.selection(n, true, false)?;
         let (attached, index, marks) = self.with_fresh(|attached, index| {
             let marks = SeriesReader::new(&attached.block, index).view(selection.count);
@@ -327,12 +346,13 @@ impl Series {
     }
 
     #[pyo3(signature = (n=None))]
-    fn read(&self, n: Option<i64>) -> PyResult<View> {
+    fn read(&self, n: Option<Count>) -> PyResult<View> {
         self.view(n)
     }
 
     #[pyo3(signature = (after_open_time_ms=None, timeout=None))]
-    fn wait(&self, py: Python<'_>, after_open_time_ms: Option<i64>, timeout: Option<f64>) -> PyResult<i64> {
+    fn wait(&self, py: Python<'_>, after_open_time_ms: Option<Moment>, timeout: Option<Number>) -> PyResult<i64> {
+        let timeout = timeout.map(|Number(seconds)| seconds);
         let deadline = Deadline::after(timeout)?;
         let mut after = None;
         loop {
@@ -345,7 +365,7 @@ impl Series {
             // The bar behind the newest row, and the one a newer candle must go beyond.
             let end = marks.end();
             let after = *after.get_or_insert_with(|| match after_open_time_ms {
-                Some(open_ms) => (grid.ordinal(open_ms) + 1).max(0) as u64,
+                Some(Moment(open_ms)) => (grid.ordinal(open_ms) + 1).max(0) as u64,
                 None => end,
             });
             if end > after {
@@ -353,7 +373,7 @@ impl Series {
             }
             self.source.check_collector(&attached, &self.symbol)?;
             if let Some(limit_ms) = self.source.max_age_ms()
-                && !attached.block.is_trading(index)
+                && attached.block.has_ended(index)
             {
                 return Err(stale(&self.symbol, age_ms(&attached, index, process::now_ms()), limit_ms, true));
             }
@@ -363,6 +383,13 @@ impl Series {
             };
             sleep(py, &attached, header::COMMIT_SEQ, seen, slice)?;
         }
+    }
+
+    /// Pickled as what it takes to attach again: name, `max_age` and symbol.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (String, Option<f64>, String))> {
+        self.source.check_open()?;
+        let attach_series = py.import("candleshm.reader")?.getattr("attach_series")?;
+        Ok((attach_series, (self.source.name().to_owned(), self.source.max_age(), self.symbol.clone())))
     }
 
     fn __repr__(&self) -> PyResult<String> {
@@ -403,6 +430,11 @@ impl Series {
             copied.map_err(|error| self.source.error(error))?;
             let grid = attached.block.grid(index);
             self.refuse_gaps(&snapshot, grid, holes)?;
+            if selection.closed_only
+                && let Some(last) = snapshot.states.len().checked_sub(1)
+            {
+                note_ended(grid.end_ms((snapshot.start + last as u64) as i64));
+            }
             Ok(match holes {
                 Holes::Nan => {
                     blank_gaps(&snapshot, grid, columns, selection.count);
@@ -416,7 +448,7 @@ impl Series {
     fn copy_into<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         selection: &Selection,
         holes: Holes,
         out: &Bound<'py, PyAny>,
@@ -428,7 +460,8 @@ impl Series {
             ))
         };
         let array = out.cast::<PyArray2<f64>>().map_err(|_| wrong())?;
-        let exact = n.is_none_or(|n| n as usize == selection.count) && array.shape() == [selection.count, COLUMNS];
+        let exact =
+            n.is_none_or(|Count(n)| n as usize == selection.count) && array.shape() == [selection.count, COLUMNS];
         // NumPy's own bookkeeping says no to read-only arrays and to ones lent out already.
         let mut borrowed = array.try_readwrite().map_err(|_| wrong())?;
         let values = borrowed.as_slice_mut().map_err(|_| wrong())?;
@@ -460,7 +493,7 @@ impl Series {
         &self,
         py: Python<'py>,
         function: &str,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyAny>> {

@@ -7,7 +7,7 @@ use candleshm::archive_csv::parse_csv;
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
 use candleshm::interval::Interval;
-use candleshm::layout::RowState;
+use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
 use candleshm::merge::Answer;
 use candleshm::parse::parse;
@@ -395,11 +395,17 @@ impl Writer {
         Ok(outcomes.into_iter().map(raised).collect())
     }
 
+    #[pyo3(signature = (symbol, trading, *, silent=false))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
-    fn set_trading(&self, symbol: String, trading: bool) -> PyResult<()> {
+    fn set_trading(&self, symbol: String, trading: bool, silent: bool) -> PyResult<()> {
+        let presence = match (trading, silent) {
+            (true, false) => Presence::Trading,
+            (true, true) => Presence::Silent,
+            (false, _) => Presence::Ended,
+        };
         self.with(|writer| {
             let index = writer.index_of(&symbol)?;
-            writer.set_trading(index, trading);
+            writer.set_presence(index, presence);
             Ok(())
         })
     }

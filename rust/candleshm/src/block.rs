@@ -3,7 +3,7 @@
 use crate::announce;
 use crate::error::Error;
 use crate::interval::Grid;
-use crate::layout::{BlockState, Geometry, SYMBOL_BYTES, header, symbol};
+use crate::layout::{BlockState, Geometry, Presence, SYMBOL_BYTES, header, symbol};
 use crate::ring::SeriesWords;
 use crate::segment::{self, FileId, Mapping, SegmentFile};
 use crate::symbols;
@@ -155,10 +155,16 @@ impl Block {
         self.geometry.grid(self.entry(index)[symbol::PHASE_DAYS].load(Relaxed))
     }
 
-    /// Returns whether a symbol trades.
+    /// Returns whether a symbol trades and gives candles, so that closes and panels wait for it.
     #[must_use]
     pub fn is_trading(&self, index: usize) -> bool {
-        self.entry(index)[symbol::TRADING].load(Relaxed) == 1
+        self.entry(index)[symbol::TRADING].load(Relaxed) == Presence::Trading as u64
+    }
+
+    /// Returns whether the trading of a symbol has ended.
+    #[must_use]
+    pub fn has_ended(&self, index: usize) -> bool {
+        self.entry(index)[symbol::TRADING].load(Relaxed) == Presence::Ended as u64
     }
 
     /// Returns the words of a series.

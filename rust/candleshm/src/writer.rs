@@ -13,7 +13,7 @@ use crate::chain::Chain;
 use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, plausible};
 use crate::error::Error;
 use crate::interval::{Grid, Interval};
-use crate::layout::{BlockState, RowState, SYMBOL_NAME_BYTES, header, symbol};
+use crate::layout::{BlockState, Presence, RowState, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Plan, Tally};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
@@ -95,7 +95,7 @@ struct Series {
     pause_ms: u64,
     /// Newest bar that is closed, verified or a hole; 0 while there is none.
     newest_settled: u64,
-    trading: bool,
+    presence: Presence,
 }
 
 /// The owner of a block.
@@ -181,13 +181,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Marks a symbol as trading or delisted.
-    pub fn set_trading(&mut self, index: usize, trading: bool) {
+    /// Marks a symbol as trading, silent or ended. Only one that trades is waited for.
+    pub fn set_presence(&mut self, index: usize, presence: Presence) {
         for derived in &mut self.derived {
-            derived.set_trading(index, trading);
+            derived.set_presence(index, presence);
         }
-        self.block.entry(index)[symbol::TRADING].store(trading.into(), Relaxed);
-        self.series[index].trading = trading;
+        self.block.entry(index)[symbol::TRADING].store(presence as u64, Relaxed);
+        self.series[index].presence = presence;
         self.settle_universe();
         // Who waits for a close may wait no longer for this symbol.
         self.news = News::Closed;
@@ -483,13 +483,13 @@ impl Series {
             heard_ms: 0,
             pause_ms: 0,
             newest_settled: 0,
-            trading: true,
+            presence: Presence::Trading,
         }
     }
 
     /// Whether the universe waits for it: it trades, and has had a row.
     fn is_awaited(&self) -> bool {
-        self.trading && self.state.marks.head > 0
+        self.presence == Presence::Trading && self.state.marks.head > 0
     }
 
     fn standing(&self, words: SeriesWords<'_>, universe_bar: u64) -> Standing {
@@ -537,7 +537,7 @@ fn store(words: SeriesWords<'_>, series: &mut Series, plan: &Plan) {
 }
 
 fn check_symbol(symbol: &str) -> Result<(), Error> {
-    if symbol.is_empty() || symbol.len() > SYMBOL_NAME_BYTES || symbol.contains('\0') {
+    if !symbols::is_name(symbol) {
         return Err(Error::SymbolName { symbol: symbol.into() });
     }
     Ok(())

@@ -10,7 +10,7 @@ use candleshm::columns::Row;
 use candleshm::error::{Corruption, Error};
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::RowState::{self, Closed, Hole, Live, Missing, MissingFinal, Verified};
-use candleshm::layout::{BlockState, header, symbol};
+use candleshm::layout::{BlockState, Presence, header, symbol};
 use candleshm::merge::Answer;
 use candleshm::read::SeriesReader;
 use candleshm::removal;
@@ -220,7 +220,7 @@ fn an_enlarged_block_has_every_row_and_knows_what_was_said() {
     let name = format!("{}-3m", scratch.name());
     let mut writer = filled(&scratch);
     writer.derive(&name, Grid::new(Interval::Minute3), owner()).expect("nobody serves it");
-    writer.set_trading(1, false);
+    writer.set_presence(1, Presence::Ended);
     let old = (read(&scratch), Block::open(&name, BOOT_ID).expect("it is ready"));
     let symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT"].map(str::to_owned);
     writer.enlarge(&symbols, 2, owner()).expect("there is room");

@@ -9,7 +9,7 @@ use super::{Config, Error, News, Owner, Writer};
 use crate::columns::bits_equal;
 use crate::derive::{Derivation, Fold};
 use crate::interval::Grid;
-use crate::layout::{RowState, RowWords};
+use crate::layout::{Presence, RowState, RowWords};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::ring::SeriesWords;
 
@@ -143,7 +143,7 @@ impl Writer {
     pub(super) fn catch_up_derived(&mut self) {
         for derived in &mut self.derived {
             for (index, series) in self.series.iter().enumerate() {
-                derived.set_trading(index, series.trading);
+                derived.set_presence(index, series.presence);
                 derived.catch_up(self.block.series(index), &series.state, index);
             }
             derived.commit();
@@ -190,9 +190,9 @@ impl Derived {
         Ok(())
     }
 
-    /// As [`Writer::set_trading`], for the symbol at that place of the source.
-    pub(super) fn set_trading(&mut self, index: usize, trading: bool) {
-        self.writer.set_trading(self.series[index].index, trading);
+    /// As [`Writer::set_presence`], for the symbol at that place of the source.
+    pub(super) fn set_presence(&mut self, index: usize, presence: Presence) {
+        self.writer.set_presence(self.series[index].index, presence);
     }
 
     /// As [`Writer::commit`].

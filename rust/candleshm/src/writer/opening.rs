@@ -7,7 +7,7 @@ use super::{Config, Health, News, Owner, Series, Writer, check_symbol};
 use crate::block::Block;
 use crate::error::Error;
 use crate::interval::Grid;
-use crate::layout::{ABI, BlockState, Geometry, header, symbol};
+use crate::layout::{ABI, BlockState, Geometry, Presence, header, symbol};
 use crate::publish::SeriesWriter;
 use crate::segment::{self, SegmentFile};
 use crate::soundness::is_sound;
@@ -137,7 +137,7 @@ impl Writer {
             series.find_newest_settled(&writer.block, index);
             writer.count_gaps((0, 0), series.state.shown_gaps(writer.block.series(index)));
             writer.index.insert(writer.block.symbol(index), index);
-            writer.block.entry(index)[symbol::TRADING].store(1, Relaxed);
+            writer.block.entry(index)[symbol::TRADING].store(Presence::Trading as u64, Relaxed);
             writer.series.push(series);
         }
         for symbol in

@@ -79,8 +79,8 @@ impl Writer {
             created.block.announce(word, self.block.value(word));
         }
         for (index, series) in self.series.iter().enumerate() {
-            created.block.entry(index)[symbol::TRADING].store(series.trading.into(), Relaxed);
-            created.series[index].trading = series.trading;
+            created.block.entry(index)[symbol::TRADING].store(series.presence as u64, Relaxed);
+            created.series[index].presence = series.presence;
         }
         // What every series had final it still has.
         created.universe_bar = self.universe_bar;

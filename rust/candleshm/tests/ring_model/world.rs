@@ -3,7 +3,7 @@
 use candleshm::block::Block;
 use candleshm::columns::{CLOSE, COLUMNS, OPEN_TIME_MS, Row};
 use candleshm::interval::Grid;
-use candleshm::layout::{RowState, header};
+use candleshm::layout::{Presence, RowState, header};
 use candleshm::merge::{Answer, Tally};
 use candleshm::read::{Selection, SeriesReader, Snapshot, ViewMarks};
 use candleshm::sync::Ordering::Relaxed;
@@ -92,7 +92,8 @@ impl World {
             }
             Step::Trading(symbol, trading) => {
                 let symbol = symbol % self.series.len();
-                self.writer_mut().set_trading(symbol, *trading);
+                let presence = if *trading { Presence::Trading } else { Presence::Ended };
+                self.writer_mut().set_presence(symbol, presence);
                 self.trading[symbol] = *trading;
             }
             Step::View(symbol, count) => {
