@@ -402,7 +402,7 @@ class Scheduler:
             self._reload.due_seconds = self._listing.due_seconds(
                 since_seconds, self._budget.budget, self._budget.window_seconds
             )
-            self._again_seconds = min(self._again_seconds, self._reload.due_seconds)
+            self._look_again(self._reload.due_seconds)
         self._look_whether_loaded(now)
 
     def _take_upkeep(self, upkeep: Upkeep, answer: Answer, now: float) -> None:
@@ -617,7 +617,16 @@ class Scheduler:
 
     def _replan(self, plan: SeriesPlan, now: float) -> None:
         plan.turns = next_turns(plan, self._cadence, now, self._time.earliest_ms(now))
-        self._again_seconds = min(self._again_seconds, *(turn.due_seconds for turn in plan.turns), math.inf)
+        self._look_again(min((turn.due_seconds for turn in plan.turns), default=math.inf))
+
+    def _look_again(self, due_seconds: float) -> None:
+        """See to it that we look at `due_seconds` at the latest.
+
+        While every fetcher is at work, or weight is waited for, the next report or heartbeat makes us look: to name a
+        later moment would put that off.
+        """
+        if self._again_seconds < math.inf:
+            self._again_seconds = min(self._again_seconds, due_seconds)
 
     def _publish_status(self, now: float) -> None:
         before, status = self._status, self._snapshot(now)
