@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
+from candleshm.absences import Absences
 from candleshm.backoff import Backoff
 from candleshm.blocklog import BlockLog
 from candleshm.clock import Clock, ExchangeTime
@@ -27,6 +28,7 @@ from candleshm.planner import (
     choose,
     closing_weight_of,
     next_turns,
+    page_of,
     request_for,
     silence_of,
 )
@@ -119,6 +121,7 @@ class Scheduler:
         self._verified = self._disputed = self._audits = self._refused_events = 0
         self._audit_rows: Counter[str] = Counter(equal=0, corrected=0, missing=0)
         self._audit_seconds = now + AUDIT_SECONDS
+        self._absences = Absences(writer, cadence.interval, exchange.page_limit)
         self._stream_changed = threading.Event()
         self._stream: StreamSource | None = None
         if follow is not None:
@@ -221,6 +224,11 @@ class Scheduler:
                 if audit is not None:
                     return audit, now
             again_seconds = min(again_seconds, self._audit_seconds)
+        if self._loaded.is_set() and self._absences.due_seconds <= now:
+            page = self._next_absence(now)
+            if page is not None:
+                return page, now
+        again_seconds = min(again_seconds, self._absences.due_seconds)
         choice = choose(self._roster.plans.values(), now)
         # What is due first may have to wait for weight. Until it leaves, only closing candles can pass it: they have
         # weight of their own.
@@ -332,6 +340,24 @@ class Scheduler:
         url = self._exchange.klines_url(request)
         return Job(url, request.weight, self._time, ticket, plan, Kind.AUDIT, request)
 
+    def _next_absence(self, now: float) -> Job | None:
+        """Ask again for rows that the exchange did not have."""
+        plans = self._roster.plans
+        ready = frozenset(symbol for symbol, plan in plans.items() if plan.trading and plan.turns)
+        page = self._absences.next_page(ready, now)
+        if page is None:
+            return None
+        symbol, range_ms = page
+        request = page_of(symbol, range_ms, self._exchange, self._cadence, self._time.earliest_ms(now))
+        ticket, wait_seconds = self._budget.claim(request.weight, now)
+        if wait_seconds > 0:
+            self._absences.postpone(symbol, range_ms, now + wait_seconds)
+            return None
+        plan = plans[symbol]
+        plan.turns = ()
+        url = self._exchange.klines_url(request)
+        return Job(url, request.weight, self._time, ticket, plan, Kind.ABSENCE, request, dates_count=self._dates_count)
+
     # Take in.
 
     def _take(self, report: Report) -> None:
@@ -406,10 +432,13 @@ class Scheduler:
         if ingested.disputed:
             self._log.warning("%s: stream and answer differ about %d rows", plan.symbol, ingested.disputed)
         if ingested.holes:
+            self._absences.confirmed(plan.symbol, now)
             self._log.info(
                 "%s: the exchange twice had no row for %d candles; they count as absent", plan.symbol, ingested.holes
             )
-        if ingested.corrected:
+        if kind is Kind.ABSENCE and ingested.closed:
+            self._log.info("%s: the exchange now has %d candles that it lacked before", plan.symbol, ingested.closed)
+        elif ingested.corrected:
             self._log.info("%s: the exchange restated %d closed candles", plan.symbol, ingested.corrected)
         if ingested.beyond and now >= self._time.measured_seconds + BEYOND_SECONDS:
             self._bring_forward(self._measure, now)
@@ -485,6 +514,7 @@ class Scheduler:
             for plan in fresh:
                 plan.is_streamed = plan.symbol in self._stream.covered
         for plan in fresh:
+            self._absences.suspect(plan.symbol, now)
             self._replan(plan, now)
         self._publish_status(now)
 
