@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import urllib.request
@@ -14,9 +15,12 @@ import numpy as np
 import pytest
 
 import candleshm
+from candleshm._core import Writer
+from candleshm.blocklog import BlockLog
 from candleshm.clock import APART_MS_MAX, ExchangeTime
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import Outage, SimulatedExchange
+from candleshm.standing import Standing
 from tests.collecting import MINUTE, SteppedClock, collecting, klines, status_of, truth_of, until
 
 
@@ -102,6 +106,30 @@ def test_rows_that_come_late_fill_a_hole_by_requests_alone_and_count_as_a_revisi
             assert status_of(collector).errors == {}
 
 
+def test_holes_that_a_dead_collector_left_are_asked_for_again_at_once(block_name: str) -> None:
+    count, lacks = 50, 20
+    with SimulatedExchange(symbols=4) as exchange:
+        now_ms = exchange.now_ms()
+        first_ms = now_ms // MINUTE * MINUTE - (count - 1) * MINUTE
+        request = f"{exchange.base_url}/api/v3/klines?symbol=BTCUSDT&interval=1m&limit=1000&startTime={first_ms}"
+        rows = json.loads(urllib.request.urlopen(request, timeout=30).read())
+        body = json.dumps(rows[:lacks] + rows[lacks + 1 :]).encode()
+        # Twice there was no such row, and then the collector died: the block stays.
+        writer = Writer.open(block_name, market="SPOT", interval="1m", length=count, symbols=["BTCUSDT"])
+        for sent_ms in (now_ms - 1, now_ms):
+            writer.ingest(
+                "BTCUSDT", body, sent_ms=sent_ms, received_ms=now_ms, settle_ms=1, limit=1000, start_ms=first_ms
+            )
+        assert writer.gaps("BTCUSDT")[-1].kind == "hole"
+        del writer
+        with collecting(exchange, block_name, symbols=["BTCUSDT"], length=count) as (_, feed):
+            until(lambda: not feed["BTCUSDT"].gaps())
+            np.testing.assert_array_equal(
+                feed["BTCUSDT"].candles(closed_only=True)[:, 4],
+                truth_of(exchange, feed, "BTCUSDT", feed["BTCUSDT"].candles(closed_only=True)[:, OPEN_TIME_MS])[:, 4],
+            )
+
+
 def test_servers_whose_clocks_lie_apart_do_not_keep_a_start_from_succeeding(block_name: str) -> None:
     answers = iter(range(1_000_000))
 
@@ -147,3 +175,22 @@ def test_a_clock_that_differs_by_more_than_servers_may_was_set() -> None:
 
     assert not before.overlaps(after)
     assert before.refined(after) == after
+
+
+def test_a_standing_picture_is_told_once_with_its_symbols_and_once_when_it_moves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "candleshm")
+    standing, both = Standing(BlockLog("block"), "api.example"), frozenset({"AUSDT", "BUSDT"})
+    for sent_ms in (1_001_000, 1_016_000, 1_020_000, 1_100_000):
+        standing.saw("AUSDT", 1_000_000, sent_ms)
+        standing.saw("BUSDT", 1_060_000, sent_ms)
+        standing.tell(both)
+    assert sorted(standing.symbols) == ["AUSDT", "BUSDT"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "api.example answers with the same data since 1000000 ms" in line
+    assert "AUSDT" in line
+    standing.saw("AUSDT", 1_120_000, 1_101_000)
+    standing.tell(frozenset({"AUSDT"}))
+    assert len(standing.symbols) == 0
+    assert "new data again" in caplog.records[-1].getMessage()

@@ -25,7 +25,7 @@ PYTHON_FLOORS = [
     {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable", "blocklog"},
     {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim", "derivation"},
     {"planner", "transport", "panel", "rule", "universe", "ledger", "stream"},
-    {"absences", "fetchers", "closes", "cache", "pools"},
+    {"absences", "fetchers", "standing", "closes", "cache", "pools"},
     {"connection"},
     {"roster", "history", "weight"},
     {"scheduler", "reader"},

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from candleshm.absences import Absences
 from candleshm.backoff import Backoff
 from candleshm.blocklog import BlockLog
 from candleshm.clock import Clock, ExchangeTime
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo
+from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo, candle_end_ms
 from candleshm.fetchers import Fetchers, Job, Report, Upkeep, newest_missing_ms
 from candleshm.planner import (
     QUIET_MAX,
@@ -34,6 +35,7 @@ from candleshm.planner import (
 )
 from candleshm.ratelimit import HELD_SECONDS_MAX, WeightBudget
 from candleshm.roster import Roster
+from candleshm.standing import Standing
 from candleshm.status import CollectorStatus
 from candleshm.stream.following import Follow, StreamSource
 from candleshm.transport import Transport
@@ -121,6 +123,7 @@ class Scheduler:
         self._verified = self._disputed = self._audits = self._refused_events = 0
         self._audit_rows: Counter[str] = Counter(equal=0, corrected=0, missing=0)
         self._audit_seconds = now + AUDIT_SECONDS
+        self._standing = Standing(self._log, urlsplit(exchange.time_url).netloc)
         self._absences = Absences(writer, cadence.interval, exchange.page_limit)
         self._stream_changed = threading.Event()
         self._stream: StreamSource | None = None
@@ -413,6 +416,9 @@ class Scheduler:
         self._verified += ingested.verified
         self._disputed += ingested.disputed
         kind = report.job.kind
+        if reaches_now and plan.trading and ingested.newest_open_ms is not None:
+            newest_end_ms = candle_end_ms(self._cadence.interval, ingested.newest_open_ms)
+            self._standing.saw(plan.symbol, newest_end_ms, report.sent_ms)
         if kind is Kind.AUDIT:
             self._audit_rows["equal"] += ingested.agreed
             self._audit_rows["corrected"] += ingested.corrected
@@ -596,6 +602,8 @@ class Scheduler:
     def _publish_status(self, now: float) -> None:
         before, status = self._status, self._snapshot(now)
         self._status = status
+        plans = self._roster.plans
+        self._standing.tell(frozenset(symbol for symbol, plan in plans.items() if plan.trading))
         if status.live != before.live:
             self._log.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
@@ -637,6 +645,7 @@ class Scheduler:
             disputed=self._disputed,
             audits=self._audits,
             audit_rows=dict(self._audit_rows),
+            standing=self._standing.symbols,
         )
 
     def _is_polled(self, plan: SeriesPlan, now: float) -> bool:
