@@ -302,13 +302,6 @@ def request_for(series: SeriesPlan, kind: Kind, exchange: Exchange, cadence: Cad
     return exchange.newest(symbol, interval, min(count, exchange.tail_limit))
 
 
-def is_ending(series: SeriesPlan, cadence: Cadence) -> bool:
-    """Say whether the last candle of a series that no longer trades is still to be made final."""
-    if series.trading or series.is_empty:
-        return False
-    return _has_provisional(series) or series.tail_sent_ms < series.ended_ms + cadence.settle_ms
-
-
 def page_of(symbol: str, range_ms: tuple[int, int], exchange: Exchange, cadence: Cadence, now_ms: int) -> KlineRequest:
     """Return the request for the newest page of a half-open range; exchange time has surely reached `now_ms`.
 
@@ -320,6 +313,13 @@ def page_of(symbol: str, range_ms: tuple[int, int], exchange: Exchange, cadence:
     count = -(-(end_ms - start_ms) // length_ms) + 2
     newest_ms = candle_end_ms(cadence.interval, end_ms) - 1
     return exchange.until(symbol, cadence.interval, min(count, exchange.page_limit), min(newest_ms, now_ms))
+
+
+def is_ending(series: SeriesPlan, cadence: Cadence) -> bool:
+    """Say whether the last candle of a series that no longer trades is still to be made final."""
+    if series.trading or series.is_empty:
+        return False
+    return _has_provisional(series) or series.tail_sent_ms < series.ended_ms + cadence.settle_ms
 
 
 def closing_weight_of(count: int, exchange: Exchange, cadence: Cadence, window_seconds: float) -> int:
