@@ -22,8 +22,20 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable", "blocklog"},
-    {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim", "derivation"},
+    {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable", "blocklog", "freshness"},
+    {
+        "config",
+        "ratelimit",
+        "exchanges",
+        "health",
+        "outage",
+        "frames",
+        "runtime",
+        "status",
+        "serverlog",
+        "sim",
+        "derivation",
+    },
     {"planner", "transport", "panel", "rule", "universe", "ledger", "stream"},
     {"fetchers", "closes", "cache", "pools"},
     {"connection"},

@@ -25,6 +25,7 @@ __all__ = [
     "block_names",
     "derivation_parts",
     "derive",
+    "is_owned",
     "parse_archive_csv",
     "parse_klines",
     "unlink",
@@ -254,6 +255,9 @@ class Writer:
 
     def heard_seconds(self) -> list[float]:
         """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never; as in `symbols`."""
+
+    def trading_ages(self) -> list[float]:
+        """How old the data of each symbol that trades is, seconds; infinite before its first answer."""
 
     def pauses_seconds(self) -> list[float]:
         """How long the stream of each symbol was lately silent between two events, at the longest; as in `symbols`."""
@@ -517,6 +521,9 @@ def derive(
     rows: _FloatArray, source: str, target: str, start_ms: int | None, end_ms: int | None, anchor_ms: int | None
 ) -> _FloatArray:
     """Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12)."""
+
+def is_owned(name: str) -> bool:
+    """Say whether a process owns the block that has this name now. Raises `SegmentNotFound`, `SegmentUnavailable`."""
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""
