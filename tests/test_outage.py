@@ -100,7 +100,7 @@ def test_a_moment_in_which_all_fail_is_no_outage_and_its_lines_are_said() -> Non
         story.failed(REFUSAL, f"{number} fails")
 
     assert story.look(400, 400, FRESH, now=0.0) == []
-    assert len(story.look(0, 400, FRESH, now=1.0)) <= 10
+    assert len(story.look(0, 400, FRESH, now=1.0)) == 11
 
 
 def test_an_outage_that_comes_and_goes_within_moments_is_one() -> None:

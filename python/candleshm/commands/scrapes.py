@@ -23,6 +23,8 @@ __all__ = ["ScrapeServer"]
 logger = logging.getLogger("candleshm")
 
 CONNECTIONS_MAX = 32
+# Those that wait in the kernel cost no descriptor, and whoever finds no place there comes again a second later.
+BACKLOG = 512
 REQUEST_BYTES_MAX = 16_384
 # A whole request has to be there so soon after the connection, the answer taken so soon after the request.
 REQUEST_SECONDS, ANSWER_SECONDS, LINGER_SECONDS = 5.0, 10.0, 1.0
@@ -58,7 +60,7 @@ class ScrapeServer:
         self._clients: dict[socket.socket, _Client] = {}
         self._full_until_seconds = -FULL_SECONDS
         self._complained_seconds = -COMPLAINT_SECONDS
-        self._listener = socket.create_server(address[:2], family=family, backlog=CONNECTIONS_MAX)
+        self._listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
         self._listener.setblocking(False)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._selector = selectors.DefaultSelector()
