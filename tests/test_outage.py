@@ -169,15 +169,16 @@ def test_an_outage_is_the_same_truth_wherever_one_looks(
         health = feed.health
         assert (health.ready, health.state, health.loaded) == (False, "ready", True)
         assert health.oldest_age > 3.0
-        until(lambda: not status_of(collector).ready)
-        assert status_of(collector).stale == count
+        until(lambda: status_of(collector).stale == count)
+        assert not status_of(collector).ready
         assert row()[5] == "stale"
         assert re.search(rf"{count} stale, oldest \d+\.\d s", listing_table())
         listed = next(entry for entry in json.loads(listing_json()) if entry["name"] == block_name)
         assert (listed["ready"], listed["stale"]) == (False, count)
         assert listed["oldest_age"] > 3.0
-        until(lambda: scraped()["candleshm_ready"] == 0)
+        until(lambda: scraped()["candleshm_stale_symbols"] == count)
         values = scraped()
+        assert values["candleshm_ready"] == 0
         assert (values["candleshm_loaded"], values["candleshm_stale_symbols"]) == (1, count)
         assert values["candleshm_oldest_age_seconds"] > 3.0
         assert candleshm.attach(block_name, max_age=3600.0).health.ready, "a reader may be more patient"
