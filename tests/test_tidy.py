@@ -22,9 +22,9 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "clock", "backoff", "durable", "printable", "blocklog", "addresses"},
+    {"_core", "errors", "columns", "clock", "backoff", "durable", "printable", "blocklog", "addresses", "freshness"},
     {"names"},
-    {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim"},
+    {"config", "ratelimit", "exchanges", "health", "outage", "frames", "runtime", "status", "serverlog", "sim"},
     {"planner", "transport", "panel", "rule", "universe", "ledger", "stream", "blocknames", "derivation"},
     {"absences", "fetchers", "standing", "closes", "cache", "pools", "loading", "listing"},
     {"connection", "laggards"},

@@ -36,6 +36,7 @@ __all__ = [
     "derive",
     "ended_ms",
     "is_block_name",
+    "is_owned",
     "is_symbol_name",
     "parse_archive_csv",
     "parse_klines",
@@ -294,6 +295,9 @@ class Writer:
 
     def heard_seconds(self) -> list[float]:
         """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never; as in `symbols`."""
+
+    def trading_ages(self) -> list[float]:
+        """How old the data of each symbol that trades is, seconds; infinite before its first answer."""
 
     def pauses_seconds(self) -> list[float]:
         """How long the stream of each symbol was lately silent between two events, at the longest; as in `symbols`."""
@@ -586,6 +590,9 @@ def derive(
 
 def ended_ms() -> int:
     """Return a moment that is over by the exchange's clock, as far as final candles read here tell."""
+
+def is_owned(name: str) -> bool:
+    """Say whether a process owns the block that has this name now. Raises `SegmentNotFound`, `SegmentUnavailable`."""
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""

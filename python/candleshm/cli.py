@@ -130,12 +130,16 @@ def _ls(arguments: argparse.Namespace) -> None:
 
 def _read(arguments: argparse.Namespace) -> None:
     from candleshm.commands.rows import TABLE_ROWS, read_rows
+    from candleshm.freshness import STALE_SECONDS
     from candleshm.reader import attach
 
     is_table = not (arguments.json or arguments.csv)
     with attach(arguments.name) as feed:
         rows = read_rows(feed, arguments.symbol, TABLE_ROWS if is_table and arguments.rows is None else arguments.rows)
+        age_seconds = feed[arguments.symbol].age
     print(rows.as_table() if is_table else rows.as_json() if arguments.json else rows.as_csv(), end="")
+    if STALE_SECONDS < age_seconds < math.inf:
+        print(f"candleshm: {arguments.symbol}: stale, its data is {age_seconds:.0f} s old", file=sys.stderr)
 
 
 def _top(arguments: argparse.Namespace) -> None:

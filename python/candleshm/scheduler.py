@@ -22,9 +22,11 @@ from candleshm.clock import Clock, ExchangeTime
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo, candle_end_ms
 from candleshm.fetchers import Fetchers, Job, Report, Upkeep, newest_missing_ms
+from candleshm.freshness import Freshness
 from candleshm.laggards import Laggards
 from candleshm.listing import DOUBTED_SECONDS, Listing
 from candleshm.loading import FAILURES_MAX, hopeless, limited_delay_seconds, refused_delay_seconds, tries_max
+from candleshm.outage import Outage, Steady, is_telling
 from candleshm.planner import (
     QUIET_MAX,
     Cadence,
@@ -63,6 +65,10 @@ ASLEEP_SECONDS = 5.0
 AUDIT_SECONDS = 10.0
 # Where streams flow, nothing is due sooner than this after the last look: a look goes through all series.
 LOOK_SECONDS = 0.2
+# Where live candles come from is said once it has been so for so long; one symbol in ten that is asked for is no news.
+LIVE_SECONDS, LIVE_PART = 20.0, 10
+# A clock of this machine that is further off than this is said, and again when it has moved by as much.
+CLOCK_OFF_MS = 1000
 
 
 class Scheduler:
@@ -122,6 +128,9 @@ class Scheduler:
         self._ingest_seconds = 0.0
         self._corrections = self._refused = self._holes = 0
         self._errors: Counter[str] = Counter()
+        self._outage = Outage()
+        self._live = Steady("rest", LIVE_SECONDS)
+        self._clock_said_ms = 0
         self._roster = Roster(writer, universe, info, self._random)
         self._names = BlockNames(writer, now)
         self._verified = self._disputed = self._audits = self._refused_events = 0
@@ -169,6 +178,7 @@ class Scheduler:
         if self._stream is not None:
             self._stream.start()
         heartbeat_seconds = status_seconds = awake_seconds = self._clock.monotonic_seconds()
+        self._compare_clocks(awake_seconds)
         try:
             while not self._stopping:
                 now = self._clock.monotonic_seconds()
@@ -411,7 +421,8 @@ class Scheduler:
         if reason is not None:
             plan.given_up = True
             detail = "" if error is None else f": {error}"
-            self._log.error("%s: given up for now, %s%s; asked again ever less often", plan.symbol, reason, detail)
+            if not self._outage.is_on:
+                self._log.error("%s: given up for now, %s%s; asked again ever less often", plan.symbol, reason, detail)
 
     def _look_whether_loaded(self, now: float) -> None:
         plans = self._roster.plans.values()
@@ -442,7 +453,7 @@ class Scheduler:
         upkeep.failures = 0
 
     def _take_candles(self, plan: SeriesPlan, report: Report, answer: Answer, ingested: Ingested, now: float) -> None:
-        if plan.failures >= FAILURES_MAX:
+        if plan.failures >= FAILURES_MAX and not self._outage.is_on:
             self._log.info("%s: answers again after %d failures", plan.symbol, plan.failures)
         # What is older than a listing is asked for by backfills and audits, and is not there.
         reaches_now = report.job.kind in (Kind.TAIL, Kind.CLOSING)
@@ -527,6 +538,7 @@ class Scheduler:
         self._time = self._time.refined(measured)
         self._dates_count = self._time.agrees_with(answer.date_ms, answer.sent_seconds, answer.received_seconds)
         self._upkeep_first = False
+        self._compare_clocks(answer.received_seconds)
         self._measure.due_seconds = answer.received_seconds + MEASURE_SECONDS
         for plan in self._roster.plans.values():
             # Closing turns were planned by the older measurement.
@@ -594,7 +606,8 @@ class Scheduler:
             job.upkeep.failures += 1
             delay_seconds = self._backoff.delay_seconds(job.upkeep.failures, self._random)
             job.upkeep.due_seconds = now + delay_seconds
-            self._log.warning("%s; asked again in %.1f s", error, delay_seconds)
+            line = f"{error}; failure {job.upkeep.failures}, asked again in {delay_seconds:.1f} s"
+            self._outage.failed(error, line if is_telling(job.upkeep.failures) else None)
         if job.plan is not None and self._is_carried(job.plan):
             self._fail(job.plan, error, now)
 
@@ -610,23 +623,20 @@ class Scheduler:
         else:
             delay_seconds = self._backoff.delay_seconds(plan.failures, self._random)
         plan.retry_seconds = now + delay_seconds
-        # A symbol that goes on failing is reported at 1, 2, 4, 8, ... failures.
-        if plan.failures & (plan.failures - 1) == 0:
-            self._log.warning(
-                "%s: %s; failure %d, asked again in %.1f s",
-                plan.symbol,
-                error,
-                plan.failures,
-                delay_seconds,
-                exc_info=None if isinstance(error, ExchangeError) else error,
-            )
+        if not isinstance(error, ExchangeError):
+            # A fault of our own has a trace, and is no outage.
+            if is_telling(plan.failures):
+                text = "%s: %s; failure %d, asked again in %.1f s"
+                self._log.warning(text, plan.symbol, error, plan.failures, delay_seconds, exc_info=error)
+            return
+        line = f"{plan.symbol}: {error}; failure {plan.failures}, asked again in {delay_seconds:.1f} s"
+        self._outage.failed(error, line if is_telling(plan.failures) else None)
 
     def _end_silence(self, now: float) -> None:
         """After an outage of the exchange, or of the way to it, ask everything at once that waits for a retry."""
         plans = self._roster.plans.values()
         # One symbol that fails alone is no outage, and what was refused for good did not fail by one.
         if self._silent >= max(FAILURES_MAX, self._workers) and len(self._silent_of) >= min(2, len(plans)):
-            self._log.info("the exchange answers again after %d failed requests", self._silent)
             for plan in plans:
                 if not plan.refused:
                     plan.retry_seconds = min(plan.retry_seconds, now)
@@ -665,20 +675,47 @@ class Scheduler:
             self._again_seconds = min(self._again_seconds, due_seconds)
 
     def _publish_status(self, now: float) -> None:
-        before, status = self._status, self._snapshot(now)
-        self._status = status
+        status = self._status = self._snapshot(now)
         plans = self._roster.plans
         self._standing.tell(frozenset(symbol for symbol, plan in plans.items() if plan.trading))
-        if status.live != before.live:
-            self._log.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
+        self._tell(status, now)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
         self._budget.reserve(closing_weight, now)
         self._writer.set_health(
-            ready=status.ready,
+            ready=status.is_loaded,
             weight_used=status.weight_used,
             weight_limit=status.weight_limit,
             banned_until_ms=status.banned_until_ms,
         )
+
+    def _tell(self, status: CollectorStatus, now: float) -> None:
+        """Say what has lasted: an outage or its end, and another source of live candles."""
+        trading = sum(plan.trading for plan in self._roster.plans.values())
+        is_loaded = self._loaded.is_set()
+        for line in self._outage.look(len(status.failing), trading, status.freshness, now, is_loaded=is_loaded):
+            self._log.warning("%s", line)
+        live = status.live
+        if live == "ws+rest" and status.polled <= max(1, trading // LIVE_PART):
+            live = "ws"
+        if self._live.becomes(live, now):
+            self._log.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
+
+    def _compare_clocks(self, now: float) -> None:
+        """Say how far the machine's clock is off; no candle depends on it, but times in logs do."""
+        exchange_ms = (self._time.earliest_ms(now) + self._time.latest_ms(now)) // 2
+        off_ms = self._clock.epoch_ms() - exchange_ms
+        if abs(off_ms) <= CLOCK_OFF_MS + self._time.error_ms(now):
+            off_ms = 0
+        if abs(off_ms - self._clock_said_ms) <= CLOCK_OFF_MS:
+            return
+        self._clock_said_ms = off_ms
+        if off_ms:
+            text = (
+                "this machine's clock is %.1f s %s that of the exchange; candles do not depend on it, times in logs do"
+            )
+            self._log.warning(text, abs(off_ms) / 1000, "ahead of" if off_ms > 0 else "behind")
+        else:
+            self._log.info("this machine's clock agrees with that of the exchange again")
 
     def _snapshot(self, now: float) -> CollectorStatus:
         plans = self._roster.plans.values()
@@ -713,6 +750,7 @@ class Scheduler:
             audits=self._audits,
             audit_rows=dict(self._audit_rows),
             standing=self._standing.symbols,
+            freshness=Freshness.of(self._writer.trading_ages()),
         )
 
     def _is_polled(self, plan: SeriesPlan, now: float) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from candleshm._core import Feed, Writer
+from candleshm.blocklog import BlockLog
 from candleshm.cache import BlockCache, CacheKeeper, Origin
 from candleshm.clock import Clock, ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
@@ -234,7 +235,7 @@ class Collector:
         """Be the loop thread, from the first request to the end of the block."""
         try:
             with connection_of(self.config, self._exchange, self._transport, self._clock, self._budget) as connection:
-                connected = connection.connect(self._stopping)
+                connected = connection.connect(self._stopping, BlockLog(self.config.segment_name))
                 if connected is not None:
                     self._serve(connection, *connected)
         except CandleShmError as error:

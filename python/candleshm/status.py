@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from candleshm.freshness import Freshness
+
 __all__ = ["CollectorStatus", "StreamStatus"]
 
 
@@ -97,6 +99,18 @@ class CollectorStatus:
     """Closed rows checked by them, by result: equal, corrected, missing (the block lacked it)."""
     standing: tuple[str, ...] = ()
     """Symbols of which the exchange answers with the same data, although their newest candle is over."""
+    freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
+    """How old the data is, judged as by a reader without `max_age`."""
+
+    @property
+    def stale(self) -> int:
+        """Symbols that trade whose data is older than 60 s."""
+        return self.freshness.stale
+
+    @property
+    def oldest_age(self) -> float:
+        """Age of the oldest data of a symbol that trades, seconds; infinite while none has data."""
+        return self.freshness.oldest_age
 
     @property
     def live(self) -> str:
@@ -106,9 +120,14 @@ class CollectorStatus:
         return "ws+rest" if self.polled else "ws"
 
     @property
-    def ready(self) -> bool:
+    def is_loaded(self) -> bool:
         """Whether every symbol is loaded, or given up for now."""
         return self.loaded + len(self.given_up) == self.symbols
+
+    @property
+    def ready(self) -> bool:
+        """Whether every symbol is loaded and the data is current now, as `Health.ready` says it to readers."""
+        return self.is_loaded and self.freshness.is_current
 
     @property
     def eta_seconds(self) -> float | None:

@@ -356,7 +356,9 @@ impl Feed {
         health.set_item("state", block.state().map_or("unknown", BlockState::as_str))?;
         health.set_item("pid", block.value(header::PID))?;
         health.set_item("heartbeat_age", seconds(heartbeat_age_ms(block)))?;
-        health.set_item("ready", block.announced(header::READY) == 1)?;
+        health.set_item("loaded", block.announced(header::READY) == 1)?;
+        health.set_item("max_age", self.source.max_age_ms().map(seconds))?;
+        health.set_item("ages", trading_ages(block, process::now_ms()))?;
         health.set_item("missing", block.value(header::MISSING))?;
         health.set_item("holes", block.value(header::HOLES))?;
         health.set_item("weight_used", block.value(header::WEIGHT_USED))?;
@@ -621,7 +623,20 @@ fn column_of(field: &str) -> PyResult<usize> {
 /// holds one, vouches for nothing.
 #[inline]
 pub(crate) fn age_ms(attached: &Attached, index: usize, now_ms: u64) -> u64 {
-    match SeriesReader::new(&attached.block, index).received_ms() {
+    age_in_block_ms(&attached.block, index, now_ms)
+}
+
+/// The ages in seconds of all series whose symbols trade.
+pub(crate) fn trading_ages(block: &Block, now_ms: u64) -> Vec<f64> {
+    (0..block.symbol_count())
+        .filter(|&index| block.is_trading(index))
+        .map(|index| seconds(age_in_block_ms(block, index, now_ms)))
+        .collect()
+}
+
+#[inline]
+fn age_in_block_ms(block: &Block, index: usize, now_ms: u64) -> u64 {
+    match SeriesReader::new(block, index).received_ms() {
         0 => u64::MAX,
         received_ms if received_ms > now_ms + AHEAD_MS => u64::MAX,
         received_ms => now_ms.saturating_sub(received_ms),
@@ -650,6 +665,12 @@ fn next_close_ms(attached: &Attached, awaited: &[usize], needed: usize) -> Optio
 #[pyfunction(name = "block_names")]
 pub(crate) fn py_block_names() -> PyResult<Vec<String>> {
     segment::names().map_err(|error| to_py(error, ""))
+}
+
+/// Whether a process owns the block.
+#[pyfunction(name = "is_owned")]
+pub(crate) fn py_is_owned(name: &str) -> PyResult<bool> {
+    segment::is_owned(name).map_err(|error| to_py(error, name))
 }
 
 /// Removes a block that no collector serves.

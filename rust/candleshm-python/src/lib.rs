@@ -34,6 +34,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(arguments::check_timeout, module)?)?;
     module.add_class::<writer::Pushed>()?;
     module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
+    module.add_function(wrap_pyfunction!(feed::py_is_owned, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_archive_csv, module)?)?;

@@ -22,6 +22,7 @@ use crate::array::new_columns;
 use crate::derive::grid;
 use crate::errors::exceptions::{ConfigError, SegmentNotFound};
 use crate::errors::to_py;
+use crate::feed;
 use crate::process;
 use crate::series::Gap;
 
@@ -363,6 +364,10 @@ impl Writer {
 
     fn pauses_seconds(&self) -> PyResult<Vec<f64>> {
         self.with(|writer| Ok(writer.pauses_ms().into_iter().map(|pause_ms| pause_ms as f64 / 1000.0).collect()))
+    }
+
+    fn trading_ages(&self) -> PyResult<Vec<f64>> {
+        self.with(|writer| Ok(feed::trading_ages(writer.block(), process::now_ms())))
     }
 
     fn state(&self, symbol: &str) -> PyResult<Ingested> {

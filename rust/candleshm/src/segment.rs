@@ -22,6 +22,9 @@ const DIRECTORY: &str = "/dev/shm";
 const NAME_BYTES_MAX: usize = 200;
 /// Runs shorter than this are copied word by word: `rep movsb` takes some tens of cycles to start.
 const STRING_COPY_WORDS_MIN: usize = 64;
+/// How often and how far apart a lock is tried that a reader may hold for a moment, in [`is_owned`].
+const LOCK_TRIES: usize = 20;
+const LOCK_TRY_APART: std::time::Duration = std::time::Duration::from_millis(5);
 
 fn os(action: &'static str, name: &str) -> impl Fn(Errno) -> Error {
     let name = name.to_owned();
@@ -157,13 +160,24 @@ impl SegmentFile {
         Ok(Self { descriptor, name: name.into() })
     }
 
-    /// Takes the lock if nobody holds it; returns whether it is held now.
+    /// Takes the lock if no owner holds it; returns whether it is held now. A reader that asks [`is_owned`] holds it
+    /// for a moment, so it is tried for a tenth of a second.
     ///
     /// # Errors
     ///
     /// `Os` when locking is not possible at all.
     pub fn try_lock(&self) -> Result<bool, Error> {
-        match fs::flock(&self.descriptor, FlockOperation::NonBlockingLockExclusive) {
+        for _ in 0..LOCK_TRIES {
+            if self.flock(FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(true);
+            }
+            std::thread::sleep(LOCK_TRY_APART);
+        }
+        Ok(false)
+    }
+
+    fn flock(&self, operation: FlockOperation) -> Result<bool, Error> {
+        match fs::flock(&self.descriptor, operation) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(errno) => Err(os("lock block", &self.name)(errno)),
@@ -393,4 +407,18 @@ pub fn futex_wait(word: &AtomicU64, seen: u32, timeout: std::time::Duration) {
 pub fn futex_wake(word: &AtomicU64) {
     // Without sleepers there is nothing to do, and waking cannot fail for a mapped word.
     let _ = futex::wake(futex_half(word), futex::Flags::empty(), i32::MAX as u32);
+}
+
+/// Returns whether a process owns the block that has this name now.
+///
+/// A shared lock is tried and given back at once: the kernel frees an owner's lock on any kind of death, and knows of
+/// owners in other PID namespaces. Readers that ask at the same time do not disturb each other, and a collector that
+/// starts in this moment tries again, see [`SegmentFile::try_lock`].
+///
+/// # Errors
+///
+/// As [`SegmentFile::open`]; `Os` when locking is not possible at all.
+pub fn is_owned(name: &str) -> Result<bool, Error> {
+    // Closing the file gives the lock back.
+    Ok(!SegmentFile::open(name, false)?.flock(FlockOperation::NonBlockingLockShared)?)
 }
