@@ -2,17 +2,22 @@
 
 There is no `urllib3.Retry` here: a retry inside the transport would spend weight that the budget does not see and hold
 a worker while it sleeps. The scheduler asks again, with `Backoff`, after the budget agreed.
+
+An answer that refuses counts from its status line on. Whatever is wrong with what follows, be it cut, slow, endless or
+packed badly: it is an answer with that status, the headers that came, and as much of the body as came.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import socket
 import threading
 import time
 import zlib
 from collections.abc import Mapping
-from http.client import HTTPResponse
+from contextlib import suppress
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Protocol
 
@@ -32,6 +37,15 @@ CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 BODY_BYTES_MAX = 32 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
+# Statuses after which nothing may be sent for a while. Others must hear of them before the rest of the answer is here,
+# so the rest gets this long, and what a text of an error can need.
+STOPS = (403, 407, 418, 429)
+STOP_SECONDS = 0.5
+REFUSAL_BYTES_MAX = 64 * 1024
+# A refusal may come under status 200, too.
+REFUSAL_START = b'{"code"'
+# How http.client says that a proxy refuses the way to a host.
+TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")
 
 
 class Transport(Protocol):
@@ -40,7 +54,8 @@ class Transport(Protocol):
     def fetch(self, url: str) -> Answer:
         """Return the answer to GET `url`, whatever its status.
 
-        Raises ExchangeUnavailable when there is none, BadResponse when its body is cut short, too large or undecodable.
+        Raises ExchangeUnavailable when there is none, BadResponse when the body of a 200 is cut short, too large or
+        undecodable.
         """
 
 
@@ -66,6 +81,7 @@ class HttpTransport:
     def fetch(self, url: str) -> Answer:
         """Return the answer to GET `url`; the whole of it, headers too, has to be here in time."""
         sent_seconds = self._clock.monotonic_seconds()
+        by_proxy = False
         whole_seconds = READ_SECONDS if self._whole_seconds is None else self._whole_seconds
         try:
             response = self._session(whole_seconds).get(
@@ -76,7 +92,11 @@ class HttpTransport:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 status = response.status_code
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise ExchangeUnavailable(f"no answer from {_host(url)}: {_reason(error)}") from None
+            reason = _reason(error)
+            refused = TUNNEL_REFUSED.search(reason)
+            if refused is None:
+                raise ExchangeUnavailable(f"no answer from {_host(url)}: {reason}") from None
+            body, headers, status, by_proxy = b"", {}, int(refused[1]), True
         return Answer(
             url=url,
             status=status,
@@ -85,6 +105,7 @@ class HttpTransport:
             sent_seconds=sent_seconds,
             received_seconds=self._clock.monotonic_seconds(),
             date_ms=date_ms_of(headers.get("date")),
+            by_proxy=by_proxy,
         )
 
     def _session(self, whole_seconds: float) -> requests.Session:
@@ -120,6 +141,10 @@ class _UntilDeadline(io.RawIOBase):
         self._connection.settimeout(min(left_seconds, READ_SECONDS))
         return self._file.raw.readinto(buffer)
 
+    def end_in(self, seconds: float) -> None:
+        """Bring the moment forward."""
+        self._deadline_seconds = min(self._deadline_seconds, time.monotonic() + seconds)
+
     def close(self) -> None:
         self._file.close()
         super().close()
@@ -136,7 +161,25 @@ class _Response(HTTPResponse):
 
     def __init__(self, sock: socket.socket, *arguments: Any, **keywords: Any) -> None:
         super().__init__(sock, *arguments, **keywords)
-        self.fp = io.BufferedReader(_UntilDeadline(self.fp, sock, time.monotonic() + self.whole_seconds))
+        self._source = _UntilDeadline(self.fp, sock, time.monotonic() + self.whole_seconds)
+        self.fp = io.BufferedReader(self._source)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        if status in STOPS:
+            self._source.end_in(STOP_SECONDS)
+        return version, status, reason
+
+    def begin(self) -> None:
+        """Read the head. That of an answer which stops everything counts as far as it came."""
+        try:
+            super().begin()
+        except (OSError, HTTPException):
+            if self.headers is not None or self.status not in STOPS:
+                raise
+            self.headers = self.msg = HTTPMessage()
+            self.length, self.chunked, self.will_close = 0, False, True
+            self._close_conn()
 
 
 class _Remembering(urllib3.connection.HTTPConnection):
@@ -215,29 +258,55 @@ class _Adapter(HTTPAdapter):
 
 
 def _read(response: requests.Response, whole_seconds: float) -> bytes:
-    """Read the body as it arrives, so that one which is too large ends early."""
+    """Read the body as it arrives, so that one which is too large ends early; that of a refusal as far as it comes."""
     raw: urllib3.HTTPResponse = response.raw
+    status = response.status_code
+    is_packed = response.headers.get("Content-Encoding", "").strip().lower() == "gzip"
     parts: list[bytes] = []
     size_bytes = 0
+    wrong: ExchangeUnavailable | BadResponse | None = None
     try:
         while part := raw.read1(CHUNK_BYTES, decode_content=False):
             parts.append(part)
             size_bytes += len(part)
-            if size_bytes > BODY_BYTES_MAX:
-                raise BadResponse(f"body is larger than {BODY_BYTES_MAX} bytes", status=response.status_code)
+            if size_bytes > (BODY_BYTES_MAX if status == 200 else REFUSAL_BYTES_MAX):
+                wrong = BadResponse(f"body is larger than {BODY_BYTES_MAX} bytes", status=status)
+                break
     except urllib3.exceptions.ReadTimeoutError:
         if isinstance(raw.connection, _Remembering):
             raw.connection.blame()
-        raise ExchangeUnavailable(
-            f"no whole answer from {_host(response.url)} in {whole_seconds:g} s, only {size_bytes} bytes"
-        ) from None
+        host = _host(response.url)
+        wrong = ExchangeUnavailable(f"no whole answer from {host} in {whole_seconds:g} s, only {size_bytes} bytes")
     except urllib3.exceptions.ProtocolError:
-        raise BadResponse(
-            f"body of {_host(response.url)} ended after {size_bytes} bytes, before its announced end",
-            status=response.status_code,
-        ) from None
+        host = _host(response.url)
+        wrong = BadResponse(f"body of {host} ended after {size_bytes} bytes, before its announced end", status=status)
+    except (urllib3.exceptions.HTTPError, OSError, ValueError):
+        if status == 200:
+            raise
     body = b"".join(parts)
-    return _gunzip(body) if response.headers.get("Content-Encoding", "").lower() == "gzip" else body
+    if status != 200:
+        return _gunzip_start(body) if is_packed else body
+    try:
+        if wrong is None:
+            return _gunzip(body) if is_packed else body
+    except BadResponse as error:
+        wrong = error
+    start = _gunzip_start(body) if is_packed else body
+    if start.lstrip().startswith(REFUSAL_START):
+        return start[:REFUSAL_BYTES_MAX]
+    raise wrong
+
+
+def _gunzip_start(body: bytes) -> bytes:
+    """Unpack as much as can be had of the text of a refusal; nothing of what is not packed at all."""
+    decompressor, plain = zlib.decompressobj(16 + zlib.MAX_WBITS), b""
+    with suppress(zlib.error):
+        # In small pieces: what comes before the damage is kept.
+        for start in range(0, min(len(body), REFUSAL_BYTES_MAX), 64):
+            plain += decompressor.decompress(body[start : start + 64], REFUSAL_BYTES_MAX)
+            if len(plain) > REFUSAL_BYTES_MAX:
+                break
+    return plain or (b"" if body.startswith(b"\x1f\x8b") else body)
 
 
 def _gunzip(body: bytes) -> bytes:

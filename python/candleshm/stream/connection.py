@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import Callable, Iterable, Set
 from itertools import islice
@@ -16,7 +17,7 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
@@ -45,6 +46,7 @@ PARTS_MAX = 256
 # A message of so many halves is down to one name; that one is then asked for ever less often.
 WHOLE_REFUSALS, REFUSED_SECONDS_MAX = 8, 300.0
 HEAD_END, HEAD_BYTES_MAX = b"\r\n\r\n", 1 << 16
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] +([0-9]{3})[ \r\n]")
 # Names of the address; the others follow in messages of so many. Both stay far below what servers take.
 URL_NAMES_MAX = 100
 MESSAGE_NAMES_MAX = 200
@@ -76,6 +78,14 @@ def cut(data: bytes, frames: list[bytes]) -> tuple[list[bytes], bytes]:
             others.append(data[start:end])
         start = end
     return others, data[start:]
+
+
+class RefusedStream(Exception):
+    """The server answered the handshake with another status than 101."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -162,17 +172,15 @@ class Connection(asyncio.BufferedProtocol):
             except BaseException as error:
                 if connection is None:
                     socket.close()
-                if not isinstance(error, InvalidStatus | asyncio.CancelledError):
+                if not isinstance(error, RefusedStream | asyncio.CancelledError):
                     blame()
                 raise
             addresses.worked(target.host, target.port, place)
         except TimeoutError as error:
             reason = str(error) if place is None else f"no handshake in {HANDSHAKE_SECONDS:g} s"
-        except InvalidStatus as error:
-            reason = f"HTTP {error.response.status_code}"
-            raise ExchangeUnavailable(
-                f"{target.host} refuses a stream: {reason}", status=error.response.status_code
-            ) from None
+        except RefusedStream as error:
+            reason = f"HTTP {error.status}"
+            raise ExchangeUnavailable(f"{target.host} refuses a stream: {reason}", status=error.status) from None
         except (OSError, ValueError, WebSocketException) as error:
             reason = f"{type(error).__name__}: {error}"
         else:
@@ -297,6 +305,11 @@ class Connection(asyncio.BufferedProtocol):
             data = self._rest + data
         frames: list[bytes] = []
         if not self._opened.done():
+            refused = STATUS_LINE.match(data)
+            if refused is not None and refused[1] != b"101":
+                # What follows the status, if it ever comes, changes nothing.
+                self._opened.set_exception(RefusedStream(int(refused[1])))
+                return
             head, end, data = data.partition(HEAD_END)
             if not end and len(head) <= HEAD_BYTES_MAX:
                 self._rest = head
