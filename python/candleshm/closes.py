@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -26,7 +27,8 @@ class Waiter:
     """One daemon thread that sleeps for coroutines. It starts with the first wait, and anew after a fork.
 
     Waits take turns in slices: each is asked for a moment, then the next. So any number of coroutines shares the
-    thread, and one that was cancelled is dropped at its next turn.
+    thread, and one that was cancelled is dropped at its next turn. The thread holds nothing but the turns, so a feed
+    that is dropped without `close` is collected, and ends it.
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,7 @@ class Waiter:
             if self._pid != os.getpid():
                 self._pid = os.getpid()
                 self._turns = SimpleQueue()
+                weakref.finalize(self, _end_thread, self._turns).atexit = False
                 threading.Thread(target=self._serve, args=(self._turns,), name="candleshm-wait", daemon=True).start()
             self._turns.put((wait, future))
         try:
@@ -60,13 +63,13 @@ class Waiter:
         with self._lock:
             if self._pid == os.getpid():
                 self._pid = 0
-                ended: Future[object] = Future()
-                ended.cancel()
-                self._turns.put((_end, ended))
+                _end_thread(self._turns)
 
     @staticmethod
     def _serve(turns: SimpleQueue[tuple[Callable[[float], object], Future[object]]]) -> None:
         while True:
+            # What was awaited last refers to its feed, and must not keep it alive while nobody waits.
+            wait = future = answer = None
             wait, future = turns.get()
             if wait is _end:
                 return
@@ -84,6 +87,12 @@ class Waiter:
 
 def _end(_: float) -> None:
     """Stand for the end of the thread."""
+
+
+def _end_thread(turns: SimpleQueue[tuple[Callable[[float], object], Future[object]]]) -> None:
+    ended: Future[object] = Future()
+    ended.cancel()
+    turns.put((_end, ended))
 
 
 def _settle(future: Future[object], *, answer: object = None, error: BaseException | None = None) -> None:

@@ -19,7 +19,7 @@ class StreamStatus:
     streams: int
     """Symbols with a subscribed stream on an open connection."""
     mute: tuple[str, ...]
-    """Of these, symbols whose stream is silent though it should not be; REST asks for them."""
+    """Symbols whose stream fell silent or lost its connection, until it is heard again; REST asks for them."""
     opened: int
     """Connections opened so far."""
     lost: int
@@ -37,7 +37,7 @@ class StreamStatus:
     refused: int
     """Candles that could not be true."""
     faults: int
-    """Frames that could not be read."""
+    """Frames that could not be read, or contradicted their own stream's name; the latter count as refused, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ from websockets.uri import parse_uri
 from candleshm.addresses import Address, Addresses
 from candleshm.errors import ExchangeUnavailable
 from candleshm.exchanges.base import StreamRules
+from candleshm.printable import printable
+from candleshm.stream.flood import Flood
 from candleshm.stream.pace import Pace
 from candleshm.stream.watchdog import DEAD_SECONDS, PING_SECONDS
 
@@ -38,6 +40,11 @@ FRAME_BYTES_MAX = 1 << 20
 READ_BYTES = 1 << 17
 # Whole, text.
 PLAIN_TEXT = 0x81
+PING, CONTROL_BYTES_MAX = 0x89, 125
+# Texts come whole; a server that sends one in this many parts does not mean to end it.
+PARTS_MAX = 256
+# A message of so many halves is down to one name; that one is then asked for ever less often.
+WHOLE_REFUSALS, REFUSED_SECONDS_MAX = 8, 300.0
 HEAD_END, HEAD_BYTES_MAX = b"\r\n\r\n", 1 << 16
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] +([0-9]{3})[ \r\n]")
 # Names of the address; the others follow in messages of so many. Both stay far below what servers take.
@@ -109,7 +116,8 @@ class Connection(asyncio.BufferedProtocol):
         self._asked: dict[int, tuple[str, tuple[str, ...]]] = {}
         self._numbers = 0
         self._wanted: dict[str, None] = dict.fromkeys(names)
-        self._told: dict[str, None] = dict(self._wanted)
+        self.told_seconds: dict[str, float] = dict.fromkeys(self._wanted, now())
+        """Streams that the server was asked for, and when."""
         self._pinged = False
         self.subscribed_seconds: dict[str, float] = {}
         """Streams that the server acknowledged, and when."""
@@ -119,6 +127,12 @@ class Connection(asyncio.BufferedProtocol):
         """Why another connection has to take this one's place; empty while it need not."""
         self.reason = ""
         """Why it ended; empty while it has not."""
+        self.misbehaved = False
+        """Whether it ended because of what the server sent."""
+        self._flood = Flood()
+        self._pongs = Pace(1, 1.0)
+        self._ping: bytes | None = None
+        self._refusals: dict[str, tuple[int, float]] = {}
 
     @classmethod
     async def open(
@@ -188,16 +202,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def forget(self, names: Iterable[str]) -> None:
         """Subscribe these streams once more: they are mute."""
-        names = [name for name in names if name in self.subscribed_seconds]
+        names = [name for name in names if name in self.told_seconds]
         if names and self._send("UNSUBSCRIBE", names[:MESSAGE_NAMES_MAX]):
             for name in names[:MESSAGE_NAMES_MAX]:
-                self._told.pop(name, None)
+                self.told_seconds.pop(name, None)
 
     def look(self) -> None:
         """Send what is due, and give a dead connection up; to be called several times a second."""
         if not self.is_open:
             return
         now = self._now()
+        self._pong(now)
         silent_seconds = now - self.received_seconds
         if silent_seconds > DEAD_SECONDS:
             self._blame()
@@ -207,33 +222,47 @@ class Connection(asyncio.BufferedProtocol):
             self._pinged = True
             self._protocol.send_ping(b"")
         for method, names in (
-            ("UNSUBSCRIBE", [name for name in self._told if name not in self._wanted]),
-            ("SUBSCRIBE", [name for name in self._wanted if name not in self._told]),
+            ("UNSUBSCRIBE", [name for name in self.told_seconds if name not in self._wanted]),
+            (
+                "SUBSCRIBE",
+                [name for name in self._wanted if name not in self.told_seconds and self._may_ask(name, now)],
+            ),
         ):
-            for start in range(0, len(names), MESSAGE_NAMES_MAX):
-                batch = names[start : start + MESSAGE_NAMES_MAX]
+            # Of a message that was refused one name may be what is wrong with it: the next ones are ever shorter.
+            refusals = max((self._refusals.get(name, (0, 0.0))[0] for name in names), default=0)
+            size = max(1, MESSAGE_NAMES_MAX >> refusals)
+            for start in range(0, len(names), size):
+                batch = names[start : start + size]
                 if not self._send(method, batch):
                     break
                 for name in batch:
                     if method == "SUBSCRIBE":
-                        self._told[name] = None
+                        self.told_seconds[name] = now
                     else:
-                        self._told.pop(name, None)
+                        self.told_seconds.pop(name, None)
                         self.subscribed_seconds.pop(name, None)
         self._flush()
 
     def answered(self, text: bytes) -> str | None:
         """Take in the server's answer to a message; return what is wrong with it, if anything is."""
-        answer: dict[str, Any] = json.loads(text)
-        method, names = self._asked.pop(answer.get("id") or 0, ("", ()))
+        try:
+            answer: dict[str, Any] = json.loads(text)
+            number = answer.get("id")
+            method, names = self._asked.pop(number, ("", ())) if isinstance(number, int) else ("", ())
+        except (ValueError, RecursionError):
+            return "an answer that cannot be read"
         if "code" in answer or "error" in answer:
+            now = self._now()
             for name in names:
-                self._told.pop(name, None)
-            return text.decode(errors="replace")[:200]
+                self.told_seconds.pop(name, None)
+                count = self._refusals.get(name, (0, 0.0))[0] + 1
+                self._refusals[name] = (count, now + min(REFUSED_SECONDS_MAX, 2.0 ** max(0, count - WHOLE_REFUSALS)))
+            return printable(text.decode(errors="replace")[:200])
         if method == "SUBSCRIBE":
             now = self._now()
             for name in names:
-                if name in self._told:
+                self._refusals.pop(name, None)
+                if name in self.told_seconds:
                     # One that was mute stays so until it is heard.
                     self.subscribed_seconds.setdefault(name, now)
         return None
@@ -291,10 +320,40 @@ class Connection(asyncio.BufferedProtocol):
         else:
             others, self._rest = [data], b""
         for other in others:
-            self._hand_over(other, frames)
+            if other[0] == PING and len(other) <= 2 + CONTROL_BYTES_MAX:
+                # The library would answer every one, and pongs count against the limit of messages.
+                self._ping = other[2:]
+            else:
+                self._hand_over(other, frames)
         if frames:
             self._take(self, frames)
+        self._pong(self.received_seconds)
         self._flush()
+        flooded = self._flood.look(len(frames), len(others), len(self.told_seconds), self.received_seconds)
+        if flooded or len(self._parts) > PARTS_MAX:
+            self.misbehaved = True
+            self.abort(flooded or f"a text in more than {PARTS_MAX} parts")
+        elif self._protocol.parser_exc is not None or self._protocol.close_rcvd is not None:
+            # What still comes is not read, and a server that does not hang up is left.
+            self._leave()
+
+    def _pong(self, now: float) -> None:
+        """Answer the newest ping, and of many that come together only that."""
+        if self._ping is not None and self.is_open and self._pongs.take(now):
+            self._protocol.send_pong(self._ping)
+            self._ping = None
+            self._flush()
+
+    def _may_ask(self, name: str, now: float) -> bool:
+        return now >= self._refusals.get(name, (0, 0.0))[1]
+
+    def _leave(self) -> None:
+        """Read nothing more, and do not wait long for what is still to be sent."""
+        if self._transport is not None and not self._transport.is_closing():
+            self.misbehaved = self.misbehaved or self._protocol.parser_exc is not None
+            self.reason = self.reason or str(self._protocol.parser_exc)
+            self._transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)
 
     def _hand_over(self, data: bytes, frames: list[bytes]) -> None:
         """Let the library judge what is no plain text; its texts are appended to `frames`."""
@@ -310,7 +369,7 @@ class Connection(asyncio.BufferedProtocol):
                     frames.append(b"".join(self._parts))
                     self._parts.clear()
             elif event.opcode is Opcode.CLOSE:
-                self.reason = self.reason or f"closed by the server: {self._protocol.close_rcvd}"
+                self.reason = self.reason or printable(f"closed by the server: {self._protocol.close_rcvd}")
 
     def eof_received(self) -> None:
         """End with the server."""
@@ -332,7 +391,7 @@ class Connection(asyncio.BufferedProtocol):
             self._opened.set_exception(self._protocol.handshake_exc)
             return
         self.opened_seconds = self._now()
-        self.subscribed_seconds = dict.fromkeys(self._told, self.opened_seconds)
+        self.subscribed_seconds = dict.fromkeys(self.told_seconds, self.opened_seconds)
         self._opened.set_result(None)
 
     def _send(self, method: str, names: list[str]) -> bool:

@@ -3,7 +3,7 @@
 use super::{Writer, store};
 use crate::chain::TradeIds;
 use crate::columns::{OPEN_TIME_MS, TRADES, plausible};
-use crate::event::{self, Event, Frame, FrameError};
+use crate::event::{self, Event, Frame, FrameError, FrameErrorKind};
 use crate::layout::{Geometry, RowState};
 use crate::merge::{self, Tally};
 use crate::publish::SeriesWriter;
@@ -80,7 +80,11 @@ impl Writer {
                 Ok(Frame::Shutdown) => pushed.shuts_down = true,
                 Ok(Frame::Answer) => pushed.answers.push(place),
                 Ok(Frame::Other) => pushed.foreign += 1,
-                Err(error) => pushed.faults.push((place, error)),
+                Err(error) => {
+                    // Such a one can be read, and cannot be true.
+                    pushed.tally.refused += usize::from(error.kind == FrameErrorKind::Contradiction);
+                    pushed.faults.push((place, error));
+                }
             }
         }
         self.commit();
