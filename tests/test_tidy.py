@@ -22,7 +22,7 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable", "blocklog"},
+    {"_core", "errors", "columns", "clock", "backoff", "durable", "names", "printable", "blocklog", "proxies"},
     {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim"},
     {"planner", "transport", "panel", "rule", "universe", "ledger", "stream", "derivation"},
     {"fetchers", "closes", "cache", "pools"},
