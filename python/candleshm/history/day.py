@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from candleshm._core import check_moment
 from candleshm.config import is_zone
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS
@@ -47,7 +48,10 @@ class Day:
             if isinstance(value, str):
                 return cls(date.fromisoformat(value), zone)
             if not isinstance(value, bool) and math.isfinite(value):
+                check_moment(value)
                 return cls.of(value, zone)
+        except ConfigError:
+            raise
         except (ValueError, TypeError, OverflowError, OSError):
             pass
         raise ConfigError(f"day cannot be `{value}`; allowed: YYYY-MM-DD, a date, a datetime or epoch milliseconds")

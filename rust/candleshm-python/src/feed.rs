@@ -371,9 +371,7 @@ impl Feed {
         timeout: Option<Number>,
     ) -> PyResult<Closed> {
         let (Number(quorum), timeout) = (quorum, timeout.map(|Number(seconds)| seconds));
-        if !(quorum > 0.0 && quorum <= 1.0) {
-            return Err(ConfigError::new_err(format!("quorum is not within 0..1: `{quorum}`")));
-        }
+        check_quorum(quorum)?;
         let deadline = Deadline::after(timeout)?;
         let mut awaited_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
         loop {
@@ -487,6 +485,7 @@ impl Feed {
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     #[pyo3(signature = (symbols, quorum))]
     fn _next_close_ms(&self, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<Option<i64>> {
+        check_quorum(quorum)?;
         let attached = self.source.attached()?;
         let awaited = self.awaited(&attached, symbols.as_deref())?;
         common_grid(&attached.block, &awaited)?;
@@ -618,6 +617,13 @@ pub(crate) fn age_ms(attached: &Attached, index: usize, now_ms: u64) -> u64 {
         received_ms if received_ms > now_ms + AHEAD_MS => u64::MAX,
         received_ms => now_ms.saturating_sub(received_ms),
     }
+}
+
+fn check_quorum(quorum: f64) -> PyResult<()> {
+    if quorum > 0.0 && quorum <= 1.0 {
+        return Ok(());
+    }
+    Err(ConfigError::new_err(format!("quorum is not within 0..1: `{quorum}`")))
 }
 
 /// How many of `count` symbols make a quorum.
