@@ -48,7 +48,6 @@ impl FromPyObject<'_, '_> for Number {
 
 /// Refuses a timeout that is no duration.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
 pub(crate) fn check_timeout(timeout: Option<Number>) -> PyResult<()> {
     match timeout {
         Some(Number(seconds)) if seconds.is_nan() || seconds < 0.0 => {

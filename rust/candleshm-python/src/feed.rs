@@ -210,6 +210,9 @@ pub(crate) fn sleep(py: Python<'_>, attached: &Attached, offset: usize, seen: u3
     py.check_signals()
 }
 
+/// What pickle makes of an object: what makes it again, its class unless said otherwise, and the arguments for that.
+pub(crate) type Pickled<'py, Arguments, Maker = PyType> = (Bound<'py, Maker>, Arguments);
+
 /// A candle that closed for many symbols at once.
 #[pyclass(frozen, get_all, module = "candleshm")]
 pub(crate) struct Closed {
@@ -228,7 +231,7 @@ impl Closed {
         Self { open_time_ms, symbols, missing }
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (i64, Py<PyTuple>, Py<PyTuple>)) {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Pickled<'py, (i64, Py<PyTuple>, Py<PyTuple>)> {
         let (py, this) = (slf.py(), slf.get());
         (slf.get_type(), (this.open_time_ms, this.symbols.clone_ref(py), this.missing.clone_ref(py)))
     }
@@ -283,7 +286,7 @@ impl Feed {
     }
 
     /// Pickled as what it takes to attach again.
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (String, Option<f64>))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Pickled<'py, (String, Option<f64>)>> {
         let source = &slf.get().source;
         source.check_open()?;
         Ok((slf.get_type(), (source.name().to_owned(), source.max_age())))

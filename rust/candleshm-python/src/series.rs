@@ -10,13 +10,12 @@ use candleshm::layout::{RowState, header};
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
 
 use crate::arguments::{Count, Moment, Number, check_moments};
 use crate::array;
 use crate::derive::note_ended;
 use crate::errors::exceptions::{ConfigError, GapError, WaitTimeout};
-use crate::feed::{Attached, Deadline, Source, age_ms, seconds, sleep, stale};
+use crate::feed::{Attached, Deadline, Pickled, Source, age_ms, seconds, sleep, stale};
 use crate::process;
 use crate::view::View;
 
@@ -66,7 +65,7 @@ impl Gap {
         Ok(Self { start_ms, end_ms, kind })
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (i64, i64, &'static str)) {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Pickled<'py, (i64, i64, &'static str)> {
         let this = slf.get();
         (slf.get_type(), (this.start_ms, this.end_ms, this.kind))
     }
@@ -385,7 +384,7 @@ impl Series {
     }
 
     /// Pickled as what it takes to attach again: name, `max_age` and symbol.
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (String, Option<f64>, String))> {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Pickled<'py, (String, Option<f64>, String), PyAny>> {
         self.source.check_open()?;
         let attach_series = py.import("candleshm.reader")?.getattr("attach_series")?;
         Ok((attach_series, (self.source.name().to_owned(), self.source.max_age(), self.symbol.clone())))
