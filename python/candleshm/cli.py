@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+from candleshm._core import ZONES_VERSION
 from candleshm.commands.outcome import outcome
 from candleshm.commands.settings import add_field_flags, add_flags, collector_configs, in_utf8
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
@@ -162,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: candleshm demo",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"candleshm {version('candleshm')}")
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, command: _Command, text: str, example: str) -> argparse.ArgumentParser:
@@ -287,6 +288,10 @@ def _parser() -> argparse.ArgumentParser:
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
     rm.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
     return parser
+
+
+def _version() -> str:
+    return f"candleshm {version('candleshm')} (time zones {ZONES_VERSION})"
 
 
 def _count(text: str) -> int:

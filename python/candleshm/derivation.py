@@ -86,7 +86,7 @@ def _checked_source(rows: npt.NDArray[np.float64], source: str | None) -> str:
     found = _interval_of(longest_ms)
     if source is None and found is None:
         raise ConfigError(
-            f"source is not given, and the rows do not tell it: the longest runs `{longest_ms:.0f}` ms, as no whole "
+            f"source is not given, and the rows do not tell it: the longest runs `{longest_ms:.0f}` ms, which no whole "
             f"candle does; pass source, such as '1m'"
         )
     if source is None or source not in INTERVAL_MS:

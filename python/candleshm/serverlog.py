@@ -6,16 +6,19 @@ and it is tried again with every line.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
 import sys
 import textwrap
 from collections import deque
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TextIO
 
+from candleshm._core import Zone
+from candleshm.durable import open_plain
 from candleshm.printable import printable, without_credentials
 
 __all__ = ["Console", "LineFormatter", "ServerLog"]
@@ -32,7 +35,7 @@ class ServerLog:
     Log files, and their directory, come into being with `to_files`: a start that fails leaves nothing behind.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], zone: tzinfo, *, file_level: str, console_level: str) -> None:
+    def __init__(self, directory: str | os.PathLike[str], zone: Zone, *, file_level: str, console_level: str) -> None:
         self._directory = Path(directory)
         self._zone = zone
         self._file_level = file_level.upper()
@@ -152,7 +155,7 @@ class _DayFiles(logging.Handler):
     found by the next line, which says how many are missing.
     """
 
-    def __init__(self, directory: Path, zone: tzinfo) -> None:
+    def __init__(self, directory: Path, zone: Zone) -> None:
         super().__init__()
         self._directory = directory
         self._zone = zone
@@ -174,7 +177,8 @@ class _DayFiles(logging.Handler):
         if self._held is not None:
             self._held.append(record)
             return
-        day = datetime.fromtimestamp(record.created, self._zone)
+        offset = timedelta(milliseconds=self._zone.offset_ms(int(record.created * 1000)))
+        day = datetime.fromtimestamp(record.created, timezone(offset))
         line = f"{self.format(record)}\n"
         try:
             self._append(self._directory / f"{day:%Y-%m-%d}.log", line.encode("utf-8", "backslashreplace"))
@@ -190,8 +194,12 @@ class _DayFiles(logging.Handler):
     def _append(self, path: Path, line: bytes) -> None:
         """Append a whole line. What a full disk took only a part of, is ended as a line by the next one."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
+            status = os.fstat(descriptor)
+            if status.st_uid != os.geteuid() or status.st_nlink != 1:
+                # Another user may have given that name to a file of his, or to one of ours.
+                raise PermissionError(errno.EPERM, "it is not this user's alone, under this name alone", str(path))
             if self._torn == path:
                 line = b"\n" + line
             while line:

@@ -1,7 +1,7 @@
 //! `Feed`: one attached block, and the following of the name when a collector puts another block under it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ use candleshm::interval::Grid;
 use candleshm::layout::{BlockState, header};
 use candleshm::panel::{self, PanelRange};
 use candleshm::read::SeriesReader;
-use candleshm::segment;
+use candleshm::removal;
+use candleshm::segment::{self, FileId};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -23,19 +24,21 @@ use crate::array;
 use crate::derive::note_ended;
 use crate::errors::exceptions::{ConfigError, SegmentNotFound, StaleData, UnknownSymbol, WaitTimeout};
 use crate::errors::to_py;
+use crate::following::{FOLLOW_MS, Lookout};
 use crate::process;
 use crate::series::{Series, not_contiguous};
 
 /// Longest sleep in one go: signals and a replaced block are noticed after this long at the latest.
 const SLICE: Duration = Duration::from_secs(1);
-/// How long to wait before the name is looked at again while no newer block stands under it.
-const FOLLOW_INTERVAL_MS: u64 = 100;
 /// How far an answer may seem ahead: it may come between the look at the clock and the one into the block.
 const AHEAD_MS: u64 = 1_000;
 
 /// A block and the places of its symbols.
 pub(crate) struct Attached {
     pub(crate) block: Block,
+    pub(crate) id: FileId,
+    /// Whether the feed has moved to another block.
+    left: AtomicBool,
     places: RwLock<Places>,
 }
 
@@ -46,8 +49,9 @@ struct Places {
 }
 
 impl Attached {
-    fn open(name: &str) -> Result<Self, Error> {
-        Ok(Self { block: Block::open(name, process::boot_id())?, places: RwLock::default() })
+    pub(crate) fn open(name: &str) -> Result<Self, Error> {
+        let (block, id) = Block::open_with_id(name, process::boot_id())?;
+        Ok(Self { block, id, left: AtomicBool::new(false), places: RwLock::default() })
     }
 
     /// Returns the place of a symbol, looking at the table again when it has grown.
@@ -76,8 +80,10 @@ impl Attached {
         read(&places)
     }
 
-    fn is_current(&self) -> bool {
-        self.block.state() == Some(BlockState::Ready)
+    /// Whether the block is one to go on with, as far as itself tells.
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        self.block.state() == Some(BlockState::Ready) && !self.left.load(Ordering::Relaxed)
     }
 }
 
@@ -87,7 +93,7 @@ pub(crate) struct Source {
     /// Oldest data allowed, ms.
     max_age_ms: Option<u64>,
     attached: RwLock<Arc<Attached>>,
-    looked_ms: AtomicU64,
+    lookout: Lookout,
     closed: AtomicBool,
 }
 
@@ -118,27 +124,26 @@ impl Source {
     pub(crate) fn attached(&self) -> PyResult<Arc<Attached>> {
         self.check_open()?;
         let attached = self.attached.read().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(if attached.is_current() { attached } else { self.follow(attached) })
+        Ok(if self.is_good(&attached) { attached } else { self.follow(attached) })
     }
 
-    /// Opens the name again: a collector of another shape replaces the block, a restarted one after a clean stop
-    /// makes a new one. While there is no other block the old one stays readable.
+    /// Whether there is no reason to look for another block than this one.
+    #[inline]
+    pub(crate) fn is_good(&self, attached: &Attached) -> bool {
+        attached.is_current() && !self.lookout.is_due()
+    }
+
+    /// Moves on from a block if it is time, see [`Lookout`]; meanwhile the old one stays readable.
     #[cold]
     fn follow(&self, old: Arc<Attached>) -> Arc<Attached> {
-        let now_ms = process::now_ms();
-        let looked_ms = self.looked_ms.swap(now_ms, Ordering::Relaxed);
-        if now_ms.saturating_sub(looked_ms) < FOLLOW_INTERVAL_MS {
-            self.looked_ms.store(looked_ms, Ordering::Relaxed);
-            return old;
+        let Some(new) = self.lookout.look(&self.name, &old, self.max_age_ms) else { return old };
+        let mut attached = self.attached.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&attached, &old) {
+            *attached = Arc::new(new);
+            // Every series that still holds it asks here again.
+            old.left.store(true, Ordering::Relaxed);
         }
-        match Attached::open(&self.name) {
-            Ok(new) if new.is_current() => {
-                let new = Arc::new(new);
-                self.attached.write().unwrap_or_else(PoisonError::into_inner).clone_from(&new);
-                new
-            }
-            _ => old,
-        }
+        attached.clone()
     }
 
     pub(crate) fn place(&self, symbol: &str) -> PyResult<(Arc<Attached>, usize)> {
@@ -174,7 +179,7 @@ pub(crate) fn stale(symbol: &str, age_ms: u64, limit_ms: u64, delisted: bool) ->
 }
 
 /// Milliseconds since the collector's last sign of life, `u64::MAX` when that lies in the future.
-fn heartbeat_age_ms(block: &Block) -> u64 {
+pub(crate) fn heartbeat_age_ms(block: &Block) -> u64 {
     let (heartbeat_ms, now_ms) = (block.value(header::HEARTBEAT_NS) / 1_000_000, process::now_ms());
     if heartbeat_ms > now_ms + AHEAD_MS { u64::MAX } else { now_ms.saturating_sub(heartbeat_ms) }
 }
@@ -206,12 +211,14 @@ impl Deadline {
 
 /// Sleeps on a futex word of the header, the GIL released, and lets signal handlers run.
 pub(crate) fn sleep(py: Python<'_>, attached: &Attached, offset: usize, seen: u32, slice: Duration) -> PyResult<()> {
+    // Nobody is woken by a block that is done when another one is there.
+    let slice = if attached.is_current() { slice } else { slice.min(Duration::from_millis(FOLLOW_MS)) };
     py.detach(|| segment::futex_wait(attached.block.header(offset), seen, slice));
     py.check_signals()
 }
 
-/// What pickle makes of an object: what makes it again, its class unless said otherwise, and the arguments for that.
-pub(crate) type Pickled<'py, Arguments, Maker = PyType> = (Bound<'py, Maker>, Arguments);
+/// What pickle makes of an object: its class, and what that is called with.
+pub(crate) type Pickled<'py, Arguments> = (Bound<'py, PyType>, Arguments);
 
 /// A candle that closed for many symbols at once.
 #[pyclass(frozen, get_all, module = "candleshm")]
@@ -269,7 +276,7 @@ impl Feed {
             name: name.to_owned(),
             max_age_ms,
             attached: RwLock::new(Arc::new(attached)),
-            looked_ms: AtomicU64::new(0),
+            lookout: Lookout::default(),
             closed: AtomicBool::new(false),
         };
         Ok(Self { source: Arc::new(source), series: RwLock::default() })
@@ -351,7 +358,7 @@ impl Feed {
         health.set_item("state", block.state().map_or("unknown", BlockState::as_str))?;
         health.set_item("pid", block.value(header::PID))?;
         health.set_item("heartbeat_age", seconds(heartbeat_age_ms(block)))?;
-        health.set_item("ready", block.value(header::READY) == 1)?;
+        health.set_item("ready", block.announced(header::READY) == 1)?;
         health.set_item("missing", block.value(header::MISSING))?;
         health.set_item("holes", block.value(header::HOLES))?;
         health.set_item("weight_used", block.value(header::WEIGHT_USED))?;
@@ -379,7 +386,7 @@ impl Feed {
         let mut awaited_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
         loop {
             let attached = self.source.attached()?;
-            let seen = attached.block.value(header::CLOSE_SEQ) as u32;
+            let seen = attached.block.announced(header::CLOSE_SEQ) as u32;
             let awaited = self.awaited(&attached, symbols.as_deref())?;
             let grid = common_grid(&attached.block, &awaited)?;
             let needed = needed(quorum, awaited.len());
@@ -557,7 +564,7 @@ impl Feed {
         let now_ms = process::now_ms();
         for &index in indices {
             let age_ms = age_ms(attached, index, now_ms);
-            if age_ms > limit_ms || !attached.block.is_trading(index) {
+            if age_ms > limit_ms || attached.block.has_ended(index) {
                 return Err(stale(&attached.block.symbol(index), age_ms, limit_ms, age_ms <= limit_ms));
             }
         }
@@ -656,5 +663,5 @@ pub(crate) fn py_block_names() -> PyResult<Vec<String>> {
 /// Removes a block that no collector serves.
 #[pyfunction(name = "unlink")]
 pub(crate) fn py_unlink(name: &str) -> PyResult<()> {
-    segment::unlink(name).map_err(|error| to_py(error, name))
+    removal::unlink(name).map_err(|error| to_py(error, name))
 }

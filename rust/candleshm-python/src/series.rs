@@ -8,6 +8,7 @@ use candleshm::columns::{COLUMNS, OPEN_TIME_MS};
 use candleshm::interval::Grid;
 use candleshm::layout::{RowState, header};
 use candleshm::read::{Selection, SeriesReader, Snapshot};
+use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
@@ -110,7 +111,7 @@ impl Series {
     fn with<T>(&self, read: impl FnOnce(&Arc<Attached>, usize) -> T) -> PyResult<T> {
         self.source.check_open()?;
         let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        if place.attached.block.state() == Some(candleshm::layout::BlockState::Ready) {
+        if self.source.is_good(&place.attached) {
             return Ok(read(&place.attached, place.index));
         }
         drop(place);
@@ -139,7 +140,7 @@ impl Series {
     fn check_fresh(&self, attached: &Attached, index: usize) -> PyResult<()> {
         let Some(limit_ms) = self.source.max_age_ms() else { return Ok(()) };
         let age_ms = age_ms(attached, index, process::now_ms());
-        if age_ms > limit_ms || !attached.block.is_trading(index) {
+        if age_ms > limit_ms || attached.block.has_ended(index) {
             return Err(stale(&self.symbol, age_ms, limit_ms, age_ms <= limit_ms));
         }
         Ok(())
@@ -183,7 +184,7 @@ impl Series {
             .with_fresh(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
             .map_err(|error| self.source.error(error))?;
         let mut rows = 0;
-        let array = array::new_columns(py, selection.count, |values| {
+        let array = array::new_unset_columns(py, selection.count, |values| {
             rows = self.copy(py, &selection, holes, values)?;
             Ok(())
         })?;
@@ -206,7 +207,7 @@ impl Series {
         let (snapshot, grid) = self.with(|attached, index| {
             let mut snapshot = Snapshot::default();
             SeriesReader::new(&attached.block, index)
-                .copy(&selection, &mut [], &mut snapshot)
+                .copy::<f64>(&selection, &mut [], &mut snapshot)
                 .map(|()| (snapshot, attached.block.grid(index)))
                 .map_err(|error| self.source.error(error))
         })??;
@@ -222,7 +223,7 @@ impl Series {
             .with(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
             .map_err(|error| self.source.error(error))?;
         let mut snapshot = Snapshot::default();
-        let rows = array::new_columns(py, selection.count, |values| {
+        let rows = array::new_unset_columns(py, selection.count, |values| {
             if values.is_empty() {
                 return Ok(());
             }
@@ -355,7 +356,7 @@ impl Series {
         let mut after = None;
         loop {
             let (attached, index) = self.source.place(&self.symbol)?;
-            let seen = attached.block.value(header::COMMIT_SEQ) as u32;
+            let seen = attached.block.announced(header::COMMIT_SEQ) as u32;
             let grid = attached.block.grid(index);
             let mut row = [0.0; COLUMNS];
             let marks =
@@ -371,7 +372,7 @@ impl Series {
             }
             self.source.check_collector(&attached, &self.symbol)?;
             if let Some(limit_ms) = self.source.max_age_ms()
-                && !attached.block.is_trading(index)
+                && attached.block.has_ended(index)
             {
                 return Err(stale(&self.symbol, age_ms(&attached, index, process::now_ms()), limit_ms, true));
             }
@@ -384,7 +385,8 @@ impl Series {
     }
 
     /// Pickled as what it takes to attach again: name, `max_age` and symbol.
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Pickled<'py, (String, Option<f64>, String), PyAny>> {
+    #[expect(clippy::type_complexity, reason = "what pickle asks for")]
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (String, Option<f64>, String))> {
         self.source.check_open()?;
         let attach_series = py.import("candleshm.reader")?.getattr("attach_series")?;
         Ok((attach_series, (self.source.name().to_owned(), self.source.max_age(), self.symbol.clone())))
@@ -410,7 +412,13 @@ thread_local! {
 impl Series {
     /// Copies rows into `columns` (stride: the selection's count) and treats slots without a row; returns how many
     /// rows there are.
-    fn copy(&self, py: Python<'_>, selection: &Selection, holes: Holes, columns: &mut [f64]) -> PyResult<usize> {
+    fn copy<T: Target + Send>(
+        &self,
+        py: Python<'_>,
+        selection: &Selection,
+        holes: Holes,
+        columns: &mut [T],
+    ) -> PyResult<usize> {
         if selection.count == 0 {
             return Ok(0);
         }
@@ -512,7 +520,7 @@ fn has_row(state: RowState) -> bool {
 }
 
 /// Moves the rows that are there together; returns how many.
-fn drop_gaps(snapshot: &Snapshot, columns: &mut [f64], stride: usize) -> usize {
+fn drop_gaps<T: Target>(snapshot: &Snapshot, columns: &mut [T], stride: usize) -> usize {
     let kept: Vec<usize> = (0..snapshot.states.len()).filter(|&slot| has_row(snapshot.states[slot])).collect();
     if kept.len() < snapshot.states.len() {
         for column in columns.chunks_exact_mut(stride) {
@@ -525,11 +533,11 @@ fn drop_gaps(snapshot: &Snapshot, columns: &mut [f64], stride: usize) -> usize {
 }
 
 /// Gives slots without a row their grid open time and NaN.
-fn blank_gaps(snapshot: &Snapshot, grid: Grid, columns: &mut [f64], stride: usize) {
+fn blank_gaps<T: Target>(snapshot: &Snapshot, grid: Grid, columns: &mut [T], stride: usize) {
     for slot in (0..snapshot.states.len()).filter(|&slot| !has_row(snapshot.states[slot])) {
         for column in columns.chunks_exact_mut(stride) {
-            column[slot] = f64::NAN;
+            column[slot].put(f64::NAN);
         }
-        columns[OPEN_TIME_MS * stride + slot] = grid.open_ms(snapshot.start as i64 + slot as i64) as f64;
+        columns[OPEN_TIME_MS * stride + slot].put(grid.open_ms(snapshot.start as i64 + slot as i64) as f64);
     }
 }
