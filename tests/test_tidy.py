@@ -22,7 +22,19 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A module imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "clock", "backoff", "durable", "printable", "blocklog", "addresses", "freshness"},
+    {
+        "_core",
+        "errors",
+        "columns",
+        "clock",
+        "backoff",
+        "durable",
+        "printable",
+        "blocklog",
+        "addresses",
+        "freshness",
+        "proxies",
+    },
     {"names"},
     {"config", "ratelimit", "exchanges", "health", "outage", "frames", "runtime", "status", "serverlog", "sim"},
     {"planner", "transport", "panel", "rule", "universe", "ledger", "stream", "blocknames", "derivation"},

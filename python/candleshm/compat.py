@@ -337,13 +337,17 @@ class CandleServer:
 
         Without `start` it begins with yesterday. A day that is there and whole is not written again; `replace` fetches
         those from `start` on anew. Called while it runs it does nothing. Ends with `close_download_daily`, or with the
-        process. Raises ConfigError (`start`, `type`, DOWNLOAD_TIME is None), MissingExtra.
+        program, which waits for the day in hand, and says which days it leaves; Ctrl-C ends it at once.
+
+        Raises ConfigError (`start`, `type`, DOWNLOAD_TIME is None), MissingExtra.
         """
         if type not in TRADING:
             raise ConfigError(f"type cannot be `{type}`; allowed: {' | '.join(TRADING)}")
         if self.rule.DOWNLOAD_TIME is None:
             raise ConfigError("DOWNLOAD_TIME is None; download_daily needs one such as 00:10:00")
-        library("pyarrow", "parquet")
+        # What pyarrow imports with its first array, it cannot import once the program has come to its end.
+        library("pyarrow", "parquet").array(np.zeros(1))
+        library("pyarrow.parquet", "parquet")
         store = store_of(self._config, self.rule.CANDLE_DIR)
         first = None if start is None else Day.parse(start, self._zone)
         with self._gate:
@@ -363,6 +367,7 @@ class CandleServer:
                 first=first,
                 replace=replace,
                 at_end=self._close_log,
+                outlasts_main=True,
             )
             self._keeper.start()
 

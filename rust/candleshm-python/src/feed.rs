@@ -217,6 +217,9 @@ pub(crate) fn sleep(py: Python<'_>, attached: &Attached, offset: usize, seen: u3
     py.check_signals()
 }
 
+/// What pickle makes of an object: its class, and what that is called with.
+pub(crate) type Pickled<'py, Arguments> = (Bound<'py, PyType>, Arguments);
+
 /// A candle that closed for many symbols at once.
 #[pyclass(frozen, get_all, module = "candleshm")]
 pub(crate) struct Closed {
@@ -235,7 +238,7 @@ impl Closed {
         Self { open_time_ms, symbols, missing }
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (i64, Py<PyTuple>, Py<PyTuple>)) {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Pickled<'py, (i64, Py<PyTuple>, Py<PyTuple>)> {
         let (py, this) = (slf.py(), slf.get());
         (slf.get_type(), (this.open_time_ms, this.symbols.clone_ref(py), this.missing.clone_ref(py)))
     }
@@ -290,8 +293,7 @@ impl Feed {
     }
 
     /// Pickled as what it takes to attach again.
-    #[expect(clippy::type_complexity, reason = "what pickle asks for")]
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (String, Option<f64>))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Pickled<'py, (String, Option<f64>)>> {
         let source = &slf.get().source;
         source.check_open()?;
         Ok((slf.get_type(), (source.name().to_owned(), source.max_age())))
@@ -381,9 +383,7 @@ impl Feed {
         timeout: Option<Number>,
     ) -> PyResult<Closed> {
         let (Number(quorum), timeout) = (quorum, timeout.map(|Number(seconds)| seconds));
-        if !(quorum > 0.0 && quorum <= 1.0) {
-            return Err(ConfigError::new_err(format!("quorum is not within 0..1: `{quorum}`")));
-        }
+        check_quorum(quorum)?;
         let deadline = Deadline::after(timeout)?;
         let mut awaited_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
         loop {
@@ -497,6 +497,7 @@ impl Feed {
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     #[pyo3(signature = (symbols, quorum))]
     fn _next_close_ms(&self, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<Option<i64>> {
+        check_quorum(quorum)?;
         let attached = self.source.attached()?;
         let awaited = self.awaited(&attached, symbols.as_deref())?;
         common_grid(&attached.block, &awaited)?;
@@ -641,6 +642,13 @@ fn age_in_block_ms(block: &Block, index: usize, now_ms: u64) -> u64 {
         received_ms if received_ms > now_ms + AHEAD_MS => u64::MAX,
         received_ms => now_ms.saturating_sub(received_ms),
     }
+}
+
+fn check_quorum(quorum: f64) -> PyResult<()> {
+    if quorum > 0.0 && quorum <= 1.0 {
+        return Ok(());
+    }
+    Err(ConfigError::new_err(format!("quorum is not within 0..1: `{quorum}`")))
 }
 
 /// How many of `count` symbols make a quorum.

@@ -11,13 +11,12 @@ use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
 
 use crate::arguments::{Count, Moment, Number, check_moments};
 use crate::array;
 use crate::derive::note_ended;
 use crate::errors::exceptions::{ConfigError, GapError, WaitTimeout};
-use crate::feed::{Attached, Deadline, Source, age_ms, seconds, sleep, stale};
+use crate::feed::{Attached, Deadline, Pickled, Source, age_ms, seconds, sleep, stale};
 use crate::process;
 use crate::view::View;
 
@@ -67,7 +66,7 @@ impl Gap {
         Ok(Self { start_ms, end_ms, kind })
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (i64, i64, &'static str)) {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Pickled<'py, (i64, i64, &'static str)> {
         let this = slf.get();
         (slf.get_type(), (this.start_ms, this.end_ms, this.kind))
     }
