@@ -38,7 +38,7 @@ def kept(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_final(states: np.ndarray) -> np.ndarray:
-    return (states == CLOSED) | (states == VERIFIED)
+    return np.isin(states, (CLOSED, VERIFIED))
 
 
 def caches(directory: Path, name: str) -> list[BlockCache]:
