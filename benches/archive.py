@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from candleshm import history
-from candleshm._core import parse_archive_csv
+from candleshm._core import Zone, parse_archive_csv
 from candleshm.clock import SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.connection import Connection
@@ -43,7 +43,7 @@ from candleshm.history import parquet
 from candleshm.history.archive import Archive, Mirror
 from candleshm.history.archive_file import ArchiveFile
 from candleshm.history.candles import DayCandles
-from candleshm.history.day import Day, zone_of
+from candleshm.history.day import Day
 from candleshm.history.fetching import fetch_days, store_of
 from candleshm.ratelimit import WeightBudget
 from candleshm.sim import SimulatedExchange
@@ -128,7 +128,7 @@ def download(exchange: SimulatedExchange, archived: Archived, candle_dir: Path, 
 
 def check(exchange: SimulatedExchange, archived: Archived, candle_dir: Path, days: int) -> None:
     """Compare what was written with the truth."""
-    zone = zone_of("UTC")
+    zone = Zone("UTC")
     last = FIRST + timedelta(days=days - 1)
     start_ms, end_ms = Day(FIRST, zone).start_ms, Day(last, zone).end_ms
     truth = [exchange.truth.floats("SPOT", name, "1m", start_ms, end_ms) for name in archived.names[:VOICES]]
@@ -141,7 +141,7 @@ def steps(archived: Archived, candle_dir: Path) -> dict[str, float]:
     """Return microseconds for a day of 1m on one thread, by what is done."""
     spent: dict[str, list[float]] = {}
     files = archived.files[:STEPS_FILES]
-    zone = zone_of("UTC")
+    zone = Zone("UTC")
 
     @contextmanager
     def timed(what: str) -> Iterator[None]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from candleshm._core import Zone
 from candleshm.history.candles import Candles, DayCandles
-from candleshm.history.day import Day, Grid, zone_of
+from candleshm.history.day import Day, Grid
 from candleshm.history.store import ParquetStore
 
-NEW_YORK, UTC_ZONE = zone_of("America/New_York"), zone_of("UTC")
+NEW_YORK, UTC_ZONE = Zone("America/New_York"), Zone("UTC")
 MINUTE = 60_000
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from candleshm._core import Zone
 from candleshm.clock import Clock, SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.connection import Connection
 from candleshm.exchanges.binance import Binance
 from candleshm.history.candles import Candles
-from candleshm.history.day import Day, DayLike, zone_of
+from candleshm.history.day import Day, DayLike
 from candleshm.history.fetching import fetch_days, store_of
 from candleshm.history.tally import DownloadProgress
 from candleshm.ratelimit import WeightBudget
@@ -23,7 +24,7 @@ from tests.collecting import SYMBOLS, config_of
 
 def day_before(exchange: SimulatedExchange, count: int = 1, zone: str = "UTC") -> Day:
     """Return the day that lies `count` days before the exchange's today."""
-    day = Day.of(exchange.now_ms(), zone_of(zone))
+    day = Day.of(exchange.now_ms(), Zone(zone))
     for _ in range(count):
         day = day.previous()
     return day

@@ -90,7 +90,7 @@ def test_help_of_every_command_shows_an_example_that_its_parser_knows(command: s
 
 def test_help_lists_every_command_and_version_names_the_version() -> None:
     assert all(f"\n    {command} " in run("--help").stdout for command in COMMANDS)
-    assert run("--version").stdout.split() == ["candleshm", "0.1.0"]
+    assert run("--version").stdout.split()[:2] == ["candleshm", "0.1.0"]
 
 
 @pytest.mark.parametrize(

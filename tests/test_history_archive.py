@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from candleshm import CandleRule, CandleServer, history
+from candleshm._core import Zone
 from candleshm.backoff import Backoff
 from candleshm.clock import SystemClock
 from candleshm.errors import ConfigError, ExchangeUnavailable
@@ -19,7 +20,7 @@ from candleshm.exchanges.base import Market
 from candleshm.history.archive import Archive, Mirror, checked_archive_url
 from candleshm.history.block import with_states
 from candleshm.history.candles import DayCandles
-from candleshm.history.day import Day, zone_of
+from candleshm.history.day import Day
 from candleshm.history.store import ParquetStore
 from candleshm.history.tally import DownloadProgress
 from candleshm.server import Collector
@@ -117,7 +118,7 @@ def test_a_day_of_a_zone_needs_two_days_of_the_archive(exchange: SimulatedExchan
     assert zips == [f"BTCUSDT-1m-2026-03-{day:02}.zip" for day in (10, 9, 8, 7)]
     assert len(klines(exchange)) == 2
     rows = history.load("SPOT", "BTCUSDT", "2026-03-07", "2026-03-10", base_dir=tmp_path)
-    zone = zone_of("America/New_York")
+    zone = Zone("America/New_York")
     first, last = Day.parse("2026-03-07", zone), Day.parse("2026-03-10", zone)
     assert rows.tobytes() == exchange.truth.floats("SPOT", "BTCUSDT", "1m", first.start_ms, last.end_ms).tobytes()
     assert len(rows) == 4 * 1440 - 60

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from candleshm import history
+from candleshm._core import Zone
 from candleshm.errors import DayDamaged, DayNotFound
 from candleshm.history.csv_tree import CsvStore, csv_files
-from candleshm.history.day import zone_of
 from candleshm.history.importing import import_files
 from tests.commanding import complaint, run
 from tests.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, rows_of, store_in, without
@@ -144,10 +144,10 @@ def test_the_command_ends_with_a_table(tmp_path: Path) -> None:
 
 def test_every_zone_is_found_again_by_its_spelling(tmp_path: Path) -> None:
     for name in ("Asia/Shanghai", "America/Argentina/Buenos_Aires", "Etc/GMT-3", "UTC"):
-        zone = zone_of(name)
+        zone = Zone(name)
         day = day_of("2026-11-03", zone)
         CsvStore(tmp_path / "tree", "CM", "1h", zone).write(candles_of(day, interval="1h", market="CM"))
-    assert sorted(file.day.zone.key for file in csv_files(tmp_path / "tree")) == sorted(
+    assert sorted(file.day.zone.name for file in csv_files(tmp_path / "tree")) == sorted(
         ["Asia/Shanghai", "America/Argentina/Buenos_Aires", "Etc/GMT-3", "UTC"]
     )
     assert np.isfinite(rows_of(day, "1h")).all()

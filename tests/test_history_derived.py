@@ -10,15 +10,15 @@ import pytest
 
 import candleshm
 from candleshm import history
-from candleshm._core import Writer
+from candleshm._core import Writer, Zone
 from candleshm.columns import OPEN_TIME_MS, QUOTE_VOLUME, TAKER_BUY_QUOTE_VOLUME
 from candleshm.errors import ConfigError, DayIncomplete, DayNotFound
-from candleshm.history.day import Day, days_between, zone_of
+from candleshm.history.day import Day, days_between
 from candleshm.sim import Truth
 from tests.days import UTC_ZONE, candles_of, day_of, rows_of, store_in, without, written
 
 QUOTES = [QUOTE_VOLUME, TAKER_BUY_QUOTE_VOLUME]
-KOLKATA = zone_of("Asia/Kolkata")
+KOLKATA = Zone("Asia/Kolkata")
 TRUTH = Truth(3, symbols=4)
 
 

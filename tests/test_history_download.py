@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from candleshm import history
+from candleshm._core import Zone
 from candleshm.errors import ConfigError, StoreInUse, StoreUnavailable
 from candleshm.exchanges.base import Market
 from candleshm.history.assembly import Assembly, Coverage
-from candleshm.history.day import Day, zone_of
+from candleshm.history.day import Day
 from candleshm.history.pages import pages_of
 from candleshm.history.store import ParquetStore
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
@@ -61,7 +62,7 @@ def test_days_of_a_zone_that_changes_its_clocks(exchange: SimulatedExchange, tmp
     assert [tally.suc for tally in done.tallies] == [1, 1, 1]
     reports = history.verify("SPOT", base_dir=tmp_path)
     assert [(report.rows, report.slots) for report in reports] == [(1440, 1440), (1500, 1500), (1440, 1440)]
-    day = Day.parse("2026-11-01", zone_of("America/New_York"))
+    day = Day.parse("2026-11-01", Zone("America/New_York"))
     rows = history.load("SPOT", "BTCUSDT", day.date, day.date, base_dir=tmp_path)
     assert rows.tobytes() == truth_of(exchange, day, "BTCUSDT").tobytes()
 

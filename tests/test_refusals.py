@@ -15,6 +15,7 @@ import requests
 
 import candleshm.weight
 from candleshm import transport
+from candleshm.addresses import Addresses
 from candleshm.clock import SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.errors import BadResponse, Banned, ExchangeUnavailable, RateLimited
@@ -208,7 +209,9 @@ def test_a_refused_stream_is_known_by_its_status(serve: Serve, kind: str) -> Non
     async def refused() -> ExchangeUnavailable:
         ended: Any = lambda connection: None  # noqa: E731
         with pytest.raises(ExchangeUnavailable) as caught:
-            await Connection.open(["a@kline_1m"], rules, context=None, now=time.monotonic, take=ended, ended=ended)
+            await Connection.open(
+                ["a@kline_1m"], rules, addresses=Addresses(), context=None, now=time.monotonic, take=ended, ended=ended
+            )
         return caught.value
 
     error = asyncio.run(refused())

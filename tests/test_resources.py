@@ -244,11 +244,11 @@ def test_without_threads_a_start_fails_and_leaves_nothing(
 
 _LOG = """
 import logging, os, sys
-from datetime import UTC
 from pathlib import Path
+from candleshm._core import Zone
 from candleshm.serverlog import ServerLog
 directory = Path(sys.argv[1])
-log = ServerLog(directory / "logs", UTC, file_level="INFO", console_level="INFO")
+log = ServerLog(directory / "logs", Zone("UTC"), file_level="INFO", console_level="INFO")
 log.open()
 log.to_files()
 logger = logging.getLogger("candleshm")

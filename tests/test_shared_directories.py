@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import candleshm.weight
+from candleshm._core import Zone
 from candleshm.cache import BlockCache, Origin
 from candleshm.durable import read_ours, remove_leftovers, replace_file
 from candleshm.errors import ConfigError
@@ -135,7 +136,7 @@ def test_a_log_goes_into_no_file_that_is_not_ours(
 ) -> None:
     path = shared / f"{datetime.now(UTC):%Y-%m-%d}.log"
     spoil(path)
-    log = ServerLog(shared, UTC, file_level="INFO", console_level="INFO")
+    log = ServerLog(shared, Zone("UTC"), file_level="INFO", console_level="INFO")
     log.open()
     with closing(log):
         log.to_files()
@@ -149,7 +150,7 @@ def test_a_log_goes_into_no_file_that_is_not_ours(
 def test_a_log_under_a_second_name_of_another_file_is_not_written(shared: Path) -> None:
     target = precious(shared / "x")
     os.link(target, shared / f"{datetime.now(UTC):%Y-%m-%d}.log")
-    log = ServerLog(shared, UTC, file_level="INFO", console_level="INFO")
+    log = ServerLog(shared, Zone("UTC"), file_level="INFO", console_level="INFO")
     log.open()
     with closing(log):
         log.to_files()

@@ -12,7 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
+from candleshm.errors import CandleShmError
+
 __all__ = [
+    "INTERVAL_MS",
+    "MARKETS",
+    "ZONES_VERSION",
     "Closed",
     "Feed",
     "Gap",
@@ -22,13 +27,27 @@ __all__ = [
     "Series",
     "View",
     "Writer",
+    "Zone",
     "block_names",
+    "candle_end_ms",
+    "check_moment",
+    "check_timeout",
     "derivation_parts",
     "derive",
+    "ended_ms",
+    "is_block_name",
+    "is_symbol_name",
     "parse_archive_csv",
     "parse_klines",
     "unlink",
+    "zone_names",
 ]
+
+MARKETS: tuple[Literal["SPOT", "UM", "CM"], ...]
+INTERVAL_MS: dict[str, int]
+"""Every interval of the exchange and the length of its shortest candle: 28 days for a month."""
+ZONES_VERSION: str
+"""The release of the IANA time zone database that is compiled in, such as 2026b."""
 
 _FloatArray: TypeAlias = npt.NDArray[np.float64]
 _Holes: TypeAlias = Literal["drop", "nan", "raise"]
@@ -37,6 +56,7 @@ _Holes: TypeAlias = Literal["drop", "nan", "raise"]
 class Gap:
     """A half-open range [start_ms, end_ms) of open times without a row: ``missing`` or a confirmed ``hole``."""
 
+    def __new__(cls, start_ms: int, end_ms: int, kind: Literal["missing", "hole"]) -> Self: ...
     @property
     def start_ms(self) -> int: ...
     @property
@@ -185,6 +205,9 @@ class Writer:
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 
+        Rows of the same market, interval and symbol come over from a block of another LENGTH or other symbols, each as
+        it was and as old as it was.
+
         `derive` are pairs of name and interval (`5m`, `1d@Asia/Shanghai`): further blocks of the same symbols and
         LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
         are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
@@ -197,6 +220,10 @@ class Writer:
     def name(self) -> str: ...
     @property
     def taken_over(self) -> bool: ...
+    @property
+    def carried_rows(self) -> int:
+        """Rows that came over from the block of another shape that this one replaced."""
+
     @property
     def symbols(self) -> tuple[str, ...]: ...
     @property
@@ -279,13 +306,25 @@ class Writer:
         """Add a symbol in a reserved place. Raises ConfigError when `symbol_capacity` is reached."""
 
     def enlarge(self, symbols: Sequence[str], spare_symbols: int = 0) -> None:
-        """Put an empty block for these symbols in the place of this one; readers follow.
+        """Put a block for these symbols, with the same rows, in the place of this one; readers follow.
 
-        Raises SegmentUnavailable when there is no room for both, with this one as it was.
+        Raises SegmentUnavailable when there is no room for both, with this one as it was; SegmentInUse when the name
+        was removed and another collector has taken it.
         """
 
-    def set_trading(self, symbol: str, trading: bool) -> None:
-        """Mark a symbol as trading (the default) or delisted; a delisted one is no longer awaited."""
+    def keep_names(self) -> list[tuple[str, CandleShmError | None]]:
+        """Put back what no longer stands under its name: the block and those derived from it.
+
+        A new block with the same rows takes the name, and readers follow. Returns the name of each that did not stand
+        there, with None where it does now, or the error: SegmentInUse when another live collector has the name,
+        SegmentCorrupt and SegmentUnavailable when something else stands there or there is no room.
+        """
+
+    def set_trading(self, symbol: str, trading: bool, *, silent: bool = False) -> None:
+        """Mark a symbol as trading (the default) or ended; `silent` is one that trades and gives no new candle.
+
+        Closes and panels wait for neither an ended nor a silent one. Only an ended one is `StaleData` at any age.
+        """
 
     def set_health(self, *, ready: bool, weight_used: int, weight_limit: int, banned_until_ms: int | None) -> None:
         """Publish what readers see as `Feed.health`."""
@@ -437,6 +476,7 @@ class Series:
 class Closed:
     """A candle that closed: its open time, the symbols that have it final, and those that do not."""
 
+    def __new__(cls, open_time_ms: int, symbols: tuple[str, ...], missing: tuple[str, ...]) -> Self: ...
     @property
     def open_time_ms(self) -> int: ...
     @property
@@ -451,6 +491,10 @@ class Feed:
     def __new__(cls, name: str, max_age: float | None = None) -> Self: ...
     @property
     def name(self) -> str: ...
+    @property
+    def max_age(self) -> float | None:
+        """The oldest data that is handed out, seconds, as `attach` was told."""
+
     @property
     def symbols(self) -> tuple[str, ...]: ...
     @property
@@ -478,8 +522,10 @@ class Feed:
     ) -> Closed:
         """Sleep until the candle of `open_time_ms` is final for `quorum` of the symbols; None: the next one to close.
 
-        A hole counts as closed. Symbols None: all that trade and have candles; delisted ones are not awaited. Raises
-        WaitTimeout with `.missing` after `timeout` seconds, StaleData when the collector shows no life for `max_age`.
+        A hole counts as closed. Symbols None: all that trade and have candles; delisted ones are not awaited. In a
+        loop `closes()` leaves none out, however long the work takes. Raises WaitTimeout with `.missing` after `timeout`
+        seconds, StaleData when the collector shows no life for `max_age`, ConfigError (quorum, timeout, 3d candles
+        that open on different days).
         """
 
     def last(self, field: str, *, symbols: Sequence[str] | None = None, out: _FloatArray | None = None) -> _FloatArray:
@@ -501,10 +547,17 @@ class Feed:
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None
     ) -> tuple[_FloatArray, tuple[str, ...]]: ...
     def _next_close_ms(self, symbols: Sequence[str] | None, quorum: float) -> int | None: ...
-    def _next_open_ms(self, open_time_ms: int) -> int: ...
+    def _later_open_ms(self, open_time_ms: int, places: int, symbols: Sequence[str] | None) -> int: ...
+    def _closed_since(self, open_time_ms: int, symbols: Sequence[str] | None, quorum: float) -> int: ...
 
 def block_names() -> list[str]:
     """Return the names of all shared memory that may be blocks."""
+
+def check_moment(moment_ms: float) -> None:
+    """Raise ConfigError for a moment that is evidently in seconds, microseconds or nanoseconds."""
+
+def check_timeout(timeout: float | None) -> None:
+    """Raise ConfigError for a timeout that is no duration."""
 
 def parse_archive_csv(file: bytes) -> tuple[_FloatArray, int]:
     """Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
@@ -525,6 +578,9 @@ def derive(
     rows: _FloatArray, source: str, target: str, start_ms: int | None, end_ms: int | None, anchor_ms: int | None
 ) -> _FloatArray:
     """Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12)."""
+
+def ended_ms() -> int:
+    """Return a moment that is over by the exchange's clock, as far as final candles read here tell."""
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""
@@ -617,3 +673,46 @@ class PoolWords:
 
     def assume(self, other: PoolWords) -> None:
         """Copy what counts from other words into these, which nobody else has."""
+
+def candle_end_ms(interval: str, open_ms: int) -> int:
+    """Return where the candle ends (half-open) that opened at `open_ms`, also when it opened off the grid.
+
+    `interval` is one of the exchange's, or the days of a zone as 1d@Asia/Shanghai. For 3d the end follows from the open
+    time itself: each symbol has a grid of its own. Raises ConfigError.
+    """
+
+def is_symbol_name(name: object) -> bool:
+    """Say whether `name` can be a symbol's: 1 to 64 bytes of UTF-8, nothing that cannot be seen, no slash."""
+
+def is_block_name(name: object) -> bool:
+    """Say whether `name` can name a block: no slash, no leading dot, nothing that a shell or a log would take apart."""
+
+@final
+class Zone:
+    """The days of a time zone; `name` is an IANA name in any case. Days are counted from 1970-01-01.
+
+    The rules are those of `ZONES_VERSION`, for files and blocks alike; what the machine has installed does not count.
+    """
+
+    def __new__(cls, name: object) -> Self:
+        """Raises ConfigError for a name that the database does not have."""
+
+    @property
+    def name(self) -> str:
+        """As the database spells it."""
+
+    def day_of(self, epoch_ms: int) -> int:
+        """Return the number of the day that an instant lies in."""
+
+    def reached_ms(self, day: int, time_of_day_ms: int = 0) -> int:
+        """Return the first instant at which the clock has reached a time of a day, or has jumped over it."""
+
+    def offset_ms(self, epoch_ms: int) -> int:
+        """Return how far the clock is ahead of UTC at an instant."""
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+def zone_names() -> list[str]:
+    """Return the names of all time zones, sorted."""

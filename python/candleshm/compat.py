@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 
+from candleshm._core import INTERVAL_MS, MARKETS, Zone
 from candleshm.clock import ExchangeTime, SystemClock
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.config import CollectorConfig
 from candleshm.connection import Connection, connection_of
 from candleshm.errors import ConfigError, ExchangeError, SegmentNotFound
-from candleshm.exchanges.base import INTERVAL_MS, ExchangeInfo, Market
+from candleshm.exchanges.base import ExchangeInfo, Market
 from candleshm.exchanges.binance import Binance
 from candleshm.frames import library
 from candleshm.health import Health
@@ -34,7 +34,7 @@ from candleshm.history.store import DayStore
 from candleshm.history.tally import DownloadProgress, shown_date
 from candleshm.reader import Feed, attach
 from candleshm.rule import CandleRule, check_rule
-from candleshm.scheduler import GIVEN_UP, CollectorStatus
+from candleshm.scheduler import CollectorStatus
 from candleshm.server import Collector
 from candleshm.serverlog import ServerLog
 from candleshm.transport import HttpTransport
@@ -46,7 +46,6 @@ logger = logging.getLogger("candleshm")
 
 _Candles: TypeAlias = npt.NDArray[np.float64]
 
-MARKETS: tuple[Market, ...] = ("SPOT", "UM", "CM")
 # A list of symbols weighs 20 on SPOT; who asks in a loop gets the same one for this long.
 SYMBOLS_SECONDS = 60.0
 MEASURED_SECONDS = 600.0
@@ -174,7 +173,7 @@ class CandleServer:
             download_time=rule.DOWNLOAD_TIME,
             local_candle_days=rule.LOCAL_CANDLE_DAYS,
         )
-        self._zone = ZoneInfo(rule.TIMEZONE)
+        self._zone = Zone(rule.TIMEZONE)
         self._log = ServerLog(
             rule.LOG_DIRPATH,
             self._zone,
@@ -196,9 +195,10 @@ class CandleServer:
         self._time: ExchangeTime | None = None
 
     def run_candle_map(self) -> None:
-        """Start, wait until every symbol is loaded or has failed three times, and go on in the background.
+        """Start, wait until every symbol is loaded or given up for now, and go on in the background.
 
-        A symbol that failed is asked for again later. Called while it runs, it waits likewise and starts nothing.
+        A symbol is given up when three requests in a row fail, or when answers do not complete its candles. The log
+        names it, and it is asked for again later. Called while it runs, it waits likewise and starts nothing.
         Returns early when `close_run_candle_map` is called meanwhile. What still runs at the end of the process is
         closed then.
 
@@ -466,16 +466,16 @@ class _Downloads:
     The date is the day of a symbol's newest candle in the rule's TIMEZONE.
     """
 
-    def __init__(self, feed: Feed, zone: ZoneInfo) -> None:
+    def __init__(self, feed: Feed, zone: Zone) -> None:
         self._feed = feed
         self._zone = zone
         self._waiting = dict.fromkeys(feed.symbols)
-        self._failing: Mapping[str, int] = {}
+        self._given_up: frozenset[str] = frozenset()
         self._counts = {"SUC": 0, "WARN": 0, "ERROR": 0}
 
     def __call__(self, status: CollectorStatus) -> None:
         """Report what came since the last call."""
-        self._failing = status.failing
+        self._given_up = frozenset(status.given_up)
         for symbol in tuple(self._waiting):
             series = self._feed[symbol]
             gaps = {gap.kind for gap in series.gaps()}
@@ -486,7 +486,7 @@ class _Downloads:
         """Report what is left, and the sums."""
         for symbol in tuple(self._waiting):
             last_ms = self._feed[symbol].last_open_time_ms
-            if self._failing.get(symbol, 0) >= GIVEN_UP:
+            if symbol in self._given_up:
                 logger.error("%s: could not be loaded; it is asked for again and repaired later", symbol)
                 self._counts["ERROR"] += 1
             elif last_ms is None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 import os
 import re
-import zoneinfo
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from candleshm._core import derivation_parts
+from candleshm._core import MARKETS, Zone, derivation_parts
 from candleshm.errors import ConfigError
 from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
 from candleshm.printable import printable
 
 __all__ = ["TIME_OF_DAY", "CollectorConfig", "is_zone"]
 
-MARKETS = ("SPOT", "UM", "CM")
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
 LIVE = ("rest", "ws", "auto")
 
@@ -44,8 +42,8 @@ class CollectorConfig:
     """Only symbols whose name ends with this, as USDT."""
     spare_symbols: int | None = None
     """Places kept in the block for symbols that come later; unless given 16 or a tenth for 'all', else none."""
-    universe_refresh_seconds: float = 3600.0
-    """How often the exchange's list of symbols is read again."""
+    universe_refresh_seconds: float = 120.0
+    """How often the exchange's list of symbols is read again; sooner when a symbol lags behind the others."""
     length: int = 2880
     """Candles of every symbol, the live one included."""
     derive: Sequence[str] = ()
@@ -174,7 +172,7 @@ class CollectorConfig:
         return math.ceil(self.settle_seconds * 1000)
 
     def _derivable(self) -> tuple[str, ...]:
-        intervals = _names(self.derive)
+        intervals = _names(self.derive, lambda name: isinstance(name, str) and bool(name))
         _require("derive", self.derive, intervals is not None, "a list of intervals, [] for none")
         for interval in intervals or ():
             if interval == "3d":
@@ -194,11 +192,12 @@ class CollectorConfig:
 
 
 def is_zone(value: object) -> bool:
-    """Say whether `value` is the IANA name of a time zone."""
+    """Say whether `value` is the IANA name of a time zone, in any case of letters."""
     try:
-        return isinstance(value, str) and bool(zoneinfo.ZoneInfo(value))
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        Zone(value)
+    except ConfigError:
         return False
+    return True
 
 
 def _require(label: str, value: object, condition: Any, allowed: str) -> None:
@@ -238,10 +237,10 @@ def _symbols(symbols: object) -> Literal["all"] | tuple[str, ...]:
     return names or ()
 
 
-def _names(names: object) -> tuple[str, ...] | None:
+def _names(names: object, is_name: Callable[[object], bool] = is_symbol_name) -> tuple[str, ...] | None:
     """Return a list of names, each once; None when it is no such list."""
     if not isinstance(names, Sequence) or isinstance(names, str):
         return None
-    if not all(is_symbol_name(name) for name in names):
+    if not all(is_name(name) for name in names):
         return None
     return tuple(dict.fromkeys(names))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import zoneinfo
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
+from candleshm._core import zone_names
 from candleshm.config import TIME_OF_DAY, is_zone
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Market
 from candleshm.exchanges.binance import Binance
+from candleshm.names import SYMBOL_NAMES, is_symbol_name
 
 __all__ = ["CandleRule", "check_rule"]
 
@@ -102,9 +103,9 @@ def _checks(intervals: Collection[str]) -> Mapping[str, tuple[Callable[[Any], bo
         "SERVER_WEIGHT": (lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
         "SYMBOLS": (
             lambda value: (_is_text(value) and value.lower() == "all") or (_are_names(value) and len(value) > 0),
-            "'all', or a list of at least one symbol",
+            f"'all', or a list of at least one symbol, each {SYMBOL_NAMES}",
         ),
-        "SYMBOLS_FILTER": (_are_names, "a list of symbols, may be empty"),
+        "SYMBOLS_FILTER": (_are_names, f"a list of symbols, may be empty, each {SYMBOL_NAMES}"),
         "SYMBOL_CONTAINS": text,
         "SYMBOL_ENDSWITH": text,
         "BAR": (lambda value: _is_text(value) and value in intervals, " ".join(intervals)),
@@ -140,7 +141,7 @@ def _hint(name: str, value: object) -> str:
     """Return what was probably meant, where that is a name from a long list."""
     if name != "TIMEZONE" or not isinstance(value, str):
         return ""
-    near = difflib.get_close_matches(value, zoneinfo.available_timezones(), n=1)
+    near = difflib.get_close_matches(value, zone_names(), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -165,4 +166,4 @@ def _is_level(value: object) -> bool:
 
 
 def _are_names(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(name, str) and name for name in value)
+    return isinstance(value, list | tuple) and all(is_symbol_name(name) for name in value)

@@ -131,7 +131,7 @@ class Collector:
     def wait_loaded(
         self, timeout_seconds: float | None = None, progress: Callable[[CollectorStatus], object] | None = None
     ) -> bool:
-        """Wait until every symbol is loaded or has failed three times; say whether that is so.
+        """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`); say whether that is so.
 
         `progress` is called about twice a second, in this thread. Returns False at the timeout and after `stop`.
         """
@@ -278,7 +278,7 @@ class Collector:
         logger.info(
             "%s: block %s, %d %s symbols, %d candles each",
             config.segment_name,
-            "taken over" if writer.taken_over else "created",
+            _come_by(writer),
             len(writer.symbols),
             config.market,
             config.length,
@@ -401,7 +401,7 @@ class Collector:
         """
         config = self.config
         with suppress(SegmentError), closing(Feed(config.segment_name)) as feed:
-            if (feed.market, feed.interval, feed.length) == (config.market, config.interval, config.length):
+            if (feed.market, feed.interval) == (config.market, config.interval):
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
         return []
 
@@ -461,6 +461,13 @@ class Collector:
             workers=config.workers,
             follow=self._follow,
         )
+
+
+def _come_by(writer: Writer) -> str:
+    """Say how a block came to its collector."""
+    if writer.taken_over:
+        return "taken over"
+    return f"created, with {writer.carried_rows} rows of the one before" if writer.carried_rows else "created"
 
 
 def _origin(config: CollectorConfig) -> Origin:

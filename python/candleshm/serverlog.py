@@ -13,10 +13,11 @@ import select
 import sys
 import textwrap
 from collections import deque
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TextIO
 
+from candleshm._core import Zone
 from candleshm.durable import open_plain
 from candleshm.printable import printable, without_credentials
 
@@ -34,7 +35,7 @@ class ServerLog:
     Log files, and their directory, come into being with `to_files`: a start that fails leaves nothing behind.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], zone: tzinfo, *, file_level: str, console_level: str) -> None:
+    def __init__(self, directory: str | os.PathLike[str], zone: Zone, *, file_level: str, console_level: str) -> None:
         self._directory = Path(directory)
         self._zone = zone
         self._file_level = file_level.upper()
@@ -124,7 +125,12 @@ class Console(logging.Handler):
         try:
             if self._refused:
                 stream.write(f"stderr refused {self._refused} log lines\n")
-            stream.write(line)
+            try:
+                stream.write(line)
+            except UnicodeEncodeError:
+                # An old locale, and a symbol that is not ASCII.
+                encoding = stream.encoding or "ascii"
+                stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
             stream.flush()
             self._refused = 0
         except (OSError, ValueError):  # ValueError: closed
@@ -149,7 +155,7 @@ class _DayFiles(logging.Handler):
     found by the next line, which says how many are missing.
     """
 
-    def __init__(self, directory: Path, zone: tzinfo) -> None:
+    def __init__(self, directory: Path, zone: Zone) -> None:
         super().__init__()
         self._directory = directory
         self._zone = zone
@@ -171,7 +177,8 @@ class _DayFiles(logging.Handler):
         if self._held is not None:
             self._held.append(record)
             return
-        day = datetime.fromtimestamp(record.created, self._zone)
+        offset = timedelta(milliseconds=self._zone.offset_ms(int(record.created * 1000)))
+        day = datetime.fromtimestamp(record.created, timezone(offset))
         line = f"{self.format(record)}\n"
         try:
             self._append(self._directory / f"{day:%Y-%m-%d}.log", line.encode("utf-8", "backslashreplace"))

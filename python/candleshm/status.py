@@ -75,7 +75,13 @@ class CollectorStatus:
     holes: int = 0
     """Rows that the exchange twice did not have."""
     not_trading: tuple[str, ...] = ()
-    """Symbols of the block that are delisted, halted or removed: their rows stay, none are asked for."""
+    """Symbols of the block that are delisted, halted or removed: their rows stay, and once the last one is final none
+    are asked for."""
+    given_up: tuple[str, ...] = ()
+    """Symbols that could not be loaded: nobody waits for them any longer, and they are asked for ever less, down to
+    once an hour, until they are loaded."""
+    silent: tuple[str, ...] = ()
+    """Symbols that the exchange lists as trading and gives no new candle of: until it does, closes go on without."""
 
     stream: StreamStatus | None = None
     """None while everything is asked for by REST."""
@@ -99,8 +105,8 @@ class CollectorStatus:
 
     @property
     def ready(self) -> bool:
-        """Whether every symbol is loaded."""
-        return self.loaded == self.symbols
+        """Whether every symbol is loaded, or given up for now."""
+        return self.loaded + len(self.given_up) == self.symbols
 
     @property
     def eta_seconds(self) -> float | None:

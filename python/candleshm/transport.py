@@ -25,6 +25,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from candleshm.addresses import Address, Addresses
 from candleshm.clock import Clock
 from candleshm.errors import BadResponse, ExchangeUnavailable
 from candleshm.exchanges.base import Answer, date_ms_of
@@ -75,6 +76,7 @@ class HttpTransport:
         self._proxies = dict(proxies or {})
         self._trust_env = trust_env
         self._local = threading.local()
+        self._addresses = Addresses()
 
     def fetch(self, url: str) -> Answer:
         """Return the answer to GET `url`; the whole of it, headers too, has to be here in time."""
@@ -115,7 +117,7 @@ class HttpTransport:
             session.headers.update({"Accept-Encoding": "gzip", "User-Agent": "candleshm"})
             # Nothing here needs a cookie, and a front that sends a new one each time would make requests grow.
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-            adapter = _Adapter(whole_seconds, pool_connections=1, pool_maxsize=1, max_retries=0)
+            adapter = _Adapter(whole_seconds, self._addresses, pool_connections=1, pool_maxsize=1, max_retries=0)
             session.mount("https://", adapter)
             session.mount("http://", adapter)
         return session
@@ -180,18 +182,67 @@ class _Response(HTTPResponse):
             self._close_conn()
 
 
-class _Adapter(HTTPAdapter):
-    """Connections whose answers have a deadline, with a proxy and without."""
+class _Remembering(urllib3.connection.HTTPConnection):
+    """A connection to that address of its host, or of its proxy, which spoke the last time.
 
-    def __init__(self, whole_seconds: float, **keywords: Any) -> None:
-        response = type("_Response", (_Response,), {"whole_seconds": whole_seconds})
-        self._pools = {
-            scheme: type(
-                "_Pool", (pool,), {"ConnectionCls": type("_Connection", (connection,), {"response_class": response})}
+    An address that accepts and then says nothing, be it in the handshake of TLS, costs one attempt: the next one goes
+    elsewhere.
+    """
+
+    addresses: Addresses
+    _address: Address | None = None
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            timeout_seconds = self.timeout if isinstance(self.timeout, int | float) else CONNECT_SECONDS
+            connection, self._address = self.addresses.connect(
+                self.host, self.port, timeout_seconds, self.socket_options or ()
             )
+        except socket.gaierror as error:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error
+        except OSError as error:
+            raise urllib3.exceptions.NewConnectionError(self, f"{type(error).__name__}: {error}") from error
+        connection.settimeout(timeout_seconds)
+        return connection
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except Exception:
+            self.blame()
+            raise
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        try:
+            response = super().getresponse()
+        except Exception:
+            self.blame()
+            raise
+        if self._address is not None:
+            self.addresses.worked(self.host, self.port, self._address)
+        return response
+
+    def blame(self) -> None:
+        """Let the next connection go to another address."""
+        if self._address is not None:
+            self.addresses.failed(self.host, self.port, self._address)
+
+
+class _RememberingTls(_Remembering, urllib3.connection.HTTPSConnection):
+    """The same, encrypted."""
+
+
+class _Adapter(HTTPAdapter):
+    """Connections that remember addresses and whose answers have a deadline, with a proxy and without."""
+
+    def __init__(self, whole_seconds: float, addresses: Addresses, **keywords: Any) -> None:
+        response = type("_Response", (_Response,), {"whole_seconds": whole_seconds})
+        settings = {"response_class": response, "addresses": addresses}
+        self._pools = {
+            scheme: type("_Pool", (pool,), {"ConnectionCls": type("_Connection", (connection,), settings)})
             for scheme, pool, connection in (
-                ("http", urllib3.HTTPConnectionPool, urllib3.connection.HTTPConnection),
-                ("https", urllib3.HTTPSConnectionPool, urllib3.connection.HTTPSConnection),
+                ("http", urllib3.HTTPConnectionPool, _Remembering),
+                ("https", urllib3.HTTPSConnectionPool, _RememberingTls),
             )
         }
         super().__init__(**keywords)
@@ -222,6 +273,8 @@ def _read(response: requests.Response, whole_seconds: float) -> bytes:
                 wrong = BadResponse(f"body is larger than {BODY_BYTES_MAX} bytes", status=status)
                 break
     except urllib3.exceptions.ReadTimeoutError:
+        if isinstance(raw.connection, _Remembering):
+            raw.connection.blame()
         host = _host(response.url)
         wrong = ExchangeUnavailable(f"no whole answer from {host} in {whole_seconds:g} s, only {size_bytes} bytes")
     except urllib3.exceptions.ProtocolError:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal, Protocol
 
+from candleshm._core import INTERVAL_MS, candle_end_ms
 from candleshm.errors import ExchangeError
 
 __all__ = [
@@ -24,42 +24,7 @@ __all__ = [
 
 Market = Literal["SPOT", "UM", "CM"]
 
-SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
-
-# Length of a candle; a month counts with its shortest form, so that a count derived from it is never too low.
-INTERVAL_MS: Mapping[str, int] = {
-    "1s": SECOND_MS,
-    "1m": MINUTE_MS,
-    "3m": 3 * MINUTE_MS,
-    "5m": 5 * MINUTE_MS,
-    "15m": 15 * MINUTE_MS,
-    "30m": 30 * MINUTE_MS,
-    "1h": HOUR_MS,
-    "2h": 2 * HOUR_MS,
-    "4h": 4 * HOUR_MS,
-    "6h": 6 * HOUR_MS,
-    "8h": 8 * HOUR_MS,
-    "12h": 12 * HOUR_MS,
-    "1d": DAY_MS,
-    "3d": 3 * DAY_MS,
-    "1w": 7 * DAY_MS,
-    "1M": 28 * DAY_MS,
-}
-
-
-def candle_end_ms(interval: str, open_ms: int) -> int:
-    """Return where the candle that opened at `open_ms` ends (half-open), also when it opened off the grid.
-
-    Up to 1d the grid is multiples of the interval since the epoch. 3d counts from a symbol's first trading day and 1w
-    from Mondays, so for these the end follows from the open time itself.
-    """
-    if interval == "1M":
-        opened = datetime.fromtimestamp(open_ms / 1000, tz=UTC)
-        year, month = (opened.year, opened.month + 1) if opened.month < 12 else (opened.year + 1, 1)
-        return int(datetime(year, month, 1, tzinfo=UTC).timestamp()) * 1000
-    length_ms = INTERVAL_MS[interval]
-    grid_ms = min(length_ms, DAY_MS)
-    return open_ms - open_ms % grid_ms + length_ms
+DAY_MS = INTERVAL_MS["1d"]
 
 
 def date_ms_of(header: str | None) -> int | None:

@@ -15,18 +15,18 @@ from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
-from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 
+from candleshm._core import INTERVAL_MS, MARKETS, Zone, zone_names
 from candleshm.columns import NAMES
 from candleshm.durable import Directories, replace_file
 from candleshm.errors import ConfigError, DayDamaged, DayNotFound
-from candleshm.exchanges.base import INTERVAL_MS, Market
+from candleshm.exchanges.base import Market
 from candleshm.history.candles import Candles, DayCandles
-from candleshm.history.day import DAILY_INTERVALS, Day, zone_of
+from candleshm.history.day import DAILY_INTERVALS, Day
 from candleshm.history.lock import writing
-from candleshm.history.store import MARKETS, checked_market, refusals
+from candleshm.history.store import checked_market, refusals
 
 __all__ = ["CsvFile", "CsvStore", "csv_files"]
 
@@ -43,7 +43,7 @@ class CsvStore:
         base_dir: str | os.PathLike[str],
         market: str,
         interval: str,
-        zone: ZoneInfo,
+        zone: Zone,
         *,
         spelled: str | None = None,
     ) -> None:
@@ -53,7 +53,7 @@ class CsvStore:
             raise ConfigError(f"interval cannot be `{interval}`; daily files have: {' '.join(DAILY_INTERVALS)}")
         self.interval = interval
         self.zone = zone
-        self._tree = Path(base_dir) / f"{self.market}-{zone.key.replace('/', '')}-{spelled or interval}"
+        self._tree = Path(base_dir) / f"{self.market}-{zone.name.replace('/', '')}-{spelled or interval}"
         self._directories = Directories()
 
     @property
@@ -115,7 +115,7 @@ def csv_files(base_dir: str | os.PathLike[str]) -> Iterator[CsvFile]:
     Caches of whole symbols (`...-FILE`) and what has another name are left out.
     """
     base = Path(base_dir)
-    zones = {name.replace("/", ""): name for name in sorted(available_timezones())}
+    zones = {name.replace("/", ""): name for name in zone_names()}
     with refusals(base):
         trees = sorted(path for path in base.iterdir() if path.is_dir())
     for tree in trees:
@@ -127,7 +127,7 @@ def csv_files(base_dir: str | os.PathLike[str]) -> Iterator[CsvFile]:
             continue
         market: Market = checked_market(found[1])
         # candlelite writes 1H for an hour.
-        store = CsvStore(base, market, interval, zone_of(zones[found[2]]), spelled=found[3])
+        store = CsvStore(base, market, interval, Zone(zones[found[2]]), spelled=found[3])
         for path in sorted(tree.glob(f"????-??/????-??-??/*{SUFFIX}")):
             try:
                 day = Day(date.fromisoformat(path.parent.name), store.zone)

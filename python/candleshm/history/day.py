@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import date, datetime, timedelta
 
-from candleshm.config import is_zone
+from candleshm._core import INTERVAL_MS, Zone
 from candleshm.errors import ConfigError
-from candleshm.exchanges.base import DAY_MS, INTERVAL_MS
+from candleshm.exchanges.base import DAY_MS
 
-__all__ = ["DAILY_INTERVALS", "Day", "DayLike", "Grid", "days_between", "zone_of"]
+__all__ = ["DAILY_INTERVALS", "Day", "DayLike", "Grid", "days_between"]
 
 DayLike = str | date | datetime | int | float
 """A day as users say it: 'YYYY-MM-DD', a date, a datetime (naive ones are local to the zone) or epoch milliseconds."""
@@ -20,37 +20,46 @@ DayLike = str | date | datetime | int | float
 DAILY_INTERVALS = tuple(name for name, length_ms in INTERVAL_MS.items() if length_ms <= DAY_MS)
 """Intervals that have daily files: the grid of the longer ones depends on months or on the symbol."""
 
+EPOCH = date(1970, 1, 1)
+# The calendar of Python ends with the year 9999, and every day has one after it.
+DATE_MAX = date(9998, 12, 31)
+
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One day of one zone.
+    """One day of one zone, by the same rules as the days of a live block.
 
     A midnight that the clocks jump over counts as the moment of the jump, and one that comes twice as its first.
     """
 
     date: date
-    zone: ZoneInfo
+    zone: Zone
 
     @classmethod
-    def of(cls, epoch_ms: float, zone: ZoneInfo) -> Day:
-        """Return the day that `epoch_ms` falls into."""
-        return cls(datetime.fromtimestamp(epoch_ms / 1000, zone).date(), zone)
+    def of(cls, epoch_ms: float, zone: Zone) -> Day:
+        """Return the day that `epoch_ms` falls into. Raises OverflowError for one beyond the calendar."""
+        return cls(EPOCH + timedelta(days=zone.day_of(math.floor(epoch_ms))), zone)
 
     @classmethod
-    def parse(cls, value: DayLike, zone: ZoneInfo) -> Day:
-        """Return the day that a user means. Raises ConfigError."""
-        if isinstance(value, datetime):
-            return cls(value.date() if value.tzinfo is None else value.astimezone(zone).date(), zone)
-        if isinstance(value, date):
-            return cls(value, zone)
-        try:
-            if isinstance(value, str):
-                return cls(date.fromisoformat(value), zone)
-            if not isinstance(value, bool) and math.isfinite(value):
-                return cls.of(value, zone)
-        except (ValueError, TypeError, OverflowError, OSError):
-            pass
-        raise ConfigError(f"day cannot be `{value}`; allowed: YYYY-MM-DD, a date, a datetime or epoch milliseconds")
+    def parse(cls, value: DayLike, zone: Zone) -> Day:
+        """Return the day that a user means, from 1970 on. Raises ConfigError."""
+        with suppress(ValueError, TypeError, OverflowError):
+            if isinstance(value, datetime):
+                is_local = value.tzinfo is None
+                day = cls(value.date(), zone) if is_local else cls.of(value.timestamp() * 1000, zone)
+            elif isinstance(value, date):
+                day = cls(value, zone)
+            elif isinstance(value, str):
+                day = cls(date.fromisoformat(value), zone)
+            elif isinstance(value, bool):
+                raise TypeError
+            else:
+                day = cls.of(value, zone)
+            if EPOCH <= day.date <= DATE_MAX:
+                return day
+        raise ConfigError(
+            f"day cannot be `{value}`; allowed: YYYY-MM-DD, a date, a datetime or epoch milliseconds, from 1970 on"
+        )
 
     def __str__(self) -> str:
         return self.date.isoformat()
@@ -58,7 +67,7 @@ class Day:
     @property
     def start_ms(self) -> int:
         """Where the day begins."""
-        return self.at_ms(0, 0, 0)
+        return self.zone.reached_ms(self._number)
 
     @property
     def end_ms(self) -> int:
@@ -66,9 +75,16 @@ class Day:
         return self.next().start_ms
 
     def at_ms(self, hour: int, minute: int, second: int) -> int:
-        """Return when the zone's clocks show this time: the first time, or once they have jumped over it."""
-        local = datetime(self.date.year, self.date.month, self.date.day, hour, minute, second, tzinfo=self.zone)
-        return round(local.astimezone(UTC).timestamp()) * 1000
+        """Return when the zone's clocks show this time, for the first time.
+
+        One that they jump over counts as reached when they would have shown it without the jump.
+        """
+        time_of_day_ms = ((hour * 60 + minute) * 60 + second) * 1000
+        reached_ms = self.zone.reached_ms(self._number, time_of_day_ms)
+        local_ms = self._number * DAY_MS + time_of_day_ms
+        if reached_ms + self.zone.offset_ms(reached_ms) == local_ms:
+            return reached_ms
+        return local_ms - self.zone.offset_ms(reached_ms - 1)
 
     def next(self) -> Day:
         """Return the day after."""
@@ -77,6 +93,10 @@ class Day:
     def previous(self) -> Day:
         """Return the day before."""
         return Day(self.date - timedelta(days=1), self.zone)
+
+    @property
+    def _number(self) -> int:
+        return (self.date - EPOCH).days
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +130,3 @@ def days_between(first: Day, last: Day) -> Iterator[Day]:
         if day.end_ms > day.start_ms:
             yield day
         day = day.next()
-
-
-def zone_of(name: str) -> ZoneInfo:
-    """Return the zone of an IANA name. Raises ConfigError."""
-    if not is_zone(name):
-        raise ConfigError(f"timezone cannot be `{name}`; allowed: an IANA name such as Asia/Shanghai")
-    return ZoneInfo(name)

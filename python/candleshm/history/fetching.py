@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
+from candleshm._core import Zone
 from candleshm.clock import Clock
 from candleshm.config import CollectorConfig
 from candleshm.connection import Connection
@@ -15,7 +16,7 @@ from candleshm.errors import ConfigError
 from candleshm.history.archive import WHOLE_SECONDS, Archive, Mirror, checked_archive_url
 from candleshm.history.archive_days import ArchiveDays
 from candleshm.history.csv_tree import CsvStore
-from candleshm.history.day import Day, DayLike, days_between, zone_of
+from candleshm.history.day import Day, DayLike, days_between
 from candleshm.history.download import Downloader, is_final
 from candleshm.history.store import DayStore, ParquetStore
 from candleshm.history.tally import DownloadProgress
@@ -37,7 +38,7 @@ def store_of(config: CollectorConfig, base_dir: str | os.PathLike[str], form: Fo
     kinds: dict[Format, Callable[..., DayStore]] = {"parquet": ParquetStore, "csv": CsvStore}
     if form not in kinds:
         raise ConfigError(f"format cannot be `{form}`; allowed: {' | '.join(FORMATS)}")
-    return kinds[form](base_dir, config.market, config.interval, zone_of(config.timezone))
+    return kinds[form](base_dir, config.market, config.interval, Zone(config.timezone))
 
 
 def archive_of(config: CollectorConfig, url: str, clock: Clock, stopping: threading.Event | None = None) -> Archive:

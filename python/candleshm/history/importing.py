@@ -57,7 +57,7 @@ def import_files(
             file.store.path(file.symbol, file.day),
             store.market,
             store.interval,
-            store.zone.key,
+            store.zone.name,
             file.symbol,
             file.day.date,
             outcome,

@@ -11,15 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib.metadata import version
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 
+from candleshm._core import MARKETS, Zone
 from candleshm.columns import CLOSE_TIME_MS, NAMES, OPEN_TIME_MS
-from candleshm.exchanges.base import Market
 from candleshm.frames import library
 from candleshm.history.candles import SOURCES, Candles, DayCandles, as_spans
-from candleshm.history.day import Day, zone_of
+from candleshm.history.day import Day
 
 __all__ = ["decode", "encode"]
 
@@ -95,7 +95,7 @@ def _about(candles: DayCandles) -> dict[str, Any]:
         "market": candles.market,
         "symbol": candles.symbol,
         "interval": candles.interval,
-        "timezone": candles.day.zone.key,
+        "timezone": candles.day.zone.name,
         "day": str(candles.day),
         "source": candles.source,
         "fetched_ms": candles.fetched_ms,
@@ -110,14 +110,14 @@ def _about(candles: DayCandles) -> dict[str, Any]:
 def _candles(about: dict[str, Any], rows: Candles) -> DayCandles:
     if about.get("format") != FORMAT:
         raise ValueError(f"written in format {about.get('format')}, this version reads {FORMAT}")
-    if about["source"] not in SOURCES or about["market"] not in get_args(Market):
+    if about["source"] not in SOURCES or about["market"] not in MARKETS:
         raise ValueError(f"unknown source or market: `{about['source']}`, `{about['market']}`")
     try:
         return DayCandles(
             market=about["market"],
             symbol=about["symbol"],
             interval=about["interval"],
-            day=Day.parse(about["day"], zone_of(about["timezone"])),
+            day=Day.parse(about["day"], Zone(about["timezone"])),
             rows=rows,
             source=about["source"],
             fetched_ms=int(about["fetched_ms"]),

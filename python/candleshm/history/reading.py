@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from candleshm._core import INTERVAL_MS, Zone, candle_end_ms
 from candleshm.columns import NAMES, OPEN_TIME_MS
 from candleshm.derivation import derive
 from candleshm.errors import ConfigError, DayIncomplete, DayNotFound
-from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, candle_end_ms
 from candleshm.frames import library
 from candleshm.history.candles import Candles
-from candleshm.history.day import DAILY_INTERVALS, Day, DayLike, days_between, zone_of
+from candleshm.history.day import DAILY_INTERVALS, Day, DayLike, days_between
 from candleshm.history.reports import DayReport, inspect
 from candleshm.history.store import ParquetStore
 
@@ -28,8 +29,6 @@ __all__ = ["BASE_DIR", "TIMEZONE", "days", "load", "paths", "scan", "verify"]
 BASE_DIR = "./CANDLELITE_DATA/BINANCE"
 TIMEZONE = "America/New_York"
 SOURCE = "1m"
-MONDAY_MS = 4 * DAY_MS
-"""The first Monday of the epoch, where weeks begin."""
 
 StrPath = str | os.PathLike[str]
 
@@ -155,7 +154,7 @@ def verify(
 
 
 def _store(base_dir: StrPath, market: str, interval: str, timezone: str) -> ParquetStore:
-    return ParquetStore(base_dir, market, interval, zone_of(timezone))
+    return ParquetStore(base_dir, market, interval, Zone(timezone))
 
 
 def _absent(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> list[Day]:
@@ -179,17 +178,11 @@ def _rows(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> Candles:
 
 def _end_ms(interval: str, moment_ms: int) -> int:
     """Return where the candle ends that is open in the last millisecond before `moment_ms`. Raises ConfigError."""
-    kind, _, zone = interval.partition("@")
-    if zone:
-        return Day.of(moment_ms - 1, zone_of(zone)).end_ms
-    if kind not in INTERVAL_MS or kind == "3d":
-        derivable = " ".join(name for name in INTERVAL_MS if name != "3d")
-        raise ConfigError(
-            f"interval cannot be `{interval}`; allowed: {derivable}, or days of a zone as 1d@Asia/Shanghai"
-        )
-    if kind == "1w":
-        moment_ms -= (moment_ms - 1 - MONDAY_MS) % INTERVAL_MS["1w"]
-    return candle_end_ms(kind, moment_ms - 1)
+    with suppress(ConfigError):
+        if interval != "3d":
+            return candle_end_ms(interval, moment_ms - 1)
+    derivable = " ".join(name for name in INTERVAL_MS if name != "3d")
+    raise ConfigError(f"interval cannot be `{interval}`; allowed: {derivable}, or days of a zone as 1d@Asia/Shanghai")
 
 
 def _range(store: ParquetStore, start: DayLike, end: DayLike) -> list[Day]:

@@ -14,8 +14,8 @@ from datetime import date
 from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import quote, unquote
-from zoneinfo import ZoneInfo
 
+from candleshm._core import MARKETS, Zone
 from candleshm.durable import Directories, replace_file
 from candleshm.errors import ConfigError, DayDamaged, DayNotFound, HistoryError, StoreUnavailable
 from candleshm.exchanges.base import Market
@@ -26,7 +26,6 @@ from candleshm.history.lock import writing
 
 __all__ = ["DayStore", "ParquetStore", "checked_market", "refusals"]
 
-MARKETS: tuple[Market, ...] = ("SPOT", "UM", "CM")
 SUFFIX = ".parquet"
 
 
@@ -35,7 +34,7 @@ class DayStore(Protocol):
 
     market: Market
     interval: str
-    zone: ZoneInfo
+    zone: Zone
 
     @property
     def tree(self) -> Path:
@@ -60,14 +59,14 @@ class ParquetStore:
     Reading needs no lock: a file is replaced as a whole. Writing is for one process at a time, see `writing`.
     """
 
-    def __init__(self, base_dir: str | os.PathLike[str], market: str, interval: str, zone: ZoneInfo) -> None:
+    def __init__(self, base_dir: str | os.PathLike[str], market: str, interval: str, zone: Zone) -> None:
         """Name the tree; nothing is read or made. Raises ConfigError."""
         self.market = checked_market(market)
         if interval not in DAILY_INTERVALS:
             raise ConfigError(f"interval cannot be `{interval}`; daily files have: {' '.join(DAILY_INTERVALS)}")
         self.interval = interval
         self.zone = zone
-        self._tree = Path(base_dir, f"market={self.market}", f"interval={interval}", f"timezone={_quoted(zone.key)}")
+        self._tree = Path(base_dir, f"market={self.market}", f"interval={interval}", f"timezone={_quoted(zone.name)}")
         self._directories = Directories()
 
     @property
@@ -108,8 +107,8 @@ class ParquetStore:
             candles = parquet.decode(data)
         except ValueError as error:
             raise DayDamaged(str(path), f"damaged: {error}") from None
-        is_of = (candles.market, candles.symbol, candles.interval, candles.day.zone.key, candles.day.date)
-        if is_of != (self.market, symbol, self.interval, self.zone.key, day.date):
+        is_of = (candles.market, candles.symbol, candles.interval, candles.day.zone.name, candles.day.date)
+        if is_of != (self.market, symbol, self.interval, self.zone.name, day.date):
             raise DayDamaged(str(path), f"holds {' '.join(map(str, is_of))}, which is not what its name says")
         return candles
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import date
-from zoneinfo import ZoneInfo
 
+from candleshm._core import Zone
 from candleshm.history.day import Day
 
 __all__ = ["DayTally", "DownloadProgress", "shown_date"]
@@ -79,6 +79,6 @@ class DownloadProgress:
         return (self.files - self.files_done) * self.fetching_seconds / self.fetched if self.fetched else None
 
 
-def shown_date(day: date, zone: ZoneInfo) -> str:
+def shown_date(day: date, zone: Zone) -> str:
     """Return a date as the familiar lines have it: day/month/year for New York, else year-month-day."""
-    return day.strftime("%d/%m/%Y" if zone.key == "America/New_York" else "%Y-%m-%d")
+    return day.strftime("%d/%m/%Y" if zone.name == "America/New_York" else "%Y-%m-%d")

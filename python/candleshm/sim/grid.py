@@ -2,6 +2,9 @@
 
 Up to 1d the grid is the epoch's multiples; 1w opens on Mondays and 1M on the first of the month. 3d has no common
 grid: it is anchored at the symbol's first trading day. A time zone offset (SPOT's ``timeZone``) moves the grid only.
+
+The collector's lengths and grids come from the Rust core. Here the same rules are written a second time on purpose: a
+simulated exchange that asked the core would agree with any mistake in it.
 """
 
 from __future__ import annotations

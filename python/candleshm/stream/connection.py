@@ -13,7 +13,7 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Set
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from websockets.client import ClientProtocol
@@ -23,6 +23,7 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from candleshm.addresses import Address, Addresses
 from candleshm.errors import ExchangeUnavailable
 from candleshm.exchanges.base import StreamRules
 from candleshm.stream.pace import Pace
@@ -30,7 +31,7 @@ from candleshm.stream.watchdog import DEAD_SECONDS, PING_SECONDS
 
 __all__ = ["Connection"]
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS, HANDSHAKE_SECONDS = 3.0, 5.0
 CLOSE_SECONDS = 2.0
 # A kline is about 400 bytes. What is longer than this is not one, and not worth the memory.
 FRAME_BYTES_MAX = 1 << 20
@@ -91,11 +92,14 @@ class Connection(asyncio.BufferedProtocol):
         now: Callable[[], float],
         take: Callable[[Connection, list[bytes]], None],
         ended: Callable[[Connection], None],
+        blame: Callable[[], None],
     ) -> None:
+        """`blame` is called when the server stops saying anything: another address may do better."""
         self._protocol = ClientProtocol(parse_uri(address), max_size=FRAME_BYTES_MAX)
         self._now = now
         self._take = take
         self._ended = ended
+        self._blame = blame
         self._pace = Pace(rules.messages_per_second - SPARE_MESSAGES, 1.0)
         self._transport: asyncio.Transport | None = None
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -122,6 +126,7 @@ class Connection(asyncio.BufferedProtocol):
         names: Iterable[str],
         rules: StreamRules,
         *,
+        addresses: Addresses,
         context: ssl.SSLContext | None,
         now: Callable[[], float],
         take: Callable[[Connection, list[bytes]], None],
@@ -129,23 +134,39 @@ class Connection(asyncio.BufferedProtocol):
     ) -> Connection:
         """Connect and shake hands. Raises ExchangeUnavailable when that fails or takes too long."""
         first = list(islice(names, URL_NAMES_MAX))
-        address = f"{rules.url}?streams={'/'.join(quote(name, safe='@') for name in first)}"
-        target = parse_uri(address)
+        uri = f"{rules.url}?streams={'/'.join(quote(name, safe='@') for name in first)}"
+        target = parse_uri(uri)
         connection = None
+
+        def blame() -> None:
+            """Let the next connection go to another address."""
+            if place is not None:
+                addresses.failed(target.host, target.port, place)
+
+        place: Address | None = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: cls(address, first, rules, now, take, ended),
-                    target.host,
-                    target.port,
-                    ssl=context if target.secure else None,
-                )
-                await connection._opened
+            socket, place = await addresses.connect_async(target.host, target.port, CONNECT_SECONDS)
+            try:
+                async with asyncio.timeout(HANDSHAKE_SECONDS):
+                    _, connection = await asyncio.get_running_loop().create_connection(
+                        lambda: cls(uri, first, rules, now, take, ended, blame),
+                        sock=socket,
+                        ssl=context if target.secure else None,
+                        server_hostname=target.host if target.secure else None,
+                    )
+                    await connection._opened
+            except BaseException as error:
+                if connection is None:
+                    socket.close()
+                if not isinstance(error, RefusedStream | asyncio.CancelledError):
+                    blame()
+                raise
+            addresses.worked(target.host, target.port, place)
+        except TimeoutError as error:
+            reason = str(error) if place is None else f"no handshake in {HANDSHAKE_SECONDS:g} s"
         except RefusedStream as error:
             reason = f"HTTP {error.status}"
             raise ExchangeUnavailable(f"{target.host} refuses a stream: {reason}", status=error.status) from None
-        except TimeoutError:
-            reason = f"no handshake in {CONNECT_SECONDS:g} s"
         except (OSError, ValueError, WebSocketException) as error:
             reason = f"{type(error).__name__}: {error}"
         else:
@@ -179,6 +200,7 @@ class Connection(asyncio.BufferedProtocol):
         now = self._now()
         silent_seconds = now - self.received_seconds
         if silent_seconds > DEAD_SECONDS:
+            self._blame()
             self.abort(f"nothing received for {silent_seconds:.0f} s")
             return
         if silent_seconds > PING_SECONDS and not self._pinged and self._pace.take(now):
@@ -236,8 +258,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the handshake."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # What other event loops hand out is no subclass of anything here, and works as well.
+        self._transport = cast(asyncio.Transport, transport)
         self._protocol.send_request(self._protocol.connect())
         self._flush()
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
+from candleshm.addresses import Addresses
 from candleshm.backoff import Backoff
 from candleshm.blocklog import BlockLog
 from candleshm.clock import Clock
@@ -98,6 +99,7 @@ class StreamKeeper:
         self._heard_seconds = heard_seconds
         self._changed = changed
         self._now = clock.monotonic_seconds
+        self._addresses = Addresses()
         self._context = context or ssl.create_default_context()
         self._random = random or Random()
         self._backoff = Backoff(first_seconds=0.1, limit_seconds=30.0)
@@ -182,7 +184,9 @@ class StreamKeeper:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._keep())
+            # The embedding program may have made other event loops the default ones.
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self._keep())
         except Exception:
             self._log.exception("the streams end by a fault of their own; REST goes on")
         finally:
@@ -270,6 +274,7 @@ class StreamKeeper:
             connection = await Connection.open(
                 seat.names,
                 self.rules,
+                addresses=self._addresses,
                 context=self._context,
                 now=self._now,
                 take=self._take,

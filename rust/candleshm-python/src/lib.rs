@@ -1,14 +1,18 @@
 //! `candleshm._core`: the compiled module. Converts arguments, releases the GIL, maps errors; decides nothing.
 
+mod arguments;
 mod array;
 mod derive;
 mod errors;
 mod feed;
+mod following;
 mod pool;
 mod process;
+mod rules;
 mod series;
 mod view;
 mod writer;
+mod zone;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -25,12 +29,21 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<writer::Ingested>()?;
     module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
     module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;
+    module.add_function(wrap_pyfunction!(derive::ended_ms, module)?)?;
+    module.add_function(wrap_pyfunction!(arguments::check_moment, module)?)?;
+    module.add_function(wrap_pyfunction!(arguments::check_timeout, module)?)?;
     module.add_class::<writer::Pushed>()?;
     module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_archive_csv, module)?)?;
     module.add_class::<pool::PoolWords>()?;
+    rules::add_constants(module)?;
+    module.add_function(wrap_pyfunction!(rules::candle_end_ms, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::is_symbol_name, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::is_block_name, module)?)?;
+    module.add_class::<zone::PyZone>()?;
+    module.add_function(wrap_pyfunction!(zone::zone_names, module)?)?;
     let after_fork = PyDict::new(module.py());
     after_fork.set_item("after_in_child", wrap_pyfunction!(writer::forget_writers, module)?)?;
     module.py().import("os")?.call_method("register_at_fork", (), Some(&after_fork))?;

@@ -7,7 +7,7 @@ use candleshm::archive_csv::parse_csv;
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
 use candleshm::interval::Interval;
-use candleshm::layout::RowState;
+use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
 use candleshm::merge::Answer;
 use candleshm::parse::parse;
@@ -252,6 +252,11 @@ impl Writer {
     }
 
     #[getter]
+    fn carried_rows(&self) -> PyResult<usize> {
+        self.with(|writer| Ok(writer.carried_rows()))
+    }
+
+    #[getter]
     fn symbols<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let symbols = self.with(|writer| {
             let block = writer.block();
@@ -380,15 +385,31 @@ impl Writer {
     }
 
     #[pyo3(signature = (symbols, spare_symbols=0))]
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn enlarge(&self, py: Python<'_>, symbols: Vec<String>, spare_symbols: usize) -> PyResult<()> {
-        py.detach(|| self.with(|writer| writer.enlarge(symbols, spare_symbols, process::owner())))
+        py.detach(|| self.with(|writer| writer.enlarge(&symbols, spare_symbols, process::owner())))
     }
 
+    fn keep_names(&self, py: Python<'_>) -> PyResult<Vec<(String, Option<PyErr>)>> {
+        let outcomes = py.detach(|| self.with(|writer| Ok(writer.keep_names(process::owner()))))?;
+        let raised = |(name, outcome): (String, Result<(), Error>)| {
+            let error = outcome.err().map(|error| to_py(error, &name));
+            (name, error)
+        };
+        Ok(outcomes.into_iter().map(raised).collect())
+    }
+
+    #[pyo3(signature = (symbol, trading, *, silent=false))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
-    fn set_trading(&self, symbol: String, trading: bool) -> PyResult<()> {
+    fn set_trading(&self, symbol: String, trading: bool, silent: bool) -> PyResult<()> {
+        let presence = match (trading, silent) {
+            (true, false) => Presence::Trading,
+            (true, true) => Presence::Silent,
+            (false, _) => Presence::Ended,
+        };
         self.with(|writer| {
             let index = writer.index_of(&symbol)?;
-            writer.set_trading(index, trading);
+            writer.set_presence(index, presence);
             Ok(())
         })
     }

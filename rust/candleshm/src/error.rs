@@ -180,7 +180,9 @@ impl fmt::Display for Error {
             Self::Length { length } => write!(f, "LENGTH is not within 2..100000: `{length}`"),
             Self::SymbolCapacity { capacity } => write!(f, "a block carries 1 to 16384 symbols: `{capacity}`"),
             Self::SymbolsFull { capacity } => write!(f, "all places for symbols are taken: `{capacity}`"),
-            Self::SymbolName { symbol } => write!(f, "a symbol's name is 1 to 64 bytes without NUL: `{symbol}`"),
+            Self::SymbolName { symbol } => {
+                write!(f, "a symbol's name is 1 to 64 bytes without blanks, slashes and control characters: `{symbol}`")
+            }
             Self::UnknownSymbol { symbol } => write!(f, "unknown symbol: `{symbol}`"),
             Self::Derivation { source, target } => {
                 write!(f, "candles of {source} do not tile candles of another interval: `{target}`")

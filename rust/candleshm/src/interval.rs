@@ -128,6 +128,15 @@ impl Interval {
         })
     }
 
+    /// Returns a lower bound of a candle's length: [`Self::duration_ms`], and 28 days for `1M`.
+    #[must_use]
+    pub const fn shortest_ms(self) -> i64 {
+        match self.duration_ms() {
+            Some(duration_ms) => duration_ms,
+            None => 28 * DAY_MS,
+        }
+    }
+
     /// Returns an upper bound of a candle's length: [`Self::duration_ms`], and 31 days for `1M`.
     #[must_use]
     pub const fn nominal_ms(self) -> i64 {

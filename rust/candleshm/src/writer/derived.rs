@@ -9,7 +9,7 @@ use super::{Config, Error, News, Owner, Report, Writer};
 use crate::columns::{OPEN_TIME_MS, Row, bits_equal};
 use crate::derive::{Derivation, Fold};
 use crate::interval::Grid;
-use crate::layout::{RowState, RowWords};
+use crate::layout::{Presence, RowState, RowWords};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::ring::SeriesWords;
 
@@ -182,7 +182,7 @@ impl Writer {
     pub(super) fn catch_up_derived(&mut self) {
         for derived in &mut self.derived {
             for (index, series) in self.series.iter().enumerate() {
-                derived.set_trading(index, series.trading);
+                derived.set_presence(index, series.presence);
                 derived.catch_up(self.block.series(index), &series.state, index);
             }
             derived.commit();
@@ -216,6 +216,11 @@ impl Derived {
         &self.writer
     }
 
+    /// Returns the owner of the block, to have it replaced by one with the same rows.
+    pub(super) fn writer_mut(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+
     /// Gives the next symbol of the source its place.
     pub(super) fn seat(&mut self, symbol: &str) -> Result<(), Error> {
         self.writer.add_symbol(symbol)?;
@@ -224,16 +229,9 @@ impl Derived {
         Ok(())
     }
 
-    /// As [`Writer::enlarge`]; the places are those of `config` from here on, and empty.
-    pub(super) fn enlarge(&mut self, config: &Config, owner: Owner) -> Result<(), Error> {
-        self.writer.enlarge(config.symbols.clone(), config.spare_symbols, owner)?;
-        self.series = (0..config.symbols.len()).map(|index| Part { index, prefix: NOTHING, current: false }).collect();
-        Ok(())
-    }
-
-    /// As [`Writer::set_trading`], for the symbol at that place of the source.
-    pub(super) fn set_trading(&mut self, index: usize, trading: bool) {
-        self.writer.set_trading(self.series[index].index, trading);
+    /// As [`Writer::set_presence`], for the symbol at that place of the source.
+    pub(super) fn set_presence(&mut self, index: usize, presence: Presence) {
+        self.writer.set_presence(self.series[index].index, presence);
     }
 
     /// As [`Writer::commit`].
@@ -268,8 +266,8 @@ impl Derived {
         if touched.iter().any(|&bar| (part.prefix.start..part.prefix.end).contains(&bar)) {
             part.prefix = NOTHING;
         }
-        let before = self.writer.series[part.index].standing(self.writer.universe_bar);
         let mine = self.writer.block.series(part.index);
+        let before = self.writer.series[part.index].standing(mine, self.writer.universe_bar);
         let series = &mut self.writer.series[part.index].state;
         let mut writer = SeriesWriter::new(mine, series);
         if let Some(first) = first_bar(&source, &derivation, writer.state()) {

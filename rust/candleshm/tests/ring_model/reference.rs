@@ -93,9 +93,15 @@ impl Reference {
         self.rows.last_key_value().map(|(_, known)| &known.row)
     }
 
-    /// Bars of the window in a state.
+    /// The bars of the newest LENGTH slots, the live row's included, that lie in the ring.
+    fn shown(&self) -> std::ops::Range<u64> {
+        let end = self.head + u64::from(self.has_live());
+        end.saturating_sub(self.length).max(self.window_start())..self.head
+    }
+
+    /// Bars in a state, of those shown.
     pub(crate) fn count(&self, state: RowState) -> usize {
-        (self.window_start()..self.head).filter(|&bar| self.state(bar) == state).count()
+        self.shown().filter(|&bar| self.state(bar) == state).count()
     }
 
     /// Whether nothing more is to come for `bar`, which lies in the window.
@@ -106,7 +112,7 @@ impl Reference {
     /// Runs of bars without a row.
     pub(crate) fn gaps(&self) -> Vec<Gap> {
         let mut gaps: Vec<Gap> = Vec::new();
-        for bar in (self.window_start()..self.head).filter(|bar| !self.rows.contains_key(bar)) {
+        for bar in self.shown().filter(|bar| !self.rows.contains_key(bar)) {
             let hole = self.holes.contains(&bar);
             match gaps.last_mut() {
                 Some(gap) if gap.end == bar && gap.hole == hole => gap.end += 1,

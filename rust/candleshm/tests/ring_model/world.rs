@@ -3,7 +3,7 @@
 use candleshm::block::Block;
 use candleshm::columns::{CLOSE, COLUMNS, OPEN_TIME_MS, Row};
 use candleshm::interval::Grid;
-use candleshm::layout::{RowState, header};
+use candleshm::layout::{Presence, RowState, header};
 use candleshm::merge::{Answer, Tally};
 use candleshm::read::{Selection, SeriesReader, Snapshot, ViewMarks};
 use candleshm::sync::Ordering::Relaxed;
@@ -92,7 +92,8 @@ impl World {
             }
             Step::Trading(symbol, trading) => {
                 let symbol = symbol % self.series.len();
-                self.writer_mut().set_trading(symbol, *trading);
+                let presence = if *trading { Presence::Trading } else { Presence::Ended };
+                self.writer_mut().set_presence(symbol, presence);
                 self.trading[symbol] = *trading;
             }
             Step::View(symbol, count) => {
@@ -294,6 +295,13 @@ impl World {
             let slots = count.min(self.config.length) as u64;
             let start = end.saturating_sub(slots).max(series.window_start()).min(end);
             let wanted: Vec<RowState> = (start..end).map(|bar| series.state(bar)).collect();
+            if !closed_only && slots == self.config.length as u64 {
+                // Copies, gaps and counts speak of the same slots.
+                let counted = [RowState::Missing, RowState::Hole].map(|state| series.count(state));
+                let shown =
+                    [RowState::Missing, RowState::Hole].map(|state| wanted.iter().filter(|&&s| s == state).count());
+                assert_eq!(shown, counted);
+            }
             assert_eq!((snapshot.start, &snapshot.states), (start, &wanted), "{selection:?}");
             for (slot, bar) in (start..end).enumerate() {
                 if let Some(row) = series.row(bar) {

@@ -1,0 +1,49 @@
+//! What Python takes from the core instead of keeping a copy: markets, intervals and their grids, what can be a name.
+
+use candleshm::interval::{Grid, Interval};
+use candleshm::market::Market;
+use candleshm::{segment, symbols};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use crate::derive::grid;
+
+/// Adds the constants.
+pub(crate) fn add_constants(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("MARKETS", PyTuple::new(py, Market::ALL.map(Market::as_str))?)?;
+    let lengths = PyDict::new(py);
+    for interval in Interval::ALL {
+        lengths.set_item(interval.as_str(), interval.shortest_ms())?;
+    }
+    module.add("INTERVAL_MS", lengths)?;
+    module.add("ZONES_VERSION", crate::zone::ZONES_VERSION)
+}
+
+/// Returns where the candle ends, exclusive, that opened at `open_ms`.
+#[pyfunction]
+pub(crate) fn candle_end_ms(interval: &str, open_ms: i64) -> PyResult<i64> {
+    let grid = match grid(interval)? {
+        // Which days they open on is the symbol's own matter; here the candle itself says it.
+        grid if grid.interval() == Interval::Day3 => Grid::anchored(Interval::Day3, open_ms),
+        grid => grid,
+    };
+    Ok(grid.end_ms(grid.ordinal(open_ms)))
+}
+
+/// Says whether a value can name a symbol.
+#[pyfunction]
+pub(crate) fn is_symbol_name(name: &Bound<'_, PyAny>) -> bool {
+    text(name).is_some_and(symbols::is_name)
+}
+
+/// Says whether a value can name a block.
+#[pyfunction]
+pub(crate) fn is_block_name(name: &Bound<'_, PyAny>) -> bool {
+    text(name).is_some_and(|name| segment::check_name(name).is_ok())
+}
+
+/// Returns the text, `None` for what is none: no str, or one with halves of surrogate pairs.
+fn text<'a>(value: &'a Bound<'_, PyAny>) -> Option<&'a str> {
+    value.cast::<PyString>().ok()?.to_str().ok()
+}
