@@ -118,17 +118,17 @@ def test_a_closing_candle_is_asked_for_once_then_at_the_pace_of_the_tail() -> No
     assert set(turns(asked, now_ms=OPEN_MS + MINUTE + 1500)) == {Kind.TAIL}
 
 
-def test_a_gap_is_asked_from_its_end_with_the_row_below_it() -> None:
+def test_a_gap_is_asked_from_its_end_with_the_rows_around_it() -> None:
     start_ms, end_ms = OPEN_MS - 100 * MINUTE, OPEN_MS - 20 * MINUTE
     series = loaded(missing=80, missing_range_ms=(start_ms, end_ms))
 
     spot = request_for(series, Kind.BACKFILL, SPOT, cadence(), NOW_MS)
-    assert (spot.limit, spot.start_ms, spot.end_ms) == (81, None, end_ms - 1)
+    assert (spot.limit, spot.start_ms, spot.end_ms) == (82, None, end_ms + MINUTE - 1)
     um = request_for(series, Kind.BACKFILL, UM, cadence(), NOW_MS)
-    assert (um.limit, um.weight, um.start_ms, um.end_ms) == (81, 1, None, end_ms - 1)
+    assert (um.limit, um.weight, um.start_ms, um.end_ms) == (82, 1, None, end_ms + MINUTE - 1)
     cm = request_for(series, Kind.BACKFILL, CM, cadence(), NOW_MS)
-    assert (cm.limit, cm.end_ms) == (81, end_ms - 1)
-    assert cm.start_ms == end_ms - 200 * 86_400_000
+    assert (cm.limit, cm.end_ms) == (82, end_ms + MINUTE - 1)
+    assert cm.start_ms == end_ms + MINUTE - 200 * 86_400_000
 
 
 def test_a_long_gap_is_asked_in_the_pages_that_buy_most() -> None:
@@ -223,7 +223,7 @@ def test_a_row_that_never_settles_does_not_keep_gaps_from_being_asked_for() -> N
         series.fruitless = fruitless
         ends.append(request_for(series, Kind.BACKFILL, UM, cadence(exchange=UM), NOW_MS).end_ms)
 
-    assert gap[1] - 1 in ends
+    assert gap[1] + MINUTE - 1 in ends
     assert len(set(ends)) == 2
 
 

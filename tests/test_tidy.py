@@ -26,7 +26,7 @@ PYTHON_FLOORS = [
     {"names"},
     {"config", "ratelimit", "exchanges", "health", "frames", "runtime", "status", "serverlog", "sim"},
     {"planner", "transport", "panel", "rule", "universe", "ledger", "stream", "blocknames", "derivation"},
-    {"fetchers", "closes", "cache", "pools", "loading", "listing"},
+    {"absences", "fetchers", "standing", "closes", "cache", "pools", "loading", "listing"},
     {"connection", "laggards"},
     {"roster", "history", "weight"},
     {"scheduler", "reader"},

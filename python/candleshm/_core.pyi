@@ -244,6 +244,7 @@ class Writer:
         start_ms: int | None = None,
         end_ms: int | None = None,
         from_end: bool = False,
+        patience_ms: int = 0,
     ) -> Ingested:
         """Parse a klines body, merge it, publish it and wake waiters: one call, the GIL released throughout.
 
@@ -252,6 +253,10 @@ class Writer:
         asked; `from_end` says that a full answer holds the newest `limit` rows of that range, not the oldest. Settled
         open times inside the answered range without a row are confirmed as holes when a second answer, asked at least
         `settle_ms` later, agrees; below the oldest row of the exchange they count as before the first candle.
+
+        The newest row of an answer becomes final, and what lies behind it a hole, only `patience_ms` after its end: an
+        answer may be an old picture, and only a later row in it proves that it is not. The series counts as received no
+        later than its newest candle can have been the exchange's newest.
 
         Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol.
         """

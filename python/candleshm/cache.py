@@ -4,13 +4,14 @@ The file is written beside the running collector, from a reader's consistent cop
 It begins with the rows and ends with an index of them::
 
     magic                                        8 bytes, also names the version of the format
-    for each series: states u8[n], padded to 8   2 closed, 3 verified, 4 hole
+    for each series: states u8[n], padded to 8   2 closed, 3 verified
                      rows f64[12][n]             the columns one after the other, as in the block
     index                                        JSON: whose rows these are; symbol, n, offset, CRC-32 of each series
     length of the index u64, CRC-32 of it u64, magic again
 
-Only final rows and confirmed holes are in it. What was live when it was written is asked for again: a row that closed
-while nobody looked would otherwise be kept for good as it was at that moment.
+Only final rows are in it. That the exchange had no row somewhere is asked again: it may have one by now. What was live
+when the file was written is asked for again as well: a row that closed while nobody looked would otherwise be kept for
+good as it was at that moment.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ __all__ = ["BlockCache", "CacheKeeper", "Origin", "SavedCache"]
 MAGIC = b"CSHMCAC1"
 TAIL_BYTES = 24
 COLUMNS = 12
-CLOSED, HOLE = 2, 4
+CLOSED, VERIFIED = 2, 3
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -172,7 +173,7 @@ class BlockCache:
         yield MAGIC
         for symbol in feed.symbols:
             rows, states = feed[symbol]._snapshot()
-            kept = (states >= CLOSED) & (states <= HOLE)
+            kept = (states >= CLOSED) & (states <= VERIFIED)
             if not kept.any():
                 continue
             count = int(kept.sum())

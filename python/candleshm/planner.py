@@ -7,7 +7,8 @@ kind of turn starves another. A turn is one of
   head start over everything else, and weight of its own;
 - *tail*: the rows from the oldest that is not final to now, every `update_interval_seconds`;
 - *backfill*: the newest missing range, a page at a time, newest first;
-- *audit*: closed rows once more, to check them; planned by the scheduler, not here.
+- *audit*: closed rows once more, to check them; planned by the scheduler, not here;
+- *absence*: rows that the exchange did not have, once more; planned by `absences`.
 
 While a series loads its tail is refreshed at leisure, and nothing of it counts as closing. Once it no longer trades
 only its last candle is asked for, until that is final; its rows from before may still be backfilled.
@@ -38,6 +39,7 @@ __all__ = [
     "closing_weight_of",
     "is_ending",
     "next_turns",
+    "page_of",
     "request_for",
     "silence_of",
 ]
@@ -46,6 +48,8 @@ __all__ = [
 # than the weight allows (hundreds of symbols at 1s) everything else would wait for ever.
 HEAD_START_SECONDS = 10.0
 LOADING_TAIL_SECONDS = 30.0
+# A candle that is over, but not yet final for want of a later row, is asked for again after this pause at least.
+UNPROVEN_SECONDS = 1.0
 # A series that has nothing more to give (a new listing without rows, a gap that does not shrink) is asked ever less;
 # one that could not be loaded, and the last candle of one that no longer trades, down to once an hour.
 FRUITLESS_SECONDS_MAX = 120.0
@@ -79,6 +83,7 @@ class Kind(Enum):
     TAIL = "tail"
     BACKFILL = "backfill"
     AUDIT = "audit"
+    ABSENCE = "absence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +233,12 @@ def next_turns(series: SeriesPlan, cadence: Cadence, now_seconds: float, now_ms:
                 period_seconds = max(period_seconds, LOADING_TAIL_SECONDS)
             settled_ms = _settled_ms(series, cadence)
             tail_seconds = _tail_seconds(series, cadence, period_seconds)
+            if series.tail_sent_ms >= settled_ms and series.unsettled_open_ms == series.newest_open_ms:
+                # The answer did not show that it is newer than the candle: no later row was in it. It is asked for
+                # again after as long as the candle is over, more and more seldom.
+                over_seconds = (series.tail_sent_ms - settled_ms) / 1000
+                pause_seconds = min(LOADING_TAIL_SECONDS, max(UNPROVEN_SECONDS, over_seconds))
+                tail_seconds = min(tail_seconds, series.tail_sent_seconds + pause_seconds)
             if series.tail_sent_ms >= settled_ms and series.unsettled_open_ms != series.newest_open_ms:
                 # The answer that should have made it final did not; events will not either.
                 tail_seconds = min(tail_seconds, series.tail_sent_seconds + LOADING_TAIL_SECONDS)
@@ -280,10 +291,7 @@ def request_for(series: SeriesPlan, kind: Kind, exchange: Exchange, cadence: Cad
         # A row left behind comes first, but one that never settles must not keep the missing ones from being asked for.
         if missing_range_ms is None or (_lags(series, cadence) and series.fruitless % 2 == 0):
             missing_range_ms = (oldest_ms, oldest_ms + (exchange.page_limit - 1) * length_ms)
-        start_ms, end_ms = missing_range_ms
-        # One more than is missing: the row below shows that the pages join. The range is half-open, the request is not.
-        count = -(-(end_ms - start_ms) // length_ms) + 1
-        return exchange.until(symbol, interval, min(count, exchange.page_limit), min(end_ms - 1, now_ms))
+        return page_of(symbol, missing_range_ms, exchange, cadence, now_ms)
     if series.loaded and not series.trading:
         # Futures give flat candles for months after the end of trading; what opened until then is its own.
         end_ms = max(series.ended_ms, series.newest_open_ms or 0)
@@ -292,6 +300,19 @@ def request_for(series: SeriesPlan, kind: Kind, exchange: Exchange, cadence: Cad
     # From the oldest row that is not final to the live one, both included, and one for the candle that opens meanwhile.
     count = max(0, now_ms - oldest_ms) // length_ms + 2
     return exchange.newest(symbol, interval, min(count, exchange.tail_limit))
+
+
+def page_of(symbol: str, range_ms: tuple[int, int], exchange: Exchange, cadence: Cadence, now_ms: int) -> KlineRequest:
+    """Return the request for the newest page of a half-open range; exchange time has surely reached `now_ms`.
+
+    Two rows more than are asked for: the one below shows that the pages join, and the one above that the answer is
+    newer than the rows in question.
+    """
+    start_ms, end_ms = range_ms
+    length_ms = INTERVAL_MS[cadence.interval]
+    count = -(-(end_ms - start_ms) // length_ms) + 2
+    newest_ms = candle_end_ms(cadence.interval, end_ms) - 1
+    return exchange.until(symbol, cadence.interval, min(count, exchange.page_limit), min(newest_ms, now_ms))
 
 
 def is_ending(series: SeriesPlan, cadence: Cadence) -> bool:

@@ -12,13 +12,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from candleshm.absences import Absences
 from candleshm.backoff import Backoff
 from candleshm.blocklog import BlockLog
 from candleshm.blocknames import BlockNames
 from candleshm.clock import Clock, ExchangeTime
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo
+from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo, candle_end_ms
 from candleshm.fetchers import Fetchers, Job, Report, Upkeep, newest_missing_ms
 from candleshm.laggards import Laggards
 from candleshm.listing import DOUBTED_SECONDS, Listing
@@ -31,11 +33,13 @@ from candleshm.planner import (
     choose,
     closing_weight_of,
     next_turns,
+    page_of,
     request_for,
     silence_of,
 )
 from candleshm.ratelimit import HELD_SECONDS_MAX, WeightBudget
 from candleshm.roster import Roster
+from candleshm.standing import Standing
 from candleshm.status import CollectorStatus
 from candleshm.stream.following import Follow, StreamSource
 from candleshm.transport import Transport
@@ -123,6 +127,8 @@ class Scheduler:
         self._verified = self._disputed = self._audits = self._refused_events = 0
         self._audit_rows: Counter[str] = Counter(equal=0, corrected=0, missing=0)
         self._audit_seconds = now + AUDIT_SECONDS
+        self._standing = Standing(self._log, urlsplit(exchange.time_url).netloc)
+        self._absences = Absences(writer, cadence.interval, exchange.page_limit)
         self._stream_changed = threading.Event()
         self._stream: StreamSource | None = None
         if follow is not None:
@@ -232,6 +238,11 @@ class Scheduler:
                 if audit is not None:
                     return audit, now
             again_seconds = min(again_seconds, self._audit_seconds)
+        if self._loaded.is_set() and self._absences.due_seconds <= now:
+            page = self._next_absence(now)
+            if page is not None:
+                return page, now
+        again_seconds = min(again_seconds, self._absences.due_seconds)
         choice = choose(self._roster.plans.values(), now)
         # What is due first may have to wait for weight. Until it leaves, only closing candles can pass it: they have
         # weight of their own.
@@ -344,6 +355,24 @@ class Scheduler:
         url = self._exchange.klines_url(request)
         return Job(url, request.weight, self._time, ticket, plan, Kind.AUDIT, request)
 
+    def _next_absence(self, now: float) -> Job | None:
+        """Ask again for rows that the exchange did not have."""
+        plans = self._roster.plans
+        ready = frozenset(symbol for symbol, plan in plans.items() if plan.trading and plan.turns)
+        page = self._absences.next_page(ready, now)
+        if page is None:
+            return None
+        symbol, range_ms = page
+        request = page_of(symbol, range_ms, self._exchange, self._cadence, self._time.earliest_ms(now))
+        ticket, wait_seconds = self._budget.claim(request.weight, now)
+        if wait_seconds > 0:
+            self._absences.postpone(symbol, range_ms, now + wait_seconds)
+            return None
+        plan = plans[symbol]
+        plan.turns = ()
+        url = self._exchange.klines_url(request)
+        return Job(url, request.weight, self._time, ticket, plan, Kind.ABSENCE, request, dates_count=self._dates_count)
+
     # Take in.
 
     def _take(self, report: Report) -> None:
@@ -402,7 +431,7 @@ class Scheduler:
             self._reload.due_seconds = self._listing.due_seconds(
                 since_seconds, self._budget.budget, self._budget.window_seconds
             )
-            self._again_seconds = min(self._again_seconds, self._reload.due_seconds)
+            self._look_again(self._reload.due_seconds)
         self._look_whether_loaded(now)
 
     def _take_upkeep(self, upkeep: Upkeep, answer: Answer, now: float) -> None:
@@ -428,6 +457,9 @@ class Scheduler:
         self._verified += ingested.verified
         self._disputed += ingested.disputed
         kind = report.job.kind
+        if reaches_now and plan.trading and ingested.newest_open_ms is not None:
+            newest_end_ms = candle_end_ms(self._cadence.interval, ingested.newest_open_ms)
+            self._standing.saw(plan.symbol, newest_end_ms, report.sent_ms)
         if kind is Kind.AUDIT:
             self._audit_rows["equal"] += ingested.agreed
             self._audit_rows["corrected"] += ingested.corrected
@@ -447,10 +479,13 @@ class Scheduler:
         if ingested.disputed:
             self._log.warning("%s: stream and answer differ about %d rows", plan.symbol, ingested.disputed)
         if ingested.holes:
+            self._absences.confirmed(plan.symbol, now)
             self._log.info(
                 "%s: the exchange twice had no row for %d candles; they count as absent", plan.symbol, ingested.holes
             )
-        if ingested.corrected:
+        if kind is Kind.ABSENCE and ingested.closed:
+            self._log.info("%s: the exchange now has %d candles that it lacked before", plan.symbol, ingested.closed)
+        elif ingested.corrected:
             self._log.info("%s: the exchange restated %d closed candles", plan.symbol, ingested.corrected)
         if ingested.beyond and now >= self._time.measured_seconds + BEYOND_SECONDS:
             self._bring_forward(self._measure, now)
@@ -533,6 +568,7 @@ class Scheduler:
             for plan in fresh:
                 plan.is_streamed = plan.symbol in self._stream.covered
         for plan in fresh:
+            self._absences.suspect(plan.symbol, now)
             self._replan(plan, now)
         self._publish_status(now)
 
@@ -617,11 +653,22 @@ class Scheduler:
 
     def _replan(self, plan: SeriesPlan, now: float) -> None:
         plan.turns = next_turns(plan, self._cadence, now, self._time.earliest_ms(now))
-        self._again_seconds = min(self._again_seconds, *(turn.due_seconds for turn in plan.turns), math.inf)
+        self._look_again(min((turn.due_seconds for turn in plan.turns), default=math.inf))
+
+    def _look_again(self, due_seconds: float) -> None:
+        """See to it that we look at `due_seconds` at the latest.
+
+        While every fetcher is at work, or weight is waited for, the next report or heartbeat makes us look: to name a
+        later moment would put that off.
+        """
+        if self._again_seconds < math.inf:
+            self._again_seconds = min(self._again_seconds, due_seconds)
 
     def _publish_status(self, now: float) -> None:
         before, status = self._status, self._snapshot(now)
         self._status = status
+        plans = self._roster.plans
+        self._standing.tell(frozenset(symbol for symbol, plan in plans.items() if plan.trading))
         if status.live != before.live:
             self._log.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
@@ -665,6 +712,7 @@ class Scheduler:
             disputed=self._disputed,
             audits=self._audits,
             audit_rows=dict(self._audit_rows),
+            standing=self._standing.symbols,
         )
 
     def _is_polled(self, plan: SeriesPlan, now: float) -> bool:

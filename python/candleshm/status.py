@@ -95,6 +95,8 @@ class CollectorStatus:
     """Requests that only checked closed rows."""
     audit_rows: Mapping[str, int] = field(default_factory=dict)
     """Closed rows checked by them, by result: equal, corrected, missing (the block lacked it)."""
+    standing: tuple[str, ...] = ()
+    """Symbols of which the exchange answers with the same data, although their newest candle is over."""
 
     @property
     def live(self) -> str:

@@ -275,7 +275,7 @@ impl Writer {
         self.with(|writer| Ok(writer.block().geometry().symbol_capacity))
     }
 
-    #[pyo3(signature = (symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, from_end=false))]
+    #[pyo3(signature = (symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, from_end=false, patience_ms=0))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn ingest(
         &self,
@@ -289,8 +289,9 @@ impl Writer {
         start_ms: Option<i64>,
         end_ms: Option<i64>,
         from_end: bool,
+        patience_ms: i64,
     ) -> PyResult<Ingested> {
-        let answer = Answer { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end };
+        let answer = Answer { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
         let now_ms = process::now_ms();
         py.detach(|| {
             ROWS.with_borrow_mut(|rows| {
@@ -334,7 +335,7 @@ impl Writer {
         // The others say nothing that is final.
         let state_of = |row: usize| {
             let Some(states) = states else { return Some(RowState::Closed) };
-            [RowState::Closed, RowState::Verified, RowState::Hole].into_iter().find(|state| *state as u8 == states[row])
+            [RowState::Closed, RowState::Verified].into_iter().find(|state| *state as u8 == states[row])
         };
         let kept: Vec<(Row, RowState)> = (0..rows.nrows())
             .filter_map(|row| Some((std::array::from_fn(|column| rows[[row, column]]), state_of(row)?)))

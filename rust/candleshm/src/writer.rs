@@ -226,7 +226,10 @@ impl Writer {
         let open_ended = answer.end_ms.is_none() && (answer.from_end || rows.len() < answer.limit);
         let told_end = plan.held.map_or(0, |(_, newest)| newest + 1);
         if open_ended && told_end >= known_end || told_end > head {
-            series.state.marks.received_ms = now_boot_ms;
+            // An answer can be as new as its newest candle at most, however fresh it is itself.
+            let outdated_ms = plan.held.map_or(0, |(_, newest)| answer.outdated_ms(grid, newest));
+            let current_ms = now_boot_ms.saturating_sub(outdated_ms);
+            series.state.marks.received_ms = series.state.marks.received_ms.max(current_ms);
         }
         let Absence { holes, taken_back, first_bar } =
             merge::absence(words, &series.state, &mut series.seen, grid, answer, rows, &tally, plan.held);
@@ -252,9 +255,9 @@ impl Writer {
     /// Merges rows that were kept elsewhere, each with its state, as an answer would that was asked for at `sent_ms`
     /// (exchange time), publishes the result and wakes waiters.
     ///
-    /// Closed and verified rows go where the series has none that is final, and holes where it has nothing at all; what
-    /// is there already counts for more. Any other state is left out, and so are rows that had not ended at `sent_ms`:
-    /// a row that was live is never trusted. The series does not become fresher by it.
+    /// Closed and verified rows go where the series has none that is final; what is there already counts for more. Any
+    /// other state is left out, and so are rows that had not ended at `sent_ms`: a row that was live is never trusted,
+    /// and that a row was not there proves nothing any more. The series does not become fresher by it.
     pub fn load(&mut self, index: usize, rows: &[(Row, RowState)], sent_ms: i64) -> Report {
         let (before, head) = self.standing(index);
         let is_kept = |state: RowState| matches!(state, RowState::Closed | RowState::Verified);
@@ -276,24 +279,16 @@ impl Writer {
             start_ms: None,
             end_ms: None,
             from_end: true,
+            patience_ms: 0,
         };
         let plan = self.apply(index, &plain, &answer);
-        let mut tally = plan.tally;
+        let tally = plan.tally;
         let words = self.block.series(index);
         let series = &mut self.series[index];
-        let window = series.state.window_start(words.ring.length)..series.state.marks.head;
         let mut writer = SeriesWriter::new(words, &mut series.state);
         for (row, state) in &filling {
             if *state == RowState::Verified {
                 writer.verify(bar_of(row));
-            }
-        }
-        for (row, _) in rows.iter().filter(|(_, state)| *state == RowState::Hole) {
-            let bar = bar_of(row);
-            let tag = words.tag(bar);
-            if window.contains(&bar) && !tag.is_readable_of(bar) && !tag.is_settled_of(bar) {
-                writer.hole(bar);
-                tally.holes += 1;
             }
         }
         let touched = || plan.touched(head).into_iter().chain(rows.iter().map(|(row, _)| bar_of(row))).collect();

@@ -30,7 +30,16 @@ fn row(minute: i64, close: f64) -> Row {
 }
 
 fn answer(sent_ms: i64, limit: usize) -> Answer {
-    Answer { sent_ms, received_ms: sent_ms, settle_ms: 0, limit, start_ms: None, end_ms: None, from_end: true }
+    Answer {
+        sent_ms,
+        received_ms: sent_ms,
+        settle_ms: 0,
+        limit,
+        start_ms: None,
+        end_ms: None,
+        from_end: true,
+        patience_ms: 0,
+    }
 }
 
 fn open(scratch: &Scratch, config: &Config) -> Writer {

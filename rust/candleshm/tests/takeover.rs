@@ -39,6 +39,7 @@ fn fill(writer: &mut Writer) {
         start_ms: None,
         end_ms: None,
         from_end: true,
+        patience_ms: 0,
     };
     writer.ingest(0, &[row], &answer, 1);
 }
@@ -207,6 +208,7 @@ fn slots_taken_by_an_advance_that_was_cut_short_go_back_to_their_bars() {
         start_ms: Some(OPEN_MS),
         end_ms: Some(OPEN_MS + 59_999),
         from_end: false,
+        patience_ms: 0,
     };
     for later_ms in [0, 2_000] {
         writer.ingest(0, &[], &answer(OPEN_MS + 90_000 + later_ms), 1);

@@ -345,6 +345,10 @@ impl Changes {
             (RowState::Closed | RowState::Verified, _) | (_, RowState::Hole) if known != RowState::Missing => {}
             (RowState::Live, RowState::Live) if same => {}
             (_, RowState::Hole) => self.holes.push(bar),
+            (RowState::Hole, RowState::Closed | RowState::Verified) => {
+                self.corrected += 1;
+                self.rewrite.push(RingRow { bar, row, state: next });
+            }
             (_, RowState::Closed | RowState::Verified) => self.rewrite.push(RingRow { bar, row, state: next }),
             // As in a merge: nothing provisional below a final row, or where a final one was.
             (RowState::Live | RowState::Missing | RowState::Empty, RowState::Live) if bar >= state.marks.final_bar => {

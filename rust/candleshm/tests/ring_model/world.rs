@@ -39,6 +39,7 @@ struct World {
     /// Milliseconds by the exchange's clock, which is also the machine's.
     now_ms: i64,
     settle_ms: i64,
+    patience_ms: i64,
     answers: Vec<(usize, Answer, Vec<Kline>)>,
     universe_bar: u64,
 }
@@ -59,6 +60,7 @@ impl World {
             views: Vec::new(),
             now_ms: START_MS,
             settle_ms: life.interval.nominal_ms() * life.settle / 10,
+            patience_ms: life.interval.nominal_ms() * life.patience / 10,
             answers: Vec::new(),
             universe_bar: 0,
             scratch,
@@ -151,7 +153,8 @@ impl World {
             Asked::From { below, to_end } => (Some(open_ms(oldest - below)), to_end.then_some(last_ms), false),
         };
         let limit = klines.len().max(1) + usize::from(!reply.full);
-        (Answer { sent_ms, received_ms, settle_ms: self.settle_ms, limit, start_ms, end_ms, from_end }, klines)
+        let (settle_ms, patience_ms) = (self.settle_ms, self.patience_ms);
+        (Answer { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms }, klines)
     }
 
     fn kline(&self, bar: u64, value: u8, quarter: i64) -> Kline {

@@ -93,6 +93,7 @@ fn answer(writer: &mut Writer, symbol: usize, now: u64, after_ms: i64, rows: &[(
         start_ms: rows.first().map(|row| row[0] as i64),
         end_ms: None,
         from_end: false,
+        patience_ms: 0,
     };
     writer.ingest(symbol, &rows, &answer, 1_000 + now * 100 + after_ms as u64 / 1_000);
 }
