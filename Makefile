@@ -12,6 +12,7 @@ ROUNDS ?= 1000
 SOAK_SECONDS ?= 7200
 SOAK_SYMBOLS ?= 200
 SOAK_RATE ?= 10
+EDGES_SECONDS ?= 3600
 FUZZ_SECONDS ?= 60
 STEP_ROUNDS ?= 500
 STATEFUL_EXAMPLES ?= 500
@@ -19,7 +20,7 @@ FUZZ_TARGETS := parse csv merge block
 LIVE_SECONDS ?= 1800
 LIVE_SYMBOLS ?= 500
 
-.PHONY: help setup build demo test test-rust test-python loom orderings bounds stateful fuzz stress soak soak-live bench dependencies lint format clean
+.PHONY: help setup build demo test test-rust test-python loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -80,8 +81,12 @@ stress: build ## Long proofs: 10^7 reads under fire, a death at every store, ROU
 	KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -s tests/test_processes.py -k killed --timeout 3600
 	$(MAKE) stateful
 
-soak: build ## Two hours of 1s candles in 12 minutes, faults on: nothing grows, nothing is wrong (SOAK_SECONDS, ...)
+soak: build ## Two hours of 1s candles in 12 minutes, faults on, then soak-edges (SOAK_SECONDS, ...)
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --symbols $(SOAK_SYMBOLS) --rate $(SOAK_RATE)
+	$(MAKE) soak-edges
+
+soak-edges: build ## An hour of removed names, kills, halts, dead addresses, clock offsets; readers attach once (EDGES_SECONDS)
+	$(BIN)/python -m tests.soak_edges --seconds $(EDGES_SECONDS)
 
 soak-live: build ## Half an hour of 1s candles by streams, 500 symbols, faults on (LIVE_SECONDS, LIVE_SYMBOLS)
 	$(BIN)/python -m tests.soak --live ws --seconds $(LIVE_SECONDS) --symbols $(LIVE_SYMBOLS)

@@ -24,11 +24,11 @@ import candleshm
 from candleshm.columns import NAMES
 
 OURS = "Writer.ingest: parse, merge, publish"
-ORJSON, REQUESTS = "orjson + numpy astype", "requests .json() + pandas"
+ORJSON, REQUESTS = "orjson + numpy dtype", "requests .json() + pandas"
 
 
 def _orjson_numpy(body: bytes) -> FloatArray:
-    return np.array(orjson.loads(body)).astype(np.float64)
+    return np.array(orjson.loads(body), dtype=np.float64)
 
 
 def _requests_pandas(body: bytes) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def _requests_pandas(body: bytes) -> pd.DataFrame:
 
 
 def _json_numpy(body: bytes) -> FloatArray:
-    return np.array(json.loads(body)).astype(np.float64)
+    return np.array(json.loads(body), dtype=np.float64)
 
 
 def run(*, quick: bool) -> Iterator[Table]:
@@ -92,7 +92,7 @@ def _table(writer: Any, series: candleshm.Series, count: int, rounds: int, secon
             each(check_published),
         ),
         Contender(ORJSON, parse_with(_orjson_numpy), each(check)),
-        Contender("json + numpy astype", parse_with(_json_numpy), each(check)),
+        Contender("json + numpy dtype", parse_with(_json_numpy), each(check)),
         Contender(REQUESTS, parse_with(_requests_pandas), each(check)),
     ]
     timings = race(contenders, range(len(bodies)), rounds=rounds, turn_seconds=seconds)

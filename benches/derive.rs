@@ -55,6 +55,7 @@ fn answer(bar: i64, limit: usize) -> Answer {
         start_ms: None,
         end_ms: None,
         from_end: true,
+        patience_ms: 0,
     }
 }
 

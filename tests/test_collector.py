@@ -265,7 +265,7 @@ def test_a_symbol_that_keeps_failing_does_not_keep_loading_from_ending(exchange:
     assert collector.wait_loaded(DEADLINE_SECONDS)
     status = collector.status()
     assert status is not None
-    assert (status.loaded, status.symbols, status.ready) == (2, 3, False)
+    assert (status.loaded, status.symbols, status.given_up, status.ready) == (2, 3, ("ETHUSDT",), True)
     assert status.failing["ETHUSDT"] >= 3
     assert status.errors["ExchangeUnavailable"] >= 3
 

@@ -191,6 +191,8 @@ def test_a_full_block_is_superseded_by_a_larger_one_and_readers_follow(
         kept = series.candles(closed_only=True)
         collector.add_symbols(["ETHUSDT", "SUSHIBTC"])
         until(lambda: len(feed) == 3 and feed.health.ready and feed.health.missing == 0)
+        # What was there came along: only the newcomers' windows are asked for.
+        assert history_requests(exchange) == {"BTCUSDT": 1, "ETHUSDT": 1, "SUSHIBTC": 1}
         close_seconds(feed, 3)
         assert feed.health.state == "ready"
         assert_complete_and_true(exchange, feed)

@@ -5,9 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import requests
 
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
+
+# requests takes no notice of these, and goes directly.
+UNKNOWN_KEYS: tuple[str, ...] = (
+    "HTTPS",
+    "htps",
+    "https:",
+    "https://",
+    "socks5",
+    "ftp",
+    "no_proxy",
+    "*",
+    "",
+    "api.binance.com",
+)
+UNKNOWN_KEYS += ("https://API.binance.com", "https://api.binance.com:443", "https://api.binance.com/", "all://")
+UNUSABLE = ("", "http://", "ftp://h:1", "h:0", "h:99999", "http://h x:1", "socks9://h:1", "http://h:port")
 
 
 def test_defaults_serve_every_symbol_of_a_market_by_the_minute() -> None:
@@ -60,6 +77,9 @@ def test_settle_is_never_shortened_by_rounding() -> None:
         ("base_url", "http://", "http://"),
         ("proxy_host", "ftp://host", "http://"),
         ("proxies", {"https": 8080}, "mapping"),
+        ("proxies", ["https", "http://h:1"], "mapping"),
+        *(("proxies", {key: "http://h:1"}, f"the key `{key}`") for key in UNKNOWN_KEYS),
+        *(("proxies", {"https": address}, "for `https`") for address in UNUSABLE),
         ("trust_env", 1, "True | False"),
         ("symbols_filter", "BTCUSDT", "a list of symbols"),
         ("symbols_filter", [""], "a list of symbols"),
@@ -75,6 +95,28 @@ def test_a_wrong_value_names_its_field_and_what_is_allowed(field: str, value: An
 
     assert field in str(caught.value)
     assert allowed in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["http", "https", "all", "https://api.binance.com", "all://127.0.0.1", "all://::1"])
+@pytest.mark.parametrize("address", ["http://h:1", "https://me:secret@h", "h:8080", "10.0.0.1:1", "HTTP://h:1"])
+def test_proxies_that_requests_takes_are_taken(key: str, address: str) -> None:
+    assert CollectorConfig(market="SPOT", proxies={key: address}).proxies == {key: address}
+    host = key.partition("://")[2].replace("::1", "[::1]") or "api.binance.com"
+    scheme = key.partition("://")[0].replace("all", "https")
+    assert requests.utils.select_proxy(f"{scheme}://{host}/api", {key: address}) == address
+
+
+@pytest.mark.parametrize("key", UNKNOWN_KEYS)
+def test_keys_that_are_refused_are_those_that_requests_ignores(key: str) -> None:
+    assert requests.utils.select_proxy("https://api.binance.com/api/v3/time", {key: "http://h:1"}) is None
+
+
+def test_a_socks_proxy_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("candleshm.proxies.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install requests\[socks\]"):
+        CollectorConfig(market="SPOT", proxies={"all": "socks5h://h:1"})
+    monkeypatch.setattr("candleshm.proxies.importlib.util.find_spec", lambda name: object())
+    assert CollectorConfig(market="SPOT", proxies={"all": "socks5h://h:1"}).proxies
 
 
 def test_two_replacements_of_the_host_are_one_too_many() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from decimal import Decimal
 from itertools import permutations
 from pathlib import Path
@@ -170,6 +171,113 @@ def test_3d_candles_open_on_the_days_of_the_symbol() -> None:
     )
     opens = candleshm.derive(days, "3d", source="1d", first_open_ms=4 * day_ms + 5)[:, OPEN_TIME_MS] / day_ms
     assert opens.tolist() == [1, 4]
+
+
+def every(interval: str, count: int, start_ms: int = 0) -> Rows:
+    """Return candles of an interval with a trade each, prices counting up."""
+    step_ms = INTERVAL_MS[interval]
+    opens_ms = start_ms + step_ms * np.arange(count, dtype=float)
+    rows = np.ones((count, 12))
+    rows[:, OPEN_TIME_MS], rows[:, 6], rows[:, CLOSE] = opens_ms, opens_ms + step_ms - 1, np.arange(count)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("small", "big"),
+    [("1s", "1m"), ("1m", "1h"), ("5m", "1h"), ("1h", "1d"), ("12h", "1d"), ("1d", "1w"), ("1d", "1M")],
+)
+def test_the_interval_is_read_off_the_rows(small: str, big: str) -> None:
+    rows = every(small, 62 * INTERVAL_MS[big] // INTERVAL_MS[small] // (31 if big == "1M" else 1))
+    derived = candleshm.derive(rows, big)
+    assert len(derived) > 0
+    np.testing.assert_array_equal(derived, candleshm.derive(rows, big, source=small))
+    # Without some of its rows it is the same interval, and so it is with any one row.
+    assert len(candleshm.derive(rows[[0, 3, 4, 9]], big, start_ms=0, end_ms=int(rows[-1, 6]) + 1)) > 0
+    if big != "1M":
+        one = candleshm.derive(rows[7:8], big, start_ms=0, end_ms=int(rows[-1, 6]) + 1)
+        assert one[:, CLOSE].tolist() == [7]
+
+
+def test_rows_around_an_outage_are_of_their_interval() -> None:
+    rows = every("1h", 48)
+    rows[7, 6] = rows[7, OPEN_TIME_MS] + 1_234_567  # cut short
+    rows[30, OPEN_TIME_MS] += 2_345_678  # opened late
+    assert len(candleshm.derive(rows, "1d")) == 2
+    assert len(candleshm.derive(rows[[7, 30]], "1d", source="1h", start_ms=0, end_ms=2 * INTERVAL_MS["1d"])) == 2
+    with pytest.raises(ConfigError, match=r"the rows do not tell it: the longest runs `1254322` ms.* pass source"):
+        candleshm.derive(rows[[7, 30]], "1d")
+
+
+@pytest.mark.parametrize(
+    ("rows", "source", "text"),
+    [
+        (every("1h", 48), "1m", "source cannot be `1m`: the rows are candles of 1h"),
+        (every("1h", 1), "1m", "source cannot be `1m`: the rows are candles of 1h"),
+        (every("1m", 48), "1h", "source cannot be `1h`: the rows are candles of 1m"),
+        (every("1m", 1), "1h", "source cannot be `1h`: the rows are candles of 1m"),
+        (np.concatenate([every("1m", 60), every("1h", 3, 3_600_000)]), None, "is no candle of 1h"),
+        (every("1d", 9, 16 * 3_600_000), None, "days of a time zone cannot be a source"),
+        (every("1w", 9, 4 * 86_400_000), None, "candles of 1w do not tile"),
+        (every("1m", 9) * [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], None, "the rows do not tell it"),
+        (every("1m", 9) / [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], None, "the rows do not tell it"),
+        (every("1m", 9) * [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], "1m", "longer than that"),
+        (every("1m", 9), "1M", "candles of 1M do not tile"),
+    ],
+)
+def test_rows_of_another_interval_are_refused(rows: Rows, source: str | None, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        candleshm.derive(rows, "1d", source=source)
+
+
+@pytest.mark.parametrize("name", ["start_ms", "end_ms"])
+@pytest.mark.parametrize(("moment", "unit"), [(1_741_478_400, "seconds"), (1_741_478_400_000_000, "microseconds")])
+def test_a_range_in_another_unit_is_refused(name: str, moment: int, unit: str) -> None:
+    rows = every("1m", 60, 1_741_478_400_000)
+    with pytest.raises(ConfigError, match=f"`{moment}` looks like {unit}"):
+        candleshm.derive(rows, "5m", **{name: moment})  # type: ignore[arg-type]
+
+
+def test_a_candle_that_is_running_is_left_out() -> None:
+    now_ms = int(time.time() * 1000)
+    hour_ms = INTERVAL_MS["1h"]
+    # The last row runs until an hour is full, so that nothing but the clock tells that it is not final.
+    opens_ms = now_ms - now_ms % hour_ms - np.arange(119, -1, -1) * hour_ms
+    rows = every("1h", 120)
+    rows[:, OPEN_TIME_MS], rows[:, 6] = opens_ms, opens_ms + hour_ms - 1
+    zone = f"1d@{zone_whose_day_ends(now_ms - now_ms % hour_ms + hour_ms)}"
+    final = candleshm.derive(rows[:-1], zone)
+    assert len(final) >= 3
+    np.testing.assert_array_equal(candleshm.derive(rows, zone), final)
+    np.testing.assert_array_equal(candleshm.derive(rows, zone, end_ms=now_ms + 3 * hour_ms), final)
+    # Rows of days to come are somebody's own, whatever the clock says.
+    assert len(candleshm.derive(every("1m", 60, 4_102_444_800_000), "1h")) == 1
+
+
+def zone_whose_day_ends(moment_ms: int) -> str:
+    hour = moment_ms // INTERVAL_MS["1h"] % 24
+    return f"Etc/GMT{hour:+d}" if hour <= 12 else f"Etc/GMT{hour - 24:+d}"
+
+
+def test_a_live_row_is_left_out_and_a_final_one_is_not_though_the_clock_is_behind(
+    block_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The clock stands still within the live candle, as one that is behind does.
+    start_ms = int(time.time()) // 300 * 300_000 - 86_400_000
+    texts = [[int(row[0]), *map(str, row[1:6]), int(row[6]), str(row[7]), int(row[8]), "1", "1", "0"]
+             for row in every("1m", 11, start_ms)]  # fmt: skip
+    writer = _core.Writer.open(block_name, market="SPOT", interval="1m", length=20, symbols=["X"])
+    monkeypatch.setattr("candleshm.derivation.time.time", lambda: start_ms / 1000 + 9 * 60 + 30)
+    try:
+        now_ms = start_ms + 9 * MINUTE + 30_000
+        writer.ingest("X", json.dumps(texts[:10]).encode(), sent_ms=now_ms, received_ms=now_ms, settle_ms=0, limit=99)
+        with candleshm.attach(block_name) as feed:
+            series = feed["X"]
+            assert candleshm.derive(series.candles(), "5m")[:, CLOSE].tolist() == [4]
+            now_ms += 30_000
+            writer.ingest("X", json.dumps(texts).encode(), sent_ms=now_ms, received_ms=now_ms, settle_ms=0, limit=99)
+            assert candleshm.derive(series.candles(closed_only=True), "5m")[:, CLOSE].tolist() == [4, 9]
+    finally:
+        writer.close()
 
 
 @pytest.mark.parametrize(

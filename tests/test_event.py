@@ -125,7 +125,8 @@ def test_the_other_futures_family_is_left_out(market: str, family: int | None, e
 def test_symbols_and_intervals_of_others(open_writer: Open) -> None:
     event = next(frame for frame in frames("spot") if kline_of(frame))
     writer = open_writer(["BTCUSDT"])
-    for text, counts in ((event, (0, 0, 1)), (event.replace(b'"i":"1m"', b'"i":"3m"'), (0, 1, 0))):
+    longer = event.replace(b'"i":"1m"', b'"i":"3m"').replace(b"kline_1m", b"kline_3m")
+    for text, counts in ((event, (0, 0, 1)), (longer, (0, 1, 0))):
         pushed = writer.ingest_events([text], received_ms=json.loads(event)["data"]["E"])
         assert (pushed.events, pushed.foreign, pushed.unknown) == counts
 

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -160,6 +161,45 @@ def test_closing_finishes_the_day_in_hand(exchange: SimulatedExchange, make: Mak
     assert server._keeper is not None
     server._keeper.join(DEADLINE_SECONDS)
     assert kept(tmp_path) == [(symbol, str(day_before(exchange))) for symbol in SYMBOLS]
+
+
+SCRIPT = """
+import sys
+from candleshm import CandleRule, CandleServer
+
+class MyRule(CandleRule):
+    SYMBOLS, TIMEZONE = ["BTCUSDT", "ETHUSDT"], "UTC"
+    CANDLE_DIR, LOG_DIRPATH = sys.argv[3], sys.argv[3] + "/log"
+
+CandleServer("SPOT", MyRule, base_url=sys.argv[1]).download_daily(start=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(
+    ("days", "left"), [(1, "no further day is stored"), (3, "2 days from {2} to {1} are not stored")]
+)
+def test_a_script_that_ends_with_download_daily_stores_the_day_in_hand(
+    exchange: SimulatedExchange, tmp_path: Path, days: int, left: str
+) -> None:
+    newest = [str(day_before(exchange, back)) for back in range(1, days + 1)]
+    exchange.faults.add(Fault(kind="latency", delay_ms=200, path="/klines"))
+    # Newest first: the day in hand is yesterday.
+    command = [sys.executable, "-c", SCRIPT, exchange.base_url, newest[-1], str(tmp_path / "candles")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    assert kept(tmp_path) == [(symbol, newest[0]) for symbol in SYMBOLS], done.stderr
+    assert left.format("", *newest[1:]) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_a_script_that_waits_for_the_day_in_hand(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    exchange.faults.add(Fault(kind="latency", delay_ms=5000, path="/klines"))
+    command = [sys.executable, "-c", SCRIPT, exchange.base_url, str(day_before(exchange)), str(tmp_path / "candles")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    assert until(lambda: klines(exchange))
+    process.send_signal(signal.SIGINT)
+    process.wait(DEADLINE_SECONDS)
+    assert kept(tmp_path) == []
 
 
 def test_replace_fetches_the_days_of_the_beginning_anew(

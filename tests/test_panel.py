@@ -6,7 +6,8 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 import candleshm
-from candleshm import _core, frames
+from candleshm import _core, frames, history
 from candleshm.columns import CLOSE, OPEN_TIME_MS
 from tests.klines import MINUTE_MS, START_MS, ingest, kline
 
@@ -139,6 +140,185 @@ def test_panel_of_3d_candles_on_different_grids_is_refused(block_name: str) -> N
         writer.close()
 
 
+def test_closes_of_3d_candles_on_different_grids_are_refused(block_name: str) -> None:
+    day_ms = 86_400_000
+    writer = _core.Writer.open(block_name, market="SPOT", interval="3d", length=8, symbols=["A", "B", "C"])
+    try:
+        for symbol, shift in (("A", 0), ("B", 1), ("C", 3)):
+            rows = [kline((19_000 * 3 + shift + 3 * bar) * day_ms, bar, 3 * day_ms) for bar in range(4)]
+            ingest(writer, symbol, *rows, sent_ms=(19_000 * 3 + 30) * day_ms)
+        with candleshm.attach(block_name) as feed:
+            asked: list[Callable[[], object]] = [
+                lambda: feed.wait_closed(timeout=0),
+                lambda: feed.wait_closed(timeout=0, symbols=["A", "B"], quorum=0.5),
+                feed.closes,
+                lambda: asyncio.run(feed.wait_closed_async(timeout=0)),
+            ]
+            for ask in asked:
+                with pytest.raises(ValueError, match="A and B open on different days: ask for symbols of one grid"):
+                    ask()
+            # The grid of the symbols asked for, not that of the first symbol.
+            second_ms = (19_000 * 3 + 1 + 6) * day_ms
+            assert feed.wait_closed(second_ms + 5, symbols=["B"], timeout=0).open_time_ms == second_ms
+            closes = feed.closes(symbols=["B"])
+            closes._target_ms = second_ms
+            assert next(closes).open_time_ms == second_ms
+            assert next(closes).open_time_ms == second_ms + 3 * day_ms
+            assert feed.wait_closed(second_ms, symbols=["A", "C"], timeout=0).open_time_ms == second_ms - day_ms
+    finally:
+        writer.close()
+
+
+def test_a_plain_loop_over_closes_leaves_none_out(writer: _core.Writer, feed: candleshm.Feed) -> None:
+    closes, got = feed.closes(), []
+    assert closes.lag == 0
+    close_all(writer, 20)
+    for closed in closes:
+        assert (closed.symbols, closed.missing) == (("BTCUSDT", "ETHUSDT"), ())
+        got.append((closed.open_time_ms - START_MS) // MINUTE_MS)
+        if got == [20]:
+            # The work takes longer than two candles.
+            close_all(writer, 21)
+            close_all(writer, 22)
+            assert closes.lag == 2
+        if got[-1] == 22:
+            break
+    assert got == [20, 21, 22]
+    # The same iterator goes on for coroutines.
+    close_all(writer, 23)
+
+    async def following() -> int:
+        async for closed in closes:
+            return closed.open_time_ms
+        raise AssertionError
+
+    assert asyncio.run(following()) == open_ms(23)
+
+
+def test_a_loop_that_falls_behind_the_window_is_told_what_it_missed(writer: _core.Writer, feed: candleshm.Feed) -> None:
+    closes = feed.closes()
+    for bar in range(20, 20 + LENGTH):
+        close_all(writer, bar)
+    assert closes.lag == LENGTH
+    assert next(closes).open_time_ms == open_ms(20)
+    for bar in range(20 + LENGTH, 20 + LENGTH + 4):
+        close_all(writer, bar)
+    with pytest.raises(candleshm.ClosesMissed, match="3 closes from 2023") as caught:
+        next(closes)
+    assert (caught.value.start_ms, caught.value.end_ms, caught.value.count) == (open_ms(21), open_ms(24), 3)
+    assert next(closes).open_time_ms == open_ms(24)  # the oldest whose rows are there
+    assert feed["BTCUSDT"].candles(closed_only=True)[0, OPEN_TIME_MS] == open_ms(24)
+    for bar in range(20 + LENGTH + 4, 20 + LENGTH + 9):
+        close_all(writer, bar)
+
+    async def missed() -> None:
+        with pytest.raises(candleshm.ClosesMissed):
+            await anext(closes)
+
+    asyncio.run(missed())
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("nan"), True, np.True_])
+def test_a_timeout_that_is_none_is_refused(feed: candleshm.Feed, timeout: float) -> None:
+    for wait in (feed.wait_closed, feed["BTCUSDT"].wait):
+        with pytest.raises(candleshm.ConfigError):
+            wait(timeout=timeout)
+    for wait_async in (feed.wait_closed_async, lambda timeout: feed.wait_async("BTCUSDT", timeout=timeout)):
+        with pytest.raises(candleshm.ConfigError):
+            asyncio.run(wait_async(timeout=timeout))
+
+
+@pytest.mark.parametrize("truth", [True, False, np.True_])
+def test_truth_values_are_no_numbers(writer: _core.Writer, feed: candleshm.Feed, truth: Any) -> None:
+    btc = feed["BTCUSDT"]
+    asked: list[Callable[[], object]] = [
+        lambda: candleshm.attach(writer.name, max_age=truth),
+        lambda: feed.panel("close", n=truth),
+        lambda: btc.candles(truth),
+        lambda: btc.states(truth),
+        lambda: btc.view(truth),
+        lambda: btc.read(truth),
+        lambda: btc.to_pandas(truth),
+        lambda: btc.wait(truth, timeout=0),
+        lambda: feed.wait_closed(truth, timeout=0),
+        lambda: feed.wait_closed(quorum=truth, timeout=0),
+    ]
+    for ask in asked:
+        with pytest.raises(candleshm.ConfigError, match=f"`{truth}` is no number"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale"), [("seconds", 0.001), ("microseconds or nanoseconds", 1e3), ("microseconds or nanoseconds", 1e6)]
+)
+def test_moments_in_another_unit_are_refused(feed: candleshm.Feed, unit: str, scale: float) -> None:
+    moment = int(open_ms(18) * scale)
+    moments = np.array([moment, moment + 1])
+    asked: list[Callable[[], object]] = [
+        lambda: feed.asof("close", moments),
+        lambda: feed["BTCUSDT"].asof(moments),
+        lambda: feed.wait_closed(moment, timeout=0),
+        lambda: feed["BTCUSDT"].wait(moment, timeout=0),
+        lambda: asyncio.run(feed.wait_closed_async(moment, timeout=0)),
+        lambda: asyncio.run(feed.wait_async("BTCUSDT", moment, timeout=0)),
+        lambda: history.load("SPOT", "BTCUSDT", moment, moment),
+    ]
+    for ask in asked:
+        with pytest.raises(candleshm.ConfigError, match=f"`{moment}` looks like {unit}"):
+            ask()
+
+
+def test_arguments_of_another_type_are_refused(feed: candleshm.Feed) -> None:
+    btc, moments = feed["BTCUSDT"], np.array([open_ms(18)])
+    asked: list[Callable[[], object]] = [
+        lambda: feed.panel("close", n=2.0),  # type: ignore[arg-type]
+        lambda: feed.panel("close", symbols="BTCUSDT"),
+        lambda: feed.panel(fields="close"),
+        lambda: feed.last("close", symbols="BTCUSDT"),
+        lambda: feed.wait_closed(symbols="BTCUSDT", timeout=0),
+        lambda: feed.wait_closed(symbols=[], timeout=0),
+        lambda: feed.wait_closed(quorum=float("nan"), timeout=0),
+        lambda: feed.closes(symbols="BTCUSDT"),
+        lambda: feed.closes(quorum=float("nan")),
+        lambda: feed.closes(quorum=0),
+        lambda: feed.asof("close", moments.view("datetime64[ms]")),
+        lambda: feed.asof("close", moments.astype(float)),
+        lambda: feed.wait_closed(pd.Timestamp(open_ms(18), unit="ms"), timeout=0),
+        lambda: btc.wait(float(open_ms(18)), timeout=0),  # type: ignore[arg-type]
+        lambda: btc.candles(2.0),  # type: ignore[arg-type]
+        lambda: btc.candles(2, holes="Drop"),  # type: ignore[arg-type]
+        lambda: btc.candles(2, closed_only="no"),  # type: ignore[arg-type]
+        lambda: candleshm.attach(feed.name, max_age="60"),  # type: ignore[arg-type]
+        lambda: candleshm.attach(feed.name, max_age=float("nan")),
+        lambda: candleshm.unlink("a/b"),
+        lambda: history.load("SPOT", ["BTCUSDT"], "2026-11-01", "2026-11-02"),  # type: ignore[arg-type]
+        lambda: history.load("SPOT", "BTCUSDT", "2026-11-02", "2026-11-01"),
+        lambda: history.load("SPOT", "BTCUSDT", True, True),
+    ]
+    for number, ask in enumerate(asked):
+        try:
+            ask()
+        except (TypeError, ValueError):
+            continue
+        raise AssertionError(f"number {number} was taken")
+
+
+def test_times_have_the_unit_of_pandas_itself(feed: candleshm.Feed) -> None:
+    own = pd.DataFrame({"time": pd.date_range("2023-11-14", periods=3, freq="h", tz="UTC"), "own": [1, 2, 3]})
+    for frame in (
+        feed["BTCUSDT"].to_pandas(),
+        feed.panel("close").to_pandas(),
+        feed.panel(fields=["open", "close"]).to_pandas()["BTCUSDT"],
+    ):
+        joined = pd.merge_asof(frame, own, left_index=True, right_on="time", direction="nearest")
+        assert len(joined) == len(frame)
+        assert frame.index.dtype == own["time"].dtype
+        if "close_time" in frame:
+            assert frame["close_time"].dtype == own["time"].dtype
+            assert len(pd.merge_asof(frame, own, left_on="close_time", right_on="time")) == len(frame)
+        assert frame.index[-1] == pd.Timestamp(frame.index[-1].isoformat())
+
+
 def test_last_is_the_newest_value_of_every_symbol(feed: candleshm.Feed) -> None:
     np.testing.assert_array_equal(feed.last("close"), [1020, 2020, np.nan])
     np.testing.assert_array_equal(feed.last("open_time_ms", symbols=["ETHUSDT"]), [open_ms(20)])
@@ -209,7 +389,7 @@ def test_frames_hold_the_same_candles(feed: candleshm.Feed) -> None:
     frame = btc.to_pandas(5)
     assert frame.index.name == "open_time"
     assert str(frame.index.tz) == "UTC"
-    assert (frame.index.astype("int64") // (10**6 if "ns" in str(frame.index.dtype) else 1) == rows[:, 0]).all()
+    assert (frame.index.as_unit("ms").astype("int64") == rows[:, 0]).all()
     assert list(frame.columns) == ["close_time" if name == "close_time_ms" else name for name in frames.SHOWN]
     np.testing.assert_array_equal(frame["close"], rows[:, CLOSE])
     assert frame["close_time"].iloc[-1] == pd.Timestamp(int(rows[-1, 6]), unit="ms", tz="UTC")

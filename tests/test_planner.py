@@ -37,6 +37,8 @@ class Position:
     newest_open_ms: int | None
     unsettled_open_ms: int | None
     missing: int = 0
+    closed: int = 0
+    holes: int = 0
 
 
 def cadence(interval: str = "1m", length: int = 2880, exchange: Binance = SPOT) -> Cadence:
@@ -116,17 +118,17 @@ def test_a_closing_candle_is_asked_for_once_then_at_the_pace_of_the_tail() -> No
     assert set(turns(asked, now_ms=OPEN_MS + MINUTE + 1500)) == {Kind.TAIL}
 
 
-def test_a_gap_is_asked_from_its_end_with_the_row_below_it() -> None:
+def test_a_gap_is_asked_from_its_end_with_the_rows_around_it() -> None:
     start_ms, end_ms = OPEN_MS - 100 * MINUTE, OPEN_MS - 20 * MINUTE
     series = loaded(missing=80, missing_range_ms=(start_ms, end_ms))
 
     spot = request_for(series, Kind.BACKFILL, SPOT, cadence(), NOW_MS)
-    assert (spot.limit, spot.start_ms, spot.end_ms) == (81, None, end_ms - 1)
+    assert (spot.limit, spot.start_ms, spot.end_ms) == (82, None, end_ms + MINUTE - 1)
     um = request_for(series, Kind.BACKFILL, UM, cadence(), NOW_MS)
-    assert (um.limit, um.weight, um.start_ms, um.end_ms) == (81, 1, None, end_ms - 1)
+    assert (um.limit, um.weight, um.start_ms, um.end_ms) == (82, 1, None, end_ms + MINUTE - 1)
     cm = request_for(series, Kind.BACKFILL, CM, cadence(), NOW_MS)
-    assert (cm.limit, cm.end_ms) == (81, end_ms - 1)
-    assert cm.start_ms == end_ms - 200 * 86_400_000
+    assert (cm.limit, cm.end_ms) == (82, end_ms + MINUTE - 1)
+    assert cm.start_ms == end_ms + MINUTE - 200 * 86_400_000
 
 
 def test_a_long_gap_is_asked_in_the_pages_that_buy_most() -> None:
@@ -221,13 +223,52 @@ def test_a_row_that_never_settles_does_not_keep_gaps_from_being_asked_for() -> N
         series.fruitless = fruitless
         ends.append(request_for(series, Kind.BACKFILL, UM, cadence(exchange=UM), NOW_MS).end_ms)
 
-    assert gap[1] - 1 in ends
+    assert gap[1] + MINUTE - 1 in ends
     assert len(set(ends)) == 2
 
 
-def test_nothing_is_asked_for_a_loaded_series_that_no_longer_trades() -> None:
-    assert not turns(loaded(trading=False))
-    assert Kind.BACKFILL in turns(loaded(trading=False, missing=1, missing_range_ms=(OPEN_MS - MINUTE, OPEN_MS)))
+def test_once_a_series_no_longer_trades_its_last_candle_is_asked_for_until_it_is_final() -> None:
+    series = loaded()
+    series.end(NOW_MS)
+    due = turns(series)
+    assert set(due) == {Kind.CLOSING}
+    assert due[Kind.CLOSING].due_seconds == pytest.approx(NOW + 31.0)
+    # Futures go on with flat candles, which are not asked for.
+    asked_ms = OPEN_MS + MINUTE + 1500
+    request = request_for(series, Kind.CLOSING, UM, cadence(exchange=UM), asked_ms)
+    assert (request.limit, request.end_ms) == (2, NOW_MS)
+
+    pauses = []
+    for _ in range(20):
+        series.learn(Position(OPEN_MS, OPEN_MS), sent_seconds=NOW, sent_ms=asked_ms, now_seconds=NOW, kind=Kind.CLOSING)
+        pauses.append(turns(series, now_ms=asked_ms)[Kind.CLOSING].due_seconds - NOW)
+    assert pauses == sorted(pauses)
+    assert pauses[0] <= 5
+    assert pauses[-1] == pytest.approx(3601)
+
+    final = Position(OPEN_MS, OPEN_MS + MINUTE, closed=1)
+    series.learn(final, sent_seconds=NOW, sent_ms=asked_ms, now_seconds=NOW, kind=Kind.CLOSING)
+    assert not turns(series, now_ms=asked_ms)
+
+
+def test_a_series_that_ended_between_two_candles_is_asked_once_more_and_then_left() -> None:
+    series = loaded(newest_open_ms=OPEN_MS - MINUTE, unsettled_open_ms=OPEN_MS, tail_sent_ms=OPEN_MS + 500)
+    series.end(OPEN_MS + 600)
+    assert turns(series, now_ms=OPEN_MS + 600)[Kind.CLOSING].due_seconds == pytest.approx(NOW + 1.0)
+    series.learn(
+        Position(OPEN_MS - MINUTE, OPEN_MS),
+        sent_seconds=NOW + 1,
+        sent_ms=OPEN_MS + 1600,
+        now_seconds=NOW + 1,
+        kind=Kind.CLOSING,
+    )
+    assert not turns(series, NOW + 1, OPEN_MS + 1600)
+
+
+def test_what_is_missing_of_a_series_that_no_longer_trades_is_still_loaded() -> None:
+    gap = (OPEN_MS - MINUTE, OPEN_MS)
+    assert Kind.BACKFILL in turns(loaded(trading=False, missing=1, missing_range_ms=gap))
+    assert Kind.TAIL in turns(loaded(trading=False, loaded=False, missing=1, missing_range_ms=gap))
 
 
 def test_a_failed_series_waits_for_its_retry_whatever_else_is_due() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import os
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, resource_tracker, shared_memory
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -429,6 +433,78 @@ def test_health_and_segments(loaded: _core.Writer, feed: candleshm.Feed) -> None
     assert loaded.name in [segment.name for segment in candleshm.segments()]
 
 
+def read_elsewhere(feed: candleshm.Feed, btc: candleshm.Series) -> tuple[Any, ...]:
+    """Read what came to another process; return it, and a panel and gaps by value."""
+    return (
+        (feed.name, feed.max_age, btc.symbol, os.getpid()),
+        btc.candles(3)[:, CLOSE].tolist(),
+        feed["BTCUSDT"].last_close,
+        feed.panel("close", n=3),
+        btc.gaps(),
+        feed.wait_closed(open_ms(18), symbols=["BTCUSDT"], timeout=10),
+        feed.health,
+    )
+
+
+@pytest.mark.parametrize("max_age", [None, 3600.5])
+def test_feeds_and_series_attach_again_in_another_process(loaded: _core.Writer, max_age: float | None) -> None:
+    outage(loaded)
+    with (
+        candleshm.attach(loaded.name, max_age=max_age) as feed,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+    ):
+        facts, closes, last_close, panel, gaps, closed, health = pool.submit(
+            read_elsewhere, feed, feed["BTCUSDT"]
+        ).result(60)
+        assert facts[:3] == (loaded.name, max_age, "BTCUSDT")
+        assert facts[3] != os.getpid()
+        assert closes == feed["BTCUSDT"].candles(3)[:, CLOSE].tolist()
+        assert last_close == 124
+        own = feed.panel("close", n=3)
+        np.testing.assert_array_equal(panel.array, own.array)
+        np.testing.assert_array_equal(panel.open_time_ms, own.open_time_ms)
+        assert (panel.symbols, panel.fields) == (own.symbols, own.fields)
+        assert gaps == feed["BTCUSDT"].gaps()
+        assert len(gaps) == 1
+        assert (closed.open_time_ms, closed.symbols, closed.missing) == (open_ms(18), ("BTCUSDT",), ())
+        assert (health.name, health.symbols) == (loaded.name, 2)
+
+
+def test_copies_of_feeds_and_series_are_attached_for_themselves(feed: candleshm.Feed) -> None:
+    for again in (copy.copy(feed), copy.deepcopy(feed), pickle.loads(pickle.dumps(feed))):
+        assert type(again) is candleshm.Feed
+        again.close()
+    assert feed["BTCUSDT"].last_close == 120
+    for series in (
+        copy.copy(feed["BTCUSDT"]),
+        copy.deepcopy(feed["BTCUSDT"]),
+        pickle.loads(pickle.dumps(feed["BTCUSDT"])),
+    ):
+        assert (series.symbol, series.last_close) == ("BTCUSDT", 120)
+    pickled = pickle.dumps(feed["BTCUSDT"])
+    feed.close()
+    assert pickle.loads(pickled).last_close == 120
+    with pytest.raises(candleshm.SegmentNotFound, match="this feed was closed"):
+        pickle.dumps(feed)
+
+
+def test_a_view_says_why_it_is_not_copied(btc: candleshm.Series) -> None:
+    for take in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"a View of BTCUSDT cannot be pickled or copied: .*closed_only=True"):
+            take(btc.view(3))
+    # Its arrays are pickled by value.
+    assert pickle.loads(pickle.dumps(btc.view(3).close)).tolist() == [117, 118, 119]
+
+
+def test_gaps_and_closes_are_made_and_pickled_by_value() -> None:
+    gap = candleshm.Gap(1, 2, "hole")
+    assert pickle.loads(pickle.dumps(gap)) == copy.deepcopy(gap) == gap
+    with pytest.raises(candleshm.ConfigError, match="`gone`"):
+        candleshm.Gap(1, 2, "gone")  # type: ignore[arg-type]
+    closed = pickle.loads(pickle.dumps(candleshm.Closed(5, ("A",), ("B",))))
+    assert (closed.open_time_ms, closed.symbols, closed.missing) == (5, ("A",), ("B",))
+
+
 def read_in_child(feed: candleshm.Feed, rows: list[float]) -> None:
     assert feed["BTCUSDT"].candles(3)[:, CLOSE].tolist() == rows
 
@@ -525,6 +601,20 @@ def test_block_too_large_for_the_machine_is_a_clear_error(block_name: str) -> No
         candleshm.UnknownSymbol("X", "n"),
         candleshm.WaitTimeout("late", ("X",)),
         candleshm.OverwrittenView("BTCUSDT"),
+        candleshm.ClosesMissed("n", START_MS, START_MS + MINUTE_MS, 1),
+        candleshm.SegmentCorrupt("n", "why"),
+        candleshm.MissingExtra("polars", "polars"),
+        candleshm.ConfigError("n cannot be `0`"),
+        candleshm.DayNotFound("path", ("2026-11-23",)),
+        candleshm.DayDamaged("path", "why"),
+        candleshm.DayIncomplete("path", ((START_MS, START_MS + MINUTE_MS),)),
+        candleshm.StoreInUse("path"),
+        candleshm.StoreUnavailable("path", "why", 28),
+        candleshm.ExchangeError("no", status=400, code=-1100),
+        candleshm.RateLimited("slow", retry_after=7.5, code=-1003),
+        candleshm.Banned("stop", retry_after=60.0, until_ms=START_MS),
+        candleshm.BadResponse("half", offset=3, status=200),
+        candleshm.ExchangeUnavailable("gone"),
     ],
     ids=lambda error: type(error).__name__,
 )

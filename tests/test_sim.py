@@ -761,9 +761,20 @@ def test_rows_are_spoiled_as_told_and_nothing_else_is(own: Exchange) -> None:
     assert spoiled("partial") == right[:2]
     assert spoiled("empty") == []
     assert spoiled("extra_column") == [[*row, "0"] for row in right]
+    own.sim.faults.add(Fault(kind="rows", rows="few", path="/klines", count=1))
+    assert own.klines("SPOT", limit=40) == own.klines("SPOT", limit=40)[-10:]
     own.sim.faults.add(Fault(kind="rows", rows="empty", count=1))
     assert own.get("SPOT", "time").json() == {"serverTime": NOW}
     assert own.klines("SPOT", limit=4) == right
+
+
+def test_a_limit_that_counts_times_instead_of_rows_swallows_a_page(own: Exchange) -> None:
+    minute = NOW // MINUTE * MINUTE
+    own.sim.truth.add_outage(Outage(start_ms=minute - 30 * MINUTE, end_ms=minute - 10 * MINUTE))
+    assert len(own.klines("SPOT", limit=21, endTime=minute - 10 * MINUTE - 1)) == 21
+    own.sim.faults.add(Fault(kind="rows", rows="slots", path="/klines"))
+    assert opens(own.klines("SPOT", limit=21, endTime=minute - 10 * MINUTE - 1)) == [minute - 31 * MINUTE]
+    assert opens(own.klines("SPOT", limit=3)) == [minute - 2 * MINUTE, minute - MINUTE, minute]
 
 
 def test_latency_delays_one_client_and_not_the_others(own: Exchange) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,10 @@ from candleshm.exchanges.base import Market
 from candleshm.exchanges.binance import Binance
 from candleshm.planner import Cadence, Kind, SeriesPlan, next_turns, request_for
 from candleshm.stream.connection import FRAME_BYTES_MAX, cut
+from candleshm.stream.flood import Flood
+from candleshm.stream.outage import Outage
 from candleshm.stream.pace import Pace
+from candleshm.stream.repeats import Repeats
 from candleshm.stream.shards import Shards
 from candleshm.stream.watchdog import HEAL_SECONDS, Watchdog, silence_seconds
 
@@ -142,6 +146,73 @@ def test_healing_is_tried_ever_less_often_and_forgotten_when_it_worked() -> None
     assert tried == [0, 2 * HEAL_SECONDS, 6 * HEAL_SECONDS, 14 * HEAL_SECONDS]
     assert dog.due([], 200.0) == {}
     assert dog.due(["A"], 201.0) == {"A": 1}
+
+
+def test_a_remedy_is_no_recovery_for_the_pauses_between_remedies() -> None:
+    dog = Watchdog(Binance("SPOT").stream_rules("1m"))
+    assert dog.due(["A"], 0.0) == {"A": 1}
+    assert dog.due([], 1.0, {"A"}) == {}, "just subscribed again, and not heard"
+    assert dog.due(["A"], 9.0, {"A"}) == {"A": 2}
+    assert dog.due([], 10.0, ()) == {}
+    assert dog.due(["A"], 11.0, {"A"}) == {"A": 1}, "it was heard in between"
+
+
+def looks(outage: Outage, failed: str, heard: Mapping[str, float], now: float, honest: str = "") -> list[str]:
+    """Let an outage of three symbols look, and return what it says."""
+    return [line.text for line in outage.look(dict.fromkeys(failed, "why"), heard, "ABC", honest, now)]
+
+
+def test_an_outage_ends_when_data_flows_and_not_when_a_connection_is_new() -> None:
+    outage = Outage()
+    (begin,) = looks(outage, "ABC", {}, 100.0)
+    assert begin == "3 of 3 streams are silent: A B C (why); asked by REST meanwhile"
+    for now in range(101, 175):
+        assert looks(outage, "ABC" if now % 10 < 5 else "", {"A": 99.0}, float(now)) == []
+        assert list(outage.since) == ["A", "B", "C"]
+    assert looks(outage, "", {"A": 175.0, "B": 175.0, "C": 175.0}, 175.0) == []
+    assert not outage.since
+    said = [text for now in range(176, 300) for text in looks(outage, "", {}, float(now))]
+    assert said == ["every stream flows again, after 75 s"]
+
+
+def test_an_outage_that_stands_is_said_rarely_and_one_that_grows_when_it_has_doubled() -> None:
+    outage = Outage()
+    assert len(looks(outage, "A", {}, 0.0)) == 1
+    assert looks(outage, "AB", {}, 1.0) == ["2 of 3 streams are silent for 1 s: A B (why); asked by REST meanwhile"]
+    assert looks(outage, "ABC", {}, 2.0) == []
+    later = [text for now in range(3, 3600) for text in looks(outage, "ABC", {}, float(now))]
+    assert len(later) == 3600 // 300 - 1
+    assert "for 301 s: A B C" in later[0]
+
+
+def test_streams_that_come_and_go_do_not_fill_the_log() -> None:
+    outage, said = Outage(), []
+    for now in range(7200):
+        flows = now % 40 >= 20
+        heard = dict.fromkeys("ABC", float(now)) if flows else {}
+        said += looks(outage, "" if flows else "ABC", heard, float(now))
+    assert len(said) < 7200 // 300 + 10
+
+
+def test_honest_silence_on_a_new_connection_is_no_outage() -> None:
+    outage = Outage()
+    looks(outage, "ABC", {}, 0.0)
+    looks(outage, "", {"A": 5.0}, 5.0, honest="B")
+    assert list(outage.since) == ["C"]
+
+
+def test_lines_that_say_the_same_are_said_ever_less_often() -> None:
+    repeats = Repeats()
+    assert [repeats.count("x", float(now)) for now in range(9)] == [1, 2, 0, 4, 0, 0, 0, 8, 0]
+    assert repeats.count("y", 9.0) == 1
+    assert repeats.count("x", 1000.0) == 1
+
+
+def test_what_the_exchange_may_push_is_no_flood_and_more_is() -> None:
+    flood = Flood()
+    assert not any(flood.look(1024, 3, 1024, now / 4) for now in range(1200)), "four a second of 1024 streams"
+    assert "frames without a candle" in "".join(flood.look(0, 500, 1024, 300.0 + now) for now in range(9))
+    assert "frames in 10 s for 1 streams" in Flood().look(30_000, 0, 1, 0.0)
 
 
 def streamed(**changes: Any) -> SeriesPlan:

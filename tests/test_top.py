@@ -87,7 +87,9 @@ def seen(*series: SeriesFacts, closed_until_ms: int | None = None, **health: Any
         (seen(), seen(pid=8), "collector 8 serves now, 7 did before", False),
         (seen(), seen(heartbeat_age=9.0), "collector 7 gives no sign of life", True),
         (seen(heartbeat_age=9.0), seen(), "collector 7 is alive after 9.0 s of silence", False),
-        (seen(ready=False), seen(), "all 2 symbols are loaded", False),
+        (seen(ready=False, loaded=False), seen(), "all 2 symbols are loaded", False),
+        (seen(), seen(ready=False, stale=2), "not ready: 2 symbols are stale", True),
+        (seen(ready=False, stale=2), seen(), "the data is current again", False),
     ],
     ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
 )
@@ -107,11 +109,14 @@ def test_what_happens_to_many_is_one_event() -> None:
 
 
 def test_loading_and_growing_older_are_no_events() -> None:
-    unasked = seen(facts(age_seconds=math.inf, newest_state=0), ready=False, missing=10)
-    loading = seen(facts(missing=8), ready=False, missing=8)
+    unasked = seen(facts(age_seconds=math.inf, newest_state=0), ready=False, loaded=False, missing=10)
+    loading = seen(facts(missing=8), ready=False, loaded=False, missing=8)
 
     assert changes(unasked, loading, LIMIT_SECONDS) == []
-    assert changes(loading, seen(facts(missing=2, age_seconds=5), ready=False, missing=2), LIMIT_SECONDS) == []
+    assert (
+        changes(loading, seen(facts(missing=2, age_seconds=5), ready=False, loaded=False, missing=2), LIMIT_SECONDS)
+        == []
+    )
 
 
 def test_of_closes_that_follow_each_other_the_last_is_shown() -> None:
@@ -172,7 +177,8 @@ def test_once_prints_a_frame_with_every_symbol(writer: Writer, block_name: str) 
     assert title == f"{block_name}  SPOT 1m, 3 symbols of 10 candles  ready"
     assert collector.startswith(f"collector {os.getpid()}, heartbeat ")
     assert collector.endswith("weight ████░░░░░░░░░░░░ 1,500 of 6,000")
-    assert " missing, 0 holes, 0 stale, oldest -, closed until 2023-11-14 22:19:00, " in content
+    assert " missing, 0 holes, 1 stale, oldest " in content
+    assert ", closed until 2023-11-14 22:19:00, " in content
     assert head.split() == ["SYMBOL", "LIVE", "CLOSE", "CHANGE", "AGE", "STATE", "MISSING", "HOLES", "REV"]
     cells = [row.split() for row in rows]
     assert cells[0] == ["NEWUSDT", "-", "-", "-", "empty", "-", "-", "-"]

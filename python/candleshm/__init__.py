@@ -7,7 +7,7 @@ NumPy windows in well under a microsecond, without a request, a lock or a copy o
 
     feed = candleshm.attach("candleshm-spot-1m", max_age=60.0)
     btc = feed["BTCUSDT"]
-    print(btc.last_close, btc.candles(100)[:, candleshm.CLOSE].mean())
+    print(btc.last_close, btc.candles(100, closed_only=True)[:, candleshm.CLOSE].mean())
 """
 
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from candleshm.errors import (
     BadResponse,
     Banned,
     CandleShmError,
+    ClosesMissed,
     ConfigError,
     DayDamaged,
     DayIncomplete,
@@ -83,6 +84,7 @@ __all__ = [
     "CandleServer",
     "CandleShmError",
     "Closed",
+    "ClosesMissed",
     "ConfigError",
     "DayDamaged",
     "DayIncomplete",

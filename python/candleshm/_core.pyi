@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
+from candleshm.errors import CandleShmError
+
 __all__ = [
     "INTERVAL_MS",
     "MARKETS",
@@ -28,9 +30,13 @@ __all__ = [
     "Zone",
     "block_names",
     "candle_end_ms",
+    "check_moment",
+    "check_timeout",
     "derivation_parts",
     "derive",
+    "ended_ms",
     "is_block_name",
+    "is_owned",
     "is_symbol_name",
     "parse_archive_csv",
     "parse_klines",
@@ -51,6 +57,7 @@ _Holes: TypeAlias = Literal["drop", "nan", "raise"]
 class Gap:
     """A half-open range [start_ms, end_ms) of open times without a row: ``missing`` or a confirmed ``hole``."""
 
+    def __new__(cls, start_ms: int, end_ms: int, kind: Literal["missing", "hole"]) -> Self: ...
     @property
     def start_ms(self) -> int: ...
     @property
@@ -199,6 +206,9 @@ class Writer:
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 
+        Rows of the same market, interval and symbol come over from a block of another LENGTH or other symbols, each as
+        it was and as old as it was.
+
         `derive` are pairs of name and interval (`5m`, `1d@Asia/Shanghai`): further blocks of the same symbols and
         LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
         are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
@@ -211,6 +221,10 @@ class Writer:
     def name(self) -> str: ...
     @property
     def taken_over(self) -> bool: ...
+    @property
+    def carried_rows(self) -> int:
+        """Rows that came over from the block of another shape that this one replaced."""
+
     @property
     def symbols(self) -> tuple[str, ...]: ...
     @property
@@ -231,6 +245,7 @@ class Writer:
         start_ms: int | None = None,
         end_ms: int | None = None,
         from_end: bool = False,
+        patience_ms: int = 0,
     ) -> Ingested:
         """Parse a klines body, merge it, publish it and wake waiters: one call, the GIL released throughout.
 
@@ -240,11 +255,21 @@ class Writer:
         open times inside the answered range without a row are confirmed as holes when a second answer, asked at least
         `settle_ms` later, agrees; below the oldest row of the exchange they count as before the first candle.
 
+        The newest row of an answer becomes final, and what lies behind it a hole, only `patience_ms` after its end: an
+        answer may be an old picture, and only a later row in it proves that it is not. The series counts as received no
+        later than its newest candle can have been the exchange's newest.
+
         Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol.
         """
 
     def load_rows(
-        self, symbol: str, rows: _FloatArray, states: npt.NDArray[np.uint8] | None = None, *, sent_ms: int
+        self,
+        symbol: str,
+        rows: _FloatArray,
+        states: npt.NDArray[np.uint8] | None = None,
+        *,
+        sent_ms: int,
+        derived: str | None = None,
     ) -> Ingested:
         """Merge rows that were kept elsewhere, publish them and wake waiters.
 
@@ -253,6 +278,8 @@ class Writer:
         final, holes where it has nothing; what is there already counts for more. Rows of another state are left out,
         and so are those that had not ended at `sent_ms`, the exchange time at which the rows were asked for: what was
         live then is never trusted. The series does not count as confirmed by it, its age stays.
+
+        With `derived` they go into the derived block of that name; that has to be before its source gets rows.
 
         Raises UnknownSymbol, ConfigError for other shapes.
         """
@@ -268,6 +295,9 @@ class Writer:
 
     def heard_seconds(self) -> list[float]:
         """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never; as in `symbols`."""
+
+    def trading_ages(self) -> list[float]:
+        """How old the data of each symbol that trades is, seconds; infinite before its first answer."""
 
     def pauses_seconds(self) -> list[float]:
         """How long the stream of each symbol was lately silent between two events, at the longest; as in `symbols`."""
@@ -285,13 +315,25 @@ class Writer:
         """Add a symbol in a reserved place. Raises ConfigError when `symbol_capacity` is reached."""
 
     def enlarge(self, symbols: Sequence[str], spare_symbols: int = 0) -> None:
-        """Put an empty block for these symbols in the place of this one; readers follow.
+        """Put a block for these symbols, with the same rows, in the place of this one; readers follow.
 
-        Raises SegmentUnavailable when there is no room for both, with this one as it was.
+        Raises SegmentUnavailable when there is no room for both, with this one as it was; SegmentInUse when the name
+        was removed and another collector has taken it.
         """
 
-    def set_trading(self, symbol: str, trading: bool) -> None:
-        """Mark a symbol as trading (the default) or delisted; a delisted one is no longer awaited."""
+    def keep_names(self) -> list[tuple[str, CandleShmError | None]]:
+        """Put back what no longer stands under its name: the block and those derived from it.
+
+        A new block with the same rows takes the name, and readers follow. Returns the name of each that did not stand
+        there, with None where it does now, or the error: SegmentInUse when another live collector has the name,
+        SegmentCorrupt and SegmentUnavailable when something else stands there or there is no room.
+        """
+
+    def set_trading(self, symbol: str, trading: bool, *, silent: bool = False) -> None:
+        """Mark a symbol as trading (the default) or ended; `silent` is one that trades and gives no new candle.
+
+        Closes and panels wait for neither an ended nor a silent one. Only an ended one is `StaleData` at any age.
+        """
 
     def set_health(self, *, ready: bool, weight_used: int, weight_limit: int, banned_until_ms: int | None) -> None:
         """Publish what readers see as `Feed.health`."""
@@ -443,6 +485,7 @@ class Series:
 class Closed:
     """A candle that closed: its open time, the symbols that have it final, and those that do not."""
 
+    def __new__(cls, open_time_ms: int, symbols: tuple[str, ...], missing: tuple[str, ...]) -> Self: ...
     @property
     def open_time_ms(self) -> int: ...
     @property
@@ -457,6 +500,10 @@ class Feed:
     def __new__(cls, name: str, max_age: float | None = None) -> Self: ...
     @property
     def name(self) -> str: ...
+    @property
+    def max_age(self) -> float | None:
+        """The oldest data that is handed out, seconds, as `attach` was told."""
+
     @property
     def symbols(self) -> tuple[str, ...]: ...
     @property
@@ -484,8 +531,10 @@ class Feed:
     ) -> Closed:
         """Sleep until the candle of `open_time_ms` is final for `quorum` of the symbols; None: the next one to close.
 
-        A hole counts as closed. Symbols None: all that trade and have candles; delisted ones are not awaited. Raises
-        WaitTimeout with `.missing` after `timeout` seconds, StaleData when the collector shows no life for `max_age`.
+        A hole counts as closed. Symbols None: all that trade and have candles; delisted ones are not awaited. In a
+        loop `closes()` leaves none out, however long the work takes. Raises WaitTimeout with `.missing` after `timeout`
+        seconds, StaleData when the collector shows no life for `max_age`, ConfigError (quorum, timeout, 3d candles
+        that open on different days).
         """
 
     def last(self, field: str, *, symbols: Sequence[str] | None = None, out: _FloatArray | None = None) -> _FloatArray:
@@ -507,10 +556,17 @@ class Feed:
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None
     ) -> tuple[_FloatArray, tuple[str, ...]]: ...
     def _next_close_ms(self, symbols: Sequence[str] | None, quorum: float) -> int | None: ...
-    def _next_open_ms(self, open_time_ms: int) -> int: ...
+    def _later_open_ms(self, open_time_ms: int, places: int, symbols: Sequence[str] | None) -> int: ...
+    def _closed_since(self, open_time_ms: int, symbols: Sequence[str] | None, quorum: float) -> int: ...
 
 def block_names() -> list[str]:
     """Return the names of all shared memory that may be blocks."""
+
+def check_moment(moment_ms: float) -> None:
+    """Raise ConfigError for a moment that is evidently in seconds, microseconds or nanoseconds."""
+
+def check_timeout(timeout: float | None) -> None:
+    """Raise ConfigError for a timeout that is no duration."""
 
 def parse_archive_csv(file: bytes) -> tuple[_FloatArray, int]:
     """Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
@@ -531,6 +587,12 @@ def derive(
     rows: _FloatArray, source: str, target: str, start_ms: int | None, end_ms: int | None, anchor_ms: int | None
 ) -> _FloatArray:
     """Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12)."""
+
+def ended_ms() -> int:
+    """Return a moment that is over by the exchange's clock, as far as final candles read here tell."""
+
+def is_owned(name: str) -> bool:
+    """Say whether a process owns the block that has this name now. Raises `SegmentNotFound`, `SegmentUnavailable`."""
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""

@@ -4,13 +4,14 @@ The file is written beside the running collector, from a reader's consistent cop
 It begins with the rows and ends with an index of them::
 
     magic                                        8 bytes, also names the version of the format
-    for each series: states u8[n], padded to 8   2 closed, 3 verified, 4 hole
+    for each series: states u8[n], padded to 8   2 closed, 3 verified
                      rows f64[12][n]             the columns one after the other, as in the block
     index                                        JSON: whose rows these are; symbol, n, offset, CRC-32 of each series
     length of the index u64, CRC-32 of it u64, magic again
 
-Only final rows and confirmed holes are in it. What was live when it was written is asked for again: a row that closed
-while nobody looked would otherwise be kept for good as it was at that moment.
+Only final rows are in it. That the exchange had no row somewhere is asked again: it may have one by now. What was live
+when the file was written is asked for again as well: a row that closed while nobody looked would otherwise be kept for
+good as it was at that moment.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ import numpy.typing as npt
 from candleshm._core import Feed, Writer
 from candleshm.blocklog import BlockLog
 from candleshm.columns import OPEN_TIME_MS
-from candleshm.durable import make_directory, replace_file
+from candleshm.durable import make_directory, read_ours, remove_leftovers, replace_file
 from candleshm.errors import CandleShmError
 
 __all__ = ["BlockCache", "CacheKeeper", "Origin", "SavedCache"]
@@ -38,7 +39,7 @@ __all__ = ["BlockCache", "CacheKeeper", "Origin", "SavedCache"]
 MAGIC = b"CSHMCAC1"
 TAIL_BYTES = 24
 COLUMNS = 12
-CLOSED, HOLE = 2, 4
+CLOSED, VERIFIED = 2, 3
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -90,7 +91,7 @@ class BlockCache:
     """
 
     def __init__(self, directory: str | os.PathLike[str], origin: Origin) -> None:
-        self.path = Path(directory) / f"{origin.market.lower()}-{origin.interval}-{origin.name}.cache"
+        self.path = Path(directory) / f"{_file_name(origin)}.cache"
         self._origin = origin
         self.log = BlockLog(origin.name)
 
@@ -105,7 +106,8 @@ class BlockCache:
         entries: list[_Entry] = []
         feed = Feed(self._origin.name)
         try:
-            replace_file(self.path, self._parts(feed, entries, now_ms))
+            remove_leftovers(self.path.parent, f"{self.path.name}.*")
+            replace_file(self.path, self._parts(feed, entries, now_ms), mode=0o600)
         finally:
             feed.close()
         rows = sum(entry.rows for entry in entries)
@@ -119,30 +121,51 @@ class BlockCache:
         before the window at `now_ms` (exchange time). Ends early when `stopping` is set.
 
         A file that is damaged, of another block or of another version is named in the log and left alone, as is one
-        that cannot be read: what it would have given is asked of the exchange.
+        that cannot be read, that belongs to another user or that others may write: what it would have given is asked of
+        the exchange.
         """
-        try:
-            image = self.path.read_bytes()
-        except FileNotFoundError:
-            return 0
-        except OSError as error:
-            self.log.warning("cache %s cannot be read (%s); its rows are asked for again", self.path, error.strerror)
-            return 0
-        try:
-            index = self._index(image)
-            # All of it is checked before the first row counts.
-            found = [(entry.symbol, *_series(image, entry)) for entry in index.series]
-        except _Refused as reason:
-            self.log.warning("cache %s is not used: %s; its rows are asked for again", self.path, reason)
-            return 0
+        sent_ms, found = self._read()
         carried = set(writer.symbols)
         loaded = 0
         for symbol, rows, states in found:
             if stopping.is_set():
                 break
             if symbol in carried and _is_wanted(writer, symbol, int(rows[-1, OPEN_TIME_MS]), now_ms):
-                loaded += writer.load_rows(symbol, rows, states, sent_ms=index.saved_ms).changed
+                loaded += writer.load_rows(symbol, rows, states, sent_ms=sent_ms).changed
         return loaded
+
+    def load_derived(self, writer: Writer, oldest_ms: int, stopping: threading.Event) -> int:
+        """As `load`, into the block of this name that is derived from that of `writer`, which has no rows yet.
+
+        Series whose newest row opened before `oldest_ms`, where the window begins, are left out.
+        """
+        sent_ms, found = self._read()
+        carried = set(writer.symbols)
+        loaded = 0
+        for symbol, rows, states in found:
+            if stopping.is_set():
+                break
+            if symbol in carried and rows[-1, OPEN_TIME_MS] >= oldest_ms:
+                name = self._origin.name
+                loaded += writer.load_rows(symbol, rows, states, sent_ms=sent_ms, derived=name).changed
+        return loaded
+
+    def _read(self) -> tuple[int, list[tuple[str, npt.NDArray[np.float64], npt.NDArray[np.uint8]]]]:
+        """Return when the file was written, and symbol, rows and states of each series; none if it is not to be used.
+
+        All of it is checked before the first row counts.
+        """
+        try:
+            image = read_ours(self.path)
+            index = self._index(image)
+            return index.saved_ms, [(entry.symbol, *_series(image, entry)) for entry in index.series]
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self.log.warning("cache %s cannot be read (%s); its rows are asked for again", self.path, error.strerror)
+        except _Refused as reason:
+            self.log.warning("cache %s is not used: %s; its rows are asked for again", self.path, reason)
+        return 0, []
 
     def _parts(self, feed: Feed, entries: list[_Entry], now_ms: int) -> Iterator[bytes]:
         """Yield the file piece by piece, so that it is never in memory as a whole."""
@@ -150,7 +173,7 @@ class BlockCache:
         yield MAGIC
         for symbol in feed.symbols:
             rows, states = feed[symbol]._snapshot()
-            kept = (states >= CLOSED) & (states <= HOLE)
+            kept = (states >= CLOSED) & (states <= VERIFIED)
             if not kept.any():
                 continue
             count = int(kept.sum())
@@ -179,13 +202,16 @@ class BlockCache:
 
 
 class CacheKeeper:
-    """Writes a cache every `delay_seconds`, in a thread of its own, and once more at the end."""
+    """Writes the caches of a block and of those derived from it every `delay_seconds`, in a thread of its own, and once
+    more at the end.
+    """
 
-    def __init__(self, cache: BlockCache, delay_seconds: float, exchange_ms: Callable[[], int]) -> None:
-        self._cache = cache
+    def __init__(self, caches: Sequence[BlockCache], delay_seconds: float, exchange_ms: Callable[[], int]) -> None:
+        self._caches = caches
         self._exchange_ms = exchange_ms
         self._delay_seconds = delay_seconds
         self._ending = threading.Event()
+        self._failures = dict.fromkeys(caches, 0)
         self._thread = threading.Thread(target=self._work, name="candleshm-cache", daemon=True)
 
     def start(self) -> None:
@@ -203,12 +229,19 @@ class CacheKeeper:
             self._save()
 
     def _save(self) -> None:
+        for cache in self._caches:
+            self._save_one(cache)
+
+    def _save_one(self, cache: BlockCache) -> None:
         try:
-            saved = self._cache.save(self._exchange_ms())
+            saved = cache.save(self._exchange_ms())
         except (OSError, CandleShmError) as error:
-            self._cache.log.warning("cache %s could not be written (%s); the older one stays", self._cache.path, error)
+            failures = self._failures[cache] = self._failures[cache] + 1
+            if failures & (failures - 1) == 0:
+                cache.log.warning("cache %s could not be written (%s); the older one stays", cache.path, error)
             return
-        self._cache.log.info(
+        self._failures[cache] = 0
+        cache.log.info(
             "DOWNLOAD CANDLE CACHE %s (%d rows of %d symbols, %.1f MB, %.2f s)",
             saved.path,
             saved.rows,
@@ -216,6 +249,12 @@ class CacheKeeper:
             saved.size_bytes / 1e6,
             saved.seconds,
         )
+
+
+def _file_name(origin: Origin) -> str:
+    # Days of a time zone: the rest of the name says which as well.
+    interval = origin.interval.replace("/", "-").replace("@", "-")
+    return f"{origin.market.lower()}-{interval}-{origin.name}"
 
 
 def _is_wanted(writer: Writer, symbol: str, newest_ms: int, now_ms: int) -> bool:

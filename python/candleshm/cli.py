@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from candleshm._core import ZONES_VERSION
 from candleshm.commands.outcome import outcome
-from candleshm.commands.settings import add_field_flags, add_flags, collector_configs
+from candleshm.commands.settings import add_field_flags, add_flags, collector_configs, in_utf8
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
+from candleshm.commands.streams import say
 from candleshm.printable import printable, without_credentials
 
 __all__ = ["main"]
@@ -34,11 +35,19 @@ class _Parser(argparse.ArgumentParser):
         """Say what is wrong with the arguments; what was meant for another flag may be an address with a password."""
         super().error(printable(re.sub(r"[^\s'`]*@", "", without_credentials(message))))
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # Help and usage, too, may have nobody left who reads them.
+        say(message, file or sys.stderr)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0 done, 1 failed with one line on stderr. Wrong usage exits with 2."""
-    arguments = _parser().parse_args(argv)
-    return outcome(lambda: arguments.command(arguments))
+
+    def command() -> None:
+        arguments = _parser().parse_args(argv)
+        arguments.command(arguments)
+
+    return outcome(command)
 
 
 # Imports stand in the commands that need them, so that `ls` and `read` do not wait for the network's libraries.
@@ -98,12 +107,15 @@ def _sim(arguments: argparse.Namespace) -> None:
         futures_limit=arguments.futures_limit,
         skew_ms=arguments.skew_ms,
     ) as exchange:
-        print(exchange.base_url)
-        print(f"{arguments.symbols} symbols each: SPOT /api/v3, UM /fapi/v1, CM /dapi/v1; Ctrl-C ends it")
         try:
-            print(f"streams: {exchange.ws_url} SPOT and CM /stream, UM /market/stream", flush=True)
+            streams = f"streams: {exchange.ws_url} SPOT and CM /stream, UM /market/stream"
         except MissingExtra as error:
-            print(f"no streams: {error}", flush=True)
+            streams = f"no streams: {error}"
+        say(
+            f"{exchange.base_url}\n"
+            f"{arguments.symbols} symbols each: SPOT /api/v3, UM /fapi/v1, CM /dapi/v1; Ctrl-C ends it\n"
+            f"{streams}\n"
+        )
         stop.wait()
 
 
@@ -111,18 +123,23 @@ def _ls(arguments: argparse.Namespace) -> None:
     from candleshm.commands.listing import broken, listing_json, listing_table
 
     print(listing_json() if arguments.json else listing_table(), end="")
+    sys.stdout.flush()
     for error in broken():
-        print(f"candleshm: {error}", file=sys.stderr)
+        say(f"candleshm: {error}\n", sys.stderr)
 
 
 def _read(arguments: argparse.Namespace) -> None:
     from candleshm.commands.rows import TABLE_ROWS, read_rows
+    from candleshm.freshness import STALE_SECONDS
     from candleshm.reader import attach
 
     is_table = not (arguments.json or arguments.csv)
     with attach(arguments.name) as feed:
         rows = read_rows(feed, arguments.symbol, TABLE_ROWS if is_table and arguments.rows is None else arguments.rows)
+        age_seconds = feed[arguments.symbol].age
     print(rows.as_table() if is_table else rows.as_json() if arguments.json else rows.as_csv(), end="")
+    if STALE_SECONDS < age_seconds < math.inf:
+        print(f"candleshm: {arguments.symbol}: stale, its data is {age_seconds:.0f} s old", file=sys.stderr)
 
 
 def _top(arguments: argparse.Namespace) -> None:
@@ -167,7 +184,10 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", _demo, "simulated exchange, two collectors and a strategy, no network", "demo --seconds 60")
     demo.add_argument("--seconds", type=_seconds, metavar="X", default=30.0, help="how long (default: 30)")
     demo.add_argument(
-        "--name", default="candleshm-demo", help="the blocks are NAME-1s and NAME-1m (default: candleshm-demo)"
+        "--name",
+        type=in_utf8,
+        default="candleshm-demo",
+        help="the blocks are NAME-1s and NAME-1m (default: candleshm-demo)",
     )
 
     example = "serve --market spot --symbols BTCUSDT,ETHUSDT --interval 1m --length 2880"
@@ -240,8 +260,8 @@ def _parser() -> argparse.ArgumentParser:
     ls.add_argument("--json", action="store_true", help="as a list of objects; age is that of the heartbeat in seconds")
 
     read = add("read", _read, "show the newest candles of a symbol", "read candleshm-spot-1m BTCUSDT --rows 5")
-    read.add_argument("name", metavar="NAME", help="the block's name")
-    read.add_argument("symbol", metavar="SYMBOL")
+    read.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
+    read.add_argument("symbol", type=in_utf8, metavar="SYMBOL")
     read.add_argument(
         "--rows",
         type=_count,
@@ -253,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="as comma-separated values with a header")
 
     top = add("top", _top, "watch a block and its collector", "top candleshm-spot-1m --interval-seconds 1")
-    top.add_argument("name", metavar="NAME", help="the block's name")
+    top.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
     top.add_argument(
         "--interval-seconds",
         type=_seconds,
@@ -270,7 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     top.add_argument("--once", action="store_true", help="print one frame and end")
 
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
-    rm.add_argument("name", metavar="NAME", help="the block's name")
+    rm.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
     return parser
 
 

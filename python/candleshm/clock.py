@@ -12,10 +12,16 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["DRIFT", "Clock", "ExchangeTime", "SystemClock"]
+__all__ = ["DATE_MS", "DRIFT", "Clock", "ExchangeTime", "SystemClock"]
 
 # Bound on how fast two clocks run apart. Crystals stay below 1e-4; NTP may slew by up to 5e-4, but not for long.
 DRIFT = 2e-4
+# The unit of a Date header.
+DATE_MS = 1000
+# How far the clocks of the servers behind one name may lie apart. What differs by more was set, or is wrong.
+APART_MS_MAX = 3000.0
+# How much of a distance is kept after a measurement that does not show it: half after fourteen, about an hour.
+APART_KEPT = 0.95
 
 
 class Clock(Protocol):
@@ -56,6 +62,8 @@ class ExchangeTime:
 
     The exchange stamps its answer somewhere between our sending and our receiving it, so one measurement gives two
     bounds a round trip apart. They widen by `DRIFT` with every second that passes.
+
+    Several servers may answer, whose clocks differ by more than a round trip. The bounds then contain them all.
     """
 
     measured_seconds: float
@@ -63,6 +71,8 @@ class ExchangeTime:
     """Exchange time at `measured_seconds` was at least this."""
     upper_ms: float
     """Exchange time at `measured_seconds` was at most this."""
+    apart_ms: float = 0.0
+    """How far the clocks of the exchange's servers were found to lie apart."""
 
     @classmethod
     def measured(cls, sent_seconds: float, received_seconds: float, server_ms: int) -> ExchangeTime:
@@ -82,14 +92,29 @@ class ExchangeTime:
         return self.latest_ms(local_seconds) - self.earliest_ms(local_seconds)
 
     def refined(self, newer: ExchangeTime) -> ExchangeTime:
-        """Combine with a newer measurement: the overlap of both, or the newer alone when one of the clocks was set."""
+        """Combine with a newer measurement: the overlap of both, each widened by how far servers lie apart.
+
+        Where the two differ by no more than servers may, that is found here. Where they differ by more one of the
+        clocks was set, and the newer measurement is returned alone.
+        """
         at = newer.measured_seconds
-        lower_ms = max(newer.lower_ms, self.lower_ms + self._passed_ms(at) - self._drift_ms(at))
-        upper_ms = min(newer.upper_ms, self.upper_ms + self._passed_ms(at) + self._drift_ms(at))
-        return ExchangeTime(at, lower_ms, upper_ms) if lower_ms <= upper_ms else newer
+        lower_ms = self.lower_ms + self._passed_ms(at) - self._drift_ms(at)
+        upper_ms = self.upper_ms + self._passed_ms(at) + self._drift_ms(at)
+        distance_ms = max(newer.lower_ms - upper_ms, lower_ms - newer.upper_ms)
+        if distance_ms > APART_MS_MAX:
+            return newer
+        apart_ms = self.apart_ms * APART_KEPT
+        if distance_ms > self.apart_ms:
+            # As far as the two servers can lie apart.
+            most_ms = max(newer.upper_ms - lower_ms, upper_ms - newer.lower_ms)
+            apart_ms = min(APART_MS_MAX, most_ms)
+        wider_ms = max(0.0, apart_ms - self.apart_ms)
+        lower_ms = max(newer.lower_ms - apart_ms, lower_ms - wider_ms)
+        upper_ms = min(newer.upper_ms + apart_ms, upper_ms + wider_ms)
+        return ExchangeTime(at, lower_ms, upper_ms, apart_ms) if lower_ms <= upper_ms else newer
 
     def overlaps(self, newer: ExchangeTime) -> bool:
-        """Say whether both can be right about the same clock."""
+        """Say whether both can be right about the same clock, or about the clocks of servers that lie apart."""
         return self.refined(newer) is not newer
 
     def agrees_with(

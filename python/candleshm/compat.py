@@ -34,7 +34,7 @@ from candleshm.history.store import DayStore
 from candleshm.history.tally import DownloadProgress, shown_date
 from candleshm.reader import Feed, attach
 from candleshm.rule import CandleRule, check_rule
-from candleshm.scheduler import GIVEN_UP, CollectorStatus
+from candleshm.scheduler import CollectorStatus
 from candleshm.server import Collector
 from candleshm.serverlog import ServerLog
 from candleshm.transport import HttpTransport
@@ -195,9 +195,10 @@ class CandleServer:
         self._time: ExchangeTime | None = None
 
     def run_candle_map(self) -> None:
-        """Start, wait until every symbol is loaded or has failed three times, and go on in the background.
+        """Start, wait until every symbol is loaded or given up for now, and go on in the background.
 
-        A symbol that failed is asked for again later. Called while it runs, it waits likewise and starts nothing.
+        A symbol is given up when three requests in a row fail, or when answers do not complete its candles. The log
+        names it, and it is asked for again later. Called while it runs, it waits likewise and starts nothing.
         Returns early when `close_run_candle_map` is called meanwhile. What still runs at the end of the process is
         closed then.
 
@@ -336,13 +337,17 @@ class CandleServer:
 
         Without `start` it begins with yesterday. A day that is there and whole is not written again; `replace` fetches
         those from `start` on anew. Called while it runs it does nothing. Ends with `close_download_daily`, or with the
-        process. Raises ConfigError (`start`, `type`, DOWNLOAD_TIME is None), MissingExtra.
+        program, which waits for the day in hand, and says which days it leaves; Ctrl-C ends it at once.
+
+        Raises ConfigError (`start`, `type`, DOWNLOAD_TIME is None), MissingExtra.
         """
         if type not in TRADING:
             raise ConfigError(f"type cannot be `{type}`; allowed: {' | '.join(TRADING)}")
         if self.rule.DOWNLOAD_TIME is None:
             raise ConfigError("DOWNLOAD_TIME is None; download_daily needs one such as 00:10:00")
-        library("pyarrow", "parquet")
+        # What pyarrow imports with its first array, it cannot import once the program has come to its end.
+        library("pyarrow", "parquet").array(np.zeros(1))
+        library("pyarrow.parquet", "parquet")
         store = store_of(self._config, self.rule.CANDLE_DIR)
         first = None if start is None else Day.parse(start, self._zone)
         with self._gate:
@@ -362,6 +367,7 @@ class CandleServer:
                 first=first,
                 replace=replace,
                 at_end=self._close_log,
+                outlasts_main=True,
             )
             self._keeper.start()
 
@@ -469,12 +475,12 @@ class _Downloads:
         self._feed = feed
         self._zone = zone
         self._waiting = dict.fromkeys(feed.symbols)
-        self._failing: Mapping[str, int] = {}
+        self._given_up: frozenset[str] = frozenset()
         self._counts = {"SUC": 0, "WARN": 0, "ERROR": 0}
 
     def __call__(self, status: CollectorStatus) -> None:
         """Report what came since the last call."""
-        self._failing = status.failing
+        self._given_up = frozenset(status.given_up)
         for symbol in tuple(self._waiting):
             series = self._feed[symbol]
             gaps = {gap.kind for gap in series.gaps()}
@@ -485,7 +491,7 @@ class _Downloads:
         """Report what is left, and the sums."""
         for symbol in tuple(self._waiting):
             last_ms = self._feed[symbol].last_open_time_ms
-            if self._failing.get(symbol, 0) >= GIVEN_UP:
+            if symbol in self._given_up:
                 logger.error("%s: could not be loaded; it is asked for again and repaired later", symbol)
                 self._counts["ERROR"] += 1
             elif last_ms is None:

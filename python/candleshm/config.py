@@ -14,6 +14,7 @@ from candleshm._core import MARKETS, Zone, derivation_parts
 from candleshm.errors import ConfigError
 from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
 from candleshm.printable import printable
+from candleshm.proxies import fault_of_proxies
 
 __all__ = ["TIME_OF_DAY", "CollectorConfig", "is_zone"]
 
@@ -42,8 +43,8 @@ class CollectorConfig:
     """Only symbols whose name ends with this, as USDT."""
     spare_symbols: int | None = None
     """Places kept in the block for symbols that come later; unless given 16 or a tenth for 'all', else none."""
-    universe_refresh_seconds: float = 3600.0
-    """How often the exchange's list of symbols is read again."""
+    universe_refresh_seconds: float = 120.0
+    """How often the exchange's list of symbols is read again; sooner when a symbol lags behind the others."""
     length: int = 2880
     """Candles of every symbol, the live one included."""
     derive: Sequence[str] = ()
@@ -60,7 +61,8 @@ class CollectorConfig:
     proxy_host: str | None = field(default=None, repr=False)
     """A resender; gets `/api`, `/fapi` or `/dapi` before the path."""
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What requests takes: scheme to proxy address."""
+    """What requests takes: http, https or all, or one of these with ://host, to the address of a proxy. Addresses that
+    no key fits are asked directly."""
     trust_env: bool = False
     """Whether proxies and credentials of the environment count."""
     server_weight: float = 0.75
@@ -134,10 +136,8 @@ class CollectorConfig:
         _require("download_time", self.download_time, time_fits, "HH:MM:SS such as 00:10:00, or empty for never")
         days_fit = self.local_candle_days is None or _is_whole(self.local_candle_days, 0, 10_000)
         _require("local_candle_days", self.local_candle_days, days_fit, "a whole number, 0 to 10000")
-        proxies_fit = isinstance(self.proxies, Mapping) and all(
-            isinstance(text, str) for pair in self.proxies.items() for text in pair
-        )
-        _require("proxies", "(not shown)", proxies_fit, "a mapping such as {'https': 'http://host:port'}")
+        if fault := fault_of_proxies(self.proxies):
+            raise ConfigError(fault)
         object.__setattr__(self, "market", market)
         object.__setattr__(self, "symbols", _symbols(self.symbols))
         filter_fits = _names(self.symbols_filter) is not None

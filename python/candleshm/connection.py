@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from random import Random
 
 from candleshm.backoff import Backoff
+from candleshm.blocklog import BlockLog
 from candleshm.clock import Clock, ExchangeTime
 from candleshm.config import CollectorConfig
 from candleshm.errors import BadResponse, ExchangeUnavailable, RateLimited
@@ -38,8 +39,10 @@ class Connection:
         self.budget = budget
         self._start_seconds = start_seconds
 
-    def connect(self, stopping: threading.Event) -> tuple[ExchangeTime, ExchangeInfo] | None:
-        """Measure the exchange's clock and read exchangeInfo; None when stopped meanwhile.
+    def connect(
+        self, stopping: threading.Event, log: logging.Logger | BlockLog = logger
+    ) -> tuple[ExchangeTime, ExchangeInfo] | None:
+        """Measure the exchange's clock and read exchangeInfo; None when stopped meanwhile. `log` takes the failures.
 
         Raises what the last attempt raised: BadResponse, ExchangeUnavailable, RateLimited, Banned; others at once.
         """
@@ -63,9 +66,13 @@ class Connection:
                     delay_seconds = error.retry_after
                 if self.clock.monotonic_seconds() + delay_seconds > deadline_seconds:
                     raise
-                logger.warning("%s; asked again in %.1f s", error, delay_seconds)
+                # The first of a row of failures, and then ever fewer.
+                if attempt & (attempt - 1) == 0:
+                    log.warning("%s; failure %d, asked again in %.1f s", error, attempt, delay_seconds)
                 stopping.wait(delay_seconds)
             else:
+                if attempt:
+                    log.info("the exchange answers after %d failures", attempt)
                 return exchange_time, info
         return None
 

@@ -2,46 +2,74 @@
 
 The bytes go to a temporary file in the same directory and to the disk; then the name moves to them, and the directory
 to the disk. Whoever opens the name finds the old file or the new one, never a part.
+
+Others may be allowed to write into that directory. So the temporary file is always a new one, of a name that cannot be
+guessed, and it is locked while it is written: a file that is not locked was left by a writer that was killed.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import secrets
+import stat
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Directories", "make_directory", "remove_leftovers", "replace_file"]
+__all__ = ["Directories", "make_directory", "open_plain", "read_ours", "remove_leftovers", "replace_file"]
 
 TEMPORARY = ".tmp"
 
 
-def replace_file(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Put `data` in the place of `path`; its directory has to exist, and nobody else may write it. Raises OSError.
+def replace_file(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o666) -> None:
+    """Put `data` in the place of `path`; its directory has to exist. A link under that name is replaced, not followed.
 
-    Data too large to be in memory at once may come in parts, which are asked for while the file is written.
-
-    After an error the old file is as it was, and nothing else is left.
+    Data too large to be in memory at once may come in parts, which are asked for while the file is written. The umask
+    is taken off `mode`. After an error the old file is as it was, and nothing else is left. Raises OSError.
     """
-    # The name does not end as the file's does, and starts with a dot: no reader of whole directories takes it for one.
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    temporary, descriptor = _temporary(path, mode)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             for part in [data] if isinstance(data, bytes) else data:
                 left = memoryview(part)
                 while left:
                     left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
+            os.replace(temporary, path)
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
     _sync(path.parent)
+
+
+def open_plain(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a plain file and return its descriptor. Links are not followed, and pipes and devices do not hold us up.
+
+    Raises OSError, also for what is no plain file.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, mode)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return descriptor
+
+
+def read_ours(path: Path) -> bytes:
+    """Return the content of a plain file that belongs to this user and that nobody else may write. Raises OSError."""
+    descriptor = open_plain(path, os.O_RDONLY)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, f"user {status.st_uid} owns it", str(path))
+        if status.st_mode & 0o022:
+            raise PermissionError(errno.EPERM, "others may write it", str(path))
+        return file.read()
 
 
 def make_directory(path: Path) -> None:
@@ -53,12 +81,43 @@ def make_directory(path: Path) -> None:
     _sync(path.parent)
 
 
-def remove_leftovers(directory: Path) -> list[Path]:
-    """Remove the temporary files that killed writers left in `directory`, and return them."""
-    left = list(directory.glob(f".*{TEMPORARY}"))
-    for path in left:
-        path.unlink(missing_ok=True)
-    return left
+def remove_leftovers(directory: Path, name: str = "*") -> list[Path]:
+    """Remove the temporary files that killed writers left of files `name` in `directory`, and return them."""
+    return [path for path in directory.glob(f".{name}{TEMPORARY}") if _is_left(path)]
+
+
+def _temporary(path: Path, mode: int) -> tuple[Path, int]:
+    """Make a temporary file for `path`, and lock it."""
+    while True:
+        # The name does not end as the file's does, and starts with a dot: no reader of whole directories takes it.
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+        try:
+            descriptor = open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError:
+            continue
+        with suppress(OSError):  # Where there are no locks nothing can be told to be left.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return temporary, descriptor
+        os.close(descriptor)  # It was removed before it was locked.
+
+
+def _is_left(path: Path) -> bool:
+    """Remove a temporary file that nobody writes, and say whether that was done."""
+    try:
+        descriptor = open_plain(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            return False
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 class Directories:

@@ -13,6 +13,7 @@
     ├── StaleData                the series is older than ``max_age``, or delisted
     ├── GapError             (ValueError)         ``holes="raise"`` and the window has a gap
     ├── OverwrittenView          rows of a view were overwritten or revised while it was used
+    ├── ClosesMissed             closes left the window before they were handed out
     ├── MissingExtra         (ImportError)        an optional library is not installed
     ├── WaitTimeout              (TimeoutError)       a wait reached its deadline
     ├── ConfigError              (ValueError)         a setting cannot be used
@@ -41,6 +42,7 @@ __all__ = [
     "BadResponse",
     "Banned",
     "CandleShmError",
+    "ClosesMissed",
     "ConfigError",
     "DayDamaged",
     "DayIncomplete",
@@ -182,6 +184,24 @@ class OverwrittenView(CandleShmError):
         return f"rows of a view of {self.symbol} were overwritten or revised while it was used; take a new view"
 
 
+class ClosesMissed(CandleShmError):
+    """A loop over `closes()` fell behind by more than the window: `count` closes, open times [start_ms, end_ms)."""
+
+    def __init__(self, name: str, start_ms: int, end_ms: int, count: int) -> None:
+        super().__init__(name, start_ms, end_ms, count)
+        self.name = name
+        self.start_ms = start_ms
+        self.end_ms = end_ms
+        self.count = count
+
+    def __str__(self) -> str:
+        start, end = (datetime.fromtimestamp(ms / 1000, tz=UTC) for ms in (self.start_ms, self.end_ms))
+        return (
+            f"the loop over the closes of block `{self.name}` is slower than the candles: {self.count} closes from "
+            f"{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC left the window before they were handed out"
+        )
+
+
 class MissingExtra(CandleShmError, ImportError):
     """An optional library is not installed; ``extra`` is the extra that brings it."""
 
@@ -275,6 +295,18 @@ class ExchangeError(CandleShmError):
         super().__init__(message)
         self.status = status
         self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The facts are given by keyword, which the default does not know.
+        return _exchange_error, (type(self), self.args, vars(self))
+
+
+def _exchange_error(
+    kind: type[ExchangeError], arguments: tuple[object, ...], facts: dict[str, object]
+) -> ExchangeError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(facts)
+    return error
 
 
 class RateLimited(ExchangeError):

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from candleshm.blocklog import BlockLog
-from candleshm.clock import ExchangeTime
+from candleshm.clock import DATE_MS, ExchangeTime
 from candleshm.errors import CandleShmError
 from candleshm.exchanges.base import Answer, Exchange, KlineRequest
 from candleshm.planner import Kind, SeriesPlan
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from candleshm._core import Ingested, Pushed, Writer
 
 __all__ = ["Fetchers", "Job", "Report", "Upkeep", "newest_missing_ms"]
+
+# An answer may come from a cache or from a replica that stands still. Only a later row proves that it was made after
+# its newest candle ended. Without one that candle becomes final this long after its end: long for a symbol that trades,
+# since its next candle is to come; short where the list of symbols, a second source, says that none will.
+PATIENCE_MS = 600_000
+ENDED_PATIENCE_MS = 10_000
 
 
 @dataclass(slots=True)
@@ -170,10 +176,11 @@ class Fetchers:
             return
         symbol, request = job.plan.symbol, job.request
         judged_ms = report.sent_ms = job.exchange_time.earliest_ms(answer.sent_seconds)
-        if report.date_is_off and answer.date_ms is not None:
+        if job.dates_count and answer.date_ms is not None:
             # Perhaps the clock was set back, and candles that ended by our measurement go on. The earlier time cannot
-            # make a row final too soon.
-            judged_ms = min(judged_ms, answer.date_ms)
+            # make a row final too soon. A step that is too small to be told from a Date that was kept for a moment
+            # counts as well: the answer was made before the Date's second was over.
+            judged_ms = min(judged_ms, answer.date_ms + (0 if report.date_is_off else DATE_MS - 1))
         with self._gate:
             if self._stopped or answer.sent_seconds < self._time_began_seconds:
                 return
@@ -188,6 +195,7 @@ class Fetchers:
                 start_ms=request.start_ms,
                 end_ms=request.end_ms,
                 from_end=True,
+                patience_ms=PATIENCE_MS if job.plan.trading else ENDED_PATIENCE_MS,
             )
             report.ingest_seconds = time.perf_counter() - started_seconds
             if report.ingested.missing > 0:

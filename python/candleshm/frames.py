@@ -34,13 +34,25 @@ def times(open_time_ms: npt.NDArray[Any]) -> npt.NDArray[np.datetime64]:
     return open_time_ms.astype(np.int64).view("datetime64[ms]")
 
 
-def to_pandas(rows: npt.NDArray[np.float64]) -> pandas.DataFrame:
-    """Return candles as a DataFrame: UTC DatetimeIndex named open_time, lower-case columns."""
+def pandas_times(open_time_ms: npt.NDArray[Any], name: str | None = None) -> pandas.DatetimeIndex:
+    """Return times in UTC, in the unit that this pandas gives times of its own: ns before version 3, us since then.
+
+    pandas joins frames as of a time only where both have the same unit.
+    """
     pd = library("pandas", "pandas")
-    index = pd.DatetimeIndex(times(rows[:, 0]), tz="UTC", name="open_time")
+    index: pandas.DatetimeIndex = pd.DatetimeIndex(
+        times(open_time_ms).astype(pd.to_datetime(["2000-01-01"]).dtype), tz="UTC", name=name
+    )
+    return index
+
+
+def to_pandas(rows: npt.NDArray[np.float64]) -> pandas.DataFrame:
+    """Return candles as a DataFrame: UTC DatetimeIndex named open_time, in pandas' own unit, lower-case columns."""
+    pd = library("pandas", "pandas")
+    index = pandas_times(rows[:, 0], "open_time")
     frame = pd.DataFrame(rows[:, 1:-1], index=index, columns=list(SHOWN))
     result: pandas.DataFrame = frame.rename(columns={"close_time_ms": "close_time"})
-    result["close_time"] = pd.DatetimeIndex(times(rows[:, 6]), tz="UTC")
+    result["close_time"] = pandas_times(rows[:, 6])
     return result
 
 
@@ -54,7 +66,7 @@ def lend_arrow(values: npt.NDArray[np.float64]) -> pyarrow.Array:
 
 
 def to_arrow(rows: npt.NDArray[np.float64]) -> pyarrow.Table:
-    """Return candles as a Table; float columns that are contiguous are taken over without a copy."""
+    """Return candles as a Table, times as timestamp[ms, UTC]; contiguous float columns are taken over, not copied."""
     pa = library("pyarrow", "arrow")
     stamp = pa.timestamp("ms", tz="UTC")
     columns: dict[str, Any] = {"open_time": pa.array(times(rows[:, 0]), type=stamp)}
@@ -67,7 +79,7 @@ def to_arrow(rows: npt.NDArray[np.float64]) -> pyarrow.Table:
 
 
 def to_polars(rows: npt.NDArray[np.float64]) -> polars.DataFrame:
-    """Return candles as a DataFrame with open_time as UTC datetimes."""
+    """Return candles as a DataFrame, open_time and close_time as Datetime("ms", "UTC")."""
     pl = library("polars", "polars")
     stamp = pl.Datetime("ms", "UTC")
     columns: dict[str, Any] = {"open_time": pl.Series(times(rows[:, 0])).dt.replace_time_zone("UTC").cast(stamp)}

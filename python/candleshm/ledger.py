@@ -92,12 +92,17 @@ def memory_for(pool: tuple[str, ...]) -> PoolMemory:
 
 
 def peek(path: Path) -> PoolWords | None:
-    """Return a copy of the words in a ledger, None when there is none that counts. Changes and creates nothing."""
+    """Return a copy of the words in a ledger, None when there is none that counts. Changes and creates nothing.
+
+    Raises ConfigError when directory or file are not ours alone.
+    """
     try:
+        check_ours(path.parent, path.parent.lstat(), stat.S_ISDIR)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:
+        check_ours(path, os.fstat(descriptor), stat.S_ISREG)
         return _copy(descriptor)
     finally:
         os.close(descriptor)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from candleshm.frames import library, times
+from candleshm.frames import library, pandas_times, times
 
 if TYPE_CHECKING:
     import pandas
@@ -36,9 +36,9 @@ class Panel:
         return self.array.reshape(len(self.open_time_ms), -1), names
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a DataFrame: UTC DatetimeIndex named open_time, a column per symbol, or (symbol, field) MultiIndex."""
+        """Return a DataFrame: UTC DatetimeIndex open_time in pandas' own unit; columns symbol, or (symbol, field)."""
         pd = library("pandas", "pandas")
-        index = pd.DatetimeIndex(times(self.open_time_ms), tz="UTC", name="open_time")
+        index = pandas_times(self.open_time_ms, "open_time")
         array, names = self._columns
         columns = names
         if self.array.ndim == 3:
@@ -47,7 +47,7 @@ class Panel:
         return frame
 
     def to_polars(self) -> polars.DataFrame:
-        """Return a DataFrame: open_time as UTC datetimes, a column per symbol or per symbol.field."""
+        """Return a DataFrame: open_time as Datetime("ms", "UTC"), a column per symbol or per symbol.field."""
         pl = library("polars", "polars")
         array, names = self._columns
         open_time = pl.Series(times(self.open_time_ms)).dt.replace_time_zone("UTC").cast(pl.Datetime("ms", "UTC"))
@@ -56,7 +56,7 @@ class Panel:
         return frame
 
     def to_arrow(self) -> pyarrow.Table:
-        """Return a Table: open_time as UTC timestamps, a column per symbol or per symbol.field."""
+        """Return a Table: open_time as timestamp[ms, UTC], a column per symbol or per symbol.field."""
         pa = library("pyarrow", "arrow")
         array, names = self._columns
         open_time = pa.array(times(self.open_time_ms), type=pa.timestamp("ms", tz="UTC"))

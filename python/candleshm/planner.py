@@ -7,9 +7,11 @@ kind of turn starves another. A turn is one of
   head start over everything else, and weight of its own;
 - *tail*: the rows from the oldest that is not final to now, every `update_interval_seconds`;
 - *backfill*: the newest missing range, a page at a time, newest first;
-- *audit*: closed rows once more, to check them; planned by the scheduler, not here.
+- *audit*: closed rows once more, to check them; planned by the scheduler, not here;
+- *absence*: rows that the exchange did not have, once more; planned by `absences`.
 
-While a series loads its tail is refreshed at leisure, and nothing of it counts as closing.
+While a series loads its tail is refreshed at leisure, and nothing of it counts as closing. Once it no longer trades
+only its last candle is asked for, until that is final; its rows from before may still be backfilled.
 
 Where a stream flows an event is as good as an answer: a tail falls due only after the stream was silent for too long,
 and a closing turn only when the event that should close the candle is late. What an event left in doubt counts as not
@@ -35,7 +37,9 @@ __all__ = [
     "Turn",
     "choose",
     "closing_weight_of",
+    "is_ending",
     "next_turns",
+    "page_of",
     "request_for",
     "silence_of",
 ]
@@ -44,8 +48,12 @@ __all__ = [
 # than the weight allows (hundreds of symbols at 1s) everything else would wait for ever.
 HEAD_START_SECONDS = 10.0
 LOADING_TAIL_SECONDS = 30.0
-# A series that has nothing more to give (a new listing without rows, a gap that does not shrink) is asked ever less.
+# A candle that is over, but not yet final for want of a later row, is asked for again after this pause at least.
+UNPROVEN_SECONDS = 1.0
+# A series that has nothing more to give (a new listing without rows, a gap that does not shrink) is asked ever less;
+# one that could not be loaded, and the last candle of one that no longer trades, down to once an hour.
 FRUITLESS_SECONDS_MAX = 120.0
+GIVEN_UP_SECONDS_MAX = 3600.0
 # A stream that pushes changes only is asked about when it is silent for much longer than it lately was, and at pauses
 # that double while its silence turns out to be honest.
 QUIET_MAX = 4
@@ -54,7 +62,7 @@ QUIET_SECONDS_MAX = 30.0  # half of the age at which readers refuse by default
 
 
 class Position(Protocol):
-    """Where the writer says that a series stands (see `Ingested`)."""
+    """Where the writer says that a series stands, and what an answer did to it (see `Ingested`)."""
 
     @property
     def newest_open_ms(self) -> int | None: ...
@@ -62,6 +70,10 @@ class Position(Protocol):
     def unsettled_open_ms(self) -> int | None: ...
     @property
     def missing(self) -> int: ...
+    @property
+    def closed(self) -> int: ...
+    @property
+    def holes(self) -> int: ...
 
 
 class Kind(Enum):
@@ -71,6 +83,7 @@ class Kind(Enum):
     TAIL = "tail"
     BACKFILL = "backfill"
     AUDIT = "audit"
+    ABSENCE = "absence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +139,16 @@ class SeriesPlan:
     tail_sent_ms: int = 0
     answered_seconds: float = -math.inf
     backfilled_seconds: float = -math.inf
-    fruitless: int = 0  # answers in a row that neither brought a row nor shrank what is missing
+    fruitless: int = 0  # answers in a row, asked for missing rows, by which no row became final or known to be absent
+    idle: int = 0  # the same, failed requests included
+    tries: int = 0  # requests answered or failed while it loads
     failures: int = 0  # failed requests in a row
+    refused: bool = False  # the newest request failed in a way that does not get better by itself
     retry_seconds: float = -math.inf
     loaded: bool = False
+    given_up: bool = False  # could not be loaded: nobody waits for it, and it is asked ever less until it is loaded
     trading: bool = True
+    ended_ms: int = 0  # when it was seen not to trade any more
     is_streamed: bool = False  # its stream is subscribed on an open connection
     heard_seconds: float = -math.inf  # when its stream brought the newest event
     quiet: int = 0  # how often in a row silence was honest
@@ -156,21 +174,36 @@ class SeriesPlan:
         self.doubted_ms = open_ms if self.doubted_ms is None else min(self.doubted_ms, open_ms)
         self.doubted_since_ms = now_ms
 
+    def end(self, now_ms: int) -> None:
+        """Note that it was seen not to trade any more at `now_ms`, exchange time."""
+        self.trading, self.ended_ms = False, now_ms
+
+    def fail(self, *, refused: bool) -> None:
+        """Note a failed request; one that was `refused` would be refused again at once."""
+        self.failures += 1
+        self.idle += 1
+        self.refused = refused
+        if not self.loaded:
+            self.tries += 1
+
     def learn(self, position: Position, *, sent_seconds: float, sent_ms: int, now_seconds: float, kind: Kind) -> None:
         """Take in an answer that the writer has merged."""
         is_tail = kind in (Kind.TAIL, Kind.CLOSING)
-        progressed = (
-            position.newest_open_ms != self.newest_open_ms
-            or position.unsettled_open_ms != self.unsettled_open_ms
-            or position.missing < self.missing
-        )
+        # Rows that missed their time, or left the window while they were missing, did not come by this answer.
+        brought = position.newest_open_ms is not None if self.is_empty else position.closed + position.holes > 0
         if self.is_empty or kind is Kind.BACKFILL:
-            self.fruitless = 0 if progressed else self.fruitless + 1
+            self.fruitless = 0 if brought else self.fruitless + 1
+            self.idle = 0 if brought else self.idle + 1
         elif position.missing > self.missing:
             self.fruitless = 0
+        if is_tail and not self.trading:
+            self.idle = 0 if brought else self.idle + 1
+        if not self.loaded:
+            self.tries += 1
         self.follow(position)
         self.answered_seconds = now_seconds
         self.failures = 0
+        self.refused = False
         self.retry_seconds = -math.inf
         if is_tail:
             self.tail_sent_seconds = sent_seconds
@@ -178,8 +211,10 @@ class SeriesPlan:
         elif kind is Kind.BACKFILL:
             self.backfilled_seconds = now_seconds
         # A listing that twice had nothing is as loaded as it can be: new, and still without a trade.
-        if self.missing == 0 and (self.fruitless >= 2 if self.is_empty else self.tail_sent_ms > 0):
-            self.loaded = True
+        is_complete = self.missing == 0 and (self.fruitless >= 2 if self.is_empty else self.tail_sent_ms > 0)
+        if is_complete and not self.loaded:
+            self.loaded, self.given_up = True, False
+            self.idle = self.tries = 0
 
 
 def next_turns(series: SeriesPlan, cadence: Cadence, now_seconds: float, now_ms: int) -> tuple[Turn, ...]:
@@ -198,12 +233,20 @@ def next_turns(series: SeriesPlan, cadence: Cadence, now_seconds: float, now_ms:
                 period_seconds = max(period_seconds, LOADING_TAIL_SECONDS)
             settled_ms = _settled_ms(series, cadence)
             tail_seconds = _tail_seconds(series, cadence, period_seconds)
+            if series.tail_sent_ms >= settled_ms and series.unsettled_open_ms == series.newest_open_ms:
+                # The answer did not show that it is newer than the candle: no later row was in it. It is asked for
+                # again after as long as the candle is over, more and more seldom.
+                over_seconds = (series.tail_sent_ms - settled_ms) / 1000
+                pause_seconds = min(LOADING_TAIL_SECONDS, max(UNPROVEN_SECONDS, over_seconds))
+                tail_seconds = min(tail_seconds, series.tail_sent_seconds + pause_seconds)
             if series.tail_sent_ms >= settled_ms and series.unsettled_open_ms != series.newest_open_ms:
                 # The answer that should have made it final did not; events will not either.
                 tail_seconds = min(tail_seconds, series.tail_sent_seconds + LOADING_TAIL_SECONDS)
             turns.append(_turn(Kind.TAIL, series, tail_seconds))
             if series.loaded and series.tail_sent_ms < settled_ms:
                 turns.append(_turn(Kind.CLOSING, series, now_seconds + (settled_ms - now_ms) / 1000))
+    elif is_ending(series, cadence):
+        turns.append(_turn(Kind.CLOSING, series, _last_seconds(series, cadence, now_seconds, now_ms)))
     if series.missing_range_ms is not None or _lags(series, cadence):
         # Absence counts once two answers agree that were asked for `settle` apart. The pause runs from the last
         # backfill: tails come more often than it is long, and would put it off for ever.
@@ -248,13 +291,35 @@ def request_for(series: SeriesPlan, kind: Kind, exchange: Exchange, cadence: Cad
         # A row left behind comes first, but one that never settles must not keep the missing ones from being asked for.
         if missing_range_ms is None or (_lags(series, cadence) and series.fruitless % 2 == 0):
             missing_range_ms = (oldest_ms, oldest_ms + (exchange.page_limit - 1) * length_ms)
-        start_ms, end_ms = missing_range_ms
-        # One more than is missing: the row below shows that the pages join. The range is half-open, the request is not.
-        count = -(-(end_ms - start_ms) // length_ms) + 1
-        return exchange.until(symbol, interval, min(count, exchange.page_limit), min(end_ms - 1, now_ms))
+        return page_of(symbol, missing_range_ms, exchange, cadence, now_ms)
+    if series.loaded and not series.trading:
+        # Futures give flat candles for months after the end of trading; what opened until then is its own.
+        end_ms = max(series.ended_ms, series.newest_open_ms or 0)
+        count = max(0, end_ms - oldest_ms) // length_ms + 2
+        return exchange.until(symbol, interval, min(count, exchange.tail_limit), min(end_ms, now_ms))
     # From the oldest row that is not final to the live one, both included, and one for the candle that opens meanwhile.
     count = max(0, now_ms - oldest_ms) // length_ms + 2
     return exchange.newest(symbol, interval, min(count, exchange.tail_limit))
+
+
+def page_of(symbol: str, range_ms: tuple[int, int], exchange: Exchange, cadence: Cadence, now_ms: int) -> KlineRequest:
+    """Return the request for the newest page of a half-open range; exchange time has surely reached `now_ms`.
+
+    Two rows more than are asked for: the one below shows that the pages join, and the one above that the answer is
+    newer than the rows in question.
+    """
+    start_ms, end_ms = range_ms
+    length_ms = INTERVAL_MS[cadence.interval]
+    count = -(-(end_ms - start_ms) // length_ms) + 2
+    newest_ms = candle_end_ms(cadence.interval, end_ms) - 1
+    return exchange.until(symbol, cadence.interval, min(count, exchange.page_limit), min(newest_ms, now_ms))
+
+
+def is_ending(series: SeriesPlan, cadence: Cadence) -> bool:
+    """Say whether the last candle of a series that no longer trades is still to be made final."""
+    if series.trading or series.is_empty:
+        return False
+    return _has_provisional(series) or series.tail_sent_ms < series.ended_ms + cadence.settle_ms
 
 
 def closing_weight_of(count: int, exchange: Exchange, cadence: Cadence, window_seconds: float) -> int:
@@ -285,10 +350,26 @@ def _tail_seconds(series: SeriesPlan, cadence: Cadence, period_seconds: float) -
     return max(series.tail_sent_seconds + pause_seconds, series.heard_seconds + silence_seconds)
 
 
+def _has_provisional(series: SeriesPlan) -> bool:
+    """Say whether a series has a row that is not final, or is in doubt."""
+    newest_ms, unsettled_ms = series.newest_open_ms, series.unsettled_open_ms
+    has_row = newest_ms is not None and unsettled_ms is not None and unsettled_ms <= newest_ms
+    return has_row or series.doubted_ms is not None
+
+
+def _last_seconds(series: SeriesPlan, cadence: Cadence, now_seconds: float, now_ms: int) -> float:
+    """Return when the last candle of a series that no longer trades is to be asked for."""
+    settled_ms = _settled_ms(series, cadence) if _has_provisional(series) else series.ended_ms + cadence.settle_ms
+    if series.tail_sent_ms < settled_ms:
+        return now_seconds + (settled_ms - now_ms) / 1000
+    return series.tail_sent_seconds + cadence.settle_seconds + min(GIVEN_UP_SECONDS_MAX, 2.0 ** min(series.idle, 16))
+
+
 def _pause_seconds(series: SeriesPlan, cadence: Cadence) -> float:
     if series.fruitless == 0:
         return 0.0
-    return cadence.settle_seconds + min(FRUITLESS_SECONDS_MAX, 0.25 * (2.0 ** min(series.fruitless - 1, 16) - 1))
+    longest_seconds = GIVEN_UP_SECONDS_MAX if series.given_up else FRUITLESS_SECONDS_MAX
+    return cadence.settle_seconds + min(longest_seconds, 0.25 * (2.0 ** min(series.fruitless - 1, 16) - 1))
 
 
 def _oldest_unsettled_ms(series: SeriesPlan) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,15 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from candleshm import _core
-from candleshm._core import Closed
-from candleshm.closes import Waiter, closes
+from candleshm._core import Closed, Series
+from candleshm.closes import Closes, Waiter
 from candleshm.errors import ConfigError, SegmentError
 from candleshm.health import Health, health_of
 from candleshm.panel import Panel
 
 
 class Feed(_core.Feed):
-    """The candles of one named block, read in place; see `attach`."""
+    """The candles of one named block, read in place; see `attach`.
+
+    A feed is pickled, and copied, as its name and `max_age`: whoever gets it attaches anew. So do its series.
+    """
 
     def __init__(self, name: str, max_age: float | None = None) -> None:
         self._waiter = Waiter()
@@ -47,6 +50,8 @@ class Feed(_core.Feed):
 
         >>> closes = feed.panel("close", n=100)  # doctest: +SKIP
         """
+        if isinstance(fields, str):
+            raise ConfigError(f"fields cannot be the text `{fields}`; allowed: a list such as ['open', 'close']")
         if fields is not None and field is None:
             names = tuple(fields)
         elif field is not None and fields is None:
@@ -75,12 +80,18 @@ class Feed(_core.Feed):
         values, found = self._asof(field, moments_ms, symbols)
         return values.reshape(len(found), len(moments_ms)).T
 
-    def closes(self, *, symbols: Sequence[str] | None = None, quorum: float = 1.0) -> AsyncIterator[Closed]:
-        """Iterate, with `async for`, over the closes from the next one on: one Closed per open time, none left out.
+    def closes(self, *, symbols: Sequence[str] | None = None, quorum: float = 1.0) -> Closes:
+        """Iterate, with `for` or `async for`, over the closes from the next one on: one Closed per open time.
 
-        Raises as `wait_closed`. At most one helper thread sleeps for all coroutines of a feed.
+        None is left out when the work in the loop takes longer than a candle; `wait_closed()` in a loop would wait for
+        the next one from then on. Raises as `wait_closed`, and ClosesMissed when the loop fell behind by more than the
+        window. `lag` of the iterator counts the closes that wait already. At most one helper thread sleeps for all
+        coroutines of a feed.
+
+        >>> for closed in feed.closes():  # doctest: +SKIP
+        ...     print(closed.open_time_ms, feed["BTCUSDT"].candles(100, closed_only=True)[-1])
         """
-        return closes(self, self._waiter, symbols, quorum)
+        return Closes(self, self._waiter, symbols, quorum)
 
     async def wait_closed_async(
         self,
@@ -132,6 +143,11 @@ def attach(name: str, max_age: float | None = None) -> Feed:
     >>> feed["BTCUSDT"].candles(100)[-1, candleshm.CLOSE]  # doctest: +SKIP
     """
     return Feed(name, max_age)
+
+
+def attach_series(name: str, max_age: float | None, symbol: str) -> Series:
+    """Return a series of a block attached for it alone: what becomes of one that is pickled."""
+    return Feed(name, max_age)[symbol]
 
 
 def segments() -> list[Health]:

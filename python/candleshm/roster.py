@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from candleshm.blocklog import BlockLog
 from candleshm.errors import SegmentUnavailable
 from candleshm.exchanges.base import ExchangeInfo
 from candleshm.fetchers import newest_missing_ms
-from candleshm.planner import Kind, SeriesPlan
+from candleshm.planner import SeriesPlan
 from candleshm.universe import Universe
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Roster"]
 
 JITTER_SECONDS = 0.1
+SHOWN_MAX = 20
 
 
 class Roster:
@@ -32,19 +34,32 @@ class Roster:
         """The symbols of the block, in its order."""
         self._universe = universe
         self._random = random
-        self._not_trading: dict[str, None] = {}
+        self._not_trading: dict[str, float] = {}
+        self._silent: frozenset[str] = frozenset()
+        self._silences: Counter[str] = Counter()
 
     @property
     def not_trading(self) -> tuple[str, ...]:
         """Symbols of the block that are delisted, halted or removed."""
         return tuple(self._not_trading)
 
-    def align(self) -> list[SeriesPlan]:
-        """Bring block and plans in line with `info` and the universe; return the plans that are new."""
+    @property
+    def ended_seconds(self) -> list[float]:
+        """When each of the symbols that may trade again was seen not to trade any more, local seconds."""
+        return [
+            seconds
+            for symbol, seconds in self._not_trading.items()
+            if symbol in self.info.statuses and not self._universe.is_removed(symbol)
+        ]
+
+    def align(self, now_seconds: float, now_ms: int) -> list[SeriesPlan]:
+        """Bring block and plans in line with `info` and the universe; return the plans that are new, and those that now
+        wait for something else. `now_ms` is exchange time.
+        """
         newcomers = self._seat()
         if newcomers:
             self._log.info("now carried: %s", " ".join(newcomers))
-        fresh, ended = [], []
+        changed, ended = [], []
         self.symbols = self._writer.symbols
         for symbol in self.symbols:
             trades = self.info.is_trading(symbol) and not self._universe.is_removed(symbol)
@@ -53,21 +68,49 @@ class Roster:
             if trades:
                 self._not_trading.pop(symbol, None)
             elif symbol not in self._not_trading:
-                self._not_trading[symbol] = None
+                self._not_trading[symbol] = now_seconds
+                self._silent -= {symbol}
                 ended.append(symbol)
             plan = self.plans.get(symbol)
-            if symbol not in self.info.statuses or self._universe.is_removed(symbol):
+            is_listed = symbol in self.info.statuses
+            # Of a symbol that is gone from the list the last candle is asked for, unless that was refused already.
+            is_over = not is_listed and (plan is None or not plan.loaded or plan.refused)
+            if is_over or self._universe.is_removed(symbol):
                 self.plans.pop(symbol, None)
             elif plan is None or (trades and not plan.trading):
-                plan = self.plans[symbol] = self._new_plan(symbol, trading=trades)
-                fresh.append(plan)
-            elif not trades:
-                # What is missing is still loaded, but nothing new is asked for.
-                plan.trading = False
-                plan.turns = tuple(turn for turn in plan.turns if turn.kind is Kind.BACKFILL)
+                plan = self.plans[symbol] = self._new_plan(symbol)
+                if not trades:
+                    plan.end(now_ms)
+                changed.append(plan)
+            elif not trades and plan.trading:
+                # What is missing is still loaded, and the last candle becomes final; nothing else is asked for.
+                plan.end(now_ms)
+                if plan.turns:
+                    changed.append(plan)
         if ended:
             self._log.warning("not trading: %s; rows stay, none are kept fresh", " ".join(ended))
-        return fresh
+        return changed
+
+    def drop_unlisted(self, plan: SeriesPlan) -> None:
+        """Ask no more for a series that the exchange does not list."""
+        if plan.symbol not in self.info.statuses and self.plans.get(plan.symbol) is plan:
+            del self.plans[plan.symbol]
+
+    def set_silent(self, silent: frozenset[str]) -> None:
+        """Let closes not wait for these symbols, which trade and give no new candle, and for the others again."""
+        for symbols, is_silent in ((silent - self._silent, True), (self._silent - silent, False)):
+            for symbol in symbols:
+                self._writer.set_trading(symbol, trading=True, silent=is_silent)
+                self._silences[symbol] += is_silent
+            # One that comes and goes is reported at its 1st, 2nd, 4th, 8th, ... silence.
+            shown = sorted(symbol for symbol in symbols if self._silences[symbol].bit_count() == 1)
+            if shown and is_silent:
+                self._log.warning(
+                    "no new candles, though listed as trading: %s; closes do not wait for them", _enumerated(shown)
+                )
+            elif shown:
+                self._log.info("new candles again: %s; closes wait for them", _enumerated(shown))
+        self._silent = silent
 
     def _seat(self) -> list[str]:
         """Give the newcomers places, in a larger block when this one is full, and return them."""
@@ -86,13 +129,10 @@ class Roster:
             for symbol in room:
                 self._writer.add_symbol(symbol)
             return room
-        # The rows are loaded again: they cannot be carried over without giving old answers the age of new ones.
-        self._log.warning("the block was full: a larger one takes its place and is loaded anew")
-        self.plans.clear()
-        self._not_trading.clear()
+        self._log.info("the block was full: a larger one with the same rows takes its place, and readers follow")
         return newcomers
 
-    def _new_plan(self, symbol: str, *, trading: bool) -> SeriesPlan:
+    def _new_plan(self, symbol: str) -> SeriesPlan:
         state = self._writer.state(symbol)
         return SeriesPlan(
             symbol,
@@ -100,6 +140,10 @@ class Roster:
             unsettled_open_ms=state.unsettled_open_ms,
             missing=state.missing,
             missing_range_ms=newest_missing_ms(self._writer, symbol),
-            trading=trading,
             jitter_seconds=self._random.random() * JITTER_SECONDS,
         )
+
+
+def _enumerated(symbols: list[str]) -> str:
+    more = f" and {len(symbols) - SHOWN_MAX} more" if len(symbols) > SHOWN_MAX else ""
+    return " ".join(symbols[:SHOWN_MAX]) + more

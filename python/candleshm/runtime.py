@@ -19,7 +19,9 @@ __all__ = ["check_ours", "runtime_dir", "runtime_path"]
 
 def runtime_path() -> Path:
     """Return `${XDG_RUNTIME_DIR:-/tmp}/candleshm-$UID`, which need not be there."""
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"candleshm-{os.getuid()}"
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")
+    # A relative one would be another directory for every working directory; its specification says to ignore it.
+    return (base if base.is_absolute() else Path("/tmp")) / f"candleshm-{os.getuid()}"
 
 
 def runtime_dir() -> Path:

@@ -12,13 +12,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from candleshm.absences import Absences
 from candleshm.backoff import Backoff
 from candleshm.blocklog import BlockLog
+from candleshm.blocknames import BlockNames
 from candleshm.clock import Clock, ExchangeTime
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo
+from candleshm.exchanges.base import INTERVAL_MS, Answer, Exchange, ExchangeInfo, candle_end_ms
 from candleshm.fetchers import Fetchers, Job, Report, Upkeep, newest_missing_ms
+from candleshm.freshness import Freshness
+from candleshm.laggards import Laggards
+from candleshm.listing import DOUBTED_SECONDS, Listing
+from candleshm.loading import FAILURES_MAX, hopeless, limited_delay_seconds, refused_delay_seconds, tries_max
+from candleshm.outage import Outage, Steady, is_telling
 from candleshm.planner import (
     QUIET_MAX,
     Cadence,
@@ -27,15 +35,17 @@ from candleshm.planner import (
     choose,
     closing_weight_of,
     next_turns,
+    page_of,
     request_for,
     silence_of,
 )
 from candleshm.ratelimit import HELD_SECONDS_MAX, WeightBudget
 from candleshm.roster import Roster
+from candleshm.standing import Standing
 from candleshm.status import CollectorStatus
 from candleshm.stream.following import Follow, StreamSource
 from candleshm.transport import Transport
-from candleshm.universe import Universe, doubt, nearest
+from candleshm.universe import Universe, nearest
 
 if TYPE_CHECKING:
     from candleshm._core import Ingested, Pushed, Writer
@@ -51,15 +61,14 @@ DISTRUST_SECONDS = 60.0
 BEYOND_SECONDS = 5.0
 # The loop wakes with every heartbeat. A longer silence means that the machine slept or the process was stopped.
 ASLEEP_SECONDS = 5.0
-# Errors that do not get better by themselves (a refused parameter, a blocked country) are asked again this late.
-REFUSED_SECONDS = 300.0
-GIVEN_UP = 3
-# A list of symbols that cannot be believed is asked for again this late.
-DOUBTED_SECONDS = 60.0
 # Where streams flow, closed rows are checked by one request this often: 12 of SPOT's 6000 weight a minute.
 AUDIT_SECONDS = 10.0
 # Where streams flow, nothing is due sooner than this after the last look: a look goes through all series.
 LOOK_SECONDS = 0.2
+# Where live candles come from is said once it has been so for so long; one symbol in ten that is asked for is no news.
+LIVE_SECONDS, LIVE_PART = 20.0, 10
+# A clock of this machine that is further off than this is said, and again when it has moved by as much.
+CLOCK_OFF_MS = 1000
 
 
 class Scheduler:
@@ -100,8 +109,11 @@ class Scheduler:
         self._loaded = threading.Event()
         now = self._started_seconds = clock.monotonic_seconds()
         self._measure = Upkeep(exchange.time_url, exchange.time_weight, now + MEASURE_SECONDS)
-        self._refresh_seconds = refresh_seconds
-        self._reload = Upkeep(exchange.info_url, exchange.info_weight, now + refresh_seconds)
+        self._reload = Upkeep(exchange.info_url, exchange.info_weight)
+        self._is_reloading = False
+        self._listing = Listing(refresh_seconds, exchange.info_weight, now)
+        self._laggards = Laggards(cadence)
+        self._tries_max = tries_max(exchange, cadence)
         self._upkeep_first = False
         self._suspected: ExchangeTime | None = None  # measured once, at odds with what is believed
         # The Date of an answer counts unless that of the newest measurement was wrong itself, as behind a resender.
@@ -111,14 +123,21 @@ class Scheduler:
         self._universe_changed = threading.Event()
         self._again_seconds = -math.inf  # until then nothing is due or affordable; spares scans of all plans
         self._silent = 0  # requests in a row without a usable answer, whatever the symbol
+        self._silent_of: set[str] = set()  # the symbols that they were about
         self._requests = self._weight = self._rows = self._bans = self._ingests = 0
         self._ingest_seconds = 0.0
         self._corrections = self._refused = self._holes = 0
         self._errors: Counter[str] = Counter()
+        self._outage = Outage()
+        self._live = Steady("rest", LIVE_SECONDS)
+        self._clock_said_ms = 0
         self._roster = Roster(writer, universe, info, self._random)
+        self._names = BlockNames(writer, now)
         self._verified = self._disputed = self._audits = self._refused_events = 0
         self._audit_rows: Counter[str] = Counter(equal=0, corrected=0, missing=0)
         self._audit_seconds = now + AUDIT_SECONDS
+        self._standing = Standing(self._log, urlsplit(exchange.time_url).netloc)
+        self._absences = Absences(writer, cadence.interval, exchange.page_limit)
         self._stream_changed = threading.Event()
         self._stream: StreamSource | None = None
         if follow is not None:
@@ -136,7 +155,7 @@ class Scheduler:
         return self._time.earliest_ms(self._clock.monotonic_seconds())
 
     def wait_loaded(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until every symbol is loaded or has failed three times, and say whether that is so."""
+        """Wait until every symbol is loaded or given up for now, and say whether that is so."""
         return self._loaded.wait(timeout_seconds)
 
     def follow_universe(self) -> None:
@@ -152,11 +171,14 @@ class Scheduler:
             self._stream.stop()
 
     def run(self) -> None:
-        """Work until `stop`. Raises only what no symbol is to blame for: a fault of our own."""
+        """Work until `stop`. Raises only what no symbol is to blame for: a fault of our own, or SegmentInUse when
+        another collector has taken the name of the block.
+        """
         self._fetchers.start()
         if self._stream is not None:
             self._stream.start()
         heartbeat_seconds = status_seconds = awake_seconds = self._clock.monotonic_seconds()
+        self._compare_clocks(awake_seconds)
         try:
             while not self._stopping:
                 now = self._clock.monotonic_seconds()
@@ -171,7 +193,9 @@ class Scheduler:
                         self._again_seconds = -math.inf
                 if now >= status_seconds:
                     status_seconds = now + STATUS_SECONDS
+                    self._look_after(now)
                     self._publish_status(now)
+                    self._names.look(now)
                 if self._universe_changed.is_set():
                     self._universe_changed.clear()
                     self._take_wishes(now)
@@ -209,6 +233,9 @@ class Scheduler:
                 if wait_seconds > 0:
                     return None, now + min(wait_seconds, HELD_SECONDS_MAX)
                 upkeep.due_seconds = math.inf
+                if upkeep is self._reload:
+                    self._is_reloading = True
+                    self._listing.ask(now)
                 job = Job(upkeep.url, upkeep.weight, self._time, ticket, upkeep=upkeep, dates_count=self._dates_count)
                 return job, now
             again_seconds = min(again_seconds, upkeep.due_seconds)
@@ -221,6 +248,11 @@ class Scheduler:
                 if audit is not None:
                     return audit, now
             again_seconds = min(again_seconds, self._audit_seconds)
+        if self._loaded.is_set() and self._absences.due_seconds <= now:
+            page = self._next_absence(now)
+            if page is not None:
+                return page, now
+        again_seconds = min(again_seconds, self._absences.due_seconds)
         choice = choose(self._roster.plans.values(), now)
         # What is due first may have to wait for weight. Until it leaves, only closing candles can pass it: they have
         # weight of their own.
@@ -321,8 +353,9 @@ class Scheduler:
         now_ms = self._time.earliest_ms(now)
         end_ms = newest_ms = now_ms - 2 * INTERVAL_MS[self._cadence.interval] - self._cadence.late_ms
         if self._audits % 2:
-            oldest_ms = min(self._writer.window_start_ms(plan.symbol, now_ms), newest_ms)
-            end_ms = self._random.randint(oldest_ms, newest_ms)
+            # A long window reaches to before the calendar begins.
+            oldest_ms = max(0, self._writer.window_start_ms(plan.symbol, now_ms))
+            end_ms = self._random.randint(min(oldest_ms, newest_ms), newest_ms)
         request = self._exchange.until(plan.symbol, self._cadence.interval, self._exchange.tail_limit, end_ms)
         ticket, wait_seconds = self._budget.claim(request.weight, now)
         if wait_seconds > 0:
@@ -331,6 +364,24 @@ class Scheduler:
         plan.turns = ()
         url = self._exchange.klines_url(request)
         return Job(url, request.weight, self._time, ticket, plan, Kind.AUDIT, request)
+
+    def _next_absence(self, now: float) -> Job | None:
+        """Ask again for rows that the exchange did not have."""
+        plans = self._roster.plans
+        ready = frozenset(symbol for symbol, plan in plans.items() if plan.trading and plan.turns)
+        page = self._absences.next_page(ready, now)
+        if page is None:
+            return None
+        symbol, range_ms = page
+        request = page_of(symbol, range_ms, self._exchange, self._cadence, self._time.earliest_ms(now))
+        ticket, wait_seconds = self._budget.claim(request.weight, now)
+        if wait_seconds > 0:
+            self._absences.postpone(symbol, range_ms, now + wait_seconds)
+            return None
+        plan = plans[symbol]
+        plan.turns = ()
+        url = self._exchange.klines_url(request)
+        return Job(url, request.weight, self._time, ticket, plan, Kind.ABSENCE, request, dates_count=self._dates_count)
 
     # Take in.
 
@@ -355,14 +406,44 @@ class Scheduler:
                 error = unreadable
         if error is not None:
             self._take_error(job, error, now)
+        if job.upkeep is self._reload:
+            self._is_reloading = False
         if job.plan is not None and self._is_carried(job.plan):
+            self._give_up(job.plan, error)
             self._replan(job.plan, now)
-        if not self._loaded.is_set() and all(
-            plan.loaded or plan.failures >= GIVEN_UP for plan in self._roster.plans.values()
-        ):
+        self._look_whether_loaded(now)
+
+    def _give_up(self, plan: SeriesPlan, error: BaseException | None) -> None:
+        """Let nobody wait any longer for a series that cannot be loaded."""
+        if plan.loaded or plan.given_up:
+            return
+        reason = hopeless(plan, self._tries_max)
+        if reason is not None:
+            plan.given_up = True
+            detail = "" if error is None else f": {error}"
+            if not self._outage.is_on:
+                self._log.error("%s: given up for now, %s%s; asked again ever less often", plan.symbol, reason, detail)
+
+    def _look_whether_loaded(self, now: float) -> None:
+        plans = self._roster.plans.values()
+        if not self._loaded.is_set() and all(plan.loaded or plan.given_up for plan in plans):
             self._publish_status(now)
-            self._log.info("loaded %d of %d symbols", self._status.loaded, self._status.symbols)
+            status = self._status
+            missing = f"; given up for now: {' '.join(status.given_up)}" if status.given_up else ""
+            self._log.info("loaded %d of %d symbols%s", status.loaded, status.symbols, missing)
             self._loaded.set()
+
+    def _look_after(self, now: float) -> None:
+        """See which series stay behind, and whether the list of symbols may say why."""
+        self._laggards.look(self._roster.plans.values(), now, self._time.earliest_ms(now))
+        self._roster.set_silent(self._laggards.silent)
+        if not self._is_reloading and self._reload.failures == 0:
+            since_seconds = [*self._laggards.since_seconds.values(), *self._roster.ended_seconds]
+            self._reload.due_seconds = self._listing.due_seconds(
+                since_seconds, self._budget.budget, self._budget.window_seconds
+            )
+            self._look_again(self._reload.due_seconds)
+        self._look_whether_loaded(now)
 
     def _take_upkeep(self, upkeep: Upkeep, answer: Answer, now: float) -> None:
         if upkeep is self._measure:
@@ -372,7 +453,7 @@ class Scheduler:
         upkeep.failures = 0
 
     def _take_candles(self, plan: SeriesPlan, report: Report, answer: Answer, ingested: Ingested, now: float) -> None:
-        if plan.failures >= GIVEN_UP:
+        if plan.failures >= FAILURES_MAX and not self._outage.is_on:
             self._log.info("%s: answers again after %d failures", plan.symbol, plan.failures)
         # What is older than a listing is asked for by backfills and audits, and is not there.
         reaches_now = report.job.kind in (Kind.TAIL, Kind.CLOSING)
@@ -387,6 +468,9 @@ class Scheduler:
         self._verified += ingested.verified
         self._disputed += ingested.disputed
         kind = report.job.kind
+        if reaches_now and plan.trading and ingested.newest_open_ms is not None:
+            newest_end_ms = candle_end_ms(self._cadence.interval, ingested.newest_open_ms)
+            self._standing.saw(plan.symbol, newest_end_ms, report.sent_ms)
         if kind is Kind.AUDIT:
             self._audit_rows["equal"] += ingested.agreed
             self._audit_rows["corrected"] += ingested.corrected
@@ -406,10 +490,13 @@ class Scheduler:
         if ingested.disputed:
             self._log.warning("%s: stream and answer differ about %d rows", plan.symbol, ingested.disputed)
         if ingested.holes:
+            self._absences.confirmed(plan.symbol, now)
             self._log.info(
                 "%s: the exchange twice had no row for %d candles; they count as absent", plan.symbol, ingested.holes
             )
-        if ingested.corrected:
+        if kind is Kind.ABSENCE and ingested.closed:
+            self._log.info("%s: the exchange now has %d candles that it lacked before", plan.symbol, ingested.closed)
+        elif ingested.corrected:
             self._log.info("%s: the exchange restated %d closed candles", plan.symbol, ingested.corrected)
         if ingested.beyond and now >= self._time.measured_seconds + BEYOND_SECONDS:
             self._bring_forward(self._measure, now)
@@ -451,6 +538,7 @@ class Scheduler:
         self._time = self._time.refined(measured)
         self._dates_count = self._time.agrees_with(answer.date_ms, answer.sent_seconds, answer.received_seconds)
         self._upkeep_first = False
+        self._compare_clocks(answer.received_seconds)
         self._measure.due_seconds = answer.received_seconds + MEASURE_SECONDS
         for plan in self._roster.plans.values():
             # Closing turns were planned by the older measurement.
@@ -458,12 +546,19 @@ class Scheduler:
                 self._replan(plan, answer.received_seconds)
 
     def _take_info(self, info: ExchangeInfo, now: float) -> None:
-        reason = doubt(self._roster.info, info)
-        if reason is not None:
+        lagging = self._laggards.since_seconds
+        reason, is_believed = self._listing.judge(
+            self._roster.info,
+            info,
+            lagging=lagging,
+            going_on={plan.symbol for plan in self._roster.plans.values() if plan.trading} - lagging.keys(),
+            now_seconds=now,
+        )
+        if not is_believed:
             self._log.warning("%s; symbols stay as they were, asked again in %.0f s", reason, DOUBTED_SECONDS)
-            self._reload.due_seconds = now + min(DOUBTED_SECONDS, self._refresh_seconds)
             return
-        self._reload.due_seconds = now + self._refresh_seconds
+        if reason is not None:
+            self._log.warning("%s; believed by now, as it says so again or the candles do", reason)
         if info.weight_limit is not None:
             self._budget.set_limit(info.weight_limit, info.window_seconds, now)
         self._roster.info = info
@@ -473,18 +568,19 @@ class Scheduler:
         """Follow symbols that were added or removed by hand; the newest list may not have a new one yet."""
         for symbol in self._universe.unlisted(self._roster.info):
             self._log.warning("%s: not listed, comes when it is%s", symbol, nearest(symbol, self._roster.info))
-            self._bring_forward(self._reload, now)
+            self._listing.wish()
         self._align(now)
 
     def _align(self, now: float) -> None:
         with self._fetchers.merging_paused():
-            fresh = self._roster.align()
+            fresh = self._roster.align(now, self._time.earliest_ms(now))
         if self._stream is not None:
             trading = [symbol for symbol, plan in self._roster.plans.items() if plan.trading]
             self._stream.follow(trading)
             for plan in fresh:
                 plan.is_streamed = plan.symbol in self._stream.covered
         for plan in fresh:
+            self._absences.suspect(plan.symbol, now)
             self._replan(plan, now)
         self._publish_status(now)
 
@@ -499,49 +595,55 @@ class Scheduler:
             self._budget.stop(error.retry_after, now)
             if job.upkeep is not None:
                 job.upkeep.due_seconds = now
+            if job.plan is not None:
+                job.plan.fail(refused=False)
+                job.plan.retry_seconds = now + error.retry_after + limited_delay_seconds(job.plan)
             return
         if isinstance(error, ExchangeUnavailable):
             self._silent += 1
+            self._silent_of.add("" if job.plan is None else job.plan.symbol)
         if job.upkeep is not None:
             job.upkeep.failures += 1
             delay_seconds = self._backoff.delay_seconds(job.upkeep.failures, self._random)
             job.upkeep.due_seconds = now + delay_seconds
-            self._log.warning("%s; asked again in %.1f s", error, delay_seconds)
+            line = f"{error}; failure {job.upkeep.failures}, asked again in {delay_seconds:.1f} s"
+            self._outage.failed(error, line if is_telling(job.upkeep.failures) else None)
         if job.plan is not None and self._is_carried(job.plan):
             self._fail(job.plan, error, now)
 
     def _fail(self, plan: SeriesPlan, error: Exception, now: float) -> None:
-        plan.failures += 1
         # Memory that was short may be there a moment later.
-        if isinstance(error, ExchangeUnavailable | BadResponse | MemoryError):
-            delay_seconds = self._backoff.delay_seconds(plan.failures, self._random)
-        elif self._exchange.is_unknown_symbol(error):
+        is_refused = not isinstance(error, ExchangeUnavailable | BadResponse | MemoryError)
+        plan.fail(refused=is_refused)
+        if is_refused:
+            delay_seconds = refused_delay_seconds(plan)
             # Perhaps delisted, perhaps a mistake of the exchange: its own list decides.
-            delay_seconds = REFUSED_SECONDS
-            self._bring_forward(self._reload, now)
+            self._listing.wish()
+            self._roster.drop_unlisted(plan)
         else:
-            delay_seconds = REFUSED_SECONDS
+            delay_seconds = self._backoff.delay_seconds(plan.failures, self._random)
         plan.retry_seconds = now + delay_seconds
-        # A symbol that goes on failing is reported at 1, 2, 4, 8, ... failures.
-        if plan.failures & (plan.failures - 1) == 0:
-            self._log.warning(
-                "%s: %s; failure %d, asked again in %.1f s",
-                plan.symbol,
-                error,
-                plan.failures,
-                delay_seconds,
-                exc_info=None if isinstance(error, ExchangeError) else error,
-            )
+        if not isinstance(error, ExchangeError):
+            # A fault of our own has a trace, and is no outage.
+            if is_telling(plan.failures):
+                text = "%s: %s; failure %d, asked again in %.1f s"
+                self._log.warning(text, plan.symbol, error, plan.failures, delay_seconds, exc_info=error)
+            return
+        line = f"{plan.symbol}: {error}; failure {plan.failures}, asked again in {delay_seconds:.1f} s"
+        self._outage.failed(error, line if is_telling(plan.failures) else None)
 
     def _end_silence(self, now: float) -> None:
         """After an outage of the exchange, or of the way to it, ask everything at once that waits for a retry."""
-        if self._silent >= max(GIVEN_UP, self._workers):
-            self._log.info("the exchange answers again after %d failed requests", self._silent)
-            for plan in self._roster.plans.values():
-                plan.retry_seconds = min(plan.retry_seconds, now)
+        plans = self._roster.plans.values()
+        # One symbol that fails alone is no outage, and what was refused for good did not fail by one.
+        if self._silent >= max(FAILURES_MAX, self._workers) and len(self._silent_of) >= min(2, len(plans)):
+            for plan in plans:
+                if not plan.refused:
+                    plan.retry_seconds = min(plan.retry_seconds, now)
                 if plan.turns:
                     self._replan(plan, now)
         self._silent = 0
+        self._silent_of.clear()
 
     # The exchange's time, plans, status.
 
@@ -561,21 +663,59 @@ class Scheduler:
 
     def _replan(self, plan: SeriesPlan, now: float) -> None:
         plan.turns = next_turns(plan, self._cadence, now, self._time.earliest_ms(now))
-        self._again_seconds = min(self._again_seconds, *(turn.due_seconds for turn in plan.turns), math.inf)
+        self._look_again(min((turn.due_seconds for turn in plan.turns), default=math.inf))
+
+    def _look_again(self, due_seconds: float) -> None:
+        """See to it that we look at `due_seconds` at the latest.
+
+        While every fetcher is at work, or weight is waited for, the next report or heartbeat makes us look: to name a
+        later moment would put that off.
+        """
+        if self._again_seconds < math.inf:
+            self._again_seconds = min(self._again_seconds, due_seconds)
 
     def _publish_status(self, now: float) -> None:
-        before, status = self._status, self._snapshot(now)
-        self._status = status
-        if status.live != before.live:
-            self._log.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
+        status = self._status = self._snapshot(now)
+        plans = self._roster.plans
+        self._standing.tell(frozenset(symbol for symbol, plan in plans.items() if plan.trading))
+        self._tell(status, now)
         closing_weight = closing_weight_of(status.loaded, self._exchange, self._cadence, self._budget.window_seconds)
         self._budget.reserve(closing_weight, now)
         self._writer.set_health(
-            ready=status.ready,
+            ready=status.is_loaded,
             weight_used=status.weight_used,
             weight_limit=status.weight_limit,
             banned_until_ms=status.banned_until_ms,
         )
+
+    def _tell(self, status: CollectorStatus, now: float) -> None:
+        """Say what has lasted: an outage or its end, and another source of live candles."""
+        trading = sum(plan.trading for plan in self._roster.plans.values())
+        is_loaded = self._loaded.is_set()
+        for line in self._outage.look(len(status.failing), trading, status.freshness, now, is_loaded=is_loaded):
+            self._log.warning("%s", line)
+        live = status.live
+        if live == "ws+rest" and status.polled <= max(1, trading // LIVE_PART):
+            live = "ws"
+        if self._live.becomes(live, now):
+            self._log.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
+
+    def _compare_clocks(self, now: float) -> None:
+        """Say how far the machine's clock is off; no candle depends on it, but times in logs do."""
+        exchange_ms = (self._time.earliest_ms(now) + self._time.latest_ms(now)) // 2
+        off_ms = self._clock.epoch_ms() - exchange_ms
+        if abs(off_ms) <= CLOCK_OFF_MS + self._time.error_ms(now):
+            off_ms = 0
+        if abs(off_ms - self._clock_said_ms) <= CLOCK_OFF_MS:
+            return
+        self._clock_said_ms = off_ms
+        if off_ms:
+            text = (
+                "this machine's clock is %.1f s %s that of the exchange; candles do not depend on it, times in logs do"
+            )
+            self._log.warning(text, abs(off_ms) / 1000, "ahead of" if off_ms > 0 else "behind")
+        else:
+            self._log.info("this machine's clock agrees with that of the exchange again")
 
     def _snapshot(self, now: float) -> CollectorStatus:
         plans = self._roster.plans.values()
@@ -601,12 +741,16 @@ class Scheduler:
             refused=self._refused,
             holes=self._holes,
             not_trading=self._roster.not_trading,
+            given_up=tuple(plan.symbol for plan in plans if plan.given_up),
+            silent=tuple(sorted(self._laggards.silent)),
             stream=self._stream.status if self._stream is not None else None,
             polled=sum(self._is_polled(plan, now) for plan in plans),
             verified=self._verified,
             disputed=self._disputed,
             audits=self._audits,
             audit_rows=dict(self._audit_rows),
+            standing=self._standing.symbols,
+            freshness=Freshness.of(self._writer.trading_ages()),
         )
 
     def _is_polled(self, plan: SeriesPlan, now: float) -> bool:

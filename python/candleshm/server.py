@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from candleshm._core import Feed, Writer
+from candleshm.blocklog import BlockLog
 from candleshm.cache import BlockCache, CacheKeeper, Origin
 from candleshm.clock import Clock, ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
@@ -22,7 +23,7 @@ from candleshm.errors import (
     MissingExtra,
     SegmentError,
 )
-from candleshm.exchanges.base import Exchange, ExchangeInfo
+from candleshm.exchanges.base import INTERVAL_MS, Exchange, ExchangeInfo
 from candleshm.exchanges.binance import MARKETS, Binance
 from candleshm.frames import library
 from candleshm.history.block import load_days
@@ -93,7 +94,15 @@ class Collector:
         self._keeper: DailyKeeper | None = None
         self._universe = Universe(config)
         self._follow = self._find_streams()
-        self._cache = None if config.cache_dir is None else BlockCache(config.cache_dir, _origin(config))
+        self._cache: BlockCache | None = None
+        self._derived_caches: dict[str, BlockCache] = {}
+        if config.cache_dir is not None:
+            origin = _origin(config)
+            self._cache = BlockCache(config.cache_dir, origin)
+            for name, interval in config.derived:
+                self._derived_caches[interval] = BlockCache(
+                    config.cache_dir, Origin(name, origin.market, interval, origin.exchange)
+                )
         self._stopping = threading.Event()
         self._archive = None
         if config.archive_url is not None:
@@ -123,7 +132,7 @@ class Collector:
     def wait_loaded(
         self, timeout_seconds: float | None = None, progress: Callable[[CollectorStatus], object] | None = None
     ) -> bool:
-        """Wait until every symbol is loaded or has failed three times; say whether that is so.
+        """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`); say whether that is so.
 
         `progress` is called about twice a second, in this thread. Returns False at the timeout and after `stop`.
         """
@@ -226,7 +235,7 @@ class Collector:
         """Be the loop thread, from the first request to the end of the block."""
         try:
             with connection_of(self.config, self._exchange, self._transport, self._clock, self._budget) as connection:
-                connected = connection.connect(self._stopping)
+                connected = connection.connect(self._stopping, BlockLog(self.config.segment_name))
                 if connected is not None:
                     self._serve(connection, *connected)
         except CandleShmError as error:
@@ -270,7 +279,7 @@ class Collector:
         logger.info(
             "%s: block %s, %d %s symbols, %d candles each",
             config.segment_name,
-            "taken over" if writer.taken_over else "created",
+            _come_by(writer),
             len(writer.symbols),
             config.market,
             config.length,
@@ -300,6 +309,12 @@ class Collector:
         from daily files, where that is asked for out of the archive.
         """
         now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
+        # Rows that are derived of more than the block will hold come first: its own would only be derived beside them.
+        for interval, cache in self._derived_caches.items():
+            window_ms = self.config.length * INTERVAL_MS[interval.split("@")[0]]
+            rows = cache.load_derived(writer, now_ms - window_ms, self._stopping)
+            if rows:
+                cache.log.info("%d rows loaded from cache %s", rows, cache.path)
         if self._cache is not None:
             rows = self._cache.load(writer, now_ms, self._stopping)
             if rows:
@@ -336,7 +351,7 @@ class Collector:
         delay_seconds = self.config.cache_delay_seconds
         if self._cache is None or delay_seconds is None:
             return None
-        keeper = CacheKeeper(self._cache, delay_seconds, scheduler.exchange_ms)
+        keeper = CacheKeeper([self._cache, *self._derived_caches.values()], delay_seconds, scheduler.exchange_ms)
         keeper.start()
         return keeper
 
@@ -387,7 +402,7 @@ class Collector:
         """
         config = self.config
         with suppress(SegmentError), closing(Feed(config.segment_name)) as feed:
-            if (feed.market, feed.interval, feed.length) == (config.market, config.interval, config.length):
+            if (feed.market, feed.interval) == (config.market, config.interval):
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
         return []
 
@@ -447,6 +462,13 @@ class Collector:
             workers=config.workers,
             follow=self._follow,
         )
+
+
+def _come_by(writer: Writer) -> str:
+    """Say how a block came to its collector."""
+    if writer.taken_over:
+        return "taken over"
+    return f"created, with {writer.carried_rows} rows of the one before" if writer.carried_rows else "created"
 
 
 def _origin(config: CollectorConfig) -> Origin:

@@ -6,6 +6,7 @@ and it is tried again with every line.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from candleshm._core import Zone
+from candleshm.durable import open_plain
 from candleshm.printable import printable, without_credentials
 
 __all__ = ["Console", "LineFormatter", "ServerLog"]
@@ -123,7 +125,12 @@ class Console(logging.Handler):
         try:
             if self._refused:
                 stream.write(f"stderr refused {self._refused} log lines\n")
-            stream.write(line)
+            try:
+                stream.write(line)
+            except UnicodeEncodeError:
+                # An old locale, and a symbol that is not ASCII.
+                encoding = stream.encoding or "ascii"
+                stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
             stream.flush()
             self._refused = 0
         except (OSError, ValueError):  # ValueError: closed
@@ -187,8 +194,12 @@ class _DayFiles(logging.Handler):
     def _append(self, path: Path, line: bytes) -> None:
         """Append a whole line. What a full disk took only a part of, is ended as a line by the next one."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
+            status = os.fstat(descriptor)
+            if status.st_uid != os.geteuid() or status.st_nlink != 1:
+                # Another user may have given that name to a file of his, or to one of ours.
+                raise PermissionError(errno.EPERM, "it is not this user's alone, under this name alone", str(path))
             if self._torn == path:
                 line = b"\n" + line
             while line:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from candleshm.freshness import Freshness
+
 __all__ = ["CollectorStatus", "StreamStatus"]
 
 
@@ -17,7 +19,7 @@ class StreamStatus:
     streams: int
     """Symbols with a subscribed stream on an open connection."""
     mute: tuple[str, ...]
-    """Of these, symbols whose stream is silent though it should not be; REST asks for them."""
+    """Symbols whose stream fell silent or lost its connection, until it is heard again; REST asks for them."""
     opened: int
     """Connections opened so far."""
     lost: int
@@ -35,7 +37,7 @@ class StreamStatus:
     refused: int
     """Candles that could not be true."""
     faults: int
-    """Frames that could not be read."""
+    """Frames that could not be read, or contradicted their own stream's name; the latter count as refused, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,13 @@ class CollectorStatus:
     holes: int = 0
     """Rows that the exchange twice did not have."""
     not_trading: tuple[str, ...] = ()
-    """Symbols of the block that are delisted, halted or removed: their rows stay, none are asked for."""
+    """Symbols of the block that are delisted, halted or removed: their rows stay, and once the last one is final none
+    are asked for."""
+    given_up: tuple[str, ...] = ()
+    """Symbols that could not be loaded: nobody waits for them any longer, and they are asked for ever less, down to
+    once an hour, until they are loaded."""
+    silent: tuple[str, ...] = ()
+    """Symbols that the exchange lists as trading and gives no new candle of: until it does, closes go on without."""
 
     stream: StreamStatus | None = None
     """None while everything is asked for by REST."""
@@ -89,6 +97,20 @@ class CollectorStatus:
     """Requests that only checked closed rows."""
     audit_rows: Mapping[str, int] = field(default_factory=dict)
     """Closed rows checked by them, by result: equal, corrected, missing (the block lacked it)."""
+    standing: tuple[str, ...] = ()
+    """Symbols of which the exchange answers with the same data, although their newest candle is over."""
+    freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
+    """How old the data is, judged as by a reader without `max_age`."""
+
+    @property
+    def stale(self) -> int:
+        """Symbols that trade whose data is older than 60 s."""
+        return self.freshness.stale
+
+    @property
+    def oldest_age(self) -> float:
+        """Age of the oldest data of a symbol that trades, seconds; infinite while none has data."""
+        return self.freshness.oldest_age
 
     @property
     def live(self) -> str:
@@ -98,9 +120,14 @@ class CollectorStatus:
         return "ws+rest" if self.polled else "ws"
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether every symbol is loaded, or given up for now."""
+        return self.loaded + len(self.given_up) == self.symbols
+
+    @property
     def ready(self) -> bool:
-        """Whether every symbol is loaded."""
-        return self.loaded == self.symbols
+        """Whether every symbol is loaded and the data is current now, as `Health.ready` says it to readers."""
+        return self.is_loaded and self.freshness.is_current
 
     @property
     def eta_seconds(self) -> float | None:

@@ -120,11 +120,12 @@ def symbols_of(config: CollectorConfig, info: ExchangeInfo, kind: str) -> list[s
 
 def doubt(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
     """Return why a newer list of symbols cannot be believed, None when it can."""
-    for what, before, now in (
-        ("lists", len(believed.statuses), len(newer.statuses)),
-        ("trades", _trading(believed), _trading(newer)),
+    # After a maintenance all trade again at once, which is no gain.
+    for what, before, now, most in (
+        ("lists", len(believed.statuses), len(newer.statuses), len(believed.statuses) + GAINED_MAX),
+        ("trades", _trading(believed), _trading(newer), len(newer.statuses)),
     ):
-        if now < before * (1 - LOST_PART_MAX) or now > before + GAINED_MAX:
+        if now < before * (1 - LOST_PART_MAX) or now > most:
             return f"the exchange suddenly {what} {now} symbols instead of {before}"
     return None
 

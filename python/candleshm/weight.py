@@ -6,8 +6,11 @@
     import requests
 
     with candleshm.weight.acquire("SPOT", 2) as ticket:  # waits until 2 may be spent
-        answer = requests.get("https://api.binance.com/api/v3/ticker/price?symbol=BTCUSDT", timeout=10)
-        ticket.answered(answer.status_code, answer.headers, answer.content)  # a 429 stops everybody
+        url = "https://api.binance.com/api/v3/ticker/price?symbol=BTCUSDT"
+        answer = requests.get(url, timeout=10, stream=True)
+        ticket.answered(answer.status_code, answer.headers)  # a 429 stops everybody, also one whose body never comes
+        answer.raise_for_status()
+        price = answer.json()
     candleshm.weight.state("SPOT").used
 
 `proxies`, `proxy_host`, `base_url` and `trust_env` say which way the request goes and so which pool pays, just as they
@@ -81,7 +84,11 @@ class Ticket:
         """Say that the request is over, and what the exchange said; without arguments, or a second time, no more.
 
         The used weight in `headers` counts for everybody at this address, and a 429 or 418 (also a 403 of the firewall
-        in front, and code -1003) stops everybody for as long as `Retry-After` or the text of `body` says.
+        in front, and code -1003) stops everybody for as long as `Retry-After` or the text of `body` says. Say it
+        before the body is read: what stops counts whatever follows it. Said again with the body, the longer one counts.
+
+        An exception with a `response`, as `raise_for_status` of requests and httpx raises, says the same when it ends
+        the `with`.
         """
         now_seconds = _clock.monotonic_seconds()
         lowered = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
@@ -107,6 +114,10 @@ class Ticket:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        response = getattr(error, "response", None)
+        status, headers = getattr(response, "status_code", None), getattr(response, "headers", None)
+        if isinstance(status, int) and isinstance(headers, Mapping):
+            self.answered(status, headers)
         self._end(_clock.monotonic_seconds(), None)
 
     def __del__(self) -> None:

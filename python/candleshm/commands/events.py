@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from candleshm.commands.figures import age, clock_time
-from candleshm.commands.listing import SILENT_SECONDS
 from candleshm.commands.observation import Observation, SeriesFacts
 from candleshm.health import Health
 
@@ -39,7 +38,7 @@ def _of_the_collector(before: Health, after: Health) -> Iterator[Event]:
         yield Event(f"collector {after.pid} serves now, {before.pid} did before")
     if after.state != before.state:
         yield Event(f"block is {after.state}, was {before.state}", is_bad=after.state != "ready")
-    is_silent, was_silent = after.heartbeat_age > SILENT_SECONDS, before.heartbeat_age > SILENT_SECONDS
+    is_silent, was_silent = after.is_silent, before.is_silent
     if is_silent and not was_silent:
         yield Event(f"collector {after.pid} gives no sign of life", is_bad=True)
     if was_silent and not is_silent:
@@ -48,8 +47,12 @@ def _of_the_collector(before: Health, after: Health) -> Iterator[Event]:
         yield Event(f"the exchange refuses until {after.banned_until:%H:%M:%S}; nothing is asked", is_bad=True)
     if before.banned_until is not None and after.banned_until is None:
         yield Event("the exchange may be asked again")
-    if after.ready and not before.ready:
+    if after.loaded and not before.loaded:
         yield Event(f"all {after.symbols} symbols are loaded")
+    if before.loaded and after.loaded and before.ready != after.ready:
+        text = "the data is current again" if after.ready else f"not ready: {after.stale} symbols are stale"
+        if not (is_silent or was_silent):
+            yield Event(text, is_bad=not after.ready)
 
 
 def _of_the_universe(before: Observation, after: Observation) -> Iterator[Event]:

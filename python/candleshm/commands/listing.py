@@ -12,11 +12,9 @@ from candleshm.errors import SegmentError, SegmentIncompatible, SegmentNotFound
 from candleshm.health import Health
 from candleshm.reader import attach, segments
 
-__all__ = ["SILENT_SECONDS", "broken", "listing_json", "listing_table"]
+__all__ = ["broken", "listing_json", "listing_table", "note", "state"]
 
 HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "NOTE")
-# A collector gives a sign of life every half second.
-SILENT_SECONDS = 5.0
 
 
 def listing_table() -> str:
@@ -28,11 +26,11 @@ def listing_table() -> str:
             health.interval,
             str(health.symbols),
             str(health.length),
-            health.state,
+            state(health),
             str(health.pid),
             age(health.heartbeat_age),
             f"{health.weight_used}/{health.weight_limit}",
-            _note(health),
+            note(health),
         )
         for health in segments()
     ]
@@ -40,7 +38,10 @@ def listing_table() -> str:
 
 
 def listing_json() -> str:
-    """Return the blocks as a JSON list; `age` is that of the heartbeat in seconds, null when there never was one."""
+    """Return the blocks as a JSON list; `age` is that of the heartbeat in seconds, null when there never was one.
+
+    `oldest_age` is null while no symbol has data, `banned_until` (ISO 8601, UTC) while nothing is banned.
+    """
     rows = [
         {
             "name": health.name,
@@ -50,7 +51,16 @@ def listing_json() -> str:
             "length": health.length,
             "state": health.state,
             "pid": health.pid,
-            "age": round(health.heartbeat_age, 3) if math.isfinite(health.heartbeat_age) else None,
+            "age": _finite(health.heartbeat_age),
+            "ready": health.ready,
+            "stale": health.stale,
+            "oldest_age": _finite(health.oldest_age),
+            "missing": health.missing,
+            "holes": health.holes,
+            "weight_used": health.weight_used,
+            "weight_limit": health.weight_limit,
+            "banned_until": None if health.banned_until is None else health.banned_until.isoformat(),
+            "note": note(health),
         }
         for health in segments()
     ]
@@ -71,15 +81,40 @@ def broken() -> list[SegmentError]:
     return errors
 
 
-def _note(health: Health) -> str:
-    if health.heartbeat_age > SILENT_SECONDS:
-        return f"no sign of life; `candleshm rm {health.name}` removes a left-over"
+def note(health: Health) -> str:
+    """Return what an operator should know about a block, the worst first; nothing while all is well."""
+    if health.state == "dead":
+        return f"its collector {health.pid} is dead: start it again, or `candleshm rm {health.name}` if it is over"
+    if health.state == "closed":
+        return "its collector has ended"
+    if health.is_silent:
+        silence = age(health.heartbeat_age) if math.isfinite(health.heartbeat_age) else "ever"
+        return f"no sign of life for {silence}, but process {health.pid} still owns the block"
+    words = []
     if health.banned_until is not None:
-        return f"banned until {health.banned_until:%H:%M:%S} UTC"
-    if not health.ready:
-        return (
+        words.append(f"banned until {health.banned_until:%H:%M:%S} UTC")
+    if not health.loaded:
+        words.append(
             f"loading, {health.missing} rows to come"
             if health.missing
             else "loading, some symbols not answered for yet"
         )
-    return f"{health.holes} holes" if health.holes else ""
+    elif health.stale:
+        oldest = f"oldest {age(health.oldest_age)}" if math.isfinite(health.oldest_age) else "without any data"
+        words.append(f"{health.stale} stale, {oldest}")
+    if health.holes and not words:
+        words.append(f"{health.holes} holes")
+    return "; ".join(words)
+
+
+def state(health: Health) -> str:
+    """Return the state of a block in one word: 'ready' only while its data may be relied on."""
+    if health.state != "ready" or health.ready:
+        return health.state
+    if health.is_silent:
+        return "silent"
+    return "stale" if health.loaded else "loading"
+
+
+def _finite(seconds: float) -> float | None:
+    return round(seconds, 3) if math.isfinite(seconds) else None

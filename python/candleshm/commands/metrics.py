@@ -1,29 +1,28 @@
 """What `serve --metrics` answers: the blocks and their collectors in Prometheus' text format.
 
-Everything is read when it is asked for, the candles' side from the block as any reader sees it.
+Everything is read when it is asked for, at most once a second; the candles' side from the block as any reader sees it.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
-import threading
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
-from candleshm.errors import SegmentNotFound
+from candleshm.commands.scrapes import ScrapeServer
+from candleshm.errors import SegmentError
 from candleshm.frames import library
 from candleshm.reader import Feed
 from candleshm.status import CollectorStatus
 
 __all__ = ["MetricsServer"]
 
-logger = logging.getLogger("candleshm")
-
 EXTRA = "metrics"
+PATH = "/metrics"
 
 
 class _Gauge(NamedTuple):
@@ -55,7 +54,14 @@ OF_SERIES: Sequence[_Column] = (
     _Counter("series_corrections", "Closed rows that the exchange restated.", lambda facts: facts.revision),
 )
 OF_BLOCK: Sequence[_Column] = (
-    _Gauge("ready", "1 once every symbol was loaded.", lambda health: health.ready),
+    _Gauge("ready", "1 while every symbol is loaded and the data is current, else 0.", lambda health: health.ready),
+    _Gauge("loaded", "1 once every symbol was loaded.", lambda health: health.loaded),
+    _Gauge("stale_symbols", "Symbols that trade whose data is older than 60 s.", lambda health: health.stale),
+    _Gauge(
+        "oldest_age_seconds",
+        "Age of the oldest data of a symbol that trades; infinite while none has data.",
+        lambda health: health.oldest_age,
+    ),
     _Gauge("symbols", "Symbols in the block.", lambda health: health.symbols),
     _Gauge("missing_rows", "Rows of all windows that are not fetched yet.", lambda health: health.missing),
     _Gauge("hole_rows", "Rows of all windows that the exchange does not have.", lambda health: health.holes),
@@ -90,7 +96,7 @@ OF_COLLECTOR: Sequence[_Column] = (
 OF_STREAM: Sequence[_Column] = (
     _Gauge("stream_connections", "Stream connections that are open.", lambda stream: stream.connections),
     _Gauge("stream_symbols", "Symbols with a stream on one of them.", lambda stream: stream.streams),
-    _Gauge("stream_mute_symbols", "Of these, symbols whose stream should not be silent.", lambda s: len(s.mute)),
+    _Gauge("stream_mute_symbols", "Symbols whose stream is silent or has no connection.", lambda s: len(s.mute)),
     _Counter("stream_connects", "Stream connections opened.", lambda stream: stream.opened),
     _Counter("stream_losses", "Of these, ended before another had taken over.", lambda stream: stream.lost),
     _Counter("stream_events", "Candles pushed.", lambda stream: stream.events),
@@ -109,27 +115,29 @@ class MetricsServer:
         exposition = library("prometheus_client.exposition", EXTRA)
         self._statuses = statuses
         self._feeds: dict[str, Feed] = {}
-        self._gate = threading.Lock()
-        registry = self._core.CollectorRegistry(auto_describe=False)
-        registry.register(self)
+        self._registry = self._core.CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        self._choose_encoder = exposition.choose_encoder
         try:
-            self._server, self._thread = exposition.start_http_server(port, host, registry)
+            self._server = ScrapeServer(host, port, PATH, self._page)
         except OSError as error:
-            raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
-        # Who asks and leaves before the answer is no fault of ours, and no reason for a traceback on stderr.
-        self._server.handle_error = _log_error
+            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+            raise OSError(error.errno, reason, f"{host}:{port}") from None
 
     @property
     def url(self) -> str:
         """Where it answers, with the port that a 0 became."""
-        host, port = self._server.server_address[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+        host, port = self._server.address
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
+
+    def _page(self, accept: str) -> tuple[str, bytes]:
+        encoder, content_type = self._choose_encoder(accept)
+        return content_type, encoder(self._registry)
 
     def collect(self) -> Iterator[Any]:
-        """Return the metrics of this moment; Prometheus' client calls it at every scrape, perhaps in many threads."""
-        with self._gate:
-            statuses = {name: status for name, status in self._statuses().items() if status is not None}
-            seen = {name: observe(feed) for name in statuses if (feed := self._feed(name)) is not None}
+        """Return the metrics of this moment; Prometheus' client calls it at every scrape, in the server's thread."""
+        statuses = {name: status for name, status in self._statuses().items() if status is not None}
+        seen = {name: observe(feed) for name in statuses if (feed := self._feed(name)) is not None}
         yield self._info(seen)
         yield from self._families(OF_SERIES, ("block", "symbol"), _series_of(seen))
         yield from self._families(OF_BLOCK, ("block",), {(name,): block.health for name, block in seen.items()})
@@ -147,9 +155,7 @@ class MetricsServer:
 
     def close(self) -> None:
         """Answer no more."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
         for feed in self._feeds.values():
             feed.close()
 
@@ -165,8 +171,8 @@ class MetricsServer:
         if name not in self._feeds:
             try:
                 self._feeds[name] = attach_to_observe(name)
-            except SegmentNotFound:
-                return None  # It comes up just now, or ends.
+            except SegmentError:
+                return None  # It comes up just now, or ends, or there is no descriptor for it.
         return self._feeds[name]
 
     def _families(
@@ -203,10 +209,6 @@ class MetricsServer:
             for value, count in of_block.items():
                 family.add_metric((block, value), count)
         return family
-
-
-def _log_error(_request: object, client: object) -> None:
-    logger.debug("metrics: no answer to %s: %r", client, sys.exception())
 
 
 def _errors_of(statuses: Mapping[str, CollectorStatus]) -> dict[str, Mapping[str, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from candleshm.commands.streams import drop, open_missing
+from candleshm.commands.streams import drop, escape_unwritable, open_missing
 from candleshm.errors import CandleShmError
 from candleshm.printable import printable, without_credentials
 
@@ -15,6 +15,7 @@ __all__ = ["outcome"]
 def outcome(command: Callable[[], None]) -> int:
     """Run `command` and return the exit code. Faults of our own are not caught: their traceback is what helps."""
     open_missing()
+    escape_unwritable()
     said = ""
     try:
         command()

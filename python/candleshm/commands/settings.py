@@ -10,6 +10,8 @@ import argparse
 import ast
 import difflib
 import inspect
+import os
+import re
 import textwrap
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -22,9 +24,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 
-__all__ = ["add_field_flags", "add_flags", "collector_configs"]
+__all__ = ["add_field_flags", "add_flags", "collector_configs", "in_utf8"]
 
 FEED = "feed"
+# What Python makes of bytes of an argument that the locale cannot read.
+_UNREAD = re.compile("[\udc80-\udcff]")
 CONFIG_HELP = "settings as keys such as base_url, with a [[feed]] table for each of several feeds; flags win"
 
 
@@ -138,7 +142,13 @@ def _reading(hint: Any) -> dict[str, Any]:
     return {"metavar": "TEXT"}
 
 
+def in_utf8(text: str) -> str:
+    r"""Return an argument as the UTF-8 that it is, whatever the locale reads; bytes that are no text as `\xff`."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace") if _UNREAD.search(text) else text
+
+
 def _names(text: str) -> str | list[str]:
+    text = in_utf8(text)
     return text if text.lower() == "all" else [name.strip() for name in text.split(",") if name.strip()]
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 
 from candleshm.commands.events import Event, changes
 from candleshm.commands.figures import age, change, clock_time, price
-from candleshm.commands.listing import SILENT_SECONDS
+from candleshm.commands.listing import note, state
 from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.commands.screen import Screen
 from candleshm.commands.signals import on_stop_signal
+from candleshm.freshness import Freshness
 from candleshm.health import Health
 
 __all__ = ["Board", "top"]
@@ -83,13 +84,15 @@ class Board:
 
     def _content(self, seen: Observation, now_ms: float) -> str:
         health = seen.health
-        ages = [facts.age_seconds for facts in seen.series if facts.trading]
-        stale = sum(facts.is_stale(self._max_age_seconds) for facts in seen.series)
+        freshness = Freshness.of(
+            [facts.age_seconds for facts in seen.series if facts.trading], max_age=self._max_age_seconds
+        )
+        trades = any(facts.trading for facts in seen.series)
         words = [
             f"{health.missing:,} missing",
             f"{health.holes:,} holes",
-            self._screen.alarm(f"{stale} stale") if stale else "0 stale",
-            f"oldest {age(max(ages))}" if ages else "no symbol trades",
+            self._screen.alarm(f"{freshness.stale} stale") if freshness.stale else "0 stale",
+            f"oldest {age(freshness.oldest_age)}" if trades else "no symbol trades",
         ]
         if seen.closed_until_ms is not None:
             behind_seconds = max(0.0, now_ms - seen.closed_until_ms) / 1000
@@ -141,15 +144,12 @@ def ordered(series: Iterable[SeriesFacts], max_age_seconds: float) -> list[Serie
 
 
 def _state(health: Health, screen: Screen) -> str:
-    if health.state == "closed":
-        return screen.alarm("closed: its collector has ended")
-    if health.heartbeat_age > SILENT_SECONDS:
-        return screen.alarm("no sign of life")
-    if health.banned_until is not None:
-        return screen.alarm(f"banned until {health.banned_until:%H:%M:%S} UTC")
-    if health.state != "ready":
-        return screen.alarm(health.state)
-    return screen.signed("ready", 1) if health.ready else "loading"
+    word, text = state(health), note(health)
+    if word == "ready":
+        return screen.alarm(text) if health.banned_until is not None else screen.signed("ready", 1)
+    if word == "loading" and health.banned_until is None:
+        return word
+    return screen.alarm(f"{word}: {text}" if text else word)
 
 
 def _weight(health: Health, screen: Screen) -> str:

@@ -61,6 +61,8 @@ class Answer:
     received_seconds: float
     date_ms: int | None
     """The answer's Date header, whole seconds."""
+    by_proxy: bool = False
+    """Whether a proxy said no to the way to the exchange, which itself has said nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ SERVER_MS = (10**12, 10**13)
 DATE_APART_MS_MAX = 3_600_000
 
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
+# The code of a refusal that is cut off behind it.
+_CODE = re.compile(rb'\{\s*"code"\s*:\s*(-?[0-9]{1,6})\s*[,}]')
 _USED_WEIGHT = re.compile(r"x-mbx-used-weight-([0-9]{1,4})([smhd])", re.IGNORECASE)
 _WHOLE = re.compile(r"[0-9]{1,9}")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -272,7 +274,8 @@ class Binance:
             wait_seconds = retry_after_seconds(answer, now_ms) or _until(message, now_ms) or BANNED_SECONDS
             until_ms = now_ms + round(wait_seconds * 1000)
             return Banned(text, retry_after=wait_seconds, until_ms=until_ms, status=status, code=code)
-        if status == 429 or code in LIMIT_CODES:
+        # A proxy that wants other credentials may lock out whoever goes on without them.
+        if status in (407, 429) or code in LIMIT_CODES:
             wait_seconds = retry_after_seconds(answer, now_ms) or _until(message, now_ms) or RATE_LIMITED_SECONDS
             return RateLimited(text, retry_after=wait_seconds, status=status, code=code)
         if status >= 500 or status == 408 or code in TRANSIENT_CODES:
@@ -303,10 +306,13 @@ def _code_and_message(answer: Answer) -> tuple[int | None, str]:
         value = json.loads(answer.body)
         return int(value["code"]), str(value["msg"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None, _description(answer)
+        found = _CODE.match(answer.body.lstrip())
+        return (None if found is None else int(found[1])), _description(answer)
 
 
 def _description(answer: Answer) -> str:
+    if answer.by_proxy:
+        return "the proxy refuses the way to it"
     content = answer.headers.get("content-type", "no content type")
     return f"not the JSON that was asked for but {len(answer.body)} bytes of {content}"
 
@@ -329,8 +335,9 @@ def _is_whole(value: object) -> bool:
 def retry_after_seconds(answer: Answer, now_ms: int) -> float | None:
     """Read `Retry-After`: seconds, or the date that HTTP allows as well; None when it says nothing that is ahead."""
     value = answer.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,400}", value):
-        wait_seconds = float(value)
+    # Of several headers the longest: they arrive as one, with commas.
+    if re.fullmatch(r"[0-9]{1,300}(\s*,\s*[0-9]{1,300})*", value):
+        wait_seconds = max(map(float, value.split(",")))
     else:
         try:
             asked_ms = now_ms if answer.date_ms is None else answer.date_ms

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from candleshm._core import INTERVAL_MS, Zone
+from candleshm._core import INTERVAL_MS, Zone, check_moment
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import DAY_MS
 
@@ -43,6 +43,8 @@ class Day:
     @classmethod
     def parse(cls, value: DayLike, zone: Zone) -> Day:
         """Return the day that a user means, from 1970 on. Raises ConfigError."""
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            check_moment(value)
         with suppress(ValueError, TypeError, OverflowError):
             if isinstance(value, datetime):
                 is_local = value.tzinfo is None

@@ -59,8 +59,13 @@ class DailyKeeper:
         days_back: int = 1,
         replace: bool = False,
         at_end: Callable[[], object] = lambda: None,
+        outlasts_main: bool = False,
     ) -> None:
-        """Raises ConfigError for a time of day that is none."""
+        """Raises ConfigError for a time of day that is none.
+
+        With `outlasts_main` a program that comes to its end waits for the day in hand, the first one where none was
+        begun, and the thread says what it leaves.
+        """
         found = TIME_OF_DAY.fullmatch(time_of_day)
         if found is None:
             raise ConfigError(f"download_time cannot be `{time_of_day}`; allowed: HH:MM:SS such as 00:10:00")
@@ -80,7 +85,9 @@ class DailyKeeper:
         self._waiting: list[Day] = []  # days that are due and not whole, newest first
         self._seen: Day | None = None  # the newest day that was due so far
         self._stopping, self._abandoned = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="candleshm-daily", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="candleshm-daily", daemon=not outlasts_main)
+        self._outlasts_main = outlasts_main
+        self._has_begun = False  # a day has been in hand, or there was none
 
     def start(self) -> None:
         """Begin, in the background."""
@@ -110,6 +117,9 @@ class DailyKeeper:
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
+            if self._has_begun and self._is_alone:
+                self._say_what_is_left()
+                return
             now_seconds = self._clock.monotonic_seconds()
             if now_seconds >= self._again_seconds:
                 try:
@@ -122,7 +132,21 @@ class DailyKeeper:
                     # A fault of our own must not end the service that this thread belongs to, nor go unseen.
                     logger.exception("daily files: a fault; tried again in %.0f s", AGAIN_SECONDS)
                     self._again_seconds = now_seconds + AGAIN_SECONDS
+                self._has_begun = True
             self._stopping.wait(LOOK_SECONDS)
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether the program has come to its end, and waits for nothing but this."""
+        return self._outlasts_main and not threading.main_thread().is_alive()
+
+    def _say_what_is_left(self) -> None:
+        if self._waiting:
+            days = f"{len(self._waiting)} days from {self._waiting[-1]} to {self._waiting[0]} are"
+            days = f"the day {self._waiting[0]} is" if len(self._waiting) == 1 else days
+            logger.warning("daily files: the program ends, and %s not stored; the same call goes on there", days)
+        else:
+            logger.info("daily files: the program ends, and no further day is stored")
 
     def _keep_days(self, now_seconds: float) -> None:
         now_ms = self._now_ms()
@@ -138,10 +162,11 @@ class DailyKeeper:
             self._waiting = [*list(days_between(self._seen.next(), newest))[::-1], *self._waiting]
         self._seen = newest
         for day in tuple(self._waiting):
-            if self._stopping.is_set():
+            if self._stopping.is_set() or (self._has_begun and self._is_alone):
                 return
             if self._keep(day, now_ms):
                 self._waiting.remove(day)
+            self._has_begun = True
         if self._waiting:
             self._again_seconds = now_seconds + AGAIN_SECONDS
         else:

@@ -235,7 +235,7 @@ def _spoiled(said: Answer, headers: dict[str, str], fault: Fault, request: Reque
     if fault.kind == "headers":
         return replace(said, content_type=fault.content_type), _replaced(headers, fault.headers)
     if fault.kind == "rows" and request.name == "klines" and said.status == 200:
-        return replace(said, body=spoil(said.body, fault.rows)), headers
+        return replace(said, body=spoil(said.body, fault.rows, dict(request.pairs))), headers
     return said, headers
 
 

@@ -12,7 +12,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 Manner = Literal["whole", "cut", "trickle", "reset", "hang"]
 
@@ -74,8 +74,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -208,7 +207,7 @@ class HttpServer:
         self._loop.call_soon_threadsafe(function, *arguments)
 
     def _serve(self) -> None:
-        loop = self._loop = asyncio.new_event_loop()
+        loop = self._loop = asyncio.SelectorEventLoop()
         try:
             listen = loop.create_server(self._connection, self.host, self.port, backlog=1024)
             server = loop.run_until_complete(listen)

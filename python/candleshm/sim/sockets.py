@@ -168,6 +168,17 @@ class StreamSocket:
         self._out += self._protocol.data_to_send()
         self.record.events += 1
 
+    def send_flood(self, of: str, count: int) -> None:
+        """Queue many frames that bring no candle."""
+        frame = {
+            "pings": b"\x89\x01p",
+            "pongs": b"\x8a\x01p",
+            "parts": b"\x00\x00",
+            "refusals": frame_of('{"code":2,"msg":"Invalid request"}'),
+        }[of]
+        # A text that begins, and has parts without end.
+        self._out += [b"\x01\x00"] * (of == "parts") + [frame] * count
+
     def send_shutdown(self, now_ms: int) -> None:
         """Queue the event that announces the server's end."""
         data = f'{{"e":"serverShutdown","E":{now_ms}}}'

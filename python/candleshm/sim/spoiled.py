@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from candleshm.sim.grid import DAY_MS
+from candleshm.sim.grid import DAY_MS, Grid
 
 Rows = list[list[Any]]
 Spoiling = Literal[
@@ -20,9 +20,12 @@ Spoiling = Literal[
     "partial",
     "empty",
     "extra_column",
+    "few",
+    "slots",
 ]
 
 _OFF_GRID_MS = 7
+_FEW = 10
 
 
 def _with_newest(rows: Rows, **columns: Any) -> Rows:
@@ -52,15 +55,28 @@ _SPOILINGS: Mapping[str, Callable[[Rows], Rows]] = {
     "partial": lambda rows: rows[: len(rows) // 2],
     "empty": lambda rows: [],
     "extra_column": lambda rows: [[*row, "0"] for row in rows],
+    "few": lambda rows: rows[-_FEW:],
 }
 
 
-def spoil(body: bytes, spoiling: Spoiling) -> bytes:
-    """Return a klines body with its rows spoiled; one without rows stays as it is."""
+def spoil(body: bytes, spoiling: Spoiling, parameters: Mapping[str, str]) -> bytes:
+    """Return a klines body, which answers a request with these parameters, with its rows spoiled.
+
+    One without rows stays as it is.
+    """
     rows = json.loads(body)
     if not isinstance(rows, list) or not rows:
         return body
-    return json.dumps(_SPOILINGS[spoiling](rows), separators=(",", ":")).encode()
+    spoiled = _of_slots(rows, parameters) if spoiling == "slots" else _SPOILINGS[spoiling](rows)
+    return json.dumps(spoiled, separators=(",", ":")).encode()
+
+
+def _of_slots(rows: Rows, parameters: Mapping[str, str]) -> Rows:
+    """Return what is left when `limit` counts the slots of the grid, whether or not there is a row."""
+    grid = Grid.of(parameters["interval"], rows[0][0])
+    newest_ms = grid.floor(int(parameters.get("endTime", rows[-1][0])))
+    oldest_ms = grid.shift(newest_ms, 1 - int(parameters.get("limit", 500)))
+    return [row for row in rows if row[0] >= oldest_ms]
 
 
 def pad(body: bytes, size_bytes: int) -> bytes:

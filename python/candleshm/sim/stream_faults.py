@@ -22,6 +22,8 @@ EventFaultKind = Literal[
     "fragment",
     "garbage",
     "oversize",
+    "misnamed",
+    "flood",
     "stall",
     "reset",
     "close",
@@ -41,7 +43,9 @@ class StreamFault:
     ``delay`` (sent ``delay_ms`` late, later ones overtake it), ``reorder`` (sent after the stream's next event),
     ``wrong`` (one more trade and another close than REST has), ``foreign`` (before it an event of the other family,
     told by ``"st"`` alone), ``mute`` (this stream of this connection says nothing from here on), ``fragment`` (in
-    three frames), ``garbage`` (before it a text that is no JSON), ``oversize`` (before it a text of ``size_bytes``).
+    three frames), ``garbage`` (before it a text that is no JSON), ``oversize`` (before it a text of ``size_bytes``),
+    ``misnamed`` (before it the same candle, falsified, under the name of another stream of the connection), ``flood``
+    (before it ``frames`` frames ``of`` a kind: pings, pongs, refusals, or parts of a text that never ends).
 
     Met by an event, and the end of its connection: ``stall`` (open, and nothing moves any more), ``reset`` (half of
     the frame, then TCP RST), ``close`` (a close frame with ``code``), ``shutdown`` (``serverShutdown``, and the end
@@ -65,6 +69,8 @@ class StreamFault:
     status: int = 503
     code: int = 1001
     size_bytes: int = 4 * 1024 * 1024
+    frames: int = 5000
+    of: Literal["pings", "pongs", "refusals", "parts"] = "pings"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.rate <= 1.0:

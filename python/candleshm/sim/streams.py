@@ -244,8 +244,8 @@ class Streams:
             case "wrong":
                 client.send_event(name, self._data(series, push.at_ms, falsified(push.candle)))
             case "foreign":
-                other = 1 if series.instrument.market == "CM" else 2
-                client.send_event(name, self._data(series, push.at_ms, falsified(push.candle), other))
+                family = 1 if series.instrument.market == "CM" else 2
+                client.send_event(name, self._data(series, push.at_ms, falsified(push.candle), family))
                 client.send_event(name, data)
             case "fragment":
                 client.send_fragments(name, data)
@@ -254,6 +254,13 @@ class Streams:
                 client.send_event(name, data)
             case "oversize":
                 client.send_text("x" * fault.size_bytes)
+                client.send_event(name, data)
+            case "misnamed":
+                other = next((other for other in client.names if other != name), name)
+                client.send_event(other, self._data(series, push.at_ms, falsified(push.candle)))
+                client.send_event(name, data)
+            case "flood":
+                client.send_flood(fault.of, fault.frames)
                 client.send_event(name, data)
             case "stall":
                 client.freeze()

@@ -132,6 +132,12 @@ class Truth:
             self._outages += (outage,)
             self._forget()
 
+    def end_outages(self) -> None:
+        """Let all candles that vanished be there, as when an exchange fills its history in later."""
+        with self._lock:
+            self._outages = ()
+            self._forget()
+
     def restate(self, restatement: Restatement) -> None:
         """Correct history. Raises KeyError for an unknown symbol, ValueError for a minute in which nobody traded."""
         with self._lock:

@@ -9,34 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import Callable, Iterable, Set
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from candleshm.addresses import Address, Addresses
 from candleshm.errors import ExchangeUnavailable
 from candleshm.exchanges.base import StreamRules
+from candleshm.printable import printable
+from candleshm.stream.flood import Flood
 from candleshm.stream.pace import Pace
 from candleshm.stream.watchdog import DEAD_SECONDS, PING_SECONDS
 
 __all__ = ["Connection"]
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS, HANDSHAKE_SECONDS = 3.0, 5.0
 CLOSE_SECONDS = 2.0
 # A kline is about 400 bytes. What is longer than this is not one, and not worth the memory.
 FRAME_BYTES_MAX = 1 << 20
 READ_BYTES = 1 << 17
 # Whole, text.
 PLAIN_TEXT = 0x81
+PING, CONTROL_BYTES_MAX = 0x89, 125
+# Texts come whole; a server that sends one in this many parts does not mean to end it.
+PARTS_MAX = 256
+# A message of so many halves is down to one name; that one is then asked for ever less often.
+WHOLE_REFUSALS, REFUSED_SECONDS_MAX = 8, 300.0
 HEAD_END, HEAD_BYTES_MAX = b"\r\n\r\n", 1 << 16
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] +([0-9]{3})[ \r\n]")
 # Names of the address; the others follow in messages of so many. Both stay far below what servers take.
 URL_NAMES_MAX = 100
 MESSAGE_NAMES_MAX = 200
@@ -70,6 +80,14 @@ def cut(data: bytes, frames: list[bytes]) -> tuple[list[bytes], bytes]:
     return others, data[start:]
 
 
+class RefusedStream(Exception):
+    """The server answered the handshake with another status than 101."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
 class Connection(asyncio.BufferedProtocol):
     """A connection and its subscriptions; belongs to one event loop. `open` makes one."""
 
@@ -81,11 +99,14 @@ class Connection(asyncio.BufferedProtocol):
         now: Callable[[], float],
         take: Callable[[Connection, list[bytes]], None],
         ended: Callable[[Connection], None],
+        blame: Callable[[], None],
     ) -> None:
+        """`blame` is called when the server stops saying anything: another address may do better."""
         self._protocol = ClientProtocol(parse_uri(address), max_size=FRAME_BYTES_MAX)
         self._now = now
         self._take = take
         self._ended = ended
+        self._blame = blame
         self._pace = Pace(rules.messages_per_second - SPARE_MESSAGES, 1.0)
         self._transport: asyncio.Transport | None = None
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -95,7 +116,8 @@ class Connection(asyncio.BufferedProtocol):
         self._asked: dict[int, tuple[str, tuple[str, ...]]] = {}
         self._numbers = 0
         self._wanted: dict[str, None] = dict.fromkeys(names)
-        self._told: dict[str, None] = dict(self._wanted)
+        self.told_seconds: dict[str, float] = dict.fromkeys(self._wanted, now())
+        """Streams that the server was asked for, and when."""
         self._pinged = False
         self.subscribed_seconds: dict[str, float] = {}
         """Streams that the server acknowledged, and when."""
@@ -105,6 +127,12 @@ class Connection(asyncio.BufferedProtocol):
         """Why another connection has to take this one's place; empty while it need not."""
         self.reason = ""
         """Why it ended; empty while it has not."""
+        self.misbehaved = False
+        """Whether it ended because of what the server sent."""
+        self._flood = Flood()
+        self._pongs = Pace(1, 1.0)
+        self._ping: bytes | None = None
+        self._refusals: dict[str, tuple[int, float]] = {}
 
     @classmethod
     async def open(
@@ -112,6 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         names: Iterable[str],
         rules: StreamRules,
         *,
+        addresses: Addresses,
         context: ssl.SSLContext | None,
         now: Callable[[], float],
         take: Callable[[Connection, list[bytes]], None],
@@ -119,25 +148,39 @@ class Connection(asyncio.BufferedProtocol):
     ) -> Connection:
         """Connect and shake hands. Raises ExchangeUnavailable when that fails or takes too long."""
         first = list(islice(names, URL_NAMES_MAX))
-        address = f"{rules.url}?streams={'/'.join(quote(name, safe='@') for name in first)}"
-        target = parse_uri(address)
+        uri = f"{rules.url}?streams={'/'.join(quote(name, safe='@') for name in first)}"
+        target = parse_uri(uri)
         connection = None
+
+        def blame() -> None:
+            """Let the next connection go to another address."""
+            if place is not None:
+                addresses.failed(target.host, target.port, place)
+
+        place: Address | None = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: cls(address, first, rules, now, take, ended),
-                    target.host,
-                    target.port,
-                    ssl=context if target.secure else None,
-                )
-                await connection._opened
-        except TimeoutError:
-            reason = f"no handshake in {CONNECT_SECONDS:g} s"
-        except InvalidStatus as error:
-            reason = f"HTTP {error.response.status_code}"
-            raise ExchangeUnavailable(
-                f"{target.host} refuses a stream: {reason}", status=error.response.status_code
-            ) from None
+            socket, place = await addresses.connect_async(target.host, target.port, CONNECT_SECONDS)
+            try:
+                async with asyncio.timeout(HANDSHAKE_SECONDS):
+                    _, connection = await asyncio.get_running_loop().create_connection(
+                        lambda: cls(uri, first, rules, now, take, ended, blame),
+                        sock=socket,
+                        ssl=context if target.secure else None,
+                        server_hostname=target.host if target.secure else None,
+                    )
+                    await connection._opened
+            except BaseException as error:
+                if connection is None:
+                    socket.close()
+                if not isinstance(error, RefusedStream | asyncio.CancelledError):
+                    blame()
+                raise
+            addresses.worked(target.host, target.port, place)
+        except TimeoutError as error:
+            reason = str(error) if place is None else f"no handshake in {HANDSHAKE_SECONDS:g} s"
+        except RefusedStream as error:
+            reason = f"HTTP {error.status}"
+            raise ExchangeUnavailable(f"{target.host} refuses a stream: {reason}", status=error.status) from None
         except (OSError, ValueError, WebSocketException) as error:
             reason = f"{type(error).__name__}: {error}"
         else:
@@ -159,51 +202,67 @@ class Connection(asyncio.BufferedProtocol):
 
     def forget(self, names: Iterable[str]) -> None:
         """Subscribe these streams once more: they are mute."""
-        names = [name for name in names if name in self.subscribed_seconds]
+        names = [name for name in names if name in self.told_seconds]
         if names and self._send("UNSUBSCRIBE", names[:MESSAGE_NAMES_MAX]):
             for name in names[:MESSAGE_NAMES_MAX]:
-                self._told.pop(name, None)
+                self.told_seconds.pop(name, None)
 
     def look(self) -> None:
         """Send what is due, and give a dead connection up; to be called several times a second."""
         if not self.is_open:
             return
         now = self._now()
+        self._pong(now)
         silent_seconds = now - self.received_seconds
         if silent_seconds > DEAD_SECONDS:
+            self._blame()
             self.abort(f"nothing received for {silent_seconds:.0f} s")
             return
         if silent_seconds > PING_SECONDS and not self._pinged and self._pace.take(now):
             self._pinged = True
             self._protocol.send_ping(b"")
         for method, names in (
-            ("UNSUBSCRIBE", [name for name in self._told if name not in self._wanted]),
-            ("SUBSCRIBE", [name for name in self._wanted if name not in self._told]),
+            ("UNSUBSCRIBE", [name for name in self.told_seconds if name not in self._wanted]),
+            (
+                "SUBSCRIBE",
+                [name for name in self._wanted if name not in self.told_seconds and self._may_ask(name, now)],
+            ),
         ):
-            for start in range(0, len(names), MESSAGE_NAMES_MAX):
-                batch = names[start : start + MESSAGE_NAMES_MAX]
+            # Of a message that was refused one name may be what is wrong with it: the next ones are ever shorter.
+            refusals = max((self._refusals.get(name, (0, 0.0))[0] for name in names), default=0)
+            size = max(1, MESSAGE_NAMES_MAX >> refusals)
+            for start in range(0, len(names), size):
+                batch = names[start : start + size]
                 if not self._send(method, batch):
                     break
                 for name in batch:
                     if method == "SUBSCRIBE":
-                        self._told[name] = None
+                        self.told_seconds[name] = now
                     else:
-                        self._told.pop(name, None)
+                        self.told_seconds.pop(name, None)
                         self.subscribed_seconds.pop(name, None)
         self._flush()
 
     def answered(self, text: bytes) -> str | None:
         """Take in the server's answer to a message; return what is wrong with it, if anything is."""
-        answer: dict[str, Any] = json.loads(text)
-        method, names = self._asked.pop(answer.get("id") or 0, ("", ()))
+        try:
+            answer: dict[str, Any] = json.loads(text)
+            number = answer.get("id")
+            method, names = self._asked.pop(number, ("", ())) if isinstance(number, int) else ("", ())
+        except (ValueError, RecursionError):
+            return "an answer that cannot be read"
         if "code" in answer or "error" in answer:
+            now = self._now()
             for name in names:
-                self._told.pop(name, None)
-            return text.decode(errors="replace")[:200]
+                self.told_seconds.pop(name, None)
+                count = self._refusals.get(name, (0, 0.0))[0] + 1
+                self._refusals[name] = (count, now + min(REFUSED_SECONDS_MAX, 2.0 ** max(0, count - WHOLE_REFUSALS)))
+            return printable(text.decode(errors="replace")[:200])
         if method == "SUBSCRIBE":
             now = self._now()
             for name in names:
-                if name in self._told:
+                self._refusals.pop(name, None)
+                if name in self.told_seconds:
                     # One that was mute stays so until it is heard.
                     self.subscribed_seconds.setdefault(name, now)
         return None
@@ -228,8 +287,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the handshake."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # What other event loops hand out is no subclass of anything here, and works as well.
+        self._transport = cast(asyncio.Transport, transport)
         self._protocol.send_request(self._protocol.connect())
         self._flush()
 
@@ -246,6 +305,11 @@ class Connection(asyncio.BufferedProtocol):
             data = self._rest + data
         frames: list[bytes] = []
         if not self._opened.done():
+            refused = STATUS_LINE.match(data)
+            if refused is not None and refused[1] != b"101":
+                # What follows the status, if it ever comes, changes nothing.
+                self._opened.set_exception(RefusedStream(int(refused[1])))
+                return
             head, end, data = data.partition(HEAD_END)
             if not end and len(head) <= HEAD_BYTES_MAX:
                 self._rest = head
@@ -256,10 +320,40 @@ class Connection(asyncio.BufferedProtocol):
         else:
             others, self._rest = [data], b""
         for other in others:
-            self._hand_over(other, frames)
+            if other[0] == PING and len(other) <= 2 + CONTROL_BYTES_MAX:
+                # The library would answer every one, and pongs count against the limit of messages.
+                self._ping = other[2:]
+            else:
+                self._hand_over(other, frames)
         if frames:
             self._take(self, frames)
+        self._pong(self.received_seconds)
         self._flush()
+        flooded = self._flood.look(len(frames), len(others), len(self.told_seconds), self.received_seconds)
+        if flooded or len(self._parts) > PARTS_MAX:
+            self.misbehaved = True
+            self.abort(flooded or f"a text in more than {PARTS_MAX} parts")
+        elif self._protocol.parser_exc is not None or self._protocol.close_rcvd is not None:
+            # What still comes is not read, and a server that does not hang up is left.
+            self._leave()
+
+    def _pong(self, now: float) -> None:
+        """Answer the newest ping, and of many that come together only that."""
+        if self._ping is not None and self.is_open and self._pongs.take(now):
+            self._protocol.send_pong(self._ping)
+            self._ping = None
+            self._flush()
+
+    def _may_ask(self, name: str, now: float) -> bool:
+        return now >= self._refusals.get(name, (0, 0.0))[1]
+
+    def _leave(self) -> None:
+        """Read nothing more, and do not wait long for what is still to be sent."""
+        if self._transport is not None and not self._transport.is_closing():
+            self.misbehaved = self.misbehaved or self._protocol.parser_exc is not None
+            self.reason = self.reason or str(self._protocol.parser_exc)
+            self._transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)
 
     def _hand_over(self, data: bytes, frames: list[bytes]) -> None:
         """Let the library judge what is no plain text; its texts are appended to `frames`."""
@@ -275,7 +369,7 @@ class Connection(asyncio.BufferedProtocol):
                     frames.append(b"".join(self._parts))
                     self._parts.clear()
             elif event.opcode is Opcode.CLOSE:
-                self.reason = self.reason or f"closed by the server: {self._protocol.close_rcvd}"
+                self.reason = self.reason or printable(f"closed by the server: {self._protocol.close_rcvd}")
 
     def eof_received(self) -> None:
         """End with the server."""
@@ -297,7 +391,7 @@ class Connection(asyncio.BufferedProtocol):
             self._opened.set_exception(self._protocol.handshake_exc)
             return
         self.opened_seconds = self._now()
-        self.subscribed_seconds = dict.fromkeys(self._told, self.opened_seconds)
+        self.subscribed_seconds = dict.fromkeys(self.told_seconds, self.opened_seconds)
         self._opened.set_result(None)
 
     def _send(self, method: str, names: list[str]) -> bool:

@@ -7,6 +7,7 @@ streams are silent is the scheduler's, which sees the same silence.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import ssl
 import threading
@@ -17,14 +18,18 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
+from candleshm.addresses import Addresses
 from candleshm.backoff import Backoff
 from candleshm.blocklog import BlockLog
 from candleshm.clock import Clock
 from candleshm.errors import ExchangeUnavailable
 from candleshm.exchanges.base import Exchange
+from candleshm.printable import printable
 from candleshm.status import StreamStatus
 from candleshm.stream.connection import Connection
+from candleshm.stream.outage import Outage
 from candleshm.stream.pace import Pace
+from candleshm.stream.repeats import Repeats
 from candleshm.stream.shards import Shards
 from candleshm.stream.watchdog import Watchdog, silence_seconds
 
@@ -45,14 +50,19 @@ REFUSED_SECONDS = 60.0
 REFUSING = (403, 418, 429)
 # Of the limit of new connections, which holds for the whole address, one feed takes a part at most.
 CONNECTS_PART = 0.2
-# This part of a connection's streams mute, or one of them after it was subscribed again: the connection is what is
-# wrong. Another one may be no better, so they are not replaced ever faster.
+# This part of a connection's streams mute: the connection is what is wrong. One of them mute after it was subscribed
+# again: another connection is tried once, and then the stream is left alone, or one halted symbol would cost all the
+# others their connection again and again. Each replacement makes the pause before the next one longer, until most of
+# the streams for which it was made have been heard.
 MUTE_PART = 0.9
 SUBSCRIBED_AGAIN = 1
 REPLACE_SECONDS, REPLACE_SECONDS_MAX = 15.0, 960.0
 # A new connection that brings nothing for so long will not.
 BARREN_SECONDS = 10.0
-FAULTS_LOGGED_SECONDS = 60.0
+# A subscription that is not acknowledged for so long counts as one that stays silent.
+ACKNOWLEDGED_SECONDS = 10.0
+# A connection that served for so long, and did nothing wrong, is opened again at once when it ends.
+SERVED_SECONDS = 10.0
 
 
 @dataclass(eq=False, slots=True)
@@ -70,6 +80,10 @@ class _Seat:
     life_seconds: float = 0.0
     replaced_seconds: float = -math.inf
     replacements: int = 0
+    causes: frozenset[str] = frozenset()
+    """The silent symbols for which the connection was replaced last, until most of them were heard."""
+    reason: str = "no connection yet"
+    """Why there is no connection, while there is none."""
 
 
 class StreamKeeper:
@@ -98,6 +112,7 @@ class StreamKeeper:
         self._heard_seconds = heard_seconds
         self._changed = changed
         self._now = clock.monotonic_seconds
+        self._addresses = Addresses()
         self._context = context or ssl.create_default_context()
         self._random = random or Random()
         self._backoff = Backoff(first_seconds=0.1, limit_seconds=30.0)
@@ -112,7 +127,9 @@ class StreamKeeper:
         self._mute: frozenset[str] = frozenset()
         self._connections = self._lost = self._batches = self._events = self._stale = self._verified = 0
         self._disputed = self._refused = self._unknown = self._faults = 0
-        self._fault_seconds = -FAULTS_LOGGED_SECONDS
+        self._repeats = Repeats()
+        self._outage = Outage()
+        self._wanted_seconds: dict[str, float] = {}
         self._stopping = False
         self._connected: set[Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -182,7 +199,9 @@ class StreamKeeper:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._keep())
+            # The embedding program may have made other event loops the default ones.
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self._keep())
         except Exception:
             self._log.exception("the streams end by a fault of their own; REST goes on")
         finally:
@@ -216,6 +235,7 @@ class StreamKeeper:
 
     def _tick(self, now: float) -> None:
         if self._shards.align(self._wanted):
+            self._wanted_seconds = {symbol: self._wanted_seconds.get(symbol, now) for symbol in self._wanted}
             self._seats += [_Seat(group) for group in self._shards.groups[len(self._seats) :]]
             for seat in self._seats:
                 seat.names = {self._exchange.stream_name(symbol, self._interval): symbol for symbol in seat.group}
@@ -225,7 +245,10 @@ class StreamKeeper:
             if heard_seconds.get(symbol, math.inf) > since:
                 self._suspects.pop(symbol, None)
         silent = [symbol for seat in self._seats for symbol in self._silent(seat, heard_seconds, now)]
-        due = self._watchdog.due(silent, now)
+        failed = dict.fromkeys(silent, "subscribed, and nothing comes") | self._unconnected(heard_seconds, now)
+        for line in self._outage.look(failed, heard_seconds, self._wanted_seconds, self._honest(), now):
+            self._log.log(logging.WARNING if line.is_warning else logging.INFO, "%s", line.text)
+        due = self._watchdog.due(silent, now, self._outage.since)
         for seat in self._seats:
             self._replace(seat, now)
             for connection in (seat.current, seat.successor):
@@ -233,7 +256,8 @@ class StreamKeeper:
                     connection.want(seat.names.keys())
                     connection.look()
             self._heal(seat, [symbol for symbol in silent if symbol in seat.group], due, now)
-        self._judge(frozenset(silent))
+        self._mute = frozenset(self._outage.since)
+        self._judge()
 
     def _replace(self, seat: _Seat, now: float) -> None:
         """Bring the connection of a seat in line with what it is for."""
@@ -252,12 +276,14 @@ class StreamKeeper:
                 current.close()
             return
         if successor is not None and not successor.events and now - successor.opened_seconds > settled + BARREN_SECONDS:
+            if current is not None and seat.causes:
+                current.retires = ""  # Another one is no better.
             successor.abort("it brought nothing")
             return
         is_wanted = seat.group and (current is None or current.retires) and now >= seat.retry_seconds
         if is_wanted and successor is None and seat.opening is None and self._connects.take(now):
             if current is not None:
-                self._log.info("a new stream connection takes over: %s", current.retires)
+                self._say(logging.INFO, "replaced", "a new stream connection takes over: %s", current.retires)
             seat.opening = asyncio.create_task(self._open(seat))
 
     def _is_told(self, seat: _Seat) -> bool:
@@ -270,6 +296,7 @@ class StreamKeeper:
             connection = await Connection.open(
                 seat.names,
                 self.rules,
+                addresses=self._addresses,
                 context=self._context,
                 now=self._now,
                 take=self._take,
@@ -281,8 +308,8 @@ class StreamKeeper:
             if error.status in REFUSING:
                 delay_seconds = max(delay_seconds, REFUSED_SECONDS)
             seat.retry_seconds = self._now() + delay_seconds
-            if seat.attempts & (seat.attempts - 1) == 0:
-                self._log.warning("%s; attempt %d, again in %.1f s", error, seat.attempts, delay_seconds)
+            seat.reason = printable(str(error))
+            self._say(logging.WARNING, "unopened", "%s; again in %.1f s", seat.reason, delay_seconds)
         else:
             self._connections += 1
             self._connected.add(connection)
@@ -306,17 +333,20 @@ class StreamKeeper:
                 seat.current = None
                 self._lost += 1
                 # One that served for a while is opened again at once; one that did not only ever later.
-                served = self._now() - connection.opened_seconds > TICK_SECONDS and connection.events > 0
-                seat.attempts = 0 if served else seat.attempts + 1
+                now = self._now()
+                served = now - connection.opened_seconds > SERVED_SECONDS and connection.events > 0
+                seat.attempts = 0 if served and not connection.misbehaved else seat.attempts + 1
                 delay_seconds = self._backoff.delay_seconds(seat.attempts, self._random) if seat.attempts else 0.0
-                seat.retry_seconds = self._now() + delay_seconds
-                if not self._stopping:
-                    self._log.warning("a stream connection of %d symbols ended: %s", len(seat.group), connection.reason)
+                seat.retry_seconds = now + delay_seconds
+                seat.reason = connection.reason
+                if not self._stopping and seat.group:
+                    text = "a stream connection of %d symbols ended: %s"
+                    self._say(logging.WARNING, "ended", text, len(seat.group), connection.reason)
             elif seat.successor is connection:
                 seat.successor = None
                 seat.attempts += 1
                 seat.retry_seconds = self._now() + self._backoff.delay_seconds(seat.attempts, self._random)
-        self._judge(self._mute)
+        self._judge()
         if self._wake is not None:
             self._wake.set()
 
@@ -325,28 +355,66 @@ class StreamKeeper:
         if current is None or not current.is_open:
             return []
         names = seat.names
-        subscribed = {names[name]: seconds for name, seconds in current.subscribed_seconds.items() if name in names}
+        subscribed = {
+            names[name]: current.subscribed_seconds.get(name, seconds + ACKNOWLEDGED_SECONDS)
+            for name, seconds in (current.told_seconds | current.subscribed_seconds).items()
+            if name in names
+        }
         return self._watchdog.silent(subscribed, heard_seconds, self._suspects, now)
+
+    def _unconnected(self, heard_seconds: Mapping[str, float], now: float) -> dict[str, str]:
+        """Return the symbols that have been without a connection for longer than a stream may be silent, and why."""
+        limit = now - self.silence_seconds
+        return {
+            symbol: seat.reason
+            for seat in self._seats
+            if seat.current is None or not seat.current.is_open
+            for symbol in seat.group
+            if max(heard_seconds.get(symbol, -math.inf), self._wanted_seconds.get(symbol, now)) < limit
+        }
+
+    def _honest(self) -> set[str]:
+        """Return the symbols whose silence says nothing: only changes are pushed, and others of the connection flow."""
+        if not self.rules.on_change:
+            return set()
+        return {
+            seat.names[name]
+            for seat in self._seats
+            if seat.current is not None and seat.current.is_open and seat.current.events
+            for name in seat.current.subscribed_seconds
+            if name in seat.names and seat.names[name] not in self._suspects
+        }
+
+    def _say(self, level: int, kind: str, text: str, *arguments: object) -> None:
+        """Log a line unless its kind was said often already."""
+        count = self._repeats.count(kind, self._now())
+        if count == 1:
+            self._log.log(level, text, *arguments)
+        elif count:
+            self._log.log(level, text + "; %d times so far", *arguments, count)
 
     def _heal(self, seat: _Seat, silent: list[str], due: Mapping[str, int], now: float) -> None:
         """Subscribe silent streams again, and replace the connection when that is not what is wrong."""
         current = seat.current
         if current is None or not current.is_open:
             return
-        if not silent:
-            seat.replacements = 0
-            return
+        heard = [symbol for symbol in seat.causes if symbol not in self._outage.since]
+        if 2 * len(heard) >= len(seat.causes):
+            seat.causes, seat.replacements = frozenset(), 0
         attempts = {symbol: due[symbol] for symbol in silent if symbol in due}
+        if not attempts:
+            return
         is_all = len(silent) >= MUTE_PART * len(current.subscribed_seconds)
-        if attempts and (is_all or max(attempts.values()) > SUBSCRIBED_AGAIN):
-            if not current.retires and now >= seat.replaced_seconds:
-                current.retires = f"{len(silent)} of {len(current.subscribed_seconds)} streams are silent"
-                pause_seconds = min(REPLACE_SECONDS_MAX, REPLACE_SECONDS * 2.0**seat.replacements)
-                seat.replaced_seconds, seat.replacements = now + pause_seconds, seat.replacements + 1
-        elif attempts:
+        is_last = SUBSCRIBED_AGAIN + 1 in attempts.values()
+        if (is_all or is_last) and not current.retires and now >= seat.replaced_seconds:
+            current.retires = f"{len(silent)} of {len(current.subscribed_seconds)} streams are silent"
+            pause_seconds = min(REPLACE_SECONDS_MAX, REPLACE_SECONDS * 2.0 ** min(seat.replacements, 16))
+            seat.replaced_seconds, seat.replacements = now + pause_seconds, seat.replacements + 1
+            seat.causes = frozenset(silent)
+        elif not is_all:
             current.forget(name for name, symbol in seat.names.items() if symbol in attempts)
 
-    def _judge(self, mute: frozenset[str]) -> None:
+    def _judge(self) -> None:
         """Tell the scheduler when what is covered changed."""
         covered = frozenset(
             seat.names[name]
@@ -355,12 +423,6 @@ class StreamKeeper:
             for name in seat.current.subscribed_seconds
             if name in seat.names
         )
-        if mute - self._mute:
-            shown = sorted(mute - self._mute)
-            self._log.warning("%d streams are silent: %s; asked by REST meanwhile", len(mute), " ".join(shown[:20]))
-        if self._mute and not mute:
-            self._log.info("every stream flows again")
-        self._mute = mute
         if covered != self._covered:
             self._covered = covered
             self._changed()
@@ -380,17 +442,14 @@ class StreamKeeper:
         for place in pushed.answers:
             wrong = connection.answered(frames[place])
             if wrong is not None:
-                self._log.warning("a stream message was refused: %s", wrong)
+                self._say(logging.WARNING, "refused", "a stream message was refused: %s", wrong)
         if pushed.shuts_down:
             connection.retires = connection.retires or "the server shuts down"
             if self._wake is not None:
                 self._wake.set()
         if pushed.faults:
             self._faults += len(pushed.faults)
-            now = self._now()
-            if now - self._fault_seconds > FAULTS_LOGGED_SECONDS:
-                self._fault_seconds = now
-                self._log.warning("a stream frame cannot be read: %s; %d so far", pushed.faults[0][1], self._faults)
+            self._say(logging.WARNING, "faults", "a stream frame cannot be used: %s", pushed.faults[0][1])
         self._notices.extend(pushed.notices)
         if pushed.notices or pushed.refused:
             self._changed()

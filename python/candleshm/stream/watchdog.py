@@ -7,7 +7,7 @@ something did, which is for the scheduler to find out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from candleshm.exchanges.base import StreamRules
@@ -67,13 +67,15 @@ class Watchdog:
             if subscribed_seconds[symbol] < limit and heard_seconds.get(symbol, 0.0) < limit
         ]
 
-    def due(self, symbols: Iterable[str], now_seconds: float) -> dict[str, int]:
+    def due(self, symbols: Iterable[str], now_seconds: float, unheard: Collection[str] = ()) -> dict[str, int]:
         """Return those of the mute `symbols` about whose stream something is to be done now, for the how manieth time.
 
-        `symbols` are all that are mute: of the others it is forgotten that they once were.
+        `symbols` are all that are mute, `unheard` those that were and have not been heard since: a remedy makes a
+        stream look well for a while, and only data proves it. Of all others it is forgotten that they were mute.
         """
         mute = set(symbols)
-        self._healing = {symbol: healing for symbol, healing in self._healing.items() if symbol in mute}
+        kept = mute | set(unheard)
+        self._healing = {symbol: healing for symbol, healing in self._healing.items() if symbol in kept}
         due = {}
         for symbol in sorted(mute):
             healing = self._healing.setdefault(symbol, _Healing(-float("inf"), 0))

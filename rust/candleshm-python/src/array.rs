@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use candleshm::columns::COLUMNS;
@@ -17,27 +18,40 @@ use pyo3::types::PySlice;
 use crate::errors::exceptions::ConfigError;
 
 /// Returns a new Fortran-ordered float64 array of shape (rows, 12), filled by `fill`, which is given all its values in
-/// memory order and must set them.
+/// memory order, zero so far.
 pub(crate) fn new_columns<'py>(
     py: Python<'py>,
     rows: usize,
     fill: impl FnOnce(&mut [f64]) -> PyResult<()>,
 ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-    // SAFETY: any bit pattern is a float64, and nobody but `fill` sees the array before it is returned.
-    let array = unsafe { PyArray2::<f64>::new(py, [rows, COLUMNS], true) };
-    // SAFETY: the array is contiguous, new, and known only here, so the exclusive borrow is one.
+    // Never uninitialised memory: no safe code may be lent that, though it were to store only.
+    let array = PyArray2::<f64>::zeros(py, [rows, COLUMNS], true);
+    // SAFETY: the array is contiguous, new, initialised, and known only here, so the exclusive borrow is one.
     fill(unsafe { array.as_slice_mut()? })?;
     Ok(array)
 }
 
-/// Returns a new one-dimensional float64 array, filled by `fill`, which must set all its values.
+/// As [`new_columns`] without the zeroes: `fill` is given memory that was never set, and must set all of it that it does
+/// not have cut off afterwards.
+pub(crate) fn new_unset_columns<'py>(
+    py: Python<'py>,
+    rows: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<f64>]) -> PyResult<()>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    // SAFETY: nobody sees the array before it is returned, and `fill` gets its values as what they are: not set.
+    let array = unsafe { PyArray2::<f64>::new(py, [rows, COLUMNS], true) };
+    // SAFETY: the array is contiguous, of this many values, new, and known only here, so the exclusive borrow is one.
+    fill(unsafe { std::slice::from_raw_parts_mut(array.data().cast(), rows * COLUMNS) })?;
+    Ok(array)
+}
+
+/// Returns a new one-dimensional float64 array, filled by `fill`, which is given its values, zero so far.
 pub(crate) fn new_values<'py>(
     py: Python<'py>,
     count: usize,
     fill: impl FnOnce(&mut [f64]) -> PyResult<()>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-    // SAFETY: as in `new_columns`.
-    let array = unsafe { PyArray1::<f64>::new(py, [count], false) };
+    let array = PyArray1::<f64>::zeros(py, [count], false);
     // SAFETY: as in `new_columns`.
     fill(unsafe { array.as_slice_mut()? })?;
     Ok(array)

@@ -1,5 +1,7 @@
 //! `derive`: bigger candles out of rows in an array.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use candleshm::columns::{COLUMNS, OPEN_TIME_MS, Row};
 use candleshm::derive::Derivation;
 use candleshm::interval::{Grid, Interval};
@@ -15,6 +17,21 @@ pub(crate) fn grid(name: &str) -> PyResult<Grid> {
         let known = Interval::ALL.map(Interval::as_str).join(" ");
         ConfigError::new_err(format!("interval is not one of {known} 1d@Area/City: `{name}`"))
     })
+}
+
+/// Where the newest candle ended that this process read as final, ms.
+static ENDED_MS: AtomicI64 = AtomicI64::new(i64::MIN);
+
+/// Remembers that a candle which ended then was final: by the exchange's clock that moment is over.
+#[inline]
+pub(crate) fn note_ended(end_ms: i64) {
+    ENDED_MS.fetch_max(end_ms, Ordering::Relaxed);
+}
+
+/// Returns a moment that is over by the exchange's clock, as far as candles read here tell.
+#[pyfunction]
+pub(crate) fn ended_ms() -> i64 {
+    ENDED_MS.load(Ordering::Relaxed)
 }
 
 /// Returns how many candles of `source` the longest one of `target` is made of.

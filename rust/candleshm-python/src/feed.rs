@@ -1,7 +1,7 @@
 //! `Feed`: one attached block, and the following of the name when a collector puts another block under it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -13,27 +13,32 @@ use candleshm::interval::Grid;
 use candleshm::layout::{BlockState, header};
 use candleshm::panel::{self, PanelRange};
 use candleshm::read::SeriesReader;
-use candleshm::segment;
+use candleshm::removal;
+use candleshm::segment::{self, FileId};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
+use crate::arguments::{Count, Moment, Number, check_moments, check_timeout};
 use crate::array;
+use crate::derive::note_ended;
 use crate::errors::exceptions::{ConfigError, SegmentNotFound, StaleData, UnknownSymbol, WaitTimeout};
 use crate::errors::to_py;
+use crate::following::{FOLLOW_MS, Lookout};
 use crate::process;
 use crate::series::{Series, not_contiguous};
 
 /// Longest sleep in one go: signals and a replaced block are noticed after this long at the latest.
 const SLICE: Duration = Duration::from_secs(1);
-/// How long to wait before the name is looked at again while no newer block stands under it.
-const FOLLOW_INTERVAL_MS: u64 = 100;
 /// How far an answer may seem ahead: it may come between the look at the clock and the one into the block.
 const AHEAD_MS: u64 = 1_000;
 
 /// A block and the places of its symbols.
 pub(crate) struct Attached {
     pub(crate) block: Block,
+    pub(crate) id: FileId,
+    /// Whether the feed has moved to another block.
+    left: AtomicBool,
     places: RwLock<Places>,
 }
 
@@ -44,8 +49,9 @@ struct Places {
 }
 
 impl Attached {
-    fn open(name: &str) -> Result<Self, Error> {
-        Ok(Self { block: Block::open(name, process::boot_id())?, places: RwLock::default() })
+    pub(crate) fn open(name: &str) -> Result<Self, Error> {
+        let (block, id) = Block::open_with_id(name, process::boot_id())?;
+        Ok(Self { block, id, left: AtomicBool::new(false), places: RwLock::default() })
     }
 
     /// Returns the place of a symbol, looking at the table again when it has grown.
@@ -74,8 +80,10 @@ impl Attached {
         read(&places)
     }
 
-    fn is_current(&self) -> bool {
-        self.block.state() == Some(BlockState::Ready)
+    /// Whether the block is one to go on with, as far as itself tells.
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        self.block.state() == Some(BlockState::Ready) && !self.left.load(Ordering::Relaxed)
     }
 }
 
@@ -85,7 +93,7 @@ pub(crate) struct Source {
     /// Oldest data allowed, ms.
     max_age_ms: Option<u64>,
     attached: RwLock<Arc<Attached>>,
-    looked_ms: AtomicU64,
+    lookout: Lookout,
     closed: AtomicBool,
 }
 
@@ -96,6 +104,11 @@ impl Source {
 
     pub(crate) fn max_age_ms(&self) -> Option<u64> {
         self.max_age_ms
+    }
+
+    /// What `attach` was given, to the millisecond.
+    pub(crate) fn max_age(&self) -> Option<f64> {
+        self.max_age_ms.map(|limit_ms| limit_ms as f64 / 1e3)
     }
 
     /// Refuses when the feed was closed.
@@ -111,27 +124,26 @@ impl Source {
     pub(crate) fn attached(&self) -> PyResult<Arc<Attached>> {
         self.check_open()?;
         let attached = self.attached.read().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(if attached.is_current() { attached } else { self.follow(attached) })
+        Ok(if self.is_good(&attached) { attached } else { self.follow(attached) })
     }
 
-    /// Opens the name again: a collector of another shape replaces the block, a restarted one after a clean stop
-    /// makes a new one. While there is no other block the old one stays readable.
+    /// Whether there is no reason to look for another block than this one.
+    #[inline]
+    pub(crate) fn is_good(&self, attached: &Attached) -> bool {
+        attached.is_current() && !self.lookout.is_due()
+    }
+
+    /// Moves on from a block if it is time, see [`Lookout`]; meanwhile the old one stays readable.
     #[cold]
     fn follow(&self, old: Arc<Attached>) -> Arc<Attached> {
-        let now_ms = process::now_ms();
-        let looked_ms = self.looked_ms.swap(now_ms, Ordering::Relaxed);
-        if now_ms.saturating_sub(looked_ms) < FOLLOW_INTERVAL_MS {
-            self.looked_ms.store(looked_ms, Ordering::Relaxed);
-            return old;
+        let Some(new) = self.lookout.look(&self.name, &old, self.max_age_ms) else { return old };
+        let mut attached = self.attached.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&attached, &old) {
+            *attached = Arc::new(new);
+            // Every series that still holds it asks here again.
+            old.left.store(true, Ordering::Relaxed);
         }
-        match Attached::open(&self.name) {
-            Ok(new) if new.is_current() => {
-                let new = Arc::new(new);
-                self.attached.write().unwrap_or_else(PoisonError::into_inner).clone_from(&new);
-                new
-            }
-            _ => old,
-        }
+        attached.clone()
     }
 
     pub(crate) fn place(&self, symbol: &str) -> PyResult<(Arc<Attached>, usize)> {
@@ -167,7 +179,7 @@ pub(crate) fn stale(symbol: &str, age_ms: u64, limit_ms: u64, delisted: bool) ->
 }
 
 /// Milliseconds since the collector's last sign of life, `u64::MAX` when that lies in the future.
-fn heartbeat_age_ms(block: &Block) -> u64 {
+pub(crate) fn heartbeat_age_ms(block: &Block) -> u64 {
     let (heartbeat_ms, now_ms) = (block.value(header::HEARTBEAT_NS) / 1_000_000, process::now_ms());
     if heartbeat_ms > now_ms + AHEAD_MS { u64::MAX } else { now_ms.saturating_sub(heartbeat_ms) }
 }
@@ -177,11 +189,9 @@ pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
     pub(crate) fn after(timeout: Option<f64>) -> PyResult<Self> {
+        check_timeout(timeout.map(Number))?;
         match timeout {
             None => Ok(Self(None)),
-            Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
-                Err(ConfigError::new_err(format!("timeout is not a number of seconds from 0 on: `{seconds}`")))
-            }
             Some(seconds) => {
                 Ok(Self(Duration::try_from_secs_f64(seconds).ok().and_then(|d| Instant::now().checked_add(d))))
             }
@@ -201,9 +211,14 @@ impl Deadline {
 
 /// Sleeps on a futex word of the header, the GIL released, and lets signal handlers run.
 pub(crate) fn sleep(py: Python<'_>, attached: &Attached, offset: usize, seen: u32, slice: Duration) -> PyResult<()> {
+    // Nobody is woken by a block that is done when another one is there.
+    let slice = if attached.is_current() { slice } else { slice.min(Duration::from_millis(FOLLOW_MS)) };
     py.detach(|| segment::futex_wait(attached.block.header(offset), seen, slice));
     py.check_signals()
 }
+
+/// What pickle makes of an object: its class, and what that is called with.
+pub(crate) type Pickled<'py, Arguments> = (Bound<'py, PyType>, Arguments);
 
 /// A candle that closed for many symbols at once.
 #[pyclass(frozen, get_all, module = "candleshm")]
@@ -218,6 +233,16 @@ pub(crate) struct Closed {
 
 #[pymethods]
 impl Closed {
+    #[new]
+    fn py_new(open_time_ms: i64, symbols: Py<PyTuple>, missing: Py<PyTuple>) -> Self {
+        Self { open_time_ms, symbols, missing }
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Pickled<'py, (i64, Py<PyTuple>, Py<PyTuple>)> {
+        let (py, this) = (slf.py(), slf.get());
+        (slf.get_type(), (this.open_time_ms, this.symbols.clone_ref(py), this.missing.clone_ref(py)))
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
             "Closed(open_time_ms={}, symbols={}, missing={})",
@@ -239,8 +264,8 @@ pub(crate) struct Feed {
 impl Feed {
     #[new]
     #[pyo3(signature = (name, max_age=None))]
-    fn py_new(name: &str, max_age: Option<f64>) -> PyResult<Self> {
-        let max_age_ms = match max_age {
+    fn py_new(name: &str, max_age: Option<Number>) -> PyResult<Self> {
+        let max_age_ms = match max_age.map(|Number(seconds)| seconds) {
             Some(age) if age.is_nan() || age <= 0.0 => {
                 return Err(ConfigError::new_err(format!("max_age is not a number of seconds above 0: `{age}`")));
             }
@@ -251,7 +276,7 @@ impl Feed {
             name: name.to_owned(),
             max_age_ms,
             attached: RwLock::new(Arc::new(attached)),
-            looked_ms: AtomicU64::new(0),
+            lookout: Lookout::default(),
             closed: AtomicBool::new(false),
         };
         Ok(Self { source: Arc::new(source), series: RwLock::default() })
@@ -260,6 +285,18 @@ impl Feed {
     #[getter]
     fn name(&self) -> &str {
         self.source.name()
+    }
+
+    #[getter]
+    fn max_age(&self) -> Option<f64> {
+        self.source.max_age()
+    }
+
+    /// Pickled as what it takes to attach again.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Pickled<'py, (String, Option<f64>)>> {
+        let source = &slf.get().source;
+        source.check_open()?;
+        Ok((slf.get_type(), (source.name().to_owned(), source.max_age())))
     }
 
     #[getter]
@@ -321,7 +358,9 @@ impl Feed {
         health.set_item("state", block.state().map_or("unknown", BlockState::as_str))?;
         health.set_item("pid", block.value(header::PID))?;
         health.set_item("heartbeat_age", seconds(heartbeat_age_ms(block)))?;
-        health.set_item("ready", block.value(header::READY) == 1)?;
+        health.set_item("loaded", block.announced(header::READY) == 1)?;
+        health.set_item("max_age", self.source.max_age_ms().map(seconds))?;
+        health.set_item("ages", trading_ages(block, process::now_ms()))?;
         health.set_item("missing", block.value(header::MISSING))?;
         health.set_item("holes", block.value(header::HOLES))?;
         health.set_item("weight_used", block.value(header::WEIGHT_USED))?;
@@ -331,24 +370,27 @@ impl Feed {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
-    #[pyo3(signature = (open_time_ms=None, *, symbols=None, quorum=1.0, timeout=None))]
+    #[pyo3(
+        signature = (open_time_ms=None, *, symbols=None, quorum=Number(1.0), timeout=None),
+        text_signature = "($self, open_time_ms=None, *, symbols=None, quorum=1.0, timeout=None)"
+    )]
     fn wait_closed(
         &self,
         py: Python<'_>,
-        open_time_ms: Option<i64>,
+        open_time_ms: Option<Moment>,
         symbols: Option<Vec<String>>,
-        quorum: f64,
-        timeout: Option<f64>,
+        quorum: Number,
+        timeout: Option<Number>,
     ) -> PyResult<Closed> {
-        if !(quorum > 0.0 && quorum <= 1.0) {
-            return Err(ConfigError::new_err(format!("quorum is not within 0..1: `{quorum}`")));
-        }
+        let (Number(quorum), timeout) = (quorum, timeout.map(|Number(seconds)| seconds));
+        check_quorum(quorum)?;
         let deadline = Deadline::after(timeout)?;
-        let mut awaited_ms = open_time_ms;
+        let mut awaited_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
         loop {
             let attached = self.source.attached()?;
-            let seen = attached.block.value(header::CLOSE_SEQ) as u32;
+            let seen = attached.block.announced(header::CLOSE_SEQ) as u32;
             let awaited = self.awaited(&attached, symbols.as_deref())?;
+            let grid = common_grid(&attached.block, &awaited)?;
             let needed = needed(quorum, awaited.len());
             if awaited_ms.is_none() {
                 awaited_ms = next_close_ms(&attached, &awaited, needed);
@@ -363,8 +405,9 @@ impl Feed {
             if let Some(open_ms) = awaited_ms
                 && closed.len() >= needed
             {
+                note_ended(grid.end_ms(grid.ordinal(open_ms)));
                 return Ok(Closed {
-                    open_time_ms: first_grid(&attached).floor_ms(open_ms),
+                    open_time_ms: grid.floor_ms(open_ms),
                     symbols: PyTuple::new(py, names(&closed))?.unbind(),
                     missing: PyTuple::new(py, names(&missing))?.unbind(),
                 });
@@ -391,7 +434,7 @@ impl Feed {
         &self,
         py: Python<'py>,
         fields: Vec<String>,
-        n: Option<i64>,
+        n: Option<Count>,
         symbols: Option<Vec<String>>,
         live: bool,
         out: Option<Bound<'py, PyArray1<f64>>>,
@@ -403,10 +446,10 @@ impl Feed {
         let grid = common_grid(block, &indices)?;
         let count = match n {
             None => block.geometry().ring.length,
-            Some(n) if n < 1 => {
+            Some(Count(n)) if n < 1 => {
                 return Err(ConfigError::new_err(format!("n is not a number of rows from 1 on: `{n}`")));
             }
-            Some(n) => n as usize,
+            Some(Count(n)) => n as usize,
         };
         let error = |error| self.source.error(error);
         let range =
@@ -432,6 +475,7 @@ impl Feed {
     ) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyTuple>)> {
         let moments = moments_ms.try_readonly().map_err(|_| not_contiguous())?;
         let moments = moments.as_slice().map_err(|_| not_contiguous())?;
+        check_moments(moments)?;
         let attached = self.source.attached()?;
         let block = &attached.block;
         let column = column_of(field)?;
@@ -453,15 +497,29 @@ impl Feed {
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     #[pyo3(signature = (symbols, quorum))]
     fn _next_close_ms(&self, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<Option<i64>> {
+        check_quorum(quorum)?;
         let attached = self.source.attached()?;
         let awaited = self.awaited(&attached, symbols.as_deref())?;
+        common_grid(&attached.block, &awaited)?;
         Ok(next_close_ms(&attached, &awaited, needed(quorum, awaited.len())))
     }
 
-    /// The open time of the candle after the one that contains `open_time_ms`.
-    fn _next_open_ms(&self, open_time_ms: i64) -> PyResult<i64> {
-        let grid = first_grid(&*self.source.attached()?);
-        Ok(grid.end_ms(grid.ordinal(open_time_ms)))
+    /// The open time of the candle of these symbols so many places after the one that contains `open_time_ms`.
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
+    fn _later_open_ms(&self, open_time_ms: i64, places: i64, symbols: Option<Vec<String>>) -> PyResult<i64> {
+        let attached = self.source.attached()?;
+        let grid = common_grid(&attached.block, &self.awaited(&attached, symbols.as_deref())?)?;
+        Ok(grid.open_ms(grid.ordinal(open_time_ms) + places))
+    }
+
+    /// How many candles from the one that contains `open_time_ms` on have closed.
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
+    fn _closed_since(&self, open_time_ms: i64, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<i64> {
+        let attached = self.source.attached()?;
+        let awaited = self.awaited(&attached, symbols.as_deref())?;
+        let grid = common_grid(&attached.block, &awaited)?;
+        let next_ms = next_close_ms(&attached, &awaited, needed(quorum, awaited.len()));
+        Ok(next_ms.map_or(0, |next_ms| (grid.ordinal(next_ms) - grid.ordinal(open_time_ms)).max(0)))
     }
 
     #[pyo3(signature = (field, *, symbols=None, out=None))]
@@ -508,7 +566,7 @@ impl Feed {
         let now_ms = process::now_ms();
         for &index in indices {
             let age_ms = age_ms(attached, index, now_ms);
-            if age_ms > limit_ms || !attached.block.is_trading(index) {
+            if age_ms > limit_ms || attached.block.has_ended(index) {
                 return Err(stale(&attached.block.symbol(index), age_ms, limit_ms, age_ms <= limit_ms));
             }
         }
@@ -530,6 +588,7 @@ impl Feed {
     fn awaited(&self, attached: &Attached, symbols: Option<&[String]>) -> PyResult<Vec<usize>> {
         let block = &attached.block;
         let mut indices = match symbols {
+            Some([]) => return Err(ConfigError::new_err("symbols is an empty list; None stands for all")),
             None => (0..block.symbol_count())
                 .filter(|&index| SeriesReader::new(block, index).marks().is_ok_and(|marks| marks.head > 0))
                 .collect(),
@@ -565,20 +624,36 @@ fn column_of(field: &str) -> PyResult<usize> {
 /// holds one, vouches for nothing.
 #[inline]
 pub(crate) fn age_ms(attached: &Attached, index: usize, now_ms: u64) -> u64 {
-    match SeriesReader::new(&attached.block, index).received_ms() {
+    age_in_block_ms(&attached.block, index, now_ms)
+}
+
+/// The ages in seconds of all series whose symbols trade.
+pub(crate) fn trading_ages(block: &Block, now_ms: u64) -> Vec<f64> {
+    (0..block.symbol_count())
+        .filter(|&index| block.is_trading(index))
+        .map(|index| seconds(age_in_block_ms(block, index, now_ms)))
+        .collect()
+}
+
+#[inline]
+fn age_in_block_ms(block: &Block, index: usize, now_ms: u64) -> u64 {
+    match SeriesReader::new(block, index).received_ms() {
         0 => u64::MAX,
         received_ms if received_ms > now_ms + AHEAD_MS => u64::MAX,
         received_ms => now_ms.saturating_sub(received_ms),
     }
 }
 
+fn check_quorum(quorum: f64) -> PyResult<()> {
+    if quorum > 0.0 && quorum <= 1.0 {
+        return Ok(());
+    }
+    Err(ConfigError::new_err(format!("quorum is not within 0..1: `{quorum}`")))
+}
+
 /// How many of `count` symbols make a quorum.
 fn needed(quorum: f64, count: usize) -> usize {
     ((quorum * count as f64).ceil() as usize).max(1)
-}
-
-fn first_grid(attached: &Attached) -> Grid {
-    attached.block.grid(0)
 }
 
 /// The open time after the newest one that `needed` of the symbols have final.
@@ -600,8 +675,14 @@ pub(crate) fn py_block_names() -> PyResult<Vec<String>> {
     segment::names().map_err(|error| to_py(error, ""))
 }
 
+/// Whether a process owns the block.
+#[pyfunction(name = "is_owned")]
+pub(crate) fn py_is_owned(name: &str) -> PyResult<bool> {
+    segment::is_owned(name).map_err(|error| to_py(error, name))
+}
+
 /// Removes a block that no collector serves.
 #[pyfunction(name = "unlink")]
 pub(crate) fn py_unlink(name: &str) -> PyResult<()> {
-    segment::unlink(name).map_err(|error| to_py(error, name))
+    removal::unlink(name).map_err(|error| to_py(error, name))
 }

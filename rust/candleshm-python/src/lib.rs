@@ -1,9 +1,11 @@
 //! `candleshm._core`: the compiled module. Converts arguments, releases the GIL, maps errors; decides nothing.
 
+mod arguments;
 mod array;
 mod derive;
 mod errors;
 mod feed;
+mod following;
 mod pool;
 mod process;
 mod rules;
@@ -27,8 +29,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<writer::Ingested>()?;
     module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
     module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;
+    module.add_function(wrap_pyfunction!(derive::ended_ms, module)?)?;
+    module.add_function(wrap_pyfunction!(arguments::check_moment, module)?)?;
+    module.add_function(wrap_pyfunction!(arguments::check_timeout, module)?)?;
     module.add_class::<writer::Pushed>()?;
     module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
+    module.add_function(wrap_pyfunction!(feed::py_is_owned, module)?)?;
     module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_archive_csv, module)?)?;

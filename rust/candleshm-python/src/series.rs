@@ -8,12 +8,15 @@ use candleshm::columns::{COLUMNS, OPEN_TIME_MS};
 use candleshm::interval::Grid;
 use candleshm::layout::{RowState, header};
 use candleshm::read::{Selection, SeriesReader, Snapshot};
+use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
+use crate::arguments::{Count, Moment, Number, check_moments};
 use crate::array;
+use crate::derive::note_ended;
 use crate::errors::exceptions::{ConfigError, GapError, WaitTimeout};
-use crate::feed::{Attached, Deadline, Source, age_ms, seconds, sleep, stale};
+use crate::feed::{Attached, Deadline, Pickled, Source, age_ms, seconds, sleep, stale};
 use crate::process;
 use crate::view::View;
 
@@ -53,6 +56,21 @@ pub(crate) struct Gap {
 
 #[pymethods]
 impl Gap {
+    #[new]
+    fn py_new(start_ms: i64, end_ms: i64, kind: &str) -> PyResult<Self> {
+        let kind = match kind {
+            "missing" => "missing",
+            "hole" => "hole",
+            other => return Err(ConfigError::new_err(format!("kind is not 'missing' or 'hole': `{other}`"))),
+        };
+        Ok(Self { start_ms, end_ms, kind })
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Pickled<'py, (i64, i64, &'static str)> {
+        let this = slf.get();
+        (slf.get_type(), (this.start_ms, this.end_ms, this.kind))
+    }
+
     fn __repr__(&self) -> String {
         format!("Gap(start_ms={}, end_ms={}, kind='{}')", self.start_ms, self.end_ms, self.kind)
     }
@@ -93,7 +111,7 @@ impl Series {
     fn with<T>(&self, read: impl FnOnce(&Arc<Attached>, usize) -> T) -> PyResult<T> {
         self.source.check_open()?;
         let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        if place.attached.block.state() == Some(candleshm::layout::BlockState::Ready) {
+        if self.source.is_good(&place.attached) {
             return Ok(read(&place.attached, place.index));
         }
         drop(place);
@@ -122,20 +140,20 @@ impl Series {
     fn check_fresh(&self, attached: &Attached, index: usize) -> PyResult<()> {
         let Some(limit_ms) = self.source.max_age_ms() else { return Ok(()) };
         let age_ms = age_ms(attached, index, process::now_ms());
-        if age_ms > limit_ms || !attached.block.is_trading(index) {
+        if age_ms > limit_ms || attached.block.has_ended(index) {
             return Err(stale(&self.symbol, age_ms, limit_ms, age_ms <= limit_ms));
         }
         Ok(())
     }
 
-    fn selection(&self, n: Option<i64>, closed_only: bool, states: bool) -> PyResult<Selection> {
+    fn selection(&self, n: Option<Count>, closed_only: bool, states: bool) -> PyResult<Selection> {
         let length = self.with(|attached, _| attached.block.geometry().ring.length)?;
         let count = match n {
             None => length,
-            Some(n) if n < 1 => {
+            Some(Count(n)) if n < 1 => {
                 return Err(ConfigError::new_err(format!("n is not a number of rows from 1 on: `{n}`")));
             }
-            Some(n) => usize::try_from(n).unwrap_or(usize::MAX).min(length),
+            Some(Count(n)) => usize::try_from(n).unwrap_or(usize::MAX).min(length),
         };
         Ok(Selection { count, closed_only, states })
     }
@@ -152,7 +170,7 @@ impl Series {
     fn candles<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
         out: Option<Bound<'py, PyAny>>,
@@ -166,7 +184,7 @@ impl Series {
             .with_fresh(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
             .map_err(|error| self.source.error(error))?;
         let mut rows = 0;
-        let array = array::new_columns(py, selection.count, |values| {
+        let array = array::new_unset_columns(py, selection.count, |values| {
             rows = self.copy(py, &selection, holes, values)?;
             Ok(())
         })?;
@@ -180,7 +198,7 @@ impl Series {
     fn states<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyArray1<u8>>> {
@@ -189,7 +207,7 @@ impl Series {
         let (snapshot, grid) = self.with(|attached, index| {
             let mut snapshot = Snapshot::default();
             SeriesReader::new(&attached.block, index)
-                .copy(&selection, &mut [], &mut snapshot)
+                .copy::<f64>(&selection, &mut [], &mut snapshot)
                 .map(|()| (snapshot, attached.block.grid(index)))
                 .map_err(|error| self.source.error(error))
         })??;
@@ -205,7 +223,7 @@ impl Series {
             .with(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
             .map_err(|error| self.source.error(error))?;
         let mut snapshot = Snapshot::default();
-        let rows = array::new_columns(py, selection.count, |values| {
+        let rows = array::new_unset_columns(py, selection.count, |values| {
             if values.is_empty() {
                 return Ok(());
             }
@@ -229,6 +247,7 @@ impl Series {
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
         let moments = moments_ms.try_readonly().map_err(|_| not_contiguous())?;
         let moments = moments.as_slice().map_err(|_| not_contiguous())?;
+        check_moments(moments)?;
         array::new_columns(py, moments.len(), |values| {
             self.with_fresh(|attached, index| {
                 let (reader, grid) = (SeriesReader::new(&attached.block, index), attached.block.grid(index));
@@ -243,7 +262,7 @@ impl Series {
     fn to_pandas<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -254,7 +273,7 @@ impl Series {
     fn to_polars<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -265,7 +284,7 @@ impl Series {
     fn to_arrow<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -315,7 +334,7 @@ impl Series {
     }
 
     #[pyo3(signature = (n=None))]
-    fn view(&self, n: Option<i64>) -> PyResult<View> {
+    fn view(&self, n: Option<Count>) -> PyResult<View> {
         let selection = self.selection(n, true, false)?;
         let (attached, index, marks) = self.with_fresh(|attached, index| {
             let marks = SeriesReader::new(&attached.block, index).view(selection.count);
@@ -326,17 +345,18 @@ impl Series {
     }
 
     #[pyo3(signature = (n=None))]
-    fn read(&self, n: Option<i64>) -> PyResult<View> {
+    fn read(&self, n: Option<Count>) -> PyResult<View> {
         self.view(n)
     }
 
     #[pyo3(signature = (after_open_time_ms=None, timeout=None))]
-    fn wait(&self, py: Python<'_>, after_open_time_ms: Option<i64>, timeout: Option<f64>) -> PyResult<i64> {
+    fn wait(&self, py: Python<'_>, after_open_time_ms: Option<Moment>, timeout: Option<Number>) -> PyResult<i64> {
+        let timeout = timeout.map(|Number(seconds)| seconds);
         let deadline = Deadline::after(timeout)?;
         let mut after = None;
         loop {
             let (attached, index) = self.source.place(&self.symbol)?;
-            let seen = attached.block.value(header::COMMIT_SEQ) as u32;
+            let seen = attached.block.announced(header::COMMIT_SEQ) as u32;
             let grid = attached.block.grid(index);
             let mut row = [0.0; COLUMNS];
             let marks =
@@ -344,7 +364,7 @@ impl Series {
             // The bar behind the newest row, and the one a newer candle must go beyond.
             let end = marks.end();
             let after = *after.get_or_insert_with(|| match after_open_time_ms {
-                Some(open_ms) => (grid.ordinal(open_ms) + 1).max(0) as u64,
+                Some(Moment(open_ms)) => (grid.ordinal(open_ms) + 1).max(0) as u64,
                 None => end,
             });
             if end > after {
@@ -352,7 +372,7 @@ impl Series {
             }
             self.source.check_collector(&attached, &self.symbol)?;
             if let Some(limit_ms) = self.source.max_age_ms()
-                && !attached.block.is_trading(index)
+                && attached.block.has_ended(index)
             {
                 return Err(stale(&self.symbol, age_ms(&attached, index, process::now_ms()), limit_ms, true));
             }
@@ -362,6 +382,14 @@ impl Series {
             };
             sleep(py, &attached, header::COMMIT_SEQ, seen, slice)?;
         }
+    }
+
+    /// Pickled as what it takes to attach again: name, `max_age` and symbol.
+    #[expect(clippy::type_complexity, reason = "what pickle asks for")]
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (String, Option<f64>, String))> {
+        self.source.check_open()?;
+        let attach_series = py.import("candleshm.reader")?.getattr("attach_series")?;
+        Ok((attach_series, (self.source.name().to_owned(), self.source.max_age(), self.symbol.clone())))
     }
 
     fn __repr__(&self) -> PyResult<String> {
@@ -384,7 +412,13 @@ thread_local! {
 impl Series {
     /// Copies rows into `columns` (stride: the selection's count) and treats slots without a row; returns how many
     /// rows there are.
-    fn copy(&self, py: Python<'_>, selection: &Selection, holes: Holes, columns: &mut [f64]) -> PyResult<usize> {
+    fn copy<T: Target + Send>(
+        &self,
+        py: Python<'_>,
+        selection: &Selection,
+        holes: Holes,
+        columns: &mut [T],
+    ) -> PyResult<usize> {
         if selection.count == 0 {
             return Ok(0);
         }
@@ -396,6 +430,11 @@ impl Series {
             copied.map_err(|error| self.source.error(error))?;
             let grid = attached.block.grid(index);
             self.refuse_gaps(&snapshot, grid, holes)?;
+            if selection.closed_only
+                && let Some(last) = snapshot.states.len().checked_sub(1)
+            {
+                note_ended(grid.end_ms((snapshot.start + last as u64) as i64));
+            }
             Ok(match holes {
                 Holes::Nan => {
                     blank_gaps(&snapshot, grid, columns, selection.count);
@@ -409,7 +448,7 @@ impl Series {
     fn copy_into<'py>(
         &self,
         py: Python<'py>,
-        n: Option<i64>,
+        n: Option<Count>,
         selection: &Selection,
         holes: Holes,
         out: &Bound<'py, PyAny>,
@@ -421,7 +460,8 @@ impl Series {
             ))
         };
         let array = out.cast::<PyArray2<f64>>().map_err(|_| wrong())?;
-        let exact = n.is_none_or(|n| n as usize == selection.count) && array.shape() == [selection.count, COLUMNS];
+        let exact =
+            n.is_none_or(|Count(n)| n as usize == selection.count) && array.shape() == [selection.count, COLUMNS];
         // NumPy's own bookkeeping says no to read-only arrays and to ones lent out already.
         let mut borrowed = array.try_readwrite().map_err(|_| wrong())?;
         let values = borrowed.as_slice_mut().map_err(|_| wrong())?;
@@ -453,7 +493,7 @@ impl Series {
         &self,
         py: Python<'py>,
         function: &str,
-        n: Option<i64>,
+        n: Option<Count>,
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -480,7 +520,7 @@ fn has_row(state: RowState) -> bool {
 }
 
 /// Moves the rows that are there together; returns how many.
-fn drop_gaps(snapshot: &Snapshot, columns: &mut [f64], stride: usize) -> usize {
+fn drop_gaps<T: Target>(snapshot: &Snapshot, columns: &mut [T], stride: usize) -> usize {
     let kept: Vec<usize> = (0..snapshot.states.len()).filter(|&slot| has_row(snapshot.states[slot])).collect();
     if kept.len() < snapshot.states.len() {
         for column in columns.chunks_exact_mut(stride) {
@@ -493,11 +533,11 @@ fn drop_gaps(snapshot: &Snapshot, columns: &mut [f64], stride: usize) -> usize {
 }
 
 /// Gives slots without a row their grid open time and NaN.
-fn blank_gaps(snapshot: &Snapshot, grid: Grid, columns: &mut [f64], stride: usize) {
+fn blank_gaps<T: Target>(snapshot: &Snapshot, grid: Grid, columns: &mut [T], stride: usize) {
     for slot in (0..snapshot.states.len()).filter(|&slot| !has_row(snapshot.states[slot])) {
         for column in columns.chunks_exact_mut(stride) {
-            column[slot] = f64::NAN;
+            column[slot].put(f64::NAN);
         }
-        columns[OPEN_TIME_MS * stride + slot] = grid.open_ms(snapshot.start as i64 + slot as i64) as f64;
+        columns[OPEN_TIME_MS * stride + slot].put(grid.open_ms(snapshot.start as i64 + slot as i64) as f64);
     }
 }

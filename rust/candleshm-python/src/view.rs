@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use candleshm::columns;
 use candleshm::read::{SeriesReader, ViewMarks};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use crate::array;
+use crate::derive::note_ended;
 use crate::errors::exceptions::OverwrittenView;
 use crate::feed::Attached;
 
@@ -41,6 +43,9 @@ impl View {
     fn array<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.get();
         let stride = this.attached.block.geometry().ring.column_stride_words();
+        if let Some(last) = this.marks.count.checked_sub(1) {
+            note_ended(this.attached.block.grid(this.index).end_ms((this.marks.start + last as u64) as i64));
+        }
         array::lend(slf.clone().into_any(), this.reader().column(&this.marks, 0), Some(stride))
     }
 
@@ -127,6 +132,15 @@ impl View {
             return Err(OverwrittenView::new_err(self.symbol.clone()));
         }
         Ok(())
+    }
+
+    /// Neither pickled nor copied: the copy of a window that goes on changing could not say whether it is valid.
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err(format!(
+            "a View of {} cannot be pickled or copied: it lies in shared memory that goes on changing; take \
+             candles(n, closed_only=True), a copy, or pass the Series, which attaches again",
+            self.symbol
+        )))
     }
 
     fn __repr__(&self) -> String {

@@ -7,7 +7,7 @@ use candleshm::archive_csv::parse_csv;
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
 use candleshm::interval::Interval;
-use candleshm::layout::RowState;
+use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
 use candleshm::merge::Answer;
 use candleshm::parse::parse;
@@ -22,6 +22,7 @@ use crate::array::new_columns;
 use crate::derive::grid;
 use crate::errors::exceptions::{ConfigError, SegmentNotFound};
 use crate::errors::to_py;
+use crate::feed;
 use crate::process;
 use crate::series::Gap;
 
@@ -252,6 +253,11 @@ impl Writer {
     }
 
     #[getter]
+    fn carried_rows(&self) -> PyResult<usize> {
+        self.with(|writer| Ok(writer.carried_rows()))
+    }
+
+    #[getter]
     fn symbols<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let symbols = self.with(|writer| {
             let block = writer.block();
@@ -270,7 +276,7 @@ impl Writer {
         self.with(|writer| Ok(writer.block().geometry().symbol_capacity))
     }
 
-    #[pyo3(signature = (symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, from_end=false))]
+    #[pyo3(signature = (symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, from_end=false, patience_ms=0))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn ingest(
         &self,
@@ -284,8 +290,9 @@ impl Writer {
         start_ms: Option<i64>,
         end_ms: Option<i64>,
         from_end: bool,
+        patience_ms: i64,
     ) -> PyResult<Ingested> {
-        let answer = Answer { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end };
+        let answer = Answer { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
         let now_ms = process::now_ms();
         py.detach(|| {
             ROWS.with_borrow_mut(|rows| {
@@ -311,7 +318,7 @@ impl Writer {
         })
     }
 
-    #[pyo3(signature = (symbol, rows, states=None, *, sent_ms))]
+    #[pyo3(signature = (symbol, rows, states=None, *, sent_ms, derived=None))]
     #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     fn load_rows(
         &self,
@@ -320,6 +327,7 @@ impl Writer {
         rows: PyReadonlyArray2<'_, f64>,
         states: Option<PyReadonlyArray1<'_, u8>>,
         sent_ms: i64,
+        derived: Option<&str>,
     ) -> PyResult<Ingested> {
         let (rows, states) = (rows.as_array(), states.as_ref().map(PyReadonlyArray1::as_array));
         if rows.ncols() != COLUMNS || states.is_some_and(|states| states.len() != rows.nrows()) {
@@ -328,13 +336,16 @@ impl Writer {
         // The others say nothing that is final.
         let state_of = |row: usize| {
             let Some(states) = states else { return Some(RowState::Closed) };
-            [RowState::Closed, RowState::Verified, RowState::Hole].into_iter().find(|state| *state as u8 == states[row])
+            [RowState::Closed, RowState::Verified].into_iter().find(|state| *state as u8 == states[row])
         };
         let kept: Vec<(Row, RowState)> = (0..rows.nrows())
             .filter_map(|row| Some((std::array::from_fn(|column| rows[[row, column]]), state_of(row)?)))
             .collect();
         py.detach(|| {
             self.with(|writer| {
+                if let Some(name) = derived {
+                    return Ok(writer.load_derived(name, symbol, &kept, sent_ms)?.into());
+                }
                 let index = writer.index_of(symbol)?;
                 Ok(writer.load(index, &kept, sent_ms).into())
             })
@@ -353,6 +364,10 @@ impl Writer {
 
     fn pauses_seconds(&self) -> PyResult<Vec<f64>> {
         self.with(|writer| Ok(writer.pauses_ms().into_iter().map(|pause_ms| pause_ms as f64 / 1000.0).collect()))
+    }
+
+    fn trading_ages(&self) -> PyResult<Vec<f64>> {
+        self.with(|writer| Ok(feed::trading_ages(writer.block(), process::now_ms())))
     }
 
     fn state(&self, symbol: &str) -> PyResult<Ingested> {
@@ -376,15 +391,31 @@ impl Writer {
     }
 
     #[pyo3(signature = (symbols, spare_symbols=0))]
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn enlarge(&self, py: Python<'_>, symbols: Vec<String>, spare_symbols: usize) -> PyResult<()> {
-        py.detach(|| self.with(|writer| writer.enlarge(symbols, spare_symbols, process::owner())))
+        py.detach(|| self.with(|writer| writer.enlarge(&symbols, spare_symbols, process::owner())))
     }
 
+    fn keep_names(&self, py: Python<'_>) -> PyResult<Vec<(String, Option<PyErr>)>> {
+        let outcomes = py.detach(|| self.with(|writer| Ok(writer.keep_names(process::owner()))))?;
+        let raised = |(name, outcome): (String, Result<(), Error>)| {
+            let error = outcome.err().map(|error| to_py(error, &name));
+            (name, error)
+        };
+        Ok(outcomes.into_iter().map(raised).collect())
+    }
+
+    #[pyo3(signature = (symbol, trading, *, silent=false))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
-    fn set_trading(&self, symbol: String, trading: bool) -> PyResult<()> {
+    fn set_trading(&self, symbol: String, trading: bool, silent: bool) -> PyResult<()> {
+        let presence = match (trading, silent) {
+            (true, false) => Presence::Trading,
+            (true, true) => Presence::Silent,
+            (false, _) => Presence::Ended,
+        };
         self.with(|writer| {
             let index = writer.index_of(&symbol)?;
-            writer.set_trading(index, trading);
+            writer.set_presence(index, presence);
             Ok(())
         })
     }

@@ -1,14 +1,15 @@
 //! A mapped block whose header was checked: where everything in it lies.
 
+use crate::announce;
 use crate::error::Error;
 use crate::interval::Grid;
-use crate::layout::{BlockState, Geometry, SYMBOL_BYTES, header, symbol};
+use crate::layout::{BlockState, Geometry, Presence, SYMBOL_BYTES, header, symbol};
 use crate::ring::SeriesWords;
-use crate::segment::{Mapping, SegmentFile};
+use crate::segment::{self, FileId, Mapping, SegmentFile};
 use crate::symbols;
 use crate::sync::{
     AtomicU64,
-    Ordering::{Acquire, Relaxed},
+    Ordering::{Acquire, Relaxed, Release},
     fence,
 };
 
@@ -22,17 +23,27 @@ pub struct Block {
 }
 
 impl Block {
-    /// Opens the block of that name for reading. `boot_id` is the kernel's.
+    /// Opens the block of that name for reading, and says which file it is. `boot_id` is the kernel's.
     ///
     /// # Errors
     ///
     /// `NotFound`, `NotReady`, `Leftover` (from before the last boot), `Incompatible`, `Corrupt`, `Name`, `Os`.
-    pub fn open(name: &str, boot_id: [u64; 2]) -> Result<Self, Error> {
-        let block = Self::check(name, SegmentFile::open(name, false)?.map(false)?)?;
+    pub fn open_with_id(name: &str, boot_id: [u64; 2]) -> Result<(Self, FileId), Error> {
+        let file = SegmentFile::open(name, false)?;
+        let block = Self::check(name, file.map(false)?)?;
         if block.boot_id() != boot_id {
             return Err(Error::Leftover { name: name.into() });
         }
-        Ok(block)
+        Ok((block, file.id()?))
+    }
+
+    /// As [`Self::open_with_id`], for who does not follow the name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open_with_id`].
+    pub fn open(name: &str, boot_id: [u64; 2]) -> Result<Self, Error> {
+        Self::open_with_id(name, boot_id).map(|(block, _)| block)
     }
 
     /// Checks the header of a mapping.
@@ -87,6 +98,38 @@ impl Block {
         BlockState::from_word(word)
     }
 
+    /// Lets the block enter a state of its life: readers that see it see everything that was stored before. Only for its
+    /// owner.
+    pub(crate) fn enter(&self, state: BlockState) {
+        // SYNC POINT ready: pairs with the fence in `state`.
+        self.header(header::STATE).store(state as u64, Release);
+    }
+
+    /// Wakes everybody who waits for news, and those who wait for a close. Only for its owner.
+    pub(crate) fn tell(&self, closed: bool) {
+        let wake = |offset: usize| {
+            let word = self.header(offset);
+            announce::count_up(word);
+            segment::futex_wake(word);
+        };
+        wake(header::COMMIT_SEQ);
+        if closed {
+            wake(header::CLOSE_SEQ);
+        }
+    }
+
+    /// Returns what a word of the header announces: `commit_seq`, `close_seq`, `ready`, `universe_bar`. What was published
+    /// before it is visible afterwards.
+    #[must_use]
+    pub fn announced(&self, offset: usize) -> u64 {
+        announce::load(self.header(offset))
+    }
+
+    /// Announces a value in a word of the header. Only for its owner.
+    pub(crate) fn announce(&self, offset: usize, value: u64) {
+        announce::store(self.header(offset), value);
+    }
+
     /// Returns the boot id of the kernel under which the block was written.
     #[must_use]
     pub fn boot_id(&self) -> [u64; 2] {
@@ -112,10 +155,16 @@ impl Block {
         self.geometry.grid(self.entry(index)[symbol::PHASE_DAYS].load(Relaxed))
     }
 
-    /// Returns whether a symbol trades.
+    /// Returns whether a symbol trades and gives candles, so that closes and panels wait for it.
     #[must_use]
     pub fn is_trading(&self, index: usize) -> bool {
-        self.entry(index)[symbol::TRADING].load(Relaxed) == 1
+        self.entry(index)[symbol::TRADING].load(Relaxed) == Presence::Trading as u64
+    }
+
+    /// Returns whether the trading of a symbol has ended.
+    #[must_use]
+    pub fn has_ended(&self, index: usize) -> bool {
+        self.entry(index)[symbol::TRADING].load(Relaxed) == Presence::Ended as u64
     }
 
     /// Returns the words of a series.

@@ -82,6 +82,8 @@ pub enum FrameErrorKind {
     Field(&'static str),
     /// A kline lacks a field.
     Missing(&'static str),
+    /// The symbol or the interval is another one than that of the stream which is said to have brought it.
+    Contradiction,
 }
 
 impl fmt::Display for FrameError {
@@ -100,6 +102,7 @@ impl fmt::Display for FrameErrorKind {
             Self::Trailing => f.write_str("something follows the object"),
             Self::Field(name) => write!(f, "`{name}` of a kline has a value of the wrong kind"),
             Self::Missing(name) => write!(f, "a kline lacks `{name}`"),
+            Self::Contradiction => f.write_str("a kline of another symbol or interval than its stream's name says"),
         }
     }
 }
@@ -118,7 +121,8 @@ pub fn parse(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
     let mut scan = Scan { cursor: Cursor { rest: frame } };
     scan.frame().map_err(|kind| {
         let rest = scan.cursor.rest;
-        let early = rest.is_empty() && !matches!(kind, FrameErrorKind::Missing(_));
+        let whole = matches!(kind, FrameErrorKind::Missing(_) | FrameErrorKind::Contradiction);
+        let early = rest.is_empty() && !whole;
         FrameError { offset: frame.len() - rest.len(), kind: if early { FrameErrorKind::Ended } else { kind } }
     })
 }
@@ -137,6 +141,8 @@ struct Payload<'a> {
     family: Option<i64>,
     /// The frame from the value of `k` on, which was not yet looked into.
     kline: Option<&'a [u8]>,
+    /// The name of the stream, in a wrapper.
+    stream: Option<Cow<'a, str>>,
     wraps: bool,
     shuts_down: bool,
     answers: bool,
@@ -154,9 +160,14 @@ impl<'a> Scan<'a> {
         if outer.shuts_down {
             return Ok(Frame::Shutdown);
         }
+        let stream = outer.stream.take().filter(|_| outer.wraps);
         let event = if outer.wraps { inner } else { outer };
         match event.kind.as_deref() {
-            Some("kline") => self.kline(event).map(Frame::Kline),
+            Some("kline") => {
+                let event = self.kline(event)?;
+                let is_its_own = stream.is_none_or(|name| is_name_of(&name, &event));
+                if is_its_own { Ok(Frame::Kline(event)) } else { Err(FrameErrorKind::Contradiction) }
+            }
             Some("serverShutdown") => Ok(Frame::Shutdown),
             None if event.answers => Ok(Frame::Answer),
             Some(_) | None => Ok(Frame::Other),
@@ -181,7 +192,11 @@ impl<'a> Scan<'a> {
             let before = self.cursor.rest;
             match (key, before.first()) {
                 (b"e", Some(b'"')) => payload.kind = Some(self.string()?),
-                (b"stream", Some(b'"')) => payload.shuts_down = self.string()? == "!serverShutdown",
+                (b"stream", Some(b'"')) => {
+                    let name = self.string()?;
+                    payload.shuts_down = name == "!serverShutdown";
+                    payload.stream = Some(name);
+                }
                 (b"s", Some(b'"')) => payload.symbol = Some(self.string()?),
                 (b"data", Some(b'{')) => match inner.as_deref_mut() {
                     Some(inner) => {
@@ -255,6 +270,9 @@ impl<'a> Scan<'a> {
         self.cursor.rest = end;
         if let Some((_, name)) = KLINE_COLUMNS.iter().find(|(column, _)| seen >> column & 1 == 0) {
             return Err(FrameErrorKind::Missing(name));
+        }
+        if event.symbol.is_some() && symbol.is_some() && event.symbol != symbol {
+            return Err(FrameErrorKind::Contradiction);
         }
         Ok(Event {
             symbol: event.symbol.or(symbol).ok_or(FrameErrorKind::Missing("s"))?,
@@ -402,6 +420,14 @@ fn column_of(key: &[u8]) -> Option<(usize, &'static str)> {
     KLINE_COLUMNS.into_iter().find(|(_, name)| name.as_bytes()[0] == letter)
 }
 
+/// Whether a stream of this name brings candles of the event's symbol and interval.
+fn is_name_of(name: &str, event: &Event<'_>) -> bool {
+    let symbol = name.strip_suffix(&*event.interval).and_then(|rest| rest.strip_suffix("@kline_"));
+    symbol.is_some_and(|symbol| {
+        symbol.eq_ignore_ascii_case(&event.symbol) || symbol.to_lowercase() == event.symbol.to_lowercase()
+    })
+}
+
 fn integer(text: &[u8]) -> Option<i64> {
     str::from_utf8(text).ok()?.parse().ok()
 }
@@ -495,7 +521,17 @@ mod tests {
                 for (column, name) in KLINE_COLUMNS {
                     row[column] = number(name)?;
                 }
-                let symbol = event.get("s").and_then(Value::as_str).or_else(|| kline.get("s")?.as_str())?;
+                let named = [event, kline].map(|object| object.get("s").and_then(Value::as_str));
+                let symbol = named.into_iter().flatten().next()?;
+                if named.iter().flatten().any(|other| *other != symbol) {
+                    return None;
+                }
+                if let (Some(name), Some(_)) = (outer.get("stream").and_then(Value::as_str), outer.get("data")) {
+                    let expected = format!("{}@kline_{}", symbol.to_lowercase(), kline.get("i")?.as_str()?);
+                    if name.to_lowercase() != expected.to_lowercase() {
+                        return None;
+                    }
+                }
                 Some(Obvious::Kline(
                     symbol.to_owned(),
                     kline.get("i")?.as_str()?.to_owned(),
@@ -575,7 +611,7 @@ mod tests {
     fn fields_in_any_order_and_fields_without_a_meaning() {
         let frame = concat!(
             r#" {"data" : {"k":{"x":true,"zz":[{"a":[]},{}],"Q":"1","V":"2","q":"3","n":0,"v":"0","l":"1","h":"1","c":"1","#,
-            r#""o":"1","L":-1,"f":-1,"i":"1m","T":59999,"t":0,"s":"A"},"ps":"A","st":1,"E":7,"e":"kline"},"stream":"a"} "#,
+            r#""o":"1","L":-1,"f":-1,"i":"1m","T":59999,"t":0,"s":"A"},"ps":"A","st":1,"E":7,"e":"kline"},"stream":"a@kline_1m"} "#,
         );
         let Ok(Frame::Kline(event)) = parse(frame.as_bytes()) else { panic!("well formed") };
         assert_eq!((&*event.symbol, event.family, event.closed, event.first_id), ("A", Some(1), true, -1));
@@ -585,10 +621,29 @@ mod tests {
     #[test]
     fn symbols_beyond_ascii_and_escaped_ones() {
         for text in [r"\u5e01\u5b89", "币安", r"\ud83d\ude80", r"a\/b\n"] {
-            let frame = SPOT.replace("NKNUSDT", text);
+            let frame = SPOT.replace("NKNUSDT", text).replace("nknusdt", text);
+            assert!(parse(frame.as_bytes()).is_ok(), "{text}");
             assert_eq!(parse(frame.as_bytes()).ok().map(told), obvious(frame.as_bytes()), "{text}");
         }
         assert!(parse(SPOT.replace("NKNUSDT", r"\ud83d").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn an_event_under_the_name_of_another_stream_is_refused() {
+        for (from, to) in [
+            (r#""stream":"nknusdt@kline_1m""#, r#""stream":"btcusdt@kline_1m""#),
+            (r#""stream":"nknusdt@kline_1m""#, r#""stream":"nknusdt@kline_1h""#),
+            (r#""stream":"nknusdt@kline_1m""#, r#""stream":"nknusdt@kline_1m@+08:00""#),
+            (r#""stream":"nknusdt@kline_1m""#, r#""stream":"""#),
+            (r#""E":1633998523963,"s":"NKNUSDT""#, r#""E":1633998523963,"s":"BTCUSDT""#),
+            (r#""T":1633998539999,"s":"NKNUSDT""#, r#""T":1633998539999,"s":"BTCUSDT""#),
+            (r#""i":"1m""#, r#""i":"1s""#),
+        ] {
+            let frame = SPOT.replace(from, to);
+            assert_ne!(frame, SPOT);
+            let error = parse(frame.as_bytes()).expect_err(&frame);
+            assert_eq!(error.kind, FrameErrorKind::Contradiction, "{frame}");
+        }
     }
 
     #[test]
@@ -679,7 +734,7 @@ mod tests {
             KLINE_COLUMNS.iter().map(|&(_, name)| field(name, number.clone().boxed())).collect();
         kline.extend(["f", "L"].map(|name| field(name, integer())));
         kline.push(field("i", Just("\"1m\"".to_owned()).boxed()));
-        kline.push(field("s", "\"[A-Z]{1,9}\"".boxed()));
+        kline.push(field("s", "\"[AB]\"".boxed()));
         kline.push(field("x", "true|false".boxed()));
         kline.push(field("zz", values().boxed()));
         let object = |fields: Vec<Option<String>>| {
@@ -691,7 +746,7 @@ mod tests {
             kline.prop_map(|kline| Some(format!("\"k\":{kline}"))).boxed(),
             field("e", prop_oneof![9 => Just("\"kline\"".to_owned()), 1 => values()].boxed()),
             field("E", integer()),
-            field("s", "\"[A-Z]{1,9}\"".boxed()),
+            field("s", "\"[AB]\"".boxed()),
             field("ps", values().boxed()),
             field("st", "[12]".boxed()),
         ];

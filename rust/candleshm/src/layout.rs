@@ -122,7 +122,7 @@ pub mod symbol {
     pub const FIRST_BAR: usize = 4;
     /// Phase of the 3d grid in days.
     pub const PHASE_DAYS: usize = 5;
-    /// 1 while the symbol trades, 0 once delisted.
+    /// A `Presence`.
     pub const TRADING: usize = 6;
     /// The first of four latch slots.
     pub const SLOTS: usize = 8;
@@ -197,6 +197,18 @@ impl BlockState {
             Self::Closed => "closed",
         }
     }
+}
+
+/// Whether a symbol is there, as its entry says it. Any other number counts as silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Presence {
+    /// Delisted, halted or removed: its rows stay, and no new ones come.
+    Ended = 0,
+    /// It trades: closes and panels wait for it.
+    Trading = 1,
+    /// The exchange lists it as trading and gives no new candle of it: nothing waits for it until one comes.
+    Silent = 2,
 }
 
 /// What a row is worth. Closed and verified differ in bit 0 only: a reader may see one turn into the other.

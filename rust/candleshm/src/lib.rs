@@ -12,14 +12,16 @@
 //! the first three together and owns the block.
 //!
 //! Modules in reading order: [`interval`] and [`zone`] (bars and open times), [`columns`] (the twelve values of a row),
-//! [`layout`] (the block's format), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
+//! [`layout`] (the block's format), [`announce`] (words that say what is there), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
 //! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`event`], [`merge`], [`chain`], [`derive`] (bigger
-//! candles), [`segment`] (the operating system), [`block`], [`soundness`], [`writer`]. Beside them, [`pool`]: how much
+//! candles), [`segment`] (the operating system), [`block`], [`soundness`], [`succession`] (one block after another),
+//! [`writer`], [`removal`]. Beside them, [`pool`]: how much
 //! request weight may still be spent, and [`archive_csv`]: the exchange's files of old candles.
 //!
 //! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
 //! see half of a change.
 
+pub mod announce;
 pub mod archive_csv;
 pub mod columns;
 pub mod error;
@@ -50,8 +52,12 @@ pub mod panel;
 #[cfg(not(loom))]
 pub mod pool;
 #[cfg(not(loom))]
+pub mod removal;
+#[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]
 pub mod soundness;
+#[cfg(not(loom))]
+pub mod succession;
 #[cfg(not(loom))]
 pub mod writer;

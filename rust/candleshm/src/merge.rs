@@ -14,6 +14,10 @@ use crate::ring::SeriesWords;
 /// How far apart two answers have to agree that a row does not exist, when they lack rows that were seen before.
 pub const CONTRADICTED_MS: i64 = 600_000;
 
+/// How long after the end of its newest candle, and after `settle_ms`, what the exchange says still counts as current:
+/// the next candle takes a moment to appear.
+pub const CURRENT_MS: i64 = 1_000;
+
 /// What was asked, and when, in exchange time.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
@@ -31,6 +35,28 @@ pub struct Answer {
     pub end_ms: Option<i64>,
     /// Whether a full answer holds the newest `limit` rows of the range, not the oldest.
     pub from_end: bool,
+    /// How long after its end the newest row of an answer becomes final, although the answer holds no later row. The
+    /// answer may come from a cache or a replica that stands still: only a later row proves that it was made after the
+    /// candle's end. 0 where the rows are known to be whole.
+    pub patience_ms: i64,
+}
+
+impl Answer {
+    /// Returns whether the answer speaks of the whole candle `bar`, when `newest` is the newest bar of which it holds a
+    /// row: the candle has ended and settled, and the answer was surely made after that, or has waited long enough.
+    fn is_final(&self, grid: Grid, bar: u64, newest: Option<u64>) -> bool {
+        let end_ms = grid.end_ms(bar as i64);
+        let is_proven = newest.is_some_and(|newest| newest > bar) || end_ms <= self.sent_ms - self.patience_ms;
+        is_proven && end_ms <= self.sent_ms - self.settle_ms
+    }
+
+    /// Returns how long ago, when the answer was received, the candle `bar` had ended for so long that the exchange
+    /// surely has a newer one; 0 while it may be the newest.
+    #[must_use]
+    pub fn outdated_ms(&self, grid: Grid, bar: u64) -> u64 {
+        let current_until_ms = grid.end_ms(bar as i64) + self.settle_ms + CURRENT_MS;
+        (self.received_ms - current_until_ms).max(0) as u64
+    }
 }
 
 /// What happened to the rows of one answer.
@@ -231,13 +257,14 @@ pub fn plan(
 ) -> Plan {
     let mut tally = Tally { rows: rows.len(), ..Tally::default() };
     let mut rows = admit(grid, answer, rows, &mut tally);
+    let newest_told = rows.last().map(|&(bar, _)| bar);
     let tells_newer = answer.from_end || tally.rows < answer.limit;
     rows.pop_if(|&mut (bar, row)| {
         tells_newer
             && answer.end_ms.is_none_or(|end_ms| end_ms >= grid.end_ms(bar as i64))
             && is_old_picture(words, state, bar, row)
     });
-    let is_final = |bar: u64| grid.end_ms(bar as i64) <= answer.sent_ms - answer.settle_ms;
+    let is_final = |bar: u64| answer.is_final(grid, bar, newest_told);
     plan_rows(words, state, seen, &rows, Said::answered(answer.sent_ms), is_final, tally)
 }
 
@@ -388,7 +415,13 @@ fn plan_below(
             plan.close.push(bar);
             return;
         }
-        (RowState::Live | RowState::Hole | RowState::Missing | RowState::MissingFinal | RowState::Empty, true) => {
+        (RowState::Hole, true) => {
+            // Readers were told that there is none.
+            plan.tally.closed += 1;
+            plan.tally.corrected += 1;
+            RowState::Closed
+        }
+        (RowState::Live | RowState::Missing | RowState::MissingFinal | RowState::Empty, true) => {
             plan.tally.closed += 1;
             RowState::Closed
         }
@@ -486,7 +519,8 @@ pub struct Absence {
 /// of the rows it held, if any.
 ///
 /// One answer without a row proves little: the exchange's servers are not always of one mind. A second one, asked at
-/// least `settle_ms` later, confirms. Answers with refused rows prove nothing. One that lacks final rows which are known
+/// least `settle_ms` later, confirms. An answer without a row behind the bar may be older than the candle, and counts only
+/// after `patience_ms`. Answers with refused rows prove nothing. One that lacks final rows which are known
 /// to exist is not whole: a server that lost its memory, or a page cut short. It counts only when it is repeated for
 /// `CONTRADICTED_MS`; never would be wrong, as an exchange may take back what it said before it broke down. A row that
 /// never became final may be taken back like one that never was there.
@@ -515,7 +549,10 @@ pub fn absence(
     let mut told: Vec<u64> = rows.iter().map(|row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64).collect();
     told.sort_unstable();
     let is_told = |bar: u64| told.binary_search(&bar).is_ok();
-    let absent: Vec<u64> = covered.clone().filter(|&bar| is_open(bar) && !is_told(bar)).collect();
+    let newest_told = held.map(|(_, newest)| newest);
+    // An old picture lacks what came after it.
+    let is_evident = |bar: u64| answer.is_final(grid, bar, newest_told);
+    let absent: Vec<u64> = covered.clone().filter(|&bar| is_open(bar) && !is_told(bar) && is_evident(bar)).collect();
     if absent.is_empty() {
         return Absence::default();
     }
@@ -544,7 +581,8 @@ fn coverage(grid: Grid, answer: &Answer, rows: usize, held: Option<(u64, u64)>) 
     let bar_of = |open_ms: i64| grid.ordinal(open_ms).max(0) as u64;
     let full = rows >= answer.limit;
     let settled_end = bar_of(answer.sent_ms - answer.settle_ms);
-    let asked_start = answer.start_ms.map_or(0, |start_ms| bar_of(start_ms - 1) + 1);
+    // Nothing opens before the epoch, where the calendar of the exchange begins.
+    let asked_start = answer.start_ms.filter(|&start_ms| start_ms > 0).map_or(0, |start_ms| bar_of(start_ms - 1) + 1);
     let asked_end = answer.end_ms.map_or(u64::MAX, |end_ms| bar_of(end_ms + 1));
     let (start, end) = match (full, held) {
         (false, _) => (asked_start, asked_end),

@@ -67,6 +67,16 @@ impl SeriesState {
         self.marks.head.saturating_sub(length as u64).max(self.first_bar).min(self.marks.head)
     }
 
+    /// Returns how many rows are missing, and how many are holes, of the LENGTH slots that readers are shown, the live
+    /// row's among them. Beside a live row the window holds one more, for who wants closed rows only.
+    #[must_use]
+    pub fn shown_gaps(&self, words: SeriesWords<'_>) -> (usize, usize) {
+        let start = self.window_start(words.ring.length);
+        let is_shown = !self.marks.has_live() || self.marks.head - start < words.ring.length as u64;
+        let (missing, holes) = if is_shown { (0, 0) } else { unreadable(words.tag(start), start) };
+        (self.missing - missing, self.holes - holes)
+    }
+
     /// Returns the oldest provisional bar of the ring from `start` on.
     #[must_use]
     pub fn oldest_provisional(&self, start: u64) -> Option<u64> {
@@ -260,6 +270,44 @@ impl<'a> SeriesWriter<'a> {
         self.words.entry[symbol::FIRST_BAR].store(bar, Release);
     }
 
+    /// Fills a series that nobody can see yet with what one of the same symbol holds in another block, in a ring of any
+    /// length: the rows with their states, what is known to be absent, the newest row, the revision and the time of the
+    /// newest answer. Nothing becomes fresher or more certain by it. The other owner is dead, or the caller. Publishes.
+    pub fn carry(&mut self, from: SeriesWords<'_>) {
+        let mut newest = [f64::NAN; ROW_WORDS];
+        // Nobody writes there, so the first attempt is accepted.
+        let marks = latch::read(from.entry, &mut newest).unwrap_or(Marks::EMPTY);
+        let head = marks.head;
+        if head == 0 {
+            return;
+        }
+        let below = |count: usize| head.saturating_sub(count as u64);
+        let (window, their_window) = (below(self.words.ring.length), below(from.ring.length));
+        for bar in below(self.words.ring.capacity)..head {
+            let tag = from.tag(bar);
+            let is_theirs = bar >= below(from.ring.capacity) && tag.bar() == bar;
+            let state = if bar >= their_window {
+                // As in a recovery: a slot that an advance took before it was cut may have held a final row.
+                if is_theirs { tag.state() } else { RowState::MissingFinal }
+            } else if is_theirs && tag.is_final_of(bar) && bar < window {
+                // What has left a window is not put right any more, so it does not come back into one.
+                tag.state()
+            } else {
+                RowState::Missing
+            };
+            let has_row = matches!(state, RowState::Live | RowState::Closed | RowState::Verified);
+            self.words.store_row(bar, &if has_row { from.row(bar) } else { [f64::NAN; ROW_WORDS] });
+            self.store_tag(bar, state, Relaxed);
+        }
+        let first_bar = from.entry[symbol::FIRST_BAR].load(Relaxed);
+        self.words.entry[symbol::FIRST_BAR].store(first_bar, Relaxed);
+        self.words.entry[symbol::WMARK].store(head, Relaxed);
+        self.state.marks = marks;
+        self.state.newest = newest;
+        self.publish();
+        self.recover();
+    }
+
     /// Takes a series over from an owner that died, perhaps in the middle of a write. Publishes when the bounds found
     /// differ from those published.
     pub fn recover(&mut self) {
@@ -285,6 +333,7 @@ impl<'a> SeriesWriter<'a> {
             // Of a series that was not published nothing is known: its first answer may have been cut short.
             self.set_first_bar(0);
         }
+        self.raise_watermark();
         for bar in self.state.window_start(self.words.ring.length)..head {
             if self.words.tag(bar).bar() != bar {
                 self.reclaim(bar);
@@ -307,10 +356,23 @@ impl<'a> SeriesWriter<'a> {
         }
     }
 
+    /// Raises the watermark above every bar that a cut advance put into a slot of the window. That advance raised it
+    /// itself, but the death may have taken this store and left the tags: without it a reader with an older latch would
+    /// accept the blank rows that are about to come.
+    fn raise_watermark(&mut self) {
+        let window = self.state.window_start(self.words.ring.length)..self.state.marks.head;
+        let taken = window.filter_map(|bar| Some(self.words.tag(bar).bar()).filter(|&other| other > bar)).max();
+        if let Some(bar) = taken.filter(|&bar| bar >= self.state.wmark) {
+            self.state.wmark = bar + 1;
+            self.words.entry[symbol::WMARK].store(self.state.wmark, Relaxed);
+        }
+    }
+
     /// Gives a slot of the window back to its bar: an advance beyond the whole ring had taken it and was cut before it
     /// was published. Whether the row was final is not known any more, so only a final one may come.
     fn reclaim(&self, bar: u64) {
-        // SYNC POINT reuse: whoever reads a word stored below sees the dead owner's tag and watermark, which we have seen.
+        // SYNC POINT reuse: whoever reads a word stored below sees the dead owner's tag, which we have seen, and the
+        // watermark, which was raised above it.
         fence(Release);
         self.words.store_row(bar, &[f64::NAN; ROW_WORDS]);
         // SYNC POINT row: who sees the slot back at its bar sees it blank.

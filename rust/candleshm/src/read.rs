@@ -15,7 +15,7 @@ use crate::segment::copy_run;
 use crate::sync::copy_words as copy_run;
 use crate::sync::{
     Ordering::{Acquire, Relaxed},
-    fence,
+    Target, fence,
 };
 
 /// How often a copy starts again because something moved; afterwards rows in motion are reported missing.
@@ -152,7 +152,7 @@ impl<'a> SeriesReader<'a> {
     }
 
     /// Copies the newest slots. Column `k` of slot `i` lands in `columns[k * stride + i]`, where `stride` is the
-    /// selection's count.
+    /// selection's count. Every slot that the snapshot names is set, the others are left as they were.
     ///
     /// # Errors
     ///
@@ -161,7 +161,12 @@ impl<'a> SeriesReader<'a> {
     /// # Panics
     ///
     /// When `columns` is shorter than the selection needs.
-    pub fn copy(&self, selection: &Selection, columns: &mut [f64], snapshot: &mut Snapshot) -> Result<(), Error> {
+    pub fn copy<T: Target>(
+        &self,
+        selection: &Selection,
+        columns: &mut [T],
+        snapshot: &mut Snapshot,
+    ) -> Result<(), Error> {
         let mut try_fast = !selection.states;
         let mut attempt = 0;
         loop {
@@ -175,12 +180,12 @@ impl<'a> SeriesReader<'a> {
         }
     }
 
-    fn try_copy(
+    fn try_copy<T: Target>(
         &self,
         selection: &Selection,
         try_fast: bool,
         last: bool,
-        columns: &mut [f64],
+        columns: &mut [T],
         snapshot: &mut Snapshot,
     ) -> Result<Outcome, Error> {
         let rev = self.rev();
@@ -198,7 +203,7 @@ impl<'a> SeriesReader<'a> {
         for (column, target) in columns.chunks_exact_mut(stride).take(ROW_WORDS).enumerate() {
             copy_run(self.words.column(column, start, in_ring), &mut target[..in_ring]);
             if live {
-                target[in_ring] = newest[column];
+                target[in_ring].put(newest[column]);
             }
         }
         // SYNC POINT rewrite, reuse: a value stored after the checks' stores were made visible is rejected below.
@@ -384,7 +389,7 @@ impl<'a> SeriesReader<'a> {
         self.words.column(column, view.start, view.count)
     }
 
-    /// Returns the gaps of the window, oldest first.
+    /// Returns the gaps among the newest LENGTH slots, the live row's included, oldest first.
     ///
     /// # Errors
     ///
@@ -392,7 +397,9 @@ impl<'a> SeriesReader<'a> {
     pub fn gaps(&self) -> Result<Vec<Gap>, Error> {
         let marks = self.marks()?;
         let mut gaps: Vec<Gap> = Vec::new();
-        for bar in self.window_start(&marks)..marks.head {
+        let everything = Selection { count: self.words.ring.length, closed_only: false, states: false };
+        let (start, end, _) = self.range_of(&marks, &everything);
+        for bar in start..end {
             let tag = self.words.tag(bar);
             // A newer bar in the slot: the head went on since it was read, and the window with it.
             if tag.is_readable_of(bar) || tag.bar() > bar {
@@ -411,6 +418,12 @@ impl<'a> SeriesReader<'a> {
     #[must_use]
     pub fn window_start(&self, marks: &Marks) -> u64 {
         self.start_of(marks, marks.head, self.words.ring.length)
+    }
+
+    /// Returns whether the ring has a row of `bar`, final or not.
+    #[must_use]
+    pub fn is_readable(&self, bar: u64) -> bool {
+        self.words.tag(bar).is_readable_of(bar)
     }
 
     /// Returns whether nothing more is to come for `bar`: closed, verified, a hole, or outside the series.

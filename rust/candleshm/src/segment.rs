@@ -16,12 +16,15 @@ use rustix::thread::futex;
 
 use crate::error::{Corruption, Error};
 use crate::layout::{MAGIC, PAGE_BYTES, header};
-use crate::sync::{AtomicU64, copy_words};
+use crate::sync::{AtomicU64, Target, copy_words};
 
 const DIRECTORY: &str = "/dev/shm";
 const NAME_BYTES_MAX: usize = 200;
 /// Runs shorter than this are copied word by word: `rep movsb` takes some tens of cycles to start.
 const STRING_COPY_WORDS_MIN: usize = 64;
+/// How often and how far apart a lock is tried that a reader may hold for a moment, in [`is_owned`].
+const LOCK_TRIES: usize = 20;
+const LOCK_TRY_APART: std::time::Duration = std::time::Duration::from_millis(5);
 
 fn os(action: &'static str, name: &str) -> impl Fn(Errno) -> Error {
     let name = name.to_owned();
@@ -50,9 +53,30 @@ fn path(name: &str) -> String {
 }
 
 /// Where a block waits to take the place of the one that has its name. Files in `/dev/shm` that begin with a dot are no
-/// blocks, so nobody attaches to it there.
-fn successor_path(name: &str) -> String {
-    path(&format!(".{name}.next"))
+/// blocks, so nobody attaches to it there. Where something stands in the way that cannot be removed, as a directory or the
+/// file of another user, the next one is taken.
+fn successor_paths(name: &str) -> impl Iterator<Item = String> {
+    ["next", "next-1", "next-2"].into_iter().map(move |ending| path(&format!(".{name}.{ending}")))
+}
+
+/// Which file it is, whatever its name. No other has the same for as long as somebody holds it open or maps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// Returns which file stands under a name, a link or a directory for itself; `None` when there is nothing.
+///
+/// # Errors
+///
+/// `Os` when it cannot be looked at.
+pub fn standing(name: &str) -> Result<Option<FileId>, Error> {
+    match fs::lstat(path(name)) {
+        Ok(stat) => Ok(Some(FileId { device: stat.st_dev, inode: stat.st_ino })),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(os("look at block", name)(errno)),
+    }
 }
 
 /// Returns the names of all files that may be blocks, sorted.
@@ -136,31 +160,78 @@ impl SegmentFile {
         Ok(Self { descriptor, name: name.into() })
     }
 
-    /// Takes the lock if nobody holds it; returns whether it is held now.
+    /// Takes the lock if no owner holds it; returns whether it is held now. A reader that asks [`is_owned`] holds it
+    /// for a moment, so it is tried for a tenth of a second.
     ///
     /// # Errors
     ///
     /// `Os` when locking is not possible at all.
     pub fn try_lock(&self) -> Result<bool, Error> {
-        match fs::flock(&self.descriptor, FlockOperation::NonBlockingLockExclusive) {
+        for _ in 0..LOCK_TRIES {
+            if self.flock(FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(true);
+            }
+            std::thread::sleep(LOCK_TRY_APART);
+        }
+        Ok(false)
+    }
+
+    fn flock(&self, operation: FlockOperation) -> Result<bool, Error> {
+        match fs::flock(&self.descriptor, operation) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(errno) => Err(os("lock block", &self.name)(errno)),
         }
     }
 
-    /// Returns whether the name still leads to this very file.
+    /// Returns which file it is.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when it cannot be looked at.
+    pub fn id(&self) -> Result<FileId, Error> {
+        let stat = fs::fstat(&self.descriptor).map_err(os("look at block", &self.name))?;
+        Ok(FileId { device: stat.st_dev, inode: stat.st_ino })
+    }
+
+    /// Returns whether this very file still stands under the name.
     ///
     /// # Errors
     ///
     /// `Os` when the file cannot be looked at.
     pub fn is_named(&self) -> Result<bool, Error> {
-        let mine = fs::fstat(&self.descriptor).map_err(os("look at block", &self.name))?;
-        match fs::stat(path(&self.name)) {
-            Ok(other) => Ok((mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)),
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(os("look at block", &self.name)(errno)),
+        Ok(standing(&self.name)? == Some(self.id()?))
+    }
+
+    /// Refuses a file that is no block of ours, in whatever state it may be. Read, not mapped: it may be truncated.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt`.
+    pub fn check_magic(&self) -> Result<(), Error> {
+        if self.word(header::MAGIC) == MAGIC {
+            return Ok(());
         }
+        Err(Error::Corrupt { name: self.name.clone(), what: Corruption::Foreign })
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Errors
+    ///
+    /// `InUse` when a live collector holds it, `Os` when locking is not possible at all.
+    pub fn lock(&self) -> Result<(), Error> {
+        if self.try_lock()? {
+            return Ok(());
+        }
+        Err(Error::InUse { name: self.name.clone(), pid: self.word(header::PID) })
+    }
+
+    /// Returns a word of the file, zero when it is too short.
+    fn word(&self, offset: usize) -> u64 {
+        let mut bytes = [0; 8];
+        let read = rustix::io::pread(&self.descriptor, &mut bytes, 8 * offset as u64);
+        if read == Ok(8) { u64::from_le_bytes(bytes) } else { 0 }
     }
 
     /// Gives an unnamed file its name; returns false when the name is taken.
@@ -171,8 +242,7 @@ impl SegmentFile {
     pub fn link(&self) -> Result<bool, Error> {
         match self.link_as(&path(&self.name)) {
             Ok(()) => {
-                // One that cannot be removed is in nobody's way before this block is replaced.
-                let _ = self.remove_successor();
+                self.remove_successors();
                 Ok(true)
             }
             Err(Errno::EXIST) => Ok(false),
@@ -186,9 +256,20 @@ impl SegmentFile {
     ///
     /// `Os` when linking or renaming fails.
     pub fn link_over(&self) -> Result<(), Error> {
-        self.remove_successor()?;
-        self.link_as(&successor_path(&self.name)).map_err(os("name block", &self.name))?;
-        fs::rename(successor_path(&self.name), path(&self.name)).map_err(os("name block", &self.name))
+        self.remove_successors();
+        let mut refused = Errno::EXIST;
+        for waiting in successor_paths(&self.name) {
+            match self.link_as(&waiting) {
+                Ok(()) => {
+                    return fs::rename(&waiting, path(&self.name)).map_err(|errno| {
+                        let _ = fs::unlink(&waiting);
+                        os("name block", &self.name)(errno)
+                    });
+                }
+                Err(errno) => refused = errno,
+            }
+        }
+        Err(os("name block", &self.name)(refused))
     }
 
     fn link_as(&self, path: &str) -> Result<(), Errno> {
@@ -197,11 +278,11 @@ impl SegmentFile {
     }
 
     /// Removes what a collector left that died between the two steps of [`Self::link_over`]: memory that nobody finds.
-    /// Only for the owner of the block that has the name: nobody else takes these steps, so whoever did is dead.
-    fn remove_successor(&self) -> Result<(), Error> {
-        match fs::unlink(successor_path(&self.name)) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(os("remove a left-over of block", &self.name)(errno)),
+    /// Only for the owner of the block that has the name: nobody else takes these steps, so whoever did is dead. What
+    /// cannot be removed is in nobody's way.
+    pub fn remove_successors(&self) {
+        for waiting in successor_paths(&self.name) {
+            let _ = fs::unlink(waiting);
         }
     }
 
@@ -287,11 +368,12 @@ impl Drop for Mapping {
 ///
 /// When the lengths differ.
 #[inline]
-pub fn copy_run(source: &[AtomicU64], target: &mut [f64]) {
+pub fn copy_run<T: Target>(source: &[AtomicU64], target: &mut [T]) {
     assert_eq!(source.len(), target.len());
     #[cfg(target_arch = "x86_64")]
     if source.len() >= STRING_COPY_WORDS_MIN {
-        // SAFETY: both slices are valid for their equal length, the target is borrowed exclusively, they cannot
+        const { assert!(size_of::<T>() == size_of::<AtomicU64>()) };
+        // SAFETY: both slices are valid for their equal length of words, any of which may go to a `Target`, the target is borrowed exclusively, they cannot
         // overlap, and the direction flag is clear by the ABI. Racing stores by the writer are checked by the caller.
         unsafe {
             core::arch::asm!(
@@ -327,27 +409,16 @@ pub fn futex_wake(word: &AtomicU64) {
     let _ = futex::wake(futex_half(word), futex::Flags::empty(), i32::MAX as u32);
 }
 
-/// Removes the block of that name, unless a collector serves it.
+/// Returns whether a process owns the block that has this name now.
+///
+/// A shared lock is tried and given back at once: the kernel frees an owner's lock on any kind of death, and knows of
+/// owners in other PID namespaces. Readers that ask at the same time do not disturb each other, and a collector that
+/// starts in this moment tries again, see [`SegmentFile::try_lock`].
 ///
 /// # Errors
 ///
-/// `NotFound`, `InUse`, `Owner`, `Corrupt` when the file is not a candleshm block, `Os`.
-pub fn unlink(name: &str) -> Result<(), Error> {
-    let file = SegmentFile::open(name, true)?;
-    // Read, not mapped: a truncated block can be removed as well.
-    let word = |offset: usize| {
-        let mut bytes = [0; 8];
-        let read = rustix::io::pread(&file.descriptor, &mut bytes, 8 * offset as u64);
-        if read == Ok(8) { u64::from_le_bytes(bytes) } else { 0 }
-    };
-    if word(header::MAGIC) != MAGIC {
-        return Err(Error::Corrupt { name: name.into(), what: Corruption::Foreign });
-    }
-    if !file.try_lock()? {
-        return Err(Error::InUse { name: name.into(), pid: word(header::PID) });
-    }
-    if file.is_named()? {
-        file.remove_successor()?;
-    }
-    file.unlink()
+/// As [`SegmentFile::open`]; `Os` when locking is not possible at all.
+pub fn is_owned(name: &str) -> Result<bool, Error> {
+    // Closing the file gives the lock back.
+    Ok(!SegmentFile::open(name, false)?.flock(FlockOperation::NonBlockingLockShared)?)
 }

@@ -1,6 +1,6 @@
 //! The symbol table: entries are written whole, then counted; readers look at counted ones only.
 
-use crate::layout::{SYMBOL_NAME_BYTES, symbol, words_of};
+use crate::layout::{Presence, SYMBOL_NAME_BYTES, symbol, words_of};
 use crate::sync::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -43,7 +43,7 @@ pub fn add(count: &AtomicU64, entry: &[AtomicU64], index: usize, name: &str) {
         word.store(value, Relaxed);
     }
     entry[symbol::LAST_CLOSE].store(f64::NAN.to_bits(), Relaxed);
-    entry[symbol::TRADING].store(1, Relaxed);
+    entry[symbol::TRADING].store(Presence::Trading as u64, Relaxed);
     // SYNC POINT symbol: a counted symbol is wholly there; one whose writer died before is simply written again.
     count.store(index as u64 + 1, Release);
 }

@@ -1,6 +1,7 @@
 //! The one door to atomics: the standard ones normally, loom's under `cfg(loom)`, and with the feature `steps`, which no
 //! release has, standard ones whose stores can be counted and stopped at.
 
+use core::mem::MaybeUninit;
 #[cfg(not(any(loom, feature = "steps")))]
 pub use core::sync::atomic::AtomicU64;
 #[cfg(not(loom))]
@@ -12,14 +13,40 @@ pub use steps::{AtomicU64, signal_before, stores};
 #[cfg(loom)]
 pub use stoppable::{AtomicU64, stopped_after};
 
+/// What a copied word is stored into: a number, or memory that was never set and must not be lent as one. Nothing else is.
+pub trait Target: sealed::Sealed {
+    /// Stores a value.
+    fn put(&mut self, value: f64);
+}
+
+impl Target for f64 {
+    #[inline]
+    fn put(&mut self, value: f64) {
+        *self = value;
+    }
+}
+
+impl Target for MaybeUninit<f64> {
+    #[inline]
+    fn put(&mut self, value: f64) {
+        self.write(value);
+    }
+}
+
+mod sealed {
+    pub trait Sealed: Copy {}
+    impl Sealed for f64 {}
+    impl Sealed for super::MaybeUninit<f64> {}
+}
+
 /// Copies words that a writer may be changing: each word is whole, the words together may be torn.
 ///
 /// Relaxed loads, one by one: the portable form, and the one that loom judges. Whoever calls it checks afterwards,
 /// behind an acquire fence, that nothing moved. On x86-64 `segment.rs` holds a faster twin for long runs.
 #[inline]
-pub fn copy_words(source: &[AtomicU64], target: &mut [f64]) {
+pub fn copy_words<T: Target>(source: &[AtomicU64], target: &mut [T]) {
     for (to, from) in target.iter_mut().zip(source) {
-        *to = f64::from_bits(from.load(Ordering::Relaxed));
+        to.put(f64::from_bits(from.load(Ordering::Relaxed)));
     }
 }
 

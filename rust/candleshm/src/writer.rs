@@ -4,6 +4,7 @@
 mod derived;
 mod opening;
 mod pushed;
+mod replacing;
 
 use std::collections::HashMap;
 
@@ -12,15 +13,15 @@ use crate::chain::Chain;
 use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, plausible};
 use crate::error::Error;
 use crate::interval::{Grid, Interval};
-use crate::layout::{BlockState, RowState, header, symbol};
+use crate::layout::{BlockState, Presence, RowState, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Answer, Confirmations, Plan, Tally};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::ring::SeriesWords;
-use crate::segment::{self, SegmentFile};
+use crate::segment::SegmentFile;
 use crate::symbols;
-use crate::sync::Ordering::{Relaxed, Release};
+use crate::sync::Ordering::Relaxed;
 
 use derived::Derived;
 pub use pushed::{Need, Notice, Pushed};
@@ -75,7 +76,7 @@ pub struct Report {
     pub newest_open_ms: Option<i64>,
     /// Open time of the oldest candle that is not final yet, if there is a row.
     pub unsettled_open_ms: Option<i64>,
-    /// Rows of the window that are neither there nor confirmed absent.
+    /// Rows that are neither there nor confirmed absent, of the LENGTH slots that readers are shown.
     pub missing: usize,
     /// Open time of the oldest row that has to be asked for again: answer and stream differ about it.
     pub doubted_open_ms: Option<i64>,
@@ -94,7 +95,7 @@ struct Series {
     pause_ms: u64,
     /// Newest bar that is closed, verified or a hole; 0 while there is none.
     newest_settled: u64,
-    trading: bool,
+    presence: Presence,
 }
 
 /// The owner of a block.
@@ -104,6 +105,8 @@ pub struct Writer {
     series: Vec<Series>,
     index: HashMap<String, usize>,
     taken_over: bool,
+    /// Rows that came over from the block that this one replaced.
+    carried_rows: usize,
     /// Awaited series whose newest settled bar is not beyond the universe bar: while there is one, it cannot move.
     behind: usize,
     universe_bar: u64,
@@ -140,6 +143,12 @@ impl Writer {
         self.taken_over
     }
 
+    /// Returns how many rows came over from the block that this one replaced.
+    #[must_use]
+    pub fn carried_rows(&self) -> usize {
+        self.carried_rows
+    }
+
     /// Returns the place of a symbol.
     ///
     /// # Errors
@@ -172,13 +181,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Marks a symbol as trading or delisted.
-    pub fn set_trading(&mut self, index: usize, trading: bool) {
+    /// Marks a symbol as trading, silent or ended. Only one that trades is waited for.
+    pub fn set_presence(&mut self, index: usize, presence: Presence) {
         for derived in &mut self.derived {
-            derived.set_trading(index, trading);
+            derived.set_presence(index, presence);
         }
-        self.block.entry(index)[symbol::TRADING].store(trading.into(), Relaxed);
-        self.series[index].trading = trading;
+        self.block.entry(index)[symbol::TRADING].store(presence as u64, Relaxed);
+        self.series[index].presence = presence;
         self.settle_universe();
         // Who waits for a close may wait no longer for this symbol.
         self.news = News::Closed;
@@ -199,7 +208,7 @@ impl Writer {
             derived.commit();
         }
         if self.news > News::None {
-            tell(&self.block, self.news == News::Closed);
+            self.block.tell(self.news == News::Closed);
             self.news = News::None;
         }
     }
@@ -217,7 +226,10 @@ impl Writer {
         let open_ended = answer.end_ms.is_none() && (answer.from_end || rows.len() < answer.limit);
         let told_end = plan.held.map_or(0, |(_, newest)| newest + 1);
         if open_ended && told_end >= known_end || told_end > head {
-            series.state.marks.received_ms = now_boot_ms;
+            // An answer can be as new as its newest candle at most, however fresh it is itself.
+            let outdated_ms = plan.held.map_or(0, |(_, newest)| answer.outdated_ms(grid, newest));
+            let current_ms = now_boot_ms.saturating_sub(outdated_ms);
+            series.state.marks.received_ms = series.state.marks.received_ms.max(current_ms);
         }
         let Absence { holes, taken_back, first_bar } =
             merge::absence(words, &series.state, &mut series.seen, grid, answer, rows, &tally, plan.held);
@@ -243,9 +255,9 @@ impl Writer {
     /// Merges rows that were kept elsewhere, each with its state, as an answer would that was asked for at `sent_ms`
     /// (exchange time), publishes the result and wakes waiters.
     ///
-    /// Closed and verified rows go where the series has none that is final, and holes where it has nothing at all; what
-    /// is there already counts for more. Any other state is left out, and so are rows that had not ended at `sent_ms`:
-    /// a row that was live is never trusted. The series does not become fresher by it.
+    /// Closed and verified rows go where the series has none that is final; what is there already counts for more. Any
+    /// other state is left out, and so are rows that had not ended at `sent_ms`: a row that was live is never trusted,
+    /// and that a row was not there proves nothing any more. The series does not become fresher by it.
     pub fn load(&mut self, index: usize, rows: &[(Row, RowState)], sent_ms: i64) -> Report {
         let (before, head) = self.standing(index);
         let is_kept = |state: RowState| matches!(state, RowState::Closed | RowState::Verified);
@@ -267,24 +279,16 @@ impl Writer {
             start_ms: None,
             end_ms: None,
             from_end: true,
+            patience_ms: 0,
         };
         let plan = self.apply(index, &plain, &answer);
-        let mut tally = plan.tally;
+        let tally = plan.tally;
         let words = self.block.series(index);
         let series = &mut self.series[index];
-        let window = series.state.window_start(words.ring.length)..series.state.marks.head;
         let mut writer = SeriesWriter::new(words, &mut series.state);
         for (row, state) in &filling {
             if *state == RowState::Verified {
                 writer.verify(bar_of(row));
-            }
-        }
-        for (row, _) in rows.iter().filter(|(_, state)| *state == RowState::Hole) {
-            let bar = bar_of(row);
-            let tag = words.tag(bar);
-            if window.contains(&bar) && !tag.is_readable_of(bar) && !tag.is_settled_of(bar) {
-                writer.hole(bar);
-                tally.holes += 1;
             }
         }
         let touched = || plan.touched(head).into_iter().chain(rows.iter().map(|(row, _)| bar_of(row))).collect();
@@ -295,7 +299,8 @@ impl Writer {
 
     /// Returns what of a series counts in the block's totals, and its head.
     fn standing(&self, index: usize) -> (Standing, u64) {
-        (self.series[index].standing(self.universe_bar), self.series[index].state.marks.head)
+        let series = &self.series[index];
+        (series.standing(self.block.series(index), self.universe_bar), series.state.marks.head)
     }
 
     /// Lets the grid of a series without rows begin at the oldest of `rows`: 3d candles count from a symbol's first day.
@@ -340,7 +345,7 @@ impl Writer {
     fn settle(&mut self, index: usize, before: Standing, news: News) {
         let series = &mut self.series[index];
         series.find_newest_settled(&self.block, index);
-        let after = series.standing(self.universe_bar);
+        let after = series.standing(self.block.series(index), self.universe_bar);
         self.count_gaps(before.gaps, after.gaps);
         self.behind = self.behind + usize::from(after.behind) - usize::from(before.behind);
         if news == News::Closed && self.behind == 0 {
@@ -352,13 +357,14 @@ impl Writer {
     /// Returns where a series stands, with the counts of an answer at zero.
     #[must_use]
     pub fn report(&self, index: usize) -> Report {
-        let SeriesState { marks, newest, missing, .. } = &self.series[index].state;
+        let state = &self.series[index].state;
+        let SeriesState { marks, newest, .. } = state;
         let loaded = marks.head > 0;
         Report {
             tally: Tally::default(),
             newest_open_ms: loaded.then_some(newest[OPEN_TIME_MS] as i64),
             unsettled_open_ms: loaded.then(|| self.block.grid(index).open_ms(marks.final_bar as i64)),
-            missing: *missing,
+            missing: state.shown_gaps(self.block.series(index)).0,
             doubted_open_ms: None,
         }
     }
@@ -401,7 +407,7 @@ impl Writer {
 
     /// Publishes what the collector knows about itself.
     pub fn set_health(&self, health: &Health) {
-        self.block.header(header::READY).store(health.ready.into(), Relaxed);
+        self.block.announce(header::READY, health.ready.into());
         self.block.header(header::WEIGHT_USED).store(health.weight_used, Relaxed);
         self.block.header(header::WEIGHT_LIMIT).store(health.weight_limit, Relaxed);
         self.block.header(header::BANNED_UNTIL_MS).store(health.banned_until_ms, Relaxed);
@@ -416,21 +422,21 @@ impl Writer {
     /// `Os` when the name cannot be removed.
     pub fn close(self, unlink: bool) -> Result<(), Error> {
         let closed: Vec<_> = self.derived.into_iter().map(|derived| derived.close(unlink)).collect();
-        self.block.header(header::STATE).store(BlockState::Closed as u64, Release);
-        tell(&self.block, true);
+        self.block.enter(BlockState::Closed);
+        self.block.tell(true);
         if unlink {
             self.file.unlink()?;
         }
         closed.into_iter().collect()
     }
 
-    /// Lets go after a start that failed: what a dead collector left stays as it was, for the next one, and what is new
-    /// goes.
+    /// Lets go after a start that failed: what a dead collector left stays as it was, or as it came over into a new block,
+    /// for the next one; what is only new goes.
     pub fn abandon(mut self) {
         for derived in std::mem::take(&mut self.derived) {
             derived.abandon();
         }
-        if !self.taken_over {
+        if !self.taken_over && self.carried_rows == 0 {
             // The start has failed for a reason of its own, which is the one to be told.
             let _ = self.close(true);
         }
@@ -455,7 +461,7 @@ impl Writer {
             let oldest = self.universe_bar.saturating_add(1).max(newest.saturating_sub(length));
             if let Some(bar) = (oldest..=newest).rev().find(|&bar| settled(bar)) {
                 self.universe_bar = bar;
-                self.block.header(header::UNIVERSE_BAR).store(bar, Relaxed);
+                self.block.announce(header::UNIVERSE_BAR, bar);
             }
         }
         self.behind = self.series.iter().filter(|series| series.is_behind(self.universe_bar)).count();
@@ -472,17 +478,17 @@ impl Series {
             heard_ms: 0,
             pause_ms: 0,
             newest_settled: 0,
-            trading: true,
+            presence: Presence::Trading,
         }
     }
 
     /// Whether the universe waits for it: it trades, and has had a row.
     fn is_awaited(&self) -> bool {
-        self.trading && self.state.marks.head > 0
+        self.presence == Presence::Trading && self.state.marks.head > 0
     }
 
-    fn standing(&self, universe_bar: u64) -> Standing {
-        Standing { gaps: (self.state.missing, self.state.holes), behind: self.is_behind(universe_bar) }
+    fn standing(&self, words: SeriesWords<'_>, universe_bar: u64) -> Standing {
+        Standing { gaps: self.state.shown_gaps(words), behind: self.is_behind(universe_bar) }
     }
 
     fn is_behind(&self, universe_bar: u64) -> bool {
@@ -522,20 +528,6 @@ fn store(words: SeriesWords<'_>, series: &mut Series, plan: &Plan) {
     }
     if let Some(live) = &plan.live {
         writer.set_live(live);
-    }
-}
-
-/// Wakes everybody who waits for news, and those who wait for a close.
-fn tell(block: &Block, closed: bool) {
-    let wake = |offset: usize| {
-        let word = block.header(offset);
-        // Only the writer stores here; release, so that who sees the number sees what it announces.
-        word.store(word.load(Relaxed).wrapping_add(1), Release);
-        segment::futex_wake(word);
-    };
-    wake(header::COMMIT_SEQ);
-    if closed {
-        wake(header::CLOSE_SEQ);
     }
 }
 

@@ -229,6 +229,7 @@ fn small_block(scratch: &Scratch) -> Vec<u8> {
         start_ms: None,
         end_ms: None,
         from_end: true,
+        patience_ms: 0,
     };
     let mut writer = Writer::open(scratch.name(), &config(3, &["BTCUSDT"]), owner()).expect("a new block");
     writer.ingest(0, &[row(0, 1.25), row(2, 1.5), row(3, 1.75)], &answer, 77);

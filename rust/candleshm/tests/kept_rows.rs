@@ -22,7 +22,16 @@ fn row(minute: i64, close: f64) -> Row {
 }
 
 fn answer(sent_ms: i64, limit: usize) -> Answer {
-    Answer { sent_ms, received_ms: sent_ms, settle_ms: 0, limit, start_ms: None, end_ms: None, from_end: true }
+    Answer {
+        sent_ms,
+        received_ms: sent_ms,
+        settle_ms: 0,
+        limit,
+        start_ms: None,
+        end_ms: None,
+        from_end: true,
+        patience_ms: 0,
+    }
 }
 
 fn writer(scratch: &Scratch) -> Writer {
@@ -40,16 +49,16 @@ fn last_close(writer: &Writer) -> f64 {
 }
 
 #[test]
-fn final_rows_and_holes_fill_an_empty_series() {
+fn final_rows_fill_an_empty_series_and_holes_are_to_be_asked_for_again() {
     let scratch = Scratch::new("kept-fill");
     let mut writer = writer(&scratch);
     let mut kept: Vec<(Row, RowState)> = (0..8).map(|minute| (row(minute, 2.0), Closed)).collect();
     kept[3].1 = Verified;
     kept[5].1 = Hole;
     let Report { tally, newest_open_ms, missing, .. } = writer.load(0, &kept, KEPT_MS);
-    assert_eq!((tally.closed, tally.holes, missing), (7, 1, 0));
+    assert_eq!((tally.closed, tally.holes, missing), (7, 0, 1));
     assert_eq!(newest_open_ms, Some(FIRST_MS + 7 * MINUTE_MS));
-    assert_eq!(states(&writer, 0, 8), [Closed, Closed, Closed, Verified, Closed, Hole, Closed, Closed]);
+    assert_eq!(states(&writer, 0, 8), [Closed, Closed, Closed, Verified, Closed, Missing, Closed, Closed]);
     assert_eq!(SeriesReader::new(writer.block(), 0).received_ms(), 0, "nobody confirmed anything now");
     assert_eq!(writer.universe_ms(), Some(FIRST_MS + 7 * MINUTE_MS));
     // Twice is as good as once.

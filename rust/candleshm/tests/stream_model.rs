@@ -91,6 +91,8 @@ impl Exchange {
 enum Word {
     /// An event of the bar that is open, so many seconds into it; later ones come after its end and close it.
     Event { bar: i64, second: i64 },
+    /// An event that closes a bar before its end.
+    Early { bar: i64, second: i64 },
     /// An answer, of a request that left so long before the exchange looked.
     Answer { at_ms: i64, under_way_ms: i64, limit: i64 },
 }
@@ -98,7 +100,7 @@ enum Word {
 impl Word {
     fn made_ms(self) -> i64 {
         match self {
-            Self::Event { bar, second } => bar * MINUTE_MS + second * 1_000,
+            Self::Event { bar, second } | Self::Early { bar, second } => bar * MINUTE_MS + second * 1_000,
             Self::Answer { at_ms, .. } => at_ms,
         }
     }
@@ -140,6 +142,7 @@ impl World {
             start_ms: None,
             end_ms: None,
             from_end: true,
+            patience_ms: 0,
         };
         let rows = self.exchange.rows(limit, at_ms);
         self.writer.ingest(0, &rows, &answer, 1);
@@ -179,6 +182,7 @@ impl World {
 fn words() -> impl Strategy<Value = Vec<Word>> {
     let word = prop_oneof![
         8 => (FIRST..FIRST + BARS, 0..63_i64).prop_map(|(bar, second)| Word::Event { bar, second }),
+        1 => (FIRST..FIRST + BARS, 0..59_i64).prop_map(|(bar, second)| Word::Early { bar, second }),
         3 => (0..BARS * MINUTE_MS, 0..3_000_i64, 1..10_i64).prop_map(|(at_ms, under_way_ms, limit)| Word::Answer {
             at_ms: FIRST * MINUTE_MS + at_ms,
             under_way_ms,
@@ -207,6 +211,10 @@ fn whatever_is_lost_twice_late_or_out_of_order() {
                         let frame = world.exchange.frame(bar, word.made_ms(), second > 60, 0.0);
                         let pushed = world.hear(&frame, now_ms);
                         prop_assert_eq!((pushed.events, pushed.faults.len(), pushed.tally.disputed), (1, 0, 0));
+                    }
+                    Word::Early { bar, .. } => {
+                        let pushed = world.hear(&world.exchange.frame(bar, word.made_ms(), true, 0.0), now_ms);
+                        prop_assert_eq!((pushed.events, pushed.tally.refused, pushed.tally.closed), (1, 1, 0));
                     }
                     Word::Answer { at_ms, under_way_ms, limit } => world.answer(at_ms, under_way_ms, limit),
                 }
@@ -325,6 +333,7 @@ fn a_wrong_close_is_corrected_by_an_answer_and_waiters_hear_of_it() {
         start_ms: None,
         end_ms: None,
         from_end: true,
+        patience_ms: 0,
     };
     let rows = world.exchange.rows(2, answer.sent_ms);
     let tally = world.writer.ingest(0, &rows, &answer, 1).tally;
@@ -355,6 +364,7 @@ fn an_answer_that_was_under_way_does_not_take_trades_back() {
         start_ms: None,
         end_ms: None,
         from_end: true,
+        patience_ms: 0,
     };
     world.writer.ingest(0, &rows, &answer, 1);
     assert_eq!(world.rows()[0].2[TRADES], 5.0);
@@ -364,11 +374,79 @@ fn an_answer_that_was_under_way_does_not_take_trades_back() {
 fn a_close_with_fewer_trades_than_known_is_doubted() {
     let mut world = begun(&[5, 2]);
     world.answer(FIRST * MINUTE_MS + 5_500, 0, 1);
-    let frame = world.exchange.frame(FIRST, FIRST * MINUTE_MS + 3_000, true, 0.0);
-    let pushed = world.hear(&frame, (FIRST + 1) * MINUTE_MS);
+    let (made_ms, end_ms) = (FIRST * MINUTE_MS + 3_000, (FIRST + 1) * MINUTE_MS);
+    let frame = world.exchange.frame(FIRST, made_ms, true, 0.0).replace(&made_ms.to_string(), &end_ms.to_string());
+    let pushed = world.hear(&frame, end_ms);
     assert_eq!((pushed.tally.closed, pushed.tally.disputed), (0, 1));
     assert_eq!(needs(&pushed), [(Need::Doubt, FIRST)]);
     assert_eq!((world.state(FIRST), world.rows()[0].2[TRADES]), (RowState::Live, 5.0));
+}
+
+#[test]
+fn what_is_old_says_nothing_of_now() {
+    let mut world = begun(&[3, 2, 1]);
+    let hear = |world: &mut World, bar: i64, made_ms: i64, received_ms: i64| {
+        let frame = world.exchange.frame(bar, made_ms, false, 0.0);
+        world.writer.ingest_events([frame.as_bytes()], received_ms, received_ms as u64);
+        let received_ms = SeriesReader::new(world.writer.block(), 0).marks().expect("nobody writes").received_ms as i64;
+        (received_ms, world.writer.heard_ms()[0] as i64)
+    };
+    let made_ms = FIRST * MINUTE_MS + 2_000;
+    let (current_ms, heard_ms) = hear(&mut world, FIRST, made_ms, made_ms + 100);
+    assert_eq!((current_ms, heard_ms), (made_ms + 100, made_ms + 100));
+    // Newer than what was heard, but made 40 seconds ago: a recording that is played again, or a jam.
+    let (current_ms, heard_ms) = hear(&mut world, FIRST, made_ms + 1_000, made_ms + 41_000);
+    assert!((made_ms + 1_000..made_ms + 5_000).contains(&current_ms), "{}", current_ms - made_ms);
+    assert_eq!(heard_ms, current_ms);
+    // Made now, about a candle that ended a minute ago.
+    let (current_ms, _) = hear(&mut world, FIRST, made_ms + 2 * MINUTE_MS, made_ms + 2 * MINUTE_MS);
+    assert!(current_ms < (FIRST + 1) * MINUTE_MS + 5_000);
+}
+
+#[test]
+fn only_a_later_row_or_patience_makes_the_newest_row_of_an_answer_final() {
+    let mut world = begun(&[3, 2, 1]);
+    let (end_ms, patience_ms) = ((FIRST + 1) * MINUTE_MS, 600_000);
+    let mut ask = |sent_ms: i64, pictured_ms: i64| {
+        let answer = Answer {
+            sent_ms,
+            received_ms: sent_ms,
+            settle_ms: SETTLE_MS,
+            limit: 3,
+            start_ms: None,
+            end_ms: None,
+            from_end: true,
+            patience_ms,
+        };
+        let rows = world.exchange.rows(3, pictured_ms);
+        world.writer.ingest(0, &rows, &answer, sent_ms as u64);
+        let reader = SeriesReader::new(world.writer.block(), 0);
+        (world.state(FIRST), reader.marks().expect("nobody writes").received_ms as i64)
+    };
+    // The same picture again and again: nothing becomes final, and the series grows old from the candle's end on.
+    for late_ms in [1_000, 10_000, 599_000] {
+        let (state, received_ms) = ask(end_ms + late_ms, end_ms - 58_500);
+        assert_eq!(state, RowState::Live, "{late_ms}");
+        assert!(received_ms <= end_ms + 2_000);
+    }
+    // A later row was made after the end, however long ago.
+    let (state, received_ms) = ask(end_ms + 599_500, end_ms + 10);
+    assert_eq!(state, RowState::Closed);
+    assert!(received_ms <= end_ms + MINUTE_MS + 2_000);
+    // Without one only time tells.
+    let mut world = begun(&[3, 2, 1]);
+    let answer = Answer {
+        sent_ms: end_ms + patience_ms,
+        received_ms: end_ms + patience_ms,
+        settle_ms: SETTLE_MS,
+        limit: 3,
+        start_ms: None,
+        end_ms: None,
+        from_end: true,
+        patience_ms,
+    };
+    world.writer.ingest(0, &world.exchange.rows(3, end_ms - 1), &answer, 1);
+    assert_eq!(world.state(FIRST), RowState::Closed);
 }
 
 #[test]

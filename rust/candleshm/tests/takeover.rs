@@ -12,6 +12,7 @@ use candleshm::error::{Corruption, Error};
 use candleshm::layout::{ABI, BlockState, MAGIC, PAGE_BYTES, RowState, SYMBOL_BYTES, Tag, header, slot, symbol};
 use candleshm::merge::Answer;
 use candleshm::read::SeriesReader;
+use candleshm::removal;
 use candleshm::segment;
 use candleshm::writer::{Config, Owner, Writer};
 
@@ -38,6 +39,7 @@ fn fill(writer: &mut Writer) {
         start_ms: None,
         end_ms: None,
         from_end: true,
+        patience_ms: 0,
     };
     writer.ingest(0, &[row], &answer, 1);
 }
@@ -206,6 +208,7 @@ fn slots_taken_by_an_advance_that_was_cut_short_go_back_to_their_bars() {
         start_ms: Some(OPEN_MS),
         end_ms: Some(OPEN_MS + 59_999),
         from_end: false,
+        patience_ms: 0,
     };
     for later_ms in [0, 2_000] {
         writer.ingest(0, &[], &answer(OPEN_MS + 90_000 + later_ms), 1);
@@ -278,7 +281,7 @@ fn the_number_of_a_process_says_nothing_about_who_owns_a_block() {
         assert_eq!(writer.block().value(header::PID), u64::from(std::process::id()));
     }
     poke(&scratch, header::PID, 1);
-    segment::unlink(scratch.name()).expect("nobody serves it");
+    removal::unlink(scratch.name()).expect("nobody serves it");
 }
 
 #[test]
@@ -305,7 +308,7 @@ fn a_successor_that_never_got_its_name_goes_with_the_next_owner_or_with_the_bloc
     let scratch = Scratch::new("next");
     drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
     leave(&scratch);
-    segment::unlink(scratch.name()).expect("nobody serves it");
+    removal::unlink(scratch.name()).expect("nobody serves it");
     assert!(scratch.files().is_empty());
 
     drop(open(&scratch, &config(4, &["A"])).expect("a new block"));
@@ -335,7 +338,7 @@ fn another_shape_supersedes_and_readers_follow() {
     let new = read(&scratch).expect("the name leads to the new block");
     assert_eq!(new.value(header::GENERATION), old.value(header::GENERATION) + 1);
     assert_eq!(new.geometry().ring.length, 5);
-    assert!(last_close(&new).is_nan());
+    assert_eq!(last_close(&new), 1.5, "the rows came along");
     assert_eq!(scratch.files(), [scratch.name()]);
 }
 
@@ -404,7 +407,7 @@ fn names_that_cannot_be() {
     for name in ["", ".hidden", "a/b", "..", "a b", "ä", &"x".repeat(201)] {
         assert_eq!(segment::check_name(name), Err(Error::Name { name: name.into() }));
         assert!(matches!(Writer::open(name, &config(4, &["A"]), owner()), Err(Error::Name { .. })));
-        assert!(matches!(segment::unlink(name), Err(Error::Name { .. })));
+        assert!(matches!(removal::unlink(name), Err(Error::Name { .. })));
     }
     assert_eq!(segment::check_name(&"x".repeat(200)), Ok(()));
 }
@@ -412,13 +415,13 @@ fn names_that_cannot_be() {
 #[test]
 fn only_blocks_nobody_serves_are_removed() {
     let scratch = Scratch::new("unlink");
-    assert_eq!(segment::unlink(scratch.name()), Err(Error::NotFound { name: scratch.name().into() }));
+    assert_eq!(removal::unlink(scratch.name()), Err(Error::NotFound { name: scratch.name().into() }));
     let writer = open(&scratch, &config(4, &["A"])).expect("a new block");
     let in_use = Error::InUse { name: scratch.name().into(), pid: std::process::id().into() };
-    assert_eq!(segment::unlink(scratch.name()), Err(in_use));
+    assert_eq!(removal::unlink(scratch.name()), Err(in_use));
     let block = read(&scratch).expect("it is still there");
     drop(writer);
-    segment::unlink(scratch.name()).expect("its owner is dead");
+    removal::unlink(scratch.name()).expect("its owner is dead");
     assert!(scratch.files().is_empty());
     assert_eq!(block.symbol(0), "A", "what was mapped stays readable");
 }
@@ -430,7 +433,7 @@ fn foreign_and_truncated_files() {
     let whole_page = vec![0x5a_u8; PAGE_BYTES];
     for bytes in [&b""[..], b"CAND", &whole_page] {
         std::fs::write(scratch.path(), bytes).expect("/dev/shm can be written");
-        assert_eq!(segment::unlink(scratch.name()), Err(corrupt(Corruption::Foreign)));
+        assert_eq!(removal::unlink(scratch.name()), Err(corrupt(Corruption::Foreign)));
         let wanted =
             if bytes.len() < PAGE_BYTES { Corruption::Truncated { bytes: bytes.len() } } else { Corruption::Foreign };
         assert_eq!(read(&scratch).err(), Some(corrupt(wanted.clone())));
@@ -440,7 +443,7 @@ fn foreign_and_truncated_files() {
     let truncated = [MAGIC.to_le_bytes(), [0; 8]].concat();
     std::fs::write(scratch.path(), &truncated).expect("/dev/shm can be written");
     assert_eq!(open(&scratch, &config(4, &["A"])).err(), Some(corrupt(Corruption::Truncated { bytes: 16 })));
-    segment::unlink(scratch.name()).expect("it is a block, if only the beginning of one");
+    removal::unlink(scratch.name()).expect("it is a block, if only the beginning of one");
     assert!(scratch.files().is_empty());
 
     std::os::unix::fs::symlink("/dev/null", scratch.path()).expect("/dev/shm can be written");

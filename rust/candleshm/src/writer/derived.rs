@@ -5,11 +5,11 @@
 //! candle can be derived again. What is final stays final: a row is taken back neither because rows it was made of have
 //! left the source's window, nor because they are being loaded again.
 
-use super::{Config, Error, News, Owner, Writer};
-use crate::columns::bits_equal;
+use super::{Config, Error, News, Owner, Report, Writer};
+use crate::columns::{OPEN_TIME_MS, Row, bits_equal};
 use crate::derive::{Derivation, Fold};
 use crate::interval::Grid;
-use crate::layout::{RowState, RowWords};
+use crate::layout::{Presence, RowState, RowWords};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::ring::SeriesWords;
 
@@ -139,11 +139,50 @@ impl Writer {
         Ok(())
     }
 
+    /// As [`Self::load`], into the block of that name which is derived from this one, before rows are loaded here: what is
+    /// older than the rows that will be here cannot be derived again.
+    ///
+    /// # Errors
+    ///
+    /// `Name` when no such block is derived, `UnknownSymbol`.
+    pub fn load_derived(
+        &mut self,
+        name: &str,
+        symbol: &str,
+        rows: &[(Row, RowState)],
+        sent_ms: i64,
+    ) -> Result<Report, Error> {
+        let Some(derived) = self.derived.iter_mut().find(|derived| derived.writer.block.name() == name) else {
+            return Err(Error::Name { name: name.to_owned() });
+        };
+        let writer = &mut derived.writer;
+        let index = writer.index_of(symbol)?;
+        let grid = writer.block.grid(index);
+        // Days of a zone whose rules have changed since are others.
+        let is_candle = |row: &Row| {
+            let open_ms = row[OPEN_TIME_MS] as i64;
+            grid.open_ms(grid.ordinal(open_ms)) == open_ms
+        };
+        let rows: Vec<(Row, RowState)> = rows.iter().filter(|(row, _)| is_candle(row)).copied().collect();
+        let report = writer.load(index, &rows, sent_ms);
+        let state = &mut writer.series[index].state;
+        if state.first_bar == 0
+            && let Some((oldest, _)) = rows.first()
+        {
+            // Below it nothing can be derived, and so nothing is missing.
+            let mut series = SeriesWriter::new(writer.block.series(index), state);
+            series.set_first_bar(grid.ordinal(oldest[OPEN_TIME_MS] as i64).max(0) as u64);
+            series.publish();
+        }
+        writer.commit();
+        Ok(report)
+    }
+
     /// Derives everything that the rows of this block reach.
     pub(super) fn catch_up_derived(&mut self) {
         for derived in &mut self.derived {
             for (index, series) in self.series.iter().enumerate() {
-                derived.set_trading(index, series.trading);
+                derived.set_presence(index, series.presence);
                 derived.catch_up(self.block.series(index), &series.state, index);
             }
             derived.commit();
@@ -177,6 +216,11 @@ impl Derived {
         &self.writer
     }
 
+    /// Returns the owner of the block, to have it replaced by one with the same rows.
+    pub(super) fn writer_mut(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+
     /// Gives the next symbol of the source its place.
     pub(super) fn seat(&mut self, symbol: &str) -> Result<(), Error> {
         self.writer.add_symbol(symbol)?;
@@ -185,16 +229,9 @@ impl Derived {
         Ok(())
     }
 
-    /// As [`Writer::enlarge`]; the places are those of `config` from here on, and empty.
-    pub(super) fn enlarge(&mut self, config: &Config, owner: Owner) -> Result<(), Error> {
-        self.writer.enlarge(config.symbols.clone(), config.spare_symbols, owner)?;
-        self.series = (0..config.symbols.len()).map(|index| Part { index, prefix: NOTHING, current: false }).collect();
-        Ok(())
-    }
-
-    /// As [`Writer::set_trading`], for the symbol at that place of the source.
-    pub(super) fn set_trading(&mut self, index: usize, trading: bool) {
-        self.writer.set_trading(self.series[index].index, trading);
+    /// As [`Writer::set_presence`], for the symbol at that place of the source.
+    pub(super) fn set_presence(&mut self, index: usize, presence: Presence) {
+        self.writer.set_presence(self.series[index].index, presence);
     }
 
     /// As [`Writer::commit`].
@@ -229,8 +266,8 @@ impl Derived {
         if touched.iter().any(|&bar| (part.prefix.start..part.prefix.end).contains(&bar)) {
             part.prefix = NOTHING;
         }
-        let before = self.writer.series[part.index].standing(self.writer.universe_bar);
         let mine = self.writer.block.series(part.index);
+        let before = self.writer.series[part.index].standing(mine, self.writer.universe_bar);
         let series = &mut self.writer.series[part.index].state;
         let mut writer = SeriesWriter::new(mine, series);
         if let Some(first) = first_bar(&source, &derivation, writer.state()) {
@@ -308,6 +345,10 @@ impl Changes {
             (RowState::Closed | RowState::Verified, _) | (_, RowState::Hole) if known != RowState::Missing => {}
             (RowState::Live, RowState::Live) if same => {}
             (_, RowState::Hole) => self.holes.push(bar),
+            (RowState::Hole, RowState::Closed | RowState::Verified) => {
+                self.corrected += 1;
+                self.rewrite.push(RingRow { bar, row, state: next });
+            }
             (_, RowState::Closed | RowState::Verified) => self.rewrite.push(RingRow { bar, row, state: next }),
             // As in a merge: nothing provisional below a final row, or where a final one was.
             (RowState::Live | RowState::Missing | RowState::Empty, RowState::Live) if bar >= state.marks.final_bar => {

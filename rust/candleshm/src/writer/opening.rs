@@ -1,23 +1,26 @@
-//! How a block comes to its owner: created, taken over from a dead one, put in the place of another.
+//! How a block comes to its owner: created, taken over from a dead one, put in the place of a dead one's.
 
 use std::collections::HashMap;
 
-use super::{Config, Health, News, Owner, Series, Writer, check_symbol, tell};
+use super::replacing::supersede;
+use super::{Config, Health, News, Owner, Series, Writer, check_symbol};
 use crate::block::Block;
 use crate::error::Error;
 use crate::interval::Grid;
-use crate::layout::{ABI, BlockState, Geometry, header, symbol};
+use crate::layout::{ABI, BlockState, Geometry, Presence, header, symbol};
 use crate::publish::SeriesWriter;
 use crate::segment::{self, SegmentFile};
 use crate::soundness::is_sound;
-use crate::sync::Ordering::{Relaxed, Release};
+use crate::succession::fits;
+use crate::sync::Ordering::Relaxed;
 
 /// How often opening starts again because somebody else created or replaced the block meanwhile.
 const OPEN_ATTEMPTS_MAX: usize = 16;
 
 impl Writer {
     /// Creates the block, takes over one that a dead collector left with the same shape, or replaces one of another
-    /// shape, or a damaged one: readers of that one see it superseded and follow.
+    /// shape, or a damaged one: readers of that one see it superseded and follow. Rows of the same candles come along,
+    /// unless the block is damaged.
     ///
     /// # Errors
     ///
@@ -40,7 +43,7 @@ impl Writer {
             let old = match SegmentFile::open(name, true) {
                 Ok(old) => old,
                 Err(Error::NotFound { .. }) => {
-                    let created = Self::create(name, geometry, config, owner, 1)?;
+                    let created = Self::create(name, geometry, config, owner, 1, None)?;
                     if created.file.link()? {
                         return Ok(created);
                     }
@@ -48,10 +51,7 @@ impl Writer {
                 }
                 Err(error) => return Err(error),
             };
-            if !old.try_lock()? {
-                let pid = old.map(false).map_or(0, |words| words[header::PID].load(Relaxed));
-                return Err(Error::InUse { name: name.into(), pid });
-            }
+            old.lock()?;
             // Between opening and locking the name may have moved on to another block.
             if !old.is_named()? {
                 continue;
@@ -61,21 +61,31 @@ impl Writer {
                     return Self::take_over(block, old, config, owner);
                 }
                 Ok(block) => {
-                    let created = Self::create(name, geometry, config, owner, block.value(header::GENERATION) + 1)?;
-                    created.supersede(&block)?;
+                    let generation = block.value(header::GENERATION) + 1;
+                    let kept = fits(&block, &geometry, owner.boot_id).then_some(&block);
+                    let created = Self::create(name, geometry, config, owner, generation, kept)?;
+                    supersede(&block, || created.file.link_over().map(|()| true))?;
                     return Ok(created);
                 }
                 Err(Error::NotReady { .. }) => 1,
                 Err(error) => return Err(error),
             };
-            let created = Self::create(name, geometry, config, owner, generation)?;
+            let created = Self::create(name, geometry, config, owner, generation, None)?;
             created.file.link_over()?;
             return Ok(created);
         }
         Err(Error::InUse { name: name.into(), pid: 0 })
     }
 
-    fn create(name: &str, geometry: Geometry, config: &Config, owner: Owner, generation: u64) -> Result<Self, Error> {
+    /// Creates a block that has no name yet, with the rows of `old` in it where there is one.
+    pub(super) fn create(
+        name: &str,
+        geometry: Geometry,
+        config: &Config,
+        owner: Owner,
+        generation: u64,
+        old: Option<&Block>,
+    ) -> Result<Self, Error> {
         let file = SegmentFile::create_unnamed(name, geometry.block_bytes())?;
         let block = Block::create(name, file.map(true)?, geometry);
         block.header(header::STATE).store(BlockState::Init as u64, Relaxed);
@@ -86,6 +96,7 @@ impl Writer {
             series: Vec::new(),
             index: HashMap::new(),
             taken_over: false,
+            carried_rows: 0,
             behind: 0,
             universe_bar: 0,
             news: News::None,
@@ -95,58 +106,11 @@ impl Writer {
         for symbol in &config.symbols {
             writer.add_symbol(symbol)?;
         }
-        // SYNC POINT ready: everything above is visible to whoever sees this.
-        writer.block.header(header::STATE).store(BlockState::Ready as u64, Release);
+        if let Some(old) = old {
+            writer.carry(old);
+        }
+        writer.block.enter(BlockState::Ready);
         Ok(writer)
-    }
-
-    /// Puts a block for `symbols`, which begin with those of this one, with as many spare places, in the place of this
-    /// one; readers see this one superseded and follow. The rows stay behind. The new memory is taken first, so without
-    /// room for both blocks nothing has changed. Derived blocks are enlarged along with it.
-    ///
-    /// # Errors
-    ///
-    /// `NoMemory`, `SymbolCapacity`, `SymbolName`, `Os`: this writer goes on as it was.
-    pub fn enlarge(&mut self, symbols: Vec<String>, spare_symbols: usize, owner: Owner) -> Result<(), Error> {
-        for symbol in &symbols {
-            check_symbol(symbol)?;
-        }
-        let old = *self.block.geometry();
-        let geometry = Geometry::new(old.market, old.interval, old.ring.length, symbols.len() + spare_symbols)?
-            .with_zone(old.zone);
-        let config =
-            Config { market: old.market, interval: old.interval, length: old.ring.length, symbols, spare_symbols };
-        let generation = self.block.value(header::GENERATION) + 1;
-        let created = Self::create(self.block.name(), geometry, &config, owner, generation)?;
-        for place in 0..self.derived.len() {
-            if let Err(error) = self.derived[place].enlarge(&config, owner) {
-                // Those that were enlarged before it have lost their rows.
-                self.catch_up_derived();
-                return Err(error);
-            }
-        }
-        if let Err(error) = created.supersede(&self.block) {
-            self.catch_up_derived();
-            return Err(error);
-        }
-        let derived = std::mem::take(&mut self.derived);
-        *self = Self { derived, ..created };
-        Ok(())
-    }
-
-    /// Takes the name from `old`. The new block is ready, then the old one says so, then the name moves: a reader that
-    /// finds the old one superseded and still under the name keeps reading it and looks again.
-    fn supersede(&self, old: &Block) -> Result<(), Error> {
-        let state = old.header(header::STATE);
-        let before = state.load(Relaxed);
-        state.store(BlockState::Superseded as u64, Release);
-        if let Err(error) = self.file.link_over() {
-            // Nobody is to look for a successor that did not come.
-            state.store(before, Release);
-            return Err(error);
-        }
-        tell(old, true);
-        Ok(())
     }
 
     fn take_over(block: Block, file: SegmentFile, config: &Config, owner: Owner) -> Result<Self, Error> {
@@ -156,6 +120,7 @@ impl Writer {
             series: Vec::new(),
             index: HashMap::new(),
             taken_over: true,
+            carried_rows: 0,
             behind: 0,
             universe_bar: 0,
             news: News::None,
@@ -170,9 +135,9 @@ impl Writer {
             let mut series = Series::new();
             SeriesWriter::new(writer.block.series(index), &mut series.state).recover();
             series.find_newest_settled(&writer.block, index);
-            writer.count_gaps((0, 0), (series.state.missing, series.state.holes));
+            writer.count_gaps((0, 0), series.state.shown_gaps(writer.block.series(index)));
             writer.index.insert(writer.block.symbol(index), index);
-            writer.block.entry(index)[symbol::TRADING].store(1, Relaxed);
+            writer.block.entry(index)[symbol::TRADING].store(Presence::Trading as u64, Relaxed);
             writer.series.push(series);
         }
         for symbol in

@@ -3,7 +3,7 @@
 use super::{Writer, store};
 use crate::chain::TradeIds;
 use crate::columns::{OPEN_TIME_MS, TRADES, plausible};
-use crate::event::{self, Event, Frame, FrameError};
+use crate::event::{self, Event, Frame, FrameError, FrameErrorKind};
 use crate::layout::{Geometry, RowState};
 use crate::merge::{self, Tally};
 use crate::publish::SeriesWriter;
@@ -11,6 +11,10 @@ use crate::publish::SeriesWriter;
 /// How far the clocks of the exchange's servers may lie apart: an event that is ahead of the measured time by more is
 /// not believed.
 const SERVERS_APART_MS: i64 = 1000;
+
+/// How old an event may be when it comes and still count as current. An older one was made up before, or was held up on
+/// its way.
+const CURRENT_MS: i64 = 2000;
 
 /// Events after which a pause counts a third.
 const PAUSE_FADES: u64 = 64;
@@ -76,7 +80,11 @@ impl Writer {
                 Ok(Frame::Shutdown) => pushed.shuts_down = true,
                 Ok(Frame::Answer) => pushed.answers.push(place),
                 Ok(Frame::Other) => pushed.foreign += 1,
-                Err(error) => pushed.faults.push((place, error)),
+                Err(error) => {
+                    // Such a one can be read, and cannot be true.
+                    pushed.tally.refused += usize::from(error.kind == FrameErrorKind::Contradiction);
+                    pushed.faults.push((place, error));
+                }
             }
         }
         self.commit();
@@ -96,7 +104,11 @@ impl Writer {
         let grid = self.block.grid(index);
         let bar = grid.ordinal(event.row[OPEN_TIME_MS] as i64);
         let beyond = grid.open_ms(bar) > received_ms + SERVERS_APART_MS;
-        if beyond || plausible(&event.row).is_err() || bar < 1 || bar >= i64::from(u32::MAX) {
+        let event_ms = event.event_ms.min(received_ms + SERVERS_APART_MS);
+        let (open_ms, end_ms) = (grid.open_ms(bar), grid.end_ms(bar));
+        // Nobody can know a whole candle before it ends.
+        let is_early = event.closed && event_ms + SERVERS_APART_MS.min((end_ms - open_ms) / 4) < end_ms;
+        if beyond || is_early || plausible(&event.row).is_err() || bar < 1 || bar >= i64::from(u32::MAX) {
             pushed.tally.refused += 1;
             pushed.tally.beyond += usize::from(beyond);
             return;
@@ -114,16 +126,21 @@ impl Writer {
             }
             return;
         }
-        let event_ms = event.event_ms.min(received_ms + SERVERS_APART_MS);
         let is_newest = (bar, event_ms) > series.newest_event;
         if is_newest {
             series.newest_event = (bar, event_ms);
-            if series.heard_ms > 0 {
-                let pause_ms = now_boot_ms.saturating_sub(series.heard_ms);
-                series.pause_ms = pause_ms.max(series.pause_ms - series.pause_ms / PAUSE_FADES);
+            // What was made long ago, or is about a candle that ended long ago, says nothing of now.
+            let current_until_ms = event_ms.min(end_ms) + CURRENT_MS;
+            let outdated_ms = (received_ms - current_until_ms).max(0) as u64;
+            let current_ms = now_boot_ms.saturating_sub(outdated_ms);
+            if current_ms > series.heard_ms {
+                if series.heard_ms > 0 {
+                    let pause_ms = current_ms - series.heard_ms;
+                    series.pause_ms = pause_ms.max(series.pause_ms - series.pause_ms / PAUSE_FADES);
+                }
+                series.heard_ms = current_ms;
             }
-            series.heard_ms = now_boot_ms;
-            series.state.marks.received_ms = now_boot_ms;
+            series.state.marks.received_ms = series.state.marks.received_ms.max(current_ms);
         }
         let row = (bar, &event.row);
         let plan = merge::plan_pushed(words, &series.state, &mut series.seen, row, event_ms, event.closed);

@@ -179,7 +179,16 @@ fn row(grid: Grid, bar: i64, version: u8) -> Row {
 }
 
 fn answer(sent_ms: i64, limit: usize) -> Answer {
-    Answer { sent_ms, received_ms: sent_ms, settle_ms: 1_000, limit, start_ms: None, end_ms: None, from_end: true }
+    Answer {
+        sent_ms,
+        received_ms: sent_ms,
+        settle_ms: 1_000,
+        limit,
+        start_ms: None,
+        end_ms: None,
+        from_end: true,
+        patience_ms: 0,
+    }
 }
 
 /// Asks everything that can be asked. Only the shapes of the answers can be judged.

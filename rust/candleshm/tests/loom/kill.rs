@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use candleshm::layout::RingShape;
 use candleshm::layout::RowState::{Closed, Live, Missing, MissingFinal};
 use candleshm::layout::symbol;
 use candleshm::sync::stopped_after;
@@ -288,6 +289,63 @@ fn a_close_by_tag_alone_is_done_again() {
             earliest: |bar| if bar == 8 { [0, 1, 1] } else { [0; 3] },
         },
     );
+}
+
+/// A death may take stores with it that came before others which are there. Of an advance over an outage only a tag is
+/// left here, without the watermark: whoever reads by an older latch must not take the row that is blanked for a candle.
+#[test]
+fn a_watermark_lost_by_a_kill_is_raised_before_rows_are_blanked() {
+    for by_view in [false, true] {
+        let met = Met::default();
+        let seen = met.clone();
+        explore(
+            &full().taken(8, 11),
+            |memory, _| {
+                let mut next = Collector::recovered(memory.words());
+                next.publish(3);
+            },
+            move |reader| {
+                let rows = if by_view { reader.view().unwrap_or_default() } else { reader.copy(Copy::Closed) };
+                for row in rows {
+                    // Until the next owner has begun, the old window and its watermark stand.
+                    in_life(row, &[(Closed, 1), (Missing, 0)], 0);
+                    seen.met(usize::from(row.state == Closed));
+                }
+            },
+        );
+        met.all(if by_view { 0 } else { 2 });
+    }
+}
+
+/// The watermark of a cut advance stands for slots below the window, too: a reader with an older latch copies them.
+#[test]
+fn the_watermark_of_a_cut_jump_outlives_a_smaller_advance() {
+    let met = Met::default();
+    let rest = at_rest(RingShape { length: 2, capacity: 4 }, |collector| {
+        collector.advance(9, &[ring_row(7, 1, Closed), ring_row(8, 1, Closed)]);
+    });
+    for stores in 0..STORES_MAX {
+        let seen = met.clone();
+        explore_last(
+            &rest,
+            move |memory, collector| {
+                collector.advance(10, &[ring_row(9, 1, Closed)]);
+                collector.publish(2);
+                stopped_after(stores, || collector.advance(12, &[ring_row(10, 2, Closed), ring_row(11, 2, Closed)]));
+                let mut next = Collector::recovered(memory.words());
+                next.advance(11, &[ring_row(10, 3, Closed)]);
+                next.publish(3);
+            },
+            move |reader| {
+                for row in reader.copy(Copy::Closed) {
+                    let edition = if row.bar == 10 { 3 } else { 1 };
+                    in_life(row, &[(Closed, edition), (Missing, 0)], 0);
+                    seen.met(usize::from(row.state == Closed));
+                }
+            },
+        );
+    }
+    met.all(2);
 }
 
 /// A row that was final stays marked as such, whoever dies over it, so that nobody puts a provisional one in its place.

@@ -50,6 +50,15 @@ pub(crate) struct Rest {
     state: SeriesState,
 }
 
+impl Rest {
+    /// Lets the slot of `bar` carry the tag of a missing row of another bar: what is left of an advance when the death
+    /// took its other stores with it.
+    pub(crate) fn taken(mut self, bar: u64, by: u64) -> Self {
+        self.data[bar as usize % self.ring.capacity] = Tag::new(by, 0, RowState::Missing).0;
+        self
+    }
+}
+
 /// The words of one series.
 pub(crate) struct Memory {
     entry: Vec<AtomicU64>,

@@ -75,6 +75,8 @@ pub(crate) struct Life {
     pub(crate) symbols: usize,
     /// Tenths of a candle.
     pub(crate) settle: i64,
+    /// How long rows without a later one wait, tenths of a candle.
+    pub(crate) patience: i64,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -141,13 +143,15 @@ fn steps() -> impl Strategy<Value = Step> {
 
 pub(crate) fn lives(interval: Interval) -> impl Strategy<Value = Life> {
     let settle = prop::sample::select(vec![0, 1, 5, 15, 25]);
-    (0..3_i64, 2..13_usize, 1..=SYMBOLS.len(), settle, prop::collection::vec(steps(), 1..50)).prop_map(
-        move |(phase_days, length, symbols, settle, steps)| Life {
+    let patience = prop::sample::select(vec![0, 15, 60, 200]);
+    (0..3_i64, 2..13_usize, 1..=SYMBOLS.len(), (settle, patience), prop::collection::vec(steps(), 1..50)).prop_map(
+        move |(phase_days, length, symbols, (settle, patience), steps)| Life {
             interval,
             phase_days,
             length,
             symbols,
             settle,
+            patience,
             steps,
         },
     )

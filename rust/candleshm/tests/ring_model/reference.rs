@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use candleshm::columns::{Row, TRADES, VOLUME, bits_equal};
 use candleshm::interval::Grid;
 use candleshm::layout::RowState;
-use candleshm::merge::{Answer, CONTRADICTED_MS, Tally};
+use candleshm::merge::{Answer, CONTRADICTED_MS, CURRENT_MS, Tally};
 use candleshm::read::Gap;
 
 /// A row as the exchange sent it, and what whoever made it up knows about it.
@@ -93,9 +93,15 @@ impl Reference {
         self.rows.last_key_value().map(|(_, known)| &known.row)
     }
 
-    /// Bars of the window in a state.
+    /// The bars of the newest LENGTH slots, the live row's included, that lie in the ring.
+    fn shown(&self) -> std::ops::Range<u64> {
+        let end = self.head + u64::from(self.has_live());
+        end.saturating_sub(self.length).max(self.window_start())..self.head
+    }
+
+    /// Bars in a state, of those shown.
     pub(crate) fn count(&self, state: RowState) -> usize {
-        (self.window_start()..self.head).filter(|&bar| self.state(bar) == state).count()
+        self.shown().filter(|&bar| self.state(bar) == state).count()
     }
 
     /// Whether nothing more is to come for `bar`, which lies in the window.
@@ -106,7 +112,7 @@ impl Reference {
     /// Runs of bars without a row.
     pub(crate) fn gaps(&self) -> Vec<Gap> {
         let mut gaps: Vec<Gap> = Vec::new();
-        for bar in (self.window_start()..self.head).filter(|bar| !self.rows.contains_key(bar)) {
+        for bar in self.shown().filter(|bar| !self.rows.contains_key(bar)) {
             let hole = self.holes.contains(&bar);
             match gaps.last_mut() {
                 Some(gap) if gap.end == bar && gap.hole == hole => gap.end += 1,
@@ -138,8 +144,10 @@ impl Reference {
                 best.insert(kline.bar, kline.row);
             }
         }
-        let is_final = |bar: u64| self.grid.end_ms(bar as i64) <= answer.sent_ms - answer.settle_ms;
         let told: BTreeSet<u64> = best.keys().copied().collect();
+        // A picture with a later row was made after the candle's end; any other may be an old one, for a while.
+        let waits_ms = |bar: u64| if told.last() > Some(&bar) { 0 } else { answer.patience_ms };
+        let is_final = |bar: u64| self.grid.end_ms(bar as i64) + answer.settle_ms.max(waits_ms(bar)) <= answer.sent_ms;
         // The newest row, when it shows less than was seen before, is an old picture of a candle still in progress.
         if let Some((&newest, row)) = best.last_key_value()
             && (answer.from_end || klines.len() < answer.limit)
@@ -176,6 +184,8 @@ impl Reference {
                 continue;
             }
             let was_final = old.is_some_and(|old| old.is_final);
+            // That there was no row had been told as well.
+            tally.corrected += usize::from(self.holes.contains(&bar));
             let changed = old.is_none_or(|old| !bits_equal(&old.row, &new.row));
             tally.changed += usize::from(changed);
             tally.closed += usize::from(new.is_final && !was_final);
@@ -196,7 +206,10 @@ impl Reference {
         let full = klines.len() >= answer.limit;
         let open_ended = answer.end_ms.is_none() && (answer.from_end || !full);
         if open_ended && held.end >= old_newest || held.end.is_some_and(|bar| bar >= old_head) {
-            self.received_ms = now_boot_ms;
+            // What ended a while ago may have been said a while ago.
+            let ended_ms = held.end.map_or(i64::MAX, |bar| self.grid.end_ms(bar as i64));
+            let late_ms = answer.received_ms.saturating_sub(ended_ms).saturating_sub(answer.settle_ms + CURRENT_MS);
+            self.received_ms = self.received_ms.max(now_boot_ms - (late_ms.max(0) as u64).min(now_boot_ms));
         }
         tally.holes = self.conclude(answer, &tally, full, held, &told);
         (tally, revised)
@@ -223,17 +236,20 @@ impl Reference {
                 && answer.end_ms.is_none_or(|asked_end_ms| end_ms - 1 <= asked_end_ms)
                 && end_ms <= answer.sent_ms - answer.settle_ms
         };
+        let is_evident =
+            |bar: u64| held.end > Some(bar) || self.grid.end_ms(bar as i64) + answer.patience_ms <= answer.sent_ms;
         let start = self.window_start();
         let open: Vec<u64> = (start..self.head).filter(|&bar| !self.is_settled(bar)).collect();
         self.absent.retain(|bar, _| open.contains(bar));
-        if tally.refused > 0 || !open.iter().any(|bar| would_hold(*bar) && !told.contains(bar)) {
+        let lacks = |bar: u64| would_hold(bar) && !told.contains(&bar) && is_evident(bar);
+        if tally.refused > 0 || !open.iter().any(|bar| lacks(*bar)) {
             return 0;
         }
         let forgotten = (start..self.head)
             .any(|bar| would_hold(bar) && self.state(bar) == RowState::Closed && !told.contains(&bar));
         let apart_ms = if forgotten { CONTRADICTED_MS } else { answer.settle_ms };
         let mut confirmed = BTreeSet::new();
-        for &bar in open.iter().filter(|bar| would_hold(**bar) && !told.contains(bar)) {
+        for &bar in open.iter().filter(|bar| lacks(**bar)) {
             let (first_ms, last_ms) = self.absent.get(&bar).copied().unwrap_or((i64::MAX, i64::MIN));
             let span = (first_ms.min(answer.sent_ms), last_ms.max(answer.sent_ms));
             self.absent.insert(bar, span);

@@ -3,7 +3,7 @@
 use candleshm::block::Block;
 use candleshm::columns::{CLOSE, COLUMNS, OPEN_TIME_MS, Row};
 use candleshm::interval::Grid;
-use candleshm::layout::{RowState, header};
+use candleshm::layout::{Presence, RowState, header};
 use candleshm::merge::{Answer, Tally};
 use candleshm::read::{Selection, SeriesReader, Snapshot, ViewMarks};
 use candleshm::sync::Ordering::Relaxed;
@@ -39,6 +39,7 @@ struct World {
     /// Milliseconds by the exchange's clock, which is also the machine's.
     now_ms: i64,
     settle_ms: i64,
+    patience_ms: i64,
     answers: Vec<(usize, Answer, Vec<Kline>)>,
     universe_bar: u64,
 }
@@ -59,6 +60,7 @@ impl World {
             views: Vec::new(),
             now_ms: START_MS,
             settle_ms: life.interval.nominal_ms() * life.settle / 10,
+            patience_ms: life.interval.nominal_ms() * life.patience / 10,
             answers: Vec::new(),
             universe_bar: 0,
             scratch,
@@ -92,7 +94,8 @@ impl World {
             }
             Step::Trading(symbol, trading) => {
                 let symbol = symbol % self.series.len();
-                self.writer_mut().set_trading(symbol, *trading);
+                let presence = if *trading { Presence::Trading } else { Presence::Ended };
+                self.writer_mut().set_presence(symbol, presence);
                 self.trading[symbol] = *trading;
             }
             Step::View(symbol, count) => {
@@ -150,7 +153,8 @@ impl World {
             Asked::From { below, to_end } => (Some(open_ms(oldest - below)), to_end.then_some(last_ms), false),
         };
         let limit = klines.len().max(1) + usize::from(!reply.full);
-        (Answer { sent_ms, received_ms, settle_ms: self.settle_ms, limit, start_ms, end_ms, from_end }, klines)
+        let (settle_ms, patience_ms) = (self.settle_ms, self.patience_ms);
+        (Answer { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms }, klines)
     }
 
     fn kline(&self, bar: u64, value: u8, quarter: i64) -> Kline {
@@ -294,6 +298,13 @@ impl World {
             let slots = count.min(self.config.length) as u64;
             let start = end.saturating_sub(slots).max(series.window_start()).min(end);
             let wanted: Vec<RowState> = (start..end).map(|bar| series.state(bar)).collect();
+            if !closed_only && slots == self.config.length as u64 {
+                // Copies, gaps and counts speak of the same slots.
+                let counted = [RowState::Missing, RowState::Hole].map(|state| series.count(state));
+                let shown =
+                    [RowState::Missing, RowState::Hole].map(|state| wanted.iter().filter(|&&s| s == state).count());
+                assert_eq!(shown, counted);
+            }
             assert_eq!((snapshot.start, &snapshot.states), (start, &wanted), "{selection:?}");
             for (slot, bar) in (start..end).enumerate() {
                 if let Some(row) = series.row(bar) {

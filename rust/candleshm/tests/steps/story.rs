@@ -1,6 +1,7 @@
 //! What the writer does: every kind of store that there is, in an order that ends the same whoever begins it again.
 
 use candleshm::columns::Row;
+use candleshm::layout::Presence;
 use candleshm::merge::Answer;
 use candleshm::writer::{Config, Health, Writer};
 
@@ -92,6 +93,7 @@ fn answer(writer: &mut Writer, symbol: usize, now: u64, after_ms: i64, rows: &[(
         start_ms: rows.first().map(|row| row[0] as i64),
         end_ms: None,
         from_end: false,
+        patience_ms: 0,
     };
     writer.ingest(symbol, &rows, &answer, 1_000 + now * 100 + after_ms as u64 / 1_000);
 }
@@ -107,11 +109,11 @@ pub(crate) fn tell(writer: &mut Writer, story: Story) {
     if story == Story::Life {
         writer.add_symbol(SYMBOLS[2]).expect("a place is kept for it");
         answer(writer, 2, 90, 6_000, &[(88, 0), (89, 0), (90, 1)]);
-        writer.set_trading(DELISTED, false);
+        writer.set_presence(DELISTED, Presence::Ended);
         answer(writer, 0, 91, 2_000, &[(90, 0), (91, 1)]);
         answer(writer, 2, 91, 2_000, &[(90, 0), (91, 1)]);
         answer(writer, DELISTED, 91, 2_000, &[(90, 0), (91, 1)]);
-        writer.set_trading(DELISTED, true);
+        writer.set_presence(DELISTED, Presence::Trading);
     }
     writer.set_health(&Health { ready: true, weight_used: 2, weight_limit: 6_000, banned_until_ms: 9 });
     writer.heartbeat(2_000_000_000);

@@ -1,0 +1,103 @@
+"""Rows that the exchange did not have, and when to ask for them again.
+
+That a row does not exist is what two answers said at a time. The exchange may fill it in later: after an outage, or
+when the server that answers has caught up. So every hole is asked for again, at pauses that grow, and at every start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from candleshm.exchanges.base import INTERVAL_MS
+
+if TYPE_CHECKING:
+    from candleshm._core import Writer
+
+__all__ = ["Absences"]
+
+# How long after a look at the holes of a series the next one comes; the last pause repeats.
+PAUSES_SECONDS = (60.0, 300.0, 1800.0, 7200.0, 21600.0, 86400.0)
+
+
+@dataclass(slots=True)
+class _Series:
+    """The holes of one series: when they are asked for next, and what of that is still to be asked."""
+
+    due_seconds: float
+    looks: int = 0
+    pages_ms: list[tuple[int, int]] = field(default_factory=list)  # half-open, oldest first
+
+
+class Absences:
+    """When which holes are asked for again. Belongs to one thread; times in seconds are local."""
+
+    def __init__(self, writer: Writer, interval: str, page_limit: int) -> None:
+        self._writer = writer
+        self._interval_ms = INTERVAL_MS[interval]
+        self._page_ms = (page_limit - 2) * self._interval_ms
+        self._series: dict[str, _Series] = {}
+        self.due_seconds = float("inf")
+
+    def suspect(self, symbol: str, now_seconds: float) -> None:
+        """Ask at once for the holes of a series that somebody else confirmed, as before a takeover."""
+        if self._holes_ms(symbol):
+            self._series[symbol] = _Series(now_seconds)
+            self.due_seconds = min(self.due_seconds, now_seconds)
+
+    def confirmed(self, symbol: str, now_seconds: float) -> None:
+        """Begin anew to count pauses for a series of which rows were just found absent."""
+        self._series[symbol] = _Series(now_seconds + PAUSES_SECONDS[0])
+        self.due_seconds = min(self.due_seconds, self._series[symbol].due_seconds)
+
+    def next_page(self, symbols: frozenset[str], now_seconds: float) -> tuple[str, tuple[int, int]] | None:
+        """Return the next range (ms, half-open) that is due, of one of `symbols`; None, and `due_seconds`, if none is.
+
+        What is returned counts as asked for. Series that are no longer carried are forgotten.
+        """
+        self.due_seconds = float("inf")
+        for symbol, series in list(self._series.items()):
+            if series.due_seconds <= now_seconds:
+                if symbol not in symbols:
+                    # One that has a request on its way, or is gone.
+                    if symbol not in self._writer.symbols:
+                        del self._series[symbol]
+                    else:
+                        self.due_seconds = min(self.due_seconds, now_seconds + 1.0)
+                    continue
+                if not series.pages_ms:
+                    series.pages_ms = self._pages_ms(symbol)
+                if not series.pages_ms:
+                    del self._series[symbol]
+                    continue
+                page_ms = series.pages_ms.pop()
+                if not series.pages_ms:
+                    series.due_seconds = now_seconds + PAUSES_SECONDS[min(series.looks, len(PAUSES_SECONDS) - 1)]
+                    series.looks += 1
+                self.due_seconds = min([self.due_seconds, *(other.due_seconds for other in self._series.values())])
+                return symbol, page_ms
+            self.due_seconds = min(self.due_seconds, series.due_seconds)
+        return None
+
+    def postpone(self, symbol: str, page_ms: tuple[int, int], until_seconds: float) -> None:
+        """Take a page back that could not be asked for."""
+        series = self._series[symbol]
+        series.pages_ms.append(page_ms)
+        series.due_seconds = until_seconds
+        self.due_seconds = min(self.due_seconds, until_seconds)
+
+    def _holes_ms(self, symbol: str) -> list[tuple[int, int]]:
+        return [(gap.start_ms, gap.end_ms) for gap in self._writer.gaps(symbol) if gap.kind == "hole"]
+
+    def _pages_ms(self, symbol: str) -> list[tuple[int, int]]:
+        """Return ranges of a page at most that together contain all holes, oldest first."""
+        pages_ms: list[tuple[int, int]] = []
+        for start_ms, end_ms in self._holes_ms(symbol):
+            at_ms = start_ms
+            while at_ms < end_ms:
+                if pages_ms and end_ms - pages_ms[-1][0] <= self._page_ms:
+                    pages_ms[-1] = (pages_ms[-1][0], end_ms)
+                    break
+                pages_ms.append((at_ms, min(end_ms, at_ms + self._page_ms)))
+                at_ms = pages_ms[-1][1]
+        return pages_ms

@@ -1,0 +1,92 @@
+//! Arguments that Python would convert without a word although they mean nothing here: True as 1, seconds as
+//! milliseconds.
+
+use pyo3::prelude::*;
+
+use crate::errors::exceptions::ConfigError;
+
+/// Milliseconds from here to [`MILLISECONDS_MAX`] are the years 1973 to 5138; seconds of our days lie below.
+const MILLISECONDS_MIN: f64 = 1e11;
+/// Microseconds and nanoseconds of our days lie above.
+const MILLISECONDS_MAX: f64 = 1e14;
+/// What is smaller still, as 0, is a way to say "from the beginning".
+const SECONDS_MIN: f64 = 1e8;
+
+fn refuse_bool(object: Borrowed<'_, '_, PyAny>, allowed: &str) -> PyResult<()> {
+    // NumPy's count, too.
+    if object.extract::<bool>().is_ok() {
+        return Err(ConfigError::new_err(format!("`{}` is no number; allowed: {allowed}", object.str()?)));
+    }
+    Ok(())
+}
+
+/// A number of rows, as the caller said it.
+#[derive(Clone, Copy)]
+pub(crate) struct Count(pub(crate) i64);
+
+impl FromPyObject<'_, '_> for Count {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        refuse_bool(object, "a whole number of rows from 1 on")?;
+        Ok(Self(object.extract()?))
+    }
+}
+
+/// A number that is no truth value: seconds, or a share.
+#[derive(Clone, Copy)]
+pub(crate) struct Number(pub(crate) f64);
+
+impl FromPyObject<'_, '_> for Number {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        refuse_bool(object, "a number such as 60.0")?;
+        Ok(Self(object.extract()?))
+    }
+}
+
+/// Refuses a timeout that is no duration.
+#[pyfunction]
+pub(crate) fn check_timeout(timeout: Option<Number>) -> PyResult<()> {
+    match timeout {
+        Some(Number(seconds)) if seconds.is_nan() || seconds < 0.0 => {
+            Err(ConfigError::new_err(format!("timeout is not a number of seconds from 0 on: `{seconds}`")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A moment in epoch milliseconds.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment(pub(crate) i64);
+
+impl FromPyObject<'_, '_> for Moment {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        refuse_bool(object, "epoch milliseconds")?;
+        let ms: i64 = object.extract()?;
+        check_moment(ms as f64)?;
+        Ok(Self(ms))
+    }
+}
+
+/// Refuses a moment that is evidently in another unit.
+#[pyfunction]
+pub(crate) fn check_moment(moment_ms: f64) -> PyResult<()> {
+    let unit = match moment_ms.abs() {
+        size if size > SECONDS_MIN && size < MILLISECONDS_MIN => "seconds",
+        size if size >= MILLISECONDS_MAX => "microseconds or nanoseconds",
+        _ => return Ok(()),
+    };
+    Err(ConfigError::new_err(format!("moments are epoch milliseconds, and `{moment_ms:.0}` looks like {unit}")))
+}
+
+/// As [`check_moment`], for many at once.
+pub(crate) fn check_moments(moments_ms: &[i64]) -> PyResult<()> {
+    for &moment_ms in moments_ms {
+        check_moment(moment_ms as f64)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+"""Stream hosts that do what none should, and programs that embed a collector: the others' streams go on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from candleshm.sim import SimulatedExchange, StreamFault, StreamRules
+from tests.collecting import assert_true, close_seconds, status_of, until
+from tests.dead_addresses import ALIVE, DEAD, HOST, Kind, dead, resolve
+from tests.test_stream import SYMBOLS, complete, flows, stream_of, streaming
+
+
+@pytest.fixture
+def exchange() -> Iterator[SimulatedExchange]:
+    with SimulatedExchange(symbols=8) as running:
+        yield running
+
+
+class Foreign:
+    """A transport that is no subclass of anything, as those of uvloop are."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class ForeignLoop(asyncio.SelectorEventLoop):
+    """A loop that hands out such transports."""
+
+    async def create_connection(  # type: ignore[override]
+        self, factory: Any, *arguments: Any, **keywords: Any
+    ) -> Any:
+        """Connect, and give the protocol a foreign transport."""
+
+        def wrapped() -> Any:
+            protocol = factory()
+            made = protocol.connection_made
+            protocol.connection_made = lambda transport: made(Foreign(transport))
+            return protocol
+
+        return await super().create_connection(wrapped, *arguments, **keywords)
+
+
+class Policy(asyncio.DefaultEventLoopPolicy):
+    """A policy of a program that wants no other loops than its own."""
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Refuse in every thread but the program's own."""
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("this program's loop is for its own thread")
+        return super().new_event_loop()
+
+
+def test_streams_do_not_depend_on_the_loop_policy_of_the_program(exchange: SimulatedExchange, block_name: str) -> None:
+    asyncio.set_event_loop_policy(Policy())
+    try:
+        with streaming(exchange, block_name) as (_, feed):
+            close_seconds(feed, 1)
+    finally:
+        asyncio.set_event_loop_policy(None)
+
+
+def test_transports_that_are_no_subclass_of_asyncios(
+    exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("candleshm.stream.keeper.asyncio.SelectorEventLoop", ForeignLoop)
+    with streaming(exchange, block_name) as (_, feed):
+        close_seconds(feed, 1)
+
+
+@pytest.mark.parametrize("kind", ["swallows", "refuses", "says nothing"])
+def test_streams_come_by_the_address_that_answers(
+    kind: Kind, exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(exchange.base_url.rsplit(":", 1)[1])
+    resolve(monkeypatch, DEAD, ALIVE)
+    with dead(kind, port), streaming(exchange, block_name, ws_url=f"ws://{HOST}:{port}/spot") as (_, feed):
+        close_seconds(feed, 1)
+
+
+def test_pings_are_answered_once_a_second_at_most(exchange: SimulatedExchange, block_name: str) -> None:
+    with streaming(exchange, block_name) as (collector, feed):
+        exchange.stream_faults.add(StreamFault(kind="flood", of="pings", frames=100, symbol="BTCUSDT"))
+        close_seconds(feed, 4)
+        (connection,) = exchange.connections()
+        assert connection.reason == ""
+        assert 1 <= connection.pongs <= 20
+        assert stream_of(collector).lost == 0
+
+
+@pytest.mark.parametrize("of", ["pings", "pongs", "refusals", "parts"])
+def test_a_flood_ends_its_connection_with_a_reason_and_costs_few_lines(
+    of: Any, exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with streaming(exchange, block_name) as (collector, feed):
+        caplog.set_level(logging.INFO)
+        exchange.stream_faults.add(StreamFault(kind="flood", of=of))
+        until(lambda: stream_of(collector).lost >= 3)
+        close_seconds(feed, 2)
+        assert len(caplog.records) < 60
+        reasons = [record.message for record in caplog.records if "connection of 6 symbols ended" in record.message]
+        assert any("without a candle" in reason or "parts" in reason or "fragment" in reason for reason in reasons)
+        exchange.stream_faults.clear()
+        flows(collector)
+        complete(exchange, feed)
+
+
+def test_a_candle_under_the_name_of_another_stream_is_refused_and_counted(
+    exchange: SimulatedExchange, block_name: str
+) -> None:
+    with streaming(exchange, block_name) as (collector, feed):
+        exchange.stream_faults.add(StreamFault(kind="misnamed", symbol="BTCUSDT"))
+        until(lambda: stream_of(collector).refused >= 3)
+        assert_true(exchange, feed)
+        assert stream_of(collector).disputed == 0
+        exchange.stream_faults.clear()
+        complete(exchange, feed)
+
+
+def test_one_symbol_that_stays_silent_does_not_cost_the_others_their_connection(
+    exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("candleshm.stream.keeper.REPLACE_SECONDS", 0.5)
+    monkeypatch.setattr("candleshm.stream.watchdog.HEAL_SECONDS", 0.2)
+    with streaming(exchange, block_name) as (collector, feed):
+        exchange.stream_faults.add(StreamFault(kind="lose", symbol="ETHUSDT"))
+        until(lambda: stream_of(collector).opened == 2)
+        close_seconds(feed, 12)
+        assert stream_of(collector).opened == 2, "one replacement was tried"
+        assert (stream_of(collector).lost, stream_of(collector).mute) == (0, ("ETHUSDT",))
+        assert not any("flows again" in record.message for record in caplog.records)
+        assert status_of(collector).polled == 1
+        exchange.stream_faults.clear()
+        flows(collector)
+        assert stream_of(collector).mute == ()
+
+
+def test_a_stalled_host_is_one_outage_and_no_recovery(
+    exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with streaming(exchange, block_name) as (collector, feed):
+        exchange.stream_faults.add(StreamFault(kind="stall", count=1), StreamFault(kind="deaf"))
+        until(lambda: len(stream_of(collector).mute) == len(SYMBOLS))
+        close_seconds(feed, 20)
+        assert len(stream_of(collector).mute) == len(SYMBOLS)
+        assert not any("flows again" in record.message for record in caplog.records)
+        assert sum("silent" in record.message for record in caplog.records) <= 5
+        exchange.stream_faults.clear()
+        exchange.stream_rules = StreamRules()
+        until(lambda: any("every stream flows again, after" in record.message for record in caplog.records))
+        complete(exchange, feed)
