@@ -8,7 +8,9 @@ import io
 import math
 import struct
 import tracemalloc
+import unicodedata
 import zipfile
+import zlib
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,12 @@ CHECKSUM = hashlib.sha256(b"zip").hexdigest()
         f"{CHECKSUM}  {DAY.name}\n",
         f"{CHECKSUM.upper()} *{DAY.name}",
         f"{CHECKSUM}\t{DAY.name}\r\n",
+        f"{CHECKSUM} *{DAY.name}\r\n",
+        f"{CHECKSUM}  ./{DAY.name}\n",
+        f"{CHECKSUM}  /data/spot/{DAY.name}\n",
+        f"{CHECKSUM}  spot\\{DAY.name}\n",
+        f"SHA256 ({DAY.name}) = {CHECKSUM}\n",
+        f"\ufeff{CHECKSUM}  {DAY.name}\r\n\r\n",
     ],
 )
 def test_checksums_that_fit(text: str) -> None:
@@ -221,6 +229,45 @@ def test_bytes_that_are_not_such_a_file(data: bytes, said: str) -> None:
         DAY.candles(data)
 
 
+def without_flag(data: bytes) -> bytes:
+    """Return a zip whose names do not say that they are UTF-8, as Info-ZIP packs it."""
+    changed_data = bytearray(data)
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.index(signature) + place
+        (flags,) = struct.unpack_from("<H", data, at)
+        struct.pack_into("<H", changed_data, at, flags & ~0x800)
+    return bytes(changed_data)
+
+
+def renamed(data: bytes, before: bytes, after: bytes) -> bytes:
+    assert len(before) == len(after)
+    return data.replace(before, after)
+
+
+FOREIGN = ArchiveFile("UM", "币安人生USDT", "1m", date(2025, 1, 1))
+LETTER = ArchiveFile("UM", "ÖUSDT", "1m", date(2025, 1, 1))
+GBK = "币安人生".encode("gb18030")
+FOREIGN_CSV, LETTER_CSV = "币安人生USDT-1m-2025-01-01.csv", "ÖUSDT-1m-2025-01-01.csv"
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        (FOREIGN, zipped(line(0), name=FOREIGN_CSV)),
+        (FOREIGN, without_flag(zipped(line(0), name=FOREIGN_CSV))),
+        (FOREIGN, without_flag(zipped(line(0), name=f"klines/{FOREIGN_CSV}"))),
+        # As Windows in China writes them.
+        (FOREIGN, without_flag(renamed(zipped(line(0), name="币安xxUSDT-1m-2025-01-01.csv"), "币安xx".encode(), GBK))),
+        (LETTER, without_flag(zipped(line(0), name=LETTER_CSV))),
+        (LETTER, zipped(line(0), name=unicodedata.normalize("NFD", LETTER_CSV))),
+        (LETTER, without_flag(zipped(line(0), name=unicodedata.normalize("NFD", LETTER_CSV)))),
+    ],
+    ids=["utf-8", "utf-8 without the flag", "in a directory", "gbk", "letter", "taken apart", "both"],
+)
+def test_names_however_they_are_encoded(file: ArchiveFile, data: bytes) -> None:
+    assert len(file.candles(data)[0]) == 1
+
+
 def test_two_files_in_a_zip() -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -228,6 +275,162 @@ def test_two_files_in_a_zip() -> None:
         archive.writestr("another.csv", line(0))
     with pytest.raises(BadResponse, match="nothing else"):
         DAY.candles(packed.getvalue())
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        ["data/"],
+        ["__MACOSX/._BTCUSDT-1m-2025-01-01.csv", "__MACOSX/"],
+        ["._BTCUSDT-1m-2025-01-01.csv"],
+        [".DS_Store", "data/.DS_Store", "Thumbs.db", "desktop.ini"],
+        ["README.txt", "BTCUSDT-1m-2025-01-01.csv.sha256"],
+        ["another.csv/"],
+    ],
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BTCUSDT-1m-2025-01-01.csv",
+        "data/BTCUSDT-1m-2025-01-01.csv",
+        "./BTCUSDT-1m-2025-01-01.csv",
+        "spot\\daily\\BTCUSDT-1m-2025-01-01.csv",
+        "BTCUSDT-1m-2025-01-01.CSV",
+        "btcusdt-1m-2025-01-01.csv",
+    ],
+)
+@pytest.mark.parametrize("is_last", [False, True])
+def test_the_file_is_found_wherever_it_lies_and_whatever_lies_beside_it(
+    *, name: str, beside: list[str], is_last: bool
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, other in enumerate([*beside, name] if is_last else [name, *beside]):
+            if other == name:
+                archive.writestr(name, line(0))
+            else:
+                archive.writestr(other, b"" if other.endswith("/") else b"\0" * number)
+    assert len(DAY.candles(packed.getvalue())[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        ["data/"],
+        ["__MACOSX/BTCUSDT-1m-2025-01-01.csv"],
+        ["BTCUSDT-1m-2025-01-01.csv", "data/BTCUSDT-1m-2025-01-01.csv"],
+        ["BTCUSDT-1m-2025-01-01.csv", "BTCUSDT-1m-2025-01-02.csv"],
+        ["data/../BTCUSDT-1m-2025-01-01.csv"],
+        ["..\\BTCUSDT-1m-2025-01-01.csv"],
+        ["BTCUSDT-1m-2025-01-01.csv/data.csv"],
+    ],
+)
+def test_zips_that_do_not_hold_the_one_file(names: list[str]) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in names:
+            archive.writestr(name, line(0))
+    with pytest.raises(BadResponse, match="does not hold"):
+        DAY.candles(packed.getvalue())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 9, 93, 99])
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_only_what_the_archive_packs_with_is_unpacked(*, method: int, is_damaged: bool) -> None:
+    packs = method if method in {zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA} else zipfile.ZIP_STORED
+    data = bytearray(zipped(line(0), method=packs))
+    for signature, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        struct.pack_into("<H", data, data.index(signature) + place, method)
+    if is_damaged:
+        at = 30 + len("BTCUSDT-1m-2025-01-01.csv")
+        data[at : at + 9] = b"\xff" * 9
+    with pytest.raises(BadResponse, match="cannot be unpacked"):
+        DAY.candles(bytes(data))
+
+
+def test_a_stored_file_is_read() -> None:
+    assert len(DAY.candles(zipped(line(0), method=zipfile.ZIP_STORED))[0]) == 1
+
+
+def test_more_than_announced_is_not_cut_off() -> None:
+    data = bytearray(zipped(line(0), line(1)))
+    first = f"{line(0)}\n".encode()
+    at = data.index(b"PK\x01\x02")
+    struct.pack_into("<I", data, at + 16, zlib.crc32(first))
+    struct.pack_into("<I", data, at + 24, len(first))
+    with pytest.raises(BadResponse, match=f"other than the announced {len(first)} bytes"):
+        DAY.candles(bytes(data))
+
+
+def test_a_zip_that_lists_a_million_files_is_not_listed() -> None:
+    end = b"PK\x05\x06" + struct.pack("<4H2IH", 0, 0, 0xFFFF, 0xFFFF, 46 * 1_000_000, 0, 0)
+    data = (b"PK\x01\x02" + bytes(42)) * 1_000_000 + end
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadResponse, match="it lists 1000000 files"):
+            DAY.candles(data)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_whatever_happens_to_a_zip_is_our_error_or_the_same_rows(method: int) -> None:
+    good = zipped(*(line(minute) for minute in range(60)), method=method)
+    random = np.random.default_rng(1)
+    outcomes = {"rows": 0, "refused": 0}
+    for _ in range(1500):
+        data = bytearray(good)
+        for _ in range(random.integers(1, 4)):
+            at = int(random.integers(len(data)))
+            match random.integers(4):
+                case 0:
+                    data[at] ^= 1 << int(random.integers(8))
+                case 1:
+                    data[at : at + 4] = random.bytes(4)
+                case 2:
+                    del data[at : at + int(random.integers(1, 30))]
+                case _:
+                    data[at:at] = random.bytes(int(random.integers(1, 9)))
+        try:
+            rows, _ = DAY.candles(bytes(data))
+        except BadResponse:
+            outcomes["refused"] += 1
+        else:
+            assert len(rows) == 60
+            outcomes["rows"] += 1
+    assert outcomes["refused"] > 1000
+    assert method in {zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2} or outcomes["rows"] > 0
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: f"{HEADER}\n{text}",
+        lambda text: f'"{HEADER.replace(",", chr(34) + "," + chr(34))}"\n{text}',
+        lambda text: "\n".join(",".join(f'"{value}"' for value in row.split(",")) for row in text.split("\n")),
+        lambda text: text.replace(",", " , "),
+        lambda text: "  " + text.replace("\n", "\t\n "),
+        lambda text: text + "\n\n\r\n",
+        lambda text: "\n".join(text.split("\n")[::-1]),
+    ],
+    ids=["BOM", "CRLF", "header", "quoted header", "quoted", "blanks", "indented", "empty lines", "backwards"],
+)
+def test_csv_as_other_programs_leave_it(spelled: Any) -> None:
+    lines = [line(0), line(1, micro=True), line(2)]
+    expected, _ = DAY.candles(zipped(*lines))
+    rows, left_out = DAY.candles(zipped(spelled("\n".join(lines))))
+    assert left_out == 0
+    assert rows.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("value", ["1 2", '1"2', '"1', '""', "1_0", "'10'"])
+def test_no_digits_are_joined(value: str) -> None:
+    with pytest.raises(BadResponse, match="open is not a number, in line 2"):
+        DAY.candles(zipped(line(0), line(1).replace(",10.0,", f",{value},")))
 
 
 def test_a_bomb_unpacks_no_further_than_it_announces() -> None:

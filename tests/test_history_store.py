@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -314,6 +317,113 @@ def test_a_file_of_another_kind_is_damaged(tmp_path: Path) -> None:
     pd.DataFrame({"open_time_ms": [1]}).to_parquet(store.path("BTCUSDT", day))
     with pytest.raises(DayDamaged, match="its columns are not those of a daily file"):
         store.read("BTCUSDT", day)
+
+
+def test_whatever_happens_to_a_file_is_a_damaged_day(tmp_path: Path) -> None:
+    """Random changes of several bytes, in a process of its own: a decoder that crashed would take the tests along."""
+    code = """
+import sys, numpy as np
+from pathlib import Path
+from candleshm.history import parquet
+data, random, refused = Path(sys.argv[1]).read_bytes(), np.random.default_rng(5), 0
+for _ in range(1500):
+    spoiled = bytearray(data)
+    for _ in range(random.integers(1, 5)):
+        at = int(random.integers(len(data))) if random.integers(2) else len(data) - int(random.integers(1, 3000))
+        spoiled[at : at + int(random.integers(0, 9))] = random.bytes(int(random.integers(1, 9)))
+    try:
+        parquet.decode(bytes(spoiled))
+    except ValueError:
+        refused += 1
+print(refused)
+"""
+    store, day = store_in(tmp_path, "1h"), day_of("2026-11-03")
+    written(store, candles_of(day, interval="1h"))
+    path = str(store.path("BTCUSDT", day))
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 1200
+
+
+def signed(table: Any, about: object) -> bytes:
+    """Return a file whose checksum fits, whatever it says."""
+    text = about if isinstance(about, bytes) else json.dumps(about).encode()
+    rows = np.column_stack([column.to_numpy() for column in table.columns]).astype(float)
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({parquet.ABOUT: text, parquet.CHECKSUM: parquet._checksum(text, rows)})
+    return bytes(sink.getvalue().to_pybytes())
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *(b"", b"\xff", b"{", b"[1]", b"null", b"1", b'"x"', b"[" * 100_000, b"{}"),
+        {"format": 1},
+        {"format": 2},
+        {"source": 3},
+        {"source": []},
+        {"market": None},
+        {"day": None},
+        {"day": "0000-00-00"},
+        {"timezone": "../../etc"},
+        {"timezone": None},
+        {"interval": "2m"},
+        {"interval": []},
+        {"fetched_ms": "x"},
+        {"fetched_ms": 1e999},
+        {"holes": 5},
+        {"holes": [[1]]},
+        {"holes": [[10**400, 1]]},
+        {"outside": [["a", "b"]]},
+        {"verified": {"a": 1}},
+        {"symbol": 1},
+    ],
+    ids=lambda about: str(about)[:20],
+)
+def test_a_file_that_says_what_cannot_be_is_damaged(tmp_path: Path, about: Any) -> None:
+    store, day = store_in(tmp_path), day_of("2026-11-03")
+    written(store, candles_of(day))
+    path = store.path("BTCUSDT", day)
+    table, good = pq.read_table(path, partitioning=None), parquet._about(candles_of(day))
+    path.write_bytes(signed(table, good))
+    store.read("BTCUSDT", day)
+    is_whole = isinstance(about, bytes) or about == {"format": 1}
+    path.write_bytes(signed(table, about if is_whole else good | about))
+    with pytest.raises(DayDamaged):
+        store.read("BTCUSDT", day)
+
+
+def test_a_file_that_would_unpack_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    store, day = store_in(tmp_path), day_of("2026-11-03")
+    written(store, candles_of(day))
+    path = store.path("BTCUSDT", day)
+    schema = pq.read_schema(path)
+    table = pa.table([pa.array(np.zeros(3_000_000)).cast(field.type) for field in schema], schema=schema)
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 1_000_000
+    before_bytes = pa.default_memory_pool().max_memory()
+    with pytest.raises(DayDamaged, match="too long for one"):
+        store.read("BTCUSDT", day)
+    assert pa.default_memory_pool().max_memory() - before_bytes < 10_000_000
+
+
+def test_what_is_no_plain_file_is_never_waited_for(tmp_path: Path) -> None:
+    store, day = store_in(tmp_path), day_of("2026-11-03")
+    written(store, candles_of(day))
+    path = store.path("BTCUSDT", day)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DayDamaged, match="not a plain file"):
+        store.read("BTCUSDT", day)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(DayDamaged, match="more than the"):
+        store.read("BTCUSDT", day)
+    written(store, candles_of(day))
+    assert store.read("BTCUSDT", day).is_complete
 
 
 def assert_same(a: DayCandles, b: DayCandles) -> None:

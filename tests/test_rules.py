@@ -198,8 +198,22 @@ def test_names_that_can_be_a_symbol_s(name: str, block_name: str) -> None:
 
 
 NO_SYMBOLS: list[Any] = [
-    *("", " ", "BTC USDT", "BTC\tUSDT", "BTC\n", "\0", "\x1b[2J", "a/b", "..\\b", "\u202eBTC", "\u200b", "\ufeffX"),
-    *("\u00a0", "\u2028", "\u3000", "\U000e0041", "X" * 65, "ö" * 33),
+    *(
+        "",
+        " ",
+        "BTC USDT",
+        "BTC\tUSDT",
+        "BTC\n",
+        "\0",
+        "\x1b[2J",
+        "a/b",
+        "..\\b",
+        "..",
+        "\u202eBTC",
+        "\u200b",
+        "\ufeffX",
+    ),
+    *("\ufeffX", "\u00a0", "\u2028", "\u3000", "\U000e0041", "X" * 65, "ö" * 33),
 ]
 
 

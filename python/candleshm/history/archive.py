@@ -19,6 +19,8 @@ from candleshm.exchanges.base import Answer
 from candleshm.exchanges.binance import retry_after_seconds
 from candleshm.history.archive_file import CHECKSUM_SUFFIX, ArchiveFile
 from candleshm.history.candles import Candles
+from candleshm.history.plain_file import read_plain
+from candleshm.history.zipped import ZIP_BYTES_MAX
 from candleshm.transport import Transport
 
 __all__ = ["ARCHIVE_URL", "Archive", "Mirror", "checked_archive_url"]
@@ -159,9 +161,11 @@ class Mirror:
         now_seconds = self._clock.monotonic_seconds()
         path, body, status = Path(unquote(urlsplit(url).path)), b"", 200
         try:
-            body = path.read_bytes()
-        except FileNotFoundError:
+            body = read_plain(path, ZIP_BYTES_MAX)
+        except (FileNotFoundError, NotADirectoryError):
             status = 404
+        except ValueError as error:
+            raise BadResponse(f"{path}: {error}") from None
         except OSError as error:
             raise ExchangeUnavailable(f"{path}: {error.strerror or error}") from None
         return Answer(url, status, {}, body, now_seconds, self._clock.monotonic_seconds(), None)

@@ -12,10 +12,8 @@ A zip holds one CSV file of the same name. Its CHECKSUM is what `sha256sum` prin
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-import zipfile
-import zlib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -28,6 +26,8 @@ from candleshm.columns import CLOSE, OPEN, OPEN_TIME_MS
 from candleshm.errors import BadResponse
 from candleshm.exchanges.base import INTERVAL_MS, Market
 from candleshm.history.candles import Candles
+from candleshm.history.csv_text import BYTE_ORDER_MARK, plain_csv
+from candleshm.history.zipped import csv_of
 
 __all__ = ["CSV_BYTES_MAX", "ArchiveFile"]
 
@@ -35,7 +35,11 @@ FOLDERS: Mapping[Market, str] = {"SPOT": "spot", "UM": "futures/um", "CM": "futu
 CHECKSUM_SUFFIX = ".CHECKSUM"
 # A month of 1m has 44 640 lines of 90 to 150 bytes, a day of 1s twice as many.
 CSV_BYTES_MAX = 64 * 1024 * 1024
-_CHECKSUM = re.compile(rb"([0-9a-fA-F]{64})[ \t]+\*?(\S+)\s*")
+# As `sha256sum` prints it, by default and with --tag.
+_CHECKSUM = re.compile(
+    rb"\s*(?:(?P<digest>[0-9a-fA-F]{64})[ \t]+\*?(?P<name>\S+)"
+    rb"|SHA256 \((?P<tag>\S+)\) = (?P<tagged>[0-9a-fA-F]{64}))\s*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +84,16 @@ class ArchiveFile:
 
     def check(self, zipped: bytes, checksum: bytes) -> None:
         """Compare the zip with its CHECKSUM. Raises BadResponse."""
-        found = _CHECKSUM.fullmatch(checksum)
+        found = _CHECKSUM.fullmatch(checksum.removeprefix(BYTE_ORDER_MARK))
         if found is None:
             raise BadResponse(f"its CHECKSUM is none: `{checksum[:40]!r}`")
-        if found[2].decode(errors="replace") != self.name:
-            raise BadResponse(f"its CHECKSUM is that of `{found[2].decode(errors='replace')}`")
+        stated, name = found["digest"] or found["tagged"], found["name"] or found["tag"]
+        # Written in another directory, a CHECKSUM names that too.
+        name = re.split(r"[/\\]", name.decode(errors="replace"))[-1]
+        if unicodedata.normalize("NFC", name) != unicodedata.normalize("NFC", self.name):
+            raise BadResponse(f"its CHECKSUM is that of `{name}`")
         actual = hashlib.sha256(zipped).hexdigest()
-        if actual != found[1].decode().lower():
+        if actual != stated.decode().lower():
             raise BadResponse(f"its SHA-256 over {len(zipped)} bytes is {actual[:12]}..., its CHECKSUM says otherwise")
 
     def candles(self, zipped: bytes) -> tuple[Candles, int]:
@@ -96,7 +103,8 @@ class ArchiveFile:
         contradict another of the same time. Raises BadResponse for a zip or CSV that is malformed, too large, or not
         what the name says.
         """
-        rows, refused = parse_archive_csv(self._unpacked(zipped))
+        name = self.name.removesuffix(".zip") + ".csv"
+        rows, refused = parse_archive_csv(plain_csv(csv_of(zipped, name, CSV_BYTES_MAX)))
         found = len(rows) + refused
         rows = rows[(rows[:, OPEN : CLOSE + 1] > 0).all(axis=1)]
         slots = rows[:, OPEN_TIME_MS].astype(np.int64) // INTERVAL_MS[self.interval]
@@ -111,35 +119,6 @@ class ArchiveFile:
             unclear[again] = True
             rows = rows[~unclear]
         return rows, found - len(rows)
-
-    def _unpacked(self, zipped: bytes) -> bytes:
-        """Return the CSV of a zip, of which nothing is believed that was not looked at."""
-        name = self.name.removesuffix(".zip") + ".csv"
-        try:
-            with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
-                members = archive.infolist()
-                if [member.filename for member in members] != [name]:
-                    held = ", ".join(member.filename for member in members[:3]) or "nothing"
-                    raise BadResponse(f"it does not hold {name} and nothing else, but `{held[:200]}`")
-                size_bytes = members[0].file_size
-                if size_bytes > CSV_BYTES_MAX:
-                    raise BadResponse(f"it unpacks to {size_bytes} bytes, allowed are {CSV_BYTES_MAX}")
-                with archive.open(members[0]) as member:
-                    # Asked for as many bytes as it announces, it unpacks no more than that.
-                    data = member.read(size_bytes)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-            OSError,
-            ValueError,
-        ) as error:
-            raise BadResponse(f"it cannot be unpacked: {error}") from None
-        if len(data) != size_bytes:
-            raise BadResponse(f"it unpacks to {len(data)} bytes, announced were {size_bytes}")
-        return data
 
 
 def _epoch_ms(day: date) -> int:

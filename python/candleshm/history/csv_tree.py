@@ -19,14 +19,16 @@ from typing import NamedTuple
 import numpy as np
 
 from candleshm._core import INTERVAL_MS, MARKETS, Zone, zone_names
-from candleshm.columns import NAMES
+from candleshm.columns import NAMES, OPEN_TIME_MS
 from candleshm.durable import Directories, replace_file
 from candleshm.errors import ConfigError, DayDamaged, DayNotFound
 from candleshm.exchanges.base import Market
 from candleshm.history.candles import Candles, DayCandles
+from candleshm.history.csv_text import plain_csv
 from candleshm.history.day import DAILY_INTERVALS, Day
 from candleshm.history.lock import writing
-from candleshm.history.store import checked_market, refusals
+from candleshm.history.plain_file import read_plain
+from candleshm.history.store import FILE_BYTES_MAX, checked_market, refusals
 
 __all__ = ["CsvFile", "CsvStore", "csv_files"]
 
@@ -68,13 +70,13 @@ class CsvStore:
     def read(self, symbol: str, day: Day) -> DayCandles:
         """Read a day and check what can be checked. Raises DayNotFound, DayDamaged, StoreUnavailable."""
         path = self.path(symbol, day)
-        with refusals(path):
-            try:
-                data = path.read_bytes()
-                written_ms = int(path.stat().st_mtime * 1000)
-            except FileNotFoundError:
-                raise DayNotFound(str(path), (str(day),)) from None
         try:
+            with refusals(path):
+                try:
+                    data = read_plain(path, FILE_BYTES_MAX)
+                    written_ms = int(path.stat().st_mtime * 1000)
+                except FileNotFoundError:
+                    raise DayNotFound(str(path), (str(day),)) from None
             rows = _parsed(data)
             return DayCandles(
                 market=self.market,
@@ -138,8 +140,11 @@ def csv_files(base_dir: str | os.PathLike[str]) -> Iterator[CsvFile]:
 
 
 def _parsed(data: bytes) -> Candles:
-    """Read the lines of a file. Raises ValueError that names the line."""
-    text = data.decode()
+    """Read the lines of a file, in any order, and return the rows sorted. Raises ValueError that names the line."""
+    text = plain_csv(data).decode()
+    # Python would take more for a number than other programs write: 1_000, and digits of other scripts.
+    if not text.isascii() or "_" in text:
+        raise ValueError("it holds what no number is written with")
     lines = text.splitlines()
     if not lines or lines[0] != HEADER:
         raise ValueError("its header is not 0,1,...,11")
@@ -150,7 +155,10 @@ def _parsed(data: bytes) -> Candles:
         values = line.split(",")
         if len(values) != len(NAMES):
             raise ValueError(f"line {number + 2} has {len(values)} columns")
-        rows[number] = [float(value) for value in values]
+        try:
+            rows[number] = [float(value) for value in values]
+        except ValueError as error:
+            raise ValueError(f"line {number + 2}: {error}") from None
     if not np.isfinite(rows).all() or (rows[:, 2] < rows[:, 3]).any() or (rows[:, 5] < 0).any():
         raise ValueError("it holds rows that cannot be true")
-    return rows
+    return rows[np.argsort(rows[:, OPEN_TIME_MS], kind="stable")]

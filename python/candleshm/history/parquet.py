@@ -24,6 +24,8 @@ from candleshm.history.day import Day
 __all__ = ["decode", "encode"]
 
 FORMAT = 1
+# A day of 25 hours of 1s.
+ROWS_MAX = 90_000
 ABOUT, CHECKSUM = b"candleshm", b"candleshm.sha256"
 TIMES = (OPEN_TIME_MS, CLOSE_TIME_MS)
 
@@ -54,24 +56,34 @@ def encode(candles: DayCandles) -> bytes:
 
 
 def decode(data: bytes) -> DayCandles:
-    """Read the file of a day. Raises ValueError for what is not one, or not as it was written; MissingExtra."""
+    """Read the file of a day. Raises ValueError for what is not one, or not as it was written; MissingExtra.
+
+    What a file says about its size is looked at before it is unpacked.
+    """
     pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        table = file.read(use_threads=False)
-    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
-        raise ValueError(f"not a readable Parquet file ({str(error).splitlines()[0]})") from None
-    # What is not nullable came back with a value in every place.
-    if not table.schema.equals(_schema(pa)):
-        raise ValueError("its columns are not those of a daily file")
-    metadata = file.metadata.metadata or {}
+        # What is not nullable comes back with a value in every place.
+        is_ours = file.schema_arrow.equals(_schema(pa)) and file.metadata.num_rows <= ROWS_MAX
+        metadata = file.metadata.metadata or {}
+        rows = _rows(file) if is_ours else None
+    except Exception as error:  # What it raises of damaged bytes is not written anywhere, and changes.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"not a readable Parquet file ({reason})") from None
+    if rows is None:
+        raise ValueError("its columns are not those of a daily file, or too long for one")
     about, checksum = metadata.get(ABOUT), metadata.get(CHECKSUM)
+    if about is None or checksum is None or checksum != _checksum(about, rows):
+        raise ValueError("its checksum does not fit its content")
+    return _candles(about, rows)
+
+
+def _rows(file: Any) -> Candles:
+    table = file.read(use_threads=False)
     rows = np.empty((table.num_rows, len(NAMES)))
     for index in range(len(NAMES)):
         rows[:, index] = table.column(index).to_numpy()
-    if about is None or checksum is None or checksum != _checksum(about, rows):
-        raise ValueError("its checksum does not fit its content")
-    return _candles(json.loads(about), rows)
+    return rows
 
 
 def _schema(pa: Any) -> Any:
@@ -107,12 +119,13 @@ def _about(candles: DayCandles) -> dict[str, Any]:
     }
 
 
-def _candles(about: dict[str, Any], rows: Candles) -> DayCandles:
-    if about.get("format") != FORMAT:
-        raise ValueError(f"written in format {about.get('format')}, this version reads {FORMAT}")
-    if about["source"] not in SOURCES or about["market"] not in MARKETS:
-        raise ValueError(f"unknown source or market: `{about['source']}`, `{about['market']}`")
+def _candles(written: bytes, rows: Candles) -> DayCandles:
     try:
+        about = json.loads(written)
+        if about["format"] != FORMAT:
+            raise ValueError(f"written in format {about['format']}, this version reads {FORMAT}")
+        if about["source"] not in SOURCES or about["market"] not in MARKETS:
+            raise ValueError(f"unknown source or market: `{about['source']}`, `{about['market']}`")
         return DayCandles(
             market=about["market"],
             symbol=about["symbol"],
@@ -125,7 +138,7 @@ def _candles(about: dict[str, Any], rows: Candles) -> DayCandles:
             outside=as_spans(about["outside"]),
             verified=as_spans(about["verified"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"its metadata lack something ({type(error).__name__}: {error})") from None
 
 

@@ -23,10 +23,13 @@ from candleshm.history import parquet
 from candleshm.history.candles import DayCandles
 from candleshm.history.day import DAILY_INTERVALS, Day
 from candleshm.history.lock import writing
+from candleshm.history.plain_file import read_plain
 
 __all__ = ["DayStore", "ParquetStore", "checked_market", "refusals"]
 
 SUFFIX = ".parquet"
+# A day of 1s has 90 000 rows at most, of 96 bytes before they are packed.
+FILE_BYTES_MAX = 64 * 1024 * 1024
 
 
 class DayStore(Protocol):
@@ -98,12 +101,12 @@ class ParquetStore:
     def read(self, symbol: str, day: Day) -> DayCandles:
         """Read and check a day. Raises DayNotFound, DayDamaged, StoreUnavailable, MissingExtra."""
         path = self.path(symbol, day)
-        with refusals(path):
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
-                raise DayNotFound(str(path), (str(day),)) from None
         try:
+            with refusals(path):
+                try:
+                    data = read_plain(path, FILE_BYTES_MAX)
+                except FileNotFoundError:
+                    raise DayNotFound(str(path), (str(day),)) from None
             candles = parquet.decode(data)
         except ValueError as error:
             raise DayDamaged(str(path), f"damaged: {error}") from None

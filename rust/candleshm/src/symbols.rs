@@ -12,7 +12,7 @@ use crate::sync::{
 /// directory.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
-    (1..=SYMBOL_NAME_BYTES).contains(&name.len()) && name.chars().all(is_shown)
+    (1..=SYMBOL_NAME_BYTES).contains(&name.len()) && !matches!(name, "." | "..") && name.chars().all(is_shown)
 }
 
 fn is_shown(character: char) -> bool {
@@ -86,6 +86,7 @@ mod tests {
             "BTC\0",
             "\u{1b}[2J",
             "../BTC",
+            "..",
             "BTC\\USDT",
             "\u{202e}BTC",
             "BTC\u{200b}",
