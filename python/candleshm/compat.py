@@ -113,7 +113,7 @@ class CandleServer:
     `instType` is SPOT, UM or CM in any case. `proxies` is what requests takes; `proxy_host` is a resender, which gets
     `/api`, `/fapi` or `/dapi` before the path; `base_url` replaces the REST host itself and `ws_url` the stream host.
     `name` is the block's name, `candleshm-{market}-{BAR}` unless given. `live` says where live candles come from:
-    requests ('rest'), streams ('ws', needs candleshm[ws]) or, with 'auto', streams where they can be had: not through
+    requests ('rest'), streams ('ws', needs the extra ws) or, with 'auto', streams where they can be had: not through
     proxies, and not beside a `base_url` of which the `ws_url` is not given. `settle_seconds` is how long after a
     candle's end an answer has to be asked for to be final.
 

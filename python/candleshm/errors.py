@@ -211,7 +211,7 @@ class MissingExtra(CandleShmError, ImportError):
         self.extra = extra
 
     def __str__(self) -> str:
-        return f"{self.library} is not installed; `pip install candleshm[{self.extra}]` brings it"
+        return f"{self.library} is not installed; run `pip install '.[{self.extra}]'` in the source tree of candleshm"
 
 
 class WaitTimeout(CandleShmError, TimeoutError):
