@@ -152,8 +152,8 @@ class StaleData(CandleShmError):
 
     def __str__(self) -> str:
         if self.delisted:
-            return f"{self.symbol} no longer trades; its last answer is {self.age:.1f} s old"
-        return f"{self.symbol} is stale: confirmed {self.age:.1f} s ago, allowed are {self.limit} s"
+            return f"{self.symbol} no longer trades; it was last confirmed {self.age:.1f} s ago"
+        return f"{self.symbol} is stale: last confirmed {self.age:.1f} s ago, the limit is {self.limit} s"
 
 
 class GapError(CandleShmError, ValueError):
