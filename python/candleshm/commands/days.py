@@ -61,7 +61,7 @@ def download(
     stopping = threading.Event()
     on_stop_signal(stopping.set)
     log_to_stderr()
-    failed, asked, conflicts, where = 0, 0, 0, ""
+    failed, asked, conflicts, left_out, where = 0, 0, 0, 0, ""
     for config in feeds:
         store = store_of(config, config.candle_dir or BASE_DIR, form)
         clock = SystemClock()
@@ -85,13 +85,16 @@ def download(
         if done is None or done.is_stopped:
             logger.info("stopped; the same command goes on where it was")
             return
-        if done.failed or done.conflicts:
+        left_out += done.left_out
+        if done.failed or done.conflicts or done.left_out:
             where = str(store.tree)
         failed, asked, conflicts = failed + done.failed, asked + done.files, conflicts + done.conflicts
         if verify:
             logger.info("verified: the archive agrees on %d candles, and has others for %d", done.verified, conflicts)
     if failed:
         raise HistoryError(where, f"{failed} of {asked} daily files could not be fetched; the same command tries again")
+    if left_out:
+        raise HistoryError(where, f"{left_out} symbols were left out, see above; --type trading_all takes them")
     if verify and conflicts:
         raise HistoryError(where, f"{conflicts} candles differ from the archive; the exchange's are kept, not verified")
 

@@ -63,6 +63,8 @@ class Assembly:
         self.grid = Grid.of(day, interval)
         self.pages_left = 0
         self.is_done = False
+        self.confirmations = 0
+        """How often it was asked for once more, to confirm what is absent."""
         self.has_unusable_file = False
         """Whether the archive has a file of this day that cannot be used."""
         self._interval = interval
@@ -173,6 +175,21 @@ class Assembly:
             holes=spans_of(~has_row & ~outside, self.grid),
             outside=spans_of(outside, self.grid),
             verified=spans_of(self._known.verified, self.grid),
+        )
+
+    def archived(self, market: Market) -> DayCandles | None:
+        """Return what the archive has of the day, where the exchange says nothing; what it lacks is missing."""
+        has_row = self._known.said_ms == ARCHIVED
+        if not has_row.any():
+            return None
+        return DayCandles(
+            market=market,
+            symbol=self.symbol,
+            interval=self._interval,
+            day=self.day,
+            rows=self._known.rows[has_row],
+            source="archive",
+            fetched_ms=self._fetched_ms or 0,
         )
 
     def _part(self, start_ms: int, end_ms: int) -> slice:

@@ -99,7 +99,7 @@ class CsvStore:
             replace_file(path, "\n".join(lines).encode())
 
     def writing(self) -> AbstractContextManager[None]:
-        """Be the only writer of this tree on this host. Raises StoreInUse."""
+        """Be the only writer of this tree. Raises StoreInUse, StoreUnavailable."""
         return writing(self._tree)
 
 
