@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -18,12 +19,13 @@ import pytest
 from candleshm import history
 from candleshm._core import Zone
 from candleshm.errors import ConfigError, StoreInUse, StoreUnavailable
-from candleshm.exchanges.base import Market
+from candleshm.exchanges.base import Answer, Market
 from candleshm.history.assembly import Assembly, Coverage
 from candleshm.history.day import Day
 from candleshm.history.pages import pages_of
 from candleshm.history.store import ParquetStore
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
+from candleshm.transport import HttpTransport
 from tests.collecting import DEADLINE_SECONDS, SYMBOLS, SteppedClock, klines, until
 from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, rows_of, store_in, written
 from tests.downloading import counts, day_before, downloaded, truth_of
@@ -321,6 +323,32 @@ def test_a_page_that_is_always_the_same_ends_and_holds_up_nobody(
         assert done.failed == 1
         line = next(record.getMessage() for record in caplog.records if record.levelno == logging.ERROR)
         assert line.startswith(f"ETHUSDT: {day} could not be fetched: ")
+
+
+def test_a_server_that_counts_slots_instead_of_rows_loses_no_older_day(
+    exchange: SimulatedExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [day_before(exchange, count) for count in (1, 2, 3)]
+    hole = (days[0].start_ms + 700 * MINUTE, days[0].start_ms + 720 * MINUTE)
+    exchange.truth.add_outage(Outage(start_ms=hole[0], end_ms=hole[1], market="SPOT", symbol="BTCUSDT"))
+    fetch = HttpTransport.fetch
+
+    def by_slots(transport: HttpTransport, url: str) -> Answer:
+        answer = fetch(transport, url)
+        query = parse_qs(urlsplit(url).query)
+        if "endTime" not in query:
+            return answer
+        first_ms = int(query["endTime"][0]) + 1 - int(query["limit"][0]) * MINUTE
+        return replace(answer, body=json.dumps([row for row in json.loads(answer.body) if row[0] >= first_ms]).encode())
+
+    monkeypatch.setattr(HttpTransport, "fetch", by_slots)
+    # One page after the other, so that what one says decides whether the next is asked for.
+    done = downloaded(exchange, tmp_path, days[2].date, days[0].date, symbols=["BTCUSDT"], workers=1)
+    assert [(tally.suc, tally.warn) for tally in done.tallies] == [(0, 1), (1, 0), (1, 0)]
+    for day in days:
+        candles = store_in(tmp_path, zone=UTC_ZONE).read("BTCUSDT", day)
+        assert candles.rows.tobytes() == truth_of(exchange, day, "BTCUSDT").tobytes()
+        assert candles.holes == ((hole,) if day is days[0] else ())
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,10 @@ class Coverage:
     def __init__(self, rows: Candles, *, limit: int, asked_start_ms: int | None, end_ms: int, length_ms: int) -> None:
         oldest_ms = math.floor(rows[0, 0]) // length_ms * length_ms if len(rows) else end_ms
         self.end_ms = end_ms
-        if len(rows) >= limit:
+        # A server may count slots instead of rows: then an answer is short where there are holes, and goes back to just
+        # the first of its slots. That is no beginning; the next page tells.
+        is_slots = len(rows) > 0 and oldest_ms == end_ms - limit * length_ms
+        if len(rows) >= limit or is_slots:
             self.start_ms, self.begins_ms = oldest_ms, None
         else:
             # With a bound (COIN-M: 200 days) what lies below it is not known; longer silences count as the beginning.

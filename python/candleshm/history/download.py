@@ -111,6 +111,7 @@ class Downloader:
             self._look(symbols, list(month), replace=replace)
             if self._archive is not None:
                 self._fetch_archived(self._archive)
+                self._give_up()
             self._fetch()
         self._progress.is_stopped = self._stopping.is_set()
         self._progress.tallies.sort(key=lambda tally: tally.day.date, reverse=True)
@@ -127,7 +128,7 @@ class Downloader:
             for symbol in symbols:
                 if self._stopping.is_set():
                     return
-                if symbol in self._given_up:
+                if symbol in self._given_up and self._archive is None:
                     self._count(day, "error")
                 elif day.end_ms <= self._nothing_before_ms.get(symbol, 0):
                     self._count(day, "warn")
@@ -162,6 +163,15 @@ class Downloader:
                 self._take_archived(archive, symbol)
 
         self._run_threads(work, min(ARCHIVE_WORKERS, len(waiting)))
+
+    def _give_up(self) -> None:
+        """Leave it at what the archive has of symbols that the exchange has refused before."""
+        for symbol in self._given_up:
+            for day in tuple(self._open.get(symbol, ())):
+                if self._stopping.is_set():
+                    return
+                self._keep_archived(day)
+                self._finish(day, "error")
 
     def _take_archived(self, archive: ArchiveDays, symbol: str) -> None:
         days = tuple(self._open[symbol])
@@ -299,6 +309,8 @@ class Downloader:
 
     def _take(self, page: Page, request: KlineRequest, answer: Answer) -> None:
         rows = self._rows(answer)
+        if len(rows) and rows[-1, 0] >= page.end_ms:
+            raise BadResponse(f"asked for candles before {page.end_ms}, it gives one that opened at {rows[-1, 0]:.0f}")
         sent_ms = self._time.earliest_ms(answer.sent_seconds)
         length_ms = page.days[0].grid.length_ms
         coverage = Coverage(

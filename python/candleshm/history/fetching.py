@@ -103,7 +103,8 @@ def fetch_days(
         if not days:
             raise ConfigError(f"start cannot be `{start}`; allowed: a day that is over, up to {newest}")
         symbols, left_out = _asked_for(config, info, kind)
-        if not symbols:
+        # The archive may have what the exchange no longer lists.
+        if not symbols or (archive is None and not info.statuses.keys() & set(symbols)):
             raise ConfigError(f"symbols: {config.market} has none ({kind}) that is asked for and passes the filters")
         archived = None
         if archive is not None:
