@@ -52,10 +52,13 @@ def run(*, quick: bool) -> Iterator[Table]:
 
 
 def _kline_bodies(count: int) -> list[bytes]:
-    """Return bodies of the same candles, later ones with more volume, written the way SPOT writes them."""
+    """Return bodies of the same candles with other values, written the way SPOT writes them.
+
+    They have the same numbers of trades: a newest row with fewer trades than before counts as an old picture.
+    """
     chance = random.Random(count)
     bodies = []
-    for version in range(8):
+    for _ in range(8):
         klines = []
         for candle in range(2880 - count, 2880):
             open_ms = START_MS + candle * MINUTE_MS
@@ -65,7 +68,7 @@ def _kline_bodies(count: int) -> list[bytes]:
             quote, taker_quote = (f"{chance.uniform(0, 4e7):.8f}" for _ in range(2))
             prices_and_volume = [first, high, low, last, volume]
             takers = [taker, taker_quote, "0"]
-            trades = chance.randrange(9000) + version
+            trades = 500 + candle % 9000
             klines.append([open_ms, *prices_and_volume, open_ms + MINUTE_MS - 1, quote, trades, *takers])
         bodies.append(orjson.dumps(klines))
     return bodies

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,13 +32,13 @@ def fill(writer: Writer, start: int, end: int) -> None:
         writer.load_rows("AUSDT", part, sent_ms=int(part[-1, OPEN_TIME_MS]) + MINUTE)
 
 
-def kept(name: str) -> tuple[Any, Any]:
+def kept(name: str) -> tuple[np.ndarray, np.ndarray]:
     with candleshm.attach(name) as feed:
         return feed["AUSDT"]._snapshot()
 
 
-def is_final(states: Any) -> Any:
-    return (states == CLOSED) | (states == VERIFIED)
+def is_final(states: np.ndarray) -> np.ndarray:
+    return np.isin(states, (CLOSED, VERIFIED))
 
 
 def caches(directory: Path, name: str) -> list[BlockCache]:

@@ -15,6 +15,9 @@ import candleshm
 from candleshm.sim import SimulatedExchange
 from tests.collecting import close_seconds, collecting, until
 
+# A candle that nobody lives to see closed.
+FAR_MS = 4_102_444_800_000
+
 
 @pytest.fixture
 def exchange() -> Iterator[SimulatedExchange]:
@@ -43,8 +46,8 @@ def test_feeds_dropped_after_every_kind_of_wait_leave_no_thread(exchange: Simula
             await feed.wait_closed_async()
             await feed.wait_async("BTCUSDT")
             with pytest.raises(candleshm.WaitTimeout):
-                await feed.wait_async("BTCUSDT", 2**62, timeout=0.05)
-            cancelled = asyncio.ensure_future(feed.wait_async("BTCUSDT", 2**62))
+                await feed.wait_async("BTCUSDT", FAR_MS, timeout=0.05)
+            cancelled = asyncio.ensure_future(feed.wait_async("BTCUSDT", FAR_MS))
             await asyncio.sleep(0.05)
             cancelled.cancel()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -364,3 +365,55 @@ def _spend_many(_: int) -> int:
     for _ in range(300):
         budget.answered(claimed(budget), now())
     return 300
+
+
+def test_two_processes_meet_again_after_the_whole_directory_was_removed(caplog: pytest.LogCaptureFixture) -> None:
+    budget = opened()
+    work = """
+        import threading, time
+        def look():
+            while True:
+                budget.used(now())
+                time.sleep(0.1)
+        threading.Thread(target=look, daemon=True).start()
+        budget.sent(30, now())
+        print("sent", flush=True)
+        sys.stdin.readline()
+        budget.sent(5, now())
+        print("sent", flush=True)
+        sys.stdin.read()
+    """
+    with holder(work) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        budget.sent(100, now())
+        shutil.rmtree(ledger_path(POOL).parent)
+        # Neither spends anything: that they look at how things stand is enough.
+        deadline_seconds = time.monotonic() + DEADLINE_SECONDS
+        while not ledger_path(POOL).exists() and time.monotonic() < deadline_seconds:
+            budget.used(now())
+            time.sleep(0.05)
+        time.sleep(1.2)
+        budget.used(now())
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert budget.used(now()) == 135 == used_in_file(now())
+        budget.sent(1, now())
+        assert used_in_file(now()) == 136
+    assert caplog.text.count("removed while in use") == 1
+
+
+def test_a_directory_that_cannot_be_put_back_is_said_once(
+    caplog: pytest.LogCaptureFixture, runtime_directory: Path
+) -> None:
+    budget = opened()
+    budget.sent(7, now())
+    shutil.rmtree(runtime_directory)
+    for step in range(5):
+        assert budget.used(now() + step) == 7
+    assert caplog.text.count("cannot be written anew") == 1
+    runtime_directory.mkdir()
+    assert budget.used(now() + 6) == 7 == used_in_file(now())
+    assert caplog.text.count("was written anew") == 1

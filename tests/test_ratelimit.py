@@ -289,17 +289,16 @@ class ManyProcesses(PrivateMemory):
 
     def __init__(self) -> None:
         super().__init__()
-        self.born = 0
+        self.newest = 0.0
         self.dead: set[float] = set()
 
-    def process(self) -> tuple[int, float]:
-        """Name a new process."""
-        self.born += 1
-        return self.born, float(self.born)
+    def hold(self, number: float) -> None:
+        """Remember who came last."""
+        self.newest = number
 
-    def is_alive(self, pid: int, started: float) -> bool:
+    def is_alive(self, number: float) -> bool:
         """Say whether the test let it die."""
-        return started not in self.dead
+        return number not in self.dead
 
 
 @settings(max_examples=200, deadline=None)
@@ -307,7 +306,7 @@ class ManyProcesses(PrivateMemory):
 def test_owners_together_never_do_more_than_a_plain_list_of_events_allows(limit: int, steps: list[Operation]) -> None:
     memory = ManyProcesses()
     owners = [WeightBudget(limit, share, memory=memory, now_seconds=0.0) for share in (0.9, 0.5, 0.75)]
-    processes = [1.0, 2.0, 3.0]
+    processes = [owner._number for owner in owners]
     # What the rules speak of, as it happened: [owner, weight, sent, ended, ticket].
     events: list[list[float]] = []
     stopped_until = now = 0.0
@@ -343,7 +342,7 @@ def test_owners_together_never_do_more_than_a_plain_list_of_events_allows(limit:
             owners[(number + 1) % 3].reserve(weight, now + 1.0)
             now += 1.0
             owners[number] = WeightBudget(limit, (0.9, 0.5, 0.75)[number], memory=memory, now_seconds=now)
-            processes[number] = float(memory.born)
+            processes[number] = memory.newest
         assert owner.used(now) >= counting(now)
     for event in events:
         assert sum(w for _, w, sent, ended, _ in events if sent <= event[2] < ended + 60) <= max(limit * 0.5, event[1])

@@ -41,8 +41,12 @@ class SystemClock:
     """The machine's clocks."""
 
     def monotonic_seconds(self) -> float:
-        """Return CLOCK_BOOTTIME in seconds, or the nearest thing to it where that does not exist."""
-        return time.clock_gettime(_MONOTONIC)
+        """Return CLOCK_BOOTTIME of the machine in seconds, or the nearest thing to it where that does not exist.
+
+        A time namespace, as containers may have, adds an offset of its own. It is taken off: what processes share,
+        blocks and ledgers, holds times that mean the same to all of them.
+        """
+        return time.clock_gettime(_MONOTONIC) - _OFFSET_SECONDS
 
     def sleep_seconds(self, until_seconds: float) -> float:
         """Return the seconds that are left."""
@@ -53,7 +57,19 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
 
+def _offset_seconds() -> float:
+    """Return by how much this process's time namespace is ahead of the machine's CLOCK_BOOTTIME."""
+    try:
+        with open("/proc/self/timens_offsets", encoding="ascii") as file:
+            fields = dict(line.split(maxsplit=1) for line in file)
+        seconds, nanoseconds = map(int, fields["boottime"].split())
+    except (OSError, ValueError, KeyError):
+        return 0.0  # a kernel without such namespaces
+    return seconds + nanoseconds / 1e9
+
+
 _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_OFFSET_SECONDS = _offset_seconds()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ Two things make it hold whatever happens to a process. The lock is the kernel's:
 lie there twice: a change is made in the copy that does not count and counts by one store of one word, so a process that
 is killed between any two instructions leaves either what was before or what is after.
 
+Whether an owner lives is the kernel's word, too: it holds a lock on a byte of the file, at the place of its number, as
+long as it lives. A process id would not do: containers that share the directory have process ids of their own.
+
 A process that is *stopped* while it holds the lock keeps it. Others wait for `LOCK_SECONDS` at most and take that as
 "not now"; nothing is spent meanwhile.
 """
@@ -39,7 +42,7 @@ T = TypeVar("T")
 logger = logging.getLogger("candleshm")
 
 # Another layout or another meaning gets another version, and so another file: two versions never write to the same.
-VERSION = 1
+VERSION = 2
 MAGIC = int.from_bytes(b"cshmwght", "little")
 HEADER_BYTES = 4096
 COPY_BYTES = -(-PoolWords.WORDS * 8 // 4096) * 4096
@@ -49,6 +52,10 @@ FILE_BYTES = SECOND_BYTES + COPY_BYTES
 # bit says which copy counts; id of the process that had the lock last.
 HEADER = struct.Struct("<QQQ")
 CHANGES_WORD = 5
+# Owners hold a byte from here on, far behind the end of the file. struct flock: type, whence, start, length, process.
+OWNERS_START = 1 << 50
+NUMBERS_MAX = 1 << 49
+FLOCK = struct.Struct("hhqqi4x")
 
 LOCK_SECONDS = 0.1
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 20e-6, 1e-3
@@ -59,6 +66,7 @@ _UNUSABLE = (EACCES, EPERM, EROFS, ENOENT, ENOTDIR)
 # What the owners within this process share instead of such a file.
 _private: dict[Path, PrivateMemory] = {}
 _private_gate = threading.Lock()
+_followed: dict[Path, int] = {}
 
 
 def ledger_path(pool: tuple[str, ...]) -> Path:
@@ -117,10 +125,13 @@ class LedgerFile:
     def __init__(self, path: Path) -> None:
         """Open the file, or create it. Raises ConfigError when it is not ours alone, OSError as the system says."""
         self.path = path
-        self._closed = False
+        self._closed = True
         self._waits = True
-        self._started = _start_of(os.getpid()) or 0.0
-        self._inode, self.words = _open(path, None)
+        self._gate = threading.Lock()
+        self._held: set[int] = set()
+        self._fault = ""
+        self._inode, self.words, self._life = _open(path, None)
+        self._closed = False
         _opened.add(self)
 
     def patiently(self, attempt: Callable[[], T | None]) -> T | None:
@@ -138,44 +149,73 @@ class LedgerFile:
         return result
 
     def refresh(self) -> None:
-        """Follow everybody else to the file that has the name now; create it with our words when it was removed."""
+        """Follow everybody else to the file that has the name now; create it with our words when it was removed.
+
+        Owners hold the new file before its words are used here.
+        """
         if self._closed:
             return
-        try:
-            if os.stat(self.path, follow_symlinks=False).st_ino == self._inode:
+        with self._gate:
+            try:
+                if os.stat(self.path, follow_symlinks=False).st_ino == self._inode:
+                    return
+            except FileNotFoundError:
+                pass
+            except OSError:
                 return
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return
-        try:
-            inode, words = _open(self.path, self.words)
-        except (OSError, CandleShmError) as error:
-            logger.warning("the weight ledger %s was removed and cannot be written anew: %s", self.path, error)
-            return
-        self.words.close()
-        self._inode, self.words = inode, words
-        logger.warning("the weight ledger %s was removed while in use; it was written anew", self.path)
+            try:
+                inode, words, life = _open(self.path, self.words)
+            except (OSError, CandleShmError) as error:
+                if str(error) != self._fault:
+                    self._fault = str(error)
+                    logger.warning("the weight ledger %s was removed and cannot be written anew: %s", self.path, error)
+                return
+            self._fault = ""
+            for number in self._held:
+                _lock_byte(life, number)
+            self.words.close()
+            os.close(self._life)
+            self._inode, self.words, self._life = inode, words, life
+        _say_once(self.path, inode)
 
-    def process(self) -> tuple[int, float]:
-        """Return our process id and when we were started, in ticks since the boot."""
-        return os.getpid(), self._started
+    def hold(self, number: float) -> None:
+        """Lock the byte of that owner: the kernel lets go of it when this process ends."""
+        with self._gate:
+            if not self._closed:
+                self._held.add(int(number))
+                _lock_byte(self._life, int(number))
 
-    def is_alive(self, pid: int, started: float) -> bool:
-        """Say whether that very process runs: a later one with the same id has another start."""
-        return _start_of(pid) == started
+    def let_go(self, number: float) -> None:
+        """Unlock the byte of that owner."""
+        with self._gate:
+            if int(number) in self._held:
+                self._held.discard(int(number))
+                fcntl.fcntl(self._life, fcntl.F_OFD_SETLK, _byte(fcntl.F_UNLCK, int(number)))
+
+    def is_alive(self, number: float) -> bool:
+        """Say whether somebody, in whatever namespace, holds the byte of that owner."""
+        with self._gate:
+            return int(number) in self._held or self._closed or _is_held(self._life, int(number), 1)
 
     def close(self) -> None:
-        """Change nothing any more; the words can still be looked at."""
+        """Change nothing any more, and hold no owner; the words can still be looked at."""
+        if self._closed:
+            return
         self._closed = True
+        self._held = set()
         self.words.close()
+        os.close(self._life)
+
+    def __del__(self) -> None:
+        # An owner that nobody can reach any more holds nothing.
+        self.close()
 
 
 _opened: weakref.WeakSet[LedgerFile] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    # A forked child's descriptor is its parent's lock, too.
+    # A forked child's descriptors are its parent's locks, too. Another thread may have been in the middle of something.
     for ledger in list(_opened):
         ledger.close()
 
@@ -183,8 +223,8 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords]:
-    """Return inode and words of the file, which is made with `words` if there is none, or none that can be believed.
+def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords, int]:
+    """Return inode, words and a descriptor of the file, made with `words` if there is none, or none to be believed.
 
     A file is never shortened nor written over: somebody may have mapped it.
     """
@@ -202,7 +242,9 @@ def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords]:
             if _patiently(lambda: _try_lock(descriptor), LOCK_SECONDS) is None:  # noqa: B023
                 raise CandleShmError(f"the weight ledger {path} is held by another process, which seems to be stopped")
             if _copy(descriptor) is not None:
-                return status.st_ino, _map(descriptor)
+                # A descriptor that only holds owners, with a file description of its own.
+                life = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+                return status.st_ino, _map(descriptor), life
             if _is_named(path, status.st_ino):
                 _create(path, words, os.replace)
         finally:
@@ -244,7 +286,10 @@ def _copy(descriptor: int) -> PoolWords | None:
         # Whole once nothing changed meanwhile: the change after the next one is made in the copy that counts.
         if os.pread(descriptor, HEADER_BYTES, 0) == header:
             break
-    if len(content) != FILE_BYTES or not content.startswith(HEADER.pack(MAGIC, VERSION, FILE_BYTES) + _boot_id()):
+    if len(content) != FILE_BYTES or not content.startswith(HEADER.pack(MAGIC, VERSION, FILE_BYTES)):
+        return None
+    # Containers may have boot ids of their own. Locks do not outlive the boot: with an owner alive it is of this one.
+    if content[HEADER.size : HEADER.size + 16] != _boot_id() and not _is_held(descriptor, 0, NUMBERS_MAX):
         return None
     words = PoolWords(*_parts(memoryview(content)))
     return words if words.are_plausible() else None
@@ -284,11 +329,25 @@ def _boot_id() -> bytes:
     return bytes.fromhex(text.strip().replace("-", ""))
 
 
-def _start_of(pid: int) -> float | None:
-    """Return when a process was started, in ticks since the boot; None when it ended, reaped or not."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else float(fields[19])
+def _byte(kind: int, number: int, count: int = 1) -> bytes:
+    return FLOCK.pack(kind, os.SEEK_SET, OWNERS_START + number, count, 0)
+
+
+def _lock_byte(descriptor: int, number: int) -> None:
+    # Nobody else has that number, so nobody is in the way.
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _byte(fcntl.F_WRLCK, number))
+
+
+def _is_held(descriptor: int, number: int, count: int) -> bool:
+    """Say whether anybody else holds one of those owners."""
+    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _byte(fcntl.F_RDLCK, number, count))
+    return bool(FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
+
+
+def _say_once(path: Path, inode: int) -> None:
+    """Name a removal once in this process, however many owners it has."""
+    with _private_gate:
+        if _followed.get(path) == inode:
+            return
+        _followed[path] = inode
+    logger.warning("the weight ledger %s was removed while in use; it was written anew", path)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from candleshm.clock import Clock
 from candleshm.config import CollectorConfig
+from candleshm.exchanges.base import StreamRules
 from candleshm.exchanges.binance import MARKETS
 from candleshm.ledger import memory_for
 from candleshm.ratelimit import WeightBudget
 
-__all__ = ["open_budget", "pool_of"]
+__all__ = ["connects_of", "open_budget", "open_connects", "pool_of"]
 
 # Hosts of the exchange's own count an address together, whichever of them it asks.
 OWN_HOSTS = (".binance.com", ".binance.vision")
 TEST_HOSTS = ("testnet", "demo")
+# Of the new stream connections that the exchange allows an address; other programs connect as well.
+CONNECTS_SHARE = 0.9
 
 
 def pool_of(config: CollectorConfig) -> tuple[str, ...]:
@@ -37,6 +41,25 @@ def open_budget(config: CollectorConfig, now_seconds: float) -> WeightBudget:
     """Become an owner of the pool's budget, with the feed's share. Raises as `ledger.memory_for`."""
     limit = MARKETS[config.market].weight_limit
     return WeightBudget(limit, config.server_weight, memory=memory_for(pool_of(config)), now_seconds=now_seconds)
+
+
+def connects_of(config: CollectorConfig) -> tuple[str, ...]:
+    """Return what identifies the pool of new stream connections: the hosts of a family count an address together."""
+    asked = config.ws_url or MARKETS[config.market].stream_host
+    name = urlsplit(asked).hostname or ""
+    is_own = name.endswith(OWN_HOSTS) and not name.startswith(TEST_HOSTS)
+    return "streams", "exchange" if is_own else _place(asked), "SPOT" if config.market == "SPOT" else "FUTURES"
+
+
+def open_connects(config: CollectorConfig, rules: StreamRules, clock: Clock) -> WeightBudget:
+    """Become an owner of the budget of new stream connections. Raises as `ledger.memory_for`."""
+    return WeightBudget(
+        rules.connects_max,
+        CONNECTS_SHARE,
+        rules.connects_seconds,
+        memory=memory_for(connects_of(config)),
+        now_seconds=clock.monotonic_seconds(),
+    )
 
 
 def _way_out(config: CollectorConfig, asked: str) -> str:

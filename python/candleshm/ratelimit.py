@@ -58,11 +58,14 @@ class PoolMemory(Protocol):
     def refresh(self) -> None:
         """See to it that the words are still those that everybody in the pool uses."""
 
-    def process(self) -> tuple[int, float]:
-        """Return this process: its id, and when it was started."""
+    def hold(self, number: float) -> None:
+        """Be alive as the owner `number` until `let_go`, `close` or the end of this process, however it ends."""
 
-    def is_alive(self, pid: int, started: float) -> bool:
-        """Say whether a process, as `process` names it, still runs."""
+    def let_go(self, number: float) -> None:
+        """Be that owner no more."""
+
+    def is_alive(self, number: float) -> bool:
+        """Say whether somebody holds that owner."""
 
     def close(self) -> None:
         """Change the words no more."""
@@ -84,11 +87,13 @@ class PrivateMemory:
     def refresh(self) -> None:
         """Nobody else can replace them."""
 
-    def process(self) -> tuple[int, float]:
-        """Return our process id; when it was started matters to nobody."""
-        return os.getpid(), 0.0
+    def hold(self, number: float) -> None:
+        """All owners live here."""
 
-    def is_alive(self, pid: int, started: float) -> bool:
+    def let_go(self, number: float) -> None:
+        """There is nothing to let go."""
+
+    def is_alive(self, number: float) -> bool:
         """All owners live here."""
         return True
 
@@ -162,11 +167,13 @@ class WeightBudget:
         """Leave the pool, with nothing named any more. What is in flight counts as answered now. Books nothing more."""
         if not self._closed:
             self._book(now_seconds, PoolWords.leave, now_seconds)
+            self._memory.let_go(self._number)
             self._closed = True
             self._memory.close()
 
     def used(self, now_seconds: float) -> int:
         """Return the weight that counts now: our own, or the exchange's number for this address where that is more."""
+        self._look_after(now_seconds)
         return int(self._memory.words.used(now_seconds))
 
     def delay_seconds(self, weight: int, now_seconds: float, *, closing: bool = False) -> float:
@@ -237,9 +244,7 @@ class WeightBudget:
         """Return what an attempt comes to, None when the words are not to be had."""
         if self._closed:
             return None
-        if now_seconds > self._refreshed_seconds + REAP_SECONDS:
-            self._refreshed_seconds = now_seconds
-            self._memory.refresh()
+        self._look_after(now_seconds)
         if not self._unbooked and (result := attempt()) is not None:
             return result
 
@@ -247,6 +252,12 @@ class WeightBudget:
             return attempt() if self._settle(now_seconds) else None
 
         return self._memory.patiently(again)
+
+    def _look_after(self, now_seconds: float) -> None:
+        """See every now and then whether the words are still those of everybody."""
+        if not self._closed and now_seconds > self._refreshed_seconds + REAP_SECONDS:
+            self._refreshed_seconds = now_seconds
+            self._memory.refresh()
 
     def _settle(self, now_seconds: float) -> bool:
         """Be an owner and book what is not booked yet; False when the words are not to be had."""
@@ -270,7 +281,12 @@ class WeightBudget:
         number = float(int.from_bytes(os.urandom(6), "little") + 1)
         # Tickets that are out count as in flight again, besides what they counted for as those of a dead process.
         in_flight = sum(list(self._in_flight.values()))
-        place = words.join(number, self._memory.process(), self._assumed, list(self._named), in_flight, now_seconds)
+        # First, or others would find an owner that nobody holds.
+        self._memory.hold(number)
+        process = (float(os.getpid()), 0.0)
+        place = words.join(number, process, self._assumed, list(self._named), in_flight, now_seconds)
+        if not place:
+            self._memory.let_go(number)
         if place == 0 and self._reap(now_seconds):
             return False
         if place == 0:
@@ -279,17 +295,19 @@ class WeightBudget:
             )
         if place is None:
             return False
+        if self._number:
+            self._memory.let_go(self._number)
         self._place, self._number = place, number
         return True
 
     def _reap(self, now_seconds: float) -> bool:
-        """End the owners whose process died, and say whether there were any."""
+        """End the owners that nobody holds any more, and say whether there were any."""
         words = self._memory.words
         if now_seconds < words.look(PoolWords.REAPED_AT) + REAP_SECONDS:
             return False
         dead = [
             (place, number)
-            for place, number, pid, started in words.owners()
-            if not self._memory.is_alive(int(pid), started)
+            for place, number, _, _ in words.owners()
+            if number != self._number and not self._memory.is_alive(number)
         ]
         return words.end_dead(dead, now_seconds) and bool(dead)

@@ -33,6 +33,7 @@ from candleshm.history.keeper import DailyKeeper
 from candleshm.history.store import DayStore
 from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.planner import Cadence
+from candleshm.pools import open_connects
 from candleshm.ratelimit import WeightBudget
 from candleshm.scheduler import CollectorStatus, Scheduler
 from candleshm.stream.following import Follow, StreamSource
@@ -433,6 +434,7 @@ class Collector:
                 heard_seconds=heard_seconds,
                 changed=changed,
                 clock=self._clock,
+                connects=open_connects(config, self._exchange.stream_rules(config.interval), self._clock),
             )
 
         return follow

@@ -25,10 +25,11 @@ from candleshm.clock import Clock
 from candleshm.errors import ExchangeUnavailable
 from candleshm.exchanges.base import Exchange
 from candleshm.printable import printable
+from candleshm.ratelimit import WeightBudget
 from candleshm.status import StreamStatus
 from candleshm.stream.connection import Connection
+from candleshm.stream.connects import Connects
 from candleshm.stream.outage import Outage
-from candleshm.stream.pace import Pace
 from candleshm.stream.repeats import Repeats
 from candleshm.stream.shards import Shards
 from candleshm.stream.watchdog import Watchdog, silence_seconds
@@ -48,8 +49,6 @@ TAKEOVER_PERIODS = 2
 # Refused because of too many attempts: going on would make it worse.
 REFUSED_SECONDS = 60.0
 REFUSING = (403, 418, 429)
-# Of the limit of new connections, which holds for the whole address, one feed takes a part at most.
-CONNECTS_PART = 0.2
 # This part of a connection's streams mute: the connection is what is wrong. One of them mute after it was subscribed
 # again: another connection is tried once, and then the stream is left alone, or one halted symbol would cost all the
 # others their connection again and again. Each replacement makes the pause before the next one longer, until most of
@@ -101,6 +100,7 @@ class StreamKeeper:
         clock: Clock,
         context: ssl.SSLContext | None = None,
         random: Random | None = None,
+        connects: WeightBudget | None = None,
     ) -> None:
         """`ingest` merges a batch; `changed` is called when there are notices or a connection came or went."""
         self.rules = exchange.stream_rules(interval)
@@ -116,7 +116,7 @@ class StreamKeeper:
         self._context = context or ssl.create_default_context()
         self._random = random or Random()
         self._backoff = Backoff(first_seconds=0.1, limit_seconds=30.0)
-        self._connects = Pace(max(1, int(self.rules.connects_max * CONNECTS_PART)), self.rules.connects_seconds)
+        self._connects = Connects(self.rules, connects)
         self._shards = Shards(self.rules.streams_max)
         self._watchdog = Watchdog(self.rules)
         self._seats: list[_Seat] = []
@@ -219,6 +219,7 @@ class StreamKeeper:
 
     async def _end(self) -> None:
         """Say goodbye on every connection, and leave no socket behind."""
+        self._connects.close(self._now())
         for seat in self._seats:
             if seat.opening is not None:
                 seat.opening.cancel()
@@ -307,6 +308,7 @@ class StreamKeeper:
             delay_seconds = self._backoff.delay_seconds(seat.attempts, self._random)
             if error.status in REFUSING:
                 delay_seconds = max(delay_seconds, REFUSED_SECONDS)
+                self._connects.stop(REFUSED_SECONDS, self._now())
             seat.retry_seconds = self._now() + delay_seconds
             seat.reason = printable(str(error))
             self._say(logging.WARNING, "unopened", "%s; again in %.1f s", seat.reason, delay_seconds)

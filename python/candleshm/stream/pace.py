@@ -17,7 +17,11 @@ class Pace:
 
     def take(self, now_seconds: float) -> bool:
         """Take one turn, if there is one at `now_seconds`; say whether that is so."""
-        if len(self._taken) == self._count and now_seconds - self._taken[0] < self._seconds:
+        if not self.is_free(now_seconds):
             return False
         self._taken.append(now_seconds)
         return True
+
+    def is_free(self, now_seconds: float) -> bool:
+        """Say whether `take` would get a turn."""
+        return len(self._taken) < self._count or now_seconds - self._taken[0] >= self._seconds

@@ -1,13 +1,26 @@
 //! What the core is told about this machine and process: clock, boot id, process start.
 
+use std::sync::LazyLock;
+
 use candleshm::writer::Owner;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Returns `CLOCK_BOOTTIME` in nanoseconds: it runs through suspend and is never set.
+/// By how many nanoseconds the time namespace of this process is ahead of the machine's `CLOCK_BOOTTIME`.
+static OFFSET_NS: LazyLock<i64> = LazyLock::new(|| {
+    let text = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    let boottime = text.lines().find_map(|line| line.strip_prefix("boottime")).unwrap_or_default();
+    let mut parts = boottime.split_whitespace().map(|part| part.parse::<i64>().unwrap_or(0));
+    let (seconds, nanoseconds) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+});
+
+/// Returns `CLOCK_BOOTTIME` of the machine in nanoseconds: it runs through suspend and is never set. What the time
+/// namespace of a container adds is taken off, so that heartbeats mean the same to all who share a block.
 #[inline]
 pub(crate) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    let own_ns = now.tv_sec * 1_000_000_000 + now.tv_nsec;
+    own_ns.saturating_sub(*OFFSET_NS).max(0) as u64
 }
 
 /// Returns `CLOCK_BOOTTIME` in milliseconds.

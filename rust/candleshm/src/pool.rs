@@ -67,7 +67,7 @@ pub const SHARE_UNNAMED: f64 = 0.75;
 pub const PROBE_SECONDS: f64 = 10.0;
 /// Who waits comes back in time to claim; should it end meanwhile, others wait no longer than this and a little more.
 pub const HELD_SECONDS_MAX: f64 = 2.0;
-const HELD_SECONDS_MORE: f64 = 0.1;
+const HELD_SECONDS_MORE: f64 = 0.3; // who looks five times a second comes in time
 const QUEUE_SECONDS: f64 = 0.02; // whose turn comes after one that is about to be taken looks again after this
 const SAVED_SECONDS: f64 = 2.0;
 const SAVED_WEIGHT_MIN: f64 = 20.0; // the dearest single request, exchangeInfo
