@@ -64,6 +64,18 @@ def first_lines(process: subprocess.Popen[str], count: int) -> list[str]:
     return shown.decode().splitlines(keepends=True)[:count]
 
 
+def lines_until(process: subprocess.Popen[str], word: str) -> str:
+    """Wait until `word` was written to stderr; return what was."""
+    assert process.stderr is not None
+    shown = b""
+    while word.encode() not in shown:
+        assert select.select([process.stderr], [], [], DEADLINE_SECONDS)[0], shown
+        more = os.read(process.stderr.fileno(), 65536)
+        assert more, f"ended after {shown!r}"
+        shown += more
+    return shown.decode()
+
+
 def until(question: Callable[[], Any]) -> None:
     """Ask until the answer is true; the deadline only guards against waiting for ever."""
     deadline_seconds = time.monotonic() + DEADLINE_SECONDS

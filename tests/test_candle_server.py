@@ -427,7 +427,7 @@ def test_a_listed_symbol_that_is_unknown_is_dropped(make: Make, directory: Path)
         assert list(server.candle_map) == ["ETHUSDT"]
         assert server.get_candle_security("BTCUSTD").shape == (0,)
 
-    assert "[WARNING] BTCUSTD" in log_text(directory)
+    assert ": BTCUSTD: SPOT does not list it" in log_text(directory)
 
 
 def nothing_left(directory: Path, block_name: str) -> bool:

@@ -16,6 +16,7 @@ from candleshm.errors import ConfigError, StaleData
 from candleshm.sim import Fault, SimulatedExchange
 from candleshm.sim.universe import Instrument
 from tests.collecting import (
+    CLOSED,
     DEADLINE_SECONDS,
     MINUTE,
     assert_complete_and_true,
@@ -115,6 +116,8 @@ def test_a_delisted_symbol_keeps_its_rows_is_marked_and_costs_nothing_until_it_t
     ) as (collector, feed):
         exchange.truth.delist("SPOT", "ETHUSDT", exchange.now_ms())
         until(lambda: status_of(collector).not_trading == ("ETHUSDT",))
+        # Its last candle becomes final; from then on nothing is asked for.
+        until(lambda: feed["ETHUSDT"].states(1)[-1] >= CLOSED)
         close_seconds(feed, 2, ["BTCUSDT", "SUSHIBTC"])
         asked = exchange.stats().count("/klines", "ETHUSDT")
         close_seconds(feed, 2, ["BTCUSDT", "SUSHIBTC"])

@@ -140,6 +140,8 @@ def test_notices_name_series_need_and_row(open_writer: Open) -> None:
         event = json.loads(json.dumps(told))
         event["E"] += later_minutes * MINUTE
         event["k"] |= {"t": open_ms + later_minutes * MINUTE, "T": open_ms + (later_minutes + 1) * MINUTE - 1} | kline
+        if event["k"]["x"]:
+            event["E"] = event["k"]["T"] + 1
         return writer.ingest_events([json.dumps(event).encode()], received_ms=event["E"])
 
     assert push(0).notices == [(symbol, "rows", open_ms)]

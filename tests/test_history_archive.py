@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +22,7 @@ from candleshm.clock import SystemClock
 from candleshm.errors import ConfigError, ExchangeUnavailable
 from candleshm.exchanges.base import Market
 from candleshm.history.archive import Archive, Mirror, checked_archive_url
+from candleshm.history.archive_file import ArchiveFile
 from candleshm.history.block import with_states
 from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day
@@ -26,7 +31,7 @@ from candleshm.history.tally import DownloadProgress
 from candleshm.server import Collector
 from candleshm.sim import ArchiveFlaw, Fault, Outage, SimulatedExchange, refused
 from candleshm.transport import HttpTransport
-from tests.collecting import SYMBOLS, collecting, config_of, klines
+from tests.collecting import SYMBOLS, collecting, config_of, klines, until
 from tests.commanding import complaint, run
 from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, store_in, written
 from tests.downloading import counts, downloaded, truth_of
@@ -239,6 +244,68 @@ def test_a_start_takes_the_days_that_lack_from_the_archive_where_that_is_asked_f
     ]
     # Only today is asked of the exchange.
     assert all("endTime" not in query for _, query in klines(exchange))
+
+
+def test_a_running_server_completes_its_days_from_the_archive_too(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path
+) -> None:
+    days: dict[str, Any] = {"timezone": "UTC", "candle_dir": tmp_path, "local_candle_days": 3}
+    days |= {"archive_url": exchange.base_url, "download_time": "00:00:00"}
+    # The window reaches back for two hours, the days for three days.
+    with collecting(exchange, block_name, symbols=["BTCUSDT"], length=120, **days):
+        store = store_in(tmp_path, zone=UTC_ZONE)
+        until(lambda: len(store.days("BTCUSDT")) == 3)
+    for day in store.days("BTCUSDT"):
+        assert store.read("BTCUSDT", day).source == "archive"
+    assert all("endTime" not in query for _, query in klines(exchange))
+
+
+def packed(directory: Path, symbol: str, day: str, minutes: int = 1440) -> None:
+    """Put a day of UM into a mirror of the archive."""
+    file = ArchiveFile("UM", symbol, "1m", date.fromisoformat(day))
+    lines = [
+        f"{open_ms},27.0,27.5,26.5,27.1,100,{open_ms + 59_999},2700.0,5,50,1350.0,0"
+        for open_ms in range(file.start_ms, file.start_ms + minutes * MINUTE, MINUTE)
+    ]
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(file.name.replace(".zip", ".csv"), "\n".join(lines) + "\n")
+    path = directory / file.path.removeprefix("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.getvalue())
+    checksum = hashlib.sha256(data.getvalue()).hexdigest()
+    path.with_name(f"{path.name}.CHECKSUM").write_text(f"{checksum}  {path.name}\n")
+
+
+def test_contracts_that_are_no_longer_listed_come_from_the_archive_by_name(
+    exchange: SimulatedExchange, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone, mirror = "BTCUSDT_230630", tmp_path / "mirror"
+    for day, minutes in (("2023-06-28", 1440), ("2023-06-29", 1440), ("2023-06-30", 480)):
+        packed(mirror, gone, day, minutes)
+    clock = SystemClock()
+    archive = Archive(Mirror(clock), clock, base_url=mirror.as_uri())
+    done = from_archive(exchange, tmp_path, "2023-06-28", "2023-07-01", market="UM", symbols=[gone], archive=archive)
+    assert [(tally.suc, tally.error) for tally in done.tallies] == [(0, 1), (0, 1), (1, 0), (1, 0)]
+    assert said(caplog, gone, "UM does not list it")
+    assert len(history.load("UM", gone, "2023-06-28", "2023-06-29", timezone="UTC", base_dir=tmp_path)) == 2880
+    # Whether the contract traded on after its last archived candle, only the exchange could say.
+    last = stored(tmp_path, "2023-06-30", gone, "UM")
+    assert (len(last.rows), last.is_complete, last.source) == (480, False, "archive")
+    assert said(caplog, gone, "480 of 1440 candles")
+    assert said(caplog, gone, "2023-07-01 could not be fetched")
+
+
+def test_a_name_that_nobody_knows_costs_a_line_and_the_exit_code(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    flags = ["--market", "um", "--timezone", "UTC", "--base-url", exchange.base_url, "--candle-dir", str(tmp_path)]
+    days = ["--start", "2026-03-09", "--end", "2026-03-09"]
+    for source in (["--source", "archive", "--archive-url", exchange.base_url], []):
+        result = run("download", "--symbols", "BTCUSDT,BTCUSDR", *days, *flags, *source)
+        said_there = result.stderr
+        assert result.returncode == 1
+        assert "BTCUSDR: UM does not list it, asked for all the same; did you mean BTCUSDT?" in said_there
+        assert "BTCUSDR: 2026-03-09 could not be fetched: " in said_there
+        assert stored(tmp_path, "2026-03-09", "BTCUSDT", "UM").is_complete
 
 
 def test_an_archive_needs_a_place_for_its_days(exchange: SimulatedExchange, block_name: str) -> None:

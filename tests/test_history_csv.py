@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +142,68 @@ def test_the_command_ends_with_a_table(tmp_path: Path) -> None:
     assert history.load("SPOT", "ETHUSDT", "2026-11-01", "2026-11-01", base_dir=new).shape == (1500, 12)
     assert "holds no files such as" in complaint("import-csv", str(new))
     assert "No such file or directory" in complaint("import-csv", str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "SPOT-AmericaNowhere-1m/2026-11/2026-11-03/BTCUSDT.csv",
+        "SPOT-AmericaNew_York-1M/2026-11/2026-11-03/BTCUSDT.csv",
+        "SPOT-AmericaNew_York-2m/2026-11/2026-11-03/BTCUSDT.csv",
+        "SPOT-AmericaNew_York-1m/2026-11/2026-11-03/BTCUSDT.CSV",
+        "SPOT-AmericaNew_York-1m/2026-11/2026-11-31/BTCUSDT.csv",
+        "SPOT-AmericaNew_York-1m/2026-11-03/BTCUSDT.csv",
+        "spot-AmericaNew_York-1m/2026-11/2026-11-03/BTCUSDT.csv",
+    ],
+)
+def test_files_whose_place_says_nothing_are_named_and_cost_the_exit_code(tmp_path: Path, place: str) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    tree_in(old).write(candles_of(day_of("2026-11-01")))
+    path = old / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tree_in(old).path("BTCUSDT", day_of("2026-11-01")).read_bytes())
+    (old / "SPOT-AmericaNew_York-1m-FILE").mkdir()
+    (old / "SPOT-AmericaNew_York-1m-FILE" / "BTCUSDT.csv").write_text("")
+    result = run("import-csv", str(old), "--candle-dir", str(new))
+    assert result.returncode == 1
+    assert f"{path}: its place does not say what it holds\n" in result.stdout
+    assert result.stderr == f"candleshm: {old}: 1 files were left out: their place says nothing\n"
+    assert history.days("SPOT", "BTCUSDT", base_dir=new) == [date(2026, 11, 1)]
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace(",", " , "),
+        lambda text: "\n".join(
+            ",".join(f'"{value}"' for value in row.split(",")) if row else "" for row in text.split("\n")
+        ),
+        lambda text: "\n".join([text.split("\n")[0], *text.split("\n")[-2:0:-1], ""]),
+        lambda text: text + "\n\r\n",
+    ],
+    ids=["BOM", "CRLF", "blanks", "quoted", "backwards", "empty lines"],
+)
+def test_files_that_other_programs_saved_again_are_read(tmp_path: Path, spelled: Callable[[str], str]) -> None:
+    store, day = tree_in(tmp_path), day_of("2026-11-03")
+    store.write(candles_of(day))
+    path = store.path("BTCUSDT", day)
+    path.write_bytes(spelled(path.read_text()).encode())
+    assert store.read("BTCUSDT", day).rows.tobytes() == rows_of(day).tobytes()
+
+
+@pytest.mark.parametrize("value", ["1_000.0", "\uff11\uff12.0", "1 2", "0x10", "inf"])
+def test_what_only_python_takes_for_a_number_is_damage(tmp_path: Path, value: str) -> None:
+    store, day = tree_in(tmp_path), day_of("2026-11-03")
+    store.write(candles_of(day))
+    path = store.path("BTCUSDT", day)
+    lines = path.read_text().split("\n")
+    path.write_text(
+        "\n".join([lines[0], ",".join([lines[1].split(",")[0], value, *lines[1].split(",")[2:]]), *lines[2:]])
+    )
+    with pytest.raises(DayDamaged):
+        store.read("BTCUSDT", day)
 
 
 def test_every_zone_is_found_again_by_its_spelling(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import threading
 import tracemalloc
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -17,12 +19,13 @@ import pytest
 from candleshm import history
 from candleshm._core import Zone
 from candleshm.errors import ConfigError, StoreInUse, StoreUnavailable
-from candleshm.exchanges.base import Market
+from candleshm.exchanges.base import Answer, Market
 from candleshm.history.assembly import Assembly, Coverage
 from candleshm.history.day import Day
 from candleshm.history.pages import pages_of
 from candleshm.history.store import ParquetStore
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
+from candleshm.transport import HttpTransport
 from tests.collecting import DEADLINE_SECONDS, SYMBOLS, SteppedClock, klines, until
 from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, rows_of, store_in, written
 from tests.downloading import counts, day_before, downloaded, truth_of
@@ -296,6 +299,82 @@ def test_a_symbol_that_fails_delays_no_other_and_is_counted(
     exchange.faults.clear()
     done = downloaded(exchange, tmp_path, day.date)
     assert [(tally.skip, tally.suc) for tally in done.tallies] == [(1, 2)] * 2
+
+
+def page_of(exchange: SimulatedExchange, first_ms: int, count: int) -> str:
+    """Return an answer with the candles from `first_ms` on."""
+    rows = exchange.truth.floats("SPOT", "ETHUSDT", "1m", first_ms, first_ms + count * MINUTE)
+    return json.dumps([[int(row[0]), *map(str, row[1:6]), int(row[6]), *map(str, row[7:])] for row in rows.tolist()])
+
+
+@pytest.mark.parametrize("count", [1000, 999, 1], ids=["full", "short", "one row"])
+@pytest.mark.parametrize("days_later", [-3, 0, 1])
+def test_a_page_that_is_always_the_same_ends_and_holds_up_nobody(
+    exchange: SimulatedExchange, tmp_path: Path, caplog: pytest.LogCaptureFixture, count: int, days_later: int
+) -> None:
+    day = day_before(exchange, 2)
+    body = page_of(exchange, day.start_ms + days_later * 1440 * MINUTE, count)
+    exchange.faults.add(Fault(kind="status", status=200, body=body, symbol="ETHUSDT", path="/klines"))
+    done = downloaded(exchange, tmp_path, day.date, day.date, symbols=["BTCUSDT", "ETHUSDT"])
+    assert done.files_done == 2
+    assert store_in(tmp_path, zone=UTC_ZONE).read("BTCUSDT", day).is_complete
+    assert len([True for _, query in klines(exchange) if query["symbol"] == "ETHUSDT"]) < 30
+    if days_later > 0:
+        assert done.failed == 1
+        line = next(record.getMessage() for record in caplog.records if record.levelno == logging.ERROR)
+        assert line.startswith(f"ETHUSDT: {day} could not be fetched: ")
+
+
+def test_a_server_that_counts_slots_instead_of_rows_loses_no_older_day(
+    exchange: SimulatedExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [day_before(exchange, count) for count in (1, 2, 3)]
+    hole = (days[0].start_ms + 700 * MINUTE, days[0].start_ms + 720 * MINUTE)
+    exchange.truth.add_outage(Outage(start_ms=hole[0], end_ms=hole[1], market="SPOT", symbol="BTCUSDT"))
+    fetch = HttpTransport.fetch
+
+    def by_slots(transport: HttpTransport, url: str) -> Answer:
+        answer = fetch(transport, url)
+        query = parse_qs(urlsplit(url).query)
+        if "endTime" not in query:
+            return answer
+        first_ms = int(query["endTime"][0]) + 1 - int(query["limit"][0]) * MINUTE
+        return replace(answer, body=json.dumps([row for row in json.loads(answer.body) if row[0] >= first_ms]).encode())
+
+    monkeypatch.setattr(HttpTransport, "fetch", by_slots)
+    # One page after the other, so that what one says decides whether the next is asked for.
+    done = downloaded(exchange, tmp_path, days[2].date, days[0].date, symbols=["BTCUSDT"], workers=1)
+    assert [(tally.suc, tally.warn) for tally in done.tallies] == [(0, 1), (1, 0), (1, 0)]
+    for day in days:
+        candles = store_in(tmp_path, zone=UTC_ZONE).read("BTCUSDT", day)
+        assert candles.rows.tobytes() == truth_of(exchange, day, "BTCUSDT").tobytes()
+        assert candles.holes == ((hole,) if day is days[0] else ())
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, -1121), (400, -1122), (400, -1100), (400, -9999), (404, -1121), (200, -1122), (451, 0)]
+)
+def test_a_symbol_that_is_refused_for_good_is_named_and_the_others_complete(
+    exchange: SimulatedExchange, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int, code: int
+) -> None:
+    day = day_before(exchange, 3)
+    exchange.faults.add(refused(status, code, "No.", symbol="ETHUSDT", path="/klines"))
+    done = downloaded(exchange, tmp_path, day.date, symbols=["BTCUSDT", "ETHUSDT"])
+    assert (done.files, done.files_done, done.failed) == (6, 6, 3)
+    # Pages that were on their way together may each bring a refusal.
+    assert len([True for _, query in klines(exchange) if query["symbol"] == "ETHUSDT"]) <= 8
+    assert any(
+        record.getMessage().startswith(f"ETHUSDT: {day} .. ") and record.levelno == logging.ERROR
+        for record in caplog.records
+    )
+
+
+def test_a_symbol_that_is_limited_for_ever_ends_after_the_others(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    day = day_before(exchange, 2)
+    exchange.faults.add(rate_limited(1, symbol="ETHUSDT", path="/klines"))
+    done = downloaded(exchange, tmp_path, day.date, day.date, symbols=["BTCUSDT", "ETHUSDT"], workers=1)
+    assert (done.files_done, done.failed) == (2, 1)
+    assert store_in(tmp_path, zone=UTC_ZONE).read("BTCUSDT", day).is_complete
 
 
 @pytest.mark.parametrize("status", [429, 418])

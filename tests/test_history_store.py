@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import resource
+import stat
 import subprocess
 import sys
 import tempfile
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -25,7 +28,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candleshm import history
+from candleshm import durable, history
 from candleshm._core import Zone
 from candleshm.columns import NAMES
 from candleshm.errors import (
@@ -37,9 +40,10 @@ from candleshm.errors import (
     StoreInUse,
     StoreUnavailable,
 )
-from candleshm.history import parquet
+from candleshm.history import lock, parquet
 from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day, Grid, days_between
+from candleshm.history.lock import LOCK_NAME
 from tests.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, rows_of, store_in, without, written
 
 HOUR = 60 * MINUTE
@@ -96,7 +100,7 @@ def test_days_as_users_say_them() -> None:
     ]
     assert {str(Day.parse(value, NEW_YORK)) for value in as_said} == {"2026-11-23"}
     for wrong in ("yesterday", "2026-13-01", float("nan"), None, True, 1e20):
-        with pytest.raises(ConfigError, match="day cannot be"):
+        with pytest.raises(ConfigError, match=r"day cannot be|epoch milliseconds"):
             Day.parse(wrong, NEW_YORK)  # type: ignore[arg-type]
 
 
@@ -432,13 +436,12 @@ def assert_same(a: DayCandles, b: DayCandles) -> None:
     assert (a.market, a.symbol, a.interval, a.day) == (b.market, b.symbol, b.interval, b.day)
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, day = store_in(tmp_path), day_of("2026-11-03")
     written(store, candles_of(day))
     path = store.path("BTCUSDT", day)
     # The device that is always full, where the temporary file goes.
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.symlink_to("/dev/full")
+    monkeypatch.setattr(durable, "open_plain", lambda path, flags, mode: os.open("/dev/full", os.O_WRONLY))
     with pytest.raises(StoreUnavailable, match="No space left on device") as refused:
         written(store, candles_of(day, seed=2))
     assert (refused.value.errno, refused.value.path) == (errno.ENOSPC, str(path))
@@ -512,6 +515,123 @@ def test_two_writers_of_a_tree_exclude_each_other(tmp_path: Path) -> None:
         pass
 
 
+HOLDER = """
+import sys, time
+from tests.days import store_in
+with store_in(sys.argv[1]).writing():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_writers_with_other_runtime_directories_exclude_each_other(tmp_path: Path) -> None:
+    """A login session and its cron job, root and a user, two containers: only the tree is common to them."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"XDG_RUNTIME_DIR": tempfile.mkdtemp()},
+        cwd=Path(__file__).parent.parent,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StoreInUse), store_in(tmp_path).writing():
+            pass
+        holder.kill()
+        holder.wait()
+        with store_in(tmp_path).writing():  # the kernel let go of it
+            pass
+
+
+def test_a_lock_is_for_those_who_may_write_the_tree(tmp_path: Path) -> None:
+    for mode, expected in ((0o755, 0o600), (0o775, 0o660), (0o777, 0o666)):
+        store = store_in(tmp_path / oct(mode))
+        store.tree.mkdir(parents=True)
+        store.tree.chmod(mode)
+        with store.writing():
+            assert stat.S_IMODE((store.tree / LOCK_NAME).stat().st_mode) == expected
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.tree.mkdir(parents=True)
+    (store.tree / LOCK_NAME).symlink_to(tmp_path / "victim")
+    with pytest.raises(StoreUnavailable, match="cannot be locked"), store.writing():
+        pass
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_in(tmp_path)
+    removals = [True]
+
+    def flock(descriptor: int, flags: int) -> None:
+        if removals:
+            removals.pop()
+            (store.tree / LOCK_NAME).unlink()
+        fcntl.flock(descriptor, flags)
+
+    monkeypatch.setattr(lock, "fcntl", SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB))
+    with store.writing(), pytest.raises(StoreInUse), store_in(tmp_path).writing():
+        pass
+
+
+def test_without_locks_on_the_file_system_writers_of_this_host_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on some network file systems, which cannot be mounted here."""
+
+    def flock(descriptor: int, flags: int) -> None:
+        if str(tmp_path) in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOLCK, "No locks available")
+        fcntl.flock(descriptor, flags)
+
+    monkeypatch.setattr(lock, "fcntl", SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB))
+    with store_in(tmp_path).writing(), pytest.raises(StoreInUse), store_in(tmp_path).writing():
+        pass
+    assert "has no locks" in caplog.text
+
+
+def test_a_tree_that_may_only_be_read_is_read_and_locks_are_no_files_of_it(tmp_path: Path) -> None:
+    store, day = store_in(tmp_path), day_of("2026-11-03")
+    written(store, candles_of(day))
+    assert (store.tree / LOCK_NAME).exists()
+    # What a writer that was killed leaves lies there, too.
+    (store.path("BTCUSDT", day).parent / ".2026-11-04.parquet.0123456789abcdef.tmp").write_bytes(b"half")
+    for directory in (store.tree, store.path("BTCUSDT", day).parent):
+        directory.chmod(0o555)
+    assert store.symbols() == ["BTCUSDT"]
+    assert [other.date for other in store.days("BTCUSDT")] == [day.date]
+    assert len(history.load("SPOT", "BTCUSDT", day.date, day.date, base_dir=tmp_path)) == 1440
+    assert len(pd.read_parquet(tmp_path)) == 1440
+    assert pl.scan_parquet(tmp_path / "**/*.parquet").collect().height == 1440
+    read = duckdb.sql(f"from read_parquet('{tmp_path}/**/*.parquet')")
+    assert read is not None
+    assert len(read.fetchall()) == 1440
+    for directory in (store.tree, store.path("BTCUSDT", day).parent):
+        directory.chmod(0o755)
+
+
+def test_two_writers_without_a_common_lock_leave_whole_files(tmp_path: Path) -> None:
+    """Even where neither sees the other, each has a temporary file of its own."""
+    code = """
+import sys
+from tests.days import candles_of, day_of, store_in
+store, day = store_in(sys.argv[1]), day_of("2026-11-03")
+for number in range(150):
+    store.write(candles_of(day, seed=int(sys.argv[2])))
+"""
+    store, day = store_in(tmp_path), day_of("2026-11-03")
+    written(store, candles_of(day))
+    root = Path(__file__).parent.parent
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(seed)], cwd=root) for seed in (1, 2)]
+    while any(writer.poll() is None for writer in writers):
+        assert store.read("BTCUSDT", day).is_complete
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert list(store.path("BTCUSDT", day).parent.iterdir()) == [store.path("BTCUSDT", day)]
+
+
 # kill -9. The script forks a writer for every round and kills it; the rounds are then judged here.
 
 KILLED = """
@@ -565,9 +685,9 @@ def judged(work, wait):
 
 def step(kill_at):
     def work():
-        durable.os = Traced(kill_at, [])
         store = store_in(directory)
         with store.writing():
+            durable.os = Traced(kill_at, [])
             store.write(new)
 
     return judged(work, lambda child: None)
@@ -604,11 +724,11 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> N
     )
     outcome = json.loads(done.stdout)
     # The bytes are on the disk before the name moves, and the name before it counts as done.
-    assert outcome["log"] == ["open", "write", "fsync", "close", "replace", "open", "fsync", "close"]
+    assert outcome["log"] == ["open", "write", "fsync", "replace", "close", "open", "fsync", "close"]
     for number, (killed, found, left, left_later) in enumerate(outcome["steps"]):
         assert killed == (number < len(outcome["log"]))
-        assert found == ("old" if number <= 4 else "new"), number
-        assert left == (1 if 1 <= number <= 4 else 0), number
+        assert found == ("old" if number <= 3 else "new"), number
+        assert left == (1 if 1 <= number <= 3 else 0), number
         assert left_later == 0
     found = [found for _, found, _, _ in outcome["rounds"]]
     assert set(found) == {"old", "new"}

@@ -169,7 +169,7 @@ def test_days_at_the_ends_of_the_calendar() -> None:
     assert Day.parse("1970-01-01", zone).start_ms == 5 * 3_600_000
     assert str(Day.parse("9998-12-31", zone).next()) == "9999-01-01"
     for value in ("1969-12-31", "0001-01-01", "9999-12-31", date.max, 1e18, -1, 10**30, True):
-        with pytest.raises(ConfigError, match="day cannot be"):
+        with pytest.raises(ConfigError, match=r"day cannot be|epoch milliseconds"):
             Day.parse(value, zone)
 
 

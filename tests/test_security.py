@@ -36,7 +36,7 @@ from candleshm.server import Collector
 from candleshm.sim import Fault, SimulatedExchange, html, rate_limited, refused
 from candleshm.transport import HttpTransport
 from tests.collecting import config_of, status_of
-from tests.commanding import complaint, first_lines, run, serving, started, until
+from tests.commanding import complaint, first_lines, lines_until, run, serving, started, until
 from tests.confined import NOBODY, finished, forked, script
 from tests.klines import MINUTE_MS, START_MS, ingest, kline
 
@@ -303,12 +303,12 @@ def test_what_cannot_be_a_symbol_is_refused_wherever_one_comes_in(
 
 def test_an_answer_of_the_exchange_cannot_forge_a_line_of_the_log(exchange: SimulatedExchange, block_name: str) -> None:
     forged = "2026-01-01 00:00:00,000 [ERROR] all is lost"
-    exchange.faults.add(refused(400, -1100, f"bad\\n{forged}\\u001b[2J", path="/klines", count=4))
+    exchange.faults.add(refused(400, -1100, f"bad\\n{forged}\\u001b[2J", path="/klines"))
     with started(*serving(exchange, block_name)) as process:
         first_lines(process, 1)
-        until(lambda: [fault for fault, met in exchange.faults.in_force() if met == 2])
+        logged = lines_until(process, "bad")
         process.terminate()
-        _, logged = process.communicate(timeout=60)
+        logged += process.communicate(timeout=60)[1]
     assert "bad" in logged
     assert "\x1b" not in logged
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[", line) for line in logged.splitlines())
@@ -545,7 +545,7 @@ def test_a_collector_full_of_secrets_shows_none_through_a_storm_of_failures(
             process.terminate()
             shown += "".join(process.communicate(timeout=60))
         assert MARK.encode() not in held
-        assert "failure 1" in shown
+        assert "failure 1" in shown or "outage: requests for" in shown
     assert MARK not in shown
     left = [found for found in runtime.rglob("*") if found.is_file()]
     assert not [found for found in left if MARK.encode() in found.read_bytes() or MARK in found.name]

@@ -145,6 +145,8 @@ def test_metrics_tell_what_readers_see_and_what_the_collectors_count(
             assert values["candleshm_ingests_total", name] >= 1
             assert 0 < values["candleshm_ingest_seconds_total", name] < values["candleshm_ingests_total", name]
             assert values["candleshm_banned_until_timestamp_seconds", name] == 0
+            for kind in ("given_up", "silent", "standing"):
+                assert values[f"candleshm_{kind}_symbols", name] == 0
             series = [key for key in values if key[1:] == (name, "BTCUSDT")]
             assert len(series) == 6
         assert values["candleshm_request_errors_total", f"{block_name}-um", "ExchangeUnavailable"] == 2

@@ -80,6 +80,10 @@ class Reference:
         end = self.final if closed_only else self.head + (self.head in self.rows)
         return range(min(max(end - self.length, self.start()), end), end)
 
+    def shown(self) -> range:
+        """The bars below the live one of the window that readers get."""
+        return range(min(self.window(closed_only=False).start, self.head), self.head)
+
     def merge(self, sent_ms: int, rows: dict[int, float], asked: range) -> None:
         """Take in an answer that holds every row there is in `asked`, which may reach beyond the clock."""
 
@@ -155,9 +159,17 @@ class Reference:
         self.rows = {bar: known._replace(sent_ms=0) for bar, known in self.rows.items()}
         self.is_trading = True
 
+    def resize(self, length: int) -> None:
+        """Another block took the place of this one: rows of its window are as they were, older ones are missing."""
+        self.length = length
+        bottom = self.head - length
+        self.rows = {bar: known for bar, known in self.rows.items() if bar >= bottom}
+        self.holes = {bar for bar in self.holes if bar >= bottom}
+        self._raise_final()
+
     def gaps(self) -> list[tuple[int, int, str]]:
         found: list[tuple[int, int, str]] = []
-        for bar in range(self.start(), self.head):
+        for bar in self.shown():
             if bar not in self.rows:
                 kind = "hole" if bar in self.holes else "missing"
                 if found and found[-1][1:] == (open_ms(bar), kind):
@@ -237,13 +249,15 @@ class Block(RuleBasedStateMachine):
     # A feed looks for the new block every 100 ms, so this is the one step that takes time.
     @precondition(lambda self: self.blocks < 3)
     @rule(more=st.integers(1, 5))
-    def a_longer_block_takes_its_place(self, more: int) -> None:
+    def a_block_of_another_length_takes_its_place(self, more: int) -> None:
         del self.writer  # without a word to the block, as a kill
         self.length = (self.length + more - 2) % 16 + 2
-        for name in self.series:
-            self.series[name] = Reference(self.length)
+        for reference in self.series.values():
+            reference.forget()
+            reference.resize(self.length)
         self.writer = self.open()
         assert not self.writer.taken_over
+        # A symbol that was delisted trades again until the new collector knows better.
         self.universe = 0
         self.blocks += 1
         until(lambda: self.feed.length == self.length)
@@ -284,7 +298,8 @@ class Block(RuleBasedStateMachine):
             np.testing.assert_array_equal([series.last_close, series.live[CLOSE]], [newest, newest])
         missing = sum(kind == "missing" and (end - start) // MINUTE_MS for start, end, kind in self.all_gaps())
         assert self.feed.health.missing == missing
-        assert self.feed.health.holes == sum(len(reference.holes) for reference in self.series.values())
+        holes = sum(bar in reference.holes for reference in self.series.values() for bar in reference.shown())
+        assert self.feed.health.holes == holes
 
     def all_gaps(self) -> list[tuple[int, int, str]]:
         return [gap for reference in self.series.values() for gap in reference.gaps()]

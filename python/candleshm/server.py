@@ -375,6 +375,7 @@ class Collector:
                 day.date,
                 day.date,
                 replace=replace_files,
+                archive=self._archive,
                 stopping=self._stopping,
             )
             return done is not None and not done.is_stopped and done.failed == 0

@@ -22,6 +22,7 @@ from candleshm.errors import ConfigError, HistoryError
 from candleshm.exchanges.binance import Binance
 from candleshm.frames import library
 from candleshm.history.archive import ARCHIVE_URL, checked_archive_url
+from candleshm.history.csv_tree import strange_paths
 from candleshm.history.fetching import Format, Kind, archive_of, fetch_days, store_of
 from candleshm.history.importing import import_files
 from candleshm.history.reading import BASE_DIR
@@ -61,7 +62,7 @@ def download(
     stopping = threading.Event()
     on_stop_signal(stopping.set)
     log_to_stderr()
-    failed, asked, conflicts, where = 0, 0, 0, ""
+    failed, asked, conflicts, left_out, where = 0, 0, 0, 0, ""
     for config in feeds:
         store = store_of(config, config.candle_dir or BASE_DIR, form)
         clock = SystemClock()
@@ -85,13 +86,16 @@ def download(
         if done is None or done.is_stopped:
             logger.info("stopped; the same command goes on where it was")
             return
-        if done.failed or done.conflicts:
+        left_out += done.left_out
+        if done.failed or done.conflicts or done.left_out:
             where = str(store.tree)
         failed, asked, conflicts = failed + done.failed, asked + done.files, conflicts + done.conflicts
         if verify:
             logger.info("verified: the archive agrees on %d candles, and has others for %d", done.verified, conflicts)
     if failed:
         raise HistoryError(where, f"{failed} of {asked} daily files could not be fetched; the same command tries again")
+    if left_out:
+        raise HistoryError(where, f"{left_out} symbols were left out, see above; --type trading_all takes them")
     if verify and conflicts:
         raise HistoryError(where, f"{conflicts} candles differ from the archive; the exchange's are kept, not verified")
 
@@ -107,15 +111,18 @@ def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
             if file.outcome == "damaged":
                 damaged.append(f"{file.path}: {file.reason}\n")
             line.show(None, f"{counts.total()} files, {len(damaged)} damaged")
-    if not counts:
+    strange = [f"{path}: its place does not say what it holds\n" for path in strange_paths(source_dir)]
+    if not counts and not strange:
         raise HistoryError(str(source_dir), "holds no files such as SPOT-AmericaNew_York-1m/2026-11/2026-11-23/X.csv")
     trees = sorted({key[:3] for key in counts})
     rows = [(*tree, *(str(counts[*tree, outcome]) for outcome in OUTCOMES)) for tree in trees]
     heads = ("MARKET", "INTERVAL", "TIMEZONE", *(outcome.upper() for outcome in OUTCOMES))
     sys.stdout.write(aligned(heads, rows, left=("MARKET", "INTERVAL", "TIMEZONE")))
-    sys.stdout.writelines(damaged)
+    sys.stdout.writelines([*damaged, *strange])
     if damaged:
         raise HistoryError(str(source_dir), f"{len(damaged)} of {counts.total()} files are damaged and were left out")
+    if strange:
+        raise HistoryError(str(source_dir), f"{len(strange)} files were left out: their place says nothing")
 
 
 def _show(line: ProgressLine, progress: DownloadProgress) -> None:

@@ -70,6 +70,9 @@ OF_BLOCK: Sequence[_Column] = (
 OF_COLLECTOR: Sequence[_Column] = (
     _Gauge("loaded_symbols", "Symbols that have all their rows.", lambda status: status.loaded),
     _Gauge("failing_symbols", "Symbols whose newest request failed.", lambda status: len(status.failing)),
+    _Gauge("given_up_symbols", "Symbols that could not be loaded; asked again later.", lambda s: len(s.given_up)),
+    _Gauge("silent_symbols", "Symbols that trade without new candles; closes go on.", lambda s: len(s.silent)),
+    _Gauge("standing_symbols", "Symbols that are answered with old data.", lambda status: len(status.standing)),
     _Gauge("weight_used", "Request weight that counts in the current window.", lambda status: status.weight_used),
     _Gauge("weight_limit", "Request weight that the exchange allows.", lambda status: status.weight_limit),
     _Gauge(

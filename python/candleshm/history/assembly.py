@@ -31,7 +31,10 @@ class Coverage:
     def __init__(self, rows: Candles, *, limit: int, asked_start_ms: int | None, end_ms: int, length_ms: int) -> None:
         oldest_ms = math.floor(rows[0, 0]) // length_ms * length_ms if len(rows) else end_ms
         self.end_ms = end_ms
-        if len(rows) >= limit:
+        # A server may count slots instead of rows: then an answer is short where there are holes, and goes back to just
+        # the first of its slots. That is no beginning; the next page tells.
+        is_slots = len(rows) > 0 and oldest_ms == end_ms - limit * length_ms
+        if len(rows) >= limit or is_slots:
             self.start_ms, self.begins_ms = oldest_ms, None
         else:
             # With a bound (COIN-M: 200 days) what lies below it is not known; longer silences count as the beginning.
@@ -63,6 +66,8 @@ class Assembly:
         self.grid = Grid.of(day, interval)
         self.pages_left = 0
         self.is_done = False
+        self.confirmations = 0
+        """How often it was asked for once more, to confirm what is absent."""
         self.has_unusable_file = False
         """Whether the archive has a file of this day that cannot be used."""
         self._interval = interval
@@ -173,6 +178,21 @@ class Assembly:
             holes=spans_of(~has_row & ~outside, self.grid),
             outside=spans_of(outside, self.grid),
             verified=spans_of(self._known.verified, self.grid),
+        )
+
+    def archived(self, market: Market) -> DayCandles | None:
+        """Return what the archive has of the day, where the exchange says nothing; what it lacks is missing."""
+        has_row = self._known.said_ms == ARCHIVED
+        if not has_row.any():
+            return None
+        return DayCandles(
+            market=market,
+            symbol=self.symbol,
+            interval=self._interval,
+            day=self.day,
+            rows=self._known.rows[has_row],
+            source="archive",
+            fetched_ms=self._fetched_ms or 0,
         )
 
     def _part(self, start_ms: int, end_ms: int) -> slice:

@@ -30,7 +30,7 @@ from candleshm.history.lock import writing
 from candleshm.history.plain_file import read_plain
 from candleshm.history.store import FILE_BYTES_MAX, checked_market, refusals
 
-__all__ = ["CsvFile", "CsvStore", "csv_files"]
+__all__ = ["CsvFile", "CsvStore", "csv_files", "strange_paths"]
 
 HEADER = ",".join(map(str, range(len(NAMES))))
 SUFFIX = ".csv"
@@ -99,7 +99,7 @@ class CsvStore:
             replace_file(path, "\n".join(lines).encode())
 
     def writing(self) -> AbstractContextManager[None]:
-        """Be the only writer of this tree on this host. Raises StoreInUse."""
+        """Be the only writer of this tree. Raises StoreInUse, StoreUnavailable."""
         return writing(self._tree)
 
 
@@ -114,7 +114,7 @@ class CsvFile(NamedTuple):
 def csv_files(base_dir: str | os.PathLike[str]) -> Iterator[CsvFile]:
     """Yield every daily file of a predecessor's tree, in the order of their paths. Raises StoreUnavailable.
 
-    Caches of whole symbols (`...-FILE`) and what has another name are left out.
+    Caches of whole symbols (`...-FILE`) and what has another name are left out, see `strange_paths`.
     """
     base = Path(base_dir)
     zones = {name.replace("/", ""): name for name in zone_names()}
@@ -137,6 +137,24 @@ def csv_files(base_dir: str | os.PathLike[str]) -> Iterator[CsvFile]:
                 continue
             if not path.name.startswith("."):
                 yield CsvFile(store, path.name.removesuffix(SUFFIX), day)
+
+
+def strange_paths(base_dir: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield what looks like a part of such a tree and does not say what it holds: `csv_files` leaves it out.
+
+    That are trees of unknown zones or intervals, and CSV files that do not lie in the directory of a day. Raises
+    StoreUnavailable.
+    """
+    base = Path(base_dir)
+    known = {file.store.path(file.symbol, file.day) for file in csv_files(base)}
+    with refusals(base):
+        trees = sorted(path for path in base.iterdir() if path.is_dir())
+    for tree in trees:
+        if _TREE.fullmatch(tree.name.upper()) and not tree.name.upper().endswith("-FILE"):
+            for path in sorted(tree.rglob("*")):
+                is_csv = path.name.lower().endswith(SUFFIX) and not path.name.startswith(".")
+                if is_csv and path not in known:
+                    yield path
 
 
 def _parsed(data: bytes) -> Candles:

@@ -34,6 +34,9 @@ __all__ = ["Downloader", "is_final", "log_conflicts"]
 logger = logging.getLogger("candleshm")
 
 TRIES = 5
+# So many 429 or 418 for one page, each waited out, and it counts as failed.
+STOPS_MAX = 10
+CONFIRMATIONS_MORE = 8
 LOOK_SECONDS = 0.2
 # Few, because the archive is a gift.
 ARCHIVE_WORKERS = 4
@@ -81,6 +84,7 @@ class Downloader:
         self._confirming: dict[str, Page] = {}  # by symbol, the page that confirms what is absent; one at a time
         self._open: dict[str, list[Assembly]] = {}  # days in the making, newest first
         self._given_up: dict[str, str] = {}
+        self._vague: list[Assembly] = []  # days of which answer after answer left open what is there
         self._nothing_before_ms: dict[str, int] = {}  # where a symbol's candles begin, as far as that is known
         self._newest_ms: dict[str, int] = {}
         self._in_flight = 0
@@ -107,6 +111,7 @@ class Downloader:
             self._look(symbols, list(month), replace=replace)
             if self._archive is not None:
                 self._fetch_archived(self._archive)
+                self._give_up()
             self._fetch()
         self._progress.is_stopped = self._stopping.is_set()
         self._progress.tallies.sort(key=lambda tally: tally.day.date, reverse=True)
@@ -123,7 +128,7 @@ class Downloader:
             for symbol in symbols:
                 if self._stopping.is_set():
                     return
-                if symbol in self._given_up:
+                if symbol in self._given_up and self._archive is None:
                     self._count(day, "error")
                 elif day.end_ms <= self._nothing_before_ms.get(symbol, 0):
                     self._count(day, "warn")
@@ -158,6 +163,15 @@ class Downloader:
                 self._take_archived(archive, symbol)
 
         self._run_threads(work, min(ARCHIVE_WORKERS, len(waiting)))
+
+    def _give_up(self) -> None:
+        """Leave it at what the archive has of symbols that the exchange has refused before."""
+        for symbol in self._given_up:
+            for day in tuple(self._open.get(symbol, ())):
+                if self._stopping.is_set():
+                    return
+                self._keep_archived(day)
+                self._finish(day, "error")
 
     def _take_archived(self, archive: ArchiveDays, symbol: str) -> None:
         days = tuple(self._open[symbol])
@@ -295,6 +309,8 @@ class Downloader:
 
     def _take(self, page: Page, request: KlineRequest, answer: Answer) -> None:
         rows = self._rows(answer)
+        if len(rows) and rows[-1, 0] >= page.end_ms:
+            raise BadResponse(f"asked for candles before {page.end_ms}, it gives one that opened at {rows[-1, 0]:.0f}")
         sent_ms = self._time.earliest_ms(answer.sent_seconds)
         length_ms = page.days[0].grid.length_ms
         coverage = Coverage(
@@ -325,6 +341,7 @@ class Downloader:
                     self._keep(day)
                 except ExchangeError as error:
                     logger.error("%s: %s could not be fetched: %s", day.symbol, self._shown(day), error)
+                    self._keep_archived(day)
                     self._finish(day, "error")
         finally:
             with self._changed:
@@ -369,6 +386,10 @@ class Downloader:
             if slots is None:
                 day.is_done = True
                 ready.append(day)
+            elif day.confirmations >= _confirmations_max(day, self._connection.exchange.page_limit):
+                day.is_done = True
+                self._vague.append(day)
+                ready.append(day)
             elif symbol not in self._confirming:
                 again = self._confirming[symbol] = self._confirmation(day, slots[1])
                 self._later.append(again)
@@ -379,6 +400,7 @@ class Downloader:
         now_seconds = self._connection.clock.monotonic_seconds()
         wait_ms = day.last_absent_ms + max(self._settle_ms, 1) - self._time.earliest_ms(now_seconds)
         day.pages_left += 1
+        day.confirmations += 1
         return Page(
             day.symbol,
             day.grid.first_ms + end_slot * day.grid.length_ms,
@@ -388,7 +410,9 @@ class Downloader:
         )
 
     def _keep(self, day: Assembly) -> None:
-        """Write a day that is known, unless the symbol did not exist then."""
+        """Write a day that is known, unless the symbol did not exist then. Raises ExchangeError."""
+        if day in self._vague:
+            raise BadResponse(f"{day.confirmations} more answers did not say which of its candles there are")
         if day.is_before_the_first:
             with self._changed:
                 is_news = day.symbol not in self._nothing_before_ms
@@ -434,9 +458,11 @@ class Downloader:
             if self._connection.budget.blocked_until_seconds < now_seconds:
                 logger.warning("%s; no requests for %.0f s", error, error.retry_after)
             self._connection.budget.stop(error.retry_after, now_seconds)
-            with self._changed:
-                self._queue.append(page)
-            return
+            page.stops += 1
+            if page.stops < STOPS_MAX:
+                with self._changed:
+                    self._queue.insert(0, page)  # behind all others: it may be the one that is refused
+                return
         page.failures += 1
         if isinstance(error, ExchangeUnavailable | BadResponse) and page.failures < TRIES:
             page.not_before_seconds = now_seconds + self._backoff.delay_seconds(page.failures, self._random)
@@ -447,7 +473,7 @@ class Downloader:
             if self._is_closed:
                 return
             days: Sequence[Assembly] = page.days
-            if not isinstance(error, ExchangeUnavailable | BadResponse):
+            if not isinstance(error, ExchangeUnavailable | BadResponse | RateLimited):
                 # An unknown symbol, a refused parameter: the other days would fare the same.
                 self._given_up[page.symbol] = str(error)
                 days = self._open[page.symbol]
@@ -455,14 +481,36 @@ class Downloader:
             for day in failed:
                 day.is_done = True
             ready = self._review(page)
-            self._keeping += 1
+            self._keeping += 2
         self._keep_all(ready)
         if failed:
             first, last = self._shown(failed[-1]), self._shown(failed[0])
             when = first if first == last else f"{first} .. {last}"
             logger.error("%s: %s could not be fetched: %s", page.symbol, when, error)
-        for day in failed:
-            self._finish(day, "error")
+        try:
+            for day in failed:
+                self._keep_archived(day)
+                self._finish(day, "error")
+        finally:
+            with self._changed:
+                self._keeping -= 1
+                self._changed.notify_all()
+
+    def _keep_archived(self, day: Assembly) -> None:
+        """Write what the archive has of a day that the exchange does not give, unless as much is there."""
+        candles = day.archived(self._store.market)
+        if candles is None:
+            return
+        [there] = inspect(self._store, day.symbol, [day.day])
+        if there.rows < len(candles.rows):
+            self._store.write(candles)
+            logger.warning(
+                "%s: %s: kept %d of %d candles, which the archive has; the exchange gives no answer for the rest",
+                day.symbol,
+                self._shown(day),
+                len(candles.rows),
+                day.grid.count,
+            )
 
     # The count.
 
@@ -494,6 +542,11 @@ class Downloader:
 
     def _shown(self, day: Assembly) -> str:
         return shown_date(day.day.date, day.day.zone)
+
+
+def _confirmations_max(day: Assembly, limit: int) -> int:
+    """Return how often a day is asked for once more: each time its part is absent, and some for a change of mind."""
+    return 2 * -(-day.grid.count // limit) + CONFIRMATIONS_MORE
 
 
 def log_conflicts(conflicts: Sequence[Conflict]) -> None:

@@ -13,6 +13,7 @@ from candleshm.clock import Clock
 from candleshm.config import CollectorConfig
 from candleshm.connection import Connection
 from candleshm.errors import ConfigError
+from candleshm.exchanges.base import ExchangeInfo
 from candleshm.history.archive import WHOLE_SECONDS, Archive, Mirror, checked_archive_url
 from candleshm.history.archive_days import ArchiveDays
 from candleshm.history.csv_tree import CsvStore
@@ -22,7 +23,7 @@ from candleshm.history.store import DayStore, ParquetStore
 from candleshm.history.tally import DownloadProgress
 from candleshm.history.verification import Verification
 from candleshm.transport import HttpTransport, Transport
-from candleshm.universe import TRADING, symbols_of
+from candleshm.universe import TRADING, Universe, nearest, symbols_of
 
 __all__ = ["FORMATS", "Format", "Kind", "archive_of", "fetch_days", "store_of"]
 
@@ -96,13 +97,14 @@ def fetch_days(
         now_ms = exchange_time.earliest_ms(connection.clock.monotonic_seconds())
         newest = newest_final(store, now_ms, config.settle_ms)
         last = last or newest
-        days = [day for day in days_between(first or last, last) if day.date <= newest.date]
+        days = list(days_between(first or last, min(last, newest, key=lambda day: day.date)))
         if last.date > newest.date:
             logger.warning("%s is not over yet, so it is left out; the newest whole day is %s", last, newest)
         if not days:
             raise ConfigError(f"start cannot be `{start}`; allowed: a day that is over, up to {newest}")
-        symbols = symbols_of(config, info, kind)
-        if not symbols:
+        symbols, left_out = _asked_for(config, info, kind)
+        # The archive may have what the exchange no longer lists.
+        if not symbols or (archive is None and not info.statuses.keys() & set(symbols)):
             raise ConfigError(f"symbols: {config.market} has none ({kind}) that is asked for and passes the filters")
         archived = None
         if archive is not None:
@@ -119,12 +121,31 @@ def fetch_days(
             stopping=stopping,
             progress=progress,
         ).run(symbols, days, replace=replace)
+        done.left_out = left_out
         if verify and archived is not None and not done.is_stopped:
             verified = Verification(
                 store, archived, connection.clock, stopping=stopping, progress=progress or (lambda _: None)
             ).run(symbols, days)
             done.verified, done.conflicts, done.is_stopped = verified.verified, verified.conflicts, verified.is_stopped
         return done
+
+
+def _asked_for(config: CollectorConfig, info: ExchangeInfo, kind: Kind) -> tuple[list[str], int]:
+    """Return the symbols to fetch, and how many of those asked for by name are left out; each has its line.
+
+    What the exchange no longer lists is asked for all the same: the archive keeps contracts that were delivered.
+    """
+    listed = symbols_of(config, info, kind)
+    if config.symbols == "all":
+        return listed, 0
+    universe = Universe(config)
+    unlisted = universe.unlisted(info)
+    for name in unlisted:
+        logger.warning("%s: %s does not list it, asked for all the same%s", name, config.market, nearest(name, info))
+    others = [name for name in universe.wanted(info) if name not in listed]
+    for name in others:
+        logger.warning("%s: left out, its status is %s; type trading_all takes it", name, info.statuses[name])
+    return [*listed, *unlisted], len(others)
 
 
 def newest_final(store: DayStore, now_ms: int, settle_ms: int) -> Day:

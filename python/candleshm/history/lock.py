@@ -1,39 +1,88 @@
-"""One writer at a time for the daily files of a series tree."""
+"""One writer at a time for the daily files of a tree. The lock lies in the tree, so all who write there meet it."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
+import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from candleshm.durable import make_directory, open_plain
 from candleshm.errors import StoreInUse, StoreUnavailable
-from candleshm.runtime import runtime_dir, runtime_path
+from candleshm.runtime import runtime_dir
 
-__all__ = ["writing"]
+__all__ = ["LOCK_NAME", "writing"]
+
+logger = logging.getLogger("candleshm")
+
+# Readers of whole directories leave out what begins with a dot, and so does `*`.
+LOCK_NAME = ".candleshm.lock"
+# Some network file systems have no locks.
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 @contextmanager
 def writing(tree: Path) -> Iterator[None]:
-    """Be the only writer of `tree` on this host.
+    """Be the only writer of `tree`: other users, cron jobs and containers with the same volume are seen, too.
 
-    Raises StoreInUse at once when another process or thread is, StoreUnavailable where there is no place for a lock.
+    Raises StoreInUse at once when another process or thread is, StoreUnavailable where the tree cannot be written.
 
-    The kernel lets go of the lock when its owner dies, however it dies. The lock file lies in the runtime directory,
-    not in the tree: that may be read-only for readers, or be copied.
+    The kernel lets go of the lock when its owner dies, however it dies. The file stays: if it came and went, two
+    writers could lock two files of one name. Readers need no lock.
     """
-    name = hashlib.sha256(str(tree.resolve()).encode()).hexdigest()[:32]
     try:
-        lock = FileLock(runtime_dir() / f"store-{name}.lock", timeout=0, thread_local=False)
-        lock.acquire()
-    except Timeout:
+        make_directory(tree)
+        descriptor = _locked(tree / LOCK_NAME)
+        if descriptor is None:
+            logger.warning("%s: its file system has no locks; only writers of this user on this host are seen", tree)
+            name = hashlib.sha256(str(tree.resolve()).encode()).hexdigest()[:32]
+            descriptor = _locked(runtime_dir() / f"store-{name}.lock")
+    except BlockingIOError:
         raise StoreInUse(str(tree)) from None
     except OSError as error:
-        reason = f"cannot be locked in {runtime_path()} ({error.strerror}); set XDG_RUNTIME_DIR to a directory of yours"
-        raise StoreUnavailable(str(tree), reason, error.errno or 0) from None
+        raise StoreUnavailable(str(tree), f"cannot be locked: {error.strerror or error}", error.errno or 0) from None
     try:
         yield
     finally:
-        lock.release()
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    """Open and lock a file, which is made where it is not there; None where there are no locks.
+
+    Raises BlockingIOError when another has the lock, OSError.
+    """
+    while True:
+        descriptor = _opened(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Removed by somebody, and perhaps made anew, between opening and locking.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False)):
+                    return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in NO_LOCKS:
+                return None
+            raise
+        os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """Open a lock file for all who may write its directory, and for nobody else. Raises OSError."""
+    try:
+        descriptor = open_plain(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return open_plain(path, os.O_RDWR)
+    directory = os.stat(path.parent)
+    with suppress(OSError):  # Not every file system has owners and modes.
+        if os.geteuid() == 0 and directory.st_uid != 0:
+            os.fchown(descriptor, directory.st_uid, directory.st_gid)
+        writers = directory.st_mode & 0o022
+        os.fchmod(descriptor, 0o600 | writers | writers << 1)
+    return descriptor

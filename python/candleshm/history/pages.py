@@ -20,6 +20,7 @@ class Page:
     days: Sequence[Assembly]
     not_before_seconds: float = 0.0
     failures: int = field(default=0)
+    stops: int = field(default=0)
 
 
 def pages_of(days: Iterable[Assembly], limit: int) -> Iterator[Page]:

@@ -127,7 +127,7 @@ class ParquetStore:
             replace_file(path, data)
 
     def writing(self) -> AbstractContextManager[None]:
-        """Be the only writer of this tree on this host. Raises StoreInUse."""
+        """Be the only writer of this tree. Raises StoreInUse, StoreUnavailable."""
         return writing(self._tree)
 
     def _directory(self, symbol: str) -> Path:

@@ -54,6 +54,8 @@ class DownloadProgress:
     files_done: int = 0
     fetched: int = 0
     failed: int = 0
+    left_out: int = 0
+    """Symbols that were asked for by name and do not have the trading status that was asked for."""
     verified: int = 0
     """Candles that the archive agrees on, where it was asked to verify."""
     conflicts: int = 0
