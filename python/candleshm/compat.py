@@ -198,7 +198,7 @@ class CandleServer:
         """Start, wait until every symbol is loaded or given up for now, and go on in the background.
 
         A symbol is given up when three requests in a row fail, or when answers do not complete its candles. The log
-        names it, and it is asked for again later. Called while it runs, it waits likewise and starts nothing.
+        names it, and it is retried later. Called while it runs, it waits likewise and starts nothing.
         Returns early when `close_run_candle_map` is called meanwhile. What still runs at the end of the process is
         closed then.
 
@@ -492,7 +492,7 @@ class _Downloads:
         for symbol in tuple(self._waiting):
             last_ms = self._feed[symbol].last_open_time_ms
             if symbol in self._given_up:
-                logger.error("%s: could not be loaded; it is asked for again and repaired later", symbol)
+                logger.error("%s: could not be loaded; it is retried later", symbol)
                 self._counts["ERROR"] += 1
             elif last_ms is None:
                 logger.warning("%s: the exchange has no candles of it yet", symbol)

@@ -1,4 +1,4 @@
-"""Series whose answers are polite and old: the same picture again and again, while its candle is long over."""
+"""Series for which the exchange repeats the same old answer, while their newest candle is long over."""
 
 from __future__ import annotations
 
