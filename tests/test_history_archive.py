@@ -408,7 +408,9 @@ def test_a_conflict_is_reported_and_the_exchange_wins(
     assert day.rows.tobytes() == truth_of(exchange, day.day, "BTCUSDT").tobytes()
     assert day.verified == ((start + MINUTE, open_ms), (open_ms + 7 * MINUTE, start + DAY_MS))
     trades = float(day.rows[100, 8])
-    assert said(caplog, f"BTCUSDT {open_ms}: trades archive {trades + 1} exchange {trades}; the exchange's stands")
+    assert said(
+        caplog, f"BTCUSDT {open_ms}: trades archive {trades + 1} exchange {trades}; the exchange's value is kept"
+    )
     assert said(caplog, "BTCUSDT: 2 more candles of that day differ")
 
 

@@ -10,7 +10,7 @@ __all__ = ["fault_of_proxies"]
 
 SCHEMES = ("http", "https")
 SOCKS = ("socks4", "socks4a", "socks5", "socks5h")
-KEYS = "http, https, all, or one of these and a host in small letters, as https://api.binance.com"
+KEYS = "http, https, all, or one of these with a host in lower case, such as https://api.binance.com"
 
 
 def fault_of_proxies(proxies: object) -> str | None:

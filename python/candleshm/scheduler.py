@@ -395,7 +395,7 @@ class Scheduler:
         if answer is not None and error is None:
             if report.date_is_off and job.exchange_time is self._time and now >= self._date_seconds + DISTRUST_SECONDS:
                 self._date_seconds = now
-                self._distrust_time("the Date of an answer is off", now)
+                self._distrust_time("the Date header of an answer contradicts the measured time", now)
             try:
                 if job.upkeep is not None:
                     self._take_upkeep(job.upkeep, answer, now)

@@ -310,7 +310,9 @@ class Downloader:
     def _take(self, page: Page, request: KlineRequest, answer: Answer) -> None:
         rows = self._rows(answer)
         if len(rows) and rows[-1, 0] >= page.end_ms:
-            raise BadResponse(f"asked for candles before {page.end_ms}, it gives one that opened at {rows[-1, 0]:.0f}")
+            raise BadResponse(
+                f"the answer has a candle that opens at `{rows[-1, 0]:.0f}`, not before {page.end_ms} as requested"
+            )
         sent_ms = self._time.earliest_ms(answer.sent_seconds)
         length_ms = page.days[0].grid.length_ms
         coverage = Coverage(
@@ -355,7 +357,7 @@ class Downloader:
             raise error
         rows, refused = parse_klines(answer.body)
         if refused:
-            raise BadResponse(f"{refused} of {len(rows) + refused} rows cannot be true", status=answer.status)
+            raise BadResponse(f"{refused} of {len(rows) + refused} rows have impossible values", status=answer.status)
         return rows[np.argsort(rows[:, 0], kind="stable")]
 
     def _drop_pages(self, symbol: str, start_ms: int, begins_ms: int) -> None:
@@ -412,7 +414,7 @@ class Downloader:
     def _keep(self, day: Assembly) -> None:
         """Write a day that is known, unless the symbol did not exist then. Raises ExchangeError."""
         if day in self._vague:
-            raise BadResponse(f"{day.confirmations} more answers did not say which of its candles there are")
+            raise BadResponse(f"{day.confirmations} more answers did not show which of its candles exist")
         if day.is_before_the_first:
             with self._changed:
                 is_news = day.symbol not in self._nothing_before_ms
@@ -552,7 +554,7 @@ def _confirmations_max(day: Assembly, limit: int) -> int:
 def log_conflicts(conflicts: Sequence[Conflict]) -> None:
     """Say where the archive and the exchange differ within a day."""
     for conflict in conflicts[:CONFLICTS_SHOWN]:
-        logger.warning("%s; the exchange's stands", conflict)
+        logger.warning("%s; the exchange's value is kept", conflict)
     if len(conflicts) > CONFLICTS_SHOWN:
         logger.warning("%s: %d more candles of that day differ", conflicts[0].symbol, len(conflicts) - CONFLICTS_SHOWN)
 

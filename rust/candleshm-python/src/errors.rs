@@ -32,7 +32,7 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
     let text = error.to_string();
     match error {
         Error::NotFound { name } => {
-            SegmentNotFound::new_err((name, "there is none of that name; `candleshm ls` lists what is there"))
+            SegmentNotFound::new_err((name, "no block has that name; `candleshm ls` lists the blocks"))
         }
         Error::NotReady { name } => SegmentNotFound::new_err((name, "it is still being initialised; try again")),
         Error::Leftover { name } => {
