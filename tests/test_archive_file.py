@@ -212,8 +212,8 @@ GOOD = zipped(line(0), line(1))
         (b"<html>", "cannot be unpacked"),
         (changed(GOOD, 60, b"\xff\xff\xff"), "cannot be unpacked"),
         (announcing(GOOD, 20), "cannot be unpacked"),
-        (announcing(GOOD, 1_000), "unpacks to"),
-        (announcing(GOOD, CSV_BYTES_MAX + 1), "allowed are"),
+        (announcing(GOOD, 1_000), "does not unpack to the announced 1000 bytes"),
+        (announcing(GOOD, CSV_BYTES_MAX + 1), "more than the limit of"),
         (changed(GOOD, GOOD.index(b"PK\x01\x02") + 8, b"\x01"), "cannot be unpacked"),
         (zipped(line(0), name="../BTCUSDT-1m-2025-01-01.csv"), "does not hold"),
         (zipped(line(0), name="BTCUSDT-1m-2025-01-02.csv"), "does not hold"),
@@ -359,7 +359,7 @@ def test_more_than_announced_is_not_cut_off() -> None:
     at = data.index(b"PK\x01\x02")
     struct.pack_into("<I", data, at + 16, zlib.crc32(first))
     struct.pack_into("<I", data, at + 24, len(first))
-    with pytest.raises(BadResponse, match=f"other than the announced {len(first)} bytes"):
+    with pytest.raises(BadResponse, match=f"does not unpack to the announced {len(first)} bytes"):
         DAY.candles(bytes(data))
 
 

@@ -89,7 +89,7 @@ def test_a_removed_name_comes_back_with_the_rows_and_readers_follow(
         assert minutes["BTCUSDT"].last_open_time_ms is not None
         # Nothing was asked for again: no request reaches back by more than a few seconds.
         assert max(int(page["limit"]) for _, page in klines(exchange)[asked:]) < 60
-    said = [record.getMessage() for record in caplog.records if "removed the name" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "removed block" in record.getMessage()]
     assert len(said) == 2
     assert all(line.startswith(f"{block_name}: ") for line in said)
     assert not any((SHM / name).exists() for name in names)
@@ -151,15 +151,15 @@ def test_what_stands_in_the_place_of_a_block_is_left_alone_and_told_of_once(
                 path.symlink_to(aside)
             else:
                 path.write_bytes(b"not a block")
-            until(lambda: "cannot be taken again" in caplog.text)
+            until(lambda: "cannot be created again" in caplog.text)
             close_seconds(feed, 2)
             assert not collector.has_ended
-            assert caplog.text.count("cannot be taken again") == 1
+            assert caplog.text.count("cannot be created again") == 1
             assert path.is_dir() or path.is_symlink() or path.read_bytes() == b"not a block"
         finally:
             shutil.rmtree(path) if kind == "directory" else path.unlink()
             aside.unlink()
-        until(lambda: "leads to the block again" in caplog.text)
+        until(lambda: "is back under its name" in caplog.text)
         with closing(candleshm.attach(block_name)) as late:
             assert late.health.ready
         close_seconds(feed, 2)

@@ -272,7 +272,7 @@ def test_a_disk_without_room_keeps_the_older_file(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "could not be written" in caplog.text
-    assert "the older one stays" in caplog.text
+    assert "the older file is kept" in caplog.text
     assert list((tmp_path / "cache").iterdir()) == [file]
     assert file.read_bytes() == image
 

@@ -147,7 +147,7 @@ def test_a_list_that_suddenly_shrinks_changes_nothing_and_is_asked_for_again(
         refreshes(exchange, 3)
         close_seconds(feed, 2)
         assert (feed.symbols, status_of(collector).not_trading) == (everything, ())
-        assert "symbols stay as they were" in caplog.text
+        assert "the list is not used, and is requested again" in caplog.text
 
         exchange.faults.clear()
         enlist(exchange, "FRESHUSDT")

@@ -55,7 +55,7 @@ def test_readers_see_a_death_and_go_on_with_the_successor(exchange: SimulatedExc
     until(lambda: series.age > age)
     until(lambda: series.age > 1.5)
     with pytest.raises(
-        candleshm.StaleData, match=r"BTCUSDT is stale: confirmed \d+\.\d s ago, allowed are 1.5 s"
+        candleshm.StaleData, match=r"BTCUSDT is stale: last confirmed \d+\.\d s ago, the limit is 1.5 s"
     ) as told:
         strictly.candles()
     assert 1.5 < told.value.age < 60

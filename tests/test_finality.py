@@ -188,7 +188,7 @@ def test_a_standing_picture_is_told_once_with_its_symbols_and_once_when_it_moves
         standing.tell(both)
     assert sorted(standing.symbols) == ["AUSDT", "BUSDT"]
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "api.example answers with the same data since 1000000 ms" in line
+    assert "api.example has sent the same old data since 1970-01-01T00:16:40+00:00 (exchange time)" in line
     assert "AUSDT" in line
     standing.saw("AUSDT", 1_120_000, 1_101_000)
     standing.tell(frozenset({"AUSDT"}))

@@ -181,7 +181,7 @@ def test_a_symbol_that_gives_no_candles_though_listed_as_trading_is_waited_for_n
         exchange.truth.add_outage(gone)
         exchange.stream_faults.add(StreamFault(kind="mute", symbol="ETHUSDT"))
         until(lambda: status_of(collector).silent == ("ETHUSDT",))
-        assert "no new candles, though listed as trading: ETHUSDT" in caplog.text
+        assert "no new candles, although the exchange lists them as trading: ETHUSDT" in caplog.text
         for _ in range(3):
             assert feed.wait_closed(timeout=DEADLINE_SECONDS).symbols == ("BTCUSDT", "SUSHIBTC")
         panel = feed.panel("close", n=3)

@@ -413,7 +413,7 @@ def test_a_directory_that_cannot_be_put_back_is_said_once(
     shutil.rmtree(runtime_directory)
     for step in range(5):
         assert budget.used(now() + step) == 7
-    assert caplog.text.count("cannot be written anew") == 1
+    assert caplog.text.count("cannot be created again") == 1
     runtime_directory.mkdir()
     assert budget.used(now() + 6) == 7 == used_in_file(now())
-    assert caplog.text.count("was written anew") == 1
+    assert caplog.text.count("was created again") == 1

@@ -84,12 +84,12 @@ def test_an_outage_of_hours_is_a_handful_of_lines() -> None:
         said += story.look(0, 400, FRESH, now=4 * 3600.0 + second)
 
     assert "outage: requests for 400 of 400 symbols fail: 503 from the exchange; none is stale yet" in said[0]
-    assert "the oldest data is 2 s old, and stale in 58 s" in said[0]
+    assert "the oldest data is 2 s old and is stale in 58 s" in said[0]
     assert all(line.startswith("outage for ") for line in said[1:-1])
     assert "400 are stale" in said[2]
     assert said[-1] == (
-        "the outage is over after 14400 s: 144000 requests failed (status 503: 144000); "
-        "data flows again, 0 of 400 symbols are stale"
+        "the outage is over after 14400 s: 144000 requests failed (HTTP 503: 144000); "
+        "data flows again, and 0 of 400 symbols are still stale"
     )
     assert len(said) <= 15
 
@@ -117,7 +117,7 @@ def test_answers_that_bring_nothing_are_an_outage_as_well() -> None:
 
     assert story.look(0, 40, old, now=0.0) == []
     assert story.look(0, 40, old, now=3.0) == [
-        "outage: no request fails, but no newer data comes; 40 are stale, the oldest data is 70 s old"
+        "outage: no request fails, but no new data arrives; 40 are stale, and the oldest data is 70 s old"
     ]
 
 
@@ -271,4 +271,4 @@ def test_a_clock_of_the_machine_that_is_off_is_said_once(block_name: str, caplog
     said = [record.getMessage() for record in caplog.records if "this machine's clock" in record.getMessage()]
 
     assert len(said) == 1
-    assert said[0].startswith(f"{block_name}: this machine's clock is 90.0 s ahead of that of the exchange")
+    assert said[0].startswith(f"{block_name}: this machine's clock is 90.0 s ahead of the exchange's")

@@ -99,7 +99,7 @@ with SimulatedExchange(seed=7, symbols=4, spot_limit=10**6) as exchange:
         with open("/dev/shm/filler", "wb") as filler:
             os.posix_fallocate(filler.fileno(), 0, (room.f_bavail - 1) * room.f_frsize)
         collector.add_symbols(["ETHUSDT", "SUSHIBTC"])
-        until(lambda: "left out: SUSHIBTC" in said.getvalue())
+        until(lambda: "left out, because the block is full: SUSHIBTC" in said.getvalue())
         until(lambda: "ETHUSDT" in feed and status_of(collector).ready and feed["ETHUSDT"].last_open_time_ms)
         close_seconds(feed, 2)
         assert feed.symbols == ("BTCUSDT", "ETHUSDT")

@@ -175,7 +175,7 @@ def test_metrics_without_their_extra_name_it(exchange: SimulatedExchange, block_
 
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("candleshm: prometheus_client")
-    assert "`pip install candleshm[metrics]`" in result.stderr
+    assert "`pip install '.[metrics]'`" in result.stderr
     assert not (SHM / block_name).exists()
 
 

@@ -861,7 +861,7 @@ with SimulatedExchange(symbols=1) as exchange:
     assert requests.get(exchange.base_url + "/api/v3/ping", timeout=10).status_code == 200
     headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
     answer = requests.get(exchange.base_url + "/ws", headers=headers, timeout=10)
-    assert answer.status_code == 501 and "candleshm[ws]" in answer.text, answer.text
+    assert answer.status_code == 501 and "pip install '.[ws]'" in answer.text, answer.text
     assert requests.get(exchange.base_url + "/sim/connections", timeout=10).status_code == 501
     try:
         exchange.ws_url

@@ -353,7 +353,7 @@ def test_without_the_library_auto_is_rest_and_ws_an_error(
 ) -> None:
     settings = settings_of(exchange)
     monkeypatch.setitem(sys.modules, "websockets", None)
-    with pytest.raises(MissingExtra, match=r"candleshm\[ws\]"):
+    with pytest.raises(MissingExtra, match=r"'\.\[ws\]'"):
         Collector(config_of(exchange, block_name, **settings))
     with collecting(exchange, block_name, **(settings | {"live": "auto"})) as (collector, _):
         assert status_of(collector).live == "rest"

@@ -80,9 +80,9 @@ def seen(*series: SeriesFacts, closed_until_ms: int | None = None, **health: Any
         (seen(facts(missing=1)), seen(facts(holes=1)), "rows the exchange does not have: AUSDT 1", True),
         (seen(facts(revision=1)), seen(facts(revision=2)), "closed rows corrected: AUSDT 1", True),
         (seen(facts()), seen(facts(trading=False)), "no longer trades: AUSDT", True),
-        (seen(facts()), seen(facts(), facts("BUSDT")), "now carried: BUSDT", False),
-        (seen(), seen(banned_until=UNTIL), "the exchange refuses until 03:04:05; nothing is asked", True),
-        (seen(banned_until=UNTIL), seen(), "the exchange may be asked again", False),
+        (seen(facts()), seen(facts(), facts("BUSDT")), "symbols added: BUSDT", False),
+        (seen(), seen(banned_until=UNTIL), "no requests until 03:04:05 UTC: the exchange refuses them", True),
+        (seen(banned_until=UNTIL), seen(), "requests are allowed again", False),
         (seen(), seen(state="superseded"), "block is superseded, was ready", True),
         (seen(), seen(pid=8), "collector 8 serves now, 7 did before", False),
         (seen(), seen(heartbeat_age=9.0), "collector 7 gives no sign of life", True),
@@ -213,7 +213,7 @@ def test_on_a_terminal_frames_stay_in_place_and_tell_what_happens(writer: Writer
         read_until("nothing yet")
         until_ms = int(UNTIL.timestamp() * 1000)
         writer.set_health(ready=True, weight_used=6000, weight_limit=6000, banned_until_ms=until_ms)
-        read_until("the exchange refuses until 03:04:05")
+        read_until("no requests until 03:04:05")
         sent_ms = START_MS + 6 * MINUTE_MS + 10_000
         ingest(writer, "BTCUSDT", *(kline(START_MS + slot * MINUTE_MS, 7) for slot in (4, 5, 6)), sent_ms=sent_ms)
         read_until("closed rows corrected: BTCUSDT 1")

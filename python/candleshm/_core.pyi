@@ -330,7 +330,7 @@ class Writer:
         """
 
     def set_trading(self, symbol: str, trading: bool, *, silent: bool = False) -> None:
-        """Mark a symbol as trading (the default) or ended; `silent` is one that trades and gives no new candle.
+        """Mark a symbol as trading (the default) or ended; `silent` is one that trades without new candles.
 
         Closes and panels wait for neither an ended nor a silent one. Only an ended one is `StaleData` at any age.
         """
@@ -502,7 +502,7 @@ class Feed:
     def name(self) -> str: ...
     @property
     def max_age(self) -> float | None:
-        """The oldest data that is handed out, seconds, as `attach` was told."""
+        """The age limit of data that is handed out, seconds, as given to `attach`."""
 
     @property
     def symbols(self) -> tuple[str, ...]: ...

@@ -45,10 +45,10 @@ class BlockNames:
         for name in [name for name in self._faults if outcomes.get(name) is None]:
             del self._faults[name]
             outcomes.pop(name, None)
-            self._log.info("the name %s leads to the block again; readers follow", name)
+            self._log.info("block %s is back under its name; readers can attach again", name)
         for name, error in outcomes.items():
             if isinstance(error, SegmentInUse):
-                self._log.error("the name %s was removed, and another collector has taken it: this one ends", name)
+                self._log.error("block %s was removed, and another collector has taken its name; this one stops", name)
                 raise error
             if error is None:
                 self._removals[name] += 1
@@ -63,7 +63,7 @@ class BlockNames:
             del self._removals[name]
             self._told_seconds[name] = now_seconds
             self._log.warning(
-                "another program removed the name %s from /dev/shm%s; a block with the same rows is back",
+                "another program removed block %s from /dev/shm%s; it was created again with the same rows",
                 name,
                 "" if count == 1 else f", {count} times",
             )
@@ -74,8 +74,8 @@ class BlockNames:
             return
         self._faults[name] = (str(error), now_seconds)
         self._log.error(
-            "another program removed the name %s from /dev/shm, and it cannot be taken again: %s. Readers go on, but"
-            " nobody can attach until that is gone",
+            "another program removed block %s from /dev/shm, and it cannot be created again: %s. Attached readers keep"
+            " working, but no new reader can attach until this is solved",
             name,
             error,
         )

@@ -162,9 +162,9 @@ class BlockCache:
         except FileNotFoundError:
             pass
         except OSError as error:
-            self.log.warning("cache %s cannot be read (%s); its rows are asked for again", self.path, error.strerror)
+            self.log.warning("cache %s cannot be read (%s); its rows are requested again", self.path, error.strerror)
         except _Refused as reason:
-            self.log.warning("cache %s is not used: %s; its rows are asked for again", self.path, reason)
+            self.log.warning("cache %s is not used: %s; its rows are requested again", self.path, reason)
         return 0, []
 
     def _parts(self, feed: Feed, entries: list[_Entry], now_ms: int) -> Iterator[bytes]:
@@ -238,7 +238,7 @@ class CacheKeeper:
         except (OSError, CandleShmError) as error:
             failures = self._failures[cache] = self._failures[cache] + 1
             if failures & (failures - 1) == 0:
-                cache.log.warning("cache %s could not be written (%s); the older one stays", cache.path, error)
+                cache.log.warning("cache %s could not be written (%s); the older file is kept", cache.path, error)
             return
         self._failures[cache] = 0
         cache.log.info(

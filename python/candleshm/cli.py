@@ -197,12 +197,12 @@ def _parser() -> argparse.ArgumentParser:
         "--metrics",
         type=_address,
         metavar="[HOST:]PORT",
-        help="answer Prometheus there; only to this machine unless a host is given",
+        help="serve Prometheus metrics there; reachable only from this machine unless a host is given",
     )
     serve.add_argument(
         UNTIL_STDIN_CLOSES,
         action="store_true",
-        help="stop as well when standard input ends, for programs that start this one with a pipe",
+        help="also stop when standard input ends, for programs that start this one with a pipe",
     )
 
     example = "download --market spot --symbols BTCUSDT,ETHUSDT --start 2026-11-01 --end 2026-11-23 --timezone UTC"
@@ -221,27 +221,41 @@ def _parser() -> argparse.ArgumentParser:
         default="parquet",
         help="csv is the tree that binance_interface reads (default: parquet)",
     )
-    days.add_argument("--replace", action="store_true", help="fetch anew what is there and whole")
+    days.add_argument("--replace", action="store_true", help="also fetch days again that are stored and complete")
     days.add_argument(
         "--source",
         choices=("exchange", "archive"),
         default="exchange",
-        help="archive: what it has comes from data.binance.vision without weight, the rest from the exchange "
+        help="archive: from data.binance.vision, without request weight, and what is missing there from the exchange "
         "(default: exchange)",
     )
-    days.add_argument("--verify", action="store_true", help="take all from the exchange, then compare with the archive")
+    days.add_argument(
+        "--verify", action="store_true", help="fetch every day from the exchange, then compare with the archive"
+    )
     days.add_argument(
         "--archive-url",
         metavar="URL",
         help="a mirror of the archive, https:// or file:// (default: https://data.binance.vision)",
     )
-    days.add_argument("--candle-dir", metavar="DIR", default=argparse.SUPPRESS, help=f"where to (default: {BASE_DIR})")
+    days.add_argument(
+        "--candle-dir",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help=f"directory of the daily files (default: {BASE_DIR})",
+    )
     add_field_flags(days, DOWNLOAD_FIELDS)
 
     taken = add("import-csv", _import_csv, "take over the daily files of binance_interface", "import-csv ./OLD/BINANCE")
-    taken.add_argument("source", type=Path, metavar="DIR", help="holds SPOT-AmericaNew_York-1m and the like")
-    taken.add_argument("--candle-dir", metavar="DIR", default=BASE_DIR, help=f"where to (default: {BASE_DIR})")
-    taken.add_argument("--replace", action="store_true", help="write anew what is there and whole")
+    taken.add_argument(
+        "source",
+        type=Path,
+        metavar="DIR",
+        help="the directory that contains SPOT-AmericaNew_York-1m and similar directories",
+    )
+    taken.add_argument(
+        "--candle-dir", metavar="DIR", default=BASE_DIR, help=f"directory of the daily files (default: {BASE_DIR})"
+    )
+    taken.add_argument("--replace", action="store_true", help="also write days again that are stored and complete")
 
     sim = add("sim", _sim, "the simulated exchange alone, until Ctrl-C", "sim --port 8400 --seed 1 --symbols 40")
     sim.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
@@ -285,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_seconds,
         metavar="X",
         default=60.0,
-        help="a series that is confirmed less often counts as stale (default: 60)",
+        help="a series whose data is older counts as stale (default: 60)",
     )
     top.add_argument("--once", action="store_true", help="print one frame and end")
 

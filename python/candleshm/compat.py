@@ -113,7 +113,7 @@ class CandleServer:
     `instType` is SPOT, UM or CM in any case. `proxies` is what requests takes; `proxy_host` is a resender, which gets
     `/api`, `/fapi` or `/dapi` before the path; `base_url` replaces the REST host itself and `ws_url` the stream host.
     `name` is the block's name, `candleshm-{market}-{BAR}` unless given. `live` says where live candles come from:
-    requests ('rest'), streams ('ws', needs candleshm[ws]) or, with 'auto', streams where they can be had: not through
+    requests ('rest'), streams ('ws', needs the extra ws) or, with 'auto', streams where they can be had: not through
     proxies, and not beside a `base_url` of which the `ws_url` is not given. `settle_seconds` is how long after a
     candle's end an answer has to be asked for to be final.
 
@@ -198,7 +198,7 @@ class CandleServer:
         """Start, wait until every symbol is loaded or given up for now, and go on in the background.
 
         A symbol is given up when three requests in a row fail, or when answers do not complete its candles. The log
-        names it, and it is asked for again later. Called while it runs, it waits likewise and starts nothing.
+        names it, and it is retried later. Called while it runs, it waits likewise and starts nothing.
         Returns early when `close_run_candle_map` is called meanwhile. What still runs at the end of the process is
         closed then.
 
@@ -492,7 +492,7 @@ class _Downloads:
         for symbol in tuple(self._waiting):
             last_ms = self._feed[symbol].last_open_time_ms
             if symbol in self._given_up:
-                logger.error("%s: could not be loaded; it is asked for again and repaired later", symbol)
+                logger.error("%s: could not be loaded; it is retried later", symbol)
                 self._counts["ERROR"] += 1
             elif last_ms is None:
                 logger.warning("%s: the exchange has no candles of it yet", symbol)

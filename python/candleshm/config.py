@@ -1,4 +1,4 @@
-"""What a collector is told: text and numbers become checked values here, once."""
+"""The settings of a collector: text and numbers become checked values here, once."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class CollectorConfig:
     """
 
     market: Literal["SPOT", "UM", "CM"]
-    """Any case is taken."""
+    """Upper or lower case."""
     interval: str = "1m"
     symbols: Literal["all"] | Sequence[str] = "all"
     """Every symbol that trades, or a list; a name given twice counts once."""
     symbols_filter: Sequence[str] = ()
-    """Symbols to leave out; like the two below it holds for 'all' and for a list."""
+    """Symbols to leave out; this filter and the two below apply to 'all' and to a list."""
     symbol_contains: str = ""
-    """Only symbols whose name holds this."""
+    """Only symbols whose name contains this."""
     symbol_endswith: str = ""
-    """Only symbols whose name ends with this, as USDT."""
+    """Only symbols whose name ends with this, such as USDT."""
     spare_symbols: int | None = None
-    """Places kept in the block for symbols that come later; unless given 16 or a tenth for 'all', else none."""
+    """Free places in the block for symbols that are listed later. For 'all' the default is 16 or a tenth, else 0."""
     universe_refresh_seconds: float = 120.0
     """How often the exchange's list of symbols is read again; sooner when a symbol lags behind the others."""
     length: int = 2880
@@ -56,39 +56,39 @@ class CollectorConfig:
     ws_url: str | None = field(default=None, repr=False)
     """Replaces the exchange's stream host."""
     live: Literal["rest", "ws", "auto"] = "auto"
-    """Where live candles come from: requests, streams (needs the extra ws), or streams where they can be had. They
-    cannot through proxies, nor beside a base_url of which the ws_url is not given."""
+    """Where live candles come from: requests (rest), streams (ws, needs the extra ws), or streams if possible (auto).
+    Streams are not possible through proxies, or when base_url is set and ws_url is not."""
     proxy_host: str | None = field(default=None, repr=False)
-    """A resender; gets `/api`, `/fapi` or `/dapi` before the path."""
+    """A forwarding host; requests to it have `/api`, `/fapi` or `/dapi` before the path."""
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What requests takes: http, https or all, or one of these with ://host, to the address of a proxy. Addresses that
-    no key fits are asked directly."""
+    """As in the library requests: http, https or all, or one of these with ://host, to the address of a proxy.
+    Requests that match no key go out directly."""
     trust_env: bool = False
-    """Whether proxies and credentials of the environment count."""
+    """Whether proxies and credentials from the environment are used."""
     server_weight: float = 0.75
-    """Part of the exchange's weight limit to use at most."""
+    """The largest part of the exchange's weight limit to use."""
     update_interval_seconds: float = 3.0
     settle_seconds: float = 1.0
-    """How long after a candle's end an answer has to be asked for to be final."""
+    """A candle is final only in an answer requested at least this long after the candle's end."""
     workers: int = 8
-    """Requests at the same time."""
+    """Number of requests at the same time."""
     start_seconds: float = 30.0
     """How long the exchange may be unreachable at the start."""
     cache_dir: str | os.PathLike[str] | None = None
-    """Where the rows are kept for the next start; nowhere unless given."""
+    """Directory that keeps the rows for the next start; without it no rows are kept."""
     cache_delay_seconds: float | None = 3600.0
-    """How often they are written there, besides at the end."""
+    """How often the rows are written there; they are also written at the end."""
     candle_dir: str | os.PathLike[str] | None = None
-    """Where daily files lie; without it none are kept."""
+    """Directory of the daily files; without it no daily files are written."""
     timezone: str = "America/New_York"
-    """The IANA name of the zone whose days the daily files are."""
+    """IANA name of the time zone that defines the days of the daily files."""
     download_time: str | None = "00:10:00"
-    """When the day before is stored, HH:MM:SS in that zone; empty for never."""
+    """Time at which the previous day is stored, HH:MM:SS in that zone; empty for never."""
     local_candle_days: int | None = 2
-    """How many of the newest daily files are loaded at the start, and completed where they lack days."""
+    """How many of the newest days are loaded from daily files at the start; days without a file are downloaded."""
     archive_url: str | None = None
-    """Where the exchange's archive lies, https://data.binance.vision or a mirror: days of these that have no file come
-    from there, before the exchange is asked. Unless given all come from the exchange."""
+    """Address of the exchange's archive, https://data.binance.vision or a mirror. Those days that have no file are
+    downloaded from there first; without it they come from the exchange."""
 
     def __post_init__(self) -> None:
         market = self.market.upper() if isinstance(self.market, str) else self.market

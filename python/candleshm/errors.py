@@ -152,8 +152,8 @@ class StaleData(CandleShmError):
 
     def __str__(self) -> str:
         if self.delisted:
-            return f"{self.symbol} no longer trades; its last answer is {self.age:.1f} s old"
-        return f"{self.symbol} is stale: confirmed {self.age:.1f} s ago, allowed are {self.limit} s"
+            return f"{self.symbol} no longer trades; it was last confirmed {self.age:.1f} s ago"
+        return f"{self.symbol} is stale: last confirmed {self.age:.1f} s ago, the limit is {self.limit} s"
 
 
 class GapError(CandleShmError, ValueError):
@@ -211,7 +211,7 @@ class MissingExtra(CandleShmError, ImportError):
         self.extra = extra
 
     def __str__(self) -> str:
-        return f"{self.library} is not installed; `pip install candleshm[{self.extra}]` brings it"
+        return f"{self.library} is not installed; run `pip install '.[{self.extra}]'` in the source tree of candleshm"
 
 
 class WaitTimeout(CandleShmError, TimeoutError):

@@ -19,9 +19,10 @@ SERVED = {"ready", "superseded"}
 class Health:
     """One block at one moment, as `Feed.health` and `segments()` give it.
 
-    ``state`` is 'ready', 'superseded' (another block stands under the name), 'closed' (its collector ended) or 'dead'
-    (its collector gave no sign of life for 5 s, and no process owns the block any more). ``heartbeat_age`` is in
-    seconds: a living collector gives a sign of life every half second.
+    ``state`` speaks of the block, not of its data (see ``ready``): it is 'ready', 'superseded' (another block stands
+    under the name), 'closed' (its collector ended) or 'dead' (its collector gave no sign of life for 5 s, and no
+    process owns the block any more). ``heartbeat_age`` is in seconds: a living collector gives a sign of life every
+    half second.
 
     ``ready`` is a state of now: every symbol was loaded, the collector gave a sign of life within 5 s, some data is
     fresh, and at most one symbol in ten (or one, in a smaller feed) is stale. ``stale`` counts the symbols that trade

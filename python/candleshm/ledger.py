@@ -141,7 +141,7 @@ class LedgerFile:
         result = _patiently(attempt, LOCK_SECONDS if self._waits else 0.0)
         if result is None and self._waits:
             logger.warning(
-                "the weight ledger %s is held by process %d, which seems to be stopped: nothing is asked meanwhile",
+                "the weight ledger %s is held by process %d, which seems to be stopped; requests wait for it",
                 self.path,
                 self.words.changed_by(),
             )
@@ -168,7 +168,7 @@ class LedgerFile:
             except (OSError, CandleShmError) as error:
                 if str(error) != self._fault:
                     self._fault = str(error)
-                    logger.warning("the weight ledger %s was removed and cannot be written anew: %s", self.path, error)
+                    logger.warning("the weight ledger %s was removed and cannot be created again: %s", self.path, error)
                 return
             self._fault = ""
             for number in self._held:
@@ -350,4 +350,4 @@ def _say_once(path: Path, inode: int) -> None:
         if _followed.get(path) == inode:
             return
         _followed[path] = inode
-    logger.warning("the weight ledger %s was removed while in use; it was written anew", path)
+    logger.warning("the weight ledger %s was removed while in use; it was created again", path)

@@ -1,8 +1,8 @@
 """When nobody waits for a series any longer, and when one that was refused is asked again. Pure.
 
 A start waits until every series is loaded or given up. A series is given up when three requests in a row fail, or when
-its answers, valid as each may be, do not complete its window. It is asked for all the same, ever less, down to once an
-hour, and counts as loaded as soon as it is.
+its answers, valid as each may be, do not complete its window. It is still requested, at growing intervals of
+at most an hour, and counts as loaded as soon as it is.
 """
 
 from __future__ import annotations

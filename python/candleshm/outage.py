@@ -73,7 +73,7 @@ class Outage:
             else:
                 lines += self._held
                 if self._unsaid:
-                    lines.append(f"{self._unsaid} more requests failed within a moment, which is over")
+                    lines.append(f"{self._unsaid} more requests failed in the same moment; requests succeed again")
                 self._forget()
             return lines
         self._over_seconds = None
@@ -86,7 +86,7 @@ class Outage:
             self._summary_seconds = self._since_seconds + SUMMARY_SECONDS
             why = f"requests for {failing} of {trading} symbols fail: {self._newest}"
             if not failing:
-                why = "no request fails, but no newer data comes"
+                why = "no request fails, but no new data arrives"
             lines.append(f"outage: {why}; {_data(freshness)}")
         elif self.is_on and now >= self._summary_seconds:
             self._summary_pause_seconds = min(2 * self._summary_pause_seconds, SUMMARY_SECONDS_MAX)
@@ -101,7 +101,7 @@ class Outage:
         lasted_seconds = (self._over_seconds or 0.0) - (self._since_seconds or 0.0)
         line = (
             f"the outage is over after {lasted_seconds:.0f} s: {self._kinds.total()} requests failed "
-            f"({self._shown_kinds()}); data flows again, {freshness.stale} of {trading} symbols are stale"
+            f"({self._shown_kinds()}); data flows again, and {freshness.stale} of {trading} symbols are still stale"
         )
         self._forget()
         return line
@@ -146,7 +146,7 @@ def _are_many(failing: int, trading: int) -> bool:
 def _kind(error: Exception) -> str:
     status = getattr(error, "status", None)
     if isinstance(error, ExchangeError) and isinstance(status, int) and status != 200:
-        return f"status {status}"
+        return f"HTTP {status}"
     return type(error).__name__
 
 
@@ -155,5 +155,5 @@ def _data(freshness: Freshness) -> str:
     if oldest == float("inf"):
         return "no symbol has data yet"
     if freshness.stale:
-        return f"{freshness.stale} are stale, the oldest data is {oldest:.0f} s old"
-    return f"none is stale yet: the oldest data is {oldest:.0f} s old, and stale in {STALE_SECONDS - oldest:.0f} s"
+        return f"{freshness.stale} are stale, and the oldest data is {oldest:.0f} s old"
+    return f"none is stale yet; the oldest data is {oldest:.0f} s old and is stale in {STALE_SECONDS - oldest:.0f} s"

@@ -58,7 +58,7 @@ class Roster:
         """
         newcomers = self._seat()
         if newcomers:
-            self._log.info("now carried: %s", " ".join(newcomers))
+            self._log.info("symbols added: %s", " ".join(newcomers))
         changed, ended = [], []
         self.symbols = self._writer.symbols
         for symbol in self.symbols:
@@ -88,7 +88,7 @@ class Roster:
                 if plan.turns:
                     changed.append(plan)
         if ended:
-            self._log.warning("not trading: %s; rows stay, none are kept fresh", " ".join(ended))
+            self._log.warning("not trading: %s; their rows stay readable but are no longer updated", " ".join(ended))
         return changed
 
     def drop_unlisted(self, plan: SeriesPlan) -> None:
@@ -106,10 +106,11 @@ class Roster:
             shown = sorted(symbol for symbol in symbols if self._silences[symbol].bit_count() == 1)
             if shown and is_silent:
                 self._log.warning(
-                    "no new candles, though listed as trading: %s; closes do not wait for them", _enumerated(shown)
+                    "no new candles, although the exchange lists them as trading: %s; closes no longer wait for them",
+                    _enumerated(shown),
                 )
             elif shown:
-                self._log.info("new candles again: %s; closes wait for them", _enumerated(shown))
+                self._log.info("new candles again: %s; closes wait for them again", _enumerated(shown))
         self._silent = silent
 
     def _seat(self) -> list[str]:
@@ -125,11 +126,11 @@ class Roster:
             self._writer.enlarge([*self._writer.symbols, *newcomers], spare_symbols)
         except SegmentUnavailable as error:
             room = newcomers[: self._writer.symbol_capacity - len(carried)]
-            self._log.error("left out: %s; %s", " ".join(newcomers[len(room) :]), error)
+            self._log.error("left out, because the block is full: %s; %s", " ".join(newcomers[len(room) :]), error)
             for symbol in room:
                 self._writer.add_symbol(symbol)
             return room
-        self._log.info("the block was full: a larger one with the same rows takes its place, and readers follow")
+        self._log.info("the block was full; a larger one with the same rows has replaced it, and readers move to it")
         return newcomers
 
     def _new_plan(self, symbol: str) -> SeriesPlan:

@@ -423,7 +423,7 @@ class Scheduler:
             plan.given_up = True
             detail = "" if error is None else f": {error}"
             if not self._outage.is_on:
-                self._log.error("%s: given up for now, %s%s; asked again ever less often", plan.symbol, reason, detail)
+                self._log.error("%s: given up for now: %s%s; retried at growing intervals", plan.symbol, reason, detail)
 
     def _look_whether_loaded(self, now: float) -> None:
         plans = self._roster.plans.values()
@@ -455,11 +455,11 @@ class Scheduler:
 
     def _take_candles(self, plan: SeriesPlan, report: Report, answer: Answer, ingested: Ingested, now: float) -> None:
         if plan.failures >= FAILURES_MAX and not self._outage.is_on:
-            self._log.info("%s: answers again after %d failures", plan.symbol, plan.failures)
+            self._log.info("%s: requests succeed again after %d failures", plan.symbol, plan.failures)
         # What is older than a listing is asked for by backfills and audits, and is not there.
         reaches_now = report.job.kind in (Kind.TAIL, Kind.CLOSING)
         if not ingested.rows and plan.trading and not plan.is_empty and reaches_now:
-            raise BadResponse(f"no row in the answer of {plan.symbol}, which has rows", status=answer.status)
+            raise BadResponse(f"the answer for {plan.symbol} has no rows, where earlier ones had", status=answer.status)
         self._rows += ingested.changed
         self._ingests += 1
         self._ingest_seconds += report.ingest_seconds
@@ -489,20 +489,20 @@ class Scheduler:
             plan.doubt(ingested.doubted_open_ms, self._time.earliest_ms(now) + self._cadence.settle_ms)
         plan.missing_range_ms = report.missing_range_ms
         if ingested.disputed:
-            self._log.warning("%s: stream and answer differ about %d rows", plan.symbol, ingested.disputed)
+            self._log.warning("%s: stream and REST differ in %d rows", plan.symbol, ingested.disputed)
         if ingested.holes:
             self._absences.confirmed(plan.symbol, now)
             self._log.info(
-                "%s: the exchange twice had no row for %d candles; they count as absent", plan.symbol, ingested.holes
+                "%s: two answers had no row for %d candles; they count as holes", plan.symbol, ingested.holes
             )
         if kind is Kind.ABSENCE and ingested.closed:
-            self._log.info("%s: the exchange now has %d candles that it lacked before", plan.symbol, ingested.closed)
+            self._log.info("%s: %d candles arrived late and fill their holes", plan.symbol, ingested.closed)
         elif ingested.corrected:
-            self._log.info("%s: the exchange restated %d closed candles", plan.symbol, ingested.corrected)
+            self._log.info("%s: the exchange corrected %d closed candles", plan.symbol, ingested.corrected)
         if ingested.beyond and now >= self._time.measured_seconds + BEYOND_SECONDS:
             self._bring_forward(self._measure, now)
         if ingested.refused > ingested.beyond:
-            self._log.warning("%s: %d rows cannot be true and were left out", plan.symbol, ingested.refused)
+            self._log.warning("%s: %d rows have impossible values and were left out", plan.symbol, ingested.refused)
 
     def _judge_silence(self, plan: SeriesPlan, ingested: Ingested, kind: Kind, now: float) -> None:
         """Tell honest silence from a mute stream: by whether an answer had something to say that was not pushed."""
@@ -560,10 +560,10 @@ class Scheduler:
             now_seconds=now,
         )
         if not is_believed:
-            self._log.warning("%s; symbols stay as they were, asked again in %.0f s", reason, DOUBTED_SECONDS)
+            self._log.warning("%s; the list is not used, and is requested again in %.0f s", reason, DOUBTED_SECONDS)
             return
         if reason is not None:
-            self._log.warning("%s; believed by now, as it says so again or the candles do", reason)
+            self._log.warning("%s; the list is used now: the exchange repeated it, or candles confirm it", reason)
         if info.weight_limit is not None:
             self._budget.set_limit(info.weight_limit, info.window_seconds, now)
         self._roster.info = info
@@ -572,7 +572,9 @@ class Scheduler:
     def _take_wishes(self, now: float) -> None:
         """Follow symbols that were added or removed by hand; the newest list may not have a new one yet."""
         for symbol in self._universe.unlisted(self._roster.info):
-            self._log.warning("%s: not listed, comes when it is%s", symbol, nearest(symbol, self._roster.info))
+            self._log.warning(
+                "%s: not listed; it is added once the exchange lists it%s", symbol, nearest(symbol, self._roster.info)
+            )
             self._listing.wish()
         self._align(now)
 
@@ -596,7 +598,7 @@ class Scheduler:
         if isinstance(error, RateLimited):
             if self._budget.blocked_until_seconds < now:
                 self._bans += isinstance(error, Banned)
-                self._log.warning("%s; nothing is asked for %.0f s", error, error.retry_after)
+                self._log.warning("%s; no requests for %.0f s", error, error.retry_after)
             self._budget.stop(error.retry_after, now)
             if job.upkeep is not None:
                 job.upkeep.due_seconds = now
@@ -611,7 +613,7 @@ class Scheduler:
             job.upkeep.failures += 1
             delay_seconds = self._backoff.delay_seconds(job.upkeep.failures, self._random)
             job.upkeep.due_seconds = now + delay_seconds
-            line = f"{error}; failure {job.upkeep.failures}, asked again in {delay_seconds:.1f} s"
+            line = f"{error}; failure {job.upkeep.failures}, next try in {delay_seconds:.1f} s"
             self._outage.failed(error, line if is_telling(job.upkeep.failures) else None)
         if job.plan is not None and self._is_carried(job.plan):
             self._fail(job.plan, error, now)
@@ -631,10 +633,10 @@ class Scheduler:
         if not isinstance(error, ExchangeError):
             # A fault of our own has a trace, and is no outage.
             if is_telling(plan.failures):
-                text = "%s: %s; failure %d, asked again in %.1f s"
+                text = "%s: %s; failure %d, next try in %.1f s"
                 self._log.warning(text, plan.symbol, error, plan.failures, delay_seconds, exc_info=error)
             return
-        line = f"{plan.symbol}: {error}; failure {plan.failures}, asked again in {delay_seconds:.1f} s"
+        line = f"{plan.symbol}: {error}; failure {plan.failures}, next try in {delay_seconds:.1f} s"
         self._outage.failed(error, line if is_telling(plan.failures) else None)
 
     def _end_silence(self, now: float) -> None:
@@ -654,7 +656,7 @@ class Scheduler:
 
     def _distrust_time(self, reason: str, now: float) -> None:
         if not self._upkeep_first:
-            self._log.warning("%s: measuring the exchange's clock before anything else is asked", reason)
+            self._log.warning("%s; the exchange's clock is measured before any other request", reason)
             self._upkeep_first = True
             self._bring_forward(self._measure, now)
 
@@ -703,7 +705,7 @@ class Scheduler:
         if live == "ws+rest" and status.polled <= max(1, trading // LIVE_PART):
             live = "ws"
         if self._live.becomes(live, now):
-            self._log.info("live candles come by %s; %d symbols by requests", status.live, status.polled)
+            self._log.info("source of live candles: %s; %d symbols by REST requests", status.live, status.polled)
 
     def _compare_clocks(self, now: float) -> None:
         """Say how far the machine's clock is off; no candle depends on it, but times in logs do."""
@@ -715,9 +717,7 @@ class Scheduler:
             return
         self._clock_said_ms = off_ms
         if off_ms:
-            text = (
-                "this machine's clock is %.1f s %s that of the exchange; candles do not depend on it, times in logs do"
-            )
+            text = "this machine's clock is %.1f s %s the exchange's; this affects only times in logs, not candles"
             self._log.warning(text, abs(off_ms) / 1000, "ahead of" if off_ms > 0 else "behind")
         else:
             self._log.info("this machine's clock agrees with that of the exchange again")

@@ -1,6 +1,8 @@
-"""Series whose answers are polite and old: the same picture again and again, while its candle is long over."""
+"""Series for which the exchange repeats the same old answer, while their newest candle is long over."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 from candleshm.blocklog import BlockLog
 
@@ -40,13 +42,13 @@ class Standing:
             first = sorted(self._since_ms, key=self._since_ms.__getitem__)
             names = " ".join(first[:NAMED_MAX]) + (" ..." if len(first) > NAMED_MAX else "")
             self._log.warning(
-                "%s answers with the same data since %d ms (exchange time), though its clock goes on: %d symbols (%s); "
-                "they grow old and nothing of them becomes final",
+                "%s has sent the same old data since %s (exchange time), although its clock runs: %d symbols (%s); "
+                "their age grows, and none of their candles becomes final",
                 self._host,
-                self._since_ms[first[0]],
+                datetime.fromtimestamp(self._since_ms[first[0]] / 1000, tz=UTC).isoformat(timespec="seconds"),
                 len(first),
                 names,
             )
         elif self._is_told and not self._since_ms:
-            self._log.info("%s answers with new data again", self._host)
+            self._log.info("%s sends new data again", self._host)
         self._is_told = bool(self._since_ms)

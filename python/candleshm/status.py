@@ -19,7 +19,7 @@ class StreamStatus:
     streams: int
     """Symbols with a subscribed stream on an open connection."""
     mute: tuple[str, ...]
-    """Symbols whose stream fell silent or lost its connection, until it is heard again; REST asks for them."""
+    """Symbols whose stream fell silent or lost its connection, until data arrives again; REST fetches them."""
     opened: int
     """Connections opened so far."""
     lost: int
@@ -31,13 +31,13 @@ class StreamStatus:
     stale: int
     """Of these, candles older than what was known."""
     verified: int
-    """Rows proven by trade ids, or pushed as an answer had said them."""
+    """Rows proven by trade ids, or pushed with the values that an answer had."""
     disputed: int
-    """Rows of which stream and answer said different things, as the stream saw it."""
+    """Rows in which the stream differed from an earlier answer."""
     refused: int
-    """Candles that could not be true."""
+    """Candles with impossible values."""
     faults: int
-    """Frames that could not be read, or contradicted their own stream's name; the latter count as refused, too."""
+    """Frames that could not be read, or held a candle of another stream; the latter count as refused, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,43 +62,43 @@ class CollectorStatus:
     weight_limit: int
     banned_until_ms: int | None
     clock_error_ms: int
-    """Width of what is known about the exchange's clock."""
+    """Uncertainty of the measured exchange time."""
     elapsed_seconds: float
     bans: int = 0
-    """Times that a 418 or 403 stopped everything."""
+    """How often a 418 or 403 stopped all requests."""
     ingests: int = 0
     """Answers parsed, merged and published."""
     ingest_seconds: float = 0.0
     """Time that took, all together."""
     corrections: int = 0
-    """Closed rows that the exchange restated."""
+    """Closed rows that the exchange corrected."""
     refused: int = 0
-    """Rows that could not be true and were left out."""
+    """Rows that had impossible values and were left out."""
     holes: int = 0
-    """Rows that the exchange twice did not have."""
+    """Rows that the exchange does not have, by two of its answers."""
     not_trading: tuple[str, ...] = ()
-    """Symbols of the block that are delisted, halted or removed: their rows stay, and once the last one is final none
-    are asked for."""
+    """Symbols of the block that are delisted, halted or removed: their rows stay, and no more are requested
+    once the last one is final."""
     given_up: tuple[str, ...] = ()
-    """Symbols that could not be loaded: nobody waits for them any longer, and they are asked for ever less, down to
-    once an hour, until they are loaded."""
+    """Symbols that could not be loaded: nothing waits for them any longer, and they are retried at growing intervals,
+    at least once an hour, until they are loaded."""
     silent: tuple[str, ...] = ()
-    """Symbols that the exchange lists as trading and gives no new candle of: until it does, closes go on without."""
+    """Symbols without new candles although the exchange lists them as trading; closes do not wait for them."""
 
     stream: StreamStatus | None = None
-    """None while everything is asked for by REST."""
+    """None while everything is requested by REST."""
     polled: int = 0
-    """Symbols that are kept fresh by REST: all without streams, else those whose stream does not flow."""
+    """Symbols that are kept fresh by REST: all of them without streams, else those whose stream brings no data."""
     verified: int = 0
     """Rows that an answer confirmed after they had been pushed."""
     disputed: int = 0
-    """Rows of which an answer and the stream said different things, as the answers showed it."""
+    """Rows in which an answer differed from the stream."""
     audits: int = 0
     """Requests that only checked closed rows."""
     audit_rows: Mapping[str, int] = field(default_factory=dict)
     """Closed rows checked by them, by result: equal, corrected, missing (the block lacked it)."""
     standing: tuple[str, ...] = ()
-    """Symbols of which the exchange answers with the same data, although their newest candle is over."""
+    """Symbols for which the exchange repeats the same old data, although their newest candle is over."""
     freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
     """How old the data is, judged as by a reader without `max_age`."""
 

@@ -44,9 +44,9 @@ def _of_the_collector(before: Health, after: Health) -> Iterator[Event]:
     if was_silent and not is_silent:
         yield Event(f"collector {after.pid} is alive after {age(before.heartbeat_age)} of silence")
     if after.banned_until is not None and before.banned_until is None:
-        yield Event(f"the exchange refuses until {after.banned_until:%H:%M:%S}; nothing is asked", is_bad=True)
+        yield Event(f"no requests until {after.banned_until:%H:%M:%S} UTC: the exchange refuses them", is_bad=True)
     if before.banned_until is not None and after.banned_until is None:
-        yield Event("the exchange may be asked again")
+        yield Event("requests are allowed again")
     if after.loaded and not before.loaded:
         yield Event(f"all {after.symbols} symbols are loaded")
     if before.loaded and after.loaded and before.ready != after.ready:
@@ -67,7 +67,7 @@ def _of_the_series(
     known = {facts.symbol: facts for facts in before}
     newcomers = [facts.symbol for facts in after if facts.symbol not in known]
     if newcomers:
-        yield Event(f"now carried: {_names(newcomers)}")
+        yield Event(f"symbols added: {_names(newcomers)}")
     pairs = [(known[facts.symbol], facts) for facts in after if facts.symbol in known]
 
     def those(condition: Callable[[SeriesFacts, SeriesFacts], bool]) -> list[str]:

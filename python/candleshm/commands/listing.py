@@ -84,23 +84,23 @@ def broken() -> list[SegmentError]:
 def note(health: Health) -> str:
     """Return what an operator should know about a block, the worst first; nothing while all is well."""
     if health.state == "dead":
-        return f"its collector {health.pid} is dead: start it again, or `candleshm rm {health.name}` if it is over"
+        return f"collector {health.pid} is dead: start it again, or `candleshm rm {health.name}` if not needed"
     if health.state == "closed":
-        return "its collector has ended"
+        return "its collector has stopped"
     if health.is_silent:
         silence = age(health.heartbeat_age) if math.isfinite(health.heartbeat_age) else "ever"
-        return f"no sign of life for {silence}, but process {health.pid} still owns the block"
+        return f"no heartbeat for {silence}, but process {health.pid} still owns the block: it is stopped or hangs"
     words = []
     if health.banned_until is not None:
         words.append(f"banned until {health.banned_until:%H:%M:%S} UTC")
     if not health.loaded:
         words.append(
-            f"loading, {health.missing} rows to come"
+            f"loading, {health.missing} rows still missing"
             if health.missing
-            else "loading, some symbols not answered for yet"
+            else "loading, some symbols have no answer yet"
         )
     elif health.stale:
-        oldest = f"oldest {age(health.oldest_age)}" if math.isfinite(health.oldest_age) else "without any data"
+        oldest = f"oldest {age(health.oldest_age)}" if math.isfinite(health.oldest_age) else "no symbol has data"
         words.append(f"{health.stale} stale, {oldest}")
     if health.holes and not words:
         words.append(f"{health.holes} holes")

@@ -51,7 +51,7 @@ OF_SERIES: Sequence[_Column] = (
     _Gauge("series_trading", "1 while the symbol trades, else 0.", lambda facts: facts.trading),
     _Gauge("series_missing_rows", "Rows of the window that are not fetched yet.", lambda facts: facts.missing),
     _Gauge("series_hole_rows", "Rows of the window that the exchange does not have.", lambda facts: facts.holes),
-    _Counter("series_corrections", "Closed rows that the exchange restated.", lambda facts: facts.revision),
+    _Counter("series_corrections", "Closed rows that the exchange corrected.", lambda facts: facts.revision),
 )
 OF_BLOCK: Sequence[_Column] = (
     _Gauge("ready", "1 while every symbol is loaded and the data is current, else 0.", lambda health: health.ready),
@@ -65,34 +65,34 @@ OF_BLOCK: Sequence[_Column] = (
     _Gauge("symbols", "Symbols in the block.", lambda health: health.symbols),
     _Gauge("missing_rows", "Rows of all windows that are not fetched yet.", lambda health: health.missing),
     _Gauge("hole_rows", "Rows of all windows that the exchange does not have.", lambda health: health.holes),
-    _Gauge("heartbeat_age_seconds", "Since the collector's last sign of life.", lambda health: health.heartbeat_age),
+    _Gauge("heartbeat_age_seconds", "Age of the collector's last heartbeat.", lambda health: health.heartbeat_age),
 )
 OF_COLLECTOR: Sequence[_Column] = (
     _Gauge("loaded_symbols", "Symbols that have all their rows.", lambda status: status.loaded),
     _Gauge("failing_symbols", "Symbols whose newest request failed.", lambda status: len(status.failing)),
-    _Gauge("given_up_symbols", "Symbols that could not be loaded; asked again later.", lambda s: len(s.given_up)),
-    _Gauge("silent_symbols", "Symbols that trade without new candles; closes go on.", lambda s: len(s.silent)),
-    _Gauge("standing_symbols", "Symbols that are answered with old data.", lambda status: len(status.standing)),
+    _Gauge("given_up_symbols", "Symbols that could not be loaded; they are retried later.", lambda s: len(s.given_up)),
+    _Gauge("silent_symbols", "Symbols listed as trading without new candles.", lambda s: len(s.silent)),
+    _Gauge("standing_symbols", "Symbols for which the exchange repeats old data.", lambda status: len(status.standing)),
     _Gauge("weight_used", "Request weight that counts in the current window.", lambda status: status.weight_used),
     _Gauge("weight_limit", "Request weight that the exchange allows.", lambda status: status.weight_limit),
     _Gauge(
         "banned_until_timestamp_seconds",
-        "When the exchange may be asked again, by its clock; 0 while it may.",
+        "When requests are allowed again, by the exchange's clock; 0 while they are.",
         lambda status: (status.banned_until_ms or 0) / 1000,
     ),
     _Gauge(
         "clock_error_seconds",
-        "Width of what is known about the exchange's clock.",
+        "Uncertainty of the measured exchange time.",
         lambda status: status.clock_error_ms / 1000,
     ),
-    _Counter("bans", "Times that a 418 or 403 stopped everything.", lambda status: status.bans),
+    _Counter("bans", "How often a 418 or 403 stopped all requests.", lambda status: status.bans),
     _Counter("requests", "Requests sent.", lambda status: status.requests),
     _Counter("weight_spent", "Request weight of these requests.", lambda status: status.weight_spent),
     _Counter("ingests", "Answers parsed, merged and published.", lambda status: status.ingests),
     _Counter("ingest_seconds", "Time for parsing, merging and publishing them.", lambda status: status.ingest_seconds),
     _Counter("rows", "Rows received that were new or changed.", lambda status: status.rows),
-    _Counter("refused_rows", "Rows left out because they could not be true.", lambda status: status.refused),
-    _Counter("corrections", "Closed rows that the exchange restated.", lambda status: status.corrections),
+    _Counter("refused_rows", "Rows left out because of impossible values.", lambda status: status.refused),
+    _Counter("corrections", "Closed rows that the exchange corrected.", lambda status: status.corrections),
     _Gauge("polled_symbols", "Symbols that requests keep fresh, not streams.", lambda status: status.polled),
     _Counter("audits", "Requests that only checked closed rows.", lambda status: status.audits),
 )
@@ -104,7 +104,7 @@ OF_STREAM: Sequence[_Column] = (
     _Counter("stream_losses", "Of these, ended before another had taken over.", lambda stream: stream.lost),
     _Counter("stream_events", "Candles pushed.", lambda stream: stream.events),
     _Counter("stream_stale_events", "Of these, older than what was known.", lambda stream: stream.stale),
-    _Counter("stream_refused_events", "Of these, such that could not be true.", lambda stream: stream.refused),
+    _Counter("stream_refused_events", "Of these, candles with impossible values.", lambda stream: stream.refused),
     _Counter("stream_faulty_frames", "Frames that could not be read.", lambda stream: stream.faults),
 )
 

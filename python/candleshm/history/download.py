@@ -456,7 +456,7 @@ class Downloader:
         now_seconds = self._connection.clock.monotonic_seconds()
         if isinstance(error, RateLimited):
             if self._connection.budget.blocked_until_seconds < now_seconds:
-                logger.warning("%s; nothing is asked for %.0f s", error, error.retry_after)
+                logger.warning("%s; no requests for %.0f s", error, error.retry_after)
             self._connection.budget.stop(error.retry_after, now_seconds)
             page.stops += 1
             if page.stops < STOPS_MAX:

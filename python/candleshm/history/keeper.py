@@ -144,9 +144,9 @@ class DailyKeeper:
         if self._waiting:
             days = f"{len(self._waiting)} days from {self._waiting[-1]} to {self._waiting[0]} are"
             days = f"the day {self._waiting[0]} is" if len(self._waiting) == 1 else days
-            logger.warning("daily files: the program ends, and %s not stored; the same call goes on there", days)
+            logger.warning("daily files: the program ends, and %s not stored; call download_daily again", days)
         else:
-            logger.info("daily files: the program ends, and no further day is stored")
+            logger.info("daily files: the program ends; no further day is stored")
 
     def _keep_days(self, now_seconds: float) -> None:
         now_ms = self._now_ms()

@@ -74,7 +74,7 @@ def decode(data: bytes) -> DayCandles:
         raise ValueError("its columns are not those of a daily file, or too long for one")
     about, checksum = metadata.get(ABOUT), metadata.get(CHECKSUM)
     if about is None or checksum is None or checksum != _checksum(about, rows):
-        raise ValueError("its checksum does not fit its content")
+        raise ValueError("its content does not match its checksum")
     return _candles(about, rows)
 
 

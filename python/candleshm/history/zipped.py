@@ -34,16 +34,16 @@ def csv_of(zipped: bytes, name: str, size_bytes_max: int) -> bytes:
     Beside it there may be directories, and files that are no CSV. A second CSV file would leave open which is meant.
     """
     if len(zipped) > ZIP_BYTES_MAX:
-        raise BadResponse(f"it has {len(zipped)} bytes, allowed are {ZIP_BYTES_MAX}")
+        raise BadResponse(f"it has {len(zipped)} bytes, more than the limit of {ZIP_BYTES_MAX}")
     member = _member(zipped, name)
     if member.file_size > size_bytes_max:
-        raise BadResponse(f"it unpacks to {member.file_size} bytes, allowed are {size_bytes_max}")
+        raise BadResponse(f"it unpacks to {member.file_size} bytes, more than the limit of {size_bytes_max}")
     return _unpacked(zipped, member)
 
 
 def _member(zipped: bytes, name: str) -> zipfile.ZipInfo:
     if (count := zipped.count(LISTED)) > MEMBERS_MAX:
-        raise BadResponse(f"it cannot be unpacked: it lists {count} files, allowed are {MEMBERS_MAX}")
+        raise BadResponse(f"it cannot be unpacked: it lists {count} files, more than the limit of {MEMBERS_MAX}")
     try:
         with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
             members = archive.infolist()
@@ -96,10 +96,10 @@ def _unpacked(zipped: bytes, member: zipfile.ZipInfo) -> bytes:
     """Unpack one member: as many bytes as it announces and no more, and of the checksum that it announces."""
     start = member.header_offset + LOCAL.size
     if not LOCAL.size <= start <= len(zipped):
-        raise BadResponse("it cannot be unpacked: its file lies outside of it")
+        raise BadResponse("it cannot be unpacked: the position of its file lies outside the archive")
     signature, _, flags, method, *_, name_bytes, extra_bytes = LOCAL.unpack_from(zipped, member.header_offset)
     if signature != b"PK\x03\x04" or method != member.compress_type:
-        raise BadResponse("it cannot be unpacked: its directory does not fit its file")
+        raise BadResponse("it cannot be unpacked: its directory and its file contradict each other")
     if (flags | member.flag_bits) & IS_ENCRYPTED:
         raise BadResponse("it cannot be unpacked: it is encrypted")
     start += name_bytes + extra_bytes
@@ -111,11 +111,11 @@ def _unpacked(zipped: bytes, member: zipfile.ZipInfo) -> bytes:
     elif method == zipfile.ZIP_DEFLATED:
         data, is_whole = _inflated(packed, member.file_size)
     else:
-        raise BadResponse(f"it cannot be unpacked: packed by method {method}, the archive stores or deflates")
+        raise BadResponse(f"it cannot be unpacked: method {method}; only store and deflate are read")
     if len(data) != member.file_size or not is_whole:
-        raise BadResponse(f"it cannot be unpacked: it unpacks to other than the announced {member.file_size} bytes")
+        raise BadResponse(f"it cannot be unpacked: it does not unpack to the announced {member.file_size} bytes")
     if zlib.crc32(data) != member.CRC:
-        raise BadResponse("it cannot be unpacked: its content does not fit its CRC")
+        raise BadResponse("it cannot be unpacked: its content does not match its CRC")
     return data
 
 

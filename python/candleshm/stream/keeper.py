@@ -203,7 +203,7 @@ class StreamKeeper:
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 runner.run(self._keep())
         except Exception:
-            self._log.exception("the streams end by a fault of their own; REST goes on")
+            self._log.exception("streams stopped because of an internal error; the collector continues by REST")
         finally:
             self._covered = frozenset()
             self._changed()
@@ -246,7 +246,7 @@ class StreamKeeper:
             if heard_seconds.get(symbol, math.inf) > since:
                 self._suspects.pop(symbol, None)
         silent = [symbol for seat in self._seats for symbol in self._silent(seat, heard_seconds, now)]
-        failed = dict.fromkeys(silent, "subscribed, and nothing comes") | self._unconnected(heard_seconds, now)
+        failed = dict.fromkeys(silent, "subscribed, but no data arrives") | self._unconnected(heard_seconds, now)
         for line in self._outage.look(failed, heard_seconds, self._wanted_seconds, self._honest(), now):
             self._log.log(logging.WARNING if line.is_warning else logging.INFO, "%s", line.text)
         due = self._watchdog.due(silent, now, self._outage.since)
@@ -267,7 +267,7 @@ class StreamKeeper:
             current.close()
             return
         if current is not None and now - current.opened_seconds > seat.life_seconds:
-            current.retires = current.retires or "its time is up"
+            current.retires = current.retires or "it has reached its maximum age"
         settled = TAKEOVER_PERIODS * self.rules.push_seconds
         if successor is not None and (
             current is None or (successor.events and now - successor.opened_seconds > settled and self._is_told(seat))
@@ -279,7 +279,7 @@ class StreamKeeper:
         if successor is not None and not successor.events and now - successor.opened_seconds > settled + BARREN_SECONDS:
             if current is not None and seat.causes:
                 current.retires = ""  # Another one is no better.
-            successor.abort("it brought nothing")
+            successor.abort("it delivered no data")
             return
         is_wanted = seat.group and (current is None or current.retires) and now >= seat.retry_seconds
         if is_wanted and successor is None and seat.opening is None and self._connects.take(now):
@@ -311,7 +311,7 @@ class StreamKeeper:
                 self._connects.stop(REFUSED_SECONDS, self._now())
             seat.retry_seconds = self._now() + delay_seconds
             seat.reason = printable(str(error))
-            self._say(logging.WARNING, "unopened", "%s; again in %.1f s", seat.reason, delay_seconds)
+            self._say(logging.WARNING, "unopened", "%s; reconnecting in %.1f s", seat.reason, delay_seconds)
         else:
             self._connections += 1
             self._connected.add(connection)

@@ -80,8 +80,8 @@ class Outage:
         self._said, self._said_seconds = max(count, self._said), now_seconds
         names = sorted(self.since)
         shown = " ".join(names[:NAMES_SHOWN]) + (" ..." if count > NAMES_SHOWN else "")
-        reason = next((failed[name] for name in names if name in failed), "nothing came since they failed")
+        reason = next((failed[name] for name in names if name in failed), "no data has arrived since")
         for_seconds = now_seconds - self._began_seconds
         since = f" for {for_seconds:.0f} s" if for_seconds >= 1 else ""
-        text = f"{count} of {wanted} streams are silent{since}: {shown} ({reason}); asked by REST meanwhile"
+        text = f"{count} of {wanted} streams are silent{since}: {shown} ({reason}); requested by REST meanwhile"
         return [Line(is_warning=True, text=text)]

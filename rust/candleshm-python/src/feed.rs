@@ -15,6 +15,7 @@ use candleshm::panel::{self, PanelRange};
 use candleshm::read::SeriesReader;
 use candleshm::removal;
 use candleshm::segment::{self, FileId};
+use candleshm::zone::utc_text;
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -415,10 +416,10 @@ impl Feed {
             self.source.check_collector(&attached, "the collector")?;
             let Some(slice) = deadline.slice() else {
                 let text = format!(
-                    "{} of {} symbols closed the candle of {} before the timeout of {} s",
+                    "{} of {} symbols closed the candle of {} within {} s",
                     closed.len(),
                     awaited.len(),
-                    awaited_ms.map_or_else(|| "the next open time".into(), |open_ms| open_ms.to_string()),
+                    awaited_ms.map_or_else(|| "the next open time".into(), utc_text),
                     timeout.unwrap_or_default()
                 );
                 return Err(WaitTimeout::new_err((text, PyTuple::new(py, names(&missing))?.unbind())));

