@@ -96,6 +96,11 @@ def test_a_tail_reaches_from_the_oldest_row_that_is_not_final_to_the_next_open()
     assert request_for(settled, Kind.TAIL, SPOT, cadence(), NOW_MS).limit == 3
 
 
+def test_a_tail_reaches_back_as_far_where_the_exchange_may_be_further_than_is_known() -> None:
+    behind = loaded(unsettled_open_ms=OPEN_MS - 9 * MINUTE)
+    assert request_for(behind, Kind.TAIL, SPOT, cadence(), NOW_MS, NOW_MS + 3 * MINUTE).limit == 14
+
+
 def test_a_futures_tail_never_costs_more_than_one() -> None:
     away = loaded(newest_open_ms=OPEN_MS - 5000 * MINUTE, unsettled_open_ms=OPEN_MS - 5000 * MINUTE)
 

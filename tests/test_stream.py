@@ -401,3 +401,16 @@ def test_serve_follows_streams_and_publishes_what_they_do(exchange: SimulatedExc
             assert values['candleshm_audit_rows_totalresult="corrected"'] == 0
             assert values['candleshm_reconciled_rows_totalresult="disputed_by_answer"'] == 0
             assert_true(exchange, feed)
+
+
+@pytest.mark.parametrize("step_ms", [2400, -2400])
+def test_a_clock_set_at_the_exchange_leaves_no_row_behind(
+    exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch, step_ms: int
+) -> None:
+    monkeypatch.setattr("candleshm.scheduler.AUDIT_SECONDS", 1e6)  # an audit would find them by chance
+    with streaming(exchange, block_name, interval="1s") as (_, feed):
+        exchange.skew_ms = step_ms
+        after_ms = exchange.now_ms() + 5000
+        for symbol in feed.symbols:
+            until(lambda: feed[symbol].view(1).open_time_ms[-1] > after_ms)  # noqa: B023
+        complete(exchange, feed)

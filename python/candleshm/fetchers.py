@@ -69,6 +69,8 @@ class Report:
     missing_range_ms: tuple[int, int] | None = None
     sent_ms: int = 0
     """Exchange time that had surely been reached when the request left."""
+    received_ms: int = 0
+    """Exchange time that had surely not been passed when the answer was there."""
     date_is_off: bool = False
     """Whether the Date of the answer contradicts the exchange time."""
 
@@ -165,7 +167,7 @@ class Fetchers:
 
     def _perform(self, job: Job, report: Report) -> None:
         answer = report.answer = self._transport.fetch(job.url)
-        received_ms = job.exchange_time.latest_ms(answer.received_seconds)
+        received_ms = report.received_ms = job.exchange_time.latest_ms(answer.received_seconds)
         report.date_is_off = job.dates_count and not job.exchange_time.agrees_with(
             answer.date_ms, answer.sent_seconds, answer.received_seconds
         )

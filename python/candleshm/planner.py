@@ -278,8 +278,13 @@ def choose(serieses: Iterable[SeriesPlan], now_seconds: float) -> Choice:
     return Choice(first, closing, next_seconds, next_closing_seconds)
 
 
-def request_for(series: SeriesPlan, kind: Kind, exchange: Exchange, cadence: Cadence, now_ms: int) -> KlineRequest:
-    """Return the request that serves a turn best for its weight; exchange time has surely reached `now_ms`."""
+def request_for(
+    series: SeriesPlan, kind: Kind, exchange: Exchange, cadence: Cadence, now_ms: int, latest_ms: int | None = None
+) -> KlineRequest:
+    """Return the request that serves a turn best for its weight.
+
+    Exchange time has surely reached `now_ms`, and has surely not passed `latest_ms` (`now_ms` unless given).
+    """
     interval, symbol = cadence.interval, series.symbol
     length_ms = INTERVAL_MS[interval]
     oldest_ms = _oldest_unsettled_ms(series)
@@ -298,7 +303,9 @@ def request_for(series: SeriesPlan, kind: Kind, exchange: Exchange, cadence: Cad
         count = max(0, end_ms - oldest_ms) // length_ms + 2
         return exchange.until(symbol, interval, min(count, exchange.tail_limit), min(end_ms, now_ms))
     # From the oldest row that is not final to the live one, both included, and one for the candle that opens meanwhile.
-    count = max(0, now_ms - oldest_ms) // length_ms + 2
+    # The answer ends with the newest row by the exchange's own clock, so the later bound counts.
+    latest_ms = now_ms if latest_ms is None else latest_ms
+    count = max(0, latest_ms - oldest_ms) // length_ms + 2
     return exchange.newest(symbol, interval, min(count, exchange.tail_limit))
 
 

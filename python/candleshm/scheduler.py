@@ -262,7 +262,8 @@ class Scheduler:
             if due is None:
                 continue
             plan, kind = due
-            request = request_for(plan, kind, self._exchange, self._cadence, self._time.earliest_ms(now))
+            bounds_ms = self._time.earliest_ms(now), self._time.latest_ms(now)
+            request = request_for(plan, kind, self._exchange, self._cadence, *bounds_ms)
             ticket, wait_seconds = self._budget.claim(request.weight, now, closing=kind is Kind.CLOSING)
             if wait_seconds <= 0:
                 plan.turns = ()
@@ -519,8 +520,12 @@ class Scheduler:
         request = report.job.request
         if plan.doubted_ms is None or request is None or report.sent_ms < plan.doubted_since_ms:
             return
-        newest_ms = report.sent_ms if request.end_ms is None else request.end_ms
-        oldest_ms = newest_ms - (request.limit - 1) * INTERVAL_MS[request.interval]
+        if request.end_ms is not None:
+            newest_ms = latest_ms = request.end_ms
+        else:
+            # The answer ended somewhere between these two.
+            newest_ms, latest_ms = report.sent_ms, report.received_ms
+        oldest_ms = latest_ms - (request.limit - 1) * INTERVAL_MS[request.interval]
         if oldest_ms <= plan.doubted_ms <= newest_ms:
             plan.doubted_ms = None
 

@@ -466,8 +466,12 @@ fn events_that_are_not_ours_or_cannot_be() {
     let received_ms = FIRST * MINUTE_MS + 2_000;
     let before = world.rows();
     for (frame, counts) in [
-        (good.replace("\"i\":\"1m\"", "\"i\":\"5m\""), (0, 1, 0, 0)),
-        (good.replace("\"s\":\"BTCUSDT\"", "\"s\":\"ETHUSDT\""), (0, 0, 1, 0)),
+        (good.replace("\"i\":\"1m\"", "\"i\":\"5m\"").replace("kline_1m", "kline_5m"), (0, 1, 0, 0)),
+        (good.replace("\"s\":\"BTCUSDT\"", "\"s\":\"ETHUSDT\"").replace("btcusdt@", "ethusdt@"), (0, 0, 1, 0)),
+        // The wrapper names another stream than its data is of.
+        (good.replace("\"i\":\"1m\"", "\"i\":\"5m\""), (0, 0, 0, 1)),
+        (good.replace("\"s\":\"BTCUSDT\"", "\"s\":\"ETHUSDT\""), (0, 0, 0, 1)),
+        (good.replace("btcusdt@", "ethusdt@"), (0, 0, 0, 1)),
         (good.replace("\"h\":\"", "\"h\":\"-"), (1, 0, 0, 1)),
         (world.exchange.frame(FIRST + 3, (FIRST + 3) * MINUTE_MS, false, 0.0), (1, 0, 0, 1)),
         (r#"{"e":"aggTrade"}"#.to_owned(), (0, 1, 0, 0)),

@@ -84,9 +84,12 @@ fn filled(scratch: &Scratch) -> Writer {
 fn fill(writer: &mut Writer) {
     let mut kept: Vec<(Row, RowState)> = (0..7).map(|minute| (row(minute, 2.0), Closed)).collect();
     kept[3].1 = Verified;
-    kept[4].1 = Hole;
-    kept.remove(5);
+    kept.drain(4..6);
     writer.load(0, &kept, FIRST_MS + 7 * MINUTE_MS);
+    let (start_ms, end_ms) = (Some(FIRST_MS + 4 * MINUTE_MS), Some(FIRST_MS + 5 * MINUTE_MS - 1));
+    for sent_ms in [1, 2].map(|seconds| FIRST_MS + 7 * MINUTE_MS + seconds * 1000) {
+        writer.ingest(0, &[], &Answer { start_ms, end_ms, ..answer(sent_ms, 2) }, 10);
+    }
     // Asked for in the middle of minute 7, which no later answer holds.
     writer.ingest(0, &[row(7, 2.5)], &answer(FIRST_MS + 7 * MINUTE_MS + 30_000, 1), 11);
     writer.ingest(
