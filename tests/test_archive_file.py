@@ -335,6 +335,20 @@ def test_zips_that_do_not_hold_the_one_file(names: list[str]) -> None:
         DAY.candles(packed.getvalue())
 
 
+def test_a_name_that_swallows_the_entry_behind_it_does_not_give_another_file() -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir("data")
+        archive.writestr("data/BTCUSDT-1m-2025-01-01.csv", line(0))
+    data = packed.getvalue()
+    first = data.index(b"PK\x01\x02")
+    # The directory is empty. The length of its name is damaged, so that the name ends as that of the file does.
+    until = data.index(b".csv", first) + len(b".csv")
+    data = changed(data, first + 28, struct.pack("<H", until - (first + 46)))
+    with pytest.raises(BadResponse, match="differ in their name"):
+        DAY.candles(data)
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 9, 93, 99])
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_only_what_the_archive_packs_with_is_unpacked(*, method: int, is_damaged: bool) -> None:

@@ -309,6 +309,7 @@ def test_a_live_block_is_neither_removed_nor_served_twice(
         (["--live", "udp"], ["live", "`udp`", "rest | ws | auto"]),
         (["--server-weight", "nan"], ["server_weight", "`nan`"]),
         (["--config", "/nonexistent/x.toml"], ["/nonexistent/x.toml: No such file"]),
+        (["--config", "/dev/zero"], ["/dev/zero cannot be a configuration", "bytes"]),
         (["--base-url", "http://127.0.0.1:1", "--start-seconds", "0.1"], ["127.0.0.1:1", "refused"]),
     ],
     ids=lambda value: value[-1] if value[0].startswith("--") else "",

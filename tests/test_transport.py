@@ -149,6 +149,22 @@ def test_a_body_cut_short_is_a_bad_response(serve: Serve, fetch: HttpTransport) 
         fetch.fetch(serve(cut).url)
 
 
+@pytest.mark.parametrize(
+    "lengths", ["Content-Length: 5\r\nContent-Length: 7", "Content-Length: 5, 7", "Content-Length: x"]
+)
+def test_a_stop_counts_however_its_length_is_told(serve: Serve, fetch: HttpTransport, lengths: str) -> None:
+    answer = f"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 30\r\n{lengths}\r\n\r\nabcde".encode()
+
+    def reply(connection: socket.socket) -> None:
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    stopped = fetch.fetch(serve(reply).url)
+
+    assert stopped.status == 429
+    assert stopped.headers["retry-after"] == "30"
+
+
 def test_a_chunked_body_cut_short_is_a_bad_response(serve: Serve, fetch: HttpTransport) -> None:
     def cut(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[[1,2\r\n")

@@ -180,6 +180,9 @@ class _Response(HTTPResponse):
             self.headers = self.msg = HTTPMessage()
             self.length, self.chunked, self.will_close = 0, False, True
             self._close_conn()
+        if self.status in STOPS:
+            # Lengths that contradict each other would make urllib3 refuse the answer, the stop with it.
+            del self.headers["Content-Length"]
 
 
 class _Remembering(urllib3.connection.HTTPConnection):

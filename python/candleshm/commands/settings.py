@@ -27,6 +27,7 @@ from candleshm.errors import ConfigError
 __all__ = ["add_field_flags", "add_flags", "collector_configs", "in_utf8"]
 
 FEED = "feed"
+FILE_BYTES_MAX = 1024 * 1024
 # What Python makes of bytes of an argument that the locale cannot read.
 _UNREAD = re.compile("[\udc80-\udcff]")
 CONFIG_HELP = "settings as keys such as base_url, with a [[feed]] table for each of several feeds; flags win"
@@ -75,8 +76,13 @@ def _config(values: dict[str, Any]) -> CollectorConfig:
 def _file_feeds(path: Path) -> list[dict[str, Any]]:
     """Return the settings of each feed of a file; without `[[feed]]` tables the file is one feed."""
     try:
-        loaded = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        # A pipe may be handed in, as by `<(...)` of a shell; a device may have no end.
+        with path.open("rb") as file:
+            text = file.read(FILE_BYTES_MAX + 1)
+        if len(text) > FILE_BYTES_MAX:
+            raise ConfigError(f"{path} cannot be a configuration: it is larger than {FILE_BYTES_MAX} bytes")
+        loaded = tomllib.loads(text.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     if FEED not in loaded:
         return [_settings(loaded, str(path))]

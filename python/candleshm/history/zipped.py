@@ -102,6 +102,10 @@ def _unpacked(zipped: bytes, member: zipfile.ZipInfo) -> bytes:
         raise BadResponse("it cannot be unpacked: its directory and its file contradict each other")
     if (flags | member.flag_bits) & IS_ENCRYPTED:
         raise BadResponse("it cannot be unpacked: it is encrypted")
+    # A name whose length is damaged swallows the entries behind it, and would give the content of another file.
+    encoding = "utf-8" if member.flag_bits & IS_UTF8 else UNSTATED
+    if zipped[start : start + name_bytes] != member.orig_filename.encode(encoding):
+        raise BadResponse("it cannot be unpacked: its directory and its file differ in their name")
     start += name_bytes + extra_bytes
     packed = memoryview(zipped)[start : start + member.compress_size]
     if len(packed) != member.compress_size:
