@@ -62,7 +62,8 @@ def test_a_picture_that_stands_still_closes_nothing_and_grows_old(block_name: st
             kept[path.split("&")[0]] = body
         return kept[path.split("&")[0]]
 
-    with SimulatedExchange(symbols=4) as exchange, front(exchange, picture) as url:
+    # No late trades: a later row proves that a picture was made after a candle's end, not how long after it.
+    with SimulatedExchange(symbols=4, late_ms=0) as exchange, front(exchange, picture) as url:
         settings: dict[str, Any] = {"base_url": url, "interval": "1s", "length": 30, "update_interval_seconds": 0.2}
         with collecting(exchange, block_name, **settings) as (_, feed):
             time.sleep(2.0)
