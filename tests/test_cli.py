@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import dataclasses
 import io
@@ -21,7 +22,7 @@ import requests
 import candleshm
 from candleshm import columns
 from candleshm._core import Writer
-from candleshm.commands.settings import collector_configs
+from candleshm.commands.settings import add_flags, collector_configs
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.sim import Fault, SimulatedExchange, html
@@ -417,3 +418,29 @@ def test_sim_prints_its_address_and_ends_on_a_signal() -> None:
 
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_SECONDS) == 0
+
+
+def test_a_list_may_be_given_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    flags = parser.parse_args(
+        [
+            "--derive",
+            "5m",
+            "--symbols",
+            "A,B",
+            "--derive",
+            "1h,4h",
+            "--symbols",
+            "C",
+            "--proxies",
+            "http=x",
+            "--proxies",
+            "https=y",
+        ]
+    )
+    assert (flags.derive, flags.symbols) == (["5m", "1h", "4h"], ["A", "B", "C"])
+    assert flags.proxies == {"http": "x", "https": "y"}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--symbols", "A", "--symbols", "all"])
+    assert "contradict each other" in capsys.readouterr().err

@@ -136,9 +136,9 @@ def _reading(hint: Any) -> dict[str, Any]:
     if bool in kinds:
         return {"action": argparse.BooleanOptionalAction}
     if Mapping in kinds:
-        return {"type": _pairs, "metavar": "KEY=VALUE,..."}
+        return {"type": _pairs, "metavar": "KEY=VALUE,...", "action": _Parts}
     if Sequence in kinds:
-        return {"type": _names, "metavar": "A,B,..."}
+        return {"type": _names, "metavar": "A,B,...", "action": _Parts}
     if int in kinds:
         return {"type": int, "metavar": "N"}
     if float in kinds:
@@ -151,6 +151,27 @@ def _reading(hint: Any) -> dict[str, Any]:
 def in_utf8(text: str) -> str:
     r"""Return an argument as the UTF-8 that it is, whatever the locale reads; bytes that are no text as `\xff`."""
     return os.fsencode(text).decode("utf-8", "backslashreplace") if _UNREAD.search(text) else text
+
+
+class _Parts(argparse.Action):
+    """A list that may be given in parts: `--derive 5m --derive 1h` is `--derive 5m,1h`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Add the values to those given before. Ends with a usage error where `all` is given beside names."""
+        before = getattr(namespace, self.dest, None)
+        if isinstance(before, list) and isinstance(values, list):
+            values = [*before, *values]
+        elif isinstance(before, dict) and isinstance(values, dict):
+            values = before | values
+        elif before is not None and before != values:
+            parser.error(f"argument {option_string}: `all` and a list of names contradict each other")
+        setattr(namespace, self.dest, values)
 
 
 def _names(text: str) -> str | list[str]:
