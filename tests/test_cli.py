@@ -316,7 +316,11 @@ def test_a_live_block_is_neither_removed_nor_served_twice(
     ids=lambda value: value[-1] if value[0].startswith("--") else "",
 )
 def test_what_cannot_be_served(exchange: SimulatedExchange, block_name: str, more: list[str], words: list[str]) -> None:
-    said = complaint(*serving(exchange, block_name, *more))
+    command = serving(exchange, block_name)
+    if more[0] == "--symbols":  # a list that is given twice is joined
+        at = command.index("--symbols")
+        del command[at : at + 2]
+    said = complaint(*command, *more)
 
     assert all(word in said for word in words)
     assert not (SHM / block_name).exists()
