@@ -301,7 +301,7 @@ def test_more_symbols_than_a_connection_carries_and_what_comes_and_goes(
         loaded(collector) as feed,
     ):
         flows(collector)
-        assert [len(connection.streams) for connection in exchange.connections()] == [4, 2]
+        assert sorted(len(connection.streams) for connection in exchange.connections()) == [2, 4]
         collector.add_symbols(["LINKUSDT"])
         until(lambda: stream_of(collector).streams == 7)
         flows(collector)
