@@ -53,7 +53,7 @@ test-rust: ## Run the core's tests: units, model, format, takeover
 	STEP_ROUNDS=$(STEP_ROUNDS) cargo test --profile checked --quiet --package candleshm --features steps --test steps
 
 test-python: build ## Run the tests with real processes against the simulated exchange
-	$(BIN)/python -m pytest --numprocesses 4
+	$(BIN)/python -m pytest --numprocesses 2
 
 loom: ## Explore the protocol's interleavings
 	RUSTFLAGS="--cfg loom" cargo test --profile checked --quiet --package candleshm --target-dir target/loom --test loom
