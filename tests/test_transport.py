@@ -375,3 +375,9 @@ def test_a_hundred_continues_do_not_hold_a_thread(fetch: HttpTransport, monkeypa
     finally:
         ended.set()
         server.close()
+
+
+def test_a_refused_connection_is_told_in_the_words_of_the_system() -> None:
+    with pytest.raises(ExchangeUnavailable) as caught:
+        HttpTransport(SystemClock()).fetch("http://127.0.0.1:1/x")
+    assert str(caught.value) == "no answer from 127.0.0.1:1: ConnectionRefusedError: [Errno 111] Connection refused"

@@ -332,6 +332,8 @@ def _reason(error: BaseException) -> str:
     cause: object = error
     while isinstance(cause, BaseException):
         inner = next((part for part in (getattr(cause, "reason", None), *cause.args) if _is_error(part)), None)
+        if inner is None and isinstance(cause, urllib3.exceptions.HTTPError):
+            inner = cause.__cause__  # what the system said; their own text names a class of ours
         if inner is None:
             break
         cause = inner

@@ -126,7 +126,7 @@ class StreamKeeper:
         self._covered: frozenset[str] = frozenset()
         self._mute: frozenset[str] = frozenset()
         self._connections = self._lost = self._batches = self._events = self._stale = self._verified = 0
-        self._disputed = self._refused = self._unknown = self._faults = 0
+        self._disputed = self._refused = self._faults = 0
         self._repeats = Repeats()
         self._outage = Outage()
         self._wanted_seconds: dict[str, float] = {}
