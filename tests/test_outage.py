@@ -273,3 +273,17 @@ def test_a_clock_of_the_machine_that_is_off_is_said_once(block_name: str, caplog
 
     assert len(said) == 1
     assert said[0].startswith(f"{block_name}: this machine's clock is 90.0 s ahead of the exchange's")
+
+
+def test_a_feed_that_asks_seldom_has_no_outage_between_two_answers(
+    block_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(freshness, "STALE_SECONDS", 0.5)
+    caplog.set_level(logging.INFO, logger="candleshm")
+    with (
+        SimulatedExchange(symbols=4) as exchange,
+        collecting(exchange, block_name, live="rest", interval="1h", update_interval_seconds=8.0) as (collector, feed),
+    ):
+        until(lambda: max(feed[symbol].age for symbol in feed.symbols) > 6.0)
+        assert status_of(collector).ready
+    assert "outage" not in caplog.text

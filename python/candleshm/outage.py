@@ -156,4 +156,6 @@ def _data(freshness: Freshness) -> str:
         return "no symbol has data yet"
     if freshness.stale:
         return f"{freshness.stale} are stale, and the oldest data is {oldest:.0f} s old"
+    if oldest >= STALE_SECONDS:  # a feed that asks seldom
+        return f"none is stale yet; the oldest data is {oldest:.0f} s old"
     return f"none is stale yet; the oldest data is {oldest:.0f} s old and is stale in {STALE_SECONDS - oldest:.0f} s"

@@ -14,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from candleshm import freshness
 from candleshm.absences import Absences
 from candleshm.backoff import Backoff
 from candleshm.blocklog import BlockLog
@@ -755,8 +756,13 @@ class Scheduler:
             audits=self._audits,
             audit_rows=dict(self._audit_rows),
             standing=self._standing.symbols,
-            freshness=Freshness.of(self._writer.trading_ages()),
+            freshness=self._freshness(),
         )
+
+    def _freshness(self) -> Freshness:
+        """Judge the age of the data; between two answers of a feed that asks seldom nothing is stale."""
+        pause_seconds = 2 * self._cadence.update_interval_seconds
+        return Freshness.of(self._writer.trading_ages(), max(freshness.STALE_SECONDS, pause_seconds))
 
     def _is_polled(self, plan: SeriesPlan, now: float) -> bool:
         """Say whether REST keeps a series fresh."""

@@ -100,7 +100,8 @@ class CollectorStatus:
     standing: tuple[str, ...] = ()
     """Symbols for which the exchange repeats the same old data, although their newest candle is over."""
     freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
-    """How old the data is, judged as by a reader without `max_age`."""
+    """How old the data is, judged as by a reader without `max_age`; a feed that asks less often than every 30 s gets
+    two of its pauses."""
 
     @property
     def stale(self) -> int:
