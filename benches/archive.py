@@ -33,10 +33,7 @@ import pandas as pd
 
 from candleshm import history
 from candleshm._core import Zone, parse_archive_csv
-from candleshm.clock import SystemClock
 from candleshm.config import CollectorConfig
-from candleshm.connection import Connection
-from candleshm.durable import replace_file
 from candleshm.exchanges.base import DAY_MS
 from candleshm.exchanges.binance import Binance
 from candleshm.history import parquet
@@ -45,10 +42,13 @@ from candleshm.history.archive_file import ArchiveFile
 from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day
 from candleshm.history.fetching import fetch_days, store_of
-from candleshm.ratelimit import WeightBudget
+from candleshm.ratelimit.budget import WeightBudget
+from candleshm.rest.client import Connection
+from candleshm.rest.transport import HttpTransport
 from candleshm.sim import SimulatedExchange
 from candleshm.sim.archive import ArchiveName, SimulatedArchive
-from candleshm.transport import HttpTransport
+from candleshm.system.atomic_file import replace_file
+from candleshm.system.clock import SystemClock
 
 # A whole month whose file is there, whenever this runs.
 FIRST = date(2026, 9, 1)

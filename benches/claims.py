@@ -15,9 +15,9 @@ from filelock import FileLock
 from pyrate_limiter import Duration, Limiter, Rate, SQLiteBucket
 from rounds import TORN, WHOLE, Contender, Table, Target, each, race
 
-from candleshm.clock import SystemClock
-from candleshm.ledger import LedgerFile, ledger_path
-from candleshm.ratelimit import PrivateMemory, WeightBudget
+from candleshm.ratelimit.budget import PrivateMemory, WeightBudget
+from candleshm.ratelimit.ledger import LedgerFile, ledger_path
+from candleshm.system.clock import SystemClock
 
 OURS = "claim + answered, shared"
 LIMIT = 1_000_000_000

@@ -29,8 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 import candleshm
-from candleshm.cache import BlockCache, Origin
-from candleshm.reader import Feed
+from candleshm.collector.cache import BlockCache, Origin
+from candleshm.reader.feed import Feed
 from candleshm.sim import Truth
 
 LATENCY_MS = 50
@@ -52,7 +52,7 @@ with SimulatedExchange(symbols=symbols, spot_limit=limit, futures_limit=min(limi
 _COLLECTOR = """
 import json, sys
 from candleshm.config import CollectorConfig
-from candleshm.server import Collector
+from candleshm.collector.collector import Collector
 with Collector(CollectorConfig(**json.loads(sys.argv[1]))) as collector:
     print("started", flush=True)
     assert collector.wait_loaded()

@@ -146,7 +146,7 @@ with SimulatedExchange(symbols=int(sys.argv[1])) as exchange:
 COLLECTOR = """
 import json, sys, time
 from candleshm.config import CollectorConfig
-from candleshm.server import Collector
+from candleshm.collector.collector import Collector
 with Collector(CollectorConfig(**json.loads(sys.argv[1]))) as collector:
     assert collector.wait_loaded()
     while collector.status().live != "ws":

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from candleshm.cache import BlockCache, Origin
+from candleshm.collector.cache import BlockCache, Origin
 
 if __name__ == "__main__":
     name, directory = sys.argv[1:]

@@ -12,13 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 import candleshm
-from candleshm.clock import SystemClock
+from candleshm.collector.collector import Collector
+from candleshm.collector.status import CollectorStatus
 from candleshm.config import CollectorConfig
 from candleshm.exchanges.base import Market
-from candleshm.reader import Feed
-from candleshm.server import Collector
+from candleshm.reader.feed import Feed
 from candleshm.sim import SimulatedExchange
-from candleshm.status import CollectorStatus
+from candleshm.system.clock import SystemClock
 
 MINUTE = 60_000
 CLOSED = 2
@@ -123,7 +123,7 @@ def loaded(collector: Collector) -> Feed:
     """Start, wait until everything is loaded, and attach."""
     collector.start()
     assert collector.wait_loaded(DEADLINE_SECONDS)
-    return candleshm.attach(collector.config.segment_name)
+    return candleshm.attach(collector.config.block_name)
 
 
 def status_of(collector: Collector) -> CollectorStatus:

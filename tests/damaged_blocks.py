@@ -110,7 +110,7 @@ def main(name: str, what: str, count: int) -> None:
                     spoil(image, chance.randrange(*words), chance)
             file.seek(0)
             file.write(image[: 8 * PAGE_WORDS] if what == "header" else image)
-            with contextlib.suppress(candleshm.SegmentError):
+            with contextlib.suppress(candleshm.BlockError):
                 ask_everything(name)
                 attached += 1
     print(attached)

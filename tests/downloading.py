@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from candleshm._core import Zone
-from candleshm.clock import Clock, SystemClock
 from candleshm.config import CollectorConfig
-from candleshm.connection import Connection
 from candleshm.exchanges.binance import Binance
 from candleshm.history.candles import Candles
 from candleshm.history.day import Day, DayLike
 from candleshm.history.fetching import fetch_days, store_of
 from candleshm.history.tally import DownloadProgress
-from candleshm.ratelimit import WeightBudget
+from candleshm.ratelimit.budget import WeightBudget
+from candleshm.rest.client import Connection
+from candleshm.rest.transport import HttpTransport
 from candleshm.sim import SimulatedExchange
-from candleshm.transport import HttpTransport
+from candleshm.system.clock import Clock, SystemClock
 from tests.collecting import SYMBOLS, config_of
 
 

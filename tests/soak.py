@@ -43,12 +43,13 @@ import numpy.typing as npt
 import requests
 
 import candleshm
-from candleshm.clock import SystemClock
+from candleshm.collector.collector import Collector
+from candleshm.collector.status import CollectorStatus
 from candleshm.columns import CLOSE, NAMES, OPEN_TIME_MS
 from candleshm.config import CollectorConfig
-from candleshm.server import Collector
 from candleshm.sim import Fault, SimulatedExchange, StreamFault, Truth, html, rate_limited
-from candleshm.status import CollectorStatus, StreamStatus
+from candleshm.stream.status import StreamStatus
+from candleshm.system.clock import SystemClock
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from candleshm import addresses, transport
-from candleshm.addresses import Addresses
-from candleshm.clock import SystemClock
 from candleshm.errors import ExchangeUnavailable
+from candleshm.network import addresses
+from candleshm.network.addresses import Addresses
+from candleshm.rest import transport
+from candleshm.rest.transport import HttpTransport
 from candleshm.sim import SimulatedExchange
-from candleshm.transport import HttpTransport
+from candleshm.system.clock import SystemClock
 from tests.dead_addresses import ALIVE, DEAD, HOST, Kind, dead, resolve
 
 OTHER = "127.0.0.8"

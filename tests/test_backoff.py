@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from candleshm.backoff import Backoff
+from candleshm.network.backoff import Backoff
 
 
 def test_delays_double_to_the_limit() -> None:

@@ -9,23 +9,23 @@ from pathlib import Path
 import pytest
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import Answer, Market
+from candleshm.exchanges.base import Market, Response
 from candleshm.exchanges.binance import Binance
 
 DATA = Path(__file__).parent / "data" / "binance"
 NOW_MS = 1_669_829_600_000
 
 
-def answer(status: int = 200, body: str = "{}", **headers: str) -> Answer:
+def answer(status: int = 200, body: str = "{}", **headers: str) -> Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer("http://user:secret@host/api/v3/x?symbol=A", status, named, body.encode(), 1.0, 1.1, None)
+    return Response("http://user:secret@host/api/v3/x?symbol=A", status, named, body.encode(), 1.0, 1.1, None)
 
 
-def recorded(name: str) -> Answer:
+def recorded(name: str) -> Response:
     """Return a recorded exchange as the transport would hand it over."""
     exchange = json.loads((DATA / f"{name}.json").read_text())
     headers = {key.lower(): value for key, value in exchange["headers"].items()}
-    return Answer(exchange["url"], exchange["status_code"], headers, exchange["body"].encode(), 1.0, 1.1, None)
+    return Response(exchange["url"], exchange["status_code"], headers, exchange["body"].encode(), 1.0, 1.1, None)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_used_weight_of_another_window_is_not_taken() -> None:
     assert Binance("SPOT").used_weight(answer(x_mbx_used_weight_1m="many"), 60.0) is None
 
 
-def error_of(given: Answer) -> ExchangeError:
+def error_of(given: Response) -> ExchangeError:
     error = Binance("SPOT").error_of(given, NOW_MS)
     assert error is not None
     return error

@@ -18,7 +18,7 @@ import pytest
 
 import candleshm
 from candleshm import _core
-from candleshm.blocknames import SAY_SECONDS, BlockNames
+from candleshm.collector.block_names import SAY_SECONDS, BlockNames
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import SimulatedExchange
 from tests.collecting import assert_complete_and_true, close_seconds, collecting, config_of, klines, loaded, until
@@ -99,7 +99,7 @@ def test_the_name_of_another_collector_is_not_fought_for(
     exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with started(*serving(exchange, block_name)) as first:
-        until(lambda: any(health.name == block_name and health.ready for health in candleshm.segments()))
+        until(lambda: any(health.name == block_name and health.ready for health in candleshm.blocks()))
         with candleshm.attach(block_name) as feed:
             series = feed["BTCUSDT"]
             (SHM / block_name).unlink()
@@ -184,8 +184,8 @@ def test_what_goes_on_for_an_hour_is_said_rarely_and_done_ever_later(caplog: pyt
     caplog.set_level(logging.INFO, "candleshm")
     for outcome, looks_max in [
         (None, 150),
-        (candleshm.errors.SegmentUnavailable("block", "no room", 28), 150),
-        (candleshm.SegmentCorrupt("block", "a directory"), 3600),
+        (candleshm.errors.BlockUnavailable("block", "no room", 28), 150),
+        (candleshm.BlockCorrupt("block", "a directory"), 3600),
     ]:
         caplog.clear()
         writer = RemovedNames()
@@ -298,7 +298,7 @@ def test_rows_come_over_into_a_block_of_another_length_without_a_request(
     def serve_and_kill(length: int) -> None:
         code = f"""
 import os, signal
-from candleshm.server import Collector
+from candleshm.collector.collector import Collector
 from tests.collecting import *
 class Exchange: base_url = {exchange.base_url!r}
 collector = Collector(config_of(Exchange, {block_name!r}, length={length}, derive=["5m"]))
@@ -313,7 +313,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         held = {symbol: len(feed[symbol].candles(500)) for symbol in feed}
         held_derived = {symbol: len(derived[symbol].candles(100)) for symbol in derived}
         asked = len(klines(exchange))
-        collector = candleshm.server.Collector(config_of(exchange, block_name, length=600, derive=["5m"]))
+        collector = candleshm.Collector(config_of(exchange, block_name, length=600, derive=["5m"]))
         with collector:
             closing_feed = loaded(collector)
             closing_feed.close()

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 import candleshm
 from candleshm._core import Writer
-from candleshm.cache import BlockCache, Origin
+from candleshm.collector.cache import BlockCache, Origin
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import SimulatedExchange
 from candleshm.sim.universe import utc_ms

@@ -26,10 +26,10 @@ import pytest
 import requests
 
 import candleshm
-from candleshm.compat import CandleRule, CandleServer
-from candleshm.errors import ConfigError, ExchangeUnavailable, SegmentInUse, SegmentNotFound
+from candleshm.collector.scheduler import Scheduler
+from candleshm.compat.candle_server import CandleRule, CandleServer
+from candleshm.errors import BlockInUse, BlockNotFound, ConfigError, ExchangeUnavailable
 from candleshm.exchanges.base import INTERVAL_MS, Market
-from candleshm.scheduler import Scheduler
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited
 
 ROOT = Path(__file__).parent.parent
@@ -304,7 +304,7 @@ def test_a_server_that_is_only_made_does_nothing(
     assert exchange.stats().count() == 0
     assert server.get_candle_security("BTCUSDT").size == 0
     server.close_run_candle_map()
-    with pytest.raises(SegmentNotFound, match="run_candle_map"):
+    with pytest.raises(BlockNotFound, match="run_candle_map"):
         server.status()
     assert list(Path("/dev/shm").glob(f"*{block_name}*")) == []
 
@@ -336,7 +336,7 @@ def test_wrong_arguments_are_named_when_the_server_is_made(options: dict[str, An
 
 
 def test_the_block_is_named_after_market_and_bar_and_others_attach(make: Make, block_name: str) -> None:
-    assert CandleServer("um", type("MyRule", (CandleRule,), {"BAR": "5m"}))._config.segment_name == "candleshm-um-5m"
+    assert CandleServer("um", type("MyRule", (CandleRule,), {"BAR": "5m"}))._config.block_name == "candleshm-um-5m"
     with (
         make(live="rest", ws_url="wss://stream.invalid:9443", settle_seconds=0.5),
         candleshm.attach(block_name) as feed,
@@ -564,7 +564,7 @@ def test_a_collector_that_broke_is_replaced_by_running_again(make: Make, monkeyp
 
 def test_a_block_that_is_served_already_is_refused(make: Make) -> None:
     with make() as first:
-        with pytest.raises(SegmentInUse):
+        with pytest.raises(BlockInUse):
             make().run_candle_map()
         assert first.status().state == "ready"
         assert list(first.candle_map) == SPOT
@@ -635,7 +635,7 @@ def test_get_symbols_filtered_without_an_answer(
 
 def test_a_process_that_just_ends_takes_its_block_away(exchange: SimulatedExchange, block_name: str) -> None:
     script = (
-        "from candleshm.compat import CandleRule, CandleServer\n"
+        "from candleshm.compat.candle_server import CandleRule, CandleServer\n"
         "class MyRule(CandleRule):\n    SYMBOLS = ['BTCUSDT']\n    LENGTH = 5\n"
         f"server = CandleServer('SPOT', MyRule, name={block_name!r}, base_url={exchange.base_url!r})\n"
         "server.run_candle_map()\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from candleshm.clock import DRIFT, ExchangeTime, SystemClock
+from candleshm.system.clock import DRIFT, ExchangeTime, SystemClock
 
 
 def test_one_measurement_bounds_the_exchange_by_its_round_trip() -> None:

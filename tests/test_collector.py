@@ -15,25 +15,25 @@ import numpy as np
 import pytest
 
 import candleshm
-from candleshm.clock import ExchangeTime
+from candleshm.collector.collector import Collector
+from candleshm.collector.planner import Kind, SeriesPlan
+from candleshm.collector.scheduler import CollectorStatus
+from candleshm.collector.workers import Fetchers, Job
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
     BadResponse,
     Banned,
+    BlockInUse,
+    BlockNotFound,
     ConfigError,
     ExchangeError,
     ExchangeUnavailable,
-    SegmentInUse,
-    SegmentNotFound,
     StaleData,
 )
-from candleshm.exchanges.base import INTERVAL_MS, Answer, Market
+from candleshm.exchanges.base import INTERVAL_MS, Market, Response
 from candleshm.exchanges.binance import Binance
-from candleshm.fetchers import Fetchers, Job
-from candleshm.planner import Kind, SeriesPlan
-from candleshm.scheduler import CollectorStatus
-from candleshm.server import Collector
 from candleshm.sim import Fault, Outage, SimulatedExchange, banned, html, rate_limited, refused
+from candleshm.system.clock import ExchangeTime
 from tests.collecting import (
     DEADLINE_SECONDS,
     MINUTE,
@@ -209,7 +209,7 @@ def test_without_a_time_a_refusal_stops_everything_for_a_known_one(
     collector = make(workers=1)
     collector.start()
 
-    feed = candleshm.attach(collector.config.segment_name)
+    feed = candleshm.attach(collector.config.block_name)
     end = until(lambda: feed.health.banned_until)
 
     assert end is not None
@@ -243,7 +243,7 @@ def test_a_symbol_that_fails_from_the_start_neither_delays_nor_drops_another(
     exchange.faults.add(fault)
     collector = make(interval="1s")
     collector.start()
-    feed = candleshm.attach(collector.config.segment_name)
+    feed = candleshm.attach(collector.config.block_name)
 
     others = [symbol for symbol in feed.symbols if symbol != "ETHUSDT"]
     newest_ms = until(lambda: feed["BTCUSDT"].last_open_time_ms) or 0
@@ -321,10 +321,10 @@ def test_a_collector_killed_with_9_is_succeeded_without_fetching_history_again(
 
 _SERVE = """
 import sys, threading
-from candleshm.clock import ExchangeTime
+from candleshm.system.clock import ExchangeTime
 from candleshm.config import CollectorConfig
-from candleshm.scheduler import CollectorStatus
-from candleshm.server import Collector
+from candleshm.collector.scheduler import CollectorStatus
+from candleshm.collector.collector import Collector
 name, base_url = sys.argv[1:]
 config = CollectorConfig(
     market="SPOT", symbols=["BTCUSDT", "ETHUSDT", "SUSHIBTC"], length=1500, name=name, base_url=base_url
@@ -352,8 +352,8 @@ def test_stop_is_prompt_removes_the_block_and_lets_nothing_be_written_any_more(
     assert time.monotonic() - before < 5.0
 
     assert feed.health.state == "closed"
-    with pytest.raises(SegmentNotFound):
-        candleshm.attach(collector.config.segment_name)
+    with pytest.raises(BlockNotFound):
+        candleshm.attach(collector.config.block_name)
     assert not [thread for thread in threading.enumerate() if thread.name == "candleshm-loop"]
     collector.stop()
 
@@ -369,8 +369,8 @@ def test_stop_ends_a_start_that_still_blocks(exchange: SimulatedExchange, make: 
     starting.join(5.0)
 
     assert not starting.is_alive()
-    with pytest.raises(SegmentNotFound):
-        candleshm.attach(collector.config.segment_name)
+    with pytest.raises(BlockNotFound):
+        candleshm.attach(collector.config.block_name)
 
 
 def test_run_that_is_told_to_end_while_it_still_connects(exchange: SimulatedExchange, make: Make) -> None:
@@ -399,8 +399,8 @@ def test_run_serves_until_told_and_reports_progress(exchange: SimulatedExchange,
     assert (heard[-1].symbols, heard[-1].loaded, heard[-1].missing) == (3, 3, 0)
     assert heard[-1].rows >= 3 * 1500
     assert heard[-1].eta_seconds == 0
-    with pytest.raises(SegmentNotFound):
-        candleshm.attach(collector.config.segment_name)
+    with pytest.raises(BlockNotFound):
+        candleshm.attach(collector.config.block_name)
 
 
 def test_symbols_that_the_exchange_does_not_list_are_left_out(
@@ -458,8 +458,8 @@ def test_a_start_that_cannot_succeed_says_why_and_leaves_nothing(
         collector.start()
 
     assert "127.0.0.1" in str(caught.value)
-    with pytest.raises(SegmentNotFound):
-        candleshm.attach(collector.config.segment_name)
+    with pytest.raises(BlockNotFound):
+        candleshm.attach(collector.config.block_name)
     assert collector.status() is None
 
 
@@ -474,7 +474,7 @@ def test_a_second_collector_under_the_same_name_is_refused_and_harms_nothing(
     exchange: SimulatedExchange, make: Make
 ) -> None:
     with loaded(make(interval="1s")) as feed:
-        with pytest.raises(SegmentInUse):
+        with pytest.raises(BlockInUse):
             make(interval="1s").start()
         newest_ms = feed["BTCUSDT"].last_open_time_ms or 0
         feed.wait_closed(newest_ms + INTERVAL_MS["1s"], timeout=DEADLINE_SECONDS)
@@ -485,10 +485,10 @@ def test_an_answer_that_comes_after_the_stop_is_not_merged() -> None:
     asked, answered, merged = threading.Event(), threading.Event(), []
 
     class Slow:
-        def fetch(self, url: str) -> Answer:
+        def fetch(self, url: str) -> Response:
             asked.set()
             answered.wait(DEADLINE_SECONDS)
-            return Answer(url, 200, {}, b"[]", 1.0, 1.1, None)
+            return Response(url, 200, {}, b"[]", 1.0, 1.1, None)
 
     class Recorder:
         def ingest(self, *arguments: object, **named: object) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import candleshm
-from candleshm.server import Collector
+from candleshm.collector.collector import Collector
 from candleshm.sim import KNOWN_OUTAGES, Fault, SimulatedExchange, banned, html, rate_limited, refused
 from candleshm.sim.universe import utc_ms
 from tests.collecting import (

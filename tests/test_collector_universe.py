@@ -207,7 +207,7 @@ def test_a_full_block_is_superseded_by_a_larger_one_and_readers_follow(
 _SERVE_ALL = """
 import sys, threading
 from candleshm.config import CollectorConfig
-from candleshm.server import Collector
+from candleshm.collector.collector import Collector
 name, base_url = sys.argv[1:]
 collector = Collector(CollectorConfig(market="SPOT", length=1200, name=name, base_url=base_url))
 collector.start()

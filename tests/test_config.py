@@ -30,7 +30,7 @@ UNUSABLE = ("", "http://", "ftp://h:1", "h:0", "h:99999", "http://h x:1", "socks
 def test_defaults_serve_every_symbol_of_a_market_by_the_minute() -> None:
     config = CollectorConfig(market="SPOT")
 
-    assert config.segment_name == "candleshm-spot-1m"
+    assert config.block_name == "candleshm-spot-1m"
     assert (config.symbols, config.length, config.server_weight) == ("all", 2880, 0.75)
     assert config.settle_ms == 1000
 
@@ -40,7 +40,7 @@ def test_market_in_any_case_and_symbols_once_each() -> None:
 
     assert config.market == "UM"
     assert config.symbols == ("B", "A")
-    assert config.segment_name == "candleshm-um-1M"
+    assert config.block_name == "candleshm-um-1M"
 
 
 def test_settle_is_never_shortened_by_rounding() -> None:
@@ -112,10 +112,10 @@ def test_keys_that_are_refused_are_those_that_requests_ignores(key: str) -> None
 
 
 def test_a_socks_proxy_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("candleshm.proxies.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("candleshm.network.proxies.importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install requests\[socks\]"):
         CollectorConfig(market="SPOT", proxies={"all": "socks5h://h:1"})
-    monkeypatch.setattr("candleshm.proxies.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("candleshm.network.proxies.importlib.util.find_spec", lambda name: object())
     assert CollectorConfig(market="SPOT", proxies={"all": "socks5h://h:1"}).proxies
 
 

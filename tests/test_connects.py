@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from candleshm.clock import SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.exchanges.binance import Binance
-from candleshm.pools import connects_of, open_connects
+from candleshm.ratelimit.pools import connects_of, open_connects
 from candleshm.stream.connects import Connects
+from candleshm.system.clock import SystemClock
 
 RULES = Binance("SPOT").stream_rules("1m")
 

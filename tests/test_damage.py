@@ -50,12 +50,12 @@ def test_a_block_that_an_outsider_cuts_short_ends_who_touches_it_and_is_refused_
         assert feed["BTCUSDT"].last_close == 100
     reader.communicate("read\n", timeout=60)
     assert reader.returncode == -signal.SIGBUS
-    with pytest.raises(candleshm.SegmentCorrupt, match=r"does not fit its header: `8192` bytes"):
+    with pytest.raises(candleshm.BlockCorrupt, match=r"does not fit its header: `8192` bytes"):
         candleshm.attach(block_name)
-    with pytest.raises(candleshm.SegmentInUse):
+    with pytest.raises(candleshm.BlockInUse):
         candleshm.unlink(block_name)
     writer.close(unlink=False)
-    with pytest.raises(candleshm.SegmentCorrupt, match="candleshm rm"):
+    with pytest.raises(candleshm.BlockCorrupt, match="candleshm rm"):
         _core.Writer.open(block_name, market="SPOT", interval="1m", length=1000, symbols=["BTCUSDT"])
     assert run("rm", block_name).returncode == 0
     assert not (SHM / block_name).exists()

@@ -36,7 +36,7 @@ def ready(feed: candleshm.Feed, process: subprocess.Popen[str]) -> bool:
 
 def attached(name: str) -> candleshm.Feed:
     """Attach as soon as there is a block."""
-    until(lambda: any(health.name == name for health in candleshm.segments()))
+    until(lambda: any(health.name == name for health in candleshm.blocks()))
     return candleshm.attach(name)
 
 

@@ -85,7 +85,7 @@ def test_demo_shows_every_symbol_of_both_intervals_and_ends_by_itself(block_name
 def test_demo_can_be_attached_to_while_it_runs(block_name: str) -> None:
     with demo(block_name, 60) as process:
         until(lambda: len(processes_of(block_name)) == 3)
-        names = {segment.name for segment in candleshm.segments()}
+        names = {block.name for block in candleshm.blocks()}
         assert {f"{block_name}-1s", f"{block_name}-1m"} <= names
         with candleshm.attach(f"{block_name}-1s", max_age=30.0) as feed:
             opened_ms = feed["BTCUSDT"].wait(timeout=30.0)

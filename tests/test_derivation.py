@@ -276,7 +276,7 @@ def derive_beside_a_live_row(block_name: str) -> None:
     try:
         now_ms = start_ms + 9 * MINUTE + 30_000
         writer.ingest("X", json.dumps(texts[:10]).encode(), sent_ms=now_ms, received_ms=now_ms, settle_ms=0, limit=99)
-        behind = mock.patch("candleshm.derivation.time.time", return_value=start_ms / 1000 + 9 * 60 + 30)
+        behind = mock.patch("candleshm.reader.derivation.time.time", return_value=start_ms / 1000 + 9 * 60 + 30)
         with behind, candleshm.attach(block_name) as feed:
             series = feed["X"]
             assert candleshm.derive(series.candles(), "5m")[:, CLOSE].tolist() == [4]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import candleshm
+from candleshm.collector.supervisor import Supervisor
 from candleshm.columns import CLOSE, HIGH, LOW, OPEN, OPEN_TIME_MS, QUOTE_VOLUME, TAKER_BUY_QUOTE_VOLUME, TRADES, VOLUME
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
-from candleshm.host import Host
-from candleshm.reader import Feed
+from candleshm.reader.feed import Feed
 from candleshm.sim import Outage, SimulatedExchange
 from candleshm.sim.universe import utc_ms
 from tests.collecting import DEADLINE_SECONDS, MINUTE, collecting, truth_of, until
@@ -170,7 +170,7 @@ def test_a_collector_killed_with_9_leaves_its_derived_rows_to_the_next_one(
                 assert_true(exchange, feed, at_least=50)
                 second.send_signal(signal.SIGTERM)
                 second.wait(DEADLINE_SECONDS)
-    assert block_name not in " ".join(health.name for health in candleshm.segments()), "a clean stop removes all"
+    assert block_name not in " ".join(health.name for health in candleshm.blocks()), "a clean stop removes all"
 
 
 def test_symbols_come_and_go_in_derived_blocks_too(exchange: SimulatedExchange, block_name: str) -> None:
@@ -208,11 +208,11 @@ def test_names_and_what_cannot_be() -> None:
         with pytest.raises(ConfigError, match=text):
             CollectorConfig(market="SPOT", **changes)
     with pytest.raises(ConfigError, match="two blocks have the name `candleshm-spot-5m`"):
-        Host([config, CollectorConfig(market="SPOT", interval="5m")])
+        Supervisor([config, CollectorConfig(market="SPOT", interval="5m")])
 
 
 def test_a_name_that_is_taken_ends_the_start_with_nothing_left(exchange: SimulatedExchange, block_name: str) -> None:
     with collecting(exchange, f"{block_name}-5m"):
         said = complaint(*serving(exchange, block_name, "--derive", "5m"))
         assert f"{block_name}-5m" in said
-        assert block_name not in [health.name for health in candleshm.segments()]
+        assert block_name not in [health.name for health in candleshm.blocks()]

@@ -10,7 +10,7 @@ import pytest
 
 import candleshm
 from candleshm._core import Writer
-from candleshm.cache import BlockCache, Origin
+from candleshm.collector.cache import BlockCache, Origin
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import SimulatedExchange
 from tests.collecting import MINUTE, collecting

@@ -14,7 +14,7 @@ import pytest
 
 import candleshm
 from candleshm._core import Pushed, Writer
-from candleshm.errors import SegmentNotFound
+from candleshm.errors import BlockNotFound
 
 DATA = Path(__file__).parent / "data" / "streams"
 FILES: dict[str, Literal["SPOT", "UM", "CM"]] = {"spot": "SPOT", "um": "UM", "cm": "CM", "tr": "SPOT"}
@@ -168,5 +168,5 @@ def test_a_closed_writer_takes_no_events(open_writer: Open) -> None:
     writer = open_writer(["AAA"])
     with closing(writer):
         pass
-    with pytest.raises(SegmentNotFound):
+    with pytest.raises(BlockNotFound):
         writer.ingest_events([b"{}"], received_ms=0)

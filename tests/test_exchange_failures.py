@@ -16,10 +16,11 @@ import pytest
 import requests
 
 import candleshm
-from candleshm import scheduler, transport
-from candleshm.errors import BadResponse, ExchangeUnavailable, SegmentNotFound
-from candleshm.reader import Feed
-from candleshm.server import Collector
+from candleshm.collector import scheduler
+from candleshm.collector.collector import Collector
+from candleshm.errors import BadResponse, BlockNotFound, ExchangeUnavailable
+from candleshm.reader.feed import Feed
+from candleshm.rest import transport
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
 from candleshm.sim.spoiled import Spoiling
 from candleshm.sim.universe import utc_ms
@@ -425,7 +426,7 @@ def test_exchange_infos_that_cannot_be_believed_change_neither_symbols_nor_limit
 def test_a_name_that_cannot_be_resolved_at_the_start_is_named(exchange: SimulatedExchange, block_name: str) -> None:
     with pytest.raises(ExchangeUnavailable, match=r"no answer from no-such-host\.invalid"):
         Collector(config_of(exchange, block_name, base_url="http://no-such-host.invalid", start_seconds=0.3)).start()
-    with pytest.raises(SegmentNotFound):
+    with pytest.raises(BlockNotFound):
         candleshm.attach(block_name)
     assert exchange.stats().count() == 0
 

@@ -16,11 +16,11 @@ import pytest
 
 import candleshm
 from candleshm._core import Writer
-from candleshm.blocklog import BlockLog
-from candleshm.clock import APART_MS_MAX, ExchangeTime
+from candleshm.collector.standing import Standing
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import Outage, SimulatedExchange
-from candleshm.standing import Standing
+from candleshm.system.block_log import BlockLog
+from candleshm.system.clock import APART_MS_MAX, ExchangeTime
 from tests.collecting import MINUTE, SteppedClock, collecting, klines, status_of, truth_of, until
 
 

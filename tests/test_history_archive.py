@@ -17,8 +17,7 @@ import pytest
 
 from candleshm import CandleRule, CandleServer, history
 from candleshm._core import Zone
-from candleshm.backoff import Backoff
-from candleshm.clock import SystemClock
+from candleshm.collector.collector import Collector
 from candleshm.errors import ConfigError, ExchangeUnavailable
 from candleshm.exchanges.base import Market
 from candleshm.history.archive import Archive, Mirror, checked_archive_url
@@ -28,9 +27,10 @@ from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day
 from candleshm.history.store import ParquetStore
 from candleshm.history.tally import DownloadProgress
-from candleshm.server import Collector
+from candleshm.network.backoff import Backoff
+from candleshm.rest.transport import HttpTransport
 from candleshm.sim import ArchiveFlaw, Fault, Outage, SimulatedExchange, refused
-from candleshm.transport import HttpTransport
+from candleshm.system.clock import SystemClock
 from tests.collecting import SYMBOLS, collecting, config_of, klines, until
 from tests.commanding import complaint, run
 from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, store_in, written

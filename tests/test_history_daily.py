@@ -15,13 +15,13 @@ import pytest
 import candleshm
 from candleshm import history
 from candleshm._core import Writer
+from candleshm.collector.collector import Collector
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError, UnknownSymbol
 from candleshm.history.block import day_of_block, load_days, with_states
+from candleshm.history.daily_writer import due_day
 from candleshm.history.day import Day
-from candleshm.history.keeper import due_day
 from candleshm.history.store import ParquetStore
-from candleshm.server import Collector
 from candleshm.sim import Fault, Outage, SimulatedExchange
 from tests.collecting import DEADLINE_SECONDS, SteppedClock, config_of, klines, until
 from tests.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, store_in, without, written

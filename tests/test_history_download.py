@@ -19,13 +19,13 @@ import pytest
 from candleshm import history
 from candleshm._core import Zone
 from candleshm.errors import ConfigError, StoreInUse, StoreUnavailable
-from candleshm.exchanges.base import Answer, Market
+from candleshm.exchanges.base import Market, Response
 from candleshm.history.assembly import Assembly, Coverage
 from candleshm.history.day import Day
 from candleshm.history.pages import pages_of
 from candleshm.history.store import ParquetStore
+from candleshm.rest.transport import HttpTransport
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
-from candleshm.transport import HttpTransport
 from tests.collecting import DEADLINE_SECONDS, SYMBOLS, SteppedClock, klines, until
 from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, rows_of, store_in, written
 from tests.downloading import counts, day_before, downloaded, truth_of
@@ -333,7 +333,7 @@ def test_a_server_that_counts_slots_instead_of_rows_loses_no_older_day(
     exchange.truth.add_outage(Outage(start_ms=hole[0], end_ms=hole[1], market="SPOT", symbol="BTCUSDT"))
     fetch = HttpTransport.fetch
 
-    def by_slots(transport: HttpTransport, url: str) -> Answer:
+    def by_slots(transport: HttpTransport, url: str) -> Response:
         answer = fetch(transport, url)
         query = parse_qs(urlsplit(url).query)
         if "endTime" not in query:

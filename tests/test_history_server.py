@@ -19,7 +19,7 @@ import pytest
 
 import candleshm
 from candleshm import history
-from candleshm.compat import CandleRule, CandleServer
+from candleshm.compat.candle_server import CandleRule, CandleServer
 from candleshm.errors import ConfigError, ExchangeUnavailable, MissingExtra
 from candleshm.history.csv_tree import CsvStore
 from candleshm.sim import Fault, SimulatedExchange
@@ -334,7 +334,7 @@ def test_serve_keeps_daily_files_only_where_it_is_told_to(
     serve = ["serve", "--market", "spot", "--symbols", "BTCUSDT,ETHUSDT", "--length", "1500", "--timezone", "UTC"]
     serve += ["--name", block_name, "--base-url", exchange.base_url]
     with started(*serve, cwd=tmp_path) as process:
-        until(lambda: block_name in [health.name for health in candleshm.segments() if health.ready])
+        until(lambda: block_name in [health.name for health in candleshm.blocks() if health.ready])
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=DEADLINE_SECONDS)

@@ -28,7 +28,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candleshm import durable, history
+from candleshm import history
 from candleshm._core import Zone
 from candleshm.columns import NAMES
 from candleshm.errors import (
@@ -44,6 +44,7 @@ from candleshm.history import lock, parquet
 from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day, Grid, days_between
 from candleshm.history.lock import LOCK_NAME
+from candleshm.system import atomic_file as durable
 from tests.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, rows_of, store_in, without, written
 
 HOUR = 60 * MINUTE
@@ -637,7 +638,7 @@ for number in range(150):
 KILLED = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-from candleshm import durable
+from candleshm.system import atomic_file as durable
 from tests.days import candles_of, day_of, store_in
 
 directory, day = Path(sys.argv[1]), day_of("2026-11-03")

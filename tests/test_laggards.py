@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import candleshm
+from candleshm.collector.laggards import Laggards
+from candleshm.collector.listing import BELIEVED_COUNT, BELIEVED_SECONDS, Listing
+from candleshm.collector.planner import PollPolicy, SeriesPlan
 from candleshm.exchanges.base import ExchangeInfo, Market
-from candleshm.laggards import Laggards
-from candleshm.listing import BELIEVED_COUNT, BELIEVED_SECONDS, Listing
-from candleshm.planner import Cadence, SeriesPlan
 from candleshm.sim import Outage, SimulatedExchange, StreamFault, refused
 from tests.collecting import (
     CLOSED,
@@ -31,8 +31,8 @@ from tests.collecting import (
 SETTLE_MS = 1000
 
 
-def cadence(interval: str = "1m") -> Cadence:
-    return Cadence(interval, 100, 3.0, SETTLE_MS, 1000)
+def cadence(interval: str = "1m") -> PollPolicy:
+    return PollPolicy(interval, 100, 3.0, SETTLE_MS, 1000)
 
 
 def series(symbol: str, newest_ms: int, asked_ms: int) -> SeriesPlan:

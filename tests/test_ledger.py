@@ -17,12 +17,13 @@ from random import Random
 
 import pytest
 
-from candleshm import ledger, ratelimit
 from candleshm._core import PoolWords
-from candleshm.clock import SystemClock
 from candleshm.errors import CandleShmError, ConfigError
-from candleshm.ledger import LedgerFile, ledger_path, memory_for, peek
-from candleshm.ratelimit import NOT_NOW_SECONDS, WeightBudget
+from candleshm.ratelimit import budget as ratelimit
+from candleshm.ratelimit import ledger
+from candleshm.ratelimit.budget import NOT_NOW_SECONDS, WeightBudget
+from candleshm.ratelimit.ledger import LedgerFile, ledger_path, memory_for, peek
+from candleshm.system.clock import SystemClock
 
 POOL = ("direct", "127.0.0.1:1", "SPOT")
 DEADLINE_SECONDS = 60.0
@@ -31,9 +32,9 @@ KILL_ROUNDS = int(os.environ.get("KILL_ROUNDS", "30"))
 # A process that claims and answers as fast as it can, or does what is put in its place.
 HOLDER = """
 import sys
-from candleshm.clock import SystemClock
-from candleshm.ledger import LedgerFile, ledger_path
-from candleshm.ratelimit import WeightBudget
+from candleshm.system.clock import SystemClock
+from candleshm.ratelimit.ledger import LedgerFile, ledger_path
+from candleshm.ratelimit.budget import WeightBudget
 
 now = SystemClock().monotonic_seconds
 memory = LedgerFile(ledger_path({pool!r}))
@@ -172,7 +173,7 @@ def test_a_holder_stopped_inside_its_change_delays_others_and_changes_nothing() 
     # Half a change: everything set to zero in the copy that does not count.
     work = """
         import fcntl, os
-        from candleshm import ledger
+        from candleshm.ratelimit import ledger
         file = open(memory.path, "r+b", buffering=0)
         fcntl.flock(file, fcntl.LOCK_EX)
         changes = int.from_bytes(os.pread(file.fileno(), 8, 8 * ledger.CHANGES_WORD), "little")

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 import candleshm
-from candleshm.exchanges.binance import Binance
-from candleshm.loading import (
+from candleshm.collector.collector import Collector
+from candleshm.collector.loading import (
     FAILURES_MAX,
     hopeless,
     limited_delay_seconds,
     refused_delay_seconds,
     tries_max,
 )
-from candleshm.planner import Cadence, Kind, SeriesPlan
-from candleshm.server import Collector
+from candleshm.collector.planner import Kind, PollPolicy, SeriesPlan
+from candleshm.exchanges.binance import Binance
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
 from tests.collecting import (
     DEADLINE_SECONDS,
@@ -121,7 +121,7 @@ def test_one_symbol_whose_every_answer_is_a_429_leaves_the_pool_to_the_others(
 
 def spot(length: int = 2880) -> int:
     exchange = Binance("SPOT")
-    return tries_max(exchange, Cadence("1m", length, 3.0, 1000, exchange.tail_limit))
+    return tries_max(exchange, PollPolicy("1m", length, 3.0, 1000, exchange.tail_limit))
 
 
 def learn(plan: SeriesPlan, position: Position, kind: Kind) -> None:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import pytest
 
 import candleshm
-from candleshm import ledger
 from candleshm._core import PoolWords
-from candleshm.ledger import ledger_path
+from candleshm.ratelimit import ledger
+from candleshm.ratelimit.ledger import ledger_path
 from candleshm.sim import SimulatedExchange
 from tests.collecting import until
 from tests.commanding import CLI, serving, started

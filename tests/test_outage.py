@@ -14,14 +14,15 @@ import pytest
 import requests
 
 import candleshm
-from candleshm import freshness, outage
 from candleshm._core import Writer, is_owned
-from candleshm.clock import SystemClock
+from candleshm.collector import outage
+from candleshm.collector.outage import Outage, Steady, is_telling
 from candleshm.commands.listing import listing_json, listing_table
 from candleshm.errors import ExchangeUnavailable
-from candleshm.freshness import Freshness
-from candleshm.outage import Outage, Steady, is_telling
+from candleshm.reader import freshness
+from candleshm.reader.freshness import Freshness
 from candleshm.sim import SimulatedExchange, StreamFault, refused
+from candleshm.system.clock import SystemClock
 from tests.collecting import collecting, status_of, until
 from tests.commanding import first_line, run, serving, started
 

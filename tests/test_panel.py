@@ -16,8 +16,9 @@ import pyarrow as pa
 import pytest
 
 import candleshm
-from candleshm import _core, frames, history
+from candleshm import _core, history
 from candleshm.columns import CLOSE, OPEN_TIME_MS
+from candleshm.reader import frames
 from tests.klines import MINUTE_MS, START_MS, ingest, kline
 
 LENGTH = 16

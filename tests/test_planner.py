@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from candleshm.exchanges.base import candle_end_ms
-from candleshm.exchanges.binance import Binance
-from candleshm.planner import (
+from candleshm.collector.planner import (
     HEAD_START_SECONDS,
-    Cadence,
+    FetchTask,
     Kind,
+    PollPolicy,
     SeriesPlan,
-    Turn,
     choose,
     closing_weight_of,
     next_turns,
     request_for,
 )
+from candleshm.exchanges.base import candle_end_ms
+from candleshm.exchanges.binance import Binance
 
 MINUTE = 60_000
 NOW_MS = 1_000_000 * MINUTE + 30_000  # half a minute into a candle
@@ -41,8 +41,8 @@ class Position:
     holes: int = 0
 
 
-def cadence(interval: str = "1m", length: int = 2880, exchange: Binance = SPOT) -> Cadence:
-    return Cadence(interval, length, 3.0, 1000, exchange.tail_limit)
+def cadence(interval: str = "1m", length: int = 2880, exchange: Binance = SPOT) -> PollPolicy:
+    return PollPolicy(interval, length, 3.0, 1000, exchange.tail_limit)
 
 
 def loaded(**changes: Any) -> SeriesPlan:
@@ -57,7 +57,7 @@ def loaded(**changes: Any) -> SeriesPlan:
     return SeriesPlan("BTCUSDT", **(facts | changes))
 
 
-def turns(series: SeriesPlan, now: float = NOW, now_ms: int = NOW_MS) -> dict[Kind, Turn]:
+def turns(series: SeriesPlan, now: float = NOW, now_ms: int = NOW_MS) -> dict[Kind, FetchTask]:
     return {turn.kind: turn for turn in next_turns(series, cadence(), now, now_ms)}
 
 
@@ -284,7 +284,7 @@ def test_a_failed_series_waits_for_its_retry_whatever_else_is_due() -> None:
 
 def waiting(symbol: str, kind: Kind, due_seconds: float) -> SeriesPlan:
     head_start_seconds = HEAD_START_SECONDS if kind is Kind.CLOSING else 0.0
-    return SeriesPlan(symbol, turns=(Turn(kind, due_seconds, due_seconds - head_start_seconds),))
+    return SeriesPlan(symbol, turns=(FetchTask(kind, due_seconds, due_seconds - head_start_seconds),))
 
 
 def test_first_come_first_served_with_a_head_start_for_closing_candles() -> None:

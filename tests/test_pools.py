@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from candleshm.config import CollectorConfig
-from candleshm.ledger import ledger_path
-from candleshm.pools import pool_of
+from candleshm.ratelimit.ledger import ledger_path
+from candleshm.ratelimit.pools import pool_of
 
 
 def pool(**settings: object) -> tuple[str, ...]:

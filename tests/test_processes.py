@@ -201,7 +201,7 @@ time.sleep(60)
     assert process.stdout is not None
     child = int(process.stdout.readline())
     try:
-        with pytest.raises(candleshm.SegmentInUse):
+        with pytest.raises(candleshm.BlockInUse):
             candleshm.unlink(block_name)
         process.kill()
         process.wait(30)
@@ -214,7 +214,7 @@ time.sleep(60)
 
 def test_second_collector_is_refused_while_the_first_lives(block_name: str) -> None:
     with hot_writer(block_name) as (process, _):
-        with pytest.raises(candleshm.SegmentInUse) as caught:
+        with pytest.raises(candleshm.BlockInUse) as caught:
             candleshm.unlink(block_name)
         assert caught.value.pid == process.pid
         second = subprocess.run(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from candleshm.ratelimit import HELD_SECONDS_MAX, PROBE_SECONDS, PrivateMemory, WeightBudget
+from candleshm.ratelimit.budget import HELD_SECONDS_MAX, PROBE_SECONDS, PrivateMemory, WeightBudget
 
 
 def spend(budget: WeightBudget, until_seconds: float, weight: int, *, closing: bool = False) -> list[float]:

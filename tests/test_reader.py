@@ -389,13 +389,13 @@ def test_arrays_outlive_feed_and_block(loaded: _core.Writer) -> None:
     loaded.close()
     del view
     assert array.tolist() == [117, 118, 119]
-    with pytest.raises(candleshm.SegmentNotFound, match="closed"):
+    with pytest.raises(candleshm.BlockNotFound, match="closed"):
         feed["BTCUSDT"]
 
 
 def test_series_of_a_closed_feed_says_so(feed: candleshm.Feed, btc: candleshm.Series) -> None:
     feed.close()
-    with pytest.raises(candleshm.SegmentNotFound, match="closed"):
+    with pytest.raises(candleshm.BlockNotFound, match="closed"):
         btc.candles()
 
 
@@ -420,7 +420,7 @@ def test_feed_follows_a_block_of_another_shape(
         longer.close()
 
 
-def test_health_and_segments(loaded: _core.Writer, feed: candleshm.Feed) -> None:
+def test_health_and_blocks(loaded: _core.Writer, feed: candleshm.Feed) -> None:
     loaded.set_health(ready=True, weight_used=12, weight_limit=4500, banned_until_ms=START_MS)
     loaded.heartbeat()
     health = feed.health
@@ -430,7 +430,7 @@ def test_health_and_segments(loaded: _core.Writer, feed: candleshm.Feed) -> None
     assert health.banned_until is not None
     assert health.banned_until.timestamp() * 1000 == START_MS
     assert 0 <= health.heartbeat_age < 60
-    assert loaded.name in [segment.name for segment in candleshm.segments()]
+    assert loaded.name in [block.name for block in candleshm.blocks()]
 
 
 def read_elsewhere(feed: candleshm.Feed, btc: candleshm.Series) -> tuple[Any, ...]:
@@ -484,7 +484,7 @@ def test_copies_of_feeds_and_series_are_attached_for_themselves(feed: candleshm.
     pickled = pickle.dumps(feed["BTCUSDT"])
     feed.close()
     assert pickle.loads(pickled).last_close == 120
-    with pytest.raises(candleshm.SegmentNotFound, match="this feed was closed"):
+    with pytest.raises(candleshm.BlockNotFound, match="this feed was closed"):
         pickle.dumps(feed)
 
 
@@ -554,7 +554,7 @@ def test_name_that_is_none_is_refused(name: str) -> None:
 def test_missing_block_names_the_way_out(block_name: str) -> None:
     with pytest.raises(FileNotFoundError, match="candleshm ls") as caught:
         candleshm.attach(block_name)
-    assert isinstance(caught.value, candleshm.SegmentNotFound)
+    assert isinstance(caught.value, candleshm.BlockNotFound)
     assert caught.value.name == block_name
 
 
@@ -562,14 +562,14 @@ def test_foreign_memory_is_refused_and_left_alone(block_name: str) -> None:
     path = Path("/dev/shm") / block_name
     for content in (b"", b"short", b"\0" * 8192):
         path.write_bytes(content)
-        with pytest.raises(candleshm.SegmentCorrupt):
+        with pytest.raises(candleshm.BlockCorrupt):
             candleshm.attach(block_name)
-        with pytest.raises(candleshm.SegmentCorrupt):
+        with pytest.raises(candleshm.BlockCorrupt):
             candleshm.unlink(block_name)
-        with pytest.raises(candleshm.SegmentCorrupt):
+        with pytest.raises(candleshm.BlockCorrupt):
             _core.Writer.open(block_name, market="SPOT", interval="1m", length=16, symbols=["BTCUSDT"])
         assert path.read_bytes() == content
-        assert block_name not in [segment.name for segment in candleshm.segments()]
+        assert block_name not in [block.name for block in candleshm.blocks()]
 
 
 def test_block_of_another_format_names_both(loaded: _core.Writer) -> None:
@@ -577,13 +577,13 @@ def test_block_of_another_format_names_both(loaded: _core.Writer) -> None:
     with path.open("r+b") as file:
         file.seek(8)
         file.write((2).to_bytes(4, "little"))
-    with pytest.raises(candleshm.SegmentIncompatible, match=r"2\.1 .* 1\.1"):
+    with pytest.raises(candleshm.BlockIncompatible, match=r"2\.1 .* 1\.1"):
         candleshm.attach(loaded.name)
 
 
 def test_block_too_large_for_the_machine_is_a_clear_error(block_name: str) -> None:
     symbols = [f"S{number}" for number in range(16_000)]
-    with pytest.raises(candleshm.SegmentUnavailable, match=r"/dev/shm has no room for its \d+ MiB") as caught:
+    with pytest.raises(candleshm.BlockUnavailable, match=r"/dev/shm has no room for its \d+ MiB") as caught:
         _core.Writer.open(block_name, market="SPOT", interval="1m", length=100_000, symbols=symbols)
     assert isinstance(caught.value, OSError)
     assert not (Path("/dev/shm") / block_name).exists()
@@ -592,17 +592,17 @@ def test_block_too_large_for_the_machine_is_a_clear_error(block_name: str) -> No
 @pytest.mark.parametrize(
     "error",
     [
-        candleshm.SegmentNotFound("n", "why"),
-        candleshm.SegmentInUse("n", 7),
-        candleshm.SegmentIncompatible("n", "1", "2"),
-        candleshm.SegmentUnavailable("n", "why", 28),
+        candleshm.BlockNotFound("n", "why"),
+        candleshm.BlockInUse("n", 7),
+        candleshm.BlockIncompatible("n", "1", "2"),
+        candleshm.BlockUnavailable("n", "why", 28),
         candleshm.StaleData("BTCUSDT", 3.0, 1.0),
         candleshm.GapError("BTCUSDT", START_MS, START_MS + MINUTE_MS, "hole"),
         candleshm.UnknownSymbol("X", "n"),
         candleshm.WaitTimeout("late", ("X",)),
         candleshm.OverwrittenView("BTCUSDT"),
         candleshm.ClosesMissed("n", START_MS, START_MS + MINUTE_MS, 1),
-        candleshm.SegmentCorrupt("n", "why"),
+        candleshm.BlockCorrupt("n", "why"),
         candleshm.MissingExtra("polars", "polars"),
         candleshm.ConfigError("n cannot be `0`"),
         candleshm.DayNotFound("path", ("2026-11-23",)),

@@ -14,15 +14,15 @@ import pytest
 import requests
 
 import candleshm.weight
-from candleshm import transport
-from candleshm.addresses import Addresses
-from candleshm.clock import SystemClock
+from candleshm.collector.collector import Collector
 from candleshm.config import CollectorConfig
 from candleshm.errors import BadResponse, Banned, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.binance import Binance
-from candleshm.server import Collector
+from candleshm.network.addresses import Addresses
+from candleshm.rest import transport
+from candleshm.rest.transport import HttpTransport
 from candleshm.stream.connection import Connection
-from candleshm.transport import HttpTransport
+from candleshm.system.clock import SystemClock
 from tests.test_transport import Server
 
 Reply = Callable[[socket.socket], None]

@@ -26,10 +26,10 @@ import requests
 
 import candleshm
 from candleshm import _core
+from candleshm.collector.collector import Collector
 from candleshm.commands.metrics import MetricsServer
-from candleshm.server import Collector
-from candleshm.serverlog import Console, LineFormatter
 from candleshm.sim import Fault, SimulatedExchange
+from candleshm.system.server_log import Console, LineFormatter
 from tests.collecting import assert_complete_and_true, collecting, config_of, status_of, until
 from tests.commanding import CLI, DEADLINE_SECONDS, serving
 from tests.confined import finished, forked, limited, mounted, script, with_small_shm
@@ -122,7 +122,7 @@ def test_a_full_block_without_room_for_a_larger_one_goes_on_until_there_is_room(
 def test_a_block_that_cannot_be_enlarged_is_as_it_was(block_name: str) -> None:
     writer = block(block_name)
     feed = candleshm.attach(block_name)
-    with limit(resource.RLIMIT_FSIZE, 1 << 20), pytest.raises(candleshm.SegmentUnavailable):
+    with limit(resource.RLIMIT_FSIZE, 1 << 20), pytest.raises(candleshm.BlockUnavailable):
         writer.enlarge(["BTCUSDT"] * 2000)
     assert (feed.health.state, writer.symbol_capacity, writer.symbols) == ("ready", 1, ("BTCUSDT",))
 
@@ -135,7 +135,7 @@ def test_a_block_that_cannot_be_enlarged_is_as_it_was(block_name: str) -> None:
 def test_a_limit_on_file_sizes_is_an_error_and_leaves_nothing(block_name: str) -> None:
     with (
         limit(resource.RLIMIT_FSIZE, 4096),
-        pytest.raises(candleshm.SegmentUnavailable, match="File too large") as caught,
+        pytest.raises(candleshm.BlockUnavailable, match="File too large") as caught,
     ):
         block(block_name)
     assert caught.value.errno == errno.EFBIG
@@ -149,9 +149,9 @@ def test_without_descriptors_attaching_is_an_error_and_who_is_attached_goes_on(b
     writer = block(block_name)
     with candleshm.attach(block_name) as feed:
         with limit(resource.RLIMIT_NOFILE, 0):
-            with pytest.raises(candleshm.SegmentUnavailable, match="Too many open files") as caught:
+            with pytest.raises(candleshm.BlockUnavailable, match="Too many open files") as caught:
                 candleshm.attach(block_name)
-            with pytest.raises(candleshm.SegmentUnavailable, match="Too many open files"):
+            with pytest.raises(candleshm.BlockUnavailable, match="Too many open files"):
                 block(f"{block_name}-2")
             writer.heartbeat()
             assert feed.health.heartbeat_age < 30
@@ -168,7 +168,7 @@ def test_without_address_space_attaching_is_an_error_and_who_is_attached_goes_on
     def attach_in_vain() -> None:
         used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         with limit(resource.RLIMIT_AS, used_bytes + (4 << 20)):
-            with pytest.raises(candleshm.SegmentUnavailable, match="Cannot allocate memory") as caught:
+            with pytest.raises(candleshm.BlockUnavailable, match="Cannot allocate memory") as caught:
                 candleshm.attach(block_name)
             assert caught.value.errno == errno.ENOMEM
             assert feed.symbols == ("BTCUSDT", "ETHUSDT", "SOLUSDT")
@@ -199,7 +199,7 @@ def once_attached(name: str) -> candleshm.Feed:
     def attached() -> candleshm.Feed | None:
         try:
             return candleshm.attach(name)
-        except candleshm.SegmentNotFound:
+        except candleshm.BlockNotFound:
             return None
 
     feed = until(attached)
@@ -246,7 +246,7 @@ _LOG = """
 import logging, os, sys
 from pathlib import Path
 from candleshm._core import Zone
-from candleshm.serverlog import ServerLog
+from candleshm.system.server_log import ServerLog
 directory = Path(sys.argv[1])
 log = ServerLog(directory / "logs", Zone("UTC"), file_level="INFO", console_level="INFO")
 log.open()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from candleshm.compat.rule import CandleRule, check_rule
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Market
-from candleshm.rule import CandleRule, check_rule
 
 DEFAULTS: dict[str, Any] = {
     "SERVER_WEIGHT": 0.75,

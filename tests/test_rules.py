@@ -31,13 +31,13 @@ from candleshm._core import (
     is_symbol_name,
     zone_names,
 )
+from candleshm.compat.rule import CandleRule, check_rule
 from candleshm.config import CollectorConfig, is_zone
 from candleshm.errors import ConfigError, HistoryError
 from candleshm.history.day import Day
-from candleshm.printable import printable
-from candleshm.rule import CandleRule, check_rule
 from candleshm.sim import grid as sim_grid
 from candleshm.sim import universe as sim_universe
+from candleshm.system.log_text import printable
 
 DAY_MS = 86_400_000
 EPOCH = date(1970, 1, 1)

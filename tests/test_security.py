@@ -25,16 +25,16 @@ import trustme
 
 import candleshm
 from candleshm import _core
-from candleshm.clock import SystemClock
+from candleshm.collector.collector import Collector
 from candleshm.commands.settings import collector_configs
-from candleshm.compat import CandleServer
+from candleshm.compat.candle_server import CandleServer
+from candleshm.compat.rule import CandleRule
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError, ExchangeUnavailable
-from candleshm.printable import printable, without_credentials
-from candleshm.rule import CandleRule
-from candleshm.server import Collector
+from candleshm.rest.transport import HttpTransport
 from candleshm.sim import Fault, SimulatedExchange, html, rate_limited, refused
-from candleshm.transport import HttpTransport
+from candleshm.system.clock import SystemClock
+from candleshm.system.log_text import printable, without_credentials
 from tests.collecting import config_of, status_of
 from tests.commanding import complaint, first_lines, lines_until, run, serving, started, until
 from tests.confined import NOBODY, finished, forked, script
@@ -105,22 +105,22 @@ def test_another_user_s_block_is_neither_read_nor_taken_over_nor_removed(
     assert (SHM / name).stat().st_uid == NOBODY
 
     for use in (candleshm.attach, candleshm.unlink, block):
-        with pytest.raises(candleshm.SegmentUnavailable, match=f"another user.*uid {NOBODY}"):
+        with pytest.raises(candleshm.BlockUnavailable, match=f"another user.*uid {NOBODY}"):
             use(name)
     for arguments in (["read", name, "BTCUSDT"], ["rm", name], serving(exchange, name)):
         assert "belongs to another user" in complaint(*arguments)
     listed = run("ls")
     assert (listed.returncode, name in listed.stdout) == (0, False)
     assert "belongs to another user" in listed.stderr
-    assert name not in [health.name for health in candleshm.segments()]
+    assert name not in [health.name for health in candleshm.blocks()]
     assert (SHM / name).stat().st_uid == NOBODY
 
 
 def test_another_user_cannot_read_ours(writer: _core.Writer) -> None:
     def spy() -> None:
-        with pytest.raises(candleshm.SegmentUnavailable, match=r"Permission denied|another user"):
+        with pytest.raises(candleshm.BlockUnavailable, match=r"Permission denied|another user"):
             candleshm.attach(writer.name)
-        with pytest.raises(candleshm.SegmentUnavailable, match=r"Permission denied|another user"):
+        with pytest.raises(candleshm.BlockUnavailable, match=r"Permission denied|another user"):
             candleshm.unlink(writer.name)
         with pytest.raises(PermissionError):
             (SHM / writer.name).read_bytes()
@@ -155,7 +155,7 @@ def test_what_is_no_file_is_no_block(writer: _core.Writer, exchange: SimulatedEx
     NO_FILES[kind](path, SHM / writer.name)
     try:
         for use in (candleshm.attach, candleshm.unlink, block):
-            with pytest.raises(candleshm.SegmentCorrupt, match="not even a file"):
+            with pytest.raises(candleshm.BlockCorrupt, match="not even a file"):
                 use(name)
         assert "not even a file" in complaint(*serving(exchange, name))
         assert run("ls").returncode == 0
@@ -170,9 +170,9 @@ def test_a_second_name_of_a_block_shares_its_owner(writer: _core.Writer) -> None
     (SHM / other).hardlink_to(SHM / writer.name)
 
     assert candleshm.attach(other).symbols == ("BTCUSDT",)
-    with pytest.raises(candleshm.SegmentInUse):
+    with pytest.raises(candleshm.BlockInUse):
         block(other)
-    with pytest.raises(candleshm.SegmentInUse):
+    with pytest.raises(candleshm.BlockInUse):
         candleshm.unlink(other)
 
 

@@ -14,11 +14,11 @@ import pytest
 
 import candleshm.weight
 from candleshm._core import Zone
-from candleshm.cache import BlockCache, Origin
-from candleshm.durable import read_ours, remove_leftovers, replace_file
+from candleshm.collector.cache import BlockCache, Origin
 from candleshm.errors import ConfigError
-from candleshm.ledger import LedgerFile, ledger_path
-from candleshm.serverlog import ServerLog
+from candleshm.ratelimit.ledger import LedgerFile, ledger_path
+from candleshm.system.atomic_file import read_ours, remove_leftovers, replace_file
+from candleshm.system.server_log import ServerLog
 from tests.test_cache import NOW_MS, RUNNING, filled, open_block
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")

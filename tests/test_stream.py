@@ -15,13 +15,13 @@ import pytest
 import requests
 
 import candleshm
+from candleshm.collector.collector import Collector
 from candleshm.errors import MissingExtra
 from candleshm.exchanges.base import StreamRules as ClientRules
 from candleshm.exchanges.binance import Binance
-from candleshm.reader import Feed
-from candleshm.server import Collector
+from candleshm.reader.feed import Feed
 from candleshm.sim import Fault, SimulatedExchange, StreamFault, StreamRules
-from candleshm.status import StreamStatus
+from candleshm.stream.status import StreamStatus
 from tests.collecting import (
     DEADLINE_SECONDS,
     assert_true,
@@ -324,7 +324,7 @@ def test_a_new_listing_streams_before_an_answer_would_have_come(exchange: Simula
 
 
 def test_closed_rows_are_audited(exchange: SimulatedExchange, block_name: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("candleshm.scheduler.AUDIT_SECONDS", 0.2)
+    monkeypatch.setattr("candleshm.collector.scheduler.AUDIT_SECONDS", 0.2)
     with streaming(exchange, block_name) as (collector, feed):
         until(lambda: status_of(collector).audits >= 5)
         rows = status_of(collector).audit_rows
@@ -360,7 +360,7 @@ def test_without_the_library_auto_is_rest_and_ws_an_error(
 
 
 def test_the_collector_without_streams_does_not_load_the_library() -> None:
-    code = "import sys, candleshm.server; sys.exit('websockets' in sys.modules)"
+    code = "import sys, candleshm.collector.collector; sys.exit('websockets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -368,7 +368,7 @@ def test_stopping_ends_the_connections(exchange: SimulatedExchange, block_name: 
     with streaming(exchange, block_name):
         pass
     until(lambda: all(connection.closed_ms is not None for connection in exchange.connections()))
-    assert candleshm.segments() is not None
+    assert candleshm.blocks() is not None
 
 
 def test_serve_follows_streams_and_publishes_what_they_do(exchange: SimulatedExchange, block_name: str) -> None:
@@ -407,7 +407,7 @@ def test_serve_follows_streams_and_publishes_what_they_do(exchange: SimulatedExc
 def test_a_clock_set_at_the_exchange_leaves_no_row_behind(
     exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch, step_ms: int
 ) -> None:
-    monkeypatch.setattr("candleshm.scheduler.AUDIT_SECONDS", 1e6)  # an audit would find them by chance
+    monkeypatch.setattr("candleshm.collector.scheduler.AUDIT_SECONDS", 1e6)  # an audit would find them by chance
     with streaming(exchange, block_name, interval="1s") as (_, feed):
         exchange.skew_ms = step_ms
         after_ms = exchange.now_ms() + 5000

@@ -71,7 +71,7 @@ def test_streams_do_not_depend_on_the_loop_policy_of_the_program(exchange: Simul
 def test_transports_that_are_no_subclass_of_asyncios(
     exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("candleshm.stream.keeper.asyncio.SelectorEventLoop", ForeignLoop)
+    monkeypatch.setattr("candleshm.stream.manager.asyncio.SelectorEventLoop", ForeignLoop)
     with streaming(exchange, block_name) as (_, feed):
         close_seconds(feed, 1)
 
@@ -128,7 +128,7 @@ def test_a_candle_under_the_name_of_another_stream_is_refused_and_counted(
 def test_one_symbol_that_stays_silent_does_not_cost_the_others_their_connection(
     exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("candleshm.stream.keeper.REPLACE_SECONDS", 0.5)
+    monkeypatch.setattr("candleshm.stream.manager.REPLACE_SECONDS", 0.5)
     monkeypatch.setattr("candleshm.stream.watchdog.HEAL_SECONDS", 0.2)
     with streaming(exchange, block_name) as (collector, feed):
         exchange.stream_faults.add(StreamFault(kind="lose", symbol="ETHUSDT"))

@@ -12,28 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
+from candleshm.collector.planner import Kind, PollPolicy, SeriesPlan, next_turns, request_for
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Market
 from candleshm.exchanges.binance import Binance
-from candleshm.planner import Cadence, Kind, SeriesPlan, next_turns, request_for
 from candleshm.stream.connection import FRAME_BYTES_MAX, cut
 from candleshm.stream.flood import Flood
 from candleshm.stream.outage import Outage
-from candleshm.stream.pace import Pace
+from candleshm.stream.rate_limiter import RateLimiter
 from candleshm.stream.repeats import Repeats
 from candleshm.stream.shards import Shards
 from candleshm.stream.watchdog import HEAL_SECONDS, Watchdog, silence_seconds
 
 MINUTE = 60_000
-CADENCE = Cadence("1m", 100, 3.0, 1000, 1000, silence_seconds=6.0, late_ms=2500)
+CADENCE = PollPolicy("1m", 100, 3.0, 1000, 1000, silence_seconds=6.0, late_ms=2500)
 # A minute that opens at 1000 s of local time, when the exchange's clock shows OPEN.
 OPEN, SECONDS = 1_773_232_500_000, 1000.0
 
 
 @given(st.lists(st.floats(0, 5), max_size=60), st.integers(1, 5))
 def test_a_pace_is_never_exceeded_in_any_window(pauses: list[float], count: int) -> None:
-    pace, now, taken = Pace(count, 10.0), 0.0, []
+    pace, now, taken = RateLimiter(count, 10.0), 0.0, []
     for pause in pauses:
         now += pause
         if pace.take(now):
@@ -43,7 +43,7 @@ def test_a_pace_is_never_exceeded_in_any_window(pauses: list[float], count: int)
 
 
 def test_a_pace_gives_every_turn_there_is() -> None:
-    pace = Pace(2, 1.0)
+    pace = RateLimiter(2, 1.0)
     assert [pace.take(now) for now in (0.0, 0.5, 0.9, 1.0, 1.1, 1.5)] == [True, True, False, True, False, True]
 
 

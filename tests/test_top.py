@@ -24,7 +24,7 @@ from candleshm.commands.events import changes
 from candleshm.commands.observation import Observation, SeriesFacts
 from candleshm.commands.screen import Screen
 from candleshm.commands.top import Board, ordered
-from candleshm.health import Health
+from candleshm.reader.health import Health
 from tests.commanding import DEADLINE_SECONDS, complaint, run, started
 from tests.klines import MINUTE_MS, START_MS, ingest, kline
 

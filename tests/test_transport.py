@@ -11,10 +11,10 @@ from contextlib import suppress
 
 import pytest
 
-from candleshm import transport
-from candleshm.clock import SystemClock
 from candleshm.errors import BadResponse, ExchangeUnavailable
-from candleshm.transport import HttpTransport
+from candleshm.rest import transport
+from candleshm.rest.transport import HttpTransport
+from candleshm.system.clock import SystemClock
 
 
 class Server:

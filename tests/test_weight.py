@@ -15,10 +15,10 @@ import pytest
 
 import candleshm.weight
 from candleshm._core import PoolWords
-from candleshm.clock import SystemClock
 from candleshm.errors import CandleShmError, ConfigError, RateLimited, WaitTimeout
-from candleshm.ledger import peek
+from candleshm.ratelimit.ledger import peek
 from candleshm.sim import SimulatedExchange, rate_limited
+from candleshm.system.clock import SystemClock
 from tests.collecting import collecting, until
 from tests.commanding import started
 

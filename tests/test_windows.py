@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 from candleshm._core import Writer
+from candleshm.collector.loading import hopeless, tries_max
+from candleshm.collector.planner import PollPolicy, SeriesPlan, next_turns, request_for
+from candleshm.collector.workers import newest_missing_ms
 from candleshm.exchanges.base import KlineRequest, Market
 from candleshm.exchanges.binance import Binance
-from candleshm.fetchers import newest_missing_ms
-from candleshm.loading import hopeless, tries_max
-from candleshm.planner import Cadence, SeriesPlan, next_turns, request_for
 from candleshm.sim.grid import DAY_MS, Grid
 from candleshm.sim.universe import utc_ms
 
@@ -52,10 +52,10 @@ def answered(request: KlineRequest, market: Market, now_ms: int) -> bytes:
     return json.dumps(rows[::-1]).encode()
 
 
-def load(writer: Writer, market: Market, interval: str, length: int) -> tuple[SeriesPlan, Cadence, Binance]:
+def load(writer: Writer, market: Market, interval: str, length: int) -> tuple[SeriesPlan, PollPolicy, Binance]:
     """Do what the loop does until the series is loaded or given up; no clock has to be waited for."""
     exchange, plan = Binance(market), SeriesPlan("BTCUSDT")
-    cadence = Cadence(interval, length, 3.0, 1000, exchange.tail_limit)
+    cadence = PollPolicy(interval, length, 3.0, 1000, exchange.tail_limit)
     now = 0.0
     while not plan.loaded and hopeless(plan, tries_max(exchange, cadence)) is None:
         now_ms = NOW_MS + round(now * 1000)

@@ -10,6 +10,7 @@ NumPy windows in well under a microsecond, without a request, a lock or a copy o
     print(btc.last_close, btc.candles(100, closed_only=True)[:, candleshm.CLOSE].mean())
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from candleshm._core import Closed, Gap, Series, View
@@ -27,10 +28,15 @@ from candleshm.columns import (
     TRADES,
     VOLUME,
 )
-from candleshm.derivation import derive
 from candleshm.errors import (
     BadResponse,
     Banned,
+    BlockCorrupt,
+    BlockError,
+    BlockIncompatible,
+    BlockInUse,
+    BlockNotFound,
+    BlockUnavailable,
     CandleShmError,
     ClosesMissed,
     ConfigError,
@@ -44,26 +50,23 @@ from candleshm.errors import (
     MissingExtra,
     OverwrittenView,
     RateLimited,
-    SegmentCorrupt,
-    SegmentError,
-    SegmentIncompatible,
-    SegmentInUse,
-    SegmentNotFound,
-    SegmentUnavailable,
     StaleData,
     StoreInUse,
     StoreUnavailable,
     UnknownSymbol,
     WaitTimeout,
 )
-from candleshm.health import Health
-from candleshm.panel import Panel
-from candleshm.reader import Feed, attach, segments, unlink
+from candleshm.reader.derivation import derive
+from candleshm.reader.feed import Feed, attach, blocks, unlink
+from candleshm.reader.health import Health
+from candleshm.reader.panel import Panel
 
 if TYPE_CHECKING:
-    from candleshm import weight
-    from candleshm.compat import CandleServer
-    from candleshm.rule import CandleRule
+    from candleshm import history, weight
+    from candleshm.collector.collector import Collector
+    from candleshm.compat.candle_server import CandleServer
+    from candleshm.compat.rule import CandleRule
+    from candleshm.config import CollectorConfig
 
 __all__ = [
     "CLOSE",
@@ -80,11 +83,19 @@ __all__ = [
     "VOLUME",
     "BadResponse",
     "Banned",
+    "BlockCorrupt",
+    "BlockError",
+    "BlockInUse",
+    "BlockIncompatible",
+    "BlockNotFound",
+    "BlockUnavailable",
     "CandleRule",
     "CandleServer",
     "CandleShmError",
     "Closed",
     "ClosesMissed",
+    "Collector",
+    "CollectorConfig",
     "ConfigError",
     "DayDamaged",
     "DayIncomplete",
@@ -100,12 +111,6 @@ __all__ = [
     "OverwrittenView",
     "Panel",
     "RateLimited",
-    "SegmentCorrupt",
-    "SegmentError",
-    "SegmentInUse",
-    "SegmentIncompatible",
-    "SegmentNotFound",
-    "SegmentUnavailable",
     "Series",
     "StaleData",
     "StoreInUse",
@@ -114,26 +119,32 @@ __all__ = [
     "View",
     "WaitTimeout",
     "attach",
+    "blocks",
     "derive",
-    "segments",
+    "history",
     "unlink",
     "weight",
 ]
 
 
+# Imported on first use: a strategy that only attaches does not wait for the network's libraries, which are most of the
+# time an import takes.
+_LAZY_MODULES = ("history", "weight")
+_LAZY = {
+    "CandleRule": "candleshm.compat.rule",
+    "CandleServer": "candleshm.compat.candle_server",
+    "Collector": "candleshm.collector.collector",
+    "CollectorConfig": "candleshm.config",
+}
+
+
 def __getattr__(name: str) -> object:
-    # Who only attaches does not wait for the network's libraries: they are most of the time an import takes.
-    if name == "CandleServer":
-        from candleshm.compat import CandleServer
-
-        return CandleServer
-    if name == "CandleRule":
-        from candleshm.rule import CandleRule
-
-        return CandleRule
-    if name in ("history", "weight"):
-        # `import candleshm` is enough for `candleshm.history.load`.
-        import importlib
-
+    if name in _LAZY_MODULES:
         return importlib.import_module(f"candleshm.{name}")
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module `candleshm` has no attribute `{name}`")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -213,7 +213,7 @@ class Writer:
         LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
         are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
 
-        Raises SegmentInUse (a live collector owns it), ConfigError (name, interval, length), SegmentCorrupt,
+        Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
         OSError (ENOSPC: /dev/shm is too small).
         """
 
@@ -317,7 +317,7 @@ class Writer:
     def enlarge(self, symbols: Sequence[str], spare_symbols: int = 0) -> None:
         """Put a block for these symbols, with the same rows, in the place of this one; readers follow.
 
-        Raises SegmentUnavailable when there is no room for both, with this one as it was; SegmentInUse when the name
+        Raises BlockUnavailable when there is no room for both, with this one as it was; BlockInUse when the name
         was removed and another collector has taken it.
         """
 
@@ -325,8 +325,8 @@ class Writer:
         """Put back what no longer stands under its name: the block and those derived from it.
 
         A new block with the same rows takes the name, and readers follow. Returns the name of each that did not stand
-        there, with None where it does now, or the error: SegmentInUse when another live collector has the name,
-        SegmentCorrupt and SegmentUnavailable when something else stands there or there is no room.
+        there, with None where it does now, or the error: BlockInUse when another live collector has the name,
+        BlockCorrupt and BlockUnavailable when something else stands there or there is no room.
         """
 
     def set_trading(self, symbol: str, trading: bool, *, silent: bool = False) -> None:
@@ -592,7 +592,7 @@ def ended_ms() -> int:
     """Return a moment that is over by the exchange's clock, as far as final candles read here tell."""
 
 def is_owned(name: str) -> bool:
-    """Say whether a process owns the block that has this name now. Raises `SegmentNotFound`, `SegmentUnavailable`."""
+    """Say whether a process owns the block that has this name now. Raises `BlockNotFound`, `BlockUnavailable`."""
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""

@@ -17,7 +17,7 @@ from candleshm.commands.outcome import outcome
 from candleshm.commands.settings import add_field_flags, add_flags, collector_configs, in_utf8
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.commands.streams import say
-from candleshm.printable import printable, without_credentials
+from candleshm.system.log_text import printable, without_credentials
 
 __all__ = ["main"]
 
@@ -130,8 +130,8 @@ def _ls(arguments: argparse.Namespace) -> None:
 
 def _read(arguments: argparse.Namespace) -> None:
     from candleshm.commands.rows import TABLE_ROWS, read_rows
-    from candleshm.freshness import STALE_SECONDS
-    from candleshm.reader import attach
+    from candleshm.reader.feed import attach
+    from candleshm.reader.freshness import STALE_SECONDS
 
     is_table = not (arguments.json or arguments.csv)
     with attach(arguments.name) as feed:
@@ -154,7 +154,7 @@ def _top(arguments: argparse.Namespace) -> None:
 
 
 def _rm(arguments: argparse.Namespace) -> None:
-    from candleshm.reader import unlink
+    from candleshm.reader.feed import unlink
 
     unlink(arguments.name)
     print(f"removed {arguments.name}")

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from candleshm._core import MARKETS, Zone, derivation_parts
 from candleshm.errors import ConfigError
 from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
-from candleshm.printable import printable
-from candleshm.proxies import fault_of_proxies
+from candleshm.network.proxies import fault_of_proxies
+from candleshm.system.log_text import printable
 
 __all__ = ["TIME_OF_DAY", "CollectorConfig", "is_zone"]
 
@@ -145,7 +145,7 @@ class CollectorConfig:
         object.__setattr__(self, "symbols_filter", _names(self.symbols_filter))
 
     @property
-    def segment_name(self) -> str:
+    def block_name(self) -> str:
         """The block's name."""
         return self.name or f"candleshm-{self.market.lower()}-{self.interval}"
 

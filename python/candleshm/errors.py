@@ -3,12 +3,12 @@
 ::
 
     CandleShmError
-    ├── SegmentError
-    │   ├── SegmentNotFound      (FileNotFoundError)  no block of that name, or none that is ready
-    │   ├── SegmentInUse         another collector owns the name
-    │   ├── SegmentIncompatible  the block was written in another format
-    │   ├── SegmentCorrupt       the block's header does not add up
-    │   └── SegmentUnavailable   (OSError)            the system refused: /dev/shm is full, not permitted
+    ├── BlockError
+    │   ├── BlockNotFound      (FileNotFoundError)  no block of that name, or none that is ready
+    │   ├── BlockInUse         another collector owns the name
+    │   ├── BlockIncompatible  the block was written in another format
+    │   ├── BlockCorrupt       the block's header does not add up
+    │   └── BlockUnavailable   (OSError)            the system refused: /dev/shm is full, not permitted
     ├── UnknownSymbol            (KeyError)           the block does not carry that symbol
     ├── StaleData                the series is older than ``max_age``, or delisted
     ├── GapError             (ValueError)         ``holes="raise"`` and the window has a gap
@@ -41,6 +41,12 @@ from datetime import UTC, datetime
 __all__ = [
     "BadResponse",
     "Banned",
+    "BlockCorrupt",
+    "BlockError",
+    "BlockInUse",
+    "BlockIncompatible",
+    "BlockNotFound",
+    "BlockUnavailable",
     "CandleShmError",
     "ClosesMissed",
     "ConfigError",
@@ -54,12 +60,6 @@ __all__ = [
     "MissingExtra",
     "OverwrittenView",
     "RateLimited",
-    "SegmentCorrupt",
-    "SegmentError",
-    "SegmentInUse",
-    "SegmentIncompatible",
-    "SegmentNotFound",
-    "SegmentUnavailable",
     "StaleData",
     "StoreInUse",
     "StoreUnavailable",
@@ -72,7 +72,7 @@ class CandleShmError(Exception):
     """The root: catch this to catch everything candleshm raises on purpose."""
 
 
-class SegmentError(CandleShmError):
+class BlockError(CandleShmError):
     """Something about a shared-memory block. ``name`` is the block's name."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -84,7 +84,7 @@ class SegmentError(CandleShmError):
         return f"block `{self.name}`: {self.reason}"
 
 
-class SegmentNotFound(SegmentError, FileNotFoundError):
+class BlockNotFound(BlockError, FileNotFoundError):
     """No block of that name exists, or it is still being initialised."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -92,7 +92,7 @@ class SegmentNotFound(SegmentError, FileNotFoundError):
         self.errno = errno.ENOENT
 
 
-class SegmentInUse(SegmentError):
+class BlockInUse(BlockError):
     """Another live collector owns the block. ``pid`` is its process, 0 when unknown."""
 
     def __init__(self, name: str, pid: int = 0) -> None:
@@ -102,7 +102,7 @@ class SegmentInUse(SegmentError):
         self.pid = pid
 
 
-class SegmentIncompatible(SegmentError):
+class BlockIncompatible(BlockError):
     """The block's format is not the one this version reads. ``found`` and ``expected`` name both."""
 
     def __init__(self, name: str, found: str, expected: str) -> None:
@@ -115,11 +115,11 @@ class SegmentIncompatible(SegmentError):
         self.expected = expected
 
 
-class SegmentCorrupt(SegmentError):
+class BlockCorrupt(BlockError):
     """The block is truncated, foreign, or its header contradicts itself."""
 
 
-class SegmentUnavailable(SegmentError, OSError):
+class BlockUnavailable(BlockError, OSError):
     """The operating system refused: /dev/shm is full, or the block is not permitted. ``errno`` tells which."""
 
     def __init__(self, name: str, reason: str, error_number: int) -> None:

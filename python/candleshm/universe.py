@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterable
 from dataclasses import replace
 
-from candleshm.blocklog import BlockLog
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
+from candleshm.system.block_log import BlockLog
 
 __all__ = ["TRADING", "Universe", "doubt", "symbols_of"]
 
@@ -30,7 +30,7 @@ class Universe:
     """
 
     def __init__(self, config: CollectorConfig) -> None:
-        self._log = BlockLog(config.segment_name)
+        self._log = BlockLog(config.block_name)
         self._config = config
         self._lock = threading.Lock()
         self._added: dict[str, None] = {}

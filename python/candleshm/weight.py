@@ -31,14 +31,14 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from candleshm._core import PoolWords
-from candleshm.clock import SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.errors import CandleShmError, ConfigError, RateLimited, WaitTimeout
-from candleshm.exchanges.base import Answer, date_ms_of
+from candleshm.exchanges.base import Response, date_ms_of
 from candleshm.exchanges.binance import MARKETS, Binance
-from candleshm.ledger import LedgerFile, ledger_path, peek
-from candleshm.pools import pool_of
-from candleshm.ratelimit import WeightBudget
+from candleshm.ratelimit.budget import WeightBudget
+from candleshm.ratelimit.ledger import LedgerFile, ledger_path, peek
+from candleshm.ratelimit.pools import pool_of
+from candleshm.system.clock import SystemClock
 
 __all__ = ["Ticket", "WeightState", "acquire", "state"]
 
@@ -93,7 +93,7 @@ class Ticket:
         now_seconds = _clock.monotonic_seconds()
         lowered = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
         date_ms = date_ms_of(lowered.get("date"))
-        answer = Answer(
+        answer = Response(
             url="(your request)",
             status=status,
             headers=lowered,

@@ -12,22 +12,22 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from candleshm.clock import SystemClock
 from candleshm.commands.progress import ProgressLine, log_to_stderr
 from candleshm.commands.signals import on_stop_signal
 from candleshm.commands.table import aligned
 from candleshm.config import CollectorConfig
-from candleshm.connection import connection_of
 from candleshm.errors import ConfigError, HistoryError
 from candleshm.exchanges.binance import Binance
-from candleshm.frames import library
 from candleshm.history.archive import ARCHIVE_URL, checked_archive_url
 from candleshm.history.csv_tree import strange_paths
 from candleshm.history.fetching import Format, Kind, archive_of, fetch_days, store_of
 from candleshm.history.importing import import_files
 from candleshm.history.reading import BASE_DIR
 from candleshm.history.tally import DownloadProgress
-from candleshm.transport import HttpTransport
+from candleshm.reader.frames import library
+from candleshm.rest.client import connection_of
+from candleshm.rest.transport import HttpTransport
+from candleshm.system.clock import SystemClock
 
 __all__ = ["download", "import_csv"]
 

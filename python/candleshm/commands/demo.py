@@ -13,8 +13,8 @@ from pathlib import Path
 from candleshm.commands.children import Children
 from candleshm.commands.screen import Screen
 from candleshm.commands.signals import on_stop_signal
-from candleshm.errors import CandleShmError, SegmentError, SegmentNotFound
-from candleshm.reader import attach, unlink
+from candleshm.errors import BlockError, BlockNotFound, CandleShmError
+from candleshm.reader.feed import attach, unlink
 from candleshm.sim import SimulatedExchange
 
 __all__ = ["demo"]
@@ -41,11 +41,11 @@ def demo(seconds: float, name: str) -> None:
             Children(stop, {"XDG_RUNTIME_DIR": ledgers}) as children,
         ):
             _tell(seconds, names["1m"])
-            for interval, segment_name in names.items():
+            for interval, block_name in names.items():
                 children.start(
-                    f"the collector of `{segment_name}`",
+                    f"the collector of `{block_name}`",
                     *("-m", "candleshm", "serve", "--market", "spot", "--symbols", ",".join(SYMBOLS)),
-                    *("--interval", interval, "--name", segment_name, "--base-url", exchange.base_url),
+                    *("--interval", interval, "--name", block_name, "--base-url", exchange.base_url),
                     *("--update-interval-seconds", str(UPDATE_SECONDS[interval])),
                 )
             if not children.watch(READY_SECONDS, until=lambda: all(map(_is_ready, names.values()))):
@@ -56,27 +56,27 @@ def demo(seconds: float, name: str) -> None:
             children.watch(seconds)
     finally:
         Screen().restore()
-        for segment_name in names.values():
+        for block_name in names.values():
             # A collector that was killed leaves its block; one that runs elsewhere under the name keeps its own.
-            with contextlib.suppress(SegmentError):
-                unlink(segment_name)
+            with contextlib.suppress(BlockError):
+                unlink(block_name)
 
 
-def _tell(seconds: float, segment_name: str) -> None:
+def _tell(seconds: float, block_name: str) -> None:
     script = Path(sys.executable).with_name("candleshm")
     command = "candleshm" if shutil.which("candleshm") else os.path.relpath(script)
     if not script.exists():
         command = f"{os.path.relpath(sys.executable)} -m candleshm"
     sys.stdout.write(
         f"A simulated exchange, two collectors and a strategy, each a process; {seconds:g} s or Ctrl-C.\n"
-        f"From another shell: {command} read {segment_name} {SYMBOLS[0]}\n"
+        f"From another shell: {command} read {block_name} {SYMBOLS[0]}\n"
     )
     sys.stdout.flush()
 
 
-def _is_ready(segment_name: str) -> bool:
+def _is_ready(block_name: str) -> bool:
     try:
-        with attach(segment_name) as feed:
+        with attach(block_name) as feed:
             return feed.health.ready
-    except SegmentNotFound:
+    except BlockNotFound:
         return False

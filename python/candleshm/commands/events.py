@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from candleshm.commands.figures import age, clock_time
 from candleshm.commands.observation import Observation, SeriesFacts
-from candleshm.health import Health
+from candleshm.reader.health import Health
 
 __all__ = ["Event", "changes"]
 

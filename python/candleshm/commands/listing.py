@@ -8,9 +8,9 @@ import math
 from candleshm import _core
 from candleshm.commands.figures import age
 from candleshm.commands.table import aligned
-from candleshm.errors import SegmentError, SegmentIncompatible, SegmentNotFound
-from candleshm.health import Health
-from candleshm.reader import attach, segments
+from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound
+from candleshm.reader.feed import attach, blocks
+from candleshm.reader.health import Health
 
 __all__ = ["broken", "listing_json", "listing_table", "note", "state"]
 
@@ -32,7 +32,7 @@ def listing_table() -> str:
             f"{health.weight_used}/{health.weight_limit}",
             note(health),
         )
-        for health in segments()
+        for health in blocks()
     ]
     return aligned(HEADS, rows, left=("NAME", "MARKET", "STATE", "NOTE")) if rows else "no blocks\n"
 
@@ -62,21 +62,21 @@ def listing_json() -> str:
             "banned_until": None if health.banned_until is None else health.banned_until.isoformat(),
             "note": note(health),
         }
-        for health in segments()
+        for health in blocks()
     ]
     return json.dumps(rows, indent=2) + "\n"
 
 
-def broken() -> list[SegmentError]:
+def broken() -> list[BlockError]:
     """Return what is wrong with blocks that cannot be read; other programs' shared memory does not count."""
-    errors: list[SegmentError] = []
+    errors: list[BlockError] = []
     for name in _core.block_names():
         try:
             attach(name).close()
-        except SegmentNotFound:
+        except BlockNotFound:
             continue  # It went away meanwhile, or comes up just now.
-        except SegmentError as error:
-            if isinstance(error, SegmentIncompatible) or name.startswith("candleshm"):
+        except BlockError as error:
+            if isinstance(error, BlockIncompatible) or name.startswith("candleshm"):
                 errors.append(error)
     return errors
 

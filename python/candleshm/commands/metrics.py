@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from candleshm.collector.status import CollectorStatus
 from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.commands.scrapes import ScrapeServer
-from candleshm.errors import SegmentError
-from candleshm.frames import library
-from candleshm.reader import Feed
-from candleshm.status import CollectorStatus
+from candleshm.errors import BlockError
+from candleshm.reader.feed import Feed
+from candleshm.reader.frames import library
 
 __all__ = ["MetricsServer"]
 
@@ -174,7 +174,7 @@ class MetricsServer:
         if name not in self._feeds:
             try:
                 self._feeds[name] = attach_to_observe(name)
-            except SegmentError:
+            except BlockError:
                 return None  # It comes up just now, or ends, or there is no descriptor for it.
         return self._feeds[name]
 

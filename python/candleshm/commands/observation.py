@@ -12,8 +12,8 @@ from candleshm._core import Series
 from candleshm.columns import CLOSE
 from candleshm.commands.rows import STATES
 from candleshm.errors import StaleData, UnknownSymbol
-from candleshm.health import Health
-from candleshm.reader import Feed, attach
+from candleshm.reader.feed import Feed, attach
+from candleshm.reader.health import Health
 
 __all__ = ["Observation", "SeriesFacts", "attach_to_observe", "observe"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from candleshm.commands.streams import drop, escape_unwritable, open_missing
 from candleshm.errors import CandleShmError
-from candleshm.printable import printable, without_credentials
+from candleshm.system.log_text import printable, without_credentials
 
 __all__ = ["outcome"]
 

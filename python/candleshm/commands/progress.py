@@ -12,8 +12,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from candleshm.serverlog import Console, LineFormatter
-from candleshm.status import CollectorStatus
+from candleshm.collector.status import CollectorStatus
+from candleshm.system.server_log import Console, LineFormatter
 
 __all__ = ["LoadingProgress", "ProgressLine", "log_to_stderr", "stderr_handler"]
 

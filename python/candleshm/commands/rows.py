@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from candleshm.columns import CLOSE, CLOSE_TIME_MS, HIGH, IGNORE, LOW, NAMES, OPEN, OPEN_TIME_MS, TRADES, VOLUME
 from candleshm.commands.table import aligned, decimal_column
-from candleshm.errors import SegmentError
-from candleshm.reader import Feed
+from candleshm.errors import BlockError
+from candleshm.reader.feed import Feed
 
 __all__ = ["STATES", "Rows", "read_rows"]
 
@@ -78,7 +78,7 @@ def read_rows(feed: Feed, symbol: str, n: int | None) -> Rows:
         candles, after = series.candles(n), series.states(n)
         if newest_ms == series.last_open_time_ms and np.array_equal(before, after):
             return Rows(_title(feed, symbol), candles, after)
-    raise SegmentError(feed.name, f"{symbol} changes faster than it can be read")
+    raise BlockError(feed.name, f"{symbol} changes faster than it can be read")
 
 
 def _title(feed: Feed, symbol: str) -> str:

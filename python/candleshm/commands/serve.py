@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from logging.handlers import MemoryHandler
 from typing import NamedTuple
 
+from candleshm.collector.supervisor import Supervisor
 from candleshm.commands.progress import LoadingProgress, stderr_handler
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
 from candleshm.config import CollectorConfig
-from candleshm.frames import library
-from candleshm.host import Host
+from candleshm.reader.frames import library
 
 __all__ = ["Address", "serve"]
 
@@ -30,11 +30,11 @@ class Address(NamedTuple):
 def serve(
     feeds: Sequence[CollectorConfig], *, metrics: Address | None = None, until_stdin_closes: bool = False
 ) -> None:
-    """Serve until a signal asks to stop, or stdin ends. Raises as `Host` and `MetricsServer` do."""
+    """Serve until a signal asks to stop, or stdin ends. Raises as `Supervisor` and `MetricsServer` do."""
     log = _hold_log()
     if any(config.candle_dir is not None for config in feeds):
         library("pyarrow", "parquet")
-    host = Host(feeds)
+    host = Supervisor(feeds)
     on_stop_signal(host.stop)
     if until_stdin_closes:
         on_stdin_closed(host.stop)
@@ -45,13 +45,13 @@ def serve(
             from candleshm.commands.metrics import MetricsServer
 
             where = stack.enter_context(MetricsServer(*metrics, host.statuses)).url
-        with LoadingProgress({config.segment_name: config.length for config in feeds}) as progress:
+        with LoadingProgress({config.block_name: config.length for config in feeds}) as progress:
             host.start()
             progress.erase()
             started = host.statuses()
             for config in feeds:
-                if started[config.segment_name] is not None:
-                    for name in (config.segment_name, *dict(config.derived)):
+                if started[config.block_name] is not None:
+                    for name in (config.block_name, *dict(config.derived)):
                         say(f'serving {name}: candleshm.attach("{name}")\n')
             if where:
                 say(f"metrics: {where}\n")

@@ -16,7 +16,7 @@ from candleshm.commands.outcome import outcome
 from candleshm.commands.rows import STATES
 from candleshm.commands.screen import Screen
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES, on_stdin_closed, on_stop_signal
-from candleshm.reader import Feed, attach
+from candleshm.reader.feed import Feed, attach
 
 __all__ = ["Board", "Quote", "quote"]
 

@@ -13,8 +13,8 @@ from candleshm.commands.listing import note, state
 from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.commands.screen import Screen
 from candleshm.commands.signals import on_stop_signal
-from candleshm.freshness import Freshness
-from candleshm.health import Health
+from candleshm.reader.freshness import Freshness
+from candleshm.reader.health import Health
 
 __all__ = ["Board", "top"]
 
@@ -29,7 +29,7 @@ AGE_STEP_SECONDS = 5.0
 
 
 def top(name: str, *, interval_seconds: float | None, once: bool, max_age_seconds: float) -> None:
-    """Show the block `name` until a signal, or `once`. Raises SegmentNotFound and what else `attach` raises."""
+    """Show the block `name` until a signal, or `once`. Raises BlockNotFound and what else `attach` raises."""
     stop = threading.Event()
     on_stop_signal(stop.set)
     with attach_to_observe(name) as feed, Screen() as screen:

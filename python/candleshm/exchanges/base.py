@@ -12,11 +12,11 @@ from candleshm.errors import ExchangeError
 
 __all__ = [
     "INTERVAL_MS",
-    "Answer",
     "Exchange",
     "ExchangeInfo",
     "KlineRequest",
     "Market",
+    "Response",
     "StreamRules",
     "candle_end_ms",
     "date_ms_of",
@@ -50,7 +50,7 @@ class KlineRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """One HTTP answer, whatever its status. Header names are lower case; times are local monotonic seconds."""
 
     url: str = field(repr=False)
@@ -126,13 +126,13 @@ class Exchange(Protocol):
     def klines_url(self, request: KlineRequest) -> str:
         """Return the address that asks for `request`."""
 
-    def server_time_ms(self, answer: Answer) -> int:
+    def server_time_ms(self, answer: Response) -> int:
         """Read an answer of `time_url`. Raises BadResponse."""
 
-    def info(self, answer: Answer) -> ExchangeInfo:
+    def info(self, answer: Response) -> ExchangeInfo:
         """Read an answer of `info_url`. Raises BadResponse."""
 
-    def used_weight(self, answer: Answer, window_seconds: float) -> int | None:
+    def used_weight(self, answer: Response, window_seconds: float) -> int | None:
         """Return the weight that this address has used in the current window, where the answer says so."""
 
     def is_unknown_symbol(self, error: Exception) -> bool:
@@ -144,5 +144,5 @@ class Exchange(Protocol):
     def stream_name(self, symbol: str, interval: str) -> str:
         """Return the name of a symbol's candle stream."""
 
-    def error_of(self, answer: Answer, now_ms: int) -> ExchangeError | None:
+    def error_of(self, answer: Response, now_ms: int) -> ExchangeError | None:
         """Return what is wrong with an answer, None when it can be read; `now_ms` turns an end of ban into a wait."""

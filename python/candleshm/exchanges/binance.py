@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import quote
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Answer, ExchangeInfo, KlineRequest, Market, StreamRules
+from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, ExchangeInfo, KlineRequest, Market, Response, StreamRules
 from candleshm.names import is_symbol_name
-from candleshm.printable import printable, without_credentials
+from candleshm.system.log_text import printable, without_credentials
 
 __all__ = ["Binance", "retry_after_seconds"]
 
@@ -206,7 +206,7 @@ class Binance:
         """Return the name of a symbol's candle stream: in lower case, or it is acknowledged and silent."""
         return f"{symbol.lower()}@kline_{interval}"
 
-    def server_time_ms(self, answer: Answer) -> int:
+    def server_time_ms(self, answer: Response) -> int:
         """Read an answer of `time_url`. Raises BadResponse."""
         server_ms = _json_object(answer).get("serverTime")
         if not isinstance(server_ms, int):
@@ -218,7 +218,7 @@ class Binance:
             raise _bad(answer, f"serverTime is {apart_seconds:+.0f} s from the Date of the same answer: `{server_ms}`")
         return server_ms
 
-    def info(self, answer: Answer) -> ExchangeInfo:
+    def info(self, answer: Response) -> ExchangeInfo:
         """Read an answer of `info_url`; its serverTime is not used, on futures it lags by hours. Raises BadResponse.
 
         Names that cannot be a symbol's, and limits that cannot be one, are left out: the rest may be right.
@@ -242,7 +242,7 @@ class Binance:
         window_seconds, limit = min(limits, key=lambda rule: rule[1] / rule[0]) if limits else (60, None)
         return ExchangeInfo(statuses, limit, float(window_seconds))
 
-    def used_weight(self, answer: Answer, window_seconds: float) -> int | None:
+    def used_weight(self, answer: Response, window_seconds: float) -> int | None:
         """Return the weight that this address, other programs included, has used in the current window."""
         for name, value in answer.headers.items():
             found = _USED_WEIGHT.fullmatch(name)
@@ -254,7 +254,7 @@ class Binance:
         """Say whether `error` means that the exchange does not list the symbol that was asked for."""
         return isinstance(error, ExchangeError) and error.code == INVALID_SYMBOL
 
-    def error_of(self, answer: Answer, now_ms: int) -> ExchangeError | None:
+    def error_of(self, answer: Response, now_ms: int) -> ExchangeError | None:
         """Sort an answer by status and code, never by its text; texts change.
 
         RateLimited and Banned stop the whole pool, ExchangeUnavailable and BadResponse may be asked again, a plain
@@ -287,7 +287,7 @@ class Binance:
         return BadResponse(text, status=status)
 
 
-def _json_object(answer: Answer) -> dict[str, Any]:
+def _json_object(answer: Response) -> dict[str, Any]:
     try:
         value = json.loads(answer.body)
     except (ValueError, RecursionError) as error:
@@ -297,11 +297,11 @@ def _json_object(answer: Answer) -> dict[str, Any]:
     return value
 
 
-def _bad(answer: Answer, reason: str) -> BadResponse:
+def _bad(answer: Response, reason: str) -> BadResponse:
     return BadResponse(f"{_shown(answer.url)}: {reason}", status=answer.status)
 
 
-def _code_and_message(answer: Answer) -> tuple[int | None, str]:
+def _code_and_message(answer: Response) -> tuple[int | None, str]:
     try:
         value = json.loads(answer.body)
         return int(value["code"]), str(value["msg"])
@@ -310,7 +310,7 @@ def _code_and_message(answer: Answer) -> tuple[int | None, str]:
         return (None if found is None else int(found[1])), _description(answer)
 
 
-def _description(answer: Answer) -> str:
+def _description(answer: Response) -> str:
     if answer.by_proxy:
         return "the proxy refuses the way to it"
     content = answer.headers.get("content-type", "no content type")
@@ -332,7 +332,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def retry_after_seconds(answer: Answer, now_ms: int) -> float | None:
+def retry_after_seconds(answer: Response, now_ms: int) -> float | None:
     """Read `Retry-After`: seconds, or the date that HTTP allows as well; None when it says nothing that is ahead."""
     value = answer.headers.get("retry-after", "").strip()
     # Of several headers the longest: they arrive as one, with commas.

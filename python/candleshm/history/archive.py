@@ -12,16 +12,16 @@ from pathlib import Path
 from random import Random
 from urllib.parse import unquote, urlsplit
 
-from candleshm.backoff import Backoff
-from candleshm.clock import Clock
 from candleshm.errors import BadResponse, ConfigError, ExchangeUnavailable
-from candleshm.exchanges.base import Answer
+from candleshm.exchanges.base import Response
 from candleshm.exchanges.binance import retry_after_seconds
 from candleshm.history.archive_file import CHECKSUM_SUFFIX, ArchiveFile
 from candleshm.history.candles import Candles
 from candleshm.history.plain_file import read_plain
 from candleshm.history.zipped import ZIP_BYTES_MAX
-from candleshm.transport import Transport
+from candleshm.network.backoff import Backoff
+from candleshm.rest.transport import Transport
+from candleshm.system.clock import Clock
 
 __all__ = ["ARCHIVE_URL", "Archive", "Mirror", "checked_archive_url"]
 
@@ -124,7 +124,7 @@ class Archive:
             self._stopping.wait(min(left_seconds, LOOK_SECONDS))
         raise ExchangeUnavailable("the archive is not asked any more")
 
-    def _pause(self, answer: Answer) -> bool:
+    def _pause(self, answer: Response) -> bool:
         """Let all threads wait as long as the answer wants; give the archive up when that is too long."""
         wait_seconds = retry_after_seconds(answer, self._clock.epoch_ms()) or (
             PAUSE_SECONDS if answer.status == 429 else 0.0
@@ -156,7 +156,7 @@ class Mirror:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def fetch(self, url: str) -> Answer:
+    def fetch(self, url: str) -> Response:
         """Return the file at a `file://` URL as an answer: 200, or 404 when it is not there."""
         now_seconds = self._clock.monotonic_seconds()
         path, body, status = Path(unquote(urlsplit(url).path)), b"", 200
@@ -168,7 +168,7 @@ class Mirror:
             raise BadResponse(f"{path}: {error}") from None
         except OSError as error:
             raise ExchangeUnavailable(f"{path}: {error.strerror or error}") from None
-        return Answer(url, status, {}, body, now_seconds, self._clock.monotonic_seconds(), None)
+        return Response(url, status, {}, body, now_seconds, self._clock.monotonic_seconds(), None)
 
 
 def checked_archive_url(url: str) -> str:

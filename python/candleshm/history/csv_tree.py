@@ -20,7 +20,6 @@ import numpy as np
 
 from candleshm._core import INTERVAL_MS, MARKETS, Zone, zone_names
 from candleshm.columns import NAMES, OPEN_TIME_MS
-from candleshm.durable import Directories, replace_file
 from candleshm.errors import ConfigError, DayDamaged, DayNotFound
 from candleshm.exchanges.base import Market
 from candleshm.history.candles import Candles, DayCandles
@@ -29,6 +28,7 @@ from candleshm.history.day import DAILY_INTERVALS, Day
 from candleshm.history.lock import writing
 from candleshm.history.plain_file import read_plain
 from candleshm.history.store import FILE_BYTES_MAX, checked_market, refusals
+from candleshm.system.atomic_file import Directories, replace_file
 
 __all__ = ["CsvFile", "CsvStore", "csv_files", "strange_paths"]
 

@@ -15,11 +15,8 @@ from random import Random
 import numpy as np
 
 from candleshm._core import parse_klines
-from candleshm.backoff import Backoff
-from candleshm.clock import ExchangeTime
-from candleshm.connection import Connection
 from candleshm.errors import BadResponse, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import Answer, ExchangeInfo, KlineRequest
+from candleshm.exchanges.base import ExchangeInfo, KlineRequest, Response
 from candleshm.history.archive_days import ArchiveDays
 from candleshm.history.assembly import Assembly, Coverage
 from candleshm.history.candles import Candles, Conflict, Source
@@ -28,6 +25,9 @@ from candleshm.history.pages import Page, pages_of
 from candleshm.history.reports import inspect
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DayTally, DownloadProgress, shown_date
+from candleshm.network.backoff import Backoff
+from candleshm.rest.client import Connection
+from candleshm.system.clock import ExchangeTime
 
 __all__ = ["Downloader", "is_final", "log_conflicts"]
 
@@ -307,7 +307,7 @@ class Downloader:
 
     # What an answer means.
 
-    def _take(self, page: Page, request: KlineRequest, answer: Answer) -> None:
+    def _take(self, page: Page, request: KlineRequest, answer: Response) -> None:
         rows = self._rows(answer)
         if len(rows) and rows[-1, 0] >= page.end_ms:
             raise BadResponse(
@@ -350,7 +350,7 @@ class Downloader:
                 self._keeping -= 1
                 self._changed.notify_all()
 
-    def _rows(self, answer: Answer) -> Candles:
+    def _rows(self, answer: Response) -> Candles:
         """Read the rows of an answer, ascending. Raises ExchangeError; a row that cannot be true spoils all."""
         error = self._connection.exchange.error_of(answer, self._time.latest_ms(answer.received_seconds))
         if error is not None:

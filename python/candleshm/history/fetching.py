@@ -9,9 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from candleshm._core import Zone
-from candleshm.clock import Clock
 from candleshm.config import CollectorConfig
-from candleshm.connection import Connection
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
 from candleshm.history.archive import WHOLE_SECONDS, Archive, Mirror, checked_archive_url
@@ -22,7 +20,9 @@ from candleshm.history.download import Downloader, is_final
 from candleshm.history.store import DayStore, ParquetStore
 from candleshm.history.tally import DownloadProgress
 from candleshm.history.verification import Verification
-from candleshm.transport import HttpTransport, Transport
+from candleshm.rest.client import Connection
+from candleshm.rest.transport import HttpTransport, Transport
+from candleshm.system.clock import Clock
 from candleshm.universe import TRADING, Universe, nearest, symbols_of
 
 __all__ = ["FORMATS", "Format", "Kind", "archive_of", "fetch_days", "store_of"]

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from candleshm.durable import make_directory, open_plain
 from candleshm.errors import StoreInUse, StoreUnavailable
-from candleshm.runtime import runtime_dir
+from candleshm.system.atomic_file import make_directory, open_plain
+from candleshm.system.runtime_dir import runtime_dir
 
 __all__ = ["LOCK_NAME", "writing"]
 

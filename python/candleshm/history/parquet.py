@@ -17,9 +17,9 @@ import numpy as np
 
 from candleshm._core import MARKETS, Zone
 from candleshm.columns import CLOSE_TIME_MS, NAMES, OPEN_TIME_MS
-from candleshm.frames import library
 from candleshm.history.candles import SOURCES, Candles, DayCandles, as_spans
 from candleshm.history.day import Day
+from candleshm.reader.frames import library
 
 __all__ = ["decode", "encode"]
 

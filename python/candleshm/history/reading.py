@@ -13,13 +13,13 @@ import numpy as np
 
 from candleshm._core import INTERVAL_MS, Zone, candle_end_ms
 from candleshm.columns import NAMES, OPEN_TIME_MS
-from candleshm.derivation import derive
 from candleshm.errors import ConfigError, DayIncomplete, DayNotFound
-from candleshm.frames import library
 from candleshm.history.candles import Candles
 from candleshm.history.day import DAILY_INTERVALS, Day, DayLike, days_between
 from candleshm.history.reports import DayReport, inspect
 from candleshm.history.store import ParquetStore
+from candleshm.reader.derivation import derive
+from candleshm.reader.frames import library
 
 if TYPE_CHECKING:
     import polars

@@ -16,7 +16,6 @@ from typing import Protocol, cast
 from urllib.parse import quote, unquote
 
 from candleshm._core import MARKETS, Zone
-from candleshm.durable import Directories, replace_file
 from candleshm.errors import ConfigError, DayDamaged, DayNotFound, HistoryError, StoreUnavailable
 from candleshm.exchanges.base import Market
 from candleshm.history import parquet
@@ -24,6 +23,7 @@ from candleshm.history.candles import DayCandles
 from candleshm.history.day import DAILY_INTERVALS, Day
 from candleshm.history.lock import writing
 from candleshm.history.plain_file import read_plain
+from candleshm.system.atomic_file import Directories, replace_file
 
 __all__ = ["DayStore", "ParquetStore", "checked_market", "refusals"]
 

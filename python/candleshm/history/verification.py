@@ -10,7 +10,6 @@ from itertools import groupby
 
 import numpy as np
 
-from candleshm.clock import Clock
 from candleshm.errors import DayDamaged, DayNotFound
 from candleshm.history.archive_days import ArchiveCandles, ArchiveDays
 from candleshm.history.candles import Conflict, DayCandles, same_bits, slots_of, spans_of
@@ -18,6 +17,7 @@ from candleshm.history.day import Day
 from candleshm.history.download import ARCHIVE_WORKERS, FROM_EXCHANGE, LOOK_SECONDS, log_conflicts
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DayTally, DownloadProgress
+from candleshm.system.clock import Clock
 
 __all__ = ["Verification", "compared"]
 

@@ -25,7 +25,7 @@ _REFUSED_WEIGHT = 1
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """An HTTP answer; of its headers those that are its own."""
 
     status: int
@@ -34,10 +34,10 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def refuse(refusal: Refusal) -> Answer:
+def refuse(refusal: Refusal) -> Response:
     """Return the answer that a refusal stands for."""
     body = {"code": refusal.code, "msg": refusal.message}
-    return Answer(refusal.status, json.dumps(body, separators=(",", ":")).encode())
+    return Response(refusal.status, json.dumps(body, separators=(",", ":")).encode())
 
 
 def weigh(request: Request) -> int:
@@ -50,13 +50,13 @@ def weigh(request: Request) -> int:
     return 20 if request.name == "exchangeInfo" and request.market == "SPOT" else 1
 
 
-def answer(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Market, int]) -> Answer:
+def answer(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Market, int]) -> Response:
     """Return what the exchange says to ``request`` at ``now_ms``."""
     market = request.market
     known = {"ping", "time", "exchangeInfo", "klines"} | ({"uiKlines"} if market == "SPOT" else set())
     if market is None or market == "SPOT":
         if market is None or request.name not in known:
-            return Answer(404, b"<html><head><title>404 Not Found</title></head></html>\n", "text/html")
+            return Response(404, b"<html><head><title>404 Not Found</title></head></html>\n", "text/html")
     elif request.name not in known:
         text = f"Path {request.path}, Method {request.method} is invalid"
         return refuse(Refusal(-5000, text, status=404))
@@ -64,9 +64,9 @@ def answer(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Mark
         return refuse(Refusal(-1099, f"Method {request.method} is not supported.", status=405))
     try:
         if request.name == "ping":
-            return Answer(200, b"{}")
+            return Response(200, b"{}")
         if request.name == "time":
-            return Answer(200, b'{"serverTime":%d}' % now_ms)
+            return Response(200, b'{"serverTime":%d}' % now_ms)
         if request.name == "exchangeInfo":
             symbols, status = read_spot_info(request) if market == "SPOT" else (None, None)
             return _info(truth, market, symbols, status, now_ms, weight_limits)
@@ -74,7 +74,7 @@ def answer(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Mark
         texts = klines(truth, market, query, now_ms)
     except Refusal as refusal:
         return refuse(refusal)
-    return Answer(200, f"[{','.join(texts)}]".encode())
+    return Response(200, f"[{','.join(texts)}]".encode())
 
 
 def _info(
@@ -84,7 +84,7 @@ def _info(
     status: str | None,
     now_ms: int,
     weight_limits: dict[Market, int],
-) -> Answer:
+) -> Response:
     listed = truth.instruments(market)
     if symbols is not None:
         if not symbols <= {item.symbol for item in listed}:
@@ -93,7 +93,7 @@ def _info(
     if status is not None:
         listed = [item for item in listed if item.status == status]
     info = exchange_info(market, listed, now_ms, weight_limits[market])
-    return Answer(200, json.dumps(info, separators=(",", ":")).encode())
+    return Response(200, json.dumps(info, separators=(",", ":")).encode())
 
 
 def klines(truth: Truth, market: Market, query: KlinesQuery, now_ms: int) -> list[str]:

@@ -23,7 +23,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 from urllib.parse import unquote
 
-from candleshm.sim.answers import Answer
+from candleshm.sim.answers import Response
 from candleshm.sim.grid import DAY_MS
 from candleshm.sim.recent import Recent
 from candleshm.sim.truth import Truth
@@ -154,7 +154,7 @@ class SimulatedArchive:
             self._flaws.clear()
             self._met.clear()
 
-    def answer(self, path: str, now_ms: int) -> Answer:
+    def answer(self, path: str, now_ms: int) -> Response:
         """Return what lies at ``path`` at ``now_ms``: 200, or 404 as S3 says it."""
         file = ArchiveName.parse(path)
         with self._lock:
@@ -164,9 +164,9 @@ class SimulatedArchive:
                 '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code><Message>The specified key does '
                 f"not exist.</Message><Key>{path[1:]}</Key></Error>"
             )
-            return Answer(404, text.encode(), "application/xml")
+            return Response(404, text.encode(), "application/xml")
         kind = "binary/octet-stream" if file is not None and file.is_checksum else "application/zip"
-        return Answer(200, body, kind, {"ETag": f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'})
+        return Response(200, body, kind, {"ETag": f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'})
 
     def _body(self, file: ArchiveName) -> bytes | None:
         flaws = [index for index, flaw in enumerate(self._flaws) if flaw.concerns(file) and self._is_left(index)]

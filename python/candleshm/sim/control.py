@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from candleshm.errors import MissingExtra
-from candleshm.sim.answers import Answer
+from candleshm.sim.answers import Response
 from candleshm.sim.archive import ArchiveFlaw
 from candleshm.sim.events import Outage, Restatement
 from candleshm.sim.faults import Fault
@@ -64,7 +64,7 @@ class Control:
     def __init__(self, exchange: SimulatedExchange) -> None:
         self._exchange = exchange
 
-    def answer(self, method: str, path: str, body: bytes) -> Answer:
+    def answer(self, method: str, path: str, body: bytes) -> Response:
         """Return the answer; a body that cannot be used gets a 400 that says why."""
         exchange = self._exchange
         try:
@@ -122,5 +122,5 @@ class Control:
         exchange.archive.add(*change.archive_flaws)
 
 
-def _json(value: object, status: int = 200) -> Answer:
-    return Answer(status, msgspec.json.encode(value))
+def _json(value: object, status: int = 200) -> Response:
+    return Response(status, msgspec.json.encode(value))

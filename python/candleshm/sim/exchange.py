@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from candleshm.errors import MissingExtra
 from candleshm.sim import archive
-from candleshm.sim.answers import Answer, answer, refuse, weigh
+from candleshm.sim.answers import Response, answer, refuse, weigh
 from candleshm.sim.control import PREFIX, Control
 from candleshm.sim.faults import Fault, FaultBook
 from candleshm.sim.limits import Verdict, WeightPool
@@ -174,7 +174,7 @@ class SimulatedExchange:
             accepted = 501, str(error)
         if isinstance(accepted, tuple):
             status, text = accepted
-            return _delivery(Answer(status, text.encode(), "text/plain"), {})
+            return _delivery(Response(status, text.encode(), "text/plain"), {})
         return accepted
 
     def _handle(self, method: str, target: str, body: bytes) -> Delivery:
@@ -194,10 +194,10 @@ class SimulatedExchange:
         if verdict.status != 200:
             said, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
         elif fault is not None and fault.kind == "status":
-            said = Answer(fault.status, fault.body.encode(), fault.content_type)
+            said = Response(fault.status, fault.body.encode(), fault.content_type)
             headers = _replaced(headers, fault.headers)
         elif fault is not None and fault.kind in {"reset", "hang"}:
-            said = Answer(0, b"")
+            said = Response(0, b"")
         else:
             if request.path.startswith(archive.PREFIX):
                 said = self.archive.answer(request.path, now_ms)
@@ -228,7 +228,9 @@ def _replaced(headers: Mapping[str, str], newer: Mapping[str, str]) -> dict[str,
     return {name: value for name, value in headers.items() if name.lower() not in names} | dict(newer)
 
 
-def _spoiled(said: Answer, headers: dict[str, str], fault: Fault, request: Request) -> tuple[Answer, dict[str, str]]:
+def _spoiled(
+    said: Response, headers: dict[str, str], fault: Fault, request: Request
+) -> tuple[Response, dict[str, str]]:
     """Return what is left of a right answer."""
     if fault.kind == "oversize":
         return replace(said, body=pad(said.body, fault.size_bytes)), headers
@@ -241,7 +243,7 @@ def _spoiled(said: Answer, headers: dict[str, str], fault: Fault, request: Reque
 
 def _refused_by_limit(
     market: Market | None, verdict: Verdict, now_ms: int, limits: Mapping[Market, int], headers: dict[str, str]
-) -> tuple[Answer, dict[str, str]]:
+) -> tuple[Response, dict[str, str]]:
     """Return the 429 or 418. Only SPOT promises Retry-After, so UM and CM go without."""
     assert market is not None
     if market == "SPOT":
@@ -256,7 +258,7 @@ def _refused_by_limit(
     return refuse(Refusal(-1003, text, verdict.status)), headers
 
 
-def _delivery(said: Answer, headers: Mapping[str, str], delay_ms: int = 0, fault: Fault | None = None) -> Delivery:
+def _delivery(said: Response, headers: Mapping[str, str], delay_ms: int = 0, fault: Fault | None = None) -> Delivery:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = (
         f"HTTP/1.1 {said.status} {_REASONS.get(said.status, '')}\r\nContent-Type: {said.content_type}\r\n"

@@ -23,13 +23,13 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from candleshm.addresses import Address, Addresses
 from candleshm.errors import ExchangeUnavailable
 from candleshm.exchanges.base import StreamRules
-from candleshm.printable import printable
+from candleshm.network.addresses import Address, Addresses
 from candleshm.stream.flood import Flood
-from candleshm.stream.pace import Pace
+from candleshm.stream.rate_limiter import RateLimiter
 from candleshm.stream.watchdog import DEAD_SECONDS, PING_SECONDS
+from candleshm.system.log_text import printable
 
 __all__ = ["Connection"]
 
@@ -107,7 +107,7 @@ class Connection(asyncio.BufferedProtocol):
         self._take = take
         self._ended = ended
         self._blame = blame
-        self._pace = Pace(rules.messages_per_second - SPARE_MESSAGES, 1.0)
+        self._pace = RateLimiter(rules.messages_per_second - SPARE_MESSAGES, 1.0)
         self._transport: asyncio.Transport | None = None
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._parts: list[bytes] = []
@@ -130,7 +130,7 @@ class Connection(asyncio.BufferedProtocol):
         self.misbehaved = False
         """Whether it ended because of what the server sent."""
         self._flood = Flood()
-        self._pongs = Pace(1, 1.0)
+        self._pongs = RateLimiter(1, 1.0)
         self._ping: bytes | None = None
         self._refusals: dict[str, tuple[int, float]] = {}
 

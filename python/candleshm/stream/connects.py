@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from candleshm.exchanges.base import StreamRules
-from candleshm.ratelimit import WeightBudget
-from candleshm.stream.pace import Pace
+from candleshm.ratelimit.budget import WeightBudget
+from candleshm.stream.rate_limiter import RateLimiter
 
 __all__ = ["Connects"]
 
@@ -16,7 +16,7 @@ class Connects:
     """The turns of one feed, out of a budget that all processes of the user share; without one it has only its part."""
 
     def __init__(self, rules: StreamRules, budget: WeightBudget | None = None) -> None:
-        self._own = Pace(max(1, int(rules.connects_max * FEED_PART)), rules.connects_seconds)
+        self._own = RateLimiter(max(1, int(rules.connects_max * FEED_PART)), rules.connects_seconds)
         self._budget = budget
 
     def take(self, now_seconds: float) -> bool:

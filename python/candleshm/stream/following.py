@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from candleshm.exchanges.base import StreamRules
-from candleshm.status import StreamStatus
+from candleshm.stream.status import StreamStatus
 
 if TYPE_CHECKING:
     from candleshm._core import Pushed

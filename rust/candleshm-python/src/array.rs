@@ -1,6 +1,6 @@
 //! NumPy arrays made by hand: new ones to fill, and read-only ones over a block's memory.
 //!
-//! Besides the core's `segment.rs` the only file with `unsafe`: NumPy's C API is raw.
+//! Besides the core's `shared_memory.rs` the only file with `unsafe`: NumPy's C API is raw.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;

@@ -12,18 +12,18 @@ pub(crate) mod exceptions {
     import_exception!(candleshm.errors, ConfigError);
     import_exception!(candleshm.errors, GapError);
     import_exception!(candleshm.errors, OverwrittenView);
-    import_exception!(candleshm.errors, SegmentCorrupt);
-    import_exception!(candleshm.errors, SegmentInUse);
-    import_exception!(candleshm.errors, SegmentIncompatible);
-    import_exception!(candleshm.errors, SegmentNotFound);
-    import_exception!(candleshm.errors, SegmentUnavailable);
+    import_exception!(candleshm.errors, BlockCorrupt);
+    import_exception!(candleshm.errors, BlockInUse);
+    import_exception!(candleshm.errors, BlockIncompatible);
+    import_exception!(candleshm.errors, BlockNotFound);
+    import_exception!(candleshm.errors, BlockUnavailable);
     import_exception!(candleshm.errors, StaleData);
     import_exception!(candleshm.errors, UnknownSymbol);
     import_exception!(candleshm.errors, WaitTimeout);
 }
 
 use exceptions::{
-    BadResponse, ConfigError, SegmentCorrupt, SegmentInUse, SegmentIncompatible, SegmentNotFound, SegmentUnavailable,
+    BadResponse, BlockCorrupt, BlockInUse, BlockIncompatible, BlockNotFound, BlockUnavailable, ConfigError,
     UnknownSymbol,
 };
 
@@ -32,26 +32,26 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
     let text = error.to_string();
     match error {
         Error::NotFound { name } => {
-            SegmentNotFound::new_err((name, "no block has that name; `candleshm ls` lists the blocks"))
+            BlockNotFound::new_err((name, "no block has that name; `candleshm ls` lists the blocks"))
         }
-        Error::NotReady { name } => SegmentNotFound::new_err((name, "it is still being initialised; try again")),
+        Error::NotReady { name } => BlockNotFound::new_err((name, "it is still being initialised; try again")),
         Error::Leftover { name } => {
-            SegmentNotFound::new_err((name, "left over from before the last boot; start its collector again"))
+            BlockNotFound::new_err((name, "left over from before the last boot; start its collector again"))
         }
-        Error::Owner { name, uid } => SegmentUnavailable::new_err((
+        Error::Owner { name, uid } => BlockUnavailable::new_err((
             name,
             format!("it belongs to another user, whose data is not to be trusted: uid {uid}"),
             rustix::io::Errno::ACCESS.raw_os_error(),
         )),
-        Error::InUse { name, pid } => SegmentInUse::new_err((name, pid)),
-        Error::Incompatible { name, major, minor, hash } => SegmentIncompatible::new_err((
+        Error::InUse { name, pid } => BlockInUse::new_err((name, pid)),
+        Error::Incompatible { name, major, minor, hash } => BlockIncompatible::new_err((
             name,
             format_name(major, minor, hash),
             format_name(ABI_MAJOR, ABI_MINOR, [LAYOUT_HASH[0], LAYOUT_HASH[1], LAYOUT_HASH[2], LAYOUT_HASH[3]]),
         )),
-        Error::Corrupt { name, what: what @ Corruption::NotAFile } => SegmentCorrupt::new_err((name, what.to_string())),
+        Error::Corrupt { name, what: what @ Corruption::NotAFile } => BlockCorrupt::new_err((name, what.to_string())),
         Error::Corrupt { name, what } => {
-            SegmentCorrupt::new_err((name, format!("{what}; `candleshm rm` removes a block that nobody serves")))
+            BlockCorrupt::new_err((name, format!("{what}; `candleshm rm` removes a block that nobody serves")))
         }
         Error::Name { .. }
         | Error::Length { .. }
@@ -64,8 +64,8 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
         Error::UnknownSymbol { symbol } => UnknownSymbol::new_err((symbol, name.to_owned())),
         Error::Parse(error) => bad_response(text, error.offset),
         Error::Csv(error) => bad_response(text, error.offset),
-        Error::Contended => SegmentCorrupt::new_err((name.to_owned(), text)),
-        Error::NoMemory { name, bytes } => SegmentUnavailable::new_err((
+        Error::Contended => BlockCorrupt::new_err((name.to_owned(), text)),
+        Error::NoMemory { name, bytes } => BlockUnavailable::new_err((
             name,
             format!(
                 "/dev/shm has no room for its {} MiB; enlarge it or serve fewer symbols or a smaller length",
@@ -73,7 +73,7 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
             ),
             rustix::io::Errno::NOSPC.raw_os_error(),
         )),
-        Error::Os { name, errno, .. } => SegmentUnavailable::new_err((name, text, errno)),
+        Error::Os { name, errno, .. } => BlockUnavailable::new_err((name, text, errno)),
     }
 }
 

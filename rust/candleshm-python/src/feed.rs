@@ -14,7 +14,7 @@ use candleshm::layout::{BlockState, header};
 use candleshm::panel::{self, PanelRange};
 use candleshm::read::SeriesReader;
 use candleshm::removal;
-use candleshm::segment::{self, FileId};
+use candleshm::shared_memory::{self, FileId};
 use candleshm::zone::utc_text;
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
@@ -23,7 +23,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use crate::arguments::{Count, Moment, Number, check_moments, check_timeout};
 use crate::array;
 use crate::derive::note_ended;
-use crate::errors::exceptions::{ConfigError, SegmentNotFound, StaleData, UnknownSymbol, WaitTimeout};
+use crate::errors::exceptions::{BlockNotFound, ConfigError, StaleData, UnknownSymbol, WaitTimeout};
 use crate::errors::to_py;
 use crate::following::{FOLLOW_MS, Lookout};
 use crate::process;
@@ -116,7 +116,7 @@ impl Source {
     #[inline]
     pub(crate) fn check_open(&self) -> PyResult<()> {
         if self.closed.load(Ordering::Relaxed) {
-            return Err(SegmentNotFound::new_err((self.name.clone(), "this feed was closed; attach again")));
+            return Err(BlockNotFound::new_err((self.name.clone(), "this feed was closed; attach again")));
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ impl Deadline {
 pub(crate) fn sleep(py: Python<'_>, attached: &Attached, offset: usize, seen: u32, slice: Duration) -> PyResult<()> {
     // Nobody is woken by a block that is done when another one is there.
     let slice = if attached.is_current() { slice } else { slice.min(Duration::from_millis(FOLLOW_MS)) };
-    py.detach(|| segment::futex_wait(attached.block.header(offset), seen, slice));
+    py.detach(|| shared_memory::futex_wait(attached.block.header(offset), seen, slice));
     py.check_signals()
 }
 
@@ -673,13 +673,13 @@ fn next_close_ms(attached: &Attached, awaited: &[usize], needed: usize) -> Optio
 /// Names of all files that may be blocks.
 #[pyfunction(name = "block_names")]
 pub(crate) fn py_block_names() -> PyResult<Vec<String>> {
-    segment::names().map_err(|error| to_py(error, ""))
+    shared_memory::names().map_err(|error| to_py(error, ""))
 }
 
 /// Whether a process owns the block.
 #[pyfunction(name = "is_owned")]
 pub(crate) fn py_is_owned(name: &str) -> PyResult<bool> {
-    segment::is_owned(name).map_err(|error| to_py(error, name))
+    shared_memory::is_owned(name).map_err(|error| to_py(error, name))
 }
 
 /// Removes a block that no collector serves.

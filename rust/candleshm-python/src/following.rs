@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candleshm::layout::header;
-use candleshm::segment;
+use candleshm::shared_memory;
 use candleshm::succession::has_all_of;
 
 use crate::feed::{Attached, heartbeat_age_ms};
@@ -50,7 +50,7 @@ impl Lookout {
             return None;
         }
         // While its own block stands there, or nothing, it keeps what it has.
-        segment::standing(name).ok().flatten().filter(|&standing| standing != old.id)?;
+        shared_memory::standing(name).ok().flatten().filter(|&standing| standing != old.id)?;
         let new = Attached::open(name).ok().filter(Attached::is_current)?;
         let too_old_ms = max_age_ms.map_or(TOO_OLD_MS, |limit_ms| limit_ms.min(TOO_OLD_MS));
         let moves = new.block.announced(header::READY) == 1

@@ -2,7 +2,7 @@
 
 use candleshm::interval::{Grid, Interval};
 use candleshm::market::Market;
-use candleshm::{segment, symbols};
+use candleshm::{shared_memory, symbols};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -40,7 +40,7 @@ pub(crate) fn is_symbol_name(name: &Bound<'_, PyAny>) -> bool {
 /// Says whether a value can name a block.
 #[pyfunction]
 pub(crate) fn is_block_name(name: &Bound<'_, PyAny>) -> bool {
-    text(name).is_some_and(|name| segment::check_name(name).is_ok())
+    text(name).is_some_and(|name| shared_memory::check_name(name).is_ok())
 }
 
 /// Returns the text, `None` for what is none: no str, or one with halves of surrogate pairs.

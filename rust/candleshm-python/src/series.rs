@@ -388,7 +388,7 @@ impl Series {
     #[expect(clippy::type_complexity, reason = "what pickle asks for")]
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (String, Option<f64>, String))> {
         self.source.check_open()?;
-        let attach_series = py.import("candleshm.reader")?.getattr("attach_series")?;
+        let attach_series = py.import("candleshm.reader.feed")?.getattr("attach_series")?;
         Ok((attach_series, (self.source.name().to_owned(), self.source.max_age(), self.symbol.clone())))
     }
 
@@ -488,7 +488,7 @@ impl Series {
         array::first_rows(out, rows)
     }
 
-    /// Copies rows and hands them to the function of that name in `candleshm.frames`.
+    /// Copies rows and hands them to the function of that name in `candleshm.reader.frames`.
     fn framed<'py>(
         &self,
         py: Python<'py>,
@@ -498,7 +498,7 @@ impl Series {
         holes: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
         let rows = self.candles(py, n, closed_only, holes, None)?;
-        py.import("candleshm.frames")?.call_method1(function, (rows,))
+        py.import("candleshm.reader.frames")?.call_method1(function, (rows,))
     }
 
     fn refuse_gaps(&self, snapshot: &Snapshot, grid: Grid, holes: Holes) -> PyResult<()> {

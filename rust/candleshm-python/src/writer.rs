@@ -20,7 +20,7 @@ use pyo3::types::PyTuple;
 use crate::array::new_columns;
 
 use crate::derive::grid;
-use crate::errors::exceptions::{ConfigError, SegmentNotFound};
+use crate::errors::exceptions::{BlockNotFound, ConfigError};
 use crate::errors::to_py;
 use crate::feed;
 use crate::process;
@@ -191,7 +191,7 @@ impl Writer {
     fn with<T>(&self, work: impl FnOnce(&mut CoreWriter) -> Result<T, Error>) -> PyResult<T> {
         match self.lock().as_mut() {
             Some(writer) => work(writer).map_err(|error| to_py(error, &self.name)),
-            None => Err(SegmentNotFound::new_err((self.name.clone(), "this writer was closed"))),
+            None => Err(BlockNotFound::new_err((self.name.clone(), "this writer was closed"))),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::interval::Grid;
 use crate::layout::{BlockState, Geometry, Presence, SYMBOL_BYTES, header, symbol};
 use crate::ring::SeriesWords;
-use crate::segment::{self, FileId, Mapping, SegmentFile};
+use crate::shared_memory::{self, BlockFile, FileId, Mapping};
 use crate::symbols;
 use crate::sync::{
     AtomicU64,
@@ -29,7 +29,7 @@ impl Block {
     ///
     /// `NotFound`, `NotReady`, `Leftover` (from before the last boot), `Incompatible`, `Corrupt`, `Name`, `Os`.
     pub fn open_with_id(name: &str, boot_id: [u64; 2]) -> Result<(Self, FileId), Error> {
-        let file = SegmentFile::open(name, false)?;
+        let file = BlockFile::open(name, false)?;
         let block = Self::check(name, file.map(false)?)?;
         if block.boot_id() != boot_id {
             return Err(Error::Leftover { name: name.into() });
@@ -110,7 +110,7 @@ impl Block {
         let wake = |offset: usize| {
             let word = self.header(offset);
             announce::count_up(word);
-            segment::futex_wake(word);
+            shared_memory::futex_wake(word);
         };
         wake(header::COMMIT_SEQ);
         if closed {

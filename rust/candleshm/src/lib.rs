@@ -14,7 +14,7 @@
 //! Modules in reading order: [`interval`] and [`zone`] (bars and open times), [`columns`] (the twelve values of a row),
 //! [`layout`] (the block's format), [`announce`] (words that say what is there), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
 //! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`event`], [`merge`], [`chain`], [`derive`] (bigger
-//! candles), [`segment`] (the operating system), [`block`], [`soundness`], [`succession`] (one block after another),
+//! candles), [`shared_memory`] (the operating system), [`block`], [`soundness`], [`succession`] (one block after another),
 //! [`writer`], [`removal`]. Beside them, [`pool`]: how much
 //! request weight may still be spent, and [`archive_csv`]: the exchange's files of old candles.
 //!
@@ -54,7 +54,7 @@ pub mod pool;
 #[cfg(not(loom))]
 pub mod removal;
 #[cfg(not(loom))]
-pub mod segment;
+pub mod shared_memory;
 #[cfg(not(loom))]
 pub mod soundness;
 #[cfg(not(loom))]

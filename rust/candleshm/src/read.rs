@@ -10,7 +10,7 @@ use crate::latch::{self, Marks};
 use crate::layout::{ROW_WORDS, RowState, RowWords, Tag, symbol};
 use crate::ring::SeriesWords;
 #[cfg(not(loom))]
-use crate::segment::copy_run;
+use crate::shared_memory::copy_run;
 #[cfg(loom)]
 use crate::sync::copy_words as copy_run;
 use crate::sync::{

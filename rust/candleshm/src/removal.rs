@@ -3,7 +3,7 @@
 use crate::block::Block;
 use crate::error::Error;
 use crate::layout::BlockState;
-use crate::segment::SegmentFile;
+use crate::shared_memory::BlockFile;
 
 /// How often to start again because the name went to another block meanwhile.
 const ATTEMPTS_MAX: usize = 16;
@@ -16,7 +16,7 @@ const ATTEMPTS_MAX: usize = 16;
 /// `NotFound`, `InUse`, `Owner`, `Corrupt` when the file is not a candleshm block, `Os`.
 pub fn unlink(name: &str) -> Result<(), Error> {
     for _ in 0..ATTEMPTS_MAX {
-        let file = SegmentFile::open(name, true)?;
+        let file = BlockFile::open(name, true)?;
         file.check_magic()?;
         file.lock()?;
         if !file.is_named()? {

@@ -42,7 +42,7 @@ mod sealed {
 /// Copies words that a writer may be changing: each word is whole, the words together may be torn.
 ///
 /// Relaxed loads, one by one: the portable form, and the one that loom judges. Whoever calls it checks afterwards,
-/// behind an acquire fence, that nothing moved. On x86-64 `segment.rs` holds a faster twin for long runs.
+/// behind an acquire fence, that nothing moved. On x86-64 `shared_memory.rs` holds a faster twin for long runs.
 #[inline]
 pub fn copy_words<T: Target>(source: &[AtomicU64], target: &mut [T]) {
     for (to, from) in target.iter_mut().zip(source) {

@@ -19,7 +19,7 @@ use crate::merge::{self, Absence, Answer, Confirmations, Plan, Tally};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::ring::SeriesWords;
-use crate::segment::SegmentFile;
+use crate::shared_memory::BlockFile;
 use crate::symbols;
 use crate::sync::Ordering::Relaxed;
 
@@ -101,7 +101,7 @@ struct Series {
 /// The owner of a block.
 pub struct Writer {
     block: Block,
-    file: SegmentFile,
+    file: BlockFile,
     series: Vec<Series>,
     index: HashMap<String, usize>,
     taken_over: bool,

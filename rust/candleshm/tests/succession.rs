@@ -14,7 +14,7 @@ use candleshm::layout::{BlockState, Presence, header, symbol};
 use candleshm::merge::Answer;
 use candleshm::read::SeriesReader;
 use candleshm::removal;
-use candleshm::segment;
+use candleshm::shared_memory;
 use candleshm::succession::has_all_of;
 use candleshm::writer::{Config, Health, Owner, Writer};
 
@@ -305,16 +305,16 @@ fn a_name_that_another_live_collector_has_taken_is_left_to_it() {
     let old = read(&scratch);
     std::fs::remove_file(scratch.path()).expect("somebody cleans up");
     let rival = open(&scratch, &config(LENGTH, &["BTCUSDT"]));
-    let named = segment::standing(scratch.name());
+    let named = shared_memory::standing(scratch.name());
     let in_use = Error::InUse { name: scratch.name().into(), pid: std::process::id().into() };
     assert_eq!(writer.keep_names(owner()), [(scratch.name().to_owned(), Err(in_use.clone()))]);
     // Nor is it overrun when the block is to grow.
     let symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT"].map(str::to_owned);
     assert_eq!(writer.enlarge(&symbols, 0, owner()), Err(in_use));
-    assert_eq!(segment::standing(scratch.name()), named);
+    assert_eq!(shared_memory::standing(scratch.name()), named);
     assert_eq!(old.state(), Some(BlockState::Ready));
     writer.close(true).expect("there is nothing to remove");
-    assert_eq!(segment::standing(scratch.name()), named);
+    assert_eq!(shared_memory::standing(scratch.name()), named);
     rival.close(true).expect("the name can be removed");
 }
 
@@ -378,7 +378,7 @@ fn readers_of_a_removed_block_are_told_and_woken_before_its_name_goes() {
             let block = &block;
             scope.spawn(move || {
                 while block.announced(word) as u32 == seen {
-                    segment::futex_wait(block.header(word), seen, std::time::Duration::from_mins(1));
+                    shared_memory::futex_wait(block.header(word), seen, std::time::Duration::from_mins(1));
                 }
                 block.state()
             })

@@ -13,7 +13,7 @@ use candleshm::layout::{ABI, BlockState, MAGIC, PAGE_BYTES, RowState, SYMBOL_BYT
 use candleshm::merge::Answer;
 use candleshm::read::SeriesReader;
 use candleshm::removal;
-use candleshm::segment;
+use candleshm::shared_memory;
 use candleshm::writer::{Config, Owner, Writer};
 
 use scratch::{BOOT_ID, Scratch, config, owner};
@@ -405,11 +405,11 @@ fn a_full_memory_is_a_clean_error() {
 #[test]
 fn names_that_cannot_be() {
     for name in ["", ".hidden", "a/b", "..", "a b", "ä", &"x".repeat(201)] {
-        assert_eq!(segment::check_name(name), Err(Error::Name { name: name.into() }));
+        assert_eq!(shared_memory::check_name(name), Err(Error::Name { name: name.into() }));
         assert!(matches!(Writer::open(name, &config(4, &["A"]), owner()), Err(Error::Name { .. })));
         assert!(matches!(removal::unlink(name), Err(Error::Name { .. })));
     }
-    assert_eq!(segment::check_name(&"x".repeat(200)), Ok(()));
+    assert_eq!(shared_memory::check_name(&"x".repeat(200)), Ok(()));
 }
 
 #[test]

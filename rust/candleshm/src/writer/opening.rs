@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::interval::Grid;
 use crate::layout::{ABI, BlockState, Geometry, Presence, header, symbol};
 use crate::publish::SeriesWriter;
-use crate::segment::{self, SegmentFile};
+use crate::shared_memory::{self, BlockFile};
 use crate::soundness::is_sound;
 use crate::succession::fits;
 use crate::sync::Ordering::Relaxed;
@@ -32,7 +32,7 @@ impl Writer {
 
     /// As [`Self::open`], for the candles of a grid of `config.interval`.
     pub(super) fn open_on(grid: Grid, name: &str, config: &Config, owner: Owner) -> Result<Self, Error> {
-        segment::check_name(name)?;
+        shared_memory::check_name(name)?;
         for symbol in &config.symbols {
             check_symbol(symbol)?;
         }
@@ -40,7 +40,7 @@ impl Writer {
             Geometry::new(config.market, config.interval, config.length, config.symbols.len() + config.spare_symbols)?
                 .with_zone(grid.zone());
         for _ in 0..OPEN_ATTEMPTS_MAX {
-            let old = match SegmentFile::open(name, true) {
+            let old = match BlockFile::open(name, true) {
                 Ok(old) => old,
                 Err(Error::NotFound { .. }) => {
                     let created = Self::create(name, geometry, config, owner, 1, None)?;
@@ -86,7 +86,7 @@ impl Writer {
         generation: u64,
         old: Option<&Block>,
     ) -> Result<Self, Error> {
-        let file = SegmentFile::create_unnamed(name, geometry.block_bytes())?;
+        let file = BlockFile::create_unnamed(name, geometry.block_bytes())?;
         let block = Block::create(name, file.map(true)?, geometry);
         block.header(header::STATE).store(BlockState::Init as u64, Relaxed);
         block.header(header::GENERATION).store(generation, Relaxed);
@@ -113,7 +113,7 @@ impl Writer {
         Ok(writer)
     }
 
-    fn take_over(block: Block, file: SegmentFile, config: &Config, owner: Owner) -> Result<Self, Error> {
+    fn take_over(block: Block, file: BlockFile, config: &Config, owner: Owner) -> Result<Self, Error> {
         let mut writer = Self {
             block,
             file,

@@ -6,7 +6,7 @@ use crate::block::Block;
 use crate::error::Error;
 use crate::layout::{BlockState, Geometry, header, symbol};
 use crate::publish::SeriesWriter;
-use crate::segment::SegmentFile;
+use crate::shared_memory::BlockFile;
 use crate::succession::places;
 use crate::sync::Ordering::Relaxed;
 
@@ -144,7 +144,7 @@ impl Writer {
             if self.file.is_named()? {
                 return Ok(Rival::None);
             }
-            let file = match SegmentFile::open(self.block.name(), true) {
+            let file = match BlockFile::open(self.block.name(), true) {
                 Ok(file) => file,
                 Err(Error::NotFound { .. }) => return Ok(Rival::Nothing),
                 Err(error) => return Err(error),
@@ -182,5 +182,5 @@ enum Rival {
     /// Nothing at all.
     Nothing,
     /// A block whose owner is dead: one that took the name meanwhile. Locked.
-    Leftover(SegmentFile),
+    Leftover(BlockFile),
 }

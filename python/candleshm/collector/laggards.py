@@ -1,0 +1,73 @@
+"""Which series stay behind the exchange's clock while others go on. Pure.
+
+A series that trades has a newer candle a moment after its newest one ended: where nobody trades the exchange gives a
+flat one. One that has none was halted or delisted, or the exchange fails to say anything of it. So the list of symbols
+is worth a look, see `listing`; and whatever the list says, closes of the others do not wait for it for ever: after a
+candle's length, but ten seconds at least and a minute at most, it is silent. It counts again with its next candle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from candleshm.collector.loading import FAILURES_MAX
+from candleshm.collector.planner import PollPolicy, SeriesPlan
+from candleshm.exchanges.base import INTERVAL_MS, candle_end_ms
+
+__all__ = ["Laggards"]
+
+# How long after the end of its newest candle a series without a newer one lags.
+LAG_MS = 5_000
+SILENT_SECONDS = (10.0, 60.0)
+
+
+@dataclass(slots=True)
+class _Lag:
+    """Since when a series lags, and since when it does while others go on (local seconds)."""
+
+    since_seconds: float
+    behind_seconds: float | None = None
+
+
+class Laggards:
+    """Belongs to the loop, which lets it look about once a second."""
+
+    def __init__(self, cadence: PollPolicy) -> None:
+        self._cadence = cadence
+        shortest, longest = SILENT_SECONDS
+        self._silent_seconds = min(longest, max(shortest, INTERVAL_MS[cadence.interval] / 1000))
+        self._lags: dict[str, _Lag] = {}
+        self.silent: frozenset[str] = frozenset()
+        """Symbols that closes no longer wait for, though they trade."""
+
+    @property
+    def since_seconds(self) -> dict[str, float]:
+        """Since when each series lags that does, local seconds."""
+        return {symbol: lag.since_seconds for symbol, lag in self._lags.items()}
+
+    def look(self, plans: Iterable[SeriesPlan], now_seconds: float, now_ms: int) -> None:
+        """Compare every series with the exchange's clock, which has surely reached `now_ms`."""
+        lagging, going_on = set(), 0
+        for plan in plans:
+            if not plan.trading or plan.newest_open_ms is None:
+                continue
+            due_ms = candle_end_ms(self._cadence.interval, plan.newest_open_ms) + LAG_MS
+            if now_ms < due_ms:
+                going_on += 1
+            elif plan.tail_sent_ms >= due_ms or plan.failures >= FAILURES_MAX:
+                # The exchange had its chance to say something newer. Who was not asked yet, after an outage of ours or
+                # for want of weight, does not lag.
+                lagging.add(plan.symbol)
+        self._lags = {symbol: self._lags.get(symbol) or _Lag(now_seconds) for symbol in lagging}
+        for lag in self._lags.values():
+            if not going_on:
+                lag.behind_seconds = None
+            elif lag.behind_seconds is None:
+                lag.behind_seconds = now_seconds
+        self.silent = frozenset(
+            symbol
+            for symbol, lag in self._lags.items()
+            if symbol in self.silent
+            or (lag.behind_seconds is not None and now_seconds - lag.behind_seconds >= self._silent_seconds)
+        )

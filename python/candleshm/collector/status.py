@@ -1,0 +1,107 @@
+"""Where a collector stands, as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from candleshm.reader.freshness import Freshness
+from candleshm.stream.status import StreamStatus
+
+__all__ = ["CollectorStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorStatus:
+    """Where a collector stands: a snapshot, taken about once a second."""
+
+    symbols: int
+    loaded: int
+    """Symbols that have had all their rows, or proof that there are none."""
+    failing: Mapping[str, int]
+    """Symbols whose newest requests failed, and how often in a row."""
+    rows: int
+    """Rows received that were new or changed."""
+    missing: int
+    """Rows not yet there and not confirmed absent, all symbols together."""
+    requests: int
+    errors: Mapping[str, int]
+    """Failed requests by kind of error."""
+    weight_spent: int
+    weight_used: int
+    """In the current window, other programs at this address included where the exchange says so."""
+    weight_limit: int
+    banned_until_ms: int | None
+    clock_error_ms: int
+    """Uncertainty of the measured exchange time."""
+    elapsed_seconds: float
+    bans: int = 0
+    """How often a 418 or 403 stopped all requests."""
+    ingests: int = 0
+    """Answers parsed, merged and published."""
+    ingest_seconds: float = 0.0
+    """Time that took, all together."""
+    corrections: int = 0
+    """Closed rows that the exchange corrected."""
+    refused: int = 0
+    """Rows that had impossible values and were left out."""
+    holes: int = 0
+    """Rows that the exchange does not have, by two of its answers."""
+    not_trading: tuple[str, ...] = ()
+    """Symbols of the block that are delisted, halted or removed: their rows stay, and no more are requested
+    once the last one is final."""
+    given_up: tuple[str, ...] = ()
+    """Symbols that could not be loaded: nothing waits for them any longer, and they are retried at growing intervals,
+    at least once an hour, until they are loaded."""
+    silent: tuple[str, ...] = ()
+    """Symbols without new candles although the exchange lists them as trading; closes do not wait for them."""
+
+    stream: StreamStatus | None = None
+    """None while everything is requested by REST."""
+    polled: int = 0
+    """Symbols that are kept fresh by REST: all of them without streams, else those whose stream brings no data."""
+    verified: int = 0
+    """Rows that an answer confirmed after they had been pushed."""
+    disputed: int = 0
+    """Rows in which an answer differed from the stream."""
+    audits: int = 0
+    """Requests that only checked closed rows."""
+    audit_rows: Mapping[str, int] = field(default_factory=dict)
+    """Closed rows checked by them, by result: equal, corrected, missing (the block lacked it)."""
+    standing: tuple[str, ...] = ()
+    """Symbols for which the exchange repeats the same old data, although their newest candle is over."""
+    freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
+    """How old the data is, judged as by a reader without `max_age`; a feed that asks less often than every 30 s gets
+    two of its pauses."""
+
+    @property
+    def stale(self) -> int:
+        """Symbols that trade whose data is older than 60 s."""
+        return self.freshness.stale
+
+    @property
+    def oldest_age(self) -> float:
+        """Age of the oldest data of a symbol that trades, seconds; infinite while none has data."""
+        return self.freshness.oldest_age
+
+    @property
+    def live(self) -> str:
+        """Where live candles come from: 'ws', 'rest', or 'ws+rest' while some streams do not flow."""
+        if self.stream is None or self.stream.streams == 0:
+            return "rest"
+        return "ws+rest" if self.polled else "ws"
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether every symbol is loaded, or given up for now."""
+        return self.loaded + len(self.given_up) == self.symbols
+
+    @property
+    def ready(self) -> bool:
+        """Whether every symbol is loaded and the data is current now, as `Health.ready` says it to readers."""
+        return self.is_loaded and self.freshness.is_current
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until everything is loaded at the pace so far; None while there is no pace yet."""
+        return self.missing * self.elapsed_seconds / self.rows if self.rows else None

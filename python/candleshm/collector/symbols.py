@@ -1,0 +1,150 @@
+"""The series that a collector carries: places in the block, and a plan for each that is asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import TYPE_CHECKING
+
+from candleshm.collector.planner import SeriesPlan
+from candleshm.collector.workers import newest_missing_ms
+from candleshm.errors import BlockUnavailable
+from candleshm.exchanges.base import ExchangeInfo
+from candleshm.system.block_log import BlockLog
+from candleshm.universe import Universe
+
+if TYPE_CHECKING:
+    from candleshm._core import Writer
+
+__all__ = ["SymbolSet"]
+
+JITTER_SECONDS = 0.1
+SHOWN_MAX = 20
+
+
+class SymbolSet:
+    """Follows the universe: newcomers get a place and a plan, what ended keeps its place. Belongs to the loop."""
+
+    def __init__(self, writer: Writer, universe: Universe, info: ExchangeInfo, random: Random) -> None:
+        self._log = BlockLog(writer.name)
+        self._writer = writer
+        self.info = info
+        self.plans: dict[str, SeriesPlan] = {}
+        self.symbols: tuple[str, ...] = writer.symbols
+        """The symbols of the block, in its order."""
+        self._universe = universe
+        self._random = random
+        self._not_trading: dict[str, float] = {}
+        self._silent: frozenset[str] = frozenset()
+        self._silences: Counter[str] = Counter()
+
+    @property
+    def not_trading(self) -> tuple[str, ...]:
+        """Symbols of the block that are delisted, halted or removed."""
+        return tuple(self._not_trading)
+
+    @property
+    def ended_seconds(self) -> list[float]:
+        """When each of the symbols that may trade again was seen not to trade any more, local seconds."""
+        return [
+            seconds
+            for symbol, seconds in self._not_trading.items()
+            if symbol in self.info.statuses and not self._universe.is_removed(symbol)
+        ]
+
+    def align(self, now_seconds: float, now_ms: int) -> list[SeriesPlan]:
+        """Bring block and plans in line with `info` and the universe; return the plans that are new, and those that now
+        wait for something else. `now_ms` is exchange time.
+        """
+        newcomers = self._seat()
+        if newcomers:
+            self._log.info("symbols added: %s", " ".join(newcomers))
+        changed, ended = [], []
+        self.symbols = self._writer.symbols
+        for symbol in self.symbols:
+            trades = self.info.is_trading(symbol) and not self._universe.is_removed(symbol)
+            if trades == (symbol in self._not_trading):
+                self._writer.set_trading(symbol, trades)
+            if trades:
+                self._not_trading.pop(symbol, None)
+            elif symbol not in self._not_trading:
+                self._not_trading[symbol] = now_seconds
+                self._silent -= {symbol}
+                ended.append(symbol)
+            plan = self.plans.get(symbol)
+            is_listed = symbol in self.info.statuses
+            # Of a symbol that is gone from the list the last candle is asked for, unless that was refused already.
+            is_over = not is_listed and (plan is None or not plan.loaded or plan.refused)
+            if is_over or self._universe.is_removed(symbol):
+                self.plans.pop(symbol, None)
+            elif plan is None or (trades and not plan.trading):
+                plan = self.plans[symbol] = self._new_plan(symbol)
+                if not trades:
+                    plan.end(now_ms)
+                changed.append(plan)
+            elif not trades and plan.trading:
+                # What is missing is still loaded, and the last candle becomes final; nothing else is asked for.
+                plan.end(now_ms)
+                if plan.turns:
+                    changed.append(plan)
+        if ended:
+            self._log.warning("not trading: %s; their rows stay readable but are no longer updated", " ".join(ended))
+        return changed
+
+    def drop_unlisted(self, plan: SeriesPlan) -> None:
+        """Ask no more for a series that the exchange does not list."""
+        if plan.symbol not in self.info.statuses and self.plans.get(plan.symbol) is plan:
+            del self.plans[plan.symbol]
+
+    def set_silent(self, silent: frozenset[str]) -> None:
+        """Let closes not wait for these symbols, which trade and give no new candle, and for the others again."""
+        for symbols, is_silent in ((silent - self._silent, True), (self._silent - silent, False)):
+            for symbol in symbols:
+                self._writer.set_trading(symbol, trading=True, silent=is_silent)
+                self._silences[symbol] += is_silent
+            # One that comes and goes is reported at its 1st, 2nd, 4th, 8th, ... silence.
+            shown = sorted(symbol for symbol in symbols if self._silences[symbol].bit_count() == 1)
+            if shown and is_silent:
+                self._log.warning(
+                    "no new candles, although the exchange lists them as trading: %s; closes no longer wait for them",
+                    _enumerated(shown),
+                )
+            elif shown:
+                self._log.info("new candles again: %s; closes wait for them again", _enumerated(shown))
+        self._silent = silent
+
+    def _seat(self) -> list[str]:
+        """Give the newcomers places, in a larger block when this one is full, and return them."""
+        carried = set(self._writer.symbols)
+        newcomers = [symbol for symbol in self._universe.wanted(self.info) if symbol not in carried]
+        if len(carried) + len(newcomers) <= self._writer.symbol_capacity:
+            for symbol in newcomers:
+                self._writer.add_symbol(symbol)
+            return newcomers
+        try:
+            spare_symbols = max(self._writer.symbol_capacity - len(carried), len(newcomers))
+            self._writer.enlarge([*self._writer.symbols, *newcomers], spare_symbols)
+        except BlockUnavailable as error:
+            room = newcomers[: self._writer.symbol_capacity - len(carried)]
+            self._log.error("left out, because the block is full: %s; %s", " ".join(newcomers[len(room) :]), error)
+            for symbol in room:
+                self._writer.add_symbol(symbol)
+            return room
+        self._log.info("the block was full; a larger one with the same rows has replaced it, and readers move to it")
+        return newcomers
+
+    def _new_plan(self, symbol: str) -> SeriesPlan:
+        state = self._writer.state(symbol)
+        return SeriesPlan(
+            symbol,
+            newest_open_ms=state.newest_open_ms,
+            unsettled_open_ms=state.unsettled_open_ms,
+            missing=state.missing,
+            missing_range_ms=newest_missing_ms(self._writer, symbol),
+            jitter_seconds=self._random.random() * JITTER_SECONDS,
+        )
+
+
+def _enumerated(symbols: list[str]) -> str:
+    more = f" and {len(symbols) - SHOWN_MAX} more" if len(symbols) > SHOWN_MAX else ""
+    return " ".join(symbols[:SHOWN_MAX]) + more

@@ -1,0 +1,82 @@
+"""Which weight pool a request spends from, and the budget that all processes of the user share for it."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from candleshm.config import CollectorConfig
+from candleshm.exchanges.base import StreamRules
+from candleshm.exchanges.binance import MARKETS
+from candleshm.ratelimit.budget import WeightBudget
+from candleshm.ratelimit.ledger import memory_for
+from candleshm.system.clock import Clock
+
+__all__ = ["connects_of", "open_budget", "open_connects", "pool_of"]
+
+# Hosts of the exchange's own count an address together, whichever of them it asks.
+OWN_HOSTS = (".binance.com", ".binance.vision")
+TEST_HOSTS = ("testnet", "demo")
+# Of the new stream connections that the exchange allows an address; other programs connect as well.
+CONNECTS_SHARE = 0.9
+
+
+def pool_of(config: CollectorConfig) -> tuple[str, ...]:
+    """Return what identifies the weight pool that a feed spends from: way out, host, and family of markets.
+
+    The exchange counts by the address that asks: spot for itself, USD-M and COIN-M together. Another host than its own
+    counts for itself, by the same families. Names and passwords in addresses are left out: who pays a proxy with two of
+    them shares one pool, which is slower at worst.
+    """
+    asked = config.base_url or config.proxy_host or MARKETS[config.market].host
+    host = _place(asked)
+    name = urlsplit(asked).hostname or ""
+    if name.endswith(OWN_HOSTS) and not name.startswith(TEST_HOSTS) and config.proxy_host is None:
+        host = "exchange"
+    elif config.proxy_host is not None:
+        host = f"resender {host}"
+    return _way_out(config, asked), host, "SPOT" if config.market == "SPOT" else "FUTURES"
+
+
+def open_budget(config: CollectorConfig, now_seconds: float) -> WeightBudget:
+    """Become an owner of the pool's budget, with the feed's share. Raises as `ledger.memory_for`."""
+    limit = MARKETS[config.market].weight_limit
+    return WeightBudget(limit, config.server_weight, memory=memory_for(pool_of(config)), now_seconds=now_seconds)
+
+
+def connects_of(config: CollectorConfig) -> tuple[str, ...]:
+    """Return what identifies the pool of new stream connections: the hosts of a family count an address together."""
+    asked = config.ws_url or MARKETS[config.market].stream_host
+    name = urlsplit(asked).hostname or ""
+    is_own = name.endswith(OWN_HOSTS) and not name.startswith(TEST_HOSTS)
+    return "streams", "exchange" if is_own else _place(asked), "SPOT" if config.market == "SPOT" else "FUTURES"
+
+
+def open_connects(config: CollectorConfig, rules: StreamRules, clock: Clock) -> WeightBudget:
+    """Become an owner of the budget of new stream connections. Raises as `ledger.memory_for`."""
+    return WeightBudget(
+        rules.connects_max,
+        CONNECTS_SHARE,
+        rules.connects_seconds,
+        memory=memory_for(connects_of(config)),
+        now_seconds=clock.monotonic_seconds(),
+    )
+
+
+def _way_out(config: CollectorConfig, asked: str) -> str:
+    """Return the proxy that requests takes for an address, `direct` without one."""
+    proxies = dict(config.proxies)
+    if config.trust_env:
+        from requests.utils import get_environ_proxies
+
+        proxies = {**get_environ_proxies(asked), **proxies}
+    parts = urlsplit(asked)
+    for scheme in (f"{parts.scheme}://{parts.hostname}", parts.scheme, f"all://{parts.hostname}", "all"):
+        if proxies.get(scheme):
+            return _place(proxies[scheme])
+    return "direct"
+
+
+def _place(url: str) -> str:
+    parts = urlsplit(url if "//" in url else f"//{url}")
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return f"{parts.hostname}:{port}"

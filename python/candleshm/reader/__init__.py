@@ -1,0 +1,1 @@
+"""What strategies import: feeds, panels, waits, health, data frames, candles derived in memory."""

@@ -1,0 +1,170 @@
+"""Attaching to blocks: what a strategy imports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from candleshm import _core
+from candleshm._core import Closed, Series
+from candleshm.errors import BlockError, ConfigError
+from candleshm.reader.closes import Closes, Waiter
+from candleshm.reader.health import Health, health_of
+from candleshm.reader.panel import Panel
+
+
+class Feed(_core.Feed):
+    """The candles of one named block, read in place; see `attach`.
+
+    A feed is pickled, and copied, as its name and `max_age`: whoever gets it attaches anew. So do its series.
+    """
+
+    def __init__(self, name: str, max_age: float | None = None) -> None:
+        self._waiter = Waiter()
+
+    @property
+    def health(self) -> Health:
+        """The block and its collector at this moment."""
+        return health_of(self)
+
+    def panel(
+        self,
+        field: str | None = None,
+        n: int | None = None,
+        symbols: Sequence[str] | None = None,
+        *,
+        live: bool = False,
+        fields: Sequence[str] | None = None,
+        out: npt.NDArray[np.float64] | None = None,
+    ) -> Panel:
+        """Return one field (n, S), or several `fields` (n, S, F), of many symbols aligned on open time.
+
+        It ends at the newest open time that every requested trading symbol has final, or with `live` at the newest
+        one that any of them has, with the values of the moment. Symbols None: all that trade and have candles; n None:
+        LENGTH. NaN where a symbol has no row. `out` becomes the panel's array where it is given: writable, float64,
+        Fortran-ordered, of exactly the panel's shape. Raises StaleData, UnknownSymbol, ConfigError (field, grid, out).
+
+        >>> closes = feed.panel("close", n=100)  # doctest: +SKIP
+        """
+        if isinstance(fields, str):
+            raise ConfigError(f"fields cannot be the text `{fields}`; allowed: a list such as ['open', 'close']")
+        if fields is not None and field is None:
+            names = tuple(fields)
+        elif field is not None and fields is None:
+            names = (field,)
+        else:
+            raise ConfigError("panel takes either one field, as in panel('close'), or fields=[...]")
+        if out is not None and not (out.flags.f_contiguous and out.ndim == (2 if fields is None else 3)):
+            raise ConfigError("out is not a Fortran-ordered float64 array of the panel's shape")
+        flat = None if out is None else out.T.reshape(-1)
+        values, open_time_ms, found = self._panel(names, n, symbols, live, flat)
+        shape = (len(names), len(found), len(open_time_ms))
+        array = (values.reshape(shape[1:]) if fields is None else values.reshape(shape)).T
+        if out is not None and out.shape != array.shape:
+            raise ConfigError(f"out cannot be of shape `{out.shape}`; the panel's is {array.shape}")
+        return Panel(array if out is None else out, open_time_ms, found, names)
+
+    def asof(
+        self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return (m, S): the value of the newest candle of each symbol that had closed by each moment (epoch ms).
+
+        Nothing from the future gets in: a candle counts from its end on. NaN before the window.
+
+        >>> five_minutes.asof("close", minutes.open_time_ms + 60_000)  # doctest: +SKIP
+        """
+        values, found = self._asof(field, moments_ms, symbols)
+        return values.reshape(len(found), len(moments_ms)).T
+
+    def closes(self, *, symbols: Sequence[str] | None = None, quorum: float = 1.0) -> Closes:
+        """Iterate, with `for` or `async for`, over the closes from the next one on: one Closed per open time.
+
+        None is left out when the work in the loop takes longer than a candle; `wait_closed()` in a loop would wait for
+        the next one from then on. Raises as `wait_closed`, and ClosesMissed when the loop fell behind by more than the
+        window. `lag` of the iterator counts the closes that wait already. At most one helper thread sleeps for all
+        coroutines of a feed.
+
+        >>> for closed in feed.closes():  # doctest: +SKIP
+        ...     print(closed.open_time_ms, feed["BTCUSDT"].candles(100, closed_only=True)[-1])
+        """
+        return Closes(self, self._waiter, symbols, quorum)
+
+    async def wait_closed_async(
+        self,
+        open_time_ms: int | None = None,
+        *,
+        symbols: Sequence[str] | None = None,
+        quorum: float = 1.0,
+        timeout: float | None = None,
+    ) -> Closed:
+        """Await what `wait_closed` waits for, without blocking the event loop."""
+        target_ms = self._next_close_ms(symbols, quorum) if open_time_ms is None else open_time_ms
+
+        def wait(seconds: float) -> Closed:
+            return self.wait_closed(target_ms, symbols=symbols, quorum=quorum, timeout=seconds)
+
+        return await self._waiter.ask(wait, timeout)
+
+    async def wait_async(
+        self, symbol: str, after_open_time_ms: int | None = None, *, timeout: float | None = None
+    ) -> int:
+        """Await what `Series.wait` waits for, without blocking the event loop."""
+        series = self[symbol]
+        after_ms = series.last_open_time_ms if after_open_time_ms is None else after_open_time_ms
+        return await self._waiter.ask(lambda seconds: series.wait(after_ms, timeout=seconds), timeout)
+
+    def close(self) -> None:
+        """End the use of the feed. Arrays and views already handed out stay readable: each keeps the block mapped."""
+        self._waiter.close()
+        super().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def attach(name: str, max_age: float | None = None) -> Feed:
+    """Attach to the block ``name``, read-only.
+
+    ``max_age`` (seconds) bounds the age of data that is handed out: reading an older series raises `StaleData`. None
+    never raises it. When a collector replaces the block by one of another shape the feed follows by itself.
+
+    Raises `BlockNotFound`, `BlockIncompatible`, `BlockCorrupt`, `BlockUnavailable`, `ConfigError`.
+
+    >>> feed = attach("candleshm-spot-1m", max_age=60.0)  # doctest: +SKIP
+    >>> feed["BTCUSDT"].candles(100)[-1, candleshm.CLOSE]  # doctest: +SKIP
+    """
+    return Feed(name, max_age)
+
+
+def attach_series(name: str, max_age: float | None, symbol: str) -> Series:
+    """Return a series of a block attached for it alone: what becomes of one that is pickled."""
+    return Feed(name, max_age)[symbol]
+
+
+def blocks() -> list[Health]:
+    """Return the health of every block on this machine that can be read, sorted by name."""
+    found = []
+    for name in _core.block_names():
+        try:
+            found.append(health_of(_core.Feed(name)))
+        except BlockError:
+            # Other programs keep their shared memory in the same place.
+            continue
+    return found
+
+
+def unlink(name: str) -> None:
+    """Remove the block ``name`` that a dead collector left behind.
+
+    Raises `BlockNotFound`, `BlockInUse` (a live collector serves it), `BlockCorrupt` (not a block of ours).
+    """
+    _core.unlink(name)

@@ -1,0 +1,86 @@
+"""Health: what a block says about itself and its collector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from candleshm import _core
+from candleshm.errors import BlockError, BlockNotFound
+from candleshm.reader.freshness import SILENT_SECONDS, Freshness
+
+# The last second that a datetime can hold: a damaged block may name any number.
+LAST_MS = 253_402_300_799_000
+# A block that is being replaced is served until readers move on.
+SERVED = {"ready", "superseded"}
+
+
+@dataclass(frozen=True)
+class Health:
+    """One block at one moment, as `Feed.health` and `blocks()` give it.
+
+    ``state`` speaks of the block, not of its data (see ``ready``): it is 'ready', 'superseded' (another block stands
+    under the name), 'closed' (its collector ended) or 'dead' (its collector gave no sign of life for 5 s, and no
+    process owns the block any more). ``heartbeat_age`` is in seconds: a living collector gives a sign of life every
+    half second.
+
+    ``ready`` is a state of now: every symbol was loaded, the collector gave a sign of life within 5 s, some data is
+    fresh, and at most one symbol in ten (or one, in a smaller feed) is stale. ``stale`` counts the symbols that trade
+    whose `Series.age` is above the feed's `max_age`, or above 60 s without one; ``oldest_age`` is the highest age of a
+    symbol that trades, in seconds: infinite while none has data, 0 when none trades.
+
+    ``missing`` and ``holes`` count rows of all windows that are not fetched yet, and that the exchange confirmed not to
+    have. Weights are the exchange's request weight in its current minute; ``banned_until`` is aware, UTC.
+    """
+
+    name: str
+    market: str
+    interval: str
+    length: int
+    symbols: int
+    state: str
+    pid: int
+    heartbeat_age: float
+    ready: bool
+    missing: int
+    holes: int
+    weight_used: int
+    weight_limit: int
+    banned_until: datetime | None
+    stale: int = 0
+    oldest_age: float = 0.0
+    loaded: bool = True
+    """Whether every symbol was loaded once; `ready` says whether the data is current as well."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the collector of a block that should be served gives no sign of life."""
+        return self.state in {"ready", "dead"} and self.heartbeat_age > SILENT_SECONDS
+
+
+def health_of(feed: _core.Feed) -> Health:
+    """Return the health of the block that ``feed`` is attached to."""
+    fields = feed._health()
+    until_ms = fields.pop("banned_until_ms")
+    banned_until = None if until_ms is None else datetime.fromtimestamp(min(until_ms, LAST_MS) / 1000, tz=UTC)
+    freshness = Freshness.of(fields.pop("ages"), fields.pop("max_age"))
+    is_alive = fields["heartbeat_age"] <= SILENT_SECONDS
+    if fields["state"] == "ready" and not is_alive and not _is_owned(fields["name"]):
+        fields["state"] = "dead"
+    return Health(
+        **fields,
+        banned_until=banned_until,
+        stale=freshness.stale,
+        oldest_age=freshness.oldest_age,
+        ready=fields["loaded"] and fields["state"] in SERVED and is_alive and freshness.is_current,
+    )
+
+
+def _is_owned(name: str) -> bool:
+    """Ask the kernel: a pid says nothing in another PID namespace, or once it was given to another process."""
+    try:
+        return _core.is_owned(name)
+    except BlockNotFound:
+        return False  # A collector that lives gives its block a name again within moments.
+    except BlockError:
+        return True

@@ -1,0 +1,65 @@
+"""Panels: fields of many symbols side by side, aligned on open time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from candleshm.reader.frames import library, pandas_times, times
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panel:
+    """One field, or several, of many symbols at the same open times; NaN where a symbol has no row."""
+
+    array: npt.NDArray[np.float64]
+    """(n, S) for one field, (n, S, F) for several; a private copy, Fortran-ordered."""
+    open_time_ms: npt.NDArray[np.int64]
+    """(n,), ascending, on the exchange's grid."""
+    symbols: tuple[str, ...]
+    fields: tuple[str, ...]
+
+    @property
+    def _columns(self) -> tuple[npt.NDArray[np.float64], list[str]]:
+        """The panel as (n, columns) and the columns' names: the symbols, or symbol and field."""
+        if self.array.ndim == 2:
+            return self.array, list(self.symbols)
+        names = [f"{symbol}.{field}" for symbol in self.symbols for field in self.fields]
+        return self.array.reshape(len(self.open_time_ms), -1), names
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a DataFrame: UTC DatetimeIndex open_time in pandas' own unit; columns symbol, or (symbol, field)."""
+        pd = library("pandas", "pandas")
+        index = pandas_times(self.open_time_ms, "open_time")
+        array, names = self._columns
+        columns = names
+        if self.array.ndim == 3:
+            columns = pd.MultiIndex.from_product([self.symbols, self.fields], names=["symbol", "field"])
+        frame: pandas.DataFrame = pd.DataFrame(array, index=index, columns=columns)
+        return frame
+
+    def to_polars(self) -> polars.DataFrame:
+        """Return a DataFrame: open_time as Datetime("ms", "UTC"), a column per symbol or per symbol.field."""
+        pl = library("polars", "polars")
+        array, names = self._columns
+        open_time = pl.Series(times(self.open_time_ms)).dt.replace_time_zone("UTC").cast(pl.Datetime("ms", "UTC"))
+        columns = {name: np.ascontiguousarray(array[:, number]) for number, name in enumerate(names)}
+        frame: polars.DataFrame = pl.DataFrame({"open_time": open_time, **columns})
+        return frame
+
+    def to_arrow(self) -> pyarrow.Table:
+        """Return a Table: open_time as timestamp[ms, UTC], a column per symbol or per symbol.field."""
+        pa = library("pyarrow", "arrow")
+        array, names = self._columns
+        open_time = pa.array(times(self.open_time_ms), type=pa.timestamp("ms", tz="UTC"))
+        columns = {name: np.ascontiguousarray(array[:, number]) for number, name in enumerate(names)}
+        table: pyarrow.Table = pa.table({"open_time": open_time, **columns})
+        return table

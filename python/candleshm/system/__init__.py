@@ -1,0 +1,1 @@
+"""What every process needs of the machine: clocks, files replaced whole, private directories, printable text."""

@@ -1,0 +1,424 @@
+//! Named shared memory: files in `/dev/shm`, mapped. The only file of the crate with `unsafe`.
+//!
+//! The names are those of `shm_open`, so `multiprocessing.shared_memory.SharedMemory(name)` finds the same block.
+//! A new block is built in a file without a name and only then linked under its name: a creator that dies leaves
+//! nothing behind, and nobody can open a block that is half written.
+#![allow(unsafe_code)]
+
+use std::ops::Deref;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+
+use rustix::fs::{self, AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mm::{self, MapFlags, ProtFlags};
+use rustix::thread::futex;
+
+use crate::error::{Corruption, Error};
+use crate::layout::{MAGIC, PAGE_BYTES, header};
+use crate::sync::{AtomicU64, Target, copy_words};
+
+const DIRECTORY: &str = "/dev/shm";
+const NAME_BYTES_MAX: usize = 200;
+/// Runs shorter than this are copied word by word: `rep movsb` takes some tens of cycles to start.
+const STRING_COPY_WORDS_MIN: usize = 64;
+/// How often and how far apart a lock is tried that a reader may hold for a moment, in [`is_owned`].
+const LOCK_TRIES: usize = 20;
+const LOCK_TRY_APART: std::time::Duration = std::time::Duration::from_millis(5);
+
+fn os(action: &'static str, name: &str) -> impl Fn(Errno) -> Error {
+    let name = name.to_owned();
+    move |errno| Error::Os { action, name: name.clone(), errno: errno.raw_os_error() }
+}
+
+/// Checks that `name` can name a block.
+///
+/// # Errors
+///
+/// `Name` when it is empty, longer than 200 bytes, begins with a dot, or holds anything but `A-Z a-z 0-9 . _ -`.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with('.') || !name.bytes().all(allowed) {
+        return Err(Error::Name { name: name.into() });
+    }
+    Ok(())
+}
+
+fn not_a_file(name: &str) -> Error {
+    Error::Corrupt { name: name.into(), what: Corruption::NotAFile }
+}
+
+fn path(name: &str) -> String {
+    format!("{DIRECTORY}/{name}")
+}
+
+/// Where a block waits to take the place of the one that has its name. Files in `/dev/shm` that begin with a dot are no
+/// blocks, so nobody attaches to it there. Where something stands in the way that cannot be removed, as a directory or the
+/// file of another user, the next one is taken.
+fn successor_paths(name: &str) -> impl Iterator<Item = String> {
+    ["next", "next-1", "next-2"].into_iter().map(move |ending| path(&format!(".{name}.{ending}")))
+}
+
+/// Which file it is, whatever its name. No other has the same for as long as somebody holds it open or maps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// Returns which file stands under a name, a link or a directory for itself; `None` when there is nothing.
+///
+/// # Errors
+///
+/// `Os` when it cannot be looked at.
+pub fn standing(name: &str) -> Result<Option<FileId>, Error> {
+    match fs::lstat(path(name)) {
+        Ok(stat) => Ok(Some(FileId { device: stat.st_dev, inode: stat.st_ino })),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(os("look at block", name)(errno)),
+    }
+}
+
+/// Returns the names of all files that may be blocks, sorted.
+///
+/// # Errors
+///
+/// `Os` when the directory cannot be read.
+pub fn names() -> Result<Vec<String>, Error> {
+    let failed = |error: std::io::Error| Error::Os {
+        action: "list",
+        name: DIRECTORY.into(),
+        errno: error.raw_os_error().unwrap_or(0),
+    };
+    let mut names: Vec<String> = std::fs::read_dir(DIRECTORY)
+        .map_err(failed)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| check_name(name).is_ok())
+        .collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// An open block file. Its advisory lock, taken through this descriptor, is the ownership of the block; the kernel
+/// gives it back on any kind of death.
+#[derive(Debug)]
+pub struct BlockFile {
+    descriptor: OwnedFd,
+    name: String,
+}
+
+impl BlockFile {
+    /// Creates a file of `bytes` zeroes without a name, locked. The memory is taken at once: a small `/dev/shm` is an
+    /// error here and never a SIGBUS later.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory`, `Name`, `Os`.
+    pub fn create_unnamed(name: &str, bytes: usize) -> Result<Self, Error> {
+        check_name(name)?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let descriptor =
+            fs::open(DIRECTORY, flags, Mode::RUSR | Mode::WUSR).map_err(os("create a block in /dev/shm for", name))?;
+        // The umask may have taken away what the owner needs.
+        fs::fchmod(&descriptor, Mode::RUSR | Mode::WUSR).map_err(os("give its mode to block", name))?;
+        let file = Self { descriptor, name: name.into() };
+        file.try_lock()?;
+        loop {
+            match fs::fallocate(&file.descriptor, FallocateFlags::empty(), 0, bytes as u64) {
+                Err(Errno::INTR) => {}
+                Err(Errno::NOSPC) => return Err(Error::NoMemory { name: name.into(), bytes }),
+                other => break other.map_err(os("reserve memory in /dev/shm for block", name))?,
+            }
+        }
+        Ok(file)
+    }
+
+    /// Opens the block of that name. Root may open everything; so whose file it is, is asked here and not left to its
+    /// mode: what another user wrote is not to be believed.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `Name`, `Owner` when it belongs to another user, `Corrupt` when it is a link, a directory, a pipe or
+    /// a device, `Os` (not permitted, for one).
+    pub fn open(name: &str, writable: bool) -> Result<Self, Error> {
+        check_name(name)?;
+        let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let descriptor = fs::open(path(name), flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT => Error::NotFound { name: name.into() },
+            // A symbolic link, a directory, a socket.
+            Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_a_file(name),
+            other => os("open block", name)(other),
+        })?;
+        let stat = fs::fstat(&descriptor).map_err(os("look at block", name))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(not_a_file(name));
+        }
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(Error::Owner { name: name.into(), uid: stat.st_uid });
+        }
+        Ok(Self { descriptor, name: name.into() })
+    }
+
+    /// Takes the lock if no owner holds it; returns whether it is held now. A reader that asks [`is_owned`] holds it
+    /// for a moment, so it is tried for a tenth of a second.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when locking is not possible at all.
+    pub fn try_lock(&self) -> Result<bool, Error> {
+        for _ in 0..LOCK_TRIES {
+            if self.flock(FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(true);
+            }
+            std::thread::sleep(LOCK_TRY_APART);
+        }
+        Ok(false)
+    }
+
+    fn flock(&self, operation: FlockOperation) -> Result<bool, Error> {
+        match fs::flock(&self.descriptor, operation) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(os("lock block", &self.name)(errno)),
+        }
+    }
+
+    /// Returns which file it is.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when it cannot be looked at.
+    pub fn id(&self) -> Result<FileId, Error> {
+        let stat = fs::fstat(&self.descriptor).map_err(os("look at block", &self.name))?;
+        Ok(FileId { device: stat.st_dev, inode: stat.st_ino })
+    }
+
+    /// Returns whether this very file still stands under the name.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when the file cannot be looked at.
+    pub fn is_named(&self) -> Result<bool, Error> {
+        Ok(standing(&self.name)? == Some(self.id()?))
+    }
+
+    /// Refuses a file that is no block of ours, in whatever state it may be. Read, not mapped: it may be truncated.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt`.
+    pub fn check_magic(&self) -> Result<(), Error> {
+        if self.word(header::MAGIC) == MAGIC {
+            return Ok(());
+        }
+        Err(Error::Corrupt { name: self.name.clone(), what: Corruption::Foreign })
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Errors
+    ///
+    /// `InUse` when a live collector holds it, `Os` when locking is not possible at all.
+    pub fn lock(&self) -> Result<(), Error> {
+        if self.try_lock()? {
+            return Ok(());
+        }
+        Err(Error::InUse { name: self.name.clone(), pid: self.word(header::PID) })
+    }
+
+    /// Returns a word of the file, zero when it is too short.
+    fn word(&self, offset: usize) -> u64 {
+        let mut bytes = [0; 8];
+        let read = rustix::io::pread(&self.descriptor, &mut bytes, 8 * offset as u64);
+        if read == Ok(8) { u64::from_le_bytes(bytes) } else { 0 }
+    }
+
+    /// Gives an unnamed file its name; returns false when the name is taken.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when linking fails for another reason.
+    pub fn link(&self) -> Result<bool, Error> {
+        match self.link_as(&path(&self.name)) {
+            Ok(()) => {
+                self.remove_successors();
+                Ok(true)
+            }
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(os("name block", &self.name)(errno)),
+        }
+    }
+
+    /// Gives an unnamed file its name in place of the file that has it, in one step. Only for the owner of that one.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when linking or renaming fails.
+    pub fn link_over(&self) -> Result<(), Error> {
+        self.remove_successors();
+        let mut refused = Errno::EXIST;
+        for waiting in successor_paths(&self.name) {
+            match self.link_as(&waiting) {
+                Ok(()) => {
+                    return fs::rename(&waiting, path(&self.name)).map_err(|errno| {
+                        let _ = fs::unlink(&waiting);
+                        os("name block", &self.name)(errno)
+                    });
+                }
+                Err(errno) => refused = errno,
+            }
+        }
+        Err(os("name block", &self.name)(refused))
+    }
+
+    fn link_as(&self, path: &str) -> Result<(), Errno> {
+        let descriptor = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
+        fs::linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)
+    }
+
+    /// Removes what a collector left that died between the two steps of [`Self::link_over`]: memory that nobody finds.
+    /// Only for the owner of the block that has the name: nobody else takes these steps, so whoever did is dead. What
+    /// cannot be removed is in nobody's way.
+    pub fn remove_successors(&self) {
+        for waiting in successor_paths(&self.name) {
+            let _ = fs::unlink(waiting);
+        }
+    }
+
+    /// Removes the block's name if it still leads to this file. The memory lives on as long as anybody maps it.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when it cannot be removed.
+    pub fn unlink(&self) -> Result<(), Error> {
+        if self.is_named()? {
+            match fs::unlink(path(&self.name)) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(os("remove block", &self.name)(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps the whole file.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when it is shorter than a header, `Os` when mapping fails.
+    pub fn map(&self, writable: bool) -> Result<Mapping, Error> {
+        let stat = fs::fstat(&self.descriptor).map_err(os("look at block", &self.name))?;
+        let bytes = usize::try_from(stat.st_size).unwrap_or(0);
+        if bytes < PAGE_BYTES || !bytes.is_multiple_of(8) {
+            return Err(Error::Corrupt { name: self.name.clone(), what: Corruption::Truncated { bytes } });
+        }
+        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of this process. That the file
+        // keeps its size is upheld by every owner: blocks are never truncated, only unlinked.
+        let address =
+            unsafe { mm::mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, &self.descriptor, 0) }
+                .map_err(os("map block", &self.name))?;
+        let address = NonNull::new(address.cast()).ok_or_else(|| os("map block", &self.name)(Errno::NOMEM))?;
+        Ok(Mapping { address, words: bytes / 8 })
+    }
+}
+
+/// A mapped block, lent out as atomic words.
+#[derive(Debug)]
+pub struct Mapping {
+    address: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: the mapping is plain memory that belongs to nobody's thread, and all access goes through atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Deref for Mapping {
+    type Target = [AtomicU64];
+
+    #[inline]
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: `map` made `words` words at this page-aligned address, they stay until `drop`, and other processes
+        // change them only by atomic stores of whole words (the block's format). A read-only mapping is only ever
+        // loaded from: `Writer` alone stores, and it maps writable.
+        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `map` made the mapping, and no slice of it outlives the borrow of `self`. Arrays handed to Python
+        // hold the mapping's owner alive (see the binding's `array.rs`).
+        unsafe {
+            let _ = mm::munmap(self.address.as_ptr().cast(), self.words * 8);
+        }
+    }
+}
+
+/// Copies a run of words that a writer may be changing, at the speed of memcpy. As with [`copy_words`] the caller
+/// checks afterwards that nothing moved.
+///
+/// A racing `memcpy` would be undefined behaviour; a string instruction in inline assembly is not, because to the
+/// compiler it is an opaque access like that of another thread, and each aligned word comes over untorn or is
+/// rejected with the rest by the caller's check.
+///
+/// # Panics
+///
+/// When the lengths differ.
+#[inline]
+pub fn copy_run<T: Target>(source: &[AtomicU64], target: &mut [T]) {
+    assert_eq!(source.len(), target.len());
+    #[cfg(target_arch = "x86_64")]
+    if source.len() >= STRING_COPY_WORDS_MIN {
+        const { assert!(size_of::<T>() == size_of::<AtomicU64>()) };
+        // SAFETY: both slices are valid for their equal length of words, any of which may go to a `Target`, the target is borrowed exclusively, they cannot
+        // overlap, and the direction flag is clear by the ABI. Racing stores by the writer are checked by the caller.
+        unsafe {
+            core::arch::asm!(
+                "rep movsb",
+                inout("rcx") source.len() * 8 => _,
+                inout("rsi") source.as_ptr() => _,
+                inout("rdi") target.as_mut_ptr() => _,
+                options(nostack, preserves_flags)
+            );
+        }
+        return;
+    }
+    copy_words(source, target);
+}
+
+/// The futex is the low half of a word: the half at the word's own address, as blocks are little endian.
+fn futex_half(word: &AtomicU64) -> &core::sync::atomic::AtomicU32 {
+    // SAFETY: a `&AtomicU64` is valid and aligned for four bytes; only the kernel and `futex::wait` look at the half,
+    // and only to compare it.
+    unsafe { &*std::ptr::from_ref(word).cast() }
+}
+
+/// Sleeps until the low half of `word` differs from `seen`, a wake-up, a signal, or `timeout`.
+pub fn futex_wait(word: &AtomicU64, seen: u32, timeout: std::time::Duration) {
+    let timeout = futex::Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+    // Every outcome means "look again", a refusal included: callers loop, and bound the loop by the clock.
+    let _ = futex::wait(futex_half(word), futex::Flags::empty(), seen, Some(&timeout));
+}
+
+/// Wakes everybody who sleeps on `word`, in every process.
+pub fn futex_wake(word: &AtomicU64) {
+    // Without sleepers there is nothing to do, and waking cannot fail for a mapped word.
+    let _ = futex::wake(futex_half(word), futex::Flags::empty(), i32::MAX as u32);
+}
+
+/// Returns whether a process owns the block that has this name now.
+///
+/// A shared lock is tried and given back at once: the kernel frees an owner's lock on any kind of death, and knows of
+/// owners in other PID namespaces. Readers that ask at the same time do not disturb each other, and a collector that
+/// starts in this moment tries again, see [`BlockFile::try_lock`].
+///
+/// # Errors
+///
+/// As [`BlockFile::open`]; `Os` when locking is not possible at all.
+pub fn is_owned(name: &str) -> Result<bool, Error> {
+    // Closing the file gives the lock back.
+    Ok(!BlockFile::open(name, false)?.flock(FlockOperation::NonBlockingLockShared)?)
+}
