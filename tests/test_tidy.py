@@ -24,7 +24,8 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 # A folder, or a module beside the folders, imports only from floors below its own.
 PYTHON_FLOORS = [
     {"_core", "errors", "columns", "system", "network"},
-    {"names", "exchanges"},
+    {"names"},
+    {"exchanges"},
     {"config", "reader", "sim"},
     {"universe", "ratelimit"},
     {"rest", "stream", "weight"},
