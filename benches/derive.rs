@@ -12,7 +12,7 @@ use candleshm::columns::Row;
 use candleshm::derive::Derivation;
 use candleshm::interval::{Grid, Interval};
 use candleshm::market::Market;
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::writer::{Config, Owner, Writer};
 
 const ROWS: i64 = 1_000_000;
@@ -23,9 +23,9 @@ const START_MS: i64 = 1_700_006_400_000;
 const ROUNDS: usize = 100;
 
 /// A row as they are: prices of two decimals, volumes of five.
-fn row(bar: i64, seed: i64) -> Row {
-    let word = (bar * 31 + seed).cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let open_ms = START_MS + bar * MINUTE_MS;
+fn row(candle_index: i64, seed: i64) -> Row {
+    let word = (candle_index * 31 + seed).cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let open_ms = START_MS + candle_index * MINUTE_MS;
     let price = |shift: u32| f64::from((word >> shift) as u16) / 100.0 + 60_000.0;
     let volume = f64::from((word >> 40) as u16) / 100.0;
     let quote = (volume * 60_000.0 * 1e8).round() / 1e8;
@@ -45,9 +45,9 @@ fn row(bar: i64, seed: i64) -> Row {
     ]
 }
 
-fn answer(bar: i64, limit: usize) -> Answer {
-    let now_ms = START_MS + bar * MINUTE_MS + 30_000;
-    Answer {
+fn answer(candle_index: i64, limit: usize) -> RequestWindow {
+    let now_ms = START_MS + candle_index * MINUTE_MS + 30_000;
+    RequestWindow {
         sent_ms: now_ms,
         received_ms: now_ms,
         settle_ms: 1000,
@@ -70,7 +70,7 @@ fn shortest(rounds: usize, count: usize, mut work: impl FnMut(usize)) -> f64 {
 }
 
 fn bulk() {
-    let rows: Vec<Row> = (0..ROWS).map(|bar| row(bar, 0)).collect();
+    let rows: Vec<Row> = (0..ROWS).map(|candle_index| row(candle_index, 0)).collect();
     for name in ["5m", "15m", "1h", "1d", "1M", "1d@America/New_York"] {
         let target = Grid::parse(name).expect("a grid");
         let derivation = Derivation::new(Interval::Minute1.into(), target).expect("it tiles");
@@ -96,22 +96,27 @@ fn live(targets: &[&str]) {
         let derived = format!("{name}-{}", target.replace(['@', '/'], "-"));
         writer.derive(&derived, Grid::parse(target).expect("a grid"), owner).expect("/dev/shm has room");
     }
-    let mut bar = LENGTH as i64;
-    let page: Vec<Row> = (0..=bar).map(|bar| row(bar, 0)).collect();
+    let mut candle_index = LENGTH as i64;
+    let page: Vec<Row> = (0..=candle_index).map(|candle_index| row(candle_index, 0)).collect();
     let start = Instant::now();
     for index in 0..SYMBOLS {
-        writer.ingest(index, &page, &answer(bar, LENGTH + 1), 1);
+        writer.ingest(index, &page, &answer(candle_index, LENGTH + 1), 1);
     }
     let load = start.elapsed().as_secs_f64() * 1e6 / SYMBOLS as f64;
     let update = shortest(ROUNDS, SYMBOLS, |round| {
         for index in 0..SYMBOLS {
-            black_box(writer.merge(index, &[row(bar, round as i64 + 1)], &answer(bar, 2), 1));
+            black_box(writer.merge(index, &[row(candle_index, round as i64 + 1)], &answer(candle_index, 2), 1));
         }
     });
     let append = shortest(ROUNDS, SYMBOLS, |_| {
-        bar += 1;
+        candle_index += 1;
         for index in 0..SYMBOLS {
-            black_box(writer.merge(index, &[row(bar - 1, 0), row(bar, 0)], &answer(bar, 3), 1));
+            black_box(writer.merge(
+                index,
+                &[row(candle_index - 1, 0), row(candle_index, 0)],
+                &answer(candle_index, 3),
+                1,
+            ));
         }
     });
     writer.close(true).expect("the blocks are ours");

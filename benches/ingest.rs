@@ -11,7 +11,7 @@ use std::time::Instant;
 use candleshm::columns::Row;
 use candleshm::interval::Interval;
 use candleshm::market::Market;
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::writer::{Config, Owner, Writer};
 
 const SYMBOLS: usize = 500;
@@ -20,8 +20,8 @@ const MINUTE_MS: i64 = 60_000;
 const START_MS: i64 = 1_700_000_040_000;
 const ROUNDS: usize = 40;
 
-fn row(bar: i64, value: f64) -> Row {
-    let open_ms = START_MS + bar * MINUTE_MS;
+fn row(candle_index: i64, value: f64) -> Row {
+    let open_ms = START_MS + candle_index * MINUTE_MS;
     let mut row = [value; 12];
     row[0] = open_ms as f64;
     row[6] = (open_ms + MINUTE_MS - 1) as f64;
@@ -29,10 +29,10 @@ fn row(bar: i64, value: f64) -> Row {
     row
 }
 
-/// An answer sent half a minute into `bar`.
-fn answer(bar: i64, limit: usize) -> Answer {
-    let now_ms = START_MS + bar * MINUTE_MS + 30_000;
-    Answer {
+/// An answer sent half a minute into `candle_index`.
+fn answer(candle_index: i64, limit: usize) -> RequestWindow {
+    let now_ms = START_MS + candle_index * MINUTE_MS + 30_000;
+    RequestWindow {
         sent_ms: now_ms,
         received_ms: now_ms,
         settle_ms: 1000,
@@ -67,44 +67,44 @@ fn main() {
     let name = format!("bench-{}", std::process::id());
     let owner = Owner { pid: 0, pid_start: 0, boot_id: [0; 2], now_ns: 0 };
     let mut writer = Writer::open(&name, &config, owner).expect("/dev/shm has room for 300 MB");
-    let mut bar = LENGTH as i64;
-    let page: Vec<Row> = (0..=bar).map(|bar| row(bar, 100.0)).collect();
+    let mut candle_index = LENGTH as i64;
+    let page: Vec<Row> = (0..=candle_index).map(|candle_index| row(candle_index, 100.0)).collect();
     let start = Instant::now();
     for index in 0..SYMBOLS {
-        writer.ingest(index, &page, &answer(bar, LENGTH + 1), 1);
+        writer.ingest(index, &page, &answer(candle_index, LENGTH + 1), 1);
     }
     println!("load {SYMBOLS} x {LENGTH} rows {:>31.1} ms", start.elapsed().as_secs_f64() * 1e3);
 
     timed("500 live rows updated", ROUNDS, |round| {
         for index in 0..SYMBOLS {
-            let rows = [row(bar, 101.0 + round as f64)];
-            black_box(writer.merge(index, &rows, &answer(bar, 2), 1));
+            let rows = [row(candle_index, 101.0 + round as f64)];
+            black_box(writer.merge(index, &rows, &answer(candle_index, 2), 1));
         }
         writer.commit();
     });
     timed("500 rows closed, 500 live rows opened", ROUNDS, |_| {
-        bar += 1;
+        candle_index += 1;
         for index in 0..SYMBOLS {
-            let rows = [row(bar - 1, 100.0), row(bar, 100.0)];
-            black_box(writer.merge(index, &rows, &answer(bar, 2), 1));
+            let rows = [row(candle_index - 1, 100.0), row(candle_index, 100.0)];
+            black_box(writer.merge(index, &rows, &answer(candle_index, 2), 1));
         }
         writer.commit();
     });
     timed("3 closed rows of 500 symbols corrected", ROUNDS, |round| {
         for index in 0..SYMBOLS {
-            let rows = [0, 1, 2].map(|back| row(bar - 1000 - back, 200.0 + round as f64));
-            black_box(writer.merge(index, &rows, &answer(bar, 1000), 1));
+            let rows = [0, 1, 2].map(|back| row(candle_index - 1000 - back, 200.0 + round as f64));
+            black_box(writer.merge(index, &rows, &answer(candle_index, 1000), 1));
         }
         writer.commit();
     });
-    let same: Vec<Row> = (0..1000).map(|back| row(bar - 999 + back, 100.0)).collect();
-    writer.ingest(0, &same, &answer(bar, 1000), 1);
+    let same: Vec<Row> = (0..1000).map(|back| row(candle_index - 999 + back, 100.0)).collect();
+    writer.ingest(0, &same, &answer(candle_index, 1000), 1);
     timed("1000-row page, all equal", 10 * ROUNDS, |_| {
-        black_box(writer.ingest(0, &same, &answer(bar, 1000), 1));
+        black_box(writer.ingest(0, &same, &answer(candle_index, 1000), 1));
     });
     timed("1000-row page, all changed", 10 * ROUNDS, |round| {
-        let page: Vec<Row> = (0..1000).map(|back| row(bar - 999 + back, 300.0 + round as f64)).collect();
-        black_box(writer.ingest(0, &page, &answer(bar, 1000), 1));
+        let page: Vec<Row> = (0..1000).map(|back| row(candle_index - 999 + back, 300.0 + round as f64)).collect();
+        black_box(writer.ingest(0, &page, &answer(candle_index, 1000), 1));
     });
     writer.close(true).expect("nothing holds the name");
 }

@@ -195,7 +195,7 @@ def _streamed(status: CollectorStatus, stream: StreamStatus) -> dict[str, int]:
         "faulty frames": stream.faults,
         "proven by ids": stream.verified,
         "proven by answers": status.verified,
-        "disputed": stream.disputed + status.disputed,
+        "conflicts": stream.conflicts + status.conflicts,
         **{f"audited {result}": count for result, count in status.audit_rows.items()},
     }
 

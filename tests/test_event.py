@@ -144,11 +144,11 @@ def test_notices_name_series_need_and_row(open_writer: Open) -> None:
             event["E"] = event["k"]["T"] + 1
         return writer.ingest_events([json.dumps(event).encode()], received_ms=event["E"])
 
-    assert push(0).notices == [(symbol, "rows", open_ms)]
+    assert push(0).repair_requests == [(symbol, "rows", open_ms)]
     begin(writer, symbol, open_ms - MINUTE)
-    assert push(0).notices == []
-    assert push(1).notices == [(symbol, "close", open_ms)]
-    assert push(1, x=True, n=29).notices == [(symbol, "doubt", open_ms + MINUTE)]
+    assert push(0).repair_requests == []
+    assert push(1).repair_requests == [(symbol, "close", open_ms)]
+    assert push(1, x=True, n=29).repair_requests == [(symbol, "suspect", open_ms + MINUTE)]
 
 
 def test_heard_seconds_follow_the_order_of_the_symbols(open_writer: Open) -> None:

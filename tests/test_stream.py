@@ -104,7 +104,7 @@ def test_flowing_streams_need_no_requests_but_audits(exchange: SimulatedExchange
         assert VERIFIED in states
         assert (status.live, status.polled, status.errors, status.corrections) == ("ws", 0, {}, 0)
         stream = stream_of(collector)
-        assert (stream.streams, stream.mute, stream.lost, stream.faults, stream.disputed) == (6, (), 0, 0, 0)
+        assert (stream.streams, stream.mute, stream.lost, stream.faults, stream.conflicts) == (6, (), 0, 0, 0)
         assert stream.events >= 6 * 6
 
 
@@ -334,7 +334,7 @@ def test_closed_rows_are_audited(exchange: SimulatedExchange, block_name: str, m
         exchange.stream_faults.add(StreamFault(kind="wrong", symbol="BTCUSDT", count=3))
         until(lambda: feed["BTCUSDT"].revision >= 3)
         complete(exchange, feed)
-        assert status_of(collector).disputed >= 3
+        assert status_of(collector).conflicts >= 3
         assert status_of(collector).audit_rows["corrected"] >= 3
 
 

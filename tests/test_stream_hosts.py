@@ -120,7 +120,7 @@ def test_a_candle_under_the_name_of_another_stream_is_refused_and_counted(
         exchange.stream_faults.add(StreamFault(kind="misnamed", symbol="BTCUSDT"))
         until(lambda: stream_of(collector).refused >= 3)
         assert_true(exchange, feed)
-        assert stream_of(collector).disputed == 0
+        assert stream_of(collector).conflicts == 0
         exchange.stream_faults.clear()
         complete(exchange, feed)
 

@@ -267,7 +267,7 @@ def test_a_stream_may_be_silent_for_longer_than_it_lately_was() -> None:
 
 def test_a_doubted_row_is_asked_for_once_the_doubt_can_be_answered() -> None:
     plan = streamed(heard_seconds=SECONDS + 5)
-    plan.doubt(OPEN - 3 * MINUTE, OPEN + 6000)
+    plan.mark_suspect(OPEN - 3 * MINUTE, OPEN + 6000)
     assert due(plan, 5) == {Kind.TAIL: 11.0, Kind.CLOSING: 6.0}
     request = request_for(plan, Kind.CLOSING, Binance("SPOT"), CADENCE, OPEN + 6000)
     assert (request.limit, request.end_ms) == (5, None), "from the doubted row to one beyond the live one"
@@ -276,7 +276,7 @@ def test_a_doubted_row_is_asked_for_once_the_doubt_can_be_answered() -> None:
 def test_a_doubted_row_too_far_back_for_a_tail_is_backfilled() -> None:
     cadence = replace(CADENCE, tail_limit=99, length=2000)
     plan = streamed()
-    plan.doubt(OPEN - 300 * MINUTE, OPEN)
+    plan.mark_suspect(OPEN - 300 * MINUTE, OPEN)
     turns = {turn.kind for turn in next_turns(plan, cadence, SECONDS, OPEN)}
     assert Kind.BACKFILL in turns
     request = request_for(plan, Kind.BACKFILL, Binance("UM"), cadence, OPEN + 6000)

@@ -110,7 +110,7 @@ class Ingested:
         """Of these, rows that became verified: they had been pushed, and the answer says the same."""
 
     @property
-    def disputed(self) -> int:
+    def conflicts(self) -> int:
         """Rows of which the answer and the stream say different things."""
 
     @property
@@ -126,7 +126,7 @@ class Ingested:
         """Rows of the window that are neither there nor confirmed absent."""
 
     @property
-    def doubted_open_ms(self) -> int | None:
+    def suspect_open_ms(self) -> int | None:
         """Open time of the oldest disputed row that has to be asked for again; None without one."""
 
 @final
@@ -166,7 +166,7 @@ class Pushed:
         """Rows that became verified: by trade ids, or because an answer had said the same."""
 
     @property
-    def disputed(self) -> int:
+    def conflicts(self) -> int:
         """Rows of which an answer and the stream say different things."""
 
     @property
@@ -182,7 +182,7 @@ class Pushed:
         """Places in the batch of frames that could not be read, and why."""
 
     @property
-    def notices(self) -> list[tuple[str, Literal["rows", "close", "doubt"], int]]:
+    def repair_requests(self) -> list[tuple[str, Literal["rows", "close", "suspect"], int]]:
         """Series that an answer is needed for: (symbol, why, open time of the oldest row concerned in ms).
 
         ``rows``: the series has none yet. ``close``: a newer candle came, and one before it is not final or missing.

@@ -153,8 +153,8 @@ class SeriesPlan:
     heard_seconds: float = -math.inf  # when its stream brought the newest event
     quiet: int = 0  # how often in a row silence was honest
     pause_seconds: float = 0.0  # for how long its stream is silent now and then; 0 where silence is never honest
-    doubted_ms: int | None = None  # oldest row that was closed, and has to be asked for again
-    doubted_since_ms: int = 0  # by an answer asked for after this
+    suspect_ms: int | None = None  # oldest row that was closed, and has to be asked for again
+    suspect_since_ms: int = 0  # by an answer asked for after this
     jitter_seconds: float = 0.0  # spreads the series of a feed, and the collectors of the world, within a moment
     turns: tuple[FetchTask, ...] = ()  # none while a request is on its way
 
@@ -169,10 +169,10 @@ class SeriesPlan:
         self.unsettled_open_ms = position.unsettled_open_ms
         self.missing = position.missing
 
-    def doubt(self, open_ms: int, now_ms: int) -> None:
+    def mark_suspect(self, open_ms: int, now_ms: int) -> None:
         """Let the rows from `open_ms` on be asked for again, by a request that leaves at `now_ms` or later."""
-        self.doubted_ms = open_ms if self.doubted_ms is None else min(self.doubted_ms, open_ms)
-        self.doubted_since_ms = now_ms
+        self.suspect_ms = open_ms if self.suspect_ms is None else min(self.suspect_ms, open_ms)
+        self.suspect_since_ms = now_ms
 
     def end(self, now_ms: int) -> None:
         """Note that it was seen not to trade any more at `now_ms`, exchange time."""
@@ -363,7 +363,7 @@ def _has_provisional(series: SeriesPlan) -> bool:
     """Say whether a series has a row that is not final, or is in doubt."""
     newest_ms, unsettled_ms = series.newest_open_ms, series.unsettled_open_ms
     has_row = newest_ms is not None and unsettled_ms is not None and unsettled_ms <= newest_ms
-    return has_row or series.doubted_ms is not None
+    return has_row or series.suspect_ms is not None
 
 
 def _last_seconds(series: SeriesPlan, cadence: PollPolicy, now_seconds: float, now_ms: int) -> float:
@@ -383,7 +383,7 @@ def _pause_seconds(series: SeriesPlan, cadence: PollPolicy) -> float:
 
 def _oldest_unsettled_ms(series: SeriesPlan) -> int | None:
     oldest_ms = series.newest_open_ms if series.unsettled_open_ms is None else series.unsettled_open_ms
-    return oldest_ms if oldest_ms is None or series.doubted_ms is None else min(oldest_ms, series.doubted_ms)
+    return oldest_ms if oldest_ms is None or series.suspect_ms is None else min(oldest_ms, series.suspect_ms)
 
 
 def _lags(series: SeriesPlan, cadence: PollPolicy) -> bool:
@@ -399,4 +399,4 @@ def _settled_ms(series: SeriesPlan, cadence: PollPolicy) -> int:
     oldest_ms = _oldest_unsettled_ms(series)
     assert oldest_ms is not None, "only a series with rows has one that can become final"
     wait_ms = max(cadence.settle_ms, cadence.late_ms) if series.is_streamed else cadence.settle_ms
-    return max(candle_end_ms(cadence.interval, oldest_ms) + wait_ms, series.doubted_since_ms)
+    return max(candle_end_ms(cadence.interval, oldest_ms) + wait_ms, series.suspect_since_ms)

@@ -134,7 +134,7 @@ class Scheduler:
         self._clock_said_ms = 0
         self._roster = SymbolSet(writer, universe, info, self._random)
         self._names = BlockNames(writer, now)
-        self._verified = self._disputed = self._audits = self._refused_events = 0
+        self._verified = self._conflicts = self._audits = self._refused_events = 0
         self._audit_rows: Counter[str] = Counter(equal=0, corrected=0, missing=0)
         self._audit_seconds = now + AUDIT_SECONDS
         self._standing = Standing(self._log, urlsplit(exchange.time_url).netloc)
@@ -299,16 +299,16 @@ class Scheduler:
         """Ask by REST for what events left open, and for everything whose stream has gone."""
         now_ms = self._time.earliest_ms(now)
         touched: dict[str, SeriesPlan] = {}
-        for symbol, need, open_ms in stream.notices():
+        for symbol, need, open_ms in stream.repair_requests():
             plan = self._roster.plans.get(symbol)
             if plan is None:
                 continue
             touched[symbol] = plan
             if need == "rows":
                 plan.fruitless = 0
-            elif need == "doubt":
+            elif need == "suspect":
                 # What was traded shows in REST a moment later.
-                plan.doubt(open_ms, now_ms + self._cadence.settle_ms)
+                plan.mark_suspect(open_ms, now_ms + self._cadence.settle_ms)
         refused = stream.status.refused
         if refused > self._refused_events and now > self._time.measured_seconds + DISTRUST_SECONDS:
             # Most likely they are ahead of what is thought the exchange's time.
@@ -468,7 +468,7 @@ class Scheduler:
         self._refused += ingested.refused
         self._holes += ingested.holes
         self._verified += ingested.verified
-        self._disputed += ingested.disputed
+        self._conflicts += ingested.conflicts
         kind = report.job.kind
         if reaches_now and plan.trading and ingested.newest_open_ms is not None:
             newest_end_ms = candle_end_ms(self._cadence.interval, ingested.newest_open_ms)
@@ -486,11 +486,11 @@ class Scheduler:
             now_seconds=now,
             kind=kind,
         )
-        if ingested.doubted_open_ms is not None:
-            plan.doubt(ingested.doubted_open_ms, self._time.earliest_ms(now) + self._cadence.settle_ms)
+        if ingested.suspect_open_ms is not None:
+            plan.mark_suspect(ingested.suspect_open_ms, self._time.earliest_ms(now) + self._cadence.settle_ms)
         plan.missing_range_ms = report.missing_range_ms
-        if ingested.disputed:
-            self._log.warning("%s: stream and REST differ in %d rows", plan.symbol, ingested.disputed)
+        if ingested.conflicts:
+            self._log.warning("%s: stream and REST differ in %d rows", plan.symbol, ingested.conflicts)
         if ingested.holes:
             self._absences.confirmed(plan.symbol, now)
             self._log.info(
@@ -519,7 +519,7 @@ class Scheduler:
     def _end_doubt(self, plan: SeriesPlan, report: Report) -> None:
         """Let a doubt end with an answer that holds the rows in question and was asked for late enough."""
         request = report.job.request
-        if plan.doubted_ms is None or request is None or report.sent_ms < plan.doubted_since_ms:
+        if plan.suspect_ms is None or request is None or report.sent_ms < plan.suspect_since_ms:
             return
         if request.end_ms is not None:
             newest_ms = latest_ms = request.end_ms
@@ -527,8 +527,8 @@ class Scheduler:
             # The answer ended somewhere between these two.
             newest_ms, latest_ms = report.sent_ms, report.received_ms
         oldest_ms = latest_ms - (request.limit - 1) * INTERVAL_MS[request.interval]
-        if oldest_ms <= plan.doubted_ms <= newest_ms:
-            plan.doubted_ms = None
+        if oldest_ms <= plan.suspect_ms <= newest_ms:
+            plan.suspect_ms = None
 
     def _take_time(self, answer: Response, server_ms: int) -> None:
         measured = ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
@@ -752,7 +752,7 @@ class Scheduler:
             stream=self._stream.status if self._stream is not None else None,
             polled=sum(self._is_polled(plan, now) for plan in plans),
             verified=self._verified,
-            disputed=self._disputed,
+            conflicts=self._conflicts,
             audits=self._audits,
             audit_rows=dict(self._audit_rows),
             standing=self._standing.symbols,

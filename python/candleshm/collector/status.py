@@ -62,7 +62,7 @@ class CollectorStatus:
     """Symbols that are kept fresh by REST: all of them without streams, else those whose stream brings no data."""
     verified: int = 0
     """Rows that an answer confirmed after they had been pushed."""
-    disputed: int = 0
+    conflicts: int = 0
     """Rows in which an answer differed from the stream."""
     audits: int = 0
     """Requests that only checked closed rows."""

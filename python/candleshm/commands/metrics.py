@@ -227,8 +227,8 @@ def _reconciled_of(statuses: Mapping[str, CollectorStatus]) -> dict[str, Mapping
         name: {
             "verified_by_stream": status.stream.verified,
             "verified_by_answer": status.verified,
-            "disputed_by_stream": status.stream.disputed,
-            "disputed_by_answer": status.disputed,
+            "disputed_by_stream": status.stream.conflicts,
+            "disputed_by_answer": status.conflicts,
         }
         for name, status in statuses.items()
         if status.stream is not None

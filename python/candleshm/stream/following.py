@@ -36,7 +36,7 @@ class StreamSource(Protocol):
     def suspect(self, symbol: str) -> None:
         """Note that an answer by REST knew something that the stream of `symbol` should have said."""
 
-    def notices(self) -> list[tuple[str, str, int]]:
+    def repair_requests(self) -> list[tuple[str, str, int]]:
         """Return what the writer asked for since the last time: (symbol, why, open time)."""
 
     def stop(self) -> None:

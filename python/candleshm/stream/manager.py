@@ -122,11 +122,11 @@ class StreamManager:
         self._seats: list[_Seat] = []
         self._wanted: tuple[str, ...] = ()
         self._suspects: dict[str, float] = {}
-        self._notices: deque[tuple[str, str, int]] = deque()
+        self._repair_requests: deque[tuple[str, str, int]] = deque()
         self._covered: frozenset[str] = frozenset()
         self._mute: frozenset[str] = frozenset()
         self._connections = self._lost = self._batches = self._events = self._stale = self._verified = 0
-        self._disputed = self._refused = self._faults = 0
+        self._conflicts = self._refused = self._faults = 0
         self._repeats = Repeats()
         self._outage = Outage()
         self._wanted_seconds: dict[str, float] = {}
@@ -155,7 +155,7 @@ class StreamManager:
             events=self._events,
             stale=self._stale,
             verified=self._verified,
-            disputed=self._disputed,
+            conflicts=self._conflicts,
             refused=self._refused,
             faults=self._faults,
         )
@@ -174,12 +174,12 @@ class StreamManager:
         """Note that an answer by REST knew something that the stream of `symbol` should have said."""
         self._suspects.setdefault(symbol, self._now())
 
-    def notices(self) -> list[tuple[str, str, int]]:
+    def repair_requests(self) -> list[tuple[str, str, int]]:
         """Return what the writer asked for since the last time: (symbol, why, open time)."""
         taken = []
         with suppress(IndexError):
             while True:
-                taken.append(self._notices.popleft())
+                taken.append(self._repair_requests.popleft())
         return taken
 
     def stop(self) -> None:
@@ -439,7 +439,7 @@ class StreamManager:
         self._events += pushed.events
         self._stale += pushed.stale
         self._verified += pushed.verified
-        self._disputed += pushed.disputed
+        self._conflicts += pushed.conflicts
         self._refused += pushed.refused
         for place in pushed.answers:
             wrong = connection.answered(frames[place])
@@ -452,6 +452,6 @@ class StreamManager:
         if pushed.faults:
             self._faults += len(pushed.faults)
             self._say(logging.WARNING, "faults", "a stream frame cannot be used: %s", pushed.faults[0][1])
-        self._notices.extend(pushed.notices)
-        if pushed.notices or pushed.refused:
+        self._repair_requests.extend(pushed.repair_requests)
+        if pushed.repair_requests or pushed.refused:
             self._changed()

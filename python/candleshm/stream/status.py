@@ -29,7 +29,7 @@ class StreamStatus:
     """Of these, candles older than what was known."""
     verified: int
     """Rows proven by trade ids, or pushed with the values that an answer had."""
-    disputed: int
+    conflicts: int
     """Rows in which the stream differed from an earlier answer."""
     refused: int
     """Candles with impossible values."""

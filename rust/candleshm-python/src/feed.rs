@@ -397,8 +397,8 @@ impl Feed {
                 awaited_ms = next_close_ms(&attached, &awaited, needed);
             }
             let settled = |&index: &usize| {
-                let bar = awaited_ms.map_or(i64::MAX, |open_ms| attached.block.grid(index).ordinal(open_ms));
-                SeriesReader::new(&attached.block, index).is_settled(bar.max(0) as u64)
+                let candle_index = awaited_ms.map_or(i64::MAX, |open_ms| attached.block.grid(index).ordinal(open_ms));
+                SeriesReader::new(&attached.block, index).is_settled(candle_index.max(0) as u64)
             };
             let (closed, missing): (Vec<usize>, Vec<usize>) = awaited.iter().partition(|index| settled(index));
             let names =
@@ -662,8 +662,8 @@ fn next_close_ms(attached: &Attached, awaited: &[usize], needed: usize) -> Optio
     let mut newest: Vec<i64> = awaited
         .iter()
         .filter_map(|&index| {
-            let bar = SeriesReader::new(&attached.block, index).newest_settled()?;
-            Some(attached.block.grid(index).end_ms(bar as i64))
+            let candle_index = SeriesReader::new(&attached.block, index).newest_settled()?;
+            Some(attached.block.grid(index).end_ms(candle_index as i64))
         })
         .collect();
     newest.sort_unstable_by(|a, b| b.cmp(a));

@@ -361,7 +361,7 @@ impl Series {
             let mut row = [0.0; COLUMNS];
             let marks =
                 SeriesReader::new(&attached.block, index).newest(&mut row).map_err(|error| self.source.error(error))?;
-            // The bar behind the newest row, and the one a newer candle must go beyond.
+            // The candle index behind the newest row, and the one a newer candle must go beyond.
             let end = marks.end();
             let after = *after.get_or_insert_with(|| match after_open_time_ms {
                 Some(Moment(open_ms)) => (grid.ordinal(open_ms) + 1).max(0) as u64,

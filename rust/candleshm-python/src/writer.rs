@@ -9,9 +9,11 @@ use candleshm::error::Error;
 use candleshm::interval::Interval;
 use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::parse::parse;
-use candleshm::writer::{Config, Health, Need, Notice, Pushed as CorePushed, Report, Writer as CoreWriter};
+use candleshm::writer::{
+    Config, Health, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
+};
 use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -39,16 +41,16 @@ pub(crate) struct Ingested {
     holes: usize,
     agreed: usize,
     verified: usize,
-    disputed: usize,
+    conflicts: usize,
     newest_open_ms: Option<i64>,
     unsettled_open_ms: Option<i64>,
     missing: usize,
-    doubted_open_ms: Option<i64>,
+    suspect_open_ms: Option<i64>,
 }
 
 impl From<Report> for Ingested {
     fn from(report: Report) -> Self {
-        let Report { tally, newest_open_ms, unsettled_open_ms, missing, doubted_open_ms } = report;
+        let Report { tally, newest_open_ms, unsettled_open_ms, missing, suspect_open_ms } = report;
         Self {
             rows: tally.rows,
             refused: tally.refused,
@@ -60,11 +62,11 @@ impl From<Report> for Ingested {
             holes: tally.holes,
             agreed: tally.agreed,
             verified: tally.verified,
-            disputed: tally.disputed,
+            conflicts: tally.conflicts,
             newest_open_ms,
             unsettled_open_ms,
             missing,
-            doubted_open_ms,
+            suspect_open_ms,
         }
     }
 }
@@ -80,21 +82,22 @@ pub(crate) struct Pushed {
     changed: usize,
     closed: usize,
     verified: usize,
-    disputed: usize,
+    conflicts: usize,
     shuts_down: bool,
     answers: Vec<usize>,
     faults: Vec<(usize, String)>,
-    notices: Vec<(String, &'static str, i64)>,
+    repair_requests: Vec<(String, &'static str, i64)>,
 }
 
 impl Pushed {
     fn of(pushed: CorePushed, writer: &CoreWriter) -> Self {
-        let CorePushed { events, foreign, unknown, stale, tally, answers, shuts_down, faults, notices } = pushed;
-        let notice = |Notice { index, need, open_ms }| {
+        let CorePushed { events, foreign, unknown, stale, tally, answers, shuts_down, faults, repair_requests } =
+            pushed;
+        let repair_request = |RepairRequest { index, need, open_ms }| {
             let need = match need {
-                Need::Rows => "rows",
-                Need::Close => "close",
-                Need::Doubt => "doubt",
+                RepairReason::Rows => "rows",
+                RepairReason::Close => "close",
+                RepairReason::Suspect => "suspect",
             };
             (writer.block().symbol(index), need, open_ms)
         };
@@ -107,11 +110,11 @@ impl Pushed {
             changed: tally.changed,
             closed: tally.closed,
             verified: tally.verified,
-            disputed: tally.disputed,
+            conflicts: tally.conflicts,
             shuts_down,
             answers,
             faults: faults.into_iter().map(|(place, error)| (place, error.to_string())).collect(),
-            notices: notices.into_iter().map(notice).collect(),
+            repair_requests: repair_requests.into_iter().map(repair_request).collect(),
         }
     }
 }
@@ -292,7 +295,7 @@ impl Writer {
         from_end: bool,
         patience_ms: i64,
     ) -> PyResult<Ingested> {
-        let answer = Answer { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
+        let answer = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
         let now_ms = process::now_ms();
         py.detach(|| {
             ROWS.with_borrow_mut(|rows| {

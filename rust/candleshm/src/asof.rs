@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::interval::Grid;
 use crate::read::SeriesReader;
 
-/// Copies, for every moment, the newest final row that had ended by then: the row of the newest bar whose end is not
+/// Copies, for every moment, the newest final row that had ended by then: the row of the newest candle index whose end is not
 /// after the moment. Where the exchange has a hole it is the row before. NaN where nothing older is in the window.
 /// Column `k` of the list for moment `i` lands in `out[k * moments + i]`.
 ///
@@ -25,7 +25,7 @@ pub fn copy(
 ) -> Result<(), Error> {
     let marks = reader.marks()?;
     let start = reader.window_start(&marks);
-    let rows = (marks.final_bar - start.min(marks.final_bar)) as usize;
+    let rows = (marks.final_end - start.min(marks.final_end)) as usize;
     // The open times tell which rows are there.
     let mut wanted = [OPEN_TIME_MS; COLUMNS + 1];
     wanted[1..=columns.len()].copy_from_slice(columns);
@@ -33,7 +33,7 @@ pub fn copy(
     if rows > 0 {
         reader.copy_range(&wanted[..=columns.len()], start, rows, false, &mut values, rows)?;
     }
-    // The newest row at or before each bar.
+    // The newest row at or before each candle index.
     let known: Vec<Option<usize>> = values[..rows]
         .iter()
         .enumerate()

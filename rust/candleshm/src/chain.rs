@@ -38,9 +38,9 @@ impl TradeIds {
 /// What an event says about the candles before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proof {
-    /// Bars that are now proven.
+    /// Candle indices that are now proven.
     pub proven: Range<u64>,
-    /// Bars of which at least one cannot be as it was pushed.
+    /// Candle indices of which at least one cannot be as it was pushed.
     pub broken: Range<u64>,
 }
 
@@ -53,56 +53,56 @@ pub struct Chain {
 #[derive(Debug, Clone, Copy)]
 struct Link {
     /// The newest candle that was pushed as closed.
-    bar: u64,
+    candle_index: u64,
     /// Id of the newest trade up to its end.
     last: i64,
-    /// First of the candles up to `bar` that lack nothing but the first trade behind them.
+    /// First of the candles up to `candle_index` that lack nothing but the first trade behind them.
     unproven: Option<u64>,
 }
 
 impl Chain {
     /// Takes in any event of a candle.
-    pub fn saw(&mut self, bar: u64, ids: TradeIds) -> Proof {
+    pub fn saw(&mut self, candle_index: u64, ids: TradeIds) -> Proof {
         let mut proof = Proof::default();
         let Some(link) = &mut self.link else { return proof };
-        if bar <= link.bar || ids.count == 0 {
+        if candle_index <= link.candle_index || ids.count == 0 {
             return proof;
         }
         let Some(unproven) = link.unproven else { return proof };
         if ids.first == link.last + 1 {
-            proof.proven = unproven..link.bar + 1;
+            proof.proven = unproven..link.candle_index + 1;
             link.unproven = None;
-        } else if bar == link.bar + 1 {
-            proof.broken = unproven..link.bar + 1;
+        } else if candle_index == link.candle_index + 1 {
+            proof.broken = unproven..link.candle_index + 1;
             link.unproven = None;
         }
         proof
     }
 
     /// Takes in the event that closed a candle, and that [`Self::saw`] before.
-    pub fn closed(&mut self, bar: u64, ids: TradeIds) -> Proof {
+    pub fn closed(&mut self, candle_index: u64, ids: TradeIds) -> Proof {
         let mut proof = Proof::default();
-        if self.link.is_some_and(|link| bar <= link.bar) {
+        if self.link.is_some_and(|link| candle_index <= link.candle_index) {
             return proof;
         }
         let before = self.link.take();
         if !ids.are_consistent() {
-            proof.broken = bar..bar + 1;
+            proof.broken = candle_index..candle_index + 1;
             return proof;
         }
         if ids.count == 0 {
             if let Some(link) = before
-                && link.bar + 1 == bar
+                && link.candle_index + 1 == candle_index
             {
-                self.link = Some(Link { bar, unproven: link.unproven.or(Some(bar)), ..link });
+                self.link = Some(Link { candle_index, unproven: link.unproven.or(Some(candle_index)), ..link });
             }
             return proof;
         }
         let follows = before.is_some_and(|link| link.last + 1 == ids.first);
-        if !follows && before.is_some_and(|link| link.bar + 1 == bar) {
-            proof.broken = bar..bar + 1;
+        if !follows && before.is_some_and(|link| link.candle_index + 1 == candle_index) {
+            proof.broken = candle_index..candle_index + 1;
         }
-        self.link = Some(Link { bar, last: ids.last, unproven: follows.then_some(bar) });
+        self.link = Some(Link { candle_index, last: ids.last, unproven: follows.then_some(candle_index) });
         proof
     }
 }
@@ -117,8 +117,8 @@ mod tests {
 
     const FLAT: TradeIds = TradeIds { first: -1, last: -1, count: 0 };
 
-    fn close(chain: &mut Chain, bar: u64, ids: TradeIds) -> (Proof, Proof) {
-        (chain.saw(bar, ids), chain.closed(bar, ids))
+    fn close(chain: &mut Chain, candle_index: u64, ids: TradeIds) -> (Proof, Proof) {
+        (chain.saw(candle_index, ids), chain.closed(candle_index, ids))
     }
 
     #[test]

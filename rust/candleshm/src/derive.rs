@@ -241,21 +241,21 @@ impl Derivation {
 
     /// Returns the big candle that a small one is part of.
     #[must_use]
-    pub fn target_of(&self, source_bar: u64) -> i64 {
-        self.target.ordinal(self.source.open_ms(source_bar as i64))
+    pub fn target_of(&self, source_index: u64) -> i64 {
+        self.target.ordinal(self.source.open_ms(source_index as i64))
     }
 
     /// Returns the small candles `[start, end)` of a big one.
     #[must_use]
-    pub fn parts_of(&self, target_bar: i64) -> (i64, i64) {
-        (self.source.ordinal(self.target.open_ms(target_bar)), self.source.ordinal(self.target.end_ms(target_bar)))
+    pub fn parts_of(&self, target_index: i64) -> (i64, i64) {
+        (self.source.ordinal(self.target.open_ms(target_index)), self.source.ordinal(self.target.end_ms(target_index)))
     }
 
     /// Returns the half-open range of time that rows cover, the first and the last of which open at these times.
     #[must_use]
     pub fn covered_ms(&self, first_open_ms: i64, last_open_ms: i64) -> (i64, i64) {
-        let bar_of = |open_ms| self.source.ordinal(open_ms);
-        (self.source.open_ms(bar_of(first_open_ms)), self.source.end_ms(bar_of(last_open_ms)))
+        let candle_index_of = |open_ms| self.source.ordinal(open_ms);
+        (self.source.open_ms(candle_index_of(first_open_ms)), self.source.end_ms(candle_index_of(last_open_ms)))
     }
 
     /// Returns how many small candles the longest big one has.
@@ -292,8 +292,8 @@ impl Derivation {
             if row_ms as i64 >= end_ms {
                 finish(&fold, open_ms, end_ms, &mut derived);
                 fold = Fold::EMPTY;
-                let bar = self.target.ordinal(row_ms as i64);
-                (open_ms, end_ms) = (self.target.open_ms(bar), self.target.end_ms(bar));
+                let candle_index = self.target.ordinal(row_ms as i64);
+                (open_ms, end_ms) = (self.target.open_ms(candle_index), self.target.end_ms(candle_index));
             }
             if !row[CLOSE].is_nan() {
                 fold.push(row, RowState::Closed);

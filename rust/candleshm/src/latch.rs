@@ -18,18 +18,18 @@ use crate::sync::{
 /// few nanoseconds of one copy.
 const ATTEMPTS_MAX: usize = if cfg!(loom) { 2 } else { 4096 };
 
-/// The bits of a bar.
-const BAR_MASK: u64 = 0xFFFF_FFFF;
+/// The bits of a candle index.
+const CANDLE_INDEX_MASK: u64 = 0xFFFF_FFFF;
 
 /// What a latch says besides the newest row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marks {
-    /// The first bar that is not in the ring; 0 while the series is empty.
+    /// The first candle index that is not in the ring; 0 while the series is empty.
     pub head: u64,
-    /// Lowest bar from which every row below `final_bar` is closed or verified.
-    pub solid: u64,
-    /// Lowest provisional bar of the window, `head` when there is none. Never moves down.
-    pub final_bar: u64,
+    /// Lowest candle index from which every row below `final_end` is closed or verified.
+    pub final_start: u64,
+    /// Lowest provisional candle index of the window, `head` when there is none. Never moves down.
+    pub final_end: u64,
     /// State of the newest row. `Live`: it is the row of `head`, not in the ring. Otherwise it repeats the ring's
     /// newest row, `head - 1`, because the next candle has not been seen yet.
     pub state: RowState,
@@ -42,15 +42,15 @@ pub struct Marks {
 impl Marks {
     /// Marks of a series without rows.
     pub const EMPTY: Self =
-        Self { head: 0, solid: 0, final_bar: 0, state: RowState::Empty, revision: 0, received_ms: 0 };
+        Self { head: 0, final_start: 0, final_end: 0, state: RowState::Empty, revision: 0, received_ms: 0 };
 
-    /// Returns whether `head` is the bar of a live row.
+    /// Returns whether `head` is the candle index of a live row.
     #[must_use]
     pub fn has_live(&self) -> bool {
         self.state == RowState::Live
     }
 
-    /// Returns the bar after the newest row.
+    /// Returns the candle index after the newest row.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.head + u64::from(self.has_live())
@@ -67,7 +67,7 @@ pub fn publish(entry: &[AtomicU64], version: u64, marks: &Marks, row: &RowWords)
     let version = version.wrapping_add(1);
     let words = slot_words(entry, version);
     words[slot::HEAD].store(marks.head, Relaxed);
-    words[slot::SOLID_FINAL].store(marks.solid | marks.final_bar << 32, Relaxed);
+    words[slot::SOLID_FINAL].store(marks.final_start | marks.final_end << 32, Relaxed);
     words[slot::STATE_REVISION].store(marks.state as u64 | u64::from(marks.revision) << 32, Relaxed);
     words[slot::RECEIVED_MS].store(marks.received_ms, Relaxed);
     for (word, value) in words[slot::ROW..].iter().zip(row) {
@@ -106,10 +106,10 @@ fn read_with(entry: &[AtomicU64], mut copy: impl FnMut(&[AtomicU64])) -> Result<
         let version = entry[symbol::VERSION].load(Relaxed);
         fence(Acquire);
         let words = slot_words(entry, version);
-        // Bars are 32 bits wide, and no mark lies above the head: whatever stands in a damaged block, windows keep within
-        // the ring and sums of bars within 64 bits.
-        let head = words[slot::HEAD].load(Relaxed) & BAR_MASK;
-        let solid_final = words[slot::SOLID_FINAL].load(Relaxed);
+        // Candle indices are 32 bits wide, and no mark lies above the head: whatever stands in a damaged block, windows keep within
+        // the ring and sums of candle indices within 64 bits.
+        let head = words[slot::HEAD].load(Relaxed) & CANDLE_INDEX_MASK;
+        let final_start_end = words[slot::SOLID_FINAL].load(Relaxed);
         let state_revision = words[slot::STATE_REVISION].load(Relaxed);
         let received_ms = words[slot::RECEIVED_MS].load(Relaxed);
         copy(words);
@@ -119,8 +119,8 @@ fn read_with(entry: &[AtomicU64], mut copy: impl FnMut(&[AtomicU64])) -> Result<
         if entry[symbol::VERSION].load(Relaxed).wrapping_sub(version) < 3 {
             return Ok(Marks {
                 head,
-                solid: solid_final & BAR_MASK,
-                final_bar: (solid_final >> 32).min(head),
+                final_start: final_start_end & CANDLE_INDEX_MASK,
+                final_end: (final_start_end >> 32).min(head),
                 state: Tag(state_revision).state(),
                 revision: (state_revision >> 32) as u32,
                 received_ms,

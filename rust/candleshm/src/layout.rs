@@ -90,7 +90,7 @@ pub mod header {
     pub const COMMIT_SEQ: usize = 40;
     /// Futex (low half): batches in which a row became final.
     pub const CLOSE_SEQ: usize = 48;
-    /// Newest bar that every trading symbol has final; 0 while there is none.
+    /// Newest candle index that every trading symbol has final; 0 while there is none.
     pub const UNIVERSE_BAR: usize = 56;
     /// 1 once every symbol was loaded.
     pub const READY: usize = 64;
@@ -116,9 +116,9 @@ pub mod symbol {
     pub const LAST_CLOSE: usize = 1;
     /// Counts rewrites of ring rows.
     pub const REV: usize = 2;
-    /// Every bar below `wmark - capacity` may be overwritten.
+    /// Every candle index below `overwrite_mark - capacity` may be overwritten.
     pub const WMARK: usize = 3;
-    /// The symbol's very first bar; 0 while unknown.
+    /// The symbol's very first candle index; 0 while unknown.
     pub const FIRST_BAR: usize = 4;
     /// Phase of the 3d grid in days.
     pub const PHASE_DAYS: usize = 5;
@@ -134,9 +134,9 @@ pub mod symbol {
 
 /// Word offsets in a latch slot.
 pub mod slot {
-    /// First bar that is not in the ring: the live row's, if there is one.
+    /// First candle index that is not in the ring: the live row's, if there is one.
     pub const HEAD: usize = 0;
-    /// `solid` in the low half, `final` in the high half.
+    /// `final_start` in the low half, `final` in the high half.
     pub const SOLID_FINAL: usize = 1;
     /// State of the row below in the low half, API revision in the high half.
     pub const STATE_REVISION: usize = 2;
@@ -231,7 +231,7 @@ pub enum RowState {
     MissingFinal = 7,
 }
 
-/// A row's tag: bar (32 bits), version (24), state (8).
+/// A row's tag: candle index (32 bits), version (24), state (8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tag(pub u64);
 
@@ -239,15 +239,15 @@ impl Tag {
     /// Row versions are `rev` modulo 2^24.
     pub const VERSION_MASK: u64 = 0xFF_FFFF;
 
-    /// Returns the tag of `bar` in `state`, written at `rev`.
+    /// Returns the tag of `candle_index` in `state`, written at `rev`.
     #[must_use]
-    pub fn new(bar: u64, rev: u64, state: RowState) -> Self {
-        Self(bar << 32 | (rev & Self::VERSION_MASK) << 8 | state as u64)
+    pub fn new(candle_index: u64, rev: u64, state: RowState) -> Self {
+        Self(candle_index << 32 | (rev & Self::VERSION_MASK) << 8 | state as u64)
     }
 
-    /// Returns the bar whose row the slot holds.
+    /// Returns the candle index whose row the slot holds.
     #[must_use]
-    pub fn bar(self) -> u64 {
+    pub fn candle_index(self) -> u64 {
         self.0 >> 32
     }
 
@@ -271,28 +271,30 @@ impl Tag {
         }
     }
 
-    /// Returns the tag with another state and the same bar and version.
+    /// Returns the tag with another state and the same candle index and version.
     #[must_use]
     pub fn with_state(self, state: RowState) -> Self {
         Self(self.0 & !0xFF | state as u64)
     }
 
-    /// Returns whether this is the tag of a closed or verified row of `bar`.
+    /// Returns whether this is the tag of a closed or verified row of `candle_index`.
     #[must_use]
-    pub fn is_final_of(self, bar: u64) -> bool {
-        self.bar() == bar && matches!(self.state(), RowState::Closed | RowState::Verified)
+    pub fn is_final_of(self, candle_index: u64) -> bool {
+        self.candle_index() == candle_index && matches!(self.state(), RowState::Closed | RowState::Verified)
     }
 
-    /// Returns whether this is the tag of a row of `bar` that readers may see.
+    /// Returns whether this is the tag of a row of `candle_index` that readers may see.
     #[must_use]
-    pub fn is_readable_of(self, bar: u64) -> bool {
-        self.bar() == bar && matches!(self.state(), RowState::Live | RowState::Closed | RowState::Verified)
+    pub fn is_readable_of(self, candle_index: u64) -> bool {
+        self.candle_index() == candle_index
+            && matches!(self.state(), RowState::Live | RowState::Closed | RowState::Verified)
     }
 
-    /// Returns whether `bar` needs no more waiting: closed, verified or a hole.
+    /// Returns whether `candle_index` needs no more waiting: closed, verified or a hole.
     #[must_use]
-    pub fn is_settled_of(self, bar: u64) -> bool {
-        self.bar() == bar && matches!(self.state(), RowState::Closed | RowState::Verified | RowState::Hole)
+    pub fn is_settled_of(self, candle_index: u64) -> bool {
+        self.candle_index() == candle_index
+            && matches!(self.state(), RowState::Closed | RowState::Verified | RowState::Hole)
     }
 }
 
@@ -301,7 +303,7 @@ impl Tag {
 pub struct RingShape {
     /// Candles of a full window, the live one included.
     pub length: usize,
-    /// Slots; row of bar `b` lies in slot `b % capacity`, and once more `capacity` words further on.
+    /// Slots; row of candle index `b` lies in slot `b % capacity`, and once more `capacity` words further on.
     pub capacity: usize,
 }
 

@@ -11,8 +11,8 @@
 //! copies rows out, or lends them where they lie and says afterwards whether they stayed. [`writer::Writer`] strings
 //! the first three together and owns the block.
 //!
-//! Modules in reading order: [`interval`] and [`zone`] (bars and open times), [`columns`] (the twelve values of a row),
-//! [`layout`] (the block's format), [`announce`] (words that say what is there), [`symbols`] (the symbol table), [`ring`] (where a bar lies), [`latch`] (the newest
+//! Modules in reading order: [`interval`] and [`zone`] (candle indices and open times), [`columns`] (the twelve values of a row),
+//! [`layout`] (the block's format), [`announce`] (words that say what is there), [`symbols`] (the symbol table), [`ring`] (where a candle index lies), [`latch`] (the newest
 //! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`event`], [`merge`], [`chain`], [`derive`] (bigger
 //! candles), [`shared_memory`] (the operating system), [`block`], [`soundness`], [`succession`] (one block after another),
 //! [`writer`], [`removal`]. Beside them, [`pool`]: how much

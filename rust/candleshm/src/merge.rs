@@ -1,6 +1,6 @@
 //! What one answer changes: pure decisions, no stores.
 //!
-//! Merging is idempotent and total. A row is identified by the bar its open time falls into; which of two values wins
+//! Merging is idempotent and total. A row is identified by the candle index its open time falls into; which of two values wins
 //! depends on what the exchange said later, never on the order in which answers happen to arrive.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ pub const CURRENT_MS: i64 = 1_000;
 
 /// What was asked, and when, in exchange time.
 #[derive(Debug, Clone, Copy)]
-pub struct Answer {
+pub struct RequestWindow {
     /// When the request left; at the latest this late, so that nothing counts as closed too early.
     pub sent_ms: i64,
     /// When the answer was there; at the earliest this early.
@@ -41,20 +41,20 @@ pub struct Answer {
     pub patience_ms: i64,
 }
 
-impl Answer {
-    /// Returns whether the answer speaks of the whole candle `bar`, when `newest` is the newest bar of which it holds a
+impl RequestWindow {
+    /// Returns whether the answer speaks of the whole candle `candle_index`, when `newest` is the newest candle index of which it holds a
     /// row: the candle has ended and settled, and the answer was surely made after that, or has waited long enough.
-    fn is_final(&self, grid: Grid, bar: u64, newest: Option<u64>) -> bool {
-        let end_ms = grid.end_ms(bar as i64);
-        let is_proven = newest.is_some_and(|newest| newest > bar) || end_ms <= self.sent_ms - self.patience_ms;
+    fn is_final(&self, grid: Grid, candle_index: u64, newest: Option<u64>) -> bool {
+        let end_ms = grid.end_ms(candle_index as i64);
+        let is_proven = newest.is_some_and(|newest| newest > candle_index) || end_ms <= self.sent_ms - self.patience_ms;
         is_proven && end_ms <= self.sent_ms - self.settle_ms
     }
 
-    /// Returns how long ago, when the answer was received, the candle `bar` had ended for so long that the exchange
+    /// Returns how long ago, when the answer was received, the candle `candle_index` had ended for so long that the exchange
     /// surely has a newer one; 0 while it may be the newest.
     #[must_use]
-    pub fn outdated_ms(&self, grid: Grid, bar: u64) -> u64 {
-        let current_until_ms = grid.end_ms(bar as i64) + self.settle_ms + CURRENT_MS;
+    pub fn outdated_ms(&self, grid: Grid, candle_index: u64) -> u64 {
+        let current_until_ms = grid.end_ms(candle_index as i64) + self.settle_ms + CURRENT_MS;
         (self.received_ms - current_until_ms).max(0) as u64
     }
 }
@@ -83,13 +83,13 @@ pub struct Tally {
     /// Rows that are now verified: an answer and the stream said the same.
     pub verified: usize,
     /// Rows of which an answer and the stream say different things.
-    pub disputed: usize,
+    pub conflicts: usize,
 }
 
 impl Tally {
     /// Adds the counts of another answer.
     pub fn add(&mut self, other: &Self) {
-        let Self { rows: _, refused, beyond, older, changed, corrected, closed, holes, agreed, verified, disputed } =
+        let Self { rows: _, refused, beyond, older, changed, corrected, closed, holes, agreed, verified, conflicts } =
             *other;
         self.refused += refused;
         self.beyond += beyond;
@@ -100,14 +100,14 @@ impl Tally {
         self.holes += holes;
         self.agreed += agreed;
         self.verified += verified;
-        self.disputed += disputed;
+        self.conflicts += conflicts;
     }
 }
 
 /// A move of the head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Advance {
-    /// First bar that is not in the ring afterwards.
+    /// First candle index that is not in the ring afterwards.
     pub head: u64,
     /// Rows of the ring from the old head on.
     pub rows: Vec<RingRow>,
@@ -125,35 +125,35 @@ pub struct Plan {
     /// Closed rows confirmed bit for bit from the other side.
     pub verify: Vec<u64>,
     /// The oldest row that has to be asked for again, because answer and stream differ and neither is surely the newer.
-    pub doubt: Option<u64>,
+    pub suspect: Option<u64>,
     /// A move of the head.
     pub advance: Option<Advance>,
     /// Newer values of the live row, when the head stays.
     pub live: Option<Row>,
     /// A row below what was thought the symbol's first.
     pub first_bar: Option<u64>,
-    /// First and last bar of the rows that count.
+    /// First and last candle index of the rows that count.
     pub held: Option<(u64, u64)>,
     /// The count of it all.
     pub tally: Tally,
 }
 
 impl Plan {
-    /// Returns the bars whose rows it changes, in a series whose head was `head`; where the head moves on, all bars that
+    /// Returns the candle indices whose rows it changes, in a series whose head was `head`; where the head moves on, all candle indices that
     /// it passes.
     #[must_use]
     pub fn touched(&self, head: u64) -> Vec<u64> {
-        let rewritten = self.rewrite.iter().map(|row| row.bar);
-        let mut bars: Vec<u64> =
+        let rewritten = self.rewrite.iter().map(|row| row.candle_index);
+        let mut candle_indices: Vec<u64> =
             rewritten.chain(self.close.iter().chain(&self.verify).copied()).chain(self.first_bar).collect();
         if let Some(advance) = &self.advance {
             // Nothing below the first of the new rows was ever there when the series was empty.
-            let from = if head == 0 { advance.rows.first().map_or(advance.head, |row| row.bar) } else { head };
-            bars.extend(from..=advance.head);
+            let from = if head == 0 { advance.rows.first().map_or(advance.head, |row| row.candle_index) } else { head };
+            candle_indices.extend(from..=advance.head);
         } else if self.live.is_some() {
-            bars.push(head);
+            candle_indices.push(head);
         }
-        bars
+        candle_indices
     }
 }
 
@@ -183,9 +183,9 @@ impl Said {
 /// What earlier answers and events said that the block does not hold.
 #[derive(Debug, Clone, Default)]
 pub struct Confirmations {
-    /// Per slot, when the row there was said last. Means something only where a row of the slot's bar is known.
+    /// Per slot, when the row there was said last. Means something only where a row of the slot's candle index is known.
     said: Vec<Said>,
-    /// Missing bars that answers should have held, with the sending times of the first and the last such request.
+    /// Missing candle indices that answers should have held, with the sending times of the first and the last such request.
     absent: BTreeMap<u64, (i64, i64)>,
 }
 
@@ -195,8 +195,8 @@ impl Confirmations {
     /// Between two answers, and between two events, time decides. Between an answer and an event it does not: an answer
     /// may be older than an event that was made after its request left. There the candle itself tells, as it only
     /// grows.
-    fn is_news(&mut self, bar: u64, said: Said, row: &Row, known: &Row) -> bool {
-        let known_said = self.said_of(bar);
+    fn is_news(&mut self, candle_index: u64, said: Said, row: &Row, known: &Row) -> bool {
+        let known_said = self.said_of(candle_index);
         let before = *known_said;
         if before.is_pushed() == said.is_pushed() {
             *known_said = if said.ms() > before.ms() { said } else { before };
@@ -211,8 +211,8 @@ impl Confirmations {
 
     /// Returns whether a row that claims to be final holds less than what is known from the other side, or from a later
     /// event, so that it cannot be the whole candle.
-    fn is_short(&mut self, bar: u64, said: Said, row: &Row, known: &Row) -> bool {
-        let before = *self.said_of(bar);
+    fn is_short(&mut self, candle_index: u64, said: Said, row: &Row, known: &Row) -> bool {
+        let before = *self.said_of(candle_index);
         (said.is_pushed() || before.is_pushed() && said.ms() < before.ms()) && amounts(row) < amounts(known)
     }
 
@@ -222,15 +222,15 @@ impl Confirmations {
         self.absent.clear();
     }
 
-    fn said_of(&mut self, bar: u64) -> &mut Said {
-        let slot = (bar % self.said.len() as u64) as usize;
+    fn said_of(&mut self, candle_index: u64) -> &mut Said {
+        let slot = (candle_index % self.said.len() as u64) as usize;
         &mut self.said[slot]
     }
 
-    /// Returns whether the row of `bar` was pushed last.
+    /// Returns whether the row of `candle_index` was pushed last.
     #[must_use]
-    pub fn is_pushed(&mut self, bar: u64) -> bool {
-        !self.said.is_empty() && self.said_of(bar).is_pushed()
+    pub fn is_pushed(&mut self, candle_index: u64) -> bool {
+        !self.said.is_empty() && self.said_of(candle_index).is_pushed()
     }
 }
 
@@ -252,19 +252,19 @@ pub fn plan(
     state: &SeriesState,
     seen: &mut Confirmations,
     grid: Grid,
-    answer: &Answer,
+    answer: &RequestWindow,
     rows: &[Row],
 ) -> Plan {
     let mut tally = Tally { rows: rows.len(), ..Tally::default() };
     let mut rows = admit(grid, answer, rows, &mut tally);
-    let newest_told = rows.last().map(|&(bar, _)| bar);
+    let newest_told = rows.last().map(|&(candle_index, _)| candle_index);
     let tells_newer = answer.from_end || tally.rows < answer.limit;
-    rows.pop_if(|&mut (bar, row)| {
+    rows.pop_if(|&mut (candle_index, row)| {
         tells_newer
-            && answer.end_ms.is_none_or(|end_ms| end_ms >= grid.end_ms(bar as i64))
-            && is_old_picture(words, state, bar, row)
+            && answer.end_ms.is_none_or(|end_ms| end_ms >= grid.end_ms(candle_index as i64))
+            && is_old_picture(words, state, candle_index, row)
     });
-    let is_final = |bar: u64| answer.is_final(grid, bar, newest_told);
+    let is_final = |candle_index: u64| answer.is_final(grid, candle_index, newest_told);
     plan_rows(words, state, seen, &rows, Said::answered(answer.sent_ms), is_final, tally)
 }
 
@@ -274,12 +274,12 @@ pub fn plan_pushed(
     words: SeriesWords<'_>,
     state: &SeriesState,
     seen: &mut Confirmations,
-    (bar, row): (u64, &Row),
+    (candle_index, row): (u64, &Row),
     event_ms: i64,
     closed: bool,
 ) -> Plan {
     let tally = Tally { rows: 1, ..Tally::default() };
-    plan_rows(words, state, seen, &[(bar, row)], Said::pushed(event_ms), |_| closed, tally)
+    plan_rows(words, state, seen, &[(candle_index, row)], Said::pushed(event_ms), |_| closed, tally)
 }
 
 fn plan_rows(
@@ -293,32 +293,34 @@ fn plan_rows(
 ) -> Plan {
     seen.said.resize(words.ring.capacity, Said::default());
     let mut plan = Plan { tally, ..Plan::default() };
-    let (Some(&(oldest_bar, _)), Some(&(newest_bar, newest))) = (rows.first(), rows.last()) else { return plan };
-    plan.held = Some((oldest_bar, newest_bar));
+    let (Some(&(oldest_index, _)), Some(&(newest_index, newest))) = (rows.first(), rows.last()) else { return plan };
+    plan.held = Some((oldest_index, newest_index));
 
     let head = state.marks.head;
-    let at_head = rows.binary_search_by_key(&head, |&(bar, _)| bar).ok().map(|at| rows[at].1);
+    let at_head = rows.binary_search_by_key(&head, |&(candle_index, _)| candle_index).ok().map(|at| rows[at].1);
     let is_short = state.marks.has_live()
         && is_final(head)
         && at_head.is_some_and(|row| seen.is_short(head, said, row, &state.newest));
     if is_short {
-        plan.dispute(head);
+        plan.conflict(head);
     }
-    let is_final = |bar: u64| is_final(bar) && !(is_short && bar == head);
-    let live = (!is_final(newest_bar)).then_some(*newest);
-    let new_head = head.max(newest_bar + u64::from(live.is_none()));
+    let is_final = |candle_index: u64| is_final(candle_index) && !(is_short && candle_index == head);
+    let live = (!is_final(newest_index)).then_some(*newest);
+    let new_head = head.max(newest_index + u64::from(live.is_none()));
     let bottom = new_head.saturating_sub(words.ring.length as u64);
-    let first_in = rows.partition_point(|&(bar, _)| bar < bottom);
+    let first_in = rows.partition_point(|&(candle_index, _)| candle_index < bottom);
     plan.tally.older = first_in;
-    let (below, above) = rows[first_in..].split_at(rows[first_in..].partition_point(|&(bar, _)| bar < head));
+    let (below, above) =
+        rows[first_in..].split_at(rows[first_in..].partition_point(|&(candle_index, _)| candle_index < head));
 
-    plan.first_bar = below.first().map(|&(bar, _)| bar).filter(|&bar| bar < state.first_bar);
-    for &(bar, row) in below {
-        plan_below(&mut plan, words, state, seen, (bar, row), is_final(bar), said);
+    plan.first_bar =
+        below.first().map(|&(candle_index, _)| candle_index).filter(|&candle_index| candle_index < state.first_bar);
+    for &(candle_index, row) in below {
+        plan_below(&mut plan, words, state, seen, (candle_index, row), is_final(candle_index), said);
     }
     if new_head > head {
         plan.advance = Some(plan_advance(&mut plan.tally, state, seen, above, new_head, &is_final, said));
-    } else if let (Some(row), true) = (live, newest_bar == head) {
+    } else if let (Some(row), true) = (live, newest_index == head) {
         let newer = if state.marks.has_live() {
             seen.is_news(head, said, &row, &state.newest)
         } else {
@@ -337,41 +339,42 @@ fn plan_rows(
 /// That row is the one that the exchange itself may still count as in progress: its server lags behind the others,
 /// or its clock was set back. By our clock it may be over, and would be taken for final. When the candle really has so
 /// few trades it comes again, before a newer one.
-fn is_old_picture(words: SeriesWords<'_>, state: &SeriesState, bar: u64, row: &Row) -> bool {
-    if state.marks.head == bar && state.marks.has_live() {
+fn is_old_picture(words: SeriesWords<'_>, state: &SeriesState, candle_index: u64, row: &Row) -> bool {
+    if state.marks.head == candle_index && state.marks.has_live() {
         row[TRADES] < state.newest[TRADES]
     } else {
-        let is_known = bar >= state.window_start(words.ring.length) && words.tag(bar).is_readable_of(bar);
-        is_known && row[TRADES] < words.row(bar)[TRADES]
+        let is_known = candle_index >= state.window_start(words.ring.length)
+            && words.tag(candle_index).is_readable_of(candle_index);
+        is_known && row[TRADES] < words.row(candle_index)[TRADES]
     }
 }
 
 impl Plan {
-    /// Notes that answer and stream differ about `bar`, and that it has to be asked for once more.
-    fn dispute(&mut self, bar: u64) {
-        self.tally.disputed += 1;
-        self.doubt = Some(self.doubt.map_or(bar, |oldest| oldest.min(bar)));
+    /// Notes that answer and stream differ about `candle_index`, and that it has to be asked for once more.
+    fn conflict(&mut self, candle_index: u64) {
+        self.tally.conflicts += 1;
+        self.suspect = Some(self.suspect.map_or(candle_index, |oldest| oldest.min(candle_index)));
     }
 }
 
-/// Keeps the rows that can be true, one per bar, ascending.
-fn admit<'a>(grid: Grid, answer: &Answer, rows: &'a [Row], tally: &mut Tally) -> Vec<(u64, &'a Row)> {
+/// Keeps the rows that can be true, one per candle index, ascending.
+fn admit<'a>(grid: Grid, answer: &RequestWindow, rows: &'a [Row], tally: &mut Tally) -> Vec<(u64, &'a Row)> {
     let step_ms = grid.duration_ms();
     let mut admitted: Vec<(u64, &Row)> = Vec::with_capacity(rows.len());
-    let (mut previous_ms, mut previous_bar) = (i64::MIN, 0);
+    let (mut previous_ms, mut previous_index) = (i64::MIN, 0);
     for row in rows {
         let open_ms = row[OPEN_TIME_MS] as i64;
         // Rows mostly follow one another, and adding is cheaper than dividing.
         let follows = step_ms.is_some_and(|step_ms| previous_ms.checked_add(step_ms) == Some(open_ms));
-        let bar = if follows { previous_bar + 1 } else { grid.ordinal(open_ms) };
-        (previous_ms, previous_bar) = (open_ms, bar);
-        if plausible(row).is_err() || bar < 1 || bar >= i64::from(u32::MAX) {
+        let candle_index = if follows { previous_index + 1 } else { grid.ordinal(open_ms) };
+        (previous_ms, previous_index) = (open_ms, candle_index);
+        if plausible(row).is_err() || candle_index < 1 || candle_index >= i64::from(u32::MAX) {
             tally.refused += 1;
-        } else if grid.open_ms(bar) > answer.received_ms {
+        } else if grid.open_ms(candle_index) > answer.received_ms {
             tally.refused += 1;
             tally.beyond += 1;
         } else {
-            admitted.push((bar as u64, row));
+            admitted.push((candle_index as u64, row));
         }
     }
     if !admitted.is_sorted_by(|a, b| a.0 < b.0) {
@@ -386,33 +389,35 @@ fn plan_below(
     words: SeriesWords<'_>,
     state: &SeriesState,
     seen: &mut Confirmations,
-    (bar, row): (u64, &Row),
+    (candle_index, row): (u64, &Row),
     is_final: bool,
     said: Said,
 ) {
-    let tag = words.tag(bar);
-    let known = if tag.bar() == bar { tag.state() } else { RowState::Missing };
+    let tag = words.tag(candle_index);
+    let known = if tag.candle_index() == candle_index { tag.state() } else { RowState::Missing };
     let next = match (known, is_final) {
-        (RowState::Closed | RowState::Verified, _) if said.is_pushed() || seen.is_pushed(bar) => {
-            match plan_final(plan, seen, (bar, row), &words.row(bar), (known, is_final), said) {
+        (RowState::Closed | RowState::Verified, _) if said.is_pushed() || seen.is_pushed(candle_index) => {
+            match plan_final(plan, seen, (candle_index, row), &words.row(candle_index), (known, is_final), said) {
                 Some(next) => next,
                 None => return,
             }
         }
         (RowState::Closed | RowState::Verified, true) => {
-            let known = words.row(bar);
-            if !seen.is_news(bar, said, row, &known) {
+            let known = words.row(candle_index);
+            if !seen.is_news(candle_index, said, row, &known) {
                 plan.tally.agreed += usize::from(bits_equal(row, &known));
                 return;
             }
             plan.tally.corrected += 1;
             RowState::Closed
         }
-        (RowState::Live, true) if seen.is_short(bar, said, row, &words.row(bar)) => return plan.dispute(bar),
-        (RowState::Live, true) if bits_equal(row, &words.row(bar)) => {
-            *seen.said_of(bar) = said;
+        (RowState::Live, true) if seen.is_short(candle_index, said, row, &words.row(candle_index)) => {
+            return plan.conflict(candle_index);
+        }
+        (RowState::Live, true) if bits_equal(row, &words.row(candle_index)) => {
+            *seen.said_of(candle_index) = said;
             plan.tally.closed += 1;
-            plan.close.push(bar);
+            plan.close.push(candle_index);
             return;
         }
         (RowState::Hole, true) => {
@@ -425,14 +430,14 @@ fn plan_below(
             plan.tally.closed += 1;
             RowState::Closed
         }
-        (RowState::Live, false) if seen.is_news(bar, said, row, &words.row(bar)) => RowState::Live,
+        (RowState::Live, false) if seen.is_news(candle_index, said, row, &words.row(candle_index)) => RowState::Live,
         // A provisional row below a final one, or where a final one was, would take back what readers were told.
-        (RowState::Missing | RowState::Empty, false) if bar >= state.marks.final_bar => RowState::Live,
+        (RowState::Missing | RowState::Empty, false) if candle_index >= state.marks.final_end => RowState::Live,
         _ => return,
     };
-    *seen.said_of(bar) = said;
+    *seen.said_of(candle_index) = said;
     plan.tally.changed += 1;
-    plan.rewrite.push(RingRow { bar, row: *row, state: next });
+    plan.rewrite.push(RingRow { candle_index, row: *row, state: next });
 }
 
 /// Decides about a final row where answer and stream, or two events, speak of it: agreement proves it, and of two
@@ -440,28 +445,28 @@ fn plan_below(
 fn plan_final(
     plan: &mut Plan,
     seen: &mut Confirmations,
-    (bar, row): (u64, &Row),
+    (candle_index, row): (u64, &Row),
     known: &Row,
     (state, is_final): (RowState, bool),
     said: Said,
 ) -> Option<RowState> {
-    let before = *seen.said_of(bar);
+    let before = *seen.said_of(candle_index);
     if bits_equal(row, known) {
         let independent = said.is_pushed() != before.is_pushed() && before != Said::default();
         if is_final && independent && state == RowState::Closed {
             plan.tally.verified += 1;
-            plan.verify.push(bar);
+            plan.verify.push(candle_index);
         }
         plan.tally.agreed += usize::from(is_final);
     } else if !is_final {
         // A closed candle does not grow, so one of the two is wrong; an event or answer that holds less is just old.
         if amounts(row) > amounts(known) {
-            plan.dispute(bar);
+            plan.conflict(candle_index);
         }
-    } else if said.is_pushed() || seen.is_short(bar, said, row, known) {
-        plan.dispute(bar);
+    } else if said.is_pushed() || seen.is_short(candle_index, said, row, known) {
+        plan.conflict(candle_index);
     } else {
-        plan.tally.disputed += 1;
+        plan.tally.conflicts += 1;
         plan.tally.corrected += 1;
         return Some(RowState::Closed);
     }
@@ -479,24 +484,24 @@ fn plan_advance(
 ) -> Advance {
     let mut advance = Advance { head, rows: Vec::with_capacity(above.len() + 1), live: None };
     let live = state.marks.has_live().then_some((state.marks.head, &state.newest));
-    // The live row so far stays as a provisional row when this answer does not hold its bar.
-    if let Some((bar, row)) = live
-        && above.first().is_none_or(|&(first, _)| first > bar)
+    // The live row so far stays as a provisional row when this answer does not hold its candle index.
+    if let Some((candle_index, row)) = live
+        && above.first().is_none_or(|&(first, _)| first > candle_index)
     {
-        advance.rows.push(RingRow { bar, row: *row, state: RowState::Live });
+        advance.rows.push(RingRow { candle_index, row: *row, state: RowState::Live });
     }
-    for &(bar, mut row) in above {
-        let state = if is_final(bar) { RowState::Closed } else { RowState::Live };
-        let known = live.and_then(|(known_bar, known)| (known_bar == bar).then_some(known));
+    for &(candle_index, mut row) in above {
+        let state = if is_final(candle_index) { RowState::Closed } else { RowState::Live };
+        let known = live.and_then(|(known_index, known)| (known_index == candle_index).then_some(known));
         match known {
             // Whoever asked later for the live row knows better.
-            Some(known) if state == RowState::Live && !seen.is_news(bar, said, row, known) => row = known,
-            _ => *seen.said_of(bar) = said,
+            Some(known) if state == RowState::Live && !seen.is_news(candle_index, said, row, known) => row = known,
+            _ => *seen.said_of(candle_index) = said,
         }
         tally.changed += usize::from(known.is_none_or(|known| !bits_equal(known, row)));
         tally.closed += usize::from(state == RowState::Closed);
-        if bar < head {
-            advance.rows.push(RingRow { bar, row: *row, state });
+        if candle_index < head {
+            advance.rows.push(RingRow { candle_index, row: *row, state });
         } else {
             advance.live = Some(*row);
         }
@@ -504,22 +509,22 @@ fn plan_advance(
     advance
 }
 
-/// What an answer says about bars that it does not hold.
+/// What an answer says about candle indices that it does not hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Absence {
-    /// Missing bars that are now confirmed absent.
+    /// Missing candle indices that are now confirmed absent.
     pub holes: Vec<u64>,
-    /// Bars whose provisional rows the exchange has taken back: holes as well, but there are values to remove.
+    /// Candle indices whose provisional rows the exchange has taken back: holes as well, but there are values to remove.
     pub taken_back: Vec<u64>,
-    /// The symbol's first bar, when nothing older exists.
+    /// The symbol's first candle index, when nothing older exists.
     pub first_bar: Option<u64>,
 }
 
-/// Decides what the absence of rows in `answer` proves, after its rows were merged. `held` are the first and last bar
+/// Decides what the absence of rows in `answer` proves, after its rows were merged. `held` are the first and last candle index
 /// of the rows it held, if any.
 ///
 /// One answer without a row proves little: the exchange's servers are not always of one mind. A second one, asked at
-/// least `settle_ms` later, confirms. An answer without a row behind the bar may be older than the candle, and counts only
+/// least `settle_ms` later, confirms. An answer without a row behind the candle index may be older than the candle, and counts only
 /// after `patience_ms`. Answers with refused rows prove nothing. One that lacks final rows which are known
 /// to exist is not whole: a server that lost its memory, or a page cut short. It counts only when it is repeated for
 /// `CONTRADICTED_MS`; never would be wrong, as an exchange may take back what it said before it broke down. A row that
@@ -531,59 +536,68 @@ pub fn absence(
     state: &SeriesState,
     seen: &mut Confirmations,
     grid: Grid,
-    answer: &Answer,
+    answer: &RequestWindow,
     rows: &[Row],
     tally: &Tally,
     held: Option<(u64, u64)>,
 ) -> Absence {
     let head = state.marks.head;
     let start = state.window_start(words.ring.length);
-    let is_open = |bar: u64| !words.tag(bar).is_settled_of(bar);
-    seen.absent.retain(|&bar, _| bar >= start && is_open(bar));
+    let is_open = |candle_index: u64| !words.tag(candle_index).is_settled_of(candle_index);
+    seen.absent.retain(|&candle_index, _| candle_index >= start && is_open(candle_index));
     let (covered_start, covered_end) = coverage(grid, answer, tally.rows, held);
     let covered = covered_start.max(start)..covered_end.min(head);
-    let lacks_provisional = state.oldest_provisional(covered.start).is_some_and(|bar| bar < covered.end);
+    let lacks_provisional =
+        state.oldest_provisional(covered.start).is_some_and(|candle_index| candle_index < covered.end);
     if state.missing == 0 && !lacks_provisional || tally.refused > 0 {
         return Absence::default();
     }
     let mut told: Vec<u64> = rows.iter().map(|row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64).collect();
     told.sort_unstable();
-    let is_told = |bar: u64| told.binary_search(&bar).is_ok();
+    let is_told = |candle_index: u64| told.binary_search(&candle_index).is_ok();
     let newest_told = held.map(|(_, newest)| newest);
     // An old picture lacks what came after it.
-    let is_evident = |bar: u64| answer.is_final(grid, bar, newest_told);
-    let absent: Vec<u64> = covered.clone().filter(|&bar| is_open(bar) && !is_told(bar) && is_evident(bar)).collect();
+    let is_evident = |candle_index: u64| answer.is_final(grid, candle_index, newest_told);
+    let absent: Vec<u64> = covered
+        .clone()
+        .filter(|&candle_index| is_open(candle_index) && !is_told(candle_index) && is_evident(candle_index))
+        .collect();
     if absent.is_empty() {
         return Absence::default();
     }
-    let is_whole = covered.clone().all(|bar| !words.tag(bar).is_final_of(bar) || is_told(bar));
+    let is_whole =
+        covered.clone().all(|candle_index| !words.tag(candle_index).is_final_of(candle_index) || is_told(candle_index));
     let apart_ms = if is_whole { answer.settle_ms.max(1) } else { CONTRADICTED_MS.max(answer.settle_ms) };
     let mut confirmed = Vec::new();
-    for bar in absent {
-        let (first_ms, last_ms) = seen.absent.entry(bar).or_insert((answer.sent_ms, answer.sent_ms));
+    for candle_index in absent {
+        let (first_ms, last_ms) = seen.absent.entry(candle_index).or_insert((answer.sent_ms, answer.sent_ms));
         (*first_ms, *last_ms) = (answer.sent_ms.min(*first_ms), answer.sent_ms.max(*last_ms));
         if *last_ms - *first_ms >= apart_ms {
-            confirmed.push(bar);
+            confirmed.push(candle_index);
         }
     }
     let reaches_below = covered_start < start && start <= covered_end && tally.older == 0;
     // Nothing from below the window up to the first row: there the symbol's history begins.
-    let oldest = (start..head).find(|&bar| words.tag(bar).is_readable_of(bar)).unwrap_or(head);
-    let begins = reaches_below && (start..oldest).all(|bar| !is_open(bar) || confirmed.binary_search(&bar).is_ok());
+    let oldest =
+        (start..head).find(|&candle_index| words.tag(candle_index).is_readable_of(candle_index)).unwrap_or(head);
+    let begins = reaches_below
+        && (start..oldest).all(|candle_index| !is_open(candle_index) || confirmed.binary_search(&candle_index).is_ok());
     let first_bar = (begins && oldest > start).then_some(oldest);
-    confirmed.retain(|&bar| first_bar.is_none_or(|first| bar >= first));
-    let (taken_back, holes) = confirmed.into_iter().partition(|&bar| words.tag(bar).is_readable_of(bar));
+    confirmed.retain(|&candle_index| first_bar.is_none_or(|first| candle_index >= first));
+    let (taken_back, holes) =
+        confirmed.into_iter().partition(|&candle_index| words.tag(candle_index).is_readable_of(candle_index));
     Absence { holes, taken_back, first_bar }
 }
 
-/// The settled bars `[start, end)` of which an answer would have held every row that exists.
-fn coverage(grid: Grid, answer: &Answer, rows: usize, held: Option<(u64, u64)>) -> (u64, u64) {
-    let bar_of = |open_ms: i64| grid.ordinal(open_ms).max(0) as u64;
+/// The settled candle indices `[start, end)` of which an answer would have held every row that exists.
+fn coverage(grid: Grid, answer: &RequestWindow, rows: usize, held: Option<(u64, u64)>) -> (u64, u64) {
+    let candle_index_of = |open_ms: i64| grid.ordinal(open_ms).max(0) as u64;
     let full = rows >= answer.limit;
-    let settled_end = bar_of(answer.sent_ms - answer.settle_ms);
+    let settled_end = candle_index_of(answer.sent_ms - answer.settle_ms);
     // Nothing opens before the epoch, where the calendar of the exchange begins.
-    let asked_start = answer.start_ms.filter(|&start_ms| start_ms > 0).map_or(0, |start_ms| bar_of(start_ms - 1) + 1);
-    let asked_end = answer.end_ms.map_or(u64::MAX, |end_ms| bar_of(end_ms + 1));
+    let asked_start =
+        answer.start_ms.filter(|&start_ms| start_ms > 0).map_or(0, |start_ms| candle_index_of(start_ms - 1) + 1);
+    let asked_end = answer.end_ms.map_or(u64::MAX, |end_ms| candle_index_of(end_ms + 1));
     let (start, end) = match (full, held) {
         (false, _) => (asked_start, asked_end),
         (true, Some((oldest, _))) if answer.from_end => (oldest, asked_end),

@@ -14,8 +14,8 @@ pub struct PanelRange {
     pub count: usize,
 }
 
-/// Returns the newest `count` slots up to the newest bar that every trading one of the series has final (every one, when
-/// none trades); with `live` up to the newest bar that any of them has. `None` while there is no such bar.
+/// Returns the newest `count` slots up to the newest candle index that every trading one of the series has final (every one, when
+/// none trades); with `live` up to the newest candle index that any of them has. `None` while there is no such candle index.
 ///
 /// # Errors
 ///
@@ -24,34 +24,34 @@ pub fn newest(block: &Block, indices: &[usize], count: usize, live: bool) -> Res
     let any_trades = indices.iter().any(|&index| block.is_trading(index));
     let counts = |index: usize| live || !any_trades || block.is_trading(index);
     let mut end: Option<u64> = None;
-    let mut solid = 0;
+    let mut final_start = 0;
     for &index in indices {
         let marks = SeriesReader::new(block, index).marks()?;
         if marks.head == 0 || !counts(index) {
             continue;
         }
-        solid = solid.max(marks.solid);
+        final_start = final_start.max(marks.final_start);
         end = Some(match end {
             None => {
                 if live {
                     marks.end()
                 } else {
-                    marks.final_bar
+                    marks.final_end
                 }
             }
             Some(end) if live => end.max(marks.end()),
-            Some(end) => end.min(marks.final_bar),
+            Some(end) => end.min(marks.final_end),
         });
     }
     let Some(mut end) = end else { return Ok(None) };
     // With every series final on both sides of `end - 1` there is nothing to look for.
-    if !live && solid >= end {
-        // Below `final_bar` a row may still be missing: then the panel ends before it.
+    if !live && final_start >= end {
+        // Below `final_end` a row may still be missing: then the panel ends before it.
         let oldest = end.saturating_sub(block.geometry().ring.length as u64);
-        let settled = |bar: u64| {
+        let settled = |candle_index: u64| {
             indices.iter().all(|&index| {
                 let reader = SeriesReader::new(block, index);
-                !counts(index) || reader.marks().is_ok_and(|marks| marks.head == 0) || reader.is_settled(bar)
+                !counts(index) || reader.marks().is_ok_and(|marks| marks.head == 0) || reader.is_settled(candle_index)
             })
         };
         while end > oldest && !settled(end - 1) {

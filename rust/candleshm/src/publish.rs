@@ -17,7 +17,7 @@ use crate::sync::{
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RingRow {
     /// Where it belongs.
-    pub bar: u64,
+    pub candle_index: u64,
     /// Its values.
     pub row: RowWords,
     /// Live (provisional), closed or verified.
@@ -31,17 +31,17 @@ pub struct SeriesState {
     pub marks: Marks,
     /// The newest row, as `marks.state` says.
     pub newest: RowWords,
-    /// The symbol's first bar, 0 while unknown.
+    /// The symbol's first candle index, 0 while unknown.
     pub first_bar: u64,
     /// Rows of the window that are not there and not known to be holes.
     pub missing: usize,
     /// Rows of the window known to be holes.
     pub holes: usize,
-    /// Bars of provisional rows in the ring, ascending.
+    /// Candle indices of provisional rows in the ring, ascending.
     provisional: Vec<u64>,
     version: u64,
     rev: u64,
-    wmark: u64,
+    overwrite_mark: u64,
 }
 
 impl SeriesState {
@@ -57,11 +57,11 @@ impl SeriesState {
             provisional: Vec::new(),
             version: 0,
             rev: 0,
-            wmark: 0,
+            overwrite_mark: 0,
         }
     }
 
-    /// Returns the oldest bar of the readable window in front of `head`.
+    /// Returns the oldest candle index of the readable window in front of `head`.
     #[must_use]
     pub fn window_start(&self, length: usize) -> u64 {
         self.marks.head.saturating_sub(length as u64).max(self.first_bar).min(self.marks.head)
@@ -77,10 +77,10 @@ impl SeriesState {
         (self.missing - missing, self.holes - holes)
     }
 
-    /// Returns the oldest provisional bar of the ring from `start` on.
+    /// Returns the oldest provisional candle index of the ring from `start` on.
     #[must_use]
     pub fn oldest_provisional(&self, start: u64) -> Option<u64> {
-        self.provisional.iter().copied().find(|&bar| bar >= start)
+        self.provisional.iter().copied().find(|&candle_index| candle_index >= start)
     }
 }
 
@@ -126,33 +126,33 @@ impl<'a> SeriesWriter<'a> {
         let capacity = self.words.ring.capacity as u64;
         let old_head = self.state.marks.head;
         debug_assert!(new_head > old_head);
-        debug_assert!(live.is_some() || rows.last().is_some_and(|row| row.bar + 1 == new_head));
+        debug_assert!(live.is_some() || rows.last().is_some_and(|row| row.candle_index + 1 == new_head));
         let from = old_head.max(new_head.saturating_sub(capacity));
         self.leave_window(new_head);
-        // Readers of a window that begins before `wmark - capacity` reject it, whatever they copied.
-        self.state.wmark = self.state.wmark.max(new_head);
-        self.words.entry[symbol::WMARK].store(self.state.wmark, Relaxed);
-        for bar in from..new_head {
-            self.store_tag(bar, RowState::Missing, Relaxed);
+        // Readers of a window that begins before `overwrite_mark - capacity` reject it, whatever they copied.
+        self.state.overwrite_mark = self.state.overwrite_mark.max(new_head);
+        self.words.entry[symbol::WMARK].store(self.state.overwrite_mark, Relaxed);
+        for candle_index in from..new_head {
+            self.store_tag(candle_index, RowState::Missing, Relaxed);
         }
         // SYNC POINT reuse: whoever reads a word stored below sees the marks and the watermark stored above.
         fence(Release);
-        let mut rows = rows.iter().skip_while(|row| row.bar < from).peekable();
-        for bar in from..new_head {
-            if let Some(row) = rows.next_if(|row| row.bar == bar) {
-                self.words.store_row(bar, &row.row);
+        let mut rows = rows.iter().skip_while(|row| row.candle_index < from).peekable();
+        for candle_index in from..new_head {
+            if let Some(row) = rows.next_if(|row| row.candle_index == candle_index) {
+                self.words.store_row(candle_index, &row.row);
                 // SYNC POINT row: pairs with the acquire fence behind the reader's first load of the tags.
-                self.store_tag(bar, row.state, Release);
+                self.store_tag(candle_index, row.state, Release);
                 if row.state == RowState::Live {
-                    self.state.provisional.push(bar);
+                    self.state.provisional.push(candle_index);
                 }
             } else {
-                self.words.store_row(bar, &[f64::NAN; ROW_WORDS]);
+                self.words.store_row(candle_index, &[f64::NAN; ROW_WORDS]);
             }
         }
         self.state.marks.head = new_head;
-        for bar in from..new_head {
-            self.count_in(bar);
+        for candle_index in from..new_head {
+            self.count_in(candle_index);
         }
         match live {
             Some(row) => self.set_live(row),
@@ -161,26 +161,27 @@ impl<'a> SeriesWriter<'a> {
         self.settle_marks();
     }
 
-    /// Replaces, fills or blanks (holes) rows of the ring, ascending and below the head. A provisional row may only go to a bar at or
-    /// above `final_bar` that never was final. `corrections` of the rows were closed before, with other values.
+    /// Replaces, fills or blanks (holes) rows of the ring, ascending and below the head. A provisional row may only go to a candle index at or
+    /// above `final_end` that never was final. `corrections` of the rows were closed before, with other values.
     /// Becomes wholly visible with the next publish.
     pub fn rewrite(&mut self, rows: &[RingRow], corrections: u32) {
-        let (solid, final_bar) = (self.state.marks.solid, self.state.marks.final_bar);
-        let in_fast_window = |bar: u64| (solid..final_bar).contains(&bar);
-        if let Some(last) = rows.iter().rev().find(|row| in_fast_window(row.bar)) {
+        let (final_start, final_end) = (self.state.marks.final_start, self.state.marks.final_end);
+        let in_fast_window = |candle_index: u64| (final_start..final_end).contains(&candle_index);
+        if let Some(last) = rows.iter().rev().find(|row| in_fast_window(row.candle_index)) {
             // From here on windows with these rows look at their tags.
-            self.state.marks.solid = last.bar + 1;
+            self.state.marks.final_start = last.candle_index + 1;
             self.publish();
         }
         let rev = self.state.rev.wrapping_add(1);
         for row in rows {
-            debug_assert!(row.bar < self.state.marks.head);
-            let was = self.words.tag(row.bar);
-            let was_final = was.is_final_of(row.bar) || was.bar() == row.bar && was.state() == RowState::MissingFinal;
-            debug_assert!(row.state != RowState::Live || !was_final && row.bar >= final_bar);
+            debug_assert!(row.candle_index < self.state.marks.head);
+            let was = self.words.tag(row.candle_index);
+            let was_final = was.is_final_of(row.candle_index)
+                || was.candle_index() == row.candle_index && was.state() == RowState::MissingFinal;
+            debug_assert!(row.state != RowState::Live || !was_final && row.candle_index >= final_end);
             let mark = if was_final { RowState::MissingFinal } else { RowState::Missing };
-            self.count_out(row.bar);
-            self.words.tag_word(row.bar).store(Tag::new(row.bar, rev, mark).0, Relaxed);
+            self.count_out(row.candle_index);
+            self.words.tag_word(row.candle_index).store(Tag::new(row.candle_index, rev, mark).0, Relaxed);
         }
         // SYNC POINT mark: who sees the new `rev` sees the rows marked.
         fence(Release);
@@ -189,47 +190,48 @@ impl<'a> SeriesWriter<'a> {
         // SYNC POINT rewrite: who reads a word stored below sees the new `rev`, and the marks.
         fence(Release);
         for row in rows {
-            self.words.store_row(row.bar, &row.row);
+            self.words.store_row(row.candle_index, &row.row);
         }
         for row in rows {
             // SYNC POINT row.
-            self.words.tag_word(row.bar).store(Tag::new(row.bar, rev, row.state).0, Release);
-            self.count_in(row.bar);
+            self.words.tag_word(row.candle_index).store(Tag::new(row.candle_index, rev, row.state).0, Release);
+            self.count_in(row.candle_index);
             if row.state == RowState::Live {
-                if let Err(at) = self.state.provisional.binary_search(&row.bar) {
-                    self.state.provisional.insert(at, row.bar);
+                if let Err(at) = self.state.provisional.binary_search(&row.candle_index) {
+                    self.state.provisional.insert(at, row.candle_index);
                 }
             } else {
-                self.state.provisional.retain(|&bar| bar != row.bar);
+                self.state.provisional.retain(|&candle_index| candle_index != row.candle_index);
             }
         }
         self.state.marks.revision = self.state.marks.revision.wrapping_add(corrections);
-        if !self.state.marks.has_live() && rows.last().is_some_and(|row| row.bar + 1 == self.state.marks.head) {
+        if !self.state.marks.has_live() && rows.last().is_some_and(|row| row.candle_index + 1 == self.state.marks.head)
+        {
             self.repeat_newest();
         }
         // Whatever was lowered for the rewrite is final again.
-        self.state.marks.solid = solid;
+        self.state.marks.final_start = final_start;
         self.settle_marks();
     }
 
     /// Declares a provisional row final that was confirmed bit for bit: only its tag changes. Becomes wholly visible
     /// with the next publish.
-    pub fn close(&mut self, bar: u64) {
-        let tag = self.words.tag(bar);
-        debug_assert!(tag.bar() == bar && tag.state() == RowState::Live);
+    pub fn close(&mut self, candle_index: u64) {
+        let tag = self.words.tag(candle_index);
+        debug_assert!(tag.candle_index() == candle_index && tag.state() == RowState::Live);
         // SYNC POINT row: a reader that sees the state must see the values it stands for.
-        self.words.tag_word(bar).store(tag.with_state(RowState::Closed).0, Release);
-        self.state.provisional.retain(|&provisional| provisional != bar);
-        // `final_bar` moves past the row only behind the store of its tag.
+        self.words.tag_word(candle_index).store(tag.with_state(RowState::Closed).0, Release);
+        self.state.provisional.retain(|&provisional| provisional != candle_index);
+        // `final_end` moves past the row only behind the store of its tag.
         self.settle_marks();
     }
 
     /// Declares a closed row independently confirmed.
-    pub fn verify(&mut self, bar: u64) {
-        let tag = self.words.tag(bar);
-        if tag.bar() == bar && tag.state() == RowState::Closed {
+    pub fn verify(&mut self, candle_index: u64) {
+        let tag = self.words.tag(candle_index);
+        if tag.candle_index() == candle_index && tag.state() == RowState::Closed {
             // SYNC POINT row.
-            self.words.tag_word(bar).store(tag.with_state(RowState::Verified).0, Release);
+            self.words.tag_word(candle_index).store(tag.with_state(RowState::Verified).0, Release);
         }
     }
 
@@ -241,24 +243,24 @@ impl<'a> SeriesWriter<'a> {
         }
     }
 
-    /// Declares that the exchange has no row for `bar`, which is missing.
-    pub fn hole(&mut self, bar: u64) {
-        let tag = self.words.tag(bar);
-        debug_assert!(tag.bar() == bar && !tag.is_readable_of(bar));
-        self.count_out(bar);
+    /// Declares that the exchange has no row for `candle_index`, which is missing.
+    pub fn hole(&mut self, candle_index: u64) {
+        let tag = self.words.tag(candle_index);
+        debug_assert!(tag.candle_index() == candle_index && !tag.is_readable_of(candle_index));
+        self.count_out(candle_index);
         // SYNC POINT row.
-        self.words.tag_word(bar).store(tag.with_state(RowState::Hole).0, Release);
-        self.count_in(bar);
+        self.words.tag_word(candle_index).store(tag.with_state(RowState::Hole).0, Release);
+        self.count_in(candle_index);
     }
 
-    /// Declares `bar` the symbol's very first: what lies below it is not missing.
-    pub fn set_first_bar(&mut self, bar: u64) {
+    /// Declares `candle_index` the symbol's very first: what lies below it is not missing.
+    pub fn set_first_bar(&mut self, candle_index: u64) {
         let before = self.state.window_start(self.words.ring.length);
-        self.state.first_bar = bar;
+        self.state.first_bar = candle_index;
         let after = self.state.window_start(self.words.ring.length);
-        for bar in before.min(after)..before.max(after) {
-            let tag = self.words.tag(bar);
-            let (missing, holes) = unreadable(tag, bar);
+        for candle_index in before.min(after)..before.max(after) {
+            let tag = self.words.tag(candle_index);
+            let (missing, holes) = unreadable(tag, candle_index);
             if after > before {
                 self.state.missing -= missing;
                 self.state.holes -= holes;
@@ -267,7 +269,7 @@ impl<'a> SeriesWriter<'a> {
                 self.state.holes += holes;
             }
         }
-        self.words.entry[symbol::FIRST_BAR].store(bar, Release);
+        self.words.entry[symbol::FIRST_BAR].store(candle_index, Release);
     }
 
     /// Fills a series that nobody can see yet with what one of the same symbol holds in another block, in a ring of any
@@ -283,21 +285,21 @@ impl<'a> SeriesWriter<'a> {
         }
         let below = |count: usize| head.saturating_sub(count as u64);
         let (window, their_window) = (below(self.words.ring.length), below(from.ring.length));
-        for bar in below(self.words.ring.capacity)..head {
-            let tag = from.tag(bar);
-            let is_theirs = bar >= below(from.ring.capacity) && tag.bar() == bar;
-            let state = if bar >= their_window {
+        for candle_index in below(self.words.ring.capacity)..head {
+            let tag = from.tag(candle_index);
+            let is_theirs = candle_index >= below(from.ring.capacity) && tag.candle_index() == candle_index;
+            let state = if candle_index >= their_window {
                 // As in a recovery: a slot that an advance took before it was cut may have held a final row.
                 if is_theirs { tag.state() } else { RowState::MissingFinal }
-            } else if is_theirs && tag.is_final_of(bar) && bar < window {
+            } else if is_theirs && tag.is_final_of(candle_index) && candle_index < window {
                 // What has left a window is not put right any more, so it does not come back into one.
                 tag.state()
             } else {
                 RowState::Missing
             };
             let has_row = matches!(state, RowState::Live | RowState::Closed | RowState::Verified);
-            self.words.store_row(bar, &if has_row { from.row(bar) } else { [f64::NAN; ROW_WORDS] });
-            self.store_tag(bar, state, Relaxed);
+            self.words.store_row(candle_index, &if has_row { from.row(candle_index) } else { [f64::NAN; ROW_WORDS] });
+            self.store_tag(candle_index, state, Relaxed);
         }
         let first_bar = from.entry[symbol::FIRST_BAR].load(Relaxed);
         self.words.entry[symbol::FIRST_BAR].store(first_bar, Relaxed);
@@ -325,7 +327,7 @@ impl<'a> SeriesWriter<'a> {
             first_bar: word(symbol::FIRST_BAR),
             version: word(symbol::VERSION),
             rev: word(symbol::REV),
-            wmark: word(symbol::WMARK),
+            overwrite_mark: word(symbol::WMARK),
             ..SeriesState::empty()
         };
         let head = marks.head;
@@ -334,114 +336,119 @@ impl<'a> SeriesWriter<'a> {
             self.set_first_bar(0);
         }
         self.raise_watermark();
-        for bar in self.state.window_start(self.words.ring.length)..head {
-            if self.words.tag(bar).bar() != bar {
-                self.reclaim(bar);
+        for candle_index in self.state.window_start(self.words.ring.length)..head {
+            if self.words.tag(candle_index).candle_index() != candle_index {
+                self.reclaim(candle_index);
             }
-            self.count_in(bar);
-            let tag = self.words.tag(bar);
-            if tag.bar() == bar && tag.state() == RowState::Live {
-                self.state.provisional.push(bar);
+            self.count_in(candle_index);
+            let tag = self.words.tag(candle_index);
+            if tag.candle_index() == candle_index && tag.state() == RowState::Live {
+                self.state.provisional.push(candle_index);
             }
         }
         if !marks.has_live() && head > 0 && self.words.tag(head - 1).is_final_of(head - 1) {
             self.repeat_newest();
         }
         // A rewrite may have been cut after its marks: only the tags tell from where on every row is final.
-        self.state.marks.solid = self.state.marks.final_bar.max(self.window_final());
-        self.state.marks.final_bar = self.state.marks.solid;
-        self.extend_solid();
+        self.state.marks.final_start = self.state.marks.final_end.max(self.window_final());
+        self.state.marks.final_end = self.state.marks.final_start;
+        self.extend_final_start();
         if self.state.marks != marks || !same_bits(&self.state.newest, &row) {
             self.publish();
         }
     }
 
-    /// Raises the watermark above every bar that a cut advance put into a slot of the window. That advance raised it
+    /// Raises the watermark above every candle index that a cut advance put into a slot of the window. That advance raised it
     /// itself, but the death may have taken this store and left the tags: without it a reader with an older latch would
     /// accept the blank rows that are about to come.
     fn raise_watermark(&mut self) {
         let window = self.state.window_start(self.words.ring.length)..self.state.marks.head;
-        let taken = window.filter_map(|bar| Some(self.words.tag(bar).bar()).filter(|&other| other > bar)).max();
-        if let Some(bar) = taken.filter(|&bar| bar >= self.state.wmark) {
-            self.state.wmark = bar + 1;
-            self.words.entry[symbol::WMARK].store(self.state.wmark, Relaxed);
+        let taken = window
+            .filter_map(|candle_index| {
+                Some(self.words.tag(candle_index).candle_index()).filter(|&other| other > candle_index)
+            })
+            .max();
+        if let Some(candle_index) = taken.filter(|&candle_index| candle_index >= self.state.overwrite_mark) {
+            self.state.overwrite_mark = candle_index + 1;
+            self.words.entry[symbol::WMARK].store(self.state.overwrite_mark, Relaxed);
         }
     }
 
-    /// Gives a slot of the window back to its bar: an advance beyond the whole ring had taken it and was cut before it
+    /// Gives a slot of the window back to its candle index: an advance beyond the whole ring had taken it and was cut before it
     /// was published. Whether the row was final is not known any more, so only a final one may come.
-    fn reclaim(&self, bar: u64) {
+    fn reclaim(&self, candle_index: u64) {
         // SYNC POINT reuse: whoever reads a word stored below sees the dead owner's tag, which we have seen, and the
         // watermark, which was raised above it.
         fence(Release);
-        self.words.store_row(bar, &[f64::NAN; ROW_WORDS]);
-        // SYNC POINT row: who sees the slot back at its bar sees it blank.
-        self.store_tag(bar, RowState::MissingFinal, Release);
+        self.words.store_row(candle_index, &[f64::NAN; ROW_WORDS]);
+        // SYNC POINT row: who sees the slot back at its candle index sees it blank.
+        self.store_tag(candle_index, RowState::MissingFinal, Release);
     }
 
-    /// Lowest provisional bar of the window, the head when there is none.
+    /// Lowest provisional candle index of the window, the head when there is none.
     fn window_final(&self) -> u64 {
         let head = self.state.marks.head;
         let start = head.saturating_sub(self.words.ring.length as u64);
         self.state.oldest_provisional(start).unwrap_or(head)
     }
 
-    /// Moves `final_bar` up to the lowest provisional row and lets `solid` follow.
+    /// Moves `final_end` up to the lowest provisional row and lets `final_start` follow.
     fn settle_marks(&mut self) {
-        let final_bar = self.state.marks.final_bar.max(self.window_final());
-        // Bars that become part of `[.., final)`: the highest one that is not final is the new bound of `solid`.
-        let start = self.state.marks.final_bar.max(self.state.window_start(self.words.ring.length));
-        let gap = (start..final_bar).rev().find(|&bar| !self.words.tag(bar).is_final_of(bar));
-        self.state.marks.final_bar = final_bar;
-        let solid = self.state.marks.solid.max(self.state.window_start(self.words.ring.length));
-        self.state.marks.solid = gap.map_or(solid, |bar| bar + 1);
-        self.extend_solid();
+        let final_end = self.state.marks.final_end.max(self.window_final());
+        // Candle indices that become part of `[.., final)`: the highest one that is not final is the new bound of `final_start`.
+        let start = self.state.marks.final_end.max(self.state.window_start(self.words.ring.length));
+        let gap =
+            (start..final_end).rev().find(|&candle_index| !self.words.tag(candle_index).is_final_of(candle_index));
+        self.state.marks.final_end = final_end;
+        let final_start = self.state.marks.final_start.max(self.state.window_start(self.words.ring.length));
+        self.state.marks.final_start = gap.map_or(final_start, |candle_index| candle_index + 1);
+        self.extend_final_start();
     }
 
-    /// Lets `solid` go down as long as the rows below it are final.
-    fn extend_solid(&mut self) {
+    /// Lets `final_start` go down as long as the rows below it are final.
+    fn extend_final_start(&mut self) {
         let start = self.state.window_start(self.words.ring.length);
-        while self.state.marks.solid > start
-            && self.words.tag(self.state.marks.solid - 1).is_final_of(self.state.marks.solid - 1)
+        while self.state.marks.final_start > start
+            && self.words.tag(self.state.marks.final_start - 1).is_final_of(self.state.marks.final_start - 1)
         {
-            self.state.marks.solid -= 1;
+            self.state.marks.final_start -= 1;
         }
     }
 
     /// Repeats the ring's newest row in the latch: there is no live row.
     fn repeat_newest(&mut self) {
-        let bar = self.state.marks.head - 1;
-        self.state.newest = self.words.row(bar);
-        let tag = self.words.tag(bar);
+        let candle_index = self.state.marks.head - 1;
+        self.state.newest = self.words.row(candle_index);
+        let tag = self.words.tag(candle_index);
         // Never provisional: it would look like the row of `head`.
-        debug_assert!(tag.is_final_of(bar));
+        debug_assert!(tag.is_final_of(candle_index));
         self.state.marks.state = tag.state();
     }
 
-    fn store_tag(&self, bar: u64, state: RowState, order: crate::sync::Ordering) {
-        self.words.tag_word(bar).store(Tag::new(bar, self.state.rev, state).0, order);
+    fn store_tag(&self, candle_index: u64, state: RowState, order: crate::sync::Ordering) {
+        self.words.tag_word(candle_index).store(Tag::new(candle_index, self.state.rev, state).0, order);
     }
 
-    /// Counts out the bars that leave the window when the head moves, while their tags are still theirs.
+    /// Counts out the candle indices that leave the window when the head moves, while their tags are still theirs.
     fn leave_window(&mut self, new_head: u64) {
         let length = self.words.ring.length;
         let start = new_head.saturating_sub(length as u64);
-        for bar in self.state.window_start(length)..start.min(self.state.marks.head) {
-            self.count_out(bar);
+        for candle_index in self.state.window_start(length)..start.min(self.state.marks.head) {
+            self.count_out(candle_index);
         }
-        self.state.provisional.retain(|&bar| bar >= start);
+        self.state.provisional.retain(|&candle_index| candle_index >= start);
     }
 
-    fn count_in(&mut self, bar: u64) {
-        if bar >= self.state.window_start(self.words.ring.length) {
-            let (missing, holes) = unreadable(self.words.tag(bar), bar);
+    fn count_in(&mut self, candle_index: u64) {
+        if candle_index >= self.state.window_start(self.words.ring.length) {
+            let (missing, holes) = unreadable(self.words.tag(candle_index), candle_index);
             self.state.missing += missing;
             self.state.holes += holes;
         }
     }
 
-    fn count_out(&mut self, bar: u64) {
-        let (missing, holes) = unreadable(self.words.tag(bar), bar);
+    fn count_out(&mut self, candle_index: u64) {
+        let (missing, holes) = unreadable(self.words.tag(candle_index), candle_index);
         self.state.missing -= missing;
         self.state.holes -= holes;
     }
@@ -451,11 +458,11 @@ fn same_bits(a: &RowWords, b: &RowWords) -> bool {
     a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
-/// Counts a bar as (missing, hole).
-fn unreadable(tag: Tag, bar: u64) -> (usize, usize) {
+/// Counts a candle index as (missing, hole).
+fn unreadable(tag: Tag, candle_index: u64) -> (usize, usize) {
     match tag.state() {
-        _ if tag.is_readable_of(bar) => (0, 0),
-        RowState::Hole if tag.bar() == bar => (0, 1),
+        _ if tag.is_readable_of(candle_index) => (0, 0),
+        RowState::Hole if tag.candle_index() == candle_index => (0, 1),
         _ => (1, 0),
     }
 }

@@ -73,9 +73,9 @@ impl ViewMarks {
 /// A half-open range of open times without rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// First bar without a row.
+    /// First candle index without a row.
     pub start: u64,
-    /// The bar after the last one without.
+    /// The candle index after the last one without.
     pub end: u64,
     /// Whether the exchange confirmed it.
     pub hole: bool,
@@ -194,10 +194,10 @@ impl<'a> SeriesReader<'a> {
         let (start, end, live) = self.range_of(&marks, selection);
         let in_ring = (end - start) as usize;
         let stride = selection.count;
-        // Below this bar `rev` and the watermark vouch for every row, from it on the tags do.
-        let tagged = if try_fast && start >= marks.solid { end.min(marks.final_bar).max(start) } else { start };
+        // Below this candle index `rev` and the watermark vouch for every row, from it on the tags do.
+        let tagged = if try_fast && start >= marks.final_start { end.min(marks.final_end).max(start) } else { start };
 
-        let tags: Vec<Tag> = (tagged..end).map(|bar| self.words.tag(bar)).collect();
+        let tags: Vec<Tag> = (tagged..end).map(|candle_index| self.words.tag(candle_index)).collect();
         // SYNC POINT row: the values loaded below are at least as new as the tags loaded above.
         fence(Acquire);
         for (column, target) in columns.chunks_exact_mut(stride).take(ROW_WORDS).enumerate() {
@@ -216,15 +216,15 @@ impl<'a> SeriesReader<'a> {
         snapshot.states.clear();
         snapshot.states.resize((tagged - start) as usize, RowState::Closed);
         let mut moved = self.words.entry[symbol::REV].load(Relaxed).wrapping_sub(rev) >= 2 * VERSION_SPAN;
-        for (bar, before) in (tagged..end).zip(tags) {
-            let after = self.words.tag(bar);
+        for (candle_index, before) in (tagged..end).zip(tags) {
+            let after = self.words.tag(candle_index);
             // Closed may turn into verified meanwhile: they differ in bit 0 only and stand for the same values.
             let still = (before.0 ^ after.0) & !1 == 0;
-            // A newer bar in the slot means that the head went on since it was read.
-            moved |= !still || before.bar() > bar;
+            // A newer candle index in the slot means that the head went on since it was read.
+            moved |= !still || before.candle_index() > candle_index;
             snapshot.states.push(match before.state() {
-                _ if before.is_readable_of(bar) && still => before.state(),
-                RowState::Hole if before.bar() == bar && still => RowState::Hole,
+                _ if before.is_readable_of(candle_index) && still => before.state(),
+                RowState::Hole if before.candle_index() == candle_index && still => RowState::Hole,
                 _ => RowState::Missing,
             });
         }
@@ -234,8 +234,8 @@ impl<'a> SeriesReader<'a> {
         Ok(if moved && !last { Outcome::Moved } else { Outcome::Good })
     }
 
-    /// Copies the bars `[start, start + count)` of some columns, NaN where there is no row. Column `k` of the list and
-    /// bar `start + i` land in `out[k * stride + i]`. Rows that are not final count only with `provisional`, the live
+    /// Copies the candle indices `[start, start + count)` of some columns, NaN where there is no row. Column `k` of the list and
+    /// candle index `start + i` land in `out[k * stride + i]`. Rows that are not final count only with `provisional`, the live
     /// row among them.
     ///
     /// # Errors
@@ -263,8 +263,9 @@ impl<'a> SeriesReader<'a> {
             let end = start + count as u64;
             let to = end.min(marks.head);
             let from = self.start_of(&marks, to, count).max(start).min(to);
-            let fast = try_fast && from >= marks.solid && to <= marks.final_bar;
-            let tags: Vec<Tag> = if fast { Vec::new() } else { (from..to).map(|bar| self.words.tag(bar)).collect() };
+            let fast = try_fast && from >= marks.final_start && to <= marks.final_end;
+            let tags: Vec<Tag> =
+                if fast { Vec::new() } else { (from..to).map(|candle_index| self.words.tag(candle_index)).collect() };
             // SYNC POINT row: as in `copy`.
             fence(Acquire);
             let (lead, run) = (from.saturating_sub(start) as usize, (to - from) as usize);
@@ -288,10 +289,11 @@ impl<'a> SeriesReader<'a> {
             }
             let mut moved = self.words.entry[symbol::REV].load(Relaxed).wrapping_sub(rev) >= 2 * VERSION_SPAN;
             for (row, before) in tags.into_iter().enumerate() {
-                let bar = from + row as u64;
-                let still = (before.0 ^ self.words.tag(bar).0) & !1 == 0;
-                moved |= !still || before.bar() > bar;
-                let claimed = if provisional { before.is_readable_of(bar) } else { before.is_final_of(bar) };
+                let candle_index = from + row as u64;
+                let still = (before.0 ^ self.words.tag(candle_index).0) & !1 == 0;
+                moved |= !still || before.candle_index() > candle_index;
+                let claimed =
+                    if provisional { before.is_readable_of(candle_index) } else { before.is_final_of(candle_index) };
                 if !(claimed && still) {
                     for list in 0..columns.len() {
                         out[list * stride + lead + row] = f64::NAN;
@@ -317,25 +319,27 @@ impl<'a> SeriesReader<'a> {
             attempt += 1;
             let rev = self.rev();
             let marks = self.marks()?;
-            let end = marks.final_bar;
+            let end = marks.final_end;
             let start = self.start_of(&marks, end, count);
             let mut view = ViewMarks { start, count: (end - start) as usize, rev, present: None };
-            if start >= marks.solid {
+            if start >= marks.final_start {
                 // SYNC POINT row: what is computed uses values at least as new as the marks.
                 fence(Acquire);
                 return Ok(view);
             }
-            let tags: Vec<Tag> = (start..end).map(|bar| self.words.tag(bar)).collect();
+            let tags: Vec<Tag> = (start..end).map(|candle_index| self.words.tag(candle_index)).collect();
             // SYNC POINT row: likewise, as new as the tags.
             fence(Acquire);
-            let went_on = (start..end).zip(&tags).any(|(bar, tag)| tag.bar() > bar);
+            let went_on = (start..end).zip(&tags).any(|(candle_index, tag)| tag.candle_index() > candle_index);
             if went_on && attempt < ATTEMPTS_MAX {
                 continue;
             }
-            let mut present: Vec<bool> = (start..end).zip(&tags).map(|(bar, tag)| tag.is_final_of(bar)).collect();
-            // A slot without a row is lent only if it is blank, and its bar's own.
-            let lendable =
-                |row: usize| present[row] || tags[row].bar() == start + row as u64 && self.is_blank(&view, row);
+            let mut present: Vec<bool> =
+                (start..end).zip(&tags).map(|(candle_index, tag)| tag.is_final_of(candle_index)).collect();
+            // A slot without a row is lent only if it is blank, and its candle's own.
+            let lendable = |row: usize| {
+                present[row] || tags[row].candle_index() == start + row as u64 && self.is_blank(&view, row)
+            };
             if let Some(row) = (0..view.count).rev().find(|&row| !lendable(row)) {
                 view.start += row as u64 + 1;
                 view.count -= row + 1;
@@ -362,15 +366,19 @@ impl<'a> SeriesReader<'a> {
             return false;
         }
         (0..view.count).all(|row| {
-            let bar = view.start + row as u64;
-            let tag = self.words.tag(bar);
+            let candle_index = view.start + row as u64;
+            let tag = self.words.tag(candle_index);
             let age = view.rev.wrapping_sub(tag.version()) & Tag::VERSION_MASK;
-            if view.is_present(row) { tag.is_final_of(bar) && age < VERSION_SPAN } else { tag.bar() == bar }
+            if view.is_present(row) {
+                tag.is_final_of(candle_index) && age < VERSION_SPAN
+            } else {
+                tag.candle_index() == candle_index
+            }
         })
     }
 
     /// Whether the slots without a row have stayed blank. Their words lie open to whoever uses the view, and a row may
-    /// be coming in, word by word. Within a bar words go from NaN to values and never back: what is NaN now was NaN at
+    /// be coming in, word by word. Within a candle index words go from NaN to values and never back: what is NaN now was NaN at
     /// every load before.
     #[inline]
     fn is_blank_where_absent(&self, view: &ViewMarks) -> bool {
@@ -399,51 +407,53 @@ impl<'a> SeriesReader<'a> {
         let mut gaps: Vec<Gap> = Vec::new();
         let everything = Selection { count: self.words.ring.length, closed_only: false, states: false };
         let (start, end, _) = self.range_of(&marks, &everything);
-        for bar in start..end {
-            let tag = self.words.tag(bar);
-            // A newer bar in the slot: the head went on since it was read, and the window with it.
-            if tag.is_readable_of(bar) || tag.bar() > bar {
+        for candle_index in start..end {
+            let tag = self.words.tag(candle_index);
+            // A newer candle index in the slot: the head went on since it was read, and the window with it.
+            if tag.is_readable_of(candle_index) || tag.candle_index() > candle_index {
                 continue;
             }
-            let hole = tag.is_settled_of(bar);
+            let hole = tag.is_settled_of(candle_index);
             match gaps.last_mut() {
-                Some(gap) if gap.end == bar && gap.hole == hole => gap.end += 1,
-                _ => gaps.push(Gap { start: bar, end: bar + 1, hole }),
+                Some(gap) if gap.end == candle_index && gap.hole == hole => gap.end += 1,
+                _ => gaps.push(Gap { start: candle_index, end: candle_index + 1, hole }),
             }
         }
         Ok(gaps)
     }
 
-    /// Returns the oldest bar of the readable window.
+    /// Returns the oldest candle index of the readable window.
     #[must_use]
     pub fn window_start(&self, marks: &Marks) -> u64 {
         self.start_of(marks, marks.head, self.words.ring.length)
     }
 
-    /// Returns whether the ring has a row of `bar`, final or not.
+    /// Returns whether the ring has a row of `candle_index`, final or not.
     #[must_use]
-    pub fn is_readable(&self, bar: u64) -> bool {
-        self.words.tag(bar).is_readable_of(bar)
+    pub fn is_readable(&self, candle_index: u64) -> bool {
+        self.words.tag(candle_index).is_readable_of(candle_index)
     }
 
-    /// Returns whether nothing more is to come for `bar`: closed, verified, a hole, or outside the series.
+    /// Returns whether nothing more is to come for `candle_index`: closed, verified, a hole, or outside the series.
     #[must_use]
-    pub fn is_settled(&self, bar: u64) -> bool {
+    pub fn is_settled(&self, candle_index: u64) -> bool {
         let Ok(marks) = self.marks() else { return false };
-        let tag = self.words.tag(bar);
-        let settled =
-            bar < marks.head && (bar < self.window_start(&marks) || tag.is_settled_of(bar) || tag.bar() > bar);
-        // SYNC POINT row: who was told that a bar is settled finds its row settled.
+        let tag = self.words.tag(candle_index);
+        let settled = candle_index < marks.head
+            && (candle_index < self.window_start(&marks)
+                || tag.is_settled_of(candle_index)
+                || tag.candle_index() > candle_index);
+        // SYNC POINT row: who was told that a candle index is settled finds its row settled.
         fence(Acquire);
         settled
     }
 
-    /// Returns the newest bar that is closed, verified or a hole.
+    /// Returns the newest candle index that is closed, verified or a hole.
     #[must_use]
     pub fn newest_settled(&self) -> Option<u64> {
         let marks = self.marks().ok()?;
         let start = self.window_start(&marks);
-        (start..marks.head).rev().find(|&bar| self.words.tag(bar).is_settled_of(bar))
+        (start..marks.head).rev().find(|&candle_index| self.words.tag(candle_index).is_settled_of(candle_index))
     }
 
     /// Loads `rev`, before anything that it is to vouch for.
@@ -463,10 +473,10 @@ impl<'a> SeriesReader<'a> {
             && self.words.entry[symbol::WMARK].load(Relaxed) <= start + self.words.ring.capacity as u64
     }
 
-    /// The bars `[start, end)` of the ring that a selection means, and whether the live row is part of it.
+    /// The candle indices `[start, end)` of the ring that a selection means, and whether the live row is part of it.
     fn range_of(&self, marks: &Marks, selection: &Selection) -> (u64, u64, bool) {
         let live = marks.has_live() && !selection.closed_only;
-        let end = if selection.closed_only { marks.final_bar } else { marks.head };
+        let end = if selection.closed_only { marks.final_end } else { marks.head };
         let count = selection.count.min(self.words.ring.length) - usize::from(live);
         (self.start_of(marks, end, count), end, live)
     }

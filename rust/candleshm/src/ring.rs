@@ -1,4 +1,4 @@
-//! Slot arithmetic: where the tag and the twelve words of a bar lie.
+//! Slot arithmetic: where the tag and the twelve words of a candle index lie.
 //!
 //! ```text
 //! tags      | C words: one per slot, guarding both copies |
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Bar `b` lies in slot `b % C` of every column, and once more `C` words further on, so that any window of up to `C`
-//! bars is one contiguous run.
+//! candle indices is one contiguous run.
 
 use crate::layout::{ROW_WORDS, RingShape, RowWords, Tag};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
@@ -23,21 +23,21 @@ pub struct SeriesWords<'a> {
 }
 
 impl<'a> SeriesWords<'a> {
-    /// Returns the tag word of the slot that `bar` falls into.
+    /// Returns the tag word of the slot that `candle_index` falls into.
     #[inline]
     #[must_use]
-    pub fn tag_word(&self, bar: u64) -> &'a AtomicU64 {
-        &self.data[self.slot(bar)]
+    pub fn tag_word(&self, candle_index: u64) -> &'a AtomicU64 {
+        &self.data[self.slot(candle_index)]
     }
 
-    /// Returns the tag of the slot that `bar` falls into; relaxed, so the caller orders it.
+    /// Returns the tag of the slot that `candle_index` falls into; relaxed, so the caller orders it.
     #[inline]
     #[must_use]
-    pub fn tag(&self, bar: u64) -> Tag {
-        Tag(self.tag_word(bar).load(Relaxed))
+    pub fn tag(&self, candle_index: u64) -> Tag {
+        Tag(self.tag_word(candle_index).load(Relaxed))
     }
 
-    /// Returns the run of `count` words of column `column` that begins with the first copy of bar `start`.
+    /// Returns the run of `count` words of column `column` that begins with the first copy of candle index `start`.
     #[inline]
     #[must_use]
     pub fn column(&self, column: usize, start: u64, count: usize) -> &'a [AtomicU64] {
@@ -46,17 +46,17 @@ impl<'a> SeriesWords<'a> {
         &self.data[from..from + count]
     }
 
-    /// Returns the row of `bar` word by word; relaxed, so the caller orders it.
+    /// Returns the row of `candle_index` word by word; relaxed, so the caller orders it.
     #[must_use]
-    pub fn row(&self, bar: u64) -> RowWords {
-        let first = self.ring.capacity + self.slot(bar);
+    pub fn row(&self, candle_index: u64) -> RowWords {
+        let first = self.ring.capacity + self.slot(candle_index);
         let stride = self.ring.column_stride_words();
         core::array::from_fn(|column| f64::from_bits(self.data[first + column * stride].load(Relaxed)))
     }
 
-    /// Stores both copies of the row of `bar`; relaxed, so the caller orders it.
-    pub fn store_row(&self, bar: u64, row: &RowWords) {
-        let slot = self.slot(bar);
+    /// Stores both copies of the row of `candle_index`; relaxed, so the caller orders it.
+    pub fn store_row(&self, candle_index: u64, row: &RowWords) {
+        let slot = self.slot(candle_index);
         for (column, value) in row.iter().enumerate().take(ROW_WORDS) {
             let base = self.ring.capacity + column * self.ring.column_stride_words() + slot;
             self.data[base].store(value.to_bits(), Relaxed);
@@ -65,7 +65,7 @@ impl<'a> SeriesWords<'a> {
     }
 
     #[inline]
-    fn slot(&self, bar: u64) -> usize {
-        (bar % self.ring.capacity as u64) as usize
+    fn slot(&self, candle_index: u64) -> usize {
+        (candle_index % self.ring.capacity as u64) as usize
     }
 }

@@ -21,14 +21,14 @@ pub fn is_sound(block: &Block) -> bool {
     let series = || 0..block.symbol_count();
     let names: HashSet<String> = series().map(|index| block.symbol(index)).collect();
     let newest_head = series().filter_map(|index| latch::read_marks(block.series(index).entry).ok()?.head.into()).max();
-    // A bar was settled everywhere only if some series is beyond it.
+    // A candle index was settled everywhere only if some series is beyond it.
     let universe_bar = block.value(header::UNIVERSE_BAR);
     names.len() == block.symbol_count()
         && (universe_bar == 0 || newest_head.is_some_and(|head| universe_bar < head))
         && series().all(|index| is_sound_series(block.series(index), block.grid(index)))
 }
 
-/// Whether the marks are possible, and every row is a candle of the bar under which it is found.
+/// Whether the marks are possible, and every row is a candle of the candle index under which it is found.
 fn is_sound_series(words: SeriesWords<'_>, grid: Grid) -> bool {
     let mut newest = [f64::NAN; ROW_WORDS];
     let Ok(marks) = latch::read(words.entry, &mut newest) else { return false };
@@ -36,16 +36,16 @@ fn is_sound_series(words: SeriesWords<'_>, grid: Grid) -> bool {
     if marks.head == 0 {
         return marks.state == RowState::Empty && u32::try_from(word(symbol::WMARK)).is_ok();
     }
-    let is_of = |row: &RowWords, bar: u64| grid.ordinal(row[OPEN_TIME_MS] as i64) == bar as i64;
-    let newest_bar = if marks.has_live() { marks.head } else { marks.head - 1 };
-    let is_right = |bar: u64| {
-        let tag = words.tag(bar);
-        let is_allowed = tag.state() != RowState::Live || bar >= marks.final_bar;
-        !tag.is_readable_of(bar) || is_allowed && is_of(&words.row(bar), bar)
+    let is_of = |row: &RowWords, candle_index: u64| grid.ordinal(row[OPEN_TIME_MS] as i64) == candle_index as i64;
+    let newest_index = if marks.has_live() { marks.head } else { marks.head - 1 };
+    let is_right = |candle_index: u64| {
+        let tag = words.tag(candle_index);
+        let is_allowed = tag.state() != RowState::Live || candle_index >= marks.final_end;
+        !tag.is_readable_of(candle_index) || is_allowed && is_of(&words.row(candle_index), candle_index)
     };
     let start = marks.head.saturating_sub(words.ring.length as u64);
     matches!(marks.state, RowState::Live | RowState::Closed | RowState::Verified)
-        && is_of(&newest, newest_bar)
+        && is_of(&newest, newest_index)
         && word(symbol::FIRST_BAR) <= marks.head
         && (marks.head..=u64::from(u32::MAX)).contains(&word(symbol::WMARK))
         && (start..marks.head).all(is_right)

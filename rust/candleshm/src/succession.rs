@@ -50,5 +50,5 @@ fn has_all_rows_of(new: SeriesReader<'_>, old: SeriesReader<'_>, (here, there): 
     let start = new.window_start(&new_marks).max(old.window_start(&old_marks));
     here == there
         && new_marks.end() >= old_marks.end()
-        && (start..old_marks.head).all(|bar| !old.is_readable(bar) || new.is_readable(bar))
+        && (start..old_marks.head).all(|candle_index| !old.is_readable(candle_index) || new.is_readable(candle_index))
 }

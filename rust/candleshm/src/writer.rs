@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::interval::{Grid, Interval};
 use crate::layout::{BlockState, Presence, RowState, header, symbol};
 use crate::market::Market;
-use crate::merge::{self, Absence, Answer, Confirmations, Plan, Tally};
+use crate::merge::{self, Absence, Confirmations, Plan, RequestWindow, Tally};
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::ring::SeriesWords;
@@ -24,7 +24,7 @@ use crate::symbols;
 use crate::sync::Ordering::Relaxed;
 
 use derived::Derived;
-pub use pushed::{Need, Notice, Pushed};
+pub use pushed::{Pushed, RepairReason, RepairRequest};
 
 /// Who owns a block, and since when; the core itself reads neither clock nor process table.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +79,7 @@ pub struct Report {
     /// Rows that are neither there nor confirmed absent, of the LENGTH slots that readers are shown.
     pub missing: usize,
     /// Open time of the oldest row that has to be asked for again: answer and stream differ about it.
-    pub doubted_open_ms: Option<i64>,
+    pub suspect_open_ms: Option<i64>,
 }
 
 struct Series {
@@ -93,7 +93,7 @@ struct Series {
     heard_ms: u64,
     /// Longest time that lately passed between two events, ms; fades with each event.
     pause_ms: u64,
-    /// Newest bar that is closed, verified or a hole; 0 while there is none.
+    /// Newest candle index that is closed, verified or a hole; 0 while there is none.
     newest_settled: u64,
     presence: Presence,
 }
@@ -107,7 +107,7 @@ pub struct Writer {
     taken_over: bool,
     /// Rows that came over from the block that this one replaced.
     carried_rows: usize,
-    /// Awaited series whose newest settled bar is not beyond the universe bar: while there is one, it cannot move.
+    /// Awaited series whose newest settled candle index is not beyond the universe candle index: while there is one, it cannot move.
     behind: usize,
     universe_bar: u64,
     /// Whether something changed that waiters were not told of, and whether a row became final.
@@ -196,7 +196,7 @@ impl Writer {
 
     /// Merges the rows of one answer into a series, publishes the result and wakes waiters. `now_boot_ms` is
     /// `CLOCK_BOOTTIME`.
-    pub fn ingest(&mut self, index: usize, rows: &[Row], answer: &Answer, now_boot_ms: u64) -> Report {
+    pub fn ingest(&mut self, index: usize, rows: &[Row], answer: &RequestWindow, now_boot_ms: u64) -> Report {
         let report = self.merge(index, rows, answer, now_boot_ms);
         self.commit();
         report
@@ -214,7 +214,7 @@ impl Writer {
     }
 
     /// As [`Self::ingest`] without waking anybody: a batch ends with one [`Self::commit`].
-    pub fn merge(&mut self, index: usize, rows: &[Row], answer: &Answer, now_boot_ms: u64) -> Report {
+    pub fn merge(&mut self, index: usize, rows: &[Row], answer: &RequestWindow, now_boot_ms: u64) -> Report {
         let (before, head) = self.standing(index);
         let known_end = head + u64::from(self.series[index].state.marks.has_live());
         let plan = self.apply(index, rows, answer);
@@ -234,22 +234,22 @@ impl Writer {
         let Absence { holes, taken_back, first_bar } =
             merge::absence(words, &series.state, &mut series.seen, grid, answer, rows, &tally, plan.held);
         let mut writer = SeriesWriter::new(words, &mut series.state);
-        if let Some(bar) = first_bar {
-            writer.set_first_bar(bar);
+        if let Some(candle_index) = first_bar {
+            writer.set_first_bar(candle_index);
         }
-        for &bar in &holes {
-            writer.hole(bar);
+        for &candle_index in &holes {
+            writer.hole(candle_index);
         }
         if !taken_back.is_empty() {
-            let blank = |&bar: &u64| RingRow { bar, row: [f64::NAN; COLUMNS], state: RowState::Hole };
+            let blank = |&candle_index: &u64| RingRow { candle_index, row: [f64::NAN; COLUMNS], state: RowState::Hole };
             writer.rewrite(&taken_back.iter().map(blank).collect::<Vec<_>>(), 0);
         }
         tally.holes = holes.len() + taken_back.len();
-        let doubted_open_ms = plan.doubt.map(|bar| grid.open_ms(bar as i64));
+        let suspect_open_ms = plan.suspect.map(|candle_index| grid.open_ms(candle_index as i64));
         let report = self.finish(index, before, tally, || {
             plan.touched(head).into_iter().chain(holes).chain(taken_back).chain(first_bar).collect()
         });
-        Report { doubted_open_ms, ..report }
+        Report { suspect_open_ms, ..report }
     }
 
     /// Merges rows that were kept elsewhere, each with its state, as an answer would that was asked for at `sent_ms`
@@ -261,17 +261,20 @@ impl Writer {
     pub fn load(&mut self, index: usize, rows: &[(Row, RowState)], sent_ms: i64) -> Report {
         let (before, head) = self.standing(index);
         let is_kept = |state: RowState| matches!(state, RowState::Closed | RowState::Verified);
-        // The bars of all rows below depend on it.
+        // The candle indices of all rows below depend on it.
         self.anchor(index, rows.iter().filter(|(_, state)| is_kept(*state)).map(|(row, _)| row));
         let (words, grid) = (self.block.series(index), self.block.grid(index));
-        let bar_of = |row: &Row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64;
+        let candle_index_of = |row: &Row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64;
         let fills = |&&(ref row, state): &&(Row, RowState)| {
-            let bar = bar_of(row);
-            is_kept(state) && grid.end_ms(bar as i64) <= sent_ms && bar >= 1 && !words.tag(bar).is_final_of(bar)
+            let candle_index = candle_index_of(row);
+            is_kept(state)
+                && grid.end_ms(candle_index as i64) <= sent_ms
+                && candle_index >= 1
+                && !words.tag(candle_index).is_final_of(candle_index)
         };
         let filling: Vec<(Row, RowState)> = rows.iter().filter(fills).copied().collect();
         let plain: Vec<Row> = filling.iter().map(|(row, _)| *row).collect();
-        let answer = Answer {
+        let answer = RequestWindow {
             sent_ms,
             received_ms: sent_ms,
             settle_ms: 0,
@@ -288,10 +291,11 @@ impl Writer {
         let mut writer = SeriesWriter::new(words, &mut series.state);
         for (row, state) in &filling {
             if *state == RowState::Verified {
-                writer.verify(bar_of(row));
+                writer.verify(candle_index_of(row));
             }
         }
-        let touched = || plan.touched(head).into_iter().chain(rows.iter().map(|(row, _)| bar_of(row))).collect();
+        let touched =
+            || plan.touched(head).into_iter().chain(rows.iter().map(|(row, _)| candle_index_of(row))).collect();
         let report = self.finish(index, before, tally, touched);
         self.commit();
         report
@@ -315,7 +319,7 @@ impl Writer {
     }
 
     /// Writes what `rows` change in a series, and returns it.
-    fn apply(&mut self, index: usize, rows: &[Row], answer: &Answer) -> Plan {
+    fn apply(&mut self, index: usize, rows: &[Row], answer: &RequestWindow) -> Plan {
         self.anchor(index, rows.iter());
         let (words, grid) = (self.block.series(index), self.block.grid(index));
         let series = &mut self.series[index];
@@ -325,7 +329,7 @@ impl Writer {
     }
 
     /// Publishes a series after its writes, and brings in line what depends on it: the block's totals, and what is
-    /// derived of the bars in `touched`.
+    /// derived of the candle indices in `touched`.
     fn finish(&mut self, index: usize, before: Standing, tally: Tally, touched: impl FnOnce() -> Vec<u64>) -> Report {
         SeriesWriter::new(self.block.series(index), &mut self.series[index].state).publish();
         let became_final = tally.closed + tally.corrected + tally.holes > 0;
@@ -363,9 +367,9 @@ impl Writer {
         Report {
             tally: Tally::default(),
             newest_open_ms: loaded.then_some(newest[OPEN_TIME_MS] as i64),
-            unsettled_open_ms: loaded.then(|| self.block.grid(index).open_ms(marks.final_bar as i64)),
+            unsettled_open_ms: loaded.then(|| self.block.grid(index).open_ms(marks.final_end as i64)),
             missing: state.shown_gaps(self.block.series(index)).0,
-            doubted_open_ms: None,
+            suspect_open_ms: None,
         }
     }
 
@@ -452,16 +456,17 @@ impl Writer {
         count(header::HOLES, before.1, after.1);
     }
 
-    /// Moves the universe bar up to the newest bar that every awaited series has final.
+    /// Moves the universe candle index up to the newest candle index that every awaited series has final.
     fn settle_universe(&mut self) {
         let awaited = || (0..self.series.len()).filter(|&index| self.series[index].is_awaited());
-        let settled = |bar: u64| awaited().all(|index| SeriesReader::new(&self.block, index).is_settled(bar));
+        let settled =
+            |candle_index: u64| awaited().all(|index| SeriesReader::new(&self.block, index).is_settled(candle_index));
         if let Some(newest) = awaited().map(|index| self.series[index].newest_settled).min() {
             let length = self.block.geometry().ring.length as u64;
             let oldest = self.universe_bar.saturating_add(1).max(newest.saturating_sub(length));
-            if let Some(bar) = (oldest..=newest).rev().find(|&bar| settled(bar)) {
-                self.universe_bar = bar;
-                self.block.announce(header::UNIVERSE_BAR, bar);
+            if let Some(candle_index) = (oldest..=newest).rev().find(|&candle_index| settled(candle_index)) {
+                self.universe_bar = candle_index;
+                self.block.announce(header::UNIVERSE_BAR, candle_index);
             }
         }
         self.behind = self.series.iter().filter(|series| series.is_behind(self.universe_bar)).count();
@@ -499,8 +504,10 @@ impl Series {
         let words = block.series(index);
         let head = self.state.marks.head;
         let start = self.newest_settled.max(self.state.window_start(words.ring.length)).max(1);
-        if let Some(bar) = (start..head).rev().find(|&bar| words.tag(bar).is_settled_of(bar)) {
-            self.newest_settled = bar;
+        if let Some(candle_index) =
+            (start..head).rev().find(|&candle_index| words.tag(candle_index).is_settled_of(candle_index))
+        {
+            self.newest_settled = candle_index;
         }
     }
 }
@@ -508,17 +515,17 @@ impl Series {
 /// Stores what a plan says. It becomes wholly visible with the next publication.
 fn store(words: SeriesWords<'_>, series: &mut Series, plan: &Plan) {
     let mut writer = SeriesWriter::new(words, &mut series.state);
-    if let Some(bar) = plan.first_bar {
-        writer.set_first_bar(bar);
+    if let Some(candle_index) = plan.first_bar {
+        writer.set_first_bar(candle_index);
     }
     if !plan.rewrite.is_empty() {
         writer.rewrite(&plan.rewrite, plan.tally.corrected as u32);
     }
-    for &bar in &plan.close {
-        writer.close(bar);
+    for &candle_index in &plan.close {
+        writer.close(candle_index);
     }
-    for &bar in &plan.verify {
-        writer.verify(bar);
+    for &candle_index in &plan.verify {
+        writer.verify(candle_index);
     }
     if !plan.verify.is_empty() {
         writer.refresh_newest();

@@ -11,7 +11,7 @@ use candleshm::derive::Derivation;
 use candleshm::error::Error;
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::RowState;
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::writer::{Config, Writer};
 use proptest::prelude::*;
@@ -23,19 +23,19 @@ const LENGTH: usize = 110;
 const SETTLE_MS: i64 = 1_000;
 const TARGETS: [&str; 4] = ["30m", "1h", "1d", "1d@America/New_York"];
 
-/// What the exchange has: a candle is a function of its bar and of how often it was restated.
-fn kline(bar: i64, version: i64) -> Option<Row> {
-    let word = (bar * 7 + version * 3).cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+/// What the exchange has: a candle is a function of its candle index and of how often it was restated.
+fn kline(candle_index: i64, version: i64) -> Option<Row> {
+    let word = (candle_index * 7 + version * 3).cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
     // Some candles are absent for good, some are without a trade.
-    if bar % 23 == 5 || bar % 97 < 5 {
+    if candle_index % 23 == 5 || candle_index % 97 < 5 {
         return None;
     }
-    let trades = if bar % 5 == 2 { 0 } else { word >> 60 };
+    let trades = if candle_index % 5 == 2 { 0 } else { word >> 60 };
     let price = |shift: u32| 100.0 + f64::from((word >> shift) as u8) / 100.0;
     let lots = if trades == 0 { 0 } else { (word >> 20) & 0xFFFF_FFFF };
     let (open, close) = if trades == 0 { (price(0), price(0)) } else { (price(8), price(0)) };
     let volume = lots as f64 / 1e8;
-    let open_ms = bar * STEP_MS;
+    let open_ms = candle_index * STEP_MS;
     let mut row = [0.0; COLUMNS];
     row[..5].copy_from_slice(&[open_ms as f64, open, open.max(close) + 0.5, open.min(close) - 0.5, close]);
     if trades == 0 {
@@ -48,7 +48,7 @@ fn kline(bar: i64, version: i64) -> Option<Row> {
         trades as f64,
     ]);
     // The engine stopped within the row before a long hole.
-    if bar % 97 == 96 {
+    if candle_index % 97 == 96 {
         row[CLOSE_TIME_MS] -= 12_345.0;
     }
     Some(row)
@@ -94,7 +94,7 @@ fn open(scratch: &Scratch) -> Result<Writer, Error> {
     Ok(writer)
 }
 
-/// The rows of a series, as (bar, state, row).
+/// The rows of a series, as (candle index, state, row).
 fn rows_of(name: &str) -> (u64, Vec<(u64, RowState, Row)>) {
     let block = Block::open(name, BOOT_ID).expect("the block is there");
     let reader = SeriesReader::new(&block, 0);
@@ -106,11 +106,11 @@ fn rows_of(name: &str) -> (u64, Vec<(u64, RowState, Row)>) {
         let row = std::array::from_fn(|column| columns[column * LENGTH + place]);
         (snapshot.start + place as u64, state, row)
     });
-    (reader.marks().expect("nobody writes").final_bar, rows.collect())
+    (reader.marks().expect("nobody writes").final_end, rows.collect())
 }
 
 /// The candle that these rows make, the slow way.
-fn reference(grid: Grid, bar: u64, parts: &[(RowState, Row)], whole: bool) -> (RowState, Option<Row>) {
+fn reference(grid: Grid, candle_index: u64, parts: &[(RowState, Row)], whole: bool) -> (RowState, Option<Row>) {
     let rows: Vec<&Row> = parts.iter().filter(|(state, _)| *state != RowState::Hole).map(|(_, row)| row).collect();
     let Some(last) = rows.last() else { return (RowState::Hole, None) };
     let live = !whole || parts.iter().any(|(state, _)| *state == RowState::Live);
@@ -119,9 +119,9 @@ fn reference(grid: Grid, bar: u64, parts: &[(RowState, Row)], whole: bool) -> (R
         let units: i128 = rows.iter().map(|row| (row[column] * 1e8).round() as i128).sum();
         format!("{}.{:08}", units / 100_000_000, units % 100_000_000).parse::<f64>().expect("a number")
     };
-    let end_ms = grid.end_ms(bar as i64) as f64;
+    let end_ms = grid.end_ms(candle_index as i64) as f64;
     let mut row = [0.0; COLUMNS];
-    row[0] = grid.open_ms(bar as i64) as f64;
+    row[0] = grid.open_ms(candle_index as i64) as f64;
     row[OPEN] = traded.first().map_or(last[CLOSE], |row| row[OPEN]);
     row[HIGH] = traded.iter().map(|row| row[HIGH]).fold(f64::NAN, f64::max);
     row[LOW] = traded.iter().map(|row| row[LOW]).fold(f64::NAN, f64::min);
@@ -139,8 +139,8 @@ fn reference(grid: Grid, bar: u64, parts: &[(RowState, Row)], whole: bool) -> (R
 /// Whether the newest candle cannot be derived, so that the series stays as it was from its newest row on.
 fn grid_is_stalled(grid: Grid, source: &[(u64, RowState, Row)], newest_target: u64) -> bool {
     let start = (grid.open_ms(newest_target as i64) / STEP_MS) as u64;
-    source.iter().any(|(bar, state, _)| *bar >= start && *state == RowState::Missing)
-        || source.first().is_none_or(|(bar, ..)| *bar > start)
+    source.iter().any(|(candle_index, state, _)| *candle_index >= start && *state == RowState::Missing)
+        || source.first().is_none_or(|(candle_index, ..)| *candle_index > start)
 }
 
 fn received_ms(name: &str) -> u64 {
@@ -165,11 +165,11 @@ fn compare(scratch: &Scratch, seen: &mut Seen) {
     };
     for target in TARGETS {
         let grid = Grid::parse(target).expect("a grid");
-        let (final_bar, derived) = rows_of(&target_name(scratch, target));
+        let (final_end, derived) = rows_of(&target_name(scratch, target));
         let newest_target = grid.ordinal(newest as i64 * STEP_MS) as u64;
-        for bar in grid.ordinal(oldest as i64 * STEP_MS) as u64..=newest_target {
-            let start = grid.open_ms(bar as i64) / STEP_MS;
-            let end = (grid.end_ms(bar as i64) / STEP_MS) as u64;
+        for candle_index in grid.ordinal(oldest as i64 * STEP_MS) as u64..=newest_target {
+            let start = grid.open_ms(candle_index as i64) / STEP_MS;
+            let end = (grid.end_ms(candle_index as i64) / STEP_MS) as u64;
             if (start as u64) < oldest && first_bar != oldest {
                 continue;
             }
@@ -178,32 +178,33 @@ fn compare(scratch: &Scratch, seen: &mut Seen) {
                 .filter(|(part, ..)| (start as u64..end).contains(part))
                 .map(|&(_, state, row)| (state, row))
                 .collect();
-            let found = derived.iter().find(|(there, ..)| *there == bar);
+            let found = derived.iter().find(|(there, ..)| *there == candle_index);
             if parts.iter().any(|(state, _)| *state == RowState::Missing) {
                 // The newest that could be derived stands as it was before the gap.
                 let state = found.map_or(RowState::Missing, |found| found.1);
-                let is_newest = derived.last().is_some_and(|(last, ..)| *last == bar);
+                let is_newest = derived.last().is_some_and(|(last, ..)| *last == candle_index);
                 assert!(
                     state == RowState::Missing || is_newest && state == RowState::Live,
-                    "{target} {bar}: {state:?}"
+                    "{target} {candle_index}: {state:?}"
                 );
                 seen.missing += 1;
                 continue;
             }
             let newest_is_live = source.last().is_some_and(|(_, state, _)| *state == RowState::Live);
-            let (state, row) = reference(grid, bar, &parts, end <= newest + u64::from(!newest_is_live));
+            let (state, row) = reference(grid, candle_index, &parts, end <= newest + u64::from(!newest_is_live));
             let stalled = grid_is_stalled(grid, &source, newest_target);
-            if stalled && derived.last().is_none_or(|(last, ..)| *last <= bar) {
+            if stalled && derived.last().is_none_or(|(last, ..)| *last <= candle_index) {
                 continue;
             }
-            let &(_, there, values) = found.unwrap_or_else(|| panic!("{target} {bar} is not there, {state:?}"));
-            if state == RowState::Live && bar < final_bar {
-                assert_eq!(there, RowState::Missing, "{target} {bar}");
+            let &(_, there, values) =
+                found.unwrap_or_else(|| panic!("{target} {candle_index} is not there, {state:?}"));
+            if state == RowState::Live && candle_index < final_end {
+                assert_eq!(there, RowState::Missing, "{target} {candle_index}");
                 continue;
             }
-            assert_eq!(there, state, "{target} {bar} of {parts:?}");
+            assert_eq!(there, state, "{target} {candle_index} of {parts:?}");
             match row {
-                Some(row) => assert!(bits_equal(&row, &values), "{target} {bar}: {row:?} {values:?}"),
+                Some(row) => assert!(bits_equal(&row, &values), "{target} {candle_index}: {row:?} {values:?}"),
                 None => seen.holes += 1,
             }
             seen.closed += usize::from(state == RowState::Closed);
@@ -221,20 +222,23 @@ fn compare(scratch: &Scratch, seen: &mut Seen) {
         let range_ms = (*first as i64 * STEP_MS, (*last as i64 + 1) * STEP_MS);
         let rows = finals.iter().filter(|(_, state, _)| *state == RowState::Closed).map(|(_, _, row)| row);
         for row in derivation.rows(rows, range_ms).expect("ascending") {
-            let bar = grid.ordinal(row[0] as i64) as u64;
-            let found = derived.iter().find(|(there, state, _)| *there == bar && *state == RowState::Closed);
+            let candle_index = grid.ordinal(row[0] as i64) as u64;
+            let found = derived.iter().find(|(there, state, _)| *there == candle_index && *state == RowState::Closed);
             let stalled = grid_is_stalled(grid, &source, newest_target);
             let Some((_, _, values)) = found else {
-                assert!(stalled && derived.last().is_none_or(|(last, ..)| *last <= bar), "{target} {bar}");
+                assert!(
+                    stalled && derived.last().is_none_or(|(last, ..)| *last <= candle_index),
+                    "{target} {candle_index}"
+                );
                 continue;
             };
-            assert!(bits_equal(&row, values), "{target} {bar}: {row:?} {values:?}");
+            assert!(bits_equal(&row, values), "{target} {candle_index}: {row:?} {values:?}");
         }
     }
 }
 
 fn ask(writer: &mut Writer, now_ms: i64, start_ms: i64, limit: usize, version: i64) {
-    let answer = Answer {
+    let answer = RequestWindow {
         sent_ms: now_ms,
         received_ms: now_ms,
         settle_ms: SETTLE_MS,
@@ -246,9 +250,9 @@ fn ask(writer: &mut Writer, now_ms: i64, start_ms: i64, limit: usize, version: i
     };
     let first = start_ms.div_euclid(STEP_MS);
     let rows: Vec<Row> = (first..=now_ms / STEP_MS)
-        .filter_map(|bar| {
-            let mut row = kline(bar, version)?;
-            if (bar + 1) * STEP_MS > now_ms {
+        .filter_map(|candle_index| {
+            let mut row = kline(candle_index, version)?;
+            if (candle_index + 1) * STEP_MS > now_ms {
                 // A candle in progress has had fewer trades.
                 row[TRADES] = (row[TRADES] - 1.0).max(row[TRADES].min(1.0));
             }

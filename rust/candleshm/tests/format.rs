@@ -11,7 +11,7 @@ use candleshm::error::{Corruption, Error};
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::{self, BlockState, Geometry, RowState, Tag, header, slot, symbol};
 use candleshm::market::Market;
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::writer::Writer;
 use candleshm::zone::{ZONE_NAME_BYTES, Zone};
@@ -221,7 +221,7 @@ fn small_block(scratch: &Scratch) -> Vec<u8> {
         let open_ms = open_ms + 60_000 * index;
         [open_ms as f64, 1.0, 2.0, 0.5, close, 10.0, (open_ms + 59_999) as f64, 15.0, 3.0, 5.0, 7.5, 0.0]
     };
-    let answer = Answer {
+    let answer = RequestWindow {
         sent_ms: open_ms + 190_000,
         received_ms: open_ms + 190_000,
         settle_ms: 1_000,

@@ -4,7 +4,7 @@ mod scratch;
 
 use candleshm::columns::Row;
 use candleshm::layout::RowState::{self, Closed, Hole, Live, Missing, Verified};
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::read::SeriesReader;
 use candleshm::writer::{Report, Writer};
 
@@ -21,8 +21,8 @@ fn row(minute: i64, close: f64) -> Row {
     [open_ms as f64, 1.0, 9.0, 0.5, close, 10.0, (open_ms + 59_999) as f64, 15.0, 3.0, 5.0, 7.0, 0.0]
 }
 
-fn answer(sent_ms: i64, limit: usize) -> Answer {
-    Answer {
+fn answer(sent_ms: i64, limit: usize) -> RequestWindow {
+    RequestWindow {
         sent_ms,
         received_ms: sent_ms,
         settle_ms: 0,

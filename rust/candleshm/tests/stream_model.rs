@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use candleshm::columns::{COLUMNS, Row, TRADES, bits_equal};
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::{RowState, header};
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
-use candleshm::writer::{Need, Pushed, Writer};
+use candleshm::writer::{Pushed, RepairReason, Writer};
 use proptest::prelude::*;
 use proptest::test_runner::Config as Cases;
 
@@ -19,49 +19,56 @@ use scratch::Scratch;
 const MINUTE_MS: i64 = 60_000;
 const SETTLE_MS: i64 = 1_000;
 const LENGTH: usize = 8;
-/// The first bar that anything happens in: 2025-01-01, a multiple of a minute.
+/// The first candle index that anything happens in: 2025-01-01, a multiple of a minute.
 const FIRST: i64 = 1_735_689_600_000 / MINUTE_MS;
-const BARS: i64 = 12;
+const CANDLES: i64 = 12;
 
-/// The exchange: how many trades each bar ends with. Trade number `n` of a bar happens `n` seconds into it.
+/// The exchange: how many trades each candle index ends with. Trade number `n` of a candle index happens `n` seconds into it.
 struct Exchange {
     trades: Vec<i64>,
 }
 
 impl Exchange {
-    fn first_id(&self, bar: i64) -> i64 {
-        1_000 + self.trades[..(bar - FIRST) as usize].iter().sum::<i64>()
+    fn first_id(&self, candle_index: i64) -> i64 {
+        1_000 + self.trades[..(candle_index - FIRST) as usize].iter().sum::<i64>()
     }
 
-    fn close_of(&self, bar: i64, trades: i64) -> f64 {
-        100.0 + (self.first_id(bar) + trades) as f64 / 8.0
+    fn close_of(&self, candle_index: i64, trades: i64) -> f64 {
+        100.0 + (self.first_id(candle_index) + trades) as f64 / 8.0
     }
 
-    /// The candle of `bar` after so many of its trades.
-    fn row(&self, bar: i64, trades: i64) -> Row {
+    /// The candle of `candle_index` after so many of its trades.
+    fn row(&self, candle_index: i64, trades: i64) -> Row {
         // A candle without trades lies flat at the close before.
-        let before = if bar > FIRST { self.close_of(bar - 1, self.trades[(bar - 1 - FIRST) as usize]) } else { 100.0 };
-        let (open, close) =
-            if trades == 0 { (before, before) } else { (self.close_of(bar, 1), self.close_of(bar, trades)) };
+        let before = if candle_index > FIRST {
+            self.close_of(candle_index - 1, self.trades[(candle_index - 1 - FIRST) as usize])
+        } else {
+            100.0
+        };
+        let (open, close) = if trades == 0 {
+            (before, before)
+        } else {
+            (self.close_of(candle_index, 1), self.close_of(candle_index, trades))
+        };
         let amount = trades as f64;
-        let open_ms = (bar * MINUTE_MS) as f64;
-        let end_ms = ((bar + 1) * MINUTE_MS - 1) as f64;
+        let open_ms = (candle_index * MINUTE_MS) as f64;
+        let end_ms = ((candle_index + 1) * MINUTE_MS - 1) as f64;
         [open_ms, open, close.max(open), open.min(close), close, amount, end_ms, amount * 2.0, amount, 0.0, 0.0, 0.0]
     }
 
-    fn trades_at(&self, bar: i64, now_ms: i64) -> i64 {
-        ((now_ms - bar * MINUTE_MS) / 1_000).clamp(0, self.trades[(bar - FIRST) as usize])
+    fn trades_at(&self, candle_index: i64, now_ms: i64) -> i64 {
+        ((now_ms - candle_index * MINUTE_MS) / 1_000).clamp(0, self.trades[(candle_index - FIRST) as usize])
     }
 
-    fn last(&self, bar: i64) -> Row {
-        self.row(bar, self.trades[(bar - FIRST) as usize])
+    fn last(&self, candle_index: i64) -> Row {
+        self.row(candle_index, self.trades[(candle_index - FIRST) as usize])
     }
 
     /// The event that was made at `event_ms`; `closed` ones are made after the candle's end.
-    fn frame(&self, bar: i64, event_ms: i64, closed: bool, lie: f64) -> String {
-        let trades = self.trades_at(bar, event_ms);
-        let row = self.row(bar, trades);
-        let first = self.first_id(bar);
+    fn frame(&self, candle_index: i64, event_ms: i64, closed: bool, lie: f64) -> String {
+        let trades = self.trades_at(candle_index, event_ms);
+        let row = self.row(candle_index, trades);
+        let first = self.first_id(candle_index);
         let (first_id, last_id) = if trades == 0 { (-1, -1) } else { (first, first + trades - 1) };
         format!(
             r#"{{"stream":"btcusdt@kline_1m","data":{{"e":"kline","E":{event_ms},"s":"BTCUSDT","k":{{"t":{},"T":{},"s":"BTCUSDT","i":"1m","f":{first_id},"L":{last_id},"o":"{}","c":"{}","h":"{}","l":"{}","v":"{}","n":{trades},"x":{closed},"q":"{}","V":"0","Q":"0","B":"0"}}}}}}"#,
@@ -78,10 +85,10 @@ impl Exchange {
 
     /// The newest `limit` rows that open at `end_ms` or before, as of `now_ms`.
     fn rows(&self, limit: i64, now_ms: i64) -> Vec<Row> {
-        let newest = (now_ms / MINUTE_MS).min(FIRST + BARS - 1);
+        let newest = (now_ms / MINUTE_MS).min(FIRST + CANDLES - 1);
         (newest - limit + 1..=newest)
-            .filter(|&bar| bar >= FIRST)
-            .map(|bar| self.row(bar, self.trades_at(bar, now_ms)))
+            .filter(|&candle_index| candle_index >= FIRST)
+            .map(|candle_index| self.row(candle_index, self.trades_at(candle_index, now_ms)))
             .collect()
     }
 }
@@ -89,19 +96,21 @@ impl Exchange {
 /// What comes to the writer, told by when the exchange made it.
 #[derive(Debug, Clone, Copy)]
 enum Word {
-    /// An event of the bar that is open, so many seconds into it; later ones come after its end and close it.
-    Event { bar: i64, second: i64 },
-    /// An event that closes a bar before its end.
-    Early { bar: i64, second: i64 },
+    /// An event of the candle index that is open, so many seconds into it; later ones come after its end and close it.
+    Event { candle_index: i64, second: i64 },
+    /// An event that closes a candle index before its end.
+    Early { candle_index: i64, second: i64 },
     /// An answer, of a request that left so long before the exchange looked.
-    Answer { at_ms: i64, under_way_ms: i64, limit: i64 },
+    RequestWindow { at_ms: i64, under_way_ms: i64, limit: i64 },
 }
 
 impl Word {
     fn made_ms(self) -> i64 {
         match self {
-            Self::Event { bar, second } | Self::Early { bar, second } => bar * MINUTE_MS + second * 1_000,
-            Self::Answer { at_ms, .. } => at_ms,
+            Self::Event { candle_index, second } | Self::Early { candle_index, second } => {
+                candle_index * MINUTE_MS + second * 1_000
+            }
+            Self::RequestWindow { at_ms, .. } => at_ms,
         }
     }
 }
@@ -112,7 +121,7 @@ struct World {
     writer: Writer,
     /// When the exchange looked for the newest answer: a series has one request on its way at most.
     answered_ms: i64,
-    /// Most trades that the block has shown of a bar.
+    /// Most trades that the block has shown of a candle index.
     most: HashMap<i64, i64>,
 }
 
@@ -134,7 +143,7 @@ impl World {
         }
         let sent_ms = self.answered_ms.max(at_ms - under_way_ms);
         self.answered_ms = at_ms;
-        let answer = Answer {
+        let answer = RequestWindow {
             sent_ms,
             received_ms: at_ms + 1_000,
             settle_ms: SETTLE_MS,
@@ -165,15 +174,15 @@ impl World {
     }
 
     fn check(&mut self) {
-        for (bar, state, row) in self.rows() {
+        for (candle_index, state, row) in self.rows() {
             let trades = row[TRADES] as i64;
-            let said = self.exchange.row(bar, trades);
-            assert!(bits_equal(&row, &said), "{bar} {state:?}: {row:?} is not {said:?}");
-            let most = self.most.entry(bar).or_insert(trades);
+            let said = self.exchange.row(candle_index, trades);
+            assert!(bits_equal(&row, &said), "{candle_index} {state:?}: {row:?} is not {said:?}");
+            let most = self.most.entry(candle_index).or_insert(trades);
             assert!(trades >= *most, "nothing older overwrites anything newer: {trades} trades after {most}");
             *most = trades;
             if state != RowState::Live {
-                assert!(bits_equal(&row, &self.exchange.last(bar)), "{state:?} at {bar}: {row:?}");
+                assert!(bits_equal(&row, &self.exchange.last(candle_index)), "{state:?} at {candle_index}: {row:?}");
             }
         }
     }
@@ -181,9 +190,9 @@ impl World {
 
 fn words() -> impl Strategy<Value = Vec<Word>> {
     let word = prop_oneof![
-        8 => (FIRST..FIRST + BARS, 0..63_i64).prop_map(|(bar, second)| Word::Event { bar, second }),
-        1 => (FIRST..FIRST + BARS, 0..59_i64).prop_map(|(bar, second)| Word::Early { bar, second }),
-        3 => (0..BARS * MINUTE_MS, 0..3_000_i64, 1..10_i64).prop_map(|(at_ms, under_way_ms, limit)| Word::Answer {
+        8 => (FIRST..FIRST + CANDLES, 0..63_i64).prop_map(|(candle_index, second)| Word::Event { candle_index, second }),
+        1 => (FIRST..FIRST + CANDLES, 0..59_i64).prop_map(|(candle_index, second)| Word::Early { candle_index, second }),
+        3 => (0..CANDLES * MINUTE_MS, 0..3_000_i64, 1..10_i64).prop_map(|(at_ms, under_way_ms, limit)| Word::RequestWindow {
             at_ms: FIRST * MINUTE_MS + at_ms,
             under_way_ms,
             limit,
@@ -199,7 +208,7 @@ fn words() -> impl Strategy<Value = Vec<Word>> {
 #[test]
 fn whatever_is_lost_twice_late_or_out_of_order() {
     let cases = Cases { failure_persistence: None, ..Cases::default() };
-    proptest!(cases, |(trades in prop::collection::vec(0..5_i64, BARS as usize), words in words(), twice in any::<u64>())| {
+    proptest!(cases, |(trades in prop::collection::vec(0..5_i64, CANDLES as usize), words in words(), twice in any::<u64>())| {
         let mut world = World::new(&trades);
         world.answer(FIRST * MINUTE_MS, 0, 1);
         let mut now_ms = FIRST * MINUTE_MS;
@@ -207,22 +216,22 @@ fn whatever_is_lost_twice_late_or_out_of_order() {
             now_ms = now_ms.max(word.made_ms());
             for _ in 0..=(twice >> (index % 64) & 1) {
                 match *word {
-                    Word::Event { bar, second } => {
-                        let frame = world.exchange.frame(bar, word.made_ms(), second > 60, 0.0);
+                    Word::Event { candle_index, second } => {
+                        let frame = world.exchange.frame(candle_index, word.made_ms(), second > 60, 0.0);
                         let pushed = world.hear(&frame, now_ms);
-                        prop_assert_eq!((pushed.events, pushed.faults.len(), pushed.tally.disputed), (1, 0, 0));
+                        prop_assert_eq!((pushed.events, pushed.faults.len(), pushed.tally.conflicts), (1, 0, 0));
                     }
-                    Word::Early { bar, .. } => {
-                        let pushed = world.hear(&world.exchange.frame(bar, word.made_ms(), true, 0.0), now_ms);
+                    Word::Early { candle_index, .. } => {
+                        let pushed = world.hear(&world.exchange.frame(candle_index, word.made_ms(), true, 0.0), now_ms);
                         prop_assert_eq!((pushed.events, pushed.tally.refused, pushed.tally.closed), (1, 1, 0));
                     }
-                    Word::Answer { at_ms, under_way_ms, limit } => world.answer(at_ms, under_way_ms, limit),
+                    Word::RequestWindow { at_ms, under_way_ms, limit } => world.answer(at_ms, under_way_ms, limit),
                 }
                 world.check();
             }
         }
         // One answer after the end makes up for everything that was lost.
-        world.answer((FIRST + BARS) * MINUTE_MS + SETTLE_MS, 0, BARS);
+        world.answer((FIRST + CANDLES) * MINUTE_MS + SETTLE_MS, 0, CANDLES);
         world.check();
         prop_assert!(world.rows().iter().all(|(_, state, _)| matches!(state, RowState::Closed | RowState::Verified)));
         prop_assert_eq!(world.rows().len(), LENGTH);
@@ -233,7 +242,7 @@ fn whatever_is_lost_twice_late_or_out_of_order() {
     });
 }
 
-/// A world that has the first bar, live.
+/// A world that has the first candle index, live.
 fn begun(trades: &[i64]) -> World {
     let mut world = World::new(trades);
     world.answer(FIRST * MINUTE_MS + 100, 0, 1);
@@ -241,28 +250,32 @@ fn begun(trades: &[i64]) -> World {
 }
 
 impl World {
-    /// Pushes an event made `second` seconds into a bar; from 61 on it closes it.
-    fn event(&mut self, bar: i64, second: i64) -> Pushed {
-        let made_ms = bar * MINUTE_MS + second * 1_000;
-        let frame = self.exchange.frame(bar, made_ms, second > 60, 0.0);
+    /// Pushes an event made `second` seconds into a candle index; from 61 on it closes it.
+    fn event(&mut self, candle_index: i64, second: i64) -> Pushed {
+        let made_ms = candle_index * MINUTE_MS + second * 1_000;
+        let frame = self.exchange.frame(candle_index, made_ms, second > 60, 0.0);
         self.hear(&frame, made_ms + 5)
     }
 
-    fn state(&self, bar: i64) -> RowState {
-        self.rows().iter().find(|row| row.0 == bar).map_or(RowState::Missing, |row| row.1)
+    fn state(&self, candle_index: i64) -> RowState {
+        self.rows().iter().find(|row| row.0 == candle_index).map_or(RowState::Missing, |row| row.1)
     }
 }
 
-fn needs(pushed: &Pushed) -> Vec<(Need, i64)> {
-    pushed.notices.iter().map(|notice| (notice.need, notice.open_ms / MINUTE_MS)).collect()
+fn needs(pushed: &Pushed) -> Vec<(RepairReason, i64)> {
+    pushed
+        .repair_requests
+        .iter()
+        .map(|repair_request| (repair_request.need, repair_request.open_ms / MINUTE_MS))
+        .collect()
 }
 
 #[test]
 fn trade_ids_prove_a_row_once_the_next_trade_is_known() {
     let mut world = begun(&[3, 2, 0, 0, 1, 4]);
-    for bar in FIRST..FIRST + 2 {
-        assert_eq!(world.event(bar, 61).tally.closed, 1);
-        assert_eq!(world.state(bar), RowState::Closed);
+    for candle_index in FIRST..FIRST + 2 {
+        assert_eq!(world.event(candle_index, 61).tally.closed, 1);
+        assert_eq!(world.state(candle_index), RowState::Closed);
     }
     // Two candles without trades: nothing proves that there were none until the next trade comes.
     world.event(FIRST + 2, 61);
@@ -270,7 +283,7 @@ fn trade_ids_prove_a_row_once_the_next_trade_is_known() {
     assert_eq!(world.event(FIRST + 4, 0).tally.verified, 0);
     assert_eq!(world.event(FIRST + 4, 1).tally.verified, 3);
     assert_eq!(world.state(FIRST), RowState::Closed, "nothing is known of what came before it");
-    assert!((1..4).all(|bar| world.state(FIRST + bar) == RowState::Verified));
+    assert!((1..4).all(|candle_index| world.state(FIRST + candle_index) == RowState::Verified));
     assert!(needs(&world.event(FIRST + 4, 61)).is_empty());
 }
 
@@ -297,7 +310,7 @@ fn a_close_that_does_not_come_is_asked_for() {
     let mut world = begun(&[3, 2, 1]);
     world.event(FIRST, 30);
     let pushed = world.event(FIRST + 1, 1);
-    assert_eq!(needs(&pushed), [(Need::Close, FIRST)]);
+    assert_eq!(needs(&pushed), [(RepairReason::Close, FIRST)]);
     assert_eq!((world.state(FIRST), world.state(FIRST + 1)), (RowState::Live, RowState::Live));
     assert!(needs(&world.event(FIRST + 1, 2)).is_empty(), "once is enough");
     // It comes after all, or an answer says so.
@@ -310,7 +323,7 @@ fn a_gap_is_asked_for() {
     let mut world = begun(&[3, 2, 1, 1]);
     world.event(FIRST, 61);
     let pushed = world.event(FIRST + 2, 1);
-    assert_eq!(needs(&pushed), [(Need::Close, FIRST + 2)]);
+    assert_eq!(needs(&pushed), [(RepairReason::Close, FIRST + 2)]);
     assert_eq!(world.state(FIRST + 1), RowState::Missing);
     // What closes late fills its place.
     assert_eq!(world.event(FIRST + 1, 61).tally.closed, 1);
@@ -325,7 +338,7 @@ fn a_wrong_close_is_corrected_by_an_answer_and_waiters_hear_of_it() {
     world.hear(&frame, made_ms);
     assert!(!bits_equal(&world.rows()[0].2, &world.exchange.last(FIRST)));
     let close_seq = world.writer.block().value(header::CLOSE_SEQ);
-    let answer = Answer {
+    let answer = RequestWindow {
         sent_ms: (FIRST + 1) * MINUTE_MS + SETTLE_MS,
         received_ms: (FIRST + 1) * MINUTE_MS + SETTLE_MS,
         settle_ms: SETTLE_MS,
@@ -337,12 +350,15 @@ fn a_wrong_close_is_corrected_by_an_answer_and_waiters_hear_of_it() {
     };
     let rows = world.exchange.rows(2, answer.sent_ms);
     let tally = world.writer.ingest(0, &rows, &answer, 1).tally;
-    assert_eq!((tally.corrected, tally.disputed), (1, 1));
+    assert_eq!((tally.corrected, tally.conflicts), (1, 1));
     assert!(world.writer.block().value(header::CLOSE_SEQ) > close_seq);
     assert_eq!(SeriesReader::new(world.writer.block(), 0).marks().expect("nobody writes").revision, 1);
-    // The event once more: an answer is never overwritten, and the dispute is reported.
+    // The event once more: an answer is never overwritten, and the conflict is reported.
     let pushed = world.hear(&frame, made_ms + 5_000);
-    assert_eq!((pushed.tally.changed, pushed.tally.disputed, needs(&pushed)), (0, 1, vec![(Need::Doubt, FIRST)]));
+    assert_eq!(
+        (pushed.tally.changed, pushed.tally.conflicts, needs(&pushed)),
+        (0, 1, vec![(RepairReason::Suspect, FIRST)])
+    );
     world.check();
 }
 
@@ -356,7 +372,7 @@ fn an_answer_that_was_under_way_does_not_take_trades_back() {
     // Asked later, but the exchange's REST side lags behind its streams.
     let rows = world.exchange.rows(1, FIRST * MINUTE_MS + 2_000);
     let sent_ms = FIRST * MINUTE_MS + 6_000;
-    let answer = Answer {
+    let answer = RequestWindow {
         sent_ms,
         received_ms: sent_ms,
         settle_ms: SETTLE_MS,
@@ -371,22 +387,22 @@ fn an_answer_that_was_under_way_does_not_take_trades_back() {
 }
 
 #[test]
-fn a_close_with_fewer_trades_than_known_is_doubted() {
+fn a_close_with_fewer_trades_than_known_is_suspect() {
     let mut world = begun(&[5, 2]);
     world.answer(FIRST * MINUTE_MS + 5_500, 0, 1);
     let (made_ms, end_ms) = (FIRST * MINUTE_MS + 3_000, (FIRST + 1) * MINUTE_MS);
     let frame = world.exchange.frame(FIRST, made_ms, true, 0.0).replace(&made_ms.to_string(), &end_ms.to_string());
     let pushed = world.hear(&frame, end_ms);
-    assert_eq!((pushed.tally.closed, pushed.tally.disputed), (0, 1));
-    assert_eq!(needs(&pushed), [(Need::Doubt, FIRST)]);
+    assert_eq!((pushed.tally.closed, pushed.tally.conflicts), (0, 1));
+    assert_eq!(needs(&pushed), [(RepairReason::Suspect, FIRST)]);
     assert_eq!((world.state(FIRST), world.rows()[0].2[TRADES]), (RowState::Live, 5.0));
 }
 
 #[test]
 fn what_is_old_says_nothing_of_now() {
     let mut world = begun(&[3, 2, 1]);
-    let hear = |world: &mut World, bar: i64, made_ms: i64, received_ms: i64| {
-        let frame = world.exchange.frame(bar, made_ms, false, 0.0);
+    let hear = |world: &mut World, candle_index: i64, made_ms: i64, received_ms: i64| {
+        let frame = world.exchange.frame(candle_index, made_ms, false, 0.0);
         world.writer.ingest_events([frame.as_bytes()], received_ms, received_ms as u64);
         let received_ms = SeriesReader::new(world.writer.block(), 0).marks().expect("nobody writes").received_ms as i64;
         (received_ms, world.writer.heard_ms()[0] as i64)
@@ -408,7 +424,7 @@ fn only_a_later_row_or_patience_makes_the_newest_row_of_an_answer_final() {
     let mut world = begun(&[3, 2, 1]);
     let (end_ms, patience_ms) = ((FIRST + 1) * MINUTE_MS, 600_000);
     let mut ask = |sent_ms: i64, pictured_ms: i64| {
-        let answer = Answer {
+        let answer = RequestWindow {
             sent_ms,
             received_ms: sent_ms,
             settle_ms: SETTLE_MS,
@@ -435,7 +451,7 @@ fn only_a_later_row_or_patience_makes_the_newest_row_of_an_answer_final() {
     assert!(received_ms <= end_ms + MINUTE_MS + 2_000);
     // Without one only time tells.
     let mut world = begun(&[3, 2, 1]);
-    let answer = Answer {
+    let answer = RequestWindow {
         sent_ms: end_ms + patience_ms,
         received_ms: end_ms + patience_ms,
         settle_ms: SETTLE_MS,
@@ -450,13 +466,13 @@ fn only_a_later_row_or_patience_makes_the_newest_row_of_an_answer_final() {
 }
 
 #[test]
-fn missing_ids_are_doubted() {
+fn missing_ids_are_suspect() {
     let mut world = begun(&[3, 2, 4, 1]);
     world.event(FIRST, 61);
     let made_ms = (FIRST + 2) * MINUTE_MS + 5;
     let frame = world.exchange.frame(FIRST + 1, made_ms, true, 0.0);
     let short = frame.replace(r#""n":2"#, r#""n":1"#);
-    assert_eq!(needs(&world.hear(&short, made_ms)), [(Need::Doubt, FIRST + 1)]);
+    assert_eq!(needs(&world.hear(&short, made_ms)), [(RepairReason::Suspect, FIRST + 1)]);
 }
 
 #[test]
@@ -495,10 +511,10 @@ fn events_that_are_not_ours_or_cannot_be() {
 #[test]
 fn an_empty_series_waits_for_its_first_answer() {
     let mut world = World::new(&[3, 2]);
-    assert_eq!(needs(&world.event(FIRST, 3)), [(Need::Rows, FIRST)]);
+    assert_eq!(needs(&world.event(FIRST, 3)), [(RepairReason::Rows, FIRST)]);
     assert!(needs(&world.event(FIRST, 4)).is_empty(), "once is enough");
     assert!(world.rows().is_empty());
-    assert_eq!(needs(&world.event(FIRST + 1, 1)), [(Need::Rows, FIRST + 1)]);
+    assert_eq!(needs(&world.event(FIRST + 1, 1)), [(RepairReason::Rows, FIRST + 1)]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use candleshm::error::{Corruption, Error};
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::RowState::{self, Closed, Hole, Live, Missing, MissingFinal, Verified};
 use candleshm::layout::{BlockState, Presence, header, symbol};
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::read::SeriesReader;
 use candleshm::removal;
 use candleshm::shared_memory;
@@ -29,8 +29,8 @@ fn row(minute: i64, close: f64) -> Row {
     [open_ms as f64, 1.0, 9.0, 0.5, close, 10.0, (open_ms + 59_999) as f64, 15.0, 3.0, 5.0, 7.0, 0.0]
 }
 
-fn answer(sent_ms: i64, limit: usize) -> Answer {
-    Answer {
+fn answer(sent_ms: i64, limit: usize) -> RequestWindow {
+    RequestWindow {
         sent_ms,
         received_ms: sent_ms,
         settle_ms: 0,
@@ -61,10 +61,10 @@ fn rows_of(block: &Block, index: usize, minutes: std::ops::Range<i64>) -> Vec<(R
     let (words, grid) = (block.series(index), block.grid(index));
     minutes
         .map(|minute| {
-            let bar = grid.ordinal(FIRST_MS + minute * MINUTE_MS) as u64;
-            let tag = words.tag(bar);
-            let state = if tag.bar() == bar { tag.state() } else { RowState::Empty };
-            (state, if tag.is_readable_of(bar) { words.row(bar)[4] } else { 0.0 })
+            let candle_index = grid.ordinal(FIRST_MS + minute * MINUTE_MS) as u64;
+            let tag = words.tag(candle_index);
+            let state = if tag.candle_index() == candle_index { tag.state() } else { RowState::Empty };
+            (state, if tag.is_readable_of(candle_index) { words.row(candle_index)[4] } else { 0.0 })
         })
         .collect()
 }
@@ -88,14 +88,14 @@ fn fill(writer: &mut Writer) {
     writer.load(0, &kept, FIRST_MS + 7 * MINUTE_MS);
     let (start_ms, end_ms) = (Some(FIRST_MS + 4 * MINUTE_MS), Some(FIRST_MS + 5 * MINUTE_MS - 1));
     for sent_ms in [1, 2].map(|seconds| FIRST_MS + 7 * MINUTE_MS + seconds * 1000) {
-        writer.ingest(0, &[], &Answer { start_ms, end_ms, ..answer(sent_ms, 2) }, 10);
+        writer.ingest(0, &[], &RequestWindow { start_ms, end_ms, ..answer(sent_ms, 2) }, 10);
     }
     // Asked for in the middle of minute 7, which no later answer holds.
     writer.ingest(0, &[row(7, 2.5)], &answer(FIRST_MS + 7 * MINUTE_MS + 30_000, 1), 11);
     writer.ingest(
         0,
         &[row(2, 3.0)],
-        &Answer { end_ms: Some(FIRST_MS + 2 * MINUTE_MS), ..answer(FIRST_MS + 8 * MINUTE_MS, 1) },
+        &RequestWindow { end_ms: Some(FIRST_MS + 2 * MINUTE_MS), ..answer(FIRST_MS + 8 * MINUTE_MS, 1) },
         12,
     );
     writer.ingest(0, &[row(8, 2.0), row(9, 4.0)], &answer(FIRST_MS + 9 * MINUTE_MS + 10_000, 2), 17);
@@ -117,8 +117,8 @@ fn rows_come_along_into_blocks_of_another_length_as_they_were() {
         assert_eq!(rows_of(new, 0, oldest..9), rows_of(&old, 0, oldest..9), "{length}");
         let (before, after) = (SeriesReader::new(&old, 0), SeriesReader::new(new, 0));
         assert_eq!(
-            after.marks().map(|marks| (marks.head, marks.final_bar, marks.state, marks.revision)),
-            before.marks().map(|marks| (marks.head, marks.final_bar, marks.state, marks.revision))
+            after.marks().map(|marks| (marks.head, marks.final_end, marks.state, marks.revision)),
+            before.marks().map(|marks| (marks.head, marks.final_end, marks.state, marks.revision))
         );
         assert_eq!(before.marks().map(|marks| marks.revision), Ok(1));
         assert_eq!(after.received_ms(), 17, "an old answer stays old");
@@ -169,9 +169,9 @@ fn a_final_row_whose_rewrite_was_cut_stays_known_as_one() {
     let scratch = Scratch::new("carry-cut");
     drop(filled(&scratch));
     let old = read(&scratch);
-    let bar = old.grid(0).ordinal(FIRST_MS + 8 * MINUTE_MS) as u64;
-    let place = old.geometry().data_offset_words() + bar as usize % old.geometry().ring.capacity;
-    let tag = old.series(0).tag(bar).with_state(MissingFinal);
+    let candle_index = old.grid(0).ordinal(FIRST_MS + 8 * MINUTE_MS) as u64;
+    let place = old.geometry().data_offset_words() + candle_index as usize % old.geometry().ring.capacity;
+    let tag = old.series(0).tag(candle_index).with_state(MissingFinal);
     let file = std::fs::File::options().write(true).open(scratch.path()).expect("the file is there");
     std::os::unix::fs::FileExt::write_all_at(&file, &tag.0.to_le_bytes(), 8 * place as u64).expect("it is long enough");
     let writer = open(&scratch, &config(LENGTH + 1, &["BTCUSDT"]));
@@ -193,9 +193,9 @@ fn what_are_not_the_same_candles_does_not_come_along() {
     // Nor does what nobody can vouch for: a damaged body, or times of another boot.
     let scratch = Scratch::new("carry-damaged");
     drop(filled(&scratch));
-    let wmark = candleshm::layout::PAGE_BYTES / 8 + symbol::WMARK;
+    let overwrite_mark = candleshm::layout::PAGE_BYTES / 8 + symbol::WMARK;
     let file = std::fs::File::options().write(true).open(scratch.path()).expect("the file is there");
-    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 8], 8 * wmark as u64).expect("it is long enough");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 8], 8 * overwrite_mark as u64).expect("it is long enough");
     assert_eq!(open(&scratch, &config(LENGTH + 1, &["BTCUSDT"])).carried_rows(), 0);
     let scratch = Scratch::new("carry-boot");
     drop(filled(&scratch));
@@ -244,7 +244,7 @@ fn an_enlarged_block_has_every_row_and_knows_what_was_said() {
     assert!(new.0.is_trading(0) && !new.0.is_trading(1) && !new.1.is_trading(1) && new.0.is_trading(2));
     assert_eq!(scratch.files().len(), 2);
     // An answer older than the one that corrected minute 2 changes nothing, as before.
-    let late = Answer { end_ms: Some(FIRST_MS + 2 * MINUTE_MS), ..answer(FIRST_MS + 7 * MINUTE_MS, 1) };
+    let late = RequestWindow { end_ms: Some(FIRST_MS + 2 * MINUTE_MS), ..answer(FIRST_MS + 7 * MINUTE_MS, 1) };
     assert_eq!(writer.ingest(0, &[row(2, 1.0)], &late, 18).tally.corrected, 0);
     writer.ingest(0, &[row(9, 4.5)], &answer(FIRST_MS + 9 * MINUTE_MS + 20_000, 1), 19);
     assert_eq!(SeriesReader::new(&new.0, 0).last_close().to_bits(), 4.5_f64.to_bits());

@@ -10,7 +10,7 @@ use candleshm::block::Block;
 use candleshm::columns::Row;
 use candleshm::error::{Corruption, Error};
 use candleshm::layout::{ABI, BlockState, MAGIC, PAGE_BYTES, RowState, SYMBOL_BYTES, Tag, header, slot, symbol};
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::read::SeriesReader;
 use candleshm::removal;
 use candleshm::shared_memory;
@@ -31,7 +31,7 @@ fn read(scratch: &Scratch) -> Result<Block, Error> {
 /// Merges one closed candle, so that there is something to lose.
 fn fill(writer: &mut Writer) {
     let row: Row = [OPEN_MS as f64, 1.0, 2.0, 0.5, 1.5, 10.0, (OPEN_MS + 59_999) as f64, 15.0, 3.0, 5.0, 7.0, 0.0];
-    let answer = Answer {
+    let answer = RequestWindow {
         sent_ms: OPEN_MS + 61_000,
         received_ms: OPEN_MS + 61_000,
         settle_ms: 1_000,
@@ -178,9 +178,9 @@ fn a_block_of_another_size_than_its_header_says() {
     assert!(read(&scratch).is_ok());
 }
 
-/// Word of the tag of bar `bar` of the first symbol, in a block of one or two symbols.
-fn tag_word(block: &Block, bar: u64) -> usize {
-    block.geometry().data_offset_words() + bar as usize % block.geometry().ring.capacity
+/// Word of the tag of candle index `candle_index` of the first symbol, in a block of one or two symbols.
+fn tag_word(block: &Block, candle_index: u64) -> usize {
+    block.geometry().data_offset_words() + candle_index as usize % block.geometry().ring.capacity
 }
 
 #[test]
@@ -193,14 +193,14 @@ fn slots_taken_by_an_advance_that_was_cut_short_go_back_to_their_bars() {
     drop(writer);
     // A collector died in an outage's advance beyond the ring: behind the tags, and before it was published.
     let block = read(&scratch).expect("it is ready");
-    assert_eq!(block.series(0).tag(head - 1).bar(), head - 1);
+    assert_eq!(block.series(0).tag(head - 1).candle_index(), head - 1);
     poke(&scratch, PAGE_BYTES / 8 + symbol::WMARK, head + capacity);
     poke(&scratch, tag_word(&block, head - 1), Tag::new(head - 1 + capacity, 0, RowState::Missing).0);
 
     let mut writer = open(&scratch, &config(4, &["A"])).expect("a takeover");
     assert!(writer.is_taken_over());
     // The exchange says twice that it never had that row.
-    let answer = |sent_ms| Answer {
+    let answer = |sent_ms| RequestWindow {
         sent_ms,
         received_ms: sent_ms,
         settle_ms: 1_000,
@@ -216,7 +216,7 @@ fn slots_taken_by_an_advance_that_was_cut_short_go_back_to_their_bars() {
     let gaps = writer.gaps(0).expect("nobody else writes");
     assert_eq!(gaps.last().map(|gap| (gap.end, gap.hole)), Some((head, true)));
     assert_eq!(block.value(header::HOLES), 1);
-    assert_eq!(block.series(0).tag(head - 1).bar(), head - 1);
+    assert_eq!(block.series(0).tag(head - 1).candle_index(), head - 1);
 }
 
 #[test]
@@ -241,10 +241,10 @@ fn a_damaged_body_is_not_taken_over() {
         (latch + slot::STATE_REVISION, 9, "a newest row in no state"),
         (latch + slot::ROW, 0, "a newest row of another time"),
         (entry + symbol::WMARK, 3, "a watermark below the head"),
-        (entry + symbol::WMARK, u64::MAX, "a watermark beyond all bars"),
-        (entry + symbol::FIRST_BAR, far, "a first bar behind the head"),
+        (entry + symbol::WMARK, u64::MAX, "a watermark beyond all candle_indices"),
+        (entry + symbol::FIRST_BAR, far, "a first candle_index behind the head"),
         (entry + SYMBOL_BYTES / 8 + symbol::NAME, twice, "a name that is there twice"),
-        (header::UNIVERSE_BAR, far, "a bar settled by all that none has"),
+        (header::UNIVERSE_BAR, far, "a candle_index settled by all that none has"),
         (header::ABI, ABI + (1 << 32), "a later minor, whose words we would not keep true"),
     ] {
         let scratch = Scratch::new("damaged");

@@ -32,14 +32,14 @@ struct Part {
 /// The final rows of the newest candle, added up: the next row is all that is to be added.
 #[derive(Clone, Copy)]
 struct Prefix {
-    bar: u64,
-    /// Source bars that are in the fold, from `start` to `end`.
+    candle_index: u64,
+    /// Source candle indices that are in the fold, from `start` to `end`.
     start: u64,
     end: u64,
     fold: Fold,
 }
 
-const NOTHING: Prefix = Prefix { bar: 0, start: 0, end: 0, fold: Fold::EMPTY };
+const NOTHING: Prefix = Prefix { candle_index: 0, start: 0, end: 0, fold: Fold::EMPTY };
 
 /// The rows that a candle is made of.
 struct Source<'a> {
@@ -48,7 +48,7 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Oldest bar whose slot is still its own. That is below the window: rows there are not asked for any more.
+    /// Oldest candle index whose slot is still its own. That is below the window: rows there are not asked for any more.
     fn oldest(&self) -> u64 {
         self.state.marks.head.saturating_sub(self.words.ring.capacity as u64)
     }
@@ -58,35 +58,35 @@ impl Source<'_> {
         self.state.first_bar > 0 && self.state.first_bar >= self.oldest()
     }
 
-    /// Folds the rows of a derived bar; `None` when one is missing or out of reach.
-    fn derive(&self, derivation: &Derivation, bar: u64, prefix: &mut Prefix) -> Option<(RowWords, RowState)> {
-        let (start, end) = derivation.parts_of(bar as i64);
+    /// Folds the rows of a derived candle index; `None` when one is missing or out of reach.
+    fn derive(&self, derivation: &Derivation, candle_index: u64, prefix: &mut Prefix) -> Option<(RowWords, RowState)> {
+        let (start, end) = derivation.parts_of(candle_index as i64);
         let (start, end) = (start.max(0) as u64, end.max(0) as u64);
         let start = if self.begins() { start.max(self.state.first_bar) } else { start };
         if start < self.oldest() {
             return None;
         }
         let head = self.state.marks.head;
-        if prefix.bar != bar || prefix.start != start {
-            *prefix = Prefix { bar, start, end: start, fold: Fold::EMPTY };
+        if prefix.candle_index != candle_index || prefix.start != start {
+            *prefix = Prefix { candle_index, start, end: start, fold: Fold::EMPTY };
         }
-        for source_bar in prefix.end..end.min(head) {
-            let tag = self.words.tag(source_bar);
-            if tag.is_final_of(source_bar) {
-                prefix.fold.push(&self.words.row(source_bar), tag.state());
-            } else if tag.is_settled_of(source_bar) {
+        for source_index in prefix.end..end.min(head) {
+            let tag = self.words.tag(source_index);
+            if tag.is_final_of(source_index) {
+                prefix.fold.push(&self.words.row(source_index), tag.state());
+            } else if tag.is_settled_of(source_index) {
                 prefix.fold.push_hole();
             } else {
                 break;
             }
-            prefix.end = source_bar + 1;
+            prefix.end = source_index + 1;
         }
         let mut fold = prefix.fold;
-        for source_bar in prefix.end..end.min(head) {
-            let tag = self.words.tag(source_bar);
-            if tag.is_readable_of(source_bar) {
-                fold.push(&self.words.row(source_bar), tag.state());
-            } else if tag.is_settled_of(source_bar) {
+        for source_index in prefix.end..end.min(head) {
+            let tag = self.words.tag(source_index);
+            if tag.is_readable_of(source_index) {
+                fold.push(&self.words.row(source_index), tag.state());
+            } else if tag.is_settled_of(source_index) {
                 fold.push_hole();
             } else {
                 return None;
@@ -96,7 +96,7 @@ impl Source<'_> {
             fold.push(&self.state.newest, RowState::Live);
         }
         let target = derivation.target();
-        fold.finish(target.open_ms(bar as i64), target.end_ms(bar as i64), end <= head)
+        fold.finish(target.open_ms(candle_index as i64), target.end_ms(candle_index as i64), end <= head)
     }
 }
 
@@ -195,7 +195,7 @@ impl Writer {
         self.derived.iter().map(|derived| derived.writer().block.name().to_owned()).collect()
     }
 
-    /// Derives again what the bars in `touched` are part of.
+    /// Derives again what the candle indices in `touched` are part of.
     pub(super) fn update_derived(&mut self, index: usize, mut touched: Vec<u64>) {
         touched.sort_unstable();
         touched.dedup();
@@ -255,7 +255,7 @@ impl Derived {
         self.update(words, state, index, &touched);
     }
 
-    /// Derives again what the source bars in `touched`, ascending, are part of, and publishes it.
+    /// Derives again what the source candle indices in `touched`, ascending, are part of, and publishes it.
     pub(super) fn update(&mut self, words: SeriesWords<'_>, state: &SeriesState, index: usize, touched: &[u64]) {
         let source = Source { words, state };
         if state.marks.end() == 0 {
@@ -263,7 +263,7 @@ impl Derived {
         }
         let derivation = self.derivation;
         let part = &mut self.series[index];
-        if touched.iter().any(|&bar| (part.prefix.start..part.prefix.end).contains(&bar)) {
+        if touched.iter().any(|&candle_index| (part.prefix.start..part.prefix.end).contains(&candle_index)) {
             part.prefix = NOTHING;
         }
         let mine = self.writer.block.series(part.index);
@@ -273,31 +273,31 @@ impl Derived {
         if let Some(first) = first_bar(&source, &derivation, writer.state()) {
             writer.set_first_bar(first);
         }
-        let newest = bar_of(&derivation, state.marks.end() - 1);
+        let newest = candle_index_of(&derivation, state.marks.end() - 1);
         let mut changes = Changes::default();
         let head = writer.state().marks.head;
         let mut scratch = NOTHING;
         let mut next = writer.state().window_start(mine.ring.length);
-        for &source_bar in touched {
-            let bar = bar_of(&derivation, source_bar);
-            if (next..head).contains(&bar) && bar < newest {
-                let derived = source.derive(&derivation, bar, &mut scratch);
-                changes.below(mine, writer.state(), bar, derived);
-                next = bar + 1;
+        for &source_index in touched {
+            let candle_index = candle_index_of(&derivation, source_index);
+            if (next..head).contains(&candle_index) && candle_index < newest {
+                let derived = source.derive(&derivation, candle_index, &mut scratch);
+                changes.below(mine, writer.state(), candle_index, derived);
+                next = candle_index + 1;
             }
         }
-        if touched.last().is_some_and(|&last| bar_of(&derivation, last) >= newest) {
+        if touched.last().is_some_and(|&last| candle_index_of(&derivation, last) >= newest) {
             let derived = source.derive(&derivation, newest, &mut part.prefix);
             part.current = derived.is_some();
             if newest < head {
                 changes.below(mine, writer.state(), newest, derived);
             } else if let Some((row, row_state)) = derived {
-                // The head passes bars that may have been derived before there was a newest row behind them.
+                // The head passes candle indices that may have been derived before there was a newest row behind them.
                 let new_head = newest + u64::from(row_state != RowState::Live);
                 let oldest = new_head.saturating_sub(mine.ring.length as u64).max(writer.state().first_bar).max(head);
-                for bar in oldest..newest {
-                    if let Some(passed) = source.derive(&derivation, bar, &mut scratch) {
-                        changes.pass(bar, passed);
+                for candle_index in oldest..newest {
+                    if let Some(passed) = source.derive(&derivation, candle_index, &mut scratch) {
+                        changes.pass(candle_index, passed);
                     }
                 }
                 changes.newest(writer.state(), newest, (row, row_state));
@@ -326,57 +326,65 @@ struct Changes {
 }
 
 impl Changes {
-    /// Takes in what was derived for a bar below the head.
-    fn below(&mut self, words: SeriesWords<'_>, state: &SeriesState, bar: u64, derived: Option<(RowWords, RowState)>) {
+    /// Takes in what was derived for a candle index below the head.
+    fn below(
+        &mut self,
+        words: SeriesWords<'_>,
+        state: &SeriesState,
+        candle_index: u64,
+        derived: Option<(RowWords, RowState)>,
+    ) {
         let Some((row, next)) = derived else { return };
-        let tag = words.tag(bar);
-        let known = if tag.bar() == bar { tag.state() } else { RowState::Missing };
-        let same = tag.is_readable_of(bar) && bits_equal(&row, &words.row(bar));
+        let tag = words.tag(candle_index);
+        let known = if tag.candle_index() == candle_index { tag.state() } else { RowState::Missing };
+        let same = tag.is_readable_of(candle_index) && bits_equal(&row, &words.row(candle_index));
         match (known, next) {
             (RowState::Closed | RowState::Verified, RowState::Closed | RowState::Verified) if !same => {
                 self.corrected += 1;
-                self.rewrite.push(RingRow { bar, row, state: next });
+                self.rewrite.push(RingRow { candle_index, row, state: next });
             }
-            (RowState::Closed, RowState::Verified) => self.verify.push(bar),
+            (RowState::Closed, RowState::Verified) => self.verify.push(candle_index),
             (RowState::Live, RowState::Closed | RowState::Verified) if same => {
-                self.close.push(bar);
-                self.verify.extend((next == RowState::Verified).then_some(bar));
+                self.close.push(candle_index);
+                self.verify.extend((next == RowState::Verified).then_some(candle_index));
             }
             (RowState::Closed | RowState::Verified, _) | (_, RowState::Hole) if known != RowState::Missing => {}
             (RowState::Live, RowState::Live) if same => {}
-            (_, RowState::Hole) => self.holes.push(bar),
+            (_, RowState::Hole) => self.holes.push(candle_index),
             (RowState::Hole, RowState::Closed | RowState::Verified) => {
                 self.corrected += 1;
-                self.rewrite.push(RingRow { bar, row, state: next });
+                self.rewrite.push(RingRow { candle_index, row, state: next });
             }
-            (_, RowState::Closed | RowState::Verified) => self.rewrite.push(RingRow { bar, row, state: next }),
+            (_, RowState::Closed | RowState::Verified) => self.rewrite.push(RingRow { candle_index, row, state: next }),
             // As in a merge: nothing provisional below a final row, or where a final one was.
-            (RowState::Live | RowState::Missing | RowState::Empty, RowState::Live) if bar >= state.marks.final_bar => {
-                self.rewrite.push(RingRow { bar, row, state: next });
+            (RowState::Live | RowState::Missing | RowState::Empty, RowState::Live)
+                if candle_index >= state.marks.final_end =>
+            {
+                self.rewrite.push(RingRow { candle_index, row, state: next });
             }
             _ => {}
         }
     }
 
-    /// Takes in what was derived for a bar that the head passes.
-    fn pass(&mut self, bar: u64, (row, state): (RowWords, RowState)) {
+    /// Takes in what was derived for a candle index that the head passes.
+    fn pass(&mut self, candle_index: u64, (row, state): (RowWords, RowState)) {
         if state == RowState::Hole {
-            self.holes.push(bar);
+            self.holes.push(candle_index);
         } else {
-            self.passed.push(RingRow { bar, row, state });
+            self.passed.push(RingRow { candle_index, row, state });
         }
     }
 
     /// Takes in the newest row, from the head on.
-    fn newest(&mut self, state: &SeriesState, bar: u64, (row, row_state): (RowWords, RowState)) {
+    fn newest(&mut self, state: &SeriesState, candle_index: u64, (row, row_state): (RowWords, RowState)) {
         let marks = &state.marks;
         if row_state == RowState::Live {
-            self.advance = (bar > marks.head).then_some(bar);
-            let known = bar == marks.head && marks.has_live() && bits_equal(&row, &state.newest);
+            self.advance = (candle_index > marks.head).then_some(candle_index);
+            let known = candle_index == marks.head && marks.has_live() && bits_equal(&row, &state.newest);
             self.live = (!known).then_some(row);
         } else {
-            self.advance = Some(bar + 1);
-            self.passed.push(RingRow { bar, row, state: row_state });
+            self.advance = Some(candle_index + 1);
+            self.passed.push(RingRow { candle_index, row, state: row_state });
         }
     }
 
@@ -390,14 +398,14 @@ impl Changes {
         if !self.rewrite.is_empty() {
             writer.rewrite(&self.rewrite, self.corrected);
         }
-        self.close.into_iter().for_each(|bar| writer.close(bar));
-        self.verify.into_iter().for_each(|bar| writer.verify(bar));
+        self.close.into_iter().for_each(|candle_index| writer.close(candle_index));
+        self.verify.into_iter().for_each(|candle_index| writer.verify(candle_index));
         match (self.advance, &self.live) {
             (Some(head), live) => writer.advance(head, &self.passed, live.as_ref()),
             (None, Some(live)) => writer.set_live(live),
             (None, None) => {}
         }
-        self.holes.into_iter().for_each(|bar| writer.hole(bar));
+        self.holes.into_iter().for_each(|candle_index| writer.hole(candle_index));
         match (closes, changes) {
             (true, _) => News::Closed,
             (false, true) => News::Changed,
@@ -406,20 +414,20 @@ impl Changes {
     }
 }
 
-fn bar_of(derivation: &Derivation, source_bar: u64) -> u64 {
-    derivation.target_of(source_bar).max(0) as u64
+fn candle_index_of(derivation: &Derivation, source_index: u64) -> u64 {
+    derivation.target_of(source_index).max(0) as u64
 }
 
-/// Returns the first bar of a derived series, when it is another than so far. It is the one with the symbol's first
+/// Returns the first candle index of a derived series, when it is another than so far. It is the one with the symbol's first
 /// candle, or, while that is unknown or out of reach, the first that the source's window held whole when the series was
 /// empty: what lies below cannot be derived, and is not missing.
 fn first_bar(source: &Source<'_>, derivation: &Derivation, mine: &SeriesState) -> Option<u64> {
     let first = if source.begins() {
-        bar_of(derivation, source.state.first_bar)
+        candle_index_of(derivation, source.state.first_bar)
     } else {
         let start = source.state.window_start(source.words.ring.length);
-        let bar = bar_of(derivation, start);
-        bar + u64::from((derivation.parts_of(bar as i64).0.max(0) as u64) < start)
+        let candle_index = candle_index_of(derivation, start);
+        candle_index + u64::from((derivation.parts_of(candle_index as i64).0.max(0) as u64) < start)
     };
     let wanted = source.begins() || mine.marks.head == 0 || first < mine.first_bar;
     (wanted && first != mine.first_bar).then_some(first)

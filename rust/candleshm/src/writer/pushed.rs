@@ -21,22 +21,22 @@ const PAUSE_FADES: u64 = 64;
 
 /// Why a series has to be looked after although its stream flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
+pub enum RepairReason {
     /// It has no row yet, so that events say nothing to it.
     Rows,
     /// A newer candle came, and one before it is not final or missing.
     Close,
     /// Trade ids say that a row is not whole, or that the stream and an answer differ about it.
-    Doubt,
+    Suspect,
 }
 
 /// A series that has to be looked after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Notice {
+pub struct RepairRequest {
     /// Its place.
     pub index: usize,
     /// Why.
-    pub need: Need,
+    pub need: RepairReason,
     /// Open time of the oldest row that it is about; 0 without one.
     pub open_ms: i64,
 }
@@ -61,7 +61,7 @@ pub struct Pushed {
     /// Frames that could not be read, and why.
     pub faults: Vec<(usize, FrameError)>,
     /// Series that have to be looked after.
-    pub notices: Vec<Notice>,
+    pub repair_requests: Vec<RepairRequest>,
 }
 
 impl Writer {
@@ -78,7 +78,7 @@ impl Writer {
             match event::parse(frame) {
                 Ok(Frame::Kline(event)) => self.push(&event, received_ms, now_boot_ms, &mut pushed),
                 Ok(Frame::Shutdown) => pushed.shuts_down = true,
-                Ok(Frame::Answer) => pushed.answers.push(place),
+                Ok(Frame::RequestWindow) => pushed.answers.push(place),
                 Ok(Frame::Other) => pushed.foreign += 1,
                 Err(error) => {
                     // Such a one can be read, and cannot be true.
@@ -102,33 +102,39 @@ impl Writer {
         pushed.events += 1;
         pushed.tally.rows += 1;
         let grid = self.block.grid(index);
-        let bar = grid.ordinal(event.row[OPEN_TIME_MS] as i64);
-        let beyond = grid.open_ms(bar) > received_ms + SERVERS_APART_MS;
+        let candle_index = grid.ordinal(event.row[OPEN_TIME_MS] as i64);
+        let beyond = grid.open_ms(candle_index) > received_ms + SERVERS_APART_MS;
         let event_ms = event.event_ms.min(received_ms + SERVERS_APART_MS);
-        let (open_ms, end_ms) = (grid.open_ms(bar), grid.end_ms(bar));
+        let (open_ms, end_ms) = (grid.open_ms(candle_index), grid.end_ms(candle_index));
         // Nobody can know a whole candle before it ends.
         let is_early = event.closed && event_ms + SERVERS_APART_MS.min((end_ms - open_ms) / 4) < end_ms;
-        if beyond || is_early || plausible(&event.row).is_err() || bar < 1 || bar >= i64::from(u32::MAX) {
+        if beyond
+            || is_early
+            || plausible(&event.row).is_err()
+            || candle_index < 1
+            || candle_index >= i64::from(u32::MAX)
+        {
             pushed.tally.refused += 1;
             pushed.tally.beyond += usize::from(beyond);
             return;
         }
-        let bar = bar as u64;
+        let candle_index = candle_index as u64;
         let (before, head) = self.standing(index);
         let words = self.block.series(index);
         let series = &mut self.series[index];
-        let notice = |need, bar: u64| Notice { index, need, open_ms: grid.open_ms(bar as i64) };
+        let repair_request =
+            |need, candle_index: u64| RepairRequest { index, need, open_ms: grid.open_ms(candle_index as i64) };
         if series.state.marks.end() == 0 {
             // Without a first answer nobody knows where the series begins.
-            if bar > series.newest_event.0 {
-                series.newest_event = (bar, 0);
-                pushed.notices.push(notice(Need::Rows, bar));
+            if candle_index > series.newest_event.0 {
+                series.newest_event = (candle_index, 0);
+                pushed.repair_requests.push(repair_request(RepairReason::Rows, candle_index));
             }
             return;
         }
-        let is_newest = (bar, event_ms) > series.newest_event;
+        let is_newest = (candle_index, event_ms) > series.newest_event;
         if is_newest {
-            series.newest_event = (bar, event_ms);
+            series.newest_event = (candle_index, event_ms);
             // What was made long ago, or is about a candle that ended long ago, says nothing of now.
             let current_until_ms = event_ms.min(end_ms) + CURRENT_MS;
             let outdated_ms = (received_ms - current_until_ms).max(0) as u64;
@@ -142,27 +148,32 @@ impl Writer {
             }
             series.state.marks.received_ms = series.state.marks.received_ms.max(current_ms);
         }
-        let row = (bar, &event.row);
+        let row = (candle_index, &event.row);
         let plan = merge::plan_pushed(words, &series.state, &mut series.seen, row, event_ms, event.closed);
         let mut tally = plan.tally;
         pushed.stale += usize::from(!is_newest && tally.changed + tally.closed + tally.verified == 0);
         store(words, series, &plan);
         let ids = TradeIds { first: event.first_id, last: event.last_id, count: event.row[TRADES] as i64 };
-        let mut doubt = plan.doubt;
+        let mut suspect = plan.suspect;
         // Only what the block has as it was pushed can be proven by what was pushed.
-        let stands = event.closed && words.tag(bar).is_final_of(bar) && series.seen.is_pushed(bar);
-        let proofs = [Some(series.chain.saw(bar, ids)), stands.then(|| series.chain.closed(bar, ids))];
+        let stands =
+            event.closed && words.tag(candle_index).is_final_of(candle_index) && series.seen.is_pushed(candle_index);
+        let proofs =
+            [Some(series.chain.saw(candle_index, ids)), stands.then(|| series.chain.closed(candle_index, ids))];
         let mut verified = Vec::new();
         for proof in proofs.into_iter().flatten() {
-            for bar in proof.proven {
-                let tag = words.tag(bar);
-                if tag.bar() == bar && tag.state() == RowState::Closed && series.seen.is_pushed(bar) {
-                    SeriesWriter::new(words, &mut series.state).verify(bar);
-                    verified.push(bar);
+            for candle_index in proof.proven {
+                let tag = words.tag(candle_index);
+                if tag.candle_index() == candle_index
+                    && tag.state() == RowState::Closed
+                    && series.seen.is_pushed(candle_index)
+                {
+                    SeriesWriter::new(words, &mut series.state).verify(candle_index);
+                    verified.push(candle_index);
                 }
             }
             if !proof.broken.is_empty() {
-                doubt = Some(doubt.map_or(proof.broken.start, |oldest| oldest.min(proof.broken.start)));
+                suspect = Some(suspect.map_or(proof.broken.start, |oldest| oldest.min(proof.broken.start)));
             }
         }
         tally.verified += verified.len();
@@ -170,14 +181,14 @@ impl Writer {
             SeriesWriter::new(words, &mut series.state).refresh_newest();
         }
         if let Some(advance) = &plan.advance {
-            let final_bar = series.state.marks.final_bar;
+            let final_end = series.state.marks.final_end;
             let has_gap = advance.head - head > advance.rows.len() as u64;
-            if final_bar < advance.head || has_gap {
-                pushed.notices.push(notice(Need::Close, final_bar));
+            if final_end < advance.head || has_gap {
+                pushed.repair_requests.push(repair_request(RepairReason::Close, final_end));
             }
         }
-        if let Some(bar) = doubt {
-            pushed.notices.push(notice(Need::Doubt, bar));
+        if let Some(candle_index) = suspect {
+            pushed.repair_requests.push(repair_request(RepairReason::Suspect, candle_index));
         }
         self.finish(index, before, tally, || plan.touched(head).into_iter().chain(verified).collect());
         pushed.tally.add(&tally);

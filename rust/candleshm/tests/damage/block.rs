@@ -10,7 +10,7 @@ use candleshm::columns::{COLUMNS, OPEN_TIME_MS, Row, TRADES};
 use candleshm::error::{Corruption, Error};
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::{Geometry, PAGE_BYTES, SYMBOL_BYTES, header};
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::panel;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Ordering::Relaxed;
@@ -170,16 +170,16 @@ fn open(scratch: &Scratch) -> File {
     File::options().write(true).open(scratch.path()).expect("it is there")
 }
 
-fn row(grid: Grid, bar: i64, version: u8) -> Row {
+fn row(grid: Grid, candle_index: i64, version: u8) -> Row {
     let mut row = [100.0 + f64::from(version); COLUMNS];
-    (row[OPEN_TIME_MS], row[6]) = (grid.open_ms(bar) as f64, (grid.end_ms(bar) - 1) as f64);
+    (row[OPEN_TIME_MS], row[6]) = (grid.open_ms(candle_index) as f64, (grid.end_ms(candle_index) - 1) as f64);
     row[TRADES] = 7.0 + f64::from(version);
     row[11] = 0.0;
     row
 }
 
-fn answer(sent_ms: i64, limit: usize) -> Answer {
-    Answer {
+fn answer(sent_ms: i64, limit: usize) -> RequestWindow {
+    RequestWindow {
         sent_ms,
         received_ms: sent_ms,
         settle_ms: 1_000,
@@ -202,10 +202,11 @@ pub(crate) fn read_everything(block: &Block) {
         assert!(marks.end() > marks.head || !marks.has_live());
         let times = (reader.last_close(), reader.received_ms(), block.symbol(index), block.is_trading(index));
         drop(times);
-        for bar in [0, marks.head, marks.final_bar, u64::from(u32::MAX), u64::MAX] {
-            let _ = (reader.is_settled(bar), grid.open_ms(bar as i64), grid.end_ms(bar as i64));
+        for candle_index in [0, marks.head, marks.final_end, u64::from(u32::MAX), u64::MAX] {
+            let _ =
+                (reader.is_settled(candle_index), grid.open_ms(candle_index as i64), grid.end_ms(candle_index as i64));
         }
-        let newest_settled = reader.newest_settled().map_or(0, |bar| grid.end_ms(bar as i64));
+        let newest_settled = reader.newest_settled().map_or(0, |candle_index| grid.end_ms(candle_index as i64));
         let gaps = reader.gaps().expect("nobody writes");
         assert!(gaps.len() <= length && gaps.iter().all(|gap| gap.start < gap.end));
         for count in [1, 3, length, length + 7] {

@@ -1,4 +1,4 @@
-//! The head moves on, by one bar or over an outage, while somebody reads the slots that are used again.
+//! The head moves on, by one candle index or over an outage, while somebody reads the slots that are used again.
 
 use candleshm::layout::RowState::{Closed, Live, Missing};
 
@@ -8,7 +8,7 @@ use crate::model::{Collector, Copy, Met, Reader, Seen, explore, full, in_life, r
 fn check_rows(reader: &Reader<'_>, copy: Copy, head_of: impl Fn(u64) -> u64) -> (u64, Vec<Seen>) {
     let stamp = reader.stamp();
     let rows = reader.copy(copy);
-    let end = rows.last().map_or(0, |seen| seen.bar + u64::from(seen.state != Live));
+    let end = rows.last().map_or(0, |seen| seen.candle_index + u64::from(seen.state != Live));
     assert!(end >= head_of(stamp), "the head went back from {} to {end}", head_of(stamp));
     (stamp, rows)
 }
@@ -18,7 +18,7 @@ fn append(collector: &mut Collector<'_>) {
     collector.publish(2);
 }
 
-/// Over an outage: of bars 10 to 12 only 11 is there.
+/// Over an outage: of candle indices 10 to 12 only 11 is there.
 fn jump(collector: &mut Collector<'_>) {
     collector.advance(13, &[ring_row(11, 2, Closed)]);
     collector.publish(2);
@@ -35,14 +35,14 @@ fn an_appended_row_is_whole_as_soon_as_the_head_has_passed_it() {
             move |reader| {
                 let (_, rows) = check_rows(reader, copy, |stamp| 9 + stamp);
                 for &seen in &rows {
-                    let life = match (seen.bar, seen.state) {
+                    let life = match (seen.candle_index, seen.state) {
                         (10 | 11, Live) => (Live, 1),
                         (10, _) => (Closed, 2),
                         _ => (Closed, 1),
                     };
                     in_life(seen, &[life], 0);
                 }
-                seen.met(usize::from(rows[1].bar % 2 == 0));
+                seen.met(usize::from(rows[1].candle_index % 2 == 0));
             },
         );
         met.all(2);
@@ -62,9 +62,9 @@ fn two_appends_reuse_a_slot_of_the_window() {
             move |reader| {
                 let (stamp, rows) = check_rows(reader, copy, |stamp| 9 + stamp);
                 for seen in rows {
-                    let edition = if seen.bar < 10 { 1 } else { seen.bar - 8 };
-                    // Its slot was taken by bar 11 while it was copied.
-                    let lost = seen.bar == 8 && seen.state == Missing && stamp < 3;
+                    let edition = if seen.candle_index < 10 { 1 } else { seen.candle_index - 8 };
+                    // Its slot was taken by candle index 11 while it was copied.
+                    let lost = seen.candle_index == 8 && seen.state == Missing && stamp < 3;
                     assert!(lost || (seen.state, seen.edition) == (Closed, edition), "{seen:?}");
                 }
             },
@@ -83,16 +83,16 @@ fn a_jump_takes_slots_away_under_a_reader() {
             move |reader| {
                 let (stamp, rows) = check_rows(reader, copy, |stamp| if stamp < 2 { 10 } else { 13 });
                 for &row in &rows {
-                    let life: &[_] = match row.bar {
+                    let life: &[_] = match row.candle_index {
                         8 | 9 => &[(Closed, 1), (Missing, 0)],
                         11 => &[(Closed, 2)],
                         12 => &[(Missing, 0)],
                         _ => &[(Live, 1)],
                     };
                     in_life(row, life, 0);
-                    assert!(row.bar > 10 || stamp < 2);
+                    assert!(row.candle_index > 10 || stamp < 2);
                 }
-                seen.met(usize::from(rows[1].bar > 10));
+                seen.met(usize::from(rows[1].candle_index > 10));
             },
         );
         met.all(2);
@@ -118,10 +118,10 @@ fn a_view_says_when_its_slots_were_used_again() {
             };
             assert_eq!(rows.len(), 2);
             for row in &rows {
-                in_life(*row, &[(Closed, if row.bar < 10 { 1 } else { 2 })], 0);
+                in_life(*row, &[(Closed, if row.candle_index < 10 { 1 } else { 2 })], 0);
             }
-            assert!(rows[0].bar == 11 || stamp < 2);
-            seen.met(if rows[0].bar == 8 { 1 } else { 2 });
+            assert!(rows[0].candle_index == 11 || stamp < 2);
+            seen.met(if rows[0].candle_index == 8 { 1 } else { 2 });
         },
     );
     met.all(3);
@@ -150,17 +150,17 @@ fn a_candle_is_final_the_moment_it_closes() {
             }
             let rows = reader.copy(Copy::Newest);
             assert_eq!(rows.len(), 2);
-            assert_eq!(rows[0].bar + 1, rows[1].bar);
-            let end = rows[1].bar + 1;
+            assert_eq!(rows[0].candle_index + 1, rows[1].candle_index);
+            let end = rows[1].candle_index + 1;
             assert!(end >= marks.end());
             for row in rows {
-                let (state, edition) = match (row.bar, row.state) {
+                let (state, edition) = match (row.candle_index, row.state) {
                     (8 | 9, _) => (Closed, 1),
                     (10, Closed) => (Closed, 2),
                     _ => (Live, 1),
                 };
                 in_life(row, &[(state, edition)], 0);
-                assert!(row.bar != 10 || row.state == Closed || marks.received_ms < 2);
+                assert!(row.candle_index != 10 || row.state == Closed || marks.received_ms < 2);
             }
             seen.met(marks.received_ms as usize - 1);
         },
@@ -184,7 +184,7 @@ fn a_repeated_row_is_corrected_whole() {
             let marks = reader.reader.newest(&mut newest).expect("fewer publications than attempts allow for");
             assert!(marks.state == Closed && newest == row(9, marks.received_ms));
             let rows = reader.copy(Copy::Newest);
-            assert_eq!(rows[0], Seen { bar: 8, state: Closed, edition: 1 });
+            assert_eq!(rows[0], Seen { candle_index: 8, state: Closed, edition: 1 });
             let earliest = if marks.received_ms == 2 { 2 } else { 0 };
             in_life(rows[1], &[(Closed, 1), (Missing, 0), (Closed, 2)], earliest);
         },

@@ -21,7 +21,7 @@ use crate::model::{
 struct Work {
     /// Does it as the owner who writes this edition, and publishes with the edition as stamp.
     run: fn(&mut Collector<'_>, u64),
-    /// All phases of a bar, given what was published before the row was read.
+    /// All phases of a candle index, given what was published before the row was read.
     life: fn(u64) -> Life,
     /// The first phase that may be seen after stamp 1, 2, 3.
     earliest: fn(u64) -> [usize; 3],
@@ -29,7 +29,7 @@ struct Work {
 
 impl Work {
     fn check(&self, row: Seen, stamp: u64) {
-        in_life(row, (self.life)(row.bar), (self.earliest)(row.bar)[stamp as usize - 1]);
+        in_life(row, (self.life)(row.candle_index), (self.earliest)(row.candle_index)[stamp as usize - 1]);
     }
 
     fn check_copies(&self, reader: &Reader<'_>, copies: &[Copy]) {
@@ -45,7 +45,7 @@ impl Work {
         let stamp = reader.stamp();
         for row in reader.view().into_iter().flatten() {
             self.check(row, stamp);
-            assert!((self.life)(row.bar).contains(&(Closed, row.edition)), "the view claims {row:?}");
+            assert!((self.life)(row.candle_index).contains(&(Closed, row.edition)), "the view claims {row:?}");
         }
     }
 }
@@ -58,12 +58,18 @@ const ALL_COPIES: [Copy; 4] = [Copy::Newest, Copy::NewestStates, Copy::Closed, C
 fn check_bounds(memory: &Memory) {
     let (words, marks) = (memory.words(), memory.reader().marks());
     let start = marks.head.saturating_sub(words.ring.length as u64);
-    // Windows from below this bar are rejected by the watermark.
+    // Windows from below this candle index are rejected by the watermark.
     let kept = words.entry[symbol::WMARK].load(Relaxed).saturating_sub(words.ring.capacity as u64);
-    for bar in start.max(kept)..marks.final_bar {
-        let tag = words.tag(bar);
-        assert!(tag.bar() != bar || tag.state() != Live, "{bar} is provisional, below {marks:?}");
-        assert!(bar < marks.solid || tag.is_final_of(bar), "{tag:?} is not final, inside {marks:?}");
+    for candle_index in start.max(kept)..marks.final_end {
+        let tag = words.tag(candle_index);
+        assert!(
+            tag.candle_index() != candle_index || tag.state() != Live,
+            "{candle_index} is provisional, below {marks:?}"
+        );
+        assert!(
+            candle_index < marks.final_start || tag.is_final_of(candle_index),
+            "{tag:?} is not final, inside {marks:?}"
+        );
     }
 }
 
@@ -127,12 +133,12 @@ fn a_fill_is_done_again() {
                 collector.writer().rewrite(&[ring_row(9, owner, Closed)], 0);
                 collector.publish(owner);
             },
-            life: |bar| match bar {
+            life: |candle_index| match candle_index {
                 8 => UNTOUCHED,
                 9 => &[(Missing, 0), (Closed, 2), (Missing, 0), (Closed, 3)],
                 _ => LIVE,
             },
-            earliest: |bar| if bar == 9 { [0, 1, 3] } else { [0; 3] },
+            earliest: |candle_index| if candle_index == 9 { [0, 1, 3] } else { [0; 3] },
         },
     );
 }
@@ -142,12 +148,12 @@ const CORRECTION: Work = Work {
         collector.writer().rewrite(&[ring_row(9, owner, Closed)], 1);
         collector.publish(owner);
     },
-    life: |bar| match bar {
+    life: |candle_index| match candle_index {
         8 => UNTOUCHED,
         9 => &[(Closed, 1), (Missing, 0), (Closed, 2), (Missing, 0), (Closed, 3)],
         _ => LIVE,
     },
-    earliest: |bar| if bar == 9 { [0, 2, 4] } else { [0; 3] },
+    earliest: |candle_index| if candle_index == 9 { [0, 2, 4] } else { [0; 3] },
 };
 
 #[test]
@@ -166,12 +172,12 @@ fn an_append_is_done_again() {
                 }
                 collector.publish(owner);
             },
-            life: |bar| match bar {
+            life: |candle_index| match candle_index {
                 8 | 9 => UNTOUCHED,
                 10 => &[(Live, 1), (Closed, 2), (Closed, 3)],
                 _ => LIVE,
             },
-            earliest: |bar| if bar == 10 { [0, 1, 1] } else { [0; 3] },
+            earliest: |candle_index| if candle_index == 10 { [0, 1, 1] } else { [0; 3] },
         },
     );
 }
@@ -187,7 +193,7 @@ fn a_jump_is_done_again() {
                 }
                 collector.publish(owner);
             },
-            life: |bar| match bar {
+            life: |candle_index| match candle_index {
                 8 | 9 => &[(Closed, 1), (Missing, 0)],
                 11 => &[(Closed, 2), (Closed, 3)],
                 12 => &[(Missing, 0)],
@@ -212,7 +218,7 @@ fn a_jump_is_followed_by_an_append() {
                 }
                 collector.publish(owner);
             },
-            life: |bar| match bar {
+            life: |candle_index| match candle_index {
                 8 | 9 => &[(Closed, 1), (Missing, 0)],
                 10 => &[(Live, 1), (Closed, 3)],
                 11 => &[(Live, 1), (Closed, 2)],
@@ -231,17 +237,17 @@ fn a_provisional_update_is_done_again() {
         Work {
             run: |collector, owner| {
                 // Once it counts as final that nothing is there, only a final row may come.
-                if collector.state.marks.final_bar <= 9 {
+                if collector.state.marks.final_end <= 9 {
                     collector.writer().rewrite(&[ring_row(9, owner, Live)], 0);
                 }
                 collector.publish(owner);
             },
-            life: |bar| match bar {
+            life: |candle_index| match candle_index {
                 8 => UNTOUCHED,
                 9 => &[(Live, 1), (Missing, 0), (Live, 2), (Missing, 0), (Live, 3), (Missing, 0)],
                 _ => LIVE,
             },
-            earliest: |bar| if bar == 9 { [0, 2, 4] } else { [0; 3] },
+            earliest: |candle_index| if candle_index == 9 { [0, 2, 4] } else { [0; 3] },
         },
     );
 }
@@ -255,12 +261,12 @@ fn a_close_with_other_values_is_done_again() {
                 collector.writer().rewrite(&[ring_row(9, owner, Closed)], 0);
                 collector.publish(owner);
             },
-            life: |bar| match bar {
+            life: |candle_index| match candle_index {
                 8 => UNTOUCHED,
                 9 => &[(Live, 1), (Missing, 0), (Closed, 2), (Missing, 0), (Closed, 3)],
                 _ => LIVE,
             },
-            earliest: |bar| if bar == 9 { [0, 2, 4] } else { [0; 3] },
+            earliest: |candle_index| if candle_index == 9 { [0, 2, 4] } else { [0; 3] },
         },
     );
 }
@@ -281,12 +287,12 @@ fn a_close_by_tag_alone_is_done_again() {
                 }
                 collector.publish(owner);
             },
-            life: |bar| match bar {
+            life: |candle_index| match candle_index {
                 8 => &[(Live, 1), (Closed, 1)],
                 9 => &[(Missing, 0)],
                 _ => LIVE,
             },
-            earliest: |bar| if bar == 8 { [0, 1, 1] } else { [0; 3] },
+            earliest: |candle_index| if candle_index == 8 { [0, 1, 1] } else { [0; 3] },
         },
     );
 }
@@ -338,7 +344,7 @@ fn the_watermark_of_a_cut_jump_outlives_a_smaller_advance() {
             },
             move |reader| {
                 for row in reader.copy(Copy::Closed) {
-                    let edition = if row.bar == 10 { 3 } else { 1 };
+                    let edition = if row.candle_index == 10 { 3 } else { 1 };
                     in_life(row, &[(Closed, edition), (Missing, 0)], 0);
                     seen.met(usize::from(row.state == Closed));
                 }
@@ -360,7 +366,7 @@ fn a_correction_killed_twice_stays_known_as_final() {
                 move |memory, collector| {
                     let known = || {
                         let tag = memory.words().tag(9);
-                        let marked = tag.bar() == 9 && tag.state() == MissingFinal;
+                        let marked = tag.candle_index() == 9 && tag.state() == MissingFinal;
                         assert!(marked || tag.is_final_of(9), "{tag:?}");
                         seen.met(usize::from(marked));
                     };
@@ -371,7 +377,11 @@ fn a_correction_killed_twice_stays_known_as_final() {
                     known();
                     let mut last = Collector::recovered(memory.words());
                     (CORRECTION.run)(&mut last, 3);
-                    assert!(memory.reader().copy(Copy::Closed).contains(&Seen { bar: 9, state: Closed, edition: 3 }));
+                    assert!(memory.reader().copy(Copy::Closed).contains(&Seen {
+                        candle_index: 9,
+                        state: Closed,
+                        edition: 3
+                    }));
                 },
                 |_| (),
             );

@@ -10,8 +10,8 @@ use crate::model::{Met, edition, explore_words, row};
 fn marks(publication: u64) -> Marks {
     Marks {
         head: 1000 + publication,
-        solid: 100 + publication,
-        final_bar: 200 + publication,
+        final_start: 100 + publication,
+        final_end: 200 + publication,
         state: if publication.is_multiple_of(2) { RowState::Live } else { RowState::Closed },
         revision: publication as u32,
         received_ms: publication,

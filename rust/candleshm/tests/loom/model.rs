@@ -18,27 +18,27 @@ const PREEMPTIONS: usize = 1;
 
 pub(crate) const RING: RingShape = RingShape { length: 2, capacity: 3 };
 
-/// The row of `bar` in its `edition`: both columns carry both numbers, so a torn row, a row of another time, one that
+/// The row of `candle_index` in its `edition`: both columns carry both numbers, so a torn row, a row of another time, one that
 /// was never written and an old one are told apart.
-pub(crate) fn row(bar: u64, edition: u64) -> RowWords {
-    let write = bar * 100 + edition;
+pub(crate) fn row(candle_index: u64, edition: u64) -> RowWords {
+    let write = candle_index * 100 + edition;
     [(2 * write) as f64, (2 * write + 1) as f64]
 }
 
-/// Returns the edition of a row of `bar`.
+/// Returns the edition of a row of `candle_index`.
 #[track_caller]
-pub(crate) fn edition(bar: u64, [first, second]: RowWords) -> u64 {
-    assert!(first + 1.0 == second, "torn row of bar {bar}: {first} {second}");
+pub(crate) fn edition(candle_index: u64, [first, second]: RowWords) -> u64 {
+    assert!(first + 1.0 == second, "torn row of candle {candle_index}: {first} {second}");
     let write = first as u64 / 2;
     assert!(
-        (first as u64).is_multiple_of(2) && write / 100 == bar,
-        "row of another time in the place of bar {bar}: {first}"
+        (first as u64).is_multiple_of(2) && write / 100 == candle_index,
+        "row of another time in the place of candle {candle_index}: {first}"
     );
     write % 100
 }
 
-pub(crate) fn ring_row(bar: u64, edition: u64, state: RowState) -> RingRow {
-    RingRow { bar, row: row(bar, edition), state }
+pub(crate) fn ring_row(candle_index: u64, edition: u64, state: RowState) -> RingRow {
+    RingRow { candle_index, row: row(candle_index, edition), state }
 }
 
 /// A block that nobody is writing to.
@@ -51,10 +51,10 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    /// Lets the slot of `bar` carry the tag of a missing row of another bar: what is left of an advance when the death
+    /// Lets the slot of `candle_index` carry the tag of a missing row of another candle index: what is left of an advance when the death
     /// took its other stores with it.
-    pub(crate) fn taken(mut self, bar: u64, by: u64) -> Self {
-        self.data[bar as usize % self.ring.capacity] = Tag::new(by, 0, RowState::Missing).0;
+    pub(crate) fn taken(mut self, candle_index: u64, by: u64) -> Self {
+        self.data[candle_index as usize % self.ring.capacity] = Tag::new(by, 0, RowState::Missing).0;
         self
     }
 }
@@ -99,9 +99,9 @@ impl<'a> Collector<'a> {
         SeriesWriter::new(self.words, &mut self.state)
     }
 
-    /// Returns the tag of the slot of `bar`.
-    pub(crate) fn tag(&self, bar: u64) -> Tag {
-        self.words.tag(bar)
+    /// Returns the tag of the slot of `candle_index`.
+    pub(crate) fn tag(&self, candle_index: u64) -> Tag {
+        self.words.tag(candle_index)
     }
 
     /// Publishes everything so far; `stamp` tells readers how far that is.
@@ -134,7 +134,7 @@ pub(crate) fn at_rest(ring: RingShape, write: impl Fn(&mut Collector<'_>) + Send
     result.lock().unwrap().clone()
 }
 
-/// Bars 8 and 9 closed, 10 live.
+/// Candle indices 8 and 9 closed, 10 live.
 pub(crate) fn full() -> Rest {
     at_rest(RING, |collector| {
         collector.advance(10, &[ring_row(8, 1, RowState::Closed), ring_row(9, 1, RowState::Closed)]);
@@ -230,7 +230,7 @@ fn explore_beside<M: Send + Sync + 'static>(
 /// A row as a reader got it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {
-    pub(crate) bar: u64,
+    pub(crate) candle_index: u64,
     pub(crate) state: RowState,
     /// 0 when there is no row.
     pub(crate) edition: u64,
@@ -272,15 +272,15 @@ impl Reader<'_> {
         let mut snapshot = Snapshot::default();
         self.reader.copy(&selection, &mut columns, &mut snapshot).expect("fewer publications than attempts allow for");
         let seen = |(slot, &state): (usize, &RowState)| {
-            let bar = snapshot.start + slot as u64;
+            let candle_index = snapshot.start + slot as u64;
             let there = matches!(state, RowState::Live | RowState::Closed | RowState::Verified);
-            let edition = if there { edition(bar, [columns[slot], columns[count + slot]]) } else { 0 };
-            Seen { bar, state, edition }
+            let edition = if there { edition(candle_index, [columns[slot], columns[count + slot]]) } else { 0 };
+            Seen { candle_index, state, edition }
         };
         snapshot.states.iter().enumerate().map(seen).collect()
     }
 
-    /// Copies the bars from `start` on; a row that is there counts as closed.
+    /// Copies the candle indices from `start` on; a row that is there counts as closed.
     pub(crate) fn range(&self, start: u64, count: usize, provisional: bool) -> Vec<Seen> {
         let mut columns = vec![0.0; 2 * count];
         self.reader
@@ -288,11 +288,11 @@ impl Reader<'_> {
             .expect("fewer publications than attempts allow for");
         (start..)
             .zip(columns[..count].iter().zip(&columns[count..]))
-            .map(|(bar, (&first, &second))| {
+            .map(|(candle_index, (&first, &second))| {
                 if first.is_nan() && second.is_nan() {
-                    return Seen { bar, state: RowState::Missing, edition: 0 };
+                    return Seen { candle_index, state: RowState::Missing, edition: 0 };
                 }
-                Seen { bar, state: RowState::Closed, edition: edition(bar, [first, second]) }
+                Seen { candle_index, state: RowState::Closed, edition: edition(candle_index, [first, second]) }
             })
             .collect()
     }
@@ -311,8 +311,12 @@ impl Reader<'_> {
             (0..view.count)
                 .filter(|&at| view.is_present(at))
                 .map(|at| {
-                    let bar = view.start + at as u64;
-                    Seen { bar, state: RowState::Closed, edition: edition(bar, [columns[0][at], columns[1][at]]) }
+                    let candle_index = view.start + at as u64;
+                    Seen {
+                        candle_index,
+                        state: RowState::Closed,
+                        edition: edition(candle_index, [columns[0][at], columns[1][at]]),
+                    }
                 })
                 .collect()
         })
@@ -339,7 +343,7 @@ impl Met {
     }
 }
 
-/// What a bar may look like, phase by phase: its state, and the edition of its row, 0 without one.
+/// What a candle index may look like, phase by phase: its state, and the edition of its row, 0 without one.
 pub(crate) type Life = &'static [(RowState, u64)];
 
 /// Asserts that a row is in one of the given phases of its life, at the earliest in number `earliest`.

@@ -4,17 +4,17 @@ use candleshm::layout::RowState::{self, Closed, Live, Missing};
 
 use crate::model::{Copy, Met, RING, Rest, Seen, at_rest, explore, in_life, provisional, ring_row};
 
-/// Bars 8 and 9 provisional, 10 live.
+/// Candle indices 8 and 9 provisional, 10 live.
 fn two_provisional() -> Rest {
     at_rest(RING, |collector| {
         collector.advance(10, &[ring_row(8, 1, Live), ring_row(9, 1, Live)]);
     })
 }
 
-const UNTOUCHED: Seen = Seen { bar: 8, state: Closed, edition: 1 };
-const LIVE: Seen = Seen { bar: 10, state: Live, edition: 1 };
+const UNTOUCHED: Seen = Seen { candle_index: 8, state: Closed, edition: 1 };
+const LIVE: Seen = Seen { candle_index: 10, state: Live, edition: 1 };
 
-/// All phases of bar 9 when it is rewritten and then closed with other values.
+/// All phases of candle index 9 when it is rewritten and then closed with other values.
 const REWRITTEN: [(RowState, u64); 5] = [(Live, 1), (Missing, 0), (Live, 2), (Missing, 0), (Closed, 3)];
 
 #[test]
@@ -150,7 +150,7 @@ fn rows_are_closed_in_any_order() {
             assert!(rows.is_empty() || rows.len() == 2);
             assert!(rows.len() == 2 || stamp < 3);
             for row in rows {
-                in_life(row, &[(Closed, 11 - row.bar)], 0);
+                in_life(row, &[(Closed, 11 - row.candle_index)], 0);
             }
         },
     );

@@ -1,16 +1,16 @@
-//! Bars asked for by number, as panels do: the same proof as for the newest slots, on the other path.
+//! Candle indices asked for by number, as panels do: the same proof as for the newest slots, on the other path.
 
 use candleshm::layout::RowState::{Closed, Live, Missing};
 
 use crate::model::{Collector, Life, Rest, explore, full, gap, in_life, provisional, ring_row};
 
-/// What is written, which bars are read meanwhile, and what may be seen of them.
+/// What is written, which candle indices are read meanwhile, and what may be seen of them.
 struct Race {
     rest: Rest,
     write: fn(&mut Collector<'_>),
     start: u64,
     provisional: bool,
-    /// All phases of a bar, and the first one that may be seen behind stamp 2.
+    /// All phases of a candle index, and the first one that may be seen behind stamp 2.
     life: fn(u64) -> (Life, usize),
 }
 
@@ -25,7 +25,7 @@ fn check(race: Race) {
         move |reader| {
             let stamp = reader.stamp();
             for row in reader.range(start, 2, provisional) {
-                let (phases, published) = life(row.bar);
+                let (phases, published) = life(row.candle_index);
                 // The state of a row is not told: any phase of its edition will do.
                 let state = phases.iter().rfind(|phase| phase.1 == row.edition).map_or(row.state, |phase| phase.0);
                 in_life(crate::model::Seen { state, ..row }, phases, if stamp == 2 { published } else { 0 });
@@ -41,7 +41,7 @@ fn a_filled_row() {
         write: |collector| collector.writer().rewrite(&[ring_row(9, 2, Closed)], 0),
         start: 8,
         provisional: false,
-        life: |bar| if bar == 8 { (&[(Closed, 1)], 0) } else { (&[(Missing, 0), (Closed, 2)], 1) },
+        life: |candle_index| if candle_index == 8 { (&[(Closed, 1)], 0) } else { (&[(Missing, 0), (Closed, 2)], 1) },
     });
 }
 
@@ -52,7 +52,9 @@ fn a_corrected_row() {
         write: |collector| collector.writer().rewrite(&[ring_row(9, 2, Closed)], 1),
         start: 8,
         provisional: false,
-        life: |bar| if bar == 8 { (&[(Closed, 1)], 0) } else { (&[(Closed, 1), (Missing, 0), (Closed, 2)], 2) },
+        life: |candle_index| {
+            if candle_index == 8 { (&[(Closed, 1)], 0) } else { (&[(Closed, 1), (Missing, 0), (Closed, 2)], 2) }
+        },
     });
 }
 
@@ -77,7 +79,9 @@ fn a_provisional_row_and_the_live_one() {
         },
         start: 9,
         provisional: true,
-        life: |bar| if bar == 9 { (&[(Live, 1), (Missing, 0), (Live, 2)], 2) } else { (&[(Live, 1)], 0) },
+        life: |candle_index| {
+            if candle_index == 9 { (&[(Live, 1), (Missing, 0), (Live, 2)], 2) } else { (&[(Live, 1)], 0) }
+        },
     });
 }
 
@@ -91,6 +95,6 @@ fn final_rows_alone() {
         },
         start: 8,
         provisional: false,
-        life: |bar| if bar == 8 { (&[(Closed, 1)], 0) } else { (&[(Missing, 0), (Closed, 3)], 1) },
+        life: |candle_index| if candle_index == 8 { (&[(Closed, 1)], 0) } else { (&[(Missing, 0), (Closed, 3)], 1) },
     });
 }

@@ -4,8 +4,8 @@ use candleshm::layout::RowState::{Closed, Hole, Missing, Verified};
 
 use crate::model::{Copy, Met, RING, Rest, Seen, at_rest, explore, full, gap, in_life, ring_row};
 
-/// The row of bar 8, which nobody touches.
-const UNTOUCHED: Seen = Seen { bar: 8, state: Closed, edition: 1 };
+/// The row of candle index 8, which nobody touches.
+const UNTOUCHED: Seen = Seen { candle_index: 8, state: Closed, edition: 1 };
 
 /// The phase that a reader must have reached who saw this stamp.
 fn earliest(stamp: u64, published: usize) -> usize {
@@ -180,7 +180,7 @@ fn the_first_bar_moves_down() {
         move |reader| {
             let stamp = reader.stamp();
             let rows = reader.copy(Copy::Closed);
-            assert_eq!(rows.last(), Some(&Seen { bar: 9, state: Closed, edition: 1 }));
+            assert_eq!(rows.last(), Some(&Seen { candle_index: 9, state: Closed, edition: 1 }));
             assert!(rows.len() == 2 || stamp < 2);
             if rows.len() == 2 {
                 in_life(rows[0], &[(Missing, 0), (Closed, 2)], earliest(stamp, 1));
@@ -264,7 +264,7 @@ fn a_verified_row_is_seen_whole_through_an_old_latch() {
     met.all(3);
 }
 
-/// Bars 8 and 9 closed, and no live row: a push has closed bar 9, and the latch repeats it.
+/// Candle indices 8 and 9 closed, and no live row: a push has closed candle index 9, and the latch repeats it.
 fn pushed() -> Rest {
     at_rest(RING, |collector| {
         let rows = [ring_row(8, 1, Closed), ring_row(9, 1, Closed)];

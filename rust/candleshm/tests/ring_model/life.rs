@@ -33,11 +33,11 @@ pub(crate) enum Asked {
 pub(crate) struct Reply {
     pub(crate) symbol: usize,
     pub(crate) asked: Asked,
-    /// Bars from the oldest row to the clock's.
+    /// Candle indices from the oldest row to the clock's.
     pub(crate) back: u64,
-    /// Bars from the oldest row to the newest, both included.
+    /// Candle indices from the oldest row to the newest, both included.
     pub(crate) span: u64,
-    /// Bars left out, one bit each.
+    /// Candle indices left out, one bit each.
     pub(crate) skipped: u32,
     /// Which values, one digit per row.
     pub(crate) values: Vec<u8>,

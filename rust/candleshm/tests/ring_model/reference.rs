@@ -1,18 +1,18 @@
-//! A series as a map from bar to row: slow, without a ring, a tag or a latch, and obviously right.
+//! A series as a map from candle index to row: slow, without a ring, a tag or a latch, and obviously right.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use candleshm::columns::{Row, TRADES, VOLUME, bits_equal};
 use candleshm::interval::Grid;
 use candleshm::layout::RowState;
-use candleshm::merge::{Answer, CONTRADICTED_MS, CURRENT_MS, Tally};
+use candleshm::merge::{CONTRADICTED_MS, CURRENT_MS, RequestWindow, Tally};
 use candleshm::read::Gap;
 
 /// A row as the exchange sent it, and what whoever made it up knows about it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kline {
     /// The candle it describes.
-    pub(crate) bar: u64,
+    pub(crate) candle_index: u64,
     /// Whether it can be true, the clock aside.
     pub(crate) plausible: bool,
     /// Its values.
@@ -33,13 +33,13 @@ pub(crate) struct Reference {
     length: u64,
     rows: BTreeMap<u64, Known>,
     holes: BTreeSet<u64>,
-    /// When bars were asked for in vain: the first and the last sending time.
+    /// When candle indices were asked for in vain: the first and the last sending time.
     absent: BTreeMap<u64, (i64, i64)>,
-    /// First bar that is not in the ring.
+    /// First candle index that is not in the ring.
     pub(crate) head: u64,
-    /// First bar that is not final; never goes down.
-    pub(crate) final_bar: u64,
-    /// The symbol's very first bar, 0 while unknown.
+    /// First candle index that is not final; never goes down.
+    pub(crate) final_end: u64,
+    /// The symbol's very first candle index, 0 while unknown.
     pub(crate) first_bar: u64,
     /// Corrections of closed rows.
     pub(crate) revision: u32,
@@ -56,29 +56,29 @@ impl Reference {
             holes: BTreeSet::new(),
             absent: BTreeMap::new(),
             head: 0,
-            final_bar: 0,
+            final_end: 0,
             first_bar: 0,
             revision: 0,
             received_ms: 0,
         }
     }
 
-    /// The oldest bar of the window.
+    /// The oldest candle index of the window.
     pub(crate) fn window_start(&self) -> u64 {
         self.head.saturating_sub(self.length).max(self.first_bar).min(self.head)
     }
 
-    /// The row of `bar`, if it may be shown.
-    pub(crate) fn row(&self, bar: u64) -> Option<&Row> {
-        self.rows.get(&bar).map(|known| &known.row)
+    /// The row of `candle_index`, if it may be shown.
+    pub(crate) fn row(&self, candle_index: u64) -> Option<&Row> {
+        self.rows.get(&candle_index).map(|known| &known.row)
     }
 
-    /// What the row of `bar` is worth.
-    pub(crate) fn state(&self, bar: u64) -> RowState {
-        match self.rows.get(&bar) {
+    /// What the row of `candle_index` is worth.
+    pub(crate) fn state(&self, candle_index: u64) -> RowState {
+        match self.rows.get(&candle_index) {
             Some(known) if known.is_final => RowState::Closed,
             Some(_) => RowState::Live,
-            None if self.holes.contains(&bar) => RowState::Hole,
+            None if self.holes.contains(&candle_index) => RowState::Hole,
             None => RowState::Missing,
         }
     }
@@ -93,30 +93,30 @@ impl Reference {
         self.rows.last_key_value().map(|(_, known)| &known.row)
     }
 
-    /// The bars of the newest LENGTH slots, the live row's included, that lie in the ring.
+    /// The candle indices of the newest LENGTH slots, the live row's included, that lie in the ring.
     fn shown(&self) -> std::ops::Range<u64> {
         let end = self.head + u64::from(self.has_live());
         end.saturating_sub(self.length).max(self.window_start())..self.head
     }
 
-    /// Bars in a state, of those shown.
+    /// Candle indices in a state, of those shown.
     pub(crate) fn count(&self, state: RowState) -> usize {
-        self.shown().filter(|&bar| self.state(bar) == state).count()
+        self.shown().filter(|&candle_index| self.state(candle_index) == state).count()
     }
 
-    /// Whether nothing more is to come for `bar`, which lies in the window.
-    pub(crate) fn is_settled(&self, bar: u64) -> bool {
-        matches!(self.state(bar), RowState::Closed | RowState::Hole)
+    /// Whether nothing more is to come for `candle_index`, which lies in the window.
+    pub(crate) fn is_settled(&self, candle_index: u64) -> bool {
+        matches!(self.state(candle_index), RowState::Closed | RowState::Hole)
     }
 
-    /// Runs of bars without a row.
+    /// Runs of candle indices without a row.
     pub(crate) fn gaps(&self) -> Vec<Gap> {
         let mut gaps: Vec<Gap> = Vec::new();
-        for bar in self.shown().filter(|bar| !self.rows.contains_key(bar)) {
-            let hole = self.holes.contains(&bar);
+        for candle_index in self.shown().filter(|candle_index| !self.rows.contains_key(candle_index)) {
+            let hole = self.holes.contains(&candle_index);
             match gaps.last_mut() {
-                Some(gap) if gap.end == bar && gap.hole == hole => gap.end += 1,
-                _ => gaps.push(Gap { start: bar, end: bar + 1, hole }),
+                Some(gap) if gap.end == candle_index && gap.hole == hole => gap.end += 1,
+                _ => gaps.push(Gap { start: candle_index, end: candle_index + 1, hole }),
             }
         }
         gaps
@@ -130,24 +130,26 @@ impl Reference {
         }
     }
 
-    /// Takes an answer in; returns the counts and the final bars whose values became others.
-    pub(crate) fn merge(&mut self, answer: &Answer, klines: &[Kline], now_boot_ms: u64) -> (Tally, Vec<u64>) {
+    /// Takes an answer in; returns the counts and the final candle indices whose values became others.
+    pub(crate) fn merge(&mut self, answer: &RequestWindow, klines: &[Kline], now_boot_ms: u64) -> (Tally, Vec<u64>) {
         let mut tally = Tally { rows: klines.len(), ..Tally::default() };
         let mut revised = Vec::new();
         let mut best: BTreeMap<u64, Row> = BTreeMap::new();
         for kline in klines {
-            let beyond = self.grid.open_ms(kline.bar as i64) > answer.received_ms;
+            let beyond = self.grid.open_ms(kline.candle_index as i64) > answer.received_ms;
             if !kline.plausible || beyond {
                 tally.refused += 1;
                 tally.beyond += usize::from(kline.plausible);
-            } else if best.get(&kline.bar).is_none_or(|other| rank(&kline.row) > rank(other)) {
-                best.insert(kline.bar, kline.row);
+            } else if best.get(&kline.candle_index).is_none_or(|other| rank(&kline.row) > rank(other)) {
+                best.insert(kline.candle_index, kline.row);
             }
         }
         let told: BTreeSet<u64> = best.keys().copied().collect();
         // A picture with a later row was made after the candle's end; any other may be an old one, for a while.
-        let waits_ms = |bar: u64| if told.last() > Some(&bar) { 0 } else { answer.patience_ms };
-        let is_final = |bar: u64| self.grid.end_ms(bar as i64) + answer.settle_ms.max(waits_ms(bar)) <= answer.sent_ms;
+        let waits_ms = |candle_index: u64| if told.last() > Some(&candle_index) { 0 } else { answer.patience_ms };
+        let is_final = |candle_index: u64| {
+            self.grid.end_ms(candle_index as i64) + answer.settle_ms.max(waits_ms(candle_index)) <= answer.sent_ms
+        };
         // The newest row, when it shows less than was seen before, is an old picture of a candle still in progress.
         if let Some((&newest, row)) = best.last_key_value()
             && (answer.from_end || klines.len() < answer.limit)
@@ -156,58 +158,59 @@ impl Reference {
         {
             best.remove(&newest);
         }
-        let held = best.first_key_value().map(|(&bar, _)| bar)..best.last_key_value().map(|(&bar, _)| bar);
+        let held = best.first_key_value().map(|(&candle_index, _)| candle_index)
+            ..best.last_key_value().map(|(&candle_index, _)| candle_index);
 
-        let (old_head, old_final) = (self.head, self.final_bar);
-        let old_newest = self.rows.last_key_value().map(|(&bar, _)| bar);
+        let (old_head, old_final) = (self.head, self.final_end);
+        let old_newest = self.rows.last_key_value().map(|(&candle_index, _)| candle_index);
         if let Some(newest) = held.end {
             self.head = self.head.max(if is_final(newest) { newest + 1 } else { newest });
         }
         let bottom = self.head.saturating_sub(self.length);
-        for (&bar, row) in &best {
-            if bar < bottom {
+        for (&candle_index, row) in &best {
+            if candle_index < bottom {
                 tally.older += 1;
                 continue;
             }
-            self.first_bar = self.first_bar.min(bar);
-            let new = Known { row: *row, is_final: is_final(bar), sent_ms: answer.sent_ms };
-            let old = self.rows.get(&bar).copied();
+            self.first_bar = self.first_bar.min(candle_index);
+            let new = Known { row: *row, is_final: is_final(candle_index), sent_ms: answer.sent_ms };
+            let old = self.rows.get(&candle_index).copied();
             let agrees = |old: Known| old.is_final && new.is_final && bits_equal(&old.row, &new.row);
             tally.agreed += usize::from(old.is_some_and(agrees));
             let wins = match old {
                 // What a final answer said outranks what an early one said, and what was said later outranks the rest.
                 Some(old) => (new.is_final, new.sent_ms, rank(&new.row)) >= (old.is_final, old.sent_ms, rank(&old.row)),
                 // Below `final` readers were told that every row is final, and of a hole that there is no row.
-                None => new.is_final || bar >= old_final && !self.holes.contains(&bar),
+                None => new.is_final || candle_index >= old_final && !self.holes.contains(&candle_index),
             };
             if !wins {
                 continue;
             }
             let was_final = old.is_some_and(|old| old.is_final);
             // That there was no row had been told as well.
-            tally.corrected += usize::from(self.holes.contains(&bar));
+            tally.corrected += usize::from(self.holes.contains(&candle_index));
             let changed = old.is_none_or(|old| !bits_equal(&old.row, &new.row));
             tally.changed += usize::from(changed);
             tally.closed += usize::from(new.is_final && !was_final);
             if was_final && changed {
                 tally.corrected += 1;
-                revised.push(bar);
+                revised.push(candle_index);
             }
-            self.holes.remove(&bar);
-            self.rows.insert(bar, new);
+            self.holes.remove(&candle_index);
+            self.rows.insert(candle_index, new);
         }
         self.revision += tally.corrected as u32;
         // What is older than the window is gone for good.
         self.rows = self.rows.split_off(&bottom);
         self.holes = self.holes.split_off(&bottom);
-        let provisional = self.rows.iter().find(|&(&bar, known)| bar < self.head && !known.is_final);
-        self.final_bar = self.final_bar.max(provisional.map_or(self.head, |(&bar, _)| bar));
+        let provisional = self.rows.iter().find(|&(&candle_index, known)| candle_index < self.head && !known.is_final);
+        self.final_end = self.final_end.max(provisional.map_or(self.head, |(&candle_index, _)| candle_index));
 
         let full = klines.len() >= answer.limit;
         let open_ended = answer.end_ms.is_none() && (answer.from_end || !full);
-        if open_ended && held.end >= old_newest || held.end.is_some_and(|bar| bar >= old_head) {
+        if open_ended && held.end >= old_newest || held.end.is_some_and(|candle_index| candle_index >= old_head) {
             // What ended a while ago may have been said a while ago.
-            let ended_ms = held.end.map_or(i64::MAX, |bar| self.grid.end_ms(bar as i64));
+            let ended_ms = held.end.map_or(i64::MAX, |candle_index| self.grid.end_ms(candle_index as i64));
             let late_ms = answer.received_ms.saturating_sub(ended_ms).saturating_sub(answer.settle_ms + CURRENT_MS);
             self.received_ms = self.received_ms.max(now_boot_ms - (late_ms.max(0) as u64).min(now_boot_ms));
         }
@@ -218,58 +221,63 @@ impl Reference {
     /// Concludes from rows that an answer does not hold that they do not exist; returns the number of new holes.
     fn conclude(
         &mut self,
-        answer: &Answer,
+        answer: &RequestWindow,
         tally: &Tally,
         full: bool,
         held: std::ops::Range<Option<u64>>,
         told: &BTreeSet<u64>,
     ) -> usize {
-        let would_hold = |bar: u64| {
-            let (open_ms, end_ms) = (self.grid.open_ms(bar as i64), self.grid.end_ms(bar as i64));
+        let would_hold = |candle_index: u64| {
+            let (open_ms, end_ms) = (self.grid.open_ms(candle_index as i64), self.grid.end_ms(candle_index as i64));
             let shown = match (full, answer.from_end) {
                 (false, _) => true,
-                (true, true) => held.start.is_some_and(|oldest| bar >= oldest),
-                (true, false) => held.end.is_some_and(|newest| bar <= newest),
+                (true, true) => held.start.is_some_and(|oldest| candle_index >= oldest),
+                (true, false) => held.end.is_some_and(|newest| candle_index <= newest),
             };
             shown
                 && answer.start_ms.is_none_or(|start_ms| open_ms >= start_ms)
                 && answer.end_ms.is_none_or(|asked_end_ms| end_ms - 1 <= asked_end_ms)
                 && end_ms <= answer.sent_ms - answer.settle_ms
         };
-        let is_evident =
-            |bar: u64| held.end > Some(bar) || self.grid.end_ms(bar as i64) + answer.patience_ms <= answer.sent_ms;
+        let is_evident = |candle_index: u64| {
+            held.end > Some(candle_index)
+                || self.grid.end_ms(candle_index as i64) + answer.patience_ms <= answer.sent_ms
+        };
         let start = self.window_start();
-        let open: Vec<u64> = (start..self.head).filter(|&bar| !self.is_settled(bar)).collect();
-        self.absent.retain(|bar, _| open.contains(bar));
-        let lacks = |bar: u64| would_hold(bar) && !told.contains(&bar) && is_evident(bar);
-        if tally.refused > 0 || !open.iter().any(|bar| lacks(*bar)) {
+        let open: Vec<u64> = (start..self.head).filter(|&candle_index| !self.is_settled(candle_index)).collect();
+        self.absent.retain(|candle_index, _| open.contains(candle_index));
+        let lacks =
+            |candle_index: u64| would_hold(candle_index) && !told.contains(&candle_index) && is_evident(candle_index);
+        if tally.refused > 0 || !open.iter().any(|candle_index| lacks(*candle_index)) {
             return 0;
         }
-        let forgotten = (start..self.head)
-            .any(|bar| would_hold(bar) && self.state(bar) == RowState::Closed && !told.contains(&bar));
+        let forgotten = (start..self.head).any(|candle_index| {
+            would_hold(candle_index) && self.state(candle_index) == RowState::Closed && !told.contains(&candle_index)
+        });
         let apart_ms = if forgotten { CONTRADICTED_MS } else { answer.settle_ms };
         let mut confirmed = BTreeSet::new();
-        for &bar in open.iter().filter(|bar| lacks(**bar)) {
-            let (first_ms, last_ms) = self.absent.get(&bar).copied().unwrap_or((i64::MAX, i64::MIN));
+        for &candle_index in open.iter().filter(|candle_index| lacks(**candle_index)) {
+            let (first_ms, last_ms) = self.absent.get(&candle_index).copied().unwrap_or((i64::MAX, i64::MIN));
             let span = (first_ms.min(answer.sent_ms), last_ms.max(answer.sent_ms));
-            self.absent.insert(bar, span);
+            self.absent.insert(candle_index, span);
             if span.1 - span.0 >= apart_ms.max(answer.settle_ms).max(1) {
-                confirmed.insert(bar);
+                confirmed.insert(candle_index);
             }
         }
-        let oldest = (start..self.head).find(|bar| self.rows.contains_key(bar)).unwrap_or(self.head);
+        let oldest = (start..self.head).find(|candle_index| self.rows.contains_key(candle_index)).unwrap_or(self.head);
         let nothing_below = start > 0 && would_hold(start - 1) && tally.older == 0;
-        let begins =
-            oldest > start && nothing_below && open.iter().all(|bar| *bar >= oldest || confirmed.contains(bar));
+        let begins = oldest > start
+            && nothing_below
+            && open.iter().all(|candle_index| *candle_index >= oldest || confirmed.contains(candle_index));
         if begins {
             self.first_bar = oldest;
             confirmed = confirmed.split_off(&oldest);
         }
         // Rows that never became final may turn out never to have been.
-        self.rows.retain(|bar, _| !confirmed.contains(bar));
+        self.rows.retain(|candle_index, _| !confirmed.contains(candle_index));
         self.holes.extend(&confirmed);
-        let provisional = self.rows.iter().find(|&(&bar, known)| bar < self.head && !known.is_final);
-        self.final_bar = self.final_bar.max(provisional.map_or(self.head, |(&bar, _)| bar));
+        let provisional = self.rows.iter().find(|&(&candle_index, known)| candle_index < self.head && !known.is_final);
+        self.final_end = self.final_end.max(provisional.map_or(self.head, |(&candle_index, _)| candle_index));
         confirmed.len()
     }
 }

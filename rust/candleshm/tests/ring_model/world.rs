@@ -4,7 +4,7 @@ use candleshm::block::Block;
 use candleshm::columns::{CLOSE, COLUMNS, OPEN_TIME_MS, Row};
 use candleshm::interval::Grid;
 use candleshm::layout::{Presence, RowState, header};
-use candleshm::merge::{Answer, Tally};
+use candleshm::merge::{RequestWindow, Tally};
 use candleshm::read::{Selection, SeriesReader, Snapshot, ViewMarks};
 use candleshm::sync::Ordering::Relaxed;
 use candleshm::writer::{Config, Writer};
@@ -40,7 +40,7 @@ struct World {
     now_ms: i64,
     settle_ms: i64,
     patience_ms: i64,
-    answers: Vec<(usize, Answer, Vec<Kline>)>,
+    answers: Vec<(usize, RequestWindow, Vec<Kline>)>,
     universe_bar: u64,
 }
 
@@ -102,7 +102,7 @@ impl World {
                 let symbol = symbol % self.series.len();
                 let marks = self.reader(symbol).view(*count).expect("nobody writes");
                 let slots = (marks.start..marks.start + marks.count as u64)
-                    .map(|bar| (bar, self.series[symbol].row(bar).copied()))
+                    .map(|candle_index| (candle_index, self.series[symbol].row(candle_index).copied()))
                     .collect();
                 self.views.push(OldView { symbol, marks, slots, written: false });
             }
@@ -119,33 +119,33 @@ impl World {
     }
 
     /// Makes the answer up that a reply describes.
-    fn send(&self, reply: &Reply, tenth_ms: i64) -> (Answer, Vec<Kline>) {
+    fn send(&self, reply: &Reply, tenth_ms: i64) -> (RequestWindow, Vec<Kline>) {
         let sent_ms = self.now_ms - reply.delay * tenth_ms;
         let received_ms = self.now_ms;
-        let now_bar = self.grid.ordinal(self.now_ms) as u64 + reply.ahead;
-        let oldest = now_bar - reply.back;
-        let newest = (oldest + reply.span - 1).min(now_bar);
+        let now_index = self.grid.ordinal(self.now_ms) as u64 + reply.ahead;
+        let oldest = now_index - reply.back;
+        let newest = (oldest + reply.span - 1).min(now_index);
         let mut klines: Vec<Kline> = (oldest..=newest)
-            .filter(|bar| reply.skipped >> (bar - oldest) & 1 == 0)
+            .filter(|candle_index| reply.skipped >> (candle_index - oldest) & 1 == 0)
             .enumerate()
-            .map(|(index, bar)| self.kline(bar, reply.values[index % reply.values.len()], 0))
+            .map(|(index, candle_index)| self.kline(candle_index, reply.values[index % reply.values.len()], 0))
             .collect();
         if let (Some((index, quarter)), false) = (reply.off_grid, klines.is_empty()) {
             let index = index % klines.len();
-            klines[index] = self.kline(klines[index].bar, reply.values[0], quarter);
+            klines[index] = self.kline(klines[index].candle_index, reply.values[0], quarter);
         }
         if let (Some((index, flaw)), false) = (reply.flaw, klines.is_empty()) {
             let index = index % klines.len();
             spoil(&mut klines[index], flaw);
         }
         if let (Some((index, value)), false) = (reply.doubled, klines.is_empty()) {
-            klines.push(self.kline(klines[index % klines.len()].bar, value, 0));
+            klines.push(self.kline(klines[index % klines.len()].candle_index, value, 0));
         }
         if !klines.is_empty() {
             let by = reply.rotated % klines.len();
             klines.rotate_left(by);
         }
-        let open_ms = |bar: u64| self.grid.open_ms(bar as i64);
+        let open_ms = |candle_index: u64| self.grid.open_ms(candle_index as i64);
         let last_ms = self.grid.end_ms(newest as i64) - 1;
         let (start_ms, end_ms, from_end) = match reply.asked {
             Asked::Newest => (None, None, true),
@@ -154,15 +154,15 @@ impl World {
         };
         let limit = klines.len().max(1) + usize::from(!reply.full);
         let (settle_ms, patience_ms) = (self.settle_ms, self.patience_ms);
-        (Answer { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms }, klines)
+        (RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms }, klines)
     }
 
-    fn kline(&self, bar: u64, value: u8, quarter: i64) -> Kline {
-        let open_ms = self.grid.open_ms(bar as i64);
-        let end_ms = self.grid.end_ms(bar as i64);
+    fn kline(&self, candle_index: u64, value: u8, quarter: i64) -> Kline {
+        let open_ms = self.grid.open_ms(candle_index as i64);
+        let end_ms = self.grid.end_ms(candle_index as i64);
         // A day and more off would move the phase of a 3d grid: no exchange does that.
         let off_ms = quarter * (end_ms - open_ms).min(86_400_000) / 4;
-        let price = 100.0 + (bar % 97) as f64 + f64::from(value) / 8.0;
+        let price = 100.0 + (candle_index % 97) as f64 + f64::from(value) / 8.0;
         // Pairs of values share trades and volume: nothing tells which of the two is later.
         let amount = f64::from(value / 2);
         let row = [
@@ -179,11 +179,11 @@ impl World {
             amount * 100.0,
             0.0,
         ];
-        Kline { bar, plausible: true, row }
+        Kline { candle_index, plausible: true, row }
     }
 
     /// Merges an answer into both, and once more: a second time nothing may happen.
-    fn merge(&mut self, symbol: usize, answer: &Answer, klines: &[Kline]) {
+    fn merge(&mut self, symbol: usize, answer: &RequestWindow, klines: &[Kline]) {
         let rows: Vec<Row> = klines.iter().map(|kline| kline.row).collect();
         let now_boot_ms = (self.now_ms - START_MS) as u64 + 1;
         let before = self.shown(symbol);
@@ -194,9 +194,9 @@ impl World {
         assert_eq!(report.tally, tally, "{answer:?} {klines:?}");
         for view in self.views.iter_mut().filter(|view| view.symbol == symbol) {
             let series = &self.series[symbol];
-            view.written |= view.slots.iter().any(|(bar, row)| match row {
-                Some(_) => revised.contains(bar),
-                None => series.row(*bar).is_some(),
+            view.written |= view.slots.iter().any(|(candle_index, row)| match row {
+                Some(_) => revised.contains(candle_index),
+                None => series.row(*candle_index).is_some(),
             });
         }
 
@@ -226,9 +226,9 @@ impl World {
     fn shown(&self, symbol: usize) -> Vec<(u64, RowState, Vec<u64>)> {
         let series = &self.series[symbol];
         (series.head.saturating_sub(self.config.length as u64)..=series.head)
-            .map(|bar| {
-                let bits = series.row(bar).map_or_else(Vec::new, |row| row.map(f64::to_bits).to_vec());
-                (bar, series.state(bar), bits)
+            .map(|candle_index| {
+                let bits = series.row(candle_index).map_or_else(Vec::new, |row| row.map(f64::to_bits).to_vec());
+                (candle_index, series.state(candle_index), bits)
             })
             .filter(|(_, state, _)| *state != RowState::Missing)
             .collect()
@@ -256,14 +256,17 @@ impl World {
             () => RowState::Closed,
         };
         assert_eq!(
-            (marks.head, marks.final_bar, marks.state, marks.revision, marks.received_ms),
-            (series.head, series.final_bar, state, series.revision, series.received_ms),
+            (marks.head, marks.final_end, marks.state, marks.revision, marks.received_ms),
+            (series.head, series.final_end, state, series.revision, series.received_ms),
         );
-        // What `solid` and `final` promise is true to the letter, and they promise as much as they can.
+        // What `final_start` and `final` promise is true to the letter, and they promise as much as they can.
         let start = series.window_start();
-        let is_final = |bar: u64| series.state(bar) == RowState::Closed;
-        assert!(marks.solid >= start && (marks.solid.max(start)..marks.final_bar).all(is_final), "{marks:?}");
-        assert!(marks.solid == start || !is_final(marks.solid - 1), "{marks:?} {start}");
+        let is_final = |candle_index: u64| series.state(candle_index) == RowState::Closed;
+        assert!(
+            marks.final_start >= start && (marks.final_start.max(start)..marks.final_end).all(is_final),
+            "{marks:?}"
+        );
+        assert!(marks.final_start == start || !is_final(marks.final_start - 1), "{marks:?} {start}");
 
         let mut row = [0.0; COLUMNS];
         assert_eq!(reader.newest(&mut row).expect("nobody writes"), marks);
@@ -273,16 +276,16 @@ impl World {
         assert_eq!(reader.received_ms(), series.received_ms);
 
         assert_eq!(reader.gaps().expect("nobody writes"), series.gaps());
-        let newest_settled = (start..series.head).rev().find(|&bar| series.is_settled(bar));
+        let newest_settled = (start..series.head).rev().find(|&candle_index| series.is_settled(candle_index));
         assert_eq!(reader.newest_settled(), newest_settled);
-        for bar in start..=series.head + 1 {
-            assert_eq!(reader.is_settled(bar), bar < series.head && series.is_settled(bar));
+        for candle_index in start..=series.head + 1 {
+            assert_eq!(reader.is_settled(candle_index), candle_index < series.head && series.is_settled(candle_index));
         }
 
         let report = self.writer.as_ref().map(|writer| writer.report(symbol)).expect("there is a writer");
         assert_eq!(report.missing, series.count(RowState::Missing));
         assert_eq!(report.newest_open_ms, series.newest().map(|row| row[OPEN_TIME_MS] as i64));
-        let unsettled_open_ms = (!empty).then(|| self.grid.open_ms(series.final_bar as i64));
+        let unsettled_open_ms = (!empty).then(|| self.grid.open_ms(series.final_end as i64));
         assert_eq!(report.unsettled_open_ms, unsettled_open_ms);
     }
 
@@ -294,10 +297,10 @@ impl World {
             let selection = Selection { count, closed_only, states };
             self.reader(symbol).copy(&selection, &mut columns, &mut snapshot).expect("nobody writes");
 
-            let end = if closed_only { series.final_bar } else { series.head + u64::from(series.has_live()) };
+            let end = if closed_only { series.final_end } else { series.head + u64::from(series.has_live()) };
             let slots = count.min(self.config.length) as u64;
             let start = end.saturating_sub(slots).max(series.window_start()).min(end);
-            let wanted: Vec<RowState> = (start..end).map(|bar| series.state(bar)).collect();
+            let wanted: Vec<RowState> = (start..end).map(|candle_index| series.state(candle_index)).collect();
             if !closed_only && slots == self.config.length as u64 {
                 // Copies, gaps and counts speak of the same slots.
                 let counted = [RowState::Missing, RowState::Hole].map(|state| series.count(state));
@@ -306,10 +309,10 @@ impl World {
                 assert_eq!(shown, counted);
             }
             assert_eq!((snapshot.start, &snapshot.states), (start, &wanted), "{selection:?}");
-            for (slot, bar) in (start..end).enumerate() {
-                if let Some(row) = series.row(bar) {
+            for (slot, candle_index) in (start..end).enumerate() {
+                if let Some(row) = series.row(candle_index) {
                     let copied: [u64; COLUMNS] = std::array::from_fn(|column| columns[column * count + slot].to_bits());
-                    assert_eq!(copied, row.map(f64::to_bits), "{selection:?}, bar {bar}");
+                    assert_eq!(copied, row.map(f64::to_bits), "{selection:?}, candle {candle_index}");
                 }
             }
         }
@@ -319,12 +322,15 @@ impl World {
         let (series, reader) = (&self.series[symbol], self.reader(symbol));
         let view = reader.view(count).expect("nobody writes");
         let slots = count.min(self.config.length) as u64;
-        let start = series.final_bar.saturating_sub(slots).max(series.window_start()).min(series.final_bar);
-        assert_eq!((view.start, view.count as u64), (start, series.final_bar - start));
-        let bars = start..series.final_bar;
-        assert_eq!(view.is_complete(), bars.clone().all(|bar| series.state(bar) == RowState::Closed));
-        for (slot, bar) in bars.enumerate() {
-            if let Some(row) = series.row(bar) {
+        let start = series.final_end.saturating_sub(slots).max(series.window_start()).min(series.final_end);
+        assert_eq!((view.start, view.count as u64), (start, series.final_end - start));
+        let candle_indices = start..series.final_end;
+        assert_eq!(
+            view.is_complete(),
+            candle_indices.clone().all(|candle_index| series.state(candle_index) == RowState::Closed)
+        );
+        for (slot, candle_index) in candle_indices.enumerate() {
+            if let Some(row) = series.row(candle_index) {
                 assert_eq!(self.lent(symbol, &view, slot), row.map(f64::to_bits));
             }
         }
@@ -336,7 +342,7 @@ impl World {
     fn check_old_view(&self, view: &OldView) {
         let capacity = self.block.geometry().ring.capacity as u64;
         let head = self.series[view.symbol].head;
-        let kept = !view.written && view.slots.iter().all(|(bar, _)| bar + capacity >= head);
+        let kept = !view.written && view.slots.iter().all(|(candle_index, _)| candle_index + capacity >= head);
         assert_eq!(self.reader(view.symbol).is_valid(&view.marks), kept, "{:?}", view.marks);
         for (slot, (_, row)) in view.slots.iter().enumerate().filter(|_| kept) {
             let lent = self.lent(view.symbol, &view.marks, slot);
@@ -356,8 +362,8 @@ impl World {
             let total: usize = self.series.iter().map(|series| series.count(state)).sum();
             assert_eq!(self.block.value(offset), total as u64, "{state:?}");
         }
-        // The universe bar never goes down; it moves only to bars that every awaited series has settled or is beyond,
-        // and no bar above it is one that all of them have settled.
+        // The universe candle index never goes down; it moves only to candle indices that every awaited series has settled or is beyond,
+        // and no candle index above it is one that all of them have settled.
         let known = std::mem::replace(&mut self.universe_bar, self.block.value(header::UNIVERSE_BAR));
         assert!(self.universe_bar >= known);
         let awaited: Vec<&Reference> = self
@@ -366,7 +372,9 @@ impl World {
             .zip(&self.trading)
             .filter_map(|(series, &trading)| (trading && series.head > 0).then_some(series))
             .collect();
-        let all = |bar: u64| awaited.iter().all(|series| bar >= series.window_start() && series.is_settled(bar));
+        let all = |candle_index: u64| {
+            awaited.iter().all(|series| candle_index >= series.window_start() && series.is_settled(candle_index))
+        };
         if self.universe_bar > known {
             let passed =
                 |series: &Reference| self.universe_bar < series.window_start() || series.is_settled(self.universe_bar);

@@ -7,14 +7,14 @@ use candleshm::panel;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Ordering::Relaxed;
 
-use crate::story::{DELISTED, START_BAR, row};
+use crate::story::{DELISTED, START_INDEX, row};
 
-/// Fails unless the values are one write of a row of `bar`.
-fn check_row(bar: u64, values: &[f64; COLUMNS]) {
-    let minute = bar - START_BAR;
+/// Fails unless the values are one write of a row of `candle_index`.
+fn check_row(candle_index: u64, values: &[f64; COLUMNS]) {
+    let minute = candle_index - START_INDEX;
     let version = (values[CLOSE] - minute as f64 - 1.0) * 1024.0;
-    assert!((0.0..8.0).contains(&version), "bar {bar} holds {values:?}");
-    assert_eq!(*values, row(minute, version as u32), "bar {bar}");
+    assert!((0.0..8.0).contains(&version), "candle {candle_index} holds {values:?}");
+    assert_eq!(*values, row(minute, version as u32), "candle {candle_index}");
 }
 
 /// Reads everything in every way. Nobody writes meanwhile, so it must also stay as it is.
@@ -78,7 +78,7 @@ fn check_closes(block: &Block) {
         // Unless a correction of the row was cut short; or the symbol trades again since then and is not that far.
         let is_corrected = block.series(index).tag(universe_bar).state() == RowState::MissingFinal;
         let is_back = index == DELISTED && reader.marks().is_ok_and(|marks| marks.head <= universe_bar);
-        assert!(reader.is_settled(universe_bar) || is_corrected || is_back, "symbol {index}, bar {universe_bar}");
+        assert!(reader.is_settled(universe_bar) || is_corrected || is_back, "symbol {index}, candle {universe_bar}");
     }
     if let Some(range) = panel::newest(block, &awaited, 4, false).expect("nobody writes") {
         let mut values = vec![0.0; awaited.len() * range.count];
@@ -86,8 +86,11 @@ fn check_closes(block: &Block) {
         for (place, &index) in awaited.iter().enumerate() {
             let reader = SeriesReader::new(block, index);
             for row in 0..range.count {
-                let (bar, value) = (range.start + row as u64, values[place * range.count + row]);
-                assert!(value.is_nan() || value.floor() as u64 == bar - START_BAR + 1, "bar {bar} holds {value}");
+                let (candle_index, value) = (range.start + row as u64, values[place * range.count + row]);
+                assert!(
+                    value.is_nan() || value.floor() as u64 == candle_index - START_INDEX + 1,
+                    "candle {candle_index} holds {value}"
+                );
             }
             let last = range.start + range.count as u64 - 1;
             assert!(range.count == 0 || reader.is_settled(last), "the panel ends before it is closed");
@@ -110,12 +113,12 @@ pub(crate) fn shown(block: &Block) -> Vec<String> {
             .map(|slot| if snapshot.states[slot] == RowState::Hole { 0.0 } else { columns[CLOSE * count + slot] })
             .collect();
         lines.push(format!(
-            "{} {} head {} final {} solid {} received {} first {} {:?} {closes:?} {:?} {}",
+            "{} {} head {} final {} final_start {} received {} first {} {:?} {closes:?} {:?} {}",
             block.symbol(index),
             block.is_trading(index),
             marks.head,
-            marks.final_bar,
-            marks.solid,
+            marks.final_end,
+            marks.final_start,
             marks.received_ms,
             snapshot.start,
             snapshot.states,

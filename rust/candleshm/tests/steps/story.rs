@@ -2,15 +2,15 @@
 
 use candleshm::columns::Row;
 use candleshm::layout::Presence;
-use candleshm::merge::Answer;
+use candleshm::merge::RequestWindow;
 use candleshm::writer::{Config, Health, Writer};
 
 use crate::scratch;
 
-/// A full minute, and the bar that opens then.
+/// A full minute, and the candle index that opens then.
 const START_MS: i64 = 1_735_689_600_000;
 const STEP_MS: i64 = 60_000;
-pub(crate) const START_BAR: u64 = (START_MS / STEP_MS) as u64;
+pub(crate) const START_INDEX: u64 = (START_MS / STEP_MS) as u64;
 const SETTLE_MS: i64 = 1_000;
 pub(crate) const LENGTH: usize = 6;
 /// The one that is listed later comes last.
@@ -85,7 +85,7 @@ pub(crate) fn row(minute: u64, version: u32) -> Row {
 fn answer(writer: &mut Writer, symbol: usize, now: u64, after_ms: i64, rows: &[(u64, u32)]) {
     let rows: Vec<Row> = rows.iter().map(|&(minute, version)| row(minute, version)).collect();
     let sent_ms = START_MS + now as i64 * STEP_MS + after_ms;
-    let answer = Answer {
+    let answer = RequestWindow {
         sent_ms,
         received_ms: sent_ms + 10,
         settle_ms: SETTLE_MS,
