@@ -76,20 +76,20 @@ fuzz: ## Fuzz both parsers, merge and damaged blocks, FUZZ_SECONDS=60 each; need
 	done
 
 stress: build ## Long proofs: 10^7 reads under fire, a death at every store, ROUNDS=1000 killed writers, random lives
-	$(BIN)/python -m tests.stress_reads
+	$(BIN)/python -m tests.long.stress_reads
 	cargo test --profile checked --quiet --package candleshm --features steps --test steps
 	KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -s tests/test_processes.py -k killed --timeout 3600
 	$(MAKE) stateful
 
 soak: build ## Two hours of 1s candles in 12 minutes, faults on, then soak-edges (SOAK_SECONDS, ...)
-	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --symbols $(SOAK_SYMBOLS) --rate $(SOAK_RATE)
+	$(BIN)/python -m tests.long.soak --seconds $(SOAK_SECONDS) --symbols $(SOAK_SYMBOLS) --rate $(SOAK_RATE)
 	$(MAKE) soak-edges
 
 soak-edges: build ## An hour of removed names, kills, halts, dead addresses, clock offsets; readers attach once (EDGES_SECONDS)
-	$(BIN)/python -m tests.soak_edges --seconds $(EDGES_SECONDS)
+	$(BIN)/python -m tests.long.soak_edges --seconds $(EDGES_SECONDS)
 
 soak-live: build ## Half an hour of 1s candles by streams, 500 symbols, faults on (LIVE_SECONDS, LIVE_SYMBOLS)
-	$(BIN)/python -m tests.soak --live ws --seconds $(LIVE_SECONDS) --symbols $(LIVE_SYMBOLS)
+	$(BIN)/python -m tests.long.soak --live ws --seconds $(LIVE_SECONDS) --symbols $(LIVE_SYMBOLS)
 
 $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 	$(PYTHON) -m venv $(BENCH)

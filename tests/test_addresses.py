@@ -18,7 +18,7 @@ from candleshm.rest import transport
 from candleshm.rest.transport import HttpTransport
 from candleshm.sim import SimulatedExchange
 from candleshm.system.clock import SystemClock
-from tests.dead_addresses import ALIVE, DEAD, HOST, Kind, dead, resolve
+from tests.support.dead_addresses import ALIVE, DEAD, HOST, Kind, dead, resolve
 
 OTHER = "127.0.0.8"
 

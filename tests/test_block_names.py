@@ -21,9 +21,17 @@ from candleshm import _core
 from candleshm.collector.block_names import SAY_SECONDS, BlockNames
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import SimulatedExchange
-from tests.collecting import assert_complete_and_true, close_seconds, collecting, config_of, klines, loaded, until
-from tests.commanding import serving, started
-from tests.klines import MINUTE_MS, START_MS, ingest, kline
+from tests.support.collecting import (
+    assert_complete_and_true,
+    close_seconds,
+    collecting,
+    config_of,
+    klines,
+    loaded,
+    until,
+)
+from tests.support.commanding import serving, started
+from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 SHM = Path("/dev/shm")
 LENGTH = 16
@@ -299,7 +307,7 @@ def test_rows_come_over_into_a_block_of_another_length_without_a_request(
         code = f"""
 import os, signal
 from candleshm.collector.collector import Collector
-from tests.collecting import *
+from tests.support.collecting import *
 class Exchange: base_url = {exchange.base_url!r}
 collector = Collector(config_of(Exchange, {block_name!r}, length={length}, derive=["5m"]))
 collector.start()

@@ -25,7 +25,7 @@ from candleshm.collector.cache import BlockCache, Origin
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import SimulatedExchange
 from candleshm.sim.universe import utc_ms
-from tests.collecting import (
+from tests.support.collecting import (
     MINUTE,
     SYMBOLS,
     assert_complete_and_true,
@@ -245,7 +245,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(block_name: str, tmp_
         cache = BlockCache(tmp_path, origin)
         cache.save(NOW_MS)
         for _ in range(KILL_ROUNDS):
-            command = [sys.executable, "-m", "tests.cache_writer", block_name, str(tmp_path)]
+            command = [sys.executable, "-m", "tests.support.cache_writer", block_name, str(tmp_path)]
             with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
                 process.stdout.readline()

@@ -26,8 +26,8 @@ from candleshm.commands.settings import add_flags, collector_configs
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.sim import Fault, SimulatedExchange, html
-from tests.commanding import DEADLINE_SECONDS, complaint, first_line, run, serving, started, until
-from tests.klines import MINUTE_MS, START_MS, body_of, ingest, kline
+from tests.support.commanding import DEADLINE_SECONDS, complaint, first_line, run, serving, started, until
+from tests.support.klines import MINUTE_MS, START_MS, body_of, ingest, kline
 
 SHM = Path("/dev/shm")
 COMMANDS = ("demo", "serve", "sim", "ls", "read", "top", "rm")

@@ -34,7 +34,7 @@ from candleshm.exchanges.base import INTERVAL_MS, Market, Response
 from candleshm.exchanges.binance import Binance
 from candleshm.sim import Fault, Outage, SimulatedExchange, banned, html, rate_limited, refused
 from candleshm.system.clock import ExchangeTime
-from tests.collecting import (
+from tests.support.collecting import (
     DEADLINE_SECONDS,
     MINUTE,
     SYMBOLS,

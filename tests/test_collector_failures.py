@@ -12,7 +12,7 @@ import candleshm
 from candleshm.collector.collector import Collector
 from candleshm.sim import KNOWN_OUTAGES, Fault, SimulatedExchange, banned, html, rate_limited, refused
 from candleshm.sim.universe import utc_ms
-from tests.collecting import (
+from tests.support.collecting import (
     CLOSED,
     DEADLINE_SECONDS,
     MINUTE,

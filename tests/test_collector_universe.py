@@ -15,7 +15,7 @@ import candleshm
 from candleshm.errors import ConfigError, StaleData
 from candleshm.sim import Fault, SimulatedExchange
 from candleshm.sim.universe import Instrument
-from tests.collecting import (
+from tests.support.collecting import (
     CLOSED,
     DEADLINE_SECONDS,
     MINUTE,

@@ -13,8 +13,8 @@ import pytest
 
 import candleshm
 from candleshm import _core
-from tests.commanding import run
-from tests.klines import MINUTE_MS, START_MS, ingest, kline
+from tests.support.commanding import run
+from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 ROOT = Path(__file__).parent.parent
 SHM = Path("/dev/shm")
@@ -23,7 +23,7 @@ SHM = Path("/dev/shm")
 @pytest.mark.parametrize(("what", "count"), [("header", 100_000), ("body", 10_000)])
 def test_whatever_stands_in_a_block_is_an_error_or_harmless(block_name: str, what: str, count: int) -> None:
     asked = subprocess.run(
-        [sys.executable, "-m", "tests.damaged_blocks", block_name, what, str(count)],
+        [sys.executable, "-m", "tests.support.damaged_blocks", block_name, what, str(count)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -10,8 +10,8 @@ import pytest
 
 import candleshm
 from candleshm.sim import SimulatedExchange
-from tests.collecting import CLOSED, assert_true, klines, until
-from tests.commanding import started
+from tests.support.collecting import CLOSED, assert_true, klines, until
+from tests.support.commanding import started
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 LENGTH = 900

@@ -19,8 +19,8 @@ from candleshm.errors import ConfigError
 from candleshm.reader.feed import Feed
 from candleshm.sim import Outage, SimulatedExchange
 from candleshm.sim.universe import utc_ms
-from tests.collecting import DEADLINE_SECONDS, MINUTE, collecting, truth_of, until
-from tests.commanding import complaint, first_lines, serving, started
+from tests.support.collecting import DEADLINE_SECONDS, MINUTE, collecting, truth_of, until
+from tests.support.commanding import complaint, first_lines, serving, started
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from candleshm._core import Writer
 from candleshm.collector.cache import BlockCache, Origin
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import SimulatedExchange
-from tests.collecting import MINUTE, collecting
+from tests.support.collecting import MINUTE, collecting
 from tests.test_cache import CLOSED, NOW_MS, RUNNING, VERIFIED, rows_of
 
 LENGTH = 100

@@ -13,7 +13,7 @@ import pytest
 
 import candleshm
 from candleshm.sim import SimulatedExchange
-from tests.collecting import close_seconds, collecting, until
+from tests.support.collecting import close_seconds, collecting, until
 
 # A candle that nobody lives to see closed.
 FAR_MS = 4_102_444_800_000

@@ -24,7 +24,7 @@ from candleshm.rest import transport
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
 from candleshm.sim.spoiled import Spoiling
 from candleshm.sim.universe import utc_ms
-from tests.collecting import (
+from tests.support.collecting import (
     CLOSED,
     DEADLINE_SECONDS,
     MINUTE,

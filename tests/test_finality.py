@@ -21,7 +21,7 @@ from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import Outage, SimulatedExchange
 from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import APART_MS_MAX, ExchangeTime
-from tests.collecting import MINUTE, SteppedClock, collecting, klines, status_of, truth_of, until
+from tests.support.collecting import MINUTE, SteppedClock, collecting, klines, status_of, truth_of, until
 
 
 @contextmanager

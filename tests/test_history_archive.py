@@ -31,10 +31,10 @@ from candleshm.network.backoff import Backoff
 from candleshm.rest.transport import HttpTransport
 from candleshm.sim import ArchiveFlaw, Fault, Outage, SimulatedExchange, refused
 from candleshm.system.clock import SystemClock
-from tests.collecting import SYMBOLS, collecting, config_of, klines, until
-from tests.commanding import complaint, run
-from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, store_in, written
-from tests.downloading import counts, downloaded, truth_of
+from tests.support.collecting import SYMBOLS, collecting, config_of, klines, until
+from tests.support.commanding import complaint, run
+from tests.support.days import MINUTE, UTC_ZONE, candles_of, day_of, store_in, written
+from tests.support.downloading import counts, downloaded, truth_of
 from tests.test_sim_archive import utc
 
 NOW = utc("2026-03-11T12:34:56.789")

@@ -16,8 +16,8 @@ from candleshm._core import Zone
 from candleshm.errors import DayDamaged, DayNotFound
 from candleshm.history.csv_tree import CsvStore, csv_files
 from candleshm.history.importing import import_files
-from tests.commanding import complaint, run
-from tests.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, rows_of, store_in, without
+from tests.support.commanding import complaint, run
+from tests.support.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, rows_of, store_in, without
 
 DATA = Path(__file__).parent / "data" / "candlelite_day.csv"
 

@@ -23,9 +23,9 @@ from candleshm.history.daily_writer import due_day
 from candleshm.history.day import Day
 from candleshm.history.store import ParquetStore
 from candleshm.sim import Fault, Outage, SimulatedExchange
-from tests.collecting import DEADLINE_SECONDS, SteppedClock, config_of, klines, until
-from tests.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, store_in, without, written
-from tests.downloading import day_before, downloaded, truth_of
+from tests.support.collecting import DEADLINE_SECONDS, SteppedClock, config_of, klines, until
+from tests.support.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, store_in, without, written
+from tests.support.downloading import day_before, downloaded, truth_of
 
 DAY = 86_400_000
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]

@@ -15,7 +15,7 @@ from candleshm.columns import OPEN_TIME_MS, QUOTE_VOLUME, TAKER_BUY_QUOTE_VOLUME
 from candleshm.errors import ConfigError, DayIncomplete, DayNotFound
 from candleshm.history.day import Day, days_between
 from candleshm.sim import Truth
-from tests.days import UTC_ZONE, candles_of, day_of, rows_of, store_in, without, written
+from tests.support.days import UTC_ZONE, candles_of, day_of, rows_of, store_in, without, written
 
 QUOTES = [QUOTE_VOLUME, TAKER_BUY_QUOTE_VOLUME]
 KOLKATA = Zone("Asia/Kolkata")

@@ -26,9 +26,9 @@ from candleshm.history.pages import pages_of
 from candleshm.history.store import ParquetStore
 from candleshm.rest.transport import HttpTransport
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
-from tests.collecting import DEADLINE_SECONDS, SYMBOLS, SteppedClock, klines, until
-from tests.days import MINUTE, UTC_ZONE, candles_of, day_of, rows_of, store_in, written
-from tests.downloading import counts, day_before, downloaded, truth_of
+from tests.support.collecting import DEADLINE_SECONDS, SYMBOLS, SteppedClock, klines, until
+from tests.support.days import MINUTE, UTC_ZONE, candles_of, day_of, rows_of, store_in, written
+from tests.support.downloading import counts, day_before, downloaded, truth_of
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ from candleshm.compat.candle_server import CandleRule, CandleServer
 from candleshm.errors import ConfigError, ExchangeUnavailable, MissingExtra
 from candleshm.history.csv_tree import CsvStore
 from candleshm.sim import Fault, SimulatedExchange
-from tests.collecting import klines, until
-from tests.commanding import DEADLINE_SECONDS, complaint, run, started
-from tests.days import MINUTE, UTC_ZONE, store_in
-from tests.downloading import day_before, truth_of
+from tests.support.collecting import klines, until
+from tests.support.commanding import DEADLINE_SECONDS, complaint, run, started
+from tests.support.days import MINUTE, UTC_ZONE, store_in
+from tests.support.downloading import day_before, truth_of
 
 DAY = 86_400_000
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]

@@ -45,7 +45,7 @@ from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day, Grid, days_between
 from candleshm.history.lock import LOCK_NAME
 from candleshm.system import atomic_file as durable
-from tests.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, rows_of, store_in, without, written
+from tests.support.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, rows_of, store_in, without, written
 
 HOUR = 60 * MINUTE
 
@@ -468,7 +468,7 @@ UNPRIVILEGED = """
 import os, sys
 from candleshm.errors import StoreUnavailable
 from candleshm.history import parquet
-from tests.days import candles_of, day_of, store_in
+from tests.support.days import candles_of, day_of, store_in
 store, day = store_in(sys.argv[1]), day_of("2026-11-03")
 parquet.encode(candles_of(day))  # imports what the unprivileged may not read
 if os.getuid() == 0:
@@ -518,7 +518,7 @@ def test_two_writers_of_a_tree_exclude_each_other(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys, time
-from tests.days import store_in
+from tests.support.days import store_in
 with store_in(sys.argv[1]).writing():
     print("held", flush=True)
     sys.stdin.read()
@@ -618,7 +618,7 @@ def test_two_writers_without_a_common_lock_leave_whole_files(tmp_path: Path) -> 
     """Even where neither sees the other, each has a temporary file of its own."""
     code = """
 import sys
-from tests.days import candles_of, day_of, store_in
+from tests.support.days import candles_of, day_of, store_in
 store, day = store_in(sys.argv[1]), day_of("2026-11-03")
 for number in range(150):
     store.write(candles_of(day, seed=int(sys.argv[2])))
@@ -639,7 +639,7 @@ KILLED = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 from candleshm.system import atomic_file as durable
-from tests.days import candles_of, day_of, store_in
+from tests.support.days import candles_of, day_of, store_in
 
 directory, day = Path(sys.argv[1]), day_of("2026-11-03")
 old, new = candles_of(day, seed=1), candles_of(day, seed=2)

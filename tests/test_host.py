@@ -13,7 +13,7 @@ from candleshm.collector.supervisor import Supervisor
 from candleshm.config import CollectorConfig
 from candleshm.errors import BlockNotFound, ConfigError
 from candleshm.sim import SimulatedExchange, rate_limited
-from tests.collecting import DEADLINE_SECONDS, assert_complete_and_true, config_of, until
+from tests.support.collecting import DEADLINE_SECONDS, assert_complete_and_true, config_of, until
 
 
 @pytest.fixture

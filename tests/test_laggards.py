@@ -15,7 +15,7 @@ from candleshm.collector.listing import BELIEVED_COUNT, BELIEVED_SECONDS, Listin
 from candleshm.collector.planner import PollPolicy, SeriesPlan
 from candleshm.exchanges.base import ExchangeInfo, Market
 from candleshm.sim import Outage, SimulatedExchange, StreamFault, refused
-from tests.collecting import (
+from tests.support.collecting import (
     CLOSED,
     DEADLINE_SECONDS,
     MINUTE,

@@ -18,7 +18,7 @@ from candleshm.collector.loading import (
 from candleshm.collector.planner import Kind, PollPolicy, SeriesPlan
 from candleshm.exchanges.binance import Binance
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
-from tests.collecting import (
+from tests.support.collecting import (
     DEADLINE_SECONDS,
     MINUTE,
     SYMBOLS,

@@ -17,7 +17,7 @@ import candleshm
 from candleshm.commands import scrapes
 from candleshm.commands.scrapes import CONNECTIONS_MAX, REQUEST_BYTES_MAX, ScrapeServer
 from candleshm.sim import SimulatedExchange
-from tests.commanding import CLI, DEADLINE_SECONDS, first_lines, serving, until
+from tests.support.commanding import CLI, DEADLINE_SECONDS, first_lines, serving, until
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -17,8 +17,8 @@ from candleshm._core import PoolWords
 from candleshm.ratelimit import ledger
 from candleshm.ratelimit.ledger import ledger_path
 from candleshm.sim import SimulatedExchange
-from tests.collecting import until
-from tests.commanding import CLI, serving, started
+from tests.support.collecting import until
+from tests.support.commanding import CLI, serving, started
 from tests.test_ledger import HOLDER, POOL, now, opened, word
 
 

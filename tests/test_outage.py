@@ -23,8 +23,8 @@ from candleshm.reader import freshness
 from candleshm.reader.freshness import Freshness
 from candleshm.sim import SimulatedExchange, StreamFault, refused
 from candleshm.system.clock import SystemClock
-from tests.collecting import collecting, status_of, until
-from tests.commanding import first_line, run, serving, started
+from tests.support.collecting import collecting, status_of, until
+from tests.support.commanding import first_line, run, serving, started
 
 FRESH = Freshness.of([0.5] * 400)
 REFUSAL = ExchangeUnavailable("503 from the exchange", status=503)

@@ -17,8 +17,8 @@ import requests
 from candleshm._core import Writer
 from candleshm.commands.settings import in_utf8
 from candleshm.sim import SimulatedExchange
-from tests.commanding import CLI, DEADLINE_SECONDS, started, until
-from tests.klines import MINUTE_MS, START_MS, ingest, kline
+from tests.support.commanding import CLI, DEADLINE_SECONDS, started, until
+from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 SYMBOL = "币安ÄUSDT"
 ESCAPED = {"latin-1": r"\u5e01\u5b89ÄUSDT", "ascii": r"\u5e01\u5b89\xc4USDT"}

@@ -19,7 +19,7 @@ import candleshm
 from candleshm import _core, history
 from candleshm.columns import CLOSE, OPEN_TIME_MS
 from candleshm.reader import frames
-from tests.klines import MINUTE_MS, START_MS, ingest, kline
+from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 LENGTH = 16
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "NEWUSDT"]

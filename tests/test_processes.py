@@ -19,10 +19,11 @@ import pytest
 import candleshm
 from candleshm import _core
 from candleshm.columns import CLOSE, OPEN_TIME_MS
-from tests.hot_writer import LENGTH, STEP_MS, SYMBOLS
-from tests.klines import START_MS, torn_rows
+from tests.support.hot_writer import LENGTH, STEP_MS, SYMBOLS
+from tests.support.klines import START_MS, torn_rows
 
 ROOT = Path(__file__).parent.parent
+HOT_WRITER = "tests.support.hot_writer"
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "30"))
 READS = 3_000
 
@@ -31,7 +32,10 @@ READS = 3_000
 def hot_writer(name: str, length: int = LENGTH) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """Run a hot writer; yield it with what it said at its start: taken over, rows there, milliseconds."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.hot_writer", name, str(length)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.support.hot_writer", name, str(length)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     try:
@@ -70,7 +74,7 @@ def check_reads(feed: candleshm.Feed) -> None:
 def witness(name: str) -> Iterator[None]:
     """Let another process judge every close that is announced, until the end of the block; it must have seen many."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.close_witness", name],
+        [sys.executable, "-m", "tests.support.close_witness", name],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -218,7 +222,11 @@ def test_second_collector_is_refused_while_the_first_lives(block_name: str) -> N
             candleshm.unlink(block_name)
         assert caught.value.pid == process.pid
         second = subprocess.run(
-            [sys.executable, "-m", "tests.hot_writer", block_name], cwd=ROOT, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", HOT_WRITER, block_name],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert f"process {process.pid}" in second.stderr
         assert second.returncode != 0

@@ -20,7 +20,7 @@ import pytest
 import candleshm
 from candleshm import _core
 from candleshm.columns import CLOSE, OPEN_TIME_MS
-from tests.klines import MINUTE_MS, START_MS, ingest, kline
+from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 LENGTH = 16
 

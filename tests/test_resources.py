@@ -30,11 +30,11 @@ from candleshm.collector.collector import Collector
 from candleshm.commands.metrics import MetricsServer
 from candleshm.sim import Fault, SimulatedExchange
 from candleshm.system.server_log import Console, LineFormatter
-from tests.collecting import assert_complete_and_true, collecting, config_of, status_of, until
-from tests.commanding import CLI, DEADLINE_SECONDS, serving
-from tests.confined import finished, forked, limited, mounted, script, with_small_shm
-from tests.klines import MINUTE_MS, START_MS, ingest, kline
-from tests.soak import soak
+from tests.long.soak import soak
+from tests.support.collecting import assert_complete_and_true, collecting, config_of, status_of, until
+from tests.support.commanding import CLI, DEADLINE_SECONDS, serving
+from tests.support.confined import finished, forked, limited, mounted, script, with_small_shm
+from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 SHM = Path("/dev/shm")
 LEAK_CALLS = 15_000
@@ -88,7 +88,7 @@ def test_serve_says_that_dev_shm_is_read_only(exchange: SimulatedExchange, block
 
 _ENLARGE = """
 import os, sys
-from tests.collecting import assert_complete_and_true, close_seconds, collecting, status_of, until
+from tests.support.collecting import assert_complete_and_true, close_seconds, collecting, status_of, until
 from candleshm.sim import SimulatedExchange
 import logging, io
 said = io.StringIO()

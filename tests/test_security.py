@@ -35,10 +35,10 @@ from candleshm.rest.transport import HttpTransport
 from candleshm.sim import Fault, SimulatedExchange, html, rate_limited, refused
 from candleshm.system.clock import SystemClock
 from candleshm.system.log_text import printable, without_credentials
-from tests.collecting import config_of, status_of
-from tests.commanding import complaint, first_lines, lines_until, run, serving, started, until
-from tests.confined import NOBODY, finished, forked, script
-from tests.klines import MINUTE_MS, START_MS, ingest, kline
+from tests.support.collecting import config_of, status_of
+from tests.support.commanding import complaint, first_lines, lines_until, run, serving, started, until
+from tests.support.confined import NOBODY, finished, forked, script
+from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 SHM = Path("/dev/shm")
 MARK = "hunter2mark"

@@ -18,7 +18,7 @@ from candleshm.commands.settings import collector_configs
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.sim import Fault, SimulatedExchange
-from tests.commanding import DEADLINE_SECONDS, complaint, first_line, first_lines, serving, started, until
+from tests.support.commanding import DEADLINE_SECONDS, complaint, first_line, first_lines, serving, started, until
 
 SHM = Path("/dev/shm")
 

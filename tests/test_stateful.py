@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import candleshm
 from candleshm import _core
 from candleshm.columns import CLOSE
-from tests.collecting import until
-from tests.klines import MINUTE_MS, body_of, kline
+from tests.support.collecting import until
+from tests.support.klines import MINUTE_MS, body_of, kline
 
 STEPS = int(os.environ.get("STATEFUL_STEPS", "40"))
 EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "25"))

@@ -22,7 +22,7 @@ from candleshm.exchanges.binance import Binance
 from candleshm.reader.feed import Feed
 from candleshm.sim import Fault, SimulatedExchange, StreamFault, StreamRules
 from candleshm.stream.status import StreamStatus
-from tests.collecting import (
+from tests.support.collecting import (
     DEADLINE_SECONDS,
     assert_true,
     close_seconds,
@@ -33,7 +33,7 @@ from tests.collecting import (
     status_of,
     until,
 )
-from tests.commanding import first_lines, started
+from tests.support.commanding import first_lines, started
 
 LENGTH = 60
 VERIFIED = 3

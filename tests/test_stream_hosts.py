@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from candleshm.sim import SimulatedExchange, StreamFault, StreamRules
-from tests.collecting import assert_true, close_seconds, status_of, until
-from tests.dead_addresses import ALIVE, DEAD, HOST, Kind, dead, resolve
+from tests.support.collecting import assert_true, close_seconds, status_of, until
+from tests.support.dead_addresses import ALIVE, DEAD, HOST, Kind, dead, resolve
 from tests.test_stream import SYMBOLS, complete, flows, stream_of, streaming
 
 

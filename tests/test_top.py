@@ -25,8 +25,8 @@ from candleshm.commands.observation import Observation, SeriesFacts
 from candleshm.commands.screen import Screen
 from candleshm.commands.top import Board, ordered
 from candleshm.reader.health import Health
-from tests.commanding import DEADLINE_SECONDS, complaint, run, started
-from tests.klines import MINUTE_MS, START_MS, ingest, kline
+from tests.support.commanding import DEADLINE_SECONDS, complaint, run, started
+from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 LIMIT_SECONDS = 60.0
 UNTIL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -19,8 +19,8 @@ from candleshm.errors import CandleShmError, ConfigError, RateLimited, WaitTimeo
 from candleshm.ratelimit.ledger import peek
 from candleshm.sim import SimulatedExchange, rate_limited
 from candleshm.system.clock import SystemClock
-from tests.collecting import collecting, until
-from tests.commanding import started
+from tests.support.collecting import collecting, until
+from tests.support.commanding import started
 
 HOST: dict[str, Any] = {"base_url": "http://127.0.0.1:9"}
 USED = {"X-MBX-USED-WEIGHT-1M": "700"}

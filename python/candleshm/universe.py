@@ -12,7 +12,7 @@ from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
 from candleshm.system.block_log import BlockLog
 
-__all__ = ["TRADING", "Universe", "suspect", "symbols_of"]
+__all__ = ["TRADING", "Universe", "doubt", "symbols_of"]
 
 TRADING = ("trading_on", "trading_off", "trading_all")
 SPARE_MIN = 16

@@ -1,9 +1,9 @@
 """A reader that asks for the next close over and over, and judges every one that is announced.
 
-``python -m tests.close_witness NAME`` goes on while writers of `tests.hot_writer` are killed, stopped, succeeded and
+``python -m tests.support.close_witness NAME`` goes on while writers of `hot_writer` are killed, stopped, succeeded and
 superseded, until the block is closed. It prints how many closes it judged; the first lie ends it with an assertion.
 
-The values tell: a final row of `tests.hot_writer` lies less than 7/1024 above its bar, a live one at least 1/16. A row
+The values tell: a final row of `hot_writer` lies less than 7/1024 above its bar, a live one at least 1/16. A row
 that was announced may be restated at the moment, and is missing until that is done; a writer may die in the middle, and
 then the next one does it. So a missing row is asked for again. One that is there has to be final.
 """
@@ -17,8 +17,8 @@ import numpy as np
 
 import candleshm
 from candleshm.columns import CLOSE, OPEN_TIME_MS
-from tests.hot_writer import STEP_MS, SYMBOLS
-from tests.klines import START_MS
+from tests.support.hot_writer import STEP_MS, SYMBOLS
+from tests.support.klines import START_MS
 
 PATIENCE_SECONDS = 30.0
 """For a restatement to be done, by a successor at the latest; and for a close while there is no writer."""

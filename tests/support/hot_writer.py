@@ -1,6 +1,6 @@
 """A writer process without mercy: live updates, closes, corrections, outages and late fills as fast as they go.
 
-``python -m tests.hot_writer NAME [LENGTH]`` takes the block over, or creates it, and runs until it is killed. Every row
+``hot_writer NAME [LENGTH]`` takes the block over, or creates it, and runs until it is killed. Every row
 holds one value in all its value columns, so a row of two writes shows. It prints one line once it writes: whether the
 block was taken over, how many rows were there, and how many milliseconds it took.
 """
@@ -12,7 +12,7 @@ import sys
 import time
 
 from candleshm import _core
-from tests.klines import START_MS, ingest, kline
+from tests.support.klines import START_MS, ingest, kline
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
 LENGTH = 256

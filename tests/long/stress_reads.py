@@ -1,6 +1,6 @@
-"""The long proof that reads are whole: ``python -m tests.stress_reads [--reads 10_000_000] [--readers 2]``.
+"""The long proof that reads are whole: ``python -m tests.long.stress_reads [--reads 10_000_000] [--readers 2]``.
 
-A hot writer (`tests.hot_writer`) updates live rows, closes candles, skips some and fills them late, and restates
+A hot writer (`hot_writer.py`) updates live rows, closes candles, skips some and fills them late, and restates
 closed stretches, without a pause. Readers in processes of their own take windows in every way there is.
 
 One *checked read* is one window or row handed out by one call and judged completely: every row holds the values of a
@@ -32,8 +32,8 @@ import numpy.typing as npt
 
 import candleshm
 from candleshm.columns import CLOSE, OPEN_TIME_MS
-from tests.hot_writer import LENGTH, STEP_MS, SYMBOLS
-from tests.klines import START_MS, VALUE_COLUMNS
+from tests.support.hot_writer import LENGTH, STEP_MS, SYMBOLS
+from tests.support.klines import START_MS, VALUE_COLUMNS
 from tests.test_processes import hot_writer, wait_for_rows
 
 FloatArray = npt.NDArray[np.float64]

@@ -19,7 +19,7 @@ from candleshm.rest.client import Connection
 from candleshm.rest.transport import HttpTransport
 from candleshm.sim import SimulatedExchange
 from candleshm.system.clock import Clock, SystemClock
-from tests.collecting import SYMBOLS, config_of
+from tests.support.collecting import SYMBOLS, config_of
 
 
 def day_before(exchange: SimulatedExchange, count: int = 1, zone: str = "UTC") -> Day:

@@ -1,4 +1,4 @@
-"""The long proof that nothing grows and nothing is wrong: ``make soak`` or ``python -m tests.soak [--seconds 7200]``.
+"""The long proof that nothing grows and nothing is wrong: `python -m tests.long.soak [--seconds 7200]`.
 
 Every process is real and has its own memory: an exchange that fails all the time, a collector of candles of 1s, and
 four readers: `candles`, `views`, `panel`, `waits`. Each reader compares what it gets with the exchange's truth while it

@@ -1,6 +1,6 @@
 """Blocks damaged at random, asked through the public API, in a process whose crash would be seen.
 
-``python -m tests.damaged_blocks NAME WHAT COUNT`` makes a block, damages its ``header`` or its ``body`` COUNT times,
+``damaged_blocks NAME WHAT COUNT`` makes a block, damages its ``header`` or its ``body`` COUNT times,
 and asks it everything each time. Only errors of candleshm may come out. It prints how often the block could be
 attached to.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 import candleshm
 from candleshm import _core
-from tests.klines import MINUTE_MS, START_MS, ingest, kline
+from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 LENGTH = 16
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]

@@ -1,4 +1,4 @@
-"""An hour at the edges: ``make soak-edges`` or ``python -m tests.soak_edges [--seconds 3600]``.
+"""An hour at the edges: ``make soak-edges`` or ``python -m tests.long.soak_edges [--seconds 3600]``.
 
 A real `candleshm serve` with 1s candles and a derived block runs against the simulated exchange, in real time. Every
 few seconds one thing goes wrong, drawn at random: the block's name is removed, the collector is killed or stopped and
@@ -409,7 +409,7 @@ class EdgesRun:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.runtime)}
         with self.log.open("ab") as log:
             self.collector = subprocess.Popen(
-                [sys.executable, "-m", "tests.soak_edges", "serve", *words.split()],
+                [sys.executable, "-m", "tests.long.soak_edges", "serve", *words.split()],
                 stdout=log,
                 stderr=log,
                 env=environment,

@@ -1,4 +1,4 @@
-"""Writes the cache of a block over and over, until it is killed: `python -m tests.cache_writer NAME DIRECTORY`."""
+"""Writes the cache of a block over and over until it is killed: `python -m tests.support.cache_writer NAME DIR`."""
 
 from __future__ import annotations
 

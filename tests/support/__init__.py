@@ -1,0 +1,1 @@
+"""What several tests share: real collectors, processes, exchanges and files to begin with."""
