@@ -16,9 +16,10 @@ import pytest
 
 import candleshm
 from candleshm.collector.collector import Collector
+from candleshm.collector.ingest import Ingest
 from candleshm.collector.planner import Kind, SeriesPlan
 from candleshm.collector.scheduler import CollectorStatus
-from candleshm.collector.workers import Fetchers, Job
+from candleshm.collector.workers import Job, Workers
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
     BadResponse,
@@ -33,7 +34,8 @@ from candleshm.errors import (
 from candleshm.exchanges.base import INTERVAL_MS, Market, Response
 from candleshm.exchanges.binance import Binance
 from candleshm.sim import Fault, Outage, SimulatedExchange, banned, html, rate_limited, refused
-from candleshm.system.clock import ExchangeTime
+from candleshm.system.block_log import BlockLog
+from candleshm.system.clock import ExchangeTime, SystemClock
 from tests.support.collecting import (
     DEADLINE_SECONDS,
     MINUTE,
@@ -321,7 +323,7 @@ def test_a_collector_killed_with_9_is_succeeded_without_fetching_history_again(
 
 _SERVE = """
 import sys, threading
-from candleshm.system.clock import ExchangeTime
+from candleshm.system.clock import ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.collector.scheduler import CollectorStatus
 from candleshm.collector.collector import Collector
@@ -495,15 +497,18 @@ def test_an_answer_that_comes_after_the_stop_is_not_merged() -> None:
             merged.append(arguments)
 
     binance = Binance("SPOT")
-    fetchers = Fetchers(1, transport=Slow(), exchange=binance, writer=Recorder(), settle_ms=0)  # type: ignore[arg-type]
-    fetchers.start()
+    measured = ExchangeTime(1.0, 0, 0)
+    ingest = Ingest(Recorder(), clock=SystemClock(), exchange_time=measured, settle_ms=0)  # type: ignore[arg-type]
+    workers = Workers(1, transport=Slow(), exchange=binance, ingest=ingest, log=BlockLog(""))
+    workers.start()
     request = binance.newest("BTCUSDT", "1m", 2)
-    fetchers.submit(Job("", 2, ExchangeTime(1.0, 0, 0), 1, SeriesPlan("BTCUSDT"), Kind.TAIL, request))
+    workers.submit(Job("", 2, measured, 1, SeriesPlan("BTCUSDT"), Kind.TAIL, request))
     asked.wait(DEADLINE_SECONDS)
 
-    fetchers.stop()
+    ingest.stop()
+    workers.stop()
     answered.set()
 
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "candleshm-fetch-0"])
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "candleshm-worker-0"])
     assert not merged
-    assert not list(fetchers.reports(0.0))
+    assert not list(workers.reports(0.0))

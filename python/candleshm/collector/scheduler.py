@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from candleshm.collector.absences import Absences
 from candleshm.collector.block_names import BlockNames
+from candleshm.collector.ingest import Ingest
 from candleshm.collector.laggards import Laggards
 from candleshm.collector.listing import DOUBTED_SECONDS, Listing
 from candleshm.collector.loading import FAILURES_MAX, hopeless, limited_delay_seconds, refused_delay_seconds, tries_max
@@ -35,7 +36,7 @@ from candleshm.collector.planner import (
 from candleshm.collector.standing import Standing
 from candleshm.collector.status import CollectorStatus
 from candleshm.collector.symbols import SymbolSet
-from candleshm.collector.workers import Fetchers, Job, MaintenanceRequest, Report, newest_missing_ms
+from candleshm.collector.workers import Job, MaintenanceRequest, Report, Workers, newest_missing_ms
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import INTERVAL_MS, Exchange, ExchangeInfo, Response, candle_end_ms
 from candleshm.network.backoff import Backoff
@@ -49,7 +50,7 @@ from candleshm.system.clock import Clock, ExchangeTime
 from candleshm.universe import Universe, nearest
 
 if TYPE_CHECKING:
-    from candleshm._core import Ingested, Pushed, Writer
+    from candleshm._core import Ingested, Writer
 
 __all__ = ["CollectorStatus", "Scheduler"]
 
@@ -103,9 +104,8 @@ class Scheduler:
         self._random = random or Random()
         self._backoff = Backoff()
         self._workers = workers
-        self._fetchers = Fetchers(
-            workers, transport=transport, exchange=exchange, writer=writer, settle_ms=cadence.settle_ms
-        )
+        self._ingest = Ingest(writer, clock=clock, exchange_time=exchange_time, settle_ms=cadence.settle_ms)
+        self._fetchers = Workers(workers, transport=transport, exchange=exchange, ingest=self._ingest, log=self._log)
         self._stopping = False
         self._loaded = threading.Event()
         now = self._started_seconds = clock.monotonic_seconds()
@@ -142,7 +142,7 @@ class Scheduler:
         self._stream_changed = threading.Event()
         self._stream: StreamSource | None = None
         if follow is not None:
-            self._stream = follow(self._ingest_events, self._heard_seconds, self._wake_for_stream)
+            self._stream = follow(self._ingest.frames, self._ingest.last_event_seconds, self._wake_for_stream)
         self._status = self._snapshot(now)
         self._align(now)
 
@@ -167,6 +167,7 @@ class Scheduler:
     def stop(self) -> None:
         """End `run` within moments, from any thread. Nothing is merged once this returns; late answers are dropped."""
         self._stopping = True
+        self._ingest.stop()
         self._fetchers.stop()
         if self._stream is not None:
             self._stream.stop()
@@ -237,7 +238,9 @@ class Scheduler:
                 if upkeep is self._reload:
                     self._is_reloading = True
                     self._listing.ask(now)
-                job = Job(upkeep.url, upkeep.weight, self._time, ticket, upkeep=upkeep, dates_count=self._dates_count)
+                job = Job(
+                    upkeep.url, upkeep.weight, self._time, ticket, maintenance=upkeep, dates_count=self._dates_count
+                )
                 return job, now
             again_seconds = min(again_seconds, upkeep.due_seconds)
         if self._upkeep_first:
@@ -275,15 +278,6 @@ class Scheduler:
         return None, again_seconds
 
     # Streams.
-
-    def _ingest_events(self, frames: Sequence[bytes]) -> Pushed | None:
-        """Merge what was pushed; in the stream's thread."""
-        return self._fetchers.ingest_events(frames, self._time.latest_ms(self._clock.monotonic_seconds()))
-
-    def _heard_seconds(self) -> Mapping[str, float]:
-        """Return when each stream was last heard; from any thread."""
-        with self._fetchers.merging_paused():
-            return dict(zip(self._roster.symbols, self._writer.heard_seconds(), strict=False))
 
     def _pauses_seconds(self) -> Mapping[str, float]:
         """Return how long the streams are silent now and then, where that is honest."""
@@ -333,7 +327,7 @@ class Scheduler:
     def _learn_from_stream(self, plans: Mapping[str, SeriesPlan], now: float) -> None:
         if not plans:
             return
-        heard_seconds, pauses_seconds = self._heard_seconds(), self._pauses_seconds()
+        heard_seconds, pauses_seconds = self._ingest.last_event_seconds(), self._pauses_seconds()
         for symbol, plan in plans.items():
             if heard_seconds.get(symbol, -math.inf) > plan.heard_seconds:
                 plan.heard_seconds = heard_seconds[symbol]
@@ -388,7 +382,7 @@ class Scheduler:
     # Take in.
 
     def _take(self, report: Report) -> None:
-        job, answer, error = report.job, report.answer, report.error
+        job, answer, error = report.job, report.response, report.error
         now = self._clock.monotonic_seconds()
         if job.plan is None or error is not None or self._again_seconds == math.inf:
             self._again_seconds = -math.inf
@@ -399,8 +393,8 @@ class Scheduler:
                 self._date_seconds = now
                 self._distrust_time("the Date header of an answer contradicts the measured time", now)
             try:
-                if job.upkeep is not None:
-                    self._take_upkeep(job.upkeep, answer, now)
+                if job.maintenance is not None:
+                    self._take_upkeep(job.maintenance, answer, now)
                 elif job.plan is not None and report.ingested is not None:
                     self._take_candles(job.plan, report, answer, report.ingested, now)
                 self._end_silence(now)
@@ -408,7 +402,7 @@ class Scheduler:
                 error = unreadable
         if error is not None:
             self._take_error(job, error, now)
-        if job.upkeep is self._reload:
+        if job.maintenance is self._reload:
             self._is_reloading = False
         if job.plan is not None and self._is_carried(job.plan):
             self._give_up(job.plan, error)
@@ -488,7 +482,7 @@ class Scheduler:
         )
         if ingested.suspect_open_ms is not None:
             plan.mark_suspect(ingested.suspect_open_ms, self._time.earliest_ms(now) + self._cadence.settle_ms)
-        plan.missing_range_ms = report.missing_range_ms
+        plan.missing_range_ms = newest_missing_ms(self._writer, plan.symbol) if ingested.missing else None
         if ingested.conflicts:
             self._log.warning("%s: stream and REST differ in %d rows", plan.symbol, ingested.conflicts)
         if ingested.holes:
@@ -540,8 +534,8 @@ class Scheduler:
             raise BadResponse(f"serverTime contradicts what was measured before: `{server_ms}`", status=answer.status)
         self._suspected = None
         if not self._time.overlaps(measured):
-            self._fetchers.begin_time(answer.received_seconds)
-        self._time = self._time.refined(measured)
+            self._ingest.restart_time(answer.received_seconds)
+        self._time = self._ingest.exchange_time = self._time.refined(measured)
         self._dates_count = self._time.agrees_with(answer.date_ms, answer.sent_seconds, answer.received_seconds)
         self._upkeep_first = False
         self._compare_clocks(answer.received_seconds)
@@ -580,7 +574,7 @@ class Scheduler:
         self._align(now)
 
     def _align(self, now: float) -> None:
-        with self._fetchers.merging_paused():
+        with self._ingest.paused():
             fresh = self._roster.align(now, self._time.earliest_ms(now))
         if self._stream is not None:
             trading = [symbol for symbol, plan in self._roster.plans.items() if plan.trading]
@@ -601,8 +595,8 @@ class Scheduler:
                 self._bans += isinstance(error, Banned)
                 self._log.warning("%s; no requests for %.0f s", error, error.retry_after)
             self._budget.stop(error.retry_after, now)
-            if job.upkeep is not None:
-                job.upkeep.due_seconds = now
+            if job.maintenance is not None:
+                job.maintenance.due_seconds = now
             if job.plan is not None:
                 job.plan.fail(refused=False)
                 job.plan.retry_seconds = now + error.retry_after + limited_delay_seconds(job.plan)
@@ -610,12 +604,12 @@ class Scheduler:
         if isinstance(error, ExchangeUnavailable):
             self._silent += 1
             self._silent_of.add("" if job.plan is None else job.plan.symbol)
-        if job.upkeep is not None:
-            job.upkeep.failures += 1
-            delay_seconds = self._backoff.delay_seconds(job.upkeep.failures, self._random)
-            job.upkeep.due_seconds = now + delay_seconds
-            line = f"{error}; failure {job.upkeep.failures}, next try in {delay_seconds:.1f} s"
-            self._outage.failed(error, line if is_telling(job.upkeep.failures) else None)
+        if job.maintenance is not None:
+            job.maintenance.failures += 1
+            delay_seconds = self._backoff.delay_seconds(job.maintenance.failures, self._random)
+            job.maintenance.due_seconds = now + delay_seconds
+            line = f"{error}; failure {job.maintenance.failures}, next try in {delay_seconds:.1f} s"
+            self._outage.failed(error, line if is_telling(job.maintenance.failures) else None)
         if job.plan is not None and self._is_carried(job.plan):
             self._fail(job.plan, error, now)
 

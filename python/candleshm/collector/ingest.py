@@ -1,0 +1,111 @@
+"""The one way of responses and stream frames into a block: in order with a stop, and with a clock that was set."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from candleshm.exchanges.base import KlineRequest, Response
+from candleshm.system.clock import Clock, ExchangeTime
+
+if TYPE_CHECKING:
+    from candleshm._core import Ingested, Pushed, Writer
+
+__all__ = ["Ingest"]
+
+
+class Ingest:
+    """Merges responses for the workers and frames for the streams, which call it directly. Safe from any thread."""
+
+    def __init__(self, writer: Writer, *, clock: Clock, exchange_time: ExchangeTime, settle_ms: int) -> None:
+        """Rows are final `settle_ms` after their end."""
+        self._writer = writer
+        self._clock = clock
+        self._settle_ms = settle_ms
+        self.exchange_time = exchange_time
+        """The newest measurement, by which frames are judged; the loop assigns it."""
+        self._gate = threading.Lock()
+        self._stopped = False
+        self._restarted_seconds = -math.inf
+
+    def response(
+        self,
+        symbol: str,
+        response: Response,
+        request: KlineRequest,
+        *,
+        sent_ms: int,
+        received_ms: int,
+        patience_ms: int,
+    ) -> Ingested | None:
+        """Merge a response about klines and publish what it changes.
+
+        Args:
+            symbol: The series that was requested.
+            response: Its body, and the local time at which the request left.
+            request: What was requested.
+            sent_ms: Exchange time that had surely been reached when the request left.
+            received_ms: Exchange time that had surely not been passed when the response was there.
+            patience_ms: How long after its end the newest row becomes final without a later row as proof.
+
+        Returns:
+            What it changed; None once stopped, and for a request that left before the time was restarted.
+
+        Raises:
+            BadResponse: The body is malformed; nothing of it is published.
+            UnknownSymbol: The block does not carry the symbol.
+        """
+        with self._gate:
+            if self._stopped or response.sent_seconds < self._restarted_seconds:
+                return None
+            return self._writer.ingest(
+                symbol,
+                response.body,
+                sent_ms=sent_ms,
+                received_ms=received_ms,
+                settle_ms=self._settle_ms,
+                limit=request.limit,
+                start_ms=request.start_ms,
+                end_ms=request.end_ms,
+                from_end=True,
+                patience_ms=patience_ms,
+            )
+
+    def frames(self, frames: Sequence[bytes]) -> Pushed | None:
+        """Merge the text frames of one socket read; frames that cannot be read are reported, the others count.
+
+        Returns:
+            What they changed; None once stopped.
+        """
+        received_ms = self.exchange_time.latest_ms(self._clock.monotonic_seconds())
+        with self._gate:
+            return None if self._stopped else self._writer.ingest_events(frames, received_ms=received_ms)
+
+    def last_event_seconds(self) -> Mapping[str, float]:
+        """Return for each symbol when its stream brought the newest event, local seconds; -inf for never."""
+        with self._gate:
+            return dict(zip(self._writer.symbols, self._writer.heard_seconds(), strict=True))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let responses and frames wait while symbols, and perhaps the block, are exchanged."""
+        with self._gate:
+            yield
+
+    def restart_time(self, now_seconds: float) -> None:
+        """Forget when the exchange said what: its clock was set, as was found at `now_seconds` (local).
+
+        Responses to requests that left before are not merged any more. They would count as later, or as earlier, than
+        all that comes.
+        """
+        with self._gate:
+            self._restarted_seconds = now_seconds
+            self._writer.forget_times()
+
+    def stop(self) -> None:
+        """Let nothing be merged any more once this returns."""
+        with self._gate:
+            self._stopped = True
