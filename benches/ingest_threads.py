@@ -3,7 +3,7 @@
     python benches/ingest_threads.py             15 rounds, about twenty seconds
     python benches/ingest_threads.py --rounds N --threads N
 
-In every round one thread and several take turns, each with a new block, until the block is full. While they work another
+In every round one thread and several take turns, each with a new block, until the block is full. Meanwhile another
 thread hands in a stream's frame every millisecond and takes the time until it is published. Everything is read back and
 compared; a wrong row ends the run.
 """

@@ -24,7 +24,7 @@ from candleshm._core import Writer
 from candleshm.collector.cache import BlockCache, Origin
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import SimulatedExchange
-from candleshm.sim.universe import utc_ms
+from candleshm.sim.world.universe import utc_ms
 from tests.support.collecting import (
     MINUTE,
     SYMBOLS,

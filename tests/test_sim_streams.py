@@ -35,7 +35,7 @@ from candleshm.sim import (
     StreamRules,
     Truth,
 )
-from candleshm.sim.text import encode_events
+from candleshm.sim.world.text import encode_events
 
 DATA = Path(__file__).parent / "data" / "streams"
 MINUTE = 60_000

@@ -14,23 +14,23 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from candleshm.errors import MissingExtra
-from candleshm.sim import archive
-from candleshm.sim.answers import Response, answer, refuse, weigh
 from candleshm.sim.control import PREFIX, Control
-from candleshm.sim.faults import Fault, FaultBook
-from candleshm.sim.limits import Verdict, WeightPool
-from candleshm.sim.query import Refusal, Request
-from candleshm.sim.recording import Recording
+from candleshm.sim.faults import Fault, FaultBook, met_by_request
+from candleshm.sim.rest import archive
+from candleshm.sim.rest.limits import Verdict, WeightPool
+from candleshm.sim.rest.query import Refusal, Request
+from candleshm.sim.rest.responses import Response, answer, refuse, weigh
+from candleshm.sim.rest.spoiled import pad, spoil
 from candleshm.sim.server import Delivery, HttpServer, Manner, Upgraded
-from candleshm.sim.spoiled import pad, spoil
 from candleshm.sim.stats import Pushed, Served, Stats, StreamConnection, summarize
-from candleshm.sim.stream_faults import StreamFaultBook
-from candleshm.sim.stream_rules import StreamRules
-from candleshm.sim.truth import Truth
-from candleshm.sim.universe import Market
+from candleshm.sim.stream.faults import StreamFault
+from candleshm.sim.stream.recording import Recording
+from candleshm.sim.stream.rules import StreamRules
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Market
 
 if TYPE_CHECKING:
-    from candleshm.sim.streams import Streams
+    from candleshm.sim.stream.streams import Streams
 
 _SERVED_MAX = 10_000
 _MANNERS: Mapping[str, Manner] = {"reset": "reset", "truncate": "cut", "hang": "hang", "trickle": "trickle"}
@@ -70,9 +70,9 @@ class SimulatedExchange:
         stream_rules: StreamRules | None = None,
     ) -> None:
         self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms())
-        self.faults = FaultBook(seed)
+        self.faults: FaultBook[Fault] = FaultBook(seed)
         self.archive = archive.SimulatedArchive(self.truth)
-        self.stream_faults = StreamFaultBook(seed)
+        self.stream_faults: FaultBook[StreamFault] = FaultBook(seed)
         self.stream_rules = stream_rules or StreamRules()
         self.skew_ms = skew_ms
         self._clock_ms = clock_ms
@@ -161,7 +161,7 @@ class SimulatedExchange:
         with self._lock:
             if self._streams is None:
                 try:
-                    from candleshm.sim.streams import Streams
+                    from candleshm.sim.stream.streams import Streams
                 except ImportError as error:
                     raise MissingExtra("websockets", "ws") from error
                 self._streams = Streams(self.truth, self.stream_faults, self.now_ms, lambda: self.stream_rules)
@@ -190,7 +190,7 @@ class SimulatedExchange:
         headers = _headers(request.market, verdict.used, now_ms)
         file = archive.ArchiveName.parse(request.path)
         market, symbol = (request.market, request.symbol) if file is None else (file.market, file.symbol)
-        delay_ms, fault = self.faults.meet(market, request.path, symbol, now_ms)
+        delay_ms, fault = met_by_request(self.faults, market, request.path, symbol, now_ms)
         if verdict.status != 200:
             said, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
         elif fault is not None and fault.kind == "status":

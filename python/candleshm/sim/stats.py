@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from candleshm.sim.limits import WeightPool
+from candleshm.sim.rest.limits import WeightPool
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 from urllib.parse import unquote
 
-from candleshm.sim.answers import Response
-from candleshm.sim.grid import DAY_MS
-from candleshm.sim.recent import Recent
-from candleshm.sim.truth import Truth
-from candleshm.sim.universe import Market, utc_ms
+from candleshm.sim.rest.responses import Response
+from candleshm.sim.world.grid import DAY_MS
+from candleshm.sim.world.recent import Recent
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Market, utc_ms
 
 PREFIX = "/data/"
 HEADER = (

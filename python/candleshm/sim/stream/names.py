@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from candleshm.sim.grid import HOUR_MS, INTERVALS, Grid
-from candleshm.sim.truth import Truth
-from candleshm.sim.universe import Instrument, Market
+from candleshm.sim.world.grid import HOUR_MS, INTERVALS, Grid
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Instrument, Market
 
 _NAME = re.compile(r"([^@]+)@kline_(\d+[smhdwM])(@\+08:00)?")
 _HOSTS: dict[str, Market] = {"spot": "SPOT", "um": "UM", "cm": "CM"}

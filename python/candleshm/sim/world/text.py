@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from candleshm.sim.bars import (
+from candleshm.sim.world.candles import (
     BUY_QUOTE,
     BUY_VOLUME,
     CLOSE,
@@ -20,7 +20,7 @@ from candleshm.sim.bars import (
     VOLUME,
     Ints,
 )
-from candleshm.sim.universe import Instrument
+from candleshm.sim.world.universe import Instrument
 
 _SPOT_DECIMALS = 8
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from candleshm.sim.bars import (
+from candleshm.sim.world.candles import (
     CLOSE,
     COLUMNS,
     HIGH,
@@ -29,12 +29,12 @@ from candleshm.sim.bars import (
     fold,
     grow,
 )
-from candleshm.sim.events import KNOWN_OUTAGES, Outage, Restatement
-from candleshm.sim.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
-from candleshm.sim.recent import Recent
-from candleshm.sim.tape import MINUTES_PER_DAY, MOMENT_MS, coins_per_lot, day_of_minutes, moments_of_minutes
-from candleshm.sim.text import encode
-from candleshm.sim.universe import Instrument, Market, default_universe
+from candleshm.sim.world.events import KNOWN_OUTAGES, Outage, Restatement
+from candleshm.sim.world.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
+from candleshm.sim.world.recent import Recent
+from candleshm.sim.world.tape import MINUTES_PER_DAY, MOMENT_MS, coins_per_lot, day_of_minutes, moments_of_minutes
+from candleshm.sim.world.text import encode
+from candleshm.sim.world.universe import Instrument, Market, default_universe
 
 # A candle as JSON carries it: 12 columns, times and trades as int, the rest as decimal text.
 Row = list[Any]

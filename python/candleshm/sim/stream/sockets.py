@@ -21,14 +21,14 @@ from websockets.server import ServerProtocol
 
 from candleshm.sim.server import reset
 from candleshm.sim.stats import StreamConnection
-from candleshm.sim.stream_names import Endpoint
-from candleshm.sim.stream_rules import StreamRules
+from candleshm.sim.stream.names import Endpoint
+from candleshm.sim.stream.rules import StreamRules
 
 _CLOSE_SECONDS = 2.0
 _ID_MAX = 2**63
 _TEXT_ID_LENGTH_MAX = 36
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
-_SILENT = logging.getLogger("candleshm.sim.sockets")
+_SILENT = logging.getLogger("candleshm.sim.stream.sockets")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from candleshm.sim.grid import DAY_MS, Grid
+from candleshm.sim.world.grid import DAY_MS, Grid
 
 Rows = list[list[Any]]
 Spoiling = Literal[

@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from candleshm.sim.exchange_info import exchange_info
-from candleshm.sim.grid import Grid
-from candleshm.sim.query import (
+from candleshm.sim.rest.query import (
     CM_SPAN_MS,
     KlinesQuery,
     Refusal,
@@ -17,8 +15,10 @@ from candleshm.sim.query import (
     read_klines,
     read_spot_info,
 )
-from candleshm.sim.truth import Truth
-from candleshm.sim.universe import Market
+from candleshm.sim.world.exchange_info import exchange_info
+from candleshm.sim.world.grid import Grid
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Market
 
 JSON_TYPE = "application/json;charset=UTF-8"
 _REFUSED_WEIGHT = 1

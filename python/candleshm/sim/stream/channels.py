@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from candleshm.sim.bars import TRADES
-from candleshm.sim.grid import MINUTE_MS, SECOND_MS
-from candleshm.sim.stream_names import Series
-from candleshm.sim.stream_rules import STEP_MS, StreamRules
-from candleshm.sim.tape import MOMENT_MS, MOMENTS, hash_key
-from candleshm.sim.text import encode_events
-from candleshm.sim.truth import Truth
+from candleshm.sim.stream.names import Series
+from candleshm.sim.stream.rules import STEP_MS, StreamRules
+from candleshm.sim.world.candles import TRADES
+from candleshm.sim.world.grid import MINUTE_MS, SECOND_MS
+from candleshm.sim.world.tape import MOMENT_MS, MOMENTS, hash_key
+from candleshm.sim.world.text import encode_events
+from candleshm.sim.world.truth import Truth
 
 # Texts are made for so many pushes at once, few enough not to hold up the others.
 _CHUNK = 24

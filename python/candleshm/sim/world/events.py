@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from candleshm.sim.universe import Instrument, Market, utc_ms
+from candleshm.sim.world.universe import Instrument, Market, utc_ms
 
 
 @dataclass(frozen=True, kw_only=True)

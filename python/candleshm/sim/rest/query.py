@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from candleshm.sim.grid import DAY_MS, INTERVALS
-from candleshm.sim.universe import Market
+from candleshm.sim.world.grid import DAY_MS, INTERVALS
+from candleshm.sim.world.universe import Market
 
 # The path prefix tells the market; one server stands for the three hosts.
 PREFIXES: Mapping[str, Market] = {"/api/v3/": "SPOT", "/fapi/v1/": "UM", "/dapi/v1/": "CM"}

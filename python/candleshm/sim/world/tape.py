@@ -21,7 +21,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from candleshm.sim.bars import (
+from candleshm.sim.world.candles import (
     BUY_QUOTE,
     BUY_VOLUME,
     CLOSE,
@@ -35,7 +35,7 @@ from candleshm.sim.bars import (
     VOLUME,
     Ints,
 )
-from candleshm.sim.grid import MINUTE_MS
+from candleshm.sim.world.grid import MINUTE_MS
 
 MINUTES_PER_DAY = 1440
 MOMENTS = 480
