@@ -78,13 +78,13 @@ class WorldChange:
 
 
 class Control:
-    """Answers requests under `PREFIX`."""
+    """Responds to requests under `PREFIX`."""
 
     def __init__(self, exchange: Controlled) -> None:
         self._exchange = exchange
 
-    def answer(self, method: str, path: str, body: bytes) -> Response:
-        """Return the answer; a body that cannot be used gets a 400 that says why."""
+    def respond(self, method: str, path: str, body: bytes) -> Response:
+        """Return the response; a body that cannot be used gets a 400 with the reason."""
         exchange = self._exchange
         try:
             match method, path[len(PREFIX) :]:

@@ -19,11 +19,11 @@ SIZE_BYTES_MAX = 1 << 30
 class Fault:
     """One thing that goes wrong for the requests it matches.
 
-    ``kind`` is what the client sees: ``latency`` (the right answer ``delay_ms`` late), ``status`` (``status``,
-    ``body``, ``content_type`` and ``headers`` instead of the answer), ``reset`` (TCP RST), ``truncate`` (the right
-    headers, half of the body, end of connection), ``hang`` (accepted, never answered), ``trickle`` (the right answer
-    at ``bytes_per_second``, after right headers), ``rows`` (klines with their rows spoiled as ``rows`` says),
-    ``oversize`` (the right answer, blanks added up to ``size_bytes``), ``headers`` (the right body with this
+    ``kind`` is what the client sees: ``latency`` (the right response ``delay_ms`` late), ``status`` (``status``,
+    ``body``, ``content_type`` and ``headers`` instead of the response), ``reset`` (TCP RST), ``truncate`` (the right
+    headers, half of the body, end of connection), ``hang`` (accepted, no response), ``trickle`` (the right response
+    at ``bytes_per_second``, after right headers), ``rows`` (klines with their rows spoiled in the way of ``rows``),
+    ``oversize`` (the right response, blanks added up to ``size_bytes``), ``headers`` (the right body with this
     ``content_type`` and these ``headers``).
 
     ``market``, ``symbol`` and ``path`` (the end of it, as ``/klines``) limit which requests it meets; None means all.
@@ -65,25 +65,25 @@ class Fault:
 
 
 def html(status: int, **limits: object) -> Fault:
-    """Return an answer of the layer in front of the exchange: an HTML page of any status, 200 included."""
+    """Return a response of the layer in front of the exchange: an HTML page of any status, 200 included."""
     page = f"<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>"
     return Fault(kind="status", status=status, body=page, content_type="text/html", **limits)  # type: ignore[arg-type]
 
 
 def refused(status: int, code: int, message: str, **limits: object) -> Fault:
-    """Return an answer of the exchange itself: an error code and its text."""
+    """Return a response of the exchange itself: an error code and its text."""
     body = f'{{"code":{code},"msg":"{message}"}}'
     return Fault(kind="status", status=status, body=body, **limits)  # type: ignore[arg-type]
 
 
 def rate_limited(retry_after_seconds: int | None = None, **limits: object) -> Fault:
-    """Return a 429, with or without the header that says how long to wait."""
+    """Return a 429, with or without a Retry-After header."""
     headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
     return refused(429, -1003, "Too much request weight used.", headers=headers, **limits)
 
 
 def banned(until_ms: int, **limits: object) -> Fault:
-    """Return a 418 that lasts, by the exchange's clock, as long as its text says."""
+    """Return a 418 that lasts, by the exchange's clock, until the time in its text."""
     return refused(418, -1003, f"Way too many requests; IP banned until {until_ms}.", until_ms=until_ms, **limits)
 
 

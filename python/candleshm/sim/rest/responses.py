@@ -1,4 +1,4 @@
-"""Requests to answers: what the exchange says at a moment, given its truth. Pure but for the truth's memory."""
+"""Requests to responses: what the exchange sends at a moment, given its truth. Pure but for the truth's memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REFUSED_WEIGHT = 1
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP answer; of its headers those that are its own."""
+    """An HTTP response, with the headers that are its own."""
 
     status: int
     body: bytes
@@ -35,7 +35,7 @@ class Response:
 
 
 def refuse(refusal: Refusal) -> Response:
-    """Return the answer that a refusal stands for."""
+    """Return the response that a refusal stands for."""
     body = {"code": refusal.code, "msg": refusal.message}
     return Response(refusal.status, json.dumps(body, separators=(",", ":")).encode())
 
@@ -50,8 +50,8 @@ def weigh(request: Request) -> int:
     return 20 if request.name == "exchangeInfo" and request.market == "SPOT" else 1
 
 
-def answer(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Market, int]) -> Response:
-    """Return what the exchange says to ``request`` at ``now_ms``."""
+def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Market, int]) -> Response:
+    """Return the exchange's response to ``request`` at ``now_ms``."""
     market = request.market
     known = {"ping", "time", "exchangeInfo", "klines"} | ({"uiKlines"} if market == "SPOT" else set())
     if market is None or market == "SPOT":

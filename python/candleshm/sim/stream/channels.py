@@ -1,4 +1,4 @@
-"""One kline stream: what it says at which moment. No socket and no clock: the caller says what time it is."""
+"""One kline stream: what it sends at which moment. No socket and no clock: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Push:
 
 
 class _Reel:
-    """The pushes of one minute, as texts; what is not asked for is not made."""
+    """The pushes of one minute, as texts, made on demand."""
 
     def __init__(self, truth: Truth, series: Series, minute_ms: int, moments: list[int]) -> None:
         instrument = series.instrument
@@ -60,13 +60,13 @@ class _Reel:
             texts = encode_events(
                 self._series.instrument,
                 self._series.grid.interval,
-                growth.bars[:, wanted],
+                growth.candles[:, wanted],
                 growth.close_ms[wanted],
                 growth.first_ids[wanted],
             )
             self._texts = dict(zip(wanted.tolist(), texts, strict=True))
             text = texts[0]
-        return text, int(growth.bars[TRADES, moment])
+        return text, int(growth.candles[TRADES, moment])
 
 
 class Channel:

@@ -41,7 +41,7 @@ class StreamFault:
     Met by an event: ``lose`` (not sent), ``unclosed`` (not sent if it has ``x:true``), ``duplicate`` (sent twice),
     ``delay`` (sent ``delay_ms`` late, later ones overtake it), ``reorder`` (sent after the stream's next event),
     ``wrong`` (one more trade and another close than REST has), ``foreign`` (before it an event of the other family,
-    told by ``"st"`` alone), ``mute`` (this stream of this connection says nothing from here on), ``fragment`` (in
+    marked by ``"st"`` alone), ``mute`` (this stream of this connection sends nothing from here on), ``fragment`` (in
     three frames), ``garbage`` (before it a text that is no JSON), ``oversize`` (before it a text of ``size_bytes``),
     ``misnamed`` (before it the same candle, falsified, under the name of another stream of the connection), ``flood``
     (before it ``frames`` frames ``of`` a kind: pings, pongs, refusals, or parts of a text that never ends).
@@ -79,7 +79,7 @@ class StreamFault:
 
     @property
     def of_handshake(self) -> bool:
-        """Say whether handshakes meet it, not events."""
+        """Return whether handshakes meet it, not events."""
         return self.kind in _HANDSHAKE_KINDS
 
 

@@ -1,4 +1,4 @@
-"""Names and addresses of streams: what a path and a name ask for, on which of the exchange's stream hosts."""
+"""Names and URLs of streams: what a path and a name subscribe to, on which of the exchange's stream hosts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Endpoint:
         market: Market = host or ("UM" if route else "SPOT")
         families: tuple[Market, ...]
         if market == "UM":
-            # The old path without a route still answers, and sends nothing.
+            # The old path without a route still accepts, and sends nothing.
             families = ("UM", "CM") if route == "market" else ()
         elif host == "CM":
             families = ("CM", "UM")

@@ -108,7 +108,7 @@ class Streams:
         return socket
 
     def subscribe(self, client: StreamSocket, name: str) -> None:
-        """Send the events of a stream from now on; a name that means nothing stays silent."""
+        """Send the events of a stream from now on; an unknown name gets no events."""
         series = find_series(self._truth, client.endpoint.families, name)
         if series is None or client.deaf:
             return

@@ -25,7 +25,7 @@ class Outage:
     off_grid_until_ms: int = 0
 
     def concerns(self, instrument: Instrument) -> bool:
-        """Say whether the outage holds for ``instrument``."""
+        """Return whether the outage holds for ``instrument``."""
         return self.market in {None, instrument.market} and self.symbol in {None, instrument.symbol}
 
 

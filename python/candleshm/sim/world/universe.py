@@ -51,7 +51,7 @@ class Instrument:
 
     @property
     def flat_after_end(self) -> bool:
-        """Say whether klines go on flat after trading ended, as settled perpetual contracts do."""
+        """Return whether klines go on flat after trading ended, as settled perpetual contracts do."""
         return self.market != "SPOT" and self.delivery_ms == NEVER_MS
 
     def voice(self, seed: int) -> Voice:
