@@ -6,6 +6,7 @@ mod derive;
 mod errors;
 mod feed;
 mod following;
+mod gate;
 mod pool;
 mod process;
 mod rules;
@@ -27,6 +28,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<view::View>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::Ingested>()?;
+    module.add_class::<writer::SeriesState>()?;
+    module.add("NotMerged", module.py().get_type::<errors::NotMerged>())?;
     module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
     module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;
     module.add_function(wrap_pyfunction!(derive::ended_ms, module)?)?;
