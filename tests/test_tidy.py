@@ -37,11 +37,10 @@ PYTHON_FLOORS = [
 ]
 RUST_FLOORS = [
     {"sync", "zone", "columns", "market", "chain"},
-    {"interval", "parse"},
-    {"archive_csv"},
-    {"error", "event"},
+    {"interval", "wire"},
+    {"error"},
     {"layout"},
-    {"announce", "ring", "latch", "symbols", "shared_memory"},
+    {"announce", "ring", "seqlock", "symbols", "shared_memory"},
     {"publish", "block"},
     {"merge", "read", "derive", "soundness", "removal"},
     {"succession"},
