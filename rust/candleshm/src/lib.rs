@@ -17,7 +17,7 @@
 //! - [`layout`]: the format of a block. [`symbols`]: its symbol table. [`ring`]: the slot of a candle index.
 //! - [`seqlock`]: the newest row. [`announce`]: words that tell readers what was stored before them.
 //! - [`publish`], [`read`], [`panel`], [`asof`]: storing and reading rows.
-//! - [`wire`]: what the exchange sends, as rows. [`merge`], [`chain`] (proof by trade ids), [`derive`] (resampling).
+//! - [`wire`]: what the exchange sends, as rows. [`merge`], [`chain`] (proof by trade ids), [`mod@derive`] (resampling).
 //! - [`shared_memory`]: the operating system. [`block`], [`soundness`], [`succession`] (one block after another),
 //!   [`removal`].
 //! - [`writer`]: the owner of a block. Beside it, [`pool`]: how much request weight may still be spent.

@@ -57,7 +57,7 @@ fn size_of(kind: &str, capacity: usize) -> usize {
         "u24" => 3,
         "u32" => 4,
         "u64" | "f64" | "tag" => 8,
-        "seqlock" => 8 * symbol::SLOT_WORDS,
+        "latch" => 8 * symbol::SLOT_WORDS,
         other => panic!("a type without a size: {other}"),
     };
     one * count
