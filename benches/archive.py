@@ -46,7 +46,7 @@ from candleshm.ratelimit.budget import WeightBudget
 from candleshm.rest.client import Connection
 from candleshm.rest.transport import HttpTransport
 from candleshm.sim import SimulatedExchange
-from candleshm.sim.archive import ArchiveName, SimulatedArchive
+from candleshm.sim.rest.archive import ArchiveName, SimulatedArchive
 from candleshm.system.atomic_file import replace_file
 from candleshm.system.clock import SystemClock
 

@@ -25,7 +25,7 @@ from candleshm.collector.cache import BlockCache, Origin
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.row_state import RowState
 from candleshm.sim import SimulatedExchange
-from candleshm.sim.universe import utc_ms
+from candleshm.sim.world.universe import utc_ms
 from tests.support.collecting import (
     MINUTE,
     SYMBOLS,

@@ -22,8 +22,8 @@ from candleshm.errors import BadResponse, BlockNotFound, ExchangeUnavailable
 from candleshm.reader.feed import Feed
 from candleshm.rest import transport
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
-from candleshm.sim.spoiled import Spoiling
-from candleshm.sim.universe import utc_ms
+from candleshm.sim.rest.spoiled import Spoiling
+from candleshm.sim.world.universe import utc_ms
 from tests.support.collecting import (
     CLOSED,
     DEADLINE_SECONDS,

@@ -36,8 +36,8 @@ from candleshm.compat.rule import CandleRule, check_rule
 from candleshm.config import CollectorConfig, is_zone
 from candleshm.errors import ConfigError, HistoryError
 from candleshm.history.day import Day
-from candleshm.sim import grid as sim_grid
-from candleshm.sim import universe as sim_universe
+from candleshm.sim.world import grid as sim_grid
+from candleshm.sim.world import universe as sim_universe
 from candleshm.system.log_text import printable
 
 DAY_MS = 86_400_000

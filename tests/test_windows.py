@@ -15,8 +15,8 @@ from candleshm.collector.planner import PollPolicy, SeriesPlan, next_turns, requ
 from candleshm.collector.workers import newest_missing_ms
 from candleshm.exchanges.base import KlineRequest, Market
 from candleshm.exchanges.binance import Binance
-from candleshm.sim.grid import DAY_MS, Grid
-from candleshm.sim.universe import utc_ms
+from candleshm.sim.world.grid import DAY_MS, Grid
+from candleshm.sim.world.universe import utc_ms
 
 LENGTH_MAX = 100_000
 LISTED_MS = utc_ms("2017-08-17T04:00")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from candleshm.sim.grid import DAY_MS, INTERVALS
-from candleshm.sim.universe import Market
+from candleshm.sim.world.grid import DAY_MS, INTERVALS
+from candleshm.sim.world.universe import Market
 
 # The path prefix tells the market; one server stands for the three hosts.
 PREFIXES: Mapping[str, Market] = {"/api/v3/": "SPOT", "/fapi/v1/": "UM", "/dapi/v1/": "CM"}
@@ -23,7 +23,7 @@ _STATUSES = {"TRADING", "HALT", "BREAK", "END_OF_DAY", "CANCEL_ONLY"}
 
 
 class Refusal(Exception):
-    """The exchange's answer to a request it does not take: an HTTP status and an error code with its text."""
+    """The exchange's response to a request it refuses: an HTTP status and an error code with its text."""
 
     def __init__(self, code: int, message: str, status: int = 400) -> None:
         super().__init__(code, message, status)
@@ -54,13 +54,13 @@ class Request:
 
     @property
     def symbol(self) -> str | None:
-        """Return the symbol asked for, if any."""
+        """Return the requested symbol, if any."""
         return next((value for key, value in self.pairs if key == "symbol"), None)
 
 
 @dataclass(frozen=True)
 class KlinesQuery:
-    """What a klines request asks for. Times are ms, both inclusive against the open time."""
+    """The parameters of a klines request. Times are ms, both inclusive against the open time."""
 
     symbol: str
     interval: str
@@ -71,7 +71,7 @@ class KlinesQuery:
 
     @property
     def from_end(self) -> bool:
-        """Say whether the newest rows of the range are wanted."""
+        """Return whether the newest rows of the range are wanted."""
         return self.start_ms is None
 
 
@@ -121,7 +121,7 @@ def _zone_ms(text: str) -> int:
 
 
 def read_klines(request: Request, market: Market) -> KlinesQuery:
-    """Return what a klines request asks for. Raises Refusal."""
+    """Return the parameters of a klines request. Raises Refusal."""
     known = ("symbol", "interval", "limit", "startTime", "endTime", "timeZone")
     values = _parameters(request, known)
     # UM and CM symbols may hold letters of any script; only SPOT documents a legal range.
@@ -149,7 +149,7 @@ def read_klines(request: Request, market: Market) -> KlinesQuery:
 
 
 def read_spot_info(request: Request) -> tuple[frozenset[str] | None, str | None]:
-    """Return the symbols and the status that a SPOT exchangeInfo request asks for. Raises Refusal."""
+    """Return the symbols and the status that a SPOT exchangeInfo request names. Raises Refusal."""
     values = _parameters(request, ("symbol", "symbols", "permissions", "symbolStatus", "showPermissionSets"))
     status = values.get("symbolStatus")
     if status is not None and status not in _STATUSES:

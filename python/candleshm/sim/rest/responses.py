@@ -1,4 +1,4 @@
-"""Requests to answers: what the exchange says at a moment, given its truth. Pure but for the truth's memory."""
+"""Requests to responses: what the exchange sends at a moment, given its truth. Pure but for the truth's memory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from candleshm.sim.exchange_info import exchange_info
-from candleshm.sim.grid import Grid
-from candleshm.sim.query import (
+from candleshm.sim.rest.query import (
     CM_SPAN_MS,
     KlinesQuery,
     Refusal,
@@ -17,8 +15,10 @@ from candleshm.sim.query import (
     read_klines,
     read_spot_info,
 )
-from candleshm.sim.truth import Truth
-from candleshm.sim.universe import Market
+from candleshm.sim.world.exchange_info import exchange_info
+from candleshm.sim.world.grid import Grid
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Market
 
 JSON_TYPE = "application/json;charset=UTF-8"
 _REFUSED_WEIGHT = 1
@@ -26,7 +26,7 @@ _REFUSED_WEIGHT = 1
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP answer; of its headers those that are its own."""
+    """An HTTP response, with the headers that are its own."""
 
     status: int
     body: bytes
@@ -35,7 +35,7 @@ class Response:
 
 
 def refuse(refusal: Refusal) -> Response:
-    """Return the answer that a refusal stands for."""
+    """Return the response that a refusal stands for."""
     body = {"code": refusal.code, "msg": refusal.message}
     return Response(refusal.status, json.dumps(body, separators=(",", ":")).encode())
 
@@ -50,8 +50,8 @@ def weigh(request: Request) -> int:
     return 20 if request.name == "exchangeInfo" and request.market == "SPOT" else 1
 
 
-def answer(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Market, int]) -> Response:
-    """Return what the exchange says to ``request`` at ``now_ms``."""
+def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Market, int]) -> Response:
+    """Return the exchange's response to ``request`` at ``now_ms``."""
     market = request.market
     known = {"ping", "time", "exchangeInfo", "klines"} | ({"uiKlines"} if market == "SPOT" else set())
     if market is None or market == "SPOT":

@@ -13,15 +13,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
-from candleshm.sim.channels import Channel, Push
-from candleshm.sim.recording import RecordedFrame, Recording
-from candleshm.sim.sockets import StreamSocket
+from candleshm.sim.faults import FaultBook
 from candleshm.sim.stats import Pushed, StreamConnection
-from candleshm.sim.stream_faults import StreamFault, StreamFaultBook
-from candleshm.sim.stream_names import Endpoint, Series, find_series
-from candleshm.sim.stream_rules import StreamRules
-from candleshm.sim.truth import Truth
-from candleshm.sim.universe import Market
+from candleshm.sim.stream.channels import Channel, Push
+from candleshm.sim.stream.faults import StreamFault, met_by_event, met_by_handshake
+from candleshm.sim.stream.names import Endpoint, Series, find_series
+from candleshm.sim.stream.recording import RecordedFrame, Recording
+from candleshm.sim.stream.rules import StreamRules
+from candleshm.sim.stream.sockets import StreamSocket
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Market
 
 _CONNECTIONS_MAX = 10_000
 _PUSHED_MAX = 50_000
@@ -47,7 +48,7 @@ class Streams:
     """The stream side. `accept` and everything it leads to runs on the server's thread, the rest on any."""
 
     def __init__(
-        self, truth: Truth, faults: StreamFaultBook, now_ms: Callable[[], int], rules: Callable[[], StreamRules]
+        self, truth: Truth, faults: FaultBook[StreamFault], now_ms: Callable[[], int], rules: Callable[[], StreamRules]
     ) -> None:
         self._truth = truth
         self._faults = faults
@@ -88,7 +89,7 @@ class Streams:
         self._attempts.append(now_ms)
         while self._attempts[0] <= now_ms - rules.connects_window_ms:
             self._attempts.popleft()
-        faults = self._faults.meet_handshake(endpoint.market, target, now_ms)
+        faults = met_by_handshake(self._faults, endpoint.market, target, now_ms)
         refusal = next((fault for fault in faults if fault.kind == "refuse"), None)
         status, text = 0, ""
         if len(self._attempts) > rules.connects_max:
@@ -107,7 +108,7 @@ class Streams:
         return socket
 
     def subscribe(self, client: StreamSocket, name: str) -> None:
-        """Send the events of a stream from now on; a name that means nothing stays silent."""
+        """Send the events of a stream from now on; an unknown name gets no events."""
         series = find_series(self._truth, client.endpoint.families, name)
         if series is None or client.deaf:
             return
@@ -200,8 +201,13 @@ class Streams:
             else:
                 instrument = series.instrument
                 if not client.leaving:
-                    fault = self._faults.meet_event(
-                        instrument.market, instrument.symbol, series.grid.interval, push.closed, push.at_ms
+                    fault = met_by_event(
+                        self._faults,
+                        instrument.market,
+                        instrument.symbol,
+                        series.grid.interval,
+                        push.at_ms,
+                        closed=push.closed,
                     )
                 kind = None if fault is None else fault.kind
                 written.add(client)

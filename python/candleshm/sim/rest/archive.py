@@ -6,7 +6,7 @@
     /data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-02.zip
     /data/futures/cm/daily/klines/BTCUSD_PERP/1m/BTCUSD_PERP-1m-2026-03-10.zip.CHECKSUM
 
-A day is there once it is over in UTC, a month from the first Monday after it. Files say what the truth says, unless a
+A day is there once it is over in UTC, a month from the first Monday after it. Files agree with the truth, unless a
 flaw was ordered.
 """
 
@@ -23,11 +23,11 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 from urllib.parse import unquote
 
-from candleshm.sim.answers import Response
-from candleshm.sim.grid import DAY_MS
-from candleshm.sim.recent import Recent
-from candleshm.sim.truth import Truth
-from candleshm.sim.universe import Market, utc_ms
+from candleshm.sim.rest.responses import Response
+from candleshm.sim.world.grid import DAY_MS
+from candleshm.sim.world.recent import Recent
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Market, utc_ms
 
 PREFIX = "/data/"
 HEADER = (
@@ -51,11 +51,11 @@ Kind = Literal["daily", "monthly"]
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveFlaw:
-    """Something that is wrong with files of the archive, for as many requests as `count` says.
+    """Something that is wrong with files of the archive, for `count` requests.
 
     ``kind`` is what: ``checksum`` (the CHECKSUM is that of another version of the file), ``cut`` (the zip ends half
     way, which its CHECKSUM does not know), ``lack`` (candles that open in [start_ms, end_ms) are not in the file),
-    ``value`` (they have one trade more than klines answers say).
+    ``value`` (they have one trade more than klines responses).
 
     ``market``, ``symbol``, ``files`` and, for the first two, any overlap with [start_ms, end_ms) limit which files it
     concerns; None means all.
@@ -70,7 +70,7 @@ class ArchiveFlaw:
     count: int | None = None
 
     def concerns(self, file: ArchiveName) -> bool:
-        """Say whether it is about `file`."""
+        """Return whether it is about `file`."""
         return (
             self.market in {None, file.market}
             and self.symbol in {None, file.symbol}
@@ -99,7 +99,7 @@ class ArchiveName:
             return None
         kind: Kind = "daily" if found["kind"] == "daily" else "monthly"
         period = found["period"]
-        # A name must not tell a month from a minute by its case alone: there is 1mo, and no 1M.
+        # The case of a letter must not be the only difference between a month and a minute: there is 1mo, and no 1M.
         if (kind == "daily") != (len(period) == len("2026-03-10")) or found["interval"] == "1M":
             return None
         try:
@@ -154,8 +154,8 @@ class SimulatedArchive:
             self._flaws.clear()
             self._met.clear()
 
-    def answer(self, path: str, now_ms: int) -> Response:
-        """Return what lies at ``path`` at ``now_ms``: 200, or 404 as S3 says it."""
+    def respond(self, path: str, now_ms: int) -> Response:
+        """Return the file at ``path`` at ``now_ms``: 200, or a 404 in the form of S3."""
         file = ArchiveName.parse(path)
         with self._lock:
             body = None if file is None or file.published_ms > now_ms else self._body(file)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from candleshm.sim.bars import (
+from candleshm.sim.world.candles import (
     BUY_QUOTE,
     BUY_VOLUME,
     CLOSE,
@@ -20,7 +20,7 @@ from candleshm.sim.bars import (
     VOLUME,
     Ints,
 )
-from candleshm.sim.universe import Instrument
+from candleshm.sim.world.universe import Instrument
 
 _SPOT_DECIMALS = 8
 
@@ -33,21 +33,21 @@ def _number(decimals: int, market: str) -> str:
     return f'"%d.%0{decimals}d' + "0" * (padded - decimals) + '"'
 
 
-def _digits(bars: Ints, columns: tuple[tuple[int, int], ...]) -> list[list[Any]]:
-    """Return what fills the templates of (bar column, decimals): whole and part, or an integer."""
+def _digits(candles: Ints, columns: tuple[tuple[int, int], ...]) -> list[list[Any]]:
+    """Return what fills the templates of (candle column, decimals): whole and part, or an integer."""
     values: list[list[Any]] = []
     for column, decimals in columns:
         if decimals:
-            whole, part = np.divmod(bars[column], 10**decimals)
+            whole, part = np.divmod(candles[column], 10**decimals)
             values += [whole.tolist(), part.tolist()]
         else:
-            values.append(bars[column].tolist())
+            values.append(candles[column].tolist())
     return values
 
 
 @lru_cache(maxsize=256)
 def _layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Return a row's template and the (bar column, decimals) that fill it, the close time standing apart."""
+    """Return a row's template and the (candle column, decimals) that fill it, the close time standing apart."""
     price, lots = price_decimals, lot_decimals
     quote = 8 if market == "CM" else price + lots
     prices = ",".join([_number(price, market)] * 4)
@@ -64,21 +64,21 @@ def _layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[str, t
     return template, columns
 
 
-def encode(instrument: Instrument, bars: Ints, close_ms: Ints) -> list[str]:
-    """Return one JSON array per bar.
+def encode(instrument: Instrument, candles: Ints, close_ms: Ints) -> list[str]:
+    """Return one JSON array per candle.
 
     SPOT prints 8 decimals; UM and CM print as many as tick and lot have (CM: whole contracts, 8 decimals of coin).
     """
     template, columns = _layout(instrument.market, instrument.price_decimals, instrument.lot_decimals)
     before = next(index for index, (column, _) in enumerate(columns) if column == QUOTE)
-    values = [bars[OPEN_MS].tolist(), *_digits(bars, columns[:before]), close_ms.tolist()]
-    values += _digits(bars, columns[before:])
+    values = [candles[OPEN_MS].tolist(), *_digits(candles, columns[:before]), close_ms.tolist()]
+    values += _digits(candles, columns[before:])
     return [template % row for row in zip(*values, strict=True)]
 
 
 @lru_cache(maxsize=256)
 def _event_layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Return the template of an event's candle, its times and ids first, and the (bar column, decimals) that follow."""
+    """Return the template of an event's candle, times and ids first, and the (column, decimals) that follow."""
     price, lots = price_decimals, lot_decimals
     quote = 8 if market == "CM" else price + lots
     o, c, h, low, v, q, buys, bought = (
@@ -99,14 +99,14 @@ def _event_layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[
     return template, columns
 
 
-def encode_events(instrument: Instrument, interval: str, bars: Ints, close_ms: Ints, first_ids: Ints) -> list[str]:
-    """Return the object ``k`` of a kline event per bar, not closed, with the digits that `encode` prints."""
+def encode_events(instrument: Instrument, interval: str, candles: Ints, close_ms: Ints, first_ids: Ints) -> list[str]:
+    """Return the object ``k`` of a kline event per candle, not closed, with the digits that `encode` prints."""
     template, columns = _event_layout(instrument.market, instrument.price_decimals, instrument.lot_decimals)
-    traded = bars[TRADES] > 0
+    traded = candles[TRADES] > 0
     first = np.where(traded, first_ids, -1)
-    last = np.where(traded, first_ids + bars[TRADES] - 1, -1)
+    last = np.where(traded, first_ids + candles[TRADES] - 1, -1)
     name = f'"s":"{instrument.symbol}","i":"{interval}"'
-    values = [bars[OPEN_MS].tolist(), close_ms.tolist(), [name] * bars.shape[1], first.tolist(), last.tolist()]
-    values += _digits(bars, columns)
+    values = [candles[OPEN_MS].tolist(), close_ms.tolist(), [name] * candles.shape[1], first.tolist(), last.tolist()]
+    values += _digits(candles, columns)
     whole = '{"t":%d,"T":%d,%s,' + template + "}"
     return [whole % row for row in zip(*values, strict=True)]

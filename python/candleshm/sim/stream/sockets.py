@@ -21,20 +21,20 @@ from websockets.server import ServerProtocol
 
 from candleshm.sim.server import reset
 from candleshm.sim.stats import StreamConnection
-from candleshm.sim.stream_names import Endpoint
-from candleshm.sim.stream_rules import StreamRules
+from candleshm.sim.stream.names import Endpoint
+from candleshm.sim.stream.rules import StreamRules
 
 _CLOSE_SECONDS = 2.0
 _ID_MAX = 2**63
 _TEXT_ID_LENGTH_MAX = 36
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
-_SILENT = logging.getLogger("candleshm.sim.sockets")
+_SILENT = logging.getLogger("candleshm.sim.stream.sockets")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 
 class Listener(Protocol):
-    """Who hears what a client wants."""
+    """The receiver of a client's subscriptions."""
 
     def subscribe(self, client: StreamSocket, name: str) -> None:
         """Send the events of a stream from now on."""
@@ -47,7 +47,7 @@ class Listener(Protocol):
 
 
 class _Refused(Exception):
-    """The error code and the text that answer a control message."""
+    """The error code and the text that acknowledge a refused control message."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(code, message)
@@ -89,12 +89,12 @@ class StreamSocket:
 
     @property
     def open(self) -> bool:
-        """Say whether events can be sent."""
+        """Return whether events can be sent."""
         return self._protocol.state is State.OPEN and not self._frozen
 
     def greet(self, head: bytes, delay_ms: int) -> None:
         """Answer the client's handshake, whose request line stands for any path, after a while."""
-        # The library reads lines of up to 8 KB; what the request line asks for is known already.
+        # The library reads lines of up to 8 KB; the request line is known already.
         self._protocol.receive_data(b"GET / HTTP/1.1" + head[head.index(b"\r\n") :] + b"\r\n\r\n")
         request = next((event for event in self._protocol.events_received() if isinstance(event, Request)), None)
         if request is None:
@@ -211,7 +211,7 @@ class StreamSocket:
         reset(self._transport)
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame and end the connection soon, whether the client answers or not."""
+        """Send a close frame and end the connection soon, whether the client closes or not."""
         if not self.open:
             return
         self.flush()
@@ -243,7 +243,7 @@ class StreamSocket:
         return f'{{"stream":"{name}","data":{data}}}' if self._combined else data
 
     def _write(self) -> None:
-        """Send what the protocol has to say: answers, pongs, close frames, the end."""
+        """Send what the protocol wants to send: acknowledgements, pongs, close frames, the end."""
         for data in self._protocol.data_to_send():
             if data:
                 self._transport.write(data)
@@ -285,7 +285,7 @@ class StreamSocket:
 
     def _command(self, message: bytes) -> None:
         """Answer a control message."""
-        answer: dict[str, object]
+        ack: dict[str, object]
         number: object = None
         try:
             try:
@@ -294,12 +294,12 @@ class StreamSocket:
                 where = f"line {getattr(error, 'lineno', 1)} column {getattr(error, 'colno', 1)}"
                 raise _Refused(3, f"Invalid JSON: expected value at {where}") from None
             number = _id_of(request)
-            answer = {"result": self._obey(request), "id": number}
+            ack = {"result": self._obey(request), "id": number}
         except _Refused as refused:
-            answer = {"code": refused.code, "msg": refused.message, "id": number}
+            ack = {"code": refused.code, "msg": refused.message, "id": number}
         if self.open:
             self.flush()
-            self.send_text(json.dumps(answer, separators=(",", ":"), ensure_ascii=False))
+            self.send_text(json.dumps(ack, separators=(",", ":"), ensure_ascii=False))
             self.flush()
 
     def _obey(self, request: dict[str, object]) -> object:

@@ -1,4 +1,4 @@
-"""Bars: candles as columns of integers, shape (10, n), and the exchange's rule for making big ones of small ones.
+"""Candles as columns of integers, shape (10, n), and the exchange's rule for making big ones of small ones.
 
 Prices are in ticks, volumes in lots, turnover in ticks times lots (CM: 1e-8 coin). Sums are exact.
 """
@@ -17,47 +17,47 @@ _FAR = np.iinfo(np.int64).max
 
 
 def empty(count: int = 0) -> Ints:
-    """Return ``count`` bars of zeros."""
+    """Return ``count`` candles of zeros."""
     return np.zeros((COLUMNS, count), dtype=np.int64)
 
 
 def flat(open_ms: Ints, close: int) -> Ints:
-    """Return bars without a trade at the previous close."""
-    bars = empty(len(open_ms))
-    bars[OPEN_MS] = open_ms
-    bars[OPEN : CLOSE + 1] = close
-    return bars
+    """Return candles without a trade at the previous close."""
+    candles = empty(len(open_ms))
+    candles[OPEN_MS] = open_ms
+    candles[OPEN : CLOSE + 1] = close
+    return candles
 
 
-def fold(bars: Ints, open_ms: Ints) -> Ints:
-    """Aggregate bars that share an element of ``open_ms`` (ascending, one per bar).
+def fold(candles: Ints, open_ms: Ints) -> Ints:
+    """Aggregate candles that share an element of ``open_ms`` (ascending, one per candle).
 
-    Bars without a trade do not give open, high or low; a window of nothing else is flat at its last close.
+    Candles without a trade do not give open, high or low; a window of nothing else is flat at its last close.
     """
-    if bars.shape[1] == 0:
-        return bars
+    if candles.shape[1] == 0:
+        return candles
     first = np.flatnonzero(np.diff(open_ms, prepend=open_ms[0] - 1))
-    traded = bars[TRADES] > 0
+    traded = candles[TRADES] > 0
     out = empty(len(first))
     out[OPEN_MS] = open_ms[first]
-    out[CLOSE] = bars[CLOSE, np.append(first[1:], len(open_ms)) - 1]
-    out[HIGH] = np.maximum.reduceat(np.where(traded, bars[HIGH], 0), first)
-    out[LOW] = np.minimum.reduceat(np.where(traded, bars[LOW], _FAR), first)
+    out[CLOSE] = candles[CLOSE, np.append(first[1:], len(open_ms)) - 1]
+    out[HIGH] = np.maximum.reduceat(np.where(traded, candles[HIGH], 0), first)
+    out[LOW] = np.minimum.reduceat(np.where(traded, candles[LOW], _FAR), first)
     index = np.arange(len(open_ms))
     first_traded = np.minimum.reduceat(np.where(traded, index, len(open_ms)), first)
     any_traded = first_traded < len(open_ms)
-    out[OPEN] = bars[OPEN, np.where(any_traded, first_traded, 0)]
-    out[VOLUME:] = np.add.reduceat(bars[VOLUME:], first, axis=1)
+    out[OPEN] = candles[OPEN, np.where(any_traded, first_traded, 0)]
+    out[VOLUME:] = np.add.reduceat(candles[VOLUME:], first, axis=1)
     out[OPEN:CLOSE, ~any_traded] = out[CLOSE, ~any_traded]
     return out
 
 
-def grow(bars: Ints, size: int) -> Ints:
-    """Return for every bar what `fold` makes of the bars of its window up to it; windows are ``size`` bars long.
+def grow(candles: Ints, size: int) -> Ints:
+    """Return for every candle what `fold` makes of its window up to it; windows are ``size`` candles long.
 
-    Bars without a trade carry the price before them, as `fold` expects.
+    Candles without a trade carry the price before them, as `fold` expects.
     """
-    parts = bars.reshape(COLUMNS, -1, size)
+    parts = candles.reshape(COLUMNS, -1, size)
     traded = parts[TRADES] > 0
     any_traded = np.logical_or.accumulate(traded, axis=1)
     first = np.argmax(traded, axis=1)[:, None]

@@ -12,7 +12,7 @@ _BAN_LONGEST_MS = 3 * 86_400_000
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the pool says to a request: HTTP status (200, 429, 418), weight used, and until when to stay away."""
+    """The pool's verdict on a request: HTTP status (200, 429, 418), weight used, and the end of the refusal."""
 
     status: int
     used: int
@@ -41,7 +41,7 @@ class WeightPool:
         return self._used
 
     def admit(self, weight: int, now_ms: int) -> Verdict:
-        """Count a request of ``weight`` and say what it gets. Refused requests count as well."""
+        """Count a request of ``weight`` and return its verdict. Refused requests count as well."""
         minute = now_ms // _WINDOW_MS
         if minute != self._minute:
             self._minute, self._used, self._refused = minute, 0, 0

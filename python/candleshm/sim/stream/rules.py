@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from candleshm.sim.universe import MARKETS, Market
+from candleshm.sim.world.universe import MARKETS, Market
 
 # Every pace and phase is a multiple of this, so that what is due together is sent together.
 STEP_MS = 5

@@ -4,7 +4,7 @@ Up to 1d the grid is the epoch's multiples; 1w opens on Mondays and 1M on the fi
 grid: it is anchored at the symbol's first trading day. A time zone offset (SPOT's ``timeZone``) moves the grid only.
 
 The collector's lengths and grids come from the Rust core. Here the same rules are written a second time on purpose: a
-simulated exchange that asked the core would agree with any mistake in it.
+simulated exchange that used the core would agree with any mistake in it.
 """
 
 from __future__ import annotations
@@ -92,6 +92,6 @@ class Grid:
 
     @property
     def of_whole_days(self) -> bool:
-        """Say whether every candle consists of whole UTC days, so that day bars are enough to build it."""
+        """Return whether every candle consists of whole UTC days, so that day candles are enough to build it."""
         step_ms = FIXED_MS.get(self.interval, DAY_MS)
         return step_ms % DAY_MS == 0 and self.anchor_ms % DAY_MS == 0 and self.zone_ms % DAY_MS == 0

@@ -1,4 +1,4 @@
-"""Names and addresses of streams: what a path and a name ask for, on which of the exchange's stream hosts."""
+"""Names and URLs of streams: what a path and a name subscribe to, on which of the exchange's stream hosts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from candleshm.sim.grid import HOUR_MS, INTERVALS, Grid
-from candleshm.sim.truth import Truth
-from candleshm.sim.universe import Instrument, Market
+from candleshm.sim.world.grid import HOUR_MS, INTERVALS, Grid
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Instrument, Market
 
 _NAME = re.compile(r"([^@]+)@kline_(\d+[smhdwM])(@\+08:00)?")
 _HOSTS: dict[str, Market] = {"spot": "SPOT", "um": "UM", "cm": "CM"}
@@ -52,7 +52,7 @@ class Endpoint:
         market: Market = host or ("UM" if route else "SPOT")
         families: tuple[Market, ...]
         if market == "UM":
-            # The old path without a route still answers, and sends nothing.
+            # The old path without a route still accepts, and sends nothing.
             families = ("UM", "CM") if route == "market" else ()
         elif host == "CM":
             families = ("CM", "UM")

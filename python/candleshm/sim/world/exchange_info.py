@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from candleshm.sim.grid import HOUR_MS
-from candleshm.sim.universe import Instrument, Market
+from candleshm.sim.world.grid import HOUR_MS
+from candleshm.sim.world.universe import Instrument, Market
 
 # The futures documents carry the time they were generated, not the clock.
 _FUTURES_AGE_MS = 31 * HOUR_MS

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
-from candleshm.sim.grid import DAY_MS, HOUR_MS
-from candleshm.sim.tape import Voice, hash_key
+from candleshm.sim.world.grid import DAY_MS, HOUR_MS
+from candleshm.sim.world.tape import Voice, hash_key
 
 Market = Literal["SPOT", "UM", "CM"]
 MARKETS: tuple[Market, ...] = ("SPOT", "UM", "CM")
@@ -51,7 +51,7 @@ class Instrument:
 
     @property
     def flat_after_end(self) -> bool:
-        """Say whether klines go on flat after trading ended, as settled perpetual contracts do."""
+        """Return whether klines go on flat after trading ended, as settled perpetual contracts do."""
         return self.market != "SPOT" and self.delivery_ms == NEVER_MS
 
     def voice(self, seed: int) -> Voice:

@@ -1,4 +1,4 @@
-"""Right answers made wrong: rows in no order, rows that cannot be true, too many bytes, the wrong headers."""
+"""Right responses made wrong: rows in no order, impossible rows, too many bytes, the wrong headers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from candleshm.sim.grid import DAY_MS, Grid
+from candleshm.sim.world.grid import DAY_MS, Grid
 
 Rows = list[list[Any]]
 Spoiling = Literal[
@@ -60,7 +60,7 @@ _SPOILINGS: Mapping[str, Callable[[Rows], Rows]] = {
 
 
 def spoil(body: bytes, spoiling: Spoiling, parameters: Mapping[str, str]) -> bytes:
-    """Return a klines body, which answers a request with these parameters, with its rows spoiled.
+    """Return a klines body, the response to a request with these parameters, with its rows spoiled.
 
     One without rows stays as it is.
     """

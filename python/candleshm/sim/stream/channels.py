@@ -1,4 +1,4 @@
-"""One kline stream: what it says at which moment. No socket and no clock: the caller says what time it is."""
+"""One kline stream: what it sends at which moment. No socket and no clock: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from candleshm.sim.bars import TRADES
-from candleshm.sim.grid import MINUTE_MS, SECOND_MS
-from candleshm.sim.stream_names import Series
-from candleshm.sim.stream_rules import STEP_MS, StreamRules
-from candleshm.sim.tape import MOMENT_MS, MOMENTS, hash_key
-from candleshm.sim.text import encode_events
-from candleshm.sim.truth import Truth
+from candleshm.sim.stream.names import Series
+from candleshm.sim.stream.rules import STEP_MS, StreamRules
+from candleshm.sim.world.candles import TRADES
+from candleshm.sim.world.grid import MINUTE_MS, SECOND_MS
+from candleshm.sim.world.tape import MOMENT_MS, MOMENTS, hash_key
+from candleshm.sim.world.text import encode_events
+from candleshm.sim.world.truth import Truth
 
 # Texts are made for so many pushes at once, few enough not to hold up the others.
 _CHUNK = 24
@@ -33,7 +33,7 @@ class Push:
 
 
 class _Reel:
-    """The pushes of one minute, as texts; what is not asked for is not made."""
+    """The pushes of one minute, as texts, made on demand."""
 
     def __init__(self, truth: Truth, series: Series, minute_ms: int, moments: list[int]) -> None:
         instrument = series.instrument
@@ -60,13 +60,13 @@ class _Reel:
             texts = encode_events(
                 self._series.instrument,
                 self._series.grid.interval,
-                growth.bars[:, wanted],
+                growth.candles[:, wanted],
                 growth.close_ms[wanted],
                 growth.first_ids[wanted],
             )
             self._texts = dict(zip(wanted.tolist(), texts, strict=True))
             text = texts[0]
-        return text, int(growth.bars[TRADES, moment])
+        return text, int(growth.candles[TRADES, moment])
 
 
 class Channel:

@@ -21,7 +21,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from candleshm.sim.bars import (
+from candleshm.sim.world.candles import (
     BUY_QUOTE,
     BUY_VOLUME,
     CLOSE,
@@ -35,7 +35,7 @@ from candleshm.sim.bars import (
     VOLUME,
     Ints,
 )
-from candleshm.sim.grid import MINUTE_MS
+from candleshm.sim.world.grid import MINUTE_MS
 
 MINUTES_PER_DAY = 1440
 MOMENTS = 480
@@ -110,7 +110,7 @@ def day_levels(voice: Voice, day: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Draw:
-    """What the hash says about minutes before their prices are known; every field has one element per minute."""
+    """What the hash gives for minutes before their prices are known; every field has one element per minute."""
 
     quiet: _Bools
     pairs: Ints
@@ -151,16 +151,16 @@ def _draw(voice: Voice, minutes: Ints) -> _Draw:
 
 
 def day_of_minutes(voice: Voice, day: int, present: _Bools, halted: _Bools) -> Ints:
-    """Return the final minute bars of one UTC day, shape (10, minutes present).
+    """Return the final minute candles of one UTC day, shape (10, minutes present).
 
     ``present`` and ``halted`` have 1440 elements: minutes that exist, and minutes in which nobody can trade.
     """
     index = np.arange(MINUTES_PER_DAY, dtype=np.int64)
     minutes = day * MINUTES_PER_DAY + index
-    bars = np.zeros((COLUMNS, MINUTES_PER_DAY), dtype=np.int64)
-    bars[OPEN_MS] = minutes * MINUTE_MS
+    candles = np.zeros((COLUMNS, MINUTES_PER_DAY), dtype=np.int64)
+    candles[OPEN_MS] = minutes * MINUTE_MS
     if not present.any():
-        return bars[:, :0]
+        return candles[:, :0]
 
     steps = _words(voice.coin_key, minutes, 0)
     step_sum = _field(steps, 0, 16) + _field(steps, 16, 16) + _field(steps, 32, 16) + _field(steps, 48, 16)
@@ -185,30 +185,30 @@ def day_of_minutes(voice: Voice, day: int, present: _Bools, halted: _Bools) -> I
 
     keys = (opening, high, low, after)
     paired = draw.pairs + draw.pair_buys + draw.pair_sells
-    bars[VOLUME] = sum(draw.key_lots) + 2 * paired
-    bars[BUY_VOLUME] = sum(lots * buy for lots, buy in zip(draw.key_lots, draw.key_buys, strict=True))
-    bars[BUY_VOLUME] += 2 * draw.pair_buys
+    candles[VOLUME] = sum(draw.key_lots) + 2 * paired
+    candles[BUY_VOLUME] = sum(lots * buy for lots, buy in zip(draw.key_lots, draw.key_buys, strict=True))
+    candles[BUY_VOLUME] += 2 * draw.pair_buys
     if voice.coins_per_lot_tick:
         coins = coins_per_lot(voice, middle)
-        bars[QUOTE] = bars[VOLUME] * coins
-        bars[BUY_QUOTE] = bars[BUY_VOLUME] * coins
+        candles[QUOTE] = candles[VOLUME] * coins
+        candles[BUY_QUOTE] = candles[BUY_VOLUME] * coins
     else:
         for price, lots, buy in zip(keys, draw.key_lots, draw.key_buys, strict=True):
-            bars[QUOTE] += price * lots
-            bars[BUY_QUOTE] += price * lots * buy
-        bars[QUOTE] += 2 * middle * paired
-        bars[BUY_QUOTE] += 2 * middle * draw.pair_buys
-    bars[TRADES] = draw.trades
-    bars[OPEN], bars[HIGH], bars[LOW], bars[CLOSE] = keys
+            candles[QUOTE] += price * lots
+            candles[BUY_QUOTE] += price * lots * buy
+        candles[QUOTE] += 2 * middle * paired
+        candles[BUY_QUOTE] += 2 * middle * draw.pair_buys
+    candles[TRADES] = draw.trades
+    candles[OPEN], candles[HIGH], candles[LOW], candles[CLOSE] = keys
 
     traded = present & ~halted & ~draw.quiet
     traded[np.argmax(present)] = True
     last_traded = np.maximum.accumulate(np.where(traded, index, 0))
-    bars[CLOSE] = bars[CLOSE, last_traded]
+    candles[CLOSE] = candles[CLOSE, last_traded]
     flat = ~traded
-    bars[OPEN:CLOSE, flat] = bars[CLOSE, flat]
-    bars[VOLUME:, flat] = 0
-    return bars[:, present]
+    candles[OPEN:CLOSE, flat] = candles[CLOSE, flat]
+    candles[VOLUME:, flat] = 0
+    return candles[:, present]
 
 
 def coins_per_lot(voice: Voice, middle: Ints) -> Ints:
@@ -225,21 +225,21 @@ def _split(total: Ints, weights: Ints) -> Ints:
     return np.diff(edges, axis=1, prepend=0)
 
 
-def moments_of_minutes(voice: Voice, bars: Ints) -> Ints:
-    """Return the trades inside minute bars, shape (10, minutes, 480): one bar per moment, all zero without a trade.
+def moments_of_minutes(voice: Voice, candles: Ints) -> Ints:
+    """Return the trades inside minutes, shape (10, minutes, 480): one candle per moment, all zero without a trade.
 
-    Folding the moments of a minute gives its bar again. Every moment's open, high, low and close are one price.
+    Folding the moments of a minute gives its candle again. Every moment's open, high, low and close are one price.
     """
-    count = bars.shape[1]
-    minutes = bars[OPEN_MS] // MINUTE_MS
+    count = candles.shape[1]
+    minutes = candles[OPEN_MS] // MINUTE_MS
     draw = _draw(voice, minutes)
-    traded = bars[TRADES] > 0
+    traded = candles[TRADES] > 0
     several = traded & (draw.trades >= 4)
     moments = np.zeros((COLUMNS, count, MOMENTS), dtype=np.int64)
-    moments[OPEN_MS] = bars[OPEN_MS][:, None] + np.arange(MOMENTS) * MOMENT_MS
+    moments[OPEN_MS] = candles[OPEN_MS][:, None] + np.arange(MOMENTS) * MOMENT_MS
     price, lots, trades, buys = moments[CLOSE], moments[VOLUME], moments[TRADES], moments[BUY_VOLUME]
     rows = np.arange(count)
-    middle = (bars[OPEN] + bars[CLOSE]) >> 1
+    middle = (candles[OPEN] + candles[CLOSE]) >> 1
 
     half = np.arange(_SLOTS // 2, dtype=np.int64)
     words = _words(voice.key, minutes[:, None] * (_SLOTS // 2) + half, 5)
@@ -248,8 +248,8 @@ def moments_of_minutes(voice: Voice, bars: Ints) -> Ints:
     weights = (_field(words, 8, 8) + 1) * (pairs > 0)
     bought = _split(draw.pair_buys * several, weights)
     sold = pairs + _split(draw.pair_sells * several, weights)
-    room = np.minimum(bars[HIGH] - middle, middle - bars[LOW])[:, None]
-    drift = ((bars[OPEN] - middle)[:, None] * (_SLOTS // 2 - half)) // (_SLOTS // 2)
+    room = np.minimum(candles[HIGH] - middle, middle - candles[LOW])[:, None]
+    drift = ((candles[OPEN] - middle)[:, None] * (_SLOTS // 2 - half)) // (_SLOTS // 2)
     noise = ((_field(words, 16, 16) - 32768) * room) >> 16
     offset = np.clip(drift + noise, -room, room)
     for slots, prices in ((half * 2, middle[:, None] + offset), ((_SLOTS - 1 - half) * 2, middle[:, None] - offset)):
@@ -265,7 +265,7 @@ def moments_of_minutes(voice: Voice, bars: Ints) -> Ints:
     ):
         moment = 2 * place + 1
         here = traded & (number > 0)
-        price[rows[here], moment[here]] = bars[column, here]
+        price[rows[here], moment[here]] = candles[column, here]
         lots[rows[here], moment[here]] = key_lots[here]
         buys[rows[here], moment[here]] = (key_lots * key_buys)[here]
         trades[rows[here], moment[here]] = np.asarray(number)[here]

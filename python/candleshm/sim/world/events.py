@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from candleshm.sim.universe import Instrument, Market, utc_ms
+from candleshm.sim.world.universe import Instrument, Market, utc_ms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Outage:
     off_grid_until_ms: int = 0
 
     def concerns(self, instrument: Instrument) -> bool:
-        """Say whether the outage holds for ``instrument``."""
+        """Return whether the outage holds for ``instrument``."""
         return self.market in {None, instrument.market} and self.symbol in {None, instrument.symbol}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from candleshm.sim.bars import (
+from candleshm.sim.world.candles import (
     CLOSE,
     COLUMNS,
     HIGH,
@@ -29,12 +29,12 @@ from candleshm.sim.bars import (
     fold,
     grow,
 )
-from candleshm.sim.events import KNOWN_OUTAGES, Outage, Restatement
-from candleshm.sim.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
-from candleshm.sim.recent import Recent
-from candleshm.sim.tape import MINUTES_PER_DAY, MOMENT_MS, coins_per_lot, day_of_minutes, moments_of_minutes
-from candleshm.sim.text import encode
-from candleshm.sim.universe import Instrument, Market, default_universe
+from candleshm.sim.world.events import KNOWN_OUTAGES, Outage, Restatement
+from candleshm.sim.world.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
+from candleshm.sim.world.recent import Recent
+from candleshm.sim.world.tape import MINUTES_PER_DAY, MOMENT_MS, coins_per_lot, day_of_minutes, moments_of_minutes
+from candleshm.sim.world.text import encode
+from candleshm.sim.world.universe import Instrument, Market, default_universe
 
 # A candle as JSON carries it: 12 columns, times and trades as int, the rest as decimal text.
 Row = list[Any]
@@ -57,7 +57,7 @@ class Growth:
     For ``1s`` every moment belongs to its own second's candle.
     """
 
-    bars: Ints
+    candles: Ints
     close_ms: Ints
     first_ids: Ints
 
@@ -65,8 +65,8 @@ class Growth:
 class Truth:
     """Every candle of the simulated exchange.
 
-    A pure function of the seed, the listed instruments and what was told to it (outages, restatements, listings):
-    the same question gives the same answer in every process. ``late_ms`` is how long a trade takes to show in REST
+    A pure function of the seed, the listed instruments and the changes made to it (outages, restatements, listings):
+    the same call gives the same result in every process. ``late_ms`` is how long a trade takes to show in REST
     klines, so that a candle still changes for that long after its end. Methods may be called from any thread.
     """
 
@@ -196,11 +196,11 @@ class Truth:
         """Return (open time as sent, JSON row) of `klines`."""
         with self._lock:
             instrument = self.instrument(market, symbol)
-            bars = self._bars(instrument, grid, start_ms, end_ms, now_ms)
-            if bars.shape[1] == 0:
+            candles = self._bars(instrument, grid, start_ms, end_ms, now_ms)
+            if candles.shape[1] == 0:
                 return []
-            bars, close_ms = self._times(instrument, grid, bars)
-            return list(zip(bars[OPEN_MS].tolist(), encode(instrument, bars, close_ms), strict=True))
+            candles, close_ms = self._times(instrument, grid, candles)
+            return list(zip(candles[OPEN_MS].tolist(), encode(instrument, candles, close_ms), strict=True))
 
     def growth(self, market: Market, symbol: str, grid: Grid, minute_ms: int) -> Growth | None:
         """Return how the candle that contains a minute grows in it, as streams show it; None when there is none.
@@ -215,30 +215,30 @@ class Truth:
                 return None
             moments = self._prices_filled(instrument, minute, minute_ms)
             per_second = grid.interval == "1s"
-            bars = grow(moments, _MOMENTS_PER_SECOND if per_second else moments.shape[1])
+            candles = grow(moments, _MOMENTS_PER_SECOND if per_second else moments.shape[1])
             if per_second:
-                bars[OPEN_MS] = bars[OPEN_MS] // SECOND_MS * SECOND_MS
-                trades_before = np.cumsum(moments[TRADES]) - bars[TRADES]
+                candles[OPEN_MS] = candles[OPEN_MS] // SECOND_MS * SECOND_MS
+                trades_before = np.cumsum(moments[TRADES]) - candles[TRADES]
                 first_ids = self._first_id(instrument, minute_ms) + trades_before
             else:
                 open_ms = max(grid.floor(minute_ms), self.first_ms(market, symbol))
-                bars = _continued(self._before(instrument, grid, open_ms, minute_ms), bars)
-                bars[OPEN_MS] = grid.floor(minute_ms)
-                first_ids = np.full(bars.shape[1], self._first_id(instrument, open_ms))
-            bars, close_ms = self._times(instrument, grid, bars)
-            return Growth(bars, close_ms, first_ids)
+                candles = _continued(self._before(instrument, grid, open_ms, minute_ms), candles)
+                candles[OPEN_MS] = grid.floor(minute_ms)
+                first_ids = np.full(candles.shape[1], self._first_id(instrument, open_ms))
+            candles, close_ms = self._times(instrument, grid, candles)
+            return Growth(candles, close_ms, first_ids)
 
     def _before(self, instrument: Instrument, grid: Grid, start_ms: int, end_ms: int) -> Ints:
-        """Return the final minutes of [start_ms, end_ms) as one bar, shape (10, 1), or none."""
+        """Return the final minutes of [start_ms, end_ms) as one candle, shape (10, 1), or none."""
         middle_ms = max(start_ms, end_ms // DAY_MS * DAY_MS) if grid.of_whole_days else start_ms
         days = [self._day(instrument, day) for day in range(start_ms // DAY_MS, middle_ms // DAY_MS)]
-        bars = np.concatenate([*days, self._final_minutes(instrument, middle_ms, end_ms)], axis=1)
-        return fold(bars, np.zeros(bars.shape[1], dtype=np.int64))
+        candles = np.concatenate([*days, self._final_minutes(instrument, middle_ms, end_ms)], axis=1)
+        return fold(candles, np.zeros(candles.shape[1], dtype=np.int64))
 
     def _first_id(self, instrument: Instrument, open_ms: int) -> int:
         """Return the id of the first trade from ``open_ms`` on.
 
-        Ids are counted without a gap from the day that was asked for first: nobody needs the years before it.
+        Ids are counted without a gap from the first requested day: nobody needs the years before it.
         """
         day = open_ms // DAY_MS
         ids = self._ids.setdefault((instrument.market, instrument.symbol), {day: day * _IDS_PER_DAY})
@@ -252,9 +252,9 @@ class Truth:
         tape = self._tape(instrument, day)
         return ids[day] + int(tape[TRADES, : np.searchsorted(tape[OPEN_MS], open_ms)].sum())
 
-    def _times(self, instrument: Instrument, grid: Grid, bars: Ints) -> tuple[Ints, Ints]:
-        """Return the bars with open times as sent, and their close times."""
-        opens = bars[OPEN_MS]
+    def _times(self, instrument: Instrument, grid: Grid, candles: Ints) -> tuple[Ints, Ints]:
+        """Return the candles with open times as sent, and their close times."""
+        opens = candles[OPEN_MS]
         if grid.interval == "1M":
             ends = np.array([grid.shift(open_ms, 1) for open_ms in opens.tolist()], dtype=np.int64)
         else:
@@ -268,10 +268,10 @@ class Truth:
                 closes[cut] = outage.start_ms
             if outage.off_grid_ms and grid.interval == "1m":
                 off = (opens >= outage.end_ms) & (opens < outage.off_grid_until_ms)
-                bars = bars.copy()
-                bars[OPEN_MS, off] += outage.off_grid_ms
+                candles = candles.copy()
+                candles[OPEN_MS, off] += outage.off_grid_ms
                 closes[off] += outage.off_grid_ms
-        return bars, closes
+        return candles, closes
 
     def _bars(self, instrument: Instrument, grid: Grid, start_ms: int, end_ms: int, now_ms: int | None) -> Ints:
         if now_ms is not None:
@@ -284,17 +284,17 @@ class Truth:
         if grid.interval == "1s":
             return self._seconds(instrument, start_ms, end_ms, now_ms)
         if not grid.of_whole_days:
-            bars = self._minutes(instrument, start_ms, end_ms, now_ms)
+            candles = self._minutes(instrument, start_ms, end_ms, now_ms)
         else:
-            # Days that ended and settled are remembered; the rest of the range is told by its minutes.
+            # Days that ended and settled are remembered; the rest of the range is made of its minutes.
             settled_ms = end_ms if now_ms is None else min(end_ms, (now_ms - self.late_ms) // DAY_MS * DAY_MS)
             first, last = start_ms // DAY_MS, max(start_ms, settled_ms) // DAY_MS
             days = [self._day(instrument, day) for day in range(first, last)]
-            bars = np.concatenate([*days, self._minutes(instrument, last * DAY_MS, end_ms, now_ms)], axis=1)
-        return bars if grid.interval == "1m" else fold(bars, grid.floors(bars[OPEN_MS]))
+            candles = np.concatenate([*days, self._minutes(instrument, last * DAY_MS, end_ms, now_ms)], axis=1)
+        return candles if grid.interval == "1m" else fold(candles, grid.floors(candles[OPEN_MS]))
 
     def _day(self, instrument: Instrument, day: int) -> Ints:
-        """Return the bar of a whole UTC day, shape (10, 1), or none."""
+        """Return the candle of a whole UTC day, shape (10, 1), or none."""
 
         def compute() -> Ints:
             tape = self._tape(instrument, day)
@@ -322,17 +322,17 @@ class Truth:
                 present &= ~((outage.start_ms <= opens) & (opens + MINUTE_MS <= outage.end_ms))
                 halted |= (opens + MINUTE_MS > outage.start_ms - outage.halted_ms) & (opens < outage.start_ms)
         voice = instrument.voice(self.seed)
-        bars = day_of_minutes(voice, day, present, halted)
+        candles = day_of_minutes(voice, day, present, halted)
         for change in self._restated(instrument, day):
-            at = np.flatnonzero(bars[OPEN_MS] == change.minute_ms)
+            at = np.flatnonzero(candles[OPEN_MS] == change.minute_ms)
             if voice.coins_per_lot_tick:
-                unit = coins_per_lot(voice, (bars[OPEN, at] + bars[CLOSE, at]) >> 1)
+                unit = coins_per_lot(voice, (candles[OPEN, at] + candles[CLOSE, at]) >> 1)
             else:
-                unit = bars[CLOSE, at]
-            bars[VOLUME, at] += change.lots
-            bars[QUOTE, at] += change.lots * unit
-            bars[TRADES, at] += 1
-        return bars
+                unit = candles[CLOSE, at]
+            candles[VOLUME, at] += change.lots
+            candles[QUOTE, at] += change.lots * unit
+            candles[TRADES, at] += 1
+        return candles
 
     def _restated(self, instrument: Instrument, day: int) -> Iterable[Restatement]:
         return (
@@ -364,21 +364,21 @@ class Truth:
         """Return minutes that open in [start_ms, end_ms), as REST shows them at ``now_ms``."""
         if now_ms is None:
             return self._final_minutes(instrument, start_ms, end_ms)
-        bars = self._final_minutes(instrument, start_ms, min(end_ms, now_ms + 1))
+        candles = self._final_minutes(instrument, start_ms, min(end_ms, now_ms + 1))
         seen_ms = now_ms - self.late_ms
         open_ms = seen_ms // MINUTE_MS * MINUTE_MS
-        settled = int(np.searchsorted(bars[OPEN_MS], open_ms))
-        if settled == bars.shape[1]:
-            return bars
-        opens = bars[OPEN_MS, settled:]
+        settled = int(np.searchsorted(candles[OPEN_MS], open_ms))
+        if settled == candles.shape[1]:
+            return candles
+        opens = candles[OPEN_MS, settled:]
         tail = []
         if opens[0] == open_ms:
-            tail.append(self._minute_at(instrument, bars[:, settled : settled + 1], seen_ms))
+            tail.append(self._minute_at(instrument, candles[:, settled : settled + 1], seen_ms))
             close = int(tail[0][CLOSE, 0])
         else:
-            close = self._close_seen(instrument, seen_ms, bars[:, settled : settled + 1])
+            close = self._close_seen(instrument, seen_ms, candles[:, settled : settled + 1])
         tail.append(flat(opens[len(tail) :], close))
-        return np.concatenate([bars[:, :settled], *tail], axis=1)
+        return np.concatenate([candles[:, :settled], *tail], axis=1)
 
     def _close_seen(self, instrument: Instrument, seen_ms: int, fallback: Ints) -> int:
         """Return the newest price that shows at ``seen_ms``."""
@@ -456,14 +456,14 @@ class Truth:
         return fold(moments[:, wanted], opens[wanted])
 
 
-def _continued(before: Ints, bars: Ints) -> Ints:
+def _continued(before: Ints, candles: Ints) -> Ints:
     """Return states of a candle's last minute with what came before that minute, shape (10, 1) or none, added."""
     if before.shape[1] == 0 or not before[TRADES, 0]:
-        return bars
-    traded = bars[TRADES] > 0
-    out = bars.copy()
+        return candles
+    traded = candles[TRADES] > 0
+    out = candles.copy()
     out[OPEN] = before[OPEN]
-    out[HIGH] = np.where(traded, np.maximum(before[HIGH], bars[HIGH]), before[HIGH])
-    out[LOW] = np.where(traded, np.minimum(before[LOW], bars[LOW]), before[LOW])
+    out[HIGH] = np.where(traded, np.maximum(before[HIGH], candles[HIGH]), before[HIGH])
+    out[LOW] = np.where(traded, np.minimum(before[LOW], candles[LOW]), before[LOW])
     out[VOLUME:] += before[VOLUME:]
     return out
