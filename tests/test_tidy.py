@@ -23,7 +23,7 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A folder, or a module beside the folders, imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns"},
+    {"_core", "errors", "columns", "row_state"},
     {"system", "network"},
     {"names"},
     {"exchanges"},

@@ -21,12 +21,12 @@ use pyo3::types::PyTuple;
 
 use crate::array::new_columns;
 
+use crate::attached::trading_ages;
 use crate::derive::grid;
 use crate::errors::exceptions::{BlockNotFound, ConfigError};
 use crate::errors::to_py;
-use crate::feed;
+use crate::gap::Gap;
 use crate::process;
-use crate::series::Gap;
 
 /// What one answer did to a series, and where the series stands afterwards.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
@@ -370,7 +370,7 @@ impl Writer {
     }
 
     fn trading_ages(&self) -> PyResult<Vec<f64>> {
-        self.with(|writer| Ok(feed::trading_ages(writer.block(), process::now_ms())))
+        self.with(|writer| Ok(trading_ages(writer.block(), process::now_ms())))
     }
 
     fn state(&self, symbol: &str) -> PyResult<Ingested> {
