@@ -6,11 +6,11 @@ mod scratch;
 use std::collections::HashMap;
 
 use candleshm::columns::{COLUMNS, Row, TRADES, bits_equal};
-use candleshm::event;
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::{RowState, header};
 use candleshm::merge::RequestWindow;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
+use candleshm::wire::event;
 use candleshm::writer::{Pushed, RepairReason, Writer};
 use proptest::prelude::*;
 use proptest::test_runner::Config as Cases;
