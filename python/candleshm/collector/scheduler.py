@@ -36,7 +36,7 @@ from candleshm.collector.planner import (
 from candleshm.collector.standing import Standing
 from candleshm.collector.status import CollectorStatus
 from candleshm.collector.symbols import SymbolSet
-from candleshm.collector.workers import Job, MaintenanceRequest, Report, Workers, newest_missing_ms
+from candleshm.collector.workers import Job, MaintenanceRequest, Report, Workers
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import INTERVAL_MS, Exchange, ExchangeInfo, Response, candle_end_ms
 from candleshm.network.backoff import Backoff
@@ -283,7 +283,7 @@ class Scheduler:
         """Return how long the streams are stalled now and then, where that is honest."""
         if self._stream is None or not self._stream.rules.on_change:
             return {}
-        return dict(zip(self._roster.symbols, self._writer.pauses_seconds(), strict=False))
+        return self._writer.pauses_seconds()
 
     def _wake_for_stream(self) -> None:
         self._stream_changed.set()
@@ -335,7 +335,7 @@ class Scheduler:
             plan.pause_seconds = pauses_seconds.get(symbol, 0.0)
             position = self._writer.state(symbol)
             plan.follow(position)
-            plan.missing_range_ms = newest_missing_ms(self._writer, symbol) if position.missing else None
+            plan.missing_range_ms = position.newest_missing_ms
             if plan.turns:
                 self._replan(plan, now)
 
@@ -482,7 +482,7 @@ class Scheduler:
         )
         if ingested.suspect_open_ms is not None:
             plan.mark_suspect(ingested.suspect_open_ms, self._time.earliest_ms(now) + self._cadence.settle_ms)
-        plan.missing_range_ms = newest_missing_ms(self._writer, plan.symbol) if ingested.missing else None
+        plan.missing_range_ms = ingested.newest_missing_ms
         if ingested.conflicts:
             self._log.warning("%s: stream and REST differ in %d rows", plan.symbol, ingested.conflicts)
         if ingested.holes:
@@ -574,8 +574,7 @@ class Scheduler:
         self._align(now)
 
     def _align(self, now: float) -> None:
-        with self._ingest.paused():
-            fresh = self._roster.align(now, self._time.earliest_ms(now))
+        fresh = self._roster.align(now, self._time.earliest_ms(now))
         if self._stream is not None:
             trading = [symbol for symbol, plan in self._roster.plans.items() if plan.trading]
             self._stream.follow(trading)
