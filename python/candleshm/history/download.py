@@ -26,7 +26,7 @@ from candleshm.history.reports import inspect
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DayTally, DownloadProgress, shown_date
 from candleshm.network.backoff import Backoff
-from candleshm.rest.client import Connection
+from candleshm.rest.client import Client
 from candleshm.system.clock import ExchangeTime
 
 __all__ = ["Downloader", "is_final", "log_conflicts"]
@@ -50,7 +50,7 @@ class Downloader:
     def __init__(
         self,
         store: DayStore,
-        connection: Connection,
+        client: Client,
         exchange_time: ExchangeTime,
         info: ExchangeInfo,
         *,
@@ -65,7 +65,7 @@ class Downloader:
         counts as not there. `progress` is called about twice a second, by the thread that runs.
         """
         self._store = store
-        self._connection = connection
+        self._client = client
         self._time = exchange_time
         self._info = info
         self._settle_ms = settle_ms
@@ -102,7 +102,7 @@ class Downloader:
         newest_first = sorted(set(days), key=lambda day: day.date, reverse=True)
         self._tallies = {day: DayTally(day, len(symbols)) for day in newest_first}
         self._progress = DownloadProgress(len(symbols), len(symbols) * len(newest_first))
-        self._started_seconds = self._connection.clock.monotonic_seconds()
+        self._started_seconds = self._client.clock.monotonic_seconds()
         # A month is looked at and fetched together: that bounds the memory of a download of years, and the wait before
         # its first request.
         for _, month in groupby(newest_first, key=lambda day: day.date.replace(day=1)):
@@ -123,7 +123,7 @@ class Downloader:
     def _look(self, symbols: Sequence[str], days: Sequence[Day], *, replace: bool) -> None:
         """Sort days of symbols into those that are whole, those that need nothing, and those to fetch."""
         self._open = {}
-        shown_seconds = self._connection.clock.monotonic_seconds()
+        shown_seconds = self._client.clock.monotonic_seconds()
         for day in days:
             for symbol in symbols:
                 if self._stopping.is_set():
@@ -136,8 +136,8 @@ class Downloader:
                     self._count(day, "skip")
                 else:
                     self._open.setdefault(symbol, []).append(Assembly(symbol, day, self._store.interval))
-                if self._connection.clock.monotonic_seconds() > shown_seconds + LOOK_SECONDS:
-                    shown_seconds = self._connection.clock.monotonic_seconds()
+                if self._client.clock.monotonic_seconds() > shown_seconds + LOOK_SECONDS:
+                    shown_seconds = self._client.clock.monotonic_seconds()
                     self._show()
         for assembly in [day for open_days in self._open.values() for day in open_days if day.grid.count == 0]:
             self._finish(assembly, "skip")  # a day in which no candle of a long interval opens
@@ -175,7 +175,7 @@ class Downloader:
 
     def _take_archived(self, archive: ArchiveDays, symbol: str) -> None:
         days = tuple(self._open[symbol])
-        fetched_ms = self._time.earliest_ms(self._connection.clock.monotonic_seconds())
+        fetched_ms = self._time.earliest_ms(self._client.clock.monotonic_seconds())
         found = archive.candles(symbol, [day.day for day in days])
         whole = []
         with self._changed:
@@ -193,7 +193,7 @@ class Downloader:
 
     def _fetch(self) -> None:
         """Ask the exchange for all days in the making."""
-        limit = self._connection.exchange.page_limit
+        limit = self._client.exchange.page_limit
         pages = [page for days in self._open.values() for page in pages_of(days, limit)]
         for page in pages:
             for day in page.days:
@@ -205,7 +205,7 @@ class Downloader:
 
     def _run_threads(self, work: Callable[[], None], count: int) -> None:
         """Do `work` in as many threads, and show how far it is meanwhile."""
-        from_seconds, before_seconds = self._connection.clock.monotonic_seconds(), self._progress.fetching_seconds
+        from_seconds, before_seconds = self._client.clock.monotonic_seconds(), self._progress.fetching_seconds
         threads = [
             threading.Thread(target=self._guard, args=(work,), name=f"candleshm-download-{number}", daemon=True)
             for number in range(count)
@@ -215,9 +215,7 @@ class Downloader:
         for thread in threads:
             while thread.is_alive() and not self._has_left():
                 thread.join(LOOK_SECONDS)
-                self._progress.fetching_seconds = (
-                    before_seconds + self._connection.clock.monotonic_seconds() - from_seconds
-                )
+                self._progress.fetching_seconds = before_seconds + self._client.clock.monotonic_seconds() - from_seconds
                 self._show()
         if self._failure is not None:
             raise self._failure
@@ -255,7 +253,7 @@ class Downloader:
         """Wait for a page to ask for; None when there is nothing left to do."""
         with self._changed:
             while not self._is_over:
-                now_seconds = self._connection.clock.monotonic_seconds()
+                now_seconds = self._client.clock.monotonic_seconds()
                 due = next((page for page in self._later if page.not_before_seconds <= now_seconds), None)
                 if due is not None:
                     self._later.remove(due)
@@ -274,36 +272,21 @@ class Downloader:
         return self._confirming.get(page.symbol) is page
 
     def _serve(self, page: Page) -> None:
-        """Ask for a page and take in what comes, or put it back."""
-        exchange = self._connection.exchange
+        """Request a page and take in what comes, or put it back."""
+        exchange = self._client.exchange
         request = exchange.until(page.symbol, self._store.interval, page.limit, page.end_ms - 1)
-        ticket = self._ticket(request.weight)
-        if ticket is None:
-            return
-        answer, used = None, None
         try:
-            answer = self._connection.transport.fetch(exchange.klines_url(request))
-            used = exchange.used_weight(answer, self._connection.budget.window_seconds)
-        except ExchangeError as error:
-            self._take_error(page, error)
-            return
-        finally:
-            self._connection.budget.answered(ticket, self._connection.clock.monotonic_seconds(), used)
-        try:
-            self._take(page, request, answer)
+            self._progress.requests += 1
+            response = self._client.fetch(exchange.klines_url(request), request.weight, self._pause)
+            if response is not None:
+                self._take(page, request, response)
         except ExchangeError as error:
             self._take_error(page, error)
 
-    def _ticket(self, weight: int) -> int | None:
-        """Wait for room in the budget and book a request; None when stopped meanwhile."""
-        budget, clock = self._connection.budget, self._connection.clock
-        while not self._is_over:
-            ticket, wait_seconds = budget.claim(weight, clock.monotonic_seconds())
-            if ticket:
-                self._progress.requests += 1
-                return ticket
-            self._stopping.wait(min(wait_seconds, LOOK_SECONDS))
-        return None
+    def _pause(self, seconds: float) -> bool:
+        """Wait for room in the budget; return whether to go on waiting."""
+        self._stopping.wait(min(seconds, LOOK_SECONDS))
+        return not self._is_over
 
     # What an answer means.
 
@@ -352,9 +335,6 @@ class Downloader:
 
     def _rows(self, answer: Response) -> Candles:
         """Read the rows of an answer, ascending. Raises ExchangeError; a row that cannot be true spoils all."""
-        error = self._connection.exchange.error_of(answer, self._time.latest_ms(answer.received_seconds))
-        if error is not None:
-            raise error
         rows, refused = parse_klines(answer.body)
         if refused:
             raise BadResponse(f"{refused} of {len(rows) + refused} rows have impossible values", status=answer.status)
@@ -388,7 +368,7 @@ class Downloader:
             if slots is None:
                 day.is_done = True
                 ready.append(day)
-            elif day.confirmations >= _confirmations_max(day, self._connection.exchange.page_limit):
+            elif day.confirmations >= _confirmations_max(day, self._client.exchange.page_limit):
                 day.is_done = True
                 self._vague.append(day)
                 ready.append(day)
@@ -399,14 +379,14 @@ class Downloader:
 
     def _confirmation(self, day: Assembly, end_slot: int) -> Page:
         """Return the page that asks again, a settle after the answer that lacked rows."""
-        now_seconds = self._connection.clock.monotonic_seconds()
+        now_seconds = self._client.clock.monotonic_seconds()
         wait_ms = day.last_absent_ms + max(self._settle_ms, 1) - self._time.earliest_ms(now_seconds)
         day.pages_left += 1
         day.confirmations += 1
         return Page(
             day.symbol,
             day.grid.first_ms + end_slot * day.grid.length_ms,
-            self._connection.exchange.page_limit,
+            self._client.exchange.page_limit,
             [day],
             not_before_seconds=now_seconds + max(wait_ms, 0) / 1000,
         )
@@ -447,19 +427,16 @@ class Downloader:
         if trailing_ms is None or self._info.is_trading(day.symbol):
             return False
         if day.symbol not in self._newest_ms:
-            exchange = self._connection.exchange
+            exchange = self._client.exchange
             request = exchange.newest(day.symbol, self._store.interval, 1)
-            answer = self._connection.ask(exchange.klines_url(request), request.weight, self._stopping)
+            answer = self._client.request(exchange.klines_url(request), request.weight, self._stopping)
             rows = self._rows(answer)
             self._newest_ms[day.symbol] = int(rows[-1, 0]) if len(rows) else 0
         return self._newest_ms[day.symbol] < trailing_ms
 
     def _take_error(self, page: Page, error: ExchangeError) -> None:
-        now_seconds = self._connection.clock.monotonic_seconds()
+        now_seconds = self._client.clock.monotonic_seconds()
         if isinstance(error, RateLimited):
-            if self._connection.budget.blocked_until_seconds < now_seconds:
-                logger.warning("%s; no requests for %.0f s", error, error.retry_after)
-            self._connection.budget.stop(error.retry_after, now_seconds)
             page.stops += 1
             if page.stops < STOPS_MAX:
                 with self._changed:
@@ -535,8 +512,8 @@ class Downloader:
             tally.log()
 
     def _show(self) -> None:
-        now_seconds = self._connection.clock.monotonic_seconds()
-        progress, budget = self._progress, self._connection.budget
+        now_seconds = self._client.clock.monotonic_seconds()
+        progress, budget = self._progress, self._client.budget
         progress.elapsed_seconds = now_seconds - self._started_seconds
         progress.weight_used, progress.weight_limit = budget.used(now_seconds), budget.limit
         progress.blocked_seconds = max(0.0, budget.blocked_until_seconds - now_seconds)
