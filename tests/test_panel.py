@@ -156,7 +156,7 @@ def test_closes_of_3d_candles_on_different_grids_are_refused(block_name: str) ->
                 lambda: asyncio.run(feed.wait_closed_async(timeout=0)),
             ]
             for ask in asked:
-                with pytest.raises(ValueError, match="A and B open on different days: ask for symbols of one grid"):
+                with pytest.raises(ValueError, match="A and B open on different days; request symbols whose candles"):
                     ask()
             # The grid of the symbols asked for, not that of the first symbol.
             second_ms = (19_000 * 3 + 1 + 6) * day_ms

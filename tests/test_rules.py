@@ -24,6 +24,7 @@ from candleshm import history
 from candleshm._core import (
     INTERVAL_MS,
     MARKETS,
+    ROW_STATES,
     ZONES_VERSION,
     Writer,
     Zone,
@@ -268,3 +269,7 @@ def test_the_end_of_a_candle_of_no_interval_is_refused() -> None:
         with pytest.raises(ConfigError):
             candle_end_ms(interval, 0)
     assert candle_end_ms("1d@Asia/Shanghai", 0) == 16 * 3_600_000
+
+
+def test_states_of_rows_are_those_of_the_core() -> None:
+    assert {state.name: state.value for state in candleshm.RowState} == ROW_STATES

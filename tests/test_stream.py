@@ -36,7 +36,6 @@ from tests.support.collecting import (
 from tests.support.commanding import first_lines, started
 
 LENGTH = 60
-VERIFIED = 3
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "SUSHIBTC", "BNBUSDT", "SOLUSDT", "XRPUSDT"]
 NO_REST = Fault(kind="status", status=503, path="/klines")
 
@@ -101,7 +100,7 @@ def test_flowing_streams_need_no_requests_but_audits(exchange: SimulatedExchange
         assert len(klines(exchange)) - asked <= status.audits - audits + 1
         assert_true(exchange, feed)
         states = [state for symbol in feed.symbols for state in feed[symbol].states(4, closed_only=True)]
-        assert VERIFIED in states
+        assert candleshm.RowState.VERIFIED in states
         assert (status.live, status.polled, status.errors, status.corrections) == ("ws", 0, {}, 0)
         stream = stream_of(collector)
         assert (stream.streams, stream.mute, stream.lost, stream.faults, stream.conflicts) == (6, (), 0, 0, 0)

@@ -17,11 +17,13 @@ from candleshm.errors import CandleShmError
 __all__ = [
     "INTERVAL_MS",
     "MARKETS",
+    "ROW_STATES",
     "ZONES_VERSION",
     "Closed",
     "Feed",
     "Gap",
     "Ingested",
+    "News",
     "PoolWords",
     "Pushed",
     "Series",
@@ -47,6 +49,8 @@ __all__ = [
 MARKETS: tuple[Literal["SPOT", "UM", "CM"], ...]
 INTERVAL_MS: dict[str, int]
 """Every interval of the exchange and the length of its shortest candle: 28 days for a month."""
+ROW_STATES: dict[str, int]
+"""The states of rows by name, as the core stores them; `candleshm.RowState` is the same for people."""
 ZONES_VERSION: str
 """The release of the IANA time zone database that is compiled in, such as 2026b."""
 
@@ -401,6 +405,27 @@ class View:
     ) -> None: ...
 
 @final
+class News:
+    """What a block had announced when a waiter took this.
+
+    A waiter takes it first, looks for what it waits for, and sleeps only then: whatever is published in between ends
+    the sleep at once.
+    """
+
+    def sleep(self) -> None:
+        """Sleep until the block announces something newer, one second at the longest.
+
+        The caller looks again afterwards in any case: another block may have the name by now, or the collector may
+        have died, and neither wakes anybody.
+        """
+
+    def wake(self) -> None:
+        """Wake everybody who sleeps on the same news, in every process.
+
+        Each looks, finds nothing new, and sleeps again.
+        """
+
+@final
 class Series:
     """The candles of one symbol. Cheap to keep; follows its symbol when the block is replaced.
 
@@ -428,8 +453,17 @@ class Series:
         1 live, 2 closed, 3 verified; with `holes="nan"` also 4 hole and 5 missing. Never raises StaleData.
         """
 
-    def _snapshot(self) -> tuple[_FloatArray, npt.NDArray[np.uint8]]:
-        """Return what `candles(closed_only=True, holes="nan")` gives, and the states of the very same rows."""
+    def snapshot(
+        self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop"
+    ) -> tuple[_FloatArray, npt.NDArray[np.uint8]]:
+        """Return what `candles` and `states` with the same arguments return, of one moment.
+
+        Rows are float64 (m, 12), states uint8 (m,), see `candleshm.RowState`. Calling `candles` and then `states`
+        instead is two readings: a candle may close, or open, between them.
+
+        Raises:
+            StaleData, GapError, UnknownSymbol, ConfigError: As `candles` does.
+        """
 
     @property
     def live(self) -> _FloatArray:
@@ -475,6 +509,9 @@ class Series:
     def to_arrow(self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop") -> Any:
         """Return what `candles` with the same arguments returns as a pyarrow Table."""
 
+    def _news(self) -> News: ...
+    def _end_of(self, open_time_ms: int | None) -> int: ...
+    def _look_newer(self, end: int, waited: float | None = None) -> int | None: ...
     def wait(self, after_open_time_ms: int | None = None, timeout: float | None = None) -> int:
         """Sleep until a candle newer than `after_open_time_ms` (None: than the newest now) opens; return its open time.
 
@@ -555,6 +592,10 @@ class Feed:
     def _asof(
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None
     ) -> tuple[_FloatArray, tuple[str, ...]]: ...
+    def _news(self) -> News: ...
+    def _look_closed(
+        self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
+    ) -> tuple[Closed, int] | None: ...
     def _next_close_ms(self, symbols: Sequence[str] | None, quorum: float) -> int | None: ...
     def _later_open_ms(self, open_time_ms: int, places: int, symbols: Sequence[str] | None) -> int: ...
     def _closed_since(self, open_time_ms: int, symbols: Sequence[str] | None, quorum: float) -> int: ...

@@ -18,6 +18,7 @@ from candleshm.commands.scrapes import ScrapeServer
 from candleshm.errors import BlockError
 from candleshm.reader.feed import Feed
 from candleshm.reader.frames import library
+from candleshm.row_state import RowState
 
 __all__ = ["MetricsServer"]
 
@@ -45,7 +46,7 @@ OF_SERIES: Sequence[_Column] = (
     _Gauge("series_age_seconds", "Since the exchange last confirmed the series.", lambda facts: facts.age_seconds),
     _Gauge(
         "series_newest_state",
-        "State of the newest slot: 0 none, 1 live, 2 closed, 3 verified, 4 hole, 5 missing.",
+        f"State of the newest slot: {', '.join(f'{state.value} {state.word}' for state in RowState)}.",
         lambda facts: facts.newest_state,
     ),
     _Gauge("series_trading", "1 while the symbol trades, else 0.", lambda facts: facts.trading),

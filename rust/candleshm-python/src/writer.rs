@@ -3,14 +3,14 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use candleshm::archive_csv::parse_csv;
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
 use candleshm::interval::Interval;
 use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
-use candleshm::parse::parse;
+use candleshm::wire::archive_csv::parse_csv;
+use candleshm::wire::parse::parse;
 use candleshm::writer::{
     Config, Health, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
 };
@@ -21,12 +21,12 @@ use pyo3::types::PyTuple;
 
 use crate::array::new_columns;
 
+use crate::attached::trading_ages;
 use crate::derive::grid;
 use crate::errors::exceptions::{BlockNotFound, ConfigError};
 use crate::errors::to_py;
-use crate::feed;
+use crate::gap::Gap;
 use crate::process;
-use crate::series::Gap;
 
 /// What one answer did to a series, and where the series stands afterwards.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
@@ -370,7 +370,7 @@ impl Writer {
     }
 
     fn trading_ages(&self) -> PyResult<Vec<f64>> {
-        self.with(|writer| Ok(feed::trading_ages(writer.block(), process::now_ms())))
+        self.with(|writer| Ok(trading_ages(writer.block(), process::now_ms())))
     }
 
     fn state(&self, symbol: &str) -> PyResult<Ingested> {

@@ -6,9 +6,9 @@
 //! argument; `tests/loom` the proof for small cases.
 
 use crate::error::Error;
-use crate::latch::{self, Marks};
 use crate::layout::{ROW_WORDS, RowState, RowWords, Tag, symbol};
 use crate::ring::SeriesWords;
+use crate::seqlock::{self, Marks};
 #[cfg(not(loom))]
 use crate::shared_memory::copy_run;
 #[cfg(loom)]
@@ -106,10 +106,10 @@ impl<'a> SeriesReader<'a> {
     ///
     /// # Errors
     ///
-    /// `Contended`, see [`latch::read`].
+    /// `Contended`, see [`seqlock::read`].
     #[inline]
     pub fn marks(&self) -> Result<Marks, Error> {
-        latch::read_marks(self.words.entry)
+        seqlock::read_marks(self.words.entry)
     }
 
     /// Copies the newest row into `row`; its state is in the marks. NaN while there is none.
@@ -119,7 +119,7 @@ impl<'a> SeriesReader<'a> {
     /// `Contended`.
     #[inline]
     pub fn newest(&self, row: &mut RowWords) -> Result<Marks, Error> {
-        let marks = latch::read(self.words.entry, row)?;
+        let marks = seqlock::read(self.words.entry, row)?;
         if marks.head == 0 {
             *row = [f64::NAN; ROW_WORDS];
         }
@@ -130,14 +130,14 @@ impl<'a> SeriesReader<'a> {
     #[inline]
     #[must_use]
     pub fn last_close(&self) -> f64 {
-        latch::last_close(self.words.entry)
+        seqlock::last_close(self.words.entry)
     }
 
     /// Returns `CLOCK_BOOTTIME` of the newest answer in ms, 0 before the first.
     #[inline]
     #[must_use]
     pub fn received_ms(&self) -> u64 {
-        latch::received_ms(self.words.entry)
+        seqlock::received_ms(self.words.entry)
     }
 
     /// Returns how many slots a selection finds now.
@@ -190,7 +190,7 @@ impl<'a> SeriesReader<'a> {
     ) -> Result<Outcome, Error> {
         let rev = self.rev();
         let mut newest = [0.0; ROW_WORDS];
-        let marks = latch::read(self.words.entry, &mut newest)?;
+        let marks = seqlock::read(self.words.entry, &mut newest)?;
         let (start, end, live) = self.range_of(&marks, selection);
         let in_ring = (end - start) as usize;
         let stride = selection.count;
@@ -259,7 +259,7 @@ impl<'a> SeriesReader<'a> {
         loop {
             let rev = self.rev();
             let mut newest = [0.0; ROW_WORDS];
-            let marks = latch::read(self.words.entry, &mut newest)?;
+            let marks = seqlock::read(self.words.entry, &mut newest)?;
             let end = start + count as u64;
             let to = end.min(marks.head);
             let from = self.start_of(&marks, to, count).max(start).min(to);

@@ -3,10 +3,10 @@
 use super::{Writer, store};
 use crate::chain::TradeIds;
 use crate::columns::{OPEN_TIME_MS, TRADES, plausible};
-use crate::event::{self, Event, Frame, FrameError, FrameErrorKind};
 use crate::layout::{Geometry, RowState};
 use crate::merge::{self, Tally};
 use crate::publish::SeriesWriter;
+use crate::wire::event::{self, Event, Frame, FrameError, FrameErrorKind};
 
 /// How far the clocks of the exchange's servers may lie apart: an event that is ahead of the measured time by more is
 /// not believed.

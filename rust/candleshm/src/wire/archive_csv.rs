@@ -11,7 +11,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::columns::{CLOSE_TIME_MS, COLUMNS, IGNORE, NAMES, OPEN_TIME_MS, Row};
-use crate::parse::{DIGITS_MAX, digits, number, plain_decimal};
+use crate::wire::parse::{DIGITS_MAX, digits, number, plain_decimal};
 
 /// The first line of the files that have one.
 pub const HEADER: &str =
@@ -65,7 +65,7 @@ impl Error for CsvError {}
 
 /// Parses a file and appends its rows, in the order of the file.
 ///
-/// Numbers are what the strings of a klines answer may hold, see [`parse`](crate::parse::parse). The last line may end
+/// Numbers are what the strings of a klines answer may hold, see [`parse`](crate::wire::parse::parse). The last line may end
 /// without a line feed. The `ignore` column must be a number and is stored as 0.
 ///
 /// # Errors

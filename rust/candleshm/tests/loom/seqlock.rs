@@ -1,7 +1,7 @@
-//! The latch over four publications, so that the slot being read is used again.
+//! The seqlock over four publications, so that the slot being read is used again.
 
-use candleshm::latch::{self, Marks};
 use candleshm::layout::{RowState, symbol};
+use candleshm::seqlock::{self, Marks};
 use candleshm::sync::AtomicU64;
 
 use crate::model::{Met, edition, explore_words, row};
@@ -20,12 +20,12 @@ fn marks(publication: u64) -> Marks {
 
 fn publish(entry: &[AtomicU64], publications: std::ops::RangeInclusive<u64>) {
     for publication in publications {
-        assert_eq!(latch::publish(entry, publication - 1, &marks(publication), &row(7, publication)), publication);
+        assert_eq!(seqlock::publish(entry, publication - 1, &marks(publication), &row(7, publication)), publication);
     }
 }
 
 #[test]
-fn a_latch_is_read_whole() {
+fn a_seqlock_is_read_whole() {
     let met = Met::default();
     let seen = met.clone();
     explore_words(
@@ -34,7 +34,7 @@ fn a_latch_is_read_whole() {
         |entry| publish(entry, 2..=5),
         move |entry| {
             let mut newest = [0.0; 2];
-            let read = latch::read(entry, &mut newest).expect("the second attempt is accepted");
+            let read = seqlock::read(entry, &mut newest).expect("the second attempt is accepted");
             let publication = read.received_ms;
             assert_eq!(read, marks(publication));
             assert_eq!(edition(7, newest), publication);
@@ -54,10 +54,10 @@ fn single_words_do_not_go_back() {
         |entry| publish(entry, 1..=1),
         |entry| publish(entry, 2..=5),
         move |entry| {
-            let publication = latch::read_marks(entry).expect("the second attempt is accepted").received_ms;
-            let received_ms = latch::received_ms(entry);
+            let publication = seqlock::read_marks(entry).expect("the second attempt is accepted").received_ms;
+            let received_ms = seqlock::received_ms(entry);
             assert!(received_ms >= publication, "{received_ms} after {publication}");
-            let close = latch::last_close(entry);
+            let close = seqlock::last_close(entry);
             assert!((row(7, publication)[1]..=row(7, 5)[1]).contains(&close), "{close} after {publication}");
             seen.met(publication as usize - 1);
         },

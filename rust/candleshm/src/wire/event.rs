@@ -2,7 +2,7 @@
 //!
 //! A frame is a JSON object: an event, an event wrapped as `{"stream": name, "data": event}`, or an answer to what the
 //! client sent. Of all events only klines of a symbol are read; their twelve values have the bits that
-//! [`parse`](crate::parse) gives the same text in an answer. Keys may come in any order, and those without a meaning
+//! [`parse`](crate::wire::parse) gives the same text in an answer. Keys may come in any order, and those without a meaning
 //! here are checked for being JSON and passed over.
 //!
 //! The scan goes once from left to right, does not recurse into what it passes over, and allocates nothing unless a
@@ -17,7 +17,7 @@ use crate::columns::{
     CLOSE, CLOSE_TIME_MS, HIGH, LOW, OPEN, OPEN_TIME_MS, QUOTE_VOLUME, Row, TAKER_BUY_QUOTE_VOLUME, TAKER_BUY_VOLUME,
     TRADES, VOLUME,
 };
-use crate::parse::Cursor;
+use crate::wire::parse::Cursor;
 
 /// Brackets that may be open in what is passed over; more than any exchange nests.
 const DEPTH_MAX: u32 = 64;

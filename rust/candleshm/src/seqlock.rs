@@ -1,4 +1,4 @@
-//! The latch: the newest row of a series and the bounds of its ring, published whole.
+//! The seqlock: the newest row of a series and the bounds of its ring, published whole.
 //!
 //! Four slots take turns. The writer fills the slot after the published one and then moves the version on; a reader
 //! copies the published slot and accepts it when the version has moved by less than three, because only the fourth
@@ -14,14 +14,14 @@ use crate::sync::{
     copy_words, fence,
 };
 
-/// How often a reader tries to copy a latch before it gives up. Each failure means three publications within the
+/// How often a reader tries to copy a seqlock before it gives up. Each failure means three publications within the
 /// few nanoseconds of one copy.
 const ATTEMPTS_MAX: usize = if cfg!(loom) { 2 } else { 4096 };
 
 /// The bits of a candle index.
 const CANDLE_INDEX_MASK: u64 = 0xFFFF_FFFF;
 
-/// What a latch says besides the newest row.
+/// What a seqlock says besides the newest row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marks {
     /// The first candle index that is not in the ring; 0 while the series is empty.
@@ -59,7 +59,7 @@ impl Marks {
 
 /// Publishes `marks` and `row` as the version after `version` and returns that.
 ///
-/// SYNC POINT latch: the fence keeps the stores of earlier publications, and of everything they announced, before
+/// SYNC POINT seqlock: the fence keeps the stores of earlier publications, and of everything they announced, before
 /// the stores into the slot; the release store of the version pairs with the load and fence in [`read`].
 #[must_use]
 pub fn publish(entry: &[AtomicU64], version: u64, marks: &Marks, row: &RowWords) -> u64 {
@@ -101,7 +101,7 @@ pub fn read_marks(entry: &[AtomicU64]) -> Result<Marks, Error> {
 #[inline]
 fn read_with(entry: &[AtomicU64], mut copy: impl FnMut(&[AtomicU64])) -> Result<Marks, Error> {
     for _ in 0..ATTEMPTS_MAX {
-        // SYNC POINT latch: load and fence pair with the release store in `publish`. Readers use relaxed loads and
+        // SYNC POINT seqlock: load and fence pair with the release store in `publish`. Readers use relaxed loads and
         // fences throughout: on pages mapped read-only nothing else is promised to work.
         let version = entry[symbol::VERSION].load(Relaxed);
         fence(Acquire);
