@@ -18,7 +18,7 @@ from candleshm.history.csv_tree import CsvStore
 from candleshm.history.day import Day, DayLike, days_between
 from candleshm.history.download import Downloader, is_final
 from candleshm.history.store import DayStore, ParquetStore
-from candleshm.history.tally import DownloadProgress
+from candleshm.history.tally import DownloadProgress, Tally
 from candleshm.history.verification import Verification
 from candleshm.rest.client import Client
 from candleshm.rest.transport import HttpTransport, Transport
@@ -109,23 +109,23 @@ def fetch_days(
         archived = None
         if archive is not None:
             archived = ArchiveDays(archive, config.market, config.interval, days, now_ms)
+        report = progress or (lambda _: None)
         done = Downloader(
             store,
             client,
             exchange_time,
             info,
+            Tally("downloaded", len(symbols), days, client.clock, report, client.budget),
+            stopping,
             settle_ms=config.settle_ms,
-            workers=config.workers,
+            threads=config.workers,
             archive=None if verify else archived,
             only_exchange=verify,
-            stopping=stopping,
-            progress=progress,
         ).run(symbols, days, replace=replace)
         done.left_out = left_out
         if verify and archived is not None and not done.is_stopped:
-            verified = Verification(
-                store, archived, client.clock, stopping=stopping, progress=progress or (lambda _: None)
-            ).run(symbols, days)
+            tally = Tally("verified", len(symbols), days, client.clock, report)
+            verified = Verification(store, archived, client.clock, tally, stopping).run(symbols, days)
             done.verified, done.conflicts, done.is_stopped = verified.verified, verified.conflicts, verified.is_stopped
         return done
 
