@@ -23,7 +23,7 @@ from candleshm.errors import (
     MissingExtra,
 )
 from candleshm.exchanges.base import INTERVAL_MS, Exchange, ExchangeInfo
-from candleshm.exchanges.binance import MARKETS, Binance
+from candleshm.exchanges.binance import MARKETS
 from candleshm.history.block import load_days
 from candleshm.history.daily_writer import DailyWriter
 from candleshm.history.day import DAILY_INTERVALS, Day
@@ -33,12 +33,12 @@ from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.ratelimit.pools import open_connects
 from candleshm.reader.frames import library
-from candleshm.rest.client import Connection, connection_of
-from candleshm.rest.transport import HttpTransport, Transport
+from candleshm.rest.client import Client, MarketAccess
+from candleshm.rest.transport import Transport
 from candleshm.stream.source import FrameSink, MakeStreams, StreamSource
 from candleshm.stream.watchdog import stall_seconds
 from candleshm.system.block_log import BlockLog
-from candleshm.system.clock import Clock, ExchangeTime, SystemClock
+from candleshm.system.clock import Clock, ExchangeTime
 from candleshm.universe import Universe
 
 if TYPE_CHECKING:
@@ -81,16 +81,12 @@ class Collector:
         Without a `budget` it is the one that all processes of the user share for this pool, opened at the start.
         """
         self.config = config
-        self._clock = clock or SystemClock()
-        self._exchange: Exchange = exchange or Binance(
-            config.market, base_url=config.base_url, proxy_host=config.proxy_host, ws_url=config.ws_url
-        )
+        self._market = MarketAccess(config, exchange=exchange, transport=transport, clock=clock, budget=budget)
+        self._clock, self._exchange = self._market.clock, self._market.exchange
         if config.interval not in self._exchange.intervals:
             raise ConfigError(
                 f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(self._exchange.intervals)}"
             )
-        self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
-        self._budget = budget
         self._store: DayStore | None = None
         self._keeper: DailyWriter | None = None
         self._universe = Universe(config)
@@ -235,7 +231,7 @@ class Collector:
     def _live(self) -> None:
         """Be the loop thread, from the first request to the end of the block."""
         try:
-            with connection_of(self.config, self._exchange, self._transport, self._clock, self._budget) as connection:
+            with self._market.client() as connection:
                 connected = connection.connect(self._stopping, BlockLog(self.config.block_name))
                 if connected is not None:
                     self._serve(connection, *connected)
@@ -248,7 +244,7 @@ class Collector:
             self._ended.set()
             self._opened.set()
 
-    def _serve(self, connection: Connection, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
+    def _serve(self, connection: Client, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
         config = self.config
         if info.weight_limit is not None:
             now_seconds = self._clock.monotonic_seconds()
@@ -305,7 +301,7 @@ class Collector:
             writer.close()
             logger.info("%s: stopped, block removed", config.block_name)
 
-    def _fill(self, writer: Writer, connection: Connection, exchange_time: ExchangeTime) -> None:
+    def _fill(self, writer: Writer, connection: Client, exchange_time: ExchangeTime) -> None:
         """Put the rows into the block that earlier runs left behind, as far as they are not in it: from the cache, then
         from daily files, where that is asked for out of the archive.
         """
@@ -338,7 +334,7 @@ class Collector:
             days.append(day)
         return days
 
-    def _take_archived(self, store: DayStore, writer: Writer, connection: Connection, days: list[Day]) -> None:
+    def _take_archived(self, store: DayStore, writer: Writer, connection: Client, days: list[Day]) -> None:
         """Fetch the days that have no file; without them the exchange is asked for their rows."""
         asked = replace(self.config, symbols=writer.symbols, symbols_filter=(), symbol_contains="", symbol_endswith="")
         first, last = days[-1].date, days[0].date
@@ -356,7 +352,7 @@ class Collector:
         keeper.start()
         return keeper
 
-    def _make_keeper(self, store: DayStore, time_of_day: str, writer: Writer, connection: Connection) -> DailyWriter:
+    def _make_keeper(self, store: DayStore, time_of_day: str, writer: Writer, connection: Client) -> DailyWriter:
         config = self.config
 
         def trading() -> list[str]:
@@ -441,7 +437,7 @@ class Collector:
         return Scheduler(
             writer=writer,
             exchange=self._exchange,
-            transport=self._transport,
+            transport=self._market.transport,
             clock=self._clock,
             exchange_time=exchange_time,
             budget=budget,
