@@ -460,12 +460,6 @@ class News:
         have died, and neither wakes anybody.
         """
 
-    def wake(self) -> None:
-        """Wake everybody who sleeps on the same news, in every process.
-
-        Each looks, finds nothing new, and sleeps again.
-        """
-
 @final
 class Series:
     """The candles of one symbol. Cheap to keep; follows its symbol when the block is replaced.
@@ -636,7 +630,7 @@ class Feed:
     def _news(self) -> News: ...
     def _look_closed(
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
-    ) -> tuple[Closed, int] | None: ...
+    ) -> tuple[Closed, int, int] | None: ...
     def _next_close_ms(self, symbols: Sequence[str] | None, quorum: float) -> int | None: ...
     def _later_open_ms(self, open_time_ms: int, places: int, symbols: Sequence[str] | None) -> int: ...
     def _closed_since(self, open_time_ms: int, symbols: Sequence[str] | None, quorum: float) -> int: ...

@@ -44,7 +44,7 @@ from candleshm.ratelimit.budget import HELD_SECONDS_MAX, WeightBudget
 from candleshm.reader import freshness
 from candleshm.reader.freshness import Freshness
 from candleshm.rest.transport import Transport
-from candleshm.stream.following import Follow, StreamSource
+from candleshm.stream.source import MakeStreams, StreamSource
 from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import Clock, ExchangeTime
 from candleshm.universe import Universe, nearest
@@ -91,9 +91,9 @@ class Scheduler:
         refresh_seconds: float,
         workers: int = 8,
         random: Random | None = None,
-        follow: Follow | None = None,
+        make_streams: MakeStreams | None = None,
     ) -> None:
-        """`follow` makes the source of pushed candles; without one everything is asked for by REST."""
+        """`make_streams` makes the source of events; without one everything is requested by REST."""
         self._log = BlockLog(writer.name)
         self._writer = writer
         self._exchange = exchange
@@ -141,8 +141,8 @@ class Scheduler:
         self._absences = Absences(writer, cadence.interval, exchange.page_limit)
         self._stream_changed = threading.Event()
         self._stream: StreamSource | None = None
-        if follow is not None:
-            self._stream = follow(self._ingest.frames, self._ingest.last_event_seconds, self._wake_for_stream)
+        if make_streams is not None:
+            self._stream = make_streams(self._ingest, self._wake_for_stream)
         self._status = self._snapshot(now)
         self._align(now)
 
@@ -280,7 +280,7 @@ class Scheduler:
     # Streams.
 
     def _pauses_seconds(self) -> Mapping[str, float]:
-        """Return how long the streams are silent now and then, where that is honest."""
+        """Return how long the streams are stalled now and then, where that is honest."""
         if self._stream is None or not self._stream.rules.on_change:
             return {}
         return self._writer.pauses_seconds()
