@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -499,7 +500,9 @@ def test_an_answer_that_comes_after_the_stop_is_not_merged() -> None:
     binance = Binance("SPOT")
     measured = ExchangeTime(1.0, 0, 0)
     ingest = Ingest(Recorder(), clock=SystemClock(), exchange_time=measured, settle_ms=0)  # type: ignore[arg-type]
-    workers = Workers(1, transport=Slow(), exchange=binance, ingest=ingest, log=BlockLog(""))
+    workers = Workers(
+        1, transport=Slow(), exchange=binance, ingest=ingest, log=BlockLog(logging.getLogger("candleshm"), "")
+    )
     workers.start()
     request = binance.newest("BTCUSDT", "1m", 2)
     workers.submit(Job("", 2, measured, 1, SeriesPlan("BTCUSDT"), Kind.TAIL, request))

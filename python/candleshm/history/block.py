@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["day_of_block", "load_days", "with_states"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 CLOSED, VERIFIED, HOLE = 2, 3, 4
 ATTEMPTS = 5

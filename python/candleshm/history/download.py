@@ -24,14 +24,14 @@ from candleshm.history.day import Day, Grid
 from candleshm.history.pages import Page, pages_of
 from candleshm.history.reports import inspect
 from candleshm.history.store import DayStore
-from candleshm.history.tally import DayTally, DownloadProgress, shown_date
+from candleshm.history.tally import DayTally, DownloadProgress
 from candleshm.network.backoff import Backoff
 from candleshm.rest.client import Connection
 from candleshm.system.clock import ExchangeTime
 
 __all__ = ["Downloader", "is_final", "log_conflicts"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 TRIES = 5
 # So many 429 or 418 for one page, each waited out, and it counts as failed.
@@ -342,7 +342,7 @@ class Downloader:
                 try:
                     self._keep(day)
                 except ExchangeError as error:
-                    logger.error("%s: %s could not be fetched: %s", day.symbol, self._shown(day), error)
+                    logger.error("%s: %s could not be fetched: %s", day.symbol, day.day, error)
                     self._keep_archived(day)
                     self._finish(day, "error")
         finally:
@@ -420,19 +420,24 @@ class Downloader:
                 is_news = day.symbol not in self._nothing_before_ms
                 self._nothing_before_ms[day.symbol] = max(self._nothing_before_ms.get(day.symbol, 0), day.grid.end_ms)
             if is_news:
-                logger.warning("%s: no candles yet on %s, nor before", day.symbol, self._shown(day))
+                logger.warning("%s: no candles yet on %s, nor before", day.symbol, day.day)
             self._finish(day, "warn")
             return
         candles = day.candles(self._store.market, has_ended=self._has_ended(day))
         self._store.write(candles)
-        logger.info("DOWNLOAD %-10s %-3s %s", day.symbol, self._store.interval, self._shown(day))
+        logger.info(
+            "%s: %s written",
+            day.symbol,
+            day.day,
+            extra={"event": "day_written", "symbol": day.symbol, "interval": self._store.interval, "day": day.day},
+        )
         if candles.outside and candles.outside[0][0] == day.grid.first_ms:
             with self._changed:
                 self._nothing_before_ms[day.symbol] = day.grid.first_ms
         for spans, what in ((candles.holes, "the exchange has no candle at"), (candles.outside, "did not trade at")):
             if spans:
                 count = sum(end - start for start, end in spans) // day.grid.length_ms
-                logger.warning("%s: %s %d of %d times of %s", day.symbol, what, count, day.grid.count, self._shown(day))
+                logger.warning("%s: %s %d of %d times of %s", day.symbol, what, count, day.grid.count, day.day)
         conflicts = list(day.conflicts())
         log_conflicts(conflicts)
         with self._changed:
@@ -486,7 +491,7 @@ class Downloader:
             self._keeping += 2
         self._keep_all(ready)
         if failed:
-            first, last = self._shown(failed[-1]), self._shown(failed[0])
+            first, last = failed[-1].day, failed[0].day
             when = first if first == last else f"{first} .. {last}"
             logger.error("%s: %s could not be fetched: %s", page.symbol, when, error)
         try:
@@ -509,7 +514,7 @@ class Downloader:
             logger.warning(
                 "%s: %s: kept %d of %d candles, which the archive has; the exchange gives no answer for the rest",
                 day.symbol,
-                self._shown(day),
+                day.day,
                 len(candles.rows),
                 day.grid.count,
             )
@@ -541,9 +546,6 @@ class Downloader:
         progress.weight_used, progress.weight_limit = budget.used(now_seconds), budget.limit
         progress.blocked_seconds = max(0.0, budget.blocked_until_seconds - now_seconds)
         self._report(progress)
-
-    def _shown(self, day: Assembly) -> str:
-        return shown_date(day.day.date, day.day.zone)
 
 
 def _confirmations_max(day: Assembly, limit: int) -> int:

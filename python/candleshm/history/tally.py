@@ -1,17 +1,17 @@
-"""How far a download is, and what came of it, in the words its users know."""
+"""How far a download is, and what came of it."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Literal
 
-from candleshm._core import Zone
 from candleshm.history.day import Day
 
-__all__ = ["DayTally", "DownloadProgress", "shown_date"]
+__all__ = ["DayTally", "DownloadProgress"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class DayTally:
     suc: int = 0
     warn: int = 0
     error: int = 0
-    task: str = "DOWNLOAD"
+    task: Literal["downloaded", "verified"] = "downloaded"
 
     @property
     def is_done(self) -> bool:
@@ -32,16 +32,17 @@ class DayTally:
         return self.skip + self.suc + self.warn + self.error == self.all
 
     def log(self) -> None:
-        """Say it in the familiar line."""
+        """Log the counts; the record carries the tally, for programs that count themselves."""
         logger.info(
-            "COMPLETE %s %s (ALL:%d SKIP:%d SUC:%d WARN:%d ERROR:%d)",
+            "%s %s: %d of %d symbols new, %d done before, %d with remarks, %d failed",
             self.task,
-            shown_date(self.day.date, self.day.zone),
+            self.day,
+            self.suc,
             self.all,
             self.skip,
-            self.suc,
             self.warn,
             self.error,
+            extra={"event": "day_done", "tally": self},
         )
 
 
@@ -79,8 +80,3 @@ class DownloadProgress:
     def eta_seconds(self) -> float | None:
         """Seconds that are left at the pace of the files fetched so far; None while there is no pace yet."""
         return (self.files - self.files_done) * self.fetching_seconds / self.fetched if self.fetched else None
-
-
-def shown_date(day: date, zone: Zone) -> str:
-    """Return a date as the familiar lines have it: day/month/year for New York, else year-month-day."""
-    return day.strftime("%d/%m/%Y" if zone.name == "America/New_York" else "%Y-%m-%d")

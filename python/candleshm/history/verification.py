@@ -21,7 +21,7 @@ from candleshm.system.clock import Clock
 
 __all__ = ["Verification", "compared"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 
 class Verification:
@@ -56,7 +56,7 @@ class Verification:
         StoreUnavailable.
         """
         newest_first = sorted(set(days), key=lambda day: day.date, reverse=True)
-        self._tallies = {day: DayTally(day, len(symbols), task="VERIFY") for day in newest_first}
+        self._tallies = {day: DayTally(day, len(symbols), task="verified") for day in newest_first}
         self._progress = DownloadProgress(len(symbols), len(symbols) * len(newest_first))
         from_seconds = self._clock.monotonic_seconds()
         waiting = list(symbols)[::-1]

@@ -20,7 +20,7 @@ from candleshm.system.clock import Clock, ExchangeTime
 
 __all__ = ["Connection", "connection_of"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 # The first measurement contains the handshake of a new connection; the others are a round trip apart.
 MEASUREMENTS = 3

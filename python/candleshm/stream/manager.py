@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamManager"]
 
+logger = logging.getLogger(__name__)
+
 TICK_SECONDS = 0.2
 STOP_SECONDS = 0.5
 ROUNDS_MAX = 100
@@ -105,7 +107,7 @@ class StreamManager:
         """`ingest` merges a batch; `changed` is called when there are notices or a connection came or went."""
         self.rules = exchange.stream_rules(interval)
         self.silence_seconds = silence_seconds(self.rules)
-        self._log = BlockLog(block_name)
+        self._log = BlockLog(logger, block_name)
         self._exchange = exchange
         self._interval = interval
         self._ingest = ingest
