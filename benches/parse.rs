@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use candleshm::parse::parse;
+use candleshm::wire::parse::parse;
 
 /// Rows parsed per size: enough for a steady median, over in well under a second.
 const ROWS_PER_SIZE: usize = 600_000;

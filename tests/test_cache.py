@@ -23,8 +23,9 @@ import candleshm
 from candleshm._core import Writer
 from candleshm.collector.cache import BlockCache, Origin
 from candleshm.columns import OPEN_TIME_MS
+from candleshm.row_state import RowState
 from candleshm.sim import SimulatedExchange
-from candleshm.sim.universe import utc_ms
+from candleshm.sim.world.universe import utc_ms
 from tests.support.collecting import (
     MINUTE,
     SYMBOLS,
@@ -38,7 +39,7 @@ from tests.support.collecting import (
 )
 
 ROOT = Path(__file__).parent.parent
-CLOSED, VERIFIED, HOLE, MISSING = 2, 3, 4, 5
+CLOSED, VERIFIED, HOLE, MISSING = RowState.CLOSED, RowState.VERIFIED, RowState.HOLE, RowState.MISSING
 START_MS = utc_ms("2024-05-01")
 NOW_MS = START_MS + 1000 * MINUTE
 KILL_ROUNDS = 15
@@ -84,7 +85,7 @@ def filled(writer: Writer, count: int = 100) -> None:
 
 def kept(name: str, symbol: str) -> tuple[np.ndarray, np.ndarray]:
     with candleshm.attach(name) as feed:
-        return feed[symbol]._snapshot()
+        return feed[symbol].snapshot(closed_only=True, holes="nan")
 
 
 def test_a_restart_asks_only_for_what_came_since(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> None:

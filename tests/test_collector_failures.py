@@ -11,7 +11,7 @@ import pytest
 import candleshm
 from candleshm.collector.collector import Collector
 from candleshm.sim import KNOWN_OUTAGES, Fault, SimulatedExchange, banned, html, rate_limited, refused
-from candleshm.sim.universe import utc_ms
+from candleshm.sim.world.universe import utc_ms
 from tests.support.collecting import (
     CLOSED,
     DEADLINE_SECONDS,

@@ -14,7 +14,7 @@ import pytest
 import candleshm
 from candleshm.errors import ConfigError, StaleData
 from candleshm.sim import Fault, SimulatedExchange
-from candleshm.sim.universe import Instrument
+from candleshm.sim.world.universe import Instrument
 from tests.support.collecting import (
     CLOSED,
     DEADLINE_SECONDS,

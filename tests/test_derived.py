@@ -18,7 +18,7 @@ from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.reader.feed import Feed
 from candleshm.sim import Outage, SimulatedExchange
-from candleshm.sim.universe import utc_ms
+from candleshm.sim.world.universe import utc_ms
 from tests.support.collecting import DEADLINE_SECONDS, MINUTE, collecting, truth_of, until
 from tests.support.commanding import complaint, first_lines, serving, started
 

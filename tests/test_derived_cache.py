@@ -34,7 +34,7 @@ def fill(writer: Writer, start: int, end: int) -> None:
 
 def kept(name: str) -> tuple[np.ndarray, np.ndarray]:
     with candleshm.attach(name) as feed:
-        return feed["AUSDT"]._snapshot()
+        return feed["AUSDT"].snapshot(closed_only=True, holes="nan")
 
 
 def is_final(states: np.ndarray) -> np.ndarray:

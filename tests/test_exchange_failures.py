@@ -22,8 +22,8 @@ from candleshm.errors import BadResponse, BlockNotFound, ExchangeUnavailable
 from candleshm.reader.feed import Feed
 from candleshm.rest import transport
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
-from candleshm.sim.spoiled import Spoiling
-from candleshm.sim.universe import utc_ms
+from candleshm.sim.rest.spoiled import Spoiling
+from candleshm.sim.world.universe import utc_ms
 from tests.support.collecting import (
     CLOSED,
     DEADLINE_SECONDS,
@@ -59,9 +59,6 @@ def moved_by_hand(
         collecting(exchange, block_name, clock=clock, **settings) as (collector, feed),
     ):
         yield clock, exchange, collector, feed
-
-
-LIVE = 1
 
 
 def asked_of(exchange: SimulatedExchange, symbols: tuple[str, ...]) -> dict[str, int]:
@@ -494,7 +491,7 @@ def test_a_server_that_lags_at_the_close_makes_nothing_final(block_name: str) ->
         assert (feed["ETHUSDT"].last_open_time_ms or 0) > live_ms
         assert feed["ETHUSDT"].view(1).open_time_ms[0] == live_ms
         # The minute is over, and all that is told of it is older than what was seen.
-        assert (feed["BTCUSDT"].last_open_time_ms, feed["BTCUSDT"].states()[-1]) == (live_ms, LIVE)
+        assert (feed["BTCUSDT"].last_open_time_ms, feed["BTCUSDT"].states()[-1]) == (live_ms, candleshm.RowState.LIVE)
         assert feed["BTCUSDT"].view(1).open_time_ms[0] == live_ms - MINUTE
         assert feed["BTCUSDT"].live[candleshm.TRADES] <= seen[candleshm.TRADES]
 

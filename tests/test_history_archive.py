@@ -29,6 +29,7 @@ from candleshm.history.store import ParquetStore
 from candleshm.history.tally import DownloadProgress
 from candleshm.network.backoff import Backoff
 from candleshm.rest.transport import HttpTransport
+from candleshm.row_state import RowState
 from candleshm.sim import ArchiveFlaw, Fault, Outage, SimulatedExchange, refused
 from candleshm.system.clock import SystemClock
 from tests.support.collecting import SYMBOLS, collecting, config_of, klines, until
@@ -39,7 +40,6 @@ from tests.test_sim_archive import utc
 
 NOW = utc("2026-03-11T12:34:56.789")
 DAY_MS = 86_400_000
-VERIFIED = 3
 
 
 class RunningClock:
@@ -204,7 +204,7 @@ def test_what_the_archive_lacks_comes_from_the_exchange_which_verifies_the_rest(
     assert stored(tmp_path, "2026-03-08").verified == ()
     # What is verified here is verified in a block that the day is loaded into.
     _, states = with_states(day)
-    assert (states == VERIFIED).sum() == 1435
+    assert (states == RowState.VERIFIED).sum() == 1435
 
 
 def test_a_block_loads_archived_days_and_what_is_verified_is_so_there(
@@ -223,7 +223,7 @@ def test_a_block_loads_archived_days_and_what_is_verified_is_so_there(
     assert rows.tobytes(order="C") == truth.tobytes()
     of_the_tenth = (utc("2026-03-10") <= rows[:, 0]) & (rows[:, 0] < utc("2026-03-11"))
     lacked = (gap[0] <= rows[:, 0]) & (rows[:, 0] < gap[1])
-    assert ((states == VERIFIED) == (of_the_tenth & ~lacked)).all()
+    assert ((states == RowState.VERIFIED) == (of_the_tenth & ~lacked)).all()
     assert of_the_tenth.sum() == 1440
     # Only today is asked for.
     assert all("endTime" not in query for _, query in klines(exchange)[asked:])
@@ -521,7 +521,7 @@ def test_who_waits_for_an_answer_of_the_archive_is_left_behind(
         options={"verify": verify},
     )
     assert done.is_stopped
-    name = "candleshm-verify-0" if verify else "candleshm-download-0"
+    name = "candleshm-history-0"
     [left] = [thread for thread in threading.enumerate() if thread.name == name]
     assert left.is_alive()
     exchange.stop()  # the socket ends, and the thread with it

@@ -19,6 +19,7 @@ import pytest
 import candleshm
 from candleshm import _core
 from candleshm.columns import CLOSE, OPEN_TIME_MS
+from candleshm.row_state import RowState
 from tests.support.hot_writer import LENGTH, STEP_MS, SYMBOLS
 from tests.support.klines import START_MS, torn_rows
 
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 HOT_WRITER = "tests.support.hot_writer"
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "30"))
 READS = 3_000
+SNAPSHOTS = 20_000
 
 
 @contextmanager
@@ -254,3 +256,31 @@ def test_reads_under_fire_are_whole_while_unguarded_ones_tear(block_name: str) -
             checked += 1
     assert invalid > 0
     assert torn > 0, f"no torn row in {invalid} windows that were said to be invalid"
+
+
+def test_states_of_a_snapshot_are_those_of_its_rows_under_fire(block_name: str) -> None:
+    """The control calls `candles` and then `states`: unless their rows and states differ, this proves nothing."""
+    control = 0
+    with hot_writer(block_name), candleshm.attach(block_name) as feed:
+        wait_for_rows(feed)
+        deadline = time.monotonic() + 60
+        done = 0
+        while done < SNAPSHOTS or (not control and time.monotonic() < deadline):
+            series = feed[SYMBOLS[done % len(SYMBOLS)]]
+            rows, states = series.snapshot(8, holes="nan")
+            assert mismatches(rows, states) == 0
+            rows, states = series.snapshot(8)
+            assert mismatches(rows, states) == 0
+            assert not np.isin(states, (RowState.HOLE, RowState.MISSING)).any()
+            rows, states = series.candles(8, holes="nan"), series.states(8, holes="nan")
+            control += len(rows) != len(states) or mismatches(rows, states)
+            done += 1
+    assert control > 0
+
+
+def mismatches(rows: np.ndarray, states: np.ndarray) -> int:
+    """Return how many states are not those of their rows; of a hot writer's row the value tells whether it is final."""
+    assert len(rows) == len(states)
+    above = rows[:, CLOSE] - (rows[:, OPEN_TIME_MS] - START_MS) / STEP_MS
+    expected = np.where(np.isnan(above), RowState.MISSING, np.where(above < 1 / 16, RowState.CLOSED, RowState.LIVE))
+    return int(np.count_nonzero(expected != states))

@@ -96,6 +96,40 @@ def test_states_belong_to_the_same_rows(btc: candleshm.Series) -> None:
     assert btc.states().dtype == np.uint8
 
 
+@pytest.mark.parametrize("holes", ["drop", "nan"])
+@pytest.mark.parametrize("closed_only", [False, True])
+@pytest.mark.parametrize("n", [None, 1, 5, 10_000])
+def test_snapshot_is_candles_and_states(
+    loaded: _core.Writer, btc: candleshm.Series, n: int | None, *, closed_only: bool, holes: Any
+) -> None:
+    outage(loaded)
+    rows, states = btc.snapshot(n, closed_only=closed_only, holes=holes)
+    np.testing.assert_array_equal(rows, btc.candles(n, closed_only=closed_only, holes=holes))
+    np.testing.assert_array_equal(states, btc.states(n, closed_only=closed_only, holes=holes))
+    assert rows.dtype == np.float64
+    assert states.dtype == np.uint8
+    assert rows.shape == (len(states), 12)
+    # The series goes on; what was read stays.
+    before = rows.copy()
+    ingest(loaded, "BTCUSDT", kline(open_ms(24), 999), sent_ms=open_ms(24) + 2)
+    np.testing.assert_array_equal(rows, before)
+
+
+def test_snapshot_refuses_what_candles_refuses(
+    loaded: _core.Writer, feed: candleshm.Feed, btc: candleshm.Series
+) -> None:
+    rows, states = feed["ETHUSDT"].snapshot()
+    assert (rows.shape, states.shape) == ((0, 12), (0,))
+    outage(loaded)
+    with pytest.raises(candleshm.GapError, match="missing"):
+        btc.snapshot(5, holes="raise")
+    with pytest.raises(candleshm.ConfigError, match="positive integer: `0`"):
+        btc.snapshot(0)
+    loaded.set_trading("BTCUSDT", False)
+    with candleshm.attach(loaded.name, max_age=3600) as strict, pytest.raises(candleshm.StaleData):
+        strict["BTCUSDT"].snapshot()
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_out_is_filled_in_either_order(btc: candleshm.Series, order: str) -> None:
     out = np.empty((8, 12), order=order)  # type: ignore[call-overload]

@@ -24,6 +24,7 @@ from candleshm import history
 from candleshm._core import (
     INTERVAL_MS,
     MARKETS,
+    ROW_STATES,
     ZONES_VERSION,
     Writer,
     Zone,
@@ -35,8 +36,8 @@ from candleshm.compat.rule import CandleRule, check_rule
 from candleshm.config import CollectorConfig, is_zone
 from candleshm.errors import ConfigError, HistoryError
 from candleshm.history.day import Day
-from candleshm.sim import grid as sim_grid
-from candleshm.sim import universe as sim_universe
+from candleshm.sim.world import grid as sim_grid
+from candleshm.sim.world import universe as sim_universe
 from candleshm.system.log_text import printable
 
 DAY_MS = 86_400_000
@@ -268,3 +269,7 @@ def test_the_end_of_a_candle_of_no_interval_is_refused() -> None:
         with pytest.raises(ConfigError):
             candle_end_ms(interval, 0)
     assert candle_end_ms("1d@Asia/Shanghai", 0) == 16 * 3_600_000
+
+
+def test_states_of_rows_are_those_of_the_core() -> None:
+    assert {state.name: state.value for state in candleshm.RowState} == ROW_STATES

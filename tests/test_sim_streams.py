@@ -35,7 +35,7 @@ from candleshm.sim import (
     StreamRules,
     Truth,
 )
-from candleshm.sim.text import encode_events
+from candleshm.sim.world.text import encode_events
 
 DATA = Path(__file__).parent / "data" / "streams"
 MINUTE = 60_000
@@ -304,12 +304,14 @@ def test_growth_ends_in_the_final_candle_and_ids_go_on(interval: str, symbol: st
     assert after is not None
     moment = (end_ms - 1) % MINUTE // 125
     last = slice(moment, moment + 1)
-    text = encode_events(instrument, interval, growth.bars[:, last], growth.close_ms[last], growth.first_ids[last])[0]
+    text = encode_events(instrument, interval, growth.candles[:, last], growth.close_ms[last], growth.first_ids[last])[
+        0
+    ]
     candle = json.loads(text)
     assert row(candle) == truth.kline("SPOT", symbol, interval, open_ms)
     next_first = after.first_ids[end_ms % MINUTE // 125]
     assert next_first == growth.first_ids[moment] + candle["n"]
-    trades = growth.bars[8 - 1]
+    trades = growth.candles[8 - 1]
     assert interval == "1s" or np.all(np.diff(trades) >= 0)
 
 

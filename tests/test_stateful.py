@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import candleshm
 from candleshm import _core
 from candleshm.columns import CLOSE
+from candleshm.row_state import RowState
 from tests.support.collecting import until
 from tests.support.klines import MINUTE_MS, body_of, kline
 
@@ -28,7 +29,7 @@ EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "25"))
 NAMES = ["BTCUSDT", "ETHUSDT", "1000SHIBUSDT"]
 FIRST_BAR = 28_000_000
 SETTLE_MS, CONTRADICTED_MS = 1_000, 600_000
-LIVE, CLOSED, HOLE, MISSING = 1, 2, 4, 5
+LIVE, CLOSED, HOLE, MISSING = RowState.LIVE, RowState.CLOSED, RowState.HOLE, RowState.MISSING
 _numbers = itertools.count()
 
 

@@ -23,7 +23,7 @@ UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "M
 
 # A folder, or a module beside the folders, imports only from floors below its own.
 PYTHON_FLOORS = [
-    {"_core", "errors", "columns"},
+    {"_core", "errors", "columns", "row_state"},
     {"system", "network"},
     {"names"},
     {"exchanges"},
@@ -37,11 +37,10 @@ PYTHON_FLOORS = [
 ]
 RUST_FLOORS = [
     {"sync", "zone", "columns", "market", "chain"},
-    {"interval", "parse"},
-    {"archive_csv"},
-    {"error", "event"},
+    {"interval", "wire"},
+    {"error"},
     {"layout"},
-    {"announce", "ring", "latch", "symbols", "shared_memory"},
+    {"announce", "ring", "seqlock", "symbols", "shared_memory"},
     {"publish", "block"},
     {"merge", "read", "derive", "soundness", "removal"},
     {"succession"},

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+import candleshm
 from candleshm._core import Writer
 from candleshm.commands.events import changes
 from candleshm.commands.observation import Observation, SeriesFacts
@@ -55,7 +56,7 @@ def facts(symbol: str = "AUSDT", **changed: Any) -> SeriesFacts:
         close=1.0,
         change=0.0,
         age_seconds=1.0,
-        newest_state=1,
+        newest_state=candleshm.RowState.LIVE,
         missing=0,
         holes=0,
         revision=0,
@@ -109,7 +110,9 @@ def test_what_happens_to_many_is_one_event() -> None:
 
 
 def test_loading_and_growing_older_are_no_events() -> None:
-    unasked = seen(facts(age_seconds=math.inf, newest_state=0), ready=False, loaded=False, missing=10)
+    unasked = seen(
+        facts(age_seconds=math.inf, newest_state=candleshm.RowState.EMPTY), ready=False, loaded=False, missing=10
+    )
     loading = seen(facts(missing=8), ready=False, loaded=False, missing=8)
 
     assert changes(unasked, loading, LIMIT_SECONDS) == []
@@ -142,7 +145,7 @@ def test_what_needs_a_look_comes_first_and_fresh_series_keep_their_places() -> N
         facts("MANY", missing=30),
         facts("STALE", age_seconds=70.0),
         facts("STALER", age_seconds=90.0),
-        facts("EMPTY", age_seconds=math.inf, newest_state=0),
+        facts("EMPTY", age_seconds=math.inf, newest_state=candleshm.RowState.EMPTY),
     ]
 
     names = [shown.symbol for shown in ordered(series, LIMIT_SECONDS)]

@@ -60,6 +60,7 @@ from candleshm.reader.derivation import derive
 from candleshm.reader.feed import Feed, attach, blocks, unlink
 from candleshm.reader.health import Health
 from candleshm.reader.panel import Panel
+from candleshm.row_state import RowState
 
 if TYPE_CHECKING:
     from candleshm import history, weight
@@ -111,6 +112,7 @@ __all__ = [
     "OverwrittenView",
     "Panel",
     "RateLimited",
+    "RowState",
     "Series",
     "StaleData",
     "StoreInUse",

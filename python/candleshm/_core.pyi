@@ -17,14 +17,18 @@ from candleshm.errors import CandleShmError
 __all__ = [
     "INTERVAL_MS",
     "MARKETS",
+    "ROW_STATES",
     "ZONES_VERSION",
     "Closed",
     "Feed",
     "Gap",
     "Ingested",
+    "News",
+    "NotMerged",
     "PoolWords",
     "Pushed",
     "Series",
+    "SeriesState",
     "View",
     "Writer",
     "Zone",
@@ -47,6 +51,8 @@ __all__ = [
 MARKETS: tuple[Literal["SPOT", "UM", "CM"], ...]
 INTERVAL_MS: dict[str, int]
 """Every interval of the exchange and the length of its shortest candle: 28 days for a month."""
+ROW_STATES: dict[str, int]
+"""The states of rows by name, as the core stores them; `candleshm.RowState` is the same for people."""
 ZONES_VERSION: str
 """The release of the IANA time zone database that is compiled in, such as 2026b."""
 
@@ -126,8 +132,35 @@ class Ingested:
         """Rows of the window that are neither there nor confirmed absent."""
 
     @property
+    def newest_missing_ms(self) -> tuple[int, int] | None:
+        """The newest missing rows: half-open range of their open times. None without any, and for a derived block."""
+
+    @property
     def suspect_open_ms(self) -> int | None:
         """Open time of the oldest disputed row that has to be asked for again; None without one."""
+
+@final
+class SeriesState:
+    """Where a series stands."""
+
+    @property
+    def newest_open_ms(self) -> int | None:
+        """Open time of the newest row; None while the series has none."""
+
+    @property
+    def unsettled_open_ms(self) -> int | None:
+        """Open time of the oldest row not yet final; None while the series has none."""
+
+    @property
+    def missing(self) -> int:
+        """Rows of the window that are neither there nor confirmed absent."""
+
+    @property
+    def newest_missing_ms(self) -> tuple[int, int] | None:
+        """The newest missing rows, as the half-open range of their open times; None when nothing is missing."""
+
+class NotMerged(Exception):
+    """Merging was stopped, or the exchange's time was restarted after the request had left: nothing was merged."""
 
 @final
 class Pushed:
@@ -246,6 +279,7 @@ class Writer:
         end_ms: int | None = None,
         from_end: bool = False,
         patience_ms: int = 0,
+        sent_seconds: float = ...,
     ) -> Ingested:
         """Parse a klines body, merge it, publish it and wake waiters: one call, the GIL released throughout.
 
@@ -259,7 +293,12 @@ class Writer:
         answer may be an old picture, and only a later row in it proves that it is not. The series counts as received no
         later than its newest candle can have been the exchange's newest.
 
-        Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol.
+        `sent_seconds` is the local time at which the request left, as `restart_time` counts it.
+
+        Several threads parse at the same time; only the merge waits for others.
+
+        Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol. NotMerged
+        after `stop_merging`, and for a request that left before the time was restarted.
         """
 
     def load_rows(
@@ -290,20 +329,20 @@ class Writer:
         `received_ms` is the exchange time that surely was not passed when they came. An event replaces what is known of
         its candle when it is newer: by its time against events, by trades and volume against answers. ``x: true`` makes
         the row final; what an answer said of a final row is never overwritten. Frames that cannot be read are reported
-        and the others stand.
+        and the others stand. Several threads parse at the same time. Raises NotMerged after `stop_merging`.
         """
 
-    def heard_seconds(self) -> list[float]:
-        """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never; as in `symbols`."""
+    def last_event_seconds(self) -> dict[str, float]:
+        """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never."""
+
+    def pauses_seconds(self) -> dict[str, float]:
+        """How long the stream of each symbol was lately silent between two events, at the longest."""
 
     def trading_ages(self) -> list[float]:
         """How old the data of each symbol that trades is, seconds; infinite before its first answer."""
 
-    def pauses_seconds(self) -> list[float]:
-        """How long the stream of each symbol was lately silent between two events, at the longest; as in `symbols`."""
-
-    def state(self, symbol: str) -> Ingested:
-        """Where the series stands, as `ingest` reports it, with all counts of an answer at 0."""
+    def state(self, symbol: str) -> SeriesState:
+        """Where the series stands. Raises UnknownSymbol."""
 
     def gaps(self, symbol: str) -> list[Gap]:
         """Gaps of the readable window, oldest first."""
@@ -338,8 +377,14 @@ class Writer:
     def set_health(self, *, ready: bool, weight_used: int, weight_limit: int, banned_until_ms: int | None) -> None:
         """Publish what readers see as `Feed.health`."""
 
-    def forget_times(self) -> None:
-        """Let whatever is merged from here on count as said later: the exchange's clock was set."""
+    def restart_time(self, now_seconds: float) -> None:
+        """Let whatever is merged from here on count as said later: the exchange's clock was set.
+
+        `now_seconds` is local time; a response to a request that left before it is not merged any more.
+        """
+
+    def stop_merging(self) -> None:
+        """Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first."""
 
     def heartbeat(self) -> None:
         """Publish a sign of life; to be called every 500 ms."""
@@ -401,6 +446,21 @@ class View:
     ) -> None: ...
 
 @final
+class News:
+    """What a block had announced when a waiter took this.
+
+    A waiter takes it first, looks for what it waits for, and sleeps only then: whatever is published in between ends
+    the sleep at once.
+    """
+
+    def sleep(self) -> None:
+        """Sleep until the block announces something newer, one second at the longest.
+
+        The caller looks again afterwards in any case: another block may have the name by now, or the collector may
+        have died, and neither wakes anybody.
+        """
+
+@final
 class Series:
     """The candles of one symbol. Cheap to keep; follows its symbol when the block is replaced.
 
@@ -428,8 +488,17 @@ class Series:
         1 live, 2 closed, 3 verified; with `holes="nan"` also 4 hole and 5 missing. Never raises StaleData.
         """
 
-    def _snapshot(self) -> tuple[_FloatArray, npt.NDArray[np.uint8]]:
-        """Return what `candles(closed_only=True, holes="nan")` gives, and the states of the very same rows."""
+    def snapshot(
+        self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop"
+    ) -> tuple[_FloatArray, npt.NDArray[np.uint8]]:
+        """Return what `candles` and `states` with the same arguments return, of one moment.
+
+        Rows are float64 (m, 12), states uint8 (m,), see `candleshm.RowState`. Calling `candles` and then `states`
+        instead is two readings: a candle may close, or open, between them.
+
+        Raises:
+            StaleData, GapError, UnknownSymbol, ConfigError: As `candles` does.
+        """
 
     @property
     def live(self) -> _FloatArray:
@@ -475,6 +544,9 @@ class Series:
     def to_arrow(self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop") -> Any:
         """Return what `candles` with the same arguments returns as a pyarrow Table."""
 
+    def _news(self) -> News: ...
+    def _end_of(self, open_time_ms: int | None) -> int: ...
+    def _look_newer(self, end: int, waited: float | None = None) -> int | None: ...
     def wait(self, after_open_time_ms: int | None = None, timeout: float | None = None) -> int:
         """Sleep until a candle newer than `after_open_time_ms` (None: than the newest now) opens; return its open time.
 
@@ -555,6 +627,10 @@ class Feed:
     def _asof(
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None
     ) -> tuple[_FloatArray, tuple[str, ...]]: ...
+    def _news(self) -> News: ...
+    def _look_closed(
+        self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
+    ) -> tuple[Closed, int, int] | None: ...
     def _next_close_ms(self, symbols: Sequence[str] | None, quorum: float) -> int | None: ...
     def _later_open_ms(self, open_time_ms: int, places: int, symbols: Sequence[str] | None) -> int: ...
     def _closed_since(self, open_time_ms: int, symbols: Sequence[str] | None, quorum: float) -> int: ...

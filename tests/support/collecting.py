@@ -17,11 +17,12 @@ from candleshm.collector.status import CollectorStatus
 from candleshm.config import CollectorConfig
 from candleshm.exchanges.base import Market
 from candleshm.reader.feed import Feed
+from candleshm.row_state import RowState
 from candleshm.sim import SimulatedExchange
 from candleshm.system.clock import SystemClock
 
 MINUTE = 60_000
-CLOSED = 2
+CLOSED = RowState.CLOSED
 SYMBOLS: dict[Market, list[str]] = {
     "SPOT": ["BTCUSDT", "ETHUSDT", "SUSHIBTC"],
     "UM": ["BTCUSDT", "ETHUSDT", "XRPUSDT"],

@@ -32,6 +32,7 @@ import numpy.typing as npt
 from candleshm._core import Feed, Writer
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import CandleShmError
+from candleshm.row_state import RowState
 from candleshm.system.atomic_file import make_directory, read_ours, remove_leftovers, replace_file
 from candleshm.system.block_log import BlockLog
 
@@ -42,7 +43,6 @@ logger = logging.getLogger(__name__)
 MAGIC = b"CSHMCAC1"
 TAIL_BYTES = 24
 COLUMNS = 12
-CLOSED, VERIFIED = 2, 3
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -175,8 +175,8 @@ class BlockCache:
         offset = len(MAGIC)
         yield MAGIC
         for symbol in feed.symbols:
-            rows, states = feed[symbol]._snapshot()
-            kept = (states >= CLOSED) & (states <= VERIFIED)
+            rows, states = feed[symbol].snapshot(closed_only=True, holes="nan")
+            kept = (states == RowState.CLOSED) | (states == RowState.VERIFIED)
             if not kept.any():
                 continue
             count = int(kept.sum())

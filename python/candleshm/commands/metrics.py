@@ -18,6 +18,7 @@ from candleshm.commands.scrapes import ScrapeServer
 from candleshm.errors import BlockError
 from candleshm.reader.feed import Feed
 from candleshm.reader.frames import library
+from candleshm.row_state import RowState
 
 __all__ = ["MetricsServer"]
 
@@ -45,7 +46,7 @@ OF_SERIES: Sequence[_Column] = (
     _Gauge("series_age_seconds", "Since the exchange last confirmed the series.", lambda facts: facts.age_seconds),
     _Gauge(
         "series_newest_state",
-        "State of the newest slot: 0 none, 1 live, 2 closed, 3 verified, 4 hole, 5 missing.",
+        f"State of the newest slot: {', '.join(f'{state.value} {state.word}' for state in RowState)}.",
         lambda facts: facts.newest_state,
     ),
     _Gauge("series_trading", "1 while the symbol trades, else 0.", lambda facts: facts.trading),
@@ -99,7 +100,7 @@ OF_COLLECTOR: Sequence[_Column] = (
 OF_STREAM: Sequence[_Column] = (
     _Gauge("stream_connections", "Stream connections that are open.", lambda stream: stream.connections),
     _Gauge("stream_symbols", "Symbols with a stream on one of them.", lambda stream: stream.streams),
-    _Gauge("stream_mute_symbols", "Symbols whose stream is silent or has no connection.", lambda s: len(s.mute)),
+    _Gauge("stream_mute_symbols", "Symbols whose stream is silent or has no connection.", lambda s: len(s.stalled)),
     _Counter("stream_connects", "Stream connections opened.", lambda stream: stream.opened),
     _Counter("stream_losses", "Of these, ended before another had taken over.", lambda stream: stream.lost),
     _Counter("stream_events", "Candles pushed.", lambda stream: stream.events),

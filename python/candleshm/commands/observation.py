@@ -10,15 +10,12 @@ import numpy as np
 
 from candleshm._core import Series
 from candleshm.columns import CLOSE
-from candleshm.commands.rows import STATES
 from candleshm.errors import StaleData, UnknownSymbol
 from candleshm.reader.feed import Feed, attach
 from candleshm.reader.health import Health
+from candleshm.row_state import RowState
 
 __all__ = ["Observation", "SeriesFacts", "attach_to_observe", "observe"]
-
-(HOLE,) = (code for code, word in STATES.items() if word == "hole")
-(MISSING,) = (code for code, word in STATES.items() if word == "missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +30,8 @@ class SeriesFacts:
     """Of `close` against the candle before, as a fraction; NaN when there is no such candle."""
     age_seconds: float
     """Since the exchange last confirmed the series; infinite before the first answer."""
-    newest_state: int
-    """Code of the newest slot's state, 0 while there is none."""
+    newest_state: RowState
+    """State of the newest slot, EMPTY while there is none."""
     missing: int
     """Rows of the window that are not fetched yet."""
     holes: int
@@ -45,7 +42,7 @@ class SeriesFacts:
     @property
     def state(self) -> str:
         """The state as a word."""
-        return STATES.get(self.newest_state, "empty") if self.trading else "delisted"
+        return self.newest_state.word if self.trading else "delisted"
 
     @property
     def is_empty(self) -> bool:
@@ -84,7 +81,7 @@ def observe(feed: Feed) -> Observation:
 
 def _facts(series: Series) -> SeriesFacts:
     states = series.states(holes="nan")
-    counts = np.bincount(states, minlength=max(STATES) + 1)
+    counts = np.bincount(states, minlength=len(RowState))
     trading, close, change = True, math.nan, math.nan
     try:
         close = series.last_close
@@ -99,8 +96,8 @@ def _facts(series: Series) -> SeriesFacts:
         close=close,
         change=change,
         age_seconds=series.age,
-        newest_state=int(states[-1]) if len(states) else 0,
-        missing=int(counts[MISSING]),
-        holes=int(counts[HOLE]),
+        newest_state=RowState(states[-1] if len(states) else RowState.EMPTY),
+        missing=int(counts[RowState.MISSING]),
+        holes=int(counts[RowState.HOLE]),
         revision=series.revision,
     )

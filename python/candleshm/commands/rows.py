@@ -14,15 +14,13 @@ import numpy.typing as npt
 
 from candleshm.columns import CLOSE, CLOSE_TIME_MS, HIGH, IGNORE, LOW, NAMES, OPEN, OPEN_TIME_MS, TRADES, VOLUME
 from candleshm.commands.table import aligned, decimal_column
-from candleshm.errors import BlockError
 from candleshm.reader.feed import Feed
+from candleshm.row_state import RowState
 
-__all__ = ["STATES", "Rows", "read_rows"]
+__all__ = ["Rows", "read_rows"]
 
-STATES = {1: "live", 2: "closed", 3: "verified", 4: "hole", 5: "missing"}
 TABLE_ROWS = 20
 WHOLE = frozenset({OPEN_TIME_MS, CLOSE_TIME_MS, TRADES, IGNORE})
-TRIES = 100
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Rows:
             [datetime.fromtimestamp(ms / 1000, tz=UTC).replace(tzinfo=None).isoformat(" ", precision) for ms in times],
             *(decimal_column(self.candles[:, column].tolist()) for column in (OPEN, HIGH, LOW, CLOSE, VOLUME)),
             [f"{trades:.0f}" for trades in self.candles[:, TRADES]],
-            [STATES[state] for state in self.states.tolist()],
+            [RowState(state).word for state in self.states.tolist()],
         ]
         heads = ("TIME (UTC)", "OPEN", "HIGH", "LOW", "CLOSE", "VOLUME", "TRADES", "STATE")
         return f"{self.title}\n{aligned(heads, list(zip(*columns, strict=True)), left=('TIME (UTC)', 'STATE'))}"
@@ -63,22 +61,15 @@ class Rows:
 
     def _values(self) -> list[list[float | int | str]]:
         return [
-            [*(int(value) if column in WHOLE else value for column, value in enumerate(row)), STATES[state]]
+            [*(int(value) if column in WHOLE else value for column, value in enumerate(row)), RowState(state).word]
             for row, state in zip(self.candles.tolist(), self.states.tolist(), strict=True)
         ]
 
 
 def read_rows(feed: Feed, symbol: str, n: int | None) -> Rows:
     """Return the newest `n` time slots of `symbol` that have a row; None: all. Raises UnknownSymbol, StaleData."""
-    series = feed[symbol]
-    for _ in range(TRIES):
-        # Rows and states are two reads. A state only moves up while no newer candle opens, so the same states and the
-        # same newest candle before and after mean that the states are those of the rows.
-        newest_ms, before = series.last_open_time_ms, series.states(n)
-        candles, after = series.candles(n), series.states(n)
-        if newest_ms == series.last_open_time_ms and np.array_equal(before, after):
-            return Rows(_title(feed, symbol), candles, after)
-    raise BlockError(feed.name, f"{symbol} changes faster than it can be read")
+    candles, states = feed[symbol].snapshot(n)
+    return Rows(_title(feed, symbol), candles, states)
 
 
 def _title(feed: Feed, symbol: str) -> str:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from candleshm.commands.figures import change, price
 from candleshm.commands.outcome import outcome
-from candleshm.commands.rows import STATES
 from candleshm.commands.screen import Screen
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES, on_stdin_closed, on_stop_signal
 from candleshm.reader.feed import Feed, attach
+from candleshm.row_state import RowState
 
 __all__ = ["Board", "Quote", "quote"]
 
@@ -48,7 +48,7 @@ def quote(feed: Feed, symbol: str) -> Quote:
     if not view.valid():
         change = math.nan  # The row was overwritten while we computed; the next frame reads again.
     states = series.states(1)
-    state = STATES[int(states[-1])] if len(states) else "empty"
+    state = RowState(states[-1] if len(states) else RowState.EMPTY).word
     return Quote(symbol, live_close, change, len(view), series.age, state)
 
 

@@ -20,7 +20,7 @@ from candleshm.columns import OPEN_TIME_MS
 from candleshm.compat.candle_map import CandleMap, Candles
 from candleshm.compat.known_lines import LoadLines
 from candleshm.compat.log_files import RuleLog
-from candleshm.compat.market_access import MarketAccess
+from candleshm.compat.market_requests import MarketRequests
 from candleshm.compat.rule import CandleRule, check_rule, config_of
 from candleshm.compat.trading_types import TradingType, kind_of
 from candleshm.errors import BlockNotFound, ConfigError, ExchangeError
@@ -110,7 +110,7 @@ class CandleServer:
             console_level=rule.LOG_CONSOLE_LEVEL,
         )
         self._clock = SystemClock()
-        self._access = MarketAccess(self._config, self._clock)
+        self._market = MarketRequests(self._config, self._clock)
         self._daily: DailyWriter | None = None
         # Re-entrant: a signal handler that closes may interrupt this very thread.
         self._gate = threading.RLock()
@@ -204,7 +204,7 @@ class CandleServer:
         """
         kind = kind_of(type)
         try:
-            symbols = self._access.symbols(kind)
+            symbols = self._market.symbols(kind)
         except ExchangeError as error:
             status = error.status if error.status != 200 else None
             return {"code": error.code or status or -1, "data": [], "msg": str(error)}
@@ -236,7 +236,7 @@ class CandleServer:
         kind = kind_of(type)
         self._log.open(to_files=True)
         try:
-            return self._access.fetch_days(
+            return self._market.fetch_days(
                 store_of(self._config, self.rule.CANDLE_DIR),
                 start,
                 end,
@@ -281,8 +281,8 @@ class CandleServer:
                 time_of_day=self.rule.DOWNLOAD_TIME,
                 settle_ms=self._config.settle_ms,
                 now_ms=self._measured_ms,
-                symbols=lambda: self._access.symbols(kind),
-                fetch=lambda day, anew: self._access.fetch_day(store, day, kind, replace=anew),
+                symbols=lambda: self._market.symbols(kind),
+                fetch=lambda day, anew: self._market.fetch_day(store, day, kind, replace=anew),
                 block=lambda: self._config.block_name if self._is_running else None,
                 first=first,
                 replace=replace,
@@ -338,4 +338,4 @@ class CandleServer:
     def _measured_ms(self) -> int:
         """Return the exchange's time as the collector measured it, or measure it. Raises ExchangeError."""
         exchange_ms = None if self._collector is None else self._collector.exchange_ms()
-        return self._access.exchange_ms() if exchange_ms is None else exchange_ms
+        return self._market.exchange_ms() if exchange_ms is None else exchange_ms

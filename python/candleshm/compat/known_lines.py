@@ -10,7 +10,7 @@ from typing import Any
 from candleshm._core import Zone
 from candleshm.collector import cache
 from candleshm.collector.scheduler import CollectorStatus
-from candleshm.history import daily_writer, download, tally
+from candleshm.history import daily_writer, day_writing, tally
 from candleshm.history.day import Day
 from candleshm.reader.feed import Feed
 
@@ -128,4 +128,4 @@ _LINES: dict[str, Callable[[Any], str]] = {
     "day_kept": lambda _: "DOWNLOAD CANDLE BY DATE",
     "cache_written": _cache_written,
 }
-_LOGGERS = (cache.logger, daily_writer.logger, download.logger, tally.logger)
+_LOGGERS = (cache.logger, daily_writer.logger, day_writing.logger, tally.logger)

@@ -16,6 +16,7 @@ from candleshm.errors import DayDamaged, DayNotFound, StaleData, UnknownSymbol
 from candleshm.history.candles import Candles, DayCandles, slots_of, spans_of
 from candleshm.history.day import Day, Grid
 from candleshm.history.store import DayStore
+from candleshm.row_state import RowState
 
 if TYPE_CHECKING:
     from candleshm._core import Writer
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["day_of_block", "load_days", "with_states"]
 
 logger = logging.getLogger(__name__)
-
-CLOSED, VERIFIED, HOLE = 2, 3, 4
-ATTEMPTS = 5
 
 
 def day_of_block(feed: Feed, symbol: str, day: Day, now_ms: int) -> DayCandles | None:
@@ -36,34 +34,24 @@ def day_of_block(feed: Feed, symbol: str, day: Day, now_ms: int) -> DayCandles |
     """
     grid = Grid.of(day, feed.interval)
     try:
-        series = feed[symbol]
-        for _ in range(ATTEMPTS):
-            rows = series.candles(closed_only=True, holes="nan")
-            states = series.states(closed_only=True, holes="nan")
-            # Rows and states are two copies; they belong together when nothing was written between them.
-            if np.array_equal(rows, series.candles(closed_only=True, holes="nan"), equal_nan=True):
-                break
-        else:
-            return None
+        rows, states = feed[symbol].snapshot(closed_only=True, holes="nan")
     except (StaleData, UnknownSymbol):
-        return None
-    if len(rows) != len(states):
         return None
     slots = slots_of(rows, grid)
     mine = (slots >= 0) & (slots < grid.count)
     states = states[mine]
-    if len(states) != grid.count or not np.isin(states, (CLOSED, VERIFIED, HOLE)).all():
+    if len(states) != grid.count or not np.isin(states, (RowState.CLOSED, RowState.VERIFIED, RowState.HOLE)).all():
         return None
     return DayCandles(
         market=feed.market,
         symbol=symbol,
         interval=feed.interval,
         day=day,
-        rows=np.ascontiguousarray(rows[mine][states != HOLE]),
+        rows=np.ascontiguousarray(rows[mine][states != RowState.HOLE]),
         source="block",
         fetched_ms=now_ms,
-        holes=spans_of(states == HOLE, grid),
-        verified=spans_of(states == VERIFIED, grid),
+        holes=spans_of(states == RowState.HOLE, grid),
+        verified=spans_of(states == RowState.VERIFIED, grid),
     )
 
 
@@ -99,11 +87,11 @@ def with_states(candles: DayCandles) -> tuple[Candles, npt.NDArray[np.uint8]]:
     grid = candles.grid
     rows = np.full((grid.count, candles.rows.shape[1]), np.nan)
     rows[:, OPEN_TIME_MS] = grid.first_ms + np.arange(grid.count) * grid.length_ms
-    states = np.zeros(grid.count, np.uint8)
+    states = np.full(grid.count, RowState.EMPTY, np.uint8)
     slots = slots_of(candles.rows, grid)
-    rows[slots], states[slots] = candles.rows, CLOSED
-    for spans, state in ((candles.verified, VERIFIED), (candles.holes, HOLE)):
+    rows[slots], states[slots] = candles.rows, RowState.CLOSED
+    for spans, state in ((candles.verified, RowState.VERIFIED), (candles.holes, RowState.HOLE)):
         for start_ms, end_ms in spans:
             states[(start_ms - grid.first_ms) // grid.length_ms : (end_ms - grid.first_ms) // grid.length_ms] = state
-    known = states != 0
+    known = states != RowState.EMPTY
     return rows[known], states[known]

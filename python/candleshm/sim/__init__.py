@@ -1,16 +1,16 @@
 """The simulated exchange: Binance's market data of SPOT, UM and CM by REST and by stream, with faults to order."""
 
-from candleshm.sim.archive import ArchiveFlaw
 from candleshm.sim.control import Name, WorldChange
-from candleshm.sim.events import KNOWN_OUTAGES, Outage, Restatement
 from candleshm.sim.exchange import SimulatedExchange, run
 from candleshm.sim.faults import Fault, FaultBook, banned, html, rate_limited, refused
-from candleshm.sim.recording import RecordedFrame, Recording
+from candleshm.sim.rest.archive import ArchiveFlaw
 from candleshm.sim.stats import PoolStats, Pushed, RequestCount, Served, Stats, StreamConnection
-from candleshm.sim.stream_faults import StreamFault
-from candleshm.sim.stream_rules import StreamRules
-from candleshm.sim.truth import Truth
-from candleshm.sim.universe import Instrument, Market, default_universe
+from candleshm.sim.stream.faults import StreamFault
+from candleshm.sim.stream.recording import RecordedFrame, Recording
+from candleshm.sim.stream.rules import StreamRules
+from candleshm.sim.world.events import KNOWN_OUTAGES, Outage, Restatement
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Instrument, Market, default_universe
 
 __all__ = [
     "KNOWN_OUTAGES",

@@ -18,23 +18,42 @@ POST   /sim/world          a `WorldChange`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
 from candleshm.errors import MissingExtra
-from candleshm.sim.answers import Response
-from candleshm.sim.archive import ArchiveFlaw
-from candleshm.sim.events import Outage, Restatement
-from candleshm.sim.faults import Fault
-from candleshm.sim.stream_faults import StreamFault
-from candleshm.sim.stream_rules import StreamRules
-from candleshm.sim.universe import Instrument, Market
-
-if TYPE_CHECKING:
-    from candleshm.sim.exchange import SimulatedExchange
+from candleshm.sim.faults import Fault, FaultBook
+from candleshm.sim.rest.archive import ArchiveFlaw, SimulatedArchive
+from candleshm.sim.rest.responses import Response
+from candleshm.sim.stats import Stats, StreamConnection
+from candleshm.sim.stream.faults import StreamFault
+from candleshm.sim.stream.rules import StreamRules
+from candleshm.sim.world.events import Outage, Restatement
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Instrument, Market
 
 PREFIX = "/sim/"
+
+
+class Controlled(Protocol):
+    """What the endpoint controls: the simulated exchange."""
+
+    truth: Truth
+    archive: SimulatedArchive
+    faults: FaultBook[Fault]
+    stream_faults: FaultBook[StreamFault]
+    stream_rules: StreamRules
+    skew_ms: int
+
+    def now_ms(self) -> int:
+        """Return the exchange's time, epoch ms."""
+
+    def stats(self) -> Stats:
+        """Return what was requested since the start."""
+
+    def connections(self) -> list[StreamConnection]:
+        """Return the newest connections to the stream side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +78,13 @@ class WorldChange:
 
 
 class Control:
-    """Answers requests under `PREFIX`."""
+    """Responds to requests under `PREFIX`."""
 
-    def __init__(self, exchange: SimulatedExchange) -> None:
+    def __init__(self, exchange: Controlled) -> None:
         self._exchange = exchange
 
-    def answer(self, method: str, path: str, body: bytes) -> Response:
-        """Return the answer; a body that cannot be used gets a 400 that says why."""
+    def respond(self, method: str, path: str, body: bytes) -> Response:
+        """Return the response; a body that cannot be used gets a 400 with the reason."""
         exchange = self._exchange
         try:
             match method, path[len(PREFIX) :]:

@@ -14,23 +14,23 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from candleshm.errors import MissingExtra
-from candleshm.sim import archive
-from candleshm.sim.answers import Response, answer, refuse, weigh
 from candleshm.sim.control import PREFIX, Control
-from candleshm.sim.faults import Fault, FaultBook
-from candleshm.sim.limits import Verdict, WeightPool
-from candleshm.sim.query import Refusal, Request
-from candleshm.sim.recording import Recording
+from candleshm.sim.faults import Fault, FaultBook, met_by_request
+from candleshm.sim.rest import archive
+from candleshm.sim.rest.limits import Verdict, WeightPool
+from candleshm.sim.rest.query import Refusal, Request
+from candleshm.sim.rest.responses import Response, refuse, respond, weigh
+from candleshm.sim.rest.spoiled import pad, spoil
 from candleshm.sim.server import Delivery, HttpServer, Manner, Upgraded
-from candleshm.sim.spoiled import pad, spoil
 from candleshm.sim.stats import Pushed, Served, Stats, StreamConnection, summarize
-from candleshm.sim.stream_faults import StreamFaultBook
-from candleshm.sim.stream_rules import StreamRules
-from candleshm.sim.truth import Truth
-from candleshm.sim.universe import Market
+from candleshm.sim.stream.faults import StreamFault
+from candleshm.sim.stream.recording import Recording
+from candleshm.sim.stream.rules import StreamRules
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Market
 
 if TYPE_CHECKING:
-    from candleshm.sim.streams import Streams
+    from candleshm.sim.stream.streams import Streams
 
 _SERVED_MAX = 10_000
 _MANNERS: Mapping[str, Manner] = {"reset": "reset", "truncate": "cut", "hang": "hang", "trickle": "trickle"}
@@ -70,9 +70,9 @@ class SimulatedExchange:
         stream_rules: StreamRules | None = None,
     ) -> None:
         self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms())
-        self.faults = FaultBook(seed)
+        self.faults: FaultBook[Fault] = FaultBook(seed)
         self.archive = archive.SimulatedArchive(self.truth)
-        self.stream_faults = StreamFaultBook(seed)
+        self.stream_faults: FaultBook[StreamFault] = FaultBook(seed)
         self.stream_rules = stream_rules or StreamRules()
         self.skew_ms = skew_ms
         self._clock_ms = clock_ms
@@ -128,7 +128,7 @@ class SimulatedExchange:
         return self._clock_ms() + self.skew_ms
 
     def stats(self) -> Stats:
-        """Return what was asked and answered since the start."""
+        """Return counts of requests and responses since the start."""
         with self._lock:
             return summarize(self._counts, self._pools)
 
@@ -161,7 +161,7 @@ class SimulatedExchange:
         with self._lock:
             if self._streams is None:
                 try:
-                    from candleshm.sim.streams import Streams
+                    from candleshm.sim.stream.streams import Streams
                 except ImportError as error:
                     raise MissingExtra("websockets", "ws") from error
                 self._streams = Streams(self.truth, self.stream_faults, self.now_ms, lambda: self.stream_rules)
@@ -180,7 +180,7 @@ class SimulatedExchange:
     def _handle(self, method: str, target: str, body: bytes) -> Delivery:
         request = Request.parse(method, target)
         if request.path.startswith(PREFIX):
-            return _delivery(self._control.answer(method, request.path, body), {})
+            return _delivery(self._control.respond(method, request.path, body), {})
         now_ms = self.now_ms()
         weight = weigh(request)
         verdict = Verdict(200, 0, 0)
@@ -190,27 +190,27 @@ class SimulatedExchange:
         headers = _headers(request.market, verdict.used, now_ms)
         file = archive.ArchiveName.parse(request.path)
         market, symbol = (request.market, request.symbol) if file is None else (file.market, file.symbol)
-        delay_ms, fault = self.faults.meet(market, request.path, symbol, now_ms)
+        delay_ms, fault = met_by_request(self.faults, market, request.path, symbol, now_ms)
         if verdict.status != 200:
-            said, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
+            response, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
         elif fault is not None and fault.kind == "status":
-            said = Response(fault.status, fault.body.encode(), fault.content_type)
+            response = Response(fault.status, fault.body.encode(), fault.content_type)
             headers = _replaced(headers, fault.headers)
         elif fault is not None and fault.kind in {"reset", "hang"}:
-            said = Response(0, b"")
+            response = Response(0, b"")
         else:
             if request.path.startswith(archive.PREFIX):
-                said = self.archive.answer(request.path, now_ms)
+                response = self.archive.respond(request.path, now_ms)
             else:
-                said = answer(self.truth, request, now_ms, self._limits)
+                response = respond(self.truth, request, now_ms, self._limits)
             if fault is not None:
-                said, headers = _spoiled(said, headers, fault, request)
+                response, headers = _spoiled(response, headers, fault, request)
         broken = verdict.status == 200 and fault is not None and fault.kind in {"reset", "hang", "truncate"}
-        status = 0 if broken else said.status
+        status = 0 if broken else response.status
         with self._lock:
             self._counts[request.path, symbol, status] += 1
             self._served.append(Served(now_ms, method, target, status, weight))
-        return _delivery(said, {**said.headers, **headers}, delay_ms, fault if verdict.status == 200 else None)
+        return _delivery(response, {**response.headers, **headers}, delay_ms, fault if verdict.status == 200 else None)
 
 
 def _headers(market: Market | None, used: int, now_ms: int) -> dict[str, str]:
@@ -229,16 +229,16 @@ def _replaced(headers: Mapping[str, str], newer: Mapping[str, str]) -> dict[str,
 
 
 def _spoiled(
-    said: Response, headers: dict[str, str], fault: Fault, request: Request
+    response: Response, headers: dict[str, str], fault: Fault, request: Request
 ) -> tuple[Response, dict[str, str]]:
-    """Return what is left of a right answer."""
+    """Return what is left of a right response."""
     if fault.kind == "oversize":
-        return replace(said, body=pad(said.body, fault.size_bytes)), headers
+        return replace(response, body=pad(response.body, fault.size_bytes)), headers
     if fault.kind == "headers":
-        return replace(said, content_type=fault.content_type), _replaced(headers, fault.headers)
-    if fault.kind == "rows" and request.name == "klines" and said.status == 200:
-        return replace(said, body=spoil(said.body, fault.rows, dict(request.pairs))), headers
-    return said, headers
+        return replace(response, content_type=fault.content_type), _replaced(headers, fault.headers)
+    if fault.kind == "rows" and request.name == "klines" and response.status == 200:
+        return replace(response, body=spoil(response.body, fault.rows, dict(request.pairs))), headers
+    return response, headers
 
 
 def _refused_by_limit(
@@ -258,14 +258,16 @@ def _refused_by_limit(
     return refuse(Refusal(-1003, text, verdict.status)), headers
 
 
-def _delivery(said: Response, headers: Mapping[str, str], delay_ms: int = 0, fault: Fault | None = None) -> Delivery:
+def _delivery(
+    response: Response, headers: Mapping[str, str], delay_ms: int = 0, fault: Fault | None = None
+) -> Delivery:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = (
-        f"HTTP/1.1 {said.status} {_REASONS.get(said.status, '')}\r\nContent-Type: {said.content_type}\r\n"
-        f"Content-Length: {len(said.body)}\r\nConnection: keep-alive\r\n{lines}\r\n"
+        f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}\r\nContent-Type: {response.content_type}\r\n"
+        f"Content-Length: {len(response.body)}\r\nConnection: keep-alive\r\n{lines}\r\n"
     )
     manner = "whole" if fault is None else _MANNERS.get(fault.kind, "whole")
-    return Delivery(head.encode("latin-1"), said.body, delay_ms, manner, fault.bytes_per_second if fault else 0)
+    return Delivery(head.encode("latin-1"), response.body, delay_ms, manner, fault.bytes_per_second if fault else 0)
 
 
 def run(
@@ -277,7 +279,7 @@ def run(
     on_ready: Callable[[SimulatedExchange], None] | None = None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Serve until ``stop`` is set or the process is interrupted; ``on_ready`` hears of the address.
+    """Serve until ``stop`` is set or the process is interrupted; ``on_ready`` is called once it listens.
 
     Raises OSError when the address cannot be taken.
     """

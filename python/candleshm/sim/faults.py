@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal, Protocol, TypeVar
 
-from candleshm.sim.spoiled import Spoiling
-from candleshm.sim.tape import hash_key
-from candleshm.sim.universe import Market
+from candleshm.sim.rest.spoiled import Spoiling
+from candleshm.sim.world.tape import hash_key
+from candleshm.sim.world.universe import Market
 
 FaultKind = Literal["latency", "status", "reset", "truncate", "hang", "trickle", "rows", "oversize", "headers"]
 SIZE_BYTES_MAX = 1 << 30
@@ -19,11 +19,11 @@ SIZE_BYTES_MAX = 1 << 30
 class Fault:
     """One thing that goes wrong for the requests it matches.
 
-    ``kind`` is what the client sees: ``latency`` (the right answer ``delay_ms`` late), ``status`` (``status``,
-    ``body``, ``content_type`` and ``headers`` instead of the answer), ``reset`` (TCP RST), ``truncate`` (the right
-    headers, half of the body, end of connection), ``hang`` (accepted, never answered), ``trickle`` (the right answer
-    at ``bytes_per_second``, after right headers), ``rows`` (klines with their rows spoiled as ``rows`` says),
-    ``oversize`` (the right answer, blanks added up to ``size_bytes``), ``headers`` (the right body with this
+    ``kind`` is what the client sees: ``latency`` (the right response ``delay_ms`` late), ``status`` (``status``,
+    ``body``, ``content_type`` and ``headers`` instead of the response), ``reset`` (TCP RST), ``truncate`` (the right
+    headers, half of the body, end of connection), ``hang`` (accepted, no response), ``trickle`` (the right response
+    at ``bytes_per_second``, after right headers), ``rows`` (klines with their rows spoiled in the way of ``rows``),
+    ``oversize`` (the right response, blanks added up to ``size_bytes``), ``headers`` (the right body with this
     ``content_type`` and these ``headers``).
 
     ``market``, ``symbol`` and ``path`` (the end of it, as ``/klines``) limit which requests it meets; None means all.
@@ -55,85 +55,111 @@ class Fault:
         if not 0 <= self.size_bytes <= SIZE_BYTES_MAX:
             raise ValueError(f"size_bytes is not between 0 and {SIZE_BYTES_MAX}: `{self.size_bytes}`")
 
-    def concerns(self, market: Market | None, path: str, symbol: str | None, now_ms: int) -> bool:
-        """Say whether a request is of the kind that this fault meets."""
+    def concerns(self, market: Market | None, path: str, symbol: str | None) -> bool:
+        """Return whether a request is of the kind that this fault meets."""
         return (
             self.market in {None, market}
             and self.symbol in {None, symbol}
             and (self.path is None or path.endswith(self.path))
-            and (self.until_ms is None or now_ms < self.until_ms)
         )
 
 
 def html(status: int, **limits: object) -> Fault:
-    """Return an answer of the layer in front of the exchange: an HTML page of any status, 200 included."""
+    """Return a response of the layer in front of the exchange: an HTML page of any status, 200 included."""
     page = f"<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>"
     return Fault(kind="status", status=status, body=page, content_type="text/html", **limits)  # type: ignore[arg-type]
 
 
 def refused(status: int, code: int, message: str, **limits: object) -> Fault:
-    """Return an answer of the exchange itself: an error code and its text."""
+    """Return a response of the exchange itself: an error code and its text."""
     body = f'{{"code":{code},"msg":"{message}"}}'
     return Fault(kind="status", status=status, body=body, **limits)  # type: ignore[arg-type]
 
 
 def rate_limited(retry_after_seconds: int | None = None, **limits: object) -> Fault:
-    """Return a 429, with or without the header that says how long to wait."""
+    """Return a 429, with or without a Retry-After header."""
     headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
     return refused(429, -1003, "Too much request weight used.", headers=headers, **limits)
 
 
 def banned(until_ms: int, **limits: object) -> Fault:
-    """Return a 418 that lasts, by the exchange's clock, as long as its text says."""
+    """Return a 418 that lasts, by the exchange's clock, until the time in its text."""
     return refused(418, -1003, f"Way too many requests; IP banned until {until_ms}.", until_ms=until_ms, **limits)
 
 
-def drawn(seed: int, number: int, rate: float) -> bool:
-    """Return whether the ``number``-th draw of a fixed sequence meets a fault of ``rate``."""
-    return rate >= 1.0 or hash_key(f"{seed}/{number}") < rate * 2**64
+class Countable(Protocol):
+    """What every fault has: how many it meets before it is used up, the share that it meets, and its end."""
+
+    @property
+    def count(self) -> int | None: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def until_ms(self) -> int | None: ...
 
 
-class FaultBook:
-    """The faults in force. Methods may be called from any thread."""
+F = TypeVar("F", bound=Countable)
+
+
+class FaultBook(Generic[F]):
+    """The faults in force, of requests or of streams. Methods may be called from any thread."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
         self._lock = threading.Lock()
-        self._faults: list[Fault] = []
+        self._faults: list[F] = []
         self._met: list[int] = []
         self._drawn = 0
 
-    def add(self, *faults: Fault) -> None:
-        """Put faults in force, behind those that already are."""
+    def add(self, *faults: F) -> None:
+        """Put faults in force, after those that already are."""
         with self._lock:
             self._faults += faults
             self._met += [0] * len(faults)
 
     def clear(self) -> None:
-        """End all faults."""
+        """End all faults. Streams that are stalled stay so."""
         with self._lock:
             self._faults.clear()
             self._met.clear()
 
-    def in_force(self) -> list[tuple[Fault, int]]:
-        """Return every fault with the number of requests it has met."""
+    def in_force(self) -> list[tuple[F, int]]:
+        """Return every fault with the number of requests, handshakes or events it has met."""
         with self._lock:
             return list(zip(self._faults, self._met, strict=True))
 
-    def meet(self, market: Market | None, path: str, symbol: str | None, now_ms: int) -> tuple[int, Fault | None]:
-        """Return what a request meets: the sum of latencies in ms, and the first fault of another kind."""
-        delay_ms = 0
+    def meet(self, concerns: Callable[[F], bool], now_ms: int, *, passes: Callable[[F], bool]) -> list[F]:
+        """Return the faults that something meets, in order, up to the first one that does not let it pass."""
+        met: list[F] = []
         if not self._faults:
-            return delay_ms, None
+            return met
         with self._lock:
             for index, fault in enumerate(self._faults):
-                if not fault.concerns(market, path, symbol, now_ms) or self._met[index] == fault.count:
+                if not (concerns(fault) and self._is_met(index, now_ms)):
                     continue
-                self._drawn += 1
-                if not drawn(self._seed, self._drawn, fault.rate):
-                    continue
-                self._met[index] += 1
-                if fault.kind != "latency":
-                    return delay_ms, fault
-                delay_ms += fault.delay_ms
-        return delay_ms, None
+                met.append(fault)
+                if not passes(fault):
+                    break
+        return met
+
+    def _is_met(self, index: int, now_ms: int) -> bool:
+        """Draw from a fixed sequence whether the fault is met this time, and count it."""
+        fault = self._faults[index]
+        if self._met[index] == fault.count or (fault.until_ms is not None and now_ms >= fault.until_ms):
+            return False
+        self._drawn += 1
+        if fault.rate < 1.0 and hash_key(f"{self._seed}/{self._drawn}") >= fault.rate * 2**64:
+            return False
+        self._met[index] += 1
+        return True
+
+
+def met_by_request(
+    book: FaultBook[Fault], market: Market | None, path: str, symbol: str | None, now_ms: int
+) -> tuple[int, Fault | None]:
+    """Return what a request meets: the sum of latencies in ms, and the first fault of another kind."""
+    met = book.meet(
+        lambda fault: fault.concerns(market, path, symbol), now_ms, passes=lambda fault: fault.kind == "latency"
+    )
+    delay_ms = sum(fault.delay_ms for fault in met if fault.kind == "latency")
+    return delay_ms, met[-1] if met and met[-1].kind != "latency" else None

@@ -27,7 +27,7 @@ _START_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Delivery:
-    """An answer on its way: ``head`` and ``body`` as bytes of the connection, and how they get there."""
+    """A response on its way: ``head`` and ``body`` as bytes of the connection, and how they get there."""
 
     head: bytes = b""
     body: bytes = b""
@@ -37,7 +37,7 @@ class Delivery:
 
 
 class Upgraded(Protocol):
-    """What a connection becomes that asked for another protocol."""
+    """What a connection becomes after an upgrade to another protocol."""
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the client."""
@@ -60,7 +60,7 @@ def reset(transport: asyncio.Transport) -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """One client. Requests are answered one by one, in order, however many arrive together."""
+    """One client. Requests get their responses one by one, in order, however many arrive together."""
 
     def __init__(self, handler: Handler, upgrader: Upgrader, connections: set[_Connection]) -> None:
         self._handler = handler

@@ -1,4 +1,4 @@
-"""What the simulated exchange was asked and what it said: counts and records a test can read."""
+"""Requests to the simulated exchange and its responses: counts and records that a test can read."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from candleshm.sim.limits import WeightPool
+from candleshm.sim.rest.limits import WeightPool
 
 
 @dataclass(frozen=True)
 class Served:
-    """One request: exchange time at which it was there, its target, what it got (status 0: no answer), its weight."""
+    """One request: exchange time at which it was there, its target, what it got (status 0: no response), its weight."""
 
     received_ms: int
     method: str
@@ -22,7 +22,7 @@ class Served:
 
 @dataclass(frozen=True)
 class RequestCount:
-    """How many requests of one kind there were. ``status`` is 0 when a fault left them without a whole answer."""
+    """How many requests of one kind there were. ``status`` is 0 when a fault left them without a whole response."""
 
     path: str
     symbol: str | None
@@ -70,7 +70,7 @@ def summarize(counts: Counter[tuple[str, str | None, int]], pools: dict[str, Wei
 class StreamConnection:
     """One connection to the stream side, as it is or was.
 
-    ``status`` is the handshake's (0: not answered yet), ``closed_ms`` None while it is open. ``messages`` counts what
+    ``status`` is the handshake's (0: no response yet), ``closed_ms`` None while it is open. ``messages`` counts what
     the client sent, pongs included; ``events`` what it was sent. ``code`` and ``reason`` are those of the close
     frame; a connection that ended without one has code 1006.
     """

@@ -90,3 +90,8 @@ pub(crate) fn check_moments(moments_ms: &[i64]) -> PyResult<()> {
     }
     Ok(())
 }
+
+/// The error for an argument that is no array of moments.
+pub(crate) fn not_contiguous() -> PyErr {
+    ConfigError::new_err("moments must be a contiguous int64 array of epoch milliseconds")
+}

@@ -10,7 +10,7 @@ use candleshm::layout::header;
 use candleshm::shared_memory;
 use candleshm::succession::has_all_of;
 
-use crate::feed::{Attached, heartbeat_age_ms};
+use crate::attached::{Attached, heartbeat_age_ms};
 use crate::process;
 
 /// How often a feed looks after its collector.

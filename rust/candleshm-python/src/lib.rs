@@ -2,15 +2,23 @@
 
 mod arguments;
 mod array;
+mod attached;
+mod blocks;
+mod closed;
 mod derive;
 mod errors;
 mod feed;
 mod following;
+mod gap;
+mod gate;
 mod pool;
 mod process;
+mod rows;
 mod rules;
 mod series;
+mod source;
 mod view;
+mod waiting;
 mod writer;
 mod zone;
 
@@ -21,21 +29,24 @@ use pyo3::types::PyDict;
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<feed::Feed>()?;
-    module.add_class::<feed::Closed>()?;
+    module.add_class::<closed::Closed>()?;
     module.add_class::<series::Series>()?;
-    module.add_class::<series::Gap>()?;
+    module.add_class::<gap::Gap>()?;
     module.add_class::<view::View>()?;
+    module.add_class::<waiting::News>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::Ingested>()?;
+    module.add_class::<writer::SeriesState>()?;
+    module.add("NotMerged", module.py().get_type::<errors::NotMerged>())?;
     module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
     module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;
     module.add_function(wrap_pyfunction!(derive::ended_ms, module)?)?;
     module.add_function(wrap_pyfunction!(arguments::check_moment, module)?)?;
     module.add_function(wrap_pyfunction!(arguments::check_timeout, module)?)?;
     module.add_class::<writer::Pushed>()?;
-    module.add_function(wrap_pyfunction!(feed::py_block_names, module)?)?;
-    module.add_function(wrap_pyfunction!(feed::py_is_owned, module)?)?;
-    module.add_function(wrap_pyfunction!(feed::py_unlink, module)?)?;
+    module.add_function(wrap_pyfunction!(blocks::py_block_names, module)?)?;
+    module.add_function(wrap_pyfunction!(blocks::py_is_owned, module)?)?;
+    module.add_function(wrap_pyfunction!(blocks::py_unlink, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_archive_csv, module)?)?;
     module.add_class::<pool::PoolWords>()?;

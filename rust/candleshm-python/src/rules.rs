@@ -1,6 +1,8 @@
-//! What Python takes from the core instead of keeping a copy: markets, intervals and their grids, what can be a name.
+//! What Python takes from the core instead of keeping a copy: markets, intervals and their grids, what can be a name;
+//! and the states of rows, which Python spells out for its readers and a test compares.
 
 use candleshm::interval::{Grid, Interval};
+use candleshm::layout::RowState;
 use candleshm::market::Market;
 use candleshm::{shared_memory, symbols};
 use pyo3::prelude::*;
@@ -17,7 +19,35 @@ pub(crate) fn add_constants(module: &Bound<'_, PyModule>) -> PyResult<()> {
         lengths.set_item(interval.as_str(), interval.shortest_ms())?;
     }
     module.add("INTERVAL_MS", lengths)?;
+    let states = PyDict::new(py);
+    for state in [
+        RowState::Empty,
+        RowState::Live,
+        RowState::Closed,
+        RowState::Verified,
+        RowState::Hole,
+        RowState::Missing,
+        RowState::MissingFinal,
+    ] {
+        if let Some(name) = state_name(state) {
+            states.set_item(name, state as u8)?;
+        }
+    }
+    module.add("ROW_STATES", states)?;
     module.add("ZONES_VERSION", crate::zone::ZONES_VERSION)
+}
+
+/// Returns the name of a state that readers see.
+fn state_name(state: RowState) -> Option<&'static str> {
+    match state {
+        RowState::Empty => Some("EMPTY"),
+        RowState::Live => Some("LIVE"),
+        RowState::Closed => Some("CLOSED"),
+        RowState::Verified => Some("VERIFIED"),
+        RowState::Hole => Some("HOLE"),
+        RowState::Missing => Some("MISSING"),
+        RowState::MissingFinal => None,
+    }
 }
 
 /// Returns where the candle ends, exclusive, that opened at `open_ms`.

@@ -1,90 +1,28 @@
 //! `Series`: the candles of one symbol.
 
-use std::cell::RefCell;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use candleshm::asof;
 use candleshm::columns::{COLUMNS, OPEN_TIME_MS};
-use candleshm::interval::Grid;
-use candleshm::layout::{RowState, header};
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use crate::arguments::{Count, Moment, Number, check_moments};
+use crate::arguments::{Count, Moment, Number, check_moments, not_contiguous};
 use crate::array;
+use crate::attached::{Attached, age_ms, seconds};
 use crate::derive::note_ended;
-use crate::errors::exceptions::{ConfigError, GapError, WaitTimeout};
-use crate::feed::{Attached, Deadline, Pickled, Source, age_ms, seconds, sleep, stale};
+use crate::errors::exceptions::{ConfigError, WaitTimeout};
+use crate::gap::Gap;
 use crate::process;
+use crate::rows::{Holes, in_rows};
+use crate::source::{Source, stale};
 use crate::view::View;
+use crate::waiting::{Deadline, News};
 
 /// Copies larger than this are made with the GIL released.
 const DETACH_BYTES_MIN: usize = 16 * 1024;
-
-/// What to do with slots that have no row.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Holes {
-    Drop,
-    Nan,
-    Raise,
-}
-
-impl Holes {
-    fn parse(text: &str) -> PyResult<Self> {
-        match text {
-            "drop" => Ok(Self::Drop),
-            "nan" => Ok(Self::Nan),
-            "raise" => Ok(Self::Raise),
-            other => Err(ConfigError::new_err(format!("holes is not 'drop', 'nan' or 'raise': `{other}`"))),
-        }
-    }
-}
-
-/// A half-open range of open times without a row.
-#[pyclass(frozen, get_all, eq, module = "candleshm")]
-#[derive(PartialEq)]
-pub(crate) struct Gap {
-    /// Open time of the first missing candle, ms.
-    start_ms: i64,
-    /// Open time of the first candle after the gap, ms.
-    end_ms: i64,
-    /// 'missing' or 'hole'.
-    kind: &'static str,
-}
-
-#[pymethods]
-impl Gap {
-    #[new]
-    fn py_new(start_ms: i64, end_ms: i64, kind: &str) -> PyResult<Self> {
-        let kind = match kind {
-            "missing" => "missing",
-            "hole" => "hole",
-            other => return Err(ConfigError::new_err(format!("kind is not 'missing' or 'hole': `{other}`"))),
-        };
-        Ok(Self { start_ms, end_ms, kind })
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Pickled<'py, (i64, i64, &'static str)> {
-        let this = slf.get();
-        (slf.get_type(), (this.start_ms, this.end_ms, this.kind))
-    }
-
-    fn __repr__(&self) -> String {
-        format!("Gap(start_ms={}, end_ms={}, kind='{}')", self.start_ms, self.end_ms, self.kind)
-    }
-}
-
-impl Gap {
-    pub(crate) fn of(gap: candleshm::read::Gap, grid: Grid) -> Self {
-        Self {
-            start_ms: grid.open_ms(gap.start as i64),
-            end_ms: grid.open_ms(gap.end as i64),
-            kind: if gap.hole { "hole" } else { "missing" },
-        }
-    }
-}
 
 /// Where a series was last found.
 struct Place {
@@ -151,7 +89,7 @@ impl Series {
         let count = match n {
             None => length,
             Some(Count(n)) if n < 1 => {
-                return Err(ConfigError::new_err(format!("n is not a number of rows from 1 on: `{n}`")));
+                return Err(ConfigError::new_err(format!("n must be a positive integer: `{n}`")));
             }
             Some(Count(n)) => usize::try_from(n).unwrap_or(usize::MAX).min(length),
         };
@@ -176,22 +114,11 @@ impl Series {
         out: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let holes = Holes::parse(holes)?;
-        let mut selection = self.selection(n, closed_only, false)?;
+        let selection = self.selection(n, closed_only, false)?;
         if let Some(out) = out {
             return self.copy_into(py, n, &selection, holes, &out);
         }
-        selection.count = self
-            .with_fresh(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
-            .map_err(|error| self.source.error(error))?;
-        let mut rows = 0;
-        let array = array::new_unset_columns(py, selection.count, |values| {
-            rows = self.copy(py, &selection, holes, values)?;
-            Ok(())
-        })?;
-        if rows == selection.count {
-            return Ok(array.into_any());
-        }
-        array::first_rows(array.as_any(), rows)
+        Ok(self.copied(py, selection, holes)?.0)
     }
 
     #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
@@ -211,33 +138,21 @@ impl Series {
                 .map(|()| (snapshot, attached.block.grid(index)))
                 .map_err(|error| self.source.error(error))
         })??;
-        self.refuse_gaps(&snapshot, grid, holes)?;
-        let kept = snapshot.states.iter().filter(|state| holes != Holes::Drop || has_row(**state));
-        Ok(PyArray1::from_iter(py, kept.map(|&state| state as u8)))
+        holes.check(&self.symbol, &snapshot, grid)?;
+        Ok(PyArray1::from_vec(py, holes.states_of(&snapshot)))
     }
 
-    #[pyo3(name = "_snapshot")]
-    fn py_snapshot<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
-        let mut selection = self.selection(None, true, true)?;
-        selection.count = self
-            .with(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
-            .map_err(|error| self.source.error(error))?;
-        let mut snapshot = Snapshot::default();
-        let rows = array::new_unset_columns(py, selection.count, |values| {
-            if values.is_empty() {
-                return Ok(());
-            }
-            let grid = self.with(|attached, index| {
-                let reader = SeriesReader::new(&attached.block, index);
-                py.detach(|| reader.copy(&selection, values, &mut snapshot))
-                    .map(|()| attached.block.grid(index))
-                    .map_err(|error| self.source.error(error))
-            })??;
-            blank_gaps(&snapshot, grid, values, selection.count);
-            Ok(())
-        })?;
-        let rows = array::first_rows(rows.as_any(), snapshot.states.len())?;
-        Ok((rows, PyArray1::from_iter(py, snapshot.states.iter().map(|&state| state as u8))))
+    #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
+    fn snapshot<'py>(
+        &self,
+        py: Python<'py>,
+        n: Option<Count>,
+        closed_only: bool,
+        holes: &str,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
+        let holes = Holes::parse(holes)?;
+        let (rows, snapshot) = self.copied(py, self.selection(n, closed_only, true)?, holes)?;
+        Ok((rows, PyArray1::from_vec(py, holes.states_of(&snapshot))))
     }
 
     fn asof<'py>(
@@ -353,34 +268,55 @@ impl Series {
     fn wait(&self, py: Python<'_>, after_open_time_ms: Option<Moment>, timeout: Option<Number>) -> PyResult<i64> {
         let timeout = timeout.map(|Number(seconds)| seconds);
         let deadline = Deadline::after(timeout)?;
-        let mut after = None;
+        let after = self.end_of(after_open_time_ms)?;
         loop {
-            let (attached, index) = self.source.place(&self.symbol)?;
-            let seen = attached.block.announced(header::COMMIT_SEQ) as u32;
-            let grid = attached.block.grid(index);
-            let mut row = [0.0; COLUMNS];
-            let marks =
-                SeriesReader::new(&attached.block, index).newest(&mut row).map_err(|error| self.source.error(error))?;
-            // The candle index behind the newest row, and the one a newer candle must go beyond.
-            let end = marks.end();
-            let after = *after.get_or_insert_with(|| match after_open_time_ms {
-                Some(Moment(open_ms)) => (grid.ordinal(open_ms) + 1).max(0) as u64,
-                None => end,
-            });
-            if end > after {
-                return Ok(row[OPEN_TIME_MS] as i64);
+            let news = self.news()?;
+            if let Some(open_ms) = self.look_newer(after, None)? {
+                return Ok(open_ms);
             }
-            self.source.check_collector(&attached, &self.symbol)?;
-            if let Some(limit_ms) = self.source.max_age_ms()
-                && attached.block.has_ended(index)
-            {
-                return Err(stale(&self.symbol, age_ms(&attached, index, process::now_ms()), limit_ms, true));
+            let Some(slice) = deadline.slice() else { return Err(self.opened_none(timeout.unwrap_or_default())) };
+            news.sleep_for(py, slice)?;
+        }
+    }
+
+    /// What is announced of rows now.
+    #[pyo3(name = "_news")]
+    fn news(&self) -> PyResult<News> {
+        Ok(News::of_rows(self.source.attached()?))
+    }
+
+    /// The candle index behind the candle of that open time, or behind the newest one.
+    #[pyo3(name = "_end_of", signature = (open_time_ms))]
+    fn end_of(&self, open_time_ms: Option<Moment>) -> PyResult<u64> {
+        let (attached, index) = self.source.place(&self.symbol)?;
+        match open_time_ms {
+            Some(Moment(open_ms)) => Ok((attached.block.grid(index).ordinal(open_ms) + 1).max(0) as u64),
+            None => {
+                Ok(SeriesReader::new(&attached.block, index).marks().map_err(|error| self.source.error(error))?.end())
             }
-            let Some(slice) = deadline.slice() else {
-                let text = format!("{} opened no newer candle within {} s", self.symbol, timeout.unwrap_or_default());
-                return Err(WaitTimeout::new_err((text, (self.symbol.clone(),))));
-            };
-            sleep(py, &attached, header::COMMIT_SEQ, seen, slice)?;
+        }
+    }
+
+    /// What `wait` returns, None while there is nothing to return. Raises `WaitTimeout` instead when `waited` seconds were
+    /// enough.
+    #[pyo3(name = "_look_newer", signature = (end, waited=None))]
+    fn look_newer(&self, end: u64, waited: Option<f64>) -> PyResult<Option<i64>> {
+        let (attached, index) = self.source.place(&self.symbol)?;
+        let mut row = [0.0; COLUMNS];
+        let marks =
+            SeriesReader::new(&attached.block, index).newest(&mut row).map_err(|error| self.source.error(error))?;
+        if marks.end() > end {
+            return Ok(Some(row[OPEN_TIME_MS] as i64));
+        }
+        self.source.check_collector(&attached, &self.symbol)?;
+        if let Some(limit_ms) = self.source.max_age_ms()
+            && attached.block.has_ended(index)
+        {
+            return Err(stale(&self.symbol, age_ms(&attached, index, process::now_ms()), limit_ms, true));
+        }
+        match waited {
+            None => Ok(None),
+            Some(waited) => Err(self.opened_none(waited)),
         }
     }
 
@@ -399,17 +335,34 @@ impl Series {
     }
 }
 
-/// What an argument that is no array of moments gets to hear.
-pub(crate) fn not_contiguous() -> PyErr {
-    ConfigError::new_err("moments are not a contiguous int64 array of epoch milliseconds")
-}
-
-thread_local! {
-    /// Columns on their way into a C-ordered `out`.
-    static SCRATCH: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
-}
-
 impl Series {
+    fn opened_none(&self, waited: f64) -> PyErr {
+        let text = format!("no newer candle of {} within {waited} s", self.symbol);
+        WaitTimeout::new_err((text, (self.symbol.clone(),)))
+    }
+
+    /// Copies rows into a new array. Returns it, what the copy found in each slot, and the grid of the series.
+    fn copied<'py>(
+        &self,
+        py: Python<'py>,
+        mut selection: Selection,
+        holes: Holes,
+    ) -> PyResult<(Bound<'py, PyAny>, Snapshot)> {
+        selection.count = self
+            .with_fresh(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
+            .map_err(|error| self.source.error(error))?;
+        let mut snapshot = Snapshot::default();
+        let mut rows = 0;
+        let array = array::new_unset_columns(py, selection.count, |values| {
+            rows = self.copy(py, &selection, holes, values, &mut snapshot)?;
+            Ok(())
+        })?;
+        if rows == selection.count {
+            return Ok((array.into_any(), snapshot));
+        }
+        Ok((array::first_rows(array.as_any(), rows)?, snapshot))
+    }
+
     /// Copies rows into `columns` (stride: the selection's count) and treats slots without a row; returns how many
     /// rows there are.
     fn copy<T: Target + Send>(
@@ -418,30 +371,24 @@ impl Series {
         selection: &Selection,
         holes: Holes,
         columns: &mut [T],
+        snapshot: &mut Snapshot,
     ) -> PyResult<usize> {
         if selection.count == 0 {
             return Ok(0);
         }
         self.with_fresh(|attached, index| {
             let reader = SeriesReader::new(&attached.block, index);
-            let mut snapshot = Snapshot::default();
-            let mut run = || reader.copy(selection, columns, &mut snapshot);
+            let mut run = || reader.copy(selection, columns, snapshot);
             let copied = if selection.count * COLUMNS * 8 > DETACH_BYTES_MIN { py.detach(run) } else { run() };
             copied.map_err(|error| self.source.error(error))?;
             let grid = attached.block.grid(index);
-            self.refuse_gaps(&snapshot, grid, holes)?;
+            let rows = holes.apply(&self.symbol, snapshot, grid, columns, selection.count)?;
             if selection.closed_only
                 && let Some(last) = snapshot.states.len().checked_sub(1)
             {
                 note_ended(grid.end_ms((snapshot.start + last as u64) as i64));
             }
-            Ok(match holes {
-                Holes::Nan => {
-                    blank_gaps(&snapshot, grid, columns, selection.count);
-                    snapshot.states.len()
-                }
-                _ => drop_gaps(&snapshot, columns, selection.count),
-            })
+            Ok(rows)
         })?
     }
 
@@ -455,7 +402,7 @@ impl Series {
     ) -> PyResult<Bound<'py, PyAny>> {
         let wrong = || {
             ConfigError::new_err(format!(
-                "out is not a writable, contiguous float64 array of shape ({}, {COLUMNS})",
+                "out must be a writable, contiguous float64 array of shape ({}, {COLUMNS})",
                 selection.count
             ))
         };
@@ -468,20 +415,9 @@ impl Series {
         if !exact {
             return Err(wrong());
         }
-        let rows = if array.is_fortran_contiguous() {
-            self.copy(py, selection, holes, values)?
-        } else {
-            SCRATCH.with_borrow_mut(|scratch| {
-                scratch.resize(values.len(), 0.0);
-                let rows = self.copy(py, selection, holes, scratch)?;
-                for (row, target) in values.chunks_exact_mut(COLUMNS).take(rows).enumerate() {
-                    for (column, value) in target.iter_mut().enumerate() {
-                        *value = scratch[column * selection.count + row];
-                    }
-                }
-                PyResult::Ok(rows)
-            })?
-        };
+        let mut snapshot = Snapshot::default();
+        let mut fill = |columns: &mut [f64]| self.copy(py, selection, holes, columns, &mut snapshot);
+        let rows = if array.is_fortran_contiguous() { fill(values)? } else { in_rows(values, fill)? };
         if rows == selection.count {
             return Ok(out.clone());
         }
@@ -499,45 +435,5 @@ impl Series {
     ) -> PyResult<Bound<'py, PyAny>> {
         let rows = self.candles(py, n, closed_only, holes, None)?;
         py.import("candleshm.reader.frames")?.call_method1(function, (rows,))
-    }
-
-    fn refuse_gaps(&self, snapshot: &Snapshot, grid: Grid, holes: Holes) -> PyResult<()> {
-        let Some(first) = snapshot.states.iter().position(|&state| !has_row(state)) else { return Ok(()) };
-        if holes != Holes::Raise {
-            return Ok(());
-        }
-        let state = snapshot.states[first];
-        let count = snapshot.states[first..].iter().take_while(|&&other| other == state).count();
-        let start = snapshot.start as i64 + first as i64;
-        let kind = if state == RowState::Hole { "hole" } else { "missing" };
-        let facts = (self.symbol.clone(), grid.open_ms(start), grid.open_ms(start + count as i64), kind);
-        Err(GapError::new_err(facts))
-    }
-}
-
-fn has_row(state: RowState) -> bool {
-    matches!(state, RowState::Live | RowState::Closed | RowState::Verified)
-}
-
-/// Moves the rows that are there together; returns how many.
-fn drop_gaps<T: Target>(snapshot: &Snapshot, columns: &mut [T], stride: usize) -> usize {
-    let kept: Vec<usize> = (0..snapshot.states.len()).filter(|&slot| has_row(snapshot.states[slot])).collect();
-    if kept.len() < snapshot.states.len() {
-        for column in columns.chunks_exact_mut(stride) {
-            for (to, &from) in kept.iter().enumerate() {
-                column[to] = column[from];
-            }
-        }
-    }
-    kept.len()
-}
-
-/// Gives slots without a row their grid open time and NaN.
-fn blank_gaps<T: Target>(snapshot: &Snapshot, grid: Grid, columns: &mut [T], stride: usize) {
-    for slot in (0..snapshot.states.len()).filter(|&slot| !has_row(snapshot.states[slot])) {
-        for column in columns.chunks_exact_mut(stride) {
-            column[slot].put(f64::NAN);
-        }
-        columns[OPEN_TIME_MS * stride + slot].put(grid.open_ms(snapshot.start as i64 + slot as i64) as f64);
     }
 }

@@ -8,9 +8,9 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use crate::array;
+use crate::attached::Attached;
 use crate::derive::note_ended;
 use crate::errors::exceptions::OverwrittenView;
-use crate::feed::Attached;
 
 /// A zero-copy window of final rows.
 #[pyclass(frozen, module = "candleshm")]

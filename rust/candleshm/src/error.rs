@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::archive_csv::CsvError;
-use crate::parse::ParseError;
+use crate::wire::archive_csv::CsvError;
+use crate::wire::parse::ParseError;
 
 /// Why a block's bytes cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

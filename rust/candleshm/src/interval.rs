@@ -1,7 +1,10 @@
-//! Intervals and their grids: every rule that maps an open time to a candle's place lives here.
+//! Intervals and their grids: the candle index of an open time, and back.
+//!
+//! Days of a time zone take their rules from [`crate::zone`]. The simulated exchange of the tests computes its grids
+//! independently, so that the two can disagree.
 //!
 //! A [`Grid`] numbers the candles of an interval: candle `k` covers the half-open range from `open_ms(k)` to
-//! `end_ms(k)`, and the ranges tile all time, before 1970 too. All days are UTC.
+//! `end_ms(k)`, and the ranges cover all time without overlap, also before 1970. All days are UTC.
 //!
 //! - Up to `1d` a candle opens at a multiple of its length since the epoch.
 //! - `1w` opens on Mondays; week 0 began on 1969-12-29.
@@ -9,7 +12,7 @@
 //! - `3d` has no grid of its own: the exchange anchors it at the symbol's first trading day, so a grid keeps that
 //!   day's number modulo 3 as its phase.
 //! - Days of a time zone, as `1d@Asia/Shanghai`, are no interval of the exchange, only of derived candles: candle `k` is
-//!   the day with that number there, and opens when the day begins.
+//!   the day with that number in the zone, and opens when that day begins.
 
 use std::fmt;
 

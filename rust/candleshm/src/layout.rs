@@ -110,7 +110,7 @@ pub mod header {
 
 /// Word offsets in a symbol's entry.
 pub mod symbol {
-    /// Version of the latch; slot `version & 3` is the published one.
+    /// Version of the seqlock; slot `version & 3` is the published one.
     pub const VERSION: usize = 0;
     /// Close of the newest row; NaN while there is none.
     pub const LAST_CLOSE: usize = 1;
@@ -124,15 +124,15 @@ pub mod symbol {
     pub const PHASE_DAYS: usize = 5;
     /// A `Presence`.
     pub const TRADING: usize = 6;
-    /// The first of four latch slots.
+    /// The first of four seqlock slots.
     pub const SLOTS: usize = 8;
-    /// Words of one latch slot.
+    /// Words of one seqlock slot.
     pub const SLOT_WORDS: usize = 16;
     /// The name, zero padded UTF-8.
     pub const NAME: usize = 72;
 }
 
-/// Word offsets in a latch slot.
+/// Word offsets in a seqlock slot.
 pub mod slot {
     /// First candle index that is not in the ring: the live row's, if there is one.
     pub const HEAD: usize = 0;

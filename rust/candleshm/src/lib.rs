@@ -3,39 +3,41 @@
 //! The hot path is one line of files:
 //!
 //! ```text
-//! bytes -> parse.rs -> merge.rs -> publish.rs -> [shared memory] -> read.rs -> values
+//! bytes -> wire/parse.rs -> merge.rs -> publish.rs -> [shared memory] -> read.rs -> values
 //! ```
 //!
-//! [`parse::parse`] turns a response body into rows; [`merge::plan`] decides what they change, without storing
-//! anything; [`publish::SeriesWriter`] stores it under readers that never see half a row; [`read::SeriesReader`]
-//! copies rows out, or lends them where they lie and says afterwards whether they stayed. [`writer::Writer`] strings
-//! the first three together and owns the block.
+//! [`wire::parse::parse`] turns a response body into rows. [`merge::plan`] decides what they change, without storing
+//! anything. [`publish::SeriesWriter`] stores the change under readers that never see half a row. [`read::SeriesReader`]
+//! copies rows out, or lends them in place and checks afterwards that they did not change. [`writer::Writer`] connects
+//! the first three and owns the block.
 //!
-//! Modules in reading order: [`interval`] and [`zone`] (candle indices and open times), [`columns`] (the twelve values of a row),
-//! [`layout`] (the block's format), [`announce`] (words that say what is there), [`symbols`] (the symbol table), [`ring`] (where a candle index lies), [`latch`] (the newest
-//! row), [`publish`], [`read`], [`panel`], [`asof`], [`parse`], [`event`], [`merge`], [`chain`], [`derive`] (bigger
-//! candles), [`shared_memory`] (the operating system), [`block`], [`soundness`], [`succession`] (one block after another),
-//! [`writer`], [`removal`]. Beside them, [`pool`]: how much
-//! request weight may still be spent, and [`archive_csv`]: the exchange's files of old candles.
+//! Modules in reading order:
 //!
-//! What it never does: read a clock, the network, the environment; wait for a reader; allocate while a reader could
-//! see half of a change.
+//! - [`interval`], [`zone`]: candle indices and open times. [`columns`]: the twelve values of a row. [`market`].
+//! - [`layout`]: the format of a block. [`symbols`]: its symbol table. [`ring`]: the slot of a candle index.
+//! - [`seqlock`]: the newest row. [`announce`]: words that tell readers what was stored before them.
+//! - [`publish`], [`read`], [`panel`], [`asof`]: storing and reading rows.
+//! - [`wire`]: what the exchange sends, as rows. [`merge`], [`chain`] (proof by trade ids), [`mod@derive`] (resampling).
+//! - [`shared_memory`]: the operating system. [`block`], [`soundness`], [`succession`] (one block after another),
+//!   [`removal`].
+//! - [`writer`]: the owner of a block. Beside it, [`pool`]: how much request weight may still be spent.
+//!
+//! What the crate never does: read a clock, the network or the environment; wait for a reader; allocate while a reader
+//! could see half of a change.
 
 pub mod announce;
-pub mod archive_csv;
 pub mod columns;
 pub mod error;
-pub mod event;
 pub mod interval;
-pub mod latch;
 pub mod layout;
 pub mod market;
-pub mod parse;
 pub mod publish;
 pub mod read;
 pub mod ring;
+pub mod seqlock;
 pub mod symbols;
 pub mod sync;
+pub mod wire;
 pub mod zone;
 
 #[cfg(not(loom))]

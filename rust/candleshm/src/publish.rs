@@ -1,13 +1,13 @@
-//! How one series is written: the only stores into tags, rows and latch, each under readers that never see half a row.
+//! How one series is written: the only stores into tags, rows and seqlock, each under readers that never see half a row.
 //!
 //! The operations and their orderings are those of `docs/segment-format.md`, section "The writer"; the comments here
 //! name what each ordering is for, the tests in `tests/loom` fail when one is left out. There is one writer per
 //! block. It may be stopped for good between any two stores: readers go on with what is published, and the next owner
 //! starts with [`SeriesWriter::recover`] and simply does the work again.
 
-use crate::latch::{self, Marks};
 use crate::layout::{ROW_WORDS, RowState, RowWords, Tag, symbol};
 use crate::ring::SeriesWords;
+use crate::seqlock::{self, Marks};
 use crate::sync::{
     Ordering::{Relaxed, Release},
     fence,
@@ -110,7 +110,7 @@ impl<'a> SeriesWriter<'a> {
     /// Makes the marks and the newest row visible.
     pub fn publish(&mut self) {
         let state = &mut *self.state;
-        state.version = latch::publish(self.words.entry, state.version, &state.marks, &state.newest);
+        state.version = seqlock::publish(self.words.entry, state.version, &state.marks, &state.newest);
     }
 
     /// Puts a newer live row in front, or the same one with newer values. Becomes visible with the next publish.
@@ -120,7 +120,7 @@ impl<'a> SeriesWriter<'a> {
     }
 
     /// Moves the head to `new_head`: `rows` are the rows of the ring from the old head on, ascending; whatever they
-    /// leave out is missing. Without a live row the newest of `rows` is repeated in the latch. Becomes visible with the
+    /// leave out is missing. Without a live row the newest of `rows` is repeated in the seqlock. Becomes visible with the
     /// next publish.
     pub fn advance(&mut self, new_head: u64, rows: &[RingRow], live: Option<&RowWords>) {
         let capacity = self.words.ring.capacity as u64;
@@ -235,7 +235,7 @@ impl<'a> SeriesWriter<'a> {
         }
     }
 
-    /// Takes the state of the ring's newest row over into the latch, where the latch repeats it. Becomes visible with
+    /// Takes the state of the ring's newest row over into the seqlock, where the seqlock repeats it. Becomes visible with
     /// the next publish.
     pub fn refresh_newest(&mut self) {
         if !self.state.marks.has_live() && self.state.marks.head > 0 {
@@ -278,7 +278,7 @@ impl<'a> SeriesWriter<'a> {
     pub fn carry(&mut self, from: SeriesWords<'_>) {
         let mut newest = [f64::NAN; ROW_WORDS];
         // Nobody writes there, so the first attempt is accepted.
-        let marks = latch::read(from.entry, &mut newest).unwrap_or(Marks::EMPTY);
+        let marks = seqlock::read(from.entry, &mut newest).unwrap_or(Marks::EMPTY);
         let head = marks.head;
         if head == 0 {
             return;
@@ -315,9 +315,9 @@ impl<'a> SeriesWriter<'a> {
     pub fn recover(&mut self) {
         let mut row = [f64::NAN; ROW_WORDS];
         // Nobody writes now, so the first attempt is accepted.
-        let marks = latch::read(self.words.entry, &mut row).unwrap_or(Marks::EMPTY);
+        let marks = seqlock::read(self.words.entry, &mut row).unwrap_or(Marks::EMPTY);
         if marks.head == 0 && !marks.has_live() {
-            // No row was published yet: the latch holds zeroes.
+            // No row was published yet: the seqlock holds zeroes.
             row = [f64::NAN; ROW_WORDS];
         }
         let word = |offset: usize| self.words.entry[offset].load(Relaxed);
@@ -359,7 +359,7 @@ impl<'a> SeriesWriter<'a> {
     }
 
     /// Raises the watermark above every candle index that a cut advance put into a slot of the window. That advance raised it
-    /// itself, but the death may have taken this store and left the tags: without it a reader with an older latch would
+    /// itself, but the death may have taken this store and left the tags: without it a reader with an older seqlock would
     /// accept the blank rows that are about to come.
     fn raise_watermark(&mut self) {
         let window = self.state.window_start(self.words.ring.length)..self.state.marks.head;
@@ -415,7 +415,7 @@ impl<'a> SeriesWriter<'a> {
         }
     }
 
-    /// Repeats the ring's newest row in the latch: there is no live row.
+    /// Repeats the ring's newest row in the seqlock: there is no live row.
     fn repeat_newest(&mut self) {
         let candle_index = self.state.marks.head - 1;
         self.state.newest = self.words.row(candle_index);

@@ -5,10 +5,12 @@
 //! tag is the same before and after (the precise check). `docs/segment-format.md`, section "The reader", has the
 //! argument; `tests/loom` the proof for small cases.
 
+use std::ops::Range;
+
 use crate::error::Error;
-use crate::latch::{self, Marks};
 use crate::layout::{ROW_WORDS, RowState, RowWords, Tag, symbol};
 use crate::ring::SeriesWords;
+use crate::seqlock::{self, Marks};
 #[cfg(not(loom))]
 use crate::shared_memory::copy_run;
 #[cfg(loom)]
@@ -106,10 +108,10 @@ impl<'a> SeriesReader<'a> {
     ///
     /// # Errors
     ///
-    /// `Contended`, see [`latch::read`].
+    /// `Contended`, see [`seqlock::read`].
     #[inline]
     pub fn marks(&self) -> Result<Marks, Error> {
-        latch::read_marks(self.words.entry)
+        seqlock::read_marks(self.words.entry)
     }
 
     /// Copies the newest row into `row`; its state is in the marks. NaN while there is none.
@@ -119,7 +121,7 @@ impl<'a> SeriesReader<'a> {
     /// `Contended`.
     #[inline]
     pub fn newest(&self, row: &mut RowWords) -> Result<Marks, Error> {
-        let marks = latch::read(self.words.entry, row)?;
+        let marks = seqlock::read(self.words.entry, row)?;
         if marks.head == 0 {
             *row = [f64::NAN; ROW_WORDS];
         }
@@ -130,14 +132,14 @@ impl<'a> SeriesReader<'a> {
     #[inline]
     #[must_use]
     pub fn last_close(&self) -> f64 {
-        latch::last_close(self.words.entry)
+        seqlock::last_close(self.words.entry)
     }
 
     /// Returns `CLOCK_BOOTTIME` of the newest answer in ms, 0 before the first.
     #[inline]
     #[must_use]
     pub fn received_ms(&self) -> u64 {
-        latch::received_ms(self.words.entry)
+        seqlock::received_ms(self.words.entry)
     }
 
     /// Returns how many slots a selection finds now.
@@ -190,7 +192,7 @@ impl<'a> SeriesReader<'a> {
     ) -> Result<Outcome, Error> {
         let rev = self.rev();
         let mut newest = [0.0; ROW_WORDS];
-        let marks = latch::read(self.words.entry, &mut newest)?;
+        let marks = seqlock::read(self.words.entry, &mut newest)?;
         let (start, end, live) = self.range_of(&marks, selection);
         let in_ring = (end - start) as usize;
         let stride = selection.count;
@@ -259,7 +261,7 @@ impl<'a> SeriesReader<'a> {
         loop {
             let rev = self.rev();
             let mut newest = [0.0; ROW_WORDS];
-            let marks = latch::read(self.words.entry, &mut newest)?;
+            let marks = seqlock::read(self.words.entry, &mut newest)?;
             let end = start + count as u64;
             let to = end.min(marks.head);
             let from = self.start_of(&marks, to, count).max(start).min(to);
@@ -420,6 +422,25 @@ impl<'a> SeriesReader<'a> {
             }
         }
         Ok(gaps)
+    }
+
+    /// Returns the newest gap of the readable window that is missing, half-open, without a look at what is older.
+    ///
+    /// # Errors
+    ///
+    /// `Contended`.
+    pub fn newest_missing(&self) -> Result<Option<Range<u64>>, Error> {
+        let marks = self.marks()?;
+        let everything = Selection { count: self.words.ring.length, closed_only: false, states: false };
+        let (start, end, _) = self.range_of(&marks, &everything);
+        let is_missing = |candle_index: u64| {
+            let tag = self.words.tag(candle_index);
+            !(tag.is_readable_of(candle_index) || tag.candle_index() > candle_index || tag.is_settled_of(candle_index))
+        };
+        Ok((start..end).rev().find(|&newest| is_missing(newest)).map(|newest| {
+            let older = (start..newest).rev().take_while(|&candle_index| is_missing(candle_index)).count();
+            newest - older as u64..newest + 1
+        }))
     }
 
     /// Returns the oldest candle index of the readable window.

@@ -14,7 +14,7 @@ use crate::sync::{AtomicU64, Ordering::Relaxed};
 /// The words of one series: its entry in the symbol table and its data.
 #[derive(Clone, Copy)]
 pub struct SeriesWords<'a> {
-    /// The symbol's entry: latch, counters, name.
+    /// The symbol's entry: seqlock, counters, name.
     pub entry: &'a [AtomicU64],
     /// Tags and columns.
     pub data: &'a [AtomicU64],

@@ -10,9 +10,9 @@ use std::collections::HashSet;
 use crate::block::Block;
 use crate::columns::OPEN_TIME_MS;
 use crate::interval::Grid;
-use crate::latch;
 use crate::layout::{ROW_WORDS, RowState, RowWords, header, symbol};
 use crate::ring::SeriesWords;
+use crate::seqlock;
 use crate::sync::Ordering::Relaxed;
 
 /// Returns whether a successor can go on with the block. Only for its owner: nobody may be writing.
@@ -20,7 +20,8 @@ use crate::sync::Ordering::Relaxed;
 pub fn is_sound(block: &Block) -> bool {
     let series = || 0..block.symbol_count();
     let names: HashSet<String> = series().map(|index| block.symbol(index)).collect();
-    let newest_head = series().filter_map(|index| latch::read_marks(block.series(index).entry).ok()?.head.into()).max();
+    let newest_head =
+        series().filter_map(|index| seqlock::read_marks(block.series(index).entry).ok()?.head.into()).max();
     // A candle index was settled everywhere only if some series is beyond it.
     let universe_bar = block.value(header::UNIVERSE_BAR);
     names.len() == block.symbol_count()
@@ -31,7 +32,7 @@ pub fn is_sound(block: &Block) -> bool {
 /// Whether the marks are possible, and every row is a candle of the candle index under which it is found.
 fn is_sound_series(words: SeriesWords<'_>, grid: Grid) -> bool {
     let mut newest = [f64::NAN; ROW_WORDS];
-    let Ok(marks) = latch::read(words.entry, &mut newest) else { return false };
+    let Ok(marks) = seqlock::read(words.entry, &mut newest) else { return false };
     let word = |offset: usize| words.entry[offset].load(Relaxed);
     if marks.head == 0 {
         return marks.state == RowState::Empty && u32::try_from(word(symbol::WMARK)).is_ok();

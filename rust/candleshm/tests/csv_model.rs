@@ -4,8 +4,8 @@
 #[path = "csv_model/obvious.rs"]
 mod obvious;
 
-use candleshm::archive_csv::{HEADER, parse_csv};
 use candleshm::columns::COLUMNS;
+use candleshm::wire::archive_csv::{HEADER, parse_csv};
 use proptest::prelude::*;
 
 use obvious::agree;

@@ -49,6 +49,15 @@ class Mutant:
     redundant: str
     """Why none of them fails, or nothing."""
 
+    def applied_to(self, original: str) -> str:
+        """Return the file's text with the edits made. Raises ValueError where one does not occur exactly once."""
+        mutated = original
+        for old, new in self.edits:
+            if mutated.count(old) != 1:
+                raise ValueError(f"STALE: found {mutated.count(old)} times in {self.file}: {old!r}")
+            mutated = mutated.replace(old, new)
+        return mutated
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -133,12 +142,10 @@ def judge(table: str, mutant: Mutant, workspace: Path) -> Verdict:
 
     path = workspace / CRATE / "src" / mutant.file
     original = path.read_text()
-    mutated = original
-    for old, new in mutant.edits:
-        if mutated.count(old) != 1:
-            return verdict(f"STALE: found {mutated.count(old)} times in {mutant.file}: {old!r}", as_expected=False)
-        mutated = mutated.replace(old, new)
-    path.write_text(mutated)
+    try:
+        path.write_text(mutant.applied_to(original))
+    except ValueError as stale:
+        return verdict(str(stale), as_expected=False)
     try:
         run = bounds_tests if table == "bounds" else loom_tests
         status, output = run(workspace, mutant.tests)

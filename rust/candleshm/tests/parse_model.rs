@@ -5,7 +5,7 @@
 mod obvious;
 
 use candleshm::columns::COLUMNS;
-use candleshm::parse::parse;
+use candleshm::wire::parse::parse;
 use proptest::prelude::*;
 
 use obvious::agree;

@@ -234,12 +234,12 @@ fn of_a_series_that_was_never_published_no_first_bar_is_believed() {
 #[test]
 fn a_damaged_body_is_not_taken_over() {
     let entry = PAGE_BYTES / 8;
-    let latch = entry + symbol::SLOTS + symbol::SLOT_WORDS;
+    let seqlock = entry + symbol::SLOTS + symbol::SLOT_WORDS;
     let (far, twice) = (u64::from(u32::MAX) - 1, u64::from_le_bytes(*b"A\0\0\0\0\0\0\0"));
     for (word, value, what) in [
-        (latch + slot::HEAD, far, "a head that no row stands for"),
-        (latch + slot::STATE_REVISION, 9, "a newest row in no state"),
-        (latch + slot::ROW, 0, "a newest row of another time"),
+        (seqlock + slot::HEAD, far, "a head that no row stands for"),
+        (seqlock + slot::STATE_REVISION, 9, "a newest row in no state"),
+        (seqlock + slot::ROW, 0, "a newest row of another time"),
         (entry + symbol::WMARK, 3, "a watermark below the head"),
         (entry + symbol::WMARK, u64::MAX, "a watermark beyond all candle_indices"),
         (entry + symbol::FIRST_BAR, far, "a first candle_index behind the head"),

@@ -1,7 +1,7 @@
 //! A slow reader of archive files that is obviously right, and the demand that the real one agrees with it.
 
-use candleshm::archive_csv::{HEADER, parse_csv};
 use candleshm::columns::{CLOSE_TIME_MS, COLUMNS, IGNORE, OPEN_TIME_MS, Row};
+use candleshm::wire::archive_csv::{HEADER, parse_csv};
 
 /// Panics unless both accept the same files and read the same bits.
 pub(crate) fn agree(file: &[u8]) {

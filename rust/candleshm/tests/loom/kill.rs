@@ -54,7 +54,7 @@ impl Work {
 const STORES_MAX: usize = 40;
 const ALL_COPIES: [Copy; 4] = [Copy::Newest, Copy::NewestStates, Copy::Closed, Copy::ClosedStates];
 
-/// Asserts what the bounds in the latch promise, at a moment when nobody writes.
+/// Asserts what the bounds in the seqlock promise, at a moment when nobody writes.
 fn check_bounds(memory: &Memory) {
     let (words, marks) = (memory.words(), memory.reader().marks());
     let start = marks.head.saturating_sub(words.ring.length as u64);
@@ -298,7 +298,7 @@ fn a_close_by_tag_alone_is_done_again() {
 }
 
 /// A death may take stores with it that came before others which are there. Of an advance over an outage only a tag is
-/// left here, without the watermark: whoever reads by an older latch must not take the row that is blanked for a candle.
+/// left here, without the watermark: whoever reads by an older seqlock must not take the row that is blanked for a candle.
 #[test]
 fn a_watermark_lost_by_a_kill_is_raised_before_rows_are_blanked() {
     for by_view in [false, true] {
@@ -323,7 +323,7 @@ fn a_watermark_lost_by_a_kill_is_raised_before_rows_are_blanked() {
     }
 }
 
-/// The watermark of a cut advance stands for slots below the window, too: a reader with an older latch copies them.
+/// The watermark of a cut advance stands for slots below the window, too: a reader with an older seqlock copies them.
 #[test]
 fn the_watermark_of_a_cut_jump_outlives_a_smaller_advance() {
     let met = Met::default();

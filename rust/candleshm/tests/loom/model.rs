@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use candleshm::latch::Marks;
 use candleshm::layout::{RingShape, RowState, RowWords, SYMBOL_BYTES, Tag};
 use candleshm::publish::{RingRow, SeriesState, SeriesWriter};
 use candleshm::read::{Selection, SeriesReader, Snapshot, ViewMarks};
 use candleshm::ring::SeriesWords;
+use candleshm::seqlock::Marks;
 use candleshm::sync::AtomicU64;
 
 /// How often loom may stop a thread that could go on. The reader goes last then, and each of its loads may return any

@@ -239,7 +239,7 @@ fn a_view_knows_which_rewrites_concern_it() {
 }
 
 #[test]
-fn a_verified_row_is_seen_whole_through_an_old_latch() {
+fn a_verified_row_is_seen_whole_through_an_old_seqlock() {
     let met = Met::default();
     let seen = met.clone();
     explore(
@@ -264,7 +264,7 @@ fn a_verified_row_is_seen_whole_through_an_old_latch() {
     met.all(3);
 }
 
-/// Candle indices 8 and 9 closed, and no live row: a push has closed candle index 9, and the latch repeats it.
+/// Candle indices 8 and 9 closed, and no live row: a push has closed candle index 9, and the seqlock repeats it.
 fn pushed() -> Rest {
     at_rest(RING, |collector| {
         let rows = [ring_row(8, 1, Closed), ring_row(9, 1, Closed)];
@@ -274,7 +274,7 @@ fn pushed() -> Rest {
 
 /// The life of a row that a push closed: trade ids prove it, and an answer that differs corrects it all the same.
 #[test]
-fn a_pushed_row_is_proven_and_then_corrected_in_ring_and_latch() {
+fn a_pushed_row_is_proven_and_then_corrected_in_ring_and_seqlock() {
     for copy in [Copy::ClosedStates, Copy::NewestStates] {
         let met = Met::default();
         let seen = met.clone();

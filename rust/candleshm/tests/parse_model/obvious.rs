@@ -1,7 +1,7 @@
 //! A slow parser that is obviously right, and the demand that the real one agrees with it.
 
 use candleshm::columns::{COLUMNS, IGNORE, Row};
-use candleshm::parse::{ParseErrorKind, parse};
+use candleshm::wire::parse::{ParseErrorKind, parse};
 
 /// Panics unless both parsers accept the same bodies and read the same bits.
 pub(crate) fn agree(body: &[u8]) {

@@ -1,4 +1,4 @@
-//! A series as a map from candle index to row: slow, without a ring, a tag or a latch, and obviously right.
+//! A series as a map from candle index to row: slow, without a ring, a tag or a seqlock, and obviously right.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,0 +1,167 @@
+"""Requests as the exchange reads them: which parameters it takes, what it refuses and what a request weighs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from candleshm.sim.world.grid import DAY_MS, INTERVALS
+from candleshm.sim.world.universe import Market
+
+# The path prefix tells the market; one server stands for the three hosts.
+PREFIXES: Mapping[str, Market] = {"/api/v3/": "SPOT", "/fapi/v1/": "UM", "/dapi/v1/": "CM"}
+CM_SPAN_MS = 200 * DAY_MS
+
+_SYMBOL_LEGAL = "^[A-Z0-9-_.]{1,20}$"
+_NUMBER_LEGAL = "^[0-9]{1,20}$"
+# A time this large is meant in microseconds, which SPOT accepts.
+_MICROSECONDS_FROM = 10**14
+_STATUSES = {"TRADING", "HALT", "BREAK", "END_OF_DAY", "CANCEL_ONLY"}
+
+
+class Refusal(Exception):
+    """The exchange's response to a request it refuses: an HTTP status and an error code with its text."""
+
+    def __init__(self, code: int, message: str, status: int = 400) -> None:
+        super().__init__(code, message, status)
+        self.code = code
+        self.message = message
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request line taken apart. ``market`` is None for a path outside the three APIs."""
+
+    method: str
+    path: str
+    pairs: tuple[tuple[str, str], ...]
+    market: Market | None
+    name: str  # what follows the prefix: "klines"
+
+    @classmethod
+    def parse(cls, method: str, target: str) -> Request:
+        """Take a request line's method and target apart."""
+        path, _, query = target.partition("?")
+        pairs = tuple(parse_qsl(query, keep_blank_values=True)) if query else ()
+        for prefix, market in PREFIXES.items():
+            if path.startswith(prefix):
+                return cls(method, path, pairs, market, path[len(prefix) :])
+        return cls(method, path, pairs, None, path)
+
+    @property
+    def symbol(self) -> str | None:
+        """Return the requested symbol, if any."""
+        return next((value for key, value in self.pairs if key == "symbol"), None)
+
+
+@dataclass(frozen=True)
+class KlinesQuery:
+    """The parameters of a klines request. Times are ms, both inclusive against the open time."""
+
+    symbol: str
+    interval: str
+    limit: int
+    start_ms: int | None
+    end_ms: int | None
+    zone_ms: int
+
+    @property
+    def from_end(self) -> bool:
+        """Return whether the newest rows of the range are wanted."""
+        return self.start_ms is None
+
+
+def klines_weight(market: Market, limit: int) -> int:
+    """Return what a klines request costs."""
+    if market == "SPOT":
+        return 2
+    return 1 if limit < 100 else 2 if limit < 500 else 5 if limit <= 1000 else 10
+
+
+def _parameters(request: Request, known: tuple[str, ...]) -> dict[str, str]:
+    """Return the parameters by name. SPOT refuses duplicate and unknown ones."""
+    values: dict[str, str] = {}
+    for key, value in request.pairs:
+        if request.market == "SPOT" and key in values:
+            raise Refusal(-1101, "Too many parameters; expected 'single' and received 'duplicate'.")
+        values[key] = value
+    if request.market == "SPOT":
+        read = sum(key in known for key in values)
+        if read != len(values):
+            raise Refusal(
+                -1104, f"Not all sent parameters were read; read '{read}' parameter(s) but was sent '{len(values)}'."
+            )
+    return values
+
+
+def _text(values: Mapping[str, str], name: str, legal: str | None = None) -> str:
+    if name not in values:
+        raise Refusal(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
+    if values[name] == "":
+        raise Refusal(-1105, f"Parameter '{name}' was empty.")
+    if legal and not re.fullmatch(legal, values[name]):
+        raise Refusal(-1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'.")
+    return values[name]
+
+
+def _number(values: Mapping[str, str], name: str) -> int | None:
+    return int(_text(values, name, _NUMBER_LEGAL)) if name in values else None
+
+
+def _zone_ms(text: str) -> int:
+    match = re.fullmatch(r"([+-]?)(\d{1,2})(?::(\d{2}))?", text)
+    minutes = (int(match[2]) * 60 + int(match[3] or 0)) * (-1 if match[1] == "-" else 1) if match else 10_000
+    if not -12 * 60 <= minutes <= 14 * 60:
+        raise Refusal(-1130, "Data sent for parameter 'timeZone' is not valid.")
+    return minutes * 60_000
+
+
+def read_klines(request: Request, market: Market) -> KlinesQuery:
+    """Return the parameters of a klines request. Raises Refusal."""
+    known = ("symbol", "interval", "limit", "startTime", "endTime", "timeZone")
+    values = _parameters(request, known)
+    # UM and CM symbols may hold letters of any script; only SPOT documents a legal range.
+    symbol = _text(values, "symbol", _SYMBOL_LEGAL if market == "SPOT" else None)
+    interval = _text(values, "interval")
+    limit = _number(values, "limit")
+    start_ms, end_ms = _number(values, "startTime"), _number(values, "endTime")
+    if interval not in INTERVALS or (interval == "1s" and market != "SPOT"):
+        raise Refusal(-1120, "Invalid interval.")
+    if market == "SPOT":
+        limit = min(limit or 500, 1000)
+        start_ms, end_ms = (
+            time // 1000 if time is not None and time >= _MICROSECONDS_FROM else time for time in (start_ms, end_ms)
+        )
+        return KlinesQuery(symbol, interval, limit, start_ms, end_ms, _zone_ms(values.get("timeZone", "0")))
+    limit = 500 if limit is None else limit
+    if not 1 <= limit <= 1500:
+        raise Refusal(-1130, "Data sent for parameter 'limit' is not valid.")
+    if start_ms is not None and end_ms is not None:
+        if start_ms > end_ms:
+            raise Refusal(-1023, "Start time is greater than end time.")
+        if market == "CM" and end_ms - start_ms > CM_SPAN_MS:
+            raise Refusal(-1127, "Lookup interval is too big.")
+    return KlinesQuery(symbol, interval, limit, start_ms, end_ms, 0)
+
+
+def read_spot_info(request: Request) -> tuple[frozenset[str] | None, str | None]:
+    """Return the symbols and the status that a SPOT exchangeInfo request names. Raises Refusal."""
+    values = _parameters(request, ("symbol", "symbols", "permissions", "symbolStatus", "showPermissionSets"))
+    status = values.get("symbolStatus")
+    if status is not None and status not in _STATUSES:
+        raise Refusal(-1122, "Invalid symbolStatus.")
+    if "symbol" in values:
+        return frozenset({_text(values, "symbol", _SYMBOL_LEGAL)}), status
+    if "symbols" not in values:
+        return None, status
+    try:
+        symbols = json.loads(values["symbols"])
+    except ValueError:
+        symbols = None
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise Refusal(-1100, "Illegal characters found in parameter 'symbols'; legal range is '^\\[.*\\]$'.")
+    return frozenset(symbols), status

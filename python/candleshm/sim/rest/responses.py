@@ -1,0 +1,159 @@
+"""Requests to responses: what the exchange sends at a moment, given its truth. Pure but for the truth's memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from candleshm.sim.rest.query import (
+    CM_SPAN_MS,
+    KlinesQuery,
+    Refusal,
+    Request,
+    klines_weight,
+    read_klines,
+    read_spot_info,
+)
+from candleshm.sim.world.exchange_info import exchange_info
+from candleshm.sim.world.grid import Grid
+from candleshm.sim.world.truth import Truth
+from candleshm.sim.world.universe import Market
+
+JSON_TYPE = "application/json;charset=UTF-8"
+_REFUSED_WEIGHT = 1
+
+
+@dataclass(frozen=True)
+class Response:
+    """An HTTP response, with the headers that are its own."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON_TYPE
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def refuse(refusal: Refusal) -> Response:
+    """Return the response that a refusal stands for."""
+    body = {"code": refusal.code, "msg": refusal.message}
+    return Response(refusal.status, json.dumps(body, separators=(",", ":")).encode())
+
+
+def weigh(request: Request) -> int:
+    """Return what a request costs; what the exchange does not take costs 1 as well."""
+    try:
+        if request.market is not None and request.name in {"klines", "uiKlines"}:
+            return klines_weight(request.market, read_klines(request, request.market).limit)
+    except Refusal:
+        return _REFUSED_WEIGHT
+    return 20 if request.name == "exchangeInfo" and request.market == "SPOT" else 1
+
+
+def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Market, int]) -> Response:
+    """Return the exchange's response to ``request`` at ``now_ms``."""
+    market = request.market
+    known = {"ping", "time", "exchangeInfo", "klines"} | ({"uiKlines"} if market == "SPOT" else set())
+    if market is None or market == "SPOT":
+        if market is None or request.name not in known:
+            return Response(404, b"<html><head><title>404 Not Found</title></head></html>\n", "text/html")
+    elif request.name not in known:
+        text = f"Path {request.path}, Method {request.method} is invalid"
+        return refuse(Refusal(-5000, text, status=404))
+    if request.method != "GET":
+        return refuse(Refusal(-1099, f"Method {request.method} is not supported.", status=405))
+    try:
+        if request.name == "ping":
+            return Response(200, b"{}")
+        if request.name == "time":
+            return Response(200, b'{"serverTime":%d}' % now_ms)
+        if request.name == "exchangeInfo":
+            symbols, status = read_spot_info(request) if market == "SPOT" else (None, None)
+            return _info(truth, market, symbols, status, now_ms, weight_limits)
+        query = read_klines(request, market)
+        texts = klines(truth, market, query, now_ms)
+    except Refusal as refusal:
+        return refuse(refusal)
+    return Response(200, f"[{','.join(texts)}]".encode())
+
+
+def _info(
+    truth: Truth,
+    market: Market,
+    symbols: frozenset[str] | None,
+    status: str | None,
+    now_ms: int,
+    weight_limits: dict[Market, int],
+) -> Response:
+    listed = truth.instruments(market)
+    if symbols is not None:
+        if not symbols <= {item.symbol for item in listed}:
+            raise Refusal(-1121, "Invalid symbol.")
+        listed = [item for item in listed if item.symbol in symbols]
+    if status is not None:
+        listed = [item for item in listed if item.status == status]
+    info = exchange_info(market, listed, now_ms, weight_limits[market])
+    return Response(200, json.dumps(info, separators=(",", ":")).encode())
+
+
+def klines(truth: Truth, market: Market, query: KlinesQuery, now_ms: int) -> list[str]:
+    """Return the rows of a klines request. Raises Refusal.
+
+    SPOT and UM give the oldest rows from startTime on, or the newest up to endTime when there is no start. CM gives
+    the newest rows up to endTime within 200 days, and completes a range of which one bound is missing.
+    """
+    try:
+        grid = truth.grid(market, query.symbol, query.interval, query.zone_ms)
+    except KeyError:
+        raise Refusal(-1121, "Invalid symbol.") from None
+    start_ms, end_ms, from_end = query.start_ms, query.end_ms, query.from_end
+    if market == "CM":
+        if end_ms is None:
+            end_ms = now_ms if start_ms is None else start_ms + CM_SPAN_MS
+        start_ms = max(end_ms - CM_SPAN_MS, 0) if start_ms is None else start_ms
+        from_end = True
+    first_ms = truth.first_ms(market, query.symbol)
+    # A candle that opens before the symbol's first minute may still hold it (the first 1w, 1M).
+    low_ms = max(start_ms or 0, grid.floor(first_ms))
+    high_ms = min(now_ms if end_ms is None else end_ms, now_ms)
+    if low_ms > high_ms:
+        return []
+    source = _Source(truth, market, query.symbol, grid, now_ms)
+    if from_end:
+        return source.newest(low_ms, high_ms, query.limit)
+    return source.oldest(low_ms, high_ms, query.limit)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Rows of one series, whose holes make it unknown how far ``limit`` rows reach."""
+
+    truth: Truth
+    market: Market
+    symbol: str
+    grid: Grid
+    now_ms: int
+
+    def _rows(self, start_ms: int, end_ms: int, low_ms: int, high_ms: int) -> list[str]:
+        texts = self.truth.texts(self.market, self.symbol, self.grid, start_ms, end_ms, self.now_ms)
+        return [text for open_ms, text in texts if low_ms <= open_ms <= high_ms]
+
+    def oldest(self, low_ms: int, high_ms: int, limit: int) -> list[str]:
+        """Return the first ``limit`` rows that open in [low_ms, high_ms]."""
+        rows: list[str] = []
+        start_ms = self.grid.floor(low_ms)
+        while len(rows) < limit and start_ms <= high_ms:
+            end_ms = self.grid.shift(start_ms, limit + 1)
+            rows += self._rows(start_ms, min(end_ms, high_ms + 1), low_ms, high_ms)
+            start_ms = end_ms
+        return rows[:limit]
+
+    def newest(self, low_ms: int, high_ms: int, limit: int) -> list[str]:
+        """Return the last ``limit`` rows that open in [low_ms, high_ms]."""
+        rows: list[str] = []
+        end_ms = self.grid.shift(self.grid.floor(high_ms), 1)
+        while len(rows) < limit and end_ms > low_ms:
+            start_ms = max(self.grid.shift(end_ms, -limit), self.grid.floor(low_ms))
+            rows = self._rows(start_ms, end_ms, low_ms, high_ms) + rows
+            end_ms = start_ms
+        return rows[-limit:]

@@ -1,0 +1,1 @@
+"""What the simulated exchange knows: instruments, candles, trades, as a function of seed and time."""

@@ -1,0 +1,112 @@
+"""The exchange's text of candles: JSON rows of twelve columns, or events, with decimals as strings."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from candleshm.sim.world.candles import (
+    BUY_QUOTE,
+    BUY_VOLUME,
+    CLOSE,
+    HIGH,
+    LOW,
+    OPEN,
+    OPEN_MS,
+    QUOTE,
+    TRADES,
+    VOLUME,
+    Ints,
+)
+from candleshm.sim.world.universe import Instrument
+
+_SPOT_DECIMALS = 8
+
+
+def _number(decimals: int, market: str) -> str:
+    """Return the template of a decimal in quotes; SPOT pads it to 8 digits."""
+    padded = _SPOT_DECIMALS if market == "SPOT" else 0
+    if decimals == 0:
+        return '"%d.' + "0" * padded + '"' if padded else '"%d"'
+    return f'"%d.%0{decimals}d' + "0" * (padded - decimals) + '"'
+
+
+def _digits(candles: Ints, columns: tuple[tuple[int, int], ...]) -> list[list[Any]]:
+    """Return what fills the templates of (candle column, decimals): whole and part, or an integer."""
+    values: list[list[Any]] = []
+    for column, decimals in columns:
+        if decimals:
+            whole, part = np.divmod(candles[column], 10**decimals)
+            values += [whole.tolist(), part.tolist()]
+        else:
+            values.append(candles[column].tolist())
+    return values
+
+
+@lru_cache(maxsize=256)
+def _layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Return a row's template and the (candle column, decimals) that fill it, the close time standing apart."""
+    price, lots = price_decimals, lot_decimals
+    quote = 8 if market == "CM" else price + lots
+    prices = ",".join([_number(price, market)] * 4)
+    volume, turnover = _number(lots, market), _number(quote, market)
+    template = f'[%d,{prices},{volume},%d,{turnover},%d,{volume},{turnover},"0"]'
+    columns = (
+        *((column, price) for column in (OPEN, HIGH, LOW, CLOSE)),
+        (VOLUME, lots),
+        (QUOTE, quote),
+        (TRADES, 0),
+        (BUY_VOLUME, lots),
+        (BUY_QUOTE, quote),
+    )
+    return template, columns
+
+
+def encode(instrument: Instrument, candles: Ints, close_ms: Ints) -> list[str]:
+    """Return one JSON array per candle.
+
+    SPOT prints 8 decimals; UM and CM print as many as tick and lot have (CM: whole contracts, 8 decimals of coin).
+    """
+    template, columns = _layout(instrument.market, instrument.price_decimals, instrument.lot_decimals)
+    before = next(index for index, (column, _) in enumerate(columns) if column == QUOTE)
+    values = [candles[OPEN_MS].tolist(), *_digits(candles, columns[:before]), close_ms.tolist()]
+    values += _digits(candles, columns[before:])
+    return [template % row for row in zip(*values, strict=True)]
+
+
+@lru_cache(maxsize=256)
+def _event_layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Return the template of an event's candle, times and ids first, and the (column, decimals) that follow."""
+    price, lots = price_decimals, lot_decimals
+    quote = 8 if market == "CM" else price + lots
+    o, c, h, low, v, q, buys, bought = (
+        _number(decimals, market) for decimals in (price, price, price, price, lots, quote, lots, quote)
+    )
+    template = (
+        f'"f":%d,"L":%d,"o":{o},"c":{c},"h":{h},"l":{low},"v":{v},"n":%d,"x":false,'
+        f'"q":{q},"V":{buys},"Q":{bought},"B":"0"'
+    )
+    columns = (
+        *((column, price) for column in (OPEN, CLOSE, HIGH, LOW)),
+        (VOLUME, lots),
+        (TRADES, 0),
+        (QUOTE, quote),
+        (BUY_VOLUME, lots),
+        (BUY_QUOTE, quote),
+    )
+    return template, columns
+
+
+def encode_events(instrument: Instrument, interval: str, candles: Ints, close_ms: Ints, first_ids: Ints) -> list[str]:
+    """Return the object ``k`` of a kline event per candle, not closed, with the digits that `encode` prints."""
+    template, columns = _event_layout(instrument.market, instrument.price_decimals, instrument.lot_decimals)
+    traded = candles[TRADES] > 0
+    first = np.where(traded, first_ids, -1)
+    last = np.where(traded, first_ids + candles[TRADES] - 1, -1)
+    name = f'"s":"{instrument.symbol}","i":"{interval}"'
+    values = [candles[OPEN_MS].tolist(), close_ms.tolist(), [name] * candles.shape[1], first.tolist(), last.tolist()]
+    values += _digits(candles, columns)
+    whole = '{"t":%d,"T":%d,%s,' + template + "}"
+    return [whole % row for row in zip(*values, strict=True)]

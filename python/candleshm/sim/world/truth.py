@@ -1,0 +1,469 @@
+"""What the simulated exchange knows: every candle, final or as of a moment, as a function of seed and time."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from candleshm.sim.world.candles import (
+    CLOSE,
+    COLUMNS,
+    HIGH,
+    LOW,
+    OPEN,
+    OPEN_MS,
+    QUOTE,
+    TRADES,
+    VOLUME,
+    Ints,
+    empty,
+    flat,
+    fold,
+    grow,
+)
+from candleshm.sim.world.events import KNOWN_OUTAGES, Outage, Restatement
+from candleshm.sim.world.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
+from candleshm.sim.world.recent import Recent
+from candleshm.sim.world.tape import MINUTES_PER_DAY, MOMENT_MS, coins_per_lot, day_of_minutes, moments_of_minutes
+from candleshm.sim.world.text import encode
+from candleshm.sim.world.universe import Instrument, Market, default_universe
+
+# A candle as JSON carries it: 12 columns, times and trades as int, the rest as decimal text.
+Row = list[Any]
+
+_TAPES_MAX = 512  # up to 115 KB each
+_DAYS_MAX = 100_000  # 80 B each and Python's overhead
+_MINUTES_MAX = 512  # 38 KB each
+_MINUTES_AT_ONCE = 3
+
+_MOMENTS_PER_SECOND = SECOND_MS // MOMENT_MS
+# More than any symbol trades in a day, so that ids of different days do not meet.
+_IDS_PER_DAY = 4_000_000
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A candle during one minute: its state after each of the minute's 480 moments of 125 ms, open times as sent.
+
+    ``first_ids`` are the ids of each state's first trade, if it has any; the last one's is ``first + trades - 1``.
+    For ``1s`` every moment belongs to its own second's candle.
+    """
+
+    candles: Ints
+    close_ms: Ints
+    first_ids: Ints
+
+
+class Truth:
+    """Every candle of the simulated exchange.
+
+    A pure function of the seed, the listed instruments and the changes made to it (outages, restatements, listings):
+    the same call gives the same result in every process. ``late_ms`` is how long a trade takes to show in REST
+    klines, so that a candle still changes for that long after its end. Methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        symbols: int = 40,
+        instruments: Iterable[Instrument] | None = None,
+        outages: Iterable[Outage] = KNOWN_OUTAGES,
+        late_ms: int = 300,
+        as_of_ms: int | None = None,
+    ) -> None:
+        """``instruments`` replaces the default universe of ``symbols`` trading symbols per market at ``as_of_ms``."""
+        self.seed = seed
+        self.late_ms = late_ms
+        if instruments is None:
+            now_ms = time.time_ns() // 1_000_000 if as_of_ms is None else as_of_ms
+            instruments = default_universe(seed, symbols, now_ms)
+        self._instruments = {(item.market, item.symbol): item for item in instruments}
+        self._outages = tuple(outages)
+        self._restatements: tuple[Restatement, ...] = ()
+        self.changes = 0  # how often something about it became different, so that what was made of it can be made anew
+        self._lock = threading.RLock()
+        self._tapes: Recent[Ints] = Recent(_TAPES_MAX)
+        self._days: Recent[Ints] = Recent(_DAYS_MAX)
+        self._moments: Recent[Ints] = Recent(_MINUTES_MAX)
+        self._ids: dict[tuple[Market, str], dict[int, int]] = {}
+        self.version = 0
+
+    def instruments(self, market: Market) -> list[Instrument]:
+        """Return what ``market`` lists, in the order of listing."""
+        with self._lock:
+            return [item for item in self._instruments.values() if item.market == market]
+
+    def instrument(self, market: Market, symbol: str) -> Instrument:
+        """Return one listed instrument. Raises KeyError."""
+        return self._instruments[market, symbol]
+
+    def enlist(self, instrument: Instrument) -> None:
+        """List a symbol, or replace what is known of it."""
+        with self._lock:
+            self._instruments[instrument.market, instrument.symbol] = instrument
+            self._forget()
+
+    def delist(self, market: Market, symbol: str, at_ms: int) -> Instrument:
+        """End a symbol's trading: SPOT goes BREAK and has no more candles, UM and CM go SETTLING and stay flat."""
+        with self._lock:
+            status = "BREAK" if market == "SPOT" else "SETTLING"
+            ended = replace(self.instrument(market, symbol), delisted_ms=at_ms, status=status)
+            self.enlist(ended)
+            return ended
+
+    def remove(self, market: Market, symbol: str) -> None:
+        """Take a symbol off the list, as if it had never been there."""
+        with self._lock:
+            del self._instruments[market, symbol]
+            self._forget()
+
+    def add_outage(self, outage: Outage) -> None:
+        """Make candles vanish."""
+        with self._lock:
+            self._outages += (outage,)
+            self._forget()
+
+    def end_outages(self) -> None:
+        """Let all candles that vanished be there, as when an exchange fills its history in later."""
+        with self._lock:
+            self._outages = ()
+            self._forget()
+
+    def restate(self, restatement: Restatement) -> None:
+        """Correct history. Raises KeyError for an unknown symbol, ValueError for a minute in which nobody traded."""
+        with self._lock:
+            row = self.kline(restatement.market, restatement.symbol, "1m", restatement.minute_ms)
+            if row is None or row[0] != restatement.minute_ms or row[8] == 0:
+                raise ValueError(f"no traded minute of {restatement.symbol} opens at `{restatement.minute_ms}`")
+            self._restatements += (restatement,)
+            self._forget()
+
+    def _forget(self) -> None:
+        self.changes += 1
+        self._tapes.clear()
+        self._days.clear()
+        self._moments.clear()
+        self.version += 1
+
+    def grid(self, market: Market, symbol: str, interval: str, zone_ms: int = 0) -> Grid:
+        """Return the open times of a series. Raises KeyError for an unknown symbol or interval."""
+        return Grid.of(interval, self.instrument(market, symbol).listed_ms, zone_ms)
+
+    def kline(self, market: Market, symbol: str, interval: str, open_ms: int) -> Row | None:
+        """Return the final candle that contains ``open_ms`` as the exchange's 12 columns, None when there is none."""
+        rows = self.klines(market, symbol, interval, open_ms, open_ms + 1)
+        return rows[0] if rows else None
+
+    def klines(
+        self, market: Market, symbol: str, interval: str, start_ms: int, end_ms: int, *, now_ms: int | None = None
+    ) -> list[Row]:
+        """Return the candles of the slots that touch [start_ms, end_ms), final or as REST shows them at ``now_ms``.
+
+        Raises KeyError for an unknown symbol or interval.
+        """
+        texts = self.texts(market, symbol, self.grid(market, symbol, interval), start_ms, end_ms, now_ms)
+        rows: list[Row] = json.loads(f"[{','.join(text for _, text in texts)}]")
+        return rows
+
+    def floats(
+        self, market: Market, symbol: str, interval: str, start_ms: int, end_ms: int, *, now_ms: int | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return `klines` as float64, shape (n, 12): every element is ``float(text)``."""
+        rows = self.klines(market, symbol, interval, start_ms, end_ms, now_ms=now_ms)
+        return np.array([[float(value) for value in row] for row in rows], dtype=np.float64).reshape(-1, 12)
+
+    def live(self, market: Market, symbol: str, interval: str, now_ms: int) -> Row | None:
+        """Return the candle in progress as REST shows it at ``now_ms``."""
+        rows = self.klines(market, symbol, interval, now_ms, now_ms + 1, now_ms=now_ms)
+        return rows[0] if rows else None
+
+    def first_ms(self, market: Market, symbol: str) -> int:
+        """Return the opening time of a symbol's first minute."""
+        return self.instrument(market, symbol).listed_ms // MINUTE_MS * MINUTE_MS
+
+    def texts(
+        self, market: Market, symbol: str, grid: Grid, start_ms: int, end_ms: int, now_ms: int | None
+    ) -> list[tuple[int, str]]:
+        """Return (open time as sent, JSON row) of `klines`."""
+        with self._lock:
+            instrument = self.instrument(market, symbol)
+            candles = self._bars(instrument, grid, start_ms, end_ms, now_ms)
+            if candles.shape[1] == 0:
+                return []
+            candles, close_ms = self._times(instrument, grid, candles)
+            return list(zip(candles[OPEN_MS].tolist(), encode(instrument, candles, close_ms), strict=True))
+
+    def growth(self, market: Market, symbol: str, grid: Grid, minute_ms: int) -> Growth | None:
+        """Return how the candle that contains a minute grows in it, as streams show it; None when there is none.
+
+        Trades show at once here, in REST ``late_ms`` later; the last state of the last minute is the final candle.
+        Raises KeyError for an unknown symbol.
+        """
+        with self._lock:
+            instrument = self.instrument(market, symbol)
+            minute = self._final_minutes(instrument, minute_ms, minute_ms + MINUTE_MS)
+            if minute.shape[1] == 0:
+                return None
+            moments = self._prices_filled(instrument, minute, minute_ms)
+            per_second = grid.interval == "1s"
+            candles = grow(moments, _MOMENTS_PER_SECOND if per_second else moments.shape[1])
+            if per_second:
+                candles[OPEN_MS] = candles[OPEN_MS] // SECOND_MS * SECOND_MS
+                trades_before = np.cumsum(moments[TRADES]) - candles[TRADES]
+                first_ids = self._first_id(instrument, minute_ms) + trades_before
+            else:
+                open_ms = max(grid.floor(minute_ms), self.first_ms(market, symbol))
+                candles = _continued(self._before(instrument, grid, open_ms, minute_ms), candles)
+                candles[OPEN_MS] = grid.floor(minute_ms)
+                first_ids = np.full(candles.shape[1], self._first_id(instrument, open_ms))
+            candles, close_ms = self._times(instrument, grid, candles)
+            return Growth(candles, close_ms, first_ids)
+
+    def _before(self, instrument: Instrument, grid: Grid, start_ms: int, end_ms: int) -> Ints:
+        """Return the final minutes of [start_ms, end_ms) as one candle, shape (10, 1), or none."""
+        middle_ms = max(start_ms, end_ms // DAY_MS * DAY_MS) if grid.of_whole_days else start_ms
+        days = [self._day(instrument, day) for day in range(start_ms // DAY_MS, middle_ms // DAY_MS)]
+        candles = np.concatenate([*days, self._final_minutes(instrument, middle_ms, end_ms)], axis=1)
+        return fold(candles, np.zeros(candles.shape[1], dtype=np.int64))
+
+    def _first_id(self, instrument: Instrument, open_ms: int) -> int:
+        """Return the id of the first trade from ``open_ms`` on.
+
+        Ids are counted without a gap from the first requested day: nobody needs the years before it.
+        """
+        day = open_ms // DAY_MS
+        ids = self._ids.setdefault((instrument.market, instrument.symbol), {day: day * _IDS_PER_DAY})
+        known = min(ids, key=lambda other: abs(other - day))
+        while known < day:
+            ids[known + 1] = ids[known] + int(self._tape(instrument, known)[TRADES].sum())
+            known += 1
+        while known > day:
+            ids[known - 1] = ids[known] - int(self._tape(instrument, known - 1)[TRADES].sum())
+            known -= 1
+        tape = self._tape(instrument, day)
+        return ids[day] + int(tape[TRADES, : np.searchsorted(tape[OPEN_MS], open_ms)].sum())
+
+    def _times(self, instrument: Instrument, grid: Grid, candles: Ints) -> tuple[Ints, Ints]:
+        """Return the candles with open times as sent, and their close times."""
+        opens = candles[OPEN_MS]
+        if grid.interval == "1M":
+            ends = np.array([grid.shift(open_ms, 1) for open_ms in opens.tolist()], dtype=np.int64)
+        else:
+            ends = opens + grid.step_ms
+        closes = ends - 1
+        for outage in self._outages:
+            if not outage.concerns(instrument):
+                continue
+            if outage.cut_close:
+                cut = (opens < outage.start_ms) & (outage.start_ms < ends) & (ends <= outage.end_ms)
+                closes[cut] = outage.start_ms
+            if outage.off_grid_ms and grid.interval == "1m":
+                off = (opens >= outage.end_ms) & (opens < outage.off_grid_until_ms)
+                candles = candles.copy()
+                candles[OPEN_MS, off] += outage.off_grid_ms
+                closes[off] += outage.off_grid_ms
+        return candles, closes
+
+    def _bars(self, instrument: Instrument, grid: Grid, start_ms: int, end_ms: int, now_ms: int | None) -> Ints:
+        if now_ms is not None:
+            end_ms = min(end_ms, now_ms + 1)
+        start_ms = max(start_ms, instrument.listed_ms // MINUTE_MS * MINUTE_MS)
+        if end_ms <= start_ms:
+            return empty()
+        start_ms = grid.floor(start_ms)
+        end_ms = grid.shift(grid.floor(end_ms - 1), 1)
+        if grid.interval == "1s":
+            return self._seconds(instrument, start_ms, end_ms, now_ms)
+        if not grid.of_whole_days:
+            candles = self._minutes(instrument, start_ms, end_ms, now_ms)
+        else:
+            # Days that ended and settled are remembered; the rest of the range is made of its minutes.
+            settled_ms = end_ms if now_ms is None else min(end_ms, (now_ms - self.late_ms) // DAY_MS * DAY_MS)
+            first, last = start_ms // DAY_MS, max(start_ms, settled_ms) // DAY_MS
+            days = [self._day(instrument, day) for day in range(first, last)]
+            candles = np.concatenate([*days, self._minutes(instrument, last * DAY_MS, end_ms, now_ms)], axis=1)
+        return candles if grid.interval == "1m" else fold(candles, grid.floors(candles[OPEN_MS]))
+
+    def _day(self, instrument: Instrument, day: int) -> Ints:
+        """Return the candle of a whole UTC day, shape (10, 1), or none."""
+
+        def compute() -> Ints:
+            tape = self._tape(instrument, day)
+            return fold(tape, tape[OPEN_MS] // DAY_MS * DAY_MS)
+
+        return self._days.get((instrument.market, instrument.symbol, day), compute)
+
+    def _tape(self, instrument: Instrument, day: int) -> Ints:
+        """Return the final minutes of a UTC day."""
+        return self._tapes.get((instrument.market, instrument.symbol, day), lambda: self._record(instrument, day))
+
+    def _record(self, instrument: Instrument, day: int) -> Ints:
+        opens = day * DAY_MS + np.arange(MINUTES_PER_DAY, dtype=np.int64) * MINUTE_MS
+        present = opens >= instrument.listed_ms // MINUTE_MS * MINUTE_MS
+        halted = np.zeros(MINUTES_PER_DAY, dtype=np.bool_)
+        ended_ms = instrument.delisted_ms
+        if ended_ms is not None and instrument.flat_after_end:
+            if ended_ms <= opens[0]:
+                return flat(opens, int(self._tape(instrument, (ended_ms - 1) // DAY_MS)[CLOSE, -1]))
+            halted |= opens >= ended_ms
+        elif ended_ms is not None:
+            present &= opens < ended_ms
+        for outage in self._outages:
+            if outage.concerns(instrument):
+                present &= ~((outage.start_ms <= opens) & (opens + MINUTE_MS <= outage.end_ms))
+                halted |= (opens + MINUTE_MS > outage.start_ms - outage.halted_ms) & (opens < outage.start_ms)
+        voice = instrument.voice(self.seed)
+        candles = day_of_minutes(voice, day, present, halted)
+        for change in self._restated(instrument, day):
+            at = np.flatnonzero(candles[OPEN_MS] == change.minute_ms)
+            if voice.coins_per_lot_tick:
+                unit = coins_per_lot(voice, (candles[OPEN, at] + candles[CLOSE, at]) >> 1)
+            else:
+                unit = candles[CLOSE, at]
+            candles[VOLUME, at] += change.lots
+            candles[QUOTE, at] += change.lots * unit
+            candles[TRADES, at] += 1
+        return candles
+
+    def _restated(self, instrument: Instrument, day: int) -> Iterable[Restatement]:
+        return (
+            change
+            for change in self._restatements
+            if (change.market, change.symbol) == (instrument.market, instrument.symbol)
+            and change.minute_ms // DAY_MS == day
+        )
+
+    def _close_before(self, instrument: Instrument, open_ms: int) -> int | None:
+        """Return the close of the newest minute before ``open_ms``, None at the very beginning."""
+        first_day = instrument.listed_ms // DAY_MS
+        for day in range(open_ms // DAY_MS, first_day - 1, -1):
+            tape = self._tape(instrument, day)
+            index = int(np.searchsorted(tape[OPEN_MS], open_ms))
+            if index:
+                return int(tape[CLOSE, index - 1])
+        return None
+
+    def _final_minutes(self, instrument: Instrument, start_ms: int, end_ms: int) -> Ints:
+        parts = [empty()]
+        for day in range(start_ms // DAY_MS, -(-end_ms // DAY_MS)):
+            tape = self._tape(instrument, day)
+            low, high = np.searchsorted(tape[OPEN_MS], (start_ms, end_ms))
+            parts.append(tape[:, low:high])
+        return parts[-1] if len(parts) == 2 else np.concatenate(parts, axis=1)
+
+    def _minutes(self, instrument: Instrument, start_ms: int, end_ms: int, now_ms: int | None) -> Ints:
+        """Return minutes that open in [start_ms, end_ms), as REST shows them at ``now_ms``."""
+        if now_ms is None:
+            return self._final_minutes(instrument, start_ms, end_ms)
+        candles = self._final_minutes(instrument, start_ms, min(end_ms, now_ms + 1))
+        seen_ms = now_ms - self.late_ms
+        open_ms = seen_ms // MINUTE_MS * MINUTE_MS
+        settled = int(np.searchsorted(candles[OPEN_MS], open_ms))
+        if settled == candles.shape[1]:
+            return candles
+        opens = candles[OPEN_MS, settled:]
+        tail = []
+        if opens[0] == open_ms:
+            tail.append(self._minute_at(instrument, candles[:, settled : settled + 1], seen_ms))
+            close = int(tail[0][CLOSE, 0])
+        else:
+            close = self._close_seen(instrument, seen_ms, candles[:, settled : settled + 1])
+        tail.append(flat(opens[len(tail) :], close))
+        return np.concatenate([candles[:, :settled], *tail], axis=1)
+
+    def _close_seen(self, instrument: Instrument, seen_ms: int, fallback: Ints) -> int:
+        """Return the newest price that shows at ``seen_ms``."""
+        open_ms = seen_ms // MINUTE_MS * MINUTE_MS
+        minute = self._final_minutes(instrument, open_ms, open_ms + MINUTE_MS)
+        if minute.shape[1]:
+            return int(self._minute_at(instrument, minute, seen_ms)[CLOSE, 0])
+        before = self._close_before(instrument, open_ms)
+        return int(fallback[OPEN, 0]) if before is None else before
+
+    def _moments_of(self, instrument: Instrument, minutes: Ints) -> Ints:
+        """Return the trades inside final minutes, shape (10, 480 * minutes); a few minutes are remembered."""
+        if minutes.shape[1] > _MINUTES_AT_ONCE:
+            return self._trade(instrument, minutes)
+        parts = []
+        for index in range(minutes.shape[1]):
+            minute = minutes[:, index : index + 1]
+            key = (instrument.market, instrument.symbol, int(minute[OPEN_MS, 0]))
+            parts.append(self._moments.get(key, partial(self._trade, instrument, minute)))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _trade(self, instrument: Instrument, minutes: Ints) -> Ints:
+        """Return the moments of minutes, restatements included: what a minute has beyond its draw trades last."""
+        moments = moments_of_minutes(instrument.voice(self.seed), minutes)
+        extra = minutes[VOLUME:] - moments[VOLUME:].sum(axis=2)
+        if extra.any():
+            rows = np.flatnonzero(extra.any(axis=0))
+            moments[OPEN : CLOSE + 1, rows, -1] = minutes[CLOSE, rows]
+            moments[VOLUME:, rows, -1] += extra[:, rows]
+        return moments.reshape(COLUMNS, -1)
+
+    def _minute_at(self, instrument: Instrument, minute: Ints, seen_ms: int) -> Ints:
+        """Return a final minute as it showed at ``seen_ms``: the trades up to then."""
+        if not minute[TRADES, 0]:
+            return minute
+        moments = self._moments_of(instrument, minute)
+        seen = moments[:, : (seen_ms - int(minute[OPEN_MS, 0])) // MOMENT_MS + 1]
+        seen = seen[:, seen[TRADES] > 0]
+        if seen.shape[1]:
+            return fold(seen, np.full(seen.shape[1], minute[OPEN_MS, 0]))
+        close = self._close_before(instrument, int(minute[OPEN_MS, 0]))
+        return flat(minute[OPEN_MS], int(minute[OPEN, 0]) if close is None else close)
+
+    def _prices_filled(self, instrument: Instrument, minutes: Ints, first_ms: int, shown_ms: int | None = None) -> Ints:
+        """Return the moments of final minutes from ``first_ms`` on, without the trades after ``shown_ms``.
+
+        A moment without a trade is flat at the price before it, which is what `fold` expects.
+        """
+        moments = self._moments_of(instrument, minutes).copy()
+        if shown_ms is not None:
+            moments[VOLUME:, moments[OPEN_MS] > shown_ms] = 0
+        before = self._close_before(instrument, first_ms)
+        index = np.where(moments[TRADES] > 0, np.arange(moments.shape[1]), -1)
+        last = np.maximum.accumulate(index)
+        price = np.where(last < 0, int(minutes[OPEN, 0]) if before is None else before, moments[CLOSE, last])
+        moments[OPEN : CLOSE + 1] = price
+        return moments
+
+    def _seconds(self, instrument: Instrument, start_ms: int, end_ms: int, now_ms: int | None) -> Ints:
+        """Return seconds that open in [start_ms, end_ms), as REST shows them at ``now_ms``."""
+        first_ms = start_ms // MINUTE_MS * MINUTE_MS
+        minutes = self._final_minutes(instrument, first_ms, end_ms)
+        if minutes.shape[1] == 0:
+            return empty()
+        shown_ms = None
+        if now_ms is not None:
+            end_ms = min(end_ms, now_ms + 1)
+            shown_ms = now_ms - self.late_ms
+        moments = self._prices_filled(instrument, minutes, first_ms, shown_ms)
+        opens = moments[OPEN_MS] // SECOND_MS * SECOND_MS
+        wanted = (start_ms <= opens) & (opens < end_ms)
+        for outage in self._outages:
+            if outage.concerns(instrument):
+                wanted &= ~((outage.start_ms <= opens) & (opens + SECOND_MS <= outage.end_ms))
+        return fold(moments[:, wanted], opens[wanted])
+
+
+def _continued(before: Ints, candles: Ints) -> Ints:
+    """Return states of a candle's last minute with what came before that minute, shape (10, 1) or none, added."""
+    if before.shape[1] == 0 or not before[TRADES, 0]:
+        return candles
+    traded = candles[TRADES] > 0
+    out = candles.copy()
+    out[OPEN] = before[OPEN]
+    out[HIGH] = np.where(traded, np.maximum(before[HIGH], candles[HIGH]), before[HIGH])
+    out[LOW] = np.where(traded, np.minimum(before[LOW], candles[LOW]), before[LOW])
+    out[VOLUME:] += before[VOLUME:]
+    return out

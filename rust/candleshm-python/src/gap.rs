@@ -1,0 +1,51 @@
+//! `Gap`: a range of open times without rows.
+
+use candleshm::interval::Grid;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use crate::errors::exceptions::ConfigError;
+
+/// A half-open range of open times without a row.
+#[pyclass(frozen, get_all, eq, hash, module = "candleshm")]
+#[derive(PartialEq, Eq, Hash)]
+pub(crate) struct Gap {
+    /// Open time of the first missing candle, ms.
+    start_ms: i64,
+    /// Open time of the first candle after the gap, ms.
+    end_ms: i64,
+    /// 'missing' or 'hole'.
+    kind: &'static str,
+}
+
+#[pymethods]
+impl Gap {
+    #[new]
+    fn py_new(start_ms: i64, end_ms: i64, kind: &str) -> PyResult<Self> {
+        let kind = match kind {
+            "missing" => "missing",
+            "hole" => "hole",
+            other => return Err(ConfigError::new_err(format!("kind is not 'missing' or 'hole': `{other}`"))),
+        };
+        Ok(Self { start_ms, end_ms, kind })
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (i64, i64, &'static str)) {
+        let this = slf.get();
+        (slf.get_type(), (this.start_ms, this.end_ms, this.kind))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Gap(start_ms={}, end_ms={}, kind='{}')", self.start_ms, self.end_ms, self.kind)
+    }
+}
+
+impl Gap {
+    pub(crate) fn of(gap: candleshm::read::Gap, grid: Grid) -> Self {
+        Self {
+            start_ms: grid.open_ms(gap.start as i64),
+            end_ms: grid.open_ms(gap.end as i64),
+            kind: if gap.hole { "hole" } else { "missing" },
+        }
+    }
+}
