@@ -43,7 +43,7 @@ from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day
 from candleshm.history.fetching import fetch_days, store_of
 from candleshm.ratelimit.budget import WeightBudget
-from candleshm.rest.client import Connection
+from candleshm.rest.client import Client
 from candleshm.rest.transport import HttpTransport
 from candleshm.sim import SimulatedExchange
 from candleshm.sim.rest.archive import ArchiveName, SimulatedArchive
@@ -108,13 +108,13 @@ def download(exchange: SimulatedExchange, archived: Archived, candle_dir: Path, 
     )
     clock = SystemClock()
     binance = Binance("SPOT", base_url=exchange.base_url)
-    connection = Connection(binance, HttpTransport(clock), clock, WeightBudget(6000, 0.75), 30.0)
+    client = Client(binance, HttpTransport(clock), clock, WeightBudget(6000, 0.75), 30.0)
     archive = Archive(Mirror(clock), clock, base_url=archived.directory.as_uri())
     from_seconds, from_cpu = time.perf_counter(), time.process_time()
     done = fetch_days(
         config,
         store_of(config, candle_dir),
-        connection,
+        client,
         FIRST,
         FIRST + timedelta(days=days - 1),
         archive=archive,

@@ -521,7 +521,7 @@ def test_who_waits_for_an_answer_of_the_archive_is_left_behind(
         options={"verify": verify},
     )
     assert done.is_stopped
-    name = "candleshm-verify-0" if verify else "candleshm-download-0"
+    name = "candleshm-history-0"
     [left] = [thread for thread in threading.enumerate() if thread.name == name]
     assert left.is_alive()
     exchange.stop()  # the socket ends, and the thread with it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ from candleshm._core import Zone
 from candleshm.errors import DayDamaged, DayNotFound
 from candleshm.history.csv_tree import CsvStore, csv_files
 from candleshm.history.importing import import_files
+from tests.support import days as made_up
 from tests.support.commanding import complaint, run
-from tests.support.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, day_of, rows_of, store_in, without
+from tests.support.days import MINUTE, NEW_YORK, UTC_ZONE, candles_of, rows_of, without
 
 DATA = Path(__file__).parent / "data" / "candlelite_day.csv"
+# The predecessor's days are those of New York.
+day_of, store_in = partial(made_up.day_of, zone=NEW_YORK), partial(made_up.store_in, zone=NEW_YORK)
 
 
 def tree_in(directory: Path) -> CsvStore:
@@ -96,7 +100,7 @@ def test_import_takes_what_is_good_and_names_what_is_not(tmp_path: Path) -> None
     path = store.path("BTCUSDT", days[2])
     path.write_text(path.read_text()[:-20])
     CsvStore(old, "UM", "1h", UTC_ZONE, spelled="1H").write(
-        candles_of(day_of("2026-11-01", UTC_ZONE), interval="1h", market="UM")
+        candles_of(day_of("2026-11-01", zone=UTC_ZONE), interval="1h", market="UM")
     )
     (old / "SPOT-AmericaNew_York-1m-FILE").mkdir()
     (old / "SPOT-AmericaNew_York-1m-FILE" / "BTCUSDT.csv").write_text("a cache, not a day")
@@ -111,10 +115,10 @@ def test_import_takes_what_is_good_and_names_what_is_not(tmp_path: Path) -> None
     assert done[2].path == path
     assert "cut short" in done[2].reason
     assert (
-        history.load("SPOT", "BTCUSDT", "2026-10-31", "2026-10-31", base_dir=new).tobytes()
+        history.load("SPOT", "BTCUSDT", "2026-10-31", "2026-10-31", timezone=NEW_YORK.name, base_dir=new).tobytes()
         == rows_of(days[0]).tobytes()
     )
-    reports = {str(report.day): report for report in history.verify("SPOT", base_dir=new)}
+    reports = {str(report.day): report for report in history.verify("SPOT", timezone=NEW_YORK.name, base_dir=new)}
     first_ms = days[1].start_ms
     assert reports["2026-11-01"].missing == ((first_ms + 100 * MINUTE, first_ms + 160 * MINUTE),)
     assert store_in(new).read("BTCUSDT", days[0]).source == "csv"
@@ -139,7 +143,10 @@ def test_the_command_ends_with_a_table(tmp_path: Path) -> None:
     assert f"{path}: damaged: its last line is cut short" in result.stdout
     assert result.stderr == f"candleshm: {old}: 1 of 2 files are damaged and were left out\n"
     # What was there stays.
-    assert history.load("SPOT", "ETHUSDT", "2026-11-01", "2026-11-01", base_dir=new).shape == (1500, 12)
+    assert history.load("SPOT", "ETHUSDT", "2026-11-01", "2026-11-01", timezone=NEW_YORK.name, base_dir=new).shape == (
+        1500,
+        12,
+    )
     assert "holds no files such as" in complaint("import-csv", str(new))
     assert "No such file or directory" in complaint("import-csv", str(tmp_path / "nowhere"))
 
@@ -168,7 +175,7 @@ def test_files_whose_place_says_nothing_are_named_and_cost_the_exit_code(tmp_pat
     assert result.returncode == 1
     assert f"{path}: its place does not say what it holds\n" in result.stdout
     assert result.stderr == f"candleshm: {old}: 1 files were left out: their place says nothing\n"
-    assert history.days("SPOT", "BTCUSDT", base_dir=new) == [date(2026, 11, 1)]
+    assert history.days("SPOT", "BTCUSDT", timezone=NEW_YORK.name, base_dir=new) == [date(2026, 11, 1)]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +216,7 @@ def test_what_only_python_takes_for_a_number_is_damage(tmp_path: Path, value: st
 def test_every_zone_is_found_again_by_its_spelling(tmp_path: Path) -> None:
     for name in ("Asia/Shanghai", "America/Argentina/Buenos_Aires", "Etc/GMT-3", "UTC"):
         zone = Zone(name)
-        day = day_of("2026-11-03", zone)
+        day = day_of("2026-11-03", zone=zone)
         CsvStore(tmp_path / "tree", "CM", "1h", zone).write(candles_of(day, interval="1h", market="CM"))
     assert sorted(file.day.zone.name for file in csv_files(tmp_path / "tree")) == sorted(
         ["Asia/Shanghai", "America/Argentina/Buenos_Aires", "Etc/GMT-3", "UTC"]

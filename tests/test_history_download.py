@@ -434,7 +434,7 @@ def test_a_stop_waits_for_no_socket(exchange: SimulatedExchange, tmp_path: Path)
     stopping.set()
     thread.join(DEADLINE_SECONDS)
     # Its requests are still out, and what they bring is dropped.
-    assert any(worker.name.startswith("candleshm-download") for worker in threading.enumerate())
+    assert any(worker.name.startswith("candleshm-history") for worker in threading.enumerate())
     exchange.faults.clear()
     assert downloaded(exchange, tmp_path, day.date, symbols=["BTCUSDT"]).fetched == 3
 

@@ -106,15 +106,29 @@ def test_days_as_users_say_them() -> None:
 
 
 def test_load_gives_whole_days_both_ends_included_bit_for_bit(tmp_path: Path) -> None:
-    store = store_in(tmp_path)
-    days = [day_of(text) for text in ("2026-10-31", "2026-11-01", "2026-11-02")]
-    written(store, *map(candles_of, days))
-    rows = history.load("spot", "BTCUSDT", "2026-10-31", date(2026, 11, 2), base_dir=tmp_path)
+    here: dict[str, Any] = {"timezone": NEW_YORK.name, "base_dir": tmp_path}
+    days = [day_of(text, NEW_YORK) for text in ("2026-10-31", "2026-11-01", "2026-11-02")]
+    written(store_in(tmp_path, zone=NEW_YORK), *map(candles_of, days))
+    rows = history.load("spot", "BTCUSDT", "2026-10-31", date(2026, 11, 2), **here)
     assert rows.tobytes() == np.concatenate([rows_of(day) for day in days]).tobytes()
     assert rows.shape == (1440 + 1500 + 1440, 12)
     assert rows.flags.writeable
-    assert history.days("SPOT", "BTCUSDT", base_dir=tmp_path) == [day.date for day in days]
-    assert history.load("SPOT", "BTCUSDT", days[1].date, days[1].date, base_dir=tmp_path).shape == (1500, 12)
+    assert history.days("SPOT", "BTCUSDT", **here) == [day.date for day in days]
+    assert history.load("SPOT", "BTCUSDT", days[1].date, days[1].date, **here).shape == (1500, 12)
+
+
+def test_days_are_those_of_utc_below_candles_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    day = day_of("2026-11-01")
+    written(store_in(Path("candles")), candles_of(day))
+    assert history.load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-01").tobytes() == rows_of(day).tobytes()
+    [path] = history.paths("SPOT")
+    assert str(path) == "candles/market=SPOT/interval=1m/timezone=UTC/symbol=BTCUSDT/2026-11-01.parquet"
+    assert [report.verdict for report in history.verify("SPOT")] == ["complete"]
+    assert history.days("SPOT", "BTCUSDT") == [date(2026, 11, 1)]
+    assert history.scan("SPOT").collect().height == 1440
 
 
 @given(st.lists(st.floats(min_value=0, allow_nan=False, allow_infinity=False), min_size=11, max_size=11))
@@ -174,7 +188,7 @@ def test_an_incomplete_day_is_refused_with_its_ranges(tmp_path: Path) -> None:
     store, day = store_in(tmp_path), day_of("2026-11-01")
     written(store, without(candles_of(day), 10, 20, as_hole=False))
     missing = ((day.start_ms + 10 * MINUTE, day.start_ms + 20 * MINUTE),)
-    with pytest.raises(DayIncomplete, match="no candles from 2026-11-01 04:10:00 to 2026-11-01 04:20:00") as refused:
+    with pytest.raises(DayIncomplete, match="no candles from 2026-11-01 00:10:00 to 2026-11-01 00:20:00") as refused:
         history.load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-01", base_dir=tmp_path)
     assert refused.value.missing == missing
     [report] = history.verify("SPOT", "BTCUSDT", base_dir=tmp_path)
@@ -187,6 +201,12 @@ def test_days_that_are_not_there_are_all_named(tmp_path: Path) -> None:
         history.load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-04", base_dir=tmp_path)
     assert absent.value.days == ("2026-11-01", "2026-11-03", "2026-11-04")
     assert isinstance(absent.value, FileNotFoundError)
+    assert "; stored are: interval=1m timezone=UTC (1 day); `candleshm download`" in str(absent.value)
+    # The first mistake after a download into another zone.
+    with pytest.raises(DayNotFound, match=r"timezone=UTC \(1 day\)"):
+        history.load("SPOT", "BTCUSDT", "2026-11-02", "2026-11-02", timezone="America/New_York", base_dir=tmp_path)
+    with pytest.raises(DayNotFound, match=r"are stored; `candleshm download`"):
+        history.load("SPOT", "ETHUSDT", "2026-11-02", "2026-11-02", base_dir=tmp_path)
     verdicts = [
         report.verdict for report in history.verify("SPOT", "BTCUSDT", "2026-11-01", "2026-11-02", base_dir=tmp_path)
     ]
@@ -238,12 +258,13 @@ def queried(query: str, frame: pl.LazyFrame | None = None) -> list[Any]:
 
 
 def test_pandas_polars_and_duckdb_read_the_tree_as_it_lies(tmp_path: Path) -> None:
-    days = [day_of("2026-10-31"), day_of("2026-11-01")]
-    written(store_in(tmp_path), *(candles_of(day, symbol=name) for day in days for name in ("BTCUSDT", "币安人生USDT")))
-    written(store_in(tmp_path, zone=UTC_ZONE), candles_of(day_of("2026-10-31", UTC_ZONE), seed=2))
+    days = [day_of("2026-10-31", NEW_YORK), day_of("2026-11-01", NEW_YORK)]
+    store = store_in(tmp_path, zone=NEW_YORK)
+    written(store, *(candles_of(day, symbol=name) for day in days for name in ("BTCUSDT", "币安人生USDT")))
+    written(store_in(tmp_path), candles_of(day_of("2026-10-31"), seed=2))
     truth = np.concatenate([rows_of(day) for day in days])
 
-    [path] = history.paths("SPOT", "BTCUSDT", "2026-11-01", "2026-11-01", base_dir=tmp_path)
+    [path] = history.paths("SPOT", "BTCUSDT", "2026-11-01", "2026-11-01", timezone=NEW_YORK.name, base_dir=tmp_path)
     one = pd.read_parquet(path, partitioning=None)
     assert list(one.columns) == list(NAMES)
     assert one.to_numpy(float).tobytes() == rows_of(days[1]).tobytes()
@@ -266,9 +287,12 @@ def test_pandas_polars_and_duckdb_read_the_tree_as_it_lies(tmp_path: Path) -> No
 
 
 def test_scan_is_a_polars_frame_that_duckdb_queries_by_its_name(tmp_path: Path) -> None:
-    days = [day_of(text) for text in ("2026-10-30", "2026-10-31", "2026-11-01")]
-    written(store_in(tmp_path), *(candles_of(day, symbol=name) for day in days for name in ("BTCUSDT", "ETHUSDT")))
-    frame = history.scan("SPOT", ["ETHUSDT"], start="2026-10-31", base_dir=tmp_path)
+    days = [day_of(text, NEW_YORK) for text in ("2026-10-30", "2026-10-31", "2026-11-01")]
+    written(
+        store_in(tmp_path, zone=NEW_YORK),
+        *(candles_of(day, symbol=name) for day in days for name in ("BTCUSDT", "ETHUSDT")),
+    )
+    frame = history.scan("SPOT", ["ETHUSDT"], start="2026-10-31", timezone=NEW_YORK.name, base_dir=tmp_path)
     assert frame.collect_schema().names() == ["symbol", *NAMES]
     rows = frame.drop("symbol").collect().to_numpy().astype(float)
     assert rows.tobytes() == np.concatenate([rows_of(day) for day in days[1:]]).tobytes()

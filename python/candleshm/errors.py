@@ -246,14 +246,19 @@ class HistoryError(CandleShmError):
 
 
 class DayNotFound(HistoryError, FileNotFoundError):
-    """A day has no file. ``days`` are all days without one, as YYYY-MM-DD; ``path`` is where the first one would be."""
+    """A day has no file. ``days`` are all days without one, as YYYY-MM-DD; ``path`` is the first's file.
 
-    def __init__(self, path: str, days: tuple[str, ...]) -> None:
+    ``stored`` names what the directory has of the symbol instead.
+    """
+
+    def __init__(self, path: str, days: tuple[str, ...], stored: str = "") -> None:
         others = f" (and {len(days) - 1} more days, up to {days[-1]})" if len(days) > 1 else ""
-        super().__init__(path, f"no candles of {days[0]} are stored{others}; `candleshm download` fetches them")
-        self.args = (path, days)
+        found = f"; stored are: {stored}" if stored else ""
+        super().__init__(path, f"no candles of {days[0]} are stored{others}{found}; `candleshm download` fetches days")
+        self.args = (path, days, stored)
         self.errno = errno.ENOENT
         self.days = tuple(days)
+        self.stored = stored
 
 
 class DayDamaged(HistoryError, ValueError):

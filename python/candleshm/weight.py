@@ -38,11 +38,10 @@ from candleshm.exchanges.binance import MARKETS, Binance
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.ratelimit.ledger import LedgerFile, ledger_path, peek
 from candleshm.ratelimit.pools import pool_of
+from candleshm.ratelimit.spending import claim, refusal_of
 from candleshm.system.clock import SystemClock
 
 __all__ = ["Ticket", "WeightState", "acquire", "state"]
-
-LOOK_SECONDS = 0.5
 
 _clock = SystemClock()
 _budgets: dict[Path, tuple[WeightBudget, threading.Lock]] = {}
@@ -92,7 +91,6 @@ class Ticket:
         """
         now_seconds = _clock.monotonic_seconds()
         lowered = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
-        date_ms = date_ms_of(lowered.get("date"))
         answer = Response(
             url="(your request)",
             status=status,
@@ -100,12 +98,9 @@ class Ticket:
             body=body,
             sent_seconds=now_seconds,
             received_seconds=now_seconds,
-            date_ms=date_ms,
+            date_ms=date_ms_of(lowered.get("date")),
         )
-        error = self._exchange.error_of(answer, _clock.epoch_ms() if date_ms is None else date_ms)
-        # The stop comes first: between the two nobody else may leave.
-        if isinstance(error, RateLimited):
-            self._budget.stop(error.retry_after, now_seconds)
+        refusal_of(answer, self._budget, self._exchange, _clock)
         self._end(now_seconds, self._exchange.used_weight(answer, self._budget.window_seconds))
 
     def __enter__(self) -> Self:
@@ -203,21 +198,21 @@ def state(
 def _claim(
     budget: WeightBudget, config: CollectorConfig, weight: int, timeout: float | None, deadline_seconds: float
 ) -> int:
-    while True:
-        now_seconds = _clock.monotonic_seconds()
-        number, wait_seconds = budget.claim(weight, now_seconds)
-        if number:
-            return number
-        blocked_seconds = budget.blocked_until_seconds - now_seconds
-        if blocked_seconds > 0 and now_seconds + blocked_seconds > deadline_seconds:
-            raise RateLimited(
-                f"a 429 or 418 stops the weight of {config.market} for {blocked_seconds:.1f} s more",
-                retry_after=blocked_seconds,
-            )
-        if now_seconds >= deadline_seconds:
-            raise _too_late(config, weight, timeout)
-        # Sooner than told at times: what is waited for may be answered, or given back, earlier.
-        time.sleep(min(wait_seconds, LOOK_SECONDS, deadline_seconds - now_seconds))
+    number, _ = claim(budget, _clock, weight, _pause, deadline_seconds=deadline_seconds)
+    if number:
+        return number
+    blocked_seconds = budget.blocked_until_seconds - _clock.monotonic_seconds()
+    if blocked_seconds > 0:
+        raise RateLimited(
+            f"a 429 or 418 stops the weight of {config.market} for {blocked_seconds:.1f} s more",
+            retry_after=blocked_seconds,
+        )
+    raise _too_late(config, weight, timeout)
+
+
+def _pause(seconds: float) -> bool:
+    time.sleep(seconds)
+    return True
 
 
 def _too_late(config: CollectorConfig, weight: int, timeout: float | None) -> WaitTimeout:

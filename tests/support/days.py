@@ -16,8 +16,8 @@ NEW_YORK, UTC_ZONE = Zone("America/New_York"), Zone("UTC")
 MINUTE = 60_000
 
 
-def day_of(text: str, zone: Any = NEW_YORK) -> Day:
-    """Return a day of New York, or of another zone."""
+def day_of(text: str, zone: Any = UTC_ZONE) -> Day:
+    """Return a day of UTC, or of another zone."""
     return Day.parse(text, zone)
 
 
@@ -58,8 +58,8 @@ def without(candles: DayCandles, start: int, end: int, *, as_hole: bool) -> DayC
     return candles_of(candles.day, symbol=candles.symbol, interval=candles.interval, rows=rows, holes=holes)
 
 
-def store_in(directory: Path, interval: str = "1m", *, market: str = "SPOT", zone: Any = NEW_YORK) -> ParquetStore:
-    """Return the store of SPOT in New York, or another."""
+def store_in(directory: Path, interval: str = "1m", *, market: str = "SPOT", zone: Any = UTC_ZONE) -> ParquetStore:
+    """Return the store of SPOT in UTC, or another."""
     return ParquetStore(directory, market, interval, zone)
 
 

@@ -15,7 +15,7 @@ from candleshm.history.day import Day, DayLike
 from candleshm.history.fetching import fetch_days, store_of
 from candleshm.history.tally import DownloadProgress
 from candleshm.ratelimit.budget import WeightBudget
-from candleshm.rest.client import Connection
+from candleshm.rest.client import Client
 from candleshm.rest.transport import HttpTransport
 from candleshm.sim import SimulatedExchange
 from candleshm.system.clock import Clock, SystemClock
@@ -48,7 +48,7 @@ def downloaded(
     done = fetch_days(
         config,
         store_of(config, directory, form),
-        connection_of(config, clock or SystemClock()),
+        client_of(config, clock or SystemClock()),
         start,
         end,
         stopping=stopping,
@@ -59,11 +59,11 @@ def downloaded(
     return done
 
 
-def connection_of(config: CollectorConfig, clock: Clock) -> Connection:
+def client_of(config: CollectorConfig, clock: Clock) -> Client:
     """Return a way to the exchange with a budget of its own."""
     exchange = Binance(config.market, base_url=config.base_url)
     budget = WeightBudget(exchange.weight_limit, config.server_weight)
-    return Connection(exchange, HttpTransport(clock), clock, budget, config.start_seconds)
+    return Client(exchange, HttpTransport(clock), clock, budget, config.start_seconds)
 
 
 def truth_of(exchange: SimulatedExchange, day: Day, symbol: str, market: Any = "SPOT", interval: str = "1m") -> Candles:
@@ -77,4 +77,4 @@ def counts(done: DownloadProgress) -> list[tuple[str, int, int, int, int, int]]:
     return [(str(t.day), t.all, t.skip, t.suc, t.warn, t.error) for t in done.tallies]
 
 
-__all__ = ["SYMBOLS", "connection_of", "counts", "day_before", "downloaded", "truth_of"]
+__all__ = ["SYMBOLS", "client_of", "counts", "day_before", "downloaded", "truth_of"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -23,7 +23,7 @@ from candleshm.errors import (
     MissingExtra,
 )
 from candleshm.exchanges.base import INTERVAL_MS, Exchange, ExchangeInfo
-from candleshm.exchanges.binance import MARKETS, Binance
+from candleshm.exchanges.binance import MARKETS
 from candleshm.history.block import load_days
 from candleshm.history.daily_writer import DailyWriter
 from candleshm.history.day import DAILY_INTERVALS, Day
@@ -33,16 +33,16 @@ from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.ratelimit.pools import open_connects
 from candleshm.reader.frames import library
-from candleshm.rest.client import Connection, connection_of
-from candleshm.rest.transport import HttpTransport, Transport
-from candleshm.stream.following import Follow, StreamSource
-from candleshm.stream.watchdog import silence_seconds
+from candleshm.rest.client import Client, MarketAccess
+from candleshm.rest.transport import Transport
+from candleshm.stream.source import FrameSink, MakeStreams, StreamSource
+from candleshm.stream.watchdog import stall_seconds
 from candleshm.system.block_log import BlockLog
-from candleshm.system.clock import Clock, ExchangeTime, SystemClock
+from candleshm.system.clock import Clock, ExchangeTime
 from candleshm.universe import Universe
 
 if TYPE_CHECKING:
-    from candleshm._core import Pushed
+    pass
 
 __all__ = ["Collector"]
 
@@ -81,20 +81,16 @@ class Collector:
         Without a `budget` it is the one that all processes of the user share for this pool, opened at the start.
         """
         self.config = config
-        self._clock = clock or SystemClock()
-        self._exchange: Exchange = exchange or Binance(
-            config.market, base_url=config.base_url, proxy_host=config.proxy_host, ws_url=config.ws_url
-        )
+        self._market = MarketAccess(config, exchange=exchange, transport=transport, clock=clock, budget=budget)
+        self._clock, self._exchange = self._market.clock, self._market.exchange
         if config.interval not in self._exchange.intervals:
             raise ConfigError(
                 f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(self._exchange.intervals)}"
             )
-        self._transport = transport or HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
-        self._budget = budget
         self._store: DayStore | None = None
         self._keeper: DailyWriter | None = None
         self._universe = Universe(config)
-        self._follow = self._find_streams()
+        self._make_streams = self._find_streams()
         self._cache: BlockCache | None = None
         self._derived_caches: dict[str, BlockCache] = {}
         if config.cache_dir is not None:
@@ -235,7 +231,7 @@ class Collector:
     def _live(self) -> None:
         """Be the loop thread, from the first request to the end of the block."""
         try:
-            with connection_of(self.config, self._exchange, self._transport, self._clock, self._budget) as connection:
+            with self._market.client() as connection:
                 connected = connection.connect(self._stopping, BlockLog(self.config.block_name))
                 if connected is not None:
                     self._serve(connection, *connected)
@@ -248,7 +244,7 @@ class Collector:
             self._ended.set()
             self._opened.set()
 
-    def _serve(self, connection: Connection, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
+    def _serve(self, connection: Client, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
         config = self.config
         if info.weight_limit is not None:
             now_seconds = self._clock.monotonic_seconds()
@@ -305,7 +301,7 @@ class Collector:
             writer.close()
             logger.info("%s: stopped, block removed", config.block_name)
 
-    def _fill(self, writer: Writer, connection: Connection, exchange_time: ExchangeTime) -> None:
+    def _fill(self, writer: Writer, connection: Client, exchange_time: ExchangeTime) -> None:
         """Put the rows into the block that earlier runs left behind, as far as they are not in it: from the cache, then
         from daily files, where that is asked for out of the archive.
         """
@@ -338,7 +334,7 @@ class Collector:
             days.append(day)
         return days
 
-    def _take_archived(self, store: DayStore, writer: Writer, connection: Connection, days: list[Day]) -> None:
+    def _take_archived(self, store: DayStore, writer: Writer, connection: Client, days: list[Day]) -> None:
         """Fetch the days that have no file; without them the exchange is asked for their rows."""
         asked = replace(self.config, symbols=writer.symbols, symbols_filter=(), symbol_contains="", symbol_endswith="")
         first, last = days[-1].date, days[0].date
@@ -356,7 +352,7 @@ class Collector:
         keeper.start()
         return keeper
 
-    def _make_keeper(self, store: DayStore, time_of_day: str, writer: Writer, connection: Connection) -> DailyWriter:
+    def _make_keeper(self, store: DayStore, time_of_day: str, writer: Writer, connection: Client) -> DailyWriter:
         config = self.config
 
         def trading() -> list[str]:
@@ -408,7 +404,7 @@ class Collector:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
         return []
 
-    def _find_streams(self) -> Follow | None:
+    def _find_streams(self) -> MakeStreams | None:
         """Return what makes the source of pushed candles; None where everything is asked for. Raises MissingExtra."""
         config = self.config
         if config.live == "rest" or config.stream_hindrance is not None:
@@ -421,23 +417,18 @@ class Collector:
             return None
         from candleshm.stream.manager import StreamManager
 
-        def follow(
-            ingest: Callable[[Sequence[bytes]], Pushed | None],
-            heard_seconds: Callable[[], Mapping[str, float]],
-            changed: Callable[[], None],
-        ) -> StreamSource:
+        def make_streams(sink: FrameSink, changed: Callable[[], None]) -> StreamSource:
             return StreamManager(
                 self._exchange,
                 config.interval,
                 block_name=config.block_name,
-                ingest=ingest,
-                heard_seconds=heard_seconds,
+                sink=sink,
                 changed=changed,
                 clock=self._clock,
                 connects=open_connects(config, self._exchange.stream_rules(config.interval), self._clock),
             )
 
-        return follow
+        return make_streams
 
     def _make_scheduler(
         self, writer: Writer, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo
@@ -446,7 +437,7 @@ class Collector:
         return Scheduler(
             writer=writer,
             exchange=self._exchange,
-            transport=self._transport,
+            transport=self._market.transport,
             clock=self._clock,
             exchange_time=exchange_time,
             budget=budget,
@@ -456,14 +447,14 @@ class Collector:
                 update_interval_seconds=config.update_interval_seconds,
                 settle_ms=config.settle_ms,
                 tail_limit=self._exchange.tail_limit,
-                silence_seconds=silence_seconds(self._exchange.stream_rules(config.interval)),
+                silence_seconds=stall_seconds(self._exchange.stream_rules(config.interval)),
                 late_ms=CLOSE_LATE_MS,
             ),
             universe=self._universe,
             info=info,
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
-            follow=self._follow,
+            make_streams=self._make_streams,
         )
 
 

@@ -17,7 +17,6 @@ from candleshm.commands.signals import on_stop_signal
 from candleshm.commands.table import aligned
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError, HistoryError
-from candleshm.exchanges.binance import Binance
 from candleshm.history.archive import ARCHIVE_URL, checked_archive_url
 from candleshm.history.csv_tree import strange_paths
 from candleshm.history.fetching import Format, Kind, archive_of, fetch_days, store_of
@@ -25,9 +24,7 @@ from candleshm.history.importing import import_files
 from candleshm.history.reading import BASE_DIR
 from candleshm.history.tally import DownloadProgress
 from candleshm.reader.frames import library
-from candleshm.rest.client import connection_of
-from candleshm.rest.transport import HttpTransport
-from candleshm.system.clock import SystemClock
+from candleshm.rest.client import MarketAccess
 
 __all__ = ["download", "import_csv"]
 
@@ -65,15 +62,13 @@ def download(
     failed, asked, conflicts, left_out, where = 0, 0, 0, 0, ""
     for config in feeds:
         store = store_of(config, config.candle_dir or BASE_DIR, form)
-        clock = SystemClock()
-        exchange = Binance(config.market, base_url=config.base_url, proxy_host=config.proxy_host)
-        transport = HttpTransport(clock, proxies=config.proxies, trust_env=config.trust_env)
-        archive = archive_of(config, address, clock, stopping) if asks_archive else None
-        with connection_of(config, exchange, transport, clock) as connection, ProgressLine("downloading") as line:
+        access = MarketAccess(config)
+        archive = archive_of(config, address, access.clock, stopping) if asks_archive else None
+        with access.client() as client, ProgressLine("downloading") as line:
             done = fetch_days(
                 config,
                 store,
-                connection,
+                client,
                 start,
                 end,
                 kind=kind,

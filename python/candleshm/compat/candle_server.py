@@ -24,7 +24,6 @@ from candleshm.compat.rule import CandleRule, check_rule
 from candleshm.config import CollectorConfig
 from candleshm.errors import BlockNotFound, ConfigError, ExchangeError
 from candleshm.exchanges.base import ExchangeInfo, Market
-from candleshm.exchanges.binance import Binance
 from candleshm.history.archive import ARCHIVE_URL
 from candleshm.history.daily_writer import DailyWriter
 from candleshm.history.day import Day, DayLike
@@ -34,8 +33,7 @@ from candleshm.history.tally import DownloadProgress, shown_date
 from candleshm.reader.feed import Feed, attach
 from candleshm.reader.frames import library
 from candleshm.reader.health import Health
-from candleshm.rest.client import Connection, connection_of
-from candleshm.rest.transport import HttpTransport
+from candleshm.rest.client import Client, MarketAccess
 from candleshm.system.clock import ExchangeTime, SystemClock
 from candleshm.system.server_log import ServerLog
 from candleshm.universe import TRADING, symbols_of
@@ -181,8 +179,7 @@ class CandleServer:
             console_level=rule.LOG_CONSOLE_LEVEL,
         )
         self._clock = SystemClock()
-        self._exchange = Binance(market, base_url=base_url, proxy_host=proxy_host)
-        self._transport = HttpTransport(self._clock, proxies=proxies)
+        self._market = MarketAccess(self._config, clock=self._clock)
         self._keeper: DailyWriter | None = None
         self._logging = 0
         # Re-entrant: a signal handler that closes may interrupt this very thread.
@@ -312,11 +309,11 @@ class CandleServer:
             archive = archive_of(self._config, url, self._clock)
         self._open_log(to_files=True)
         try:
-            with self._connected() as connection:
+            with self._client() as client:
                 return fetch_days(
                     self._config,
                     store_of(self._config, self.rule.CANDLE_DIR),
-                    connection,
+                    client,
                     start,
                     end,
                     kind=type,
@@ -422,16 +419,16 @@ class CandleServer:
             return exchange_ms
         now_seconds = self._clock.monotonic_seconds()
         if self._time is None or now_seconds > self._time.measured_seconds + MEASURED_SECONDS:
-            with self._connected() as connection:
-                self._time = connection.measure(threading.Event())
+            with self._client() as client:
+                self._time = client.measure(threading.Event())
         return self._time.earliest_ms(self._clock.monotonic_seconds())
 
     def _symbols(self, kind: Kind) -> list[str]:
         return symbols_of(self._config, self._exchange_info(), kind)
 
     def _fetch_day(self, store: DayStore, day: Day, kind: Kind, *, replace: bool) -> bool:
-        with self._connected() as connection:
-            done = fetch_days(self._config, store, connection, day.date, day.date, kind=kind, replace=replace)
+        with self._client() as client:
+            done = fetch_days(self._config, store, client, day.date, day.date, kind=kind, replace=replace)
         return done is not None and done.failed == 0
 
     def _open_log(self, *, to_files: bool = False) -> None:
@@ -449,18 +446,17 @@ class CandleServer:
             if self._logging == 0:
                 self._log.close()
 
-    def _connected(self) -> AbstractContextManager[Connection]:
+    def _client(self) -> AbstractContextManager[Client]:
         """Spend from the budget that the collector spends from."""
-        return connection_of(self._config, self._exchange, self._transport, self._clock)
+        return self._market.client()
 
     def _exchange_info(self) -> ExchangeInfo:
         """Ask for exchangeInfo, unless it is a minute old at most. Raises ExchangeError."""
         now_seconds = self._clock.monotonic_seconds()
         if self._info is not None and now_seconds < self._info[1] + SYMBOLS_SECONDS:
             return self._info[0]
-        with self._connected() as connection:
-            answer = connection.ask(self._exchange.info_url, self._exchange.info_weight, threading.Event())
-        info = self._exchange.info(answer)
+        with self._client() as client:
+            info = client.info(threading.Event())
         self._info = (info, now_seconds)
         return info
 

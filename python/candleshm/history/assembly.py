@@ -66,6 +66,8 @@ class Assembly:
         self.grid = Grid.of(day, interval)
         self.pages_left = 0
         self.is_done = False
+        self.is_vague = False
+        """Whether response after response left open which of its candles exist."""
         self.confirmations = 0
         """How often it was asked for once more, to confirm what is absent."""
         self.has_unusable_file = False

@@ -13,13 +13,14 @@ from candleshm.columns import NAMES, OPEN_TIME_MS
 from candleshm.exchanges.base import Market
 from candleshm.history.day import Day, Grid
 
-__all__ = ["SOURCES", "Candles", "Conflict", "DayCandles", "Source", "Span", "same_bits", "spans_of"]
+__all__ = ["FROM_EXCHANGE", "SOURCES", "Candles", "Conflict", "DayCandles", "Source", "Span", "same_bits", "spans_of"]
 
 Candles: TypeAlias = npt.NDArray[np.float64]
 Span: TypeAlias = tuple[int, int]
 """A half-open range of open times, ms."""
 Source = Literal["exchange", "block", "archive", "csv"]
 SOURCES: tuple[Source, ...] = ("exchange", "block", "archive", "csv")
+FROM_EXCHANGE: frozenset[Source | None] = frozenset({"exchange", "block"})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -18,9 +18,9 @@ from candleshm.history.csv_tree import CsvStore
 from candleshm.history.day import Day, DayLike, days_between
 from candleshm.history.download import Downloader, is_final
 from candleshm.history.store import DayStore, ParquetStore
-from candleshm.history.tally import DownloadProgress
+from candleshm.history.tally import DownloadProgress, Tally
 from candleshm.history.verification import Verification
-from candleshm.rest.client import Connection
+from candleshm.rest.client import Client
 from candleshm.rest.transport import HttpTransport, Transport
 from candleshm.system.clock import Clock
 from candleshm.universe import TRADING, Universe, nearest, symbols_of
@@ -56,7 +56,7 @@ def archive_of(config: CollectorConfig, url: str, clock: Clock, stopping: thread
 def fetch_days(
     config: CollectorConfig,
     store: DayStore,
-    connection: Connection,
+    client: Client,
     start: DayLike | None,
     end: DayLike | None = None,
     *,
@@ -90,11 +90,11 @@ def fetch_days(
         raise ConfigError(f"end cannot be `{end}`; allowed: a day from start on, which is `{start}`")
     # Before the exchange is asked for anything: who has to wait for another download learns it at once.
     with store.writing():
-        connected = connection.connect(stopping)
+        connected = client.connect(stopping)
         if connected is None:
             return None
         exchange_time, info = connected
-        now_ms = exchange_time.earliest_ms(connection.clock.monotonic_seconds())
+        now_ms = exchange_time.earliest_ms(client.clock.monotonic_seconds())
         newest = newest_final(store, now_ms, config.settle_ms)
         last = last or newest
         days = list(days_between(first or last, min(last, newest, key=lambda day: day.date)))
@@ -109,23 +109,23 @@ def fetch_days(
         archived = None
         if archive is not None:
             archived = ArchiveDays(archive, config.market, config.interval, days, now_ms)
+        report = progress or (lambda _: None)
         done = Downloader(
             store,
-            connection,
+            client,
             exchange_time,
             info,
+            Tally("downloaded", len(symbols), days, client.clock, report, client.budget),
+            stopping,
             settle_ms=config.settle_ms,
-            workers=config.workers,
+            threads=config.workers,
             archive=None if verify else archived,
             only_exchange=verify,
-            stopping=stopping,
-            progress=progress,
         ).run(symbols, days, replace=replace)
         done.left_out = left_out
         if verify and archived is not None and not done.is_stopped:
-            verified = Verification(
-                store, archived, connection.clock, stopping=stopping, progress=progress or (lambda _: None)
-            ).run(symbols, days)
+            tally = Tally("verified", len(symbols), days, client.clock, report)
+            verified = Verification(store, archived, client.clock, tally, stopping).run(symbols, days)
             done.verified, done.conflicts, done.is_stopped = verified.verified, verified.conflicts, verified.is_stopped
         return done
 

@@ -1,13 +1,19 @@
-"""Which pages to ask for: days that are wanted -> requests that buy most rows for their weight. Pure."""
+"""Which pages to request: days that are wanted -> requests that buy most rows for their weight. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from candleshm.history.assembly import Assembly
+import numpy as np
 
-__all__ = ["Page", "pages_of"]
+from candleshm._core import parse_klines
+from candleshm.errors import BadResponse
+from candleshm.exchanges.base import Response
+from candleshm.history.assembly import Assembly
+from candleshm.history.candles import Candles
+
+__all__ = ["Page", "pages_of", "rows_of"]
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +32,7 @@ class Page:
 def pages_of(days: Iterable[Assembly], limit: int) -> Iterator[Page]:
     """Yield the pages that hold every slot of `days`, all of one symbol, newest page first.
 
-    Days that follow one another share pages, so that none is asked for half empty: a day of 1m has 1440 rows, a page
+    Days that follow one another share pages, so that none is requested half empty: a day of 1m has 1440 rows, a page
     of SPOT 1000.
     """
     run: list[Assembly] = []
@@ -50,3 +56,11 @@ def _cut(run: Sequence[Assembly], limit: int) -> Iterator[Page]:
         touched = [day for day in run if day.grid.first_ms < end_ms and first_ms < day.grid.end_ms]
         yield Page(run[0].symbol, end_ms, limit, touched)
         end_ms = first_ms
+
+
+def rows_of(response: Response) -> Candles:
+    """Return the rows of a good response, ascending. Raises BadResponse: a row that cannot be true spoils all."""
+    rows, refused = parse_klines(response.body)
+    if refused:
+        raise BadResponse(f"{refused} of {len(rows) + refused} rows have impossible values", status=response.status)
+    return rows[np.argsort(rows[:, 0], kind="stable")]

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BASE_DIR", "TIMEZONE", "days", "load", "paths", "scan", "verify"]
 
-BASE_DIR = "./CANDLELITE_DATA/BINANCE"
-TIMEZONE = "America/New_York"
+BASE_DIR = "./candles"
+TIMEZONE = "UTC"
 SOURCE = "1m"
 
 StrPath = str | os.PathLike[str]
@@ -52,9 +52,20 @@ def load(
     and agree with it bit for bit; that goes for 1w, 1M and days of a zone such as `1d@Asia/Shanghai` as well. A candle
     belongs to the day in which it opens. When the last one ends after `end`, the days up to there are needed, too.
 
-    Raises DayNotFound (with all the days that lack a file), DayDamaged, DayIncomplete, ConfigError, MissingExtra.
+    Args:
+        market: 'SPOT', 'UM' or 'CM', in any case.
+        symbol: as the exchange spells it.
+        start, end: days of `timezone`, both included.
+        interval: one that has files, or one that is derived from 1m.
+        timezone: whose days they are, an IANA name.
+        base_dir: the directory with the daily files.
 
-    >>> rows = load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-30", timezone="UTC")  # doctest: +SKIP
+    Raises:
+        DayNotFound: days have no file; `days` names all of them, and `stored` what is there instead.
+        DayDamaged, DayIncomplete: a file cannot be trusted, or candles are missing; downloading the day again helps.
+        ConfigError, MissingExtra: an argument cannot be used; pyarrow is not installed.
+
+    >>> rows = load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-30")  # doctest: +SKIP
     """
     source = _store(base_dir, market, SOURCE, timezone)
     wanted = _range(source, start, end)
@@ -114,7 +125,7 @@ def scan(
     found = paths(market, symbols, start, end, interval=interval, timezone=timezone, base_dir=base_dir)
     if not found:
         store = _store(base_dir, market, interval, timezone)
-        raise DayNotFound(str(store.tree), (f"{start or 'any day'} .. {end or 'any day'}",))
+        raise DayNotFound(str(store.tree), (f"{start or 'any day'} .. {end or 'any day'}",), store.inventory())
     text = {name: pl.String for name in ("market", "interval", "timezone", "symbol")}
     frame: polars.LazyFrame = pl.scan_parquet(found, hive_partitioning=True, hive_schema=text, glob=False)
     return frame.select("symbol", *NAMES)
@@ -163,7 +174,7 @@ def _absent(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> list[Day
 
 def _refuse_absent(store: ParquetStore, symbol: str, absent: Sequence[Day]) -> None:
     if absent:
-        raise DayNotFound(str(store.path(symbol, absent[0])), tuple(map(str, absent)))
+        raise DayNotFound(str(store.path(symbol, absent[0])), tuple(map(str, absent)), store.inventory(symbol))
 
 
 def _rows(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> Candles:

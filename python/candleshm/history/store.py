@@ -8,6 +8,7 @@ The directories are what Hive-style tools read as columns; values are percent-en
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
@@ -97,6 +98,22 @@ class ParquetStore:
                 except ValueError:
                     continue
         return [Day(day, self.zone) for day in sorted(found)]
+
+    def inventory(self, symbol: str = "*") -> str:
+        """Return in words what of a symbol is stored in all zones and intervals of this market; nothing if that is so.
+
+        For messages: `interval=1m timezone=UTC (27 days)`.
+        """
+        counts: Counter[str] = Counter()
+        market = self._tree.parent.parent
+        for path in market.glob(
+            f"interval=*/timezone=*/symbol={symbol if symbol == '*' else _quoted(symbol)}/*{SUFFIX}"
+        ):
+            interval, zone = path.parts[-4:-2]
+            counts[f"{interval} {unquote(zone)}"] += 1
+        return ", ".join(
+            f"{series} ({count} {'days' if count > 1 else 'day'})" for series, count in sorted(counts.items())
+        )
 
     def read(self, symbol: str, day: Day) -> DayCandles:
         """Read and check a day. Raises DayNotFound, DayDamaged, StoreUnavailable, MissingExtra."""

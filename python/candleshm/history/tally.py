@@ -1,17 +1,27 @@
-"""How far a download is, and what came of it, in the words its users know."""
+"""How far a download is, and what came of it."""
 
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Literal
 
 from candleshm._core import Zone
 from candleshm.history.day import Day
+from candleshm.ratelimit.budget import WeightBudget
+from candleshm.system.clock import Clock
 
-__all__ = ["DayTally", "DownloadProgress", "shown_date"]
+__all__ = ["DayTally", "DownloadProgress", "Outcome", "Tally", "shown_date"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
+
+SHOW_SECONDS = 0.2
+
+Outcome = Literal["skip", "suc", "warn", "error"]
+Task = Literal["downloaded", "verified"]
 
 
 @dataclass(slots=True)
@@ -24,7 +34,7 @@ class DayTally:
     suc: int = 0
     warn: int = 0
     error: int = 0
-    task: str = "DOWNLOAD"
+    task: Task = "downloaded"
 
     @property
     def is_done(self) -> bool:
@@ -35,7 +45,7 @@ class DayTally:
         """Say it in the familiar line."""
         logger.info(
             "COMPLETE %s %s (ALL:%d SKIP:%d SUC:%d WARN:%d ERROR:%d)",
-            self.task,
+            {"downloaded": "DOWNLOAD", "verified": "VERIFY"}[self.task],
             shown_date(self.day.date, self.day.zone),
             self.all,
             self.skip,
@@ -79,6 +89,76 @@ class DownloadProgress:
     def eta_seconds(self) -> float | None:
         """Seconds that are left at the pace of the files fetched so far; None while there is no pace yet."""
         return (self.files - self.files_done) * self.fetching_seconds / self.fetched if self.fetched else None
+
+
+class Tally:
+    """Counts what comes of the days of several symbols, and reports how far that is. Any thread may count."""
+
+    def __init__(
+        self,
+        task: Task,
+        symbols: int,
+        days: Iterable[Day],
+        clock: Clock,
+        report: Callable[[DownloadProgress], object],
+        budget: WeightBudget | None = None,
+    ) -> None:
+        """With a `budget` the reports have its weight. `report` is called by the thread that calls `show`."""
+        self._days = {day: DayTally(day, symbols, task=task) for day in days}
+        self.progress = DownloadProgress(symbols, symbols * len(self._days))
+        self._clock = clock
+        self._report = report
+        self._budget = budget
+        self._gate = threading.Lock()
+        self._started_seconds = self._shown_seconds = clock.monotonic_seconds()
+
+    def count(self, day: Day, outcome: Outcome) -> None:
+        """Count a day of one symbol, and log the day when it was the last one."""
+        with self._gate:
+            tally, progress = self._days[day], self.progress
+            setattr(tally, outcome, getattr(tally, outcome) + 1)
+            progress.files_done += 1
+            progress.failed += outcome == "error"
+            progress.day = day.date
+            if tally.is_done:
+                progress.tallies.append(tally)
+        if tally.is_done:
+            tally.log()
+
+    def add(self, *, rows: int = 0, requests: int = 0, fetched: int = 0, verified: int = 0, conflicts: int = 0) -> None:
+        """Add to the counts of the progress."""
+        with self._gate:
+            self.progress.rows += rows
+            self.progress.requests += requests
+            self.progress.fetched += fetched
+            self.progress.verified += verified
+            self.progress.conflicts += conflicts
+
+    def add_seconds(self, seconds: float) -> None:
+        """Count seconds of fetching, and report."""
+        self.progress.fetching_seconds += seconds
+        self.show()
+
+    def show_if_due(self) -> None:
+        """Report, unless that was done within `SHOW_SECONDS`."""
+        if self._clock.monotonic_seconds() > self._shown_seconds + SHOW_SECONDS:
+            self.show()
+
+    def show(self) -> None:
+        """Report how far it is."""
+        self._shown_seconds = now_seconds = self._clock.monotonic_seconds()
+        self.progress.elapsed_seconds = now_seconds - self._started_seconds
+        if self._budget is not None:
+            self.progress.weight_used, self.progress.weight_limit = self._budget.used(now_seconds), self._budget.limit
+            self.progress.blocked_seconds = max(0.0, self._budget.blocked_until_seconds - now_seconds)
+        self._report(self.progress)
+
+    def done(self, *, is_stopped: bool) -> DownloadProgress:
+        """Report for the last time, and return what came of it."""
+        self.progress.is_stopped = is_stopped
+        self.progress.tallies.sort(key=lambda tally: tally.day.date, reverse=True)
+        self.show()
+        return self.progress
 
 
 def shown_date(day: date, zone: Zone) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -12,41 +12,30 @@ import numpy as np
 
 from candleshm.errors import DayDamaged, DayNotFound
 from candleshm.history.archive_days import ArchiveCandles, ArchiveDays
-from candleshm.history.candles import Conflict, DayCandles, same_bits, slots_of, spans_of
+from candleshm.history.candles import FROM_EXCHANGE, Conflict, DayCandles, same_bits, slots_of, spans_of
 from candleshm.history.day import Day
-from candleshm.history.download import ARCHIVE_WORKERS, FROM_EXCHANGE, LOOK_SECONDS, log_conflicts
+from candleshm.history.day_writing import log_conflicts
+from candleshm.history.download import ARCHIVE_WORKERS
 from candleshm.history.store import DayStore
-from candleshm.history.tally import DayTally, DownloadProgress
+from candleshm.history.tally import DownloadProgress, Tally
+from candleshm.history.workers import Workers
 from candleshm.system.clock import Clock
 
 __all__ = ["Verification", "compared"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 
 class Verification:
     """Compares stored days of one market and interval with the archive. `run` is called once."""
 
     def __init__(
-        self,
-        store: DayStore,
-        archive: ArchiveDays,
-        clock: Clock,
-        *,
-        stopping: threading.Event,
-        progress: Callable[[DownloadProgress], object],
+        self, store: DayStore, archive: ArchiveDays, clock: Clock, tally: Tally, stopping: threading.Event
     ) -> None:
         self._store = store
         self._archive = archive
-        self._clock = clock
-        self._stopping = stopping
-        self._report = progress
-        self._changed = threading.Condition()
-        self._keeping = 0  # threads that may be writing files
-        self._is_closed = False  # nothing is written any more
-        self._progress = DownloadProgress(0, 0)
-        self._tallies: dict[Day, DayTally] = {}
-        self._failure: BaseException | None = None
+        self._tally = tally
+        self._workers = Workers(clock, stopping, tally.add_seconds)
 
     def run(self, symbols: Sequence[str], days: Iterable[Day]) -> DownloadProgress:
         """Mark what both agree on, and report what they do not; return what came of it.
@@ -56,88 +45,45 @@ class Verification:
         StoreUnavailable.
         """
         newest_first = sorted(set(days), key=lambda day: day.date, reverse=True)
-        self._tallies = {day: DayTally(day, len(symbols), task="VERIFY") for day in newest_first}
-        self._progress = DownloadProgress(len(symbols), len(symbols) * len(newest_first))
-        from_seconds = self._clock.monotonic_seconds()
-        waiting = list(symbols)[::-1]
+        # By months: a month may be one file of the archive, and years would not fit into memory.
+        months = [list(month) for _, month in groupby(newest_first, key=lambda day: day.date.replace(day=1))]
 
-        def work() -> None:
-            try:
-                while not self._is_over:
-                    with self._changed:
-                        if not waiting:
-                            return
-                        symbol = waiting.pop()
-                    # By months: a month may be one file of the archive, and years would not fit into memory.
-                    for _, month in groupby(newest_first, key=lambda day: day.date.replace(day=1)):
-                        self._verify(symbol, list(month))
-            except BaseException as error:  # Raised again below: a thread has nobody to tell.
-                self._failure = self._failure or error
+        def verify(symbol: str) -> None:
+            for month in months:
+                self._verify(symbol, month)
 
-        threads = [
-            threading.Thread(target=work, name=f"candleshm-verify-{number}", daemon=True)
-            for number in range(min(ARCHIVE_WORKERS, len(symbols)))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive() and not self._has_left():
-                thread.join(LOOK_SECONDS)
-                self._progress.elapsed_seconds = self._clock.monotonic_seconds() - from_seconds
-                self._progress.fetching_seconds = self._progress.elapsed_seconds
-                self._report(self._progress)
-        if self._failure is not None:
-            raise self._failure
-        self._progress.is_stopped = self._stopping.is_set()
-        return self._progress
-
-    def _has_left(self) -> bool:
-        """Once it is over, let files in hand be written, and say so: who waits for a socket is left behind."""
-        with self._changed:
-            self._is_closed = self._is_over
-            while self._is_closed and self._keeping:
-                self._changed.wait()
-            return self._is_closed
-
-    @property
-    def _is_over(self) -> bool:
-        return self._failure is not None or self._stopping.is_set()
+        self._workers.run_each(symbols, verify, ARCHIVE_WORKERS)
+        return self._tally.done(is_stopped=self._workers.is_over)
 
     def _verify(self, symbol: str, days: Sequence[Day]) -> None:
         stored = []
         for day in days:
-            if self._is_over:
+            if self._workers.is_over:
                 return
             try:
                 candles = self._store.read(symbol, day)
             except DayNotFound:
                 # A download has just been here: the symbol has no candles on that day.
-                self._count(day, "warn")
+                self._tally.count(day, "warn")
             except DayDamaged as error:
                 logger.error("%s", error)
-                self._count(day, "error")
+                self._tally.count(day, "error")
             else:
                 if not len(candles.rows) or candles.verified_count == len(candles.rows):
-                    self._count(day, "skip")
+                    self._tally.count(day, "skip")
                 elif candles.source not in FROM_EXCHANGE:
                     logger.warning("%s: %s is from %s, not from the exchange", symbol, day, candles.source)
-                    self._count(day, "warn")
+                    self._tally.count(day, "warn")
                 else:
                     stored.append(candles)
         if not stored:
             return
         archived = self._archive.candles(symbol, [candles.day for candles in stored])
         for candles in stored:
-            with self._changed:
-                if self._is_over or self._is_closed:
+            with self._workers.storing() as is_open:
+                if not is_open or self._workers.is_over:
                     return
-                self._keeping += 1
-            try:
                 self._keep(candles, archived)
-            finally:
-                with self._changed:
-                    self._keeping -= 1
-                    self._changed.notify_all()
 
     def _keep(self, candles: DayCandles, archived: ArchiveCandles) -> None:
         after, conflicts = compared(candles, archived)
@@ -153,24 +99,8 @@ class Verification:
                 len(after.rows),
                 candles.day,
             )
-        with self._changed:
-            self._progress.fetched += 1
-            self._progress.rows += len(after.rows)
-            self._progress.verified += after.verified_count
-            self._progress.conflicts += len(conflicts)
-        self._count(candles.day, "warn" if without or conflicts else "suc")
-
-    def _count(self, day: Day, outcome: str) -> None:
-        with self._changed:
-            tally = self._tallies[day]
-            setattr(tally, outcome, getattr(tally, outcome) + 1)
-            self._progress.files_done += 1
-            self._progress.failed += outcome == "error"
-            self._progress.day = day.date
-            if tally.is_done:
-                self._progress.tallies.append(tally)
-        if tally.is_done:
-            tally.log()
+        self._tally.add(fetched=1, rows=len(after.rows), verified=after.verified_count, conflicts=len(conflicts))
+        self._tally.count(candles.day, "warn" if without or conflicts else "suc")
 
 
 def compared(candles: DayCandles, archived: ArchiveCandles) -> tuple[DayCandles, list[Conflict]]:

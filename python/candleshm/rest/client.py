@@ -1,34 +1,39 @@
-"""Asking the exchange outside the loop: before there is one, and for daily files. Every request is booked."""
+"""REST requests outside the collector's loop: claim weight, fetch, book the response, stop the pool on a 429 or 418."""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
 
 from candleshm.config import CollectorConfig
 from candleshm.errors import BadResponse, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import Exchange, ExchangeInfo, Response
+from candleshm.exchanges.binance import Binance
 from candleshm.network.backoff import Backoff
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.ratelimit.pools import open_budget
-from candleshm.rest.transport import Transport
+from candleshm.ratelimit.spending import claim, refusal_of
+from candleshm.rest.transport import HttpTransport, Transport
 from candleshm.system.block_log import BlockLog
-from candleshm.system.clock import Clock, ExchangeTime
+from candleshm.system.clock import Clock, ExchangeTime, SystemClock
 
-__all__ = ["Connection", "connection_of"]
+__all__ = ["Client", "MarketAccess"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 # The first measurement contains the handshake of a new connection; the others are a round trip apart.
 MEASUREMENTS = 3
-LOOK_SECONDS = 0.5
 
 
-class Connection:
-    """The way to one market: transport and weight budget together. `start_seconds` bounds every wait."""
+class Client:
+    """Sends requests to one market and books each in the weight budget. `start_seconds` bounds the wait of `request`.
+
+    Every method may be called from any thread.
+    """
 
     def __init__(
         self, exchange: Exchange, transport: Transport, clock: Clock, budget: WeightBudget, start_seconds: float
@@ -38,13 +43,15 @@ class Connection:
         self.clock = clock
         self.budget = budget
         self._start_seconds = start_seconds
+        self._stopped_until_seconds = -math.inf
 
     def connect(
         self, stopping: threading.Event, log: logging.Logger | BlockLog = logger
     ) -> tuple[ExchangeTime, ExchangeInfo] | None:
         """Measure the exchange's clock and read exchangeInfo; None when stopped meanwhile. `log` takes the failures.
 
-        Raises what the last attempt raised: BadResponse, ExchangeUnavailable, RateLimited, Banned; others at once.
+        Failures are retried for `start_seconds`. Raises what the last attempt raised: BadResponse, ExchangeUnavailable,
+        RateLimited, Banned; other errors at once.
         """
         deadline_seconds = self.clock.monotonic_seconds() + self._start_seconds
         backoff, random, attempt = Backoff(first_seconds=0.5, limit_seconds=5.0), Random(), 0
@@ -54,9 +61,9 @@ class Connection:
                 for _ in range(MEASUREMENTS - 1):
                     newer = self.measure(stopping)
                     if not exchange_time.overlaps(newer):
-                        raise BadResponse("two answers of the exchange contradict each other about the time")
+                        raise BadResponse("two responses of the exchange contradict each other about the time")
                     exchange_time = exchange_time.refined(newer)
-                info = self.exchange.info(self.ask(self.exchange.info_url, self.exchange.info_weight, stopping))
+                info = self.info(stopping)
                 if not info.statuses:
                     raise BadResponse(f"the exchange lists no symbol of {self.exchange.market} at all")
             except (BadResponse, ExchangeUnavailable, RateLimited) as error:
@@ -68,68 +75,100 @@ class Connection:
                     raise
                 # The first of a row of failures, and then ever fewer.
                 if attempt & (attempt - 1) == 0:
-                    log.warning("%s; failure %d, asked again in %.1f s", error, attempt, delay_seconds)
+                    log.warning("%s; failure %d, next attempt in %.1f s", error, attempt, delay_seconds)
                 stopping.wait(delay_seconds)
             else:
                 if attempt:
-                    log.info("the exchange answers after %d failures", attempt)
+                    log.info("the exchange responds again after %d failures", attempt)
                 return exchange_time, info
         return None
 
-    def ask(self, url: str, weight: int, stopping: threading.Event) -> Response:
-        """Wait for room in the budget, and return a good answer.
+    def measure(self, stopping: threading.Event) -> ExchangeTime:
+        """Request the exchange's time. Raises as `request`."""
+        response = self.request(self.exchange.time_url, self.exchange.time_weight, stopping)
+        server_ms = self.exchange.server_time_ms(response)
+        return ExchangeTime.measured(response.sent_seconds, response.received_seconds, server_ms)
 
-        Raises ExchangeError; a RateLimited one, also of ours, has stopped the pool or says that it is stopped.
+    def info(self, stopping: threading.Event) -> ExchangeInfo:
+        """Request exchangeInfo. Raises as `request`."""
+        return self.exchange.info(self.request(self.exchange.info_url, self.exchange.info_weight, stopping))
+
+    def request(self, url: str, weight: int, stopping: threading.Event) -> Response:
+        """Fetch `url` before anything else in the pool, and return a good response.
+
+        Raises ExchangeError: RateLimited as well when there is no room for `start_seconds`, or `stopping` is set.
         """
-        ticket = self._ticket(weight, stopping)
-        used = None
+        deadline_seconds = self.clock.monotonic_seconds() + self._start_seconds
+        ticket, wait_seconds = claim(
+            self.budget,
+            self.clock,
+            weight,
+            lambda seconds: not stopping.wait(seconds),
+            deadline_seconds=deadline_seconds,
+            closing=True,
+            urgent=True,
+        )
+        if not ticket:
+            is_stopped = self.budget.blocked_until_seconds > self.clock.monotonic_seconds()
+            reason = "is stopped by a 429 or 418" if is_stopped else "is used up by other requests"
+            raise RateLimited(f"the weight of this pool {reason}", retry_after=max(wait_seconds, 0.0))
+        return self._send(url, ticket)
+
+    def fetch(self, url: str, weight: int, pause: Callable[[float], bool]) -> Response | None:
+        """Fetch `url` once the pool has room, however long that takes, and return a good response.
+
+        None once `pause` returns False; it waits for so many seconds. Raises ExchangeError.
+        """
+        ticket, _ = claim(self.budget, self.clock, weight, pause)
         try:
-            answer = self.transport.fetch(url)
-            used = self.exchange.used_weight(answer, self.budget.window_seconds)
+            return self._send(url, ticket) if ticket else None
+        except RateLimited as error:
+            now_seconds = self.clock.monotonic_seconds()
+            # Requests that were on their way are refused as well; one line tells of the stop.
+            if now_seconds >= self._stopped_until_seconds:
+                logger.warning("%s; no requests for %.0f s", error, error.retry_after)
+            self._stopped_until_seconds = max(self._stopped_until_seconds, now_seconds + error.retry_after)
+            raise
+
+    def _send(self, url: str, ticket: int) -> Response:
+        used, error = None, None
+        try:
+            response = self.transport.fetch(url)
+            error = refusal_of(response, self.budget, self.exchange, self.clock)
+            used = self.exchange.used_weight(response, self.budget.window_seconds)
         finally:
             self.budget.answered(ticket, self.clock.monotonic_seconds(), used)
-        # Before the exchange's time is known, its own Date is the best guess of it.
-        now_ms = self.clock.epoch_ms() if answer.date_ms is None else answer.date_ms
-        error = self.exchange.error_of(answer, now_ms)
-        if isinstance(error, RateLimited):
-            self.budget.stop(error.retry_after, self.clock.monotonic_seconds())
         if error is not None:
             raise error
-        return answer
-
-    def measure(self, stopping: threading.Event) -> ExchangeTime:
-        """Ask for the exchange's time. Raises ExchangeError."""
-        answer = self.ask(self.exchange.time_url, self.exchange.time_weight, stopping)
-        server_ms = self.exchange.server_time_ms(answer)
-        return ExchangeTime.measured(answer.sent_seconds, answer.received_seconds, server_ms)
-
-    def _ticket(self, weight: int, stopping: threading.Event) -> int:
-        """Wait until the pool lets a request leave, and book it. Raises RateLimited when that takes too long."""
-        deadline_seconds = self.clock.monotonic_seconds() + self._start_seconds
-        while True:
-            now_seconds = self.clock.monotonic_seconds()
-            ticket, wait_seconds = self.budget.claim(weight, now_seconds, closing=True, urgent=True)
-            if ticket:
-                return ticket
-            blocked_seconds = self.budget.blocked_until_seconds - now_seconds
-            least_seconds = max(blocked_seconds, min(wait_seconds, LOOK_SECONDS))
-            if stopping.is_set() or now_seconds + least_seconds > deadline_seconds:
-                reason = "is stopped by a 429 or 418" if blocked_seconds > 0 else "is used up by others"
-                raise RateLimited(f"the weight of this pool {reason}", retry_after=max(wait_seconds, 0.0))
-            stopping.wait(min(wait_seconds, LOOK_SECONDS))
+        return response
 
 
-@contextmanager
-def connection_of(
-    config: CollectorConfig,
-    exchange: Exchange,
-    transport: Transport,
-    clock: Clock,
-    budget: WeightBudget | None = None,
-) -> Iterator[Connection]:
-    """Be an owner of a feed's weight budget for as long as the connection is used. Raises as `pools.open_budget`."""
-    budget = budget or open_budget(config, clock.monotonic_seconds())
-    try:
-        yield Connection(exchange, transport, clock, budget, config.start_seconds)
-    finally:
-        budget.leave(clock.monotonic_seconds())
+class MarketAccess:
+    """How one market is reached, as a configuration says: exchange, transport and clock, wired once."""
+
+    def __init__(
+        self,
+        config: CollectorConfig,
+        *,
+        exchange: Exchange | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        budget: WeightBudget | None = None,
+    ) -> None:
+        """Wire what is not given. Without a `budget` it is the one that all processes of the user share."""
+        self.clock = clock or SystemClock()
+        self.exchange: Exchange = exchange or Binance(
+            config.market, base_url=config.base_url, proxy_host=config.proxy_host, ws_url=config.ws_url
+        )
+        self.transport = transport or HttpTransport(self.clock, proxies=config.proxies, trust_env=config.trust_env)
+        self._config = config
+        self._budget = budget
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """Be an owner of the weight budget for as long as the client is used. Raises as `pools.open_budget`."""
+        budget = self._budget or open_budget(self._config, self.clock.monotonic_seconds())
+        try:
+            yield Client(self.exchange, self.transport, self.clock, budget, self._config.start_seconds)
+        finally:
+            budget.leave(self.clock.monotonic_seconds())

@@ -1,0 +1,89 @@
+"""Days that are known, into files: what is written of them, and what the log says of the rest."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from candleshm.history.assembly import Assembly
+from candleshm.history.candles import Conflict
+from candleshm.history.day import Day
+from candleshm.history.reports import inspect
+from candleshm.history.store import DayStore
+from candleshm.history.tally import Outcome, Tally, shown_date
+
+__all__ = ["DayWriting", "log_conflicts"]
+
+logger = logging.getLogger(__name__)
+
+CONFLICTS_SHOWN = 5
+
+
+class DayWriting:
+    """Writes days of one market and interval. Any thread may call; counts go to the tally."""
+
+    def __init__(self, store: DayStore, tally: Tally) -> None:
+        self._store = store
+        self._tally = tally
+        self._gate = threading.Lock()
+        self._begins_ms: dict[str, int] = {}  # below it a symbol has no candles, as far as that is known
+
+    def is_before_the_first(self, symbol: str, day: Day) -> bool:
+        """Return whether the symbol is known to have no candles on that day, nor before."""
+        return day.end_ms <= self._begins_ms.get(symbol, 0)
+
+    def write(self, day: Assembly, *, has_ended: bool) -> Outcome:
+        """Write a day that is known, unless the symbol did not exist then. Raises StoreUnavailable.
+
+        With `has_ended` the symbol's last candle lies before the end of the day.
+        """
+        if day.is_before_the_first:
+            with self._gate:
+                is_news = day.symbol not in self._begins_ms
+                self._begins_ms[day.symbol] = max(self._begins_ms.get(day.symbol, 0), day.grid.end_ms)
+            if is_news:
+                logger.warning("%s: no candles yet on %s, nor before", day.symbol, _shown(day))
+            return "warn"
+        candles = day.candles(self._store.market, has_ended=has_ended)
+        self._store.write(candles)
+        logger.info("DOWNLOAD %-10s %-3s %s", day.symbol, self._store.interval, _shown(day))
+        if candles.outside and candles.outside[0][0] == day.grid.first_ms:
+            with self._gate:
+                self._begins_ms[day.symbol] = day.grid.first_ms
+        for spans, what in ((candles.holes, "the exchange has no candle at"), (candles.outside, "did not trade at")):
+            if spans:
+                count = sum(end - start for start, end in spans) // day.grid.length_ms
+                logger.warning("%s: %s %d of %d times of %s", day.symbol, what, count, day.grid.count, _shown(day))
+        conflicts = list(day.conflicts())
+        log_conflicts(conflicts)
+        self._tally.add(fetched=1, conflicts=len(conflicts))
+        return "warn" if candles.holes or candles.outside or conflicts or day.has_unusable_file else "suc"
+
+    def write_archived(self, day: Assembly) -> None:
+        """Write what the archive has of a day that the exchange does not give, unless as much is stored."""
+        candles = day.archived(self._store.market)
+        if candles is None:
+            return
+        [stored] = inspect(self._store, day.symbol, [day.day])
+        if stored.rows < len(candles.rows):
+            self._store.write(candles)
+            logger.warning(
+                "%s: %s: kept %d of %d candles, which the archive has; the exchange gives no answer for the rest",
+                day.symbol,
+                _shown(day),
+                len(candles.rows),
+                day.grid.count,
+            )
+
+
+def log_conflicts(conflicts: Sequence[Conflict]) -> None:
+    """Log where the archive and the exchange differ within a day."""
+    for conflict in conflicts[:CONFLICTS_SHOWN]:
+        logger.warning("%s; the exchange's value is kept", conflict)
+    if len(conflicts) > CONFLICTS_SHOWN:
+        logger.warning("%s: %d more candles of that day differ", conflicts[0].symbol, len(conflicts) - CONFLICTS_SHOWN)
+
+
+def _shown(day: Assembly) -> str:
+    return shown_date(day.day.date, day.day.zone)
