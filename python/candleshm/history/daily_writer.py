@@ -26,7 +26,7 @@ from candleshm.system.clock import Clock
 
 __all__ = ["DailyWriter", "due_day"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 # What could not be fetched, and files that another process writes, are tried again this late.

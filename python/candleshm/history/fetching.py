@@ -27,7 +27,7 @@ from candleshm.universe import TRADING, Universe, nearest, symbols_of
 
 __all__ = ["FORMATS", "Format", "Kind", "archive_of", "fetch_days", "store_of"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 Kind = Literal["trading_on", "trading_off", "trading_all"]
 Format = Literal["parquet", "csv"]
