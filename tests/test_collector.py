@@ -16,10 +16,7 @@ import pytest
 
 import candleshm
 from candleshm.collector.collector import Collector
-from candleshm.collector.ingest import Ingest
-from candleshm.collector.planner import Kind, SeriesPlan
 from candleshm.collector.scheduler import CollectorStatus
-from candleshm.collector.workers import Job, Workers
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
     BadResponse,
@@ -31,11 +28,8 @@ from candleshm.errors import (
     ExchangeUnavailable,
     StaleData,
 )
-from candleshm.exchanges.base import INTERVAL_MS, Market, Response
-from candleshm.exchanges.binance import Binance
+from candleshm.exchanges.base import INTERVAL_MS, Market
 from candleshm.sim import Fault, Outage, SimulatedExchange, banned, html, rate_limited, refused
-from candleshm.system.block_log import BlockLog
-from candleshm.system.clock import ExchangeTime, SystemClock
 from tests.support.collecting import (
     DEADLINE_SECONDS,
     MINUTE,
@@ -481,34 +475,3 @@ def test_a_second_collector_under_the_same_name_is_refused_and_harms_nothing(
         newest_ms = feed["BTCUSDT"].last_open_time_ms or 0
         feed.wait_closed(newest_ms + INTERVAL_MS["1s"], timeout=DEADLINE_SECONDS)
         assert_complete_and_true(exchange, feed)
-
-
-def test_an_answer_that_comes_after_the_stop_is_not_merged() -> None:
-    asked, answered, merged = threading.Event(), threading.Event(), []
-
-    class Slow:
-        def fetch(self, url: str) -> Response:
-            asked.set()
-            answered.wait(DEADLINE_SECONDS)
-            return Response(url, 200, {}, b"[]", 1.0, 1.1, None)
-
-    class Recorder:
-        def ingest(self, *arguments: object, **named: object) -> None:
-            merged.append(arguments)
-
-    binance = Binance("SPOT")
-    measured = ExchangeTime(1.0, 0, 0)
-    ingest = Ingest(Recorder(), clock=SystemClock(), exchange_time=measured, settle_ms=0)  # type: ignore[arg-type]
-    workers = Workers(1, transport=Slow(), exchange=binance, ingest=ingest, log=BlockLog(""))
-    workers.start()
-    request = binance.newest("BTCUSDT", "1m", 2)
-    workers.submit(Job("", 2, measured, 1, SeriesPlan("BTCUSDT"), Kind.TAIL, request))
-    asked.wait(DEADLINE_SECONDS)
-
-    ingest.stop()
-    workers.stop()
-    answered.set()
-
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "candleshm-worker-0"])
-    assert not merged
-    assert not list(workers.reports(0.0))

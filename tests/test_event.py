@@ -151,17 +151,17 @@ def test_notices_name_series_need_and_row(open_writer: Open) -> None:
     assert push(1, x=True, n=29).repair_requests == [(symbol, "suspect", open_ms + MINUTE)]
 
 
-def test_heard_seconds_follow_the_order_of_the_symbols(open_writer: Open) -> None:
+def test_the_last_event_is_told_by_symbol(open_writer: Open) -> None:
     event = next(frame for frame in frames("spot") if kline_of(frame))
     told = json.loads(event)["data"]
     writer = open_writer(["AAA", told["s"]])
     begin(writer, told["s"], told["k"]["t"] - MINUTE)
-    assert writer.heard_seconds() == [-np.inf, -np.inf]
+    assert writer.last_event_seconds() == {"AAA": -np.inf, told["s"]: -np.inf}
     writer.ingest_events([event], received_ms=told["E"])
-    silent, heard = writer.heard_seconds()
-    assert silent == -np.inf < heard
+    last_seconds = writer.last_event_seconds()
+    assert last_seconds["AAA"] == -np.inf < last_seconds[told["s"]]
     writer.ingest_events([event], received_ms=told["E"])
-    assert writer.heard_seconds()[1] == heard, "the same event again is no news"
+    assert writer.last_event_seconds() == last_seconds, "the same event again is no news"
 
 
 def test_a_closed_writer_takes_no_events(open_writer: Open) -> None:

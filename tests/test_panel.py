@@ -466,7 +466,9 @@ def test_closes_come_one_by_one_and_none_is_left_out(writer: _core.Writer, feed:
     assert asyncio.run(main()) == [20, 21, 22]
 
 
-def test_awaitable_waits_share_one_thread_and_time_out(writer: _core.Writer, feed: candleshm.Feed) -> None:
+def test_awaitable_waits_for_closes_and_for_rows_take_a_thread_each_and_time_out(
+    writer: _core.Writer, feed: candleshm.Feed
+) -> None:
     async def main() -> None:
         before = threading.active_count()
         closed = asyncio.create_task(feed.wait_closed_async(open_ms(20), timeout=30))
@@ -474,7 +476,7 @@ def test_awaitable_waits_share_one_thread_and_time_out(writer: _core.Writer, fee
         with pytest.raises(candleshm.WaitTimeout) as caught:
             await feed.wait_closed_async(open_ms(20), timeout=0.05)
         assert caught.value.missing == ("BTCUSDT", "ETHUSDT")
-        assert threading.active_count() == before + 1
+        assert threading.active_count() == before + 2
         close_all(writer, 20)
         assert (await closed).open_time_ms == open_ms(20)
         assert await opened == open_ms(21)

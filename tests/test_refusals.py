@@ -207,10 +207,10 @@ def test_a_refused_stream_is_known_by_its_status(serve: Serve, kind: str) -> Non
     rules = Binance("SPOT", ws_url=server.url.replace("http", "ws")).stream_rules("1m")
 
     async def refused() -> ExchangeUnavailable:
-        ended: Any = lambda connection: None  # noqa: E731
+        owner: Any = None
         with pytest.raises(ExchangeUnavailable) as caught:
             await Connection.open(
-                ["a@kline_1m"], rules, addresses=Addresses(), context=None, now=time.monotonic, take=ended, ended=ended
+                ["a@kline_1m"], rules, addresses=Addresses(), context=None, now=time.monotonic, owner=owner
             )
         return caught.value
 

@@ -218,13 +218,15 @@ def test_fewer_threads_than_workers_do_the_work(exchange: SimulatedExchange, blo
         with collecting(exchange, block_name, workers=8) as (collector, feed):
             assert_complete_and_true(exchange, feed)
             assert status_of(collector).ready
-        assert [line for line in said if "only 2 of 8 fetching threads can be started" in line]
+        assert [line for line in said if "only 2 of 8 worker threads can be started" in line]
 
     assert forked(serve, uid=LOW_UID) == 0
     assert not (SHM / block_name).exists()
 
 
-@pytest.mark.parametrize(("spare", "words"), [(0, "that serves"), (1, "that fetches")])
+@pytest.mark.parametrize(
+    ("spare", "words"), [(0, "no thread can be started that serves"), (1, "cannot start a worker thread")]
+)
 def test_without_threads_a_start_fails_and_leaves_nothing(
     exchange: SimulatedExchange, block_name: str, spare: int, words: str
 ) -> None:
@@ -232,7 +234,7 @@ def test_without_threads_a_start_fails_and_leaves_nothing(
         threads = len(os.listdir("/proc/self/task"))
         resource.setrlimit(resource.RLIMIT_NPROC, (threads + spare, threads + spare))
         collector = Collector(config_of(exchange, block_name))
-        with pytest.raises(candleshm.CandleShmError, match=f"no thread can be started {words}"):
+        with pytest.raises(candleshm.CandleShmError, match=words):
             collector.run()
         collector.stop()
 

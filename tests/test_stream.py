@@ -103,7 +103,7 @@ def test_flowing_streams_need_no_requests_but_audits(exchange: SimulatedExchange
         assert candleshm.RowState.VERIFIED in states
         assert (status.live, status.polled, status.errors, status.corrections) == ("ws", 0, {}, 0)
         stream = stream_of(collector)
-        assert (stream.streams, stream.mute, stream.lost, stream.faults, stream.conflicts) == (6, (), 0, 0, 0)
+        assert (stream.streams, stream.stalled, stream.lost, stream.faults, stream.conflicts) == (6, (), 0, 0, 0)
         assert stream.events >= 6 * 6
 
 
@@ -253,16 +253,16 @@ def test_some_mute_streams_are_asked_for_reported_and_healed(
     with streaming(exchange, block_name) as (collector, feed):
         for symbol in ("ETHUSDT", "SOLUSDT"):
             exchange.stream_faults.add(StreamFault(kind="mute", symbol=symbol, count=1))
-        until(lambda: stream_of(collector).mute == ("ETHUSDT", "SOLUSDT"))
+        until(lambda: stream_of(collector).stalled == ("ETHUSDT", "SOLUSDT"))
         until(lambda: status_of(collector).polled == 2)
         assert status_of(collector).live == "ws+rest"
         asked = len(klines(exchange))
         close_seconds(feed, 2)
         assert set(asked_since(exchange, asked)) >= {"ETHUSDT", "SOLUSDT"}
-        silent = [record.message for record in caplog.records if "silent" in record.message]
-        assert all(any(symbol in message for message in silent) for symbol in ("ETHUSDT", "SOLUSDT"))
+        stalled = [record.message for record in caplog.records if "stalled" in record.message]
+        assert all(any(symbol in message for message in stalled) for symbol in ("ETHUSDT", "SOLUSDT"))
         flows(collector)
-        assert stream_of(collector).mute == ()
+        assert stream_of(collector).stalled == ()
         complete(exchange, feed)
 
 
@@ -274,7 +274,7 @@ def test_a_connection_that_acknowledges_and_says_nothing(
         until(lambda: stream_of(collector).opened == 2)
         close_seconds(feed, 2)
         flows(collector)
-        assert any("6 of 6 streams are silent" in record.message for record in caplog.records)
+        assert any("6 of 6 streams are stalled" in record.message for record in caplog.records)
         complete(exchange, feed)
 
 

@@ -71,7 +71,7 @@ def test_streams_do_not_depend_on_the_loop_policy_of_the_program(exchange: Simul
 def test_transports_that_are_no_subclass_of_asyncios(
     exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("candleshm.stream.manager.asyncio.SelectorEventLoop", ForeignLoop)
+    monkeypatch.setattr("candleshm.stream.loop_thread.asyncio.SelectorEventLoop", ForeignLoop)
     with streaming(exchange, block_name) as (_, feed):
         close_seconds(feed, 1)
 
@@ -128,19 +128,19 @@ def test_a_candle_under_the_name_of_another_stream_is_refused_and_counted(
 def test_one_symbol_that_stays_silent_does_not_cost_the_others_their_connection(
     exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("candleshm.stream.manager.REPLACE_SECONDS", 0.5)
-    monkeypatch.setattr("candleshm.stream.watchdog.HEAL_SECONDS", 0.2)
+    monkeypatch.setattr("candleshm.stream.lane.REPLACE_SECONDS", 0.5)
+    monkeypatch.setattr("candleshm.stream.watchdog.RESUBSCRIBE_SECONDS", 0.2)
     with streaming(exchange, block_name) as (collector, feed):
         exchange.stream_faults.add(StreamFault(kind="lose", symbol="ETHUSDT"))
         until(lambda: stream_of(collector).opened == 2)
         close_seconds(feed, 12)
         assert stream_of(collector).opened == 2, "one replacement was tried"
-        assert (stream_of(collector).lost, stream_of(collector).mute) == (0, ("ETHUSDT",))
+        assert (stream_of(collector).lost, stream_of(collector).stalled) == (0, ("ETHUSDT",))
         assert not any("flows again" in record.message for record in caplog.records)
         assert status_of(collector).polled == 1
         exchange.stream_faults.clear()
         flows(collector)
-        assert stream_of(collector).mute == ()
+        assert stream_of(collector).stalled == ()
 
 
 def test_a_stalled_host_is_one_outage_and_no_recovery(
@@ -149,9 +149,9 @@ def test_a_stalled_host_is_one_outage_and_no_recovery(
     caplog.set_level(logging.INFO)
     with streaming(exchange, block_name) as (collector, feed):
         exchange.stream_faults.add(StreamFault(kind="stall", count=1), StreamFault(kind="deaf"))
-        until(lambda: len(stream_of(collector).mute) == len(SYMBOLS))
+        until(lambda: len(stream_of(collector).stalled) == len(SYMBOLS))
         close_seconds(feed, 20)
-        assert len(stream_of(collector).mute) == len(SYMBOLS)
+        assert len(stream_of(collector).stalled) == len(SYMBOLS)
         assert not any("flows again" in record.message for record in caplog.records)
         assert sum("silent" in record.message for record in caplog.records) <= 5
         exchange.stream_faults.clear()

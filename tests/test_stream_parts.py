@@ -17,13 +17,14 @@ from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Market
 from candleshm.exchanges.binance import Binance
-from candleshm.stream.connection import FRAME_BYTES_MAX, cut
 from candleshm.stream.flood import Flood
+from candleshm.stream.framing import FRAME_BYTES_MAX, cut
 from candleshm.stream.outage import Outage
 from candleshm.stream.rate_limiter import RateLimiter
-from candleshm.stream.repeats import Repeats
+from candleshm.stream.repeated_log import RepeatedLog
 from candleshm.stream.shards import Shards
-from candleshm.stream.watchdog import HEAL_SECONDS, Watchdog, silence_seconds
+from candleshm.stream.watchdog import RESUBSCRIBE_SECONDS, Watchdog, stall_seconds
+from candleshm.system.block_log import BlockLog
 
 MINUTE = 60_000
 CADENCE = PollPolicy("1m", 100, 3.0, 1000, 1000, silence_seconds=6.0, late_ms=2500)
@@ -103,7 +104,7 @@ def test_a_frame_too_long_is_not_waited_for() -> None:
     ("market", "interval", "seconds"), [("SPOT", "1m", 6.0), ("SPOT", "1s", 3.0), ("UM", "1m", 3.0), ("CM", "1h", 3.0)]
 )
 def test_silence_is_three_periods(market: Market, interval: str, seconds: float) -> None:
-    assert silence_seconds(Binance(market).stream_rules(interval)) == seconds
+    assert stall_seconds(Binance(market).stream_rules(interval)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -126,24 +127,24 @@ def test_a_spot_stream_is_mute_after_three_periods_since_it_was_subscribed_and_h
     dog = Watchdog(Binance("SPOT").stream_rules("1m"))
     subscribed = {"A": 100.0, "B": 100.0, "C": 105.0}
     heard = {"A": 104.0, "B": -math.inf}
-    assert dog.silent(subscribed, heard, {}, 106.5) == ["B"]
-    assert dog.silent(subscribed, heard, {}, 110.5) == ["A", "B"]
-    assert dog.silent(subscribed, heard, {}, 111.5) == ["A", "B", "C"]
+    assert dog.stalled(subscribed, heard, {}, 106.5) == ["B"]
+    assert dog.stalled(subscribed, heard, {}, 110.5) == ["A", "B"]
+    assert dog.stalled(subscribed, heard, {}, 111.5) == ["A", "B", "C"]
 
 
 def test_a_futures_stream_is_mute_only_where_an_answer_knew_more() -> None:
     dog = Watchdog(Binance("UM").stream_rules("1m"))
     subscribed = {"A": 100.0, "B": 100.0}
     suspects = {"A": 400.0, "B": 400.0, "X": 400.0}
-    assert dog.silent(subscribed, {}, {}, 500.0) == []
-    assert dog.silent(subscribed, {"A": 499.0}, suspects, 500.0) == ["B"]
-    assert dog.silent(subscribed, {}, suspects | {"A": 498.0}, 500.0) == ["B"], "it may be pushed yet"
+    assert dog.stalled(subscribed, {}, {}, 500.0) == []
+    assert dog.stalled(subscribed, {"A": 499.0}, suspects, 500.0) == ["B"]
+    assert dog.stalled(subscribed, {}, suspects | {"A": 498.0}, 500.0) == ["B"], "it may be pushed yet"
 
 
 def test_healing_is_tried_ever_less_often_and_forgotten_when_it_worked() -> None:
     dog = Watchdog(Binance("SPOT").stream_rules("1m"))
     tried = [now for now in range(60) if dog.due(["A"], float(now))]
-    assert tried == [0, 2 * HEAL_SECONDS, 6 * HEAL_SECONDS, 14 * HEAL_SECONDS]
+    assert tried == [0, 2 * RESUBSCRIBE_SECONDS, 6 * RESUBSCRIBE_SECONDS, 14 * RESUBSCRIBE_SECONDS]
     assert dog.due([], 200.0) == {}
     assert dog.due(["A"], 201.0) == {"A": 1}
 
@@ -157,15 +158,15 @@ def test_a_remedy_is_no_recovery_for_the_pauses_between_remedies() -> None:
     assert dog.due(["A"], 11.0, {"A"}) == {"A": 1}, "it was heard in between"
 
 
-def looks(outage: Outage, failed: str, heard: Mapping[str, float], now: float, honest: str = "") -> list[str]:
+def looks(outage: Outage, failed: str, events: Mapping[str, float], now: float, idle: str = "") -> list[str]:
     """Let an outage of three symbols look, and return what it says."""
-    return [line.text for line in outage.look(dict.fromkeys(failed, "why"), heard, "ABC", honest, now)]
+    return [line.text for line in outage.look(dict.fromkeys(failed, "why"), events, "ABC", idle, now)]
 
 
 def test_an_outage_ends_when_data_flows_and_not_when_a_connection_is_new() -> None:
     outage = Outage()
     (begin,) = looks(outage, "ABC", {}, 100.0)
-    assert begin == "3 of 3 streams are silent: A B C (why); requested by REST meanwhile"
+    assert begin == "3 of 3 streams are stalled: A B C (why); requested by REST meanwhile"
     for now in range(101, 175):
         assert looks(outage, "ABC" if now % 10 < 5 else "", {"A": 99.0}, float(now)) == []
         assert list(outage.since) == ["A", "B", "C"]
@@ -178,7 +179,9 @@ def test_an_outage_ends_when_data_flows_and_not_when_a_connection_is_new() -> No
 def test_an_outage_that_stands_is_said_rarely_and_one_that_grows_when_it_has_doubled() -> None:
     outage = Outage()
     assert len(looks(outage, "A", {}, 0.0)) == 1
-    assert looks(outage, "AB", {}, 1.0) == ["2 of 3 streams are silent for 1 s: A B (why); requested by REST meanwhile"]
+    assert looks(outage, "AB", {}, 1.0) == [
+        "2 of 3 streams are stalled for 1 s: A B (why); requested by REST meanwhile"
+    ]
     assert looks(outage, "ABC", {}, 2.0) == []
     later = [text for now in range(3, 3600) for text in looks(outage, "ABC", {}, float(now))]
     assert len(later) == 3600 // 300 - 1
@@ -194,15 +197,15 @@ def test_streams_that_come_and_go_do_not_fill_the_log() -> None:
     assert len(said) < 7200 // 300 + 10
 
 
-def test_honest_silence_on_a_new_connection_is_no_outage() -> None:
+def test_an_idle_stream_on_a_new_connection_is_no_outage() -> None:
     outage = Outage()
     looks(outage, "ABC", {}, 0.0)
-    looks(outage, "", {"A": 5.0}, 5.0, honest="B")
+    looks(outage, "", {"A": 5.0}, 5.0, idle="B")
     assert list(outage.since) == ["C"]
 
 
-def test_lines_that_say_the_same_are_said_ever_less_often() -> None:
-    repeats = Repeats()
+def test_equal_lines_are_logged_less_and_less_often() -> None:
+    repeats = RepeatedLog(BlockLog("x"))
     assert [repeats.count("x", float(now)) for now in range(9)] == [1, 2, 0, 4, 0, 0, 0, 8, 0]
     assert repeats.count("y", 9.0) == 1
     assert repeats.count("x", 1000.0) == 1
@@ -252,16 +255,16 @@ def test_requests_take_over_within_an_update_interval_of_the_last_event() -> Non
     assert due(lost, 40) == {Kind.TAIL: 43.0, Kind.CLOSING: 61.0}
 
 
-def test_honest_silence_is_asked_about_ever_less_often() -> None:
+def test_an_idle_series_is_requested_less_and_less_often() -> None:
     assert [due(streamed(quiet=quiet))[Kind.TAIL] for quiet in range(4)] == [6.0, 12.0, 24.0, 30.0]
 
 
-def test_an_answer_that_found_silence_honest_is_as_good_as_an_event() -> None:
+def test_a_response_without_news_of_an_idle_stream_is_as_good_as_an_event() -> None:
     quiet = streamed(quiet=2, tail_sent_seconds=SECONDS + 12, tail_sent_ms=OPEN + 12_000)
     assert due(quiet, 12)[Kind.TAIL] == 36.0
 
 
-def test_a_stream_may_be_silent_for_longer_than_it_lately_was() -> None:
+def test_a_stream_may_be_idle_for_longer_than_its_recent_pauses() -> None:
     assert [due(streamed(pause_seconds=pause))[Kind.TAIL] for pause in (0.5, 4.0, 9.0, 900.0)] == [6, 12, 27, 30]
 
 

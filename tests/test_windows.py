@@ -12,7 +12,6 @@ import pytest
 from candleshm._core import Writer
 from candleshm.collector.loading import hopeless, tries_max
 from candleshm.collector.planner import PollPolicy, SeriesPlan, next_turns, request_for
-from candleshm.collector.workers import newest_missing_ms
 from candleshm.exchanges.base import KlineRequest, Market
 from candleshm.exchanges.binance import Binance
 from candleshm.sim.world.grid import DAY_MS, Grid
@@ -75,7 +74,7 @@ def load(writer: Writer, market: Market, interval: str, length: int) -> tuple[Se
             from_end=True,
         )
         plan.learn(ingested, sent_seconds=now, sent_ms=now_ms, now_seconds=now, kind=turn.kind)
-        plan.missing_range_ms = newest_missing_ms(writer, "BTCUSDT") if ingested.missing else None
+        plan.missing_range_ms = ingested.newest_missing_ms
     return plan, cadence, exchange
 
 

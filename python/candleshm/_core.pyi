@@ -24,9 +24,11 @@ __all__ = [
     "Gap",
     "Ingested",
     "News",
+    "NotMerged",
     "PoolWords",
     "Pushed",
     "Series",
+    "SeriesState",
     "View",
     "Writer",
     "Zone",
@@ -130,8 +132,35 @@ class Ingested:
         """Rows of the window that are neither there nor confirmed absent."""
 
     @property
+    def newest_missing_ms(self) -> tuple[int, int] | None:
+        """The newest missing rows: half-open range of their open times. None without any, and for a derived block."""
+
+    @property
     def suspect_open_ms(self) -> int | None:
         """Open time of the oldest disputed row that has to be asked for again; None without one."""
+
+@final
+class SeriesState:
+    """Where a series stands."""
+
+    @property
+    def newest_open_ms(self) -> int | None:
+        """Open time of the newest row; None while the series has none."""
+
+    @property
+    def unsettled_open_ms(self) -> int | None:
+        """Open time of the oldest row not yet final; None while the series has none."""
+
+    @property
+    def missing(self) -> int:
+        """Rows of the window that are neither there nor confirmed absent."""
+
+    @property
+    def newest_missing_ms(self) -> tuple[int, int] | None:
+        """The newest missing rows, as the half-open range of their open times; None when nothing is missing."""
+
+class NotMerged(Exception):
+    """Merging was stopped, or the exchange's time was restarted after the request had left: nothing was merged."""
 
 @final
 class Pushed:
@@ -250,6 +279,7 @@ class Writer:
         end_ms: int | None = None,
         from_end: bool = False,
         patience_ms: int = 0,
+        sent_seconds: float = ...,
     ) -> Ingested:
         """Parse a klines body, merge it, publish it and wake waiters: one call, the GIL released throughout.
 
@@ -263,7 +293,12 @@ class Writer:
         answer may be an old picture, and only a later row in it proves that it is not. The series counts as received no
         later than its newest candle can have been the exchange's newest.
 
-        Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol.
+        `sent_seconds` is the local time at which the request left, as `restart_time` counts it.
+
+        Several threads parse at the same time; only the merge waits for others.
+
+        Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol. NotMerged
+        after `stop_merging`, and for a request that left before the time was restarted.
         """
 
     def load_rows(
@@ -294,20 +329,20 @@ class Writer:
         `received_ms` is the exchange time that surely was not passed when they came. An event replaces what is known of
         its candle when it is newer: by its time against events, by trades and volume against answers. ``x: true`` makes
         the row final; what an answer said of a final row is never overwritten. Frames that cannot be read are reported
-        and the others stand.
+        and the others stand. Several threads parse at the same time. Raises NotMerged after `stop_merging`.
         """
 
-    def heard_seconds(self) -> list[float]:
-        """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never; as in `symbols`."""
+    def last_event_seconds(self) -> dict[str, float]:
+        """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never."""
+
+    def pauses_seconds(self) -> dict[str, float]:
+        """How long the stream of each symbol was lately silent between two events, at the longest."""
 
     def trading_ages(self) -> list[float]:
         """How old the data of each symbol that trades is, seconds; infinite before its first answer."""
 
-    def pauses_seconds(self) -> list[float]:
-        """How long the stream of each symbol was lately silent between two events, at the longest; as in `symbols`."""
-
-    def state(self, symbol: str) -> Ingested:
-        """Where the series stands, as `ingest` reports it, with all counts of an answer at 0."""
+    def state(self, symbol: str) -> SeriesState:
+        """Where the series stands. Raises UnknownSymbol."""
 
     def gaps(self, symbol: str) -> list[Gap]:
         """Gaps of the readable window, oldest first."""
@@ -342,8 +377,14 @@ class Writer:
     def set_health(self, *, ready: bool, weight_used: int, weight_limit: int, banned_until_ms: int | None) -> None:
         """Publish what readers see as `Feed.health`."""
 
-    def forget_times(self) -> None:
-        """Let whatever is merged from here on count as said later: the exchange's clock was set."""
+    def restart_time(self, now_seconds: float) -> None:
+        """Let whatever is merged from here on count as said later: the exchange's clock was set.
+
+        `now_seconds` is local time; a response to a request that left before it is not merged any more.
+        """
+
+    def stop_merging(self) -> None:
+        """Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first."""
 
     def heartbeat(self) -> None:
         """Publish a sign of life; to be called every 500 ms."""
@@ -417,12 +458,6 @@ class News:
 
         The caller looks again afterwards in any case: another block may have the name by now, or the collector may
         have died, and neither wakes anybody.
-        """
-
-    def wake(self) -> None:
-        """Wake everybody who sleeps on the same news, in every process.
-
-        Each looks, finds nothing new, and sleeps again.
         """
 
 @final
@@ -595,7 +630,7 @@ class Feed:
     def _news(self) -> News: ...
     def _look_closed(
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
-    ) -> tuple[Closed, int] | None: ...
+    ) -> tuple[Closed, int, int] | None: ...
     def _next_close_ms(self, symbols: Sequence[str] | None, quorum: float) -> int | None: ...
     def _later_open_ms(self, open_time_ms: int, places: int, symbols: Sequence[str] | None) -> int: ...
     def _closed_since(self, open_time_ms: int, symbols: Sequence[str] | None, quorum: float) -> int: ...

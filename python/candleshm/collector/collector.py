@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -35,14 +35,14 @@ from candleshm.ratelimit.pools import open_connects
 from candleshm.reader.frames import library
 from candleshm.rest.client import Client, MarketAccess
 from candleshm.rest.transport import Transport
-from candleshm.stream.following import Follow, StreamSource
-from candleshm.stream.watchdog import silence_seconds
+from candleshm.stream.source import FrameSink, MakeStreams, StreamSource
+from candleshm.stream.watchdog import stall_seconds
 from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import Clock, ExchangeTime
 from candleshm.universe import Universe
 
 if TYPE_CHECKING:
-    from candleshm._core import Pushed
+    pass
 
 __all__ = ["Collector"]
 
@@ -90,7 +90,7 @@ class Collector:
         self._store: DayStore | None = None
         self._keeper: DailyWriter | None = None
         self._universe = Universe(config)
-        self._follow = self._find_streams()
+        self._make_streams = self._find_streams()
         self._cache: BlockCache | None = None
         self._derived_caches: dict[str, BlockCache] = {}
         if config.cache_dir is not None:
@@ -404,7 +404,7 @@ class Collector:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
         return []
 
-    def _find_streams(self) -> Follow | None:
+    def _find_streams(self) -> MakeStreams | None:
         """Return what makes the source of pushed candles; None where everything is asked for. Raises MissingExtra."""
         config = self.config
         if config.live == "rest" or config.stream_hindrance is not None:
@@ -417,23 +417,18 @@ class Collector:
             return None
         from candleshm.stream.manager import StreamManager
 
-        def follow(
-            ingest: Callable[[Sequence[bytes]], Pushed | None],
-            heard_seconds: Callable[[], Mapping[str, float]],
-            changed: Callable[[], None],
-        ) -> StreamSource:
+        def make_streams(sink: FrameSink, changed: Callable[[], None]) -> StreamSource:
             return StreamManager(
                 self._exchange,
                 config.interval,
                 block_name=config.block_name,
-                ingest=ingest,
-                heard_seconds=heard_seconds,
+                sink=sink,
                 changed=changed,
                 clock=self._clock,
                 connects=open_connects(config, self._exchange.stream_rules(config.interval), self._clock),
             )
 
-        return follow
+        return make_streams
 
     def _make_scheduler(
         self, writer: Writer, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo
@@ -452,14 +447,14 @@ class Collector:
                 update_interval_seconds=config.update_interval_seconds,
                 settle_ms=config.settle_ms,
                 tail_limit=self._exchange.tail_limit,
-                silence_seconds=silence_seconds(self._exchange.stream_rules(config.interval)),
+                silence_seconds=stall_seconds(self._exchange.stream_rules(config.interval)),
                 late_ms=CLOSE_LATE_MS,
             ),
             universe=self._universe,
             info=info,
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
-            follow=self._follow,
+            make_streams=self._make_streams,
         )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from candleshm._core import NotMerged
 from candleshm.exchanges.base import KlineRequest, Response
 from candleshm.system.clock import Clock, ExchangeTime
 
@@ -18,7 +16,12 @@ __all__ = ["Ingest"]
 
 
 class Ingest:
-    """Merges responses for the workers and frames for the streams, which call it directly. Safe from any thread."""
+    """Merges responses for the workers and frames for the streams, which call it directly. Safe from any thread.
+
+    Bodies and frames are parsed by as many threads as hand them in, and none waits for the others meanwhile. Only the
+    merge is done by one thread after the other: the writer's own lock holds the others back, and it also decides what a
+    stop or a restarted time ends. No thread ever waits for the GIL while it holds that lock.
+    """
 
     def __init__(self, writer: Writer, *, clock: Clock, exchange_time: ExchangeTime, settle_ms: int) -> None:
         """Rows are final `settle_ms` after their end."""
@@ -27,9 +30,6 @@ class Ingest:
         self._settle_ms = settle_ms
         self.exchange_time = exchange_time
         """The newest measurement, by which frames are judged; the loop assigns it."""
-        self._gate = threading.Lock()
-        self._stopped = False
-        self._restarted_seconds = -math.inf
 
     def response(
         self,
@@ -58,9 +58,7 @@ class Ingest:
             BadResponse: The body is malformed; nothing of it is published.
             UnknownSymbol: The block does not carry the symbol.
         """
-        with self._gate:
-            if self._stopped or response.sent_seconds < self._restarted_seconds:
-                return None
+        try:
             return self._writer.ingest(
                 symbol,
                 response.body,
@@ -72,7 +70,10 @@ class Ingest:
                 end_ms=request.end_ms,
                 from_end=True,
                 patience_ms=patience_ms,
+                sent_seconds=response.sent_seconds,
             )
+        except NotMerged:
+            return None
 
     def frames(self, frames: Sequence[bytes]) -> Pushed | None:
         """Merge the text frames of one socket read; frames that cannot be read are reported, the others count.
@@ -81,19 +82,14 @@ class Ingest:
             What they changed; None once stopped.
         """
         received_ms = self.exchange_time.latest_ms(self._clock.monotonic_seconds())
-        with self._gate:
-            return None if self._stopped else self._writer.ingest_events(frames, received_ms=received_ms)
+        try:
+            return self._writer.ingest_events(frames, received_ms=received_ms)
+        except NotMerged:
+            return None
 
     def last_event_seconds(self) -> Mapping[str, float]:
         """Return for each symbol when its stream brought the newest event, local seconds; -inf for never."""
-        with self._gate:
-            return dict(zip(self._writer.symbols, self._writer.heard_seconds(), strict=True))
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let responses and frames wait while symbols, and perhaps the block, are exchanged."""
-        with self._gate:
-            yield
+        return self._writer.last_event_seconds()
 
     def restart_time(self, now_seconds: float) -> None:
         """Forget when the exchange said what: its clock was set, as was found at `now_seconds` (local).
@@ -101,11 +97,8 @@ class Ingest:
         Responses to requests that left before are not merged any more. They would count as later, or as earlier, than
         all that comes.
         """
-        with self._gate:
-            self._restarted_seconds = now_seconds
-            self._writer.forget_times()
+        self._writer.restart_time(now_seconds)
 
     def stop(self) -> None:
         """Let nothing be merged any more once this returns."""
-        with self._gate:
-            self._stopped = True
+        self._writer.stop_merging()

@@ -33,6 +33,7 @@ __all__ = [
     "Kind",
     "PollPolicy",
     "Position",
+    "Progress",
     "Selection",
     "SeriesPlan",
     "choose",
@@ -62,7 +63,7 @@ QUIET_SECONDS_MAX = 30.0  # half of the age at which readers refuse by default
 
 
 class Position(Protocol):
-    """Where the writer says that a series stands, and what an answer did to it (see `Ingested`)."""
+    """Where a series stands in the block (see `SeriesState`)."""
 
     @property
     def newest_open_ms(self) -> int | None: ...
@@ -70,6 +71,11 @@ class Position(Protocol):
     def unsettled_open_ms(self) -> int | None: ...
     @property
     def missing(self) -> int: ...
+
+
+class Progress(Position, Protocol):
+    """What a response changed, and where the series stands since (see `Ingested`)."""
+
     @property
     def closed(self) -> int: ...
     @property
@@ -186,7 +192,7 @@ class SeriesPlan:
         if not self.loaded:
             self.tries += 1
 
-    def learn(self, position: Position, *, sent_seconds: float, sent_ms: int, now_seconds: float, kind: Kind) -> None:
+    def learn(self, position: Progress, *, sent_seconds: float, sent_ms: int, now_seconds: float, kind: Kind) -> None:
         """Take in an answer that the writer has merged."""
         is_tail = kind in (Kind.TAIL, Kind.CLOSING)
         # Rows that missed their time, or left the window while they were missing, did not come by this answer.

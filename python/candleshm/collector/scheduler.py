@@ -36,7 +36,7 @@ from candleshm.collector.planner import (
 from candleshm.collector.standing import Standing
 from candleshm.collector.status import CollectorStatus
 from candleshm.collector.symbols import SymbolSet
-from candleshm.collector.workers import Job, MaintenanceRequest, Report, Workers, newest_missing_ms
+from candleshm.collector.workers import Job, MaintenanceRequest, Report, Workers
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import INTERVAL_MS, Exchange, ExchangeInfo, Response, candle_end_ms
 from candleshm.network.backoff import Backoff
@@ -44,7 +44,7 @@ from candleshm.ratelimit.budget import HELD_SECONDS_MAX, WeightBudget
 from candleshm.reader import freshness
 from candleshm.reader.freshness import Freshness
 from candleshm.rest.transport import Transport
-from candleshm.stream.following import Follow, StreamSource
+from candleshm.stream.source import MakeStreams, StreamSource
 from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import Clock, ExchangeTime
 from candleshm.universe import Universe, nearest
@@ -91,9 +91,9 @@ class Scheduler:
         refresh_seconds: float,
         workers: int = 8,
         random: Random | None = None,
-        follow: Follow | None = None,
+        make_streams: MakeStreams | None = None,
     ) -> None:
-        """`follow` makes the source of pushed candles; without one everything is asked for by REST."""
+        """`make_streams` makes the source of events; without one everything is requested by REST."""
         self._log = BlockLog(writer.name)
         self._writer = writer
         self._exchange = exchange
@@ -141,8 +141,8 @@ class Scheduler:
         self._absences = Absences(writer, cadence.interval, exchange.page_limit)
         self._stream_changed = threading.Event()
         self._stream: StreamSource | None = None
-        if follow is not None:
-            self._stream = follow(self._ingest.frames, self._ingest.last_event_seconds, self._wake_for_stream)
+        if make_streams is not None:
+            self._stream = make_streams(self._ingest, self._wake_for_stream)
         self._status = self._snapshot(now)
         self._align(now)
 
@@ -280,10 +280,10 @@ class Scheduler:
     # Streams.
 
     def _pauses_seconds(self) -> Mapping[str, float]:
-        """Return how long the streams are silent now and then, where that is honest."""
+        """Return how long the streams are stalled now and then, where that is honest."""
         if self._stream is None or not self._stream.rules.on_change:
             return {}
-        return dict(zip(self._roster.symbols, self._writer.pauses_seconds(), strict=False))
+        return self._writer.pauses_seconds()
 
     def _wake_for_stream(self) -> None:
         self._stream_changed.set()
@@ -335,7 +335,7 @@ class Scheduler:
             plan.pause_seconds = pauses_seconds.get(symbol, 0.0)
             position = self._writer.state(symbol)
             plan.follow(position)
-            plan.missing_range_ms = newest_missing_ms(self._writer, symbol) if position.missing else None
+            plan.missing_range_ms = position.newest_missing_ms
             if plan.turns:
                 self._replan(plan, now)
 
@@ -482,7 +482,7 @@ class Scheduler:
         )
         if ingested.suspect_open_ms is not None:
             plan.mark_suspect(ingested.suspect_open_ms, self._time.earliest_ms(now) + self._cadence.settle_ms)
-        plan.missing_range_ms = newest_missing_ms(self._writer, plan.symbol) if ingested.missing else None
+        plan.missing_range_ms = ingested.newest_missing_ms
         if ingested.conflicts:
             self._log.warning("%s: stream and REST differ in %d rows", plan.symbol, ingested.conflicts)
         if ingested.holes:
@@ -574,8 +574,7 @@ class Scheduler:
         self._align(now)
 
     def _align(self, now: float) -> None:
-        with self._ingest.paused():
-            fresh = self._roster.align(now, self._time.earliest_ms(now))
+        fresh = self._roster.align(now, self._time.earliest_ms(now))
         if self._stream is not None:
             trading = [symbol for symbol, plan in self._roster.plans.items() if plan.trading]
             self._stream.follow(trading)

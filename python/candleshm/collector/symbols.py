@@ -7,7 +7,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from candleshm.collector.planner import SeriesPlan
-from candleshm.collector.workers import newest_missing_ms
 from candleshm.errors import BlockUnavailable
 from candleshm.exchanges.base import ExchangeInfo
 from candleshm.system.block_log import BlockLog
@@ -140,7 +139,7 @@ class SymbolSet:
             newest_open_ms=state.newest_open_ms,
             unsettled_open_ms=state.unsettled_open_ms,
             missing=state.missing,
-            missing_range_ms=newest_missing_ms(self._writer, symbol),
+            missing_range_ms=state.newest_missing_ms,
             jitter_seconds=self._random.random() * JITTER_SECONDS,
         )
 

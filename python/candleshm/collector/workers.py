@@ -19,9 +19,9 @@ from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import DATE_MS, ExchangeTime
 
 if TYPE_CHECKING:
-    from candleshm._core import Ingested, Writer
+    from candleshm._core import Ingested
 
-__all__ = ["Job", "MaintenanceRequest", "Report", "Workers", "newest_missing_ms"]
+__all__ = ["Job", "MaintenanceRequest", "Report", "Workers"]
 
 # A response may come from a cache or from a replica that stands still. Only a later row proves that it was made after
 # its newest candle ended. Without one that candle becomes final this long after its end: long for a symbol that trades,
@@ -166,8 +166,3 @@ class Workers:
             patience_ms=PATIENCE_MS if job.plan.trading else ENDED_PATIENCE_MS,
         )
         report.ingest_seconds = time.perf_counter() - started_seconds
-
-
-def newest_missing_ms(writer: Writer, symbol: str) -> tuple[int, int] | None:
-    """Return the newest missing range of a series, half-open; None when nothing is missing."""
-    return next(((gap.start_ms, gap.end_ms) for gap in reversed(writer.gaps(symbol)) if gap.kind == "missing"), None)

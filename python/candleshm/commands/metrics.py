@@ -100,7 +100,7 @@ OF_COLLECTOR: Sequence[_Column] = (
 OF_STREAM: Sequence[_Column] = (
     _Gauge("stream_connections", "Stream connections that are open.", lambda stream: stream.connections),
     _Gauge("stream_symbols", "Symbols with a stream on one of them.", lambda stream: stream.streams),
-    _Gauge("stream_mute_symbols", "Symbols whose stream is silent or has no connection.", lambda s: len(s.mute)),
+    _Gauge("stream_mute_symbols", "Symbols whose stream is silent or has no connection.", lambda s: len(s.stalled)),
     _Counter("stream_connects", "Stream connections opened.", lambda stream: stream.opened),
     _Counter("stream_losses", "Of these, ended before another had taken over.", lambda stream: stream.lost),
     _Counter("stream_events", "Candles pushed.", lambda stream: stream.events),

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from candleshm import _core
 from candleshm._core import Closed, Series
 from candleshm.errors import BlockError, ConfigError
-from candleshm.reader.closes import Closes, Waiter
+from candleshm.reader.closes import Closes, Wanted, names_of
 from candleshm.reader.health import Health, health_of
 from candleshm.reader.panel import Panel
+from candleshm.reader.waiter import Waiter
 
 
 class Feed(_core.Feed):
@@ -24,7 +25,8 @@ class Feed(_core.Feed):
     """
 
     def __init__(self, name: str, max_age: float | None = None) -> None:
-        self._waiter = Waiter()
+        self._close_waiter = Waiter()
+        self._row_waiter = Waiter()
 
     @property
     def health(self) -> Health:
@@ -85,13 +87,13 @@ class Feed(_core.Feed):
 
         None is left out when the work in the loop takes longer than a candle; `wait_closed()` in a loop would wait for
         the next one from then on. Raises as `wait_closed`, and ClosesMissed when the loop fell behind by more than the
-        window. `lag` of the iterator counts the closes that wait already. At most one helper thread sleeps for all
-        coroutines of a feed.
+        window. `lag` of the iterator counts the closes that wait already. One helper thread sleeps for all coroutines
+        of a feed.
 
         >>> for closed in feed.closes():  # doctest: +SKIP
         ...     print(closed.open_time_ms, feed["BTCUSDT"].candles(100, closed_only=True)[-1])
         """
-        return Closes(self, self._waiter, symbols, quorum)
+        return Closes(self, self._close_waiter, symbols, quorum)
 
     async def wait_closed_async(
         self,
@@ -102,25 +104,28 @@ class Feed(_core.Feed):
         timeout: float | None = None,
     ) -> Closed:
         """Await what `wait_closed` waits for, without blocking the event loop."""
-        target_ms = self._next_close_ms(symbols, quorum) if open_time_ms is None else open_time_ms
-
-        def wait(seconds: float) -> Closed:
-            return self.wait_closed(target_ms, symbols=symbols, quorum=quorum, timeout=seconds)
-
-        return await self._waiter.ask(wait, timeout)
+        wanted = names_of(symbols)
+        target_ms = self._next_close_ms(wanted, quorum) if open_time_ms is None else open_time_ms
+        close = Wanted(self, target_ms, wanted, quorum)
+        closed, _, _ = await self._close_waiter.wait(close.key, close.look, self._news, timeout)
+        return closed
 
     async def wait_async(
         self, symbol: str, after_open_time_ms: int | None = None, *, timeout: float | None = None
     ) -> int:
         """Await what `Series.wait` waits for, without blocking the event loop."""
         series = self[symbol]
-        after_ms = series.last_open_time_ms if after_open_time_ms is None else after_open_time_ms
-        return await self._waiter.ask(lambda seconds: series.wait(after_ms, timeout=seconds), timeout)
+        end = series._end_of(after_open_time_ms)
+        return await self._row_waiter.wait(
+            (symbol, end), lambda waited: series._look_newer(end, waited), series._news, timeout
+        )
 
     def close(self) -> None:
         """End the use of the feed. Arrays and views already handed out stay readable: each keeps the block mapped."""
-        self._waiter.close()
         super().close()
+        # Whoever waits learns that the feed was closed.
+        self._close_waiter.close()
+        self._row_waiter.close()
 
     def __enter__(self) -> Self:
         return self

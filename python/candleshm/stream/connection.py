@@ -1,19 +1,17 @@
 """One websocket: bytes from the socket in, whole text frames out, subscriptions kept as they are wanted.
 
-The protocol is the library's, without its I/O: what one read of the socket holds is handed on as one batch, and nothing
-is decoded or queued on the way. The frames that nearly all of the traffic consists of, whole texts of 126 to 65535
-bytes, are cut out here (`cut`), which takes a twentieth of the library's time. Every other frame is the library's.
+The protocol is the library's, without its I/O: the frames of one socket read are passed on as one batch, and nothing is
+decoded or queued on the way.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import ssl
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 from websockets.client import ClientProtocol
@@ -27,61 +25,33 @@ from candleshm.errors import ExchangeUnavailable
 from candleshm.exchanges.base import StreamRules
 from candleshm.network.addresses import Address, Addresses
 from candleshm.stream.flood import Flood
-from candleshm.stream.rate_limiter import RateLimiter
-from candleshm.stream.watchdog import DEAD_SECONDS, PING_SECONDS
+from candleshm.stream.framing import CONTROL_BYTES_MAX, FRAME_BYTES_MAX, PING, FrameBuffer, cut
+from candleshm.stream.liveness import Liveness
+from candleshm.stream.subscriptions import URL_NAMES_MAX, Subscriptions
 from candleshm.system.log_text import printable
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "ConnectionOwner"]
 
 CONNECT_SECONDS, HANDSHAKE_SECONDS = 3.0, 5.0
 CLOSE_SECONDS = 2.0
-# A kline is about 400 bytes. What is longer than this is not one, and not worth the memory.
-FRAME_BYTES_MAX = 1 << 20
-READ_BYTES = 1 << 17
-# Whole, text.
-PLAIN_TEXT = 0x81
-PING, CONTROL_BYTES_MAX = 0x89, 125
-# Texts come whole; a server that sends one in this many parts does not mean to end it.
+# Texts arrive whole; a server that sends one in this many parts does not intend to end it.
 PARTS_MAX = 256
-# A message of so many halves is down to one name; that one is then asked for ever less often.
-WHOLE_REFUSALS, REFUSED_SECONDS_MAX = 8, 300.0
 HEAD_END, HEAD_BYTES_MAX = b"\r\n\r\n", 1 << 16
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] +([0-9]{3})[ \r\n]")
-# Names of the address; the others follow in messages of so many. Both stay far below what servers take.
-URL_NAMES_MAX = 100
-MESSAGE_NAMES_MAX = 200
-# Pongs count as messages of the client, and a ping may come at any moment.
-SPARE_MESSAGES = 2
 
 
-def cut(data: bytes, frames: list[bytes]) -> tuple[list[bytes], bytes]:
-    """Append the plain texts of `data` to `frames`; return the frames of other kinds, whole, and what is not whole yet.
+class ConnectionOwner(Protocol):
+    """What a connection calls, in the thread of its event loop."""
 
-    A frame begins with a byte for its kind and one for its length, 126 and 127 meaning that it follows in two or eight
-    bytes. Frames of servers are not masked; one that is goes to the library, which refuses it.
-    """
-    others: list[bytes] = []
-    start, size = 0, len(data)
-    while start + 2 <= size:
-        length = data[start + 1] & 0x7F
-        begin = start + (2 if length < 126 else 4 if length == 126 else 10)
-        if begin > size:
-            break
-        if length >= 126:
-            length = int.from_bytes(data[start + 2 : begin])
-        end = begin + length
-        if end > size and length <= FRAME_BYTES_MAX:
-            break
-        if data[start] == PLAIN_TEXT and data[start + 1] == 126:
-            frames.append(data[begin:end])
-        else:
-            others.append(data[start:end])
-        start = end
-    return others, data[start:]
+    def received(self, connection: Connection, frames: list[bytes], /) -> None:
+        """Take the text frames of one socket read."""
+
+    def ended(self, connection: Connection, /) -> None:
+        """Note that the connection is closed; `reason` has the cause."""
 
 
 class RefusedStream(Exception):
-    """The server answered the handshake with another status than 101."""
+    """The server refused the handshake: its status was not 101."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -93,46 +63,33 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        address: str,
+        uri: str,
         names: Iterable[str],
         rules: StreamRules,
         now: Callable[[], float],
-        take: Callable[[Connection, list[bytes]], None],
-        ended: Callable[[Connection], None],
+        owner: ConnectionOwner,
         blame: Callable[[], None],
     ) -> None:
-        """`blame` is called when the server stops saying anything: another address may do better."""
-        self._protocol = ClientProtocol(parse_uri(address), max_size=FRAME_BYTES_MAX)
+        """`blame` is called when the server stops sending anything: another address may do better."""
+        self._protocol = ClientProtocol(parse_uri(uri), max_size=FRAME_BYTES_MAX)
         self._now = now
-        self._take = take
-        self._ended = ended
+        self._owner = owner
         self._blame = blame
-        self._pace = RateLimiter(rules.messages_per_second - SPARE_MESSAGES, 1.0)
         self._transport: asyncio.Transport | None = None
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._parts: list[bytes] = []
-        self._rest = b""
-        self._buffer = memoryview(bytearray(READ_BYTES))
-        self._asked: dict[int, tuple[str, tuple[str, ...]]] = {}
-        self._numbers = 0
-        self._wanted: dict[str, None] = dict.fromkeys(names)
-        self.told_seconds: dict[str, float] = dict.fromkeys(self._wanted, now())
-        """Streams that the server was asked for, and when."""
-        self._pinged = False
-        self.subscribed_seconds: dict[str, float] = {}
-        """Streams that the server acknowledged, and when."""
-        self.opened_seconds = self.received_seconds = now()
+        self._buffer = FrameBuffer()
+        self._liveness = Liveness(now())
+        self._flood = Flood()
+        self.subscriptions = Subscriptions(names, rules, now())
+        self.opened_seconds = now()
         self.events = 0
-        self.retires = ""
-        """Why another connection has to take this one's place; empty while it need not."""
+        self.rotation = ""
+        """Why another connection has to replace this one; empty while none has to."""
         self.reason = ""
-        """Why it ended; empty while it has not."""
+        """Why it ended; empty while it is open."""
         self.misbehaved = False
         """Whether it ended because of what the server sent."""
-        self._flood = Flood()
-        self._pongs = RateLimiter(1, 1.0)
-        self._ping: bytes | None = None
-        self._refusals: dict[str, tuple[int, float]] = {}
 
     @classmethod
     async def open(
@@ -143,17 +100,16 @@ class Connection(asyncio.BufferedProtocol):
         addresses: Addresses,
         context: ssl.SSLContext | None,
         now: Callable[[], float],
-        take: Callable[[Connection, list[bytes]], None],
-        ended: Callable[[Connection], None],
+        owner: ConnectionOwner,
     ) -> Connection:
-        """Connect and shake hands. Raises ExchangeUnavailable when that fails or takes too long."""
+        """Connect and complete the handshake. Raises ExchangeUnavailable when that fails or takes too long."""
         first = list(islice(names, URL_NAMES_MAX))
         uri = f"{rules.url}?streams={'/'.join(quote(name, safe='@') for name in first)}"
         target = parse_uri(uri)
         connection = None
 
         def blame() -> None:
-            """Let the next connection go to another address."""
+            """Let the next connection use another address."""
             if place is not None:
                 addresses.failed(target.host, target.port, place)
 
@@ -163,7 +119,7 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 async with asyncio.timeout(HANDSHAKE_SECONDS):
                     _, connection = await asyncio.get_running_loop().create_connection(
-                        lambda: cls(uri, first, rules, now, take, ended, blame),
+                        lambda: cls(uri, first, rules, now, owner, blame),
                         sock=socket,
                         ssl=context if target.secure else None,
                         server_hostname=target.host if target.secure else None,
@@ -192,83 +148,34 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether events may come."""
+        """Whether events may arrive."""
         return not self.reason and self._opened.done() and self._protocol.state is State.OPEN
 
-    def want(self, names: Set[str]) -> None:
-        """Carry exactly these streams, as soon as the limit of messages allows."""
-        if names != self._wanted.keys():
-            self._wanted = dict.fromkeys(names)
-
-    def forget(self, names: Iterable[str]) -> None:
-        """Subscribe these streams once more: they are mute."""
-        names = [name for name in names if name in self.told_seconds]
-        if names and self._send("UNSUBSCRIBE", names[:MESSAGE_NAMES_MAX]):
-            for name in names[:MESSAGE_NAMES_MAX]:
-                self.told_seconds.pop(name, None)
+    def resubscribe(self, names: Iterable[str]) -> None:
+        """Subscribe these streams once more: they are stalled."""
+        text = self.subscriptions.resubscribe(names, self._now())
+        if text is not None:
+            self._protocol.send_text(text)
 
     def look(self) -> None:
-        """Send what is due, and give a dead connection up; to be called several times a second."""
+        """Send what is due, and close a dead connection; to be called several times a second."""
         if not self.is_open:
             return
         now = self._now()
         self._pong(now)
-        silent_seconds = now - self.received_seconds
-        if silent_seconds > DEAD_SECONDS:
+        if self._liveness.is_dead(now):
             self._blame()
-            self.abort(f"nothing received for {silent_seconds:.0f} s")
+            self.abort(f"nothing received for {now - self._liveness.received_seconds:.0f} s")
             return
-        if silent_seconds > PING_SECONDS and not self._pinged and self._pace.take(now):
-            self._pinged = True
+        if self._liveness.needs_ping(now) and self.subscriptions.may_send(now):
+            self._liveness.pinged()
             self._protocol.send_ping(b"")
-        for method, names in (
-            ("UNSUBSCRIBE", [name for name in self.told_seconds if name not in self._wanted]),
-            (
-                "SUBSCRIBE",
-                [name for name in self._wanted if name not in self.told_seconds and self._may_ask(name, now)],
-            ),
-        ):
-            # Of a message that was refused one name may be what is wrong with it: the next ones are ever shorter.
-            refusals = max((self._refusals.get(name, (0, 0.0))[0] for name in names), default=0)
-            size = max(1, MESSAGE_NAMES_MAX >> refusals)
-            for start in range(0, len(names), size):
-                batch = names[start : start + size]
-                if not self._send(method, batch):
-                    break
-                for name in batch:
-                    if method == "SUBSCRIBE":
-                        self.told_seconds[name] = now
-                    else:
-                        self.told_seconds.pop(name, None)
-                        self.subscribed_seconds.pop(name, None)
+        for text in self.subscriptions.messages(now):
+            self._protocol.send_text(text)
         self._flush()
 
-    def answered(self, text: bytes) -> str | None:
-        """Take in the server's answer to a message; return what is wrong with it, if anything is."""
-        try:
-            answer: dict[str, Any] = json.loads(text)
-            number = answer.get("id")
-            method, names = self._asked.pop(number, ("", ())) if isinstance(number, int) else ("", ())
-        except (ValueError, RecursionError):
-            return "an answer that cannot be read"
-        if "code" in answer or "error" in answer:
-            now = self._now()
-            for name in names:
-                self.told_seconds.pop(name, None)
-                count = self._refusals.get(name, (0, 0.0))[0] + 1
-                self._refusals[name] = (count, now + min(REFUSED_SECONDS_MAX, 2.0 ** max(0, count - WHOLE_REFUSALS)))
-            return printable(text.decode(errors="replace")[:200])
-        if method == "SUBSCRIBE":
-            now = self._now()
-            for name in names:
-                self._refusals.pop(name, None)
-                if name in self.told_seconds:
-                    # One that was mute stays so until it is heard.
-                    self.subscribed_seconds.setdefault(name, now)
-        return None
-
     def close(self) -> None:
-        """Say goodbye, and do not wait long for the answer."""
+        """Send a close frame, and wait only briefly for the server's."""
         self.reason = self.reason or "closed by us"
         if self._transport is not None and self._protocol.state is State.OPEN:
             self._protocol.send_close(1000)
@@ -286,69 +193,76 @@ class Connection(asyncio.BufferedProtocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the handshake."""
-        # What other event loops hand out is no subclass of anything here, and works as well.
+        """Send the handshake."""
+        # The transports of other event loops are no subclass of anything here, and work as well.
         self._transport = cast(asyncio.Transport, transport)
         self._protocol.send_request(self._protocol.connect())
         self._flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Lend the memory that the socket is read into; a new piece for every read would be mapped and unmapped."""
-        return self._buffer
+        """Lend the memory that the socket is read into."""
+        return self._buffer.memory
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Hand on all whole text frames of one read together."""
-        data = bytes(self._buffer[:nbytes])
-        self.received_seconds = self._now()
-        self._pinged = False
-        if self._rest:
-            data = self._rest + data
+        """Pass on all whole text frames of one read together."""
+        data, now = self._buffer.take(nbytes), self._now()
+        self._liveness.received(now)
         frames: list[bytes] = []
         if not self._opened.done():
             refused = STATUS_LINE.match(data)
             if refused is not None and refused[1] != b"101":
-                # What follows the status, if it ever comes, changes nothing.
+                # Whatever follows the status, if it ever arrives, changes nothing.
                 self._opened.set_exception(RefusedStream(int(refused[1])))
                 return
             head, end, data = data.partition(HEAD_END)
             if not end and len(head) <= HEAD_BYTES_MAX:
-                self._rest = head
+                self._buffer.rest = head
                 return
             self._hand_over(head + end, frames)
+        others = [data]
         if self._protocol.state is State.OPEN:
-            others, self._rest = cut(data, frames)
-        else:
-            others, self._rest = [data], b""
+            others, self._buffer.rest = cut(data, frames)
         for other in others:
             if other[0] == PING and len(other) <= 2 + CONTROL_BYTES_MAX:
-                # The library would answer every one, and pongs count against the limit of messages.
-                self._ping = other[2:]
+                # The library would send a pong for every one, and pongs count against the limit of messages.
+                self._liveness.ping(other[2:])
             else:
                 self._hand_over(other, frames)
         if frames:
-            self._take(self, frames)
-        self._pong(self.received_seconds)
+            self._owner.received(self, frames)
+        self._pong(now)
         self._flush()
-        flooded = self._flood.look(len(frames), len(others), len(self.told_seconds), self.received_seconds)
+        flooded = self._flood.look(len(frames), len(others), len(self.subscriptions.requested_seconds), now)
         if flooded or len(self._parts) > PARTS_MAX:
             self.misbehaved = True
             self.abort(flooded or f"a text in more than {PARTS_MAX} parts")
         elif self._protocol.parser_exc is not None or self._protocol.close_rcvd is not None:
-            # What still comes is not read, and a server that does not hang up is left.
+            # Later bytes are not read, and a server that does not close is left.
             self._leave()
 
+    def eof_received(self) -> None:
+        """End with the server."""
+        self._protocol.receive_eof()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Report the end."""
+        lost = self._protocol.parser_exc or error
+        self.reason = self.reason or (str(lost) if lost is not None else "connection lost") or type(lost).__name__
+        if not self._opened.done():
+            self._opened.set_exception(ConnectionError(self.reason))
+            self._opened.exception()
+        self._owner.ended(self)
+
+    # Between the library and the socket.
+
     def _pong(self, now: float) -> None:
-        """Answer the newest ping, and of many that come together only that."""
-        if self._ping is not None and self.is_open and self._pongs.take(now):
-            self._protocol.send_pong(self._ping)
-            self._ping = None
+        payload = self._liveness.pong(now) if self.is_open else None
+        if payload is not None:
+            self._protocol.send_pong(payload)
             self._flush()
 
-    def _may_ask(self, name: str, now: float) -> bool:
-        return now >= self._refusals.get(name, (0, 0.0))[1]
-
     def _leave(self) -> None:
-        """Read nothing more, and do not wait long for what is still to be sent."""
+        """Read nothing more, and wait only briefly for what is still to be sent."""
         if self._transport is not None and not self._transport.is_closing():
             self.misbehaved = self.misbehaved or self._protocol.parser_exc is not None
             self.reason = self.reason or str(self._protocol.parser_exc)
@@ -356,7 +270,7 @@ class Connection(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)
 
     def _hand_over(self, data: bytes, frames: list[bytes]) -> None:
-        """Let the library judge what is no plain text; its texts are appended to `frames`."""
+        """Let the library parse what is no plain text; its texts are appended to `frames`."""
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if not isinstance(event, Frame):
@@ -371,19 +285,6 @@ class Connection(asyncio.BufferedProtocol):
             elif event.opcode is Opcode.CLOSE:
                 self.reason = self.reason or printable(f"closed by the server: {self._protocol.close_rcvd}")
 
-    def eof_received(self) -> None:
-        """End with the server."""
-        self._protocol.receive_eof()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Report the end."""
-        lost = self._protocol.parser_exc or error
-        self.reason = self.reason or (str(lost) if lost is not None else "connection lost") or type(lost).__name__
-        if not self._opened.done():
-            self._opened.set_exception(ConnectionError(self.reason))
-            self._opened.exception()
-        self._ended(self)
-
     def _shake_hands(self, event: Any) -> None:
         if not isinstance(event, Response) or self._opened.done():
             return
@@ -391,17 +292,8 @@ class Connection(asyncio.BufferedProtocol):
             self._opened.set_exception(self._protocol.handshake_exc)
             return
         self.opened_seconds = self._now()
-        self.subscribed_seconds = dict.fromkeys(self.told_seconds, self.opened_seconds)
+        self.subscriptions.opened(self.opened_seconds)
         self._opened.set_result(None)
-
-    def _send(self, method: str, names: list[str]) -> bool:
-        if not self._pace.take(self._now()):
-            return False
-        self._numbers += 1
-        self._asked[self._numbers] = (method, tuple(names))
-        text = json.dumps({"method": method, "params": names, "id": self._numbers}, ensure_ascii=False)
-        self._protocol.send_text(text.encode())
-        return True
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():

@@ -1,4 +1,4 @@
-"""How often a feed may open a stream connection. The exchange counts by address, so all feeds of the user share it."""
+"""How often a feed may open a stream connection. The exchange counts by IP address, so all feeds of a user share it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FEED_PART = 0.2
 
 
 class Connects:
-    """The turns of one feed, out of a budget that all processes of the user share; without one it has only its part."""
+    """The share of one feed in a budget of all processes of the user; without a budget it has only its own part."""
 
     def __init__(self, rules: StreamRules, budget: WeightBudget | None = None) -> None:
         self._own = RateLimiter(max(1, int(rules.connects_max * FEED_PART)), rules.connects_seconds)
         self._budget = budget
 
     def take(self, now_seconds: float) -> bool:
-        """Take one turn, if there is one at `now_seconds`; say whether that is so. Feeds that wait take turns."""
+        """Take one connection, if there is one at `now_seconds`; return whether there was. Waiting feeds take turns."""
         if not self._own.is_free(now_seconds):
             return False
         if self._budget is not None:
@@ -31,11 +31,11 @@ class Connects:
         return self._own.take(now_seconds)
 
     def stop(self, seconds: float, now_seconds: float) -> None:
-        """Let nobody connect for `seconds`: the server refused a connection because there were too many."""
+        """Let no feed connect for `seconds`: the server refused a connection because there were too many."""
         if self._budget is not None:
             self._budget.stop(seconds, now_seconds)
 
     def close(self, now_seconds: float) -> None:
-        """Take part in the budget no more; what was taken counts on."""
+        """Leave the budget; the connections that were taken still count."""
         if self._budget is not None:
             self._budget.leave(now_seconds)

@@ -21,7 +21,7 @@ class Flood:
         self._frames = self._others = 0
 
     def look(self, frames: int, others: int, streams: int, now_seconds: float) -> str:
-        """Count texts, and frames of other kinds; return what is too much, or nothing."""
+        """Count texts, and frames of other kinds; return the reason to end the connection, or an empty text."""
         if now_seconds - self._since_seconds > WINDOW_SECONDS:
             self._since_seconds, self._frames, self._others = now_seconds, 0, 0
         self._frames += frames

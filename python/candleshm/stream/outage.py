@@ -1,8 +1,8 @@
-"""Which symbols have no flowing stream, since when, and what is to be said about it. Pure: no clock, no log.
+"""Which symbols have no flowing stream, since when, and which lines the log gets. Pure: no clock, no log.
 
-A symbol whose stream fell silent, or lost its connection, is down until data flows for it again: a new connection or
-another subscription is no recovery. A time in which any symbol is down is an outage; it has one line at its beginning,
-one at its end and a few between them, however often streams come and go meanwhile.
+A symbol whose stream stalled, or lost its connection, is down until data flows for it again: a new connection or
+another subscription is no recovery. A time in which any symbol is down is an outage; the log has one line at its start,
+one at its end and a few between them, however often streams stop and flow meanwhile.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ class Outage:
     def __init__(self) -> None:
         self.since: dict[str, float] = {}
         """The symbols that are down now, and since when."""
-        self._began_seconds = self._flowed_seconds = self._said_seconds = -math.inf
+        self._began_seconds = self._flowed_seconds = self._logged_seconds = -math.inf
         self._ended_seconds = -math.inf
         self._lasts = False
-        self._said = 0
+        self._logged = 0
         self._calm_seconds = CALM_SECONDS
 
     def look(
         self,
         failed: Mapping[str, str],
-        heard_seconds: Mapping[str, float],
+        last_event_seconds: Mapping[str, float],
         wanted: Collection[str],
-        honest: Collection[str],
+        idle: Collection[str],
         now_seconds: float,
     ) -> list[Line]:
-        """Take in which streams do not flow, by symbol and with the reason; return what is to be said.
+        """Take in which streams do not flow, by symbol and with the reason; return the lines for the log.
 
-        `honest` are symbols whose silence means nothing: quiet ones of a connection that brings data for others.
+        `idle` are symbols that may send nothing: on a connection that brings data for others.
         """
         for symbol, since in list(self.since.items()):
-            spoke = heard_seconds.get(symbol, -math.inf) > since
-            if symbol not in wanted or (symbol not in failed and (spoke or symbol in honest)):
+            flows = last_event_seconds.get(symbol, -math.inf) > since
+            if symbol not in wanted or (symbol not in failed and (flows or symbol in idle)):
                 del self.since[symbol]
         for symbol in failed:
             if symbol in wanted:
@@ -73,15 +73,15 @@ class Outage:
         if not self._lasts:
             is_soon = now_seconds - self._ended_seconds < SOON_SECONDS
             self._calm_seconds = min(2 * self._calm_seconds, CALM_SECONDS_MAX) if is_soon else CALM_SECONDS
-            self._lasts, self._began_seconds, self._said = True, now_seconds, 0
-        is_more = count >= 2 * self._said
-        if not is_more and now_seconds - self._said_seconds < SUMMARY_SECONDS:
+            self._lasts, self._began_seconds, self._logged = True, now_seconds, 0
+        is_more = count >= 2 * self._logged
+        if not is_more and now_seconds - self._logged_seconds < SUMMARY_SECONDS:
             return []
-        self._said, self._said_seconds = max(count, self._said), now_seconds
+        self._logged, self._logged_seconds = max(count, self._logged), now_seconds
         names = sorted(self.since)
         shown = " ".join(names[:NAMES_SHOWN]) + (" ..." if count > NAMES_SHOWN else "")
         reason = next((failed[name] for name in names if name in failed), "no data has arrived since")
         for_seconds = now_seconds - self._began_seconds
         since = f" for {for_seconds:.0f} s" if for_seconds >= 1 else ""
-        text = f"{count} of {wanted} streams are silent{since}: {shown} ({reason}); requested by REST meanwhile"
+        text = f"{count} of {wanted} streams are stalled{since}: {shown} ({reason}); requested by REST meanwhile"
         return [Line(is_warning=True, text=text)]

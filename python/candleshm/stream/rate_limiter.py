@@ -1,4 +1,4 @@
-"""How often something may be done: so many times in so many seconds, whatever the moment. Pure; it never sleeps."""
+"""A rate limit: so many times in so many seconds, in any window. Pure; it never sleeps."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class RateLimiter:
         self._taken: deque[float] = deque(maxlen=count)
 
     def take(self, now_seconds: float) -> bool:
-        """Take one turn, if there is one at `now_seconds`; say whether that is so."""
+        """Take one turn, if there is one at `now_seconds`; return whether there was."""
         if not self.is_free(now_seconds):
             return False
         self._taken.append(now_seconds)
         return True
 
     def is_free(self, now_seconds: float) -> bool:
-        """Say whether `take` would get a turn."""
+        """Return whether `take` would get a turn."""
         return len(self._taken) < self._count or now_seconds - self._taken[0] >= self._seconds

@@ -24,10 +24,10 @@ class Shards:
                 del group[symbol]
         newcomers = [symbol for symbol in wanted if symbol not in carried]
         for symbol in newcomers:
-            self._seat(symbol)
+            self._place(symbol)
         return bool(newcomers) or len(carried) != len(wanted)
 
-    def _seat(self, symbol: str) -> None:
+    def _place(self, symbol: str) -> None:
         for group in self.groups:
             if len(group) < self._size:
                 group[symbol] = None

@@ -15,8 +15,8 @@ class StreamStatus:
     """Open now."""
     streams: int
     """Symbols with a subscribed stream on an open connection."""
-    mute: tuple[str, ...]
-    """Symbols whose stream fell silent or lost its connection, until data arrives again; REST fetches them."""
+    stalled: tuple[str, ...]
+    """Symbols whose stream stalled or lost its connection, until data arrives again; requested by REST (failover)."""
     opened: int
     """Connections opened so far."""
     lost: int
@@ -28,9 +28,9 @@ class StreamStatus:
     stale: int
     """Of these, candles older than what was known."""
     verified: int
-    """Rows proven by trade ids, or pushed with the values that an answer had."""
+    """Rows proven by trade ids, or pushed with the values of a response."""
     conflicts: int
-    """Rows in which the stream differed from an earlier answer."""
+    """Rows in which the stream differed from an earlier response."""
     refused: int
     """Candles with impossible values."""
     faults: int

@@ -87,6 +87,11 @@ impl Awaited {
         newest.get(self.needed - 1).copied()
     }
 
+    /// Returns how many candles from that index on enough of the series have final.
+    pub(crate) fn closed_since(&self, candle_index: i64) -> i64 {
+        self.next_ms().map_or(0, |next_ms| (self.grid.ordinal(next_ms) - candle_index).max(0))
+    }
+
     /// Returns the close of the candle, if enough of the series have it final.
     pub(crate) fn closed(&self, py: Python<'_>, open_ms: Option<i64>) -> PyResult<Option<Closed>> {
         let Some(open_ms) = open_ms else { return Ok(None) };

@@ -2,6 +2,8 @@
 
 use candleshm::error::{Corruption, Error};
 use candleshm::layout::{ABI_MAJOR, ABI_MINOR, LAYOUT_HASH};
+use pyo3::create_exception;
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 /// The exception classes, defined in Python.
@@ -26,6 +28,8 @@ use exceptions::{
     BadResponse, BlockCorrupt, BlockInUse, BlockIncompatible, BlockNotFound, BlockUnavailable, ConfigError,
     UnknownSymbol,
 };
+
+create_exception!(candleshm._core, NotMerged, PyException);
 
 /// Returns the exception for an error that came up around the block `name`.
 pub(crate) fn to_py(error: Error, name: &str) -> PyErr {

@@ -168,24 +168,25 @@ impl Feed {
         Ok(News::of_closes(self.source.attached()?))
     }
 
-    /// What `wait_closed` returns, and the open time of the candle after it; None while there is nothing to return. Raises
-    /// `WaitTimeout` instead when `waited` seconds were enough.
+    /// What `wait_closed` returns, the open time of the candle after it, and how many candles from this one on have
+    /// closed; None while there is nothing to return. Raises `WaitTimeout` instead when `waited` seconds were enough.
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     #[pyo3(signature = (open_time_ms, symbols, quorum, waited=None))]
     fn _look_closed(
         &self,
         py: Python<'_>,
-        open_time_ms: Option<i64>,
+        open_time_ms: Option<Moment>,
         symbols: Option<Vec<String>>,
-        quorum: f64,
+        quorum: Number,
         waited: Option<f64>,
-    ) -> PyResult<Option<(Closed, i64)>> {
+    ) -> PyResult<Option<(Closed, i64, i64)>> {
         let attached = self.source.attached()?;
-        let awaited = self.awaited(&attached, symbols.as_deref(), quorum)?;
+        let awaited = self.awaited(&attached, symbols.as_deref(), quorum.0)?;
+        let open_time_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
         if let Some(closed) = awaited.closed(py, open_time_ms)? {
             let grid = awaited.grid();
-            let later_ms = grid.open_ms(grid.ordinal(open_time_ms.unwrap_or_default()) + 1);
-            return Ok(Some((closed, later_ms)));
+            let candle_index = grid.ordinal(open_time_ms.unwrap_or_default());
+            return Ok(Some((closed, grid.open_ms(candle_index + 1), awaited.closed_since(candle_index))));
         }
         self.source.check_collector(&attached, "the collector")?;
         match waited {
@@ -278,8 +279,7 @@ impl Feed {
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn _closed_since(&self, open_time_ms: i64, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<i64> {
         let awaited = self.awaited(&self.source.attached()?, symbols.as_deref(), quorum)?;
-        let grid = awaited.grid();
-        Ok(awaited.next_ms().map_or(0, |next_ms| (grid.ordinal(next_ms) - grid.ordinal(open_time_ms)).max(0)))
+        Ok(awaited.closed_since(awaited.grid().ordinal(open_time_ms)))
     }
 
     #[pyo3(signature = (field, *, symbols=None, out=None))]

@@ -10,6 +10,7 @@ mod errors;
 mod feed;
 mod following;
 mod gap;
+mod gate;
 mod pool;
 mod process;
 mod rows;
@@ -35,6 +36,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<waiting::News>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::Ingested>()?;
+    module.add_class::<writer::SeriesState>()?;
+    module.add("NotMerged", module.py().get_type::<errors::NotMerged>())?;
     module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
     module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;
     module.add_function(wrap_pyfunction!(derive::ended_ms, module)?)?;

@@ -87,9 +87,4 @@ impl News {
     fn sleep(&self, py: Python<'_>) -> PyResult<()> {
         self.sleep_for(py, SLICE)
     }
-
-    /// Wake everybody who sleeps on the same news, in every process. Each looks, finds nothing new, and sleeps again.
-    fn wake(&self) {
-        shared_memory::futex_wake(self.attached.block.header(self.offset));
-    }
 }

@@ -1,7 +1,7 @@
 //! `Writer`: the owner of a block, for the orchestrator.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
@@ -10,6 +10,7 @@ use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
 use candleshm::wire::archive_csv::parse_csv;
+use candleshm::wire::event;
 use candleshm::wire::parse::parse;
 use candleshm::writer::{
     Config, Health, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
@@ -17,15 +18,16 @@ use candleshm::writer::{
 use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyTuple;
+use pyo3::types::{IntoPyDict, PyDict, PyTuple};
 
 use crate::array::new_columns;
 
 use crate::attached::trading_ages;
 use crate::derive::grid;
 use crate::errors::exceptions::{BlockNotFound, ConfigError};
-use crate::errors::to_py;
+use crate::errors::{NotMerged, to_py};
 use crate::gap::Gap;
+use crate::gate::Gate;
 use crate::process;
 
 /// What one answer did to a series, and where the series stands afterwards.
@@ -45,11 +47,12 @@ pub(crate) struct Ingested {
     newest_open_ms: Option<i64>,
     unsettled_open_ms: Option<i64>,
     missing: usize,
+    newest_missing_ms: Option<(i64, i64)>,
     suspect_open_ms: Option<i64>,
 }
 
-impl From<Report> for Ingested {
-    fn from(report: Report) -> Self {
+impl Ingested {
+    fn of(report: Report, newest_missing_ms: Option<(i64, i64)>) -> Self {
         let Report { tally, newest_open_ms, unsettled_open_ms, missing, suspect_open_ms } = report;
         Self {
             rows: tally.rows,
@@ -66,9 +69,19 @@ impl From<Report> for Ingested {
             newest_open_ms,
             unsettled_open_ms,
             missing,
+            newest_missing_ms,
             suspect_open_ms,
         }
     }
+}
+
+/// Where a series stands.
+#[pyclass(frozen, get_all, module = "candleshm._core")]
+pub(crate) struct SeriesState {
+    newest_open_ms: Option<i64>,
+    unsettled_open_ms: Option<i64>,
+    missing: usize,
+    newest_missing_ms: Option<(i64, i64)>,
 }
 
 /// What a batch of frames did.
@@ -124,8 +137,18 @@ thread_local! {
     static ROWS: RefCell<Vec<Row>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The mutex serialises threads; it is never held while Python runs. None once closed.
-type Owned = Mutex<Option<CoreWriter>>;
+/// What serialises the threads. None is inside while Python runs, nor while it waits for the GIL.
+type Owned = Gate<Guarded>;
+
+/// A writer, and what it still merges.
+struct Guarded {
+    /// None once closed.
+    writer: Option<CoreWriter>,
+    /// Whether nothing is merged any more.
+    stopped: bool,
+    /// Responses to requests that left before are not merged; local seconds.
+    restarted_seconds: f64,
+}
 
 /// The writers of this process, for `forget_writers`.
 static WRITERS: Mutex<Vec<Weak<Owned>>> = Mutex::new(Vec::new());
@@ -139,8 +162,8 @@ pub(crate) fn forget_writers() {
     // What another thread of the parent held at the moment of the fork stays locked in the child for ever.
     if let Ok(mut writers) = WRITERS.try_lock() {
         for writer in writers.drain(..).filter_map(|writer| writer.upgrade()) {
-            if let Ok(mut writer) = writer.try_lock() {
-                drop(writer.take());
+            if let Some(mut writer) = writer.try_enter() {
+                drop(writer.writer.take());
             }
         }
     }
@@ -187,16 +210,34 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    fn lock(&self) -> MutexGuard<'_, Option<CoreWriter>> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with<T>(&self, work: impl FnOnce(&mut CoreWriter) -> Result<T, Error>) -> PyResult<T> {
+        self.work(&mut self.writer.enter(), work)
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut CoreWriter) -> Result<T, Error>) -> PyResult<T> {
-        match self.lock().as_mut() {
+    fn work<T>(&self, guarded: &mut Guarded, work: impl FnOnce(&mut CoreWriter) -> Result<T, Error>) -> PyResult<T> {
+        match guarded.writer.as_mut() {
             Some(writer) => work(writer).map_err(|error| to_py(error, &self.name)),
             None => Err(BlockNotFound::new_err((self.name.clone(), "this writer was closed"))),
         }
     }
+}
+
+fn not_merged() -> PyErr {
+    NotMerged::new_err("merging was stopped, or the exchange's time was restarted after the request had left")
+}
+
+/// Returns seconds per symbol, in the order of the block.
+fn by_symbol<'py>(
+    py: Python<'py>,
+    writer: &Writer,
+    seconds: impl FnOnce(&CoreWriter) -> Vec<f64>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let pairs = writer.with(|writer| {
+        let block = writer.block();
+        let symbols = (0..block.symbol_count()).map(|index| block.symbol(index));
+        Ok(symbols.zip(seconds(writer)).collect::<Vec<_>>())
+    })?;
+    pairs.into_py_dict(py)
 }
 
 #[pymethods]
@@ -238,7 +279,8 @@ impl Writer {
             Ok(writer)
         });
         let writer = opened.map_err(|(error, name)| to_py(error, name))?;
-        let writer = Arc::new(Mutex::new(Some(writer)));
+        let writer =
+            Arc::new(Gate::new(Guarded { writer: Some(writer), stopped: false, restarted_seconds: f64::NEG_INFINITY }));
         let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
         writers.retain(|writer| writer.strong_count() > 0);
         writers.push(Arc::downgrade(&writer));
@@ -279,7 +321,7 @@ impl Writer {
         self.with(|writer| Ok(writer.block().geometry().symbol_capacity))
     }
 
-    #[pyo3(signature = (symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, from_end=false, patience_ms=0))]
+    #[pyo3(signature = (symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, from_end=false, patience_ms=0, sent_seconds=f64::INFINITY))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn ingest(
         &self,
@@ -294,6 +336,7 @@ impl Writer {
         end_ms: Option<i64>,
         from_end: bool,
         patience_ms: i64,
+        sent_seconds: f64,
     ) -> PyResult<Ingested> {
         let answer = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
         let now_ms = process::now_ms();
@@ -301,9 +344,14 @@ impl Writer {
             ROWS.with_borrow_mut(|rows| {
                 rows.clear();
                 parse(body, rows).map_err(|error| to_py(error.into(), &self.name))?;
-                self.with(|writer| {
+                let mut guarded = self.writer.enter_patiently();
+                if guarded.stopped || sent_seconds < guarded.restarted_seconds {
+                    return Err(not_merged());
+                }
+                self.work(&mut guarded, |writer| {
                     let index = writer.index_of(symbol)?;
-                    Ok(writer.ingest(index, rows, &answer, now_ms).into())
+                    let report = writer.ingest(index, rows, &answer, now_ms);
+                    Ok(Ingested::of(report, writer.newest_missing(index)?))
                 })
             })
         })
@@ -314,8 +362,13 @@ impl Writer {
     fn ingest_events(&self, py: Python<'_>, frames: Vec<PyBackedBytes>, received_ms: i64) -> PyResult<Pushed> {
         let now_ms = process::now_ms();
         py.detach(|| {
-            self.with(|writer| {
-                let pushed = writer.ingest_events(frames.iter().map(|frame| &**frame), received_ms, now_ms);
+            let parsed: Vec<_> = frames.iter().map(|frame| event::parse(frame)).collect();
+            let mut guarded = self.writer.enter();
+            if guarded.stopped {
+                return Err(not_merged());
+            }
+            self.work(&mut guarded, |writer| {
+                let pushed = writer.ingest_events(parsed, received_ms, now_ms);
                 Ok(Pushed::of(pushed, writer))
             })
         })
@@ -347,34 +400,35 @@ impl Writer {
         py.detach(|| {
             self.with(|writer| {
                 if let Some(name) = derived {
-                    return Ok(writer.load_derived(name, symbol, &kept, sent_ms)?.into());
+                    return Ok(Ingested::of(writer.load_derived(name, symbol, &kept, sent_ms)?, None));
                 }
                 let index = writer.index_of(symbol)?;
-                Ok(writer.load(index, &kept, sent_ms).into())
+                let report = writer.load(index, &kept, sent_ms);
+                Ok(Ingested::of(report, writer.newest_missing(index)?))
             })
         })
     }
 
-    fn heard_seconds(&self) -> PyResult<Vec<f64>> {
-        self.with(|writer| {
-            Ok(writer
-                .heard_ms()
-                .into_iter()
-                .map(|heard_ms| if heard_ms == 0 { f64::NEG_INFINITY } else { heard_ms as f64 / 1000.0 })
-                .collect())
-        })
+    fn last_event_seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let seconds_of = |heard_ms| if heard_ms == 0 { f64::NEG_INFINITY } else { heard_ms as f64 / 1000.0 };
+        by_symbol(py, self, |writer| writer.heard_ms().into_iter().map(seconds_of).collect())
     }
 
-    fn pauses_seconds(&self) -> PyResult<Vec<f64>> {
-        self.with(|writer| Ok(writer.pauses_ms().into_iter().map(|pause_ms| pause_ms as f64 / 1000.0).collect()))
+    fn pauses_seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        by_symbol(py, self, |writer| writer.pauses_ms().into_iter().map(|pause_ms| pause_ms as f64 / 1000.0).collect())
     }
 
     fn trading_ages(&self) -> PyResult<Vec<f64>> {
         self.with(|writer| Ok(trading_ages(writer.block(), process::now_ms())))
     }
 
-    fn state(&self, symbol: &str) -> PyResult<Ingested> {
-        self.with(|writer| Ok(writer.report(writer.index_of(symbol)?).into()))
+    fn state(&self, symbol: &str) -> PyResult<SeriesState> {
+        self.with(|writer| {
+            let index = writer.index_of(symbol)?;
+            let Report { newest_open_ms, unsettled_open_ms, missing, .. } = writer.report(index);
+            let newest_missing_ms = writer.newest_missing(index)?;
+            Ok(SeriesState { newest_open_ms, unsettled_open_ms, missing, newest_missing_ms })
+        })
     }
 
     fn gaps(&self, symbol: &str) -> PyResult<Vec<Gap>> {
@@ -438,11 +492,17 @@ impl Writer {
         })
     }
 
-    fn forget_times(&self) -> PyResult<()> {
-        self.with(|writer| {
+    fn restart_time(&self, now_seconds: f64) -> PyResult<()> {
+        let mut guarded = self.writer.enter();
+        guarded.restarted_seconds = now_seconds;
+        self.work(&mut guarded, |writer| {
             writer.forget_times();
             Ok(())
         })
+    }
+
+    fn stop_merging(&self) {
+        self.writer.enter().stopped = true;
     }
 
     fn heartbeat(&self) -> PyResult<()> {
@@ -459,7 +519,8 @@ impl Writer {
 
     #[pyo3(signature = (*, unlink=true))]
     fn close(&self, unlink: bool) -> PyResult<()> {
-        match self.lock().take() {
+        let writer = self.writer.enter().writer.take();
+        match writer {
             Some(writer) => writer.close(unlink).map_err(|error| to_py(error, &self.name)),
             None => Ok(()),
         }

@@ -5,6 +5,8 @@
 //! tag is the same before and after (the precise check). `docs/segment-format.md`, section "The reader", has the
 //! argument; `tests/loom` the proof for small cases.
 
+use std::ops::Range;
+
 use crate::error::Error;
 use crate::layout::{ROW_WORDS, RowState, RowWords, Tag, symbol};
 use crate::ring::SeriesWords;
@@ -420,6 +422,25 @@ impl<'a> SeriesReader<'a> {
             }
         }
         Ok(gaps)
+    }
+
+    /// Returns the newest gap of the readable window that is missing, half-open, without a look at what is older.
+    ///
+    /// # Errors
+    ///
+    /// `Contended`.
+    pub fn newest_missing(&self) -> Result<Option<Range<u64>>, Error> {
+        let marks = self.marks()?;
+        let everything = Selection { count: self.words.ring.length, closed_only: false, states: false };
+        let (start, end, _) = self.range_of(&marks, &everything);
+        let is_missing = |candle_index: u64| {
+            let tag = self.words.tag(candle_index);
+            !(tag.is_readable_of(candle_index) || tag.candle_index() > candle_index || tag.is_settled_of(candle_index))
+        };
+        Ok((start..end).rev().find(|&newest| is_missing(newest)).map(|newest| {
+            let older = (start..newest).rev().take_while(|&candle_index| is_missing(candle_index)).count();
+            newest - older as u64..newest + 1
+        }))
     }
 
     /// Returns the oldest candle index of the readable window.

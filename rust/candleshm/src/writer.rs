@@ -373,6 +373,20 @@ impl Writer {
         }
     }
 
+    /// Returns the newest missing rows of a series' window, as the half-open range of their open times.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: the only writer is the caller.
+    pub fn newest_missing(&self, index: usize) -> Result<Option<(i64, i64)>, Error> {
+        if self.series[index].state.shown_gaps(self.block.series(index)).0 == 0 {
+            return Ok(None);
+        }
+        let grid = self.block.grid(index);
+        let newest = SeriesReader::new(&self.block, index).newest_missing()?;
+        Ok(newest.map(|range| (grid.open_ms(range.start as i64), grid.open_ms(range.end as i64))))
+    }
+
     /// Returns the gaps of a series' window, oldest first.
     ///
     /// # Errors

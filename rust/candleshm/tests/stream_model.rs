@@ -10,6 +10,7 @@ use candleshm::interval::{Grid, Interval};
 use candleshm::layout::{RowState, header};
 use candleshm::merge::RequestWindow;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
+use candleshm::wire::event;
 use candleshm::writer::{Pushed, RepairReason, Writer};
 use proptest::prelude::*;
 use proptest::test_runner::Config as Cases;
@@ -134,7 +135,7 @@ impl World {
     }
 
     fn hear(&mut self, frame: &str, received_ms: i64) -> Pushed {
-        self.writer.ingest_events([frame.as_bytes()], received_ms, 1)
+        self.writer.ingest_events([event::parse(frame.as_bytes())], received_ms, 1)
     }
 
     fn answer(&mut self, at_ms: i64, under_way_ms: i64, limit: i64) {
@@ -403,7 +404,7 @@ fn what_is_old_says_nothing_of_now() {
     let mut world = begun(&[3, 2, 1]);
     let hear = |world: &mut World, candle_index: i64, made_ms: i64, received_ms: i64| {
         let frame = world.exchange.frame(candle_index, made_ms, false, 0.0);
-        world.writer.ingest_events([frame.as_bytes()], received_ms, received_ms as u64);
+        world.writer.ingest_events([event::parse(frame.as_bytes())], received_ms, received_ms as u64);
         let received_ms = SeriesReader::new(world.writer.block(), 0).marks().expect("nobody writes").received_ms as i64;
         (received_ms, world.writer.heard_ms()[0] as i64)
     };
@@ -499,7 +500,7 @@ fn events_that_are_not_ours_or_cannot_be() {
     }
     let batch = [good.as_bytes(), b"{\"result\":null,\"id\":1}", b"not JSON", b"{\"e\":\"serverShutdown\",\"E\":1}"];
     let commits = world.writer.block().value(header::COMMIT_SEQ);
-    let pushed = world.writer.ingest_events(batch, received_ms, 1);
+    let pushed = world.writer.ingest_events(batch.into_iter().map(event::parse), received_ms, 1);
     assert_eq!((pushed.events, pushed.answers, pushed.shuts_down), (1, vec![1], true));
     assert_eq!((pushed.faults.len(), pushed.faults[0].0), (1, 2));
     assert_eq!(world.writer.block().value(header::COMMIT_SEQ), commits + 1, "one batch, one wake");

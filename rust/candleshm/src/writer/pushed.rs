@@ -6,7 +6,7 @@ use crate::columns::{OPEN_TIME_MS, TRADES, plausible};
 use crate::layout::{Geometry, RowState};
 use crate::merge::{self, Tally};
 use crate::publish::SeriesWriter;
-use crate::wire::event::{self, Event, Frame, FrameError, FrameErrorKind};
+use crate::wire::event::{Event, Frame, FrameError, FrameErrorKind};
 
 /// How far the clocks of the exchange's servers may lie apart: an event that is ahead of the measured time by more is
 /// not believed.
@@ -65,17 +65,18 @@ pub struct Pushed {
 }
 
 impl Writer {
-    /// Merges the events of one socket read, publishes what they change and wakes waiters once. `received_ms` is the
-    /// exchange time that surely was not passed when they came, `now_boot_ms` is `CLOCK_BOOTTIME`.
+    /// Merges the events of one socket read, publishes what they change and wakes waiters once. `frames` are what
+    /// [`event::parse`](crate::wire::event::parse) returned for each; the caller parses, as that needs no writer.
+    /// `received_ms` is the exchange time that surely was not passed when they came, `now_boot_ms` is `CLOCK_BOOTTIME`.
     pub fn ingest_events<'a>(
         &mut self,
-        frames: impl IntoIterator<Item = &'a [u8]>,
+        frames: impl IntoIterator<Item = Result<Frame<'a>, FrameError>>,
         received_ms: i64,
         now_boot_ms: u64,
     ) -> Pushed {
         let mut pushed = Pushed::default();
         for (place, frame) in frames.into_iter().enumerate() {
-            match event::parse(frame) {
+            match frame {
                 Ok(Frame::Kline(event)) => self.push(&event, received_ms, now_boot_ms, &mut pushed),
                 Ok(Frame::Shutdown) => pushed.shuts_down = true,
                 Ok(Frame::RequestWindow) => pushed.answers.push(place),

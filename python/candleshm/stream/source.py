@@ -1,0 +1,57 @@
+"""What the collector needs of streams, and streams of the collector, without the library that streams are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from candleshm.exchanges.base import StreamRules
+from candleshm.stream.status import StreamStatus
+
+if TYPE_CHECKING:
+    from candleshm._core import Pushed
+
+__all__ = ["FrameSink", "MakeStreams", "StreamSource"]
+
+
+class FrameSink(Protocol):
+    """Where frames go. Methods may be called from any thread."""
+
+    def frames(self, frames: Sequence[bytes], /) -> Pushed | None:
+        """Merge the text frames of one socket read; None once stopped."""
+
+    def last_event_seconds(self) -> Mapping[str, float]:
+        """Return for each symbol when its stream sent the newest event, local seconds; -inf for never."""
+
+
+class StreamSource(Protocol):
+    """Where events come from. Methods may be called from any thread."""
+
+    rules: StreamRules
+
+    @property
+    def covered(self) -> frozenset[str]:
+        """Symbols whose stream is subscribed on a connection that is open."""
+
+    @property
+    def status(self) -> StreamStatus:
+        """What the streams do now, and did so far."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def follow(self, symbols: Iterable[str]) -> None:
+        """Stream exactly these symbols."""
+
+    def suspect(self, symbol: str) -> None:
+        """Note that REST had a newer row which the stream of `symbol` should have sent."""
+
+    def repair_requests(self) -> list[tuple[str, str, int]]:
+        """Return the repair requests since the last call: (symbol, reason, open time)."""
+
+    def stop(self) -> None:
+        """End within moments."""
+
+
+# (where frames go; called when something changed) -> the source, not yet started.
+MakeStreams: TypeAlias = Callable[[FrameSink, Callable[[], None]], StreamSource]
