@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import candleshm
 from candleshm._core import Ingested, Writer
 from candleshm.collector.ingest import Ingest
-from candleshm.collector.planner import Kind, SeriesPlan
+from candleshm.collector.series_plan import Kind, SeriesPlan
 from candleshm.collector.workers import Job, Workers
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import BadResponse, UnknownSymbol

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from candleshm._core import Feed, Writer
 from candleshm.collector.cache import BlockCache, CacheWriter, Origin
-from candleshm.collector.planner import PollPolicy
-from candleshm.collector.scheduler import CollectorStatus, Scheduler
+from candleshm.collector.scheduler import Scheduler
+from candleshm.collector.series_plan import PollPolicy
+from candleshm.collector.status import CollectorStatus
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
     BlockError,
@@ -441,13 +442,13 @@ class Collector:
             clock=self._clock,
             exchange_time=exchange_time,
             budget=budget,
-            cadence=PollPolicy(
+            policy=PollPolicy(
                 interval=config.interval,
                 length=config.length,
                 update_interval_seconds=config.update_interval_seconds,
                 settle_ms=config.settle_ms,
                 tail_limit=self._exchange.tail_limit,
-                silence_seconds=stall_seconds(self._exchange.stream_rules(config.interval)),
+                stall_seconds=stall_seconds(self._exchange.stream_rules(config.interval)),
                 late_ms=CLOSE_LATE_MS,
             ),
             universe=self._universe,
