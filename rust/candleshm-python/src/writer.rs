@@ -33,21 +33,37 @@ use crate::process;
 /// What one answer did to a series, and where the series stands afterwards.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
 pub(crate) struct Ingested {
+    /// Rows in the body.
     rows: usize,
+    /// Rows that cannot be true: non-finite, high < low, negative volume, beyond the exchange's clock.
     refused: usize,
+    /// Of these, rows that open after `received_ms`: a reason to measure the clock again.
     beyond: usize,
+    /// Rows older than the window.
     older: usize,
+    /// Rows that were new or had other values.
     changed: usize,
+    /// Of these, rows that had been closed already.
     corrected: usize,
+    /// Rows that became final by this answer.
     closed: usize,
+    /// Rows now confirmed absent.
     holes: usize,
+    /// Final rows that the block had as they are.
     agreed: usize,
+    /// Of these, rows that became verified: they had been pushed, and the answer says the same.
     verified: usize,
+    /// Rows of which the answer and the stream say different things.
     conflicts: usize,
+    /// Open time of the newest row; None while the series has none.
     newest_open_ms: Option<i64>,
+    /// Open time of the oldest row not yet final: the next refresh starts here.
     unsettled_open_ms: Option<i64>,
+    /// Rows of the window that are neither there nor confirmed absent.
     missing: usize,
+    /// The newest missing rows: half-open range of their open times. None without any, and for a derived block.
     newest_missing_ms: Option<(i64, i64)>,
+    /// Open time of the oldest disputed row that has to be asked for again; None without one.
     suspect_open_ms: Option<i64>,
 }
 
@@ -78,27 +94,47 @@ impl Ingested {
 /// Where a series stands.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
 pub(crate) struct SeriesState {
+    /// Open time of the newest row; None while the series has none.
     newest_open_ms: Option<i64>,
+    /// Open time of the oldest row not yet final; None while the series has none.
     unsettled_open_ms: Option<i64>,
+    /// Rows of the window that are neither there nor confirmed absent.
     missing: usize,
+    /// The newest missing rows, as the half-open range of their open times; None when nothing is missing.
     newest_missing_ms: Option<(i64, i64)>,
 }
 
 /// What a batch of frames did.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
 pub(crate) struct Pushed {
+    /// Klines of the block's market, interval and symbols.
     events: usize,
+    /// Events of other kinds, intervals or markets.
     foreign: usize,
+    /// Klines of symbols that the block does not carry.
     unknown: usize,
+    /// Klines that were older than what was known, and changed nothing.
     stale: usize,
+    /// Klines that cannot be true.
     refused: usize,
+    /// Rows that were new or had other values.
     changed: usize,
+    /// Rows that became final.
     closed: usize,
+    /// Rows that became verified: by trade ids, or because an answer had said the same.
     verified: usize,
+    /// Rows of which an answer and the stream say different things.
     conflicts: usize,
+    /// Whether the server announced its end.
     shuts_down: bool,
+    /// Places in the batch of answers to what the client sent.
     answers: Vec<usize>,
+    /// Places in the batch of frames that could not be read, and why.
     faults: Vec<(usize, String)>,
+    /// Series that an answer is needed for: (symbol, why, open time of the oldest row concerned in ms).
+    ///
+    /// ``rows``: the series has none yet. ``close``: a newer candle came, and one before it is not final or missing.
+    /// ``doubt``: trade ids say that a row is not whole, or stream and answer differ.
     repair_requests: Vec<(String, &'static str, i64)>,
 }
 
@@ -169,13 +205,17 @@ pub(crate) fn forget_writers() {
     }
 }
 
-/// Parses a klines body into an array, without a block.
+/// Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
+///
+/// Those are left out: non-finite, high < low, negative volume. Raises BadResponse (with `.offset`).
 #[pyfunction]
 pub(crate) fn parse_klines<'py>(py: Python<'py>, body: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
     rows_of(py, |rows| parse(body, rows).map_err(Error::from))
 }
 
-/// Parses a file of the archive into an array.
+/// Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
+///
+/// With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
 #[pyfunction]
 pub(crate) fn parse_archive_csv<'py>(py: Python<'py>, file: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
     rows_of(py, |rows| parse_csv(file, rows).map_err(Error::from))
@@ -202,7 +242,7 @@ fn rows_of(
     Ok((array, found - rows.len()))
 }
 
-/// The owner of a block.
+/// The one owner of a named block. Methods may be called from any thread; they are serialised inside.
 #[pyclass(frozen, module = "candleshm._core")]
 pub(crate) struct Writer {
     name: String,
@@ -242,6 +282,17 @@ fn by_symbol<'py>(
 
 #[pymethods]
 impl Writer {
+    /// Create the block, take over the one a dead collector left, or supersede it when its shape differs.
+    ///
+    /// Rows of the same market, interval and symbol come over from a block of another LENGTH or other symbols, each as
+    /// it was and as old as it was.
+    ///
+    /// `derive` are pairs of name and interval (`5m`, `1d@Asia/Shanghai`): further blocks of the same symbols and
+    /// LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
+    /// are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
+    ///
+    /// Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
+    /// OSError (ENOSPC: /dev/shm is too small).
     #[staticmethod]
     #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
@@ -287,21 +338,25 @@ impl Writer {
         Ok(Self { name, writer })
     }
 
+    /// The name of the block.
     #[getter]
     fn name(&self) -> &str {
         &self.name
     }
 
+    /// Whether the block is that of a collector that died, with its rows.
     #[getter]
     fn taken_over(&self) -> PyResult<bool> {
         self.with(|writer| Ok(writer.is_taken_over()))
     }
 
+    /// Rows that came over from the block of another shape that this one replaced.
     #[getter]
     fn carried_rows(&self) -> PyResult<usize> {
         self.with(|writer| Ok(writer.carried_rows()))
     }
 
+    /// The symbols that the block carries, in its order.
     #[getter]
     fn symbols<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let symbols = self.with(|writer| {
@@ -311,16 +366,36 @@ impl Writer {
         PyTuple::new(py, symbols)
     }
 
+    /// Names of the blocks derived from this one.
     #[getter]
     fn derived<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.with(|writer| Ok(writer.derived_names()))?)
     }
 
+    /// How many symbols the block has room for.
     #[getter]
     fn symbol_capacity(&self) -> PyResult<usize> {
         self.with(|writer| Ok(writer.block().geometry().symbol_capacity))
     }
 
+    /// Parse a klines body, merge it, publish it and wake waiters: one call, the GIL released throughout.
+    ///
+    /// `sent_ms` and `received_ms` are exchange time when the request left and when its answer was there. A row is
+    /// closed when its end lies at least `settle_ms` before `sent_ms`. `start_ms`, `end_ms` and `limit` are what was
+    /// asked; `from_end` says that a full answer holds the newest `limit` rows of that range, not the oldest. Settled
+    /// open times inside the answered range without a row are confirmed as holes when a second answer, asked at least
+    /// `settle_ms` later, agrees; below the oldest row of the exchange they count as before the first candle.
+    ///
+    /// The newest row of an answer becomes final, and what lies behind it a hole, only `patience_ms` after its end: an
+    /// answer may be an old picture, and only a later row in it proves that it is not. The series counts as received no
+    /// later than its newest candle can have been the exchange's newest.
+    ///
+    /// `sent_seconds` is the local time at which the request left, as `restart_time` counts it.
+    ///
+    /// Several threads parse at the same time; only the merge waits for others.
+    ///
+    /// Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol. NotMerged
+    /// after `stop_merging`, and for a request that left before the time was restarted.
     #[pyo3(signature = (symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, from_end=false, patience_ms=0, sent_seconds=f64::INFINITY))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn ingest(
@@ -357,6 +432,12 @@ impl Writer {
         })
     }
 
+    /// Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.
+    ///
+    /// `received_ms` is the exchange time that surely was not passed when they came. An event replaces what is known of
+    /// its candle when it is newer: by its time against events, by trades and volume against answers. ``x: true`` makes
+    /// the row final; what an answer said of a final row is never overwritten. Frames that cannot be read are reported
+    /// and the others stand. Several threads parse at the same time. Raises NotMerged after `stop_merging`.
     #[pyo3(signature = (frames, *, received_ms))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn ingest_events(&self, py: Python<'_>, frames: Vec<PyBackedBytes>, received_ms: i64) -> PyResult<Pushed> {
@@ -374,6 +455,17 @@ impl Writer {
         })
     }
 
+    /// Merge rows that were kept elsewhere, publish them and wake waiters.
+    ///
+    /// `rows` is float64 (n, 12) and `states` uint8 (n,), as `Series.candles` and `Series.states` give them with
+    /// `holes="nan"`; without states all are closed. Closed and verified rows go where the series has none that is
+    /// final, holes where it has nothing; what is there already counts for more. Rows of another state are left out,
+    /// and so are those that had not ended at `sent_ms`, the exchange time at which the rows were asked for: what was
+    /// live then is never trusted. The series does not count as confirmed by it, its age stays.
+    ///
+    /// With `derived` they go into the derived block of that name; that has to be before its source gets rows.
+    ///
+    /// Raises UnknownSymbol, ConfigError for other shapes.
     #[pyo3(signature = (symbol, rows, states=None, *, sent_ms, derived=None))]
     #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     fn load_rows(
@@ -409,19 +501,23 @@ impl Writer {
         })
     }
 
+    /// When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never.
     fn last_event_seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let seconds_of = |heard_ms| if heard_ms == 0 { f64::NEG_INFINITY } else { heard_ms as f64 / 1000.0 };
         by_symbol(py, self, |writer| writer.heard_ms().into_iter().map(seconds_of).collect())
     }
 
+    /// How long the stream of each symbol was lately silent between two events, at the longest.
     fn pauses_seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         by_symbol(py, self, |writer| writer.pauses_ms().into_iter().map(|pause_ms| pause_ms as f64 / 1000.0).collect())
     }
 
+    /// How old the data of each symbol that trades is, seconds; infinite before its first answer.
     fn trading_ages(&self) -> PyResult<Vec<f64>> {
         self.with(|writer| Ok(trading_ages(writer.block(), process::now_ms())))
     }
 
+    /// Where the series stands. Raises UnknownSymbol.
     fn state(&self, symbol: &str) -> PyResult<SeriesState> {
         self.with(|writer| {
             let index = writer.index_of(symbol)?;
@@ -431,6 +527,7 @@ impl Writer {
         })
     }
 
+    /// Gaps of the readable window, oldest first.
     fn gaps(&self, symbol: &str) -> PyResult<Vec<Gap>> {
         self.with(|writer| {
             let index = writer.index_of(symbol)?;
@@ -439,20 +536,31 @@ impl Writer {
         })
     }
 
+    /// Open time of the oldest candle that a full window holds at `now_ms` (exchange time).
     fn window_start_ms(&self, symbol: &str, now_ms: i64) -> PyResult<i64> {
         self.with(|writer| Ok(writer.window_start_ms(writer.index_of(symbol)?, now_ms)))
     }
 
+    /// Add a symbol in a reserved place. Raises ConfigError when `symbol_capacity` is reached.
     fn add_symbol(&self, symbol: &str) -> PyResult<()> {
         self.with(|writer| writer.add_symbol(symbol))
     }
 
+    /// Put a block for these symbols, with the same rows, in the place of this one; readers follow.
+    ///
+    /// Raises BlockUnavailable when there is no room for both, with this one as it was; BlockInUse when the name
+    /// was removed and another collector has taken it.
     #[pyo3(signature = (symbols, spare_symbols=0))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn enlarge(&self, py: Python<'_>, symbols: Vec<String>, spare_symbols: usize) -> PyResult<()> {
         py.detach(|| self.with(|writer| writer.enlarge(&symbols, spare_symbols, process::owner())))
     }
 
+    /// Put back what no longer stands under its name: the block and those derived from it.
+    ///
+    /// A new block with the same rows takes the name, and readers follow. Returns the name of each that did not stand
+    /// there, with None where it does now, or the error: BlockInUse when another live collector has the name,
+    /// BlockCorrupt and BlockUnavailable when something else stands there or there is no room.
     fn keep_names(&self, py: Python<'_>) -> PyResult<Vec<(String, Option<PyErr>)>> {
         let outcomes = py.detach(|| self.with(|writer| Ok(writer.keep_names(process::owner()))))?;
         let raised = |(name, outcome): (String, Result<(), Error>)| {
@@ -462,6 +570,9 @@ impl Writer {
         Ok(outcomes.into_iter().map(raised).collect())
     }
 
+    /// Mark a symbol as trading (the default) or ended; `silent` is one that trades without new candles.
+    ///
+    /// Closes and panels wait for neither an ended nor a silent one. Only an ended one is `StaleData` at any age.
     #[pyo3(signature = (symbol, trading, *, silent=false))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn set_trading(&self, symbol: String, trading: bool, silent: bool) -> PyResult<()> {
@@ -477,6 +588,7 @@ impl Writer {
         })
     }
 
+    /// Publish what readers see as `Feed.health`.
     #[pyo3(signature = (*, ready, weight_used, weight_limit, banned_until_ms))]
     fn set_health(
         &self,
@@ -492,6 +604,9 @@ impl Writer {
         })
     }
 
+    /// Let whatever is merged from here on count as said later: the exchange's clock was set.
+    ///
+    /// `now_seconds` is local time; a response to a request that left before it is not merged any more.
     fn restart_time(&self, now_seconds: f64) -> PyResult<()> {
         let mut guarded = self.writer.enter();
         guarded.restarted_seconds = now_seconds;
@@ -501,10 +616,12 @@ impl Writer {
         })
     }
 
+    /// Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first.
     fn stop_merging(&self) {
         self.writer.enter().stopped = true;
     }
 
+    /// Publish a sign of life; to be called every 500 ms.
     fn heartbeat(&self) -> PyResult<()> {
         self.with(|writer| {
             writer.heartbeat(process::now_ns());
@@ -512,11 +629,13 @@ impl Writer {
         })
     }
 
+    /// Newest open time at which every trading symbol is closed, verified or a hole.
     #[getter]
     fn universe_ms(&self) -> PyResult<Option<i64>> {
         self.with(|writer| Ok(writer.universe_ms()))
     }
 
+    /// Mark the block CLOSED, wake every waiter, give the lock back and remove the name (unless told not to).
     #[pyo3(signature = (*, unlink=true))]
     fn close(&self, unlink: bool) -> PyResult<()> {
         let writer = self.writer.enter().writer.take();
