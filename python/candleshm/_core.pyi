@@ -82,7 +82,7 @@ class Gap:
 
 @final
 class Ingested:
-    """What one answer did to a series, and where the series stands afterwards."""
+    """What one response did to a series, and the state of the series afterwards."""
 
     @property
     def rows(self) -> int:
@@ -110,11 +110,11 @@ class Ingested:
 
     @property
     def closed(self) -> int:
-        """Rows that became final by this answer."""
+        """Rows that became final by this response."""
 
     @property
     def holes(self) -> int:
-        """Rows now confirmed absent."""
+        """Rows that were confirmed not to exist."""
 
     @property
     def agreed(self) -> int:
@@ -122,11 +122,11 @@ class Ingested:
 
     @property
     def verified(self) -> int:
-        """Of these, rows that became verified: they had been pushed, and the answer says the same."""
+        """Of these, rows that became verified: the stream had given the same values."""
 
     @property
     def conflicts(self) -> int:
-        """Rows of which the answer and the stream say different things."""
+        """Rows for which the response and the stream gave different values."""
 
     @property
     def newest_open_ms(self) -> int | None:
@@ -138,7 +138,7 @@ class Ingested:
 
     @property
     def missing(self) -> int:
-        """Rows of the window that are neither there nor confirmed absent."""
+        """Rows of the window that are neither there nor holes."""
 
     @property
     def newest_missing_ms(self) -> tuple[int, int] | None:
@@ -146,11 +146,11 @@ class Ingested:
 
     @property
     def suspect_open_ms(self) -> int | None:
-        """Open time of the oldest disputed row that has to be asked for again; None without one."""
+        """Open time of the oldest suspect row, which has to be requested again; None without one."""
 
 @final
 class SeriesState:
-    """Where a series stands."""
+    """The state of a series."""
 
     @property
     def newest_open_ms(self) -> int | None:
@@ -162,7 +162,7 @@ class SeriesState:
 
     @property
     def missing(self) -> int:
-        """Rows of the window that are neither there nor confirmed absent."""
+        """Rows of the window that are neither there nor holes."""
 
     @property
     def newest_missing_ms(self) -> tuple[int, int] | None:
@@ -205,19 +205,19 @@ class Pushed:
 
     @property
     def verified(self) -> int:
-        """Rows that became verified: by trade ids, or because an answer had said the same."""
+        """Rows that became verified: by trade ids, or because a response had given the same values."""
 
     @property
     def conflicts(self) -> int:
-        """Rows of which an answer and the stream say different things."""
+        """Rows for which a response and the stream gave different values."""
 
     @property
     def shuts_down(self) -> bool:
-        """Whether the server announced its end."""
+        """Whether the server sent notice of its shutdown."""
 
     @property
-    def answers(self) -> list[int]:
-        """Places in the batch of answers to what the client sent."""
+    def acknowledgements(self) -> list[int]:
+        """Places in the batch of acknowledgements: replies to what the client sent."""
 
     @property
     def faults(self) -> list[tuple[int, str]]:
@@ -225,10 +225,10 @@ class Pushed:
 
     @property
     def repair_requests(self) -> list[tuple[str, Literal["rows", "close", "suspect"], int]]:
-        """Series that an answer is needed for: (symbol, why, open time of the oldest row concerned in ms).
+        """Series that have to be requested: (symbol, reason, open time of the oldest row concerned, epoch ms).
 
         ``rows``: the series has none yet. ``close``: a newer candle came, and one before it is not final or missing.
-        ``doubt``: trade ids say that a row is not whole, or stream and answer differ.
+        ``suspect``: by its trade ids a row is not whole, or stream and response differ.
         """
 
 @final
@@ -296,14 +296,15 @@ class Writer:
     ) -> Ingested:
         """Parse a klines body, merge it, publish it and wake waiters: one call, the GIL released throughout.
 
-        `sent_ms` and `received_ms` are exchange time when the request left and when its answer was there. A row is
-        closed when its end lies at least `settle_ms` before `sent_ms`. `start_ms`, `end_ms` and `limit` are what was
-        asked; `from_end` says that a full answer holds the newest `limit` rows of that range, not the oldest. Settled
-        open times inside the answered range without a row are confirmed as holes when a second answer, asked at least
-        `settle_ms` later, agrees; below the oldest row of the exchange they count as before the first candle.
+        `sent_ms` and `received_ms` are exchange time when the request left and when its response was there. A row is
+        closed when its end lies at least `settle_ms` before `sent_ms`. `start_ms`, `end_ms` and `limit` are those of
+        the request; with `from_end` a full response holds the newest `limit` rows of that range, not the oldest. Rows
+        that should be final, inside the range, and are not in the response become holes when a second response agrees
+        whose request left at least `settle_ms` later; below the oldest row of the exchange they count as before the
+        first candle.
 
-        The newest row of an answer becomes final, and what lies behind it a hole, only `patience_ms` after its end: an
-        answer may be an old picture, and only a later row in it proves that it is not. The series counts as received no
+        The newest row of a response becomes final, and what lies behind it a hole, only `patience_ms` after its end: a
+        response may be outdated, and only a later row in it proves that it is not. The series counts as received no
         later than its newest candle can have been the exchange's newest.
 
         `sent_seconds` is the local time at which the request left, as `restart_time` counts it.
@@ -327,9 +328,9 @@ class Writer:
 
         `rows` is float64 (n, 12) and `states` uint8 (n,), as `Series.candles` and `Series.states` give them with
         `holes="nan"`; without states all are closed. Closed and verified rows go where the series has none that is
-        final, holes where it has nothing; what is there already counts for more. Rows of another state are left out,
-        and so are those that had not ended at `sent_ms`, the exchange time at which the rows were asked for: what was
-        live then is never trusted. The series does not count as confirmed by it, its age stays.
+        final, holes where it has nothing; what is there already takes precedence. Rows of another state are left out,
+        and so are those that had not ended at `sent_ms`, the exchange time at which the rows were requested: what was
+        live then is never trusted. The series does not count as confirmed by it: its age stays.
 
         With `derived` they go into the derived block of that name; that has to be before its source gets rows.
 
@@ -339,10 +340,10 @@ class Writer:
     def ingest_events(self, frames: Sequence[bytes | bytearray], *, received_ms: int) -> Pushed:
         """Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.
 
-        `received_ms` is the exchange time that surely was not passed when they came. An event replaces what is known of
-        its candle when it is newer: by its time against events, by trades and volume against answers. ``x: true`` makes
-        the row final; what an answer said of a final row is never overwritten. Frames that cannot be read are reported
-        and the others stand. Several threads parse at the same time. Raises NotMerged after `stop_merging`.
+        `received_ms` is the exchange time that had certainly not passed when they came. An event replaces what is known
+        of its candle when it is newer: by its time against events, by trades and volume against responses. ``x: true``
+        makes the row final; a final row of a response is never overwritten. Frames that cannot be read are reported,
+        and the others count. Several threads parse at the same time. Raises NotMerged after `stop_merging`.
         """
 
     def last_event_seconds(self) -> dict[str, float]:
@@ -352,10 +353,10 @@ class Writer:
         """How long the stream of each symbol was lately silent between two events, at the longest."""
 
     def trading_ages(self) -> list[float]:
-        """How old the data of each symbol that trades is, seconds; infinite before its first answer."""
+        """How old the data of each symbol that trades is, seconds; infinite before its first response."""
 
     def state(self, symbol: str) -> SeriesState:
-        """Where the series stands. Raises UnknownSymbol."""
+        """Return the state of the series. Raises UnknownSymbol."""
 
     def gaps(self, symbol: str) -> list[Gap]:
         """Gaps of the readable window, oldest first."""
@@ -374,11 +375,11 @@ class Writer:
         """
 
     def keep_names(self) -> list[tuple[str, CandleShmError | None]]:
-        """Put back what no longer stands under its name: the block and those derived from it.
+        """Put the block, and those derived from it, back under their names where these were removed or taken.
 
-        A new block with the same rows takes the name, and readers follow. Returns the name of each that did not stand
-        there, with None where it does now, or the error: BlockInUse when another live collector has the name,
-        BlockCorrupt and BlockUnavailable when something else stands there or there is no room.
+        A new block with the same rows takes the name, and readers follow. Returns the name of each that was
+        gone, with None where it is back, or the error: BlockInUse when another live collector has the name,
+        BlockCorrupt and BlockUnavailable when something else has it or there is no room.
         """
 
     def set_trading(self, symbol: str, trading: bool, *, silent: bool = False) -> None:
@@ -391,7 +392,7 @@ class Writer:
         """Publish what readers see as `Feed.health`."""
 
     def restart_time(self, now_seconds: float) -> None:
-        """Let whatever is merged from here on count as said later: the exchange's clock was set.
+        """Let whatever is merged from now on count as newer: the exchange's clock was set.
 
         `now_seconds` is local time; a response to a request that left before it is not merged any more.
         """
@@ -400,14 +401,14 @@ class Writer:
         """Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first."""
 
     def heartbeat(self) -> None:
-        """Publish a sign of life; to be called every 500 ms."""
+        """Publish a heartbeat; to be called every 500 ms."""
 
     @property
     def universe_ms(self) -> int | None:
         """Newest open time at which every trading symbol is closed, verified or a hole."""
 
     def close(self, *, unlink: bool = True) -> None:
-        """Mark the block CLOSED, wake every waiter, give the lock back and remove the name (unless told not to)."""
+        """Mark the block CLOSED, wake every waiter, release the lock and, with `unlink`, remove the name."""
 
 @final
 class View:
@@ -763,7 +764,7 @@ def ended_ms() -> int:
     """Return a moment that is over by the exchange's clock, as far as final candles read here tell."""
 
 def is_owned(name: str) -> bool:
-    """Say whether a process owns the block that has this name now. Raises `BlockNotFound`, `BlockUnavailable`."""
+    """Return whether a process owns the block that has this name now. Raises `BlockNotFound`, `BlockUnavailable`."""
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""
@@ -851,7 +852,7 @@ class PoolWords:
         """Return how long a request would have to wait, without waiting for anybody."""
 
     def are_plausible(self) -> bool:
-        """Say whether the words that count can be a pool's."""
+        """Return whether the words that count can be a pool's."""
 
     def assume(self, other: PoolWords) -> None:
         """Copy what counts from other words into these, which nobody else has."""
@@ -864,10 +865,10 @@ def candle_end_ms(interval: str, open_ms: int) -> int:
     """
 
 def is_symbol_name(name: object) -> bool:
-    """Say whether `name` can be a symbol's: 1 to 64 bytes of UTF-8, nothing that cannot be seen, no slash."""
+    """Return whether `name` can be a symbol's: 1 to 64 bytes of UTF-8, nothing that cannot be seen, no slash."""
 
 def is_block_name(name: object) -> bool:
-    """Say whether `name` can name a block: no slash, no leading dot, nothing that a shell or a log would take apart."""
+    """Return whether `name` can name a block: no slash, no leading dot, nothing that a shell or a log would split."""
 
 @final
 class Zone:

@@ -11,7 +11,7 @@ pub(crate) fn py_block_names() -> PyResult<Vec<String>> {
     shared_memory::names().map_err(|error| to_py(error, ""))
 }
 
-/// Say whether a process owns the block that has this name now. Raises `BlockNotFound`, `BlockUnavailable`.
+/// Return whether a process owns the block that has this name now. Raises `BlockNotFound`, `BlockUnavailable`.
 #[pyfunction(name = "is_owned")]
 pub(crate) fn py_is_owned(name: &str) -> PyResult<bool> {
     shared_memory::is_owned(name).map_err(|error| to_py(error, name))

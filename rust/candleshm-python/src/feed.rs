@@ -62,7 +62,7 @@ impl Feed {
     }
 
     /// Pickled as what it takes to attach again.
-    #[expect(clippy::type_complexity, reason = "what pickle asks for")]
+    #[expect(clippy::type_complexity, reason = "what pickle needs")]
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (String, Option<f64>))> {
         let source = &slf.get().source;
         source.check_open()?;

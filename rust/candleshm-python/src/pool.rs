@@ -180,7 +180,7 @@ impl PoolWords {
         Pool::new(&self.copied()).delay(weight, now, closing)
     }
 
-    /// Say whether the words that count can be a pool's.
+    /// Return whether the words that count can be a pool's.
     fn are_plausible(&self) -> bool {
         Pool::new(&self.copied()).is_plausible()
     }

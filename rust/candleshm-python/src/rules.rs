@@ -57,20 +57,20 @@ fn state_name(state: RowState) -> Option<&'static str> {
 #[pyfunction]
 pub(crate) fn candle_end_ms(interval: &str, open_ms: i64) -> PyResult<i64> {
     let grid = match grid(interval)? {
-        // Which days they open on is the symbol's own matter; here the candle itself says it.
+        // Each symbol has its own days; here the candle itself shows them.
         grid if grid.interval() == Interval::Day3 => Grid::anchored(Interval::Day3, open_ms),
         grid => grid,
     };
     Ok(grid.end_ms(grid.ordinal(open_ms)))
 }
 
-/// Say whether `name` can be a symbol's: 1 to 64 bytes of UTF-8, nothing that cannot be seen, no slash.
+/// Return whether `name` can be a symbol's: 1 to 64 bytes of UTF-8, nothing that cannot be seen, no slash.
 #[pyfunction]
 pub(crate) fn is_symbol_name(name: &Bound<'_, PyAny>) -> bool {
     text(name).is_some_and(symbols::is_name)
 }
 
-/// Say whether `name` can name a block: no slash, no leading dot, nothing that a shell or a log would take apart.
+/// Return whether `name` can name a block: no slash, no leading dot, nothing that a shell or a log would split.
 #[pyfunction]
 pub(crate) fn is_block_name(name: &Bound<'_, PyAny>) -> bool {
     text(name).is_some_and(|name| shared_memory::check_name(name).is_ok())

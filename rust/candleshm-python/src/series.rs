@@ -387,7 +387,7 @@ impl Series {
     }
 
     /// Pickled as what it takes to attach again: name, `max_age` and symbol.
-    #[expect(clippy::type_complexity, reason = "what pickle asks for")]
+    #[expect(clippy::type_complexity, reason = "what pickle needs")]
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (String, Option<f64>, String))> {
         self.source.check_open()?;
         let attach_series = py.import("candleshm.reader.feed")?.getattr("attach_series")?;

@@ -30,7 +30,7 @@ use crate::gap::Gap;
 use crate::gate::Gate;
 use crate::process;
 
-/// What one answer did to a series, and where the series stands afterwards.
+/// What one response did to a series, and the state of the series afterwards.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
 pub(crate) struct Ingested {
     /// Rows in the body.
@@ -45,25 +45,25 @@ pub(crate) struct Ingested {
     changed: usize,
     /// Of these, rows that had been closed already.
     corrected: usize,
-    /// Rows that became final by this answer.
+    /// Rows that became final by this response.
     closed: usize,
-    /// Rows now confirmed absent.
+    /// Rows that were confirmed not to exist.
     holes: usize,
     /// Final rows that the block had as they are.
     agreed: usize,
-    /// Of these, rows that became verified: they had been pushed, and the answer says the same.
+    /// Of these, rows that became verified: the stream had given the same values.
     verified: usize,
-    /// Rows of which the answer and the stream say different things.
+    /// Rows for which the response and the stream gave different values.
     conflicts: usize,
     /// Open time of the newest row; None while the series has none.
     newest_open_ms: Option<i64>,
     /// Open time of the oldest row not yet final: the next refresh starts here.
     unsettled_open_ms: Option<i64>,
-    /// Rows of the window that are neither there nor confirmed absent.
+    /// Rows of the window that are neither there nor holes.
     missing: usize,
     /// The newest missing rows: half-open range of their open times. None without any, and for a derived block.
     newest_missing_ms: Option<(i64, i64)>,
-    /// Open time of the oldest disputed row that has to be asked for again; None without one.
+    /// Open time of the oldest suspect row, which has to be requested again; None without one.
     suspect_open_ms: Option<i64>,
 }
 
@@ -91,14 +91,14 @@ impl Ingested {
     }
 }
 
-/// Where a series stands.
+/// The state of a series.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
 pub(crate) struct SeriesState {
     /// Open time of the newest row; None while the series has none.
     newest_open_ms: Option<i64>,
     /// Open time of the oldest row not yet final; None while the series has none.
     unsettled_open_ms: Option<i64>,
-    /// Rows of the window that are neither there nor confirmed absent.
+    /// Rows of the window that are neither there nor holes.
     missing: usize,
     /// The newest missing rows, as the half-open range of their open times; None when nothing is missing.
     newest_missing_ms: Option<(i64, i64)>,
@@ -121,20 +121,20 @@ pub(crate) struct Pushed {
     changed: usize,
     /// Rows that became final.
     closed: usize,
-    /// Rows that became verified: by trade ids, or because an answer had said the same.
+    /// Rows that became verified: by trade ids, or because a response had given the same values.
     verified: usize,
-    /// Rows of which an answer and the stream say different things.
+    /// Rows for which a response and the stream gave different values.
     conflicts: usize,
-    /// Whether the server announced its end.
+    /// Whether the server sent notice of its shutdown.
     shuts_down: bool,
-    /// Places in the batch of answers to what the client sent.
-    answers: Vec<usize>,
+    /// Places in the batch of acknowledgements: replies to what the client sent.
+    acknowledgements: Vec<usize>,
     /// Places in the batch of frames that could not be read, and why.
     faults: Vec<(usize, String)>,
-    /// Series that an answer is needed for: (symbol, why, open time of the oldest row concerned in ms).
+    /// Series that have to be requested: (symbol, reason, open time of the oldest row concerned, epoch ms).
     ///
     /// ``rows``: the series has none yet. ``close``: a newer candle came, and one before it is not final or missing.
-    /// ``doubt``: trade ids say that a row is not whole, or stream and answer differ.
+    /// ``suspect``: by its trade ids a row is not whole, or stream and response differ.
     repair_requests: Vec<(String, &'static str, i64)>,
 }
 
@@ -161,7 +161,7 @@ impl Pushed {
             verified: tally.verified,
             conflicts: tally.conflicts,
             shuts_down,
-            answers,
+            acknowledgements: answers,
             faults: faults.into_iter().map(|(place, error)| (place, error.to_string())).collect(),
             repair_requests: repair_requests.into_iter().map(repair_request).collect(),
         }
@@ -380,14 +380,15 @@ impl Writer {
 
     /// Parse a klines body, merge it, publish it and wake waiters: one call, the GIL released throughout.
     ///
-    /// `sent_ms` and `received_ms` are exchange time when the request left and when its answer was there. A row is
-    /// closed when its end lies at least `settle_ms` before `sent_ms`. `start_ms`, `end_ms` and `limit` are what was
-    /// asked; `from_end` says that a full answer holds the newest `limit` rows of that range, not the oldest. Settled
-    /// open times inside the answered range without a row are confirmed as holes when a second answer, asked at least
-    /// `settle_ms` later, agrees; below the oldest row of the exchange they count as before the first candle.
+    /// `sent_ms` and `received_ms` are exchange time when the request left and when its response was there. A row is
+    /// closed when its end lies at least `settle_ms` before `sent_ms`. `start_ms`, `end_ms` and `limit` are those of
+    /// the request; with `from_end` a full response holds the newest `limit` rows of that range, not the oldest. Rows
+    /// that should be final, inside the range, and are not in the response become holes when a second response agrees
+    /// whose request left at least `settle_ms` later; below the oldest row of the exchange they count as before the
+    /// first candle.
     ///
-    /// The newest row of an answer becomes final, and what lies behind it a hole, only `patience_ms` after its end: an
-    /// answer may be an old picture, and only a later row in it proves that it is not. The series counts as received no
+    /// The newest row of a response becomes final, and what lies behind it a hole, only `patience_ms` after its end: a
+    /// response may be outdated, and only a later row in it proves that it is not. The series counts as received no
     /// later than its newest candle can have been the exchange's newest.
     ///
     /// `sent_seconds` is the local time at which the request left, as `restart_time` counts it.
@@ -434,10 +435,10 @@ impl Writer {
 
     /// Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.
     ///
-    /// `received_ms` is the exchange time that surely was not passed when they came. An event replaces what is known of
-    /// its candle when it is newer: by its time against events, by trades and volume against answers. ``x: true`` makes
-    /// the row final; what an answer said of a final row is never overwritten. Frames that cannot be read are reported
-    /// and the others stand. Several threads parse at the same time. Raises NotMerged after `stop_merging`.
+    /// `received_ms` is the exchange time that had certainly not passed when they came. An event replaces what is known
+    /// of its candle when it is newer: by its time against events, by trades and volume against responses. ``x: true``
+    /// makes the row final; a final row of a response is never overwritten. Frames that cannot be read are reported,
+    /// and the others count. Several threads parse at the same time. Raises NotMerged after `stop_merging`.
     #[pyo3(signature = (frames, *, received_ms))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn ingest_events(&self, py: Python<'_>, frames: Vec<PyBackedBytes>, received_ms: i64) -> PyResult<Pushed> {
@@ -459,9 +460,9 @@ impl Writer {
     ///
     /// `rows` is float64 (n, 12) and `states` uint8 (n,), as `Series.candles` and `Series.states` give them with
     /// `holes="nan"`; without states all are closed. Closed and verified rows go where the series has none that is
-    /// final, holes where it has nothing; what is there already counts for more. Rows of another state are left out,
-    /// and so are those that had not ended at `sent_ms`, the exchange time at which the rows were asked for: what was
-    /// live then is never trusted. The series does not count as confirmed by it, its age stays.
+    /// final, holes where it has nothing; what is there already takes precedence. Rows of another state are left out,
+    /// and so are those that had not ended at `sent_ms`, the exchange time at which the rows were requested: what was
+    /// live then is never trusted. The series does not count as confirmed by it: its age stays.
     ///
     /// With `derived` they go into the derived block of that name; that has to be before its source gets rows.
     ///
@@ -512,12 +513,12 @@ impl Writer {
         by_symbol(py, self, |writer| writer.pauses_ms().into_iter().map(|pause_ms| pause_ms as f64 / 1000.0).collect())
     }
 
-    /// How old the data of each symbol that trades is, seconds; infinite before its first answer.
+    /// How old the data of each symbol that trades is, seconds; infinite before its first response.
     fn trading_ages(&self) -> PyResult<Vec<f64>> {
         self.with(|writer| Ok(trading_ages(writer.block(), process::now_ms())))
     }
 
-    /// Where the series stands. Raises UnknownSymbol.
+    /// Return the state of the series. Raises UnknownSymbol.
     fn state(&self, symbol: &str) -> PyResult<SeriesState> {
         self.with(|writer| {
             let index = writer.index_of(symbol)?;
@@ -556,11 +557,11 @@ impl Writer {
         py.detach(|| self.with(|writer| writer.enlarge(&symbols, spare_symbols, process::owner())))
     }
 
-    /// Put back what no longer stands under its name: the block and those derived from it.
+    /// Put the block, and those derived from it, back under their names where these were removed or taken.
     ///
-    /// A new block with the same rows takes the name, and readers follow. Returns the name of each that did not stand
-    /// there, with None where it does now, or the error: BlockInUse when another live collector has the name,
-    /// BlockCorrupt and BlockUnavailable when something else stands there or there is no room.
+    /// A new block with the same rows takes the name, and readers follow. Returns the name of each that was
+    /// gone, with None where it is back, or the error: BlockInUse when another live collector has the name,
+    /// BlockCorrupt and BlockUnavailable when something else has it or there is no room.
     fn keep_names(&self, py: Python<'_>) -> PyResult<Vec<(String, Option<PyErr>)>> {
         let outcomes = py.detach(|| self.with(|writer| Ok(writer.keep_names(process::owner()))))?;
         let raised = |(name, outcome): (String, Result<(), Error>)| {
@@ -604,7 +605,7 @@ impl Writer {
         })
     }
 
-    /// Let whatever is merged from here on count as said later: the exchange's clock was set.
+    /// Let whatever is merged from now on count as newer: the exchange's clock was set.
     ///
     /// `now_seconds` is local time; a response to a request that left before it is not merged any more.
     fn restart_time(&self, now_seconds: f64) -> PyResult<()> {
@@ -621,7 +622,7 @@ impl Writer {
         self.writer.enter().stopped = true;
     }
 
-    /// Publish a sign of life; to be called every 500 ms.
+    /// Publish a heartbeat; to be called every 500 ms.
     fn heartbeat(&self) -> PyResult<()> {
         self.with(|writer| {
             writer.heartbeat(process::now_ns());
@@ -635,7 +636,7 @@ impl Writer {
         self.with(|writer| Ok(writer.universe_ms()))
     }
 
-    /// Mark the block CLOSED, wake every waiter, give the lock back and remove the name (unless told not to).
+    /// Mark the block CLOSED, wake every waiter, release the lock and, with `unlink`, remove the name.
     #[pyo3(signature = (*, unlink=true))]
     fn close(&self, unlink: bool) -> PyResult<()> {
         let writer = self.writer.enter().writer.take();
