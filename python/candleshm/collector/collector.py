@@ -179,6 +179,15 @@ class Collector:
         """Return the exchange time that has surely been reached, None before the exchange has answered."""
         return self._scheduler.exchange_ms() if self._scheduler is not None else None
 
+    def wake(self) -> None:
+        """Let the loop look at the clock again: for a `clock` that is moved by hand."""
+        if self._scheduler is not None:
+            self._scheduler.wake()
+
+    def is_idle_at(self, local_seconds: float) -> bool:
+        """Return whether everything is done that was due at `local_seconds` of the collector's `clock`."""
+        return self._scheduler is not None and self._scheduler.is_idle_at(local_seconds)
+
     def add_symbols(self, symbols: Iterable[str]) -> None:
         """Carry these symbols as well, soon; the filters do not count. One that is not listed comes when it is.
 

@@ -181,10 +181,9 @@ class Scheduler:
         """The newest snapshot; may be read from any thread."""
         return self._board.status
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is due, and no worker has a request on its way; for tests that move the clock."""
-        return self._workers.are_idle and self._agenda.look_seconds > self._clock.monotonic_seconds()
+    def is_idle_at(self, now: float) -> bool:
+        """Return whether the loop has looked since local time `now`, and has nothing due or on its way by then."""
+        return self._board.taken_seconds >= now and self._workers.are_idle and self._agenda.look_seconds > now
 
     def exchange_ms(self) -> int:
         """Return the exchange time that has surely been reached; from any thread."""
