@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -205,7 +206,7 @@ def test_an_idle_stream_on_a_new_connection_is_no_outage() -> None:
 
 
 def test_equal_lines_are_logged_less_and_less_often() -> None:
-    repeats = RepeatedLog(BlockLog("x"))
+    repeats = RepeatedLog(BlockLog(logging.getLogger("candleshm"), "x"))
     assert [repeats.count("x", float(now)) for now in range(9)] == [1, 2, 0, 4, 0, 0, 0, 8, 0]
     assert repeats.count("y", 9.0) == 1
     assert repeats.count("x", 1000.0) == 1

@@ -39,7 +39,7 @@ __all__ = ["LedgerFile", "ledger_path", "memory_for", "peek"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 # Another layout or another meaning gets another version, and so another file: two versions never write to the same.
 VERSION = 2

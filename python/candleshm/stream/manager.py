@@ -33,6 +33,8 @@ from candleshm.system.log_text import printable
 
 __all__ = ["StreamManager"]
 
+logger = logging.getLogger(__name__)
+
 ROUNDS_MAX = 100
 
 
@@ -59,7 +61,7 @@ class StreamManager:
         self._sink = sink
         self._changed = changed
         self._now = clock.monotonic_seconds
-        block_log = BlockLog(block_name)
+        block_log = BlockLog(logger, block_name)
         self._log = RepeatedLog(block_log)
         self._dialer = Dialer(self.rules, self._now, context=context, random=random, connects=connects)
         self._stalls = Stalls(self.rules, block_log, self._now)
