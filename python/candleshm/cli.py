@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0 done, 1 failed with one line on stderr. Wrong usage exits with 2."""
 
     def command() -> None:
-        arguments = _parser().parse_args(argv)
+        arguments = make_parser().parse_args(argv)
         arguments.command(arguments)
 
     return outcome(command)
@@ -167,7 +167,7 @@ def _rm(arguments: argparse.Namespace) -> None:
     print(f"removed {arguments.name}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="candleshm",
         description="The newest Binance candles in shared memory: one collector, any number of readers.",

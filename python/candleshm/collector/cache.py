@@ -32,6 +32,7 @@ import numpy.typing as npt
 from candleshm._core import Feed, Writer
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import CandleShmError
+from candleshm.history.file_names import cache_file
 from candleshm.row_state import RowState
 from candleshm.system.atomic_file import make_directory, read_ours, remove_leftovers, replace_file
 from candleshm.system.block_log import BlockLog
@@ -94,7 +95,7 @@ class BlockCache:
     """
 
     def __init__(self, directory: str | os.PathLike[str], origin: Origin) -> None:
-        self.path = Path(directory) / f"{_file_name(origin)}.cache"
+        self.path = cache_file(directory, origin.market, origin.interval, origin.name)
         self._origin = origin
         self.log = BlockLog(logger, origin.name)
 
@@ -253,12 +254,6 @@ class CacheWriter:
             saved.seconds,
             extra={"event": "cache_written", "saved": saved},
         )
-
-
-def _file_name(origin: Origin) -> str:
-    # Days of a time zone: the rest of the name says which as well.
-    interval = origin.interval.replace("/", "-").replace("@", "-")
-    return f"{origin.market.lower()}-{interval}-{origin.name}"
 
 
 def _is_wanted(writer: Writer, symbol: str, newest_ms: int, now_ms: int) -> bool:
