@@ -15,7 +15,7 @@ import requests
 
 import candleshm
 from candleshm.commands import scrapes
-from candleshm.commands.scrapes import CONNECTIONS_MAX, REQUEST_BYTES_MAX, ScrapeServer
+from candleshm.commands.scrape_server import CONNECTIONS_MAX, REQUEST_BYTES_MAX, ScrapeServer
 from candleshm.sim import SimulatedExchange
 from tests.support.commanding import CLI, DEADLINE_SECONDS, first_lines, serving, until
 

@@ -87,7 +87,7 @@ def seen(*series: SeriesFacts, closed_until_ms: int | None = None, **health: Any
         (seen(), seen(state="superseded"), "block is superseded, was ready", True),
         (seen(), seen(pid=8), "collector 8 has replaced 7", False),
         (seen(), seen(heartbeat_age=9.0), "collector 7 has no heartbeat", True),
-        (seen(heartbeat_age=9.0), seen(), "collector 7 is alive after 9.0 s of silence", False),
+        (seen(heartbeat_age=9.0), seen(), "collector 7 has a heartbeat again after 9.0 s", False),
         (seen(ready=False, loaded=False), seen(), "all 2 symbols are loaded", False),
         (seen(), seen(ready=False, stale=2), "not ready: 2 symbols are stale", True),
         (seen(ready=False, stale=2), seen(), "the data is current again", False),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from candleshm.collector.status import CollectorStatus
 from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
-from candleshm.commands.scrapes import ScrapeServer
+from candleshm.commands.scrape_server import ScrapeServer
 from candleshm.errors import BlockError
 from candleshm.reader.feed import Feed
 from candleshm.reader.frames import library
