@@ -21,9 +21,12 @@ struct Lock {
     is_shared: bool,
 }
 
-/// A weight pool's words. Every method that changes them is one transaction: it changes the copy that does not count,
-/// which then counts by one store of one word. None of them waits: where the words are not to be had now, or the place is
-/// not that owner's, they change nothing and return None or False.
+/// A weight pool's words. Every method that changes them is one transaction: it changes the copy that does not
+/// count, which then counts by one store of one word. None of them waits: where the words are not to be had now, or
+/// the place is not that owner's, they change nothing and return None or False.
+///
+/// `header` is u64, `copies` are two of `WORDS` float64, all zero for a new pool, and `lock_path` names the file that
+/// other processes lock as well. Raises ValueError, OSError.
 #[pyclass(frozen, module = "candleshm._core")]
 pub(crate) struct PoolWords {
     header: PyBuffer<u64>,
@@ -133,7 +136,7 @@ impl PoolWords {
         Pool::new(&self.copied()).owners()
     }
 
-    /// Free the places of owners whose process died, those of `owners` that are still the same.
+    /// Free the places of owners whose process died, those of `dead` that are still the same.
     fn end_dead(&self, dead: Vec<(usize, f64)>, now: f64) -> bool {
         let end = |pool: Pool<'_>| {
             pool.set(pool::REAPED_AT, now);
@@ -155,7 +158,7 @@ impl PoolWords {
         }
     }
 
-    /// Return one of the words that count.
+    /// Return one of the words that count. Raises ValueError.
     fn look(&self, place: usize) -> PyResult<f64> {
         let words = self.words(self.changes());
         let word = words.get(place).ok_or_else(|| PyValueError::new_err("no such word"))?;
@@ -177,7 +180,7 @@ impl PoolWords {
         Pool::new(&self.copied()).delay(weight, now, closing)
     }
 
-    /// Say whether the words that count can be a pool's.
+    /// Return whether the words that count can be a pool's.
     fn are_plausible(&self) -> bool {
         Pool::new(&self.copied()).is_plausible()
     }
