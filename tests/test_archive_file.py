@@ -177,13 +177,13 @@ def test_checksums_that_fit(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"{CHECKSUM[:-1]}0  {DAY.name}\n", "says otherwise"),
-        (f"{CHECKSUM}  BTCUSDT-1m-2025-01-02.zip\n", "is that of `BTCUSDT-1m-2025-01-02.zip`"),
-        (f"{CHECKSUM[:-1]}  {DAY.name}\n", "is none"),
-        (f"{CHECKSUM}\n", "is none"),
-        ("", "is none"),
-        ("<?xml version='1.0'?><Error/>", "is none"),
-        ("\0\xff", "is none"),
+        (f"{CHECKSUM[:-1]}0  {DAY.name}\n", "states another one"),
+        (f"{CHECKSUM}  BTCUSDT-1m-2025-01-02.zip\n", "is for another file: `BTCUSDT-1m-2025-01-02.zip`"),
+        (f"{CHECKSUM[:-1]}  {DAY.name}\n", "malformed CHECKSUM file"),
+        (f"{CHECKSUM}\n", "malformed CHECKSUM file"),
+        ("", "malformed CHECKSUM file"),
+        ("<?xml version='1.0'?><Error/>", "malformed CHECKSUM file"),
+        ("\0\xff", "malformed CHECKSUM file"),
     ],
 )
 def test_checksums_that_do_not(text: str, said: str) -> None:
@@ -217,8 +217,8 @@ GOOD = zipped(line(0), line(1))
         (changed(GOOD, GOOD.index(b"PK\x01\x02") + 8, b"\x01"), "cannot be unpacked"),
         (zipped(line(0), name="../BTCUSDT-1m-2025-01-01.csv"), "does not hold"),
         (zipped(line(0), name="BTCUSDT-1m-2025-01-02.csv"), "does not hold"),
-        (zipped(line(1440)), "another time"),
-        (zipped(line(-1), line(0)), "another time"),
+        (zipped(line(1440)), "another period"),
+        (zipped(line(-1), line(0)), "another period"),
         (zipped(line(0), "1,2,3"), "3 columns instead of 12, in line 2 at byte"),
         (zipped("time,open", line(0)), "neither a number nor the header"),
     ],

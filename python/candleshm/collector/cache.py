@@ -16,6 +16,7 @@ good as it was at that moment.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -31,11 +32,14 @@ import numpy.typing as npt
 from candleshm._core import Feed, Writer
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import CandleShmError
+from candleshm.history.file_names import cache_file
 from candleshm.row_state import RowState
 from candleshm.system.atomic_file import make_directory, read_ours, remove_leftovers, replace_file
 from candleshm.system.block_log import BlockLog
 
 __all__ = ["BlockCache", "CacheWriter", "Origin", "SavedCache"]
+
+logger = logging.getLogger(__name__)
 
 MAGIC = b"CSHMCAC1"
 TAIL_BYTES = 24
@@ -91,9 +95,9 @@ class BlockCache:
     """
 
     def __init__(self, directory: str | os.PathLike[str], origin: Origin) -> None:
-        self.path = Path(directory) / f"{_file_name(origin)}.cache"
+        self.path = cache_file(directory, origin.market, origin.interval, origin.name)
         self._origin = origin
-        self.log = BlockLog(origin.name)
+        self.log = BlockLog(logger, origin.name)
 
     def save(self, now_ms: int) -> SavedCache:
         """Write the block's final rows as they are; neither the collector nor a reader waits for it.
@@ -242,19 +246,14 @@ class CacheWriter:
             return
         self._failures[cache] = 0
         cache.log.info(
-            "DOWNLOAD CANDLE CACHE %s (%d rows of %d symbols, %.1f MB, %.2f s)",
+            "cache written: %s (%d rows of %d symbols, %.1f MB, %.2f s)",
             saved.path,
             saved.rows,
             saved.symbols,
             saved.size_bytes / 1e6,
             saved.seconds,
+            extra={"event": "cache_written", "saved": saved},
         )
-
-
-def _file_name(origin: Origin) -> str:
-    # Days of a time zone: the rest of the name says which as well.
-    interval = origin.interval.replace("/", "-").replace("@", "-")
-    return f"{origin.market.lower()}-{interval}-{origin.name}"
 
 
 def _is_wanted(writer: Writer, symbol: str, newest_ms: int, now_ms: int) -> bool:

@@ -25,7 +25,7 @@ from candleshm.system.clock import Clock
 
 __all__ = ["ARCHIVE_URL", "Archive", "Mirror", "checked_archive_url"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 ARCHIVE_URL = "https://data.binance.vision"
 TRIES = 4

@@ -22,7 +22,7 @@ from candleshm.history.day import Day, Grid
 
 __all__ = ["ArchiveCandles", "ArchiveDays"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 EPOCH = date(1970, 1, 1)
 # With fewer days of a month to go, its daily files are less to fetch.

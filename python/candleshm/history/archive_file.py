@@ -1,12 +1,6 @@
-"""One file of the exchange's archive: where it lies, what its name promises, and whether its bytes keep that. Pure.
+"""One file of the exchange's archive, of a day of UTC or of a month: what its name promises, checked. Pure.
 
-::
-
-    /data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-23.zip             a day of UTC
-    /data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-10.zip        a month
-    /data/futures/cm/daily/klines/BTCUSD_PERP/1m/BTCUSD_PERP-1m-2026-11-23.zip.CHECKSUM
-
-A zip holds one CSV file of the same name. Its CHECKSUM is what `sha256sum` prints.
+A zip holds one CSV file of the same name. Beside it lies its CHECKSUM, which is what `sha256sum` prints.
 """
 
 from __future__ import annotations
@@ -14,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from urllib.parse import quote
 
 import numpy as np
 
@@ -27,11 +19,11 @@ from candleshm.errors import BadResponse
 from candleshm.exchanges.base import INTERVAL_MS, Market
 from candleshm.history.candles import Candles
 from candleshm.history.csv_text import BYTE_ORDER_MARK, plain_csv
+from candleshm.history.file_names import archive_path, archive_zip
 from candleshm.history.zipped import csv_of
 
 __all__ = ["CSV_BYTES_MAX", "ArchiveFile"]
 
-FOLDERS: Mapping[Market, str] = {"SPOT": "spot", "UM": "futures/um", "CM": "futures/cm"}
 CHECKSUM_SUFFIX = ".CHECKSUM"
 # A month of 1m has 44 640 lines of 90 to 150 bytes, a day of 1s twice as many.
 CSV_BYTES_MAX = 64 * 1024 * 1024
@@ -55,16 +47,12 @@ class ArchiveFile:
     @property
     def name(self) -> str:
         """The zip's name; it does not tell the market."""
-        # The exchange's name for a month is 1M, which a file system may not tell from a minute's.
-        interval = "1mo" if self.interval == "1M" else self.interval
-        return f"{self.symbol}-{interval}-{self.first:{'%Y-%m' if self.is_month else '%Y-%m-%d'}}.zip"
+        return archive_zip(self.symbol, self.interval, self.first, is_month=self.is_month)
 
     @property
     def path(self) -> str:
         """Where the zip lies below the archive's address, ready for a URL."""
-        interval = "1mo" if self.interval == "1M" else self.interval
-        kind = "monthly" if self.is_month else "daily"
-        return quote(f"/data/{FOLDERS[self.market]}/{kind}/klines/{self.symbol}/{interval}/{self.name}")
+        return archive_path(self.market, self.symbol, self.interval, self.first, is_month=self.is_month)
 
     @property
     def start_ms(self) -> int:
@@ -86,22 +74,24 @@ class ArchiveFile:
         """Compare the zip with its CHECKSUM. Raises BadResponse."""
         found = _CHECKSUM.fullmatch(checksum.removeprefix(BYTE_ORDER_MARK))
         if found is None:
-            raise BadResponse(f"its CHECKSUM is none: `{checksum[:40]!r}`")
+            raise BadResponse(f"malformed CHECKSUM file: `{checksum[:40]!r}`")
         stated, name = found["digest"] or found["tagged"], found["name"] or found["tag"]
         # Written in another directory, a CHECKSUM names that too.
         name = re.split(r"[/\\]", name.decode(errors="replace"))[-1]
         if unicodedata.normalize("NFC", name) != unicodedata.normalize("NFC", self.name):
-            raise BadResponse(f"its CHECKSUM is that of `{name}`")
+            raise BadResponse(f"its CHECKSUM file is for another file: `{name}`")
         actual = hashlib.sha256(zipped).hexdigest()
         if actual != stated.decode().lower():
-            raise BadResponse(f"its SHA-256 over {len(zipped)} bytes is {actual[:12]}..., its CHECKSUM says otherwise")
+            raise BadResponse(
+                f"the SHA-256 of its {len(zipped)} bytes is {actual[:12]}..., its CHECKSUM file states another one"
+            )
 
     def candles(self, zipped: bytes) -> tuple[Candles, int]:
         """Return the rows of the zip, ascending, one for each slot, and how many were left out.
 
-        Left out is what cannot be true: rows that a klines answer could not hold, prices of zero, and rows that
-        contradict another of the same time. Raises BadResponse for a zip or CSV that is malformed, too large, or not
-        what the name says.
+        Rows that cannot be true are left out: those that a klines response could not hold, prices of zero, and rows
+        that contradict another of the same time. Raises BadResponse for a zip or CSV that is malformed, too large, or
+        not what the name says.
         """
         name = self.name.removesuffix(".zip") + ".csv"
         rows, refused = parse_archive_csv(plain_csv(csv_of(zipped, name, CSV_BYTES_MAX)))
@@ -111,7 +101,7 @@ class ArchiveFile:
         order = np.argsort(slots, kind="stable")
         rows, slots = np.ascontiguousarray(rows[order]), slots[order]
         if len(rows) and not self.start_ms <= rows[0, OPEN_TIME_MS] <= rows[-1, OPEN_TIME_MS] < self.end_ms:
-            raise BadResponse(f"it holds candles of another time: {rows[0, 0]:.0f} .. {rows[-1, 0]:.0f}")
+            raise BadResponse(f"it holds candles of another period: {rows[0, 0]:.0f} .. {rows[-1, 0]:.0f}")
         again = np.flatnonzero(np.diff(slots) == 0) + 1
         if len(again):
             differing = again[(rows[again].view(np.int64) != rows[again - 1].view(np.int64)).any(axis=1)]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["day_of_block", "load_days", "with_states"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 
 def day_of_block(feed: Feed, symbol: str, day: Day, now_ms: int) -> DayCandles | None:

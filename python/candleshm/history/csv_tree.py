@@ -1,15 +1,12 @@
-"""The tree that `binance_interface` keeps its days in, for tools that read it::
+"""The CSV tree that `binance_interface` keeps its days in, for tools that read it; `file_names` has its names.
 
-    {base_dir}/{SPOT}-{AmericaNew_York}-{1m}/{2026-11}/{2026-11-23}/{BTCUSDT}.csv
-
-A header of column numbers, then twelve floats a line. Such a file says nothing about itself: no checksum, no source,
-no holes. So a day that lacks a candle can never count as whole here.
+A header of column numbers, then twelve floats a line. Such a file states nothing about itself: no checksum, no source,
+no holes. So a day with a missing candle can never count as complete here.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import date
@@ -18,13 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from candleshm._core import INTERVAL_MS, MARKETS, Zone, zone_names
+from candleshm._core import INTERVAL_MS, Zone, zone_names
 from candleshm.columns import NAMES, OPEN_TIME_MS
 from candleshm.errors import ConfigError, DayDamaged, DayNotFound
-from candleshm.exchanges.base import Market
 from candleshm.history.candles import Candles, DayCandles
 from candleshm.history.csv_text import plain_csv
 from candleshm.history.day import DAILY_INTERVALS, Day
+from candleshm.history.file_names import CSV_SUFFIX, csv_file, csv_tree, csv_tree_parts
 from candleshm.history.lock import writing
 from candleshm.history.plain_file import read_plain
 from candleshm.history.store import FILE_BYTES_MAX, checked_market, refusals
@@ -33,12 +30,10 @@ from candleshm.system.atomic_file import Directories, replace_file
 __all__ = ["CsvFile", "CsvStore", "csv_files", "strange_paths"]
 
 HEADER = ",".join(map(str, range(len(NAMES))))
-SUFFIX = ".csv"
-_TREE = re.compile(r"(SPOT|UM|CM)-(.+)-(\w+)")
 
 
 class CsvStore:
-    """The CSV files of one (market, interval, zone). The same to a download as a `ParquetStore`."""
+    """The CSV files of one (market, interval, zone). A download uses it as it uses a `ParquetStore`."""
 
     def __init__(
         self,
@@ -55,7 +50,7 @@ class CsvStore:
             raise ConfigError(f"interval cannot be `{interval}`; daily files have: {' '.join(DAILY_INTERVALS)}")
         self.interval = interval
         self.zone = zone
-        self._tree = Path(base_dir) / f"{self.market}-{zone.name.replace('/', '')}-{spelled or interval}"
+        self._tree = csv_tree(base_dir, self.market, zone.name, spelled or interval)
         self._directories = Directories()
 
     @property
@@ -65,7 +60,7 @@ class CsvStore:
 
     def path(self, symbol: str, day: Day) -> Path:
         """Return the file of a day."""
-        return self._tree / f"{day}"[:7] / f"{day}" / f"{symbol}{SUFFIX}"
+        return csv_file(self._tree, symbol, day)
 
     def read(self, symbol: str, day: Day) -> DayCandles:
         """Read a day and check what can be checked. Raises DayNotFound, DayDamaged, StoreUnavailable."""
@@ -104,7 +99,7 @@ class CsvStore:
 
 
 class CsvFile(NamedTuple):
-    """A file of the tree that says by its place what it holds."""
+    """A file of the tree, and what its path says that it holds."""
 
     store: CsvStore
     symbol: str
@@ -121,28 +116,28 @@ def csv_files(base_dir: str | os.PathLike[str]) -> Iterator[CsvFile]:
     with refusals(base):
         trees = sorted(path for path in base.iterdir() if path.is_dir())
     for tree in trees:
-        found = _TREE.fullmatch(tree.name)
-        if found is None or found[2] not in zones:
+        parts = csv_tree_parts(tree.name)
+        if parts is None or parts[1] not in zones:
             continue
-        interval = found[3] if found[3] in INTERVAL_MS else found[3].lower()
-        if interval not in DAILY_INTERVALS or found[1] not in MARKETS:
-            continue
-        market: Market = checked_market(found[1])
+        market, zone, spelled = parts
         # candlelite writes 1H for an hour.
-        store = CsvStore(base, market, interval, Zone(zones[found[2]]), spelled=found[3])
-        for path in sorted(tree.glob(f"????-??/????-??-??/*{SUFFIX}")):
+        interval = spelled if spelled in INTERVAL_MS else spelled.lower()
+        if interval not in DAILY_INTERVALS:
+            continue
+        store = CsvStore(base, market, interval, Zone(zones[zone]), spelled=spelled)
+        for path in sorted(tree.glob(f"????-??/????-??-??/*{CSV_SUFFIX}")):
             try:
                 day = Day(date.fromisoformat(path.parent.name), store.zone)
             except ValueError:
                 continue
             if not path.name.startswith("."):
-                yield CsvFile(store, path.name.removesuffix(SUFFIX), day)
+                yield CsvFile(store, path.name.removesuffix(CSV_SUFFIX), day)
 
 
 def strange_paths(base_dir: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield what looks like a part of such a tree and does not say what it holds: `csv_files` leaves it out.
 
-    That are trees of unknown zones or intervals, and CSV files that do not lie in the directory of a day. Raises
+    These are trees of unknown zones or intervals, and CSV files outside the directory of a day. Raises
     StoreUnavailable.
     """
     base = Path(base_dir)
@@ -150,9 +145,9 @@ def strange_paths(base_dir: str | os.PathLike[str]) -> Iterator[Path]:
     with refusals(base):
         trees = sorted(path for path in base.iterdir() if path.is_dir())
     for tree in trees:
-        if _TREE.fullmatch(tree.name.upper()) and not tree.name.upper().endswith("-FILE"):
+        if csv_tree_parts(tree.name.upper()) and not tree.name.upper().endswith("-FILE"):
             for path in sorted(tree.rglob("*")):
-                is_csv = path.name.lower().endswith(SUFFIX) and not path.name.startswith(".")
+                is_csv = path.name.lower().endswith(CSV_SUFFIX) and not path.name.startswith(".")
                 if is_csv and path not in known:
                     yield path
 
@@ -162,7 +157,7 @@ def _parsed(data: bytes) -> Candles:
     text = plain_csv(data).decode()
     # Python would take more for a number than other programs write: 1_000, and digits of other scripts.
     if not text.isascii() or "_" in text:
-        raise ValueError("it holds what no number is written with")
+        raise ValueError("it contains characters that are not part of a number")
     lines = text.splitlines()
     if not lines or lines[0] != HEADER:
         raise ValueError("its header is not 0,1,...,11")
@@ -178,5 +173,5 @@ def _parsed(data: bytes) -> Candles:
         except ValueError as error:
             raise ValueError(f"line {number + 2}: {error}") from None
     if not np.isfinite(rows).all() or (rows[:, 2] < rows[:, 3]).any() or (rows[:, 5] < 0).any():
-        raise ValueError("it holds rows that cannot be true")
+        raise ValueError("it contains rows that cannot be true")
     return rows[np.argsort(rows[:, OPEN_TIME_MS], kind="stable")]

@@ -26,7 +26,7 @@ from candleshm.system.clock import Clock
 
 __all__ = ["DailyWriter", "due_day"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 # What could not be fetched, and files that another process writes, are tried again this late.
@@ -181,7 +181,7 @@ class DailyWriter:
             if self._abandoned.is_set():
                 return False
             whole = not lacking or self._fetch(day, False)
-        logger.info("DOWNLOAD CANDLE BY DATE")
+        logger.info("%s: daily files %s", day, "complete" if whole else "incomplete", extra={"event": "day_kept"})
         return whole
 
     def _from_block(self, day: Day, symbols: Sequence[str], now_ms: int) -> list[str]:

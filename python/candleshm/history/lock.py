@@ -17,7 +17,7 @@ from candleshm.system.runtime_dir import runtime_dir
 
 __all__ = ["LOCK_NAME", "writing"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 # Readers of whole directories leave out what begins with a dot, and so does `*`.
 LOCK_NAME = ".candleshm.lock"

@@ -1,9 +1,4 @@
-"""Daily files of one series tree, one for each symbol and day::
-
-    {base_dir}/market=SPOT/interval=1m/timezone=America%2FNew_York/symbol=BTCUSDT/2026-11-23.parquet
-
-The directories are what Hive-style tools read as columns; values are percent-encoded, as such tools expect.
-"""
+"""Where daily files are read and written, one for each symbol and day; `file_names` has their names."""
 
 from __future__ import annotations
 
@@ -11,10 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Protocol, cast
-from urllib.parse import quote, unquote
 
 from candleshm._core import MARKETS, Zone
 from candleshm.errors import ConfigError, DayDamaged, DayNotFound, HistoryError, StoreUnavailable
@@ -22,13 +15,20 @@ from candleshm.exchanges.base import Market
 from candleshm.history import parquet
 from candleshm.history.candles import DayCandles
 from candleshm.history.day import DAILY_INTERVALS, Day
+from candleshm.history.file_names import (
+    daily_date,
+    daily_file,
+    daily_files_pattern,
+    daily_series,
+    daily_symbol,
+    daily_tree,
+)
 from candleshm.history.lock import writing
 from candleshm.history.plain_file import read_plain
 from candleshm.system.atomic_file import Directories, replace_file
 
 __all__ = ["DayStore", "ParquetStore", "checked_market", "refusals"]
 
-SUFFIX = ".parquet"
 # A day of 1s has 90 000 rows at most, of 96 bytes before they are packed.
 FILE_BYTES_MAX = 64 * 1024 * 1024
 
@@ -70,7 +70,7 @@ class ParquetStore:
             raise ConfigError(f"interval cannot be `{interval}`; daily files have: {' '.join(DAILY_INTERVALS)}")
         self.interval = interval
         self.zone = zone
-        self._tree = Path(base_dir, f"market={self.market}", f"interval={interval}", f"timezone={_quoted(zone.name)}")
+        self._tree = daily_tree(base_dir, self.market, interval, zone.name)
         self._directories = Directories()
 
     @property
@@ -80,39 +80,27 @@ class ParquetStore:
 
     def path(self, symbol: str, day: Day) -> Path:
         """Return the file of a day."""
-        return self._directory(symbol) / f"{day}{SUFFIX}"
+        return daily_file(self._tree, symbol, day)
 
     def symbols(self) -> list[str]:
         """Return the symbols that have a directory, sorted. Raises StoreUnavailable."""
-        return sorted(
-            unquote(name.removeprefix("symbol=")) for name in _names(self._tree) if name.startswith("symbol=")
-        )
+        return sorted(symbol for name in _names(self._tree) if (symbol := daily_symbol(name)) is not None)
 
     def days(self, symbol: str) -> list[Day]:
         """Return the days of which a file is there, oldest first; what is in them is not looked at."""
-        found = []
-        for name in _names(self._directory(symbol)):
-            if name.endswith(SUFFIX) and not name.startswith("."):
-                try:
-                    found.append(date.fromisoformat(name.removesuffix(SUFFIX)))
-                except ValueError:
-                    continue
-        return [Day(day, self.zone) for day in sorted(found)]
+        names = _names(self.path(symbol, Day.of(0, self.zone)).parent)
+        return [Day(day, self.zone) for day in sorted(filter(None, map(daily_date, names)))]
 
-    def inventory(self, symbol: str = "*") -> str:
-        """Return in words what of a symbol is stored in all zones and intervals of this market; nothing if that is so.
+    def inventory(self, symbol: str | None = None) -> str:
+        """Return in words what this market has of a symbol, or of all, in any interval and zone; empty for nothing.
 
-        For messages: `interval=1m timezone=UTC (27 days)`.
+        It is for messages: `interval=1m timezone=UTC (27 days)`.
         """
-        counts: Counter[str] = Counter()
-        market = self._tree.parent.parent
-        for path in market.glob(
-            f"interval=*/timezone=*/symbol={symbol if symbol == '*' else _quoted(symbol)}/*{SUFFIX}"
-        ):
-            interval, zone = path.parts[-4:-2]
-            counts[f"{interval} {unquote(zone)}"] += 1
+        paths = self._tree.parent.parent.glob(daily_files_pattern(symbol))
+        counts = Counter(daily_series(path) for path in paths)
+        unit = "files" if symbol is None else "days"
         return ", ".join(
-            f"{series} ({count} {'days' if count > 1 else 'day'})" for series, count in sorted(counts.items())
+            f"{series} ({count} {unit if count > 1 else unit[:-1]})" for series, count in sorted(counts.items())
         )
 
     def read(self, symbol: str, day: Day) -> DayCandles:
@@ -147,9 +135,6 @@ class ParquetStore:
         """Be the only writer of this tree. Raises StoreInUse, StoreUnavailable."""
         return writing(self._tree)
 
-    def _directory(self, symbol: str) -> Path:
-        return self._tree / f"symbol={_quoted(symbol)}"
-
 
 def checked_market(market: object) -> Market:
     """Return a market in its own spelling; any case is taken. Raises ConfigError."""
@@ -175,7 +160,3 @@ def _names(directory: Path) -> Sequence[str]:
             return os.listdir(directory)
         except FileNotFoundError:
             return ()
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="")

@@ -39,7 +39,7 @@ __all__ = ["LedgerFile", "ledger_path", "memory_for", "peek"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 # docs/ledger-format.md describes the file.
 HEADER_BYTES = PoolWords.HEADER_BYTES
