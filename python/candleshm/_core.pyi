@@ -34,6 +34,7 @@ __all__ = [
     "Zone",
     "block_names",
     "candle_end_ms",
+    "candles_within",
     "check_moment",
     "check_timeout",
     "derivation_parts",
@@ -779,6 +780,13 @@ def candle_end_ms(interval: str, open_ms: int) -> int:
     time itself: each symbol has a grid of its own. Raises ConfigError.
     """
 
+def candles_within(interval: str, start_ms: int, end_ms: int) -> tuple[int, int]:
+    """Return the open time of the first candle that opens at `start_ms` or later, and how many candles open from there
+    until before `end_ms`.
+
+    `interval` is one of the exchange's except 3d, or the days of a zone as 1d@Asia/Shanghai. Raises ConfigError.
+    """
+
 def is_symbol_name(name: object) -> bool:
     """Say whether `name` can be a symbol's: 1 to 64 bytes of UTF-8, nothing that cannot be seen, no slash."""
 
@@ -804,6 +812,12 @@ class Zone:
 
     def reached_ms(self, day: int, time_of_day_ms: int = 0) -> int:
         """Return the first instant at which the clock has reached a time of a day, or has jumped over it."""
+
+    def at_ms(self, day: int, time_of_day_ms: int) -> int:
+        """Return when the zone's clocks show a time of day on a day, for the first time, in epoch milliseconds.
+
+        A time that they jump over counts as reached when they would have shown it without the jump.
+        """
 
     def offset_ms(self, epoch_ms: int) -> int:
         """Return how far the clock is ahead of UTC at an instant."""
