@@ -59,7 +59,7 @@ pub(crate) fn candle_end_ms(interval: &str, open_ms: i64) -> PyResult<i64> {
         grid if grid.interval() == Interval::Day3 => Grid::anchored(Interval::Day3, open_ms),
         grid => grid,
     };
-    Ok(grid.end_ms(grid.ordinal(open_ms)))
+    Ok(grid.end_ms(grid.index_of(open_ms)))
 }
 
 /// Returns the open time of the first candle that opens at `start_ms` or later, and how many candles open from there
@@ -70,7 +70,7 @@ pub(crate) fn candles_within(interval: &str, start_ms: i64, end_ms: i64) -> PyRe
     if grid.interval() == Interval::Day3 {
         return Err(ConfigError::new_err("interval cannot be `3d`: each symbol has a grid of its own"));
     }
-    let first_from = |ms: i64| grid.ordinal(ms) + i64::from(grid.floor_ms(ms) < ms);
+    let first_from = |ms: i64| grid.index_of(ms) + i64::from(grid.floor_ms(ms) < ms);
     let first = first_from(start_ms);
     Ok((grid.open_ms(first), (first_from(end_ms) - first).max(0)))
 }

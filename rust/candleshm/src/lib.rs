@@ -7,9 +7,9 @@
 //! ```
 //!
 //! [`wire::parse::parse`] turns a response body into rows. [`merge::plan`] decides what they change, without storing
-//! anything. [`publish::SeriesWriter`] stores the change under readers that never see half a row. [`read::SeriesReader`]
-//! copies rows out, or lends them in place and checks afterwards that they did not change. [`writer::Writer`] connects
-//! the first three and owns the block.
+//! anything. [`publish::SeriesWriter`] stores the change under readers that never see half a row.
+//! [`read::SeriesReader`] copies rows out, or lends them in place and checks afterwards that they did not change.
+//! [`writer::Writer`] connects the first three and owns the block.
 //!
 //! Modules in reading order:
 //!
@@ -17,7 +17,8 @@
 //! - [`layout`]: the format of a block. [`symbols`]: its symbol table. [`ring`]: the slot of a candle index.
 //! - [`seqlock`]: the newest row. [`announce`]: words that tell readers what was stored before them.
 //! - [`publish`], [`read`], [`panel`], [`asof`]: storing and reading rows.
-//! - [`wire`]: what the exchange sends, as rows. [`merge`], [`chain`] (proof by trade ids), [`mod@derive`] (resampling).
+//! - [`wire`]: what the exchange sends, as rows. [`merge`], [`chain`] (proof by trade ids), [`mod@derive`]
+//!   (resampling).
 //! - [`shared_memory`]: the operating system. [`block`], [`soundness`], [`succession`] (one block after another),
 //!   [`removal`].
 //! - [`writer`]: the owner of a block. Beside it, [`pool`]: how much request weight may still be spent, and [`ledger`]:

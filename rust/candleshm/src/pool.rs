@@ -1,7 +1,7 @@
 //! The request weight of a pool, and what may still be spent: `(weight, now) -> delay`. Pure; times are parameters.
 //!
-//! A pool is an array of words of fixed size, so that it can lie in a file that processes share: `docs/ledger-format.md`
-//! describes each word, [`crate::ledger`] the file around them. The rules are described in
+//! A pool is an array of words of fixed size, so that it can lie in a file that processes share:
+//! `docs/ledger-format.md` describes each word, [`crate::ledger`] the file around them. The rules are described in
 //! `python/candleshm/ratelimit/budget.py`. A word holds either a [`Number`] or a [`Whole`], and the type of its place
 //! says which. The words are atomic only because a process may read them while another one changes them; whoever
 //! changes them holds a lock. Times are local monotonic seconds; minus infinity stands for never.
