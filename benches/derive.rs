@@ -1,7 +1,7 @@
-//! What deriving costs: in bulk, per source row, and live, per answer.
+//! What deriving costs: in bulk, per source row, and live, per response.
 //!
 //! `cargo bench --package candleshm --bench derive`. Regressions here are time of every backtest that starts from
-//! minutes, and time between an answer and its readers.
+//! minutes, and time between a response and its readers.
 
 #![allow(clippy::print_stdout)]
 

@@ -1,7 +1,7 @@
 //! What one batch costs the writer: 500 symbols, 2880 rows each, values parsed already.
 //!
 //! `cargo bench --package candleshm --bench ingest`. A regression here is time that a collector with hundreds of
-//! symbols spends between an answer and its readers.
+//! symbols spends between a response and its readers.
 
 #![allow(clippy::print_stdout)]
 
@@ -29,7 +29,7 @@ fn row(candle_index: i64, value: f64) -> Row {
     row
 }
 
-/// An answer sent half a minute into `candle_index`.
+/// A response sent half a minute into `candle_index`.
 fn answer(candle_index: i64, limit: usize) -> RequestWindow {
     let now_ms = START_MS + candle_index * MINUTE_MS + 30_000;
     RequestWindow {

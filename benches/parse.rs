@@ -1,7 +1,7 @@
 //! What parsing costs per row, for the bodies the collector asks for: the refresh of one symbol (2 rows), the cheapest
 //! page of the futures markets (99), and the largest pages (1000 on SPOT, 1500 on UM and CM).
 //!
-//! Every answer goes through this function; a regression here is paid once per symbol and refresh.
+//! Every response goes through this function; a regression here is paid once per symbol and refresh.
 
 use std::hint::black_box;
 use std::io::{self, Write};

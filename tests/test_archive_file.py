@@ -220,7 +220,7 @@ GOOD = zipped(line(0), line(1))
         (zipped(line(1440)), "another period"),
         (zipped(line(-1), line(0)), "another period"),
         (zipped(line(0), "1,2,3"), "3 columns instead of 12, in line 2 at byte"),
-        (zipped("time,open", line(0)), "neither a number nor the header"),
+        (zipped("time,open", line(0)), "neither with a number nor with the header"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

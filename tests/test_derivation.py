@@ -222,11 +222,11 @@ def test_rows_around_an_outage_are_of_their_interval() -> None:
         (every("1m", 1), "1h", "source cannot be `1h`: the rows are candles of 1m"),
         (np.concatenate([every("1m", 60), every("1h", 3, 3_600_000)]), None, "is not a candle of 1h"),
         (every("1d", 9, 16 * 3_600_000), None, "days of a time zone cannot be a source"),
-        (every("1w", 9, 4 * 86_400_000), None, "candles of 1w do not tile"),
+        (every("1w", 9, 4 * 86_400_000), None, "1w candles cannot be combined"),
         (every("1m", 9) * [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], None, "the rows do not show it"),
         (every("1m", 9) / [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], None, "the rows do not show it"),
         (every("1m", 9) * [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], "1m", "longer than that"),
-        (every("1m", 9), "1M", "candles of 1M do not tile"),
+        (every("1m", 9), "1M", "1M candles cannot be combined"),
     ],
 )
 def test_rows_of_another_interval_are_refused(rows: Rows, source: str | None, text: str) -> None:
@@ -294,11 +294,11 @@ def derive_beside_a_live_row(block_name: str) -> None:
     [
         ({"interval": "7m"}, "interval must be one of .* `7m`"),
         ({"interval": "1d@Mars/Olympus"}, "`1d@Mars/Olympus`"),
-        ({"interval": "1m"}, "candles of 1m do not tile .* `1m`"),
-        ({"interval": "1d@Asia/Kolkata", "source": "1h"}, "candles of 1h do not tile .* `1d@Asia/Kolkata`"),
+        ({"interval": "1m"}, "1m candles cannot be combined .* `1m`"),
+        ({"interval": "1d@Asia/Kolkata", "source": "1h"}, "1h candles cannot be combined .* `1d@Asia/Kolkata`"),
         ({"interval": "3d"}, "3d candles need first_open_ms"),
         ({"rows": np.zeros((3, 11))}, r"`\(3, 11\)`"),
-        ({"rows": minutes(4)[::-1]}, "does not open after the row before it: `1`"),
+        ({"rows": minutes(4)[::-1]}, "does not open after the one before it: `1`"),
     ],
 )
 def test_what_cannot_be_derived(change: dict[str, Any], text: str) -> None:

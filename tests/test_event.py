@@ -102,9 +102,9 @@ def test_a_batch_stands_but_for_the_frames_that_cannot_be_read(open_writer: Open
     pushed = writer.ingest_events(batch, received_ms=told["E"])
     assert (pushed.events, pushed.changed, pushed.acknowledgements, pushed.shuts_down) == (1, 1, [3], True)
     assert pushed.faults == [
-        (0, "not a JSON object, at byte 0"),
+        (0, "the frame is not a JSON object, at byte 0"),
         (2, f"the frame ends before its object does, at byte {len(event) - 1}"),
-        (5, "not UTF-8, at byte 0"),
+        (5, "the frame is not UTF-8, at byte 0"),
     ]
 
 

@@ -155,9 +155,9 @@ def test_what_is_no_file_is_no_block(writer: _core.Writer, exchange: SimulatedEx
     NO_FILES[kind](path, SHM / writer.name)
     try:
         for use in (candleshm.attach, candleshm.unlink, block):
-            with pytest.raises(candleshm.BlockCorrupt, match="not even a file"):
+            with pytest.raises(candleshm.BlockCorrupt, match="not a regular file"):
                 use(name)
-        assert "not even a file" in complaint(*serving(exchange, name))
+        assert "not a regular file" in complaint(*serving(exchange, name))
         assert run("ls").returncode == 0
         assert os.path.lexists(path)
     finally:

@@ -93,7 +93,7 @@ impl Awaited {
 
     /// Returns how many candles from that index on enough of the series have final.
     pub(crate) fn closed_since(&self, candle_index: i64) -> i64 {
-        self.next_ms().map_or(0, |next_ms| (self.grid.ordinal(next_ms) - candle_index).max(0))
+        self.next_ms().map_or(0, |next_ms| (self.grid.index_of(next_ms) - candle_index).max(0))
     }
 
     /// Returns the close of the candle, if enough of the series have it final.
@@ -103,7 +103,7 @@ impl Awaited {
         if closed.len() < self.needed {
             return Ok(None);
         }
-        note_ended(self.grid.end_ms(self.grid.ordinal(open_ms)));
+        note_ended(self.grid.end_ms(self.grid.index_of(open_ms)));
         Ok(Some(Closed {
             open_time_ms: self.grid.floor_ms(open_ms),
             symbols: PyTuple::new(py, self.names(&closed))?.unbind(),
@@ -131,7 +131,7 @@ impl Awaited {
         let block = &self.attached.block;
         self.indices.iter().partition(|&&index| {
             open_ms.is_some_and(|open_ms| {
-                SeriesReader::new(block, index).is_settled(block.grid(index).ordinal(open_ms).max(0) as u64)
+                SeriesReader::new(block, index).is_settled(block.grid(index).index_of(open_ms).max(0) as u64)
             })
         })
     }

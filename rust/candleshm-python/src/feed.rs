@@ -212,7 +212,7 @@ impl Feed {
         let open_time_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
         if let Some(closed) = awaited.closed(py, open_time_ms)? {
             let grid = awaited.grid();
-            let candle_index = grid.ordinal(open_time_ms.unwrap_or_default());
+            let candle_index = grid.index_of(open_time_ms.unwrap_or_default());
             return Ok(Some((closed, grid.open_ms(candle_index + 1), awaited.closed_since(candle_index))));
         }
         self.source.check_collector(&attached, "the collector")?;
@@ -299,14 +299,14 @@ impl Feed {
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn _later_open_ms(&self, open_time_ms: i64, places: i64, symbols: Option<Vec<String>>) -> PyResult<i64> {
         let grid = self.awaited(&self.source.attached()?, symbols.as_deref(), 1.0)?.grid();
-        Ok(grid.open_ms(grid.ordinal(open_time_ms) + places))
+        Ok(grid.open_ms(grid.index_of(open_time_ms) + places))
     }
 
     /// How many candles from the one that contains `open_time_ms` on have closed.
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn _closed_since(&self, open_time_ms: i64, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<i64> {
         let awaited = self.awaited(&self.source.attached()?, symbols.as_deref(), quorum)?;
-        Ok(awaited.closed_since(awaited.grid().ordinal(open_time_ms)))
+        Ok(awaited.closed_since(awaited.grid().index_of(open_time_ms)))
     }
 
     /// Return the newest value of a field for each symbol: float64 (S,), NaN where there is none.

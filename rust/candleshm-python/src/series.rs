@@ -356,7 +356,7 @@ impl Series {
     fn end_of(&self, open_time_ms: Option<Moment>) -> PyResult<u64> {
         let (attached, index) = self.source.place(&self.symbol)?;
         match open_time_ms {
-            Some(Moment(open_ms)) => Ok((attached.block.grid(index).ordinal(open_ms) + 1).max(0) as u64),
+            Some(Moment(open_ms)) => Ok((attached.block.grid(index).index_of(open_ms) + 1).max(0) as u64),
             None => {
                 Ok(SeriesReader::new(&attached.block, index).marks().map_err(|error| self.source.error(error))?.end())
             }

@@ -140,8 +140,17 @@ pub(crate) struct Pushed {
 
 impl Pushed {
     fn of(pushed: CorePushed, writer: &CoreWriter) -> Self {
-        let CorePushed { events, foreign, unknown, stale, tally, answers, shuts_down, faults, repair_requests } =
-            pushed;
+        let CorePushed {
+            events,
+            foreign,
+            unknown,
+            stale,
+            tally,
+            acknowledgements,
+            shuts_down,
+            faults,
+            repair_requests,
+        } = pushed;
         let repair_request = |RepairRequest { index, need, open_ms }| {
             let need = match need {
                 RepairReason::Rows => "rows",
@@ -161,7 +170,7 @@ impl Pushed {
             verified: tally.verified,
             conflicts: tally.conflicts,
             shuts_down,
-            acknowledgements: answers,
+            acknowledgements,
             faults: faults.into_iter().map(|(place, error)| (place, error.to_string())).collect(),
             repair_requests: repair_requests.into_iter().map(repair_request).collect(),
         }

@@ -47,6 +47,11 @@ impl PyZone {
         self.0.reached_ms(day, time_of_day_ms)
     }
 
+    /// Return the instant of a time of day on a day, epoch ms.
+    fn at_ms(&self, day: i64, time_of_day_ms: i64) -> i64 {
+        self.0.at_ms(day, time_of_day_ms)
+    }
+
     /// Return how far the clock is ahead of UTC at an instant.
     fn offset_ms(&self, epoch_ms: i64) -> i64 {
         self.0.offset_ms(epoch_ms)

@@ -1,5 +1,5 @@
-//! Words of the header that announce something: the numbers that waiters sleep on, `ready`, `universe_bar`. Who reads one
-//! of them sees everything that was published before it was stored.
+//! Words of the header that announce something: the numbers that waiters sleep on, `ready`, `universe_bar`. A reader
+//! that reads one of them sees everything that was published before it was stored.
 
 use crate::sync::{
     AtomicU64,
@@ -18,8 +18,8 @@ pub fn count_up(word: &AtomicU64) {
     store(word, word.load(Relaxed).wrapping_add(1));
 }
 
-/// Returns what is announced; what was published before it is visible afterwards. Whoever waits loads the number before
-/// the question, so that no answer is slept over.
+/// Returns what is announced; what was published before it is visible afterwards. A waiter loads the number before
+/// it looks at the rows, so that it misses no change.
 #[must_use]
 pub fn load(word: &AtomicU64) -> u64 {
     let value = word.load(Relaxed);

@@ -5,9 +5,9 @@ use crate::error::Error;
 use crate::interval::Grid;
 use crate::read::SeriesReader;
 
-/// Copies, for every moment, the newest final row that had ended by then: the row of the newest candle index whose end is not
-/// after the moment. Where the exchange has a hole it is the row before. NaN where nothing older is in the window.
-/// Column `k` of the list for moment `i` lands in `out[k * moments + i]`.
+/// Copies, for every moment, the newest final row that had ended by then: the row of the newest candle whose end
+/// is not after the moment. Where the exchange has a hole it is the row before. NaN where nothing older is in the
+/// window. Column `k` of the list for moment `i` lands in `out[k * moments + i]`.
 ///
 /// # Errors
 ///
@@ -33,7 +33,7 @@ pub fn copy(
     if rows > 0 {
         reader.copy_range(&wanted[..=columns.len()], start, rows, false, &mut values, rows)?;
     }
-    // The newest row at or before each candle index.
+    // The newest row at or before each candle.
     let known: Vec<Option<usize>> = values[..rows]
         .iter()
         .enumerate()
@@ -45,7 +45,7 @@ pub fn copy(
         })
         .collect();
     for (place, &moment_ms) in moments_ms.iter().enumerate() {
-        let ended = grid.ordinal(moment_ms) - start as i64;
+        let ended = grid.index_of(moment_ms) - start as i64;
         let row =
             if ended > 0 { known.get((ended as usize - 1).min(rows.wrapping_sub(1))).copied().flatten() } else { None };
         for column in 0..columns.len() {

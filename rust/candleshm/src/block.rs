@@ -23,7 +23,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Opens the block of that name for reading, and says which file it is. `boot_id` is the kernel's.
+    /// Opens the block of that name for reading, and returns the id of its file. `boot_id` is the kernel's.
     ///
     /// # Errors
     ///
@@ -37,7 +37,7 @@ impl Block {
         Ok((block, file.id()?))
     }
 
-    /// As [`Self::open_with_id`], for who does not follow the name.
+    /// As [`Self::open_with_id`], for readers that do not follow the name.
     ///
     /// # Errors
     ///
@@ -98,14 +98,14 @@ impl Block {
         BlockState::from_word(word)
     }
 
-    /// Lets the block enter a state of its life: readers that see it see everything that was stored before. Only for its
-    /// owner.
+    /// Lets the block enter a state of its life: readers that see it see everything that was stored before. Only for
+    /// its owner.
     pub(crate) fn enter(&self, state: BlockState) {
         // SYNC POINT ready: pairs with the fence in `state`.
         self.header(header::STATE).store(state as u64, Release);
     }
 
-    /// Wakes everybody who waits for news, and those who wait for a close. Only for its owner.
+    /// Wakes all that wait for news or for a close. Only the owner calls this.
     pub(crate) fn tell(&self, closed: bool) {
         let wake = |offset: usize| {
             let word = self.header(offset);
@@ -118,8 +118,8 @@ impl Block {
         }
     }
 
-    /// Returns what a word of the header announces: `commit_seq`, `close_seq`, `ready`, `universe_bar`. What was published
-    /// before it is visible afterwards.
+    /// Returns a word of the header that announces something: `commit_seq`, `close_seq`, `ready`, `universe_bar`. What
+    /// was published before it is visible afterwards.
     #[must_use]
     pub fn announced(&self, offset: usize) -> u64 {
         announce::load(self.header(offset))

@@ -1,8 +1,8 @@
 //! Trade ids as proof: the ids of a market have no gaps, so candles that were pushed prove each other complete.
 //!
-//! A closed candle says the ids of its first and last trade and how many trades it holds. What that proves:
+//! A closed candle holds the ids of its first and last trade and the number of its trades. What that proves:
 //!
-//! - `count == last - first + 1`: the candle lacks none of its own trades.
+//! - `count == last - first + 1`: the candle holds all of its trades.
 //! - `first == last of the candle before + 1`: no trade lies between the two.
 //! - the same towards the next candle that has trades: no trade is missing at the end, nor was counted too early.
 //!
@@ -24,7 +24,7 @@ pub struct TradeIds {
 }
 
 impl TradeIds {
-    /// Returns whether the candle holds as many trades as its ids say.
+    /// Returns whether the candle holds as many trades as its ids imply.
     #[must_use]
     pub fn are_consistent(self) -> bool {
         if self.count == 0 {
@@ -35,7 +35,7 @@ impl TradeIds {
     }
 }
 
-/// What an event says about the candles before it.
+/// What an event proves about the candles before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proof {
     /// Candle indices that are now proven.
@@ -56,7 +56,7 @@ struct Link {
     candle_index: u64,
     /// Id of the newest trade up to its end.
     last: i64,
-    /// First of the candles up to `candle_index` that lack nothing but the first trade behind them.
+    /// First of the candles up to `candle_index` that do not have nothing but the first trade behind them.
     unproven: Option<u64>,
 }
 

@@ -87,7 +87,7 @@ impl fmt::Display for Implausible {
             Self::NonFinite { column } => write!(f, "{} is not finite", NAMES[column]),
             Self::HighBelowLow => f.write_str("high is below low"),
             Self::Negative { column } => write!(f, "{} is negative", NAMES[column]),
-            Self::OpenTime => write!(f, "open_time_ms is not a whole number from 1 to {OPEN_TIME_MS_MAX}"),
+            Self::OpenTime => write!(f, "open_time_ms is not an integer from 1 to {OPEN_TIME_MS_MAX}"),
             Self::CloseTime => f.write_str("close_time_ms is before open_time_ms"),
         }
     }
@@ -106,7 +106,7 @@ impl Error for Implausible {}
 #[expect(clippy::needless_bitwise_bool, reason = "lazy operators would be branches")]
 pub fn plausible(row: &Row) -> Result<(), Implausible> {
     let open_ms = row[OPEN_TIME_MS];
-    // Every row of every answer comes through here, and almost all pass: no branches, so that it is a few vector
+    // Every row of every response comes through here, and almost all pass: no branches, so that it is a few vector
     // instructions. The reason is looked for afterwards.
     let finite = row.iter().fold(true, |all, value| all & value.is_finite());
     let amounts = AMOUNTS.iter().fold(true, |all, &column| all & (row[column] >= 0.0));

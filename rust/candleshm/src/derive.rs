@@ -101,7 +101,7 @@ impl Fold {
         self.holes += 1;
     }
 
-    /// Returns the candle from `open_ms` to `end_ms`, exclusive. `whole` says that no more rows are to come: it is
+    /// Returns the candle from `open_ms` to `end_ms`, exclusive. `whole` means that no more rows will come: it is
     /// closed once all rows are final, verified when all rows are and none is absent, a hole when all are absent. Until
     /// then it is live and ends on the grid. `None` as long as nothing is known of it.
     #[must_use]
@@ -242,19 +242,22 @@ impl Derivation {
     /// Returns the big candle that a small one is part of.
     #[must_use]
     pub fn target_of(&self, source_index: u64) -> i64 {
-        self.target.ordinal(self.source.open_ms(source_index as i64))
+        self.target.index_of(self.source.open_ms(source_index as i64))
     }
 
     /// Returns the small candles `[start, end)` of a big one.
     #[must_use]
     pub fn parts_of(&self, target_index: i64) -> (i64, i64) {
-        (self.source.ordinal(self.target.open_ms(target_index)), self.source.ordinal(self.target.end_ms(target_index)))
+        (
+            self.source.index_of(self.target.open_ms(target_index)),
+            self.source.index_of(self.target.end_ms(target_index)),
+        )
     }
 
     /// Returns the half-open range of time that rows cover, the first and the last of which open at these times.
     #[must_use]
     pub fn covered_ms(&self, first_open_ms: i64, last_open_ms: i64) -> (i64, i64) {
-        let candle_index_of = |open_ms| self.source.ordinal(open_ms);
+        let candle_index_of = |open_ms| self.source.index_of(open_ms);
         (self.source.open_ms(candle_index_of(first_open_ms)), self.source.end_ms(candle_index_of(last_open_ms)))
     }
 
@@ -266,8 +269,9 @@ impl Derivation {
         (longest_ms / self.source.interval().nominal_ms()) as usize
     }
 
-    /// Derives from final rows, ascending by open time; one with a close of NaN counts as none. `known_ms` is the half-open range of which they are all that
-    /// exists: big candles that are not wholly within are left out, and so are those without a row.
+    /// Derives from final rows, ascending by open time; one with a close of NaN counts as none. `known_ms` is the
+    /// half-open range of which they are all that exists: big candles that are not wholly within are left out, and so
+    /// are those without a row.
     ///
     /// # Errors
     ///
@@ -292,7 +296,7 @@ impl Derivation {
             if row_ms as i64 >= end_ms {
                 finish(&fold, open_ms, end_ms, &mut derived);
                 fold = Fold::EMPTY;
-                let candle_index = self.target.ordinal(row_ms as i64);
+                let candle_index = self.target.index_of(row_ms as i64);
                 (open_ms, end_ms) = (self.target.open_ms(candle_index), self.target.end_ms(candle_index));
             }
             if !row[CLOSE].is_nan() {

@@ -1,4 +1,4 @@
-//! One error enum for the crate: a variant per cause, its facts in fields.
+//! One error enum for the crate: a variant for each cause, with its facts in fields.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use crate::wire::parse::ParseError;
 /// Why a block's bytes cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Corruption {
-    /// Shorter (or longer) than its header says, or than a header is.
+    /// Its size is not the one in its header, or is too small for a header.
     Truncated {
         /// Size found.
         bytes: usize,
     },
-    /// No candleshm block at all.
+    /// It is no candleshm block.
     Foreign,
-    /// A link, a directory, a pipe, a device.
+    /// It is a link, a directory, a pipe, or a device.
     NotAFile,
-    /// A header field that cannot be.
+    /// A header field has an impossible value.
     Field {
         /// Which field.
         field: &'static str,
@@ -29,12 +29,12 @@ pub enum Corruption {
 /// Everything that can go wrong in the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// No block of that name.
+    /// No block has that name.
     NotFound {
         /// The block's name.
         name: String,
     },
-    /// A block of that name is still being initialised.
+    /// The block is still being initialised.
     NotReady {
         /// The block's name.
         name: String,
@@ -48,7 +48,7 @@ pub enum Error {
     Owner {
         /// The block's name.
         name: String,
-        /// Whose it is.
+        /// The user that owns it.
         uid: u32,
     },
     /// A live collector owns the block.
@@ -76,62 +76,62 @@ pub enum Error {
         /// What is wrong.
         what: Corruption,
     },
-    /// A name that cannot name a block.
+    /// The name cannot be that of a block.
     Name {
         /// The name.
         name: String,
     },
-    /// LENGTH out of range.
+    /// LENGTH is out of range.
     Length {
-        /// The length asked for.
+        /// The requested length.
         length: usize,
     },
-    /// More symbols than a block can carry, or none.
+    /// The number of symbols is zero, or more than a block can have.
     SymbolCapacity {
-        /// The capacity asked for.
+        /// The requested capacity.
         capacity: usize,
     },
-    /// Every place of the symbol table is taken.
+    /// The symbol table is full.
     SymbolsFull {
-        /// How many there are.
+        /// How many symbols it holds.
         capacity: usize,
     },
-    /// A symbol name that does not fit a block.
+    /// The name cannot be that of a symbol.
     SymbolName {
         /// The symbol.
         symbol: String,
     },
-    /// The block does not carry the symbol.
+    /// The block does not have the symbol.
     UnknownSymbol {
         /// The symbol.
         symbol: String,
     },
-    /// Candles that cannot be made of others.
+    /// Candles of one interval cannot be derived from those of the other.
     Derivation {
-        /// Those that there are.
+        /// The interval of the candles to derive from.
         source: String,
-        /// Those that were wanted.
+        /// The requested interval.
         target: String,
     },
-    /// A window too short to derive from.
+    /// LENGTH is too small to derive the candles.
     Window {
-        /// The candles that were wanted.
+        /// The requested interval.
         target: String,
         /// Candles of the source in the longest of them.
         parts: usize,
         /// LENGTH of the source.
         length: usize,
     },
-    /// Rows out of order.
+    /// Rows are out of order.
     Unsorted {
         /// The first one that does not open after the row before it.
         row: usize,
     },
-    /// A body that is not an array of klines.
+    /// A body is not an array of klines.
     Parse(ParseError),
-    /// A file that is not an archive's CSV.
+    /// A file is not CSV of the archive.
     Csv(CsvError),
-    /// The writer published faster than a reader could copy one row, many times in a row.
+    /// The writer changed a row during every attempt of a reader to copy it.
     Contended,
     /// `/dev/shm` is too small.
     NoMemory {
@@ -140,9 +140,9 @@ pub enum Error {
         /// Its size.
         bytes: usize,
     },
-    /// The operating system refused.
+    /// A call of the operating system failed.
     Os {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
         /// On which file.
         name: String,
@@ -154,9 +154,9 @@ pub enum Error {
 impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated { bytes } => write!(f, "its size does not fit its header: `{bytes}` bytes"),
+            Self::Truncated { bytes } => write!(f, "its size contradicts its header: `{bytes}` bytes"),
             Self::Foreign => write!(f, "it is not a candleshm block"),
-            Self::NotAFile => write!(f, "it is not a candleshm block, not even a file"),
+            Self::NotAFile => write!(f, "it is not a regular file, so it is no candleshm block"),
             Self::Field { field, value } => write!(f, "its header contradicts itself in {field}: `{value}`"),
         }
     }
@@ -165,35 +165,48 @@ impl fmt::Display for Corruption {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFound { name } => write!(f, "no block of that name: `{name}`"),
+            Self::NotFound { name } => write!(f, "no block has that name: `{name}`"),
             Self::NotReady { name } => write!(f, "the block is still being initialised: `{name}`"),
             Self::Leftover { name } => write!(f, "the block was left over from before the last boot: `{name}`"),
             Self::Owner { name, uid } => write!(f, "block `{name}` belongs to another user: `{uid}`"),
-            Self::InUse { name, pid } => write!(f, "process {pid} serves the block already: `{name}`"),
+            Self::InUse { name, pid } => write!(f, "process {pid} already serves the block: `{name}`"),
             Self::Incompatible { name, major, minor, .. } => {
-                write!(f, "block `{name}` is of another format: `{major}.{minor}`")
+                write!(f, "block `{name}` has another format: `{major}.{minor}`")
             }
             Self::Corrupt { name, what } => write!(f, "block `{name}` cannot be used: {what}"),
             Self::Name { name } => {
-                write!(f, "a block's name is 1 to 200 of A-Z a-z 0-9 . _ - and does not begin with a dot: `{name}`")
+                write!(f, "a block name must be 1 to 200 of A-Z a-z 0-9 . _ - and must not begin with a dot: `{name}`")
             }
-            Self::Length { length } => write!(f, "LENGTH is not within 2..100000: `{length}`"),
-            Self::SymbolCapacity { capacity } => write!(f, "a block carries 1 to 16384 symbols: `{capacity}`"),
-            Self::SymbolsFull { capacity } => write!(f, "all places for symbols are taken: `{capacity}`"),
+            Self::Length { length } => write!(f, "LENGTH must be 2 to 100000: `{length}`"),
+            Self::SymbolCapacity { capacity } => {
+                write!(f, "a block must have room for 1 to 16384 symbols: `{capacity}`")
+            }
+            Self::SymbolsFull { capacity } => {
+                write!(f, "the block is full; serve fewer symbols, its room is: `{capacity}`")
+            }
             Self::SymbolName { symbol } => {
-                write!(f, "a symbol's name is 1 to 64 bytes without blanks, slashes and control characters: `{symbol}`")
+                write!(
+                    f,
+                    "a symbol name must be 1 to 64 bytes without blanks, slashes and control characters: `{symbol}`"
+                )
             }
             Self::UnknownSymbol { symbol } => write!(f, "unknown symbol: `{symbol}`"),
             Self::Derivation { source, target } => {
-                write!(f, "candles of {source} do not tile candles of another interval: `{target}`")
+                write!(f, "{source} candles cannot be combined to candles of this interval: `{target}`")
             }
             Self::Window { target, parts, length } => {
-                write!(f, "a candle of {target} is made of up to {parts}, more than LENGTH: `{length}`")
+                write!(
+                    f,
+                    "a {target} candle is derived from up to {parts} candles, so LENGTH must be at least that: `{length}`"
+                )
             }
-            Self::Unsorted { row } => write!(f, "a row does not open after the row before it: `{row}`"),
+            Self::Unsorted { row } => write!(
+                f,
+                "rows must be in ascending order of open time; this row does not open after the one before it: `{row}`"
+            ),
             Self::Parse(error) => error.fmt(f),
             Self::Csv(error) => error.fmt(f),
-            Self::Contended => write!(f, "the newest row kept changing while it was read"),
+            Self::Contended => write!(f, "the newest row changed during every attempt to read it"),
             Self::NoMemory { name, bytes } => write!(f, "/dev/shm has no room for {bytes} bytes of block `{name}`"),
             Self::Os { action, name, errno } => {
                 write!(f, "cannot {action} `{name}`: {}", std::io::Error::from_raw_os_error(*errno))

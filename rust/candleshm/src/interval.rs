@@ -11,8 +11,8 @@
 //! - `1M` opens on the first of a month; month 0 is January 1970.
 //! - `3d` has no grid of its own: the exchange anchors it at the symbol's first trading day, so a grid keeps that
 //!   day's number modulo 3 as its phase.
-//! - Days of a time zone, as `1d@Asia/Shanghai`, are no interval of the exchange, only of derived candles: candle `k` is
-//!   the day with that number in the zone, and opens when that day begins.
+//! - Days of a time zone, as `1d@Asia/Shanghai`, are no interval of the exchange, only of derived candles: candle `k`
+//!   is the day with that number in the zone, and opens when that day begins.
 
 use std::fmt;
 
@@ -244,7 +244,7 @@ impl Grid {
 
     /// Returns the number of the candle that `open_ms` lies in. It rounds down, before 1970 too.
     #[must_use]
-    pub fn ordinal(self, open_ms: i64) -> i64 {
+    pub fn index_of(self, open_ms: i64) -> i64 {
         match (self.zone, self.interval.duration_ms()) {
             (Some(zone), _) => zone.day_of(open_ms),
             (None, Some(duration_ms)) => open_ms.saturating_sub(self.anchor_ms()).div_euclid(duration_ms),
@@ -254,24 +254,24 @@ impl Grid {
 
     /// Returns the grid open time of a candle.
     #[must_use]
-    pub fn open_ms(self, ordinal: i64) -> i64 {
+    pub fn open_ms(self, index: i64) -> i64 {
         match (self.zone, self.interval.duration_ms()) {
-            (Some(zone), _) => zone.start_ms(ordinal),
-            (None, Some(duration_ms)) => ordinal.saturating_mul(duration_ms).saturating_add(self.anchor_ms()),
-            (None, None) => first_day_of_month(ordinal).saturating_mul(DAY_MS),
+            (Some(zone), _) => zone.start_ms(index),
+            (None, Some(duration_ms)) => index.saturating_mul(duration_ms).saturating_add(self.anchor_ms()),
+            (None, None) => first_day_of_month(index).saturating_mul(DAY_MS),
         }
     }
 
     /// Returns the grid open time of the candle that `open_ms` lies in: a candle's identity within its series.
     #[must_use]
     pub fn floor_ms(self, open_ms: i64) -> i64 {
-        self.open_ms(self.ordinal(open_ms))
+        self.open_ms(self.index_of(open_ms))
     }
 
     /// Returns where a candle ends, exclusive: the open time of the next.
     #[must_use]
-    pub fn end_ms(self, ordinal: i64) -> i64 {
-        self.open_ms(ordinal.saturating_add(1))
+    pub fn end_ms(self, index: i64) -> i64 {
+        self.open_ms(index.saturating_add(1))
     }
 
     /// Returns the open time of candle 0.
@@ -371,7 +371,7 @@ mod tests {
             for open_ms in open_times_ms {
                 assert_eq!(grid.floor_ms(open_ms), open_ms, "{symbol}");
                 assert_eq!(grid.floor_ms(open_ms - 1), open_ms - 3 * DAY_MS, "{symbol}");
-                assert_eq!(grid.end_ms(grid.ordinal(open_ms)), open_ms + 3 * DAY_MS, "{symbol}");
+                assert_eq!(grid.end_ms(grid.index_of(open_ms)), open_ms + 3 * DAY_MS, "{symbol}");
             }
         }
     }
@@ -385,10 +385,10 @@ mod tests {
             assert_eq!(week.floor_ms(open_ms - 1), open_ms - 7 * DAY_MS);
         }
         let month = Grid::new(Interval::Month1);
-        for (open_ms, ordinal) in [(1_501_545_600_000, 47 * 12 + 7), (1_772_323_200_000, 56 * 12 + 2)] {
-            assert_eq!(month.ordinal(open_ms), ordinal);
-            assert_eq!(month.ordinal(open_ms - 1), ordinal - 1);
-            assert_eq!(month.open_ms(ordinal), open_ms);
+        for (open_ms, index) in [(1_501_545_600_000, 47 * 12 + 7), (1_772_323_200_000, 56 * 12 + 2)] {
+            assert_eq!(month.index_of(open_ms), index);
+            assert_eq!(month.index_of(open_ms - 1), index - 1);
+            assert_eq!(month.open_ms(index), open_ms);
         }
     }
 
@@ -403,18 +403,18 @@ mod tests {
     fn weeks_count_from_the_one_that_holds_the_epoch() {
         let grid = Grid::new(Interval::Week1);
         assert_eq!(grid.open_ms(0), -3 * DAY_MS);
-        assert_eq!(grid.ordinal(0), 0);
-        assert_eq!(grid.ordinal(4 * DAY_MS - 1), 0);
-        assert_eq!(grid.ordinal(4 * DAY_MS), 1);
-        assert_eq!(grid.ordinal(-3 * DAY_MS - 1), -1);
+        assert_eq!(grid.index_of(0), 0);
+        assert_eq!(grid.index_of(4 * DAY_MS - 1), 0);
+        assert_eq!(grid.index_of(4 * DAY_MS), 1);
+        assert_eq!(grid.index_of(-3 * DAY_MS - 1), -1);
     }
 
     #[test]
     fn times_before_the_epoch_round_down() {
         for interval in Interval::ALL {
             let grid = Grid::new(interval);
-            let ordinal = if interval == Interval::Week1 { 0 } else { -1 };
-            assert_eq!(grid.ordinal(-1), ordinal, "{interval}");
+            let index = if interval == Interval::Week1 { 0 } else { -1 };
+            assert_eq!(grid.index_of(-1), index, "{interval}");
         }
         assert_eq!(Grid::new(Interval::Month1).open_ms(-1), -31 * DAY_MS);
         assert_eq!(Grid::new(Interval::Minute1).floor_ms(-60_001), -120_000);
@@ -424,18 +424,18 @@ mod tests {
     fn months_agree_with_a_calendar_counted_by_hand() {
         let grid = Grid::new(Interval::Month1);
         let mut day = 0;
-        let mut ordinal = 0;
+        let mut index = 0;
         for year in 1970..=2100 {
             let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
             for days in [31, 28 + i64::from(leap), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-                assert_eq!(grid.open_ms(ordinal), day * DAY_MS);
-                assert_eq!(grid.end_ms(ordinal), (day + days) * DAY_MS);
+                assert_eq!(grid.open_ms(index), day * DAY_MS);
+                assert_eq!(grid.end_ms(index), (day + days) * DAY_MS);
                 for inside in day..day + days {
-                    assert_eq!(grid.ordinal(inside * DAY_MS), ordinal);
-                    assert_eq!(grid.ordinal((inside + 1) * DAY_MS - 1), ordinal);
+                    assert_eq!(grid.index_of(inside * DAY_MS), index);
+                    assert_eq!(grid.index_of((inside + 1) * DAY_MS - 1), index);
                 }
                 day += days;
-                ordinal += 1;
+                index += 1;
             }
         }
     }
@@ -454,29 +454,29 @@ mod tests {
     proptest! {
         #[test]
         fn ordinal_and_open_time_are_inverse(grid in grids(), open_ms in -FAR_MS..FAR_MS) {
-            let ordinal = grid.ordinal(open_ms);
-            prop_assert_eq!(grid.ordinal(grid.open_ms(ordinal)), ordinal);
-            prop_assert_eq!(grid.ordinal(grid.end_ms(ordinal)), ordinal + 1);
-            prop_assert_eq!(grid.ordinal(grid.end_ms(ordinal) - 1), ordinal);
+            let index = grid.index_of(open_ms);
+            prop_assert_eq!(grid.index_of(grid.open_ms(index)), index);
+            prop_assert_eq!(grid.index_of(grid.end_ms(index)), index + 1);
+            prop_assert_eq!(grid.index_of(grid.end_ms(index) - 1), index);
         }
 
         #[test]
         fn floor_is_idempotent_and_covers(grid in grids(), open_ms in -FAR_MS..FAR_MS) {
             let floor_ms = grid.floor_ms(open_ms);
             prop_assert_eq!(grid.floor_ms(floor_ms), floor_ms);
-            prop_assert!(floor_ms <= open_ms && open_ms < grid.end_ms(grid.ordinal(open_ms)));
+            prop_assert!(floor_ms <= open_ms && open_ms < grid.end_ms(grid.index_of(open_ms)));
             prop_assert!(open_ms - floor_ms < grid.interval().nominal_ms());
         }
 
         #[test]
         fn ordinal_is_monotone(grid in grids(), a in -FAR_MS..FAR_MS, b in -FAR_MS..FAR_MS) {
-            prop_assert!(grid.ordinal(a.min(b)) <= grid.ordinal(a.max(b)));
+            prop_assert!(grid.index_of(a.min(b)) <= grid.index_of(a.max(b)));
         }
 
         #[test]
         fn any_number_is_answered(grid in grids(), number in any::<i64>()) {
             for number in [number, i64::MIN, i64::MAX] {
-                let _ = (grid.ordinal(number), grid.open_ms(number), grid.floor_ms(number), grid.end_ms(number));
+                let _ = (grid.index_of(number), grid.open_ms(number), grid.floor_ms(number), grid.end_ms(number));
             }
         }
     }

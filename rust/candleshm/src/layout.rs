@@ -90,7 +90,7 @@ pub mod header {
     pub const COMMIT_SEQ: usize = 40;
     /// Futex (low half): batches in which a row became final.
     pub const CLOSE_SEQ: usize = 48;
-    /// Newest candle index that every trading symbol has final; 0 while there is none.
+    /// Index of the newest candle that every trading symbol has final; 0 while there is none.
     pub const UNIVERSE_BAR: usize = 56;
     /// 1 once every symbol was loaded.
     pub const READY: usize = 64;
@@ -116,9 +116,9 @@ pub mod symbol {
     pub const LAST_CLOSE: usize = 1;
     /// Counts rewrites of ring rows.
     pub const REV: usize = 2;
-    /// Every candle index below `overwrite_mark - capacity` may be overwritten.
+    /// Every row below `overwrite_mark - capacity` may be overwritten.
     pub const WMARK: usize = 3;
-    /// The symbol's very first candle index; 0 while unknown.
+    /// Index of the symbol's very first candle; 0 while unknown.
     pub const FIRST_BAR: usize = 4;
     /// Phase of the 3d grid in days.
     pub const PHASE_DAYS: usize = 5;
@@ -140,7 +140,7 @@ pub mod slot {
     pub const SOLID_FINAL: usize = 1;
     /// State of the row below in the low half, API revision in the high half.
     pub const STATE_REVISION: usize = 2;
-    /// `CLOCK_BOOTTIME` of the newest answer, ms.
+    /// `CLOCK_BOOTTIME` of the newest response, ms.
     pub const RECEIVED_MS: usize = 3;
     /// The newest row.
     pub const ROW: usize = 4;
@@ -199,7 +199,7 @@ impl BlockState {
     }
 }
 
-/// Whether a symbol is there, as its entry says it. Any other number counts as silent.
+/// Whether a symbol is there, as stored in its entry. Any other number counts as silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Presence {
@@ -245,7 +245,7 @@ impl Tag {
         Self(candle_index << 32 | (rev & Self::VERSION_MASK) << 8 | state as u64)
     }
 
-    /// Returns the candle index whose row the slot holds.
+    /// Returns the index of the candle that the slot holds.
     #[must_use]
     pub fn candle_index(self) -> u64 {
         self.0 >> 32

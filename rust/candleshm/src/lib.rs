@@ -7,9 +7,9 @@
 //! ```
 //!
 //! [`wire::parse::parse`] turns a response body into rows. [`merge::plan`] decides what they change, without storing
-//! anything. [`publish::SeriesWriter`] stores the change under readers that never see half a row. [`read::SeriesReader`]
-//! copies rows out, or lends them in place and checks afterwards that they did not change. [`writer::Writer`] connects
-//! the first three and owns the block.
+//! anything. [`publish::SeriesWriter`] stores the change under readers that never see half a row.
+//! [`read::SeriesReader`] copies rows out, or lends them in place and checks afterwards that they did not change.
+//! [`writer::Writer`] connects the first three and owns the block.
 //!
 //! Modules in reading order:
 //!
@@ -17,11 +17,12 @@
 //! - [`layout`]: the format of a block. [`symbols`]: its symbol table. [`ring`]: the slot of a candle index.
 //! - [`seqlock`]: the newest row. [`announce`]: words that tell readers what was stored before them.
 //! - [`publish`], [`read`], [`panel`], [`asof`]: storing and reading rows.
-//! - [`wire`]: what the exchange sends, as rows. [`merge`], [`chain`] (proof by trade ids), [`mod@derive`] (resampling).
+//! - [`wire`]: what the exchange sends, as rows. [`merge`], [`chain`] (proof by trade ids), [`mod@derive`]
+//!   (resampling).
 //! - [`shared_memory`]: the operating system. [`block`], [`soundness`], [`succession`] (one block after another),
 //!   [`removal`].
 //! - [`writer`]: the owner of a block. [`gate`]: how threads take turns at it. Beside it, [`pool`]: how much request
-//!   weight may still be spent.
+//!   weight may still be spent, and [`ledger`]: the file that holds a pool.
 //!
 //! What the crate never does: read a clock, the network or the environment; wait for a reader; allocate while a reader
 //! could see half of a change.
@@ -50,6 +51,8 @@ pub mod chain;
 pub mod derive;
 #[cfg(not(loom))]
 pub mod gate;
+#[cfg(not(loom))]
+pub mod ledger;
 #[cfg(not(loom))]
 pub mod merge;
 #[cfg(not(loom))]

@@ -1,7 +1,7 @@
-//! What one answer changes: pure decisions, no stores.
+//! What one response changes: pure decisions, no stores.
 //!
-//! Merging is idempotent and total. A row is identified by the candle index its open time falls into; which of two values wins
-//! depends on what the exchange said later, never on the order in which answers happen to arrive.
+//! Merging is idempotent and total. A row is identified by the candle into which its open time falls; which of two
+//! values wins depends on what the exchange sent later, never on the order in which responses happen to arrive.
 
 use std::collections::BTreeMap;
 
@@ -11,47 +11,48 @@ use crate::layout::RowState;
 use crate::publish::{RingRow, SeriesState};
 use crate::ring::SeriesWords;
 
-/// How far apart two answers have to agree that a row does not exist, when they lack rows that were seen before.
+/// How far apart two responses have to agree that a row does not exist, when they do not have rows that were seen
+/// before.
 pub const CONTRADICTED_MS: i64 = 600_000;
 
-/// How long after the end of its newest candle, and after `settle_ms`, what the exchange says still counts as current:
+/// How long after the end of its newest candle, and after `settle_ms`, what the exchange sends still counts as current:
 /// the next candle takes a moment to appear.
 pub const CURRENT_MS: i64 = 1_000;
 
-/// What was asked, and when, in exchange time.
+/// What was requested, and when, in exchange time.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestWindow {
-    /// When the request left; at the latest this late, so that nothing counts as closed too early.
+    /// When the request was sent: a lower bound, so that nothing counts as closed too early.
     pub sent_ms: i64,
-    /// When the answer was there; at the earliest this early.
+    /// When the response arrived: an upper bound.
     pub received_ms: i64,
     /// How long after its end a candle may still change.
     pub settle_ms: i64,
-    /// Most rows the answer could hold.
+    /// Most rows the response could hold.
     pub limit: usize,
-    /// Oldest open time asked for.
+    /// Oldest open time requested.
     pub start_ms: Option<i64>,
-    /// Newest open time asked for.
+    /// Newest open time requested.
     pub end_ms: Option<i64>,
-    /// Whether a full answer holds the newest `limit` rows of the range, not the oldest.
+    /// Whether a full response holds the newest `limit` rows of the range, not the oldest.
     pub from_end: bool,
-    /// How long after its end the newest row of an answer becomes final, although the answer holds no later row. The
-    /// answer may come from a cache or a replica that stands still: only a later row proves that it was made after the
+    /// How long after its end the newest row of a response becomes final, although the response holds no later row. The
+    /// response may come from a cache or a stale replica: only a later row proves that it was made after the
     /// candle's end. 0 where the rows are known to be whole.
     pub patience_ms: i64,
 }
 
 impl RequestWindow {
-    /// Returns whether the answer speaks of the whole candle `candle_index`, when `newest` is the newest candle index of which it holds a
-    /// row: the candle has ended and settled, and the answer was surely made after that, or has waited long enough.
+    /// Returns whether the response holds the whole candle `candle_index`, where `newest` is the newest candle of which
+    /// it holds a row: the candle has ended and settled, and the response was made after that or waited long enough.
     fn is_final(&self, grid: Grid, candle_index: u64, newest: Option<u64>) -> bool {
         let end_ms = grid.end_ms(candle_index as i64);
         let is_proven = newest.is_some_and(|newest| newest > candle_index) || end_ms <= self.sent_ms - self.patience_ms;
         is_proven && end_ms <= self.sent_ms - self.settle_ms
     }
 
-    /// Returns how long ago, when the answer was received, the candle `candle_index` had ended for so long that the exchange
-    /// surely has a newer one; 0 while it may be the newest.
+    /// Returns how long ago, when the response was received, the candle `candle_index` had ended for so long that the
+    /// exchange must have a newer one; 0 while it may be the newest.
     #[must_use]
     pub fn outdated_ms(&self, grid: Grid, candle_index: u64) -> u64 {
         let current_until_ms = grid.end_ms(candle_index as i64) + self.settle_ms + CURRENT_MS;
@@ -59,14 +60,14 @@ impl RequestWindow {
     }
 }
 
-/// What happened to the rows of one answer.
+/// What happened to the rows of one response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Rows in the body.
     pub rows: usize,
     /// Rows that cannot be true.
     pub refused: usize,
-    /// Of these, rows that open after the answer was received.
+    /// Of these, rows that open after the response was received.
     pub beyond: usize,
     /// Rows older than the window.
     pub older: usize,
@@ -80,14 +81,14 @@ pub struct Tally {
     pub holes: usize,
     /// Final rows that the block had as they are.
     pub agreed: usize,
-    /// Rows that are now verified: an answer and the stream said the same.
+    /// Rows that are now verified: a response and the stream agree.
     pub verified: usize,
-    /// Rows of which an answer and the stream say different things.
+    /// Rows on which a response and the stream differ.
     pub conflicts: usize,
 }
 
 impl Tally {
-    /// Adds the counts of another answer.
+    /// Adds the counts of another response.
     pub fn add(&mut self, other: &Self) {
         let Self { rows: _, refused, beyond, older, changed, corrected, closed, holes, agreed, verified, conflicts } =
             *other;
@@ -115,7 +116,7 @@ pub struct Advance {
     pub live: Option<Row>,
 }
 
-/// The writes that one answer asks for.
+/// The writes that one response calls for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// Rows below the head to fill or replace, ascending.
@@ -124,7 +125,8 @@ pub struct Plan {
     pub close: Vec<u64>,
     /// Closed rows confirmed bit for bit from the other side.
     pub verify: Vec<u64>,
-    /// The oldest row that has to be asked for again, because answer and stream differ and neither is surely the newer.
+    /// The oldest row that has to be requested again, because response and stream differ and neither is known to be
+    /// newer.
     pub suspect: Option<u64>,
     /// A move of the head.
     pub advance: Option<Advance>,
@@ -139,8 +141,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Returns the candle indices whose rows it changes, in a series whose head was `head`; where the head moves on, all candle indices that
-    /// it passes.
+    /// Returns the candles whose rows it changes, in a series whose head was `head`; where the head moves on, all
+    /// candles that it passes.
     #[must_use]
     pub fn touched(&self, head: u64) -> Vec<u64> {
         let rewritten = self.rewrite.iter().map(|row| row.candle_index);
@@ -157,13 +159,13 @@ impl Plan {
     }
 }
 
-/// When the exchange said a row, and which way. An answer counts from the sending of its request, an event from when
-/// the exchange made it; 0 for rows found at a takeover.
+/// When and by which way a row came from the exchange. A response counts from the sending of its request, an event from
+/// the time at which the exchange made it. 0 stands for rows found at a takeover.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Said(i64);
+struct Origin(i64);
 
-impl Said {
-    fn answered(sent_ms: i64) -> Self {
+impl Origin {
+    fn by_response(sent_ms: i64) -> Self {
         Self(sent_ms << 1)
     }
 
@@ -180,57 +182,57 @@ impl Said {
     }
 }
 
-/// What earlier answers and events said that the block does not hold.
+/// What is known from earlier responses and events and is not in the block.
 #[derive(Debug, Clone, Default)]
 pub struct Confirmations {
-    /// Per slot, when the row there was said last. Means something only where a row of the slot's candle index is known.
-    said: Vec<Said>,
-    /// Missing candle indices that answers should have held, with the sending times of the first and the last such request.
+    /// For each slot, the last origin of its row. It has a meaning only where a row of the slot's candle is known.
+    origins: Vec<Origin>,
+    /// Missing candles that responses should have held, with the sending times of the first and the last such request.
     absent: BTreeMap<u64, (i64, i64)>,
 }
 
 impl Confirmations {
-    /// Returns whether `row` has other values than `known` and was said later, and remembers the later time.
+    /// Returns whether `row` has other values than `known` and came later, and remembers the later time.
     ///
-    /// Between two answers, and between two events, time decides. Between an answer and an event it does not: an answer
-    /// may be older than an event that was made after its request left. There the candle itself tells, as it only
-    /// grows.
-    fn is_news(&mut self, candle_index: u64, said: Said, row: &Row, known: &Row) -> bool {
-        let known_said = self.said_of(candle_index);
-        let before = *known_said;
-        if before.is_pushed() == said.is_pushed() {
-            *known_said = if said.ms() > before.ms() { said } else { before };
-            return !bits_equal(row, known) && (said.ms(), growth(row)) > (before.ms(), growth(known));
+    /// Between two responses, and between two events, time decides. Between a response and an event it does not: a
+    /// response may be older than an event that was made after its request was sent. There the candle itself decides,
+    /// because it only grows.
+    fn is_news(&mut self, candle_index: u64, origin: Origin, row: &Row, known: &Row) -> bool {
+        let known_origin = self.origin_of(candle_index);
+        let before = *known_origin;
+        if before.is_pushed() == origin.is_pushed() {
+            *known_origin = if origin.ms() > before.ms() { origin } else { before };
+            return !bits_equal(row, known) && (origin.ms(), growth(row)) > (before.ms(), growth(known));
         }
-        let is_later = (amounts(row), said.ms()) > (amounts(known), before.ms());
+        let is_later = (amounts(row), origin.ms()) > (amounts(known), before.ms());
         if is_later {
-            *known_said = said;
+            *known_origin = origin;
         }
         is_later && !bits_equal(row, known)
     }
 
     /// Returns whether a row that claims to be final holds less than what is known from the other side, or from a later
     /// event, so that it cannot be the whole candle.
-    fn is_short(&mut self, candle_index: u64, said: Said, row: &Row, known: &Row) -> bool {
-        let before = *self.said_of(candle_index);
-        (said.is_pushed() || before.is_pushed() && said.ms() < before.ms()) && amounts(row) < amounts(known)
+    fn is_short(&mut self, candle_index: u64, origin: Origin, row: &Row, known: &Row) -> bool {
+        let before = *self.origin_of(candle_index);
+        (origin.is_pushed() || before.is_pushed() && origin.ms() < before.ms()) && amounts(row) < amounts(known)
     }
 
-    /// Forgets when things were said: the exchange's clock was set, and what is said from here on is later.
+    /// Forgets the times of all rows: the exchange's clock was set, and whatever comes from now on is later.
     pub fn forget_times(&mut self) {
-        self.said.fill(Said::default());
+        self.origins.fill(Origin::default());
         self.absent.clear();
     }
 
-    fn said_of(&mut self, candle_index: u64) -> &mut Said {
-        let slot = (candle_index % self.said.len() as u64) as usize;
-        &mut self.said[slot]
+    fn origin_of(&mut self, candle_index: u64) -> &mut Origin {
+        let slot = (candle_index % self.origins.len() as u64) as usize;
+        &mut self.origins[slot]
     }
 
     /// Returns whether the row of `candle_index` was pushed last.
     #[must_use]
     pub fn is_pushed(&mut self, candle_index: u64) -> bool {
-        !self.said.is_empty() && self.said_of(candle_index).is_pushed()
+        !self.origins.is_empty() && self.origin_of(candle_index).is_pushed()
     }
 }
 
@@ -245,27 +247,27 @@ fn growth(row: &Row) -> ([u64; 2], [u64; COLUMNS]) {
     (amounts(row), row.map(f64::to_bits))
 }
 
-/// Decides what `rows`, parsed from `answer`, change in a series.
+/// Decides what `rows`, parsed from `response`, change in a series.
 #[must_use]
 pub fn plan(
     words: SeriesWords<'_>,
     state: &SeriesState,
     seen: &mut Confirmations,
     grid: Grid,
-    answer: &RequestWindow,
+    window: &RequestWindow,
     rows: &[Row],
 ) -> Plan {
     let mut tally = Tally { rows: rows.len(), ..Tally::default() };
-    let mut rows = admit(grid, answer, rows, &mut tally);
-    let newest_told = rows.last().map(|&(candle_index, _)| candle_index);
-    let tells_newer = answer.from_end || tally.rows < answer.limit;
+    let mut rows = admit(grid, window, rows, &mut tally);
+    let newest_held = rows.last().map(|&(candle_index, _)| candle_index);
+    let tells_newer = window.from_end || tally.rows < window.limit;
     rows.pop_if(|&mut (candle_index, row)| {
         tells_newer
-            && answer.end_ms.is_none_or(|end_ms| end_ms >= grid.end_ms(candle_index as i64))
+            && window.end_ms.is_none_or(|end_ms| end_ms >= grid.end_ms(candle_index as i64))
             && is_old_picture(words, state, candle_index, row)
     });
-    let is_final = |candle_index: u64| answer.is_final(grid, candle_index, newest_told);
-    plan_rows(words, state, seen, &rows, Said::answered(answer.sent_ms), is_final, tally)
+    let is_final = |candle_index: u64| window.is_final(grid, candle_index, newest_held);
+    plan_rows(words, state, seen, &rows, Origin::by_response(window.sent_ms), is_final, tally)
 }
 
 /// Decides what a pushed candle changes in a series. The row is plausible and not from the future.
@@ -279,7 +281,7 @@ pub fn plan_pushed(
     closed: bool,
 ) -> Plan {
     let tally = Tally { rows: 1, ..Tally::default() };
-    plan_rows(words, state, seen, &[(candle_index, row)], Said::pushed(event_ms), |_| closed, tally)
+    plan_rows(words, state, seen, &[(candle_index, row)], Origin::pushed(event_ms), |_| closed, tally)
 }
 
 fn plan_rows(
@@ -287,11 +289,11 @@ fn plan_rows(
     state: &SeriesState,
     seen: &mut Confirmations,
     rows: &[(u64, &Row)],
-    said: Said,
+    origin: Origin,
     is_final: impl Fn(u64) -> bool,
     tally: Tally,
 ) -> Plan {
-    seen.said.resize(words.ring.capacity, Said::default());
+    seen.origins.resize(words.ring.capacity, Origin::default());
     let mut plan = Plan { tally, ..Plan::default() };
     let (Some(&(oldest_index, _)), Some(&(newest_index, newest))) = (rows.first(), rows.last()) else { return plan };
     plan.held = Some((oldest_index, newest_index));
@@ -300,7 +302,7 @@ fn plan_rows(
     let at_head = rows.binary_search_by_key(&head, |&(candle_index, _)| candle_index).ok().map(|at| rows[at].1);
     let is_short = state.marks.has_live()
         && is_final(head)
-        && at_head.is_some_and(|row| seen.is_short(head, said, row, &state.newest));
+        && at_head.is_some_and(|row| seen.is_short(head, origin, row, &state.newest));
     if is_short {
         plan.conflict(head);
     }
@@ -316,15 +318,15 @@ fn plan_rows(
     plan.first_bar =
         below.first().map(|&(candle_index, _)| candle_index).filter(|&candle_index| candle_index < state.first_bar);
     for &(candle_index, row) in below {
-        plan_below(&mut plan, words, state, seen, (candle_index, row), is_final(candle_index), said);
+        plan_below(&mut plan, words, state, seen, (candle_index, row), is_final(candle_index), origin);
     }
     if new_head > head {
-        plan.advance = Some(plan_advance(&mut plan.tally, state, seen, above, new_head, &is_final, said));
+        plan.advance = Some(plan_advance(&mut plan.tally, state, seen, above, new_head, &is_final, origin));
     } else if let (Some(row), true) = (live, newest_index == head) {
         let newer = if state.marks.has_live() {
-            seen.is_news(head, said, &row, &state.newest)
+            seen.is_news(head, origin, &row, &state.newest)
         } else {
-            *seen.said_of(head) = said;
+            *seen.origin_of(head) = origin;
             true
         };
         plan.tally.changed += usize::from(newer);
@@ -333,7 +335,7 @@ fn plan_rows(
     plan
 }
 
-/// Says whether the newest row of an answer that could have held newer ones shows less of its candle than was seen
+/// Returns whether the newest row of a response that could have held newer ones shows less of its candle than was seen
 /// before.
 ///
 /// That row is the one that the exchange itself may still count as in progress: its server lags behind the others,
@@ -350,15 +352,15 @@ fn is_old_picture(words: SeriesWords<'_>, state: &SeriesState, candle_index: u64
 }
 
 impl Plan {
-    /// Notes that answer and stream differ about `candle_index`, and that it has to be asked for once more.
+    /// Notes that response and stream differ about `candle_index`, and that it has to be requested once more.
     fn conflict(&mut self, candle_index: u64) {
         self.tally.conflicts += 1;
         self.suspect = Some(self.suspect.map_or(candle_index, |oldest| oldest.min(candle_index)));
     }
 }
 
-/// Keeps the rows that can be true, one per candle index, ascending.
-fn admit<'a>(grid: Grid, answer: &RequestWindow, rows: &'a [Row], tally: &mut Tally) -> Vec<(u64, &'a Row)> {
+/// Keeps the plausible rows, one for each candle, ascending.
+fn admit<'a>(grid: Grid, window: &RequestWindow, rows: &'a [Row], tally: &mut Tally) -> Vec<(u64, &'a Row)> {
     let step_ms = grid.duration_ms();
     let mut admitted: Vec<(u64, &Row)> = Vec::with_capacity(rows.len());
     let (mut previous_ms, mut previous_index) = (i64::MIN, 0);
@@ -366,11 +368,11 @@ fn admit<'a>(grid: Grid, answer: &RequestWindow, rows: &'a [Row], tally: &mut Ta
         let open_ms = row[OPEN_TIME_MS] as i64;
         // Rows mostly follow one another, and adding is cheaper than dividing.
         let follows = step_ms.is_some_and(|step_ms| previous_ms.checked_add(step_ms) == Some(open_ms));
-        let candle_index = if follows { previous_index + 1 } else { grid.ordinal(open_ms) };
+        let candle_index = if follows { previous_index + 1 } else { grid.index_of(open_ms) };
         (previous_ms, previous_index) = (open_ms, candle_index);
         if plausible(row).is_err() || candle_index < 1 || candle_index >= i64::from(u32::MAX) {
             tally.refused += 1;
-        } else if grid.open_ms(candle_index) > answer.received_ms {
+        } else if grid.open_ms(candle_index) > window.received_ms {
             tally.refused += 1;
             tally.beyond += 1;
         } else {
@@ -391,37 +393,37 @@ fn plan_below(
     seen: &mut Confirmations,
     (candle_index, row): (u64, &Row),
     is_final: bool,
-    said: Said,
+    origin: Origin,
 ) {
     let tag = words.tag(candle_index);
     let known = if tag.candle_index() == candle_index { tag.state() } else { RowState::Missing };
     let next = match (known, is_final) {
-        (RowState::Closed | RowState::Verified, _) if said.is_pushed() || seen.is_pushed(candle_index) => {
-            match plan_final(plan, seen, (candle_index, row), &words.row(candle_index), (known, is_final), said) {
+        (RowState::Closed | RowState::Verified, _) if origin.is_pushed() || seen.is_pushed(candle_index) => {
+            match plan_final(plan, seen, (candle_index, row), &words.row(candle_index), (known, is_final), origin) {
                 Some(next) => next,
                 None => return,
             }
         }
         (RowState::Closed | RowState::Verified, true) => {
             let known = words.row(candle_index);
-            if !seen.is_news(candle_index, said, row, &known) {
+            if !seen.is_news(candle_index, origin, row, &known) {
                 plan.tally.agreed += usize::from(bits_equal(row, &known));
                 return;
             }
             plan.tally.corrected += 1;
             RowState::Closed
         }
-        (RowState::Live, true) if seen.is_short(candle_index, said, row, &words.row(candle_index)) => {
+        (RowState::Live, true) if seen.is_short(candle_index, origin, row, &words.row(candle_index)) => {
             return plan.conflict(candle_index);
         }
         (RowState::Live, true) if bits_equal(row, &words.row(candle_index)) => {
-            *seen.said_of(candle_index) = said;
+            *seen.origin_of(candle_index) = origin;
             plan.tally.closed += 1;
             plan.close.push(candle_index);
             return;
         }
         (RowState::Hole, true) => {
-            // Readers were told that there is none.
+            // Readers have seen that there is none.
             plan.tally.closed += 1;
             plan.tally.corrected += 1;
             RowState::Closed
@@ -430,40 +432,40 @@ fn plan_below(
             plan.tally.closed += 1;
             RowState::Closed
         }
-        (RowState::Live, false) if seen.is_news(candle_index, said, row, &words.row(candle_index)) => RowState::Live,
-        // A provisional row below a final one, or where a final one was, would take back what readers were told.
+        (RowState::Live, false) if seen.is_news(candle_index, origin, row, &words.row(candle_index)) => RowState::Live,
+        // A provisional row below a final one, or where a final one was, would take back what readers have seen.
         (RowState::Missing | RowState::Empty, false) if candle_index >= state.marks.final_end => RowState::Live,
         _ => return,
     };
-    *seen.said_of(candle_index) = said;
+    *seen.origin_of(candle_index) = origin;
     plan.tally.changed += 1;
     plan.rewrite.push(RingRow { candle_index, row: *row, state: next });
 }
 
-/// Decides about a final row where answer and stream, or two events, speak of it: agreement proves it, and of two
-/// different rows that of an answer counts, unless it is the older one.
+/// Decides about a final row that response and stream, or two events, both hold: agreement proves it, and of two
+/// different rows that of a response counts, unless it is the older one.
 fn plan_final(
     plan: &mut Plan,
     seen: &mut Confirmations,
     (candle_index, row): (u64, &Row),
     known: &Row,
     (state, is_final): (RowState, bool),
-    said: Said,
+    origin: Origin,
 ) -> Option<RowState> {
-    let before = *seen.said_of(candle_index);
+    let before = *seen.origin_of(candle_index);
     if bits_equal(row, known) {
-        let independent = said.is_pushed() != before.is_pushed() && before != Said::default();
+        let independent = origin.is_pushed() != before.is_pushed() && before != Origin::default();
         if is_final && independent && state == RowState::Closed {
             plan.tally.verified += 1;
             plan.verify.push(candle_index);
         }
         plan.tally.agreed += usize::from(is_final);
     } else if !is_final {
-        // A closed candle does not grow, so one of the two is wrong; an event or answer that holds less is just old.
+        // A closed candle does not grow, so one of the two is wrong; an event or response that holds less is just old.
         if amounts(row) > amounts(known) {
             plan.conflict(candle_index);
         }
-    } else if said.is_pushed() || seen.is_short(candle_index, said, row, known) {
+    } else if origin.is_pushed() || seen.is_short(candle_index, origin, row, known) {
         plan.conflict(candle_index);
     } else {
         plan.tally.conflicts += 1;
@@ -480,11 +482,11 @@ fn plan_advance(
     above: &[(u64, &Row)],
     head: u64,
     is_final: &impl Fn(u64) -> bool,
-    said: Said,
+    origin: Origin,
 ) -> Advance {
     let mut advance = Advance { head, rows: Vec::with_capacity(above.len() + 1), live: None };
     let live = state.marks.has_live().then_some((state.marks.head, &state.newest));
-    // The live row so far stays as a provisional row when this answer does not hold its candle index.
+    // The live row so far stays as a provisional row if this response does not hold its candle.
     if let Some((candle_index, row)) = live
         && above.first().is_none_or(|&(first, _)| first > candle_index)
     {
@@ -494,9 +496,9 @@ fn plan_advance(
         let state = if is_final(candle_index) { RowState::Closed } else { RowState::Live };
         let known = live.and_then(|(known_index, known)| (known_index == candle_index).then_some(known));
         match known {
-            // Whoever asked later for the live row knows better.
-            Some(known) if state == RowState::Live && !seen.is_news(candle_index, said, row, known) => row = known,
-            _ => *seen.said_of(candle_index) = said,
+            // A later request for the live row knows better.
+            Some(known) if state == RowState::Live && !seen.is_news(candle_index, origin, row, known) => row = known,
+            _ => *seen.origin_of(candle_index) = origin,
         }
         tally.changed += usize::from(known.is_none_or(|known| !bits_equal(known, row)));
         tally.closed += usize::from(state == RowState::Closed);
@@ -509,26 +511,27 @@ fn plan_advance(
     advance
 }
 
-/// What an answer says about candle indices that it does not hold.
+/// What a response proves about candles that it does not hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Absence {
-    /// Missing candle indices that are now confirmed absent.
+    /// Missing candles that are now confirmed absent.
     pub holes: Vec<u64>,
-    /// Candle indices whose provisional rows the exchange has taken back: holes as well, but there are values to remove.
+    /// Candle indices whose provisional rows the exchange has taken back: holes as well, but there are values to
+    /// remove.
     pub taken_back: Vec<u64>,
-    /// The symbol's first candle index, when nothing older exists.
+    /// Index of the symbol's first candle, if nothing older exists.
     pub first_bar: Option<u64>,
 }
 
-/// Decides what the absence of rows in `answer` proves, after its rows were merged. `held` are the first and last candle index
-/// of the rows it held, if any.
+/// Decides what the absence of rows in `response` proves, after its rows were merged. `held` are the first and last
+/// candle index of the rows it held, if any.
 ///
-/// One answer without a row proves little: the exchange's servers are not always of one mind. A second one, asked at
-/// least `settle_ms` later, confirms. An answer without a row behind the candle index may be older than the candle, and counts only
-/// after `patience_ms`. Answers with refused rows prove nothing. One that lacks final rows which are known
-/// to exist is not whole: a server that lost its memory, or a page cut short. It counts only when it is repeated for
-/// `CONTRADICTED_MS`; never would be wrong, as an exchange may take back what it said before it broke down. A row that
-/// never became final may be taken back like one that never was there.
+/// One response without a row proves little: the servers of the exchange do not always agree. A second one, requested
+/// at least `settle_ms` later, confirms. A response without a row behind the candle may be older than the candle,
+/// and counts only after `patience_ms`. Responses with refused rows prove nothing. A response that does not have final
+/// rows which are known to exist is not whole: a server that lost its memory, or a page cut short. It counts only when
+/// it is repeated for `CONTRADICTED_MS`; never would be wrong, as an exchange may take back what it sent before it
+/// broke down. A row that never became final may be taken back like one that never was there.
 #[must_use]
 #[expect(clippy::too_many_arguments, reason = "what is known, what was asked and what came")]
 pub fn absence(
@@ -536,7 +539,7 @@ pub fn absence(
     state: &SeriesState,
     seen: &mut Confirmations,
     grid: Grid,
-    answer: &RequestWindow,
+    window: &RequestWindow,
     rows: &[Row],
     tally: &Tally,
     held: Option<(u64, u64)>,
@@ -545,33 +548,34 @@ pub fn absence(
     let start = state.window_start(words.ring.length);
     let is_open = |candle_index: u64| !words.tag(candle_index).is_settled_of(candle_index);
     seen.absent.retain(|&candle_index, _| candle_index >= start && is_open(candle_index));
-    let (covered_start, covered_end) = coverage(grid, answer, tally.rows, held);
+    let (covered_start, covered_end) = coverage(grid, window, tally.rows, held);
     let covered = covered_start.max(start)..covered_end.min(head);
     let lacks_provisional =
         state.oldest_provisional(covered.start).is_some_and(|candle_index| candle_index < covered.end);
     if state.missing == 0 && !lacks_provisional || tally.refused > 0 {
         return Absence::default();
     }
-    let mut told: Vec<u64> = rows.iter().map(|row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64).collect();
-    told.sort_unstable();
-    let is_told = |candle_index: u64| told.binary_search(&candle_index).is_ok();
-    let newest_told = held.map(|(_, newest)| newest);
-    // An old picture lacks what came after it.
-    let is_evident = |candle_index: u64| answer.is_final(grid, candle_index, newest_told);
+    let mut held_indices: Vec<u64> =
+        rows.iter().map(|row| grid.index_of(row[OPEN_TIME_MS] as i64).max(0) as u64).collect();
+    held_indices.sort_unstable();
+    let is_held = |candle_index: u64| held_indices.binary_search(&candle_index).is_ok();
+    let newest_held = held.map(|(_, newest)| newest);
+    // An old response does not have what came after it.
+    let is_evident = |candle_index: u64| window.is_final(grid, candle_index, newest_held);
     let absent: Vec<u64> = covered
         .clone()
-        .filter(|&candle_index| is_open(candle_index) && !is_told(candle_index) && is_evident(candle_index))
+        .filter(|&candle_index| is_open(candle_index) && !is_held(candle_index) && is_evident(candle_index))
         .collect();
     if absent.is_empty() {
         return Absence::default();
     }
     let is_whole =
-        covered.clone().all(|candle_index| !words.tag(candle_index).is_final_of(candle_index) || is_told(candle_index));
-    let apart_ms = if is_whole { answer.settle_ms.max(1) } else { CONTRADICTED_MS.max(answer.settle_ms) };
+        covered.clone().all(|candle_index| !words.tag(candle_index).is_final_of(candle_index) || is_held(candle_index));
+    let apart_ms = if is_whole { window.settle_ms.max(1) } else { CONTRADICTED_MS.max(window.settle_ms) };
     let mut confirmed = Vec::new();
     for candle_index in absent {
-        let (first_ms, last_ms) = seen.absent.entry(candle_index).or_insert((answer.sent_ms, answer.sent_ms));
-        (*first_ms, *last_ms) = (answer.sent_ms.min(*first_ms), answer.sent_ms.max(*last_ms));
+        let (first_ms, last_ms) = seen.absent.entry(candle_index).or_insert((window.sent_ms, window.sent_ms));
+        (*first_ms, *last_ms) = (window.sent_ms.min(*first_ms), window.sent_ms.max(*last_ms));
         if *last_ms - *first_ms >= apart_ms {
             confirmed.push(candle_index);
         }
@@ -589,19 +593,19 @@ pub fn absence(
     Absence { holes, taken_back, first_bar }
 }
 
-/// The settled candle indices `[start, end)` of which an answer would have held every row that exists.
-fn coverage(grid: Grid, answer: &RequestWindow, rows: usize, held: Option<(u64, u64)>) -> (u64, u64) {
-    let candle_index_of = |open_ms: i64| grid.ordinal(open_ms).max(0) as u64;
-    let full = rows >= answer.limit;
-    let settled_end = candle_index_of(answer.sent_ms - answer.settle_ms);
+/// The settled candles `[start, end)` of which a response would have held every row that exists.
+fn coverage(grid: Grid, window: &RequestWindow, rows: usize, held: Option<(u64, u64)>) -> (u64, u64) {
+    let candle_index_of = |open_ms: i64| grid.index_of(open_ms).max(0) as u64;
+    let full = rows >= window.limit;
+    let settled_end = candle_index_of(window.sent_ms - window.settle_ms);
     // Nothing opens before the epoch, where the calendar of the exchange begins.
-    let asked_start =
-        answer.start_ms.filter(|&start_ms| start_ms > 0).map_or(0, |start_ms| candle_index_of(start_ms - 1) + 1);
-    let asked_end = answer.end_ms.map_or(u64::MAX, |end_ms| candle_index_of(end_ms + 1));
+    let requested_start =
+        window.start_ms.filter(|&start_ms| start_ms > 0).map_or(0, |start_ms| candle_index_of(start_ms - 1) + 1);
+    let requested_end = window.end_ms.map_or(u64::MAX, |end_ms| candle_index_of(end_ms + 1));
     let (start, end) = match (full, held) {
-        (false, _) => (asked_start, asked_end),
-        (true, Some((oldest, _))) if answer.from_end => (oldest, asked_end),
-        (true, Some((_, newest))) => (asked_start, newest + 1),
+        (false, _) => (requested_start, requested_end),
+        (true, Some((oldest, _))) if window.from_end => (oldest, requested_end),
+        (true, Some((_, newest))) => (requested_start, newest + 1),
         (true, None) => (0, 0),
     };
     (start, end.min(settled_end))

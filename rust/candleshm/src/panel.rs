@@ -14,8 +14,9 @@ pub struct PanelRange {
     pub count: usize,
 }
 
-/// Returns the newest `count` slots up to the newest candle index that every trading one of the series has final (every one, when
-/// none trades); with `live` up to the newest candle index that any of them has. `None` while there is no such candle index.
+/// Returns the newest `count` slots up to the newest candle that every trading one of the series has final (every
+/// one, when none trades); with `live` up to the newest candle that any of them has. `None` while there is no
+/// such candle.
 ///
 /// # Errors
 ///

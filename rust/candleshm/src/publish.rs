@@ -1,4 +1,5 @@
-//! How one series is written: the only stores into tags, rows and seqlock, each under readers that never see half a row.
+//! How one series is written: the only stores into tags, rows and seqlock, each under readers that never see half a
+//! row.
 //!
 //! The operations and their orderings are those of `docs/segment-format.md`, section "The writer"; the comments here
 //! name what each ordering is for, the tests in `tests/loom` fail when one is left out. There is one writer per
@@ -29,9 +30,9 @@ pub struct RingRow {
 pub struct SeriesState {
     /// As last published, or about to be: [`SeriesWriter::publish`] makes it visible.
     pub marks: Marks,
-    /// The newest row, as `marks.state` says.
+    /// The newest row, in the state of `marks.state`.
     pub newest: RowWords,
-    /// The symbol's first candle index, 0 while unknown.
+    /// Index of the symbol's first candle, 0 while unknown.
     pub first_bar: u64,
     /// Rows of the window that are not there and not known to be holes.
     pub missing: usize,
@@ -68,7 +69,7 @@ impl SeriesState {
     }
 
     /// Returns how many rows are missing, and how many are holes, of the LENGTH slots that readers are shown, the live
-    /// row's among them. Beside a live row the window holds one more, for who wants closed rows only.
+    /// row's among them. Beside a live row the window holds one more, for readers that want closed rows only.
     #[must_use]
     pub fn shown_gaps(&self, words: SeriesWords<'_>) -> (usize, usize) {
         let start = self.window_start(words.ring.length);
@@ -77,7 +78,7 @@ impl SeriesState {
         (self.missing - missing, self.holes - holes)
     }
 
-    /// Returns the oldest provisional candle index of the ring from `start` on.
+    /// Returns the index of the oldest provisional candle of the ring from `start` on.
     #[must_use]
     pub fn oldest_provisional(&self, start: u64) -> Option<u64> {
         self.provisional.iter().copied().find(|&candle_index| candle_index >= start)
@@ -102,7 +103,7 @@ impl<'a> SeriesWriter<'a> {
         self.state
     }
 
-    /// Sets when the newest answer was received. Becomes visible with the next publish.
+    /// Sets when the newest response was received. Becomes visible with the next publish.
     pub fn set_received(&mut self, received_ms: u64) {
         self.state.marks.received_ms = received_ms;
     }
@@ -120,8 +121,8 @@ impl<'a> SeriesWriter<'a> {
     }
 
     /// Moves the head to `new_head`: `rows` are the rows of the ring from the old head on, ascending; whatever they
-    /// leave out is missing. Without a live row the newest of `rows` is repeated in the seqlock. Becomes visible with the
-    /// next publish.
+    /// leave out is missing. Without a live row the newest of `rows` is repeated in the seqlock. Becomes visible with
+    /// the next publish.
     pub fn advance(&mut self, new_head: u64, rows: &[RingRow], live: Option<&RowWords>) {
         let capacity = self.words.ring.capacity as u64;
         let old_head = self.state.marks.head;
@@ -135,7 +136,7 @@ impl<'a> SeriesWriter<'a> {
         for candle_index in from..new_head {
             self.store_tag(candle_index, RowState::Missing, Relaxed);
         }
-        // SYNC POINT reuse: whoever reads a word stored below sees the marks and the watermark stored above.
+        // SYNC POINT reuse: a reader that reads a word stored below sees the marks and the watermark stored above.
         fence(Release);
         let mut rows = rows.iter().skip_while(|row| row.candle_index < from).peekable();
         for candle_index in from..new_head {
@@ -161,9 +162,9 @@ impl<'a> SeriesWriter<'a> {
         self.settle_marks();
     }
 
-    /// Replaces, fills or blanks (holes) rows of the ring, ascending and below the head. A provisional row may only go to a candle index at or
-    /// above `final_end` that never was final. `corrections` of the rows were closed before, with other values.
-    /// Becomes wholly visible with the next publish.
+    /// Replaces, fills or blanks (holes) rows of the ring, ascending and below the head. A provisional row may only go
+    /// to a candle at or above `final_end` that was never final. `corrections` of the rows were closed before,
+    /// with other values. Becomes wholly visible with the next publish.
     pub fn rewrite(&mut self, rows: &[RingRow], corrections: u32) {
         let (final_start, final_end) = (self.state.marks.final_start, self.state.marks.final_end);
         let in_fast_window = |candle_index: u64| (final_start..final_end).contains(&candle_index);
@@ -183,11 +184,11 @@ impl<'a> SeriesWriter<'a> {
             self.count_out(row.candle_index);
             self.words.tag_word(row.candle_index).store(Tag::new(row.candle_index, rev, mark).0, Relaxed);
         }
-        // SYNC POINT mark: who sees the new `rev` sees the rows marked.
+        // SYNC POINT mark: a reader that sees the new `rev` sees the rows marked.
         fence(Release);
         self.state.rev = rev;
         self.words.entry[symbol::REV].store(rev, Relaxed);
-        // SYNC POINT rewrite: who reads a word stored below sees the new `rev`, and the marks.
+        // SYNC POINT rewrite: a reader that reads a word stored below sees the new `rev`, and the marks.
         fence(Release);
         for row in rows {
             self.words.store_row(row.candle_index, &row.row);
@@ -235,8 +236,8 @@ impl<'a> SeriesWriter<'a> {
         }
     }
 
-    /// Takes the state of the ring's newest row over into the seqlock, where the seqlock repeats it. Becomes visible with
-    /// the next publish.
+    /// Takes the state of the ring's newest row over into the seqlock, where the seqlock repeats it. Becomes visible
+    /// with the next publish.
     pub fn refresh_newest(&mut self) {
         if !self.state.marks.has_live() && self.state.marks.head > 0 {
             self.repeat_newest();
@@ -274,7 +275,8 @@ impl<'a> SeriesWriter<'a> {
 
     /// Fills a series that nobody can see yet with what one of the same symbol holds in another block, in a ring of any
     /// length: the rows with their states, what is known to be absent, the newest row, the revision and the time of the
-    /// newest answer. Nothing becomes fresher or more certain by it. The other owner is dead, or the caller. Publishes.
+    /// newest response. Nothing becomes fresher or more certain by it. The other owner is dead, or the caller.
+    /// Publishes.
     pub fn carry(&mut self, from: SeriesWords<'_>) {
         let mut newest = [f64::NAN; ROW_WORDS];
         // Nobody writes there, so the first attempt is accepted.
@@ -332,7 +334,7 @@ impl<'a> SeriesWriter<'a> {
         };
         let head = marks.head;
         if head == 0 && self.state.first_bar > 0 {
-            // Of a series that was not published nothing is known: its first answer may have been cut short.
+            // Nothing is known of a series that was not published: its first response may have been cut short.
             self.set_first_bar(0);
         }
         self.raise_watermark();
@@ -358,9 +360,9 @@ impl<'a> SeriesWriter<'a> {
         }
     }
 
-    /// Raises the watermark above every candle index that a cut advance put into a slot of the window. That advance raised it
-    /// itself, but the death may have taken this store and left the tags: without it a reader with an older seqlock would
-    /// accept the blank rows that are about to come.
+    /// Raises the watermark above every candle that a cut advance put into a slot of the window. That advance
+    /// raised it itself, but the death may have taken this store and left the tags: without it a reader with an older
+    /// seqlock would accept the blank rows that are about to come.
     fn raise_watermark(&mut self) {
         let window = self.state.window_start(self.words.ring.length)..self.state.marks.head;
         let taken = window
@@ -374,18 +376,18 @@ impl<'a> SeriesWriter<'a> {
         }
     }
 
-    /// Gives a slot of the window back to its candle index: an advance beyond the whole ring had taken it and was cut before it
-    /// was published. Whether the row was final is not known any more, so only a final one may come.
+    /// Gives a slot of the window back to its candle: an advance beyond the whole ring had taken it and was cut
+    /// before it was published. Whether the row was final is not known any more, so only a final one may come.
     fn reclaim(&self, candle_index: u64) {
-        // SYNC POINT reuse: whoever reads a word stored below sees the dead owner's tag, which we have seen, and the
-        // watermark, which was raised above it.
+        // SYNC POINT reuse: a reader that reads a word stored below sees the dead owner's tag, which we have seen, and
+        // the watermark, which was raised above it.
         fence(Release);
         self.words.store_row(candle_index, &[f64::NAN; ROW_WORDS]);
-        // SYNC POINT row: who sees the slot back at its candle index sees it blank.
+        // SYNC POINT row: a reader that sees the slot back at its candle sees it blank.
         self.store_tag(candle_index, RowState::MissingFinal, Release);
     }
 
-    /// Lowest provisional candle index of the window, the head when there is none.
+    /// Index of the oldest provisional candle of the window, the head if there is none.
     fn window_final(&self) -> u64 {
         let head = self.state.marks.head;
         let start = head.saturating_sub(self.words.ring.length as u64);
@@ -395,7 +397,8 @@ impl<'a> SeriesWriter<'a> {
     /// Moves `final_end` up to the lowest provisional row and lets `final_start` follow.
     fn settle_marks(&mut self) {
         let final_end = self.state.marks.final_end.max(self.window_final());
-        // Candle indices that become part of `[.., final)`: the highest one that is not final is the new bound of `final_start`.
+        // Candle indices that become part of `[.., final)`: the highest one that is not final is the new bound of
+        // `final_start`.
         let start = self.state.marks.final_end.max(self.state.window_start(self.words.ring.length));
         let gap =
             (start..final_end).rev().find(|&candle_index| !self.words.tag(candle_index).is_final_of(candle_index));
@@ -429,7 +432,7 @@ impl<'a> SeriesWriter<'a> {
         self.words.tag_word(candle_index).store(Tag::new(candle_index, self.state.rev, state).0, order);
     }
 
-    /// Counts out the candle indices that leave the window when the head moves, while their tags are still theirs.
+    /// Counts out the candles that leave the window when the head moves, while their tags are still theirs.
     fn leave_window(&mut self, new_head: u64) {
         let length = self.words.ring.length;
         let start = new_head.saturating_sub(length as u64);
@@ -458,7 +461,7 @@ fn same_bits(a: &RowWords, b: &RowWords) -> bool {
     a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
-/// Counts a candle index as (missing, hole).
+/// Counts a candle as (missing, hole).
 fn unreadable(tag: Tag, candle_index: u64) -> (usize, usize) {
     match tag.state() {
         _ if tag.is_readable_of(candle_index) => (0, 0),

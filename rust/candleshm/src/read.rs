@@ -75,9 +75,9 @@ impl ViewMarks {
 /// A half-open range of open times without rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// First candle index without a row.
+    /// The first candle without a row.
     pub start: u64,
-    /// The candle index after the last one without.
+    /// The candle after the last one without a row.
     pub end: u64,
     /// Whether the exchange confirmed it.
     pub hole: bool,
@@ -135,7 +135,7 @@ impl<'a> SeriesReader<'a> {
         seqlock::last_close(self.words.entry)
     }
 
-    /// Returns `CLOCK_BOOTTIME` of the newest answer in ms, 0 before the first.
+    /// Returns `CLOCK_BOOTTIME` of the newest response in ms, 0 before the first.
     #[inline]
     #[must_use]
     pub fn received_ms(&self) -> u64 {
@@ -175,7 +175,7 @@ impl<'a> SeriesReader<'a> {
             let last = attempt + 1 == ATTEMPTS_MAX;
             match self.try_copy(selection, try_fast, last, columns, snapshot)? {
                 Outcome::Good => return Ok(()),
-                // The fast check says only that something moved somewhere; the tags say where.
+                // The fast check tells only that something moved; the tags tell where.
                 Outcome::FastFailed => try_fast = false,
                 Outcome::Moved => attempt += 1,
             }
@@ -236,9 +236,9 @@ impl<'a> SeriesReader<'a> {
         Ok(if moved && !last { Outcome::Moved } else { Outcome::Good })
     }
 
-    /// Copies the candle indices `[start, start + count)` of some columns, NaN where there is no row. Column `k` of the list and
-    /// candle index `start + i` land in `out[k * stride + i]`. Rows that are not final count only with `provisional`, the live
-    /// row among them.
+    /// Copies the candles `[start, start + count)` of some columns, NaN where there is no row. Column `k` of the
+    /// list and candle index `start + i` land in `out[k * stride + i]`. Rows that are not final count only with
+    /// `provisional`, the live row among them.
     ///
     /// # Errors
     ///
@@ -353,7 +353,7 @@ impl<'a> SeriesReader<'a> {
     }
 
     /// Returns whether every row of the view is still what it was, and every slot without a row still blank. To be
-    /// asked after the rows were used.
+    /// checked after the rows were used.
     #[inline]
     #[must_use]
     pub fn is_valid(&self, view: &ViewMarks) -> bool {
@@ -379,8 +379,8 @@ impl<'a> SeriesReader<'a> {
         })
     }
 
-    /// Whether the slots without a row have stayed blank. Their words lie open to whoever uses the view, and a row may
-    /// be coming in, word by word. Within a candle index words go from NaN to values and never back: what is NaN now was NaN at
+    /// Whether the slots without a row have stayed blank. Users of the view see their words, and a row may be coming
+    /// in, word by word. For one candle, words go from NaN to values and never back: what is NaN now was NaN at
     /// every load before.
     #[inline]
     fn is_blank_where_absent(&self, view: &ViewMarks) -> bool {
@@ -464,12 +464,12 @@ impl<'a> SeriesReader<'a> {
             && (candle_index < self.window_start(&marks)
                 || tag.is_settled_of(candle_index)
                 || tag.candle_index() > candle_index);
-        // SYNC POINT row: who was told that a candle index is settled finds its row settled.
+        // SYNC POINT row: a reader that has seen a candle counted as settled finds its row settled.
         fence(Acquire);
         settled
     }
 
-    /// Returns the newest candle index that is closed, verified or a hole.
+    /// Returns the index of the newest candle that is closed, verified or a hole.
     #[must_use]
     pub fn newest_settled(&self) -> Option<u64> {
         let marks = self.marks().ok()?;
@@ -494,7 +494,7 @@ impl<'a> SeriesReader<'a> {
             && self.words.entry[symbol::WMARK].load(Relaxed) <= start + self.words.ring.capacity as u64
     }
 
-    /// The candle indices `[start, end)` of the ring that a selection means, and whether the live row is part of it.
+    /// The candles `[start, end)` of the ring that a selection covers, and whether the live row is part of it.
     fn range_of(&self, marks: &Marks, selection: &Selection) -> (u64, u64, bool) {
         let live = marks.has_live() && !selection.closed_only;
         let end = if selection.closed_only { marks.final_end } else { marks.head };

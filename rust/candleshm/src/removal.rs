@@ -8,8 +8,8 @@ use crate::shared_memory::BlockFile;
 /// How often to start again because the name went to another block meanwhile.
 const ATTEMPTS_MAX: usize = 16;
 
-/// Removes the block of that name, unless a collector serves it. Its readers learn first that it is closed: they look at
-/// the name from then on, and move to whatever block gets it.
+/// Removes the block of that name, unless a collector serves it. Its readers learn first that it is closed: they look
+/// at the name from then on, and move to whatever block gets it.
 ///
 /// # Errors
 ///

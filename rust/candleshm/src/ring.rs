@@ -1,4 +1,4 @@
-//! Slot arithmetic: where the tag and the twelve words of a candle index lie.
+//! Slot arithmetic: where the tag and the twelve words of a candle lie.
 //!
 //! ```text
 //! tags      | C words: one per slot, guarding both copies |

@@ -21,21 +21,21 @@ const ATTEMPTS_MAX: usize = if cfg!(loom) { 2 } else { 4096 };
 /// The bits of a candle index.
 const CANDLE_INDEX_MASK: u64 = 0xFFFF_FFFF;
 
-/// What a seqlock says besides the newest row.
+/// What a seqlock holds besides the newest row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marks {
     /// The first candle index that is not in the ring; 0 while the series is empty.
     pub head: u64,
-    /// Lowest candle index from which every row below `final_end` is closed or verified.
+    /// The lowest index from which every row below `final_end` is closed or verified.
     pub final_start: u64,
-    /// Lowest provisional candle index of the window, `head` when there is none. Never moves down.
+    /// Index of the oldest provisional candle of the window, `head` if there is none. Never moves down.
     pub final_end: u64,
     /// State of the newest row. `Live`: it is the row of `head`, not in the ring. Otherwise it repeats the ring's
     /// newest row, `head - 1`, because the next candle has not been seen yet.
     pub state: RowState,
     /// Corrections of closed rows so far.
     pub revision: u32,
-    /// `CLOCK_BOOTTIME` of the newest answer, ms.
+    /// `CLOCK_BOOTTIME` of the newest response, ms.
     pub received_ms: u64,
 }
 
@@ -44,13 +44,13 @@ impl Marks {
     pub const EMPTY: Self =
         Self { head: 0, final_start: 0, final_end: 0, state: RowState::Empty, revision: 0, received_ms: 0 };
 
-    /// Returns whether `head` is the candle index of a live row.
+    /// Returns whether `head` is the index of a live row.
     #[must_use]
     pub fn has_live(&self) -> bool {
         self.state == RowState::Live
     }
 
-    /// Returns the candle index after the newest row.
+    /// Returns the index after that of the newest row.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.head + u64::from(self.has_live())
@@ -106,8 +106,8 @@ fn read_with(entry: &[AtomicU64], mut copy: impl FnMut(&[AtomicU64])) -> Result<
         let version = entry[symbol::VERSION].load(Relaxed);
         fence(Acquire);
         let words = slot_words(entry, version);
-        // Candle indices are 32 bits wide, and no mark lies above the head: whatever stands in a damaged block, windows keep within
-        // the ring and sums of candle indices within 64 bits.
+        // Candle indices are 32 bits wide, and no mark lies above the head: whatever stands in a damaged block, windows
+        // keep within the ring and sums of candle indices within 64 bits.
         let head = words[slot::HEAD].load(Relaxed) & CANDLE_INDEX_MASK;
         let final_start_end = words[slot::SOLID_FINAL].load(Relaxed);
         let state_revision = words[slot::STATE_REVISION].load(Relaxed);
@@ -130,7 +130,7 @@ fn read_with(entry: &[AtomicU64], mut copy: impl FnMut(&[AtomicU64])) -> Result<
     Err(Error::Contended)
 }
 
-/// Returns when the newest answer was received. One word, so no copy to validate: a slot that is being reused holds a
+/// Returns when the newest response was received. One word, so no copy to validate: a slot that is being reused holds a
 /// newer time, which is as true.
 #[inline]
 #[must_use]

@@ -53,8 +53,8 @@ fn path(name: &str) -> String {
 }
 
 /// Where a block waits to take the place of the one that has its name. Files in `/dev/shm` that begin with a dot are no
-/// blocks, so nobody attaches to it there. Where something stands in the way that cannot be removed, as a directory or the
-/// file of another user, the next one is taken.
+/// blocks, so nobody attaches to it there. Where something stands in the way that cannot be removed, as a directory or
+/// the file of another user, the next one is taken.
 fn successor_paths(name: &str) -> impl Iterator<Item = String> {
     ["next", "next-1", "next-2"].into_iter().map(move |ending| path(&format!(".{name}.{ending}")))
 }
@@ -133,8 +133,8 @@ impl BlockFile {
         Ok(file)
     }
 
-    /// Opens the block of that name. Root may open everything; so whose file it is, is asked here and not left to its
-    /// mode: what another user wrote is not to be believed.
+    /// Opens the block of that name. Root may open everything, so the owner of the file is checked here and not left to
+    /// its mode: what another user wrote is not to be believed.
     ///
     /// # Errors
     ///
@@ -160,7 +160,7 @@ impl BlockFile {
         Ok(Self { descriptor, name: name.into() })
     }
 
-    /// Takes the lock if no owner holds it; returns whether it is held now. A reader that asks [`is_owned`] holds it
+    /// Takes the lock if no owner holds it; returns whether it is held now. A reader that calls [`is_owned`] holds it
     /// for a moment, so it is tried for a tenth of a second.
     ///
     /// # Errors
@@ -278,8 +278,8 @@ impl BlockFile {
     }
 
     /// Removes what a collector left that died between the two steps of [`Self::link_over`]: memory that nobody finds.
-    /// Only for the owner of the block that has the name: nobody else takes these steps, so whoever did is dead. What
-    /// cannot be removed is in nobody's way.
+    /// Only for the owner of the block that has the name: nobody else takes these steps, so a process that did is dead.
+    /// What cannot be removed is in nobody's way.
     pub fn remove_successors(&self) {
         for waiting in successor_paths(&self.name) {
             let _ = fs::unlink(waiting);
@@ -373,8 +373,9 @@ pub fn copy_run<T: Target>(source: &[AtomicU64], target: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     if source.len() >= STRING_COPY_WORDS_MIN {
         const { assert!(size_of::<T>() == size_of::<AtomicU64>()) };
-        // SAFETY: both slices are valid for their equal length of words, any of which may go to a `Target`, the target is borrowed exclusively, they cannot
-        // overlap, and the direction flag is clear by the ABI. Racing stores by the writer are checked by the caller.
+        // SAFETY: both slices are valid for their equal length of words, any of which may go to a `Target`, the target
+        // is borrowed exclusively, they cannot overlap, and the direction flag is clear by the ABI. Racing stores by
+        // the writer are checked by the caller.
         unsafe {
             core::arch::asm!(
                 "rep movsb",
@@ -403,7 +404,7 @@ pub fn futex_wait(word: &AtomicU64, seen: u32, timeout: std::time::Duration) {
     let _ = futex::wait(futex_half(word), futex::Flags::empty(), seen, Some(&timeout));
 }
 
-/// Wakes everybody who sleeps on `word`, in every process.
+/// Wakes all threads that sleep on `word`, in every process.
 pub fn futex_wake(word: &AtomicU64) {
     // Without sleepers there is nothing to do, and waking cannot fail for a mapped word.
     let _ = futex::wake(futex_half(word), futex::Flags::empty(), i32::MAX as u32);
@@ -412,7 +413,7 @@ pub fn futex_wake(word: &AtomicU64) {
 /// Returns whether a process owns the block that has this name now.
 ///
 /// A shared lock is tried and given back at once: the kernel frees an owner's lock on any kind of death, and knows of
-/// owners in other PID namespaces. Readers that ask at the same time do not disturb each other, and a collector that
+/// owners in other PID namespaces. Readers that check at the same time do not disturb each other, and a collector that
 /// starts in this moment tries again, see [`BlockFile::try_lock`].
 ///
 /// # Errors

@@ -13,8 +13,8 @@ pub(crate) fn places(block: &Block) -> HashMap<String, usize> {
     (0..block.symbol_count()).map(|index| (block.symbol(index), index)).collect()
 }
 
-/// Returns whether the rows of `old`, whose owner is dead, may be carried over into a block of the shape `new`: they are
-/// the same candles, and the body is sound. Length and symbols may differ.
+/// Returns whether the rows of `old`, whose owner is dead, may be carried over into a block of the shape `new`: they
+/// are the same candles, and the body is sound. Length and symbols may differ.
 #[must_use]
 pub(crate) fn fits(old: &Block, new: &Geometry, boot_id: [u64; 2]) -> bool {
     let there = old.geometry();
@@ -25,8 +25,8 @@ pub(crate) fn fits(old: &Block, new: &Geometry, boot_id: [u64; 2]) -> bool {
         && is_sound(old)
 }
 
-/// Returns whether readers of `old` lose nothing in `new`: every symbol that both carry is as far there, and has every row
-/// that it has in `old`, as far back as the window of `new` reaches.
+/// Returns whether readers of `old` lose nothing in `new`: every symbol that both carry is as far there, and has every
+/// row that it has in `old`, as far back as the window of `new` reaches.
 #[must_use]
 pub fn has_all_of(new: &Block, old: &Block) -> bool {
     let (here, there) = (new.geometry(), old.geometry());

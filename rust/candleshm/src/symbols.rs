@@ -7,7 +7,7 @@ use crate::sync::{
     fence,
 };
 
-/// Says whether `name` can be a symbol's: 1 to 64 bytes of UTF-8 without blanks, slashes, control characters, and
+/// Returns whether `name` can be a symbol's: 1 to 64 bytes of UTF-8 without blanks, slashes, control characters, and
 /// characters that cannot be seen. Some real names are not ASCII; none could begin a line, hide one, or lead to another
 /// directory.
 #[must_use]

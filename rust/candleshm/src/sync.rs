@@ -1,5 +1,5 @@
-//! The one door to atomics: the standard ones normally, loom's under `cfg(loom)`, and with the feature `steps`, which no
-//! release has, standard ones whose stores can be counted and stopped at.
+//! The one door to atomics: the standard ones normally, loom's under `cfg(loom)`, and with the feature `steps`, which
+//! no release has, standard ones whose stores can be counted and stopped at.
 
 use core::mem::MaybeUninit;
 #[cfg(not(any(loom, feature = "steps")))]
@@ -13,7 +13,8 @@ pub use steps::{AtomicU64, signal_before, stores};
 #[cfg(loom)]
 pub use stoppable::{AtomicU64, stopped_after};
 
-/// What a copied word is stored into: a number, or memory that was never set and must not be lent as one. Nothing else is.
+/// What a copied word is stored into: a number, or memory that was never set and must not be lent as one. Nothing else
+/// is.
 pub trait Target: sealed::Sealed {
     /// Stores a value.
     fn put(&mut self, value: f64);
@@ -41,7 +42,7 @@ mod sealed {
 
 /// Copies words that a writer may be changing: each word is whole, the words together may be torn.
 ///
-/// Relaxed loads, one by one: the portable form, and the one that loom judges. Whoever calls it checks afterwards,
+/// Relaxed loads, one by one: the portable form, and the one that loom judges. The caller checks afterwards,
 /// behind an acquire fence, that nothing moved. On x86-64 `shared_memory.rs` holds a faster twin for long runs.
 #[inline]
 pub fn copy_words<T: Target>(source: &[AtomicU64], target: &mut [T]) {

@@ -1,5 +1,5 @@
-//! The one owner of a block: opens it, merges answers into it, tells waiters, gives it back. It also owns the blocks of
-//! candles derived from its own.
+//! The one owner of a block: opens it, merges responses into it, wakes waiters, gives it back. It also owns the blocks
+//! of candles derived from its own.
 
 mod derived;
 mod opening;
@@ -67,10 +67,10 @@ pub struct Health {
     pub banned_until_ms: u64,
 }
 
-/// What one answer did, and where the series stands now.
+/// What one response changed, and the state of the series after it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Report {
-    /// Counts of the answer's rows.
+    /// Counts of the response's rows.
     pub tally: Tally,
     /// Open time of the newest row as the exchange sent it, if there is a row.
     pub newest_open_ms: Option<i64>,
@@ -78,7 +78,7 @@ pub struct Report {
     pub unsettled_open_ms: Option<i64>,
     /// Rows that are neither there nor confirmed absent, of the LENGTH slots that readers are shown.
     pub missing: usize,
-    /// Open time of the oldest row that has to be asked for again: answer and stream differ about it.
+    /// Open time of the oldest row that has to be requested again, because response and stream differ on it.
     pub suspect_open_ms: Option<i64>,
 }
 
@@ -93,7 +93,7 @@ struct Series {
     heard_ms: u64,
     /// Longest time that lately passed between two events, ms; fades with each event.
     pause_ms: u64,
-    /// Newest candle index that is closed, verified or a hole; 0 while there is none.
+    /// Index of the newest candle that is closed, verified or a hole; 0 while there is none.
     newest_settled: u64,
     presence: Presence,
 }
@@ -107,10 +107,11 @@ pub struct Writer {
     taken_over: bool,
     /// Rows that came over from the block that this one replaced.
     carried_rows: usize,
-    /// Awaited series whose newest settled candle index is not beyond the universe candle index: while there is one, it cannot move.
+    /// Awaited series whose newest settled candle is not beyond the universe index; while there is one, that index
+    /// cannot move.
     behind: usize,
     universe_bar: u64,
-    /// Whether something changed that waiters were not told of, and whether a row became final.
+    /// Whether something changed since waiters were last woken, and whether a row became final.
     news: News,
     derived: Vec<Derived>,
 }
@@ -189,15 +190,15 @@ impl Writer {
         self.block.entry(index)[symbol::TRADING].store(presence as u64, Relaxed);
         self.series[index].presence = presence;
         self.settle_universe();
-        // Who waits for a close may wait no longer for this symbol.
+        // Waiters for a close need not wait for this symbol any longer.
         self.news = News::Closed;
         self.commit();
     }
 
-    /// Merges the rows of one answer into a series, publishes the result and wakes waiters. `now_boot_ms` is
+    /// Merges the rows of one response into a series, publishes the result and wakes waiters. `now_boot_ms` is
     /// `CLOCK_BOOTTIME`.
-    pub fn ingest(&mut self, index: usize, rows: &[Row], answer: &RequestWindow, now_boot_ms: u64) -> Report {
-        let report = self.merge(index, rows, answer, now_boot_ms);
+    pub fn ingest(&mut self, index: usize, rows: &[Row], window: &RequestWindow, now_boot_ms: u64) -> Report {
+        let report = self.merge(index, rows, window, now_boot_ms);
         self.commit();
         report
     }
@@ -214,25 +215,25 @@ impl Writer {
     }
 
     /// As [`Self::ingest`] without waking anybody: a batch ends with one [`Self::commit`].
-    pub fn merge(&mut self, index: usize, rows: &[Row], answer: &RequestWindow, now_boot_ms: u64) -> Report {
+    pub fn merge(&mut self, index: usize, rows: &[Row], window: &RequestWindow, now_boot_ms: u64) -> Report {
         let (before, head) = self.standing(index);
         let known_end = head + u64::from(self.series[index].state.marks.has_live());
-        let plan = self.apply(index, rows, answer);
+        let plan = self.apply(index, rows, window);
         let mut tally = plan.tally;
         let (words, grid) = (self.block.series(index), self.block.grid(index));
         let series = &mut self.series[index];
-        // A full page that begins at `start_ms` says nothing of what lies behind it. An answer that does not reach what is
-        // known already, an empty one or one of an old cache, confirms nothing.
-        let open_ended = answer.end_ms.is_none() && (answer.from_end || rows.len() < answer.limit);
+        // A full page that begins at `start_ms` proves nothing about what lies behind it. A response that does not
+        // reach what is known already, an empty one or one of an old cache, confirms nothing.
+        let open_ended = window.end_ms.is_none() && (window.from_end || rows.len() < window.limit);
         let told_end = plan.held.map_or(0, |(_, newest)| newest + 1);
         if open_ended && told_end >= known_end || told_end > head {
-            // An answer can be as new as its newest candle at most, however fresh it is itself.
-            let outdated_ms = plan.held.map_or(0, |(_, newest)| answer.outdated_ms(grid, newest));
+            // A response can be as new as its newest candle at most, however fresh it is itself.
+            let outdated_ms = plan.held.map_or(0, |(_, newest)| window.outdated_ms(grid, newest));
             let current_ms = now_boot_ms.saturating_sub(outdated_ms);
             series.state.marks.received_ms = series.state.marks.received_ms.max(current_ms);
         }
         let Absence { holes, taken_back, first_bar } =
-            merge::absence(words, &series.state, &mut series.seen, grid, answer, rows, &tally, plan.held);
+            merge::absence(words, &series.state, &mut series.seen, grid, window, rows, &tally, plan.held);
         let mut writer = SeriesWriter::new(words, &mut series.state);
         if let Some(candle_index) = first_bar {
             writer.set_first_bar(candle_index);
@@ -252,7 +253,7 @@ impl Writer {
         Report { suspect_open_ms, ..report }
     }
 
-    /// Merges rows that were kept elsewhere, each with its state, as an answer would that was asked for at `sent_ms`
+    /// Merges rows that were kept elsewhere, each with its state, as a response to a request sent at `sent_ms`
     /// (exchange time), publishes the result and wakes waiters.
     ///
     /// Closed and verified rows go where the series has none that is final; what is there already counts for more. Any
@@ -261,10 +262,10 @@ impl Writer {
     pub fn load(&mut self, index: usize, rows: &[(Row, RowState)], sent_ms: i64) -> Report {
         let (before, head) = self.standing(index);
         let is_kept = |state: RowState| matches!(state, RowState::Closed | RowState::Verified);
-        // The candle indices of all rows below depend on it.
+        // The indices of all rows below depend on it.
         self.anchor(index, rows.iter().filter(|(_, state)| is_kept(*state)).map(|(row, _)| row));
         let (words, grid) = (self.block.series(index), self.block.grid(index));
-        let candle_index_of = |row: &Row| grid.ordinal(row[OPEN_TIME_MS] as i64).max(0) as u64;
+        let candle_index_of = |row: &Row| grid.index_of(row[OPEN_TIME_MS] as i64).max(0) as u64;
         let fills = |&&(ref row, state): &&(Row, RowState)| {
             let candle_index = candle_index_of(row);
             is_kept(state)
@@ -274,7 +275,7 @@ impl Writer {
         };
         let filling: Vec<(Row, RowState)> = rows.iter().filter(fills).copied().collect();
         let plain: Vec<Row> = filling.iter().map(|(row, _)| *row).collect();
-        let answer = RequestWindow {
+        let window = RequestWindow {
             sent_ms,
             received_ms: sent_ms,
             settle_ms: 0,
@@ -284,7 +285,7 @@ impl Writer {
             from_end: true,
             patience_ms: 0,
         };
-        let plan = self.apply(index, &plain, &answer);
+        let plan = self.apply(index, &plain, &window);
         let tally = plan.tally;
         let words = self.block.series(index);
         let series = &mut self.series[index];
@@ -307,7 +308,8 @@ impl Writer {
         (series.standing(self.block.series(index), self.universe_bar), series.state.marks.head)
     }
 
-    /// Lets the grid of a series without rows begin at the oldest of `rows`: 3d candles count from a symbol's first day.
+    /// Lets the grid of a series without rows begin at the oldest of `rows`: 3d candles count from a symbol's first
+    /// day.
     fn anchor<'a>(&self, index: usize, rows: impl Iterator<Item = &'a Row>) {
         if self.series[index].state.marks.head == 0
             && let Some(first) = rows.filter(|row| plausible(row).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
@@ -319,17 +321,17 @@ impl Writer {
     }
 
     /// Writes what `rows` change in a series, and returns it.
-    fn apply(&mut self, index: usize, rows: &[Row], answer: &RequestWindow) -> Plan {
+    fn apply(&mut self, index: usize, rows: &[Row], window: &RequestWindow) -> Plan {
         self.anchor(index, rows.iter());
         let (words, grid) = (self.block.series(index), self.block.grid(index));
         let series = &mut self.series[index];
-        let plan = merge::plan(words, &series.state, &mut series.seen, grid, answer, rows);
+        let plan = merge::plan(words, &series.state, &mut series.seen, grid, window, rows);
         store(words, series, &plan);
         plan
     }
 
     /// Publishes a series after its writes, and brings in line what depends on it: the block's totals, and what is
-    /// derived of the candle indices in `touched`.
+    /// derived from the candles in `touched`.
     fn finish(&mut self, index: usize, before: Standing, tally: Tally, touched: impl FnOnce() -> Vec<u64>) -> Report {
         SeriesWriter::new(self.block.series(index), &mut self.series[index].state).publish();
         let became_final = tally.closed + tally.corrected + tally.holes > 0;
@@ -358,7 +360,7 @@ impl Writer {
         self.news = self.news.max(news);
     }
 
-    /// Returns where a series stands, with the counts of an answer at zero.
+    /// Returns where a series stands, with the counts of a response at zero.
     #[must_use]
     pub fn report(&self, index: usize) -> Report {
         let state = &self.series[index].state;
@@ -400,7 +402,7 @@ impl Writer {
     #[must_use]
     pub fn window_start_ms(&self, index: usize, now_ms: i64) -> i64 {
         let grid = self.block.grid(index);
-        grid.open_ms(grid.ordinal(now_ms) - self.block.geometry().ring.length as i64)
+        grid.open_ms(grid.index_of(now_ms) - self.block.geometry().ring.length as i64)
     }
 
     /// Returns the open time that every trading symbol has final, if there is one.
@@ -409,7 +411,7 @@ impl Writer {
         (self.universe_bar > 0).then(|| self.block.grid(0).open_ms(self.universe_bar as i64))
     }
 
-    /// Lets whatever is said from here on count as later than what was said before: the exchange's clock was set.
+    /// Lets whatever comes from now on count as later than all before: the exchange's clock was set.
     pub fn forget_times(&mut self) {
         for series in &mut self.series {
             series.seen.forget_times();
@@ -448,14 +450,14 @@ impl Writer {
         closed.into_iter().collect()
     }
 
-    /// Lets go after a start that failed: what a dead collector left stays as it was, or as it came over into a new block,
-    /// for the next one; what is only new goes.
+    /// Lets go after a start that failed: what a dead collector left stays as it was, or as it came over into a new
+    /// block, for the next one; what is only new goes.
     pub fn abandon(mut self) {
         for derived in std::mem::take(&mut self.derived) {
             derived.abandon();
         }
         if !self.taken_over && self.carried_rows == 0 {
-            // The start has failed for a reason of its own, which is the one to be told.
+            // The start has failed for a reason of its own, and that is the one to report.
             let _ = self.close(true);
         }
     }
@@ -470,7 +472,7 @@ impl Writer {
         count(header::HOLES, before.1, after.1);
     }
 
-    /// Moves the universe candle index up to the newest candle index that every awaited series has final.
+    /// Moves the universe candle index up to the newest candle that every awaited series has final.
     fn settle_universe(&mut self) {
         let awaited = || (0..self.series.len()).filter(|&index| self.series[index].is_awaited());
         let settled =
@@ -526,7 +528,7 @@ impl Series {
     }
 }
 
-/// Stores what a plan says. It becomes wholly visible with the next publication.
+/// Carries out a plan. It becomes wholly visible with the next publication.
 fn store(words: SeriesWords<'_>, series: &mut Series, plan: &Plan) {
     let mut writer = SeriesWriter::new(words, &mut series.state);
     if let Some(candle_index) = plan.first_bar {

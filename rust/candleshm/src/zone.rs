@@ -1,5 +1,5 @@
 //! Days of a time zone: where they begin in UTC. The rules are the time zone database's, compiled in, so that nothing
-//! here depends on the machine. They are the only ones in use: Python asks this module for its days too.
+//! here depends on the machine. They are the only ones in use: Python takes its days from this module too.
 //!
 //! A day begins at the first instant at which its date has been reached. So days tile all time, whatever the clocks
 //! do: a day on which they change has 23 or 25 hours, one whose midnight is skipped begins at 01:00, one whose midnight
@@ -69,7 +69,7 @@ impl Zone {
             }
         }
         let until_local_ms = offsets[1..].iter().zip(&offsets).map(|(next, this)| next.0 + this.1).collect();
-        // One table for each name of the database, however often it is asked for.
+        // One table for each name of the database, however often it is looked up.
         let clock: &'static Clock = Box::leak(Box::new(Clock { name: name.to_owned(), offsets, until_local_ms }));
         clocks.insert(clock.name.clone(), clock);
         Some(Self(clock))
@@ -92,8 +92,8 @@ impl Zone {
         self.reached_ms(day, 0)
     }
 
-    /// Returns the first instant at which the zone's clock has reached a time of a day: the first time that it shows it,
-    /// or the moment at which it jumps over it.
+    /// Returns the first instant at which the zone's clock has reached a time of a day: the first time that it shows
+    /// it, or the moment at which it jumps over it.
     #[must_use]
     pub fn reached_ms(self, day: i64, time_of_day_ms: i64) -> i64 {
         let local_ms = day.clamp(-DAY_MAX, DAY_MAX) * DAY_MS + time_of_day_ms.clamp(0, DAY_MS);
@@ -101,6 +101,20 @@ impl Zone {
         let place = self.0.until_local_ms.partition_point(|&until_ms| until_ms <= local_ms);
         let (from_ms, offset_ms) = self.0.offsets[place];
         from_ms.max(local_ms - offset_ms)
+    }
+
+    /// Returns when the zone's clocks show a time of day on a day, for the first time.
+    ///
+    /// A time that they jump over counts as reached when they would have shown it without the jump.
+    #[must_use]
+    pub fn at_ms(self, day: i64, time_of_day_ms: i64) -> i64 {
+        let reached_ms = self.reached_ms(day, time_of_day_ms);
+        let local_ms = day.clamp(-DAY_MAX, DAY_MAX) * DAY_MS + time_of_day_ms;
+        if reached_ms + self.offset_ms(reached_ms) == local_ms {
+            reached_ms
+        } else {
+            local_ms - self.offset_ms(reached_ms - 1)
+        }
     }
 
     /// Returns how far the zone's clock is ahead of UTC at an instant.
@@ -122,8 +136,8 @@ impl Zone {
         day
     }
 
-    /// Returns whether every day from now on, seen from 2017, begins at a multiple of `step_ms`: whether candles of that
-    /// length never lie in two days.
+    /// Returns whether every day from now on, seen from 2017, begins at a multiple of `step_ms`: whether candles of
+    /// that length never lie in two days.
     #[must_use]
     pub fn fits(self, step_ms: i64) -> bool {
         const FROM_MS: i64 = 47 * 365 * DAY_MS;

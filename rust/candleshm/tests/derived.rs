@@ -1,4 +1,4 @@
-//! Derived blocks against a slow reference: after every answer each derived row is what the rows of the source block
+//! Derived blocks against a slow reference: after every response each derived row is what the rows of the source block
 //! make it, through gaps, holes, corrections, days of 23 and 25 hours, and a collector that dies.
 
 mod scratch;
@@ -58,13 +58,13 @@ fn kline(candle_index: i64, version: i64) -> Option<Row> {
 enum Step {
     /// Seconds pass.
     Pass(i64),
-    /// The newest rows are asked for.
+    /// The newest rows are requested.
     Newest(usize),
     /// Rows further back are: from how far, how many, restated how often.
     Older(i64, usize, i64),
     /// The same twice, settle apart: what is absent is confirmed.
     Twice(usize),
-    /// An answer that left so many seconds ago comes only now.
+    /// A response to a request of so many seconds ago arrives only now.
     Late(i64, usize),
     TakeOver,
 }
@@ -166,8 +166,8 @@ fn compare(scratch: &Scratch, seen: &mut Seen) {
     for target in TARGETS {
         let grid = Grid::parse(target).expect("a grid");
         let (final_end, derived) = rows_of(&target_name(scratch, target));
-        let newest_target = grid.ordinal(newest as i64 * STEP_MS) as u64;
-        for candle_index in grid.ordinal(oldest as i64 * STEP_MS) as u64..=newest_target {
+        let newest_target = grid.index_of(newest as i64 * STEP_MS) as u64;
+        for candle_index in grid.index_of(oldest as i64 * STEP_MS) as u64..=newest_target {
             let start = grid.open_ms(candle_index as i64) / STEP_MS;
             let end = (grid.end_ms(candle_index as i64) / STEP_MS) as u64;
             if (start as u64) < oldest && first_bar != oldest {
@@ -222,7 +222,7 @@ fn compare(scratch: &Scratch, seen: &mut Seen) {
         let range_ms = (*first as i64 * STEP_MS, (*last as i64 + 1) * STEP_MS);
         let rows = finals.iter().filter(|(_, state, _)| *state == RowState::Closed).map(|(_, _, row)| row);
         for row in derivation.rows(rows, range_ms).expect("ascending") {
-            let candle_index = grid.ordinal(row[0] as i64) as u64;
+            let candle_index = grid.index_of(row[0] as i64) as u64;
             let found = derived.iter().find(|(there, state, _)| *there == candle_index && *state == RowState::Closed);
             let stalled = grid_is_stalled(grid, &source, newest_target);
             let Some((_, _, values)) = found else {

@@ -13,7 +13,7 @@ use scratch::{Scratch, config, owner};
 const MINUTE_MS: i64 = 60_000;
 const FIRST_MS: i64 = 1_735_689_600_000;
 const LENGTH: usize = 8;
-/// When the rows were asked for: the ninth minute had just ended.
+/// When the rows were requested: the ninth minute had just ended.
 const KEPT_MS: i64 = FIRST_MS + 9 * MINUTE_MS;
 
 fn row(minute: i64, close: f64) -> Row {
@@ -41,7 +41,7 @@ fn writer(scratch: &Scratch) -> Writer {
 /// State of each minute from `start` on, read from the tags.
 fn states(writer: &Writer, start: i64, end: i64) -> Vec<RowState> {
     let (words, grid) = (writer.block().series(0), writer.block().grid(0));
-    (start..end).map(|minute| words.tag(grid.ordinal(FIRST_MS + minute * MINUTE_MS) as u64).state()).collect()
+    (start..end).map(|minute| words.tag(grid.index_of(FIRST_MS + minute * MINUTE_MS) as u64).state()).collect()
 }
 
 fn last_close(writer: &Writer) -> f64 {
@@ -74,7 +74,7 @@ fn what_was_not_final_is_never_trusted() {
         (row(6, 2.0), Closed),
         (row(7, 2.0), Live),
         (row(8, 2.0), Missing),
-        // Said to be closed, but it had not ended when it was asked for.
+        // Said to be closed, but it had not ended when it was requested.
         (row(9, 2.0), Closed),
     ];
     let report = writer.load(0, &kept, KEPT_MS);
@@ -95,7 +95,7 @@ fn what_is_there_counts_for_more_and_gaps_are_filled() {
     assert_eq!(report.missing, 0);
     let grid = writer.block().grid(0);
     let words = writer.block().series(0);
-    let close = |minute: i64| words.row(grid.ordinal(FIRST_MS + minute * MINUTE_MS) as u64)[4];
+    let close = |minute: i64| words.row(grid.index_of(FIRST_MS + minute * MINUTE_MS) as u64)[4];
     assert_eq!((close(4), close(7)), (3.0, 3.0));
     assert_eq!((close(3), close(5), close(8)), (2.0, 2.0, 2.0));
     // The live candle has ended by now, so what was kept of it is newer.

@@ -1,6 +1,6 @@
 //! The real writer and every reader path against a reference that is obviously right, after each step of random lives:
-//! answers in any order, overlapping, shuffled, wrong, late, with jumps, gaps, corrections and takeovers between them.
-//! `rust/fuzz` lives the same lives with a fuzzer's choices.
+//! responses in any order, overlapping, shuffled, wrong, late, with jumps, gaps, corrections and takeovers between
+//! them. `rust/fuzz` lives the same lives with a fuzzer's choices.
 
 #[path = "ring_model/life.rs"]
 mod life;

@@ -191,7 +191,7 @@ fn interrupt(story: Story, number: u64, fate: Fate) {
         if story == Story::Life {
             assert_eq!(is_same, found.is_some(), "what was there goes on: {number}");
         }
-        // Between the takeover and its first answer.
+        // Between the takeover and its first response.
         check_reads(successor.block());
         tell(&mut successor, story);
     }

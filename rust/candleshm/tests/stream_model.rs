@@ -1,4 +1,4 @@
-//! Events and answers of one exchange, in any order, lost, twice and late, into the real writer: what it publishes is
+//! Events and responses of one exchange, in any order, lost, twice and late, into the real writer: what it publishes is
 //! always something that the exchange said, never older than what was there, and final only when it is.
 
 mod scratch;
@@ -24,7 +24,8 @@ const LENGTH: usize = 8;
 const FIRST: i64 = 1_735_689_600_000 / MINUTE_MS;
 const CANDLES: i64 = 12;
 
-/// The exchange: how many trades each candle index ends with. Trade number `n` of a candle index happens `n` seconds into it.
+/// The exchange: how many trades each candle index ends with. Trade number `n` of a candle index happens `n` seconds
+/// into it.
 struct Exchange {
     trades: Vec<i64>,
 }
@@ -101,7 +102,7 @@ enum Word {
     Event { candle_index: i64, second: i64 },
     /// An event that closes a candle index before its end.
     Early { candle_index: i64, second: i64 },
-    /// An answer, of a request that left so long before the exchange looked.
+    /// A response to a request that was sent so long before the exchange looked.
     Response { at_ms: i64, under_way_ms: i64, limit: i64 },
 }
 
@@ -120,7 +121,7 @@ struct World {
     exchange: Exchange,
     scratch: Scratch,
     writer: Writer,
-    /// When the exchange looked for the newest answer: a series has one request on its way at most.
+    /// When the exchange looked for the newest response: a series has at most one request in flight.
     answered_ms: i64,
     /// Most trades that the block has shown of a candle index.
     most: HashMap<i64, i64>,
@@ -231,7 +232,7 @@ fn whatever_is_lost_twice_late_or_out_of_order() {
                 world.check();
             }
         }
-        // One answer after the end makes up for everything that was lost.
+        // One response after the end makes up for everything that was lost.
         world.answer((FIRST + CANDLES) * MINUTE_MS + SETTLE_MS, 0, CANDLES);
         world.check();
         prop_assert!(world.rows().iter().all(|(_, state, _)| matches!(state, RowState::Closed | RowState::Verified)));
@@ -295,12 +296,12 @@ fn an_answer_that_agrees_proves_a_row_and_another_one_proves_nothing_more() {
     world.event(FIRST + 1, 0);
     world.answer((FIRST + 1) * MINUTE_MS + SETTLE_MS, 0, 2);
     assert_eq!(world.state(FIRST), RowState::Verified);
-    // The other way round: the answer was first, and the late event agrees.
+    // The other way round: the response was first, and the late event agrees.
     world.answer((FIRST + 2) * MINUTE_MS + SETTLE_MS, 0, 2);
     assert_eq!(world.state(FIRST + 1), RowState::Closed);
     assert_eq!(world.event(FIRST + 1, 62).tally.verified, 1);
     assert_eq!(world.state(FIRST + 1), RowState::Verified);
-    // Two answers are not independent.
+    // Two responses are not independent.
     world.answer((FIRST + 3) * MINUTE_MS + SETTLE_MS, 0, 2);
     world.answer((FIRST + 3) * MINUTE_MS + 2 * SETTLE_MS, 0, 2);
     assert_eq!(world.state(FIRST + 2), RowState::Closed);
@@ -314,7 +315,7 @@ fn a_close_that_does_not_come_is_asked_for() {
     assert_eq!(needs(&pushed), [(RepairReason::Close, FIRST)]);
     assert_eq!((world.state(FIRST), world.state(FIRST + 1)), (RowState::Live, RowState::Live));
     assert!(needs(&world.event(FIRST + 1, 2)).is_empty(), "once is enough");
-    // It comes after all, or an answer says so.
+    // It comes after all, or a response holds it.
     assert_eq!(world.event(FIRST, 63).tally.closed, 1);
     assert_eq!(world.state(FIRST), RowState::Closed);
 }
@@ -354,7 +355,7 @@ fn a_wrong_close_is_corrected_by_an_answer_and_waiters_hear_of_it() {
     assert_eq!((tally.corrected, tally.conflicts), (1, 1));
     assert!(world.writer.block().value(header::CLOSE_SEQ) > close_seq);
     assert_eq!(SeriesReader::new(world.writer.block(), 0).marks().expect("nobody writes").revision, 1);
-    // The event once more: an answer is never overwritten, and the conflict is reported.
+    // The event once more: a response is never overwritten, and the conflict is reported.
     let pushed = world.hear(&frame, made_ms + 5_000);
     assert_eq!(
         (pushed.tally.changed, pushed.tally.conflicts, needs(&pushed)),
@@ -501,7 +502,7 @@ fn events_that_are_not_ours_or_cannot_be() {
     let batch = [good.as_bytes(), b"{\"result\":null,\"id\":1}", b"not JSON", b"{\"e\":\"serverShutdown\",\"E\":1}"];
     let commits = world.writer.block().value(header::COMMIT_SEQ);
     let pushed = world.writer.ingest_events(batch.into_iter().map(event::parse), received_ms, 1);
-    assert_eq!((pushed.events, pushed.answers, pushed.shuts_down), (1, vec![1], true));
+    assert_eq!((pushed.events, pushed.acknowledgements, pushed.shuts_down), (1, vec![1], true));
     assert_eq!((pushed.faults.len(), pushed.faults[0].0), (1, 2));
     assert_eq!(world.writer.block().value(header::COMMIT_SEQ), commits + 1, "one batch, one wake");
     // Another futures family on a futures block, and the same field on a spot block.
@@ -520,5 +521,5 @@ fn an_empty_series_waits_for_its_first_answer() {
 
 #[test]
 fn the_grid_is_the_minute() {
-    assert_eq!(Grid::new(Interval::Minute1).ordinal(FIRST * MINUTE_MS), FIRST);
+    assert_eq!(Grid::new(Interval::Minute1).index_of(FIRST * MINUTE_MS), FIRST);
 }

@@ -61,7 +61,7 @@ fn rows_of(block: &Block, index: usize, minutes: std::ops::Range<i64>) -> Vec<(R
     let (words, grid) = (block.series(index), block.grid(index));
     minutes
         .map(|minute| {
-            let candle_index = grid.ordinal(FIRST_MS + minute * MINUTE_MS) as u64;
+            let candle_index = grid.index_of(FIRST_MS + minute * MINUTE_MS) as u64;
             let tag = words.tag(candle_index);
             let state = if tag.candle_index() == candle_index { tag.state() } else { RowState::Empty };
             (state, if tag.is_readable_of(candle_index) { words.row(candle_index)[4] } else { 0.0 })
@@ -73,8 +73,8 @@ fn states_of(block: &Block, index: usize, minutes: std::ops::Range<i64>) -> Vec<
     rows_of(block, index, minutes).into_iter().map(|(state, _)| state).collect()
 }
 
-/// BTCUSDT: minutes 0 to 9, of which 3 is verified, 4 a hole, 5 missing, 7 provisional, 9 live; received at 17. Minute 2 was
-/// corrected. ETHUSDT is empty.
+/// BTCUSDT: minutes 0 to 9, of which 3 is verified, 4 a hole, 5 missing, 7 provisional, 9 live; received at 17. Minute
+/// 2 was corrected. ETHUSDT is empty.
 fn filled(scratch: &Scratch) -> Writer {
     let mut writer = open(scratch, &config(LENGTH, &["BTCUSDT", "ETHUSDT"]));
     fill(&mut writer);
@@ -90,7 +90,7 @@ fn fill(writer: &mut Writer) {
     for sent_ms in [1, 2].map(|seconds| FIRST_MS + 7 * MINUTE_MS + seconds * 1000) {
         writer.ingest(0, &[], &RequestWindow { start_ms, end_ms, ..answer(sent_ms, 2) }, 10);
     }
-    // Asked for in the middle of minute 7, which no later answer holds.
+    // Requested in the middle of minute 7, which no later response holds.
     writer.ingest(0, &[row(7, 2.5)], &answer(FIRST_MS + 7 * MINUTE_MS + 30_000, 1), 11);
     writer.ingest(
         0,
@@ -124,7 +124,7 @@ fn rows_come_along_into_blocks_of_another_length_as_they_were() {
         assert_eq!(after.received_ms(), 17, "an old answer stays old");
         assert_eq!(after.last_close().to_bits(), 4.0_f64.to_bits());
         let missing = FILLED[oldest_at..].iter().filter(|&&state| state == Missing).count();
-        // Of a longer window the rows below the old one were never asked for.
+        // Of a longer window the rows below the old one were never requested.
         let below = (length as i64 - LENGTH as i64).max(0) as usize;
         assert_eq!(writer.report(0).missing, missing + below - usize::from(below > 0), "{length}");
         // Of the shorter one it is the oldest row, which nobody is shown beside the live row.
@@ -169,7 +169,7 @@ fn a_final_row_whose_rewrite_was_cut_stays_known_as_one() {
     let scratch = Scratch::new("carry-cut");
     drop(filled(&scratch));
     let old = read(&scratch);
-    let candle_index = old.grid(0).ordinal(FIRST_MS + 8 * MINUTE_MS) as u64;
+    let candle_index = old.grid(0).index_of(FIRST_MS + 8 * MINUTE_MS) as u64;
     let place = old.geometry().data_offset_words() + candle_index as usize % old.geometry().ring.capacity;
     let tag = old.series(0).tag(candle_index).with_state(MissingFinal);
     let file = std::fs::File::options().write(true).open(scratch.path()).expect("the file is there");
@@ -215,7 +215,7 @@ fn derived_rows_come_along_too() {
     drop(writer);
     let old = Block::open(&name, BOOT_ID).expect("it is ready");
     // Minutes 0 to 2 have left the source's window, so nobody can derive this candle again.
-    let first = old.grid(0).ordinal(FIRST_MS) as u64;
+    let first = old.grid(0).index_of(FIRST_MS) as u64;
     assert!(old.series(0).tag(first).is_final_of(first));
     let mut writer = open(&scratch, &config(5, &["BTCUSDT", "ETHUSDT"]));
     writer.derive(&name, target, owner()).expect("nobody serves it");
@@ -243,7 +243,7 @@ fn an_enlarged_block_has_every_row_and_knows_what_was_said() {
     assert!(has_all_of(&new.0, &old.0) && has_all_of(&new.1, &old.1));
     assert!(new.0.is_trading(0) && !new.0.is_trading(1) && !new.1.is_trading(1) && new.0.is_trading(2));
     assert_eq!(scratch.files().len(), 2);
-    // An answer older than the one that corrected minute 2 changes nothing, as before.
+    // A response older than the one that corrected minute 2 changes nothing, as before.
     let late = RequestWindow { end_ms: Some(FIRST_MS + 2 * MINUTE_MS), ..answer(FIRST_MS + 7 * MINUTE_MS, 1) };
     assert_eq!(writer.ingest(0, &[row(2, 1.0)], &late, 18).tally.corrected, 0);
     writer.ingest(0, &[row(9, 4.5)], &answer(FIRST_MS + 9 * MINUTE_MS + 20_000, 1), 19);

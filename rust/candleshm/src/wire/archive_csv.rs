@@ -1,10 +1,11 @@
 //! The bytes of an archive's CSV file to rows.
 //!
-//! The exchange keeps its history as CSV, a line for each kline, in the column order of a klines answer. Files differ in
-//! three ways: some begin with a header, lines end in LF or CRLF, and SPOT counts times in microseconds from 2025 on.
-//! Rows come out as REST would send them: every value has the bits of Python's `float(text)`, times are milliseconds.
+//! The exchange keeps its history as CSV, a line for each kline, in the column order of a klines response. Files differ
+//! in three ways: some begin with a header, lines end in LF or CRLF, and SPOT counts times in microseconds from 2025
+//! on. Rows come out as REST would send them: every value has the bits of Python's `float(text)`, times are
+//! milliseconds.
 //!
-//! A header has to be the known one, in the known order: its names are not used (COIN-M's says `quote_volume` above the
+//! A header has to be the known one, in the known order: its names are not used (COIN-M's has `quote_volume` above the
 //! base volume), but another one would mean that the columns moved.
 
 use std::error::Error;
@@ -17,8 +18,8 @@ use crate::wire::parse::{DIGITS_MAX, digits, number, plain_decimal};
 pub const HEADER: &str =
     "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore";
 
-/// Times above it are microseconds: as milliseconds they would lie beyond the year 5138. A candle that ends at ...999999 us
-/// ends at ...999 ms, as the exchange itself cuts it.
+/// Times above it are microseconds: as milliseconds they would lie beyond the year 5138. A candle that ends at
+/// ...999999 us ends at ...999 ms, as the exchange itself cuts it.
 pub const MILLISECONDS_MAX: u64 = 100_000_000_000_000;
 
 /// Where and why a file is malformed.
@@ -35,14 +36,14 @@ pub struct CsvError {
 /// What is wrong with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CsvErrorKind {
-    /// It begins neither with a digit nor with the known header.
+    /// The file begins neither with a digit nor with the known header.
     Header,
     /// A line does not have twelve columns.
     Columns {
         /// How many it has, counted up to 13.
         found: usize,
     },
-    /// A value is no number.
+    /// A value is not a number.
     NotANumber {
         /// Its column, from 0.
         column: usize,
@@ -52,9 +53,13 @@ pub enum CsvErrorKind {
 impl fmt::Display for CsvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            CsvErrorKind::Header => f.write_str("neither a number nor the header of a kline file")?,
-            CsvErrorKind::Columns { found } if found > COLUMNS => write!(f, "more than {COLUMNS} columns")?,
-            CsvErrorKind::Columns { found } => write!(f, "{found} columns instead of {COLUMNS}")?,
+            CsvErrorKind::Header => {
+                f.write_str("the file begins neither with a number nor with the header of a kline file")?;
+            }
+            CsvErrorKind::Columns { found } if found > COLUMNS => {
+                write!(f, "the line has more than {COLUMNS} columns")?;
+            }
+            CsvErrorKind::Columns { found } => write!(f, "the line has {found} columns instead of {COLUMNS}")?,
             CsvErrorKind::NotANumber { column } => write!(f, "{} is not a number", NAMES[column])?,
         }
         write!(f, ", in line {} at byte {}", self.line, self.offset)
@@ -65,8 +70,8 @@ impl Error for CsvError {}
 
 /// Parses a file and appends its rows, in the order of the file.
 ///
-/// Numbers are what the strings of a klines answer may hold, see [`parse`](crate::wire::parse::parse). The last line may end
-/// without a line feed. The `ignore` column must be a number and is stored as 0.
+/// Numbers are what the strings of a klines response may hold, see [`parse`](crate::wire::parse::parse). The last line
+/// may end without a line feed. The `ignore` column must be a number and is stored as 0.
 ///
 /// # Errors
 ///
@@ -254,11 +259,14 @@ mod tests {
     #[test]
     fn faults_and_where_they_are() {
         let cases = [
-            (format!("{UM}\n{}\n", &UM[..UM.len() - 2]), "11 columns instead of 12, in line 2 at byte 227"),
-            (format!("{UM},0\n"), "more than 12 columns, in line 1 at byte 114"),
-            (format!("{UM}\n\n{UM}"), "0 columns instead of 12, in line 2 at byte 115"),
+            (
+                format!("{UM}\n{}\n", &UM[..UM.len() - 2]),
+                "the line has 11 columns instead of 12, in line 2 at byte 227",
+            ),
+            (format!("{UM},0\n"), "the line has more than 12 columns, in line 1 at byte 114"),
+            (format!("{UM}\n\n{UM}"), "the line has 0 columns instead of 12, in line 2 at byte 115"),
             (format!("{HEADER}\n{UM}\n{}", UM.replace("19992.70", "")), "open is not a number, in line 3 at byte 243"),
-            (format!("{UM}\r{UM}"), "more than 12 columns, in line 1 at byte 114"),
+            (format!("{UM}\r{UM}"), "the line has more than 12 columns, in line 1 at byte 114"),
             (UM.replace("482.638", "\"482.638\""), "volume is not a number, in line 1 at byte 50"),
         ];
         for (file, message) in cases {

@@ -1,9 +1,9 @@
-//! One text frame of a stream to what it says.
+//! One text frame of a stream as an event.
 //!
-//! A frame is a JSON object: an event, an event wrapped as `{"stream": name, "data": event}`, or an answer to what the
+//! A frame is a JSON object: an event, an event wrapped as `{"stream": name, "data": event}`, or a reply to what the
 //! client sent. Of all events only klines of a symbol are read; their twelve values have the bits that
-//! [`parse`](crate::wire::parse) gives the same text in an answer. Keys may come in any order, and those without a meaning
-//! here are checked for being JSON and passed over.
+//! [`parse`](crate::wire::parse) gives the same text in a response. Keys may come in any order, and those without a
+//! meaning here are checked for being JSON and passed over.
 //!
 //! The scan goes once from left to right, does not recurse into what it passes over, and allocates nothing unless a
 //! name holds an escape.
@@ -39,18 +39,18 @@ pub struct Event<'a> {
     pub first_id: i64,
     /// Id of its newest trade, -1 while it has none.
     pub last_id: i64,
-    /// Which futures family the symbol belongs to, where the event says so: 1 is UM, 2 is CM.
+    /// Which futures family the symbol belongs to, where the event states it: 1 is UM, 2 is CM.
     pub family: Option<i64>,
 }
 
-/// What a frame says.
+/// What a frame holds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame<'a> {
     /// A kline.
     Kline(Event<'a>),
     /// The server is about to end the connection.
     Shutdown,
-    /// The reply to a subscription of ours, or an error.
+    /// The reply to a subscription or another request of ours, or an error.
     Acknowledgement,
     /// An event of another kind.
     Other,
@@ -59,7 +59,7 @@ pub enum Frame<'a> {
 /// Where and why a frame cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameError {
-    /// Byte of the frame at which it goes wrong; its length when it ends early or lacks something.
+    /// Byte of the frame at which the fault is; its length if it ends early or a field is missing.
     pub offset: usize,
     /// What is wrong there.
     pub kind: FrameErrorKind,
@@ -80,9 +80,9 @@ pub enum FrameErrorKind {
     Trailing,
     /// A field of a kline has a value of the wrong kind.
     Field(&'static str),
-    /// A kline lacks a field.
+    /// A kline has no such field.
     Missing(&'static str),
-    /// The symbol or the interval is another one than that of the stream which is said to have brought it.
+    /// Symbol or interval differ from those in the name of the stream.
     Contradiction,
 }
 
@@ -95,14 +95,14 @@ impl fmt::Display for FrameError {
 impl fmt::Display for FrameErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAnObject => f.write_str("not a JSON object"),
-            Self::NotText => f.write_str("not UTF-8"),
+            Self::NotAnObject => f.write_str("the frame is not a JSON object"),
+            Self::NotText => f.write_str("the frame is not UTF-8"),
             Self::Ended => f.write_str("the frame ends before its object does"),
-            Self::Syntax => f.write_str("not JSON"),
+            Self::Syntax => f.write_str("the frame is not JSON"),
             Self::Trailing => f.write_str("something follows the object"),
             Self::Field(name) => write!(f, "`{name}` of a kline has a value of the wrong kind"),
-            Self::Missing(name) => write!(f, "a kline lacks `{name}`"),
-            Self::Contradiction => f.write_str("a kline of another symbol or interval than its stream's name says"),
+            Self::Missing(name) => write!(f, "a kline has no `{name}`"),
+            Self::Contradiction => f.write_str("symbol or interval of a kline differ from the name of its stream"),
         }
     }
 }
@@ -113,7 +113,7 @@ impl Error for FrameError {}
 ///
 /// # Errors
 ///
-/// The first fault of a frame that is no JSON object, or of a kline that lacks something.
+/// The first fault of a frame that is no JSON object, or of a kline without a required field.
 pub fn parse(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
     if let Err(error) = str::from_utf8(frame) {
         return Err(FrameError { offset: error.valid_up_to(), kind: FrameErrorKind::NotText });
@@ -145,7 +145,7 @@ struct Payload<'a> {
     stream: Option<Cow<'a, str>>,
     wraps: bool,
     shuts_down: bool,
-    answers: bool,
+    acknowledges: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -169,7 +169,7 @@ impl<'a> Scan<'a> {
                 if is_its_own { Ok(Frame::Kline(event)) } else { Err(FrameErrorKind::Contradiction) }
             }
             Some("serverShutdown") => Ok(Frame::Shutdown),
-            None if event.answers => Ok(Frame::Acknowledgement),
+            None if event.acknowledges => Ok(Frame::Acknowledgement),
             Some(_) | None => Ok(Frame::Other),
         }
     }
@@ -213,7 +213,7 @@ impl<'a> Scan<'a> {
                         b"E" => payload.event_ms = integer(value),
                         b"st" => payload.family = integer(value),
                         b"k" => payload.kline = Some(before),
-                        b"result" | b"id" | b"code" | b"error" => payload.answers = true,
+                        b"result" | b"id" | b"code" | b"error" => payload.acknowledges = true,
                         _ => {}
                     }
                 }
@@ -551,7 +551,7 @@ mod tests {
         }
     }
 
-    fn told(frame: Frame<'_>) -> Obvious {
+    fn seen(frame: Frame<'_>) -> Obvious {
         match frame {
             Frame::Kline(event) => Obvious::Kline(
                 event.symbol.into_owned(),
@@ -575,7 +575,7 @@ mod tests {
         if let Err(error) = &result {
             prop_assert!(error.offset <= frame.len());
         }
-        prop_assert_eq!(result.ok().map(told), obvious(frame), "{}", String::from_utf8_lossy(frame));
+        prop_assert_eq!(result.ok().map(seen), obvious(frame), "{}", String::from_utf8_lossy(frame));
         Ok(())
     }
 
@@ -623,7 +623,7 @@ mod tests {
         for text in [r"\u5e01\u5b89", "币安", r"\ud83d\ude80", r"a\/b\n"] {
             let frame = SPOT.replace("NKNUSDT", text).replace("nknusdt", text);
             assert!(parse(frame.as_bytes()).is_ok(), "{text}");
-            assert_eq!(parse(frame.as_bytes()).ok().map(told), obvious(frame.as_bytes()), "{text}");
+            assert_eq!(parse(frame.as_bytes()).ok().map(seen), obvious(frame.as_bytes()), "{text}");
         }
         assert!(parse(SPOT.replace("NKNUSDT", r"\ud83d").as_bytes()).is_err());
     }
@@ -648,7 +648,7 @@ mod tests {
 
     #[test]
     fn other_frames() {
-        for (frame, said) in [
+        for (frame, expected) in [
             (r#"{"result":null,"id":1}"#, Frame::Acknowledgement),
             (r#"{"code":2,"msg":"Invalid request: request ID must be an unsigned integer"}"#, Frame::Acknowledgement),
             (r#"{"error":{"code":0,"msg":"Unknown property"},"id":"a"}"#, Frame::Acknowledgement),
@@ -658,7 +658,7 @@ mod tests {
             (r#"{"e":"continuous_kline","ps":"ILVUSDT","ct":"PERPETUAL","k":{"t":1}}"#, Frame::Other),
             ("{}", Frame::Other),
         ] {
-            assert_eq!(parse(frame.as_bytes()), Ok(said), "{frame}");
+            assert_eq!(parse(frame.as_bytes()), Ok(expected), "{frame}");
         }
     }
 
@@ -668,12 +668,12 @@ mod tests {
         let end = without_close.len();
         for (frame, message) in [
             ("", "the frame ends before its object does, at byte 0".to_owned()),
-            ("[]", "not a JSON object, at byte 0".to_owned()),
-            ("<html>", "not a JSON object, at byte 0".to_owned()),
+            ("[]", "the frame is not a JSON object, at byte 0".to_owned()),
+            ("<html>", "the frame is not a JSON object, at byte 0".to_owned()),
             (r#"{"e":"kline"}x"#, "something follows the object, at byte 13".to_owned()),
-            (r#"{"e":tru}"#, "not JSON, at byte 5".to_owned()),
-            (r#"{"e":"kline","E":1}"#, "a kline lacks `k`, at byte 19".to_owned()),
-            (&without_close, format!("a kline lacks `x`, at byte {end}")),
+            (r#"{"e":tru}"#, "the frame is not JSON, at byte 5".to_owned()),
+            (r#"{"e":"kline","E":1}"#, "a kline has no `k`, at byte 19".to_owned()),
+            (&without_close, format!("a kline has no `x`, at byte {end}")),
             (
                 &SPOT.replace(r#""n":30"#, r#""n":null"#),
                 "`n` of a kline has a value of the wrong kind, at byte 264".to_owned(),

@@ -1,11 +1,12 @@
-//! Bytes of a klines answer to rows.
+//! The bytes of a klines response as rows.
 //!
 //! A body is a JSON array of arrays of twelve values, each a number or a string that holds one; the three markets mix
 //! the two in their own ways and all are accepted. Every value has the bits of Python's `float(text)`: the nearest
 //! double, ties to even.
 //!
 //! The scan goes once from left to right and never back. It does not recurse, and a fault ends it where it stands, so
-//! the position of the cursor is the offset of the error. `tests/parse_model.rs` compares it with a slow and obvious one.
+//! the position of the cursor is the offset of the error. `tests/parse_model.rs` compares it with a slow and obvious
+//! one.
 
 use std::error::Error;
 use std::fmt;
@@ -16,7 +17,7 @@ use crate::columns::{COLUMNS, IGNORE, NAMES, Row};
 /// Where and why a body is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseError {
-    /// Byte of the body at which it goes wrong; its length when it ends early.
+    /// Byte of the body at which the fault is; its length if it ends early.
     pub offset: usize,
     /// What is wrong there.
     pub kind: ParseErrorKind,
@@ -68,8 +69,8 @@ impl fmt::Display for ParseError {
 impl fmt::Display for ParseErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Object => f.write_str("an object, not an array of klines"),
-            Self::NotAnArray => f.write_str("not an array of klines"),
+            Self::Object => f.write_str("the body is an object, not an array of klines"),
+            Self::NotAnArray => f.write_str("the body is not an array of klines"),
             Self::Ended => f.write_str("the body ends before its array does"),
             Self::NotARow { row } => write!(f, "row {row} is not an array"),
             Self::Columns { row, found } => {
@@ -80,7 +81,7 @@ impl fmt::Display for ParseErrorKind {
                 None => write!(f, "column {column} of row {row} is not a number"),
             },
             Self::Separator { row } => {
-                write!(f, "no comma or closing bracket where row {row} needs one")
+                write!(f, "a comma or a closing bracket is missing in or after row {row}")
             }
             Self::Trailing => f.write_str("something follows the array of klines"),
         }
@@ -322,7 +323,7 @@ mod tests {
     use super::*;
     use crate::columns::{OPEN, OPEN_TIME_MS, TRADES, bits_equal};
 
-    /// A captured SPOT answer: LTCBTC 1h, two rows.
+    /// A captured SPOT response: LTCBTC 1h, two rows.
     const SPOT_BODY: &str = concat!(
         r#"[[1616025600000,"0.00349600","0.00350000","0.00346900","0.00349500","10438.37000000",1616029199999,"#,
         r#""36.31825436",2338,"4847.44000000","16.87297134","0"],"#,
@@ -421,21 +422,21 @@ mod tests {
         let eleven = three.replacen("0,", "", 1);
         let thirteen = three.replacen("0,", "0,0,", 1);
         let cases = [
-            ("<html>403</html>", "not an array of klines, at byte 0"),
-            ("  <html>", "not an array of klines, at byte 2"),
-            (r#"{"code":-1121,"msg":"Invalid symbol."}"#, "an object, not an array of klines, at byte 0"),
+            ("<html>403</html>", "the body is not an array of klines, at byte 0"),
+            ("  <html>", "the body is not an array of klines, at byte 2"),
+            (r#"{"code":-1121,"msg":"Invalid symbol."}"#, "the body is an object, not an array of klines, at byte 0"),
             ("", "the body ends before its array does, at byte 0"),
             ("[", "the body ends before its array does, at byte 1"),
             ("[7]", "row 0 is not an array, at byte 1"),
             (r#"["7"]"#, "row 0 is not an array, at byte 1"),
             (&format!("[{three},]"), "row 3 is not an array, at byte 79"),
             (&format!("[{three}]]"), "something follows the array of klines, at byte 79"),
-            (&format!("[{three}[]"), "no comma or closing bracket where row 2 needs one, at byte 78"),
+            (&format!("[{three}[]"), "a comma or a closing bracket is missing in or after row 2, at byte 78"),
             (&format!("[{three},{eleven}]"), "row 3 has 11 columns instead of 12, at byte 101"),
             (&format!("[{thirteen}]"), "row 0 has 13 columns instead of 12, at byte 27"),
             ("[[]]", "row 0 has 0 columns instead of 12, at byte 2"),
             ("[[1,]]", "open of row 0 is not a number, at byte 4"),
-            ("[[1,2 3]]", "no comma or closing bracket where row 0 needs one, at byte 6"),
+            ("[[1,2 3]]", "a comma or a closing bracket is missing in or after row 0, at byte 6"),
             (r#"[[1,"2x"]]"#, "open of row 0 is not a number, at byte 4"),
             (
                 &thirteen.replacen("0]", "x]", 1).replacen('[', "[[", 1),

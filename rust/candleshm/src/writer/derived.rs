@@ -33,7 +33,7 @@ struct Part {
 #[derive(Clone, Copy)]
 struct Prefix {
     candle_index: u64,
-    /// Source candle indices that are in the fold, from `start` to `end`.
+    /// Source candles that are in the fold, from `start` to `end`.
     start: u64,
     end: u64,
     fold: Fold,
@@ -48,7 +48,8 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Oldest candle index whose slot is still its own. That is below the window: rows there are not asked for any more.
+    /// Index of the oldest candle that still has its slot. That is below the window: rows there are no longer
+    /// requested.
     fn oldest(&self) -> u64 {
         self.state.marks.head.saturating_sub(self.words.ring.capacity as u64)
     }
@@ -58,7 +59,7 @@ impl Source<'_> {
         self.state.first_bar > 0 && self.state.first_bar >= self.oldest()
     }
 
-    /// Folds the rows of a derived candle index; `None` when one is missing or out of reach.
+    /// Folds the rows of a derived candle; `None` if one is missing or out of reach.
     fn derive(&self, derivation: &Derivation, candle_index: u64, prefix: &mut Prefix) -> Option<(RowWords, RowState)> {
         let (start, end) = derivation.parts_of(candle_index as i64);
         let (start, end) = (start.max(0) as u64, end.max(0) as u64);
@@ -102,8 +103,8 @@ impl Source<'_> {
 
 impl Writer {
     /// Derives the candles of another interval, or of the days of a time zone, into a block of their own: of the same
-    /// symbols, with the same LENGTH, taken over or replaced as any block is. From here on it is changed along with this
-    /// one, and always first: who was told of a change here finds it there.
+    /// symbols, with the same LENGTH, taken over or replaced as any block is. From here on it is changed along with
+    /// this one, and always first: a reader that sees a change here finds it there.
     ///
     /// # Errors
     ///
@@ -139,8 +140,8 @@ impl Writer {
         Ok(())
     }
 
-    /// As [`Self::load`], into the block of that name which is derived from this one, before rows are loaded here: what is
-    /// older than the rows that will be here cannot be derived again.
+    /// As [`Self::load`], into the block of that name which is derived from this one, before rows are loaded here: what
+    /// is older than the rows that will be here cannot be derived again.
     ///
     /// # Errors
     ///
@@ -161,7 +162,7 @@ impl Writer {
         // Days of a zone whose rules have changed since are others.
         let is_candle = |row: &Row| {
             let open_ms = row[OPEN_TIME_MS] as i64;
-            grid.open_ms(grid.ordinal(open_ms)) == open_ms
+            grid.open_ms(grid.index_of(open_ms)) == open_ms
         };
         let rows: Vec<(Row, RowState)> = rows.iter().filter(|(row, _)| is_candle(row)).copied().collect();
         let report = writer.load(index, &rows, sent_ms);
@@ -171,7 +172,7 @@ impl Writer {
         {
             // Below it nothing can be derived, and so nothing is missing.
             let mut series = SeriesWriter::new(writer.block.series(index), state);
-            series.set_first_bar(grid.ordinal(oldest[OPEN_TIME_MS] as i64).max(0) as u64);
+            series.set_first_bar(grid.index_of(oldest[OPEN_TIME_MS] as i64).max(0) as u64);
             series.publish();
         }
         writer.commit();
@@ -195,7 +196,7 @@ impl Writer {
         self.derived.iter().map(|derived| derived.writer().block.name().to_owned()).collect()
     }
 
-    /// Derives again what the candle indices in `touched` are part of.
+    /// Derives again the candles that contain those in `touched`.
     pub(super) fn update_derived(&mut self, index: usize, mut touched: Vec<u64>) {
         touched.sort_unstable();
         touched.dedup();
@@ -255,7 +256,7 @@ impl Derived {
         self.update(words, state, index, &touched);
     }
 
-    /// Derives again what the source candle indices in `touched`, ascending, are part of, and publishes it.
+    /// Derives again the candles that contain those in `touched`, ascending, and publishes them.
     pub(super) fn update(&mut self, words: SeriesWords<'_>, state: &SeriesState, index: usize, touched: &[u64]) {
         let source = Source { words, state };
         if state.marks.end() == 0 {
@@ -292,7 +293,7 @@ impl Derived {
             if newest < head {
                 changes.below(mine, writer.state(), newest, derived);
             } else if let Some((row, row_state)) = derived {
-                // The head passes candle indices that may have been derived before there was a newest row behind them.
+                // The head passes candles that may have been derived before there was a newest row behind them.
                 let new_head = newest + u64::from(row_state != RowState::Live);
                 let oldest = new_head.saturating_sub(mine.ring.length as u64).max(writer.state().first_bar).max(head);
                 for candle_index in oldest..newest {
@@ -326,7 +327,7 @@ struct Changes {
 }
 
 impl Changes {
-    /// Takes in what was derived for a candle index below the head.
+    /// Takes in a candle that was derived below the head.
     fn below(
         &mut self,
         words: SeriesWords<'_>,
@@ -366,7 +367,7 @@ impl Changes {
         }
     }
 
-    /// Takes in what was derived for a candle index that the head passes.
+    /// Takes in a derived candle that the head passes.
     fn pass(&mut self, candle_index: u64, (row, state): (RowWords, RowState)) {
         if state == RowState::Hole {
             self.holes.push(candle_index);
@@ -418,9 +419,9 @@ fn candle_index_of(derivation: &Derivation, source_index: u64) -> u64 {
     derivation.target_of(source_index).max(0) as u64
 }
 
-/// Returns the first candle index of a derived series, when it is another than so far. It is the one with the symbol's first
-/// candle, or, while that is unknown or out of reach, the first that the source's window held whole when the series was
-/// empty: what lies below cannot be derived, and is not missing.
+/// Returns the first index of a derived series if it has changed. It is the one with the symbol's
+/// first candle, or, while that is unknown or out of reach, the first that the source's window held whole when the
+/// series was empty: what lies below cannot be derived, and is not missing.
 fn first_bar(source: &Source<'_>, derivation: &Derivation, mine: &SeriesState) -> Option<u64> {
     let first = if source.begins() {
         candle_index_of(derivation, source.state.first_bar)

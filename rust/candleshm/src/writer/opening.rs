@@ -168,7 +168,7 @@ fn adoptable(block: &Block, geometry: &Geometry, config: &Config, owner: Owner) 
         && there.symbol_capacity >= config.symbols.len();
     let wanted: std::collections::HashSet<&str> = config.symbols.iter().map(String::as_str).collect();
     same_shape
-        // Readers may ignore what a later minor added; whoever writes would have to keep it true.
+        // Readers may ignore what a later minor added; a writer would have to keep it true.
         && block.value(header::ABI) == ABI
         && block.state() == Some(BlockState::Ready)
         && block.boot_id() == owner.boot_id

@@ -1,4 +1,4 @@
-//! What was pushed: the events of one socket read, merged as answers are.
+//! What a stream pushed: the events of one socket read, merged as responses are.
 
 use super::{Writer, store};
 use crate::chain::TradeIds;
@@ -22,11 +22,11 @@ const PAUSE_FADES: u64 = 64;
 /// Why a series has to be looked after although its stream flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepairReason {
-    /// It has no row yet, so that events say nothing to it.
+    /// It has no row yet, so events cannot be placed.
     Rows,
     /// A newer candle came, and one before it is not final or missing.
     Close,
-    /// Trade ids say that a row is not whole, or that the stream and an answer differ about it.
+    /// By its trade ids a row is not whole, or the stream and a response differ on it.
     Suspect,
 }
 
@@ -52,11 +52,11 @@ pub struct Pushed {
     pub unknown: usize,
     /// Klines older than what was known.
     pub stale: usize,
-    /// Counts of the rows, as for an answer.
+    /// Counts of the rows, as for a response.
     pub tally: Tally,
-    /// Places in the batch of answers to what the client sent.
-    pub answers: Vec<usize>,
-    /// Whether the server announced its end.
+    /// Positions in the batch of replies to what the client sent.
+    pub acknowledgements: Vec<usize>,
+    /// Whether the server announced that it shuts down.
     pub shuts_down: bool,
     /// Frames that could not be read, and why.
     pub faults: Vec<(usize, FrameError)>,
@@ -79,7 +79,7 @@ impl Writer {
             match frame {
                 Ok(Frame::Kline(event)) => self.push(&event, received_ms, now_boot_ms, &mut pushed),
                 Ok(Frame::Shutdown) => pushed.shuts_down = true,
-                Ok(Frame::Acknowledgement) => pushed.answers.push(place),
+                Ok(Frame::Acknowledgement) => pushed.acknowledgements.push(place),
                 Ok(Frame::Other) => pushed.foreign += 1,
                 Err(error) => {
                     // Such a one can be read, and cannot be true.
@@ -103,7 +103,7 @@ impl Writer {
         pushed.events += 1;
         pushed.tally.rows += 1;
         let grid = self.block.grid(index);
-        let candle_index = grid.ordinal(event.row[OPEN_TIME_MS] as i64);
+        let candle_index = grid.index_of(event.row[OPEN_TIME_MS] as i64);
         let beyond = grid.open_ms(candle_index) > received_ms + SERVERS_APART_MS;
         let event_ms = event.event_ms.min(received_ms + SERVERS_APART_MS);
         let (open_ms, end_ms) = (grid.open_ms(candle_index), grid.end_ms(candle_index));
@@ -126,7 +126,7 @@ impl Writer {
         let repair_request =
             |need, candle_index: u64| RepairRequest { index, need, open_ms: grid.open_ms(candle_index as i64) };
         if series.state.marks.end() == 0 {
-            // Without a first answer nobody knows where the series begins.
+            // Without a first response the start of the series is unknown.
             if candle_index > series.newest_event.0 {
                 series.newest_event = (candle_index, 0);
                 pushed.repair_requests.push(repair_request(RepairReason::Rows, candle_index));
@@ -136,7 +136,7 @@ impl Writer {
         let is_newest = (candle_index, event_ms) > series.newest_event;
         if is_newest {
             series.newest_event = (candle_index, event_ms);
-            // What was made long ago, or is about a candle that ended long ago, says nothing of now.
+            // An event that was made long ago, or is about a candle that ended long ago, proves nothing about now.
             let current_until_ms = event_ms.min(end_ms) + CURRENT_MS;
             let outdated_ms = (received_ms - current_until_ms).max(0) as u64;
             let current_ms = now_boot_ms.saturating_sub(outdated_ms);
@@ -195,7 +195,7 @@ impl Writer {
         pushed.tally.add(&tally);
     }
 
-    /// Returns, for each series, when its stream was last heard: `CLOCK_BOOTTIME` in ms, 0 for never.
+    /// Returns, for each series, when its stream last sent an event: `CLOCK_BOOTTIME` in ms, 0 for never.
     #[must_use]
     pub fn heard_ms(&self) -> Vec<u64> {
         self.series.iter().map(|series| series.heard_ms).collect()

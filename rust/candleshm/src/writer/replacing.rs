@@ -36,9 +36,9 @@ impl Writer {
         symbols.iter().try_for_each(|symbol| self.add_symbol(symbol))
     }
 
-    /// Looks whether the block and those derived from it still stand under their names, and puts a new block there, with
-    /// the same rows, for one that does not: who attaches finds it, and readers of the old one follow. Returns what became
-    /// of each that did not stand there.
+    /// Looks whether the block and those derived from it still stand under their names, and puts a new block there,
+    /// with the same rows, for one that does not: new readers find it, and readers of the old one follow. Returns what
+    /// became of each that did not stand there.
     ///
     /// The errors are `InUse` when another collector has taken the name; `Corrupt` and `Owner` when a file, a link or a
     /// directory stands there that is not ours to remove; `NoMemory`, `Os`. The block stays as it was.
@@ -88,7 +88,7 @@ impl Writer {
         created.settle_universe();
         created.take_name_of(self)?;
         for (series, known) in created.series.iter_mut().zip(std::mem::take(&mut self.series)) {
-            // What answers and events said stays known.
+            // What is known from responses and events stays known.
             let state = std::mem::replace(&mut series.state, known.state.clone());
             *series = Series { state, newest_settled: series.newest_settled, ..known };
         }
@@ -159,9 +159,9 @@ impl Writer {
     }
 }
 
-/// Lets `link` take the name of `old` for a new block; returns false when something else has it. The new block is ready,
-/// then the old one says so, then the name moves: a reader that finds the old one superseded and still under the name
-/// keeps reading it and looks again.
+/// Lets `link` take the name of `old` for a new block; returns false when something else has it. The new block is
+/// ready, then the old one is marked superseded, then the name moves: a reader that finds the old one superseded and
+/// still under the name keeps reading it and looks again.
 pub(super) fn supersede(old: &Block, link: impl FnOnce() -> Result<bool, Error>) -> Result<bool, Error> {
     let before = old.state().unwrap_or(BlockState::Ready);
     old.enter(BlockState::Superseded);
@@ -169,7 +169,7 @@ pub(super) fn supersede(old: &Block, link: impl FnOnce() -> Result<bool, Error>)
     if linked == Ok(true) {
         old.tell(true);
     } else {
-        // Nobody is to look for a successor that did not come.
+        // No reader may look for a block that was never published.
         old.enter(before);
     }
     linked

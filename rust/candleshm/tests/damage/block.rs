@@ -53,7 +53,7 @@ impl Damaged {
         let config = Config { interval, spare_symbols: 1, ..scratch::config(LENGTH, &SYMBOLS) };
         let mut writer = Writer::open(scratch.name(), &config, owner()).expect("a new block");
         let grid = Grid::anchored(interval, START_MS);
-        let first = grid.ordinal(START_MS);
+        let first = grid.index_of(START_MS);
         for (symbol, rows) in [(0, 0..LENGTH as i64 + 3), (1, 4..LENGTH as i64 + 3)] {
             let rows: Vec<Row> = rows.filter(|at| at % 6 != 0).map(|at| row(grid, first + at, 0)).collect();
             let end_ms = grid.end_ms(first + LENGTH as i64 + 1);
@@ -100,14 +100,14 @@ impl Damaged {
     }
 
     /// Damages some words behind the header and lets a successor open the block: whether it goes on with it. One full
-    /// answer later everything must be right.
+    /// response later everything must be right.
     pub(crate) fn successor_serves(&mut self, numbers: &mut impl FnMut() -> u64) -> bool {
         self.restore();
         self.spoil_body(numbers);
         let mut writer = Writer::open(self.scratch.name(), &self.config, owner()).expect("its owner is dead");
         let taken_over = writer.is_taken_over();
         read_everything(writer.block());
-        let first = self.grid.ordinal(START_MS) + 20;
+        let first = self.grid.index_of(START_MS) + 20;
         let rows: Vec<Row> = (0..LENGTH as i64).map(|at| row(self.grid, first + at, 1)).collect();
         let sent_ms = self.grid.end_ms(first + LENGTH as i64 - 1) + 1_000;
         for symbol in SYMBOLS {
@@ -191,7 +191,7 @@ fn answer(sent_ms: i64, limit: usize) -> RequestWindow {
     }
 }
 
-/// Asks everything that can be asked. Only the shapes of the answers can be judged.
+/// Reads everything that can be read. Only the shapes of the results can be judged.
 pub(crate) fn read_everything(block: &Block) {
     let length = block.geometry().ring.length;
     let all: Vec<usize> = (0..block.symbol_count()).collect();

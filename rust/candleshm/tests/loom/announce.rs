@@ -1,4 +1,4 @@
-//! A word that announces a publication, beside somebody who reads it first and what it announces afterwards.
+//! A word that announces a publication, beside somebody a reader that reads it first and what it announces afterwards.
 
 use candleshm::announce;
 use candleshm::sync::Ordering::Relaxed;

@@ -127,7 +127,8 @@ fn a_view_says_when_its_slots_were_used_again() {
     met.all(3);
 }
 
-/// A candle that closes before the next one is seen: the head passes it, and the seqlock repeats it until there is more.
+/// A candle that closes before the next one is seen: the head passes it, and the seqlock repeats it until there is
+/// more.
 #[test]
 fn a_candle_is_final_the_moment_it_closes() {
     let met = Met::default();

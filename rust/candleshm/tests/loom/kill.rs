@@ -204,7 +204,7 @@ fn a_jump_is_done_again() {
     );
 }
 
-/// The next owner's first answer may know less than what the dead one had begun to write.
+/// The next owner's first response may know less than what the dead one had begun to write.
 #[test]
 fn a_jump_is_followed_by_an_append() {
     stop_everywhere(
@@ -298,7 +298,8 @@ fn a_close_by_tag_alone_is_done_again() {
 }
 
 /// A death may take stores with it that came before others which are there. Of an advance over an outage only a tag is
-/// left here, without the watermark: whoever reads by an older seqlock must not take the row that is blanked for a candle.
+/// left here, without the watermark: a reader that reads by an older seqlock must not take the row that is blanked for
+/// a candle.
 #[test]
 fn a_watermark_lost_by_a_kill_is_raised_before_rows_are_blanked() {
     for by_view in [false, true] {

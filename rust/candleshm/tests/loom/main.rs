@@ -7,12 +7,13 @@
 //!
 //! `mutants.py` leaves out one ordering after the other and demands that a test here fails.
 //!
-//! What loom does not explore here: stores that are reordered behind the point where a process dies and are lost with it,
-//! more than seven values of one word, 2^24 rewrites during one read. A copy tries twice here instead of three times.
+//! What loom does not explore here: stores that are reordered behind the point where a process dies and are lost with
+//! it, more than seven values of one word, 2^24 rewrites during one read. A copy tries twice here instead of three
+//! times.
 //!
 //! No test explores lost stores in general. Of the one harmful case that is known (the overwrite mark is lost while the
-//! tags of its advance are not, under rows that the next owner blanks), `kill.rs` starts a test with the block that such
-//! a death leaves: the next owner raises the overwrite mark before it blanks rows.
+//! tags of its advance are not, under rows that the next owner blanks), `kill.rs` starts a test with the block that
+//! such a death leaves: the next owner raises the overwrite mark before it blanks rows.
 
 #![cfg(loom)]
 

@@ -18,8 +18,8 @@ const PREEMPTIONS: usize = 1;
 
 pub(crate) const RING: RingShape = RingShape { length: 2, capacity: 3 };
 
-/// The row of `candle_index` in its `edition`: both columns carry both numbers, so a torn row, a row of another time, one that
-/// was never written and an old one are told apart.
+/// The row of `candle_index` in its `edition`: both columns carry both numbers, so a torn row, a row of another time,
+/// one that was never written and an old one are told apart.
 pub(crate) fn row(candle_index: u64, edition: u64) -> RowWords {
     let write = candle_index * 100 + edition;
     [(2 * write) as f64, (2 * write + 1) as f64]
@@ -51,8 +51,8 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    /// Lets the slot of `candle_index` carry the tag of a missing row of another candle index: what is left of an advance when the death
-    /// took its other stores with it.
+    /// Lets the slot of `candle_index` carry the tag of a missing row of another candle index: what is left of an
+    /// advance when the death took its other stores with it.
     pub(crate) fn taken(mut self, candle_index: u64, by: u64) -> Self {
         self.data[candle_index as usize % self.ring.capacity] = Tag::new(by, 0, RowState::Missing).0;
         self

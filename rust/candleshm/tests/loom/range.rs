@@ -1,4 +1,4 @@
-//! Candle indices asked for by number, as panels do: the same proof as for the newest slots, on the other path.
+//! Candle indices requested by number, as panels do: the same proof as for the newest slots, on the other path.
 
 use candleshm::layout::RowState::{Closed, Live, Missing};
 

@@ -212,7 +212,7 @@ fn a_settled_row_is_there() {
     met.all(2);
 }
 
-/// Both branches of the answer whether a view is still valid, one after the other without a race.
+/// Both outcomes of the check whether a view is still valid, one after the other without a race.
 #[test]
 fn a_view_knows_which_rewrites_concern_it() {
     explore(
@@ -272,7 +272,7 @@ fn pushed() -> Rest {
     })
 }
 
-/// The life of a row that a push closed: trade ids prove it, and an answer that differs corrects it all the same.
+/// The life of a row that a push closed: trade ids prove it, and a response that differs corrects it all the same.
 #[test]
 fn a_pushed_row_is_proven_and_then_corrected_in_ring_and_seqlock() {
     for copy in [Copy::ClosedStates, Copy::NewestStates] {

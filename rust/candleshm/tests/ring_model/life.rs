@@ -1,4 +1,4 @@
-//! Random lives of a block: what the exchange is asked and what it answers, told relative to the clock.
+//! Random lives of a block: what is requested and what the exchange responds, with times relative to the clock.
 
 use candleshm::columns::{CLOSE, CLOSE_TIME_MS, HIGH, LOW, OPEN, OPEN_TIME_MS, TRADES, VOLUME};
 use candleshm::interval::Interval;
@@ -20,7 +20,7 @@ pub(crate) enum Flaw {
     AgesAgo,
 }
 
-/// What the exchange was asked for.
+/// What the exchange was requested.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Asked {
     Newest,
@@ -28,7 +28,7 @@ pub(crate) enum Asked {
     From { below: u64, to_end: bool },
 }
 
-/// An answer, told relative to the clock.
+/// A response, with times relative to the clock.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) symbol: usize,
@@ -50,7 +50,7 @@ pub(crate) struct Reply {
     pub(crate) full: bool,
     /// How long ago the request left, in tenths of a candle.
     pub(crate) delay: i64,
-    /// Hours that the exchange's clock lies behind: rows open after the answer was received.
+    /// Hours that the exchange's clock lies behind: rows open after the response was received.
     pub(crate) ahead: u64,
 }
 
@@ -59,7 +59,7 @@ pub(crate) enum Step {
     /// Time passes: tenths of a candle.
     Pass(i64),
     Merge(Reply),
-    /// An earlier answer comes once more.
+    /// An earlier response comes once more.
     Again(usize),
     /// The collector dies and another one takes over.
     TakeOver,

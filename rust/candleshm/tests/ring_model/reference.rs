@@ -33,7 +33,7 @@ pub(crate) struct Reference {
     length: u64,
     rows: BTreeMap<u64, Known>,
     holes: BTreeSet<u64>,
-    /// When candle indices were asked for in vain: the first and the last sending time.
+    /// When candle indices were requested in vain: the first and the last sending time.
     absent: BTreeMap<u64, (i64, i64)>,
     /// First candle index that is not in the ring.
     pub(crate) head: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Reference {
     pub(crate) first_bar: u64,
     /// Corrections of closed rows.
     pub(crate) revision: u32,
-    /// When the newest answer came.
+    /// When the newest response came.
     pub(crate) received_ms: u64,
 }
 
@@ -130,7 +130,7 @@ impl Reference {
         }
     }
 
-    /// Takes an answer in; returns the counts and the final candle indices whose values became others.
+    /// Takes in a response; returns the counts and the final candles whose values changed.
     pub(crate) fn merge(&mut self, answer: &RequestWindow, klines: &[Kline], now_boot_ms: u64) -> (Tally, Vec<u64>) {
         let mut tally = Tally { rows: klines.len(), ..Tally::default() };
         let mut revised = Vec::new();
@@ -178,7 +178,8 @@ impl Reference {
             let agrees = |old: Known| old.is_final && new.is_final && bits_equal(&old.row, &new.row);
             tally.agreed += usize::from(old.is_some_and(agrees));
             let wins = match old {
-                // What a final answer said outranks what an early one said, and what was said later outranks the rest.
+                // The rows of a final response outrank those of an early one, and later rows outrank the
+                // rest.
                 Some(old) => (new.is_final, new.sent_ms, rank(&new.row)) >= (old.is_final, old.sent_ms, rank(&old.row)),
                 // Below `final` readers were told that every row is final, and of a hole that there is no row.
                 None => new.is_final || candle_index >= old_final && !self.holes.contains(&candle_index),
@@ -218,7 +219,7 @@ impl Reference {
         (tally, revised)
     }
 
-    /// Concludes from rows that an answer does not hold that they do not exist; returns the number of new holes.
+    /// Concludes that rows which a response does not hold do not exist; returns the number of new holes.
     fn conclude(
         &mut self,
         answer: &RequestWindow,

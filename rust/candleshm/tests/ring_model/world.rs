@@ -118,11 +118,11 @@ impl World {
         SeriesReader::new(&self.block, symbol)
     }
 
-    /// Makes the answer up that a reply describes.
+    /// Builds the response that a reply describes.
     fn send(&self, reply: &Reply, tenth_ms: i64) -> (RequestWindow, Vec<Kline>) {
         let sent_ms = self.now_ms - reply.delay * tenth_ms;
         let received_ms = self.now_ms;
-        let now_index = self.grid.ordinal(self.now_ms) as u64 + reply.ahead;
+        let now_index = self.grid.index_of(self.now_ms) as u64 + reply.ahead;
         let oldest = now_index - reply.back;
         let newest = (oldest + reply.span - 1).min(now_index);
         let mut klines: Vec<Kline> = (oldest..=newest)
@@ -182,7 +182,7 @@ impl World {
         Kline { candle_index, plausible: true, row }
     }
 
-    /// Merges an answer into both, and once more: a second time nothing may happen.
+    /// Merges a response into both, twice: the second time nothing may change.
     fn merge(&mut self, symbol: usize, answer: &RequestWindow, klines: &[Kline]) {
         let rows: Vec<Row> = klines.iter().map(|kline| kline.row).collect();
         let now_boot_ms = (self.now_ms - START_MS) as u64 + 1;
@@ -337,8 +337,8 @@ impl World {
         assert!(reader.is_valid(&view));
     }
 
-    /// A view stays valid exactly as long as its rows stay and its blank slots stay blank, and then shows what it showed
-    /// at first.
+    /// A view stays valid exactly as long as its rows stay and its blank slots stay blank, and then shows what it
+    /// showed at first.
     fn check_old_view(&self, view: &OldView) {
         let capacity = self.block.geometry().ring.capacity as u64;
         let head = self.series[view.symbol].head;
@@ -362,8 +362,8 @@ impl World {
             let total: usize = self.series.iter().map(|series| series.count(state)).sum();
             assert_eq!(self.block.value(offset), total as u64, "{state:?}");
         }
-        // The universe candle index never goes down; it moves only to candle indices that every awaited series has settled or is beyond,
-        // and no candle index above it is one that all of them have settled.
+        // The universe candle index never goes down; it moves only to candle indices that every awaited series has
+        // settled or is beyond, and no candle index above it is one that all of them have settled.
         let known = std::mem::replace(&mut self.universe_bar, self.block.value(header::UNIVERSE_BAR));
         assert!(self.universe_bar >= known);
         let awaited: Vec<&Reference> = self

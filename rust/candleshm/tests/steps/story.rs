@@ -81,7 +81,7 @@ pub(crate) fn row(minute: u64, version: u32) -> Row {
     row
 }
 
-/// Merges rows, given as (minute, version), as the answer to a request sent `after_ms` behind the beginning of `now`.
+/// Merges rows, given as (minute, version), as the response to a request sent `after_ms` behind the beginning of `now`.
 fn answer(writer: &mut Writer, symbol: usize, now: u64, after_ms: i64, rows: &[(u64, u32)]) {
     let rows: Vec<Row> = rows.iter().map(|&(minute, version)| row(minute, version)).collect();
     let sent_ms = START_MS + now as i64 * STEP_MS + after_ms;
