@@ -83,11 +83,9 @@ class Collector:
         """
         self.config = config
         self._market = MarketAccess(config, exchange=exchange, transport=transport, clock=clock, budget=budget)
-        self._clock, self._exchange = self._market.clock, self._market.exchange
-        if config.interval not in self._exchange.intervals:
-            raise ConfigError(
-                f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(self._exchange.intervals)}"
-            )
+        intervals = self._market.exchange.intervals
+        if config.interval not in intervals:
+            raise ConfigError(f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(intervals)}")
         self._store: DayStore | None = None
         self._keeper: DailyWriter | None = None
         self._universe = Universe(config)
@@ -106,7 +104,7 @@ class Collector:
         if config.archive_url is not None:
             if config.candle_dir is None:
                 raise ConfigError("archive_url is given without candle_dir, where the days from it are to lie")
-            self._archive = archive_of(config, config.archive_url, self._clock, self._stopping)
+            self._archive = archive_of(config, config.archive_url, self._market.clock, self._stopping)
         self._gate = threading.Lock()
         self._opened = threading.Event()  # the block exists, or the start failed
         self._ended = threading.Event()
@@ -134,11 +132,11 @@ class Collector:
 
         `progress` is called about twice a second, in this thread. Returns False at the timeout and after `stop`.
         """
-        deadline_seconds = None if timeout_seconds is None else self._clock.monotonic_seconds() + timeout_seconds
+        deadline_seconds = None if timeout_seconds is None else self._market.clock.monotonic_seconds() + timeout_seconds
         while (scheduler := self._scheduler) is not None and not self._ended.is_set():
             left_seconds = PROGRESS_SECONDS
             if deadline_seconds is not None:
-                left_seconds = min(left_seconds, deadline_seconds - self._clock.monotonic_seconds())
+                left_seconds = min(left_seconds, deadline_seconds - self._market.clock.monotonic_seconds())
             loaded = scheduler.wait_loaded(max(0.0, left_seconds))
             if progress is not None:
                 progress(scheduler.status)
@@ -257,7 +255,7 @@ class Collector:
     def _serve(self, connection: Client, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
         config = self.config
         if info.weight_limit is not None:
-            now_seconds = self._clock.monotonic_seconds()
+            now_seconds = self._market.clock.monotonic_seconds()
             connection.budget.set_limit(info.weight_limit, info.window_seconds, now_seconds)
         self._store = _daily_files(config)
         symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
@@ -315,7 +313,7 @@ class Collector:
         """Put the rows into the block that earlier runs left behind, as far as they are not in it: from the cache, then
         from daily files, where that is asked for out of the archive.
         """
-        now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
+        now_ms = exchange_time.earliest_ms(self._market.clock.monotonic_seconds())
         # Rows that are derived of more than the block will hold come first: its own would only be derived beside them.
         for interval, cache in self._derived_caches.items():
             window_ms = self.config.length * INTERVAL_MS[interval.split("@")[0]]
@@ -393,7 +391,7 @@ class Collector:
 
         return DailyWriter(
             store,
-            clock=self._clock,
+            clock=self._market.clock,
             time_of_day=time_of_day,
             settle_ms=config.settle_ms,
             now_ms=now_ms,
@@ -429,13 +427,13 @@ class Collector:
 
         def make_streams(sink: FrameSink, changed: Callable[[], None]) -> StreamSource:
             return StreamManager(
-                self._exchange,
+                self._market.exchange,
                 config.interval,
                 block_name=config.block_name,
                 sink=sink,
                 changed=changed,
-                clock=self._clock,
-                connects=open_connects(config, self._exchange.stream_rules(config.interval), self._clock),
+                clock=self._market.clock,
+                connects=open_connects(config, self._market.exchange.stream_rules(config.interval), self._market.clock),
             )
 
         return make_streams
@@ -446,9 +444,9 @@ class Collector:
         config = self.config
         return Scheduler(
             writer=writer,
-            exchange=self._exchange,
+            exchange=self._market.exchange,
             transport=self._market.transport,
-            clock=self._clock,
+            clock=self._market.clock,
             exchange_time=exchange_time,
             budget=budget,
             policy=PollPolicy(
@@ -456,8 +454,8 @@ class Collector:
                 length=config.length,
                 update_interval_seconds=config.update_interval_seconds,
                 settle_ms=config.settle_ms,
-                tail_limit=self._exchange.tail_limit,
-                stall_seconds=stall_seconds(self._exchange.stream_rules(config.interval)),
+                tail_limit=self._market.exchange.tail_limit,
+                stall_seconds=stall_seconds(self._market.exchange.stream_rules(config.interval)),
                 late_ms=CLOSE_LATE_MS,
             ),
             universe=self._universe,
