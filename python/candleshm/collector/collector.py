@@ -88,7 +88,6 @@ class Collector:
         if config.interval not in intervals:
             raise ConfigError(f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(intervals)}")
         self._store: DayStore | None = None
-        self._keeper: DailyWriter | None = None
         self._universe = Universe(config)
         self._make_streams = self._find_streams()
         self._cache: BlockCache | None = None
@@ -292,20 +291,21 @@ class Collector:
         for name, interval in config.derived:
             self._log.info("%s candles derived into block %s", interval, name)
         self._opened.set()
-        cache_keeper = self._make_cache_keeper(self._scheduler)
+        cache_writer = self._make_cache_writer(self._scheduler)
+        daily_writer: DailyWriter | None = None
         if self._store is not None and config.download_time:
-            self._keeper = self._make_keeper(self._store, config.download_time, writer, connection)
-            self._keeper.start()
+            daily_writer = self._make_daily_writer(self._store, config.download_time, writer, connection)
+            daily_writer.start()
         try:
             try:
                 self._scheduler.run()
             finally:
-                if cache_keeper is not None:
-                    cache_keeper.end()
+                if cache_writer is not None:
+                    cache_writer.end()
         finally:
-            if self._keeper is not None:
-                self._keeper.stop(at_once=True)
-                self._keeper.join(LEAVE_SECONDS)
+            if daily_writer is not None:
+                daily_writer.stop(at_once=True)
+                daily_writer.join(LEAVE_SECONDS)
             writer.close()
             self._log.info("stopped, block removed")
 
@@ -351,16 +351,16 @@ class Collector:
         except CandleShmError as error:
             self._log.warning("nothing from the archive: %s", error)
 
-    def _make_cache_keeper(self, scheduler: Scheduler) -> CacheWriter | None:
+    def _make_cache_writer(self, scheduler: Scheduler) -> CacheWriter | None:
         """Begin to write the cache every now and then; None where none is to be written."""
         delay_seconds = self.config.cache_delay_seconds
         if self._cache is None or delay_seconds is None:
             return None
-        keeper = CacheWriter([self._cache, *self._derived_caches.values()], delay_seconds, scheduler.exchange_ms)
-        keeper.start()
-        return keeper
+        writer = CacheWriter([self._cache, *self._derived_caches.values()], delay_seconds, scheduler.exchange_ms)
+        writer.start()
+        return writer
 
-    def _make_keeper(self, store: DayStore, time_of_day: str, writer: Writer, connection: Client) -> DailyWriter:
+    def _make_daily_writer(self, store: DayStore, time_of_day: str, writer: Writer, connection: Client) -> DailyWriter:
         config = self.config
 
         def trading() -> list[str]:
