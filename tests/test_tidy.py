@@ -169,6 +169,38 @@ def test_no_drawers_without_a_name() -> None:
         assert path.stem not in {"utils", "util", "helpers", "misc", "common"}, path
 
 
+ATTRIBUTES_MAX = 16
+# Counted, but not yet split; a class leaves this list with the change that brings it below the limit.
+BEING_SPLIT = {"DailyWriter", "StreamManager", "StreamSocket"}
+
+
+def attributes_of(node: ast.ClassDef) -> set[str]:
+    """Return the instance attributes that a class assigns, without the fields that a dataclass declares."""
+    declared = {
+        item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
+    return {
+        inner.attr
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Attribute)
+        and isinstance(inner.ctx, ast.Store)
+        and isinstance(inner.value, ast.Name)
+        and inner.value.id == "self"
+    } - declared
+
+
+def test_no_class_becomes_a_hall() -> None:
+    counts = {
+        f"{path.stem}.{node.name}": len(attributes_of(node))
+        for path in PYTHON_FILES.values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert len(counts) > 100
+    too_many = {name: count for name, count in counts.items() if count > ATTRIBUTES_MAX}
+    assert {name for name in too_many if name.split(".")[1] not in BEING_SPLIT} == set(), too_many
+
+
 def test_public_names_are_the_ones_listed() -> None:
     public = {name for name in vars(candleshm) if not name.startswith("_")} - {"TYPE_CHECKING", "importlib"}
     modules = {path.stem for path in PYTHON.iterdir() if not path.name.startswith("_")}

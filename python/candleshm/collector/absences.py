@@ -1,7 +1,7 @@
-"""Rows that the exchange did not have, and when to ask for them again.
+"""Rows that the exchange did not have, and when they are requested again.
 
-That a row does not exist is what two answers said at a time. The exchange may fill it in later: after an outage, or
-when the server that answers has caught up. So every hole is asked for again, at pauses that grow, and at every start.
+That a row does not exist is what two responses showed at a time. The exchange may fill it in later: after an outage, or
+when the server that responds has caught up. So every hole is requested again, at pauses that grow, and at every start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAUSES_SECONDS = (60.0, 300.0, 1800.0, 7200.0, 21600.0, 86400.0)
 
 @dataclass(slots=True)
 class _Series:
-    """The holes of one series: when they are asked for next, and what of that is still to be asked."""
+    """The holes of one series: when they are requested next, and which pages are left."""
 
     due_seconds: float
     looks: int = 0
@@ -30,7 +30,7 @@ class _Series:
 
 
 class Absences:
-    """When which holes are asked for again. Belongs to one thread; times in seconds are local."""
+    """When which holes are requested again. Belongs to one thread; times in seconds are local."""
 
     def __init__(self, writer: Writer, interval: str, page_limit: int) -> None:
         self._writer = writer
@@ -53,7 +53,7 @@ class Absences:
     def next_page(self, symbols: frozenset[str], now_seconds: float) -> tuple[str, tuple[int, int]] | None:
         """Return the next range (ms, half-open) that is due, of one of `symbols`; None, and `due_seconds`, if none is.
 
-        What is returned counts as asked for. Series that are no longer carried are forgotten.
+        What is returned counts as requested. Series that are no longer carried are forgotten.
         """
         self.due_seconds = float("inf")
         for symbol, series in list(self._series.items()):
@@ -80,7 +80,7 @@ class Absences:
         return None
 
     def postpone(self, symbol: str, page_ms: tuple[int, int], until_seconds: float) -> None:
-        """Take a page back that could not be asked for."""
+        """Take a page back that could not be requested."""
         series = self._series[symbol]
         series.pages_ms.append(page_ms)
         series.due_seconds = until_seconds

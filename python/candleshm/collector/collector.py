@@ -84,13 +84,10 @@ class Collector:
         self.config = config
         self._log = BlockLog(logger, config.block_name)
         self._market = MarketAccess(config, exchange=exchange, transport=transport, clock=clock, budget=budget)
-        self._clock, self._exchange = self._market.clock, self._market.exchange
-        if config.interval not in self._exchange.intervals:
-            raise ConfigError(
-                f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(self._exchange.intervals)}"
-            )
+        intervals = self._market.exchange.intervals
+        if config.interval not in intervals:
+            raise ConfigError(f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(intervals)}")
         self._store: DayStore | None = None
-        self._keeper: DailyWriter | None = None
         self._universe = Universe(config)
         self._make_streams = self._find_streams()
         self._cache: BlockCache | None = None
@@ -107,7 +104,7 @@ class Collector:
         if config.archive_url is not None:
             if config.candle_dir is None:
                 raise ConfigError("archive_url is given without candle_dir, where the days from it are to lie")
-            self._archive = archive_of(config, config.archive_url, self._clock, self._stopping)
+            self._archive = archive_of(config, config.archive_url, self._market.clock, self._stopping)
         self._gate = threading.Lock()
         self._opened = threading.Event()  # the block exists, or the start failed
         self._ended = threading.Event()
@@ -135,11 +132,11 @@ class Collector:
 
         `progress` is called about twice a second, in this thread. Returns False at the timeout and after `stop`.
         """
-        deadline_seconds = None if timeout_seconds is None else self._clock.monotonic_seconds() + timeout_seconds
+        deadline_seconds = None if timeout_seconds is None else self._market.clock.monotonic_seconds() + timeout_seconds
         while (scheduler := self._scheduler) is not None and not self._ended.is_set():
             left_seconds = PROGRESS_SECONDS
             if deadline_seconds is not None:
-                left_seconds = min(left_seconds, deadline_seconds - self._clock.monotonic_seconds())
+                left_seconds = min(left_seconds, deadline_seconds - self._market.clock.monotonic_seconds())
             loaded = scheduler.wait_loaded(max(0.0, left_seconds))
             if progress is not None:
                 progress(scheduler.status)
@@ -258,7 +255,7 @@ class Collector:
     def _serve(self, connection: Client, exchange_time: ExchangeTime, info: ExchangeInfo) -> None:
         config = self.config
         if info.weight_limit is not None:
-            now_seconds = self._clock.monotonic_seconds()
+            now_seconds = self._market.clock.monotonic_seconds()
             connection.budget.set_limit(info.weight_limit, info.window_seconds, now_seconds)
         self._store = _daily_files(config)
         symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
@@ -294,20 +291,21 @@ class Collector:
         for name, interval in config.derived:
             self._log.info("%s candles derived into block %s", interval, name)
         self._opened.set()
-        cache_keeper = self._make_cache_keeper(self._scheduler)
+        cache_writer = self._make_cache_writer(self._scheduler)
+        daily_writer: DailyWriter | None = None
         if self._store is not None and config.download_time:
-            self._keeper = self._make_keeper(self._store, config.download_time, writer, connection)
-            self._keeper.start()
+            daily_writer = self._make_daily_writer(self._store, config.download_time, writer, connection)
+            daily_writer.start()
         try:
             try:
                 self._scheduler.run()
             finally:
-                if cache_keeper is not None:
-                    cache_keeper.end()
+                if cache_writer is not None:
+                    cache_writer.end()
         finally:
-            if self._keeper is not None:
-                self._keeper.stop(at_once=True)
-                self._keeper.join(LEAVE_SECONDS)
+            if daily_writer is not None:
+                daily_writer.stop(at_once=True)
+                daily_writer.join(LEAVE_SECONDS)
             writer.close()
             self._log.info("stopped, block removed")
 
@@ -315,7 +313,7 @@ class Collector:
         """Put the rows into the block that earlier runs left behind, as far as they are not in it: from the cache, then
         from daily files, where that is asked for out of the archive.
         """
-        now_ms = exchange_time.earliest_ms(self._clock.monotonic_seconds())
+        now_ms = exchange_time.earliest_ms(self._market.clock.monotonic_seconds())
         # Rows that are derived of more than the block will hold come first: its own would only be derived beside them.
         for interval, cache in self._derived_caches.items():
             window_ms = self.config.length * INTERVAL_MS[interval.split("@")[0]]
@@ -353,16 +351,16 @@ class Collector:
         except CandleShmError as error:
             self._log.warning("nothing from the archive: %s", error)
 
-    def _make_cache_keeper(self, scheduler: Scheduler) -> CacheWriter | None:
+    def _make_cache_writer(self, scheduler: Scheduler) -> CacheWriter | None:
         """Begin to write the cache every now and then; None where none is to be written."""
         delay_seconds = self.config.cache_delay_seconds
         if self._cache is None or delay_seconds is None:
             return None
-        keeper = CacheWriter([self._cache, *self._derived_caches.values()], delay_seconds, scheduler.exchange_ms)
-        keeper.start()
-        return keeper
+        writer = CacheWriter([self._cache, *self._derived_caches.values()], delay_seconds, scheduler.exchange_ms)
+        writer.start()
+        return writer
 
-    def _make_keeper(self, store: DayStore, time_of_day: str, writer: Writer, connection: Client) -> DailyWriter:
+    def _make_daily_writer(self, store: DayStore, time_of_day: str, writer: Writer, connection: Client) -> DailyWriter:
         config = self.config
 
         def trading() -> list[str]:
@@ -393,7 +391,7 @@ class Collector:
 
         return DailyWriter(
             store,
-            clock=self._clock,
+            clock=self._market.clock,
             time_of_day=time_of_day,
             settle_ms=config.settle_ms,
             now_ms=now_ms,
@@ -429,13 +427,13 @@ class Collector:
 
         def make_streams(sink: FrameSink, changed: Callable[[], None]) -> StreamSource:
             return StreamManager(
-                self._exchange,
+                self._market.exchange,
                 config.interval,
                 block_name=config.block_name,
                 sink=sink,
                 changed=changed,
-                clock=self._clock,
-                connects=open_connects(config, self._exchange.stream_rules(config.interval), self._clock),
+                clock=self._market.clock,
+                connects=open_connects(config, self._market.exchange.stream_rules(config.interval), self._market.clock),
             )
 
         return make_streams
@@ -446,9 +444,9 @@ class Collector:
         config = self.config
         return Scheduler(
             writer=writer,
-            exchange=self._exchange,
+            exchange=self._market.exchange,
             transport=self._market.transport,
-            clock=self._clock,
+            clock=self._market.clock,
             exchange_time=exchange_time,
             budget=budget,
             policy=PollPolicy(
@@ -456,8 +454,8 @@ class Collector:
                 length=config.length,
                 update_interval_seconds=config.update_interval_seconds,
                 settle_ms=config.settle_ms,
-                tail_limit=self._exchange.tail_limit,
-                stall_seconds=stall_seconds(self._exchange.stream_rules(config.interval)),
+                tail_limit=self._market.exchange.tail_limit,
+                stall_seconds=stall_seconds(self._market.exchange.stream_rules(config.interval)),
                 late_ms=CLOSE_LATE_MS,
             ),
             universe=self._universe,

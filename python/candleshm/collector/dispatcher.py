@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from candleshm.collector.clock_sync import ClockSync
+from candleshm.collector.counters import RequestCounters
 from candleshm.collector.planner import choose, request_for
 from candleshm.collector.repair import Claim, Repair
 from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
 from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.universe_refresh import UniverseRefresh
-from candleshm.collector.workers import Job, MaintenanceRequest
+from candleshm.collector.workers import Job, MaintenanceRequest, Report
 from candleshm.exchanges.base import Exchange, KlineRequest
 from candleshm.ratelimit.budget import HELD_SECONDS_MAX, WeightBudget
 
@@ -30,6 +31,7 @@ class Dispatcher:
         clock_sync: ClockSync,
         refresh: UniverseRefresh,
         repair: Repair,
+        counters: RequestCounters,
     ) -> None:
         self._exchange = exchange
         self._budget = budget
@@ -38,9 +40,28 @@ class Dispatcher:
         self._clock_sync = clock_sync
         self._refresh = refresh
         self._repair = repair
+        self._counters = counters
+
+    def begin(self, plan: SeriesPlan, now: float) -> None:
+        """Have the holes of a series that joins the symbol set requested again."""
+        self._repair.start(plan, now)
 
     def next_job(self, now: float, *, is_loaded: bool, has_streams: bool) -> tuple[Job | None, float]:
         """Return a job whose weight is booked, else None and when to look again (local seconds)."""
+        job, look_seconds = self._choose(now, is_loaded=is_loaded, has_streams=has_streams)
+        if job is not None:
+            self._counters.weight += job.weight
+            self._counters.requests += 1
+        return job, look_seconds
+
+    def book(self, report: Report, now: float) -> None:
+        """Take in what the exchange counted for a request; without a response the booked weight stays."""
+        response, used = report.response, None
+        if response is not None:
+            used = self._exchange.used_weight(response, self._budget.window_seconds)
+        self._budget.answered(report.job.ticket, now, used)
+
+    def _choose(self, now: float, *, is_loaded: bool, has_streams: bool) -> tuple[Job | None, float]:
         look_seconds = math.inf
         for maintenance in (self._clock_sync.measurement, self._refresh.request):
             if maintenance.due_seconds <= now:

@@ -1,9 +1,9 @@
-"""What to ask next: (where a series stands, now) -> its next tasks. Pure; the scheduler acts on them.
+"""What to request next: (where a series stands, now) -> its next tasks. Pure; the scheduler acts on them.
 
 Every series has at most one request on its way, and tasks are served first come, first served, so that no series and no
 kind of task starves another. A task is one of
 
-- *closing*: the oldest row that is not final has ended and settled, an answer asked for now makes it final. It gets a
+- *closing*: the oldest row that is not final has ended and settled, a response requested now makes it final. It gets a
   head start over everything else, and weight of its own;
 - *tail*: the rows from the oldest that is not final to now, every `update_interval_seconds`;
 - *backfill*: the newest missing range, a page at a time, newest first;
@@ -11,10 +11,10 @@ kind of task starves another. A task is one of
 - *absence*: rows that the exchange did not have, once more; planned by `absences`.
 
 While a series loads its tail is refreshed at leisure, and nothing of it counts as closing. Once it no longer trades
-only its last candle is asked for, until that is final; its rows from before may still be backfilled.
+only its last candle is requested, until that is final; its rows from before may still be backfilled.
 
-Where a stream flows an event is as good as an answer: a tail falls due only after the stream was silent for too long,
-and a closing task only when the event that should close the candle is late. What an event left in doubt counts as not
+Where a stream flows an event is as good as a response: a tail falls due only after the stream was idle for too long,
+and a closing task only when the event that should close the candle is late. A suspect row counts as not
 final.
 """
 
@@ -42,14 +42,14 @@ __all__ = [
 # than the weight allows (hundreds of symbols at 1s) everything else would wait for ever.
 HEAD_START_SECONDS = 10.0
 LOADING_TAIL_SECONDS = 30.0
-# A candle that is over, but not yet final for want of a later row, is asked for again after this pause at least.
+# A candle that is over, but not yet final for want of a later row, is requested again after this pause at least.
 UNPROVEN_SECONDS = 1.0
-# A series that has nothing more to give (a new listing without rows, a gap that does not shrink) is asked ever less;
-# one that could not be loaded, and the last candle of one that no longer trades, down to once an hour.
+# A series that has nothing more to give (a new listing without rows, a gap that does not shrink) is requested less and
+# less; one that could not be loaded, and the last candle of one that no longer trades, down to once an hour.
 NO_PROGRESS_SECONDS_MAX = 120.0
 GIVEN_UP_SECONDS_MAX = 3600.0
-# A stream that pushes changes only is asked about when it is silent for much longer than it lately was, and at pauses
-# that double while its silence tasks out to be honest.
+# A stream that pushes changes only is checked by REST when it is idle for much longer than it lately was, and at pauses
+# that double while its responses show nothing newer.
 PAUSES = 3.0
 IDLE_SECONDS_MAX = 30.0  # half of the age at which readers refuse by default
 
@@ -81,13 +81,13 @@ def next_tasks(series: SeriesPlan, policy: PollPolicy, now_seconds: float, now_m
             settled_ms = _settled_ms(series, policy)
             tail_seconds = _tail_seconds(series, policy, period_seconds)
             if series.tail_sent_ms >= settled_ms and series.unsettled_open_ms == series.newest_open_ms:
-                # The answer did not show that it is newer than the candle: no later row was in it. It is asked for
+                # The response did not show that it is newer than the candle: no later row was in it. It is asked for
                 # again after as long as the candle is over, more and more seldom.
                 over_seconds = (series.tail_sent_ms - settled_ms) / 1000
                 pause_seconds = min(LOADING_TAIL_SECONDS, max(UNPROVEN_SECONDS, over_seconds))
                 tail_seconds = min(tail_seconds, series.tail_sent_seconds + pause_seconds)
             if series.tail_sent_ms >= settled_ms and series.unsettled_open_ms != series.newest_open_ms:
-                # The answer that should have made it final did not; events will not either.
+                # The response that should have made it final did not; events will not either.
                 tail_seconds = min(tail_seconds, series.tail_sent_seconds + LOADING_TAIL_SECONDS)
             tasks.append(_task(Kind.TAIL, series, tail_seconds))
             if series.loaded and series.tail_sent_ms < settled_ms:
@@ -191,30 +191,30 @@ def _task(kind: Kind, series: SeriesPlan, due_seconds: float) -> FetchTask:
 
 
 def idle_seconds_max(series: SeriesPlan, policy: PollPolicy) -> float:
-    """Return how long the stream of a series may be silent before it is asked about."""
+    """Return how long the stream of a series may be idle before REST checks it."""
     stall_seconds = max(policy.stall_seconds, PAUSES * series.stream_pause_seconds) * 2.0**series.idle_responses
     return stall_seconds if stall_seconds <= policy.stall_seconds else min(IDLE_SECONDS_MAX, stall_seconds)
 
 
 def _tail_seconds(series: SeriesPlan, policy: PollPolicy, period_seconds: float) -> float:
-    """Return when the newest rows are to be asked for: a period after the newest answer or event."""
+    """Return when the newest rows are to be requested: a period after the newest response or event."""
     if not series.is_streamed:
         return max(series.tail_sent_seconds, series.last_event_seconds) + period_seconds
     stall_seconds = idle_seconds_max(series, policy)
-    # What an answer found honest is as good as heard.
+    # A response that shows nothing newer is as good as an event.
     pause_seconds = stall_seconds if series.idle_responses else period_seconds
     return max(series.tail_sent_seconds + pause_seconds, series.last_event_seconds + stall_seconds)
 
 
 def _has_provisional(series: SeriesPlan) -> bool:
-    """Say whether a series has a row that is not final, or is in doubt."""
+    """Say whether a series has a row that is not final, or is suspect."""
     newest_ms, unsettled_ms = series.newest_open_ms, series.unsettled_open_ms
     has_row = newest_ms is not None and unsettled_ms is not None and unsettled_ms <= newest_ms
     return has_row or series.suspect_ms is not None
 
 
 def _last_seconds(series: SeriesPlan, policy: PollPolicy, now_seconds: float, now_ms: int) -> float:
-    """Return when the last candle of a series that no longer trades is to be asked for."""
+    """Return when the last candle of a series that no longer trades is to be requested."""
     settled_ms = _settled_ms(series, policy) if _has_provisional(series) else series.ended_ms + policy.settle_ms
     if series.tail_sent_ms < settled_ms:
         return now_seconds + (settled_ms - now_ms) / 1000
@@ -246,7 +246,7 @@ def _lags(series: SeriesPlan, policy: PollPolicy) -> bool:
 
 
 def _settled_ms(series: SeriesPlan, policy: PollPolicy) -> int:
-    """Return the exchange time from which an answer makes the oldest row that is not final final."""
+    """Return the exchange time from which a response makes the oldest row that is not final final."""
     oldest_ms = _oldest_unsettled_ms(series)
     assert oldest_ms is not None, "only a series with rows has one that can become final"
     wait_ms = max(policy.settle_ms, policy.late_ms) if series.is_streamed else policy.settle_ms

@@ -79,12 +79,9 @@ class Scheduler:
         """`make_streams` makes the source of events; without one everything is requested by REST."""
         random = random or Random()
         now, name = clock.monotonic_seconds(), writer.name
-        rows = RowCounters()
+        requests, rows = RequestCounters(), RowCounters()
         self._writer = writer
-        self._exchange = exchange
         self._clock = clock
-        self._budget = budget
-        self._requests = RequestCounters()
         self._agenda = Agenda(policy)
         self._ingest = Ingest(writer, clock=clock, exchange_time=exchange_time, settle_ms=policy.settle_ms)
         self._workers = Workers(workers, transport=transport, exchange=exchange, ingest=self._ingest, block_name=name)
@@ -108,7 +105,7 @@ class Scheduler:
             refresh_seconds=refresh_seconds,
             now=now,
         )
-        self._repair = Repair(
+        repair = Repair(
             writer,
             exchange=exchange,
             policy=policy,
@@ -122,7 +119,7 @@ class Scheduler:
             symbols=self._symbols,
             budget=budget,
             random=random,
-            counters=self._requests,
+            counters=requests,
             tries_max=tries_max(exchange, policy),
             workers=workers,
         )
@@ -132,7 +129,7 @@ class Scheduler:
             policy=policy,
             symbols=self._symbols,
             clock_sync=self._clock_sync,
-            repair=self._repair,
+            repair=repair,
             agenda=self._agenda,
             make_streams=make_streams,
             wake=self._workers.wake,
@@ -145,12 +142,13 @@ class Scheduler:
             symbols=self._symbols,
             clock_sync=self._clock_sync,
             refresh=self._refresh,
-            repair=self._repair,
+            repair=repair,
+            counters=requests,
         )
         self._intake = Intake(
             policy=policy,
             clock_sync=self._clock_sync,
-            repair=self._repair,
+            repair=repair,
             failover=self._failover,
             failures=self._failures,
             standing=standing,
@@ -164,11 +162,11 @@ class Scheduler:
             symbols=self._symbols,
             clock_sync=self._clock_sync,
             refresh=self._refresh,
-            repair=self._repair,
+            repair=repair,
             failover=self._failover,
             failures=self._failures,
             standing=standing,
-            requests=self._requests,
+            requests=requests,
             rows=rows,
         )
         self._loading = Loading(name)
@@ -257,8 +255,6 @@ class Scheduler:
             job, look_seconds = self._dispatcher.next_job(now, is_loaded=is_loaded, has_streams=has_streams)
             if job is None:
                 return max(look_seconds, now + LOOK_SECONDS) if has_streams else look_seconds
-            self._requests.weight += job.weight
-            self._requests.requests += 1
             self._workers.submit(job)
         return math.inf
 
@@ -267,8 +263,7 @@ class Scheduler:
         now = self._clock.monotonic_seconds()
         if job.plan is None or error is not None or self._agenda.look_seconds == math.inf:
             self._agenda.look_now()
-        used = None if response is None else self._exchange.used_weight(response, self._budget.window_seconds)
-        self._budget.answered(job.ticket, now, used)
+        self._dispatcher.book(report, now)
         if response is not None and error is None:
             self._clock_sync.check_date(report, now)
             try:
@@ -309,7 +304,7 @@ class Scheduler:
         fresh = self._symbols.align(now, now_ms)
         self._failover.follow(fresh)
         for plan in fresh:
-            self._repair.start(plan, now)
+            self._dispatcher.begin(plan, now)
             self._agenda.plan(plan, now, now_ms)
         self._board.publish(now, is_loaded=self._loading.done.is_set())
 

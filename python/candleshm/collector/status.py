@@ -38,7 +38,7 @@ class CollectorStatus:
     bans: int = 0
     """How often a 418 or 403 stopped all requests."""
     ingests: int = 0
-    """Answers parsed, merged and published."""
+    """Responses parsed, merged and published."""
     ingest_seconds: float = 0.0
     """Time that took, all together."""
     corrections: int = 0
@@ -46,7 +46,7 @@ class CollectorStatus:
     refused: int = 0
     """Rows that had impossible values and were left out."""
     holes: int = 0
-    """Rows that the exchange does not have, by two of its answers."""
+    """Rows that the exchange does not have, by two of its responses."""
     not_trading: tuple[str, ...] = ()
     """Symbols of the block that are delisted, halted or removed: their rows stay, and no more are requested
     once the last one is final."""
@@ -61,9 +61,9 @@ class CollectorStatus:
     polled: int = 0
     """Symbols that are kept fresh by REST: all of them without streams, else those whose stream brings no data."""
     verified: int = 0
-    """Rows that an answer confirmed after they had been pushed."""
+    """Rows that a response confirmed after they had been pushed."""
     conflicts: int = 0
-    """Rows in which an answer differed from the stream."""
+    """Rows in which a response differed from the stream."""
     audits: int = 0
     """Requests that only checked closed rows."""
     audit_rows: Mapping[str, int] = field(default_factory=dict)

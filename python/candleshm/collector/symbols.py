@@ -1,4 +1,4 @@
-"""The series that a collector carries: places in the block, and a plan for each that is asked for."""
+"""The series that a collector carries: places in the block, and a plan for each that is requested."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class SymbolSet:
                 ended.append(symbol)
             plan = self.plans.get(symbol)
             is_listed = symbol in self.info.statuses
-            # Of a symbol that is gone from the list the last candle is asked for, unless that was refused already.
+            # Of a symbol that is gone from the list the last candle is requested, unless that was refused already.
             is_over = not is_listed and (plan is None or not plan.loaded or plan.refused)
             if is_over or self._universe.is_removed(symbol):
                 self.plans.pop(symbol, None)
@@ -85,7 +85,7 @@ class SymbolSet:
                     plan.end(now_ms)
                 changed.append(plan)
             elif not trades and plan.trading:
-                # What is missing is still loaded, and the last candle becomes final; nothing else is asked for.
+                # What is missing is still loaded, and the last candle becomes final; nothing else is requested.
                 plan.end(now_ms)
                 if plan.tasks:
                     changed.append(plan)
