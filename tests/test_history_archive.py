@@ -122,8 +122,8 @@ def test_a_day_of_a_zone_needs_two_days_of_the_archive(exchange: SimulatedExchan
     zips = [name for name in files(exchange) if name.endswith(".zip")]
     assert zips == [f"BTCUSDT-1m-2026-03-{day:02}.zip" for day in (10, 9, 8, 7)]
     assert len(klines(exchange)) == 2
-    rows = history.load("SPOT", "BTCUSDT", "2026-03-07", "2026-03-10", base_dir=tmp_path)
     zone = Zone("America/New_York")
+    rows = history.load("SPOT", "BTCUSDT", "2026-03-07", "2026-03-10", timezone=zone.name, base_dir=tmp_path)
     first, last = Day.parse("2026-03-07", zone), Day.parse("2026-03-10", zone)
     assert rows.tobytes() == exchange.truth.floats("SPOT", "BTCUSDT", "1m", first.start_ms, last.end_ms).tobytes()
     assert len(rows) == 4 * 1440 - 60
@@ -303,7 +303,7 @@ def test_a_name_that_nobody_knows_costs_a_line_and_the_exit_code(exchange: Simul
         result = run("download", "--symbols", "BTCUSDT,BTCUSDR", *days, *flags, *source)
         said_there = result.stderr
         assert result.returncode == 1
-        assert "BTCUSDR: UM does not list it, asked for all the same; did you mean BTCUSDT?" in said_there
+        assert "BTCUSDR: UM does not list it, requested all the same; did you mean BTCUSDT?" in said_there
         assert "BTCUSDR: 2026-03-09 could not be fetched: " in said_there
         assert stored(tmp_path, "2026-03-09", "BTCUSDT", "UM").is_complete
 
@@ -445,7 +445,7 @@ def test_an_archive_that_refuses_is_left_alone(
     done = from_archive(exchange, tmp_path, "2026-03-01", "2026-03-10", interval="1h")
     assert [tally.suc for tally in done.tallies] == [1] * 10
     assert len(files(exchange)) == 3
-    assert said(caplog, "HTTP 403", "not asked any more")
+    assert said(caplog, "HTTP 403", "the remaining files are not requested")
 
 
 def test_an_archive_that_wants_a_pause_gets_it(exchange: SimulatedExchange, tmp_path: Path) -> None:
@@ -467,7 +467,7 @@ def test_a_pause_of_hours_is_not_waited_for(
     done = from_archive(exchange, tmp_path, "2026-03-08", "2026-03-10")
     assert [tally.suc for tally in done.tallies] == [1, 1, 1]
     assert len(files(exchange)) == 1
-    assert said(caplog, "left alone for 7200 s", "not asked any more")
+    assert said(caplog, "it sent Retry-After 7200 s", "the remaining files are not requested")
 
 
 def test_nobody_is_there(exchange: SimulatedExchange, tmp_path: Path) -> None:

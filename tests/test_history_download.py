@@ -63,10 +63,10 @@ def test_days_are_complete_and_true_and_cost_little(
 def test_days_of_a_zone_that_changes_its_clocks(exchange: SimulatedExchange, tmp_path: Path) -> None:
     done = downloaded(exchange, tmp_path, "2026-10-31", "2026-11-02", symbols=["BTCUSDT"], timezone="America/New_York")
     assert [tally.suc for tally in done.tallies] == [1, 1, 1]
-    reports = history.verify("SPOT", base_dir=tmp_path)
+    reports = history.verify("SPOT", timezone="America/New_York", base_dir=tmp_path)
     assert [(report.rows, report.slots) for report in reports] == [(1440, 1440), (1500, 1500), (1440, 1440)]
     day = Day.parse("2026-11-01", Zone("America/New_York"))
-    rows = history.load("SPOT", "BTCUSDT", day.date, day.date, base_dir=tmp_path)
+    rows = history.load("SPOT", "BTCUSDT", day.date, day.date, timezone="America/New_York", base_dir=tmp_path)
     assert rows.tobytes() == truth_of(exchange, day, "BTCUSDT").tobytes()
 
 
@@ -210,7 +210,7 @@ def test_a_day_that_is_not_over_is_left_out(
     today = day_before(exchange, 0)
     done = downloaded(exchange, tmp_path, today.previous().date, today.date, symbols=["BTCUSDT"])
     assert [str(tally.day) for tally in done.tallies] == [str(today.previous())]
-    assert any(f"{today} is not over yet, so it is left out" in record.getMessage() for record in caplog.records)
+    assert any(f"{today} is not over yet and is left out" in record.getMessage() for record in caplog.records)
     with pytest.raises(ConfigError, match=f"a day that is over, up to {today.previous()}"):
         downloaded(exchange, tmp_path, today.date, symbols=["BTCUSDT"])
     assert history.days("SPOT", "BTCUSDT", timezone="UTC", base_dir=tmp_path) == [today.previous().date]

@@ -201,7 +201,7 @@ def test_a_look_creates_nothing(runtime_directory: Path) -> None:
 
 def test_without_a_place_for_the_ledger_the_users_own_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/proc/nowhere")
-    with pytest.raises(CandleShmError, match="no weight ledger in /proc/nowhere"):
+    with pytest.raises(CandleShmError, match="the weight ledger cannot be created in /proc/nowhere"):
         candleshm.weight.acquire("SPOT", 1)
 
 

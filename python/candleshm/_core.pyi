@@ -39,6 +39,7 @@ __all__ = [
     "derivation_parts",
     "derive",
     "ended_ms",
+    "hole_apart_ms",
     "is_block_name",
     "is_owned",
     "is_symbol_name",
@@ -767,6 +768,12 @@ def candle_end_ms(interval: str, open_ms: int) -> int:
 
     `interval` is one of the exchange's, or the days of a zone as 1d@Asia/Shanghai. For 3d the end follows from the open
     time itself: each symbol has a grid of its own. Raises ConfigError.
+    """
+
+def hole_apart_ms(settle_ms: int) -> int:
+    """Return how far apart two requests have to be sent whose responses both lack a row, before it counts as a hole.
+
+    `settle_ms` is the settle time; all are milliseconds.
     """
 
 def is_symbol_name(name: object) -> bool:

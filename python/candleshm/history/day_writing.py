@@ -1,4 +1,4 @@
-"""Days that are known, into files: what is written of them, and what the log says of the rest."""
+"""Days of which everything is known, into files, with a log line for every remark."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class DayWriting:
         if stored.rows < len(candles.rows):
             self._store.write(candles)
             logger.warning(
-                "%s: %s: kept %d of %d candles, which the archive has; the exchange gives no answer for the rest",
+                "%s: %s: the archive has %d of %d candles, which are stored; the exchange does not give the rest",
                 day.symbol,
                 _shown(day),
                 len(candles.rows),

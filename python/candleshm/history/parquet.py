@@ -58,7 +58,7 @@ def encode(candles: DayCandles) -> bytes:
 def decode(data: bytes) -> DayCandles:
     """Read the file of a day. Raises ValueError for what is not one, or not as it was written; MissingExtra.
 
-    What a file says about its size is looked at before it is unpacked.
+    The size that a file states is checked before it is unpacked.
     """
     pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
     try:
@@ -139,7 +139,7 @@ def _candles(written: bytes, rows: Candles) -> DayCandles:
             verified=as_spans(about["verified"]),
         )
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"its metadata lack something ({type(error).__name__}: {error})") from None
+        raise ValueError(f"its metadata are incomplete ({type(error).__name__}: {error})") from None
 
 
 def _checksum(about: bytes, rows: Candles) -> bytes:

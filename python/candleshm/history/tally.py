@@ -26,7 +26,7 @@ Task = Literal["downloaded", "verified"]
 
 @dataclass(slots=True)
 class DayTally:
-    """The files of one day: of `all`, how many were there and whole, came, came with a remark, or failed."""
+    """The files of one day: of `all`, how many were complete before, came, came with a remark, or failed."""
 
     day: Day
     all: int
@@ -65,9 +65,9 @@ class DownloadProgress:
     fetched: int = 0
     failed: int = 0
     left_out: int = 0
-    """Symbols that were asked for by name and do not have the trading status that was asked for."""
+    """Symbols that were named and do not have the wanted trading status."""
     verified: int = 0
-    """Candles that the archive agrees on, where it was asked to verify."""
+    """Candles on which the archive agrees, where it is used to verify."""
     conflicts: int = 0
     """Candles of which the archive has another row than the exchange."""
     rows: int = 0
@@ -76,18 +76,18 @@ class DownloadProgress:
     weight_limit: int = 0
     elapsed_seconds: float = 0.0
     fetching_seconds: float = 0.0
-    """Without the time it took to look at what is there."""
+    """Without the time spent on reading files that exist."""
     day: date | None = None
     """The day in hand."""
     blocked_seconds: float = 0.0
-    """How long the exchange wants no requests."""
+    """How long a 429 or 418 still stops all requests."""
     tallies: list[DayTally] = field(default_factory=list)
     """Of the days that are done, newest first."""
     is_stopped: bool = False
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds that are left at the pace of the files fetched so far; None while there is no pace yet."""
+        """Seconds that are left at the speed so far; None before the first file."""
         return (self.files - self.files_done) * self.fetching_seconds / self.fetched if self.fetched else None
 
 

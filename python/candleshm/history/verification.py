@@ -40,9 +40,9 @@ class Verification:
     def run(self, symbols: Sequence[str], days: Iterable[Day]) -> DownloadProgress:
         """Mark what both agree on, and report what they do not; return what came of it.
 
-        Of each day: skipped when all of it is verified, well when it is now, a remark when the archive lacks candles or
-        has others, an error when its file is not there or damaged. To be called inside the store's `writing`. Raises
-        StoreUnavailable.
+        A day counts as skipped when it was verified before, as success when it is now, with a remark when candles are
+        missing in the archive or differ there, as an error when its file is damaged. To be called inside the store's
+        `writing`. Raises StoreUnavailable.
         """
         newest_first = sorted(set(days), key=lambda day: day.date, reverse=True)
         # By months: a month may be one file of the archive, and years would not fit into memory.
@@ -63,7 +63,7 @@ class Verification:
             try:
                 candles = self._store.read(symbol, day)
             except DayNotFound:
-                # A download has just been here: the symbol has no candles on that day.
+                # The download before this one wrote no file: the symbol has no candles on that day.
                 self._tally.count(day, "warn")
             except DayDamaged as error:
                 logger.error("%s", error)

@@ -4,7 +4,7 @@
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::RowState;
 use candleshm::market::Market;
-use candleshm::{shared_memory, symbols};
+use candleshm::{merge, shared_memory, symbols};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -48,6 +48,12 @@ fn state_name(state: RowState) -> Option<&'static str> {
         RowState::Missing => Some("MISSING"),
         RowState::MissingFinal => None,
     }
+}
+
+/// Returns how far apart two requests have to be that both lack a row, before it counts as a hole.
+#[pyfunction]
+pub(crate) fn hole_apart_ms(settle_ms: i64) -> i64 {
+    merge::hole_apart_ms(settle_ms)
 }
 
 /// Returns where the candle ends, exclusive, that opened at `open_ms`.
