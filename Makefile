@@ -8,6 +8,8 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/tests/*') $(shell f
 
 BENCH := .venv-bench
 ROUNDS ?= 1000
+# The tests mostly wait for real processes, so more of them than cores run at a time.
+TEST_PROCESSES ?= 4
 # Seconds of the exchange's time, how many symbols, and how much faster than real time.
 SOAK_SECONDS ?= 7200
 SOAK_SYMBOLS ?= 200
@@ -20,7 +22,7 @@ FUZZ_TARGETS := parse csv merge block
 LIVE_SECONDS ?= 1800
 LIVE_SYMBOLS ?= 500
 
-.PHONY: help setup build demo test test-rust test-python loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench dependencies lint format clean
+.PHONY: help setup build demo test test-long test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -46,14 +48,19 @@ build: $(VENV)/.built ## Build the extension in release mode into the local venv
 demo: build ## Simulated exchange, collector and a strategy in another process (DEMO_SECONDS=30)
 	@$(BIN)/candleshm demo --seconds $(DEMO_SECONDS)
 
-test: test-rust loom test-python ## Run every test
+test: test-rust test-python ## What every change has to pass: the core, and real processes against the simulated exchange
 
-test-rust: ## Run the core's tests: units, model, format, takeover
+test-long: steps loom build ## The longer proofs: deaths at every store, interleavings, killed writers, random operations
+	$(BIN)/python -m pytest --numprocesses 4 -m long
+
+test-rust: ## The core's tests: units, model, format, takeover
 	cargo test --profile checked --quiet --package candleshm
-	STEP_ROUNDS=$(STEP_ROUNDS) cargo test --profile checked --quiet --package candleshm --features steps --test steps
 
-test-python: build ## Run the tests with real processes against the simulated exchange
-	$(BIN)/python -m pytest --numprocesses 2
+test-python: build ## The Python tests: real processes against the simulated exchange
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) -m "not long"
+
+steps: ## A writer that dies in front of a store, STEP_ROUNDS=500 of them
+	STEP_ROUNDS=$(STEP_ROUNDS) cargo test --profile checked --quiet --package candleshm --features steps --test steps
 
 loom: ## Explore the protocol's interleavings
 	RUSTFLAGS="--cfg loom" cargo test --profile checked --quiet --package candleshm --target-dir target/loom --test loom

@@ -207,7 +207,9 @@ def test_rows_around_an_outage_are_of_their_interval() -> None:
     rows[30, OPEN_TIME_MS] += 2_345_678  # opened late
     assert len(candleshm.derive(rows, "1d")) == 2
     assert len(candleshm.derive(rows[[7, 30]], "1d", source="1h", start_ms=0, end_ms=2 * INTERVAL_MS["1d"])) == 2
-    with pytest.raises(ConfigError, match=r"the rows do not tell it: the longest runs `1254322` ms.* pass source"):
+    with pytest.raises(
+        ConfigError, match=r"the rows do not show it: the longest candle lasts `1254322` ms.* pass source"
+    ):
         candleshm.derive(rows[[7, 30]], "1d")
 
 
@@ -218,11 +220,11 @@ def test_rows_around_an_outage_are_of_their_interval() -> None:
         (every("1h", 1), "1m", "source cannot be `1m`: the rows are candles of 1h"),
         (every("1m", 48), "1h", "source cannot be `1h`: the rows are candles of 1m"),
         (every("1m", 1), "1h", "source cannot be `1h`: the rows are candles of 1m"),
-        (np.concatenate([every("1m", 60), every("1h", 3, 3_600_000)]), None, "is no candle of 1h"),
+        (np.concatenate([every("1m", 60), every("1h", 3, 3_600_000)]), None, "is not a candle of 1h"),
         (every("1d", 9, 16 * 3_600_000), None, "days of a time zone cannot be a source"),
         (every("1w", 9, 4 * 86_400_000), None, "candles of 1w do not tile"),
-        (every("1m", 9) * [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], None, "the rows do not tell it"),
-        (every("1m", 9) / [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], None, "the rows do not tell it"),
+        (every("1m", 9) * [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], None, "the rows do not show it"),
+        (every("1m", 9) / [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], None, "the rows do not show it"),
         (every("1m", 9) * [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], "1m", "longer than that"),
         (every("1m", 9), "1M", "candles of 1M do not tile"),
     ],
@@ -290,11 +292,11 @@ def derive_beside_a_live_row(block_name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"interval": "7m"}, "interval is not one of .* `7m`"),
+        ({"interval": "7m"}, "interval must be one of .* `7m`"),
         ({"interval": "1d@Mars/Olympus"}, "`1d@Mars/Olympus`"),
         ({"interval": "1m"}, "candles of 1m do not tile .* `1m`"),
         ({"interval": "1d@Asia/Kolkata", "source": "1h"}, "candles of 1h do not tile .* `1d@Asia/Kolkata`"),
-        ({"interval": "3d"}, "first_open_ms is not given"),
+        ({"interval": "3d"}, "3d candles need first_open_ms"),
         ({"rows": np.zeros((3, 11))}, r"`\(3, 11\)`"),
         ({"rows": minutes(4)[::-1]}, "does not open after the row before it: `1`"),
     ],

@@ -202,7 +202,7 @@ def test_names_and_what_cannot_be() -> None:
         ({"derive": "5m"}, "derive cannot be `5m`; allowed: a list"),
         ({"derive": ["1m"]}, "derive cannot be `1m`: candles of 1m do not tile"),
         ({"derive": ["3d"]}, "derive cannot be `3d`: each symbol has a grid of its own"),
-        ({"derive": ["1d@Nowhere/Town"]}, "derive cannot be `1d@Nowhere/Town`: interval is not one of"),
+        ({"derive": ["1d@Nowhere/Town"]}, "derive cannot be `1d@Nowhere/Town`: interval must be one of"),
         ({"derive": ["1w"]}, "derive cannot be `1w` with length `2880`: .* a length of 10080"),
     ):
         with pytest.raises(ConfigError, match=text):

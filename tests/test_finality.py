@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import urllib.request
@@ -182,7 +183,10 @@ def test_a_standing_picture_is_told_once_with_its_symbols_and_once_when_it_moves
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", "candleshm")
-    standing, both = Standing(BlockLog("block"), "api.example"), frozenset({"AUSDT", "BUSDT"})
+    standing, both = (
+        Standing(BlockLog(logging.getLogger("candleshm"), "block"), "api.example"),
+        frozenset({"AUSDT", "BUSDT"}),
+    )
     for sent_ms in (1_001_000, 1_016_000, 1_020_000, 1_100_000):
         standing.saw("AUSDT", 1_000_000, sent_ms)
         standing.saw("BUSDT", 1_060_000, sent_ms)

@@ -545,7 +545,7 @@ def test_verifying_compares_what_is_stored(
     assert (done.verified, done.conflicts) == (3 * 1440, 0)
     for day in ("2026-03-08", "2026-03-09", "2026-03-10"):
         assert stored(tmp_path, day).verified == ((utc(day), utc(day) + DAY_MS),)
-        assert said(caplog, f"COMPLETE VERIFY {day} (ALL:1 SKIP:0 SUC:1 WARN:0 ERROR:0)")
+        assert said(caplog, f"verified {day}: 1 of 1 symbols new, 0 done before, 0 with remarks, 0 failed")
     reports = history.verify("SPOT", timezone="UTC", base_dir=tmp_path)
     assert {(report.source, report.verified) for report in reports} == {
         ("exchange", ((utc(day), utc(day) + DAY_MS),)) for day in ("2026-03-08", "2026-03-09", "2026-03-10")
@@ -555,7 +555,7 @@ def test_verifying_compares_what_is_stored(
     caplog.clear()
     verified(exchange, tmp_path, "2026-03-08", "2026-03-10")
     assert len(files(exchange)) == before
-    assert said(caplog, "COMPLETE VERIFY 2026-03-09 (ALL:1 SKIP:1 SUC:0 WARN:0 ERROR:0)")
+    assert said(caplog, "verified 2026-03-09: 0 of 1 symbols new, 1 done before, 0 with remarks, 0 failed")
 
 
 def test_verifying_takes_days_of_the_archive_from_the_exchange_first(
@@ -598,7 +598,7 @@ def test_verifying_a_conflict_and_what_the_archive_lacks(
     assert said(caplog, f"BTCUSDT {open_ms}: trades archive")
     assert said(caplog, "does not have 2 of 1440 candles of 2026-03-09")
     assert said(caplog, "does not have 1440 of 1440 candles of 2026-03-08")
-    assert said(caplog, "COMPLETE VERIFY 2026-03-09 (ALL:1 SKIP:0 SUC:0 WARN:1 ERROR:0)")
+    assert said(caplog, "verified 2026-03-09: 0 of 1 symbols new, 0 done before, 1 with remarks, 0 failed")
     # The archive corrects its file: the rest is verified, and nothing is left to report.
     exchange.archive.mend()
     done = verified(exchange, tmp_path, "2026-03-08", "2026-03-09")
@@ -682,7 +682,7 @@ def words(exchange: SimulatedExchange, directory: Path, *more: str) -> list[str]
 def test_the_command(exchange: SimulatedExchange, tmp_path: Path) -> None:
     result = run(*words(exchange, tmp_path, "--source", "archive", "--start", "2026-03-09"))
     assert result.returncode == 0, result.stderr
-    assert "COMPLETE DOWNLOAD 2026-03-09 (ALL:1 SKIP:0 SUC:1 WARN:0 ERROR:0)" in result.stderr
+    assert "downloaded 2026-03-09: 1 of 1 symbols new, 0 done before, 0 with remarks, 0 failed" in result.stderr
     assert klines(exchange) == []
     result = run(*words(exchange, tmp_path, "--verify", "--start", "2026-03-09"))
     assert result.returncode == 0, result.stderr

@@ -107,7 +107,7 @@ def test_yesterday_is_written_from_the_block_without_a_request(
         assert until(lambda: is_kept(tmp_path, yesterday))
         assert_kept(exchange, tmp_path, yesterday, "block")
         assert store_of(tmp_path).read("ETHUSDT", yesterday).holes == (hole,)
-        said = f"COMPLETE DOWNLOAD {yesterday} (ALL:2 SKIP:0 SUC:1 WARN:1 ERROR:0)"
+        said = f"downloaded {yesterday}: 1 of 2 symbols new, 0 done before, 1 with remarks, 0 failed"
         assert until(lambda: said in [record.getMessage() for record in caplog.records])
         with candleshm.attach(block_name) as feed:
             assert day_of_block(feed, "BTCUSDT", yesterday.previous(), exchange.now_ms()) is None
@@ -119,7 +119,7 @@ def test_yesterday_is_written_from_the_block_without_a_request(
     caplog.clear()
     with Collector(daily(exchange, block_name, tmp_path)) as collector:
         assert collector.wait_loaded(DEADLINE_SECONDS)
-        said = f"COMPLETE DOWNLOAD {yesterday} (ALL:2 SKIP:2 SUC:0 WARN:0 ERROR:0)"
+        said = f"downloaded {yesterday}: 0 of 2 symbols new, 2 done before, 0 with remarks, 0 failed"
         assert until(lambda: said in [record.getMessage() for record in caplog.records])
     assert written == {symbol: store_of(tmp_path).path(symbol, yesterday).stat().st_mtime_ns for symbol in SYMBOLS}
 

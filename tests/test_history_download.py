@@ -104,8 +104,8 @@ def test_what_is_there_and_whole_is_not_asked_for_again(
     assert len(klines(exchange)) == asked + 2
     said = [record.getMessage() for record in caplog.records]
     assert any(str(damaged) in line and "damaged" in line for line in said)
-    assert f"DOWNLOAD ETHUSDT    1m  {days[1]}" in said
-    assert f"COMPLETE DOWNLOAD {days[1]} (ALL:2 SKIP:1 SUC:1 WARN:0 ERROR:0)" in said
+    assert f"ETHUSDT: {days[1]} written" in said
+    assert f"downloaded {days[1]}: 1 of 2 symbols new, 1 done before, 0 with remarks, 0 failed" in said
     assert [report.verdict for report in history.verify("SPOT", timezone="UTC", base_dir=tmp_path)] == ["complete"] * 4
 
     done = downloaded(exchange, tmp_path, days[1].date, symbols=["BTCUSDT"], options={"replace": True})
@@ -196,7 +196,7 @@ def test_a_symbol_that_ended_is_complete_up_to_then(exchange: SimulatedExchange,
     exchange.truth.delist("SPOT", "ETHUSDT", ended_ms)
     with pytest.raises(ConfigError, match="SPOT has none"):
         downloaded(exchange, tmp_path, days[2].date, symbols=["ETHUSDT"])
-    done = downloaded(exchange, tmp_path, days[2].date, symbols=["ETHUSDT"], options={"kind": "trading_off"})
+    done = downloaded(exchange, tmp_path, days[2].date, symbols=["ETHUSDT"], options={"kind": "not_trading"})
     assert [(tally.suc, tally.warn) for tally in done.tallies] == [(0, 1), (0, 1), (1, 0)]
     store = utc_store(tmp_path)
     assert store.read("ETHUSDT", days[1]).outside == ((ended_ms, days[1].end_ms),)

@@ -140,10 +140,10 @@ def test_download_daily_writes_from_start_to_yesterday_and_ends_when_told(
     server.download_daily(start=day_before(exchange, 3).date)
     assert until(lambda: (tmp_path / "candles").exists() and len(kept(tmp_path)) == 6)
     server.download_daily()  # harmless
-    assert server._keeper is not None
+    assert server._daily is not None
     server.close_download_daily()
-    server._keeper.join(DEADLINE_SECONDS)
-    assert not server._keeper.is_running
+    server._daily.join(DEADLINE_SECONDS)
+    assert not server._daily.is_running
     # A new one finds everything done.
     asked = len(klines(exchange))
     server.download_daily(start=day_before(exchange, 2).date)
@@ -158,8 +158,8 @@ def test_closing_finishes_the_day_in_hand(exchange: SimulatedExchange, make: Mak
     server.download_daily(start=day_before(exchange, 20).date)
     assert until(lambda: klines(exchange))
     server.close_download_daily()
-    assert server._keeper is not None
-    server._keeper.join(DEADLINE_SECONDS)
+    assert server._daily is not None
+    server._daily.join(DEADLINE_SECONDS)
     assert kept(tmp_path) == [(symbol, str(day_before(exchange))) for symbol in SYMBOLS]
 
 
@@ -252,7 +252,7 @@ def test_the_command_downloads_and_says_so(exchange: SimulatedExchange, tmp_path
     result = run(*words(exchange, tmp_path, "--start", str(day)))
     assert result.returncode == 0, result.stderr
     assert len(kept(tmp_path)) == 4
-    assert f"COMPLETE DOWNLOAD {day} (ALL:2 SKIP:0 SUC:2 WARN:0 ERROR:0)\n" in result.stderr
+    assert f"downloaded {day}: 2 of 2 symbols new, 0 done before, 0 with remarks, 0 failed\n" in result.stderr
     exchange.faults.add(Fault(kind="status", status=400, body='{"code":-1121,"msg":"no"}', symbol="ETHUSDT"))
     result = run(*words(exchange, tmp_path, "--start", str(day), "--replace"))
     assert result.returncode == 1
@@ -267,7 +267,7 @@ def test_the_command_writes_the_predecessors_tree(exchange: SimulatedExchange, t
     for skipped in (0, 2):
         result = run(*words(exchange, tmp_path, "--start", str(day), "--format", "csv"))
         assert result.returncode == 0, result.stderr
-        assert f"(ALL:2 SKIP:{skipped} SUC:{2 - skipped} WARN:0 ERROR:0)" in result.stderr
+        assert f"{2 - skipped} of 2 symbols new, {skipped} done before, 0 with remarks, 0 failed" in result.stderr
     store = CsvStore(tmp_path / "candles", "SPOT", "1m", UTC_ZONE)
     assert store.path("BTCUSDT", day).exists()
     assert store.read("BTCUSDT", day).rows.tobytes() == truth_of(exchange, day, "BTCUSDT").tobytes()
@@ -325,7 +325,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(exchange: SimulatedExchange, tm
     os.close(main)
     text = shown.decode()
     assert re.search(r"downloading \[#+ +\]  +\d+%  2 symbols, \d+ of 12 days, weight \d+%, \d+ s left", text)
-    assert text.count("COMPLETE DOWNLOAD") == 12
+    assert text.count("downloaded ") == 12
 
 
 def test_serve_keeps_daily_files_only_where_it_is_told_to(

@@ -532,7 +532,7 @@ def test_a_file_in_the_place_of_a_directory_is_a_clear_error(tmp_path: Path) -> 
 def test_two_writers_of_a_tree_exclude_each_other(tmp_path: Path) -> None:
     store, other_market = store_in(tmp_path), store_in(tmp_path, market="UM")
     with store.writing():
-        with pytest.raises(StoreInUse, match="another download writes there now"), store_in(tmp_path).writing():
+        with pytest.raises(StoreInUse, match="another download is writing there"), store_in(tmp_path).writing():
             pass
         with other_market.writing():
             pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -238,7 +239,9 @@ def test_a_response_that_comes_after_the_stop_is_not_merged(block: Block) -> Non
             return Response(url, 200, {}, content, 1.0, 1.1, None)
 
     exchange = Binance("SPOT")
-    workers = Workers(1, transport=Slow(), exchange=exchange, ingest=block.ingest, log=BlockLog(""))
+    workers = Workers(
+        1, transport=Slow(), exchange=exchange, ingest=block.ingest, log=BlockLog(logging.getLogger("candleshm"), "")
+    )
     workers.start()
     request = exchange.newest("S0", "1m", 2)
     workers.submit(Job("", 2, block.ingest.exchange_time, 1, SeriesPlan("S0"), Kind.TAIL, request))

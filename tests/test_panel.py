@@ -245,7 +245,7 @@ def test_truth_values_are_no_numbers(writer: _core.Writer, feed: candleshm.Feed,
         lambda: feed.wait_closed(quorum=truth, timeout=0),
     ]
     for ask in asked:
-        with pytest.raises(candleshm.ConfigError, match=f"`{truth}` is no number"):
+        with pytest.raises(candleshm.ConfigError, match=f"`{truth}` is not a number"):
             ask()
 
 

@@ -29,7 +29,8 @@ from candleshm import _core
 from candleshm.collector.collector import Collector
 from candleshm.commands.metrics import MetricsServer
 from candleshm.sim import Fault, SimulatedExchange
-from candleshm.system.server_log import Console, LineFormatter
+from candleshm.system.console import Console
+from candleshm.system.log_lines import TextFormatter
 from tests.long.soak import soak
 from tests.support.collecting import assert_complete_and_true, collecting, config_of, status_of, until
 from tests.support.commanding import CLI, DEADLINE_SECONDS, serving
@@ -248,9 +249,9 @@ _LOG = """
 import logging, os, sys
 from pathlib import Path
 from candleshm._core import Zone
-from candleshm.system.server_log import ServerLog
+from candleshm.compat.log_files import RuleLog
 directory = Path(sys.argv[1])
-log = ServerLog(directory / "logs", Zone("UTC"), file_level="INFO", console_level="INFO")
+log = RuleLog(directory / "logs", Zone("UTC"), file_level="INFO", console_level="INFO")
 log.open()
 log.to_files()
 logger = logging.getLogger("candleshm")
@@ -290,7 +291,7 @@ def test_stderr_that_refuses_costs_lines_and_is_told_how_many(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     console = Console()
-    console.setFormatter(LineFormatter())
+    console.setFormatter(TextFormatter())
     record = logging.makeLogRecord({"msg": "said", "levelname": "INFO"})
 
     def log() -> None:
@@ -309,7 +310,7 @@ def test_stderr_that_refuses_costs_lines_and_is_told_how_many(
         log()
         os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "stderr refused 2 log lines"
+    assert lines[0].endswith("[WARNING] stderr refused 2 log lines")
     assert [line.endswith("[INFO] said") for line in lines[1:]] == [True, True]
 
 

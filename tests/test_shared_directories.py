@@ -15,10 +15,10 @@ import pytest
 import candleshm.weight
 from candleshm._core import Zone
 from candleshm.collector.cache import BlockCache, Origin
+from candleshm.compat.log_files import RuleLog
 from candleshm.errors import ConfigError
 from candleshm.ratelimit.ledger import LedgerFile, ledger_path
 from candleshm.system.atomic_file import read_ours, remove_leftovers, replace_file
-from candleshm.system.server_log import ServerLog
 from tests.test_cache import NOW_MS, RUNNING, filled, open_block
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
@@ -136,7 +136,7 @@ def test_a_log_goes_into_no_file_that_is_not_ours(
 ) -> None:
     path = shared / f"{datetime.now(UTC):%Y-%m-%d}.log"
     spoil(path)
-    log = ServerLog(shared, Zone("UTC"), file_level="INFO", console_level="INFO")
+    log = RuleLog(shared, Zone("UTC"), file_level="INFO", console_level="INFO")
     log.open()
     with closing(log):
         log.to_files()
@@ -150,7 +150,7 @@ def test_a_log_goes_into_no_file_that_is_not_ours(
 def test_a_log_under_a_second_name_of_another_file_is_not_written(shared: Path) -> None:
     target = precious(shared / "x")
     os.link(target, shared / f"{datetime.now(UTC):%Y-%m-%d}.log")
-    log = ServerLog(shared, Zone("UTC"), file_level="INFO", console_level="INFO")
+    log = RuleLog(shared, Zone("UTC"), file_level="INFO", console_level="INFO")
     log.open()
     with closing(log):
         log.to_files()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -166,7 +167,7 @@ def looks(outage: Outage, failed: str, events: Mapping[str, float], now: float, 
 def test_an_outage_ends_when_data_flows_and_not_when_a_connection_is_new() -> None:
     outage = Outage()
     (begin,) = looks(outage, "ABC", {}, 100.0)
-    assert begin == "3 of 3 streams are stalled: A B C (why); requested by REST meanwhile"
+    assert begin == "3 of 3 streams are stalled: A B C (why); requested by REST meanwhile (failover)"
     for now in range(101, 175):
         assert looks(outage, "ABC" if now % 10 < 5 else "", {"A": 99.0}, float(now)) == []
         assert list(outage.since) == ["A", "B", "C"]
@@ -180,7 +181,7 @@ def test_an_outage_that_stands_is_said_rarely_and_one_that_grows_when_it_has_dou
     outage = Outage()
     assert len(looks(outage, "A", {}, 0.0)) == 1
     assert looks(outage, "AB", {}, 1.0) == [
-        "2 of 3 streams are stalled for 1 s: A B (why); requested by REST meanwhile"
+        "2 of 3 streams are stalled for 1 s: A B (why); requested by REST meanwhile (failover)"
     ]
     assert looks(outage, "ABC", {}, 2.0) == []
     later = [text for now in range(3, 3600) for text in looks(outage, "ABC", {}, float(now))]
@@ -205,7 +206,7 @@ def test_an_idle_stream_on_a_new_connection_is_no_outage() -> None:
 
 
 def test_equal_lines_are_logged_less_and_less_often() -> None:
-    repeats = RepeatedLog(BlockLog("x"))
+    repeats = RepeatedLog(BlockLog(logging.getLogger("candleshm"), "x"))
     assert [repeats.count("x", float(now)) for now in range(9)] == [1, 2, 0, 4, 0, 0, 0, 8, 0]
     assert repeats.count("y", 9.0) == 1
     assert repeats.count("x", 1000.0) == 1

@@ -1,4 +1,4 @@
-"""The command line: arguments and nothing more. What a command does stands in the file that it calls."""
+"""The command line: arguments and nothing more. Each command is implemented in the module that it calls."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from candleshm.commands.outcome import outcome
 from candleshm.commands.settings import add_field_flags, add_flags, collector_configs, in_utf8
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.commands.streams import say
+from candleshm.config import CANDLE_DIR
 from candleshm.system.log_text import printable, without_credentials
 
 __all__ = ["main"]
 
-BASE_DIR = "./CANDLELITE_DATA/BINANCE"
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 DOWNLOAD_FIELDS = (
     *("market", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
     *("base_url", "proxy_host", "proxies", "trust_env", "server_weight", "settle_seconds", "workers", "start_seconds"),
@@ -32,11 +33,11 @@ _Command = Callable[[argparse.Namespace], None]
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the arguments; what was meant for another flag may be an address with a password."""
+        """Print the error without passwords: a value may be the URL of a proxy that was meant for another flag."""
         super().error(printable(re.sub(r"[^\s'`]*@", "", without_credentials(message))))
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        # Help and usage, too, may have nobody left who reads them.
+        # The reader of help and usage may have left, as `head` does.
         say(message, file or sys.stderr)
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0 done, 1 failed with one line on stderr. Wrong usage exits with 2."""
 
     def command() -> None:
-        arguments = _parser().parse_args(argv)
+        arguments = make_parser().parse_args(argv)
         arguments.command(arguments)
 
     return outcome(command)
@@ -64,7 +65,13 @@ def _serve(arguments: argparse.Namespace) -> None:
     from candleshm.commands.serve import Address, serve
 
     metrics = None if arguments.metrics is None else Address(*arguments.metrics)
-    serve(feeds, metrics=metrics, until_stdin_closes=arguments.until_stdin_closes)
+    serve(
+        feeds,
+        log_level=arguments.log_level,
+        log_format=arguments.log_format,
+        metrics=metrics,
+        until_stdin_closes=arguments.until_stdin_closes,
+    )
 
 
 def _download(arguments: argparse.Namespace) -> None:
@@ -160,7 +167,7 @@ def _rm(arguments: argparse.Namespace) -> None:
     print(f"removed {arguments.name}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="candleshm",
         description="The newest Binance candles in shared memory: one collector, any number of readers.",
@@ -181,110 +188,138 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    demo = add("demo", _demo, "simulated exchange, two collectors and a strategy, no network", "demo --seconds 60")
-    demo.add_argument("--seconds", type=_seconds, metavar="X", default=30.0, help="how long (default: 30)")
+    demo = add(
+        "demo", _demo, "run a simulated exchange, two collectors and a strategy, without network", "demo --seconds 60"
+    )
+    demo.add_argument("--seconds", type=_seconds, metavar="X", default=30.0, help="duration (default: 30)")
     demo.add_argument(
         "--name",
         type=in_utf8,
         default="candleshm-demo",
-        help="the blocks are NAME-1s and NAME-1m (default: candleshm-demo)",
+        help="name the blocks NAME-1s and NAME-1m (default: candleshm-demo)",
     )
 
     example = "serve --market spot --symbols BTCUSDT,ETHUSDT --interval 1m --length 2880"
-    serve = add("serve", _serve, "collect candles into a block until Ctrl-C", example)
+    serve = add("serve", _serve, "keep the newest candles in a block until Ctrl-C", example)
     add_flags(serve)
+    serve.add_argument(
+        "--log-level",
+        type=str.lower,
+        choices=LOG_LEVELS,
+        default="info",
+        help="log lines of this level and above (default: info)",
+    )
+    serve.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="json: one object per line with time, level, logger, block and message (default: text)",
+    )
     serve.add_argument(
         "--metrics",
         type=_address,
         metavar="[HOST:]PORT",
-        help="serve Prometheus metrics there; reachable only from this machine unless a host is given",
+        help="serve Prometheus metrics at this address; without HOST only this machine can reach them",
     )
     serve.add_argument(
         UNTIL_STDIN_CLOSES,
         action="store_true",
-        help="also stop when standard input ends, for programs that start this one with a pipe",
+        help="also stop when standard input ends, for programs that start this one through a pipe",
     )
 
-    example = "download --market spot --symbols BTCUSDT,ETHUSDT --start 2026-11-01 --end 2026-11-23 --timezone UTC"
-    days = add("download", _download, "fetch days into daily files, newest first", example)
+    example = "download --market spot --symbols BTCUSDT,ETHUSDT --start 2026-11-01 --end 2026-11-23"
+    days = add("download", _download, "download days into daily files, newest first", example)
     days.add_argument("--start", required=True, metavar="DAY", help="the first day, YYYY-MM-DD")
-    days.add_argument("--end", metavar="DAY", help="the last day, itself included (default: yesterday)")
+    days.add_argument("--end", metavar="DAY", help="the last day, included (default: yesterday)")
     days.add_argument(
         "--type",
-        choices=("trading_on", "trading_off", "trading_all"),
-        default="trading_on",
-        help="symbols that trade, that do not, or all (default: trading_on)",
+        choices=("trading", "not_trading", "all"),
+        default="trading",
+        help="symbols that trade now, that do not, or all of them (default: trading)",
     )
     days.add_argument(
         "--format",
         choices=("parquet", "csv"),
         default="parquet",
-        help="csv is the tree that binance_interface reads (default: parquet)",
+        help="csv writes the directory tree that binance_interface reads (default: parquet)",
     )
-    days.add_argument("--replace", action="store_true", help="also fetch days again that are stored and complete")
+    days.add_argument("--replace", action="store_true", help="also download days that are already complete")
     days.add_argument(
         "--source",
         choices=("exchange", "archive"),
         default="exchange",
-        help="archive: from data.binance.vision, without request weight, and what is missing there from the exchange "
-        "(default: exchange)",
+        help="archive downloads from data.binance.vision without request weight, and from the exchange what is "
+        "missing there (default: exchange)",
     )
     days.add_argument(
-        "--verify", action="store_true", help="fetch every day from the exchange, then compare with the archive"
+        "--verify", action="store_true", help="download every day from the exchange, then compare it with the archive"
     )
     days.add_argument(
         "--archive-url",
         metavar="URL",
-        help="a mirror of the archive, https:// or file:// (default: https://data.binance.vision)",
+        help="URL of the archive or a mirror, https://, http:// or file:// (default: https://data.binance.vision)",
     )
     days.add_argument(
         "--candle-dir",
         metavar="DIR",
         default=argparse.SUPPRESS,
-        help=f"directory of the daily files (default: {BASE_DIR})",
+        help=f"directory of the daily files (default: {CANDLE_DIR})",
     )
     add_field_flags(days, DOWNLOAD_FIELDS)
 
-    taken = add("import-csv", _import_csv, "take over the daily files of binance_interface", "import-csv ./OLD/BINANCE")
+    taken = add(
+        "import-csv",
+        _import_csv,
+        "convert the CSV files of binance_interface to daily files",
+        "import-csv ./OLD/BINANCE",
+    )
     taken.add_argument(
         "source",
         type=Path,
         metavar="DIR",
-        help="the directory that contains SPOT-AmericaNew_York-1m and similar directories",
+        help="the directory that contains directories such as SPOT-UTC-1m",
     )
     taken.add_argument(
-        "--candle-dir", metavar="DIR", default=BASE_DIR, help=f"directory of the daily files (default: {BASE_DIR})"
+        "--candle-dir", metavar="DIR", default=CANDLE_DIR, help=f"directory of the daily files (default: {CANDLE_DIR})"
     )
-    taken.add_argument("--replace", action="store_true", help="also write days again that are stored and complete")
+    taken.add_argument("--replace", action="store_true", help="also write days that are already complete")
 
-    sim = add("sim", _sim, "the simulated exchange alone, until Ctrl-C", "sim --port 8400 --seed 1 --symbols 40")
+    sim = add("sim", _sim, "run the simulated exchange alone, until Ctrl-C", "sim --port 8400 --seed 1 --symbols 40")
     sim.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    sim.add_argument("--port", type=_port, metavar="N", default=0, help="0 takes a free one (default: 0)")
-    sim.add_argument("--seed", type=int, metavar="N", default=1, help="the same seed, the same candles (default: 1)")
+    sim.add_argument(
+        "--port", type=_port, metavar="N", default=0, help="port to listen on, 0 for any free one (default: 0)"
+    )
+    sim.add_argument(
+        "--seed", type=int, metavar="N", default=1, help="the same seed gives the same candles (default: 1)"
+    )
     for flag, default, text in (
-        ("--symbols", 40, "trading symbols of each market"),
-        ("--spot-limit", 6000, "request weight per minute of SPOT"),
-        ("--futures-limit", 2400, "request weight per minute that UM and CM share"),
+        ("--symbols", 40, "number of trading symbols in each market"),
+        ("--spot-limit", 6000, "request weight limit per minute of SPOT"),
+        ("--futures-limit", 2400, "request weight limit per minute that UM and CM share"),
     ):
         sim.add_argument(flag, type=_count, metavar="N", default=default, help=f"{text} (default: {default})")
-    sim.add_argument("--late-ms", type=int, metavar="N", default=300, help="how late trades show (default: 300)")
-    sim.add_argument("--skew-ms", type=int, metavar="N", default=0, help="how far the clock is off (default: 0)")
+    sim.add_argument("--late-ms", type=int, metavar="N", default=300, help="delay of trades in ms (default: 300)")
+    sim.add_argument(
+        "--skew-ms", type=int, metavar="N", default=0, help="error of the exchange's clock in ms (default: 0)"
+    )
 
     ls = add("ls", _ls, "list the blocks of this machine", "ls --json")
-    ls.add_argument("--json", action="store_true", help="as a list of objects; age is that of the heartbeat in seconds")
+    ls.add_argument(
+        "--json", action="store_true", help="print a list of objects; age is the age of the heartbeat in seconds"
+    )
 
     read = add("read", _read, "show the newest candles of a symbol", "read candleshm-spot-1m BTCUSDT --rows 5")
     read.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
-    read.add_argument("symbol", type=in_utf8, metavar="SYMBOL")
+    read.add_argument("symbol", type=in_utf8, metavar="SYMBOL", help="a symbol such as BTCUSDT")
     read.add_argument(
         "--rows",
         type=_count,
         metavar="N",
-        help="newest time slots, the live candle included (default: 20 as a table, else all)",
+        help="number of newest time slots, the live candle included (default: 20 as a table, else all)",
     )
     form = read.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="as a list of objects")
-    form.add_argument("--csv", action="store_true", help="as comma-separated values with a header")
+    form.add_argument("--json", action="store_true", help="print a list of objects")
+    form.add_argument("--csv", action="store_true", help="print comma-separated values with a header")
 
     top = add("top", _top, "watch a block and its collector", "top candleshm-spot-1m --interval-seconds 1")
     top.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
@@ -292,16 +327,16 @@ def _parser() -> argparse.ArgumentParser:
         "--interval-seconds",
         type=_seconds,
         metavar="X",
-        help="time between two frames (default: 0.5 on a terminal, else 2)",
+        help="time between two updates (default: 0.5 on a terminal, else 2)",
     )
     top.add_argument(
         "--max-age-seconds",
         type=_seconds,
         metavar="X",
         default=60.0,
-        help="a series whose data is older counts as stale (default: 60)",
+        help="a series counts as stale when its data is older (default: 60)",
     )
-    top.add_argument("--once", action="store_true", help="print one frame and end")
+    top.add_argument("--once", action="store_true", help="print the state once and exit")
 
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
     rm.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
@@ -315,7 +350,7 @@ def _version() -> str:
 def _count(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
-    raise argparse.ArgumentTypeError(f"not a whole number from 1 on: `{text}`")
+    raise argparse.ArgumentTypeError(f"must be a positive integer: `{text}`")
 
 
 def _seconds(text: str) -> float:
@@ -325,13 +360,13 @@ def _seconds(text: str) -> float:
         seconds = math.nan
     if 0 < seconds < math.inf:
         return seconds
-    raise argparse.ArgumentTypeError(f"not a number of seconds above 0: `{text}`")
+    raise argparse.ArgumentTypeError(f"must be a positive number of seconds: `{text}`")
 
 
 def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text) < 65536:
         return int(text)
-    raise argparse.ArgumentTypeError(f"not a port, 0 to 65535: `{text}`")
+    raise argparse.ArgumentTypeError(f"must be a port, 0 to 65535: `{text}`")
 
 
 def _address(text: str) -> tuple[str, int]:

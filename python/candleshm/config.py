@@ -1,4 +1,7 @@
-"""The settings of a collector: text and numbers become checked values here, once."""
+"""The settings of a collector, each in one place: name, type, default, help and what is allowed.
+
+Flags, TOML keys and their help come from these fields, and so do the checks of `CandleRule`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -16,10 +19,104 @@ from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_
 from candleshm.network.proxies import fault_of_proxies
 from candleshm.system.log_text import printable
 
-__all__ = ["TIME_OF_DAY", "CollectorConfig", "is_zone"]
+__all__ = ["CANDLE_DIR", "TIMEZONE", "TIME_OF_DAY", "CollectorConfig", "Setting", "is_path", "is_zone", "settings"]
 
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
 LIVE = ("rest", "ws", "auto")
+# Where daily files are read and downloaded unless a directory is given, and whose days they hold.
+CANDLE_DIR = "./candles"
+TIMEZONE = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a field of `CollectorConfig` means and which values it allows."""
+
+    help: str
+    allowed: str
+    fits: Callable[[Any], bool]
+    is_secret: bool = False
+    """Whether its value may contain a password, so that no message repeats it."""
+
+    def check(self, label: str, value: object) -> None:
+        """Raise ConfigError, with the name `label`, the value and what is allowed, when `value` does not fit."""
+        if not self.fits(value):
+            shown = "(not shown)" if self.is_secret else value
+            raise ConfigError(f"{label} cannot be `{shown}`; allowed: {self.allowed}")
+
+
+def _about(help: str, allowed: str, fits: Callable[[Any], bool], *, is_secret: bool = False) -> dict[str, Setting]:
+    return {"setting": Setting(help, allowed, fits, is_secret)}
+
+
+def is_zone(value: object) -> bool:
+    """Say whether `value` is the IANA name of a time zone, in any case of letters."""
+    try:
+        Zone(value)
+    except ConfigError:
+        return False
+    return True
+
+
+def is_path(value: object) -> bool:
+    """Say whether `value` can be the path of a file."""
+    return isinstance(value, str | os.PathLike) and str(value) != "" and "\0" not in str(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_positive(most: float) -> Callable[[Any], bool]:
+    return lambda value: _is_number(value) and 0 < value <= most
+
+
+def _is_whole(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def _is_url(*schemes: str) -> Callable[[Any], bool]:
+    def fits(value: object) -> bool:
+        if not isinstance(value, str):
+            return False
+        try:
+            parts = urlsplit(value)
+            # An @ behind the host is a password with a slash in it, which would be taken for a host and shown.
+            is_whole = "@" not in parts.path + parts.query + parts.fragment and printable(value) == value
+            return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and is_whole
+        except ValueError:
+            return False
+
+    return fits
+
+
+def _names(names: object, is_name: Callable[[object], bool] = is_symbol_name) -> tuple[str, ...] | None:
+    """Return a list of names, each once; None when it is no such list."""
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        return None
+    if not all(is_name(name) for name in names):
+        return None
+    return tuple(dict.fromkeys(names))
+
+
+def _are_symbols(value: object) -> bool:
+    return _is_all(value) or bool(_names(value))
+
+
+def _is_all(value: object) -> bool:
+    return isinstance(value, str) and value.lower() == "all"
+
+
+def _is_interval(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,119 +127,250 @@ class CollectorConfig:
     the market has that interval and those symbols is known to the exchange, and checked when the collector starts.
     """
 
-    market: Literal["SPOT", "UM", "CM"]
-    """Upper or lower case."""
-    interval: str = "1m"
-    symbols: Literal["all"] | Sequence[str] = "all"
-    """Every symbol that trades, or a list; a name given twice counts once."""
-    symbols_filter: Sequence[str] = ()
-    """Symbols to leave out; this filter and the two below apply to 'all' and to a list."""
-    symbol_contains: str = ""
-    """Only symbols whose name contains this."""
-    symbol_endswith: str = ""
-    """Only symbols whose name ends with this, such as USDT."""
-    spare_symbols: int | None = None
-    """Free places in the block for symbols that are listed later. For 'all' the default is 16 or a tenth, else 0."""
-    universe_refresh_seconds: float = 120.0
-    """How often the exchange's list of symbols is read again; sooner when a symbol lags behind the others."""
-    length: int = 2880
-    """Candles of every symbol, the live one included."""
-    derive: Sequence[str] = ()
-    """Further intervals, each a block of its own, made of this feed's candles: 5m,1h,1d@Asia/Shanghai."""
-    name: str | None = None
-    """The block's name; `candleshm-{market}-{interval}` unless given."""
-    base_url: str | None = field(default=None, repr=False)
-    """Replaces the exchange's host."""
-    ws_url: str | None = field(default=None, repr=False)
-    """Replaces the exchange's stream host."""
-    live: Literal["rest", "ws", "auto"] = "auto"
-    """Where live candles come from: requests (rest), streams (ws, needs the extra ws), or streams if possible (auto).
-    Streams are not possible through proxies, or when base_url is set and ws_url is not."""
-    proxy_host: str | None = field(default=None, repr=False)
-    """A forwarding host; requests to it have `/api`, `/fapi` or `/dapi` before the path."""
-    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """As in the library requests: http, https or all, or one of these with ://host, to the address of a proxy.
-    Requests that match no key go out directly."""
-    trust_env: bool = False
-    """Whether proxies and credentials from the environment are used."""
-    server_weight: float = 0.75
-    """The largest part of the exchange's weight limit to use."""
-    update_interval_seconds: float = 3.0
-    settle_seconds: float = 1.0
-    """A candle is final only in an answer requested at least this long after the candle's end."""
-    workers: int = 8
-    """Number of requests at the same time."""
-    start_seconds: float = 30.0
-    """How long the exchange may be unreachable at the start."""
-    cache_dir: str | os.PathLike[str] | None = None
-    """Directory that keeps the rows for the next start; without it no rows are kept."""
-    cache_delay_seconds: float | None = 3600.0
-    """How often the rows are written there; they are also written at the end."""
-    candle_dir: str | os.PathLike[str] | None = None
-    """Directory of the daily files; without it no daily files are written."""
-    timezone: str = "America/New_York"
-    """IANA name of the time zone that defines the days of the daily files."""
-    download_time: str | None = "00:10:00"
-    """Time at which the previous day is stored, HH:MM:SS in that zone; empty for never."""
-    local_candle_days: int | None = 2
-    """How many of the newest days are loaded from daily files at the start; days without a file are downloaded."""
-    archive_url: str | None = None
-    """Address of the exchange's archive, https://data.binance.vision or a mirror. Those days that have no file are
-    downloaded from there first; without it they come from the exchange."""
+    market: Literal["SPOT", "UM", "CM"] = field(
+        metadata=_about(
+            "SPOT, UM (USD-margined futures) or CM (coin-margined futures), in upper or lower case",
+            " | ".join(MARKETS),
+            lambda value: isinstance(value, str) and value.upper() in MARKETS,
+        )
+    )
+    interval: str = field(
+        default="1m", metadata=_about("length of a candle, as the exchange names it", "a name such as 1m", _is_interval)
+    )
+    symbols: Literal["all"] | Sequence[str] = field(
+        default="all",
+        metadata=_about(
+            "all for every symbol that trades, or a list; duplicates are ignored",
+            f"'all', or a list of at least one symbol, each {SYMBOL_NAMES}",
+            _are_symbols,
+        ),
+    )
+    symbols_filter: Sequence[str] = field(
+        default=(),
+        metadata=_about(
+            "symbols to leave out, of all or of the list",
+            f"a list of symbols, may be empty, each {SYMBOL_NAMES}",
+            lambda value: _names(value) is not None,
+        ),
+    )
+    symbol_contains: str = field(
+        default="",
+        metadata=_about("serve only symbols whose name contains this text", "a text, empty for no condition", _is_text),
+    )
+    symbol_endswith: str = field(
+        default="",
+        metadata=_about(
+            "serve only symbols whose name ends with this text, such as USDT",
+            "a text, empty for no condition",
+            _is_text,
+        ),
+    )
+    spare_symbols: int | None = field(
+        default=None,
+        metadata=_about(
+            "free places in the block for symbols that are listed later (default: with symbols=all a tenth of their "
+            "number, at least 16; with a list its unlisted symbols)",
+            "a whole number, 0 to 10000",
+            _or_none(_is_whole(0, 10_000)),
+        ),
+    )
+    universe_refresh_seconds: float = field(
+        default=120.0,
+        metadata=_about(
+            "interval between requests for the exchange's list of symbols; a symbol that lags behind the others "
+            "triggers one sooner",
+            "a number above 0, at most 86400",
+            _is_positive(86400),
+        ),
+    )
+    length: int = field(
+        default=2880,
+        metadata=_about(
+            "candles kept of every symbol, the live one included",
+            "a whole number, 2 to 100000",
+            _is_whole(2, 100_000),
+        ),
+    )
+    derive: Sequence[str] = field(
+        default=(),
+        metadata=_about(
+            "further intervals, made of this feed's candles, each in a block of its own: 5m,1h,1d@Asia/Shanghai",
+            "a list of intervals, [] for none",
+            lambda value: _names(value, _is_interval) is not None,
+        ),
+    )
+    name: str | None = field(
+        default=None,
+        metadata=_about(
+            "name of the block (default: candleshm-{market}-{interval}, for example candleshm-spot-1m)",
+            BLOCK_NAMES,
+            _or_none(is_block_name),
+        ),
+    )
+    base_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_about(
+            "URL that replaces the exchange's REST host",
+            "http://host[:port] or https://host[:port]",
+            _or_none(_is_url("http", "https")),
+            is_secret=True,
+        ),
+    )
+    ws_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_about(
+            "URL that replaces the exchange's stream host",
+            "ws://host[:port] or wss://host[:port]",
+            _or_none(_is_url("ws", "wss")),
+            is_secret=True,
+        ),
+    )
+    live: Literal["rest", "ws", "auto"] = field(
+        default="auto",
+        metadata=_about(
+            "source of live candles: rest for requests, ws for streams (needs the extra ws), auto for streams where "
+            "they are possible, which they are not through proxies, or with base_url and without ws_url",
+            " | ".join(LIVE),
+            lambda value: value in LIVE,
+        ),
+    )
+    proxy_host: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_about(
+            "URL of a relay, which gets /api, /fapi or /dapi in front of the exchange's path",
+            "http://host[:port] or https://host[:port]",
+            _or_none(_is_url("http", "https")),
+            is_secret=True,
+        ),
+    )
+    proxies: Mapping[str, str] = field(
+        default_factory=dict,
+        repr=False,
+        metadata=_about(
+            "proxies as the library requests takes them, for example https=http://proxy:3128; keys are http, https or "
+            "all, or one of these with ://host; requests that match no key go out directly",
+            "a mapping from http, https or all to the URL of a proxy",
+            lambda value: fault_of_proxies(value) is None,
+            is_secret=True,
+        ),
+    )
+    trust_env: bool = field(
+        default=False,
+        metadata=_about(
+            "use proxies and credentials from the environment", "True | False", lambda value: isinstance(value, bool)
+        ),
+    )
+    server_weight: float = field(
+        default=0.75,
+        metadata=_about(
+            "largest share of the exchange's request weight limit to use",
+            "a number above 0, at most 1",
+            _is_positive(1),
+        ),
+    )
+    update_interval_seconds: float = field(
+        default=3.0,
+        metadata=_about(
+            "interval between two requests for the live candle of a symbol",
+            "a number above 0, at most 86400",
+            _is_positive(86400),
+        ),
+    )
+    settle_seconds: float = field(
+        default=1.0,
+        metadata=_about(
+            "a response makes a candle final only if it was requested at least this long after the candle's end",
+            "a number, 0 to 60",
+            lambda value: _is_number(value) and 0 <= value <= 60,
+        ),
+    )
+    workers: int = field(
+        default=8, metadata=_about("number of simultaneous requests", "a whole number, 1 to 64", _is_whole(1, 64))
+    )
+    start_seconds: float = field(
+        default=30.0,
+        metadata=_about(
+            "how long the exchange may be unreachable at the start before the program gives up",
+            "a number above 0, at most 3600",
+            _is_positive(3600),
+        ),
+    )
+    cache_dir: str | os.PathLike[str] | None = field(
+        default=None,
+        metadata=_about(
+            "directory that keeps the final rows for the next start; without it no rows are kept",
+            "a path",
+            _or_none(is_path),
+        ),
+    )
+    cache_delay_seconds: float | None = field(
+        default=3600.0,
+        metadata=_about(
+            "interval between two writes of the cache, which is also written at the end",
+            "a number above 0, or None",
+            _or_none(_is_positive(math.inf)),
+        ),
+    )
+    candle_dir: str | os.PathLike[str] | None = field(
+        default=None,
+        metadata=_about(
+            "directory of the daily files; without it no daily files are written", "a path", _or_none(is_path)
+        ),
+    )
+    timezone: str = field(
+        default=TIMEZONE,
+        metadata=_about(
+            "IANA name of the time zone whose days the daily files hold", "an IANA name such as Asia/Shanghai", is_zone
+        ),
+    )
+    download_time: str | None = field(
+        default="00:10:00",
+        metadata=_about(
+            "time of day in that zone, HH:MM:SS, at which the previous day is stored; empty for never",
+            "HH:MM:SS such as 00:10:00, or None",
+            lambda value: value in (None, "") or (_is_text(value) and TIME_OF_DAY.fullmatch(value) is not None),
+        ),
+    )
+    local_candle_days: int | None = field(
+        default=2,
+        metadata=_about(
+            "number of the newest days that are loaded from daily files at the start",
+            "a whole number, 0 to 10000, or None",
+            _or_none(_is_whole(0, 10_000)),
+        ),
+    )
+    archive_url: str | None = field(
+        default=None,
+        metadata=_about(
+            "URL of the exchange's archive, https://data.binance.vision or a mirror, from which missing daily files "
+            "are downloaded first; without it they come from the exchange",
+            "https://host, http://host or file:///directory",
+            lambda value: value is None or _is_text(value),
+        ),
+    )
 
     def __post_init__(self) -> None:
-        market = self.market.upper() if isinstance(self.market, str) else self.market
-        _require("market", self.market, market in MARKETS, " | ".join(MARKETS))
-        _require("interval", self.interval, isinstance(self.interval, str) and self.interval, "a name such as 1m")
-        _require("name", self.name, self.name is None or is_block_name(self.name), BLOCK_NAMES)
-        _require("length", self.length, _is_whole(self.length, 2, 100_000), "a whole number, 2 to 100000")
-        object.__setattr__(self, "derive", self._derivable())
-        _require("workers", self.workers, _is_whole(self.workers, 1, 64), "a whole number, 1 to 64")
-        for label, value, least, most, allowed in (
-            ("server_weight", self.server_weight, 0.0, 1.0, "above 0, at most 1"),
-            ("update_interval_seconds", self.update_interval_seconds, 0.0, 86400.0, "above 0, at most 86400"),
-            ("start_seconds", self.start_seconds, 0.0, 3600.0, "above 0, at most 3600"),
-            ("universe_refresh_seconds", self.universe_refresh_seconds, 0.0, 86400.0, "above 0, at most 86400"),
-        ):
-            _require(label, value, _is_number(value) and least < value <= most, f"a number {allowed}")
-        spare_fits = self.spare_symbols is None or _is_whole(self.spare_symbols, 0, 10_000)
-        _require("spare_symbols", self.spare_symbols, spare_fits, "a whole number, 0 to 10000")
-        for label, text in (("symbol_contains", self.symbol_contains), ("symbol_endswith", self.symbol_endswith)):
-            _require(label, text, isinstance(text, str), "a text, empty for no condition")
-        delay_fits = self.cache_delay_seconds is None or (
-            _is_number(self.cache_delay_seconds) and self.cache_delay_seconds > 0
-        )
-        _require("cache_delay_seconds", self.cache_delay_seconds, delay_fits, "a number above 0, or None")
-        _require("cache_dir", self.cache_dir, self.cache_dir is None or _is_path(self.cache_dir), "a path")
-        settle_fits = _is_number(self.settle_seconds) and 0 <= self.settle_seconds <= 60
-        _require("settle_seconds", self.settle_seconds, settle_fits, "a number, 0 to 60")
-        _require("trust_env", self.trust_env, isinstance(self.trust_env, bool), "True | False")
-        for label, url in (("base_url", self.base_url), ("proxy_host", self.proxy_host)):
-            # The address may carry a password, so the text does not repeat it.
-            _require(label, "(not shown)", url is None or _is_url(url), "http://host[:port] or https://host[:port]")
-        ws_fits = self.ws_url is None or _is_url(self.ws_url, ("ws", "wss"))
-        _require("ws_url", "(not shown)", ws_fits, "ws://host[:port] or wss://host[:port]")
-        _require("live", self.live, self.live in LIVE, " | ".join(LIVE))
+        for name, setting in settings().items():
+            value = getattr(self, name)
+            if name == "proxies" and (fault := fault_of_proxies(value)):
+                raise ConfigError(fault)
+            setting.check(name, value)
+        self._check_derived()
         if self.live == "ws" and self.stream_hindrance is not None:
             raise ConfigError(f"live cannot be `ws`: {self.stream_hindrance}; allowed here: rest | auto")
         if self.base_url is not None and self.proxy_host is not None:
             raise ConfigError("base_url and proxy_host are both given; each replaces the exchange's host, choose one")
-        dir_fits = self.candle_dir is None or (isinstance(self.candle_dir, str | os.PathLike) and str(self.candle_dir))
-        _require("candle_dir", self.candle_dir, dir_fits, "a path, or None for no daily files")
-        _require("timezone", self.timezone, is_zone(self.timezone), "an IANA name such as Asia/Shanghai")
-        time_fits = self.download_time in (None, "") or (
-            isinstance(self.download_time, str) and TIME_OF_DAY.fullmatch(self.download_time)
-        )
-        _require("download_time", self.download_time, time_fits, "HH:MM:SS such as 00:10:00, or empty for never")
-        days_fit = self.local_candle_days is None or _is_whole(self.local_candle_days, 0, 10_000)
-        _require("local_candle_days", self.local_candle_days, days_fit, "a whole number, 0 to 10000")
-        if fault := fault_of_proxies(self.proxies):
-            raise ConfigError(fault)
-        object.__setattr__(self, "market", market)
-        object.__setattr__(self, "symbols", _symbols(self.symbols))
-        filter_fits = _names(self.symbols_filter) is not None
-        _require("symbols_filter", self.symbols_filter, filter_fits, "a list of symbols, [] for none")
-        object.__setattr__(self, "symbols_filter", _names(self.symbols_filter))
+        symbols = "all" if _is_all(self.symbols) else _names(self.symbols)
+        for name, value in (
+            ("market", self.market.upper()),
+            ("symbols", symbols),
+            ("symbols_filter", _names(self.symbols_filter)),
+            ("derive", _names(self.derive, _is_interval)),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def block_name(self) -> str:
@@ -161,7 +389,7 @@ class CollectorConfig:
         if self.proxies or self.trust_env:
             return "streams do not go through the proxies of `proxies` and `trust_env`"
         if self.proxy_host is not None:
-            return "proxy_host resends requests, not streams"
+            return "proxy_host is a relay of requests, not of streams"
         if self.base_url is not None and self.ws_url is None:
             return "base_url replaces the exchange's host, and ws_url, the host of its streams, is not given"
         return None
@@ -171,10 +399,8 @@ class CollectorConfig:
         """`settle_seconds` in whole milliseconds, rounded up."""
         return math.ceil(self.settle_seconds * 1000)
 
-    def _derivable(self) -> tuple[str, ...]:
-        intervals = _names(self.derive, lambda name: isinstance(name, str) and bool(name))
-        _require("derive", self.derive, intervals is not None, "a list of intervals, [] for none")
-        for interval in intervals or ():
+    def _check_derived(self) -> None:
+        for interval in self.derive:
             if interval == "3d":
                 raise ConfigError(
                     "derive cannot be `3d`: each symbol has a grid of its own; serve that interval instead"
@@ -188,59 +414,8 @@ class CollectorConfig:
                     f"derive cannot be `{interval}` with length `{self.length}`: up to {parts} candles of "
                     f"{self.interval} make one; allowed: a length of {parts} or more"
                 )
-        return intervals or ()
 
 
-def is_zone(value: object) -> bool:
-    """Say whether `value` is the IANA name of a time zone, in any case of letters."""
-    try:
-        Zone(value)
-    except ConfigError:
-        return False
-    return True
-
-
-def _require(label: str, value: object, condition: Any, allowed: str) -> None:
-    if not condition:
-        raise ConfigError(f"{label} cannot be `{value}`; allowed: {allowed}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str | os.PathLike) and str(value) != "" and "\0" not in str(value)
-
-
-def _is_url(value: object, schemes: Sequence[str] = ("http", "https")) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        parts = urlsplit(value)
-        # An @ behind the host is a password with a slash in it, which would be taken for a host and shown.
-        is_whole = "@" not in parts.path + parts.query + parts.fragment and printable(value) == value
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and is_whole
-    except ValueError:
-        return False
-
-
-def _symbols(symbols: object) -> Literal["all"] | tuple[str, ...]:
-    if isinstance(symbols, str) and symbols.lower() == "all":
-        return "all"
-    names = _names(symbols)
-    _require("symbols", symbols, names, f"'all' or a list of at least one symbol, each {SYMBOL_NAMES}")
-    return names or ()
-
-
-def _names(names: object, is_name: Callable[[object], bool] = is_symbol_name) -> tuple[str, ...] | None:
-    """Return a list of names, each once; None when it is no such list."""
-    if not isinstance(names, Sequence) or isinstance(names, str):
-        return None
-    if not all(is_name(name) for name in names):
-        return None
-    return tuple(dict.fromkeys(names))
+def settings() -> dict[str, Setting]:
+    """Return what each field of `CollectorConfig` means, by its name."""
+    return {item.name: item.metadata["setting"] for item in fields(CollectorConfig)}

@@ -1,35 +1,35 @@
-"""Every error candleshm raises.
+"""Every error that candleshm raises.
 
 ::
 
     CandleShmError
     ├── BlockError
-    │   ├── BlockNotFound      (FileNotFoundError)  no block of that name, or none that is ready
-    │   ├── BlockInUse         another collector owns the name
-    │   ├── BlockIncompatible  the block was written in another format
-    │   ├── BlockCorrupt       the block's header does not add up
-    │   └── BlockUnavailable   (OSError)            the system refused: /dev/shm is full, not permitted
+    │   ├── BlockNotFound        (FileNotFoundError)  no block of that name, or none that is ready
+    │   ├── BlockInUse                                another collector serves the name
+    │   ├── BlockIncompatible                         the block was written in another format
+    │   ├── BlockCorrupt                              the block's header contradicts itself
+    │   └── BlockUnavailable     (OSError)            the system refused: /dev/shm is full, no permission
     ├── UnknownSymbol            (KeyError)           the block does not carry that symbol
-    ├── StaleData                the series is older than ``max_age``, or delisted
-    ├── GapError             (ValueError)         ``holes="raise"`` and the window has a gap
-    ├── OverwrittenView          rows of a view were overwritten or revised while it was used
-    ├── ClosesMissed             closes left the window before they were handed out
-    ├── MissingExtra         (ImportError)        an optional library is not installed
+    ├── StaleData                                     the series is older than ``max_age``, or delisted
+    ├── GapError                 (ValueError)         ``holes="raise"`` and the window has a gap
+    ├── OverwrittenView                               rows of a view were overwritten or revised during its use
+    ├── ClosesMissed                                  closes left the window before they were handed out
+    ├── MissingExtra             (ImportError)        an optional library is not installed
     ├── WaitTimeout              (TimeoutError)       a wait reached its deadline
     ├── ConfigError              (ValueError)         a setting cannot be used
-    ├── HistoryError             daily files
+    ├── HistoryError                                  daily files
     │   ├── DayNotFound          (FileNotFoundError)  no file of that day
     │   ├── DayDamaged           (ValueError)         the file is not what was written
     │   ├── DayIncomplete        (ValueError)         candles of that day are missing
-    │   ├── StoreInUse           another process writes these daily files
-    │   └── StoreUnavailable     (OSError)            the system refused: the disk is full, not permitted
-    └── ExchangeError            the exchange answered with an error, or not at all
-        ├── RateLimited          HTTP 429
-        ├── Banned               HTTP 418 (or 403 from the firewall in front)
-        ├── BadResponse          a body that is not what was asked for
-        └── ExchangeUnavailable  no answer: connection, timeout, 5xx
+    │   ├── StoreInUse                                another process writes these daily files
+    │   └── StoreUnavailable     (OSError)            the system refused: the disk is full, no permission
+    └── ExchangeError                                 the exchange responded with an error, or not at all
+        ├── RateLimited                               HTTP 429
+        ├── Banned                                    HTTP 418 (or 403 from the firewall in front)
+        ├── BadResponse                               a body that is not what was requested
+        └── ExchangeUnavailable                       no response: connection, timeout, 5xx
 
-Each class is also the builtin named in parentheses, so that code which only knows the builtin still catches it.
+Each class is also the builtin named in parentheses, so that code which only knows the builtin catches it, too.
 Errors carry their facts as attributes; their text is for people.
 """
 
@@ -69,11 +69,11 @@ __all__ = [
 
 
 class CandleShmError(Exception):
-    """The root: catch this to catch everything candleshm raises on purpose."""
+    """The root: catch this to catch everything that candleshm raises on purpose."""
 
 
 class BlockError(CandleShmError):
-    """Something about a shared-memory block. ``name`` is the block's name."""
+    """A shared-memory block cannot be used. ``name`` is the block's name, ``reason`` says why."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
@@ -108,7 +108,8 @@ class BlockIncompatible(BlockError):
     def __init__(self, name: str, found: str, expected: str) -> None:
         super().__init__(
             name,
-            f"written in format {found}, this version reads {expected}; use the same candleshm version on both sides",
+            f"it was written in format {found}, and this version reads {expected}; "
+            f"use the same candleshm version on both sides",
         )
         self.args = (name, found, expected)
         self.found = found
@@ -120,7 +121,7 @@ class BlockCorrupt(BlockError):
 
 
 class BlockUnavailable(BlockError, OSError):
-    """The operating system refused: /dev/shm is full, or the block is not permitted. ``errno`` tells which."""
+    """The operating system refused: /dev/shm is full, or permission is denied. ``errno`` tells which."""
 
     def __init__(self, name: str, reason: str, error_number: int) -> None:
         super().__init__(name, reason)
@@ -141,7 +142,7 @@ class UnknownSymbol(CandleShmError, KeyError):
 
 
 class StaleData(CandleShmError):
-    """The newest answer for ``symbol`` is ``age`` seconds old, more than ``limit``; or the symbol is delisted."""
+    """The data of ``symbol`` was last confirmed ``age`` seconds ago, more than ``limit``; or the symbol is delisted."""
 
     def __init__(self, symbol: str, age: float, limit: float | None, delisted: bool = False) -> None:  # noqa: FBT001
         super().__init__(symbol, age, limit, delisted)
@@ -157,7 +158,7 @@ class StaleData(CandleShmError):
 
 
 class GapError(CandleShmError, ValueError):
-    """A window that must not have gaps has one: ``start_ms``, ``end_ms`` (half-open), ``kind``."""
+    """A window that must not have gaps has one: open times ``[start_ms, end_ms)``, ``kind`` 'missing' or 'hole'."""
 
     def __init__(self, symbol: str, start_ms: int, end_ms: int, kind: str) -> None:
         super().__init__(symbol, start_ms, end_ms, kind)
@@ -169,23 +170,26 @@ class GapError(CandleShmError, ValueError):
     def __str__(self) -> str:
         start, end = (datetime.fromtimestamp(ms / 1000, tz=UTC) for ms in (self.start_ms, self.end_ms))
         return (
-            f"{self.symbol} has no candles from {start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC ({self.kind})"
+            f"{self.symbol} has no candles from {start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC: {self.kind}"
         )
 
 
 class OverwrittenView(CandleShmError):
-    """Rows of a view of ``symbol`` were overwritten or revised while it was in use: discard what was computed."""
+    """Rows of a view of ``symbol`` were overwritten or revised while it was used: discard what was computed from it."""
 
     def __init__(self, symbol: str) -> None:
         super().__init__(symbol)
         self.symbol = symbol
 
     def __str__(self) -> str:
-        return f"rows of a view of {self.symbol} were overwritten or revised while it was used; take a new view"
+        return (
+            f"rows of a view of {self.symbol} were overwritten or revised while it was used; "
+            f"discard the result and take a new view"
+        )
 
 
 class ClosesMissed(CandleShmError):
-    """A loop over `closes()` fell behind by more than the window: `count` closes, open times [start_ms, end_ms)."""
+    """A loop over `closes()` fell behind by more than the window: ``count`` closes of ``[start_ms, end_ms)``."""
 
     def __init__(self, name: str, start_ms: int, end_ms: int, count: int) -> None:
         super().__init__(name, start_ms, end_ms, count)
@@ -197,8 +201,8 @@ class ClosesMissed(CandleShmError):
     def __str__(self) -> str:
         start, end = (datetime.fromtimestamp(ms / 1000, tz=UTC) for ms in (self.start_ms, self.end_ms))
         return (
-            f"the loop over the closes of block `{self.name}` is slower than the candles: {self.count} closes from "
-            f"{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC left the window before they were handed out"
+            f"a loop over the closes of block `{self.name}` is slower than the candles: {self.count} closes from "
+            f"{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC left the window before they were read"
         )
 
 
@@ -215,7 +219,7 @@ class MissingExtra(CandleShmError, ImportError):
 
 
 class WaitTimeout(CandleShmError, TimeoutError):
-    """A wait reached its deadline. ``missing`` are the symbols that had not closed."""
+    """A wait reached its deadline. ``missing`` are the symbols without the awaited candle."""
 
     def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
         super().__init__(message, missing)
@@ -230,7 +234,7 @@ class ConfigError(CandleShmError, ValueError):
 
 
 class HistoryError(CandleShmError):
-    """Something about daily files. ``path`` is the file or directory."""
+    """Daily files cannot be used. ``path`` is the file or directory, ``reason`` says why."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -242,7 +246,7 @@ class HistoryError(CandleShmError):
 
 
 class DayNotFound(HistoryError, FileNotFoundError):
-    """A day has no file. ``days`` are all without one, as YYYY-MM-DD; ``path`` is the first's file.
+    """A day has no file. ``days`` are all days without one, as YYYY-MM-DD; ``path`` is the first's file.
 
     ``stored`` names what the directory has of the symbol instead.
     """
@@ -280,12 +284,12 @@ class StoreInUse(HistoryError):
     """Another process writes the daily files of this series; reading is not affected."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, "another download writes there now; wait for its end")
+        super().__init__(path, "another download is writing there; wait until it ends")
         self.args = (path,)
 
 
 class StoreUnavailable(HistoryError, OSError):
-    """The operating system refused to read or write: the disk is full, not permitted. ``errno`` tells which."""
+    """The operating system refused: the disk is full, or permission is denied. ``errno`` tells which."""
 
     def __init__(self, path: str, reason: str, error_number: int) -> None:
         super().__init__(path, reason)
@@ -294,7 +298,7 @@ class StoreUnavailable(HistoryError, OSError):
 
 
 class ExchangeError(CandleShmError):
-    """The exchange answered with an error. ``status`` is the HTTP status, ``code`` Binance's (None when absent)."""
+    """The exchange responded with an error. ``status`` is the HTTP status, ``code`` Binance's (None without one)."""
 
     def __init__(self, message: str, *, status: int | None = None, code: int | None = None) -> None:
         super().__init__(message)
@@ -315,7 +319,7 @@ def _exchange_error(
 
 
 class RateLimited(ExchangeError):
-    """HTTP 429. ``retry_after`` is the seconds to stay away from the whole pool."""
+    """HTTP 429. Nothing may be sent by the whole pool for ``retry_after`` seconds."""
 
     def __init__(self, message: str, *, retry_after: float, status: int | None = 429, code: int | None = None) -> None:
         super().__init__(message, status=status, code=code)
@@ -323,7 +327,7 @@ class RateLimited(ExchangeError):
 
 
 class Banned(RateLimited):
-    """HTTP 418, or 403 from the firewall in front of the exchange. ``until_ms`` is the end, epoch ms."""
+    """HTTP 418, or 403 from the firewall in front of the exchange. ``until_ms`` is the end of the ban, epoch ms."""
 
     def __init__(
         self, message: str, *, retry_after: float, until_ms: int, status: int | None = 418, code: int | None = None
@@ -337,7 +341,7 @@ class Banned(RateLimited):
 
 
 class BadResponse(ExchangeError):
-    """A body that is not what was asked for: HTML, truncated, malformed. ``offset`` is the byte where it goes wrong."""
+    """A body that is not what was requested: HTML, truncated, malformed. ``offset`` is the byte where it goes wrong."""
 
     def __init__(
         self, message: str, *, offset: int | None = None, status: int | None = None, code: int | None = None
@@ -347,4 +351,4 @@ class BadResponse(ExchangeError):
 
 
 class ExchangeUnavailable(ExchangeError):
-    """No usable answer: the connection failed, timed out, or the exchange said 5xx."""
+    """No usable response: the connection failed, timed out, or the status was 5xx."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
 from candleshm.system.block_log import BlockLog
 
-__all__ = ["TRADING", "Universe", "doubt", "symbols_of"]
+__all__ = ["KINDS", "Kind", "Universe", "doubt", "symbols_of"]
 
-TRADING = ("trading_on", "trading_off", "trading_all")
+logger = logging.getLogger(__name__)
+
+# Of the symbols that pass the filters: those that trade, those that do not, or all of them.
+Kind = Literal["trading", "not_trading", "all"]
+KINDS: tuple[Kind, ...] = ("trading", "not_trading", "all")
 SPARE_MIN = 16
 SPARE_PART = 0.1
 # A list of symbols that lost more than this at once is taken for a mistake of the exchange, or for maintenance.
@@ -30,7 +36,7 @@ class Universe:
     """
 
     def __init__(self, config: CollectorConfig) -> None:
-        self._log = BlockLog(config.block_name)
+        self._log = BlockLog(logger, config.block_name)
         self._config = config
         self._lock = threading.Lock()
         self._added: dict[str, None] = {}
@@ -107,12 +113,12 @@ class Universe:
         )
 
 
-def symbols_of(config: CollectorConfig, info: ExchangeInfo, kind: str) -> list[str]:
+def symbols_of(config: CollectorConfig, info: ExchangeInfo, kind: Kind) -> list[str]:
     """Return the listed symbols that a configuration leaves, of those that trade, do not trade, or of all.
 
-    `kind` is one of TRADING. A list of symbols keeps its order; names that are not listed are left out.
+    A list of symbols keeps its order; names that are not listed are left out.
     """
-    states = {"trading_on": (True,), "trading_off": (False,), "trading_all": (True, False)}[kind]
+    states = {"trading": (True,), "not_trading": (False,), "all": (True, False)}[kind]
     named = info.statuses if config.symbols == "all" else config.symbols
     symbols = [name for name in named if name in info.statuses and info.is_trading(name) in states]
     return Universe(replace(config, symbols=symbols)).wanted(info) if symbols else []

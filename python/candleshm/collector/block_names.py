@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from candleshm._core import Writer
 
 __all__ = ["BlockNames"]
+
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 # What goes on is said this often at most.
@@ -26,7 +29,7 @@ class BlockNames:
     """Keeps the block of a writer, and those derived from it, under their names. Belongs to the loop."""
 
     def __init__(self, writer: Writer, now_seconds: float) -> None:
-        self._log = BlockLog(writer.name)
+        self._log = BlockLog(logger, writer.name)
         self._writer = writer
         self._pause_seconds = LOOK_SECONDS
         self._due_seconds = now_seconds + LOOK_SECONDS

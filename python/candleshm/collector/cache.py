@@ -16,6 +16,7 @@ when the file was written: otherwise it would keep the values of that moment for
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -37,6 +38,8 @@ from candleshm.system.atomic_file import make_directory, read_ours, remove_lefto
 from candleshm.system.block_log import BlockLog
 
 __all__ = ["BlockCache", "CacheWriter", "Origin", "SavedCache"]
+
+logger = logging.getLogger(__name__)
 
 MAGIC = b"CSHMCAC1"
 TAIL_BYTES = 24
@@ -94,7 +97,7 @@ class BlockCache:
     def __init__(self, directory: str | os.PathLike[str], origin: Origin) -> None:
         self.path = cache_file(directory, origin.market, origin.interval, origin.name)
         self._origin = origin
-        self.log = BlockLog(origin.name)
+        self.log = BlockLog(logger, origin.name)
 
     def save(self, now_ms: int) -> SavedCache:
         """Write the block's final rows as they are; neither the collector nor a reader waits for it.
@@ -242,12 +245,13 @@ class CacheWriter:
             return
         self._failures[cache] = 0
         cache.log.info(
-            "DOWNLOAD CANDLE CACHE %s (%d rows of %d symbols, %.1f MB, %.2f s)",
+            "cache written: %s (%d rows of %d symbols, %.1f MB, %.2f s)",
             saved.path,
             saved.rows,
             saved.symbols,
             saved.size_bytes / 1e6,
             saved.seconds,
+            extra={"event": "cache_written", "saved": saved},
         )
 
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Collector"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.5
 # `stop` waits for the loop, which ends within moments and removes the block. Before there is a block it may be stuck in
@@ -232,7 +232,7 @@ class Collector:
         """Be the loop thread, from the first request to the end of the block."""
         try:
             with self._market.client() as connection:
-                connected = connection.connect(self._stopping, BlockLog(self.config.block_name))
+                connected = connection.connect(self._stopping, BlockLog(logger, self.config.block_name))
                 if connected is not None:
                     self._serve(connection, *connected)
         except CandleShmError as error:

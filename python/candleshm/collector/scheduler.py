@@ -6,6 +6,7 @@ due, and takes in what they report. So nothing here needs a lock.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import Counter
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CollectorStatus", "Scheduler"]
 
+logger = logging.getLogger(__name__)
+
 HEARTBEAT_SECONDS = 0.5
 STATUS_SECONDS = 1.0
 MEASURE_SECONDS = 300.0
@@ -94,7 +97,7 @@ class Scheduler:
         make_streams: MakeStreams | None = None,
     ) -> None:
         """`make_streams` makes the source of events; without one everything is requested by REST."""
-        self._log = BlockLog(writer.name)
+        self._log = BlockLog(logger, writer.name)
         self._writer = writer
         self._exchange = exchange
         self._clock = clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SymbolSet"]
 
+logger = logging.getLogger(__name__)
+
 JITTER_SECONDS = 0.1
 SHOWN_MAX = 20
 
@@ -25,7 +28,7 @@ class SymbolSet:
     """Follows the universe: newcomers get a place and a plan, what ended keeps its place. Belongs to the loop."""
 
     def __init__(self, writer: Writer, universe: Universe, info: ExchangeInfo, random: Random) -> None:
-        self._log = BlockLog(writer.name)
+        self._log = BlockLog(logger, writer.name)
         self._writer = writer
         self.info = info
         self.plans: dict[str, SeriesPlan] = {}

@@ -1,4 +1,4 @@
-"""The commands `download` and `import-csv`: daily files from the exchange, and from a predecessor's tree."""
+"""The commands `download` and `import-csv`: daily files from the exchange, and from CSV files of binance_interface."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from candleshm.commands.progress import ProgressLine, log_to_stderr
+from candleshm.commands.log import log_to_stderr
+from candleshm.commands.progress import ProgressLine
 from candleshm.commands.signals import on_stop_signal
 from candleshm.commands.table import aligned
-from candleshm.config import CollectorConfig
+from candleshm.config import CANDLE_DIR, CollectorConfig
 from candleshm.errors import ConfigError, HistoryError
 from candleshm.history.archive import ARCHIVE_URL, checked_archive_url
 from candleshm.history.csv_tree import strange_paths
-from candleshm.history.fetching import Format, Kind, archive_of, fetch_days, store_of
+from candleshm.history.fetching import Format, archive_of, fetch_days, store_of
 from candleshm.history.importing import import_files
-from candleshm.history.reading import BASE_DIR
 from candleshm.history.tally import DownloadProgress
 from candleshm.reader.frames import library
 from candleshm.rest.client import MarketAccess
+from candleshm.universe import Kind
 
 __all__ = ["download", "import_csv"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 OUTCOMES = ("imported", "incomplete", "there", "damaged")
 
@@ -61,7 +62,7 @@ def download(
     log_to_stderr()
     failed, asked, conflicts, left_out, where = 0, 0, 0, 0, ""
     for config in feeds:
-        store = store_of(config, config.candle_dir or BASE_DIR, form)
+        store = store_of(config, config.candle_dir or CANDLE_DIR, form)
         access = MarketAccess(config)
         archive = archive_of(config, address, access.clock, stopping) if asks_archive else None
         with access.client() as client, ProgressLine("downloading") as line:
@@ -90,13 +91,13 @@ def download(
     if failed:
         raise HistoryError(where, f"{failed} of {asked} daily files could not be fetched; the same command tries again")
     if left_out:
-        raise HistoryError(where, f"{left_out} symbols were left out, see above; --type trading_all takes them")
+        raise HistoryError(where, f"{left_out} symbols were left out, see above; --type all includes them")
     if verify and conflicts:
         raise HistoryError(where, f"{conflicts} candles differ from the archive; the exchange's are kept, not verified")
 
 
 def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
-    """Import a predecessor's tree, and print what came of it as a table. Raises HistoryError when files are damaged."""
+    """Import a CSV tree and print the outcomes as a table. Raises HistoryError when files are damaged."""
     library("pyarrow", "parquet")
     counts: Counter[tuple[str, str, str, str]] = Counter()
     damaged = []
@@ -108,7 +109,7 @@ def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
             line.show(None, f"{counts.total()} files, {len(damaged)} damaged")
     strange = [f"{path}: its place does not say what it holds\n" for path in strange_paths(source_dir)]
     if not counts and not strange:
-        raise HistoryError(str(source_dir), "holds no files such as SPOT-AmericaNew_York-1m/2026-11/2026-11-23/X.csv")
+        raise HistoryError(str(source_dir), "holds no files such as SPOT-UTC-1m/2026-11/2026-11-23/BTCUSDT.csv")
     trees = sorted({key[:3] for key in counts})
     rows = [(*tree, *(str(counts[*tree, outcome]) for outcome in OUTCOMES)) for tree in trees]
     heads = ("MARKET", "INTERVAL", "TIMEZONE", *(outcome.upper() for outcome in OUTCOMES))

@@ -13,13 +13,12 @@ from types import TracebackType
 from typing import Self
 
 from candleshm.collector.status import CollectorStatus
-from candleshm.system.server_log import Console, LineFormatter
+from candleshm.commands.log import ERASE_LINE
 
-__all__ = ["LoadingProgress", "ProgressLine", "log_to_stderr", "stderr_handler"]
+__all__ = ["LoadingProgress", "ProgressLine"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
-ERASE_LINE = "\r\x1b[K"
 BAR_WIDTH_MIN, BAR_WIDTH_MAX = 8, 30
 LINES_SECONDS = 5.0
 
@@ -85,19 +84,6 @@ class LoadingProgress(ProgressLine):
         total = sum(status.symbols * self._lengths[name] for name, status in known.items())
         share = 1 - sum(status.missing for status in known.values()) / total if total else 1.0
         self.show(share, _text(list(known.values())))
-
-
-def stderr_handler() -> logging.Handler:
-    """Return a handler for stderr, where a progress line may stand."""
-    console = Console()
-    console.setFormatter(LineFormatter(ERASE_LINE if sys.stderr.isatty() else ""))
-    return console
-
-
-def log_to_stderr() -> None:
-    """Log what candleshm has to say to stderr, from now on."""
-    logger.addHandler(stderr_handler())
-    logger.setLevel(logging.INFO)
 
 
 def _text(statuses: list[CollectorStatus]) -> str:

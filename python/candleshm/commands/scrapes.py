@@ -20,7 +20,7 @@ from email.utils import formatdate
 
 __all__ = ["ScrapeServer"]
 
-logger = logging.getLogger("candleshm")
+logger = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 32
 # Those that wait in the kernel cost no descriptor, and whoever finds no place there comes again a second later.

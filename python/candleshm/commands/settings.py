@@ -1,27 +1,22 @@
 """The settings of collectors as flags and as keys of a TOML file, common ones at its top and one table for each feed.
 
-Both follow from the fields of `CollectorConfig`: a new field is a flag and a key without a word here, and the text
-below it is the flag's help.
+Both are generated from the fields of `CollectorConfig`: a new field is a flag and a key without a word here.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import difflib
-import inspect
 import os
 import re
-import textwrap
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
-from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from candleshm.config import CollectorConfig
+from candleshm.config import CollectorConfig, settings
 from candleshm.errors import ConfigError
 
 __all__ = ["add_field_flags", "add_flags", "collector_configs", "in_utf8"]
@@ -30,7 +25,7 @@ FEED = "feed"
 FILE_BYTES_MAX = 1024 * 1024
 # What Python makes of bytes of an argument that the locale cannot read.
 _UNREAD = re.compile("[\udc80-\udcff]")
-CONFIG_HELP = "settings as keys such as base_url, with a [[feed]] table for each of several feeds; flags win"
+CONFIG_HELP = "read settings from this file: keys such as base_url, and a [[feed]] table for each feed; flags win"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +36,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def add_field_flags(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
     """Add `--config` and one flag for each of these fields."""
     parser.add_argument("--config", metavar="FILE.toml", type=Path, help=CONFIG_HELP)
-    types, texts = get_type_hints(CollectorConfig), _field_texts()
+    types, about = get_type_hints(CollectorConfig), settings()
     for field in fields(CollectorConfig):
         if field.name not in names:
             continue
-        text = f"{texts.get(field.name, '')} {_default_text(field)}".strip()
+        text = f"{about[field.name].help} {_default_text(field)}".strip()
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             default=argparse.SUPPRESS,
@@ -59,17 +54,18 @@ def collector_configs(flags: Mapping[str, Any], path: Path | None) -> list[Colle
 
     `flags` may hold more than settings; that is left alone. Raises ConfigError and OSError.
     """
-    names = _key_names()
-    given = {name: value for name, value in flags.items() if name in names}
+    given = {name: value for name, value in flags.items() if name in settings()}
     feeds: list[dict[str, Any]] = [{}] if path is None else _file_feeds(path)
     if len(feeds) > 1 and "name" in given:
-        raise ConfigError(f"--name is one name, and {path} has {len(feeds)} feeds; give each a `name` there")
+        raise ConfigError(
+            f"--name names one block, but {path} has {len(feeds)} feeds; give each of them a `name` in that file"
+        )
     return [_config(feed | given) for feed in feeds]
 
 
 def _config(values: dict[str, Any]) -> CollectorConfig:
     if "market" not in values:
-        raise ConfigError("market is not given; say --market spot, um or cm")
+        raise ConfigError("market is missing; give --market spot, um or cm")
     return CollectorConfig(**values)
 
 
@@ -88,14 +84,14 @@ def _file_feeds(path: Path) -> list[dict[str, Any]]:
         return [_settings(loaded, str(path))]
     tables = loaded.pop(FEED)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"{path}: feed is not a list of tables; each begins with a line [[feed]]")
+        raise ConfigError(f"{path}: feed must be a list of tables; begin each with a line [[feed]]")
     common = _settings(loaded, str(path))
     return [common | _settings(table, f"{path}, feed {number}") for number, table in enumerate(tables, 1)]
 
 
 def _settings(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the settings of a table; LENGTH, length and the flag's spelling are the same key."""
-    names = _key_names()
+    names = settings()
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = key.lower().replace("-", "_")
@@ -106,21 +102,6 @@ def _settings(table: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise ConfigError(f"{where}: `{key}` is given twice, in different spelling")
         values[name] = value
     return values
-
-
-def _key_names() -> set[str]:
-    return {field.name for field in fields(CollectorConfig)}
-
-
-def _field_texts() -> dict[str, str]:
-    """Return the strings below the fields, which Python itself throws away."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(CollectorConfig))).body
-    assert isinstance(definition, ast.ClassDef)
-    texts = {}
-    for field, text in pairwise(definition.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            texts[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
-    return texts
 
 
 def _default_text(field: Field[Any]) -> str:

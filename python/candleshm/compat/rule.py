@@ -1,24 +1,37 @@
-"""CandleRule: what a `CandleServer` is told, under the names that its users know."""
+"""CandleRule: the settings of a `CandleServer` under the names that its users know, and what they are in a config."""
 
 from __future__ import annotations
 
 import difflib
-import math
 import os
-from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 from candleshm._core import zone_names
-from candleshm.config import TIME_OF_DAY, is_zone
+from candleshm.config import CollectorConfig, Setting, is_path, settings
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Market
 from candleshm.exchanges.binance import Binance
-from candleshm.names import SYMBOL_NAMES, is_symbol_name
 
-__all__ = ["CandleRule", "check_rule"]
+__all__ = ["CandleRule", "check_rule", "config_of"]
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
-_SECRETS = ("KEY", "SECRET")
+# The field of CollectorConfig that a setting becomes; its meaning and what it allows stand there.
+FIELDS = {
+    "SERVER_WEIGHT": "server_weight",
+    "SYMBOLS": "symbols",
+    "SYMBOLS_FILTER": "symbols_filter",
+    "SYMBOL_CONTAINS": "symbol_contains",
+    "SYMBOL_ENDSWITH": "symbol_endswith",
+    "BAR": "interval",
+    "TIMEZONE": "timezone",
+    "CANDLE_DIR": "candle_dir",
+    "DOWNLOAD_TIME": "download_time",
+    "LENGTH": "length",
+    "UPDATE_INTERVAL_SECONDS": "update_interval_seconds",
+    "CACHE_DELAY_SECONDS": "cache_delay_seconds",
+    "CACHE_DIR": "cache_dir",
+    "LOCAL_CANDLE_DAYS": "local_candle_days",
+}
 
 
 class CandleRule:
@@ -45,27 +58,27 @@ class CandleRule:
     BAR: ClassVar[str] = "1m"
     """Any interval that the market has."""
     TIMEZONE: ClassVar[str] = "America/New_York"
-    """The IANA name of the zone whose days count; candles themselves are in UTC."""
+    """IANA name of the zone whose days are used in logs and daily files; candles are in UTC."""
     CANDLE_DIR: ClassVar[str | os.PathLike[str]] = "./CANDLELITE_DATA/BINANCE"
-    """Where daily files lie."""
+    """Directory of the daily files."""
     DOWNLOAD_TIME: ClassVar[str | None] = "00:10:00"
-    """When the day before is stored, HH:MM:SS in TIMEZONE; None: never."""
+    """Time of day in TIMEZONE, HH:MM:SS, at which the previous day is stored; None: never."""
     LENGTH: ClassVar[int] = 1440 * 2
     """Candles of every symbol, the live one included: 2 to 100000."""
     UPDATE_INTERVAL_SECONDS: ClassVar[float] = 3
-    """How often each symbol is asked for: above 0, at most 86400; fractions are fine."""
+    """Interval between two requests for a symbol: above 0, at most 86400; fractions are fine."""
     CACHE_DELAY_SECONDS: ClassVar[float | None] = 60 * 60
-    """How often the cache is written; None: never."""
+    """Interval between two writes of the cache; None: only at the end."""
     CACHE_DIR: ClassVar[str | os.PathLike[str]] = "./BINANCE_CACHE"
-    """Where the cache lies."""
+    """Directory of the cache."""
     LOCAL_CANDLE_DAYS: ClassVar[int | None] = 2
-    """How many of the newest days in CANDLE_DIR are loaded when serving begins, and completed then; 0, None: none."""
+    """Number of the newest days that are loaded from CANDLE_DIR at the start; 0, None: none."""
     KEY: ClassVar[str | None] = None
     """Accepted, not needed."""
     SECRET: ClassVar[str | None] = None
     """Accepted, not needed."""
     LOG_DIRPATH: ClassVar[str | os.PathLike[str]] = "./BINANCE_CANDLE_SERVER_LOG_DATA"
-    """Where log files go, one a day."""
+    """Directory of the log files, one a day."""
     LOG_FILE_LEVEL: ClassVar[str] = "INFO"
     """DEBUG, INFO, WARNING, ERROR or CRITICAL, in any case."""
     LOG_CONSOLE_LEVEL: ClassVar[str] = "DEBUG"
@@ -80,61 +93,40 @@ def check_rule(rule: type[CandleRule] | CandleRule, market: Market) -> None:
     if not (isinstance(rule, CandleRule) or (isinstance(rule, type) and issubclass(rule, CandleRule))):
         raise ConfigError(f"rule cannot be `{rule!r}`; allowed: a subclass of CandleRule")
     where = rule.__name__ if isinstance(rule, type) else type(rule).__name__
-    checks = _checks(Binance(market).intervals)
+    known = _known(market)
     for name in dir(rule):
-        if name.isupper() and not name.startswith("_") and name not in checks:
-            near = difflib.get_close_matches(name, checks, n=1, cutoff=0.0)[0]
+        if name.isupper() and not name.startswith("_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise ConfigError(
                 f"{where}.{name} is not a setting; the nearest is {near} (names of your own: not all in capitals)"
             )
-    for name, (fits, allowed) in checks.items():
+    for name, setting in known.items():
         value = getattr(rule, name)
-        if not fits(value):
-            shown = "(not shown)" if name in _SECRETS else value
-            raise ConfigError(f"{where}.{name} cannot be `{shown}`; allowed: {allowed}{_hint(name, value)}")
+        try:
+            setting.check(f"{where}.{name}", value)
+        except ConfigError as error:
+            raise ConfigError(f"{error}{_hint(name, value)}") from None
 
 
-def _checks(intervals: Collection[str]) -> Mapping[str, tuple[Callable[[Any], bool], str]]:
-    """Return for each setting what fits, as a question and in words."""
-    text, path = (_is_text, "a text"), (_is_path, "a path of at least one character")
-    level = (_is_level, "DEBUG | INFO | WARNING | ERROR | CRITICAL")
-    secret = (lambda value: value is None or _is_text(value), "a text, or None")
-    return {
-        "SERVER_WEIGHT": (lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
-        "SYMBOLS": (
-            lambda value: (_is_text(value) and value.lower() == "all") or (_are_names(value) and len(value) > 0),
-            f"'all', or a list of at least one symbol, each {SYMBOL_NAMES}",
-        ),
-        "SYMBOLS_FILTER": (_are_names, f"a list of symbols, may be empty, each {SYMBOL_NAMES}"),
-        "SYMBOL_CONTAINS": text,
-        "SYMBOL_ENDSWITH": text,
-        "BAR": (lambda value: _is_text(value) and value in intervals, " ".join(intervals)),
-        "TIMEZONE": (is_zone, "an IANA name such as Asia/Shanghai"),
-        "CANDLE_DIR": path,
-        "DOWNLOAD_TIME": (
-            lambda value: value is None or (_is_text(value) and TIME_OF_DAY.fullmatch(value) is not None),
-            "HH:MM:SS such as 00:10:00, or None",
-        ),
-        "LENGTH": (lambda value: _is_whole(value) and 2 <= value <= 100_000, "a whole number, 2 to 100000"),
-        "UPDATE_INTERVAL_SECONDS": (
-            lambda value: _is_number(value) and 0 < value <= 86400,
-            "a number above 0, at most 86400",
-        ),
-        "CACHE_DELAY_SECONDS": (
-            lambda value: value is None or (_is_number(value) and value > 0),
-            "a number above 0, or None",
-        ),
-        "CACHE_DIR": path,
-        "LOCAL_CANDLE_DAYS": (
-            lambda value: value is None or (_is_whole(value) and value >= 0),
-            "a whole number, 0 or more, or None",
-        ),
-        "KEY": secret,
-        "SECRET": secret,
-        "LOG_DIRPATH": path,
-        "LOG_FILE_LEVEL": level,
-        "LOG_CONSOLE_LEVEL": level,
-    }
+def config_of(rule: type[CandleRule] | CandleRule, market: Market, **others: Any) -> CollectorConfig:
+    """Return a checked rule as the configuration of a collector; `others` are fields that no rule has."""
+    return CollectorConfig(market=market, **{field: getattr(rule, name) for name, field in FIELDS.items()}, **others)
+
+
+def _known(market: Market) -> dict[str, Setting]:
+    """Return what each name of a rule allows: the field that it becomes, and stricter where users know it so."""
+    fields = settings()
+    known = {name: fields[field] for name, field in FIELDS.items()}
+    intervals = Binance(market).intervals
+    known["BAR"] = Setting("", " ".join(intervals), lambda value: isinstance(value, str) and value in intervals)
+    at = fields["download_time"]
+    known["DOWNLOAD_TIME"] = Setting("", at.allowed, lambda value: value != "" and at.fits(value))
+    path = Setting("", "a path of at least one character", is_path)
+    secret = Setting("", "a text, or None", lambda value: value is None or isinstance(value, str), is_secret=True)
+    level = Setting("", "DEBUG | INFO | WARNING | ERROR | CRITICAL", _is_level)
+    known |= dict.fromkeys(("CANDLE_DIR", "CACHE_DIR", "LOG_DIRPATH"), path)
+    known |= dict.fromkeys(("KEY", "SECRET"), secret)
+    return known | dict.fromkeys(("LOG_FILE_LEVEL", "LOG_CONSOLE_LEVEL"), level)
 
 
 def _hint(name: str, value: object) -> str:
@@ -145,25 +137,5 @@ def _hint(name: str, value: object) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str | os.PathLike) and str(value) != "" and "\0" not in str(value)
-
-
 def _is_level(value: object) -> bool:
     return isinstance(value, str) and value.upper() in LOG_LEVELS
-
-
-def _are_names(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(is_symbol_name(name) for name in value)

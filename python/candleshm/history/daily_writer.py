@@ -182,7 +182,8 @@ class DailyWriter:
             if self._abandoned.is_set():
                 return False
             is_complete = not incomplete or self._fetch(day, False)
-        logger.info("DOWNLOAD CANDLE BY DATE")
+        state = "complete" if is_complete else "incomplete"
+        logger.info("%s: daily files %s", day, state, extra={"event": "day_kept"})
         return is_complete
 
     def _from_block(self, day: Day, symbols: Sequence[str], now_ms: int) -> list[str]:

@@ -11,7 +11,7 @@ from candleshm.history.candles import Conflict
 from candleshm.history.day import Day
 from candleshm.history.reports import inspect
 from candleshm.history.store import DayStore
-from candleshm.history.tally import Outcome, Tally, shown_date
+from candleshm.history.tally import Outcome, Tally
 
 __all__ = ["DayWriting", "log_conflicts"]
 
@@ -43,18 +43,23 @@ class DayWriting:
                 is_news = day.symbol not in self._begins_ms
                 self._begins_ms[day.symbol] = max(self._begins_ms.get(day.symbol, 0), day.grid.end_ms)
             if is_news:
-                logger.warning("%s: no candles yet on %s, nor before", day.symbol, _shown(day))
+                logger.warning("%s: no candles yet on %s, nor before", day.symbol, day.day)
             return "warn"
         candles = day.candles(self._store.market, has_ended=has_ended)
         self._store.write(candles)
-        logger.info("DOWNLOAD %-10s %-3s %s", day.symbol, self._store.interval, _shown(day))
+        logger.info(
+            "%s: %s written",
+            day.symbol,
+            day.day,
+            extra={"event": "day_written", "symbol": day.symbol, "interval": self._store.interval, "day": day.day},
+        )
         if candles.outside and candles.outside[0][0] == day.grid.first_ms:
             with self._gate:
                 self._begins_ms[day.symbol] = day.grid.first_ms
         for spans, what in ((candles.holes, "the exchange has no candle at"), (candles.outside, "did not trade at")):
             if spans:
                 count = sum(end - start for start, end in spans) // day.grid.length_ms
-                logger.warning("%s: %s %d of %d times of %s", day.symbol, what, count, day.grid.count, _shown(day))
+                logger.warning("%s: %s %d of %d times of %s", day.symbol, what, count, day.grid.count, day.day)
         conflicts = list(day.conflicts())
         log_conflicts(conflicts)
         self._tally.add(fetched=1, conflicts=len(conflicts))
@@ -71,7 +76,7 @@ class DayWriting:
             logger.warning(
                 "%s: %s: the archive has %d of %d candles, which are stored; the exchange does not give the rest",
                 day.symbol,
-                _shown(day),
+                day.day,
                 len(candles.rows),
                 day.grid.count,
             )
@@ -83,7 +88,3 @@ def log_conflicts(conflicts: Sequence[Conflict]) -> None:
         logger.warning("%s; the exchange's value is kept", conflict)
     if len(conflicts) > CONFLICTS_SHOWN:
         logger.warning("%s: %d more candles of that day differ", conflicts[0].symbol, len(conflicts) - CONFLICTS_SHOWN)
-
-
-def _shown(day: Assembly) -> str:
-    return shown_date(day.day.date, day.day.zone)

@@ -25,7 +25,7 @@ from candleshm.history.page_queue import PageQueue
 from candleshm.history.pages import Page, pages_of, rows_of
 from candleshm.history.reports import inspect
 from candleshm.history.store import DayStore
-from candleshm.history.tally import DownloadProgress, Outcome, Tally, shown_date
+from candleshm.history.tally import DownloadProgress, Outcome, Tally
 from candleshm.history.workers import Workers
 from candleshm.network.backoff import Backoff
 from candleshm.rest.client import Client
@@ -308,7 +308,7 @@ def _confirmations_max(day: Assembly, limit: int) -> int:
 
 def _log_failed(days: Sequence[Assembly], error: ExchangeError) -> None:
     """Log days of one symbol, newest first, that could not be fetched."""
-    first, last = (shown_date(day.day.date, day.day.zone) for day in (days[-1], days[0]))
+    first, last = (day.day for day in (days[-1], days[0]))
     when = first if first == last else f"{first} .. {last}"
     logger.error("%s: %s could not be fetched: %s", days[0].symbol, when, error)
 

@@ -23,13 +23,12 @@ from candleshm.history.verification import Verification
 from candleshm.rest.client import Client
 from candleshm.rest.transport import HttpTransport, Transport
 from candleshm.system.clock import Clock
-from candleshm.universe import TRADING, Universe, nearest, symbols_of
+from candleshm.universe import KINDS, Kind, Universe, nearest, symbols_of
 
-__all__ = ["FORMATS", "Format", "Kind", "archive_of", "fetch_days", "store_of"]
+__all__ = ["FORMATS", "Format", "archive_of", "fetch_days", "store_of"]
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["trading_on", "trading_off", "trading_all"]
 Format = Literal["parquet", "csv"]
 FORMATS: tuple[Format, ...] = ("parquet", "csv")
 
@@ -60,7 +59,7 @@ def fetch_days(
     start: DayLike | None,
     end: DayLike | None = None,
     *,
-    kind: Kind = "trading_on",
+    kind: Kind = "trading",
     replace: bool = False,
     archive: Archive | None = None,
     verify: bool = False,
@@ -78,8 +77,8 @@ def fetch_days(
     Raises ConfigError (nothing to fetch, nowhere to keep what is verified), StoreInUse, StoreUnavailable,
     ExchangeUnavailable, RateLimited, MissingExtra.
     """
-    if kind not in TRADING:
-        raise ConfigError(f"type cannot be `{kind}`; allowed: {' | '.join(TRADING)}")
+    if kind not in KINDS:
+        raise ConfigError(f"type cannot be `{kind}`; allowed: {' | '.join(KINDS)}")
     if verify and archive is None:
         raise ConfigError("verify cannot be used without an archive to compare with")
     if verify and not isinstance(store, ParquetStore):
@@ -144,7 +143,7 @@ def _wanted(config: CollectorConfig, info: ExchangeInfo, kind: Kind) -> tuple[li
         logger.warning("%s: %s does not list it, requested all the same%s", name, config.market, nearest(name, info))
     others = [name for name in universe.wanted(info) if name not in listed]
     for name in others:
-        logger.warning("%s: left out, its status is %s; type trading_all takes it", name, info.statuses[name])
+        logger.warning("%s: left out, its status is %s; type `all` includes it", name, info.statuses[name])
     return [*listed, *unlisted], len(others)
 
 

@@ -65,7 +65,7 @@ def load(
         DayDamaged, DayIncomplete: a file cannot be trusted, or candles are missing; downloading the day again helps.
         ConfigError, MissingExtra: an argument cannot be used; pyarrow is not installed.
 
-    >>> rows = load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-30")  # doctest: +SKIP
+    >>> rows = load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-27")  # doctest: +SKIP
     """
     source = _store(base_dir, market, SOURCE, timezone)
     wanted = _range(source, start, end)

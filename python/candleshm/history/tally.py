@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
-from candleshm._core import Zone
 from candleshm.history.day import Day
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.system.clock import Clock
 
-__all__ = ["DayTally", "DownloadProgress", "Outcome", "Tally", "shown_date"]
+__all__ = ["DayTally", "DownloadProgress", "Outcome", "Tally"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +43,15 @@ class DayTally:
     def log(self) -> None:
         """Say it in the familiar line."""
         logger.info(
-            "COMPLETE %s %s (ALL:%d SKIP:%d SUC:%d WARN:%d ERROR:%d)",
-            {"downloaded": "DOWNLOAD", "verified": "VERIFY"}[self.task],
-            shown_date(self.day.date, self.day.zone),
+            "%s %s: %d of %d symbols new, %d done before, %d with remarks, %d failed",
+            self.task,
+            self.day,
+            self.suc,
             self.all,
             self.skip,
-            self.suc,
             self.warn,
             self.error,
+            extra={"event": "day_done", "tally": self},
         )
 
 
@@ -159,8 +159,3 @@ class Tally:
         self.progress.tallies.sort(key=lambda tally: tally.day.date, reverse=True)
         self.show()
         return self.progress
-
-
-def shown_date(day: date, zone: Zone) -> str:
-    """Return a date as the familiar lines have it: day/month/year for New York, else year-month-day."""
-    return day.strftime("%d/%m/%Y" if zone.name == "America/New_York" else "%Y-%m-%d")

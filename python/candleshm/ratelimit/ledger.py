@@ -91,7 +91,7 @@ def memory_for(pool: tuple[str, ...]) -> PoolMemory:
         if path not in _private:
             _private[path] = PrivateMemory()
             logger.warning(
-                "the weight ledger cannot be created in %s (%s): THIS PROCESS DOES NOT SHARE ITS WEIGHT BUDGET, so that "
+                "the weight ledger cannot be created in %s (%s): THIS PROCESS DOES NOT SHARE ITS WEIGHT BUDGET, and "
                 "the exchange may ban this host; set XDG_RUNTIME_DIR to a directory that can be written",
                 directory,
                 reason,

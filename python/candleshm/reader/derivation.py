@@ -1,8 +1,9 @@
-"""Bigger candles out of small ones, in memory: what a collector with `derive` publishes, for backtests."""
+"""Large candles out of small ones, in memory: what a collector with `derive` publishes, for backtests."""
 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,8 @@ def derive(
     base volumes equal the exchange's own candle, quote volumes to within 2 units in the last place.
 
     `rows` are final candles, ascending by open time, as `candles(closed_only=True)` returns them; a row of NaN, as of
-    `holes="nan"`, counts as none. Their interval is read off their open and close times; `source` names it where these
-    do not tell, as for a single row that an outage cut short, and must not contradict them. `interval` is one of the
+    `holes="nan"`, counts as none. Their interval follows from their open and close times; `source` names it where these
+    do not show it, as for a single row that an outage cut short, and must not contradict them. `interval` is one of the
     exchange's, or the days of a time zone such as `1d@Asia/Shanghai`.
 
     From `start_ms` up to `end_ms`, exclusive, `rows` are all that exists: what is absent there the exchange does not
@@ -56,9 +57,9 @@ def derive(
     """
     rows = np.ascontiguousarray(rows, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != 12:
-        raise ConfigError(f"rows cannot be of shape `{rows.shape}`; allowed: (n, 12)")
+        raise ConfigError(f"rows must be of shape (n, 12): `{rows.shape}`")
     if interval == "3d" and first_open_ms is None:
-        raise ConfigError("first_open_ms is not given; the 3d candles of each symbol have a grid of their own")
+        raise ConfigError("3d candles need first_open_ms: the 3d candles of each symbol have a grid of their own")
     if source is not None:
         _core.derivation_parts(source, interval)
     source = _checked_source(rows, source)
@@ -72,10 +73,10 @@ def derive(
 
 
 def _checked_source(rows: npt.NDArray[np.float64], source: str | None) -> str:
-    """Return the interval of rows. Raises ConfigError when they do not tell it, or contradict what was told.
+    """Return the interval of the rows. Raises ConfigError when they do not show it, or contradict `source`.
 
     The exchange's candles run from their open time to a millisecond before the next one's. Around an outage they open
-    later or close earlier, never the other way. So the longest row tells the interval, and that one is on the grid.
+    later or close earlier, never the other way. So the longest row shows the interval, and that row is on the grid.
     """
     known = rows[~np.isnan(rows[:, CLOSE])]
     if not len(known):
@@ -86,26 +87,28 @@ def _checked_source(rows: npt.NDArray[np.float64], source: str | None) -> str:
     found = _interval_of(longest_ms)
     if source is None and found is None:
         raise ConfigError(
-            f"source is not given, and the rows do not tell it: the longest runs `{longest_ms:.0f}` ms, which no whole "
-            f"candle does; pass source, such as '1m'"
+            f"source is not given, and the rows do not show it: the longest candle lasts `{longest_ms:.0f}` ms, "
+            f"which is no interval; pass source, such as '1m'"
         )
     if source is None or source not in INTERVAL_MS:
         source = source or found or ""
     elif found != source and (found is not None or longest_ms > INTERVAL_MS[source]):
         what = f"candles of {found}" if found else f"longer than that, up to {longest_ms:.0f} ms"
-        raise ConfigError(f"source cannot be `{source}`: the rows are {what}; leave source out, or pass theirs")
+        raise ConfigError(f"source cannot be `{source}`: the rows are {what}; omit source, or pass their interval")
     length_ms = INTERVAL_MS.get(source, DAY_MS + 1)
     if length_ms <= DAY_MS:
         off_grid = (lengths_ms == length_ms) & (opens_ms % length_ms != 0)
         if off_grid.any():
             open_ms = int(opens_ms[off_grid][0])
             raise ConfigError(
-                f"a candle of {source} cannot open at `{open_ms}`; days of a time zone cannot be a source"
+                f"a candle of {source} cannot open at {_utc(open_ms)}; days of a time zone cannot be a source"
             )
         together = np.flatnonzero(np.diff(opens_ms // length_ms) == 0)
         if together.size:
             open_ms = int(opens_ms[together[0] + 1])
-            raise ConfigError(f"rows of several intervals: the one that opens at `{open_ms}` is no candle of {source}")
+            raise ConfigError(
+                f"rows of several intervals: the one that opens at {_utc(open_ms)} is not a candle of {source}"
+            )
     return source
 
 
@@ -116,10 +119,14 @@ def _interval_of(length_ms: float) -> str | None:
     return next((name for name, known_ms in INTERVAL_MS.items() if known_ms == length_ms), None)
 
 
+def _utc(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def _ended_by_now(last_open_ms: int, source: str, end_ms: int | None) -> int | None:
     """Return where the range of the rows ends, which is now when more is to come.
 
-    The clock of this machine may be behind the exchange's; a final candle that was read here tells better.
+    The clock of this machine may be behind the exchange's; a final candle that was read here proves more.
     """
     known_end_ms = end_ms
     if known_end_ms is None:

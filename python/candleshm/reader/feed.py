@@ -21,7 +21,7 @@ from candleshm.reader.waiter import Waiter
 class Feed(_core.Feed):
     """The candles of one named block, read in place; see `attach`.
 
-    A feed is pickled, and copied, as its name and `max_age`: whoever gets it attaches anew. So do its series.
+    A feed is pickled, and copied, as its name and `max_age`: the copy attaches anew. So do its series.
     """
 
     def __init__(self, name: str, max_age: float | None = None) -> None:
@@ -30,7 +30,7 @@ class Feed(_core.Feed):
 
     @property
     def health(self) -> Health:
-        """The block and its collector at this moment."""
+        """The block and its collector at this moment, see `Health`."""
         return health_of(self)
 
     def panel(
@@ -59,15 +59,15 @@ class Feed(_core.Feed):
         elif field is not None and fields is None:
             names = (field,)
         else:
-            raise ConfigError("panel takes either one field, as in panel('close'), or fields=[...]")
+            raise ConfigError("panel needs either one field, as in panel('close'), or fields=[...]")
         if out is not None and not (out.flags.f_contiguous and out.ndim == (2 if fields is None else 3)):
-            raise ConfigError("out is not a Fortran-ordered float64 array of the panel's shape")
+            raise ConfigError("out must be a Fortran-ordered float64 array of the panel's shape")
         flat = None if out is None else out.T.reshape(-1)
         values, open_time_ms, found = self._panel(names, n, symbols, live, flat)
         shape = (len(names), len(found), len(open_time_ms))
         array = (values.reshape(shape[1:]) if fields is None else values.reshape(shape)).T
         if out is not None and out.shape != array.shape:
-            raise ConfigError(f"out cannot be of shape `{out.shape}`; the panel's is {array.shape}")
+            raise ConfigError(f"out must be of the panel's shape {array.shape}: `{out.shape}`")
         return Panel(array if out is None else out, open_time_ms, found, names)
 
     def asof(
@@ -85,10 +85,10 @@ class Feed(_core.Feed):
     def closes(self, *, symbols: Sequence[str] | None = None, quorum: float = 1.0) -> Closes:
         """Iterate, with `for` or `async for`, over the closes from the next one on: one Closed per open time.
 
-        None is left out when the work in the loop takes longer than a candle; `wait_closed()` in a loop would wait for
-        the next one from then on. Raises as `wait_closed`, and ClosesMissed when the loop fell behind by more than the
-        window. `lag` of the iterator counts the closes that wait already. One helper thread sleeps for all coroutines
-        of a feed.
+        No close is left out when the work in the loop takes longer than a candle; `wait_closed()` in a loop would wait
+        for the next close from then on. Raises as `wait_closed`; ClosesMissed when the loop fell behind by more than the
+        window. `lag` of the iterator counts the closes that are due already. One helper thread sleeps for all
+        coroutines of a feed.
 
         >>> for closed in feed.closes():  # doctest: +SKIP
         ...     print(closed.open_time_ms, feed["BTCUSDT"].candles(100, closed_only=True)[-1])
@@ -140,7 +140,7 @@ def attach(name: str, max_age: float | None = None) -> Feed:
     """Attach to the block ``name``, read-only.
 
     ``max_age`` (seconds) bounds the age of data that is handed out: reading an older series raises `StaleData`. None
-    never raises it. When a collector replaces the block by one of another shape the feed follows by itself.
+    never raises it. When a collector replaces the block by one of another shape, the feed follows by itself.
 
     Raises `BlockNotFound`, `BlockIncompatible`, `BlockCorrupt`, `BlockUnavailable`, `ConfigError`.
 
@@ -151,7 +151,7 @@ def attach(name: str, max_age: float | None = None) -> Feed:
 
 
 def attach_series(name: str, max_age: float | None, symbol: str) -> Series:
-    """Return a series of a block attached for it alone: what becomes of one that is pickled."""
+    """Return a series of a block attached for it alone: what a pickled series becomes."""
     return Feed(name, max_age)[symbol]
 
 
@@ -170,6 +170,6 @@ def blocks() -> list[Health]:
 def unlink(name: str) -> None:
     """Remove the block ``name`` that a dead collector left behind.
 
-    Raises `BlockNotFound`, `BlockInUse` (a live collector serves it), `BlockCorrupt` (not a block of ours).
+    Raises `BlockNotFound`, `BlockInUse` (a live collector serves it), `BlockCorrupt` (it is not a candleshm block).
     """
     _core.unlink(name)

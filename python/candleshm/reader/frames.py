@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-# What a frame shows: every column but the one the exchange tells to ignore.
+# The columns of a frame: all but the one that the exchange says to ignore.
 SHOWN = NAMES[1:-1]
 
 
@@ -59,7 +59,7 @@ def to_pandas(rows: npt.NDArray[np.float64]) -> pandas.DataFrame:
 def lend_arrow(values: npt.NDArray[np.float64]) -> pyarrow.Array:
     """Return float64 values as an arrow Array: contiguous ones, a view's column for one, without a copy.
 
-    The memory of a view goes on changing: ask its `valid()` after computing with the array.
+    The memory of a view goes on changing: call its `valid()` after computing with the array.
     """
     pa = library("pyarrow", "arrow")
     return pa.Array.from_buffers(pa.float64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])

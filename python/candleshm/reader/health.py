@@ -1,4 +1,4 @@
-"""Health: what a block says about itself and its collector."""
+"""Health: the state of a block and its collector."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ SERVED = {"ready", "superseded"}
 class Health:
     """One block at one moment, as `Feed.health` and `blocks()` give it.
 
-    ``state`` speaks of the block, not of its data (see ``ready``): it is 'ready', 'superseded' (another block stands
-    under the name), 'closed' (its collector ended) or 'dead' (its collector gave no sign of life for 5 s, and no
-    process owns the block any more). ``heartbeat_age`` is in seconds: a living collector gives a sign of life every
-    half second.
+    ``state`` is that of the block, not of its data (see ``ready``): 'ready', 'superseded' (another block stands
+    under the name), 'closed' (its collector ended) or 'dead' (no heartbeat for 5 s, and no process owns the block
+    any more). ``heartbeat_age`` is in seconds; the heartbeat of a living collector comes every half second.
 
-    ``ready`` is a state of now: every symbol was loaded, the collector gave a sign of life within 5 s, some data is
-    fresh, and at most one symbol in ten (or one, in a smaller feed) is stale. ``stale`` counts the symbols that trade
-    whose `Series.age` is above the feed's `max_age`, or above 60 s without one; ``oldest_age`` is the highest age of a
-    symbol that trades, in seconds: infinite while none has data, 0 when none trades.
+    ``ready`` is about this moment: every symbol was loaded, there was a heartbeat within 5 s, some data is fresh, and
+    at most one symbol in ten (or one, in a smaller feed) is stale. ``stale`` counts the symbols that trade whose
+    `Series.age` is above the feed's `max_age`, or above 60 s without one; ``oldest_age`` is the highest age of a symbol
+    that trades, in seconds: infinite while none has data, 0 when none trades.
 
-    ``missing`` and ``holes`` count rows of all windows that are not fetched yet, and that the exchange confirmed not to
-    have. Weights are the exchange's request weight in its current minute; ``banned_until`` is aware, UTC.
+    ``missing`` and ``holes`` count rows of all windows that are not fetched yet, and rows that the exchange confirmed
+    not to have. Weights are the exchange's request weight in its current minute; ``banned_until`` is aware, UTC.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Health:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the collector of a block that should be served gives no sign of life."""
+        """Whether the collector of a block that should be served has stopped its heartbeat."""
         return self.state in {"ready", "dead"} and self.heartbeat_age > SILENT_SECONDS
 
 
@@ -77,7 +76,7 @@ def health_of(feed: _core.Feed) -> Health:
 
 
 def _is_owned(name: str) -> bool:
-    """Ask the kernel: a pid says nothing in another PID namespace, or once it was given to another process."""
+    """Ask the kernel: a pid means nothing in another PID namespace, or once another process has it."""
     try:
         return _core.is_owned(name)
     except BlockNotFound:

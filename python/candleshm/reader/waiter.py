@@ -187,7 +187,7 @@ class Waiter:
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         try:
             if waits.join(key, look, news, future):
-                # It may be there already. Those who joined meanwhile rely on this look.
+                # It may be there already. Coroutines that joined meanwhile rely on this look.
                 try:
                     found = look(None)
                 except BaseException as error:

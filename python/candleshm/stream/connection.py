@@ -219,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._buffer.rest = head
                 return
             self._hand_over(head + end, frames)
-        others = [data]
+        others = [data] if data else []
         if self._protocol.state is State.OPEN:
             others, self._buffer.rest = cut(data, frames)
         for other in others:

@@ -52,8 +52,9 @@ class Lane:
 
     @property
     def open_connection(self) -> Connection | None:
-        """The current connection, if it is open."""
-        return self.current if self.current is not None and self.current.is_open else None
+        """The current connection, if it is open. From any thread: `current` is read once, for it may end meanwhile."""
+        current = self.current
+        return current if current is not None and current.is_open else None
 
     @property
     def covered(self) -> frozenset[str]:

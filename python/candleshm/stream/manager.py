@@ -33,6 +33,8 @@ from candleshm.system.log_text import printable
 
 __all__ = ["StreamManager"]
 
+logger = logging.getLogger(__name__)
+
 ROUNDS_MAX = 100
 
 
@@ -59,7 +61,7 @@ class StreamManager:
         self._sink = sink
         self._changed = changed
         self._now = clock.monotonic_seconds
-        block_log = BlockLog(block_name)
+        block_log = BlockLog(logger, block_name)
         self._log = RepeatedLog(block_log)
         self._dialer = Dialer(self.rules, self._now, context=context, random=random, connects=connects)
         self._stalls = Stalls(self.rules, block_log, self._now)
@@ -81,7 +83,7 @@ class StreamManager:
     def status(self) -> StreamStatus:
         """What the streams do now, and did so far."""
         connections = sum(lane.open_connection is not None for lane in self._lanes)
-        return self._counters.status(connections, len(self._covered), tuple(self._stalls.down))
+        return self._counters.status(connections, len(self._covered), self._stalls.down)
 
     def start(self) -> None:
         """Start the thread."""
@@ -120,8 +122,8 @@ class StreamManager:
         for lane in self._lanes:
             if lane.rotate(self.rules, now) and self._dialer.may_open(now):
                 if lane.current is not None:
-                    text = "a new stream connection takes over: %s"
-                    self._log.write(logging.INFO, "replaced", now, text, lane.current.rotation)
+                    text = "opening a standby for a stream connection of %d symbols, because %s"
+                    self._log.write(logging.INFO, "rotated", now, text, len(lane.group), lane.current.rotation)
                 lane.opening = asyncio.create_task(self._open(lane))
             for connection in (lane.current, lane.standby):
                 if connection is not None:
@@ -162,10 +164,10 @@ class StreamManager:
                 text = "the server refused a stream message: %s"
                 self._log.write(logging.WARNING, "refused", self._now(), text, wrong)
         if pushed.shuts_down:
-            connection.rotation = connection.rotation or "the server shuts down"
+            connection.rotation = connection.rotation or "the server is shutting down"
             self._thread.rouse()
         if pushed.faults:
-            text = "a stream frame cannot be used: %s"
+            text = "a stream frame was skipped: %s"
             self._log.write(logging.WARNING, "faults", self._now(), text, pushed.faults[0][1])
         self._repair_requests.extend(pushed.repair_requests)
         if pushed.repair_requests or pushed.refused:

@@ -83,5 +83,5 @@ class Outage:
         reason = next((failed[name] for name in names if name in failed), "no data has arrived since")
         for_seconds = now_seconds - self._began_seconds
         since = f" for {for_seconds:.0f} s" if for_seconds >= 1 else ""
-        text = f"{count} of {wanted} streams are stalled{since}: {shown} ({reason}); requested by REST meanwhile"
-        return [Line(is_warning=True, text=text)]
+        text = f"{count} of {wanted} streams are stalled{since}: {shown} ({reason})"
+        return [Line(is_warning=True, text=f"{text}; requested by REST meanwhile (failover)")]

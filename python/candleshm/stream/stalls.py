@@ -16,7 +16,7 @@ __all__ = ["Stalls"]
 
 
 class Stalls:
-    """Which streams are stalled, since when, and what REST knew better. `suspect` may be called from any thread."""
+    """Which streams are stalled, and for which symbols REST had newer rows. `suspect` may be called from any thread."""
 
     def __init__(self, rules: StreamRules, log: BlockLog, now: Callable[[], float]) -> None:
         self._rules = rules
@@ -26,11 +26,9 @@ class Stalls:
         self._outage = Outage()
         self._suspects: dict[str, float] = {}
         self._wanted_seconds: dict[str, float] = {}
-
-    @property
-    def down(self) -> Mapping[str, float]:
-        """The symbols whose stream stalled or has no connection and has not sent events since, and since when."""
-        return self._outage.since
+        self.down: frozenset[str] = frozenset()
+        """Symbols without events since their stream stalled or lost its connection. Replaced, never changed, so that
+        any thread may read it."""
 
     def want(self, symbols: Iterable[str]) -> None:
         """Watch exactly these symbols."""
@@ -56,6 +54,7 @@ class Stalls:
         failed |= self._unconnected(lanes, last_event_seconds, now)
         for line in self._outage.look(failed, last_event_seconds, self._wanted_seconds, self._idle(lanes), now):
             self._log.log(logging.WARNING if line.is_warning else logging.INFO, "%s", line.text)
+        self.down = frozenset(self._outage.since)
         due = self._watchdog.due(stalled, now, self.down)
         for lane, symbols in zip(lanes, by_lane, strict=True):
             lane.remedy(symbols, due, self.down, now)

@@ -10,16 +10,17 @@ __all__ = ["BlockLog"]
 
 
 class BlockLog(logging.LoggerAdapter[logging.Logger]):
-    """The logger `candleshm`, with the name of a block in front of every message.
+    """A module's logger with the name of a block in front of every message, and in each record as `block`.
 
-    >>> BlockLog("candleshm-spot-1m").process("loaded %d of %d symbols", {})[0]
+    >>> BlockLog(logging.getLogger("candleshm"), "candleshm-spot-1m").process("loaded %d of %d symbols", {})[0]
     'candleshm-spot-1m: loaded %d of %d symbols'
     """
 
-    def __init__(self, block_name: str) -> None:
-        super().__init__(logging.getLogger("candleshm"), {})
-        self._block_name = block_name.replace("%", "%%")
+    def __init__(self, logger: logging.Logger, block_name: str) -> None:
+        super().__init__(logger, {})
+        self._block_name = block_name
 
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
-        """Return the message behind the name of the block."""
-        return f"{self._block_name}: {msg}", kwargs
+        """Return the message behind the name of the block, and the name for the record."""
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), "block": self._block_name}
+        return f"{self._block_name.replace('%', '%%')}: {msg}", kwargs

@@ -1,4 +1,4 @@
-//! Arguments that Python would convert without a word although they mean nothing here: True as 1, seconds as
+//! Arguments that Python would convert silently although they mean something else here: True as 1, seconds as
 //! milliseconds.
 
 use pyo3::prelude::*;
@@ -9,18 +9,18 @@ use crate::errors::exceptions::ConfigError;
 const MILLISECONDS_MIN: f64 = 1e11;
 /// Microseconds and nanoseconds of our days lie above.
 const MILLISECONDS_MAX: f64 = 1e14;
-/// What is smaller still, as 0, is a way to say "from the beginning".
+/// Smaller values, such as 0, mean "from the beginning".
 const SECONDS_MIN: f64 = 1e8;
 
 fn refuse_bool(object: Borrowed<'_, '_, PyAny>, allowed: &str) -> PyResult<()> {
     // NumPy's count, too.
     if object.extract::<bool>().is_ok() {
-        return Err(ConfigError::new_err(format!("`{}` is no number; allowed: {allowed}", object.str()?)));
+        return Err(ConfigError::new_err(format!("`{}` is not a number; allowed: {allowed}", object.str()?)));
     }
     Ok(())
 }
 
-/// A number of rows, as the caller said it.
+/// A number of rows, as the caller passed it.
 #[derive(Clone, Copy)]
 pub(crate) struct Count(pub(crate) i64);
 
@@ -28,12 +28,12 @@ impl FromPyObject<'_, '_> for Count {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        refuse_bool(object, "a whole number of rows from 1 on")?;
+        refuse_bool(object, "a positive integer")?;
         Ok(Self(object.extract()?))
     }
 }
 
-/// A number that is no truth value: seconds, or a share.
+/// A number, not a truth value: seconds, or a share.
 #[derive(Clone, Copy)]
 pub(crate) struct Number(pub(crate) f64);
 
@@ -46,12 +46,12 @@ impl FromPyObject<'_, '_> for Number {
     }
 }
 
-/// Refuses a timeout that is no duration.
+/// Raises ConfigError for a timeout that is not a duration.
 #[pyfunction]
 pub(crate) fn check_timeout(timeout: Option<Number>) -> PyResult<()> {
     match timeout {
         Some(Number(seconds)) if seconds.is_nan() || seconds < 0.0 => {
-            Err(ConfigError::new_err(format!("timeout is not a number of seconds from 0 on: `{seconds}`")))
+            Err(ConfigError::new_err(format!("timeout must be a number of seconds, 0 or more: `{seconds}`")))
         }
         _ => Ok(()),
     }
@@ -80,7 +80,7 @@ pub(crate) fn check_moment(moment_ms: f64) -> PyResult<()> {
         size if size >= MILLISECONDS_MAX => "microseconds or nanoseconds",
         _ => return Ok(()),
     };
-    Err(ConfigError::new_err(format!("moments are epoch milliseconds, and `{moment_ms:.0}` looks like {unit}")))
+    Err(ConfigError::new_err(format!("times are epoch milliseconds; `{moment_ms:.0}` looks like {unit}")))
 }
 
 /// As [`check_moment`], for many at once.
@@ -93,5 +93,5 @@ pub(crate) fn check_moments(moments_ms: &[i64]) -> PyResult<()> {
 
 /// The error for an argument that is no array of moments.
 pub(crate) fn not_contiguous() -> PyErr {
-    ConfigError::new_err("moments must be a contiguous int64 array of epoch milliseconds")
+    ConfigError::new_err("times must be a contiguous int64 array of epoch milliseconds")
 }

@@ -65,9 +65,9 @@ pub(crate) fn values_in<'py>(
     fill: impl FnOnce(&mut [f64]) -> PyResult<()>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let Some(out) = out else { return new_values(py, count, fill) };
-    let wrong = || ConfigError::new_err(format!("out is not a writable, contiguous float64 array of {count} values"));
+    let wrong = || ConfigError::new_err(format!("out must be a writable, contiguous float64 array of {count} values"));
     {
-        // NumPy's own bookkeeping says no to read-only arrays and to ones lent out already.
+        // NumPy's own bookkeeping refuses read-only arrays and those that are borrowed already.
         let mut borrowed = out.try_readwrite().map_err(|_| wrong())?;
         let values = borrowed.as_slice_mut().map_err(|_| wrong())?;
         if values.len() != count {

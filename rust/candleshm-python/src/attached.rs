@@ -12,7 +12,7 @@ use candleshm::shared_memory::FileId;
 
 use crate::process;
 
-/// How far an answer may seem ahead: it may come between the look at the clock and the one into the block.
+/// How far a response may seem ahead: it may be booked between our reading of the clock and that of the block.
 const AHEAD_MS: u64 = 1_000;
 
 /// A block and the places of its symbols.
@@ -36,7 +36,7 @@ impl Attached {
         Ok(Self { block, id, left: AtomicBool::new(false), places: RwLock::default() })
     }
 
-    /// Returns the place of a symbol, looking at the table again when it has grown.
+    /// Returns the place of a symbol; the table is read again when it has grown.
     pub(crate) fn place(&self, symbol: &str) -> Option<usize> {
         self.with_places(|places| places.index.get(symbol).copied())
     }
@@ -67,7 +67,7 @@ impl Attached {
         self.left.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the block is one to go on with, as far as itself tells.
+    /// Whether the block itself gives no reason to move to another one.
     #[inline]
     pub(crate) fn is_current(&self) -> bool {
         self.block.state() == Some(BlockState::Ready) && !self.left.load(Ordering::Relaxed)
@@ -85,8 +85,8 @@ pub(crate) fn heartbeat_age_ms(block: &Block) -> u64 {
     if heartbeat_ms > now_ms + AHEAD_MS { u64::MAX } else { now_ms.saturating_sub(heartbeat_ms) }
 }
 
-/// Milliseconds since the newest answer, `u64::MAX` when there was none. A time from the future, as only a damaged block
-/// holds one, vouches for nothing.
+/// Milliseconds since the newest response, `u64::MAX` when there was none, or when it lies in the future, as only in a
+/// damaged block.
 #[inline]
 pub(crate) fn age_ms(attached: &Attached, index: usize, now_ms: u64) -> u64 {
     age_in_block_ms(&attached.block, index, now_ms)

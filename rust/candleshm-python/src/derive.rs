@@ -15,7 +15,7 @@ use crate::errors::to_py;
 pub(crate) fn grid(name: &str) -> PyResult<Grid> {
     Grid::parse(name).ok_or_else(|| {
         let known = Interval::ALL.map(Interval::as_str).join(" ");
-        ConfigError::new_err(format!("interval is not one of {known} 1d@Area/City: `{name}`"))
+        ConfigError::new_err(format!("interval must be one of {known} 1d@Area/City: `{name}`"))
     })
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn py_derive<'py>(
         target = Grid::anchored(Interval::Day3, anchor_ms);
     }
     let derivation = Derivation::new(grid(source)?, target).map_err(|error| to_py(error, ""))?;
-    let wrong = || ConfigError::new_err(format!("rows are not a C-ordered float64 array of shape (n, {COLUMNS})"));
+    let wrong = || ConfigError::new_err(format!("rows must be a C-ordered float64 array of shape (n, {COLUMNS})"));
     if rows.shape()[1] != COLUMNS {
         return Err(wrong());
     }

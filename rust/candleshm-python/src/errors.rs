@@ -40,11 +40,11 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
         }
         Error::NotReady { name } => BlockNotFound::new_err((name, "it is still being initialised; try again")),
         Error::Leftover { name } => {
-            BlockNotFound::new_err((name, "left over from before the last boot; start its collector again"))
+            BlockNotFound::new_err((name, "it is left over from before the last boot; start its collector again"))
         }
         Error::Owner { name, uid } => BlockUnavailable::new_err((
             name,
-            format!("it belongs to another user, whose data is not to be trusted: uid {uid}"),
+            format!("it belongs to another user and is not trusted: uid {uid}"),
             rustix::io::Errno::ACCESS.raw_os_error(),
         )),
         Error::InUse { name, pid } => BlockInUse::new_err((name, pid)),
@@ -55,7 +55,7 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
         )),
         Error::Corrupt { name, what: what @ Corruption::NotAFile } => BlockCorrupt::new_err((name, what.to_string())),
         Error::Corrupt { name, what } => {
-            BlockCorrupt::new_err((name, format!("{what}; `candleshm rm` removes a block that nobody serves")))
+            BlockCorrupt::new_err((name, format!("{what}; `candleshm rm` removes a block that no collector serves")))
         }
         Error::Name { .. }
         | Error::Length { .. }
@@ -72,7 +72,7 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
         Error::NoMemory { name, bytes } => BlockUnavailable::new_err((
             name,
             format!(
-                "/dev/shm has no room for its {} MiB; enlarge it or serve fewer symbols or a smaller length",
+                "/dev/shm has no room for its {} MiB; enlarge it, or serve fewer symbols or a smaller length",
                 bytes >> 20
             ),
             rustix::io::Errno::NOSPC.raw_os_error(),

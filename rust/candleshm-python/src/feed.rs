@@ -36,7 +36,9 @@ impl Feed {
     fn py_new(name: &str, max_age: Option<Number>) -> PyResult<Self> {
         let max_age_ms = match max_age.map(|Number(seconds)| seconds) {
             Some(age) if age.is_nan() || age <= 0.0 => {
-                return Err(ConfigError::new_err(format!("max_age is not a number of seconds above 0: `{age}`")));
+                return Err(ConfigError::new_err(format!(
+                    "max_age must be a positive number of seconds, or None: `{age}`"
+                )));
             }
             age => age.map(|age| (age * 1e3) as u64),
         };
@@ -215,7 +217,7 @@ impl Feed {
         let count = match n {
             None => block.geometry().ring.length,
             Some(Count(n)) if n < 1 => {
-                return Err(ConfigError::new_err(format!("n is not a number of rows from 1 on: `{n}`")));
+                return Err(ConfigError::new_err(format!("n must be a positive integer: `{n}`")));
             }
             Some(Count(n)) => n as usize,
         };
@@ -311,7 +313,7 @@ impl Feed {
 type PanelParts<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyTuple>);
 
 impl Feed {
-    /// The places of symbols whose data may be handed out: those asked for, else all that trade and have rows.
+    /// The places of symbols whose data may be handed out: those requested, else all that trade and have rows.
     fn fresh(&self, attached: &Attached, symbols: Option<&[String]>) -> PyResult<Vec<usize>> {
         let indices = match symbols {
             None => self.trading(attached, None)?,
@@ -353,7 +355,7 @@ impl Feed {
     fn trading(&self, attached: &Attached, symbols: Option<&[String]>) -> PyResult<Vec<usize>> {
         let block = &attached.block;
         let mut indices = match symbols {
-            Some([]) => return Err(ConfigError::new_err("symbols is an empty list; None stands for all")),
+            Some([]) => return Err(ConfigError::new_err("symbols must not be an empty list; None means all symbols")),
             None => (0..block.symbol_count())
                 .filter(|&index| SeriesReader::new(block, index).marks().is_ok_and(|marks| marks.head > 0))
                 .collect(),
@@ -368,5 +370,5 @@ fn column_of(field: &str) -> PyResult<usize> {
     columns::NAMES
         .iter()
         .position(|name| *name == field)
-        .ok_or_else(|| ConfigError::new_err(format!("field is not one of {}: `{field}`", columns::NAMES.join(", "))))
+        .ok_or_else(|| ConfigError::new_err(format!("field must be one of {}: `{field}`", columns::NAMES.join(", "))))
 }

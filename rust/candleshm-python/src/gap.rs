@@ -25,7 +25,7 @@ impl Gap {
         let kind = match kind {
             "missing" => "missing",
             "hole" => "hole",
-            other => return Err(ConfigError::new_err(format!("kind is not 'missing' or 'hole': `{other}`"))),
+            other => return Err(ConfigError::new_err(format!("kind must be 'missing' or 'hole': `{other}`"))),
         };
         Ok(Self { start_ms, end_ms, kind })
     }

@@ -1,4 +1,4 @@
-//! What the core is told about this machine and process: clock, boot id, process start.
+//! What the core gets from this machine and process: clock, boot id, process start.
 
 use std::sync::LazyLock;
 

@@ -409,7 +409,7 @@ impl Series {
         let array = out.cast::<PyArray2<f64>>().map_err(|_| wrong())?;
         let exact =
             n.is_none_or(|Count(n)| n as usize == selection.count) && array.shape() == [selection.count, COLUMNS];
-        // NumPy's own bookkeeping says no to read-only arrays and to ones lent out already.
+        // NumPy's own bookkeeping refuses read-only arrays and those that are borrowed already.
         let mut borrowed = array.try_readwrite().map_err(|_| wrong())?;
         let values = borrowed.as_slice_mut().map_err(|_| wrong())?;
         if !exact {

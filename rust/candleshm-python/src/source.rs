@@ -61,7 +61,7 @@ impl Source {
         Ok(())
     }
 
-    /// Returns the block that stands under the name now, as far as known.
+    /// Returns the block that has the name now, as far as known.
     pub(crate) fn attached(&self) -> PyResult<Arc<Attached>> {
         self.check_open()?;
         let attached = self.attached.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -74,14 +74,14 @@ impl Source {
         attached.is_current() && !self.lookout.is_due()
     }
 
-    /// Moves on from a block if it is time, see [`Lookout`]; meanwhile the old one stays readable.
+    /// Moves to another block if it is time, see [`Lookout`]; the old one stays readable.
     #[cold]
     fn follow(&self, old: Arc<Attached>) -> Arc<Attached> {
         let Some(new) = self.lookout.look(&self.name, &old, self.max_age_ms) else { return old };
         let mut attached = self.attached.write().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&attached, &old) {
             *attached = Arc::new(new);
-            // Every series that still holds it asks here again.
+            // Every series that still holds it comes here again.
             old.leave();
         }
         attached.clone()
@@ -99,7 +99,7 @@ impl Source {
         to_py(error, &self.name)
     }
 
-    /// In a wait it is the collector's sign of life that may be too old.
+    /// Refuses to wait for a collector whose heartbeat is too old.
     pub(crate) fn check_collector(&self, attached: &Attached, what: &str) -> PyResult<()> {
         let age_ms = heartbeat_age_ms(&attached.block);
         match self.max_age_ms {
@@ -109,7 +109,7 @@ impl Source {
     }
 }
 
-/// Returns StaleData.
+/// Returns `StaleData`.
 pub(crate) fn stale(symbol: &str, age_ms: u64, limit_ms: u64, delisted: bool) -> PyErr {
     StaleData::new_err((symbol.to_owned(), seconds(age_ms), limit_ms as f64 / 1e3, delisted))
 }

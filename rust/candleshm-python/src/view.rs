@@ -134,11 +134,11 @@ impl View {
         Ok(())
     }
 
-    /// Neither pickled nor copied: the copy of a window that goes on changing could not say whether it is valid.
+    /// Neither pickled nor copied: a copy of a window that goes on changing could not tell whether it is valid.
     fn __reduce__(&self) -> PyResult<()> {
         Err(PyTypeError::new_err(format!(
-            "a View of {} cannot be pickled or copied: it lies in shared memory that goes on changing; take \
-             candles(n, closed_only=True), a copy, or pass the Series, which attaches again",
+            "a View of {} cannot be pickled or copied: its shared memory goes on changing; use \
+             candles(n, closed_only=True), which is a copy, or pass the Series, which attaches again",
             self.symbol
         )))
     }

@@ -1,0 +1,50 @@
+"""What a command logs, on stderr, and nothing before its start has succeeded."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from logging.handlers import MemoryHandler
+from typing import Literal
+
+from candleshm.system.console import Console
+from candleshm.system.log_lines import JsonFormatter, TextFormatter
+
+__all__ = ["ERASE_LINE", "HeldLog", "LogFormat", "log_to_stderr"]
+
+# A progress bar may stand where a log line is to begin.
+ERASE_LINE = "\r\x1b[K"
+HELD_RECORDS = 10_000
+LogFormat = Literal["text", "json"]
+
+# The parent of every module's logger.
+logger = logging.getLogger("candleshm")
+
+
+class HeldLog:
+    """Keeps what is logged from `level` on until `release`, so that a start that fails leaves only its one line."""
+
+    def __init__(self, level: str, form: LogFormat) -> None:
+        self._form = form
+        self._held = MemoryHandler(HELD_RECORDS, flushLevel=logging.CRITICAL + 1)
+        logger.addHandler(self._held)
+        logger.setLevel(level.upper())
+
+    def release(self) -> None:
+        """Log to stderr: the kept records, and all from now on."""
+        self._held.setTarget(_stderr(self._form))
+        self._held.flushLevel = logging.NOTSET
+        self._held.flush()
+
+
+def log_to_stderr() -> None:
+    """Log to stderr from now on."""
+    logger.addHandler(_stderr("text"))
+    logger.setLevel(logging.INFO)
+
+
+def _stderr(form: LogFormat) -> logging.Handler:
+    prefix = ERASE_LINE if sys.stderr.isatty() else ""
+    console = Console()
+    console.setFormatter(JsonFormatter(prefix) if form == "json" else TextFormatter(prefix))
+    return console

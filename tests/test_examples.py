@@ -1,0 +1,91 @@
+"""Every example runs, against a real collector of the simulated exchange."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import candleshm
+from candleshm.sim import SimulatedExchange
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[SimulatedExchange]:
+    with SimulatedExchange(seed=5, symbols=6) as running:
+        yield running
+
+
+def collector(
+    exchange: SimulatedExchange, name: str, interval: str, derive: tuple[str, ...] = ()
+) -> candleshm.Collector:
+    return candleshm.Collector(
+        candleshm.CollectorConfig(
+            market="SPOT",
+            symbols=SYMBOLS,
+            interval=interval,
+            length=600,
+            name=name,
+            derive=list(derive),
+            base_url=exchange.base_url,
+            update_interval_seconds=0.2,
+        )
+    )
+
+
+def output(name: str, *arguments: str) -> list[str]:
+    """Run an example to its end; return the lines it printed."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_examples_of_minutes(exchange: SimulatedExchange, block_name: str) -> None:
+    with collector(exchange, block_name, "1m", ("5m",)) as running:
+        assert running.wait_loaded(60)
+        attached = output("attach.py", block_name)
+        assert attached[0] == "SPOT 1m: 3 symbols, up to 600 candles each"
+        assert [line.split(":")[0] for line in attached[1:4]] == SYMBOLS
+        assert [line.split()[-1] for line in attached[4:8]] == ["CLOSED"] * 4
+        assert attached[8].endswith(("LIVE", "CLOSED"))
+        assert attached[-1] == "gaps: []"
+        panel = output("panel.py", block_name)
+        assert [line.split(":")[0] for line in panel[:-1]] == SYMBOLS
+        assert panel[-1].startswith("correlation of BTCUSDT and ETHUSDT: ")
+        asof = output("multi_interval_asof.py", block_name, f"{block_name}-5m")
+        assert [line.split(":")[0] for line in asof] == SYMBOLS
+        assert all(line.endswith("of the last 30 closes lie above the last 5m close") for line in asof)
+
+
+def test_the_example_of_closes(exchange: SimulatedExchange, block_name: str) -> None:
+    with collector(exchange, block_name, "1s") as running:
+        assert running.wait_loaded(60)
+        lines = output("asyncio_closes.py", block_name, "3")
+    times_ms = [int(line.split(":")[0]) for line in lines]
+    assert times_ms == [times_ms[0], times_ms[0] + 1000, times_ms[0] + 2000]
+    assert all("'BTCUSDT': " in line for line in lines)
+
+
+def test_the_example_of_a_test(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    done = subprocess.run(
+        [*command, str(EXAMPLES / "test_strategy.py")], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+def test_every_example_is_listed_and_run() -> None:
+    listed = (EXAMPLES / "README.md").read_text()
+    written = Path(__file__).read_text() + (Path(__file__).parent / "test_candle_server.py").read_text()
+    for path in EXAMPLES.iterdir():
+        if path.suffix in (".py", ".ipynb"):
+            assert f"[{path.name}]({path.name})" in listed
+            assert f'"{path.name}"' in written, f"no test runs {path.name}"
