@@ -8,7 +8,7 @@
     with candleshm.weight.acquire("SPOT", 2) as ticket:  # waits until 2 may be spent
         url = "https://api.binance.com/api/v3/ticker/price?symbol=BTCUSDT"
         response = requests.get(url, timeout=10, stream=True)
-        ticket.answered(response.status_code, response.headers)  # a 429 stops everybody, even if its body never comes
+        ticket.end(response.status_code, response.headers)  # a 429 stops everybody, even if its body never comes
         response.raise_for_status()
         price = response.json()
     candleshm.weight.state("SPOT").used
@@ -68,7 +68,7 @@ class WeightState:
 
 
 class Ticket:
-    """Weight that is being spent. It counts as in flight until `answered`, or the end of its `with`, or of the object.
+    """Weight that is being spent. It counts as in flight until `end`, or the end of its `with`, or of the object.
 
     So a plain `acquire("SPOT", 2)` without a variable for its result counts from then on.
     """
@@ -79,7 +79,7 @@ class Ticket:
         self._number = number
         self._process = os.getpid()
 
-    def answered(self, status: int = 200, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+    def end(self, status: int = 200, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
         """Book the end of the request, and what the exchange responded. A call without arguments books the end alone.
 
         The used weight in `headers` counts for all programs at this IP address. A 429 or 418 (also a 403 of the
@@ -113,7 +113,7 @@ class Ticket:
         response = getattr(error, "response", None)
         status, headers = getattr(response, "status_code", None), getattr(response, "headers", None)
         if isinstance(status, int) and isinstance(headers, Mapping):
-            self.answered(status, headers)
+            self.end(status, headers)
         self._end(_clock.monotonic_seconds(), None)
 
     def __del__(self) -> None:

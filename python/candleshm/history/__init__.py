@@ -1,7 +1,7 @@
 """Daily files: days of candles that can be trusted and read by any tool. See docs/history.md.
 
 `load` returns arrays as a block does, `scan` a polars frame, `paths` the files for other tools; `days` lists what is
-stored, and `verify` checks it. `candleshm.history.download` fetches days.
+stored, and `verify` checks it. `candleshm.history.downloader` fetches days.
 """
 
 from candleshm.history.day import Day, DayLike

@@ -18,7 +18,7 @@ from candleshm.errors import BlockError, CandleShmError, ConfigError, StoreInUse
 from candleshm.history.block import day_of_block
 from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day, days_between
-from candleshm.history.download import is_final
+from candleshm.history.downloader import is_final
 from candleshm.history.reports import inspect
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DayTally
@@ -196,7 +196,7 @@ class DailyWriter:
                     break
                 [report] = inspect(self._store, symbol, [day])
                 if report.is_complete:
-                    tally.skip += 1
+                    tally.skipped += 1
                     continue
                 if report.verdict == "damaged":
                     logger.warning("%s: %s; written again", report.path, report.reason)
@@ -205,7 +205,10 @@ class DailyWriter:
                     incomplete.append(symbol)
                     continue
                 self._store.write(candles)
-                tally.warn, tally.suc = tally.warn + bool(candles.holes), tally.suc + (not candles.holes)
+                tally.remarked, tally.written = (
+                    tally.remarked + bool(candles.holes),
+                    tally.written + (not candles.holes),
+                )
         if tally.is_done:
             tally.log()
         return incomplete

@@ -16,7 +16,7 @@ from candleshm.history.archive import WHOLE_SECONDS, Archive, Mirror, checked_ar
 from candleshm.history.archive_days import ArchiveDays
 from candleshm.history.csv_tree import CsvStore
 from candleshm.history.day import Day, DayLike, days_between
-from candleshm.history.download import Downloader, is_final
+from candleshm.history.downloader import Downloader, is_final
 from candleshm.history.store import DayStore, ParquetStore
 from candleshm.history.tally import DownloadProgress, Tally
 from candleshm.history.verification import Verification

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 SHOW_SECONDS = 0.2
 
-Outcome = Literal["skip", "suc", "warn", "error"]
+Outcome = Literal["skipped", "written", "remarked", "failed"]
 Task = Literal["downloaded", "verified"]
 
 
@@ -29,28 +29,29 @@ class DayTally:
 
     day: Day
     all: int
-    skip: int = 0
-    suc: int = 0
-    warn: int = 0
-    error: int = 0
+    skipped: int = 0
+    written: int = 0
+    remarked: int = 0
+    """Written with holes or other remarks, or before the symbol's first candle."""
+    failed: int = 0
     task: Task = "downloaded"
 
     @property
     def is_done(self) -> bool:
         """Whether every symbol of the day is accounted for."""
-        return self.skip + self.suc + self.warn + self.error == self.all
+        return self.skipped + self.written + self.remarked + self.failed == self.all
 
     def log(self) -> None:
-        """Say it in the familiar line."""
+        """Log the counts; the record carries the tally, for other forms of the line."""
         logger.info(
             "%s %s: %d of %d symbols new, %d done before, %d with remarks, %d failed",
             self.task,
             self.day,
-            self.suc,
+            self.written,
             self.all,
-            self.skip,
-            self.warn,
-            self.error,
+            self.skipped,
+            self.remarked,
+            self.failed,
             extra={"event": "day_done", "tally": self},
         )
 
@@ -118,7 +119,7 @@ class Tally:
             tally, progress = self._days[day], self.progress
             setattr(tally, outcome, getattr(tally, outcome) + 1)
             progress.files_done += 1
-            progress.failed += outcome == "error"
+            progress.failed += outcome == "failed"
             progress.day = day.date
             if tally.is_done:
                 progress.tallies.append(tally)

@@ -15,7 +15,7 @@ from candleshm.history.archive_days import ArchiveCandles, ArchiveDays
 from candleshm.history.candles import FROM_EXCHANGE, Conflict, DayCandles, same_bits, slots_of, spans_of
 from candleshm.history.day import Day
 from candleshm.history.day_writing import log_conflicts
-from candleshm.history.download import ARCHIVE_WORKERS
+from candleshm.history.downloader import ARCHIVE_WORKERS
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DownloadProgress, Tally
 from candleshm.history.workers import Workers
@@ -64,16 +64,16 @@ class Verification:
                 candles = self._store.read(symbol, day)
             except DayNotFound:
                 # The download before this one wrote no file: the symbol has no candles on that day.
-                self._tally.count(day, "warn")
+                self._tally.count(day, "remarked")
             except DayDamaged as error:
                 logger.error("%s", error)
-                self._tally.count(day, "error")
+                self._tally.count(day, "failed")
             else:
                 if not len(candles.rows) or candles.verified_count == len(candles.rows):
-                    self._tally.count(day, "skip")
+                    self._tally.count(day, "skipped")
                 elif candles.source not in FROM_EXCHANGE:
                     logger.warning("%s: %s is from %s, not from the exchange", symbol, day, candles.source)
-                    self._tally.count(day, "warn")
+                    self._tally.count(day, "remarked")
                 else:
                     stored.append(candles)
         if not stored:
@@ -100,7 +100,7 @@ class Verification:
                 candles.day,
             )
         self._tally.add(fetched=1, rows=len(after.rows), verified=after.verified_count, conflicts=len(conflicts))
-        self._tally.count(candles.day, "warn" if without or conflicts else "suc")
+        self._tally.count(candles.day, "remarked" if without or conflicts else "written")
 
 
 def compared(candles: DayCandles, archived: ArchiveCandles) -> tuple[DayCandles, list[Conflict]]:

@@ -107,13 +107,13 @@ class Downloader:
                 if self._workers.is_over:
                     return
                 if symbol in self._given_up and self._archive is None:
-                    self._tally.count(day, "error")
+                    self._tally.count(day, "failed")
                 elif self._writing.is_before_the_first(symbol, day):
-                    self._tally.count(day, "warn")
+                    self._tally.count(day, "remarked")
                 elif Grid.of(day, self._store.interval).count == 0:
-                    self._tally.count(day, "skip")  # a day in which no candle of a long interval opens
+                    self._tally.count(day, "skipped")  # a day in which no candle of a long interval opens
                 elif not replace and self._is_complete(symbol, day):
-                    self._tally.count(day, "skip")
+                    self._tally.count(day, "skipped")
                 else:
                     self._open.setdefault(symbol, []).append(Assembly(symbol, day, self._store.interval))
                 self._tally.show_if_due()
@@ -292,7 +292,7 @@ class Downloader:
     def _fail(self, day: Assembly) -> None:
         """Leave it at what the archive has of a day."""
         self._writing.write_archived(day)
-        self._end(day, "error")
+        self._end(day, "failed")
 
     def _end(self, day: Assembly, outcome: Outcome) -> None:
         with self._workers.changed:
