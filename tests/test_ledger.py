@@ -119,7 +119,7 @@ def test_a_killed_holder_counts_as_answered_and_blocks_nobody() -> None:
         ticket, wait_seconds = budget.claim(200, now())
         assert ticket == 0
         assert 50 < wait_seconds <= 60
-        assert (word(PoolWords.IN_FLIGHT), word(PoolWords.ANSWERED), budget.used(now())) == (0, 400, 400)
+        assert (word(PoolWords.IN_FLIGHT), word(PoolWords.FINISHED), budget.used(now())) == (0, 400, 400)
 
 
 def test_killed_at_any_moment_the_sum_stays_right_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +141,8 @@ def test_killed_at_any_moment_the_sum_stays_right_and_others_go_on(monkeypatch: 
         assert seen.are_plausible()
         assert seen.look(PoolWords.IN_FLIGHT) == 0
         # Everything that was spent: ours, one by one, and the other's by sevens.
-        assert (seen.look(PoolWords.ANSWERED) - own) % 7 == 0
-    assert word(PoolWords.ANSWERED) > own
+        assert (seen.look(PoolWords.FINISHED) - own) % 7 == 0
+    assert word(PoolWords.FINISHED) > own
 
 
 def test_a_stop_holds_for_all_processes_at_once_and_survives_their_death() -> None:
@@ -173,10 +173,11 @@ def test_a_holder_stopped_inside_its_change_delays_others_and_changes_nothing() 
     # Half a change: everything set to zero in the copy that does not count.
     work = """
         import fcntl, os
+        from candleshm._core import PoolWords
         from candleshm.ratelimit import ledger
         file = open(memory.path, "r+b", buffering=0)
         fcntl.flock(file, fcntl.LOCK_EX)
-        changes = int.from_bytes(os.pread(file.fileno(), 8, 8 * ledger.CHANGES_WORD), "little")
+        changes = int.from_bytes(os.pread(file.fileno(), 8, 8 * PoolWords.CHANGES_WORD), "little")
         start = ledger.HEADER_BYTES if changes % 2 else ledger.SECOND_BYTES
         os.pwrite(file.fileno(), bytes(ledger.COPY_BYTES), start)
         print("in", flush=True)
@@ -195,7 +196,7 @@ def test_a_holder_stopped_inside_its_change_delays_others_and_changes_nothing() 
         process.wait()
     # What could not be booked meanwhile is booked before anything else.
     assert budget.claim(1, now())[1] > 20
-    assert (word(PoolWords.IN_FLIGHT), word(PoolWords.ANSWERED), budget.used(now())) == (0, 11, 300)
+    assert (word(PoolWords.IN_FLIGHT), word(PoolWords.FINISHED), budget.used(now())) == (0, 11, 300)
 
 
 def test_a_forked_child_gives_up_nothing_that_is_its_parents() -> None:
@@ -269,6 +270,22 @@ def test_a_file_that_cannot_be_believed_is_replaced(spoil: Callable[[Path], obje
     claimed(budget, 4)
     assert word(PoolWords.IN_FLIGHT) == 4
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_ledger_that_another_version_uses_is_refused_and_left_alone() -> None:
+    path = ledger_path(POOL)
+    with holder("sys.stdin.read()") as process:
+        damage(path, 8, (PoolWords.VERSION + 1).to_bytes(8, "little"))
+        before = path.read_bytes()
+        with pytest.raises(
+            CandleShmError, match=f"has format {PoolWords.VERSION + 1}, .* uses format {PoolWords.VERSION}:"
+        ):
+            opened()
+        assert path.read_bytes() == before
+        process.kill()
+        process.wait()
+    opened()
+    assert peek(path) is not None
 
 
 def test_random_words_never_do_more_than_replace_the_file() -> None:

@@ -289,16 +289,16 @@ class ManyProcesses(PrivateMemory):
 
     def __init__(self) -> None:
         super().__init__()
-        self.newest = 0.0
-        self.dead: set[float] = set()
+        self.newest = 0
+        self.dead: set[int] = set()
 
-    def hold(self, number: float) -> None:
+    def hold(self, token: int) -> None:
         """Remember who came last."""
-        self.newest = number
+        self.newest = token
 
-    def is_alive(self, number: float) -> bool:
+    def is_alive(self, token: int) -> bool:
         """Say whether the test let it die."""
-        return number not in self.dead
+        return token not in self.dead
 
 
 @settings(max_examples=200, deadline=None)
@@ -306,7 +306,7 @@ class ManyProcesses(PrivateMemory):
 def test_owners_together_never_do_more_than_a_plain_list_of_events_allows(limit: int, steps: list[Operation]) -> None:
     memory = ManyProcesses()
     owners = [WeightBudget(limit, share, memory=memory, now_seconds=0.0) for share in (0.9, 0.5, 0.75)]
-    processes = [owner._number for owner in owners]
+    processes = [owner._token for owner in owners]
     # What the rules speak of, as it happened: [owner, weight, sent, ended, ticket].
     events: list[list[float]] = []
     stopped_until = now = 0.0

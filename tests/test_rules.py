@@ -29,6 +29,7 @@ from candleshm._core import (
     Writer,
     Zone,
     candle_end_ms,
+    candles_within,
     is_symbol_name,
     zone_names,
 )
@@ -273,3 +274,17 @@ def test_the_end_of_a_candle_of_no_interval_is_refused() -> None:
 
 def test_states_of_rows_are_those_of_the_core() -> None:
     assert {state.name: state.value for state in candleshm.RowState} == ROW_STATES
+
+
+def test_candles_within_a_range_are_those_that_open_in_it() -> None:
+    minute = INTERVAL_MS["1m"]
+    assert candles_within("1m", 0, 3 * minute) == (0, 3)
+    assert candles_within("1m", 1, 3 * minute) == (minute, 2)
+    assert candles_within("1m", 0, 3 * minute + 1) == (0, 4)
+    assert candles_within("1m", -minute - 1, 0) == (-minute, 1)
+    assert candles_within("1m", 5, 6) == (minute, 0)
+    # 1970-01-05 is a Monday; February 1970 has 28 days.
+    assert candles_within("1w", 0, 14 * DAY_MS) == (4 * DAY_MS, 2)
+    assert candles_within("1M", 1, 59 * DAY_MS + 1) == (31 * DAY_MS, 2)
+    with pytest.raises(ConfigError, match="3d"):
+        candles_within("3d", 0, 1)

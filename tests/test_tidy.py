@@ -37,7 +37,7 @@ PYTHON_FLOORS = [
 ]
 RUST_FLOORS = [
     {"sync", "zone", "columns", "market", "chain"},
-    {"interval", "wire"},
+    {"interval", "wire", "pool"},
     {"error"},
     {"layout"},
     {"announce", "ring", "seqlock", "symbols", "shared_memory"},

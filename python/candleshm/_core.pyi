@@ -34,6 +34,7 @@ __all__ = [
     "Zone",
     "block_names",
     "candle_end_ms",
+    "candles_within",
     "check_moment",
     "check_timeout",
     "derivation_parts",
@@ -676,9 +677,9 @@ def unlink(name: str) -> None:
 
 @final
 class PoolWords:
-    """A weight pool's words. Every method that changes them is one transaction: it changes the copy that does not
-    count, which then counts by one store of one word. None of them waits: where the words are not to be had now, or
-    the place is not that owner's, they change nothing and return None or False.
+    """The words of a weight pool. Every method that changes them is one transaction: it changes the copy that does not
+    count, and one store of one word makes that copy the one that counts. No method waits: while another process holds
+    the lock, or if the owner `token` does not stand at `place`, it changes nothing and returns None or False.
     """
 
     WORDS: Final[int]
@@ -687,9 +688,16 @@ class PoolWords:
     SHARE: Final[int]
     BLOCKED_UNTIL: Final[int]
     IN_FLIGHT: Final[int]
-    ANSWERED: Final[int]
+    FINISHED: Final[int]
     REAPED_AT: Final[int]
     OWNERS_MAX: Final[int]
+    TOKEN_MAX: Final[int]
+    MAGIC: Final[int]
+    VERSION: Final[int]
+    CHANGES_WORD: Final[int]
+    HEADER_BYTES: Final[int]
+    COPY_BYTES: Final[int]
+    OWNERS_START: Final[int]
     SHARE_UNNAMED: Final[float]
     PROBE_SECONDS: Final[float]
     HELD_SECONDS_MAX: Final[float]
@@ -697,71 +705,74 @@ class PoolWords:
     def __new__(
         cls,
         header: memoryview[int],
-        copies: tuple[memoryview[float], memoryview[float]],
+        copies: tuple[memoryview[int], memoryview[int]],
         lock_path: str | PathLike[str] | None = None,
     ) -> Self:
-        """Lay hands on words: u64 header, two copies of `WORDS` float64, all zero for a new pool. With `lock_path` the
-        file that others lock as well. Raises ValueError, OSError.
+        """Use words: a u64 header and two copies of `WORDS` u64, all zero for a new pool. `lock_path` names the file
+        that other processes lock as well. Raises ValueError, OSError.
         """
 
-    def claim(self, place: int, number: float, weight: float, now: float, closing: bool, urgent: bool) -> float | None:
-        """Book a request and return 0.0, or return how long it has to wait."""
+    def claim(self, place: int, token: int, weight: float, now: float, closing: bool, urgent: bool) -> float | None:
+        """Book a request and return 0.0, or return how many seconds it has to wait."""
 
-    def answered(self, place: int, number: float, weight: float, now: float, reported: float | None) -> bool:
+    def finished(self, place: int, token: int, weight: float, now: float, reported: float | None) -> bool:
         """Book the end of a request, with the used weight that the exchange stated."""
 
-    def sent(self, place: int, number: float, weight: float, now: float, closing: bool) -> bool:
-        """Book a request that leaves now, whether it may or not."""
+    def sent(self, place: int, token: int, weight: float, now: float, closing: bool) -> bool:
+        """Book a request that is sent now, whether it may be or not."""
 
-    def stop(self, place: int, number: float, until: float) -> bool:
-        """Let nothing leave until then."""
+    def stop(self, place: int, token: int, until: float) -> bool:
+        """Stop all requests until then."""
 
-    def name(self, place: int, number: float, named: list[float], now: float) -> bool:
+    def name(self, place: int, token: int, named: list[float], now: float) -> bool:
         """Take share, window, limit and weight of closing candles as an owner names them."""
 
-    def give_up(self, place: int, number: float) -> bool:
+    def give_up(self, place: int, token: int) -> bool:
         """Take an owner out of the queue."""
 
-    def leave(self, place: int, number: float, now: float) -> bool:
-        """Free the place of an owner; its weight in flight counts as answered now."""
+    def leave(self, place: int, token: int, now: float) -> bool:
+        """Free the place of an owner; its requests in flight count as finished now."""
 
     def join(
         self,
-        number: float,
-        process: tuple[float, float],
+        token: int,
+        pid: int,
         assumed: tuple[float, float],
         named: list[float],
         in_flight: float,
         now: float,
     ) -> int | None:
-        """Give an owner a place and return it, zero when all are taken."""
+        """Give an owner a place and return it, or 0 when all places are taken."""
 
-    def owners(self) -> list[tuple[int, float, float, float]]:
-        """Return place, number, process id and start of the process of every owner."""
+    def owners(self) -> list[tuple[int, int, int]]:
+        """Return place, token and process id of every owner."""
 
-    def end_dead(self, dead: list[tuple[int, float]], now: float) -> bool:
-        """Free the places of owners whose process died, those of `dead` that are still the same."""
+    def holds(self, place: int, token: int) -> bool:
+        """Return whether the owner `token` stands at `place`."""
+
+    def end_dead(self, dead: list[tuple[int, int]], now: float) -> bool:
+        """Free the places of owners whose process died, where they still stand at their places."""
 
     def close(self) -> None:
-        """Close the lock: nothing can be changed any more."""
+        """Close the lock: from now on nothing can be changed."""
 
     def look(self, place: int) -> float:
-        """Return one of the words that count. Raises ValueError."""
+        """Return a number of the pool by its constant, such as `IN_FLIGHT`. Raises ValueError."""
 
     def changed_by(self) -> int:
         """Return the id of the process that changed the words last."""
 
     def used(self, now: float) -> float:
-        """Return the weight that counts at a moment, without waiting for anybody."""
+        """Return the weight that counts at a moment. Takes no lock."""
 
     def delay(self, weight: float, now: float, closing: bool) -> float:
-        """Return how long a request would have to wait, without waiting for anybody."""
+        """Return how many seconds a request would have to wait. Takes no lock."""
 
     def are_plausible(self) -> bool:
-        """Say whether the words that count can be a pool's."""
+        """Return whether the words that count can be those of a pool."""
 
     def assume(self, other: PoolWords) -> None:
-        """Copy what counts from other words into these, which nobody else has."""
+        """Copy what counts from other words into these, which no other process may use yet."""
 
 def candle_end_ms(interval: str, open_ms: int) -> int:
     """Return where the candle ends (half-open) that opened at `open_ms`, also when it opened off the grid.
@@ -774,6 +785,13 @@ def hole_apart_ms(settle_ms: int) -> int:
     """Return how far apart two requests have to be sent whose responses both lack a row, before it counts as a hole.
 
     `settle_ms` is the settle time; all are milliseconds.
+    """
+
+def candles_within(interval: str, start_ms: int, end_ms: int) -> tuple[int, int]:
+    """Return the open time of the first candle that opens at `start_ms` or later, and how many candles open from there
+    until before `end_ms`.
+
+    `interval` is one of the exchange's except 3d, or the days of a zone as 1d@Asia/Shanghai. Raises ConfigError.
     """
 
 def is_symbol_name(name: object) -> bool:
@@ -801,6 +819,12 @@ class Zone:
 
     def reached_ms(self, day: int, time_of_day_ms: int = 0) -> int:
         """Return the first instant at which the clock has reached a time of a day, or has jumped over it."""
+
+    def at_ms(self, day: int, time_of_day_ms: int) -> int:
+        """Return when the zone's clocks show a time of day on a day, for the first time, in epoch milliseconds.
+
+        A time that they jump over counts as reached when they would have shown it without the jump.
+        """
 
     def offset_ms(self, epoch_ms: int) -> int:
         """Return how far the clock is ahead of UTC at an instant."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from candleshm._core import INTERVAL_MS, Zone, check_moment
+from candleshm._core import INTERVAL_MS, Zone, candles_within, check_moment
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import DAY_MS
 
@@ -81,12 +81,7 @@ class Day:
 
         One that they jump over counts as reached when they would have shown it without the jump.
         """
-        time_of_day_ms = ((hour * 60 + minute) * 60 + second) * 1000
-        reached_ms = self.zone.reached_ms(self._number, time_of_day_ms)
-        local_ms = self._number * DAY_MS + time_of_day_ms
-        if reached_ms + self.zone.offset_ms(reached_ms) == local_ms:
-            return reached_ms
-        return local_ms - self.zone.offset_ms(reached_ms - 1)
+        return self.zone.at_ms(self._number, ((hour * 60 + minute) * 60 + second) * 1000)
 
     def next(self) -> Day:
         """Return the day after."""
@@ -115,9 +110,8 @@ class Grid:
     @classmethod
     def of(cls, day: Day, interval: str) -> Grid:
         """Return the grid of `day`; 1d candles open at midnight UTC, so in most zones somewhere inside a day."""
-        length_ms = INTERVAL_MS[interval]
-        first = -(-day.start_ms // length_ms)
-        return cls(first * length_ms, length_ms, max(0, -(-day.end_ms // length_ms) - first))
+        first_ms, count = candles_within(interval, day.start_ms, day.end_ms)
+        return cls(first_ms, INTERVAL_MS[interval], count)
 
     @property
     def end_ms(self) -> int:

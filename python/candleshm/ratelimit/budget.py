@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -58,13 +59,13 @@ class PoolMemory(Protocol):
     def refresh(self) -> None:
         """Make sure that the words are still those that all owners of the pool use."""
 
-    def hold(self, number: float) -> None:
-        """Count as alive as the owner `number` until `let_go`, `close` or the end of this process, even by a kill."""
+    def hold(self, token: int) -> None:
+        """Count as alive as the owner `token` until `let_go`, `close` or the end of this process, even by a kill."""
 
-    def let_go(self, number: float) -> None:
+    def let_go(self, token: int) -> None:
         """Stop being that owner."""
 
-    def is_alive(self, number: float) -> bool:
+    def is_alive(self, token: int) -> bool:
         """Return whether that owner is alive."""
 
     def close(self) -> None:
@@ -75,7 +76,7 @@ class PrivateMemory:
     """Words that only the owners within this process share."""
 
     def __init__(self) -> None:
-        copies = (memoryview(bytearray(8 * PoolWords.WORDS)).cast("d") for _ in range(2))
+        copies = (memoryview(bytearray(8 * PoolWords.WORDS)).cast("Q") for _ in range(2))
         self.words = PoolWords(memoryview(bytearray(64)).cast("Q"), (next(copies), next(copies)))
 
     def patiently(self, attempt: Callable[[], T | None]) -> T | None:
@@ -87,13 +88,13 @@ class PrivateMemory:
     def refresh(self) -> None:
         """Nobody else can replace them."""
 
-    def hold(self, number: float) -> None:
+    def hold(self, token: int) -> None:
         """All owners live here."""
 
-    def let_go(self, number: float) -> None:
+    def let_go(self, token: int) -> None:
         """Nothing is held."""
 
-    def is_alive(self, number: float) -> bool:
+    def is_alive(self, token: int) -> bool:
         """All owners live here."""
         return True
 
@@ -123,7 +124,7 @@ class WeightBudget:
     ) -> None:
         self._memory: PoolMemory = memory or PrivateMemory()
         self._assumed = (float(limit), window_seconds)
-        self._place, self._number = 0, 0.0
+        self._place, self._token = 0, 0
         self._named = [share, 0.0, 0.0, 0.0]  # share, window, limit, weight of closing candles; zero for nothing
         self._tickets = 0
         self._gate, self._settling = threading.Lock(), threading.Lock()
@@ -167,7 +168,7 @@ class WeightBudget:
         """Leave the pool and book nothing more. Requests in flight count as ended now."""
         if not self._closed:
             self._book(now_seconds, PoolWords.leave, now_seconds)
-            self._memory.let_go(self._number)
+            self._memory.let_go(self._token)
             self._closed = True
             self._memory.close()
 
@@ -191,7 +192,7 @@ class WeightBudget:
         """
 
         def claim() -> float | None:
-            return self._memory.words.claim(self._place, self._number, weight, now_seconds, closing, urgent)
+            return self._memory.words.claim(self._place, self._token, weight, now_seconds, closing, urgent)
 
         delay_seconds = self._try(now_seconds, claim)
         if delay_seconds is None:
@@ -213,7 +214,7 @@ class WeightBudget:
 
     def answered(self, ticket: int, now_seconds: float, reported: int | None = None) -> None:
         """Book the end of a request, successful or not, with the used weight that the exchange reported."""
-        self._book(now_seconds, PoolWords.answered, self._in_flight.pop(ticket), now_seconds, reported)
+        self._book(now_seconds, PoolWords.finished, self._in_flight.pop(ticket), now_seconds, reported)
 
     def stop(self, seconds: float, now_seconds: float) -> None:
         """Send nothing for `seconds`, after a 429 or 418. A longer stop that is in force stays."""
@@ -236,7 +237,7 @@ class WeightBudget:
         """Make a change that must not be lost: later, before anything else, when the words are held now."""
 
         def book() -> bool | None:
-            return change(self._memory.words, self._place, self._number, *arguments) or None
+            return change(self._memory.words, self._place, self._token, *arguments) or None
 
         if not self._closed and self._try(now_seconds, book) is None:
             self._unbooked.append((change, arguments))
@@ -265,11 +266,11 @@ class WeightBudget:
         if not self._settling.acquire(blocking=False):
             return False
         try:
-            if (self._number == 0.0 or self._look(self._place) != self._number) and not self._join(now_seconds):
+            if not self._memory.words.holds(self._place, self._token) and not self._join(now_seconds):
                 return False
             while self._unbooked:
                 change, arguments = self._unbooked[0]
-                if not change(self._memory.words, self._place, self._number, *arguments):
+                if not change(self._memory.words, self._place, self._token, *arguments):
                     return False
                 self._unbooked.pop(0)
             return True
@@ -279,15 +280,14 @@ class WeightBudget:
     def _join(self, now_seconds: float) -> bool:
         """Take a place among the owners; once more after others took this process for dead."""
         words = self._memory.words
-        number = float(int.from_bytes(os.urandom(6), "little") + 1)
+        token = secrets.randbelow(PoolWords.TOKEN_MAX) + 1
         # Requests in flight count once more, in addition to their weight as those of a dead process.
         in_flight = sum(list(self._in_flight.values()))
         # First, or others would take the new owner for dead.
-        self._memory.hold(number)
-        process = (float(os.getpid()), 0.0)
-        place = words.join(number, process, self._assumed, list(self._named), in_flight, now_seconds)
+        self._memory.hold(token)
+        place = words.join(token, os.getpid(), self._assumed, list(self._named), in_flight, now_seconds)
         if not place:
-            self._memory.let_go(number)
+            self._memory.let_go(token)
         if place == 0 and self._reap(now_seconds):
             return False
         if place == 0:
@@ -296,9 +296,9 @@ class WeightBudget:
             )
         if place is None:
             return False
-        if self._number:
-            self._memory.let_go(self._number)
-        self._place, self._number = place, number
+        if self._token:
+            self._memory.let_go(self._token)
+        self._place, self._token = place, token
         return True
 
     def _reap(self, now_seconds: float) -> bool:
@@ -307,8 +307,8 @@ class WeightBudget:
         if now_seconds < words.look(PoolWords.REAPED_AT) + REAP_SECONDS:
             return False
         dead = [
-            (place, number)
-            for place, number, _, _ in words.owners()
-            if number != self._number and not self._memory.is_alive(number)
+            (place, token)
+            for place, token, _ in words.owners()
+            if token != self._token and not self._memory.is_alive(token)
         ]
         return words.end_dead(dead, now_seconds) and bool(dead)

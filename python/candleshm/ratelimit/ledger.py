@@ -4,7 +4,7 @@ Two things keep it consistent when a process dies. The kernel frees the lock wit
 copies of the words: a change is made in the copy that does not count, and one store of one word makes it count. So a
 process that is killed between any two instructions leaves the state before the change or the one after it.
 
-An owner is alive as long as it holds a lock on one byte of the file, at the place of its number; the kernel frees that
+An owner is alive as long as it holds a lock on one byte of the file, at the place of its token; the kernel frees that
 too. A process id would not do: containers that share the directory have process ids of their own.
 
 A process that is *stopped* while it holds the lock keeps it. Others wait for `LOCK_SECONDS` at most, and then spend
@@ -41,20 +41,14 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-# Another layout or another meaning gets another version, and so another file: two versions never write to the same.
-VERSION = 2
-MAGIC = int.from_bytes(b"cshmwght", "little")
-HEADER_BYTES = 4096
-COPY_BYTES = -(-PoolWords.WORDS * 8 // 4096) * 4096
+# docs/ledger-format.md describes the file.
+HEADER_BYTES = PoolWords.HEADER_BYTES
+COPY_BYTES = PoolWords.COPY_BYTES
 SECOND_BYTES = HEADER_BYTES + COPY_BYTES
 FILE_BYTES = SECOND_BYTES + COPY_BYTES
-# The header, little endian u64: magic, version, size of the file; boot id (16 bytes); number of changes, whose lowest
-# bit says which copy counts; id of the process that had the lock last.
+# The start of the header: magic, version, size of the file; the boot id (16 bytes) follows.
 HEADER = struct.Struct("<QQQ")
-CHANGES_WORD = 5
-# Owners hold a byte from here on, far behind the end of the file. struct flock: type, whence, start, length, process.
-OWNERS_START = 1 << 50
-NUMBERS_MAX = 1 << 49
+# struct flock: type, whence, start, length, process.
 FLOCK = struct.Struct("hhqqi4x")
 
 LOCK_SECONDS = 0.1
@@ -72,7 +66,7 @@ _followed: dict[Path, int] = {}
 def ledger_path(pool: tuple[str, ...]) -> Path:
     """Return the path of a pool's ledger. Its name is a hash, as the name of a pool contains URLs."""
     name = hashlib.sha256("\n".join(pool).encode()).hexdigest()[:32]
-    return runtime_path() / f"weight-{VERSION}-{name}"
+    return runtime_path() / f"weight-{name}"
 
 
 def memory_for(pool: tuple[str, ...]) -> PoolMemory:
@@ -172,31 +166,31 @@ class LedgerFile:
                     logger.warning("the weight ledger %s was removed and cannot be created again: %s", self.path, error)
                 return
             self._fault = ""
-            for number in self._held:
-                _lock_byte(life, number)
+            for token in self._held:
+                _lock_byte(life, token)
             self.words.close()
             os.close(self._life)
             self._inode, self.words, self._life = inode, words, life
         _log_once(self.path, inode)
 
-    def hold(self, number: float) -> None:
+    def hold(self, token: int) -> None:
         """Lock the byte of that owner: the kernel frees it when this process ends."""
         with self._gate:
             if not self._closed:
-                self._held.add(int(number))
-                _lock_byte(self._life, int(number))
+                self._held.add(token)
+                _lock_byte(self._life, token)
 
-    def let_go(self, number: float) -> None:
+    def let_go(self, token: int) -> None:
         """Unlock the byte of that owner."""
         with self._gate:
-            if int(number) in self._held:
-                self._held.discard(int(number))
-                fcntl.fcntl(self._life, fcntl.F_OFD_SETLK, _byte(fcntl.F_UNLCK, int(number)))
+            if token in self._held:
+                self._held.discard(token)
+                fcntl.fcntl(self._life, fcntl.F_OFD_SETLK, _byte(fcntl.F_UNLCK, token))
 
-    def is_alive(self, number: float) -> bool:
+    def is_alive(self, token: int) -> bool:
         """Return whether a process, in whatever namespace, holds the byte of that owner."""
         with self._gate:
-            return int(number) in self._held or self._closed or _is_held(self._life, int(number), 1)
+            return token in self._held or self._closed or _is_held(self._life, token, 1)
 
     def close(self) -> None:
         """Change nothing any more and hold no owner; the words can still be read."""
@@ -248,12 +242,27 @@ def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords, int]:
                 # A descriptor that only holds owners, with a file description of its own.
                 life = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
                 return status.st_ino, _map(descriptor), life
+            _refuse_other_version(path, descriptor)
             if _is_named(path, status.st_ino):
                 _create(path, words, os.replace)
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
     raise CandleShmError(f"the weight ledger {path} is replaced again and again: another program writes there")
+
+
+def _refuse_other_version(path: Path, descriptor: int) -> None:
+    """Raise CandleShmError where processes of another version keep their weight in this file."""
+    start = os.pread(descriptor, HEADER.size, 0)
+    if len(start) < HEADER.size:
+        return
+    magic, version, _ = HEADER.unpack(start)
+    is_other = magic == PoolWords.MAGIC and version != PoolWords.VERSION
+    if is_other and _is_held(descriptor, 0, PoolWords.TOKEN_MAX + 1):
+        raise CandleShmError(
+            f"the weight ledger {path} has format {version}, this candleshm uses format {PoolWords.VERSION}: processes "
+            "with another version of candleshm are running; end them, or use one version for all"
+        )
 
 
 def _create(path: Path, words: PoolWords | None, give_name: Callable[[Path, Path], None]) -> None:
@@ -263,7 +272,7 @@ def _create(path: Path, words: PoolWords | None, give_name: Callable[[Path, Path
     try:
         # Allocate all of it now, so that a full file system is an error here and not a SIGBUS later.
         os.posix_fallocate(descriptor, 0, FILE_BYTES)
-        os.pwrite(descriptor, HEADER.pack(MAGIC, VERSION, FILE_BYTES) + _boot_id(), 0)
+        os.pwrite(descriptor, HEADER.pack(PoolWords.MAGIC, PoolWords.VERSION, FILE_BYTES) + _boot_id(), 0)
         if words is not None:
             _map(descriptor).assume(words)
         give_name(draft, path)
@@ -289,17 +298,19 @@ def _copy(descriptor: int) -> PoolWords | None:
         # Consistent once nothing changed meanwhile: the change after the next one is made in the copy that counts.
         if os.pread(descriptor, HEADER_BYTES, 0) == header:
             break
-    if len(content) != FILE_BYTES or not content.startswith(HEADER.pack(MAGIC, VERSION, FILE_BYTES)):
+    if len(content) != FILE_BYTES or not content.startswith(
+        HEADER.pack(PoolWords.MAGIC, PoolWords.VERSION, FILE_BYTES)
+    ):
         return None
     # Containers may have boot ids of their own. Locks do not outlive the boot: with an owner alive it is of this one.
-    if content[HEADER.size : HEADER.size + 16] != _boot_id() and not _is_held(descriptor, 0, NUMBERS_MAX):
+    if content[HEADER.size : HEADER.size + 16] != _boot_id() and not _is_held(descriptor, 0, PoolWords.TOKEN_MAX + 1):
         return None
     words = PoolWords(*_parts(memoryview(content)))
     return words if words.are_plausible() else None
 
 
-def _parts(view: memoryview) -> tuple[memoryview[int], tuple[memoryview[float], memoryview[float]]]:
-    first, second = (view[start : start + 8 * PoolWords.WORDS].cast("d") for start in (HEADER_BYTES, SECOND_BYTES))
+def _parts(view: memoryview) -> tuple[memoryview[int], tuple[memoryview[int], memoryview[int]]]:
+    first, second = (view[start : start + 8 * PoolWords.WORDS].cast("Q") for start in (HEADER_BYTES, SECOND_BYTES))
     return view[:HEADER_BYTES].cast("Q"), (first, second)
 
 
@@ -332,18 +343,18 @@ def _boot_id() -> bytes:
     return bytes.fromhex(text.strip().replace("-", ""))
 
 
-def _byte(kind: int, number: int, count: int = 1) -> bytes:
-    return FLOCK.pack(kind, os.SEEK_SET, OWNERS_START + number, count, 0)
+def _byte(kind: int, token: int, count: int = 1) -> bytes:
+    return FLOCK.pack(kind, os.SEEK_SET, PoolWords.OWNERS_START + token, count, 0)
 
 
-def _lock_byte(descriptor: int, number: int) -> None:
-    # No other owner has that number, so the lock is free.
-    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _byte(fcntl.F_WRLCK, number))
+def _lock_byte(descriptor: int, token: int) -> None:
+    # No other owner has that token, so the byte is free.
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _byte(fcntl.F_WRLCK, token))
 
 
-def _is_held(descriptor: int, number: int, count: int) -> bool:
+def _is_held(descriptor: int, token: int, count: int) -> bool:
     """Return whether another process holds one of those owners."""
-    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _byte(fcntl.F_RDLCK, number, count))
+    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _byte(fcntl.F_RDLCK, token, count))
     return bool(FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 

@@ -56,6 +56,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     rules::add_constants(module)?;
     module.add_function(wrap_pyfunction!(rules::candle_end_ms, module)?)?;
     module.add_function(wrap_pyfunction!(rules::hole_apart_ms, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::candles_within, module)?)?;
     module.add_function(wrap_pyfunction!(rules::is_symbol_name, module)?)?;
     module.add_function(wrap_pyfunction!(rules::is_block_name, module)?)?;
     module.add_class::<zone::PyZone>()?;

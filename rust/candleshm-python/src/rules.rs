@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::derive::grid;
+use crate::errors::exceptions::ConfigError;
 
 /// Adds the constants.
 pub(crate) fn add_constants(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -65,6 +66,19 @@ pub(crate) fn candle_end_ms(interval: &str, open_ms: i64) -> PyResult<i64> {
         grid => grid,
     };
     Ok(grid.end_ms(grid.ordinal(open_ms)))
+}
+
+/// Returns the open time of the first candle that opens at `start_ms` or later, and how many candles open from there
+/// until before `end_ms`.
+#[pyfunction]
+pub(crate) fn candles_within(interval: &str, start_ms: i64, end_ms: i64) -> PyResult<(i64, i64)> {
+    let grid = grid(interval)?;
+    if grid.interval() == Interval::Day3 {
+        return Err(ConfigError::new_err("interval cannot be `3d`: each symbol has a grid of its own"));
+    }
+    let first_from = |ms: i64| grid.ordinal(ms) + i64::from(grid.floor_ms(ms) < ms);
+    let first = first_from(start_ms);
+    Ok((grid.open_ms(first), (first_from(end_ms) - first).max(0)))
 }
 
 /// Says whether a value can name a symbol.

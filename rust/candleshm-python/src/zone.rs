@@ -41,6 +41,10 @@ impl PyZone {
         self.0.reached_ms(day, time_of_day_ms)
     }
 
+    fn at_ms(&self, day: i64, time_of_day_ms: i64) -> i64 {
+        self.0.at_ms(day, time_of_day_ms)
+    }
+
     fn offset_ms(&self, epoch_ms: i64) -> i64 {
         self.0.offset_ms(epoch_ms)
     }

@@ -1,95 +1,194 @@
-//! What a pool of request weight remembers, and what it decides: `(weight, now) -> delay`. Pure; times are parameters.
+//! The request weight of a pool, and what may still be spent: `(weight, now) -> delay`. Pure; times are parameters.
 //!
-//! Everything is one array of words of fixed size, so that it can lie in a file which processes share. The rules stand
-//! in `python/candleshm/ratelimit.py`. The words are atomic only because they may be looked at while somebody changes
-//! them; whoever changes them holds a lock. Times are local monotonic seconds, minus infinity for never.
+//! A pool is an array of words of fixed size, so that it can lie in a file that processes share: `docs/ledger-format.md`
+//! describes each word, [`crate::ledger`] the file around them. The rules are described in
+//! `python/candleshm/ratelimit/budget.py`. A word holds either a [`Number`] or a [`Whole`], and the type of its place
+//! says which. The words are atomic only because a process may read them while another one changes them; whoever
+//! changes them holds a lock. Times are local monotonic seconds; minus infinity stands for never.
+
+use core::ops::Add;
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Weight allowed in a window, zero in words that were never used.
-pub const LIMIT: usize = 0;
+/// The place of a word that holds a float64: a weight, a time, or a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number(usize);
+
+/// The place of a word that holds a u64: the token of an owner, a process id, a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole(usize);
+
+impl Number {
+    /// Returns the index of the word.
+    #[must_use]
+    pub const fn place(self) -> usize {
+        self.0
+    }
+}
+
+impl Whole {
+    /// Returns the index of the word.
+    #[must_use]
+    pub const fn place(self) -> usize {
+        self.0
+    }
+}
+
+/// A field of what begins at a place.
+impl Add<Number> for usize {
+    type Output = Number;
+
+    fn add(self, field: Number) -> Number {
+        Number(self + field.0)
+    }
+}
+
+/// A field of what begins at a place.
+impl Add<Whole> for usize {
+    type Output = Whole;
+
+    fn add(self, field: Whole) -> Whole {
+        Whole(self + field.0)
+    }
+}
+
+/// Weight allowed in a window; zero in words that were never used.
+pub const LIMIT: Number = Number(0);
 /// Length of that window in seconds.
-pub const WINDOW: usize = 1;
-/// Part of the limit to use at most.
-pub const SHARE: usize = 2;
-const HELD_UNTIL: usize = 4;
+pub const WINDOW: Number = Number(1);
+/// Part of the limit that may be used.
+pub const SHARE: Number = Number(2);
+/// Until when an urgent request holds back all others.
+pub const HELD_UNTIL: Number = Number(3);
 /// End of the stop after a 429 or 418.
-pub const BLOCKED_UNTIL: usize = 5;
-const REPORTED: usize = 6; // the exchange's number and what was booked since, minus one before the first
-const REPORTED_AT: usize = 7;
-/// Weight of the requests on their way, of all owners.
-pub const IN_FLIGHT: usize = 8;
-/// Weight of the answered requests that still count.
-pub const ANSWERED: usize = 9;
-const OLDEST: usize = 10; // first place and length of the ring of answered requests
-const COUNT: usize = 11;
-/// When was last looked for owners that died.
-pub const REAPED_AT: usize = 12;
-const QUEUE_UNTIL: usize = 13; // the latest FIRST_UNTIL of all
+pub const BLOCKED_UNTIL: Number = Number(4);
+/// The used weight that the exchange stated, plus what was booked since; minus one before the first statement.
+pub const REPORTED: Number = Number(5);
+/// When the exchange stated it.
+pub const REPORTED_AT: Number = Number(6);
+/// Weight of the requests in flight, of all owners.
+pub const IN_FLIGHT: Number = Number(7);
+/// Weight of the finished requests that still count.
+pub const FINISHED: Number = Number(8);
+/// First position of the ring of finished requests.
+pub const OLDEST: Whole = Whole(9);
+/// Length of that ring.
+pub const COUNT: Whole = Whole(10);
+/// When dead owners were last looked for.
+pub const REAPED_AT: Number = Number(11);
+/// The latest [`FIRST_UNTIL`] of all owners.
+pub const QUEUE_UNTIL: Number = Number(12);
 
-// Accounts: weight flows in at RATE per second and is kept up to DEPTH.
-const COMMON: usize = 16;
-const CLOSING: usize = 20;
-const RATE: usize = 0;
-const DEPTH: usize = 1;
-const SAVED: usize = 2;
-const AT: usize = 3;
+/// The account of all requests but those for closing candles.
+pub const COMMON: usize = 16;
+/// The account of requests for closing candles.
+pub const CLOSING: usize = 20;
+/// Field of an account: weight flows in at so much per second.
+pub const RATE: Number = Number(0);
+/// Field of an account: the most weight that it keeps.
+pub const DEPTH: Number = Number(1);
+/// Field of an account: the weight in it at [`AT`].
+pub const SAVED: Number = Number(2);
+/// Field of an account: when [`SAVED`] was computed.
+pub const AT: Number = Number(3);
 
-// Owners: a number, zero for a free place; the process; what it named, zero for nothing; its weight in flight; since
-// when it waits for its turn, zero when it does not, and until when others let it go first.
-const OWNERS: usize = 24;
+/// The first owner.
+pub const OWNERS: usize = 24;
 /// How many owners a pool can have.
 pub const OWNERS_MAX: usize = 64;
-const OWNER_WORDS: usize = 10;
-const PID: usize = 1;
-const STARTED: usize = 2;
-const NAMED: usize = 3;
-const OWN_SHARE: usize = 3;
-const OWN_WINDOW: usize = 4;
-const OWN_LIMIT: usize = 5;
-const WANTED: usize = 6;
-const OWN_IN_FLIGHT: usize = 7;
-const WAITS_SINCE: usize = 8;
-const FIRST_UNTIL: usize = 9;
+/// Words of an owner.
+pub const OWNER_WORDS: usize = 9;
+/// Field of an owner: the random number that identifies it; zero where the place is free.
+pub const TOKEN: Whole = Whole(0);
+/// Field of an owner: its process id, for people who look.
+pub const PID: Whole = Whole(1);
+/// Field of an owner: the part of the limit that it names; zero for none.
+pub const OWN_SHARE: Number = Number(2);
+/// Field of an owner: the window that it names, in seconds; zero for none.
+pub const OWN_WINDOW: Number = Number(3);
+/// Field of an owner: the limit that it names; zero for none.
+pub const OWN_LIMIT: Number = Number(4);
+/// Field of an owner: the weight of its closing candles.
+pub const WANTED: Number = Number(5);
+/// Field of an owner: its weight in flight.
+pub const OWN_IN_FLIGHT: Number = Number(6);
+/// Field of an owner: since when it waits for its turn; zero when it does not.
+pub const WAITS_SINCE: Number = Number(7);
+/// Field of an owner: until when owners that came later let it go first.
+pub const FIRST_UNTIL: Number = Number(8);
 
-// The ring of answered requests: the moment they stop counting, and their weight. Those of the same moment, a 700th of
-// a window, share a place and count until the latest of them ends, so there is always a place.
-const RING: usize = OWNERS + OWNERS_MAX * OWNER_WORDS;
-const RING_MAX: usize = 720;
+/// The ring of finished requests. Requests that finish at the same moment, a 700th of a window, share an entry and
+/// count until the latest of them ends, so there is always room.
+pub const RING: usize = OWNERS + OWNERS_MAX * OWNER_WORDS;
+/// Entries of the ring.
+pub const RING_MAX: usize = 720;
+/// Field of an entry: when it stops counting.
+pub const UNTIL: Number = Number(0);
+/// Field of an entry: its weight.
+pub const WEIGHT: Number = Number(1);
+/// Words of an entry.
+pub const ENTRY_WORDS: usize = 2;
 const MOMENTS: f64 = 700.0;
 
 /// Words of a pool.
-pub const WORDS: usize = RING + 2 * RING_MAX;
+pub const WORDS: usize = RING + ENTRY_WORDS * RING_MAX;
 
-/// What counts for a pool in which nobody names a share.
+/// The largest token of an owner. An owner that lives holds a lock on a byte of the file at the place of its token.
+pub const TOKEN_MAX: u64 = 1 << 48;
+
+/// What an owner names. Zero stands for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Named {
+    /// Part of the limit to use at most.
+    pub share: f64,
+    /// The window in seconds for which `limit` is stated.
+    pub window: f64,
+    /// Weight that the exchange allows in a window.
+    pub limit: f64,
+    /// Weight of one round of closing candles.
+    pub closing: f64,
+}
+
+/// An owner of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Where it stands among the words.
+    pub place: usize,
+    /// The random number that identifies it.
+    pub token: u64,
+    /// Its process.
+    pub pid: u64,
+}
+
+/// The share of a pool in which no owner names one.
 pub const SHARE_UNNAMED: f64 = 0.75;
-/// How often one request asks how things stand while the exchange's number leaves no room.
+/// Interval between single requests that fetch a new number while the exchange's number leaves no room.
 pub const PROBE_SECONDS: f64 = 10.0;
-/// Who waits comes back in time to claim; should it end meanwhile, others wait no longer than this and a little more.
+/// A waiting owner claims again before its turn ends; if it dies first, the others wait this long and a little more.
 pub const HELD_SECONDS_MAX: f64 = 2.0;
-const HELD_SECONDS_MORE: f64 = 0.3; // who looks five times a second comes in time
-const QUEUE_SECONDS: f64 = 0.02; // whose turn comes after one that is about to be taken looks again after this
+const HELD_SECONDS_MORE: f64 = 0.3; // enough for an owner that claims five times a second
+const QUEUE_SECONDS: f64 = 0.02; // an owner whose turn is next claims again after this
 const SAVED_SECONDS: f64 = 2.0;
 const SAVED_WEIGHT_MIN: f64 = 20.0; // the dearest single request, exchangeInfo
 const RESERVED_PART_MAX: f64 = 1.0 / 3.0;
 
-/// A request that wants to leave.
+/// A request that is about to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
-    /// What it costs.
+    /// Its weight.
     pub weight: f64,
     /// Whether it may spend what is kept for closing candles.
     pub closing: bool,
-    /// Whether nothing else leaves while it waits.
+    /// Whether no other request is sent while it waits.
     pub urgent: bool,
 }
 
-/// The words of a pool, [`WORDS`] of them. An owner is named by its place in them.
+/// The words of a pool, [`WORDS`] of them. An owner is identified by its place in them and its token.
 #[derive(Clone, Copy, Debug)]
 pub struct Pool<'a>(&'a [AtomicU64]);
 
 impl<'a> Pool<'a> {
-    /// Takes words that are a pool's, all zero for a new one.
+    /// Takes the words of a pool; those of a new one are all zero.
     ///
     /// # Panics
     ///
@@ -100,15 +199,25 @@ impl<'a> Pool<'a> {
         Self(words)
     }
 
-    /// Returns one word.
+    /// Returns a number.
     #[must_use]
-    pub fn get(self, place: usize) -> f64 {
-        f64::from_bits(self.0[place].load(Ordering::Relaxed))
+    pub fn get(self, word: Number) -> f64 {
+        f64::from_bits(self.0[word.0].load(Ordering::Relaxed))
     }
 
-    /// Sets one word.
-    pub fn set(self, place: usize, value: f64) {
-        self.0[place].store(value.to_bits(), Ordering::Relaxed);
+    /// Sets a number.
+    pub fn set(self, word: Number, value: f64) {
+        self.0[word.0].store(value.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Returns a whole number.
+    #[must_use]
+    pub fn whole(self, word: Whole) -> u64 {
+        self.0[word.0].load(Ordering::Relaxed)
+    }
+
+    fn set_whole(self, word: Whole, value: u64) {
+        self.0[word.0].store(value, Ordering::Relaxed);
     }
 
     /// Copies everything that means something from the words of another pool.
@@ -119,14 +228,19 @@ impl<'a> Pool<'a> {
             }
         };
         copy(0..RING);
-        let oldest = self.get(OLDEST) as usize % RING_MAX;
-        let end = oldest + (self.get(COUNT) as usize).min(RING_MAX);
-        copy(RING + 2 * oldest..RING + 2 * end.min(RING_MAX));
-        copy(RING..RING + 2 * end.saturating_sub(RING_MAX));
+        let oldest = self.whole(OLDEST) as usize % RING_MAX;
+        let end = oldest + self.count();
+        copy(RING + ENTRY_WORDS * oldest..RING + ENTRY_WORDS * end.min(RING_MAX));
+        copy(RING..RING + ENTRY_WORDS * end.saturating_sub(RING_MAX));
     }
 
-    fn add(self, place: usize, value: f64) {
-        self.set(place, self.get(place) + value);
+    fn add(self, word: Number, value: f64) {
+        self.set(word, self.get(word) + value);
+    }
+
+    /// Entries of the ring.
+    fn count(self) -> usize {
+        (self.whole(COUNT) as usize).min(RING_MAX)
     }
 
     /// Weight that may be spent in any window.
@@ -135,53 +249,62 @@ impl<'a> Pool<'a> {
         (self.get(LIMIT) * self.get(SHARE)).floor().max(1.0)
     }
 
-    /// Says whether words that come from outside can have been written by the functions here.
+    /// Returns whether words that come from outside can have been written by the functions here.
     #[must_use]
     pub fn is_plausible(self) -> bool {
-        let words = || (0..WORDS).map(|place| self.get(place));
-        if words().all(|word| word == 0.0) {
+        if self.0.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
             return true;
         }
-        let (oldest, count) = (self.get(OLDEST), self.get(COUNT));
-        let is_index = |value: f64, most: usize| value >= 0.0 && value <= most as f64 && value.fract() == 0.0;
+        let (oldest, count) = (self.whole(OLDEST), self.whole(COUNT));
         let is_weight = |value: f64| value >= 0.0 && value.is_finite();
-        if words().any(f64::is_nan) || !is_index(oldest, RING_MAX - 1) || !is_index(count, RING_MAX) {
+        if (0..WORDS).any(|place| !is_whole(place) && self.get(Number(place)).is_nan())
+            || oldest >= RING_MAX as u64
+            || count > RING_MAX as u64
+            || places().any(|place| self.whole(place + TOKEN) > TOKEN_MAX)
+        {
             return false;
         }
         let in_flight: Vec<f64> = places().map(|place| self.get(place + OWN_IN_FLIGHT)).collect();
-        let answered: Vec<f64> = (0..count as usize).map(|number| self.get(self.moment(number) + 1)).collect();
+        let finished: Vec<f64> = (0..self.count()).map(|number| self.get(self.entry(number) + WEIGHT)).collect();
         [LIMIT, WINDOW, SHARE].iter().all(|&place| self.get(place) > 0.0 && self.get(place).is_finite())
-            && in_flight.iter().chain(&answered).all(|&weight| is_weight(weight))
+            && in_flight.iter().chain(&finished).all(|&weight| is_weight(weight))
             && in_flight.iter().sum::<f64>() == self.get(IN_FLIGHT)
-            && answered.iter().sum::<f64>() == self.get(ANSWERED)
+            && finished.iter().sum::<f64>() == self.get(FINISHED)
             && [COMMON, CLOSING]
                 .iter()
-                .all(|account| is_weight(self.get(account + RATE)) && is_weight(self.get(account + DEPTH)))
+                .all(|&account| is_weight(self.get(account + RATE)) && is_weight(self.get(account + DEPTH)))
     }
 
-    /// Says whether `number` is the owner at a place.
+    /// Returns whether the owner `token` stands at a place.
     #[must_use]
-    pub fn holds(self, place: usize, number: f64) -> bool {
-        number != 0.0 && self.get(place) == number
+    pub fn holds(self, place: usize, token: u64) -> bool {
+        let is_place = (OWNERS..RING).contains(&place) && (place - OWNERS).is_multiple_of(OWNER_WORDS);
+        token != 0 && is_place && self.whole(place + TOKEN) == token
     }
 
-    /// Returns the owners: place, number, process id, start of the process.
+    /// Returns the owners.
     #[must_use]
-    pub fn owners(self) -> Vec<(usize, f64, f64, f64)> {
-        let owned = places().filter(|&place| self.get(place) != 0.0);
-        owned.map(|place| (place, self.get(place), self.get(place + PID), self.get(place + STARTED))).collect()
+    pub fn owners(self) -> Vec<Owner> {
+        self.owned()
+            .map(|place| Owner { place, token: self.whole(place + TOKEN), pid: self.whole(place + PID) })
+            .collect()
     }
 
-    /// Gives an owner a free place, with requests of `in_flight` on their way; `None` when all are taken.
+    fn owned(self) -> impl Iterator<Item = usize> {
+        places().filter(move |&place| self.whole(place + TOKEN) != 0)
+    }
+
+    /// Gives an owner a free place, with requests of weight `in_flight` on their way; returns `None` when all places
+    /// are taken.
     ///
-    /// `assumed` is the limit and its window in words that were never used.
+    /// `assumed` is the limit and its window for words that were never used. `token` is 1 to [`TOKEN_MAX`].
     #[must_use]
     pub fn join(
         self,
-        number: f64,
-        process: (f64, f64),
+        token: u64,
+        pid: u64,
         assumed: (f64, f64),
-        named: [f64; 4],
+        named: Named,
         in_flight: f64,
         now: f64,
     ) -> Option<usize> {
@@ -189,51 +312,60 @@ impl<'a> Pool<'a> {
             self.set(LIMIT, assumed.0);
             self.set(WINDOW, assumed.1);
             self.set(REPORTED, -1.0);
-            for place in [HELD_UNTIL, BLOCKED_UNTIL, REPORTED_AT, REAPED_AT, QUEUE_UNTIL, COMMON + AT, CLOSING + AT] {
-                self.set(place, f64::NEG_INFINITY);
+            for word in [HELD_UNTIL, BLOCKED_UNTIL, REPORTED_AT, REAPED_AT, QUEUE_UNTIL, COMMON + AT, CLOSING + AT] {
+                self.set(word, f64::NEG_INFINITY);
             }
-            // As much as the account will hold.
+            // The account starts full.
             self.set(COMMON + SAVED, f64::INFINITY);
             self.set(COMMON + DEPTH, f64::INFINITY);
         }
-        let place = places().find(|&place| self.get(place) == 0.0)?;
-        self.set(place, number);
-        self.set(place + PID, process.0);
-        self.set(place + STARTED, process.1);
+        let place = places().find(|&place| self.whole(place + TOKEN) == 0)?;
+        self.set_whole(place + TOKEN, token);
+        self.set_whole(place + PID, pid);
         self.fly(place, in_flight);
         self.write_named(place, named);
         self.share_out(now);
         Some(place)
     }
 
-    /// Takes what an owner names: share, window, limit, weight of its closing candles.
-    pub fn name(self, place: usize, named: [f64; 4], now: f64) {
-        if (0..4).any(|number| self.get(place + NAMED + number) != named[number]) {
+    /// Takes what an owner names.
+    pub fn name(self, place: usize, named: Named, now: f64) {
+        if self.named(place) != named {
             self.write_named(place, named);
             self.share_out(now);
         }
     }
 
-    fn write_named(self, place: usize, named: [f64; 4]) {
-        for (number, value) in named.into_iter().enumerate() {
-            self.set(place + NAMED + number, value);
+    fn named(self, place: usize) -> Named {
+        Named {
+            share: self.get(place + OWN_SHARE),
+            window: self.get(place + OWN_WINDOW),
+            limit: self.get(place + OWN_LIMIT),
+            closing: self.get(place + WANTED),
         }
     }
 
-    /// Frees the place of an owner that ended: its weight in flight counts as answered now.
+    fn write_named(self, place: usize, named: Named) {
+        self.set(place + OWN_SHARE, named.share);
+        self.set(place + OWN_WINDOW, named.window);
+        self.set(place + OWN_LIMIT, named.limit);
+        self.set(place + WANTED, named.closing);
+    }
+
+    /// Frees the place of an owner that ended: its requests in flight count as finished now.
     pub fn end(self, place: usize, now: f64) {
         let weight = self.get(place + OWN_IN_FLIGHT);
         if weight > 0.0 {
             self.fly(place, -weight);
             self.count_spent(weight, now);
         }
-        for word in place..place + OWNER_WORDS {
-            self.set(word, 0.0);
+        for word in &self.0[place..place + OWNER_WORDS] {
+            word.store(0, Ordering::Relaxed);
         }
         self.share_out(now);
     }
 
-    /// Books a request if it may leave now, and returns zero; or returns how long it has to wait.
+    /// Books a request and returns zero if it may be sent now; otherwise returns how many seconds it has to wait.
     #[must_use]
     pub fn claim(self, place: usize, claim: Claim, now: f64) -> f64 {
         let held_until = self.get(HELD_UNTIL);
@@ -271,7 +403,7 @@ impl<'a> Pool<'a> {
         self.set(place + FIRST_UNTIL, 0.0);
     }
 
-    /// Books a request that leaves now, whether it may or not.
+    /// Books a request that is sent now, whether it may be or not.
     pub fn count_sent(self, place: usize, weight: f64, now: f64, closing: bool) {
         let account = if closing && self.is_saved_for(weight, now) { CLOSING } else { COMMON };
         self.set(account + SAVED, self.balance(account, now) - weight);
@@ -283,7 +415,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Books the end of a request, with the used weight that the exchange stated.
-    pub fn count_answered(self, place: usize, weight: f64, now: f64, reported: Option<f64>) {
+    pub fn count_finished(self, place: usize, weight: f64, now: f64, reported: Option<f64>) {
         self.fly(place, -weight);
         self.count_spent(weight, now);
         if let Some(reported) = reported {
@@ -292,7 +424,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Lets nothing leave until then, and nothing burst after it. A longer stop that is on stays.
+    /// Stops all requests until then, and allows no burst afterwards. A longer stop that is in force stays.
     pub fn stop(self, until: f64) {
         if until > self.get(BLOCKED_UNTIL) {
             self.set(BLOCKED_UNTIL, until);
@@ -303,14 +435,15 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Returns the weight that counts now, by ourselves or by the exchange's number; forgets what is over.
+    /// Returns the weight that counts now: our own, or the exchange's number if that is larger. Removes entries that no
+    /// longer count.
     #[must_use]
     pub fn used(self, now: f64) -> f64 {
         let own = self.own(now);
         if self.is_fresh(now) { own.max(self.get(REPORTED)) } else { own }
     }
 
-    /// Returns how long a request has to wait; infinite means: until one in flight is answered.
+    /// Returns how many seconds a request has to wait; infinite means until a request in flight has finished.
     #[must_use]
     pub fn delay(self, weight: f64, now: f64, closing: bool) -> f64 {
         let mut delay = self.account_delay(COMMON, weight, now);
@@ -318,7 +451,7 @@ impl<'a> Pool<'a> {
             delay = delay.min(self.account_delay(CLOSING, weight, now));
         }
         delay = delay.max(self.get(BLOCKED_UNTIL) - now);
-        // A request dearer than the whole budget leaves when nothing else counts, or it would wait for ever.
+        // A request that weighs more than the whole budget is sent when nothing else counts, or it would wait for ever.
         let budget = self.budget().max(weight);
         let excess = self.own(now) + weight - budget;
         if excess > 0.0 {
@@ -332,11 +465,11 @@ impl<'a> Pool<'a> {
     }
 
     fn ledger_delay(self, mut excess: f64, now: f64) -> f64 {
-        for number in 0..self.get(COUNT) as usize {
-            let place = self.moment(number);
-            excess -= self.get(place + 1);
+        for number in 0..self.count() {
+            let entry = self.entry(number);
+            excess -= self.get(entry + WEIGHT);
             if excess <= 0.0 {
-                return self.get(place) - now;
+                return self.get(entry + UNTIL) - now;
             }
         }
         f64::INFINITY
@@ -346,45 +479,46 @@ impl<'a> Pool<'a> {
         self.get(REPORTED) >= 0.0 && now < self.get(REPORTED_AT) + self.get(WINDOW)
     }
 
-    /// Our own weight that counts, after forgetting what no longer does.
+    /// Our own weight that counts. Removes entries that no longer count.
     fn own(self, now: f64) -> f64 {
-        while self.get(COUNT) > 0.0 {
-            let place = self.moment(0);
-            if self.get(place) > now {
+        while self.count() > 0 {
+            let entry = self.entry(0);
+            if self.get(entry + UNTIL) > now {
                 break;
             }
-            self.add(ANSWERED, -self.get(place + 1));
-            self.set(OLDEST, (self.get(OLDEST) + 1.0) % RING_MAX as f64);
-            self.add(COUNT, -1.0);
+            self.add(FINISHED, -self.get(entry + WEIGHT));
+            self.set_whole(OLDEST, (self.whole(OLDEST) + 1) % RING_MAX as u64);
+            self.set_whole(COUNT, self.count() as u64 - 1);
         }
-        self.get(ANSWERED) + self.get(IN_FLIGHT)
+        self.get(FINISHED) + self.get(IN_FLIGHT)
     }
 
     /// Lets a weight count until one window from now.
     fn count_spent(self, weight: f64, now: f64) {
         self.own(now);
-        let (window, count) = (self.get(WINDOW), self.get(COUNT) as usize);
+        let (window, count) = (self.get(WINDOW), self.count());
         let mut until = now + window;
-        self.add(ANSWERED, weight);
+        self.add(FINISHED, weight);
         if count > 0 {
-            let newest = self.moment(count - 1);
+            let newest = self.entry(count - 1);
             let moment_of = |time: f64| (time / (window / MOMENTS)).floor();
-            // Clocks are read before the words are had, so the order may differ by a moment: the later one counts.
-            until = until.max(self.get(newest));
-            if moment_of(until) == moment_of(self.get(newest)) || count == RING_MAX {
-                self.set(newest, until);
-                self.add(newest + 1, weight);
+            // Owners read their clocks before they get the lock, so times may come out of order: the later one counts.
+            until = until.max(self.get(newest + UNTIL));
+            if moment_of(until) == moment_of(self.get(newest + UNTIL)) || count == RING_MAX {
+                self.set(newest + UNTIL, until);
+                self.add(newest + WEIGHT, weight);
                 return;
             }
         }
-        let place = self.moment(count);
-        self.set(place, until);
-        self.set(place + 1, weight);
-        self.add(COUNT, 1.0);
+        let entry = self.entry(count);
+        self.set(entry + UNTIL, until);
+        self.set(entry + WEIGHT, weight);
+        self.set_whole(COUNT, count as u64 + 1);
     }
 
-    fn moment(self, number: usize) -> usize {
-        RING + (self.get(OLDEST) as usize + number) % RING_MAX * 2
+    /// Returns where an entry of the ring lies, counted from the oldest.
+    fn entry(self, number: usize) -> usize {
+        RING + (self.whole(OLDEST) as usize % RING_MAX + number) % RING_MAX * ENTRY_WORDS
     }
 
     fn balance(self, account: usize, now: f64) -> f64 {
@@ -394,7 +528,7 @@ impl<'a> Pool<'a> {
     }
 
     fn account_delay(self, account: usize, weight: f64, now: f64) -> f64 {
-        // A full account lets even a request leave that is larger than what it can hold.
+        // A full account allows even a request that weighs more than it can hold.
         let short = weight.min(self.get(account + DEPTH).max(1.0)) - self.balance(account, now);
         let rate = self.get(account + RATE);
         if short <= 0.0 {
@@ -407,12 +541,12 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Whether the account for closing candles has the weight of one.
+    /// Whether the account for closing candles holds this weight.
     fn is_saved_for(self, weight: f64, now: f64) -> bool {
         self.account_delay(CLOSING, weight, now) <= 0.0
     }
 
-    /// How long an owner lets others go first that wait longer, and will come back for it any moment.
+    /// How long an owner has to wait for owners that have waited longer and are about to claim again.
     fn queue_delay(self, place: usize, now: f64) -> f64 {
         let since = if self.get(place + WAITS_SINCE) > 0.0 { self.get(place + WAITS_SINCE) } else { now };
         let first = places()
@@ -431,22 +565,22 @@ impl<'a> Pool<'a> {
         self.set(account + DEPTH, depth);
     }
 
-    /// Takes the strictest of what the owners name, and lets weight flow accordingly.
+    /// Applies the strictest of what the owners name, and sets the accounts accordingly.
     fn share_out(self, now: f64) {
-        let owned = || places().filter(|&place| self.get(place) != 0.0);
-        let shares = owned().map(|place| self.get(place + OWN_SHARE)).filter(|&share| share > 0.0);
+        let shares = self.owned().map(|place| self.get(place + OWN_SHARE)).filter(|&share| share > 0.0);
         self.set(SHARE, shares.reduce(f64::min).unwrap_or(SHARE_UNNAMED));
-        let per_second = |place: &usize| self.get(place + OWN_LIMIT) / self.get(place + OWN_WINDOW);
-        let stated = owned().filter(|place| self.get(place + OWN_LIMIT) > 0.0);
+        let per_second = |&place: &usize| self.get(place + OWN_LIMIT) / self.get(place + OWN_WINDOW);
+        let stated = self.owned().filter(|&place| self.get(place + OWN_LIMIT) > 0.0);
         if let Some(strictest) = stated.min_by(|one, other| per_second(one).total_cmp(&per_second(other))) {
             self.set(LIMIT, self.get(strictest + OWN_LIMIT));
             self.set(WINDOW, self.get(strictest + OWN_WINDOW));
         }
         let (budget, window) = (self.budget(), self.get(WINDOW));
-        let wanted: f64 = owned().map(|place| self.get(place + WANTED)).sum();
+        let wanted: f64 = self.owned().map(|place| self.get(place + WANTED)).sum();
         let reserved = wanted.min(budget * RESERVED_PART_MAX);
         let depth = SAVED_WEIGHT_MIN.max(budget * SAVED_SECONDS / window);
-        // What the accounts can hold is taken off, so that a window that starts with a full one keeps within the ledger.
+        // The rate leaves room for what the accounts can hold, so that a window that starts with full ones stays within
+        // the budget.
         let rate = (budget - depth - reserved).max(budget * RESERVED_PART_MAX) / window;
         self.change_account(COMMON, rate, depth, now);
         self.change_account(CLOSING, reserved / window, reserved, now);
@@ -456,6 +590,11 @@ impl<'a> Pool<'a> {
         self.add(place + OWN_IN_FLIGHT, weight);
         self.add(IN_FLIGHT, weight);
     }
+}
+
+fn is_whole(place: usize) -> bool {
+    let in_owner = (OWNERS..RING).contains(&place).then(|| (place - OWNERS) % OWNER_WORDS);
+    [OLDEST, COUNT].contains(&Whole(place)) || in_owner.is_some_and(|field| [TOKEN, PID].contains(&Whole(field)))
 }
 
 fn places() -> impl Iterator<Item = usize> {
@@ -470,20 +609,20 @@ mod tests {
         (0..WORDS).map(|_| AtomicU64::new(0)).collect()
     }
 
-    fn joined(pool: Pool<'_>, number: f64) -> usize {
-        pool.join(number, (1.0, 1.0), (6000.0, 60.0), [0.75, 0.0, 0.0, 0.0], 0.0, 0.0).expect("a free place")
+    fn joined(pool: Pool<'_>, token: u64) -> usize {
+        pool.join(token, 1, (6000.0, 60.0), Named { share: 0.75, ..Named::default() }, 0.0, 0.0).expect("a free place")
     }
 
     #[test]
-    fn there_is_always_a_place_for_an_answer_and_none_counts_too_short() {
+    fn the_ring_has_room_for_every_finished_request_and_none_stops_counting_early() {
         let words = words();
         let pool = Pool::new(&words);
-        let owner = joined(pool, 1.0);
-        // An answer every 10 ms for five windows: ten times as many in a window as there are places.
+        let owner = joined(pool, 1);
+        // One request finishes every 10 ms for five windows: eight times as many in a window as the ring has entries.
         for step in 0..30_000 {
             let now = f64::from(step) / 100.0;
             pool.count_sent(owner, 1.0, now, false);
-            pool.count_answered(owner, 1.0, now, None);
+            pool.count_finished(owner, 1.0, now, None);
             let exact = f64::from((step + 1).min(6000));
             let counted = pool.used(now);
             assert!(counted >= exact && counted <= exact + 10.0, "{counted} of {exact} at {now}");
@@ -493,14 +632,14 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_a_ring_that_wrapped_is_worth_the_same() {
+    fn a_copy_of_a_ring_that_wrapped_counts_the_same_weight() {
         let (words, others) = (words(), words());
         let (pool, other) = (Pool::new(&words), Pool::new(&others));
-        let owner = joined(pool, 1.0);
+        let owner = joined(pool, 1);
         for step in 0..1000 {
             let now = f64::from(step) / 7.0;
             pool.count_sent(owner, 3.0, now, false);
-            pool.count_answered(owner, 3.0, now, Some(5.0));
+            pool.count_finished(owner, 3.0, now, Some(5.0));
             other.copy_from(pool);
             assert!(other.is_plausible());
             for later in [now, now + 10.0, now + 59.0, now + 70.0] {
@@ -516,29 +655,27 @@ mod tests {
     fn every_place_is_given_once_and_again_when_it_is_free() {
         let words = words();
         let pool = Pool::new(&words);
-        let mut places: Vec<usize> = (0..OWNERS_MAX).map(|number| joined(pool, 1.0 + number as f64)).collect();
-        assert_eq!(pool.join(99.0, (1.0, 1.0), (1.0, 1.0), [0.0; 4], 0.0, 0.0), None);
+        let mut places: Vec<usize> = (0..OWNERS_MAX).map(|number| joined(pool, 1 + number as u64)).collect();
+        assert_eq!(pool.join(99, 1, (1.0, 1.0), Named::default(), 0.0, 0.0), None);
         pool.count_sent(places[5], 7.0, 1.0, false);
         pool.end(places[5], 2.0);
-        assert_eq!((pool.get(IN_FLIGHT), pool.get(ANSWERED)), (0.0, 7.0));
-        assert_eq!(joined(pool, 99.0), places[5]);
+        assert_eq!((pool.get(IN_FLIGHT), pool.get(FINISHED)), (0.0, 7.0));
+        assert_eq!(joined(pool, 99), places[5]);
         places.dedup();
         assert_eq!(places.len(), OWNERS_MAX);
     }
 
     #[test]
-    fn words_that_contradict_themselves_are_not_plausible() {
+    fn contradicting_words_are_not_plausible() {
         let words = words();
         let pool = Pool::new(&words);
         assert!(pool.is_plausible());
-        let owner = joined(pool, 1.0);
+        let owner = joined(pool, 1);
         pool.count_sent(owner, 7.0, 1.0, false);
         assert!(pool.is_plausible());
         for (place, value) in [
             (IN_FLIGHT, 8.0),
-            (ANSWERED, 1.0),
-            (COUNT, 721.0),
-            (OLDEST, 0.5),
+            (FINISHED, 1.0),
             (LIMIT, -1.0),
             (WINDOW, f64::INFINITY),
             (owner + OWN_IN_FLIGHT, -7.0),
@@ -546,8 +683,15 @@ mod tests {
         ] {
             let before = pool.get(place);
             pool.set(place, value);
-            assert!(!pool.is_plausible(), "word {place} as {value}");
+            assert!(!pool.is_plausible(), "word {place:?} as {value}");
             pool.set(place, before);
         }
+        for (place, value) in [(COUNT, 721), (OLDEST, 720), (owner + TOKEN, TOKEN_MAX + 1)] {
+            let before = pool.whole(place);
+            pool.set_whole(place, value);
+            assert!(!pool.is_plausible(), "word {place:?} as {value}");
+            pool.set_whole(place, before);
+        }
+        assert!(pool.is_plausible());
     }
 }

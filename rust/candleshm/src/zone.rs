@@ -103,6 +103,20 @@ impl Zone {
         from_ms.max(local_ms - offset_ms)
     }
 
+    /// Returns when the zone's clocks show a time of day on a day, for the first time.
+    ///
+    /// A time that they jump over counts as reached when they would have shown it without the jump.
+    #[must_use]
+    pub fn at_ms(self, day: i64, time_of_day_ms: i64) -> i64 {
+        let reached_ms = self.reached_ms(day, time_of_day_ms);
+        let local_ms = day.clamp(-DAY_MAX, DAY_MAX) * DAY_MS + time_of_day_ms;
+        if reached_ms + self.offset_ms(reached_ms) == local_ms {
+            reached_ms
+        } else {
+            local_ms - self.offset_ms(reached_ms - 1)
+        }
+    }
+
     /// Returns how far the zone's clock is ahead of UTC at an instant.
     #[must_use]
     pub fn offset_ms(self, ms: i64) -> i64 {
