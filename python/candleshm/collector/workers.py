@@ -153,7 +153,7 @@ class Workers:
         judged_ms = report.sent_ms = job.exchange_time.earliest_ms(response.sent_seconds)
         if job.dates_count and response.date_ms is not None:
             # Perhaps the clock was set back, and candles that ended by our measurement go on. The earlier time cannot
-            # make a row final too soon. A step that is too small to be told from a Date that was kept for a moment
+            # make a row final too soon. A step that is too small to differ from a Date that was kept for a moment
             # counts as well: the response was made before the Date's second was over.
             judged_ms = min(judged_ms, response.date_ms + (0 if report.date_is_off else DATE_MS - 1))
         started_seconds = time.perf_counter()

@@ -13,7 +13,6 @@ mod errors;
 mod feed;
 mod following;
 mod gap;
-mod gate;
 mod pool;
 mod process;
 mod rows;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
+use candleshm::gate::Gate;
 use candleshm::interval::Interval;
 use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
@@ -27,7 +28,6 @@ use crate::derive::grid;
 use crate::errors::exceptions::{BlockNotFound, ConfigError};
 use crate::errors::{NotMerged, to_py};
 use crate::gap::Gap;
-use crate::gate::Gate;
 use crate::process;
 
 /// What one answer did to a series, and where the series stands afterwards.

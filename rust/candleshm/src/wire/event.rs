@@ -50,8 +50,8 @@ pub enum Frame<'a> {
     Kline(Event<'a>),
     /// The server is about to end the connection.
     Shutdown,
-    /// An answer to a request of ours, or an error.
-    RequestWindow,
+    /// The reply to a subscription of ours, or an error.
+    Acknowledgement,
     /// An event of another kind.
     Other,
 }
@@ -169,7 +169,7 @@ impl<'a> Scan<'a> {
                 if is_its_own { Ok(Frame::Kline(event)) } else { Err(FrameErrorKind::Contradiction) }
             }
             Some("serverShutdown") => Ok(Frame::Shutdown),
-            None if event.answers => Ok(Frame::RequestWindow),
+            None if event.answers => Ok(Frame::Acknowledgement),
             Some(_) | None => Ok(Frame::Other),
         }
     }
@@ -494,7 +494,7 @@ mod tests {
     enum Obvious {
         Kline(String, String, i64, [u64; 12], bool, i64, i64, Option<i64>),
         Shutdown,
-        RequestWindow,
+        Acknowledgement,
         Other,
     }
 
@@ -545,7 +545,7 @@ mod tests {
             }
             Some("serverShutdown") => Some(Obvious::Shutdown),
             None if ["result", "id", "code", "error"].iter().any(|key| event.contains_key(*key)) => {
-                Some(Obvious::RequestWindow)
+                Some(Obvious::Acknowledgement)
             }
             Some(_) | None => Some(Obvious::Other),
         }
@@ -564,7 +564,7 @@ mod tests {
                 event.family,
             ),
             Frame::Shutdown => Obvious::Shutdown,
-            Frame::RequestWindow => Obvious::RequestWindow,
+            Frame::Acknowledgement => Obvious::Acknowledgement,
             Frame::Other => Obvious::Other,
         }
     }
@@ -649,9 +649,9 @@ mod tests {
     #[test]
     fn other_frames() {
         for (frame, said) in [
-            (r#"{"result":null,"id":1}"#, Frame::RequestWindow),
-            (r#"{"code":2,"msg":"Invalid request: request ID must be an unsigned integer"}"#, Frame::RequestWindow),
-            (r#"{"error":{"code":0,"msg":"Unknown property"},"id":"a"}"#, Frame::RequestWindow),
+            (r#"{"result":null,"id":1}"#, Frame::Acknowledgement),
+            (r#"{"code":2,"msg":"Invalid request: request ID must be an unsigned integer"}"#, Frame::Acknowledgement),
+            (r#"{"error":{"code":0,"msg":"Unknown property"},"id":"a"}"#, Frame::Acknowledgement),
             (r#"{"e":"serverShutdown","E":1770123456789}"#, Frame::Shutdown),
             (r#"{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}"#, Frame::Shutdown),
             (r#"{"stream":"a@aggTrade","data":{"e":"aggTrade","k":7,"E":1}}"#, Frame::Other),

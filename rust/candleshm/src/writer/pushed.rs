@@ -79,7 +79,7 @@ impl Writer {
             match frame {
                 Ok(Frame::Kline(event)) => self.push(&event, received_ms, now_boot_ms, &mut pushed),
                 Ok(Frame::Shutdown) => pushed.shuts_down = true,
-                Ok(Frame::RequestWindow) => pushed.answers.push(place),
+                Ok(Frame::Acknowledgement) => pushed.answers.push(place),
                 Ok(Frame::Other) => pushed.foreign += 1,
                 Err(error) => {
                     // Such a one can be read, and cannot be true.
