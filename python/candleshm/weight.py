@@ -142,7 +142,7 @@ def acquire(
     `timeout` is in seconds, None waits as long as it takes, 0 tries once. The call may be made from any thread; in
     asyncio use `await asyncio.to_thread(candleshm.weight.acquire, "SPOT", 2)`.
 
-    Raises RateLimited at once when a 429 or 418 stops the pool for longer than the timeout (`retry_after` says how
+    Raises RateLimited at once when a 429 or 418 stops the pool for longer than the timeout (`retry_after` is how
     long), WaitTimeout when the timeout ends before there is weight, ConfigError for arguments that cannot be used and a
     directory that is not ours alone, CandleShmError when the ledger cannot be kept. When it raises nothing is spent.
     """

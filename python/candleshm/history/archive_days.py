@@ -12,6 +12,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from candleshm._core import candles_within
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import BadResponse, ExchangeUnavailable
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Market
@@ -69,10 +70,11 @@ class ArchiveDays:
                     parts |= _by_date(rows)
                     begins = _date_of(rows[0, OPEN_TIME_MS])
             for day in of_month:
-                # What lies before a month's first candle is most likely before the symbol's first.
-                if len(parts.get(day, ())) == DAY_MS // INTERVAL_MS[self._interval] or (begins and day < begins):
-                    continue
                 file = ArchiveFile(self._market, symbol, self._interval, day)
+                _, count = candles_within(self._interval, file.start_ms, file.end_ms)
+                # What lies before a month's first candle is most likely before the symbol's first.
+                if len(parts.get(day, ())) == count or (begins and day < begins):
+                    continue
                 rows = self._fetch(file, unusable)
                 if rows is not None and len(rows) > len(parts.get(day, ())):
                     parts[day] = rows

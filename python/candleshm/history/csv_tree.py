@@ -99,7 +99,7 @@ class CsvStore:
 
 
 class CsvFile(NamedTuple):
-    """A file of the tree, and what its path says that it holds."""
+    """A file of the tree, and what it holds, by its path."""
 
     store: CsvStore
     symbol: str

@@ -1,6 +1,6 @@
 """A day as a Parquet file: twelve typed columns, zstd, page checksums, and what is known about the day as metadata.
 
-Two checks guard a file. Every page has the CRC of the format, which other tools check too when asked to. And the
+Two checks guard a file. Every page has the CRC of the format, which other tools can check, too. And the
 metadata holds a SHA-256 over itself and the values, so that a change anywhere, be it in a page, a schema or a range of
 holes, is found when we read. There are no statistics: they would be a second copy of values that no checksum covers,
 and other tools believe them.
