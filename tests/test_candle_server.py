@@ -346,7 +346,7 @@ def test_the_block_is_named_after_market_and_bar_and_others_attach(make: Make, b
 
 
 class Relay(ThreadingHTTPServer):
-    """A recording forward proxy (absolute addresses) and resender (`/api` before the path) in front of the exchange."""
+    """A recording forward proxy (absolute URLs) and relay (`/api` before the path) in front of the exchange."""
 
     daemon_threads = True
 
@@ -408,7 +408,7 @@ def test_proxies_are_really_used(make: Make, relay: Relay, directory: Path) -> N
     ("market", "symbol", "path"),
     [("SPOT", "BTCUSDT", "/api/api/v3"), ("UM", "BTCUSDT", "/fapi/fapi/v1"), ("CM", "BTCUSD_PERP", "/dapi/dapi/v1")],
 )
-def test_proxy_host_gets_the_path_that_the_resender_expects(
+def test_proxy_host_gets_the_path_that_the_relay_expects(
     make: Make, relay: Relay, market: Market, symbol: str, path: str
 ) -> None:
     with make(market, SYMBOLS=[symbol], proxy_host=relay.url) as server:

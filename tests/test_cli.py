@@ -381,12 +381,12 @@ def test_every_setting_is_a_flag_and_flags_win_over_the_file(tmp_path: Path) -> 
         ("length = 5\nLENGTH = 6", "`LENGTH` is given twice"),
         ("length = ", "is not TOML"),
         ('market = "spot"\nlength = "5"', "length cannot be `5`"),
-        ("", "market is not given"),
+        ("", "market is missing"),
         ('market = "spot"\nlive = "udp"', "live cannot be `udp`"),
-        ('market = "spot"\nfeed = 3', r"begins with a line \[\[feed\]\]"),
-        ('market = "spot"\n[feed]\nlength = 5', r"begins with a line \[\[feed\]\]"),
+        ('market = "spot"\nfeed = 3', r"begin each with a line \[\[feed\]\]"),
+        ('market = "spot"\n[feed]\nlength = 5', r"begin each with a line \[\[feed\]\]"),
         ('[[feed]]\nmarket = "spot"\n[[feed]]\nmarkt = "um"', "feed 2: unknown key `markt`; the nearest is market"),
-        ('[[feed]]\nmarket = "spot"\n[[feed]]\nlength = 5', "market is not given"),
+        ('[[feed]]\nmarket = "spot"\n[[feed]]\nlength = 5', "market is missing"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:

@@ -352,7 +352,7 @@ def test_a_clock_set_back_without_a_date_to_tell_is_noticed_with_the_next_measur
         assert_complete_and_true(exchange, feed)
 
 
-def test_a_resender_with_a_date_of_its_own_costs_nothing(block_name: str) -> None:
+def test_a_relay_with_a_date_of_its_own_costs_nothing(block_name: str) -> None:
     with moved_by_hand(block_name) as (clock, exchange, collector, feed):
         own = formatdate(exchange.now_ms() // 1000 - 1800, usegmt=True)
         exchange.faults.add(Fault(kind="headers", headers={"Date": own}))

@@ -686,7 +686,7 @@ def test_the_command(exchange: SimulatedExchange, tmp_path: Path) -> None:
     assert klines(exchange) == []
     result = run(*words(exchange, tmp_path, "--verify", "--start", "2026-03-09"))
     assert result.returncode == 0, result.stderr
-    assert "verified: the archive agrees on 2880 candles, and has others for 0" in result.stderr
+    assert "verified: the archive agrees on 2880 candles and differs on 0" in result.stderr
     assert stored(tmp_path / "candles", "2026-03-10").verified_count == 1440
 
 
@@ -706,6 +706,6 @@ def test_the_command_says_what_is_wrong(exchange: SimulatedExchange, tmp_path: P
         *words(exchange, tmp_path, *start, "--archive-url", "nowhere")
     )
     spare = words(exchange, tmp_path, "--start", "2026-03-09")
-    assert "archive_url is of no use without source `archive` or verify" in complaint(*spare)
+    assert "archive_url needs source `archive` or verify" in complaint(*spare)
     assert "format `csv`" in complaint(*words(exchange, tmp_path, *start, "--verify", "--format", "csv"))
     assert run(*words(exchange, tmp_path, "--source", "there")).returncode == 2

@@ -173,8 +173,8 @@ def test_files_whose_place_says_nothing_are_named_and_cost_the_exit_code(tmp_pat
     (old / "SPOT-AmericaNew_York-1m-FILE" / "BTCUSDT.csv").write_text("")
     result = run("import-csv", str(old), "--candle-dir", str(new))
     assert result.returncode == 1
-    assert f"{path}: its place does not say what it holds\n" in result.stdout
-    assert result.stderr == f"candleshm: {old}: 1 files were left out: their place says nothing\n"
+    assert f"{path}: its path does not name market, interval, zone and day\n" in result.stdout
+    assert result.stderr == f"candleshm: {old}: 1 files were left out because of their paths\n"
     assert history.days("SPOT", "BTCUSDT", timezone=NEW_YORK.name, base_dir=new) == [date(2026, 11, 1)]
 
 

@@ -257,7 +257,7 @@ def test_the_command_downloads_and_says_so(exchange: SimulatedExchange, tmp_path
     result = run(*words(exchange, tmp_path, "--start", str(day), "--replace"))
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].endswith(
-        "2 of 4 daily files could not be fetched; the same command tries again"
+        "2 of 4 daily files were not downloaded; the same command retries them"
     )
     assert "Traceback" not in result.stderr
 

@@ -150,7 +150,7 @@ def test_a_gap_that_leaves_the_window_while_it_is_asked_for_is_no_progress() -> 
         # Each second a candle opens, and one that was missing leaves the window.
         learn(plan, Position(OPEN_MS + answers, OPEN_MS + answers, 80 - answers), Kind.BACKFILL)
     assert answers == 6
-    assert "none of the 74 candles" in (hopeless(plan, spot()) or "")
+    assert "none of the 74 missing candles" in (hopeless(plan, spot()) or "")
 
 
 def test_failures_and_fruitless_answers_in_turns_are_not_asked_for_ever() -> None:

@@ -14,8 +14,8 @@ import pytest
 import requests
 
 import candleshm
-from candleshm.commands import scrapes
-from candleshm.commands.scrapes import CONNECTIONS_MAX, REQUEST_BYTES_MAX, ScrapeServer
+from candleshm.commands import scrape_server
+from candleshm.commands.scrape_server import CONNECTIONS_MAX, REQUEST_BYTES_MAX, ScrapeServer
 from candleshm.sim import SimulatedExchange
 from tests.support.commanding import CLI, DEADLINE_SECONDS, first_lines, serving, until
 
@@ -48,8 +48,8 @@ def answer(client: socket.socket, request: bytes) -> bytes:
         (GET, b"200 OK", b"page for */*"),
         (b"GET /metrics?x=1 HTTP/1.0\r\naccept: text/html\r\n\r\n", b"200 OK", b"page for text/html"),
         (b"HEAD /metrics HTTP/1.1\r\n\r\n", b"200 OK", b""),
-        (b"GET / HTTP/1.1\r\n\r\n", b"404 Not Found", b"there is only /metrics\n"),
-        (b"GET /metricsx HTTP/1.1\r\n\r\n", b"404 Not Found", b"there is only /metrics\n"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"404 Not Found", b"the only page is /metrics\n"),
+        (b"GET /metricsx HTTP/1.1\r\n\r\n", b"404 Not Found", b"the only page is /metrics\n"),
         (b"POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"405 Method Not Allowed", b"Method Not Allowed\n"),
         (b"\x16\x03\x01\x00\r\n\r\n", b"400 Bad Request", b"Bad Request\n"),
         (b"GET /metrics HTTP/1.1\r\n" + b"a" * REQUEST_BYTES_MAX, b"431 Request Header Fields Too Large", None),
@@ -67,7 +67,7 @@ def test_requests_of_every_kind_are_answered_and_the_connection_ends(
 
 
 def test_silent_and_slow_clients_are_closed(server: ScrapeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrapes, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(scrape_server, "REQUEST_SECONDS", 0.3)
     with connected(server) as silent, connected(server) as slow:
         assert silent.recv(1) == b""
         with suppress(OSError):
@@ -79,7 +79,7 @@ def test_silent_and_slow_clients_are_closed(server: ScrapeServer, monkeypatch: p
 
 
 def test_who_reads_the_answer_slowly_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrapes, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(scrape_server, "ANSWER_SECONDS", 0.3)
     server = ScrapeServer("127.0.0.1", 0, "/metrics", lambda _: ("text/plain", bytes(50_000_000)))
     with connected(server) as lazy:
         lazy.sendall(GET)
@@ -112,7 +112,7 @@ def test_the_page_is_made_once_a_second_however_often_it_is_asked_for() -> None:
             assert answer(client, GET).endswith(b"x")
     server.close()
 
-    assert len(made) <= 1 + (time.monotonic() - began_seconds) / scrapes.PAGE_SECONDS
+    assert len(made) <= 1 + (time.monotonic() - began_seconds) / scrape_server.PAGE_SECONDS
 
 
 def test_a_page_that_cannot_be_made_is_an_answer_and_the_server_goes_on() -> None:
@@ -120,7 +120,7 @@ def test_a_page_that_cannot_be_made_is_an_answer_and_the_server_goes_on() -> Non
     server = ScrapeServer("127.0.0.1", 0, "/metrics", lambda _: next(pages))
     with connected(server) as client:
         assert answer(client, GET).endswith(b"first")
-    time.sleep(scrapes.PAGE_SECONDS)
+    time.sleep(scrape_server.PAGE_SECONDS)
     for _ in range(2):
         with connected(server) as client:
             assert answer(client, GET).startswith(b"HTTP/1.1 500 ")

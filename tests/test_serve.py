@@ -57,7 +57,7 @@ def test_what_stands_at_the_top_holds_for_every_feed_and_flags_for_all(tmp_path:
         CollectorConfig(market="SPOT", length=50, workers=3),
         CollectorConfig(market="UM", length=20, workers=3),
     ]
-    with pytest.raises(ConfigError, match=r"--name is one name, and .* has 2 feeds"):
+    with pytest.raises(ConfigError, match=r"--name names one block, but .* has 2 feeds"):
         collector_configs({"name": "x"}, path)
 
 

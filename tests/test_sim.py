@@ -328,7 +328,7 @@ def test_off_grid_rows_are_found_by_the_time_they_were_sent_with(exchange: Excha
     assert opens(exchange.klines("SPOT", startTime=sent[0] + 1, limit=1)) == sent[1:]
 
 
-def test_an_outage_told_at_run_time_leaves_a_hole_in_every_interval(own: Exchange) -> None:
+def test_an_outage_added_at_run_time_leaves_a_hole_in_every_interval(own: Exchange) -> None:
     start_ms = utc("2026-03-11T10:00")
     before = own.klines("SPOT", startTime=start_ms, limit=200)
     hour = own.klines("SPOT", "1h", startTime=start_ms, limit=1)[0]
@@ -570,7 +570,7 @@ def test_spot_exchange_info_of_some_symbols(exchange: Exchange) -> None:
     assert exchange.get("SPOT", "exchangeInfo", symbolStatus="ODD").json()["code"] == -1122
 
 
-def test_the_universe_has_the_size_asked_for() -> None:
+def test_the_universe_has_the_requested_size() -> None:
     truth = Truth(seed=1, symbols=400, as_of_ms=NOW)
     for market in API:
         names = [item.symbol for item in truth.instruments(market) if item.status == "TRADING"]
@@ -711,7 +711,7 @@ def test_a_truncated_body(own: Exchange) -> None:
         _ = answer.content
 
 
-def test_a_hanging_and_a_trickling_answer(own: Exchange) -> None:
+def test_a_hanging_and_a_trickling_response(own: Exchange) -> None:
     own.sim.faults.add(Fault(kind="hang", count=1), Fault(kind="trickle", bytes_per_second=40, count=1))
     with pytest.raises(requests.ReadTimeout):
         own.session.get(f"{own.sim.base_url}/api/v3/time", timeout=0.2)
@@ -720,13 +720,13 @@ def test_a_hanging_and_a_trickling_answer(own: Exchange) -> None:
     assert time.monotonic() - began >= 0.5  # 28 bytes at 40 a second
 
 
-def test_the_date_of_an_answer_follows_the_clock(own: Exchange) -> None:
+def test_the_date_of_a_response_follows_the_clock(own: Exchange) -> None:
     assert own.get("UM", "ping").headers["Date"] == "Wed, 11 Mar 2026 12:34:56 GMT"
     own.sim.skew_ms = -90_000
     assert own.get("SPOT", "ping").headers["Date"] == "Wed, 11 Mar 2026 12:33:26 GMT"
 
 
-def test_right_answers_under_wrong_headers_and_with_too_many_bytes(own: Exchange) -> None:
+def test_right_responses_under_wrong_headers_and_with_too_many_bytes(own: Exchange) -> None:
     wrong = {"date": "yesterday", "X-MBX-USED-WEIGHT-1M": "many"}
     own.sim.faults.add(
         Fault(kind="headers", content_type="text/plain", headers=wrong, count=1),
@@ -740,7 +740,7 @@ def test_right_answers_under_wrong_headers_and_with_too_many_bytes(own: Exchange
     assert len(second.content) == 100_000
 
 
-def test_rows_are_spoiled_as_told_and_nothing_else_is(own: Exchange) -> None:
+def test_rows_are_spoiled_as_requested_and_nothing_else_is(own: Exchange) -> None:
     right = own.klines("SPOT", limit=4)
 
     def spoiled(rows: Any) -> Any:
@@ -866,7 +866,7 @@ def test_stopping_frees_the_port_and_drops_who_is_waiting() -> None:
             SimulatedExchange(port=port, symbols=1).start()
 
 
-def test_requests_sent_together_are_answered_in_order(own: Exchange) -> None:
+def test_requests_sent_together_get_responses_in_order(own: Exchange) -> None:
     host, port = own.sim.base_url.removeprefix("http://").split(":")
     request = "GET /{}/time HTTP/1.1\r\nHost: sim\r\n{}\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as client:
@@ -878,7 +878,7 @@ def test_requests_sent_together_are_answered_in_order(own: Exchange) -> None:
     assert received.index(b"x-mbx-used-weight: 1") < received.index(b"X-MBX-USED-WEIGHT-1M: 1")
 
 
-def test_run_serves_until_it_is_told_to_stop() -> None:
+def test_run_serves_until_it_is_stopped() -> None:
     stop = threading.Event()
     addresses: list[str] = []
     thread = threading.Thread(

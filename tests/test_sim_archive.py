@@ -82,7 +82,7 @@ def as_sent(archive: Archive, market: Market, period: str, interval: str = "1m")
 
 
 @pytest.mark.parametrize("market", ["SPOT", "UM", "CM"])
-def test_a_day_says_what_klines_answers_say(archive: Archive, market: Market) -> None:
+def test_a_day_agrees_with_klines_responses(archive: Archive, market: Market) -> None:
     lines = archive.lines("2023-06-01", market)
     if market != "SPOT":
         assert lines.pop(0) == HEADER
@@ -207,7 +207,7 @@ def test_a_month_that_lacks_a_day(archive: Archive) -> None:
     assert len(archive.lines("2026-02-10", interval="1h")) == 24
 
 
-def test_a_value_that_klines_answers_do_not_have(archive: Archive) -> None:
+def test_a_value_that_klines_responses_do_not_have(archive: Archive) -> None:
     whole, start = archive.lines("2026-03-01"), utc("2026-03-01")
     archive.sim.archive.add(ArchiveFlaw(kind="value", start_ms=start + MINUTE, end_ms=start + 2 * MINUTE))
     changed = archive.lines("2026-03-01")

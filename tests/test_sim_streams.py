@@ -177,7 +177,7 @@ def subscribing(*names: str, method: str = "SUBSCRIBE", number: object = 1) -> s
         ("CM", "/stream?streams=", "btcusd_perp@kline_15m", "BTCUSD_PERP"),
     ],
 )
-def test_an_event_says_what_is_true_at_its_time(market: Market, path: str, name: str, symbol: str) -> None:
+def test_an_event_holds_what_is_true_at_its_time(market: Market, path: str, name: str, symbol: str) -> None:
     truth = Truth(seed=7, symbols=30, late_ms=0, as_of_ms=NOW)
     interval = name.rpartition("_")[2]
     with (
@@ -258,7 +258,7 @@ def test_the_lateness_of_closes_follows_the_seed() -> None:
     assert len(set(late[0].values())) > 1
 
 
-def test_paces_are_the_exchanges_own() -> None:
+def test_event_rates_are_the_exchanges_own() -> None:
     with exchange_at(stream_rules=StreamRules()) as exchange:
         paths = ("/ws/btcusdt@kline_1m", "/ws/sushibtc@kline_1s", "/market/ws/btcusdt@kline_1m")
         with ExitStack() as stack:
@@ -472,7 +472,7 @@ def test_more_messages_than_allowed_end_the_connection() -> None:
         assert ended(exchange, 2).messages == 6
 
 
-def test_pings_are_answered_and_counted() -> None:
+def test_pings_get_pongs_and_are_counted() -> None:
     waits = rules(ping_ms=dict.fromkeys(EVERY, 250), pong_ms=dict.fromkeys(EVERY, 1000))
     with exchange_at(stream_rules=waits) as exchange:
         with open_stream(f"{exchange.ws_url}/ws/btcusdt@kline_1m") as client:
@@ -669,7 +669,7 @@ def test_events_of_the_other_family_mix_in() -> None:
     assert foreign["k"]["v"] != own["k"]["v"]
 
 
-def test_some_streams_fall_silent() -> None:
+def test_some_streams_stop() -> None:
     names = "/".join(f"{base}usdt@kline_1m" for base in ("btc", "eth", "bnb", "sol"))
     with faulty(StreamFault(kind="mute", count=2), f"/stream?streams={names}") as (
         exchange,
@@ -831,7 +831,7 @@ def test_recorded_frames_are_played_as_they_were(name: str, klines: int, closes:
     assert (len(candles), sum(candle["x"] for candle in candles)) == (klines, closes)
 
 
-def test_a_recording_keeps_its_pace_and_its_listeners(exchange: SimulatedExchange) -> None:
+def test_a_recording_keeps_its_timing_and_its_subscribers(exchange: SimulatedExchange) -> None:
     recording = Recording.read(DATA / "um.frames")
     first, *_, last = recording.frames
     seconds = last.received_seconds - first.received_seconds

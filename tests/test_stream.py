@@ -86,18 +86,18 @@ def complete(exchange: SimulatedExchange, feed: Feed) -> None:
     assert_true(exchange, feed)
 
 
-def asked_since(exchange: SimulatedExchange, count: int) -> list[str]:
+def requested_since(exchange: SimulatedExchange, count: int) -> list[str]:
     """Return the symbols of the klines requests after the first `count`."""
-    return [asked["symbol"] for _, asked in klines(exchange)[count:]]
+    return [requested["symbol"] for _, requested in klines(exchange)[count:]]
 
 
 def test_flowing_streams_need_no_requests_but_audits(exchange: SimulatedExchange, block_name: str) -> None:
     with streaming(exchange, block_name) as (collector, feed):
         close_seconds(feed, 2)
-        asked, audits = len(klines(exchange)), status_of(collector).audits
+        requested, audits = len(klines(exchange)), status_of(collector).audits
         close_seconds(feed, 6)
         status = status_of(collector)
-        assert len(klines(exchange)) - asked <= status.audits - audits + 1
+        assert len(klines(exchange)) - requested <= status.audits - audits + 1
         assert_true(exchange, feed)
         states = [state for symbol in feed.symbols for state in feed[symbol].states(4, closed_only=True)]
         assert candleshm.RowState.VERIFIED in states
@@ -141,13 +141,13 @@ def test_events_lost_twice_late_and_out_of_order(exchange: SimulatedExchange, bl
         assert {fault for event in exchange.pushed() if (fault := event.fault)} >= {"lose", "duplicate", "delay"}
 
 
-def test_closes_that_never_come_are_asked_for(exchange: SimulatedExchange, block_name: str) -> None:
+def test_closes_that_never_arrive_are_requested(exchange: SimulatedExchange, block_name: str) -> None:
     exchange.stream_rules = StreamRules(period_ms={"SPOT": 250, "UM": 250, "CM": 250})
     with streaming(exchange, block_name) as (_, feed):
         exchange.stream_faults.add(StreamFault(kind="unclosed", symbol="ETHUSDT"))
-        asked = len(klines(exchange))
+        requested = len(klines(exchange))
         close_seconds(feed, 4)
-        assert "ETHUSDT" in asked_since(exchange, asked)
+        assert "ETHUSDT" in requested_since(exchange, requested)
         assert_true(exchange, feed)
 
 
@@ -182,9 +182,9 @@ def test_requests_take_over_while_all_streams_are_down_and_give_way(
     with streaming(exchange, block_name) as (collector, feed):
         exchange.stream_faults.add(StreamFault(kind="refuse"), StreamFault(kind="reset", count=1))
         until(lambda: status_of(collector).live == "rest")
-        asked = len(klines(exchange))
+        requested = len(klines(exchange))
         close_seconds(feed, 4)
-        assert set(asked_since(exchange, asked)) == set(SYMBOLS)
+        assert set(requested_since(exchange, requested)) == set(SYMBOLS)
         assert max(feed[symbol].age for symbol in SYMBOLS) < DEADLINE_SECONDS
         exchange.stream_faults.clear()
         flows(collector)
@@ -222,11 +222,11 @@ def test_a_new_connection_takes_over_before_the_old_one_ends(exchange: Simulated
     ):
         flows(collector)
         close_seconds(feed, 2)
-        asked, audits = len(klines(exchange)), status_of(collector).audits
+        requested, audits = len(klines(exchange)), status_of(collector).audits
         until(lambda: stream_of(collector).opened >= 3)
         close_seconds(feed, 1)
         assert stream_of(collector).lost == 0
-        assert len(klines(exchange)) - asked <= status_of(collector).audits - audits + 1
+        assert len(klines(exchange)) - requested <= status_of(collector).audits - audits + 1
         complete(exchange, feed)
         assert sum(connection.closed_ms is None for connection in exchange.connections()) <= 2
 
@@ -247,7 +247,7 @@ def test_a_server_that_shuts_down_is_left_before_it_ends(exchange: SimulatedExch
         complete(exchange, feed)
 
 
-def test_some_mute_streams_are_asked_for_reported_and_healed(
+def test_stalled_streams_are_requested_by_rest_reported_and_resubscribed(
     exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with streaming(exchange, block_name) as (collector, feed):
@@ -256,9 +256,9 @@ def test_some_mute_streams_are_asked_for_reported_and_healed(
         until(lambda: stream_of(collector).stalled == ("ETHUSDT", "SOLUSDT"))
         until(lambda: status_of(collector).polled == 2)
         assert status_of(collector).live == "ws+rest"
-        asked = len(klines(exchange))
+        requested = len(klines(exchange))
         close_seconds(feed, 2)
-        assert set(asked_since(exchange, asked)) >= {"ETHUSDT", "SOLUSDT"}
+        assert set(requested_since(exchange, requested)) >= {"ETHUSDT", "SOLUSDT"}
         stalled = [record.message for record in caplog.records if "stalled" in record.message]
         assert all(any(symbol in message for message in stalled) for symbol in ("ETHUSDT", "SOLUSDT"))
         flows(collector)
@@ -266,7 +266,7 @@ def test_some_mute_streams_are_asked_for_reported_and_healed(
         complete(exchange, feed)
 
 
-def test_a_connection_that_acknowledges_and_says_nothing(
+def test_a_connection_that_acknowledges_and_sends_nothing_is_replaced(
     exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     exchange.stream_faults.add(StreamFault(kind="deaf", count=1))
@@ -311,7 +311,9 @@ def test_more_symbols_than_a_connection_carries_and_what_comes_and_goes(
         assert_true(exchange, feed)
 
 
-def test_a_new_listing_streams_before_an_answer_would_have_come(exchange: SimulatedExchange, block_name: str) -> None:
+def test_a_new_listing_streams_before_a_response_would_have_arrived(
+    exchange: SimulatedExchange, block_name: str
+) -> None:
     listed_ms = exchange.now_ms() + 3000
     item = replace(exchange.truth.instrument("SPOT", "NEWUSDT"), symbol="FRESHUSDT", base="FRESH", listed_ms=listed_ms)
     exchange.truth.enlist(item)
@@ -337,7 +339,7 @@ def test_closed_rows_are_audited(exchange: SimulatedExchange, block_name: str, m
         assert status_of(collector).audit_rows["corrected"] >= 3
 
 
-def test_auto_means_streams_where_they_can_be_had(exchange: SimulatedExchange, block_name: str) -> None:
+def test_auto_means_streams_where_they_are_possible(exchange: SimulatedExchange, block_name: str) -> None:
     with collecting(exchange, block_name, **settings_of(exchange, live="auto", ws_url=None)) as (collector, _):
         assert status_of(collector).stream is None
         assert status_of(collector).live == "rest"

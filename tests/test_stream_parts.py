@@ -1,4 +1,4 @@
-"""What is decided about streams without any I/O: paces, shards, silence, and turns of series whose stream flows."""
+"""What is decided about streams without any I/O: rate limits, shards, stalls, and tasks of series with a stream."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ OPEN, SECONDS = 1_773_232_500_000, 1000.0
 
 
 @given(st.lists(st.floats(0, 5), max_size=60), st.integers(1, 5))
-def test_a_pace_is_never_exceeded_in_any_window(pauses: list[float], count: int) -> None:
-    pace, now, taken = RateLimiter(count, 10.0), 0.0, []
+def test_a_rate_limit_is_never_exceeded_in_any_window(pauses: list[float], count: int) -> None:
+    limiter, now, taken = RateLimiter(count, 10.0), 0.0, []
     for pause in pauses:
         now += pause
-        if pace.take(now):
+        if limiter.take(now):
             taken.append(now)
     for last in range(count, len(taken)):
         assert taken[last] - taken[last - count] >= 10.0
 
 
-def test_a_pace_gives_every_turn_there_is() -> None:
-    pace = RateLimiter(2, 1.0)
-    assert [pace.take(now) for now in (0.0, 0.5, 0.9, 1.0, 1.1, 1.5)] == [True, True, False, True, False, True]
+def test_a_rate_limit_allows_as_much_as_it_can() -> None:
+    limiter = RateLimiter(2, 1.0)
+    assert [limiter.take(now) for now in (0.0, 0.5, 0.9, 1.0, 1.1, 1.5)] == [True, True, False, True, False, True]
 
 
 @given(st.lists(st.sets(st.sampled_from([f"S{number}" for number in range(30)])), max_size=12), st.integers(1, 9))
@@ -125,16 +125,16 @@ def test_addresses_and_names(market: Market, url: str) -> None:
     assert Binance(market, ws_url="ws://h:1/").stream_rules("1m").url == f"ws://h:1/{path}"
 
 
-def test_a_spot_stream_is_mute_after_three_periods_since_it_was_subscribed_and_heard() -> None:
+def test_a_spot_stream_is_stalled_three_periods_after_its_last_event_or_subscription() -> None:
     dog = Watchdog(Binance("SPOT").stream_rules("1m"))
     subscribed = {"A": 100.0, "B": 100.0, "C": 105.0}
-    heard = {"A": 104.0, "B": -math.inf}
-    assert dog.stalled(subscribed, heard, {}, 106.5) == ["B"]
-    assert dog.stalled(subscribed, heard, {}, 110.5) == ["A", "B"]
-    assert dog.stalled(subscribed, heard, {}, 111.5) == ["A", "B", "C"]
+    last = {"A": 104.0, "B": -math.inf}
+    assert dog.stalled(subscribed, last, {}, 106.5) == ["B"]
+    assert dog.stalled(subscribed, last, {}, 110.5) == ["A", "B"]
+    assert dog.stalled(subscribed, last, {}, 111.5) == ["A", "B", "C"]
 
 
-def test_a_futures_stream_is_mute_only_where_an_answer_knew_more() -> None:
+def test_a_futures_stream_is_stalled_only_where_a_response_had_a_newer_row() -> None:
     dog = Watchdog(Binance("UM").stream_rules("1m"))
     subscribed = {"A": 100.0, "B": 100.0}
     suspects = {"A": 400.0, "B": 400.0, "X": 400.0}
@@ -143,7 +143,7 @@ def test_a_futures_stream_is_mute_only_where_an_answer_knew_more() -> None:
     assert dog.stalled(subscribed, {}, suspects | {"A": 498.0}, 500.0) == ["B"], "it may be pushed yet"
 
 
-def test_healing_is_tried_ever_less_often_and_forgotten_when_it_worked() -> None:
+def test_resubscriptions_become_rarer_and_start_over_once_one_worked() -> None:
     dog = Watchdog(Binance("SPOT").stream_rules("1m"))
     tried = [now for now in range(60) if dog.due(["A"], float(now))]
     assert tried == [0, 2 * RESUBSCRIBE_SECONDS, 6 * RESUBSCRIBE_SECONDS, 14 * RESUBSCRIBE_SECONDS]
@@ -154,10 +154,10 @@ def test_healing_is_tried_ever_less_often_and_forgotten_when_it_worked() -> None
 def test_a_remedy_is_no_recovery_for_the_pauses_between_remedies() -> None:
     dog = Watchdog(Binance("SPOT").stream_rules("1m"))
     assert dog.due(["A"], 0.0) == {"A": 1}
-    assert dog.due([], 1.0, {"A"}) == {}, "just subscribed again, and not heard"
+    assert dog.due([], 1.0, {"A"}) == {}, "just subscribed again, and no event yet"
     assert dog.due(["A"], 9.0, {"A"}) == {"A": 2}
     assert dog.due([], 10.0, ()) == {}
-    assert dog.due(["A"], 11.0, {"A"}) == {"A": 1}, "it was heard in between"
+    assert dog.due(["A"], 11.0, {"A"}) == {"A": 1}, "it had an event in between"
 
 
 def looks(outage: Outage, failed: str, events: Mapping[str, float], now: float, idle: str = "") -> list[str]:
@@ -174,11 +174,11 @@ def test_an_outage_ends_when_data_flows_and_not_when_a_connection_is_new() -> No
         assert list(outage.since) == ["A", "B", "C"]
     assert looks(outage, "", {"A": 175.0, "B": 175.0, "C": 175.0}, 175.0) == []
     assert not outage.since
-    said = [text for now in range(176, 300) for text in looks(outage, "", {}, float(now))]
-    assert said == ["every stream flows again, after 75 s"]
+    logged = [text for now in range(176, 300) for text in looks(outage, "", {}, float(now))]
+    assert logged == ["every stream flows again, after 75 s"]
 
 
-def test_an_outage_that_stands_is_said_rarely_and_one_that_grows_when_it_has_doubled() -> None:
+def test_a_lasting_outage_is_logged_rarely_and_a_growing_one_when_it_has_doubled() -> None:
     outage = Outage()
     assert len(looks(outage, "A", {}, 0.0)) == 1
     assert looks(outage, "AB", {}, 1.0) == [
@@ -191,12 +191,12 @@ def test_an_outage_that_stands_is_said_rarely_and_one_that_grows_when_it_has_dou
 
 
 def test_streams_that_come_and_go_do_not_fill_the_log() -> None:
-    outage, said = Outage(), []
+    outage, logged = Outage(), []
     for now in range(7200):
         flows = now % 40 >= 20
-        heard = dict.fromkeys("ABC", float(now)) if flows else {}
-        said += looks(outage, "" if flows else "ABC", heard, float(now))
-    assert len(said) < 7200 // 300 + 10
+        last = dict.fromkeys("ABC", float(now)) if flows else {}
+        logged += looks(outage, "" if flows else "ABC", last, float(now))
+    assert len(logged) < 7200 // 300 + 10
 
 
 def test_an_idle_stream_on_a_new_connection_is_no_outage() -> None:
@@ -221,7 +221,7 @@ def test_what_the_exchange_may_push_is_no_flood_and_more_is() -> None:
 
 
 def streamed(**changes: Any) -> SeriesPlan:
-    """Return a loaded series whose live row opened at OPEN; its tail was asked for and its stream heard then."""
+    """Return a loaded series whose live row opened at OPEN; then its tail was requested and its stream had an event."""
     settings: dict[str, Any] = {
         "newest_open_ms": OPEN,
         "unsettled_open_ms": OPEN,
@@ -241,14 +241,14 @@ def due(plan: SeriesPlan, after_seconds: float = 0.0) -> dict[Kind, float]:
     return {turn.kind: round(turn.due_seconds - SECONDS, 3) for turn in turns}
 
 
-def test_an_event_is_as_good_as_an_answer() -> None:
+def test_an_event_counts_as_much_as_a_response() -> None:
     assert due(streamed()) == {Kind.TAIL: 6.0, Kind.CLOSING: 62.5}
     assert due(streamed(last_event_seconds=SECONDS + 40), 40) == {Kind.TAIL: 46.0, Kind.CLOSING: 62.5}
 
 
-def test_a_mute_stream_is_asked_about_as_if_there_were_none() -> None:
-    silent = streamed(tail_sent_seconds=SECONDS + 6, tail_sent_ms=OPEN + 6000)
-    assert due(silent, 6)[Kind.TAIL] == 9.0
+def test_the_symbol_of_a_stalled_stream_is_requested_as_if_there_were_none() -> None:
+    stalled = streamed(tail_sent_seconds=SECONDS + 6, tail_sent_ms=OPEN + 6000)
+    assert due(stalled, 6)[Kind.TAIL] == 9.0
     assert due(streamed(last_event_seconds=-math.inf))[Kind.TAIL] == 3.0
 
 
@@ -258,27 +258,27 @@ def test_requests_take_over_within_an_update_interval_of_the_last_event() -> Non
 
 
 def test_an_idle_series_is_requested_less_and_less_often() -> None:
-    assert [due(streamed(idle_responses=quiet))[Kind.TAIL] for quiet in range(4)] == [6.0, 12.0, 24.0, 30.0]
+    assert [due(streamed(idle_responses=idle))[Kind.TAIL] for idle in range(4)] == [6.0, 12.0, 24.0, 30.0]
 
 
 def test_a_response_without_news_of_an_idle_stream_is_as_good_as_an_event() -> None:
-    quiet = streamed(idle_responses=2, tail_sent_seconds=SECONDS + 12, tail_sent_ms=OPEN + 12_000)
-    assert due(quiet, 12)[Kind.TAIL] == 36.0
+    idle = streamed(idle_responses=2, tail_sent_seconds=SECONDS + 12, tail_sent_ms=OPEN + 12_000)
+    assert due(idle, 12)[Kind.TAIL] == 36.0
 
 
 def test_a_stream_may_be_idle_for_longer_than_its_recent_pauses() -> None:
-    assert [due(streamed(pause_seconds=pause))[Kind.TAIL] for pause in (0.5, 4.0, 9.0, 900.0)] == [6, 12, 27, 30]
+    assert [due(streamed(stream_pause_seconds=pause))[Kind.TAIL] for pause in (0.5, 4.0, 9.0, 900.0)] == [6, 12, 27, 30]
 
 
-def test_a_doubted_row_is_asked_for_once_the_doubt_can_be_answered() -> None:
+def test_a_suspect_row_is_requested_once_a_response_can_decide() -> None:
     plan = streamed(last_event_seconds=SECONDS + 5)
     plan.mark_suspect(OPEN - 3 * MINUTE, OPEN + 6000)
     assert due(plan, 5) == {Kind.TAIL: 11.0, Kind.CLOSING: 6.0}
     request = request_for(plan, Kind.CLOSING, Binance("SPOT"), POLICY, OPEN + 6000)
-    assert (request.limit, request.end_ms) == (5, None), "from the doubted row to one beyond the live one"
+    assert (request.limit, request.end_ms) == (5, None), "from the suspect row to one beyond the live one"
 
 
-def test_a_doubted_row_too_far_back_for_a_tail_is_backfilled() -> None:
+def test_a_suspect_row_too_far_back_for_a_tail_is_backfilled() -> None:
     policy = replace(POLICY, tail_limit=99, length=2000)
     plan = streamed()
     plan.mark_suspect(OPEN - 300 * MINUTE, OPEN)
@@ -289,7 +289,7 @@ def test_a_doubted_row_too_far_back_for_a_tail_is_backfilled() -> None:
     assert request.end_ms - (request.limit - 1) * MINUTE <= OPEN - 300 * MINUTE <= request.end_ms
 
 
-def test_a_row_that_no_answer_makes_final_is_asked_for_now_and_then() -> None:
+def test_a_row_that_no_response_makes_final_is_requested_now_and_then() -> None:
     plan = streamed(
         unsettled_open_ms=OPEN - MINUTE,
         tail_sent_seconds=SECONDS + 5,

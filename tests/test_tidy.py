@@ -133,6 +133,32 @@ def test_words_that_announce_are_stored_and_read_as_announcements() -> None:
             assert not re.search(rf"value\(header::(?:{words})\)", code), path
 
 
+def test_the_predecessors_vocabulary_stays_in_its_room() -> None:
+    words = (
+        r"America(?:/|%2F)?New_York|CANDLELITE|BINANCE_(?:CACHE|CANDLE)|trading_(?:on|off|all)\b|%d/%m/%Y|\b(?:SUC|WARN):"
+        r"|DOWNLOAD (?:CANDLE|%)|COMPLETE (?:DOWNLOAD|VERIFY|PREPARE)|\bLOG_(?:DIRPATH|FILE_LEVEL|CONSOLE_LEVEL)\b"
+    )
+    speaking_of_it = {"docs/migrating.md", "docs/logs.md", "docs/decisions/settings.md"}
+    pages = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "rust").rglob("src/*.rs"), *PYTHON.rglob("*.py")]
+    for path in pages:
+        where = path.relative_to(ROOT).as_posix()
+        if "/compat/" in where or where in speaking_of_it:
+            continue
+        code = path.read_text().split("#[cfg(test)]")[0]
+        found = re.search(words, code)
+        assert found is None, f"{where}: `{found and found[0]}` belongs into compat/"
+
+
+def test_only_commands_and_candle_server_set_levels_and_handlers() -> None:
+    allowed = {PYTHON / "commands" / "log.py", PYTHON / "compat" / "log_files.py"}
+    # The simulated exchange silences a logger of its own, which it hands to its websocket library.
+    modules = {path for module, path in PYTHON_FILES.items() if not module.startswith("sim.")}
+    for path in modules - allowed:
+        code = path.read_text().replace('getLogger("candleshm"), "candleshm-spot-1m")', "")  # an example
+        assert not re.search(r"\.setLevel\(|basicConfig\(|\.propagate =|\.addHandler\(", code), path
+        assert not re.search(r"getLogger\((?!__name__\))", code), path
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_unfinished_words(path: Path) -> None:
     assert not re.search("|".join(UNFINISHED), path.read_text())

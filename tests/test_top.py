@@ -85,9 +85,9 @@ def seen(*series: SeriesFacts, closed_until_ms: int | None = None, **health: Any
         (seen(), seen(banned_until=UNTIL), "no requests until 03:04:05 UTC: the exchange refuses them", True),
         (seen(banned_until=UNTIL), seen(), "requests are allowed again", False),
         (seen(), seen(state="superseded"), "block is superseded, was ready", True),
-        (seen(), seen(pid=8), "collector 8 serves now, 7 did before", False),
-        (seen(), seen(heartbeat_age=9.0), "collector 7 gives no sign of life", True),
-        (seen(heartbeat_age=9.0), seen(), "collector 7 is alive after 9.0 s of silence", False),
+        (seen(), seen(pid=8), "collector 8 has replaced 7", False),
+        (seen(), seen(heartbeat_age=9.0), "collector 7 has no heartbeat", True),
+        (seen(heartbeat_age=9.0), seen(), "collector 7 has a heartbeat again after 9.0 s", False),
         (seen(ready=False, loaded=False), seen(), "all 2 symbols are loaded", False),
         (seen(), seen(ready=False, stale=2), "not ready: 2 symbols are stale", True),
         (seen(ready=False, stale=2), seen(), "the data is current again", False),
@@ -213,7 +213,7 @@ def test_on_a_terminal_frames_stay_in_place_and_tell_what_happens(writer: Writer
     environment |= {"TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
     with started(*command, stdout=theirs, stdin=subprocess.DEVNULL, env=environment) as process:
         os.close(theirs)
-        read_until("nothing yet")
+        read_until("no events yet")
         until_ms = int(UNTIL.timestamp() * 1000)
         writer.set_health(ready=True, weight_used=6000, weight_limit=6000, banned_until_ms=until_ms)
         read_until("no requests until 03:04:05")

@@ -9,7 +9,7 @@ import pytest
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
-from candleshm.universe import Universe, doubt
+from candleshm.universe import Universe, implausibility
 
 STATUSES = {"BTCUSDT": "TRADING", "ETHUSDT": "TRADING", "ETHBTC": "TRADING", "OLDUSDT": "BREAK"}
 
@@ -101,7 +101,7 @@ def test_a_tenth_more_places_for_a_large_market() -> None:
 def test_a_list_that_lost_most_of_its_symbols_or_gained_thousands_is_doubted(
     statuses: dict[str, str], text: str | None
 ) -> None:
-    reason = doubt(info(STATUSES), info(statuses))
+    reason = implausibility(info(STATUSES), info(statuses))
 
     assert (reason is None) == (text is None)
     assert text is None or text in (reason or "")

@@ -1,4 +1,4 @@
-"""What can be a name: of a block, which becomes a file's name, and of a symbol, which goes into logs and addresses.
+"""What can be a name: of a block, which becomes a file's name, and of a symbol, which goes into logs and URLs.
 
 The core decides; the words for it are here.
 """

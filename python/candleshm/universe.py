@@ -1,4 +1,4 @@
-"""Which symbols a feed carries: what was asked for, and what the exchange lists. Nothing here asks or writes."""
+"""Which symbols a feed serves: the configured ones among those that the exchange lists. Pure: no request, no file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
 from candleshm.system.block_log import BlockLog
 
-__all__ = ["KINDS", "Kind", "Universe", "doubt", "symbols_of"]
+__all__ = ["KINDS", "Kind", "Universe", "implausibility", "symbols_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +23,14 @@ Kind = Literal["trading", "not_trading", "all"]
 KINDS: tuple[Kind, ...] = ("trading", "not_trading", "all")
 SPARE_MIN = 16
 SPARE_PART = 0.1
-# A list of symbols that lost more than this at once is taken for a mistake of the exchange, or for maintenance.
+# A list that lost more than this part of its symbols at once is taken for an error of the exchange, or maintenance.
 LOST_PART_MAX = 0.5
-# No exchange lists so many at once; a block for them all would cost the rows of those that are there.
+# No exchange lists so many at once; a block for all of them would cost the rows of the existing ones.
 GAINED_MAX = 1000
 
 
 class Universe:
-    """What one feed wants of a market's list: its configuration, and what was added and removed since.
+    """The symbols that one feed serves of a market's list: by its configuration, and by `add` and `remove` since.
 
     `add` and `remove` may be called from any thread, also while the loop reads.
     """
@@ -43,37 +43,37 @@ class Universe:
         self._removed: frozenset[str] = frozenset()
 
     def add(self, symbols: Iterable[str]) -> None:
-        """Want symbols, whatever the filters say; those that are not listed come when they are."""
+        """Serve symbols whatever the filters exclude; those that are not listed are added when they are."""
         with self._lock:
             names = dict.fromkeys(symbols)
             self._added = self._added | names
             self._removed -= names.keys()
 
     def remove(self, symbols: Iterable[str]) -> None:
-        """Want symbols no longer, until they are added again."""
+        """Serve symbols no longer, until they are added again."""
         with self._lock:
             names = frozenset(symbols)
             self._added = {name: None for name in self._added if name not in names}
             self._removed |= names
 
     def is_removed(self, symbol: str) -> bool:
-        """Say whether a symbol was removed by hand."""
+        """Return whether a symbol was removed by `remove`."""
         return symbol in self._removed
 
     def keeps(self, symbol: str) -> bool:
-        """Say whether a symbol that a former collector carried may stay, whether or not it is listed now."""
+        """Return whether a symbol of an earlier collector may stay, whether or not it is listed now."""
         return self._passes(symbol) and (self._config.symbols == "all" or symbol in self._config.symbols)
 
     def wanted(self, info: ExchangeInfo) -> list[str]:
-        """Return the listed symbols to carry: for 'all' those that trade, of a list all."""
+        """Return the listed symbols to serve: for 'all' those that trade, of a list all."""
         return [name for name in self._named(info) if name in info.statuses]
 
     def unlisted(self, info: ExchangeInfo) -> list[str]:
-        """Return the symbols that were asked for by name and are not listed."""
+        """Return the symbols that were configured by name and are not listed."""
         return [name for name in self._named(info) if name not in info.statuses]
 
     def at_start(self, info: ExchangeInfo) -> list[str]:
-        """Return `wanted` and say what of it is missing. Raises ConfigError when nothing is left."""
+        """Return `wanted`, and log the symbols that are not listed. Raises ConfigError when no symbol is left."""
         market = self._config.market
         for name in self.unlisted(info):
             self._log.warning("%s: %s does not list it, left out%s", name, market, nearest(name, info))
@@ -100,7 +100,7 @@ class Universe:
             base: Iterable[str] = (name for name in info.statuses if info.is_trading(name))
         else:
             base = config.symbols
-        # Added by name counts for more than a filter, removed by name for most.
+        # `add` overrides the filters, and `remove` overrides `add`.
         passing = dict.fromkeys(name for name in base if self._passes(name)) | added
         return [name for name in passing if name not in removed]
 
@@ -124,9 +124,9 @@ def symbols_of(config: CollectorConfig, info: ExchangeInfo, kind: Kind) -> list[
     return Universe(replace(config, symbols=symbols)).wanted(info) if symbols else []
 
 
-def doubt(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
-    """Return why a newer list of symbols cannot be believed, None when it can."""
-    # After a maintenance all trade again at once, which is no gain.
+def implausibility(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
+    """Return why a newer list of symbols is not plausible, None when it is."""
+    # After maintenance all symbols trade again at once, which is plausible.
     for what, before, now, most in (
         ("lists", len(believed.statuses), len(newer.statuses), len(believed.statuses) + GAINED_MAX),
         ("trades", _trading(believed), _trading(newer), len(newer.statuses)),
@@ -137,7 +137,7 @@ def doubt(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
 
 
 def nearest(symbol: str, info: ExchangeInfo) -> str:
-    """Return a hint at the listed name that comes nearest, or nothing."""
+    """Return a hint at the nearest listed name, or an empty text."""
     near = difflib.get_close_matches(symbol.upper(), info.statuses, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -82,6 +82,7 @@ class Collector:
         Without a `budget` it is the one that all processes of the user share for this pool, opened at the start.
         """
         self.config = config
+        self._log = BlockLog(logger, config.block_name)
         self._market = MarketAccess(config, exchange=exchange, transport=transport, clock=clock, budget=budget)
         self._clock, self._exchange = self._market.clock, self._market.exchange
         if config.interval not in self._exchange.intervals:
@@ -242,13 +243,13 @@ class Collector:
         """Be the loop thread, from the first request to the end of the block."""
         try:
             with self._market.client() as connection:
-                connected = connection.connect(self._stopping, BlockLog(logger, self.config.block_name))
+                connected = connection.connect(self._stopping, self._log)
                 if connected is not None:
                     self._serve(connection, *connected)
         except CandleShmError as error:
             self._failure = error
         except BaseException as error:
-            logger.exception("the collector of %s ends by a fault of its own", self.config.block_name)
+            self._log.exception("the collector ends because of an internal error")
             self._failure = error
         finally:
             self._ended.set()
@@ -283,16 +284,15 @@ class Collector:
         except BaseException:
             writer.close()
             raise
-        logger.info(
-            "%s: block %s, %d %s symbols, %d candles each",
-            config.block_name,
+        self._log.info(
+            "block %s, %d %s symbols, %d candles each",
             _come_by(writer),
             len(writer.symbols),
             config.market,
             config.length,
         )
         for name, interval in config.derived:
-            logger.info("%s: %s candles derived into block %s", config.block_name, interval, name)
+            self._log.info("%s candles derived into block %s", interval, name)
         self._opened.set()
         cache_keeper = self._make_cache_keeper(self._scheduler)
         if self._store is not None and config.download_time:
@@ -309,7 +309,7 @@ class Collector:
                 self._keeper.stop(at_once=True)
                 self._keeper.join(LEAVE_SECONDS)
             writer.close()
-            logger.info("%s: stopped, block removed", config.block_name)
+            self._log.info("stopped, block removed")
 
     def _fill(self, writer: Writer, connection: Client, exchange_time: ExchangeTime) -> None:
         """Put the rows into the block that earlier runs left behind, as far as they are not in it: from the cache, then
@@ -325,14 +325,14 @@ class Collector:
         if self._cache is not None:
             rows = self._cache.load(writer, now_ms, self._stopping)
             if rows:
-                logger.info("%s: %d rows loaded from cache %s", self.config.block_name, rows, self._cache.path)
+                self._log.info("%d rows loaded from cache %s", rows, self._cache.path)
         if self._store is not None:
             days = self._local_days(self._store, writer, now_ms)
             if self._archive is not None and days:
                 self._take_archived(self._store, writer, connection, days)
             rows = load_days(writer, self._store, writer.symbols, days, self._stopping)
             if rows:
-                logger.info("%s: %d rows loaded from daily files", self.config.block_name, rows)
+                self._log.info("%d rows loaded from daily files", rows)
 
     def _local_days(self, store: DayStore, writer: Writer, now_ms: int) -> list[Day]:
         """Return the days to have in files, newest first, as far as the window reaches."""
@@ -351,7 +351,7 @@ class Collector:
         try:
             fetch_days(asked, store, connection, first, last, archive=self._archive, stopping=self._stopping)
         except CandleShmError as error:
-            logger.warning("%s: nothing from the archive: %s", self.config.block_name, error)
+            self._log.warning("nothing from the archive: %s", error)
 
     def _make_cache_keeper(self, scheduler: Scheduler) -> CacheWriter | None:
         """Begin to write the cache every now and then; None where none is to be written."""
@@ -487,12 +487,12 @@ def _daily_files(config: CollectorConfig) -> DayStore | None:
     if config.candle_dir is None:
         return None
     if config.interval not in DAILY_INTERVALS:
-        logger.info("%s: candles of %s have no daily files", config.block_name, config.interval)
+        BlockLog(logger, config.block_name).info("candles of %s have no daily files", config.interval)
         return None
     try:
         library("pyarrow", "parquet")
     except MissingExtra as error:
-        logger.warning("%s: no daily files are read or kept: %s", config.block_name, error)
+        BlockLog(logger, config.block_name).warning("no daily files are read or kept: %s", error)
         return None
     return store_of(config, config.candle_dir)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from candleshm.exchanges.base import ExchangeInfo
-from candleshm.universe import doubt
+from candleshm.universe import implausibility
 
 __all__ = ["Listing"]
 
@@ -77,13 +77,13 @@ class Listing:
 
         The candles may bear an odd one out: those of `lagging` are late, those of `going_on` are not.
         """
-        reason = doubt(believed, newer)
+        reason = implausibility(believed, newer)
         if reason is None:
             self._doubted = None
             # What was lost all at once may come back all at once.
             self._wary_seconds = self._wary_seconds * 2 if self._wary_seconds < self._refresh_seconds else 0.0
             return None, True
-        if self._doubted is None or doubt(self._doubted, newer) is not None:
+        if self._doubted is None or implausibility(self._doubted, newer) is not None:
             self._doubted_count, self._doubted_seconds = 0, now_seconds
         self._doubted = newer
         self._doubted_count += 1

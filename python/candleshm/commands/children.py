@@ -20,7 +20,7 @@ from candleshm.errors import CandleShmError
 __all__ = ["Children"]
 
 WATCH_SECONDS = 0.05
-# Ctrl-C reaches every process of a terminal; this is how long after a child we may hear of it ourselves.
+# Ctrl-C reaches every process of a terminal; this process may receive it so long after a child.
 GRACE_SECONDS = 0.5
 END_SECONDS = 5.0
 
@@ -32,7 +32,7 @@ class _Child:
     stderr: IO[bytes]
 
     def last_words(self) -> str:
-        """Return how the process ended; one that ended by itself has said why in the last line on its stderr."""
+        """Return how the process ended; the last line on its stderr is the reason."""
         code = self.process.returncode
         if code < 0:
             return f"killed by {signal.Signals(-code).name}"
@@ -49,7 +49,7 @@ class Children:
     """
 
     def __init__(self, stop: threading.Event, environment: Mapping[str, str]) -> None:
-        """`stop` says that this process was asked to end, and with it the children; they get `environment` as well."""
+        """`stop` says that this process is to end, and its children with it; they get `environment` as well."""
         self._stop = stop
         self._environment = {**os.environ, **environment}
         self._children: list[_Child] = []
@@ -67,7 +67,7 @@ class Children:
         self._children.append(_Child(label, process, stderr))
 
     def watch(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until `until` says so, `seconds` have passed or we are to stop; return whether `until` said so.
+        """Wait until `until()` is true, `seconds` have passed or `stop` is set; return whether `until()` was true.
 
         Raises CandleShmError when a child ends meanwhile.
         """

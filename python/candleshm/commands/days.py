@@ -46,14 +46,14 @@ def download(
     archive_url: str | None,
     verify: bool,
 ) -> None:
-    """Fetch days of each feed until they are there or a signal asks to stop.
+    """Download days of each feed until all are stored or a signal stops it.
 
     Raises as `fetch_days`, ConfigError (`archive_url`), and HistoryError when days could not be fetched, or differ from
     the archive that was to `verify` them.
     """
     asks_archive = source == "archive" or verify
     if archive_url is not None and not asks_archive:
-        raise ConfigError(f"archive_url is of no use without source `archive` or verify: `{archive_url}`")
+        raise ConfigError(f"archive_url needs source `archive` or verify, and was given without: `{archive_url}`")
     address = checked_archive_url(archive_url or ARCHIVE_URL)
     if form == "parquet":
         library("pyarrow", "parquet")
@@ -80,20 +80,26 @@ def download(
                 progress=partial(_show, line),
             )
         if done is None or done.is_stopped:
-            logger.info("stopped; the same command goes on where it was")
+            logger.info("stopped; the same command continues from here")
             return
         left_out += done.left_out
         if done.failed or done.conflicts or done.left_out:
             where = str(store.tree)
         failed, asked, conflicts = failed + done.failed, asked + done.files, conflicts + done.conflicts
         if verify:
-            logger.info("verified: the archive agrees on %d candles, and has others for %d", done.verified, conflicts)
+            logger.info("verified: the archive agrees on %d candles and differs on %d", done.verified, conflicts)
     if failed:
-        raise HistoryError(where, f"{failed} of {asked} daily files could not be fetched; the same command tries again")
+        raise HistoryError(where, f"{failed} of {asked} daily files were not downloaded; the same command retries them")
     if left_out:
-        raise HistoryError(where, f"{left_out} symbols were left out, see above; --type all includes them")
+        raise HistoryError(
+            where,
+            f"{left_out} symbols were left out (see above); --type all includes them",
+        )
     if verify and conflicts:
-        raise HistoryError(where, f"{conflicts} candles differ from the archive; the exchange's are kept, not verified")
+        raise HistoryError(
+            where,
+            f"{conflicts} candles differ from the archive; the exchange's are kept, not verified",
+        )
 
 
 def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
@@ -107,7 +113,7 @@ def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
             if file.outcome == "damaged":
                 damaged.append(f"{file.path}: {file.reason}\n")
             line.show(None, f"{counts.total()} files, {len(damaged)} damaged")
-    strange = [f"{path}: its place does not say what it holds\n" for path in strange_paths(source_dir)]
+    strange = [f"{path}: its path does not name market, interval, zone and day\n" for path in strange_paths(source_dir)]
     if not counts and not strange:
         raise HistoryError(str(source_dir), "holds no files such as SPOT-UTC-1m/2026-11/2026-11-23/BTCUSDT.csv")
     trees = sorted({key[:3] for key in counts})
@@ -118,11 +124,11 @@ def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
     if damaged:
         raise HistoryError(str(source_dir), f"{len(damaged)} of {counts.total()} files are damaged and were left out")
     if strange:
-        raise HistoryError(str(source_dir), f"{len(strange)} files were left out: their place says nothing")
+        raise HistoryError(str(source_dir), f"{len(strange)} files were left out because of their paths")
 
 
 def _show(line: ProgressLine, progress: DownloadProgress) -> None:
-    """Say how much is done, and in words: symbols, days, weight, what is left."""
+    """Show the share that is done, with symbols, days, weight and the time left."""
     days = progress.files // max(1, progress.symbols)
     words = [
         f"{progress.symbols} symbols",
@@ -132,7 +138,7 @@ def _show(line: ProgressLine, progress: DownloadProgress) -> None:
     if progress.failed:
         words.append(f"{progress.failed} failed")
     if progress.blocked_seconds > 0:
-        words.append(f"the exchange wants none for {math.ceil(progress.blocked_seconds)} s")
+        words.append(f"the exchange refuses requests for {math.ceil(progress.blocked_seconds)} s")
     elif progress.eta_seconds:
         words.append(f"{math.ceil(progress.eta_seconds)} s left")
     line.show(progress.files_done / max(1, progress.files), ", ".join(words))

@@ -20,7 +20,7 @@ from candleshm.sim import SimulatedExchange
 __all__ = ["demo"]
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "ADAUSDT", "LINKUSDT")
-# Both collectors share the weight of one address, as they would at the real exchange: this leaves some of it unused.
+# Both collectors share the weight of one egress, as they would at the real exchange: this leaves some of it unused.
 UPDATE_SECONDS = {"1s": 0.5, "1m": 1.0}
 READY_SECONDS = 30.0
 

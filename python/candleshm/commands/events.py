@@ -1,4 +1,4 @@
-"""What happened to a block between two looks at it, in words."""
+"""What changed in a block between two observations, in words."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Event:
     text: str
     is_bad: bool = False
     is_routine: bool = False
-    """Whether it happens all the time, so that only the last one is of interest."""
+    """Whether it happens all the time, so that only the last one is shown."""
 
 
 def changes(before: Observation, after: Observation, max_age_seconds: float) -> list[Event]:
-    """Return what changed, the collector first; series to which the same happened share an event."""
+    """Return what changed, the collector first; series with the same change share an event."""
     return [
         *_of_the_collector(before.health, after.health),
         *_of_the_universe(before, after),
@@ -35,14 +35,14 @@ def changes(before: Observation, after: Observation, max_age_seconds: float) -> 
 
 def _of_the_collector(before: Health, after: Health) -> Iterator[Event]:
     if after.pid != before.pid:
-        yield Event(f"collector {after.pid} serves now, {before.pid} did before")
+        yield Event(f"collector {after.pid} has replaced {before.pid}")
     if after.state != before.state:
         yield Event(f"block is {after.state}, was {before.state}", is_bad=after.state != "ready")
     is_silent, was_silent = after.is_silent, before.is_silent
     if is_silent and not was_silent:
-        yield Event(f"collector {after.pid} gives no sign of life", is_bad=True)
+        yield Event(f"collector {after.pid} has no heartbeat", is_bad=True)
     if was_silent and not is_silent:
-        yield Event(f"collector {after.pid} is alive after {age(before.heartbeat_age)} of silence")
+        yield Event(f"collector {after.pid} has a heartbeat again after {age(before.heartbeat_age)}")
     if after.banned_until is not None and before.banned_until is None:
         yield Event(f"no requests until {after.banned_until:%H:%M:%S} UTC: the exchange refuses them", is_bad=True)
     if before.banned_until is not None and after.banned_until is None:
@@ -74,7 +74,7 @@ def _of_the_series(
         return [new.symbol for old, new in pairs if condition(old, new)]
 
     def grown(count: Callable[[SeriesFacts], int]) -> list[str]:
-        # Until the first answer nothing is known about gaps.
+        # Before the first response nothing is known about gaps.
         return [
             f"{new.symbol} {count(new) - count(old)}"
             for old, new in pairs

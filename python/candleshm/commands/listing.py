@@ -68,13 +68,13 @@ def listing_json() -> str:
 
 
 def broken() -> list[BlockError]:
-    """Return what is wrong with blocks that cannot be read; other programs' shared memory does not count."""
+    """Return the errors of blocks that cannot be read; shared memory of other programs does not count."""
     errors: list[BlockError] = []
     for name in _core.block_names():
         try:
             attach(name).close()
         except BlockNotFound:
-            continue  # It went away meanwhile, or comes up just now.
+            continue  # It was removed meanwhile, or is being created.
         except BlockError as error:
             if isinstance(error, BlockIncompatible) or name.startswith("candleshm"):
                 errors.append(error)
@@ -97,7 +97,7 @@ def note(health: Health) -> str:
         words.append(
             f"loading, {health.missing} rows still missing"
             if health.missing
-            else "loading, some symbols have no answer yet"
+            else "loading, some symbols have no data yet"
         )
     elif health.stale:
         oldest = f"oldest {age(health.oldest_age)}" if math.isfinite(health.oldest_age) else "no symbol has data"

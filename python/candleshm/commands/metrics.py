@@ -1,6 +1,6 @@
-"""What `serve --metrics` answers: the blocks and their collectors in Prometheus' text format.
+"""The page of `serve --metrics`: blocks and collectors in Prometheus' text format.
 
-Everything is read when it is asked for, at most once a second; the candles' side from the block as any reader sees it.
+Everything is read at a scrape, at most once a second; facts about candles come from the block, as any reader sees it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from candleshm.collector.status import CollectorStatus
 from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
-from candleshm.commands.scrapes import ScrapeServer
+from candleshm.commands.scrape_server import ScrapeServer
 from candleshm.errors import BlockError
 from candleshm.reader.feed import Feed
 from candleshm.reader.frames import library
@@ -33,7 +33,7 @@ class _Gauge(NamedTuple):
 
 
 class _Counter(NamedTuple):
-    """As a gauge, for what only rises; its name ends with `_total` where it is shown."""
+    """As a gauge, for a value that only rises; Prometheus shows its name with `_total`."""
 
     name: str
     text: str
@@ -43,7 +43,7 @@ class _Counter(NamedTuple):
 _Column = _Gauge | _Counter
 
 OF_SERIES: Sequence[_Column] = (
-    _Gauge("series_age_seconds", "Since the exchange last confirmed the series.", lambda facts: facts.age_seconds),
+    _Gauge("series_age_seconds", "Seconds since the exchange last confirmed the series.", lambda f: f.age_seconds),
     _Gauge(
         "series_newest_state",
         f"State of the newest slot: {', '.join(f'{state.value} {state.word}' for state in RowState)}.",
@@ -55,12 +55,12 @@ OF_SERIES: Sequence[_Column] = (
     _Counter("series_corrections", "Closed rows that the exchange corrected.", lambda facts: facts.revision),
 )
 OF_BLOCK: Sequence[_Column] = (
-    _Gauge("ready", "1 while every symbol is loaded and the data is current, else 0.", lambda health: health.ready),
-    _Gauge("loaded", "1 once every symbol was loaded.", lambda health: health.loaded),
-    _Gauge("stale_symbols", "Symbols that trade whose data is older than 60 s.", lambda health: health.stale),
+    _Gauge("ready", "1 while every symbol is loaded and its data is current, else 0.", lambda health: health.ready),
+    _Gauge("loaded", "1 once every symbol has been loaded.", lambda health: health.loaded),
+    _Gauge("stale_symbols", "Trading symbols with data older than 60 s.", lambda health: health.stale),
     _Gauge(
         "oldest_age_seconds",
-        "Age of the oldest data of a symbol that trades; infinite while none has data.",
+        "Age of the oldest data of any trading symbol; infinite while none has data.",
         lambda health: health.oldest_age,
     ),
     _Gauge("symbols", "Symbols in the block.", lambda health: health.symbols),
@@ -71,14 +71,18 @@ OF_BLOCK: Sequence[_Column] = (
 OF_COLLECTOR: Sequence[_Column] = (
     _Gauge("loaded_symbols", "Symbols that have all their rows.", lambda status: status.loaded),
     _Gauge("failing_symbols", "Symbols whose newest request failed.", lambda status: len(status.failing)),
-    _Gauge("given_up_symbols", "Symbols that could not be loaded; they are retried later.", lambda s: len(s.given_up)),
-    _Gauge("silent_symbols", "Symbols listed as trading without new candles.", lambda s: len(s.silent)),
-    _Gauge("standing_symbols", "Symbols for which the exchange repeats old data.", lambda status: len(status.standing)),
-    _Gauge("weight_used", "Request weight that counts in the current window.", lambda status: status.weight_used),
+    _Gauge("given_up_symbols", "Symbols that could not be loaded; they are retried.", lambda s: len(s.given_up)),
+    _Gauge("silent_symbols", "Symbols that are listed as trading but have no new candles.", lambda s: len(s.silent)),
+    _Gauge(
+        "standing_symbols",
+        "Symbols for which the exchange keeps returning old data.",
+        lambda status: len(status.standing),
+    ),
+    _Gauge("weight_used", "Request weight used in the current window.", lambda status: status.weight_used),
     _Gauge("weight_limit", "Request weight that the exchange allows.", lambda status: status.weight_limit),
     _Gauge(
         "banned_until_timestamp_seconds",
-        "When requests are allowed again, by the exchange's clock; 0 while they are.",
+        "Exchange time at which requests are allowed again; 0 while they are allowed.",
         lambda status: (status.banned_until_ms or 0) / 1000,
     ),
     _Gauge(
@@ -86,35 +90,41 @@ OF_COLLECTOR: Sequence[_Column] = (
         "Uncertainty of the measured exchange time.",
         lambda status: status.clock_error_ms / 1000,
     ),
-    _Counter("bans", "How often a 418 or 403 stopped all requests.", lambda status: status.bans),
+    _Counter("bans", "Times that a 418 or 403 stopped all requests.", lambda status: status.bans),
     _Counter("requests", "Requests sent.", lambda status: status.requests),
-    _Counter("weight_spent", "Request weight of these requests.", lambda status: status.weight_spent),
-    _Counter("ingests", "Answers parsed, merged and published.", lambda status: status.ingests),
-    _Counter("ingest_seconds", "Time for parsing, merging and publishing them.", lambda status: status.ingest_seconds),
-    _Counter("rows", "Rows received that were new or changed.", lambda status: status.rows),
-    _Counter("refused_rows", "Rows left out because of impossible values.", lambda status: status.refused),
+    _Counter("weight_spent", "Request weight of the requests sent.", lambda status: status.weight_spent),
+    _Counter("ingests", "Responses parsed, merged and published.", lambda status: status.ingests),
+    _Counter(
+        "ingest_seconds", "Seconds spent parsing, merging and publishing them.", lambda status: status.ingest_seconds
+    ),
+    _Counter("rows", "Received rows that were new or changed.", lambda status: status.rows),
+    _Counter("refused_rows", "Rows refused because of impossible values.", lambda status: status.refused),
     _Counter("corrections", "Closed rows that the exchange corrected.", lambda status: status.corrections),
-    _Gauge("polled_symbols", "Symbols that requests keep fresh, not streams.", lambda status: status.polled),
+    _Gauge("polled_symbols", "Symbols kept fresh by requests instead of streams.", lambda status: status.polled),
     _Counter("audits", "Requests that only checked closed rows.", lambda status: status.audits),
 )
 OF_STREAM: Sequence[_Column] = (
-    _Gauge("stream_connections", "Stream connections that are open.", lambda stream: stream.connections),
-    _Gauge("stream_symbols", "Symbols with a stream on one of them.", lambda stream: stream.streams),
-    _Gauge("stream_mute_symbols", "Symbols whose stream is silent or has no connection.", lambda s: len(s.stalled)),
+    _Gauge("stream_connections", "Open stream connections.", lambda stream: stream.connections),
+    _Gauge("stream_symbols", "Symbols with a stream on an open connection.", lambda stream: stream.streams),
+    _Gauge("stream_mute_symbols", "Symbols whose stream is stalled or has no connection.", lambda s: len(s.stalled)),
     _Counter("stream_connects", "Stream connections opened.", lambda stream: stream.opened),
-    _Counter("stream_losses", "Of these, ended before another had taken over.", lambda stream: stream.lost),
-    _Counter("stream_events", "Candles pushed.", lambda stream: stream.events),
-    _Counter("stream_stale_events", "Of these, older than what was known.", lambda stream: stream.stale),
-    _Counter("stream_refused_events", "Of these, candles with impossible values.", lambda stream: stream.refused),
+    _Counter(
+        "stream_losses",
+        "Stream connections that ended before their replacement had taken over.",
+        lambda stream: stream.lost,
+    ),
+    _Counter("stream_events", "Candle events received from streams.", lambda stream: stream.events),
+    _Counter("stream_stale_events", "Candle events that were older than the known row.", lambda stream: stream.stale),
+    _Counter("stream_refused_events", "Candle events with impossible values, refused.", lambda stream: stream.refused),
     _Counter("stream_faulty_frames", "Frames that could not be read.", lambda stream: stream.faults),
 )
 
 
 class MetricsServer:
-    """Answers Prometheus until it is closed; a context manager. `statuses` is asked at every scrape."""
+    """Serves Prometheus until it is closed; a context manager. `statuses` is called at every scrape."""
 
     def __init__(self, host: str, port: int, statuses: Callable[[], Mapping[str, CollectorStatus | None]]) -> None:
-        """Listen. Raises MissingExtra without prometheus-client, OSError when the address cannot be had."""
+        """Listen. Raises MissingExtra without prometheus-client, OSError when it cannot listen there."""
         self._core = library("prometheus_client.core", EXTRA)
         exposition = library("prometheus_client.exposition", EXTRA)
         self._statuses = statuses
@@ -130,7 +140,7 @@ class MetricsServer:
 
     @property
     def url(self) -> str:
-        """Where it answers, with the port that a 0 became."""
+        """URL of the page, with the port that was chosen for 0."""
         host, port = self._server.address
         return f"http://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
 
@@ -154,11 +164,11 @@ class MetricsServer:
         yield self._counts("request_errors", "Requests that failed, by kind of error.", "kind", _errors_of(statuses))
         text = "Closed rows that were checked, by result: equal, corrected, missing."
         yield self._counts("audit_rows", text, "result", _audits_of(statuses))
-        text = "Rows that a second source proved, or of which it said something else; by the source."
+        text = "Rows that a second source confirmed or contradicted, by that source."
         yield self._counts("reconciled_rows", text, "result", _reconciled_of(statuses))
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop serving."""
         self._server.close()
         for feed in self._feeds.values():
             feed.close()
@@ -176,7 +186,7 @@ class MetricsServer:
             try:
                 self._feeds[name] = attach_to_observe(name)
             except BlockError:
-                return None  # It comes up just now, or ends, or there is no descriptor for it.
+                return None  # It is being created or removed, or no descriptor is free.
         return self._feeds[name]
 
     def _families(
@@ -192,14 +202,14 @@ class MetricsServer:
 
     def _info(self, seen: Mapping[str, Observation]) -> Any:
         labels = ("block", "market", "interval", "length")
-        family = self._core.InfoMetricFamily("candleshm_block", "What the block holds.", labels=labels)
+        family = self._core.InfoMetricFamily("candleshm_block", "Market, interval, length of the block.", labels=labels)
         for name, block in seen.items():
             health = block.health
             family.add_metric((name, health.market, health.interval, str(health.length)), {})
         return family
 
     def _universe(self, seen: Mapping[str, Observation]) -> Any:
-        text = "Since the end of the newest candle that every trading symbol has final, by this machine's clock."
+        text = "Seconds since the end of the newest candle that every trading symbol has final, by the local clock."
         family = self._core.GaugeMetricFamily("candleshm_universe_bar_age_seconds", text, labels=("block",))
         now_ms = time.time() * 1000
         for name, block in seen.items():

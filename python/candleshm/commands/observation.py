@@ -29,7 +29,7 @@ class SeriesFacts:
     change: float
     """Of `close` against the candle before, as a fraction; NaN when there is no such candle."""
     age_seconds: float
-    """Since the exchange last confirmed the series; infinite before the first answer."""
+    """Since the exchange last confirmed the series; infinite before the first response."""
     newest_state: RowState
     """State of the newest slot, EMPTY while there is none."""
     missing: int
@@ -46,11 +46,11 @@ class SeriesFacts:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the exchange has not answered for it yet."""
+        """Whether the exchange has not sent any of it yet."""
         return math.isinf(self.age_seconds)
 
     def is_stale(self, max_age_seconds: float) -> bool:
-        """Whether it was answered for, too long ago. What no longer trades is not asked for."""
+        """Whether it was confirmed, but too long ago. A symbol that no longer trades is not requested."""
         return self.trading and not self.is_empty and self.age_seconds > max_age_seconds
 
 

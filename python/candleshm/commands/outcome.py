@@ -1,4 +1,4 @@
-"""How a command ends: exit code 0 or 1, and one line on stderr for what went wrong."""
+"""How a command ends: exit code 0 or 1, and one line on stderr for an error."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ __all__ = ["outcome"]
 
 
 def outcome(command: Callable[[], None]) -> int:
-    """Run `command` and return the exit code. Faults of our own are not caught: their traceback is what helps."""
+    """Run `command` and return the exit code. Errors in candleshm itself are not caught: their traceback helps most."""
     open_missing()
     escape_unwritable()
-    said = ""
+    complaint = ""
     try:
         command()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has left, as `head` does.
+        # The reader of the output has left, as `head` does.
         drop(sys.stdout)
     except KeyboardInterrupt:
         pass
     except (CandleShmError, OSError) as error:
-        said = _line(error)
+        complaint = _line(error)
     except MemoryError:
-        said = "out of memory"
-    if said:
+        complaint = "out of memory"
+    if complaint:
         _settle_stdout()
         try:
-            sys.stderr.write(f"candleshm: {said}\n")
+            sys.stderr.write(f"candleshm: {complaint}\n")
             sys.stderr.flush()
         except OSError:
             drop(sys.stderr)
-    return 1 if said else 0
+    return 1 if complaint else 0
 
 
 def _settle_stdout() -> None:
-    """Write out what is left; what cannot be written is not tried again at the end, with a message of its own."""
+    """Write out what is left. What cannot be written is dropped, or the interpreter would report it once more."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""How far a start or a download is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a start or a download: a bar on a terminal, a log line every five seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINES_SECONDS = 5.0
 
 
 class ProgressLine:
-    """One line on stderr that says how far something is; a context manager that takes it away again."""
+    """One line on stderr with the progress of a task; a context manager that erases it at the end."""
 
     def __init__(self, doing: str) -> None:
         self._doing = doing
@@ -33,7 +33,7 @@ class ProgressLine:
         self._line_due_seconds = time.monotonic() + LINES_SECONDS
 
     def show(self, share: float | None, text: str) -> None:
-        """Show `text`, and how much is done as a bar and in percent where that is known."""
+        """Show `text`, and the share that is done as a bar and in percent where it is known."""
         if share is not None:
             text = f"{share:4.0%}  {text}"
         if self._is_terminal:
@@ -59,19 +59,19 @@ class ProgressLine:
         self.erase()
 
     def erase(self) -> None:
-        """Take the line away, for other text in its place."""
+        """Erase the line, so that other text can take its place."""
         if self._is_terminal:
             self._write("")
 
     def _write(self, text: str) -> None:
-        # The terminal may have been closed; then there is nobody to show it to.
+        # The terminal may have been closed.
         with suppress(OSError):
             self._stream.write(f"{ERASE_LINE}{text}")
             self._stream.flush()
 
 
 class LoadingProgress(ProgressLine):
-    """Shows the statuses it is called with."""
+    """Shows the progress of the collectors whose statuses it is called with."""
 
     def __init__(self, lengths: Mapping[str, int]) -> None:
         """`lengths` are the candles of a full window, by the name of the block."""
@@ -79,7 +79,7 @@ class LoadingProgress(ProgressLine):
         self._lengths = lengths
 
     def __call__(self, statuses: Mapping[str, CollectorStatus | None]) -> None:
-        """Show where all feeds stand together; one that has no status yet does not count."""
+        """Show the progress of all feeds together; one without a status does not count."""
         known = {name: status for name, status in statuses.items() if status is not None}
         total = sum(status.symbols * self._lengths[name] for name, status in known.items())
         share = 1 - sum(status.missing for status in known.values()) / total if total else 1.0

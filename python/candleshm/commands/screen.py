@@ -1,4 +1,4 @@
-"""Where changing text is shown: redrawn in place on a terminal, appended now and then elsewhere."""
+"""Changing text on stdout: redrawn in place on a terminal, appended every two seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Screen:
         return self._styled(text, UP) if value > 0 else self._styled(text, DOWN) if value < 0 else text
 
     def faint(self, text: str) -> str:
-        """Return `text` for what is said beside the numbers."""
+        """Return `text` for remarks beside the numbers."""
         return self._styled(text, FAINT)
 
     def strong(self, text: str) -> str:
@@ -42,7 +42,7 @@ class Screen:
         return self._styled(text, STRONG)
 
     def alarm(self, text: str) -> str:
-        """Return `text` for what somebody should look into."""
+        """Return `text` for a value that needs attention."""
         return self._styled(text, ALARM)
 
     def heading(self, text: str) -> str:
@@ -60,7 +60,7 @@ class Screen:
             lines = lines[: self.height]
             rewind = f"\x1b[{self._shown}F" if self._shown else ""
             self._shown = len(lines)
-            # One write: a frame never shows half.
+            # One write, so that half a frame is never visible.
             self._write(rewind + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
         else:
             self._write("".join(f"{line}\n" for line in lines) + "\n")
@@ -72,7 +72,7 @@ class Screen:
 
     def __enter__(self) -> Self:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # Arrows are not worth an error where there are none.
+            sys.stdout.reconfigure(errors="replace")  # An encoding without arrows is no reason to fail.
         if self.is_terminal:
             self._write(TAKE)
         return self

@@ -23,7 +23,7 @@ __all__ = ["add_field_flags", "add_flags", "collector_configs", "in_utf8"]
 
 FEED = "feed"
 FILE_BYTES_MAX = 1024 * 1024
-# What Python makes of bytes of an argument that the locale cannot read.
+# Python's stand-ins for bytes of an argument that are not text in the locale.
 _UNREAD = re.compile("[\udc80-\udcff]")
 CONFIG_HELP = "read settings from this file: keys such as base_url, and a [[feed]] table for each feed; flags win"
 
@@ -52,7 +52,7 @@ def add_field_flags(parser: argparse.ArgumentParser, names: Collection[str]) -> 
 def collector_configs(flags: Mapping[str, Any], path: Path | None) -> list[CollectorConfig]:
     """Return the configuration of each feed of the TOML file at `path`, where `flags` win; without a file there is one.
 
-    `flags` may hold more than settings; that is left alone. Raises ConfigError and OSError.
+    Entries of `flags` that are no settings are ignored. Raises ConfigError and OSError.
     """
     given = {name: value for name, value in flags.items() if name in settings()}
     feeds: list[dict[str, Any]] = [{}] if path is None else _file_feeds(path)
@@ -72,7 +72,7 @@ def _config(values: dict[str, Any]) -> CollectorConfig:
 def _file_feeds(path: Path) -> list[dict[str, Any]]:
     """Return the settings of each feed of a file; without `[[feed]]` tables the file is one feed."""
     try:
-        # A pipe may be handed in, as by `<(...)` of a shell; a device may have no end.
+        # The file may be a pipe, as `<(...)` of a shell makes one, or a device without an end.
         with path.open("rb") as file:
             text = file.read(FILE_BYTES_MAX + 1)
         if len(text) > FILE_BYTES_MAX:
@@ -163,5 +163,5 @@ def _names(text: str) -> str | list[str]:
 def _pairs(text: str) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in text.split(",")]
     if not all(key and equals and value for key, equals, value in pairs):
-        raise argparse.ArgumentTypeError("not of the form https=http://host:port,...")
+        raise argparse.ArgumentTypeError("must be of the form https=http://host:port,...")
     return {key.strip(): value.strip() for key, _, value in pairs}

@@ -1,4 +1,4 @@
-"""Being asked to stop, by SIGINT, SIGTERM, SIGHUP or the end of stdin, as a call of our own, made by a thread."""
+"""Requests to stop (SIGINT, SIGTERM, SIGHUP, the end of stdin), turned into a call that a thread makes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNTIL_STDIN_CLOSES = "--until-stdin-closes"
 
 
 def on_stop_signal(action: Callable[[], object]) -> None:
-    """Call `action` whenever the process is asked to stop, for the rest of its life. To be called by the main thread.
+    """Call `action` at every stop signal, for the rest of the process. Only the main thread may call this.
 
     A Python handler runs inside whatever the main thread is doing, perhaps while that holds the very lock which
     `action` needs. So the handlers do nothing; the interpreter also writes the signal to a pipe, and a thread that
@@ -30,7 +30,7 @@ def on_stop_signal(action: Callable[[], object]) -> None:
 
     threading.Thread(target=wait_for_signals, name="candleshm-signals", daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Under nohup the end of the terminal is to be ignored.
+        # Under nohup the end of the terminal is ignored.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: None)
 

@@ -1,6 +1,4 @@
-"""The standard streams of a command: there, even when who started it had closed them, able to write every text, and
-droppable when they break.
-"""
+"""The standard streams of a command: open even if closed by the parent, able to write any text, dropped if broken."""
 
 from __future__ import annotations
 
@@ -12,14 +10,14 @@ from typing import TextIO
 
 __all__ = ["drop", "escape_unwritable", "open_missing", "say"]
 
-# Error handlers under which a character that the encoding lacks is an exception. Any other one was somebody's choice.
+# Error handlers under which a character outside the encoding is an exception. Any other one was chosen on purpose.
 RAISING = ("strict", "surrogateescape", "surrogatepass")
 
 
 def open_missing() -> None:
-    """Let standard streams that are closed lead to nowhere.
+    """Open closed standard streams on /dev/null.
 
-    Left closed, their numbers would go to the next files that are opened, and a message to "stderr" into one of those:
+    Otherwise the next opened files would get their numbers, and a message to "stderr" would go into one of these files:
     into a block, at worst.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -31,9 +29,9 @@ def open_missing() -> None:
 
 
 def escape_unwritable() -> None:
-    """Let stdout and stderr write what their encoding lacks as `\\xe4` or `\\u5e01`.
+    """Let stdout and stderr write characters outside their encoding as `\\xe4` or `\\u5e01`.
 
-    Some symbols are not ASCII, and file names may be no text at all; an old locale is no reason to end a command.
+    Some symbols are not ASCII, and file names may not be valid text; an old locale is no reason to end a command.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in RAISING:
@@ -41,7 +39,7 @@ def escape_unwritable() -> None:
 
 
 def drop(stream: TextIO) -> None:
-    """Let a stream that broke lead to nowhere, also for what the interpreter flushes at its end."""
+    """Redirect a broken stream to /dev/null, also for what the interpreter flushes at its end."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -49,7 +47,7 @@ def drop(stream: TextIO) -> None:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Write what is good to know, to stdout unless told otherwise; that nobody can read it is no reason to stop."""
+    """Write a message, to stdout by default. A broken stream is dropped: it is no reason to stop."""
     stream = sys.stdout if stream is None else stream
     try:
         stream.write(text)

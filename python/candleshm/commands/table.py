@@ -21,7 +21,7 @@ def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collec
 
 
 def decimal_column(values: Sequence[float]) -> list[str]:
-    """Return the numbers with as many decimals as the longest of them needs, at most 8, as the exchange sends them."""
+    """Return the numbers with as many decimals as the longest of them needs, at most 8, the exchange's precision."""
     shortest = [f"{value:.8f}".rstrip("0") for value in values]
     decimals = max((len(text.partition(".")[2]) for text in shortest), default=0)
     return [f"{value:.{decimals}f}" for value in values]

@@ -20,7 +20,7 @@ __all__ = ["Board", "top"]
 
 FRAME_SECONDS, APPENDED_SECONDS = 0.5, 2.0
 EVENTS_KEPT = 100
-# The table has three parts of the lines that heads leave over, the events the fourth.
+# Of the lines below the heads the events get one part in four, the table the rest.
 EVENTS_PART = 4
 BAR_WIDTH = 16
 NAME_WIDTH = 12
@@ -43,7 +43,7 @@ def top(name: str, *, interval_seconds: float | None, once: bool, max_age_second
 
 
 class Board:
-    """The frames: three lines about the block, the series that need a look first, and what happened meanwhile."""
+    """The frames: three lines about the block, the series that need attention first, and the events."""
 
     def __init__(self, screen: Screen, max_age_seconds: float) -> None:
         self._screen = screen
@@ -69,7 +69,7 @@ class Board:
             events = events[:events_room]
         elif not events:
             return [*head, *rows]
-        nothing = [self._screen.faint("nothing yet: closes, stale series, gaps, corrections and bans show here")]
+        nothing = [self._screen.faint("no events yet; closes, stale series, gaps, corrections and bans appear here")]
         return [*head, *rows, "", self._screen.heading("EVENTS (UTC)"), *(events or nothing)]
 
     def _head(self, seen: Observation, now_ms: float) -> list[str]:
@@ -133,7 +133,7 @@ class Board:
 
 
 def ordered(series: Iterable[SeriesFacts], max_age_seconds: float) -> list[SeriesFacts]:
-    """Return the series that need a look first: empty, stale, incomplete, then the older ones; delisted ones last."""
+    """Return the series that need attention first: empty, stale, incomplete, then by age; delisted ones last."""
 
     def rank(facts: SeriesFacts) -> tuple[bool, float, int, float]:
         age_steps = facts.age_seconds if facts.is_empty else facts.age_seconds // AGE_STEP_SECONDS

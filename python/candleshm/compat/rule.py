@@ -68,7 +68,7 @@ class CandleRule:
     UPDATE_INTERVAL_SECONDS: ClassVar[float] = 3
     """Interval between two requests for a symbol: above 0, at most 86400; fractions are fine."""
     CACHE_DELAY_SECONDS: ClassVar[float | None] = 60 * 60
-    """Interval between two writes of the cache; None: only at the end."""
+    """Interval between two writes of the cache, which is also written at the end; None: never."""
     CACHE_DIR: ClassVar[str | os.PathLike[str]] = "./BINANCE_CACHE"
     """Directory of the cache."""
     LOCAL_CANDLE_DAYS: ClassVar[int | None] = 2

@@ -1,1 +1,1 @@
-"""What each exchange expects and answers: addresses, weights, limits, error codes. No network, no clock."""
+"""What each exchange expects and returns: URLs, weights, limits, error codes. No network, no clock."""

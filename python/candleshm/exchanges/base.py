@@ -1,4 +1,4 @@
-"""The border between the collector and an exchange: what a request is, what an answer is, what an exchange knows."""
+"""The border between the collector and an exchange: requests, responses and the rules of a market."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class KlineRequest:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One HTTP answer, whatever its status. Header names are lower case; times are local monotonic seconds."""
+    """One HTTP response, whatever its status. Header names are lower case; times are local monotonic seconds."""
 
     url: str = field(repr=False)
     status: int
@@ -60,9 +60,9 @@ class Response:
     sent_seconds: float
     received_seconds: float
     date_ms: int | None
-    """The answer's Date header, whole seconds."""
+    """The response's Date header, in whole seconds."""
     by_proxy: bool = False
-    """Whether a proxy said no to the way to the exchange, which itself has said nothing."""
+    """Whether a proxy refused the request, so that the exchange never received it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +75,39 @@ class ExchangeInfo:
     window_seconds: float
 
     def is_trading(self, symbol: str) -> bool:
-        """Say whether `symbol` is listed and trades."""
+        """Return whether `symbol` is listed and trades."""
         return self.statuses.get(symbol) == "TRADING"
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRules:
-    """What a market's streams are, and what they allow a client."""
+    """The streams of a market and what they allow a client to do."""
 
     url: str
     """Where a combined stream is opened, without the names."""
     push_seconds: float
     """Time between two events of a candle."""
     on_change: bool
-    """Whether nothing is pushed while nothing changes, so that silence alone means nothing."""
+    """Whether nothing is pushed while nothing changes, so that an idle stream alone proves no fault."""
     messages_per_second: int
     """What a client may send on one connection, pongs included."""
     streams_max: int = 1024
     """Streams of one connection."""
     connects_max: int = 300
     connects_seconds: float = 300.0
-    """New connections of one address: so many in so much time."""
+    """New connections allowed for one egress: `connects_max` in `connects_seconds`."""
     life_seconds: float = 86400.0
     """When the server ends a connection."""
 
 
 class Exchange(Protocol):
-    """One market of one exchange. Everything here is pure: it builds addresses and reads answers."""
+    """One market of one exchange. Everything here is pure: it builds URLs and reads responses."""
 
     market: Market
     intervals: Sequence[str]
     """What the market offers, shortest first."""
     page_limit: int
-    """Most candles per weight: what backfill asks for."""
+    """Most candles per weight: the limit of backfill requests."""
     tail_limit: int
     """Most candles that cost no more than one."""
     weight_limit: int
@@ -118,25 +118,25 @@ class Exchange(Protocol):
     info_weight: int
 
     def newest(self, symbol: str, interval: str, limit: int) -> KlineRequest:
-        """Ask for the newest `limit` candles, the live one included; `limit` is cut to the market's maximum."""
+        """Build a request for the newest `limit` candles, with the live one; `limit` is cut to the market's maximum."""
 
     def until(self, symbol: str, interval: str, limit: int, end_ms: int) -> KlineRequest:
-        """Ask for the newest `limit` candles that open at or before `end_ms`."""
+        """Build a request for the newest `limit` candles that open at or before `end_ms`."""
 
     def klines_url(self, request: KlineRequest) -> str:
-        """Return the address that asks for `request`."""
+        """Return the URL of `request`."""
 
-    def server_time_ms(self, answer: Response) -> int:
-        """Read an answer of `time_url`. Raises BadResponse."""
+    def server_time_ms(self, response: Response) -> int:
+        """Read a response of `time_url`. Raises BadResponse."""
 
-    def info(self, answer: Response) -> ExchangeInfo:
-        """Read an answer of `info_url`. Raises BadResponse."""
+    def info(self, response: Response) -> ExchangeInfo:
+        """Read a response of `info_url`. Raises BadResponse."""
 
-    def used_weight(self, answer: Response, window_seconds: float) -> int | None:
-        """Return the weight that this address has used in the current window, where the answer says so."""
+    def used_weight(self, response: Response, window_seconds: float) -> int | None:
+        """Return the weight that this egress has used in the current window, None when the header is missing."""
 
     def is_unknown_symbol(self, error: Exception) -> bool:
-        """Say whether `error` means that the exchange does not list the symbol that was asked for."""
+        """Return whether `error` means that the exchange does not list the requested symbol."""
 
     def stream_rules(self, interval: str) -> StreamRules:
         """Return what holds for the streams of `interval`."""
@@ -144,5 +144,5 @@ class Exchange(Protocol):
     def stream_name(self, symbol: str, interval: str) -> str:
         """Return the name of a symbol's candle stream."""
 
-    def error_of(self, answer: Response, now_ms: int) -> ExchangeError | None:
-        """Return what is wrong with an answer, None when it can be read; `now_ms` turns an end of ban into a wait."""
+    def error_of(self, response: Response, now_ms: int) -> ExchangeError | None:
+        """Return what is wrong with a response, None when it can be read; `now_ms` turns an end of ban into a wait."""

@@ -1,7 +1,7 @@
 """Binance's three markets: spot, USD-M futures (UM), COIN-M futures (CM).
 
 Sources: binance/binance-spot-api-docs (rest-api, errors), developers.binance.com (USD-M and COIN-M futures), recorded
-answers. What differs between the markets stands in `MARKETS`; everything else is common.
+responses. `MARKETS` holds what differs between the markets; everything else is common.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRANSIENT_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
 LIMIT_CODES = frozenset({-1003, -1034})
 
 # Only the spot pages promise Retry-After. Without it: one window after a 429, the shortest known ban after a 418, and
-# the same after a 403, by which the firewall in front says no without a time. The longest known ban is three days.
+# the same after a 403, with which the firewall in front refuses without a time. The longest known ban is three days.
 RATE_LIMITED_SECONDS = 60.0
 BANNED_SECONDS = 120.0
 RETRY_AFTER_SECONDS_MAX = 7 * 86400.0
@@ -38,12 +38,12 @@ RETRY_AFTER_SECONDS_MAX = 7 * 86400.0
 WEIGHT_MAX = 10**9
 SHOWN_CHARACTERS_MAX = 200
 # Epoch milliseconds of this century. A machine that is this far from its own Date header has no usable clock; less may
-# be the fault of a resender, which writes a Date of its own.
+# be the fault of a relay, which writes a Date of its own.
 SERVER_MS = (10**12, 10**13)
 DATE_APART_MS_MAX = 3_600_000
 
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
-# The code of a refusal that is cut off behind it.
+# The code of an error response that is cut off after it.
 _CODE = re.compile(rb'\{\s*"code"\s*:\s*(-?[0-9]{1,6})\s*[,}]')
 _USED_WEIGHT = re.compile(r"x-mbx-used-weight-([0-9]{1,4})([smhd])", re.IGNORECASE)
 _WHOLE = re.compile(r"[0-9]{1,9}")
@@ -54,7 +54,7 @@ _INTERVAL_SECONDS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
 @dataclass(frozen=True, slots=True)
 class _MarketRules:
     host: str
-    path: str  # the first part of it is also what a resender (`proxy_host`) puts before the whole
+    path: str  # a relay (`proxy_host`) expects its first part once more in front of it
     weight_steps: tuple[tuple[int, int], ...]  # (largest limit, weight)
     page_limit: int
     status_field: str
@@ -132,8 +132,8 @@ MARKETS: Mapping[Market, _MarketRules] = {
 
 
 class Binance:
-    """One market. `base_url` replaces the host, `ws_url` that of the streams; `proxy_host` is a resender that wants
-    `/api` (...) before the path.
+    """One market. `base_url` replaces the host, `ws_url` that of the streams; `proxy_host` is a relay that expects
+    `/api` (...) in front of the path.
     """
 
     time_weight = 1
@@ -167,15 +167,15 @@ class Binance:
         return next(weight for largest, weight in self._rules.weight_steps if limit <= largest)
 
     def newest(self, symbol: str, interval: str, limit: int) -> KlineRequest:
-        """Ask for the newest `limit` candles, the live one included. Without bounds all three markets mean that."""
+        """Build a request for the newest `limit` candles, the live one included: without bounds, on all markets."""
         limit = min(limit, self._rules.limit_max)
         return KlineRequest(symbol, interval, limit, self.weight_of(limit))
 
     def until(self, symbol: str, interval: str, limit: int, end_ms: int) -> KlineRequest:
-        """Ask for the newest `limit` candles that open at or before `end_ms`.
+        """Build a request for the newest `limit` candles that open at or before `end_ms`.
 
-        Spot and UM answer so when only the end is given, and a short answer proves that nothing older exists. With both
-        bounds they would count from the start. CM counts back from the end, but wants both bounds.
+        Spot and UM return these when only the end is given, and a short response proves that nothing older exists. With
+        both bounds they would count from the start. CM counts back from the end, but requires both bounds.
         """
         limit = min(limit, self._rules.limit_max)
         span_ms = self._rules.span_ms
@@ -186,7 +186,7 @@ class Binance:
         return KlineRequest(symbol, interval, limit, self.weight_of(limit), max(0, end_ms - span_ms + 1), end_ms)
 
     def klines_url(self, request: KlineRequest) -> str:
-        """Return the address that asks for `request`."""
+        """Return the URL of `request`."""
         start = "" if request.start_ms is None else f"&startTime={request.start_ms}"
         end = "" if request.end_ms is None else f"&endTime={request.end_ms}"
         symbol = quote(request.symbol, safe="")
@@ -203,27 +203,30 @@ class Binance:
         )
 
     def stream_name(self, symbol: str, interval: str) -> str:
-        """Return the name of a symbol's candle stream: in lower case, or it is acknowledged and silent."""
+        """Return the name of a symbol's candle stream: in upper case it would be acknowledged and send nothing."""
         return f"{symbol.lower()}@kline_{interval}"
 
-    def server_time_ms(self, answer: Response) -> int:
-        """Read an answer of `time_url`. Raises BadResponse."""
-        server_ms = _json_object(answer).get("serverTime")
+    def server_time_ms(self, response: Response) -> int:
+        """Read a response of `time_url`. Raises BadResponse."""
+        server_ms = _json_object(response).get("serverTime")
         if not isinstance(server_ms, int):
-            raise _bad(answer, "serverTime is missing")
+            raise _bad(response, "serverTime is missing")
         if not SERVER_MS[0] <= server_ms < SERVER_MS[1]:
-            raise _bad(answer, f"serverTime is no time of this century: `{_short(str(server_ms))}`")
-        if answer.date_ms is not None and abs(server_ms - answer.date_ms) > DATE_APART_MS_MAX:
-            apart_seconds = (server_ms - answer.date_ms) / 1000
-            raise _bad(answer, f"serverTime is {apart_seconds:+.0f} s from the Date of the same answer: `{server_ms}`")
+            raise _bad(response, f"serverTime is not a time of this century: `{_short(str(server_ms))}`")
+        if response.date_ms is not None and abs(server_ms - response.date_ms) > DATE_APART_MS_MAX:
+            apart_seconds = (server_ms - response.date_ms) / 1000
+            raise _bad(
+                response,
+                f"serverTime is {apart_seconds:+.0f} s from the Date header of the same response: `{server_ms}`",
+            )
         return server_ms
 
-    def info(self, answer: Response) -> ExchangeInfo:
-        """Read an answer of `info_url`; its serverTime is not used, on futures it lags by hours. Raises BadResponse.
+    def info(self, response: Response) -> ExchangeInfo:
+        """Read a response of `info_url`; its serverTime is not used, on futures it lags by hours. Raises BadResponse.
 
         Names that cannot be a symbol's, and limits that cannot be one, are left out: the rest may be right.
         """
-        info = _json_object(answer)
+        info = _json_object(response)
         try:
             statuses = {
                 entry["symbol"]: str(entry.get(self._rules.status_field, ""))
@@ -238,92 +241,94 @@ class Binance:
                 and all(_is_whole(rule[field]) and 0 < rule[field] < WEIGHT_MAX for field in ("intervalNum", "limit"))
             ]
         except (KeyError, TypeError, AttributeError) as error:
-            raise _bad(answer, f"not an exchangeInfo ({type(error).__name__}: {error})") from None
+            raise _bad(response, f"not an exchangeInfo ({type(error).__name__}: {error})") from None
         window_seconds, limit = min(limits, key=lambda rule: rule[1] / rule[0]) if limits else (60, None)
         return ExchangeInfo(statuses, limit, float(window_seconds))
 
-    def used_weight(self, answer: Response, window_seconds: float) -> int | None:
-        """Return the weight that this address, other programs included, has used in the current window."""
-        for name, value in answer.headers.items():
+    def used_weight(self, response: Response, window_seconds: float) -> int | None:
+        """Return the weight that this egress, other programs included, has used in the current window."""
+        for name, value in response.headers.items():
             found = _USED_WEIGHT.fullmatch(name)
             if found and int(found[1]) * _UNIT_SECONDS[found[2].lower()] == window_seconds and _WHOLE.fullmatch(value):
                 return int(value)
         return None
 
     def is_unknown_symbol(self, error: Exception) -> bool:
-        """Say whether `error` means that the exchange does not list the symbol that was asked for."""
+        """Return whether `error` means that the exchange does not list the requested symbol."""
         return isinstance(error, ExchangeError) and error.code == INVALID_SYMBOL
 
-    def error_of(self, answer: Response, now_ms: int) -> ExchangeError | None:
-        """Sort an answer by status and code, never by its text; texts change.
+    def error_of(self, response: Response, now_ms: int) -> ExchangeError | None:
+        """Sort a response by status and code, never by its text; texts change.
 
-        RateLimited and Banned stop the whole pool, ExchangeUnavailable and BadResponse may be asked again, a plain
-        ExchangeError (a refused parameter, an unknown symbol, a blocked country) will not get better by itself.
+        RateLimited and Banned stop the whole pool; after ExchangeUnavailable and BadResponse the request may be sent
+        again; a plain ExchangeError (a refused parameter, an unknown symbol, a blocked country) would only repeat.
         """
-        status = answer.status
-        start = answer.body[:64].lstrip()
+        status = response.status
+        start = response.body[:64].lstrip()
         looks_like_json = start[:1] in (b"{", b"[")
         # A refusal begins with its code, and counts as one even where the status says that all is well.
         if status == 200 and looks_like_json and not start.startswith(b'{"code"'):
             return None
-        code, message = _code_and_message(answer) if looks_like_json else (None, _description(answer))
-        text = f"HTTP {status} from {_shown(answer.url)}: {_short(message)}" + (
+        code, message = _code_and_message(response) if looks_like_json else (None, _description(response))
+        text = f"HTTP {status} from {_shown(response.url)}: {_short(message)}" + (
             f" (code {code})" if code is not None else ""
         )
         if status in (418, 403):
-            wait_seconds = retry_after_seconds(answer, now_ms) or _until(message, now_ms) or BANNED_SECONDS
+            wait_seconds = retry_after_seconds(response, now_ms) or _until(message, now_ms) or BANNED_SECONDS
             until_ms = now_ms + round(wait_seconds * 1000)
             return Banned(text, retry_after=wait_seconds, until_ms=until_ms, status=status, code=code)
-        # A proxy that wants other credentials may lock out whoever goes on without them.
+        # A proxy that requires other credentials may lock out clients that continue without them.
         if status in (407, 429) or code in LIMIT_CODES:
-            wait_seconds = retry_after_seconds(answer, now_ms) or _until(message, now_ms) or RATE_LIMITED_SECONDS
+            wait_seconds = retry_after_seconds(response, now_ms) or _until(message, now_ms) or RATE_LIMITED_SECONDS
             return RateLimited(text, retry_after=wait_seconds, status=status, code=code)
         if status >= 500 or status == 408 or code in TRANSIENT_CODES:
             return ExchangeUnavailable(text, status=status, code=code)
         if status == 451:
-            return ExchangeError(f"{text}; not served at this place, use another host or a proxy", status=status)
+            return ExchangeError(
+                f"{text}; the exchange does not serve this country; use another host or a proxy", status=status
+            )
         if code is not None:
             return ExchangeError(text, status=status, code=code)
         return BadResponse(text, status=status)
 
 
-def _json_object(answer: Response) -> dict[str, Any]:
+def _json_object(response: Response) -> dict[str, Any]:
     try:
-        value = json.loads(answer.body)
+        value = json.loads(response.body)
     except (ValueError, RecursionError) as error:
-        raise _bad(answer, f"not JSON ({error})") from None
+        raise _bad(response, f"not JSON ({error})") from None
     if not isinstance(value, dict):
-        raise _bad(answer, "not a JSON object")
+        raise _bad(response, "not a JSON object")
     return value
 
 
-def _bad(answer: Response, reason: str) -> BadResponse:
-    return BadResponse(f"{_shown(answer.url)}: {reason}", status=answer.status)
+def _bad(response: Response, reason: str) -> BadResponse:
+    return BadResponse(f"{_shown(response.url)}: {reason}", status=response.status)
 
 
-def _code_and_message(answer: Response) -> tuple[int | None, str]:
+def _code_and_message(response: Response) -> tuple[int | None, str]:
     try:
-        value = json.loads(answer.body)
+        value = json.loads(response.body)
         return int(value["code"]), str(value["msg"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        found = _CODE.match(answer.body.lstrip())
-        return (None if found is None else int(found[1])), _description(answer)
+        found = _CODE.match(response.body.lstrip())
+        return (None if found is None else int(found[1])), _description(response)
 
 
-def _description(answer: Response) -> str:
-    if answer.by_proxy:
-        return "the proxy refuses the way to it"
-    content = answer.headers.get("content-type", "no content type")
-    return f"not the JSON that was asked for but {len(answer.body)} bytes of {content}"
+def _description(response: Response) -> str:
+    if response.by_proxy:
+        return "the proxy refuses to forward the request"
+    content = response.headers.get("content-type", "no content type")
+    return f"expected JSON, received {len(response.body)} bytes of {content}"
 
 
 def _shown(url: str) -> str:
-    """Return an address without its query, and without a name and password that may stand before the host."""
+    """Return a URL without its query, user name and password."""
     return without_credentials(url.split("?", 1)[0])
 
 
 def _short(text: str) -> str:
-    """Return foreign text as it may stand in a log. A resender may repeat the address that it was asked by."""
+    """Return text of a response in a form that is safe to log. A relay may repeat the URL of the request in it."""
     plain = printable(without_credentials(text[: 2 * SHOWN_CHARACTERS_MAX]))
     return plain if len(plain) <= SHOWN_CHARACTERS_MAX else f"{plain[:SHOWN_CHARACTERS_MAX]}..."
 
@@ -332,15 +337,15 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def retry_after_seconds(answer: Response, now_ms: int) -> float | None:
+def retry_after_seconds(response: Response, now_ms: int) -> float | None:
     """Read `Retry-After`: seconds, or the date that HTTP allows as well; None when it says nothing that is ahead."""
-    value = answer.headers.get("retry-after", "").strip()
+    value = response.headers.get("retry-after", "").strip()
     # Of several headers the longest: they arrive as one, with commas.
     if re.fullmatch(r"[0-9]{1,300}(\s*,\s*[0-9]{1,300})*", value):
         wait_seconds = max(map(float, value.split(",")))
     else:
         try:
-            asked_ms = now_ms if answer.date_ms is None else answer.date_ms
+            asked_ms = now_ms if response.date_ms is None else response.date_ms
             wait_seconds = parsedate_to_datetime(value).timestamp() - asked_ms / 1000
         except (ValueError, TypeError, OverflowError):
             return None

@@ -2,8 +2,8 @@
 
 ::
 
-    {base_dir}/market=SPOT/interval=1m/timezone=America%2FNew_York/symbol=BTCUSDT/2026-11-23.parquet
-    {base_dir}/SPOT-AmericaNew_York-1m/2026-11/2026-11-23/BTCUSDT.csv
+    {base_dir}/market=SPOT/interval=1m/timezone=Asia%2FShanghai/symbol=BTCUSDT/2026-11-23.parquet
+    {base_dir}/SPOT-AsiaShanghai-1m/2026-11/2026-11-23/BTCUSDT.csv
     {archive}/data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-23.zip
     {archive}/data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-10.zip
     {cache_dir}/spot-1m-candleshm-spot-1m.cache

@@ -1,1 +1,1 @@
-"""How a host is reached, for requests and for streams: addresses, proxies, delays between attempts."""
+"""How a host is reached, for requests and for streams: network addresses, proxies, delays between attempts."""

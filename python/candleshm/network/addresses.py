@@ -1,9 +1,9 @@
-"""Which address of a host to connect to: attempts that overlap, and a memory of what worked.
+"""Which address of a host to connect to: attempts that overlap (happy eyeballs, RFC 8305), and a memory of what worked.
 
-A host has several addresses, and some of them may swallow packets, as those of IPv6 do on many machines, refuse, or
-accept and then say nothing. One after the other, each with the whole time-out, they would cost seconds at every new
-connection. So the attempts overlap (RFC 8305), the first that is accepted counts, and whoever used the connection says
-whether the address spoke. One that did comes first from then on; those that did not come last.
+A host has several addresses. Some of them may drop packets, as IPv6 addresses do on many machines, refuse connections,
+or accept them and never respond. Tried one after the other, each with the whole timeout, they would cost seconds at
+every new connection. So the attempts overlap and the first accepted connection is used; its user reports whether the
+address responded. An address that did is tried first from then on, and those that did not are tried last.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Addresses:
         """Return a connected TCP socket, which blocks, and the address it is connected to.
 
         `timeout_seconds` is for everything: the lookup of the name and all attempts. `options` are set on the socket.
-        Raises OSError: gaierror when the name has no address, TimeoutError when the time is over, else what the first
-        address said; ValueError for what cannot be a host's name.
+        Raises OSError: gaierror when the name has no address, TimeoutError when the time is over, else the error of
+        the first address; ValueError for an invalid host name.
         """
         deadline_seconds = time.monotonic() + timeout_seconds
         addresses = self._in_order(host, port, self._look_up(host, port, timeout_seconds))
@@ -100,18 +100,18 @@ class Addresses:
         try:
             threading.Thread(target=connect, name="candleshm-connect", daemon=True).start()
         except RuntimeError as error:
-            raise OSError(f"no thread can be started that connects: {error}") from None
+            raise OSError(f"cannot start a thread for the connection: {error}") from None
         return await asyncio.wrap_future(connecting)
 
     def worked(self, host: str, port: int, address: Address) -> None:
-        """Note that the server at `address` spoke: it is tried first from now on."""
+        """Note that the server at `address` responded: it is tried first from now on."""
         with self._lock:
             state = self._hosts.setdefault((host, port), _Host())
             state.good = address
             state.failed_seconds.pop(address, None)
 
     def failed(self, host: str, port: int, address: Address) -> None:
-        """Note that `address` did not accept, or accepted and did not speak: all others are tried before it."""
+        """Note that `address` did not accept, or accepted and did not respond: all others are tried before it."""
         with self._lock:
             state = self._hosts.setdefault((host, port), _Host())
             if state.good == address:
@@ -119,9 +119,9 @@ class Addresses:
             state.failed_seconds[address] = time.monotonic()
 
     def _in_order(self, host: str, port: int, found: Sequence[Address]) -> list[Address]:
-        """Return the addresses in the order of the attempts: what spoke last, what is untried, what failed longest ago.
+        """Return the addresses in the order of the attempts: responded last, untried, failed longest ago.
 
-        Among equals the families take turns, so that one that leads nowhere costs one delay.
+        Among equals the families take turns, so that one without a route costs one delay.
         """
         with self._lock:
             state = self._hosts.setdefault((host, port), _Host())
@@ -146,7 +146,7 @@ class Addresses:
             if lookup is None:
                 lookup = state.lookup = Future()
         if is_new:
-            # The system's lookup knows no time-out, and may take half a minute; what it finds then serves the next one.
+            # The system's lookup has no timeout and may take half a minute; its late result serves the next connection.
             arguments = (state, lookup, name, port)
             try:
                 threading.Thread(target=self._resolve, args=arguments, name="candleshm-lookup", daemon=True).start()
@@ -158,11 +158,11 @@ class Addresses:
             if known:
                 return known
             if isinstance(error, TimeoutError):
-                raise TimeoutError(f"the name {host} has not been resolved in {timeout_seconds:g} s") from None
+                raise TimeoutError(f"the name {host} was not resolved within {timeout_seconds:g} s") from None
             raise
 
     def _resolve(self, state: _Host, lookup: Future[list[Address]], name: str, port: int) -> None:
-        """Fill in the answer of the name service, whenever it comes."""
+        """Store the result of the name service, whenever it arrives."""
         try:
             found = _resolved(name, port)
         except Exception as error:
@@ -187,14 +187,14 @@ def _resolved(name: str, port: int) -> list[Address]:
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     addresses = dict.fromkeys(Address(family, kind, protocol, place) for family, kind, protocol, _, place in found)
     if not addresses:
-        raise socket.gaierror(socket.EAI_NONAME, f"no address of {name}")
+        raise socket.gaierror(socket.EAI_NONAME, f"the name {name} has no address")
     return list(addresses)
 
 
 def _race(
     addresses: Sequence[Address], deadline_seconds: float, options: Sequence[tuple[Any, ...]]
 ) -> tuple[tuple[socket.socket, Address] | None, dict[Address, OSError]]:
-    """Return the first connection that is made, if one is in time, and what is wrong with the other addresses."""
+    """Return the first connection made in time, if any, and the errors of the other addresses."""
     waiting = deque(addresses)
     next_seconds = -math.inf
     attempts: dict[socket.socket, Address] = {}

@@ -1,4 +1,4 @@
-"""How long to wait before trying again: attempt number in, delay out; nothing here sleeps."""
+"""Exponential backoff: how long to wait before attempt number n. Nothing here sleeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Backoff:
     """Delays that double: `first_seconds * 2 ** (attempt - 1)`, at most `limit_seconds`, less a random part.
 
     The random part is up to `jitter` of the delay, so that many series that failed together do not return together.
-    The exchange asks for 200, 400, 800 ms after its 503, which is what the default begins with.
+    The exchange recommends 200, 400, 800 ms after its 503; the defaults follow it.
     """
 
     first_seconds: float = 0.2

@@ -1,4 +1,4 @@
-"""Which way requests go: what the `proxies` of a configuration may be, so that none of it is ignored."""
+"""The egress of requests: which `proxies` a configuration may have, so that none of them is ignored."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ KEYS = "http, https, all, or one of these with a host in lower case, such as htt
 def fault_of_proxies(proxies: object) -> str | None:
     """Return what is wrong with `proxies`, None when they can be used.
 
-    requests takes no notice of a key that it does not know, and then goes directly. The text shows no address of a
-    proxy: it may hold a password.
+    The library requests ignores a key that it does not know, and then sends directly. The text never shows the URL of
+    a proxy, which may contain a password.
     """
     if not isinstance(proxies, Mapping) or not all(isinstance(text, str) for pair in proxies.items() for text in pair):
         return "proxies cannot be `(not shown)`; allowed: a mapping such as {'https': 'http://host:port'}"
@@ -37,14 +37,14 @@ def _is_key(key: str) -> bool:
     if not separator:
         return True
     try:
-        # A port, a path or brackets are no part of what requests compares with.
+        # requests compares with the bare host: without port, path and brackets.
         return host != "" and urlsplit(f"http://[{host}]" if ":" in host else f"http://{host}").hostname == host
     except ValueError:
         return False
 
 
 def _fault_of_address(address: str) -> str | None:
-    # Without a scheme requests takes it for http.
+    # Without a scheme, requests assumes http.
     whole = address if "://" in address else f"http://{address}"
     try:
         parts = urlsplit(whole)
@@ -52,7 +52,7 @@ def _fault_of_address(address: str) -> str | None:
     except ValueError:
         is_address = False
     if not is_address:
-        return "not an address such as http://host:port"
+        return "not a URL such as http://host:port"
     if parts.scheme in SOCKS:
         has_library = importlib.util.find_spec("socks") is not None
         return None if has_library else "a SOCKS proxy needs PySocks; `pip install requests[socks]` brings it"

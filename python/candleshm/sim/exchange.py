@@ -86,7 +86,7 @@ class SimulatedExchange:
         self._server = HttpServer(host, port, self._handle, self._upgrade)
 
     def start(self) -> Self:
-        """Listen and serve in the background. Raises OSError when the address cannot be taken."""
+        """Listen and serve in the background. Raises OSError when the address is in use."""
         self._server.start()
         return self
 
@@ -148,7 +148,7 @@ class SimulatedExchange:
     def play(self, recording: Recording, *, speed: float = 1.0) -> None:
         """Send recorded frames to the connections that have subscribed to their streams, in the background.
 
-        ``speed`` is the multiple of the recorded pace, ``math.inf`` sends all at once. Frames nobody has subscribed
+        ``speed`` is the multiple of the recorded speed, ``math.inf`` sends all at once. Frames nobody has subscribed
         to are lost. A symbol that the exchange lists itself is pushed besides: ``Truth(instruments=[])`` lists none.
         Raises MissingExtra without websockets, RuntimeError when the exchange does not run.
         """
@@ -157,7 +157,7 @@ class SimulatedExchange:
         self._server.call(self._stream_side().play, recording, speed)
 
     def _stream_side(self) -> Streams:
-        """Return the stream side, which is there once somebody needs it. Raises MissingExtra without websockets."""
+        """Return the stream side, which is created when it is first needed. Raises MissingExtra without websockets."""
         with self._lock:
             if self._streams is None:
                 try:
@@ -281,7 +281,7 @@ def run(
 ) -> None:
     """Serve until ``stop`` is set or the process is interrupted; ``on_ready`` is called once it listens.
 
-    Raises OSError when the address cannot be taken.
+    Raises OSError when the address is in use.
     """
     stop = stop or threading.Event()
     with SimulatedExchange(host, port, seed=seed, symbols=symbols) as exchange:

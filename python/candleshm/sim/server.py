@@ -43,7 +43,7 @@ class Upgraded(Protocol):
         """Take bytes from the client."""
 
     def lost(self) -> None:
-        """Take note that the connection is gone."""
+        """Note that the connection is gone."""
 
 
 # (method, target, body) -> Delivery; runs on the server's thread.
@@ -95,7 +95,7 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _next(self) -> None:
-        """Answer the oldest complete request of the buffer, if there is one."""
+        """Send the response to the oldest complete request of the buffer, if there is one."""
         head, found, rest = self._buffer.partition(b"\r\n\r\n")
         if not found:
             if len(head) > _HEAD_SIZE_MAX:
@@ -181,7 +181,7 @@ class HttpServer:
         self._error: OSError | None = None
 
     def start(self) -> None:
-        """Listen; `port` is then the real one. Raises OSError when the address cannot be taken."""
+        """Listen; `port` is then the real one. Raises OSError when the address is in use."""
         self._listening.clear()
         self._error = None
         self._thread = threading.Thread(target=self._serve, name="candleshm-sim", daemon=True)
@@ -201,7 +201,7 @@ class HttpServer:
             thread.join()
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
-        """Have a function called on the server's thread."""
+        """Call a function on the server's thread."""
         if self._loop is None or self._thread is None:
             raise RuntimeError("the server is not running")
         self._loop.call_soon_threadsafe(function, *arguments)

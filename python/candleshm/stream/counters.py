@@ -16,7 +16,7 @@ __all__ = ["StreamCounters"]
 
 @dataclass(slots=True)
 class StreamCounters:
-    """Counts since the start; `StreamStatus` says what each of them means."""
+    """Counts since the start; `StreamStatus` describes each of them."""
 
     opened: int = 0
     lost: int = 0

@@ -16,12 +16,12 @@ class RateLimiter:
         self._taken: deque[float] = deque(maxlen=count)
 
     def take(self, now_seconds: float) -> bool:
-        """Take one turn, if there is one at `now_seconds`; return whether there was."""
+        """Do it once, if that is allowed at `now_seconds`; return whether it was."""
         if not self.is_free(now_seconds):
             return False
         self._taken.append(now_seconds)
         return True
 
     def is_free(self, now_seconds: float) -> bool:
-        """Return whether `take` would get a turn."""
+        """Return whether `take` would be allowed."""
         return len(self._taken) < self._count or now_seconds - self._taken[0] >= self._seconds

@@ -1,10 +1,10 @@
 """Files that are replaced wholly or not at all, also when the process is killed or the machine stops.
 
 The bytes go to a temporary file in the same directory and to the disk; then the name moves to them, and the directory
-to the disk. Whoever opens the name finds the old file or the new one, never a part.
+to the disk. A reader that opens the name finds the old file or the new one, never a part.
 
-Others may be allowed to write into that directory. So the temporary file is always a new one, of a name that cannot be
-guessed, and it is locked while it is written: a file that is not locked was left by a writer that was killed.
+Other users may be allowed to write into that directory. So the temporary file is always a new one with a name that
+cannot be guessed, and it is locked while it is written: an unlocked one was left by a writer that was killed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ TEMPORARY = ".tmp"
 
 
 def replace_file(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o666) -> None:
-    """Put `data` in the place of `path`; its directory has to exist. A link under that name is replaced, not followed.
+    """Put `data` in the place of `path`; its directory must exist. A link under that name is replaced, not followed.
 
-    Data too large to be in memory at once may come in parts, which are asked for while the file is written. The umask
-    is taken off `mode`. After an error the old file is as it was, and nothing else is left. Raises OSError.
+    Data too large for memory may come as an iterable of parts. The umask applies to `mode`. After an error the old file
+    is unchanged and no other file is left. Raises OSError.
     """
     temporary, descriptor = _temporary(path, mode)
     try:
@@ -49,14 +49,14 @@ def replace_file(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o666
 
 
 def open_plain(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open a plain file and return its descriptor. Links are not followed, and pipes and devices do not hold us up.
+    """Open a plain file and return its descriptor. Links are not followed, and pipes and devices do not block.
 
-    Raises OSError, also for what is no plain file.
+    Raises OSError, also for anything but a plain file.
     """
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, mode)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
     return descriptor
 
 
@@ -73,7 +73,7 @@ def read_ours(path: Path) -> bytes:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it, so that they survive a power cut. Raises OSError."""
+    """Make a directory and its parents, so that they survive a power failure. Raises OSError."""
     if path.is_dir():
         return
     make_directory(path.parent)
@@ -95,7 +95,7 @@ def _temporary(path: Path, mode: int) -> tuple[Path, int]:
             descriptor = open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         except FileExistsError:
             continue
-        with suppress(OSError):  # Where there are no locks nothing can be told to be left.
+        with suppress(OSError):  # Without locks on this file system no leftovers can be recognised.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             return temporary, descriptor
@@ -103,7 +103,7 @@ def _temporary(path: Path, mode: int) -> tuple[Path, int]:
 
 
 def _is_left(path: Path) -> bool:
-    """Remove a temporary file that nobody writes, and say whether that was done."""
+    """Remove a temporary file that no process writes; return whether it was removed."""
     try:
         descriptor = open_plain(path, os.O_RDWR)
     except OSError:
@@ -121,14 +121,14 @@ def _is_left(path: Path) -> bool:
 
 
 class Directories:
-    """The directories that one writer meets; its threads may write into them at the same time."""
+    """The directories of one writer, whose threads may write into them at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._met: set[Path] = set()
 
     def prepare(self, path: Path) -> None:
-        """Make a directory where it is not there, and at the first meeting remove what killed writers left in it."""
+        """Make a directory if it is missing; at the first call remove what killed writers left in it."""
         with self._lock:
             make_directory(path)
             if path not in self._met:

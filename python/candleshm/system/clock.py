@@ -76,10 +76,10 @@ _OFFSET_SECONDS = _offset_seconds()
 class ExchangeTime:
     """Bounds of the exchange's clock, as measured at local time `measured_seconds`.
 
-    The exchange stamps its answer somewhere between our sending and our receiving it, so one measurement gives two
-    bounds a round trip apart. They widen by `DRIFT` with every second that passes.
+    The exchange stamps its response at some moment between sending and receiving, so one measurement gives two bounds
+    that are a round trip apart. They widen by `DRIFT` with every second that passes.
 
-    Several servers may answer, whose clocks differ by more than a round trip. The bounds then contain them all.
+    Several servers may respond, with clocks that differ by more than a round trip. The bounds then contain them all.
     """
 
     measured_seconds: float
@@ -92,7 +92,7 @@ class ExchangeTime:
 
     @classmethod
     def measured(cls, sent_seconds: float, received_seconds: float, server_ms: int) -> ExchangeTime:
-        """Build the bounds from one answer of the time endpoint; its stamp is cut down to whole milliseconds."""
+        """Build the bounds from one response of the time endpoint; its stamp is cut down to whole milliseconds."""
         return cls(received_seconds, server_ms, server_ms + 1 + (received_seconds - sent_seconds) * 1000)
 
     def earliest_ms(self, local_seconds: float) -> int:
@@ -130,15 +130,15 @@ class ExchangeTime:
         return ExchangeTime(at, lower_ms, upper_ms, apart_ms) if lower_ms <= upper_ms else newer
 
     def overlaps(self, newer: ExchangeTime) -> bool:
-        """Say whether both can be right about the same clock, or about the clocks of servers that lie apart."""
+        """Return whether both can be right about the same clock, or about the clocks of servers that lie apart."""
         return self.refined(newer) is not newer
 
     def agrees_with(
         self, date_ms: int | None, sent_seconds: float, received_seconds: float, slack_ms: int = 2000
     ) -> bool:
-        """Say whether an HTTP Date header (whole seconds, cut down) fits; fronts may cache it for a moment.
+        """Return whether an HTTP Date header (whole seconds, cut down) fits; fronts may cache it for a moment.
 
-        None, no such header, fits.
+        A missing header (None) fits.
         """
         if date_ms is None:
             return True

@@ -1,4 +1,4 @@
-"""What may be shown: text that stays on its line, and addresses without the credentials in them."""
+"""Text that is safe to show: on one line, and without the credentials in URLs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CREDENTIALS = re.compile(r"//\S*@")
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with everything spelled out that could begin a line, move a cursor or hide what follows.
+    r"""Return `text` with characters escaped that could begin a line, move the cursor or hide what follows.
 
     >>> printable("BTC\nUSDT")
     'BTC\\nUSDT'
@@ -22,7 +22,7 @@ def printable(text: str) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """Return `text` without the name and password that may stand before the host of an address in it.
+    """Return `text` without the user name and password of any URL in it.
 
     >>> without_credentials("cannot reach http://me:secret@proxy:3128")
     'cannot reach http://proxy:3128'

@@ -7,7 +7,7 @@
     /data/futures/cm/daily/klines/BTCUSD_PERP/1m/BTCUSD_PERP-1m-2026-03-10.zip.CHECKSUM
 
 A day is there once it is over in UTC, a month from the first Monday after it. Files agree with the truth, unless a
-flaw was ordered.
+flaw is in force.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import re
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote
 
 from candleshm.sim.rest.responses import Response
 from candleshm.sim.world.grid import DAY_MS
-from candleshm.sim.world.recent import Recent
 from candleshm.sim.world.truth import Truth
 from candleshm.sim.world.universe import Market, utc_ms
 
@@ -93,7 +93,7 @@ class ArchiveName:
 
     @classmethod
     def parse(cls, path: str) -> ArchiveName | None:
-        """Take a path apart; None when the archive has nothing of that form."""
+        """Parse a path; None when the archive has nothing of that form."""
         found = _PATH.fullmatch(unquote(path))
         if found is None:
             return None
@@ -140,7 +140,7 @@ class SimulatedArchive:
         self._lock = threading.Lock()
         self._flaws: list[ArchiveFlaw] = []
         self._met: list[int] = []
-        self._zips: Recent[bytes | None] = Recent(_FILES_MAX)
+        self._zipped = lru_cache(_FILES_MAX)(self._zip)
 
     def add(self, *flaws: ArchiveFlaw) -> None:
         """Put flaws in force, beside those that already are."""
@@ -175,8 +175,7 @@ class SimulatedArchive:
         for index in flaws:
             if self._flaws[index].kind in {"lack", "value"} and not file.is_checksum:
                 self._met[index] += 1
-        key = (file.market, file.kind, file.symbol, file.interval, file.first, changes, self._truth.changes)
-        zipped = self._zips.get(key, lambda: self._zip(file, changes))
+        zipped = self._zipped(replace(file, is_checksum=False), changes, self._truth.version)
         if zipped is None:
             return None
         if file.is_checksum:
@@ -192,7 +191,8 @@ class SimulatedArchive:
     def _is_left(self, index: int) -> bool:
         return self._met[index] != self._flaws[index].count
 
-    def _zip(self, file: ArchiveName, changes: Sequence[ArchiveFlaw]) -> bytes | None:
+    def _zip(self, file: ArchiveName, changes: Sequence[ArchiveFlaw], _version: int) -> bytes | None:
+        """Return the zip of a file, None without candles. `_version` of the truth tells cached zips apart."""
         lines = self._lines(file, changes)
         if not lines:
             return None

@@ -1,4 +1,4 @@
-"""The request weight of a pool, as the exchange counts it: per clock minute, with 429, then 418 for who goes on."""
+"""The request weight of a pool per clock minute, as the exchange counts it, with 429, then 418 for who goes on."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from candleshm.sim.world.grid import DAY_MS, INTERVALS
 from candleshm.sim.world.universe import Market
 
-# The path prefix tells the market; one server stands for the three hosts.
+# The path prefix stands for the market; one server stands for the three hosts.
 PREFIXES: Mapping[str, Market] = {"/api/v3/": "SPOT", "/fapi/v1/": "UM", "/dapi/v1/": "CM"}
 CM_SPAN_MS = 200 * DAY_MS
 

@@ -133,7 +133,7 @@ class Channel:
                     yield Push(at_ms, self.open_ms, True, state[0].replace('"x":false', '"x":true', 1))
                 self._turn()
             else:
-                # What was missed while nobody came is replaced by what is true now.
+                # Events that were due while nobody called are replaced by what is true now.
                 self._tick_ms = max(at_ms, now_ms - (now_ms - self._phase_ms) % self._period_ms) + self._period_ms
                 if grid.floor(at_ms) == self.open_ms:
                     state = self._state(at_ms)
@@ -155,6 +155,6 @@ class Channel:
         return reel
 
     def _prepare(self, now_ms: int) -> None:
-        """Make the next minute ready at this channel's own second, so that not all work falls on the full minute."""
+        """Prepare the next minute at this channel's own second, so that not all work falls on the full minute."""
         if now_ms // 1000 % 60 >= self._second_to_prepare:
             self._reel((now_ms // MINUTE_MS + 1) * MINUTE_MS)

@@ -31,7 +31,7 @@ class Endpoint:
     def parse(cls, target: str) -> Endpoint | None:
         """Take a request target apart; None when there is no stream endpoint.
 
-        The first part of the path tells the host: ``/spot``, ``/um``, ``/cm``. Without it ``/market`` is UM, and the
+        The first part of the path is the host: ``/spot``, ``/um``, ``/cm``. Without it ``/market`` is UM, and the
         rest serves SPOT and CM, whose symbols differ.
         """
         path, _, query = target.partition("?")
@@ -70,7 +70,7 @@ class Series:
 
     @property
     def key(self) -> tuple[Market, str, str, int]:
-        """Return what tells it from all others."""
+        """Return what identifies it."""
         return self.instrument.market, self.instrument.symbol, self.grid.interval, self.grid.zone_ms
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from candleshm.sim.world.universe import MARKETS, Market
 
-# Every pace and phase is a multiple of this, so that what is due together is sent together.
+# Every period and phase is a multiple of this, so that what is due together is sent together.
 STEP_MS = 5
 
 _PERIODS_MS: Mapping[Market, int] = {"SPOT": 2000, "UM": 250, "CM": 250}

@@ -93,7 +93,7 @@ class StreamSocket:
         return self._protocol.state is State.OPEN and not self._frozen
 
     def greet(self, head: bytes, delay_ms: int) -> None:
-        """Answer the client's handshake, whose request line stands for any path, after a while."""
+        """Accept the client's handshake after a while, whatever path its request line names."""
         # The library reads lines of up to 8 KB; the request line is known already.
         self._protocol.receive_data(b"GET / HTTP/1.1" + head[head.index(b"\r\n") :] + b"\r\n\r\n")
         request = next((event for event in self._protocol.events_received() if isinstance(event, Request)), None)
@@ -131,7 +131,7 @@ class StreamSocket:
         self._write()
 
     def lost(self) -> None:
-        """Take note that the connection is gone."""
+        """Note that the connection is gone."""
         for timer in self._timers:
             timer.cancel()
         if self._pong_due is not None:
@@ -195,7 +195,7 @@ class StreamSocket:
             self._transport.abort()
 
     def freeze(self) -> None:
-        """Leave the connection open and move nothing any more, in either direction."""
+        """Leave the connection open, and neither read nor send any more."""
         self._frozen = True
         self._out.clear()
         self._transport.pause_reading()
@@ -284,7 +284,7 @@ class StreamSocket:
                 self._command(message)
 
     def _command(self, message: bytes) -> None:
-        """Answer a control message."""
+        """Acknowledge a control message."""
         ack: dict[str, object]
         number: object = None
         try:

@@ -26,10 +26,10 @@ from candleshm.sim.world.universe import Market
 
 _CONNECTIONS_MAX = 10_000
 _PUSHED_MAX = 50_000
-# A test's clock may jump: nobody waits longer than this for the next look at it.
+# A test's clock may jump: no timer waits longer than this before it reads the clock again.
 _LOOK_SECONDS = 0.02
 _BACKWARDS_MS = 100
-# Many series that begin together are made ready in turns, so that requests and pongs come in between.
+# Many series that begin together are prepared one by one, so that requests and pongs come in between.
 _TURN_SECONDS = 0.02
 _FAMILY: dict[Market, int] = {"SPOT": 0, "UM": 1, "CM": 2}
 
@@ -37,7 +37,7 @@ _Key = tuple[Market, str, str, int]
 
 
 class _Line:
-    """A channel and who listens to it; several names can mean one series, and one connection can use them all."""
+    """A channel and its subscribers; several names can mean one series, and one connection can use them all."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -145,7 +145,7 @@ class Streams:
         heapq.heappush(self._queue, (line.channel.next_ms, next(self._entries), line))
 
     def play(self, recording: Recording, speed: float) -> None:
-        """Send recorded frames at ``speed`` times their pace to who subscribed to their streams."""
+        """Send recorded frames at ``speed`` times their recorded speed to the subscribers of their streams."""
         loop = asyncio.get_running_loop()
         first_seconds = recording.frames[0].received_seconds
         for delay_seconds, frames in itertools.groupby(
@@ -161,7 +161,7 @@ class Streams:
             client.flush()
 
     def _restart(self, now_ms: int) -> None:
-        """Begin anew after the clock was put back."""
+        """Start over after the clock was set back."""
         self._queue.clear()
         for line in self._lines.values():
             line.channel.start(now_ms)

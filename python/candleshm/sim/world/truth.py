@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ from candleshm.sim.world.candles import (
 )
 from candleshm.sim.world.events import KNOWN_OUTAGES, Outage, Restatement
 from candleshm.sim.world.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
-from candleshm.sim.world.recent import Recent
 from candleshm.sim.world.tape import MINUTES_PER_DAY, MOMENT_MS, coins_per_lot, day_of_minutes, moments_of_minutes
 from candleshm.sim.world.text import encode
 from candleshm.sim.world.universe import Instrument, Market, default_universe
@@ -89,13 +88,13 @@ class Truth:
         self._instruments = {(item.market, item.symbol): item for item in instruments}
         self._outages = tuple(outages)
         self._restatements: tuple[Restatement, ...] = ()
-        self.changes = 0  # how often something about it became different, so that what was made of it can be made anew
-        self._lock = threading.RLock()
-        self._tapes: Recent[Ints] = Recent(_TAPES_MAX)
-        self._days: Recent[Ints] = Recent(_DAYS_MAX)
-        self._moments: Recent[Ints] = Recent(_MINUTES_MAX)
-        self._ids: dict[tuple[Market, str], dict[int, int]] = {}
         self.version = 0
+        """How often something about it changed; what was computed from an earlier version is out of date."""
+        self._lock = threading.RLock()
+        self._tape = lru_cache(_TAPES_MAX)(self._record)
+        self._day = lru_cache(_DAYS_MAX)(self._fold_day)
+        self._moments_of_minute = lru_cache(_MINUTES_MAX)(self._trade_minute)
+        self._ids: dict[tuple[Market, str], dict[int, int]] = {}
 
     def instruments(self, market: Market) -> list[Instrument]:
         """Return what ``market`` lists, in the order of listing."""
@@ -107,7 +106,7 @@ class Truth:
         return self._instruments[market, symbol]
 
     def enlist(self, instrument: Instrument) -> None:
-        """List a symbol, or replace what is known of it."""
+        """List a symbol, or replace its definition."""
         with self._lock:
             self._instruments[instrument.market, instrument.symbol] = instrument
             self._forget()
@@ -133,13 +132,13 @@ class Truth:
             self._forget()
 
     def end_outages(self) -> None:
-        """Let all candles that vanished be there, as when an exchange fills its history in later."""
+        """Bring all vanished candles back, as when an exchange completes its history later."""
         with self._lock:
             self._outages = ()
             self._forget()
 
     def restate(self, restatement: Restatement) -> None:
-        """Correct history. Raises KeyError for an unknown symbol, ValueError for a minute in which nobody traded."""
+        """Correct history. Raises KeyError for an unknown symbol, ValueError for a minute without trades."""
         with self._lock:
             row = self.kline(restatement.market, restatement.symbol, "1m", restatement.minute_ms)
             if row is None or row[0] != restatement.minute_ms or row[8] == 0:
@@ -148,11 +147,10 @@ class Truth:
             self._forget()
 
     def _forget(self) -> None:
-        self.changes += 1
-        self._tapes.clear()
-        self._days.clear()
-        self._moments.clear()
         self.version += 1
+        self._tape.cache_clear()
+        self._day.cache_clear()
+        self._moments_of_minute.cache_clear()
 
     def grid(self, market: Market, symbol: str, interval: str, zone_ms: int = 0) -> Grid:
         """Return the open times of a series. Raises KeyError for an unknown symbol or interval."""
@@ -196,7 +194,7 @@ class Truth:
         """Return (open time as sent, JSON row) of `klines`."""
         with self._lock:
             instrument = self.instrument(market, symbol)
-            candles = self._bars(instrument, grid, start_ms, end_ms, now_ms)
+            candles = self._candles(instrument, grid, start_ms, end_ms, now_ms)
             if candles.shape[1] == 0:
                 return []
             candles, close_ms = self._times(instrument, grid, candles)
@@ -273,7 +271,7 @@ class Truth:
                 closes[off] += outage.off_grid_ms
         return candles, closes
 
-    def _bars(self, instrument: Instrument, grid: Grid, start_ms: int, end_ms: int, now_ms: int | None) -> Ints:
+    def _candles(self, instrument: Instrument, grid: Grid, start_ms: int, end_ms: int, now_ms: int | None) -> Ints:
         if now_ms is not None:
             end_ms = min(end_ms, now_ms + 1)
         start_ms = max(start_ms, instrument.listed_ms // MINUTE_MS * MINUTE_MS)
@@ -286,27 +284,20 @@ class Truth:
         if not grid.of_whole_days:
             candles = self._minutes(instrument, start_ms, end_ms, now_ms)
         else:
-            # Days that ended and settled are remembered; the rest of the range is made of its minutes.
+            # Days that ended and settled are cached; the rest of the range is made of its minutes.
             settled_ms = end_ms if now_ms is None else min(end_ms, (now_ms - self.late_ms) // DAY_MS * DAY_MS)
             first, last = start_ms // DAY_MS, max(start_ms, settled_ms) // DAY_MS
             days = [self._day(instrument, day) for day in range(first, last)]
             candles = np.concatenate([*days, self._minutes(instrument, last * DAY_MS, end_ms, now_ms)], axis=1)
         return candles if grid.interval == "1m" else fold(candles, grid.floors(candles[OPEN_MS]))
 
-    def _day(self, instrument: Instrument, day: int) -> Ints:
+    def _fold_day(self, instrument: Instrument, day: int) -> Ints:
         """Return the candle of a whole UTC day, shape (10, 1), or none."""
-
-        def compute() -> Ints:
-            tape = self._tape(instrument, day)
-            return fold(tape, tape[OPEN_MS] // DAY_MS * DAY_MS)
-
-        return self._days.get((instrument.market, instrument.symbol, day), compute)
-
-    def _tape(self, instrument: Instrument, day: int) -> Ints:
-        """Return the final minutes of a UTC day."""
-        return self._tapes.get((instrument.market, instrument.symbol, day), lambda: self._record(instrument, day))
+        tape = self._tape(instrument, day)
+        return fold(tape, tape[OPEN_MS] // DAY_MS * DAY_MS)
 
     def _record(self, instrument: Instrument, day: int) -> Ints:
+        """Return the final minutes of a UTC day."""
         opens = day * DAY_MS + np.arange(MINUTES_PER_DAY, dtype=np.int64) * MINUTE_MS
         present = opens >= instrument.listed_ms // MINUTE_MS * MINUTE_MS
         halted = np.zeros(MINUTES_PER_DAY, dtype=np.bool_)
@@ -390,15 +381,14 @@ class Truth:
         return int(fallback[OPEN, 0]) if before is None else before
 
     def _moments_of(self, instrument: Instrument, minutes: Ints) -> Ints:
-        """Return the trades inside final minutes, shape (10, 480 * minutes); a few minutes are remembered."""
+        """Return the trades inside final minutes, shape (10, 480 * minutes); a few minutes are cached."""
         if minutes.shape[1] > _MINUTES_AT_ONCE:
             return self._trade(instrument, minutes)
-        parts = []
-        for index in range(minutes.shape[1]):
-            minute = minutes[:, index : index + 1]
-            key = (instrument.market, instrument.symbol, int(minute[OPEN_MS, 0]))
-            parts.append(self._moments.get(key, partial(self._trade, instrument, minute)))
+        parts = [self._moments_of_minute(instrument, *minute) for minute in minutes.T.tolist()]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _trade_minute(self, instrument: Instrument, *minute: int) -> Ints:
+        return self._trade(instrument, np.array(minute, dtype=np.int64)[:, None])
 
     def _trade(self, instrument: Instrument, minutes: Ints) -> Ints:
         """Return the moments of minutes, restatements included: what a minute has beyond its draw trades last."""

@@ -1,7 +1,7 @@
-"""A small HTTP server for one page, which lives beside work that matters more: whoever connects cannot starve that.
+"""A small HTTP server for one page, beside more important work that no client can starve.
 
-One thread serves all connections, of which there are few; silent and slow ones are closed, the oldest first when
-somebody new wants a place. The page is made at most once a second, however often it is asked for.
+One thread serves all connections, of which there are few. Idle and slow ones are closed, the oldest first when a new
+client needs a place. The page is made at most once a second, however often it is requested.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ __all__ = ["ScrapeServer"]
 logger = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 32
-# Those that wait in the kernel cost no descriptor, and whoever finds no place there comes again a second later.
+# Connections that wait in the kernel cost no descriptor; a client that finds no place there retries a second later.
 BACKLOG = 512
 REQUEST_BYTES_MAX = 16_384
-# A whole request has to be there so soon after the connection, the answer taken so soon after the request.
+# A whole request must arrive this soon after the connection, and its response must be read this soon after it.
 REQUEST_SECONDS, ANSWER_SECONDS, LINGER_SECONDS = 5.0, 10.0, 1.0
 PAGE_SECONDS = 1.0
-# So many descriptors stay free for the collectors, or a quarter of all where the limit is low.
+# Descriptors that stay free for the collectors, or a quarter of all where the limit is low.
 DESCRIPTORS_KEPT = 64
 DESCRIPTORS_PART = 4
 FULL_SECONDS = 1.0
@@ -53,7 +53,7 @@ class ScrapeServer:
     """Serves `GET` and `HEAD` of one path from a thread of its own, until it is closed."""
 
     def __init__(self, host: str, port: int, path: str, page: Page) -> None:
-        """Listen. Raises OSError when the address cannot be had."""
+        """Listen. Raises OSError when it cannot listen there."""
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         self._path, self._page = path.encode(), page
         self._pages: dict[str, tuple[float, str, bytes]] = {}
@@ -71,7 +71,7 @@ class ScrapeServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop serving."""
         self._wake_end.close()
         self._thread.join()
 
@@ -90,7 +90,7 @@ class ScrapeServer:
             deadlines = [client.deadline_seconds for client in self._clients.values()]
             if not is_accepting:
                 deadlines.append(self._full_until_seconds)
-            # Without a deadline it sleeps until somebody comes.
+            # Without a deadline it sleeps until a client connects.
             for key, _ in self._selector.select(max(0.0, min(deadlines) - now) if deadlines else None):
                 if key.fileobj is self._end:
                     self._close_all()
@@ -111,23 +111,23 @@ class ScrapeServer:
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
-            # No descriptor is free, or no memory. The collectors need the next one more than we do.
+            # No descriptor or no memory is free. The collectors need the next one more.
             self._full_until_seconds = now + FULL_SECONDS
-            self._complain(f"no connection can be accepted: {error}", now)
+            self._complain(f"cannot accept connections: {error}", now)
             return
         if _descriptors_are_short():
             connection.close()
-            self._complain("connections are refused, since nearly all descriptors are in use (ulimit -n)", now)
+            self._complain("refusing connections because nearly all file descriptors are in use (ulimit -n)", now)
             return
         if len(self._clients) >= CONNECTIONS_MAX:
-            # Whoever has asked goes before who has not; of these the oldest has had the most time.
+            # Clients that sent their request stay; of the others the oldest has had the most time.
             self._drop(min(self._clients.values(), key=lambda client: client.answer is not None))
         connection.setblocking(False)
         self._clients[connection] = _Client(connection, now + REQUEST_SECONDS)
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _go_on(self, client: _Client) -> None:
-        """Do what can be done without waiting. Raises BlockingIOError, OSError."""
+        """Receive or send as much as is possible without waiting. Raises BlockingIOError, OSError."""
         if client.answer is not None:
             self._send(client)
             return
@@ -154,7 +154,7 @@ class ScrapeServer:
         assert client.answer is not None
         client.answer = client.answer[client.socket.send(client.answer[:CHUNK_BYTES]) :]
         if not client.answer:
-            # What the client still sends is read, or a reset would take the answer away from it.
+            # What the client still sends is read; a reset would destroy the response on its way.
             client.socket.shutdown(socket.SHUT_WR)
             client.answer, client.is_lingering = None, True
             client.deadline_seconds = time.monotonic() + LINGER_SECONDS
@@ -167,7 +167,7 @@ class ScrapeServer:
             return _answer("400 Bad Request")
         method, target, _ = words
         if target.partition(b"?")[0] != self._path:
-            return _answer("404 Not Found", text=f"there is only {self._path.decode()}\n")
+            return _answer("404 Not Found", text=f"the only page is {self._path.decode()}\n")
         if method not in (b"GET", b"HEAD"):
             return _answer("405 Method Not Allowed", "Allow: GET, HEAD\r\n")
         accept = next((line[7:] for line in lines if line[:7].lower() == b"accept:"), b"*/*").decode("latin-1").strip()
@@ -179,7 +179,7 @@ class ScrapeServer:
                 self._pages = {key: made for key, made in self._pages.items() if now - made[0] < PAGE_SECONDS}
                 self._pages[accept] = (now, content_type, page)
         except Exception as error:
-            self._complain(f"no answer can be made: {error!r}", now)
+            self._complain(f"cannot make the page: {error!r}", now)
             return _answer("500 Internal Server Error")
         return _answer("200 OK", f"Content-Type: {content_type}\r\n", page=page, has_body=method == b"GET")
 
