@@ -421,7 +421,7 @@ def test_exchange_infos_that_cannot_be_believed_change_neither_symbols_nor_limit
 
 
 def test_a_name_that_cannot_be_resolved_at_the_start_is_named(exchange: SimulatedExchange, block_name: str) -> None:
-    with pytest.raises(ExchangeUnavailable, match=r"no answer from no-such-host\.invalid"):
+    with pytest.raises(ExchangeUnavailable, match=r"no response from no-such-host\.invalid"):
         Collector(config_of(exchange, block_name, base_url="http://no-such-host.invalid", start_seconds=0.3)).start()
     with pytest.raises(BlockNotFound):
         candleshm.attach(block_name)

@@ -118,24 +118,24 @@ def test_the_same_download_by_either_source_writes_the_same_values(exchange: Sim
 def test_a_day_of_a_zone_needs_two_days_of_the_archive(exchange: SimulatedExchange, tmp_path: Path) -> None:
     # The clocks of New York change on the eighth; the tenth reaches into today, of which the archive has no file.
     done = from_archive(exchange, tmp_path, "2026-03-07", "2026-03-10", timezone="America/New_York")
-    assert [tally.suc for tally in done.tallies] == [1, 1, 1, 1]
+    assert [tally.written for tally in done.tallies] == [1, 1, 1, 1]
     zips = [name for name in files(exchange) if name.endswith(".zip")]
     assert zips == [f"BTCUSDT-1m-2026-03-{day:02}.zip" for day in (10, 9, 8, 7)]
     assert len(klines(exchange)) == 2
-    rows = history.load("SPOT", "BTCUSDT", "2026-03-07", "2026-03-10", base_dir=tmp_path)
     zone = Zone("America/New_York")
+    rows = history.load("SPOT", "BTCUSDT", "2026-03-07", "2026-03-10", timezone=zone.name, base_dir=tmp_path)
     first, last = Day.parse("2026-03-07", zone), Day.parse("2026-03-10", zone)
     assert rows.tobytes() == exchange.truth.floats("SPOT", "BTCUSDT", "1m", first.start_ms, last.end_ms).tobytes()
     assert len(rows) == 4 * 1440 - 60
     # Of the newest day both know the first twenty hours, and agree.
-    newest = store_in(tmp_path).read("BTCUSDT", last)
+    newest = store_in(tmp_path, zone=zone).read("BTCUSDT", last)
     assert newest.source == "exchange"
     assert newest.verified == ((last.start_ms, utc("2026-03-11")),)
 
 
 def test_whole_months_are_one_file(exchange: SimulatedExchange, tmp_path: Path) -> None:
     done = from_archive(exchange, tmp_path, "2026-01-30", "2026-03-02", interval="1h")
-    assert [tally.suc for tally in done.tallies] == [1] * 32
+    assert [tally.written for tally in done.tallies] == [1] * 32
     zips = [name for name in files(exchange) if name.endswith(".zip")]
     days = [f"BTCUSDT-1h-2026-{day}.zip" for day in ("03-02", "03-01", "01-31", "01-30")]
     assert zips == [*days[:2], "BTCUSDT-1h-2026-02.zip", *days[2:]]
@@ -148,21 +148,21 @@ def test_whole_months_are_one_file(exchange: SimulatedExchange, tmp_path: Path) 
 def test_months_that_are_not_there_or_mostly_stored_come_as_days(exchange: SimulatedExchange, tmp_path: Path) -> None:
     exchange.faults.add(Fault(kind="status", status=404, path="BTCUSDT-1h-2026-02.zip"))
     done = from_archive(exchange, tmp_path, "2026-02-01", "2026-02-28", interval="1h")
-    assert [tally.suc for tally in done.tallies] == [1] * 28
+    assert [tally.written for tally in done.tallies] == [1] * 28
     assert len(files(exchange)) == 1 + 28 * 2
     assert klines(exchange) == []
     exchange.faults.clear()
     for day in ("2026-02-03", "2026-02-17"):
         ParquetStore(tmp_path, "SPOT", "1h", UTC_ZONE).path("BTCUSDT", day_of(day, UTC_ZONE)).unlink()
     done = from_archive(exchange, tmp_path, "2026-02-01", "2026-02-28", interval="1h")
-    assert sum(tally.suc for tally in done.tallies) == 2
-    assert sum(tally.skip for tally in done.tallies) == 26
+    assert sum(tally.written for tally in done.tallies) == 2
+    assert sum(tally.skipped for tally in done.tallies) == 26
     assert files(exchange)[1 + 28 * 2 :: 2] == ["BTCUSDT-1h-2026-02-17.zip", "BTCUSDT-1h-2026-02-03.zip"]
 
 
 def test_months_that_were_not_asked_for_whole_come_as_days(exchange: SimulatedExchange, tmp_path: Path) -> None:
     done = from_archive(exchange, tmp_path, "2026-02-02", "2026-02-28", interval="1h")
-    assert [tally.suc for tally in done.tallies] == [1] * 27
+    assert [tally.written for tally in done.tallies] == [1] * 27
     assert files(exchange)[::2] == [f"BTCUSDT-1h-2026-02-{day:02}.zip" for day in range(28, 1, -1)]
 
 
@@ -170,7 +170,7 @@ def test_days_that_a_month_lacks_come_from_their_own_files(exchange: SimulatedEx
     start = utc("2026-02-10")
     exchange.archive.add(ArchiveFlaw(kind="lack", files="monthly", start_ms=start, end_ms=start + 2 * DAY_MS))
     done = from_archive(exchange, tmp_path, "2026-02-01", "2026-02-28", interval="1h")
-    assert [tally.suc for tally in done.tallies] == [1] * 28
+    assert [tally.written for tally in done.tallies] == [1] * 28
     assert [name for name in files(exchange) if name.endswith(".zip")] == [
         "BTCUSDT-1h-2026-02.zip",
         "BTCUSDT-1h-2026-02-11.zip",
@@ -184,8 +184,8 @@ def test_what_a_month_has_before_its_first_candle_is_asked_of_the_exchange(
 ) -> None:
     exchange.truth.add_outage(Outage(start_ms=0, end_ms=utc("2026-02-20"), symbol="BTCUSDT"))
     done = from_archive(exchange, tmp_path, "2026-02-01", "2026-02-28", interval="1h")
-    assert [tally.suc for tally in done.tallies] == [1] * 9 + [0] * 19
-    assert [tally.warn for tally in done.tallies] == [0] * 9 + [1] * 19
+    assert [tally.written for tally in done.tallies] == [1] * 9 + [0] * 19
+    assert [tally.remarked for tally in done.tallies] == [0] * 9 + [1] * 19
     assert files(exchange) == ["BTCUSDT-1h-2026-02.zip", "BTCUSDT-1h-2026-02.zip.CHECKSUM"]
 
 
@@ -196,7 +196,7 @@ def test_what_the_archive_lacks_comes_from_the_exchange_which_verifies_the_rest(
     gap = (start + 600 * MINUTE, start + 605 * MINUTE)
     exchange.archive.add(ArchiveFlaw(kind="lack", start_ms=gap[0], end_ms=gap[1]))
     done = from_archive(exchange, tmp_path, "2026-03-08", "2026-03-09")
-    assert [tally.suc for tally in done.tallies] == [1, 1]
+    assert [tally.written for tally in done.tallies] == [1, 1]
     assert len(klines(exchange)) == 2
     day = stored(tmp_path, "2026-03-09")
     assert day.rows.tobytes() == truth_of(exchange, day.day, "BTCUSDT").tobytes()
@@ -286,7 +286,7 @@ def test_contracts_that_are_no_longer_listed_come_from_the_archive_by_name(
     clock = SystemClock()
     archive = Archive(Mirror(clock), clock, base_url=mirror.as_uri())
     done = from_archive(exchange, tmp_path, "2023-06-28", "2023-07-01", market="UM", symbols=[gone], archive=archive)
-    assert [(tally.suc, tally.error) for tally in done.tallies] == [(0, 1), (0, 1), (1, 0), (1, 0)]
+    assert [(tally.written, tally.failed) for tally in done.tallies] == [(0, 1), (0, 1), (1, 0), (1, 0)]
     assert said(caplog, gone, "UM does not list it")
     assert len(history.load("UM", gone, "2023-06-28", "2023-06-29", timezone="UTC", base_dir=tmp_path)) == 2880
     # Whether the contract traded on after its last archived candle, only the exchange could say.
@@ -303,7 +303,7 @@ def test_a_name_that_nobody_knows_costs_a_line_and_the_exit_code(exchange: Simul
         result = run("download", "--symbols", "BTCUSDT,BTCUSDR", *days, *flags, *source)
         said_there = result.stderr
         assert result.returncode == 1
-        assert "BTCUSDR: UM does not list it, asked for all the same; did you mean BTCUSDT?" in said_there
+        assert "BTCUSDR: UM does not list it, requested all the same; did you mean BTCUSDT?" in said_there
         assert "BTCUSDR: 2026-03-09 could not be fetched: " in said_there
         assert stored(tmp_path, "2026-03-09", "BTCUSDT", "UM").is_complete
 
@@ -325,7 +325,7 @@ def test_a_hole_of_the_exchange_is_one_whatever_the_archive_lacks(exchange: Simu
 
 def test_the_outage_of_2018_with_cut_closes_and_times_off_the_grid(exchange: SimulatedExchange, tmp_path: Path) -> None:
     done = from_archive(exchange, tmp_path, "2018-02-07", "2018-02-10")
-    assert [(tally.suc, tally.warn) for tally in done.tallies] == [(1, 0), (0, 1), (0, 1), (1, 0)]
+    assert [(tally.written, tally.remarked) for tally in done.tallies] == [(1, 0), (0, 1), (0, 1), (1, 0)]
     rows = history.load("SPOT", "BTCUSDT", "2018-02-07", "2018-02-10", timezone="UTC", base_dir=tmp_path)
     truth = exchange.truth.floats("SPOT", "BTCUSDT", "1m", utc("2018-02-07"), utc("2018-02-11"))
     assert rows.tobytes() == truth.tobytes()
@@ -349,7 +349,7 @@ def test_old_files_of_futures_without_a_header(exchange: SimulatedExchange, tmp_
 def test_a_file_that_is_not_there_is_no_remark(exchange: SimulatedExchange, tmp_path: Path) -> None:
     exchange.faults.add(Fault(kind="status", status=404, path="2026-03-09.zip"))
     done = from_archive(exchange, tmp_path, "2026-03-08", "2026-03-09")
-    assert [tally.suc for tally in done.tallies] == [1, 1]
+    assert [tally.written for tally in done.tallies] == [1, 1]
     assert stored(tmp_path, "2026-03-09").source == "exchange"
     assert len(klines(exchange)) == 2
 
@@ -416,9 +416,9 @@ def test_a_conflict_is_reported_and_the_exchange_wins(
 
 def test_replace_takes_every_day_again(exchange: SimulatedExchange, tmp_path: Path) -> None:
     written(store_in(tmp_path, zone=UTC_ZONE), candles_of(day_of("2026-03-09", UTC_ZONE)))
-    assert from_archive(exchange, tmp_path, "2026-03-09").tallies[0].skip == 1
+    assert from_archive(exchange, tmp_path, "2026-03-09").tallies[0].skipped == 1
     assert files(exchange) == []
-    assert from_archive(exchange, tmp_path, "2026-03-09", options={"replace": True}).tallies[0].suc == 1
+    assert from_archive(exchange, tmp_path, "2026-03-09", options={"replace": True}).tallies[0].written == 1
     assert (
         stored(tmp_path, "2026-03-09").rows.tobytes()
         == truth_of(exchange, day_of("2026-03-09", UTC_ZONE), "BTCUSDT").tobytes()
@@ -443,9 +443,9 @@ def test_an_archive_that_refuses_is_left_alone(
 ) -> None:
     exchange.faults.add(Fault(kind="status", status=403, path=".zip"))
     done = from_archive(exchange, tmp_path, "2026-03-01", "2026-03-10", interval="1h")
-    assert [tally.suc for tally in done.tallies] == [1] * 10
+    assert [tally.written for tally in done.tallies] == [1] * 10
     assert len(files(exchange)) == 3
-    assert said(caplog, "HTTP 403", "not asked any more")
+    assert said(caplog, "HTTP 403", "the remaining files are not requested")
 
 
 def test_an_archive_that_wants_a_pause_gets_it(exchange: SimulatedExchange, tmp_path: Path) -> None:
@@ -465,9 +465,9 @@ def test_a_pause_of_hours_is_not_waited_for(
 ) -> None:
     exchange.faults.add(Fault(kind="status", status=503, headers={"Retry-After": "7200"}, path=".zip"))
     done = from_archive(exchange, tmp_path, "2026-03-08", "2026-03-10")
-    assert [tally.suc for tally in done.tallies] == [1, 1, 1]
+    assert [tally.written for tally in done.tallies] == [1, 1, 1]
     assert len(files(exchange)) == 1
-    assert said(caplog, "left alone for 7200 s", "not asked any more")
+    assert said(caplog, "it sent Retry-After 7200 s", "the remaining files are not requested")
 
 
 def test_nobody_is_there(exchange: SimulatedExchange, tmp_path: Path) -> None:
@@ -563,7 +563,7 @@ def test_verifying_takes_days_of_the_archive_from_the_exchange_first(
 ) -> None:
     from_archive(exchange, tmp_path, "2026-03-09")
     done = verified(exchange, tmp_path, "2026-03-08", "2026-03-09")
-    assert [tally.suc for tally in done.tallies] == [1, 1]
+    assert [tally.written for tally in done.tallies] == [1, 1]
     assert len(klines(exchange)) == 3
     assert done.verified == 2 * 1440
     assert stored(tmp_path, "2026-03-09").source == "exchange"
@@ -640,7 +640,7 @@ def test_a_mirror_in_a_directory(exchange: SimulatedExchange, tmp_path: Path) ->
     done = from_archive(
         exchange, tmp_path / "candles", "2026-03-08", "2026-03-09", archive=Archive(Mirror(clock), clock, base_url=url)
     )
-    assert [tally.suc for tally in done.tallies] == [1, 1]
+    assert [tally.written for tally in done.tallies] == [1, 1]
     assert stored(tmp_path / "candles", "2026-03-09").source == "archive"
     assert stored(tmp_path / "candles", "2026-03-08").source == "exchange"
     with pytest.raises(ExchangeUnavailable):

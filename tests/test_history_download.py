@@ -62,11 +62,11 @@ def test_days_are_complete_and_true_and_cost_little(
 
 def test_days_of_a_zone_that_changes_its_clocks(exchange: SimulatedExchange, tmp_path: Path) -> None:
     done = downloaded(exchange, tmp_path, "2026-10-31", "2026-11-02", symbols=["BTCUSDT"], timezone="America/New_York")
-    assert [tally.suc for tally in done.tallies] == [1, 1, 1]
-    reports = history.verify("SPOT", base_dir=tmp_path)
+    assert [tally.written for tally in done.tallies] == [1, 1, 1]
+    reports = history.verify("SPOT", timezone="America/New_York", base_dir=tmp_path)
     assert [(report.rows, report.slots) for report in reports] == [(1440, 1440), (1500, 1500), (1440, 1440)]
     day = Day.parse("2026-11-01", Zone("America/New_York"))
-    rows = history.load("SPOT", "BTCUSDT", day.date, day.date, base_dir=tmp_path)
+    rows = history.load("SPOT", "BTCUSDT", day.date, day.date, timezone="America/New_York", base_dir=tmp_path)
     assert rows.tobytes() == truth_of(exchange, day, "BTCUSDT").tobytes()
 
 
@@ -109,7 +109,7 @@ def test_what_is_there_and_whole_is_not_asked_for_again(
     assert [report.verdict for report in history.verify("SPOT", timezone="UTC", base_dir=tmp_path)] == ["complete"] * 4
 
     done = downloaded(exchange, tmp_path, days[1].date, symbols=["BTCUSDT"], options={"replace": True})
-    assert [tally.suc for tally in done.tallies] == [1, 1]
+    assert [tally.written for tally in done.tallies] == [1, 1]
 
 
 def test_an_incomplete_file_is_fetched_again(exchange: SimulatedExchange, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_hole_counts_once_the_exchange_said_so_twice_a_settle_apart(
     hole = (days[1].start_ms + 700 * MINUTE, days[1].start_ms + 780 * MINUTE)
     exchange.truth.add_outage(Outage(start_ms=hole[0], end_ms=hole[1], market="SPOT", symbol="BTCUSDT"))
     done = downloaded(exchange, tmp_path, days[2].date, symbols=["BTCUSDT", "ETHUSDT"], settle_seconds=1.5)
-    assert [(tally.suc, tally.warn) for tally in done.tallies] == [(2, 0), (1, 1), (2, 0)]
+    assert [(tally.written, tally.remarked) for tally in done.tallies] == [(2, 0), (1, 1), (2, 0)]
     assert len(done.tallies) == 3
     candles = utc_store(tmp_path).read("BTCUSDT", days[1])
     assert (candles.holes, candles.is_complete, len(candles.rows)) == ((hole,), True, 1360)
@@ -156,7 +156,7 @@ def test_a_day_without_any_candle(exchange: SimulatedExchange, tmp_path: Path) -
     span = (days[2].start_ms, days[1].end_ms)
     exchange.truth.add_outage(Outage(start_ms=span[0], end_ms=span[1], market="SPOT"))
     done = downloaded(exchange, tmp_path, days[3].date, symbols=["BTCUSDT"])
-    assert [(tally.suc, tally.warn) for tally in done.tallies] == [(1, 0), (0, 1), (0, 1), (1, 0)]
+    assert [(tally.written, tally.remarked) for tally in done.tallies] == [(1, 0), (0, 1), (0, 1), (1, 0)]
     candles = utc_store(tmp_path).read("BTCUSDT", days[2])
     assert (candles.holes, len(candles.rows)) == (((days[2].start_ms, days[2].end_ms),), 0)
 
@@ -181,7 +181,7 @@ def test_a_symbol_listed_at_noon_is_complete_from_then_on(exchange: SimulatedExc
     exchange.truth.enlist(replace(model, symbol="LATEUSDT", base="LATE", listed_ms=listed_ms))
     first = day_before(exchange, 60)
     done = downloaded(exchange, tmp_path, first.date, symbols=["LATEUSDT"])
-    assert [(tally.suc, tally.warn, tally.error) for tally in done.tallies] == [(1, 0, 0)] + [(0, 1, 0)] * 59
+    assert [(tally.written, tally.remarked, tally.failed) for tally in done.tallies] == [(1, 0, 0)] + [(0, 1, 0)] * 59
     candles = utc_store(tmp_path).read("LATEUSDT", day)
     assert (candles.outside, candles.holes, candles.is_complete) == (((day.start_ms, listed_ms),), (), True)
     assert candles.rows.tobytes() == truth_of(exchange, day, "LATEUSDT").tobytes()
@@ -197,7 +197,7 @@ def test_a_symbol_that_ended_is_complete_up_to_then(exchange: SimulatedExchange,
     with pytest.raises(ConfigError, match="SPOT has none"):
         downloaded(exchange, tmp_path, days[2].date, symbols=["ETHUSDT"])
     done = downloaded(exchange, tmp_path, days[2].date, symbols=["ETHUSDT"], options={"kind": "not_trading"})
-    assert [(tally.suc, tally.warn) for tally in done.tallies] == [(0, 1), (0, 1), (1, 0)]
+    assert [(tally.written, tally.remarked) for tally in done.tallies] == [(0, 1), (0, 1), (1, 0)]
     store = utc_store(tmp_path)
     assert store.read("ETHUSDT", days[1]).outside == ((ended_ms, days[1].end_ms),)
     assert store.read("ETHUSDT", days[0]).outside == ((days[0].start_ms, days[0].end_ms),)
@@ -210,7 +210,7 @@ def test_a_day_that_is_not_over_is_left_out(
     today = day_before(exchange, 0)
     done = downloaded(exchange, tmp_path, today.previous().date, today.date, symbols=["BTCUSDT"])
     assert [str(tally.day) for tally in done.tallies] == [str(today.previous())]
-    assert any(f"{today} is not over yet, so it is left out" in record.getMessage() for record in caplog.records)
+    assert any(f"{today} is not over yet and is left out" in record.getMessage() for record in caplog.records)
     with pytest.raises(ConfigError, match=f"a day that is over, up to {today.previous()}"):
         downloaded(exchange, tmp_path, today.date, symbols=["BTCUSDT"])
     assert history.days("SPOT", "BTCUSDT", timezone="UTC", base_dir=tmp_path) == [today.previous().date]
@@ -291,14 +291,14 @@ def test_a_symbol_that_fails_delays_no_other_and_is_counted(
         Fault(kind="status", status=500, symbol="SUSHIBTC", path="/klines"),
     )
     done = downloaded(exchange, tmp_path, day.date)
-    assert [(tally.all, tally.suc, tally.error) for tally in done.tallies] == [(3, 1, 2)] * 2
+    assert [(tally.all, tally.written, tally.failed) for tally in done.tallies] == [(3, 1, 2)] * 2
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert any(line.startswith("ETHUSDT: ") and "Invalid symbol" in line for line in said)
     assert any(line.startswith("SUSHIBTC: ") for line in said)
     # The next call goes on with what failed, and only that.
     exchange.faults.clear()
     done = downloaded(exchange, tmp_path, day.date)
-    assert [(tally.skip, tally.suc) for tally in done.tallies] == [(1, 2)] * 2
+    assert [(tally.skipped, tally.written) for tally in done.tallies] == [(1, 2)] * 2
 
 
 def page_of(exchange: SimulatedExchange, first_ms: int, count: int) -> str:
@@ -344,7 +344,7 @@ def test_a_server_that_counts_slots_instead_of_rows_loses_no_older_day(
     monkeypatch.setattr(HttpTransport, "fetch", by_slots)
     # One page after the other, so that what one says decides whether the next is asked for.
     done = downloaded(exchange, tmp_path, days[2].date, days[0].date, symbols=["BTCUSDT"], workers=1)
-    assert [(tally.suc, tally.warn) for tally in done.tallies] == [(0, 1), (1, 0), (1, 0)]
+    assert [(tally.written, tally.remarked) for tally in done.tallies] == [(0, 1), (1, 0), (1, 0)]
     for day in days:
         candles = store_in(tmp_path, zone=UTC_ZONE).read("BTCUSDT", day)
         assert candles.rows.tobytes() == truth_of(exchange, day, "BTCUSDT").tobytes()
@@ -418,7 +418,7 @@ def test_a_stopped_download_goes_on_where_it_was(exchange: SimulatedExchange, tm
     # Newest first.
     assert kept[-1].day == day_before(exchange).date
     done = downloaded(exchange, tmp_path, first.date, symbols=["BTCUSDT"])
-    assert (sum(tally.skip for tally in done.tallies), done.fetched) == (len(kept), 29 - len(kept))
+    assert (sum(tally.skipped for tally in done.tallies), done.fetched) == (len(kept), 29 - len(kept))
 
 
 def test_a_stop_waits_for_no_socket(exchange: SimulatedExchange, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_days_are_downloaded_with_the_familiar_lines(exchange: SimulatedExchange
     server = make()
     done = server.download_candles_by_date(str(days[1]), days[0].date)
     assert done is not None
-    assert [(tally.all, tally.suc) for tally in done.tallies] == [(2, 2), (2, 2)]
+    assert [(tally.all, tally.written) for tally in done.tallies] == [(2, 2), (2, 2)]
     assert kept(tmp_path) == [(symbol, str(day)) for symbol in SYMBOLS for day in reversed(days)]
     said = log_of(tmp_path)
     for day in days:

@@ -354,7 +354,7 @@ def test_a_directory_that_cannot_be_written_leaves_a_budget_of_this_process_and_
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "not there"))
     first, second = memory_for(POOL), memory_for(POOL)
     assert first is second
-    assert caplog.text.count("OTHER PROCESSES DO NOT KNOW") == 1
+    assert caplog.text.count("THIS PROCESS DOES NOT SHARE") == 1
     budget = WeightBudget(1000, 0.75, memory=first)
     budget.sent(6, 0.0)
     assert WeightBudget(1000, 0.75, memory=second).used(0.0) == 6

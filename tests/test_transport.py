@@ -206,7 +206,7 @@ def test_no_answer_names_the_host_and_why(fetch: HttpTransport) -> None:
 
 
 def test_a_connection_dropped_without_an_answer(serve: Serve, fetch: HttpTransport) -> None:
-    with pytest.raises(ExchangeUnavailable, match="no answer from"):
+    with pytest.raises(ExchangeUnavailable, match="no response from"):
         fetch.fetch(serve(lambda connection: connection.shutdown(socket.SHUT_RDWR)).url)
 
 
@@ -228,7 +228,7 @@ def test_a_body_that_trickles_in_ends_at_the_deadline(fetch: HttpTransport, monk
 
     server = Server(trickle)
     try:
-        with pytest.raises(ExchangeUnavailable, match="no whole answer"):
+        with pytest.raises(ExchangeUnavailable, match="no complete response"):
             fetch.fetch(server.url)
     finally:
         ended.set()
@@ -248,9 +248,9 @@ def test_a_large_body_may_take_longer_than_its_bytes_from_one_another(
 
     patient = HttpTransport(SystemClock(), whole_seconds=60.0)
     assert patient.fetch(serve(slow).url).body == b"1" * 20
-    with pytest.raises(ExchangeUnavailable, match="no whole answer"):  # but not for ever from one byte to the next
+    with pytest.raises(ExchangeUnavailable, match="no complete response"):  # but not for ever from one byte to the next
         patient.fetch(serve(lambda link: link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1")).url)
-    with pytest.raises(ExchangeUnavailable, match=r"no whole answer from .* in 0.2 s"):
+    with pytest.raises(ExchangeUnavailable, match=r"no complete response from .* in 0.2 s"):
         HttpTransport(SystemClock()).fetch(serve(slow).url)
 
 
@@ -380,4 +380,4 @@ def test_a_hundred_continues_do_not_hold_a_thread(fetch: HttpTransport, monkeypa
 def test_a_refused_connection_is_told_in_the_words_of_the_system() -> None:
     with pytest.raises(ExchangeUnavailable) as caught:
         HttpTransport(SystemClock()).fetch("http://127.0.0.1:1/x")
-    assert str(caught.value) == "no answer from 127.0.0.1:1: ConnectionRefusedError: [Errno 111] Connection refused"
+    assert str(caught.value) == "no response from 127.0.0.1:1: ConnectionRefusedError: [Errno 111] Connection refused"

@@ -36,9 +36,9 @@ while True:
     with candleshm.weight.acquire("SPOT", 1, base_url=sys.argv[1]) as ticket:
         try:
             with urlopen(sys.argv[1] + "/api/v3/time") as answer:
-                ticket.answered(answer.status, dict(answer.headers), answer.read())
+                ticket.end(answer.status, dict(answer.headers), answer.read())
         except HTTPError as error:
-            ticket.answered(error.code, dict(error.headers), error.read())
+            ticket.end(error.code, dict(error.headers), error.read())
 """
 # The same without asking anybody, twice a second.
 RUDE = """
@@ -100,7 +100,7 @@ def test_a_429_of_the_users_own_call_stops_a_collector_of_another_process(block_
         code = f"""
 import candleshm.weight
 with candleshm.weight.acquire("SPOT", 1, base_url={exchange.base_url!r}) as ticket:
-    ticket.answered(429, {{"Retry-After": "3"}})
+    ticket.end(429, {{"Retry-After": "3"}})
 """
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
         stopped_ms = exchange.now_ms()
@@ -132,9 +132,9 @@ def test_a_plain_call_counts_from_then_and_a_ticket_for_as_long_as_it_is_out() -
     assert in_flight_and_used() == (0, 3)
     with candleshm.weight.acquire("spot", 2, **HOST) as ticket:
         assert in_flight_and_used() == (2, 5)
-        ticket.answered(200, USED)
+        ticket.end(200, USED)
         assert in_flight_and_used() == (0, 700)
-        ticket.answered()
+        ticket.end()
     assert in_flight_and_used() == (0, 700)
     with pytest.raises(ZeroDivisionError), candleshm.weight.acquire("SPOT", 1, **HOST):
         raise ZeroDivisionError
@@ -161,7 +161,7 @@ def test_a_plain_call_counts_from_then_and_a_ticket_for_as_long_as_it_is_out() -
     ],
 )
 def test_what_an_answer_means_for_everybody(status: int, headers: dict[str, str], body: bytes, seconds: float) -> None:
-    candleshm.weight.acquire("SPOT", 1, **HOST).answered(status, headers, body)
+    candleshm.weight.acquire("SPOT", 1, **HOST).end(status, headers, body)
 
     shown = candleshm.weight.state("SPOT", **HOST)
     assert shown.blocked_seconds == pytest.approx(seconds, abs=2)
@@ -201,7 +201,7 @@ def test_a_look_creates_nothing(runtime_directory: Path) -> None:
 
 def test_without_a_place_for_the_ledger_the_users_own_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/proc/nowhere")
-    with pytest.raises(CandleShmError, match="no weight ledger in /proc/nowhere"):
+    with pytest.raises(CandleShmError, match="the weight ledger cannot be created in /proc/nowhere"):
         candleshm.weight.acquire("SPOT", 1)
 
 
@@ -214,7 +214,7 @@ def test_a_child_spends_for_itself_out_of_the_same_budget() -> None:
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert candleshm.weight.state("SPOT", **HOST).used == 14
-    ticket.answered()
+    ticket.end()
 
 
 def test_the_name_is_there_without_an_import_and_loads_no_network() -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "derivation_parts",
     "derive",
     "ended_ms",
+    "hole_apart_ms",
     "is_block_name",
     "is_owned",
     "is_symbol_name",
@@ -875,9 +876,17 @@ def candle_end_ms(interval: str, open_ms: int) -> int:
     time itself: each symbol has a grid of its own. Raises ConfigError.
     """
 
+def hole_apart_ms(settle_ms: int) -> int:
+    """Return how far apart two requests have to be sent whose responses both lack a row, before it counts as a hole.
+
+    `settle_ms` is the settle time; all are milliseconds.
+    """
+
 def candles_within(interval: str, start_ms: int, end_ms: int) -> tuple[int, int]:
-    """Returns the open time of the first candle that opens at `start_ms` or later, and how many candles open from there
+    """Return the open time of the first candle that opens at `start_ms` or later, and how many candles open from there
     until before `end_ms`.
+
+    `interval` is one of the exchange's except 3d, or the days of a zone as 1d@Asia/Shanghai. Raises ConfigError.
     """
 
 def is_symbol_name(name: object) -> bool:
@@ -906,7 +915,10 @@ class Zone:
         """Return the first instant at which the clock has reached a time of a day, or has jumped over it."""
 
     def at_ms(self, day: int, time_of_day_ms: int) -> int:
-        """Return the instant of a time of day on a day, epoch ms."""
+        """Return when the zone's clocks show a time of day on a day, for the first time, in epoch milliseconds.
+
+        A time that they jump over counts as reached when they would have shown it without the jump.
+        """
 
     def offset_ms(self, epoch_ms: int) -> int:
         """Return how far the clock is ahead of UTC at an instant."""

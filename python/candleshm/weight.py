@@ -7,14 +7,14 @@
 
     with candleshm.weight.acquire("SPOT", 2) as ticket:  # waits until 2 may be spent
         url = "https://api.binance.com/api/v3/ticker/price?symbol=BTCUSDT"
-        answer = requests.get(url, timeout=10, stream=True)
-        ticket.answered(answer.status_code, answer.headers)  # a 429 stops everybody, also one whose body never comes
-        answer.raise_for_status()
-        price = answer.json()
+        response = requests.get(url, timeout=10, stream=True)
+        ticket.end(response.status_code, response.headers)  # a 429 stops everybody, even if its body never comes
+        response.raise_for_status()
+        price = response.json()
     candleshm.weight.state("SPOT").used
 
-`proxies`, `proxy_host`, `base_url` and `trust_env` say which way the request goes and so which pool pays, just as they
-do for a collector: give what you give there.
+`proxies`, `proxy_host`, `base_url` and `trust_env` determine the egress of the request, and so which pool pays. Pass
+the same values as to a collector.
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ class WeightState:
     """What a pool has spent and may spend: a snapshot."""
 
     used: int
-    """Weight that counts now, other programs at this address included where the exchange says so."""
+    """Weight that counts now, other programs at this IP address included where the exchange reports them."""
     budget: int
     """Weight that may be spent in any window: the limit times the smallest share that a collector names."""
     limit: int
     """Weight that the exchange allows in a window."""
     window_seconds: float
     blocked_seconds: float
-    """How long nothing may leave, after a 429 or 418; 0.0 when something may."""
+    """How long no request may be sent, after a 429 or 418; 0.0 when one may."""
     blocked_until_ms: int | None
-    """When that ends, epoch ms by the local wall clock; None when something may leave."""
+    """When that ends, epoch ms by the local wall clock; None when a request may be sent."""
     path: Path
     """The pool's ledger."""
 
 
 class Ticket:
-    """Weight that is being spent. It counts as in flight until `answered`, or the end of its `with`, or of its life.
+    """Weight that is being spent. It counts as in flight until `end`, or the end of its `with`, or of the object.
 
-    So a plain `acquire("SPOT", 2)` whose result nobody keeps counts from then on.
+    So a plain `acquire("SPOT", 2)` without a variable for its result counts from then on.
     """
 
     def __init__(self, budget: WeightBudget, exchange: Binance, number: int) -> None:
@@ -79,19 +79,20 @@ class Ticket:
         self._number = number
         self._process = os.getpid()
 
-    def answered(self, status: int = 200, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
-        """Say that the request is over, and what the exchange said; without arguments, or a second time, no more.
+    def end(self, status: int = 200, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+        """Book the end of the request, and what the exchange responded. A call without arguments books the end alone.
 
-        The used weight in `headers` counts for everybody at this address, and a 429 or 418 (also a 403 of the firewall
-        in front, and code -1003) stops everybody for as long as `Retry-After` or the text of `body` says. Say it
-        before the body is read: what stops counts whatever follows it. Said again with the body, the longer one counts.
+        The used weight in `headers` counts for all programs at this IP address. A 429 or 418 (also a 403 of the
+        firewall in front, and code -1003) stops all of them for as long as `Retry-After` or the text of `body` states.
+        Call it before the body is read, so that a stop counts even if the body never comes; call it again with the
+        body, and the longer stop counts.
 
-        An exception with a `response`, as `raise_for_status` of requests and httpx raises, says the same when it ends
-        the `with`.
+        An exception with a `response`, as `raise_for_status` of requests and httpx raises, has the same effect when it
+        ends the `with`.
         """
         now_seconds = _clock.monotonic_seconds()
         lowered = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
-        answer = Response(
+        response = Response(
             url="(your request)",
             status=status,
             headers=lowered,
@@ -100,8 +101,8 @@ class Ticket:
             received_seconds=now_seconds,
             date_ms=date_ms_of(lowered.get("date")),
         )
-        refusal_of(answer, self._budget, self._exchange, _clock)
-        self._end(now_seconds, self._exchange.used_weight(answer, self._budget.window_seconds))
+        refusal_of(response, self._budget, self._exchange, _clock)
+        self._end(now_seconds, self._exchange.used_weight(response, self._budget.window_seconds))
 
     def __enter__(self) -> Self:
         return self
@@ -112,17 +113,17 @@ class Ticket:
         response = getattr(error, "response", None)
         status, headers = getattr(response, "status_code", None), getattr(response, "headers", None)
         if isinstance(status, int) and isinstance(headers, Mapping):
-            self.answered(status, headers)
+            self.end(status, headers)
         self._end(_clock.monotonic_seconds(), None)
 
     def __del__(self) -> None:
-        # At the end of the interpreter parts of it are gone; the process then ends, and others see to its weight.
+        # At the end of the interpreter parts of it are gone; the process then ends, and other owners book its weight.
         with suppress(Exception):
             self._end(_clock.monotonic_seconds(), None)
 
     def _end(self, now_seconds: float, reported: int | None) -> None:
         number, self._number = self._number, 0
-        if number and self._process == os.getpid():  # a forked child has no part in the parent's tickets
+        if number and self._process == os.getpid():  # a forked child does not own its parent's tickets
             self._budget.answered(number, now_seconds, reported)
 
 
@@ -138,21 +139,21 @@ def acquire(
 ) -> Ticket:
     """Wait until a request of `weight` may be sent to `market` ('SPOT' | 'UM' | 'CM'), and book it; send it then.
 
-    `timeout` is in seconds, None waits as long as it takes, 0 asks once. The call may be made from any thread; in
+    `timeout` is in seconds, None waits as long as it takes, 0 tries once. The call may be made from any thread; in
     asyncio use `await asyncio.to_thread(candleshm.weight.acquire, "SPOT", 2)`.
 
-    Raises RateLimited at once when a 429 or 418 stops the pool for longer than the timeout (`retry_after` says how
+    Raises RateLimited at once when a 429 or 418 stops the pool for longer than the timeout (`retry_after` is how
     long), WaitTimeout when the timeout ends before there is weight, ConfigError for arguments that cannot be used and a
     directory that is not ours alone, CandleShmError when the ledger cannot be kept. When it raises nothing is spent.
     """
     if not isinstance(weight, int) or isinstance(weight, bool) or weight < 1:
-        raise ConfigError(f"weight cannot be `{weight}`; allowed: a whole number, 1 or more")
+        raise ConfigError(f"weight cannot be `{weight}`; must be a positive integer")
     if timeout is not None and not (isinstance(timeout, int | float) and 0 <= timeout <= threading.TIMEOUT_MAX):
         raise ConfigError(f"timeout cannot be `{timeout}`; allowed: seconds, 0 or more, None for as long as it takes")
     config = _config(market, base_url, proxy_host, proxies, trust_env)
     budget, turn = _budget(config)
     deadline_seconds = math.inf if timeout is None else _clock.monotonic_seconds() + timeout
-    # Within a process one waits at a time, or a dear request would never find room between cheap ones.
+    # Within a process one waits at a time, or an expensive request would never find room between cheap ones.
     if turn.acquire(timeout=-1 if timeout is None else timeout):
         try:
             return Ticket(budget, Binance(config.market), _claim(budget, config, weight, timeout, deadline_seconds))
@@ -172,9 +173,9 @@ def state(
     proxies: Mapping[str, str] | None = None,
     trust_env: bool = False,
 ) -> WeightState:
-    """Return what the pool that `acquire` would spend from has spent. It changes nothing and waits for nobody.
+    """Return what the pool that `acquire` would spend from has spent. It changes nothing and does not wait.
 
-    Where nobody has spent yet, the limit is what the exchange is known to have. Raises ConfigError.
+    Where nothing was spent yet, the limit is what the exchange is known to have. Raises ConfigError.
     """
     config = _config(market, base_url, proxy_host, proxies, trust_env)
     path = ledger_path(pool_of(config))
@@ -244,7 +245,9 @@ def _budget(config: CollectorConfig) -> tuple[WeightBudget, threading.Lock]:
             try:
                 memory = LedgerFile(path)
             except OSError as error:
-                raise CandleShmError(f"no weight ledger in {path.parent}: {error.strerror}") from None
+                raise CandleShmError(
+                    f"the weight ledger cannot be created in {path.parent}: {error.strerror}"
+                ) from None
             budget = WeightBudget(limit, 0.0, memory=memory, now_seconds=now_seconds)
             _budgets[path] = budget, threading.Lock()
         return _budgets[path]

@@ -74,7 +74,7 @@ def truth_of(exchange: SimulatedExchange, day: Day, symbol: str, market: Any = "
 
 def counts(done: DownloadProgress) -> list[tuple[str, int, int, int, int, int]]:
     """Return (day, ALL, SKIP, SUC, WARN, ERROR) of every day that is done, in the order in which they were."""
-    return [(str(t.day), t.all, t.skip, t.suc, t.warn, t.error) for t in done.tallies]
+    return [(str(t.day), t.all, t.skipped, t.written, t.remarked, t.failed) for t in done.tallies]
 
 
 __all__ = ["SYMBOLS", "client_of", "counts", "day_before", "downloaded", "truth_of"]

@@ -1,6 +1,7 @@
-"""The cache of a block: a file with its final rows, so that a restart asks the exchange only for what came since.
+"""The cache of a block: a file with its final rows, so that a restart requests only what came since.
 
-The file is written beside the running collector, from a reader's consistent copies, and replaces the older one whole.
+The file is written beside the running collector, from consistent copies as a reader makes them, and replaces the older
+one atomically.
 It begins with the rows and ends with an index of them::
 
     magic                                        8 bytes, also names the version of the format
@@ -9,9 +10,8 @@ It begins with the rows and ends with an index of them::
     index                                        JSON: whose rows these are; symbol, n, offset, CRC-32 of each series
     length of the index u64, CRC-32 of it u64, magic again
 
-Only final rows are in it. That the exchange had no row somewhere is asked again: it may have one by now. What was live
-when the file was written is asked for again as well: a row that closed while nobody looked would otherwise be kept for
-good as it was at that moment.
+Only final rows are in it. Holes are requested again: the exchange may have a row by now. So is the row that was live
+when the file was written: otherwise it would keep the values of that moment for good.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Origin(msgspec.Struct, frozen=True):
     market: str
     interval: str
     exchange: str
-    """Host and port that answered: rows of a test exchange must not get into a block of the real one."""
+    """Host and port of the responses: rows of a test exchange must not get into a block of the real one."""
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ class _Refused(Exception):
 class BlockCache:
     """The cache of one block in `directory`, a file `{market}-{interval}-{name}.cache`.
 
-    Only the owner of the block may use it: that there is one owner at most is what keeps two from writing it.
+    Only the owner of the block may use it. A block has one owner at most, so two never write the file.
     """
 
     def __init__(self, directory: str | os.PathLike[str], origin: Origin) -> None:
@@ -121,12 +121,11 @@ class BlockCache:
     def load(self, writer: Writer, now_ms: int, stopping: threading.Event) -> int:
         """Merge the rows of the file into the series that `writer` carries; return how many were new there.
 
-        Series that lack nothing, as in a block that was taken over, are left as they are, and so are rows that lie
-        before the window at `now_ms` (exchange time). Ends early when `stopping` is set.
+        Series without missing rows, as in a block that was taken over, are left as they are, and so are rows before the
+        window at `now_ms` (exchange time). Ends early when `stopping` is set.
 
-        A file that is damaged, of another block or of another version is named in the log and left alone, as is one
-        that cannot be read, that belongs to another user or that others may write: what it would have given is asked of
-        the exchange.
+        A file that is damaged, of another block or of another version is logged and left alone, and so is one that
+        cannot be read, that belongs to another user or that others may write: its rows are requested from the exchange.
         """
         sent_ms, found = self._read()
         carried = set(writer.symbols)
@@ -191,7 +190,7 @@ class BlockCache:
 
     def _index(self, image: bytes) -> _Index:
         if len(image) < len(MAGIC) + TAIL_BYTES or image[: len(MAGIC)] != MAGIC or image[-len(MAGIC) :] != MAGIC:
-            raise _Refused("it is cut short, or of another version")
+            raise _Refused("it is truncated, or of another version")
         size_bytes, crc = (int.from_bytes(image[at : at + 8], "little") for at in (-TAIL_BYTES, 8 - TAIL_BYTES))
         text = image[max(0, len(image) - TAIL_BYTES - size_bytes) : -TAIL_BYTES]
         if len(text) != size_bytes or zlib.crc32(text) != crc:
@@ -219,7 +218,7 @@ class CacheWriter:
         self._thread = threading.Thread(target=self._work, name="candleshm-cache", daemon=True)
 
     def start(self) -> None:
-        """Begin to wait for the first time to write."""
+        """Start writing in the background; the first time is after one delay."""
         self._thread.start()
 
     def end(self) -> None:
@@ -265,7 +264,7 @@ def _series(image: bytes, entry: _Entry) -> tuple[npt.NDArray[np.float64], npt.N
     """Return rows (n, 12) and states (n,) of one series where they lie in `image`."""
     end = entry.offset + entry.size_bytes
     if not (entry.rows > 0 and len(MAGIC) <= entry.offset <= end <= len(image)):
-        raise _Refused(f"the place of {entry.symbol} is not in it")
+        raise _Refused(f"the rows of {entry.symbol} lie outside the file")
     part = memoryview(image)[entry.offset : end]
     if zlib.crc32(part) != entry.crc:
         raise _Refused(f"the rows of {entry.symbol} are damaged")

@@ -110,7 +110,7 @@ def _day_written(record: Any) -> str:
 def _day_done(record: Any) -> str:
     done: tally.DayTally = record.tally
     task = {"downloaded": "DOWNLOAD", "verified": "VERIFY"}[done.task]
-    counts = f"ALL:{done.all} SKIP:{done.skip} SUC:{done.suc} WARN:{done.warn} ERROR:{done.error}"
+    counts = f"ALL:{done.all} SKIP:{done.skipped} SUC:{done.written} WARN:{done.remarked} ERROR:{done.failed}"
     return f"COMPLETE {task} {shown_date(done.day.date, done.day.zone)} ({counts})"
 
 

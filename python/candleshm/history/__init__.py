@@ -1,7 +1,7 @@
 """Daily files: days of candles that can be trusted and read by any tool. See docs/history.md.
 
-`load` gives arrays as a block does, `scan` a polars frame, `paths` the files for other tools, `days` and `verify` say
-what is there and what it is worth. What fetches days stands in `candleshm.history.download`.
+`load` returns arrays as a block does, `scan` a polars frame, `paths` the files for other tools; `days` lists what is
+stored, and `verify` checks it. `candleshm.history.downloader` fetches days.
 """
 
 from candleshm.history.day import Day, DayLike

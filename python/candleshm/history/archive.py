@@ -1,7 +1,7 @@
 """The exchange's archive: days and months of klines as zipped CSV files, which cost no weight.
 
-What it says is believed only when it fits its CHECKSUM. What it does not say is no news: files appear a day late, some
-never did, and some months lack days. So nothing here counts as absent; that is for the exchange to say.
+A file counts only when it matches its CHECKSUM file. A candle that is not in the archive may exist all the same: files
+appear a day late, some never did, and some months have days missing. So only the exchange confirms holes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 ARCHIVE_URL = "https://data.binance.vision"
 TRIES = 4
-# So many files in a row without an answer, and the archive counts as unreachable for the rest of a run.
-SILENT_FILES_MAX = 3
+# After so many files in a row without a response the archive counts as unreachable for the rest of a run.
+FAILED_FILES_MAX = 3
 PAUSE_SECONDS = 10.0
-# Who wants to be left alone for longer is not waited for.
+# After a longer Retry-After the archive is not used for the rest of a run.
 PAUSE_SECONDS_MAX = 120.0
-# What may be different a moment later; and everything from 500 on.
+# Worth another attempt, as is every status from 500 on.
 PASSING = frozenset({408, 425, 429})
 # A month of 1m has under 3 MB, and lines are slow; the transport's own timeout counts from byte to byte.
 WHOLE_SECONDS = 120.0
@@ -59,20 +59,20 @@ class Archive:
         self._stopping = stopping or threading.Event()
         self._backoff, self._random = backoff or Backoff(first_seconds=0.5, limit_seconds=30.0), Random()
         self._lock = threading.Lock()
-        self._silent_files = 0
+        self._failed_files = 0
         self._is_given_up = False
         self._paused_until_seconds = 0.0
 
     @property
-    def is_worth_asking(self) -> bool:
-        """Whether it answers, and does not want to be left alone for long; not after a stop."""
+    def is_usable(self) -> bool:
+        """Whether to send it further requests: it responds, set no long Retry-After, and nothing is stopping."""
         return not (self._is_given_up or self._stopping.is_set())
 
     def fetch(self, file: ArchiveFile) -> tuple[Candles, int] | None:
         """Return a file's rows and how many were left out, see `ArchiveFile.candles`; None when there is no such file.
 
-        A zip that does not fit its CHECKSUM, or has none, is fetched once more: it may have been replaced in between.
-        Raises BadResponse when it fits no better then, or is not what it should be; ExchangeUnavailable.
+        A zip that does not match its CHECKSUM file, or has none, is fetched once more: it may have been replaced in
+        between. Raises BadResponse when the second one does not match either, or is malformed; ExchangeUnavailable.
         """
         zipped = self._checked(file)
         return None if zipped is None else file.candles(zipped)
@@ -86,7 +86,7 @@ class Archive:
             checksum = self._get(file.path + CHECKSUM_SUFFIX)
             try:
                 if checksum is None:
-                    raise BadResponse("it has no CHECKSUM")
+                    raise BadResponse("it has no CHECKSUM file")
                 file.check(zipped, checksum)
             except BadResponse as error:
                 wrong = error
@@ -100,46 +100,46 @@ class Archive:
         for attempt in range(1, TRIES + 1):
             self._wait()
             try:
-                answer = self._transport.fetch(self._base_url + path)
+                response = self._transport.fetch(self._base_url + path)
             except (ExchangeUnavailable, BadResponse) as error:
                 reason = str(error)
             else:
-                if answer.status in {200, 404}:
-                    self._silent_files = 0
-                    return answer.body if answer.status == 200 else None
-                reason = f"the archive answers HTTP {answer.status}"
-                if (answer.status not in PASSING and answer.status < 500) or not self._pause(answer):
+                if response.status in {200, 404}:
+                    self._failed_files = 0
+                    return response.body if response.status == 200 else None
+                reason = f"the archive responds with HTTP {response.status}"
+                if (response.status not in PASSING and response.status < 500) or not self._pause(response):
                     break
             if attempt < TRIES:
                 self._stopping.wait(self._backoff.delay_seconds(attempt, self._random))
-        self._note_silence(reason)
+        self._count_failure(reason)
         raise ExchangeUnavailable(reason)
 
     def _wait(self) -> None:
-        """Wait while the archive wants to be left alone. Raises ExchangeUnavailable when it is not to be asked."""
-        while self.is_worth_asking:
+        """Wait until the archive's Retry-After is over. Raises ExchangeUnavailable when it is not used any more."""
+        while self.is_usable:
             left_seconds = self._paused_until_seconds - self._clock.monotonic_seconds()
             if left_seconds <= 0:
                 return
             self._stopping.wait(min(left_seconds, LOOK_SECONDS))
-        raise ExchangeUnavailable("the archive is not asked any more")
+        raise ExchangeUnavailable("the archive is not used any more")
 
-    def _pause(self, answer: Response) -> bool:
-        """Let all threads wait as long as the answer wants; give the archive up when that is too long."""
-        wait_seconds = retry_after_seconds(answer, self._clock.epoch_ms()) or (
-            PAUSE_SECONDS if answer.status == 429 else 0.0
+    def _pause(self, response: Response) -> bool:
+        """Let all threads wait for the Retry-After of a response; give the archive up when that is too long."""
+        wait_seconds = retry_after_seconds(response, self._clock.epoch_ms()) or (
+            PAUSE_SECONDS if response.status == 429 else 0.0
         )
         with self._lock:
             until_seconds = self._clock.monotonic_seconds() + wait_seconds
             self._paused_until_seconds = max(self._paused_until_seconds, until_seconds)
         if wait_seconds > PAUSE_SECONDS_MAX:
-            self._give_up(f"it wants to be left alone for {wait_seconds:.0f} s")
+            self._give_up(f"it sent Retry-After {wait_seconds:.0f} s")
         return not self._is_given_up
 
-    def _note_silence(self, reason: str) -> None:
+    def _count_failure(self, reason: str) -> None:
         with self._lock:
-            self._silent_files += 1
-            is_enough = self._silent_files >= SILENT_FILES_MAX
+            self._failed_files += 1
+            is_enough = self._failed_files >= FAILED_FILES_MAX
         if is_enough:
             self._give_up(reason)
 
@@ -147,7 +147,7 @@ class Archive:
         with self._lock:
             is_news, self._is_given_up = not self._is_given_up, True
         if is_news:
-            logger.warning("archive: %s; it is not asked any more", reason)
+            logger.warning("archive: %s; the remaining files are not requested from it", reason)
 
 
 class Mirror:
@@ -157,7 +157,7 @@ class Mirror:
         self._clock = clock
 
     def fetch(self, url: str) -> Response:
-        """Return the file at a `file://` URL as an answer: 200, or 404 when it is not there."""
+        """Return the file at a `file://` URL as a response: 200, or 404 when it is not there."""
         now_seconds = self._clock.monotonic_seconds()
         path, body, status = Path(unquote(urlsplit(url).path)), b"", 200
         try:
@@ -172,7 +172,7 @@ class Mirror:
 
 
 def checked_archive_url(url: str) -> str:
-    """Return the address of an archive. Raises ConfigError."""
+    """Return the URL of an archive, checked. Raises ConfigError."""
     parts = urlsplit(url)
     is_web = parts.scheme in {"http", "https"} and parts.netloc
     if (is_web or (parts.scheme == "file" and parts.path)) and not parts.query and not parts.fragment:

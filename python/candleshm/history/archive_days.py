@@ -12,6 +12,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from candleshm._core import candles_within
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import BadResponse, ExchangeUnavailable
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Market
@@ -33,28 +34,28 @@ MONTHLY_FROM_MS = INTERVAL_MS["1m"]
 
 @dataclass(frozen=True, slots=True)
 class ArchiveCandles:
-    """What the archive has: rows, ascending, and the ranges of which a file is there that cannot be used."""
+    """What the archive has: rows, ascending, and the ranges of files that exist and cannot be used."""
 
     rows: Candles
     unusable: Sequence[Span]
 
 
 class ArchiveDays:
-    """The archive's candles of one market and interval, for a download that asks for `asked` days altogether."""
+    """The archive's candles of one market and interval, for a download of `wanted` days altogether."""
 
-    def __init__(self, archive: Archive, market: Market, interval: str, asked: Iterable[Day], now_ms: int) -> None:
+    def __init__(self, archive: Archive, market: Market, interval: str, wanted: Iterable[Day], now_ms: int) -> None:
         """`now_ms` is the exchange's time: of a day of UTC that is not over there is no file."""
         self._archive = archive
         self._market = market
         self._interval = interval
         self._today = _date_of(now_ms)
-        self._asked = self._dates(asked)
+        self._wanted = self._dates(wanted)
 
     def candles(self, symbol: str, days: Iterable[Day]) -> ArchiveCandles:
         """Return all candles of these days, and others of the same files.
 
-        From monthly files where a whole month was asked for, else from daily ones, and from those too where a monthly
-        file lacks candles. A file that cannot be used is logged.
+        They come from monthly files where a whole month is wanted, else from daily ones, and from those too where a
+        monthly file has candles missing. A file that cannot be used is logged.
         """
         parts: dict[date, Candles] = {}
         unusable: list[Span] = []
@@ -69,10 +70,11 @@ class ArchiveDays:
                     parts |= _by_date(rows)
                     begins = _date_of(rows[0, OPEN_TIME_MS])
             for day in of_month:
-                # What lies before a month's first candle is most likely before the symbol's first.
-                if len(parts.get(day, ())) == DAY_MS // INTERVAL_MS[self._interval] or (begins and day < begins):
-                    continue
                 file = ArchiveFile(self._market, symbol, self._interval, day)
+                _, count = candles_within(self._interval, file.start_ms, file.end_ms)
+                # What lies before a month's first candle is most likely before the symbol's first.
+                if len(parts.get(day, ())) == count or (begins and day < begins):
+                    continue
                 rows = self._fetch(file, unusable)
                 if rows is not None and len(rows) > len(parts.get(day, ())):
                     parts[day] = rows
@@ -80,7 +82,7 @@ class ArchiveDays:
         return ArchiveCandles(np.concatenate(ordered) if ordered else np.empty((0, 12)), unusable)
 
     def _fetch(self, file: ArchiveFile, unusable: list[Span] | None = None) -> Candles | None:
-        if not self._archive.is_worth_asking:
+        if not self._archive.is_usable:
             return None
         try:
             found = self._archive.fetch(file)
@@ -96,7 +98,7 @@ class ArchiveDays:
             return None
         rows, left_out = found
         if left_out:
-            logger.warning("archive: %s: %d rows cannot be true and were left out", file.name, left_out)
+            logger.warning("archive: %s: %d rows have impossible values and were left out", file.name, left_out)
         return rows
 
     def _takes_month(self, month: date, wanted: Sequence[date]) -> bool:
@@ -106,7 +108,7 @@ class ArchiveDays:
             INTERVAL_MS[self._interval] >= MONTHLY_FROM_MS
             and len(wanted) >= MONTH_DAYS_MIN
             and next_month <= self._today
-            and self._asked.issuperset(days)
+            and self._wanted.issuperset(days)
         )
 
     def _dates(self, days: Iterable[Day]) -> set[date]:

@@ -46,7 +46,7 @@ class ArchiveFile:
 
     @property
     def name(self) -> str:
-        """The zip's name; it does not tell the market."""
+        """The zip's name; it does not contain the market."""
         return archive_zip(self.symbol, self.interval, self.first, is_month=self.is_month)
 
     @property
@@ -91,7 +91,7 @@ class ArchiveFile:
 
         Rows that cannot be true are left out: those that a klines response could not hold, prices of zero, and rows
         that contradict another of the same time. Raises BadResponse for a zip or CSV that is malformed, too large, or
-        not what the name says.
+        not what its name promises.
         """
         name = self.name.removesuffix(".zip") + ".csv"
         rows, refused = parse_archive_csv(plain_csv(csv_of(zipped, name, CSV_BYTES_MAX)))

@@ -1,4 +1,4 @@
-"""A day in the making: rows of answers put on its grid, and what their absence proves. Pure."""
+"""A day in the making: rows of responses put on its grid, and which slots are holes. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from candleshm._core import hole_apart_ms
 from candleshm.exchanges.base import Market
 from candleshm.history.candles import Candles, Conflict, DayCandles, same_bits, slots_of, spans_of
 from candleshm.history.day import Day, Grid
@@ -15,15 +16,15 @@ from candleshm.history.day import Day, Grid
 __all__ = ["Assembly", "Coverage"]
 
 NEVER = -1
-# The age of a row from the archive: every answer of the exchange is newer.
+# The age of a row from the archive: every response of the exchange is newer.
 ARCHIVED = 0
 
 
 class Coverage:
-    """Of which open times an answer would have held every candle that exists: `start_ms` to `end_ms`, half-open.
+    """The open times of which a response holds every candle that exists: `start_ms` to `end_ms`, half-open.
 
-    `begins_ms` is where the symbol's candles begin, by this answer alone: it held fewer than were asked for although it
-    reached back without bound; None when it says nothing about that.
+    `begins_ms` is where the symbol's candles begin, by this response alone: it held fewer than the limit although the
+    request had no lower bound; None when it does not show that.
     """
 
     __slots__ = ("begins_ms", "end_ms", "start_ms")
@@ -31,8 +32,8 @@ class Coverage:
     def __init__(self, rows: Candles, *, limit: int, asked_start_ms: int | None, end_ms: int, length_ms: int) -> None:
         oldest_ms = math.floor(rows[0, 0]) // length_ms * length_ms if len(rows) else end_ms
         self.end_ms = end_ms
-        # A server may count slots instead of rows: then an answer is short where there are holes, and goes back to just
-        # the first of its slots. That is no beginning; the next page tells.
+        # A server may count slots instead of rows: then a response is short where there are holes, and goes back to the
+        # first of its slots exactly. That does not show the beginning; the next page does.
         is_slots = len(rows) > 0 and oldest_ms == end_ms - limit * length_ms
         if len(rows) >= limit or is_slots:
             self.start_ms, self.begins_ms = oldest_ms, None
@@ -45,20 +46,20 @@ class Coverage:
 class _Slots:
     """What is known of each slot of a day."""
 
-    __slots__ = ("absent_ms", "before", "differing", "rows", "said_ms", "verified")
+    __slots__ = ("absent_ms", "before", "differing", "rows", "sent_ms", "verified")
 
     def __init__(self, count: int) -> None:
         self.rows = np.full((count, 12), np.nan)
-        self.said_ms = np.full(count, NEVER, np.int64)  # when the row was asked for
-        # First and last time that an answer should have held the slot and did not.
+        self.sent_ms = np.full(count, NEVER, np.int64)  # when the row was requested
+        # First and last request whose response should have held the slot and did not.
         self.absent_ms = np.full((2, count), NEVER, np.int64)
-        self.before = np.ones(count, bool)  # every such answer said that candles begin only later
+        self.before = np.ones(count, bool)  # by every such response candles begin only later
         self.verified = np.zeros(count, bool)  # the archive had the same row
         self.differing: dict[int, Candles] = {}  # rows of the archive that the exchange contradicts, by slot
 
 
 class Assembly:
-    """One day of one symbol, from the first answer until everything about it is known."""
+    """One day of one symbol, from the first response until everything about it is known."""
 
     def __init__(self, symbol: str, day: Day, interval: str) -> None:
         self.symbol = symbol
@@ -69,7 +70,7 @@ class Assembly:
         self.is_vague = False
         """Whether response after response left open which of its candles exist."""
         self.confirmations = 0
-        """How often it was asked for once more, to confirm what is absent."""
+        """How often it was requested once more, to confirm holes."""
         self.has_unusable_file = False
         """Whether the archive has a file of this day that cannot be used."""
         self._interval = interval
@@ -84,14 +85,14 @@ class Assembly:
         return self._slots
 
     def take(self, rows: Candles, coverage: Coverage, sent_ms: int) -> None:
-        """Take in an answer asked for at `sent_ms` exchange time; its rows ascend and are final, or not of this day."""
+        """Take in a response requested at `sent_ms`, exchange time; its rows ascend and are final, or of other days."""
         slots = slots_of(rows, self.grid)
         mine = (slots >= 0) & (slots < self.grid.count)
         slots, rows = slots[mine], rows[mine]
-        newer = sent_ms > self._known.said_ms[slots]
+        newer = sent_ms > self._known.sent_ms[slots]
         self._compare(slots[newer], rows[newer])
         self._known.rows[slots[newer]] = rows[newer]
-        self._known.said_ms[slots[newer]] = sent_ms
+        self._known.sent_ms[slots[newer]] = sent_ms
         covered = np.zeros(self.grid.count, bool)
         covered[self._part(coverage.start_ms, coverage.end_ms)] = True
         covered[slots] = False
@@ -106,23 +107,23 @@ class Assembly:
         self._fetched_ms = sent_ms if self._fetched_ms is None else min(self._fetched_ms, sent_ms)
 
     def take_archived(self, rows: Candles, fetched_ms: int) -> bool:
-        """Take in rows of the archive, before any answer, and say whether they are the whole day.
+        """Take in rows of the archive, before any response of the exchange; return whether they are the whole day.
 
-        `fetched_ms` is when they were asked for, exchange time.
+        `fetched_ms` is when they were requested, exchange time.
         """
         slots = slots_of(rows, self.grid)
         mine = (slots >= 0) & (slots < self.grid.count)
         if not mine.any():
             return False
         self._known.rows[slots[mine]] = rows[mine]
-        self._known.said_ms[slots[mine]] = ARCHIVED
+        self._known.sent_ms[slots[mine]] = ARCHIVED
         self._fetched_ms = fetched_ms
-        return bool((self._known.said_ms == ARCHIVED).all())
+        return bool((self._known.sent_ms == ARCHIVED).all())
 
     def _compare(self, slots: npt.NDArray[np.int64], rows: Candles) -> None:
-        """See which rows of the archive the exchange's rows agree with, before they take their place."""
+        """Compare rows of the archive with the exchange's, before these take their place."""
         known = self._known
-        archived = (known.said_ms[slots] == ARCHIVED) | known.verified[slots]
+        archived = (known.sent_ms[slots] == ARCHIVED) | known.verified[slots]
         slots, rows = slots[archived], rows[archived]
         if len(slots):
             same = same_bits(known.rows[slots], rows).all(axis=1)
@@ -135,36 +136,35 @@ class Assembly:
             yield Conflict(self.symbol, row, self._known.rows[slot])
 
     def unconfirmed(self, settle_ms: int) -> tuple[int, int] | None:
-        """Return the slots, from the first to the last and half-open, that two answers are still needed for.
+        """Return the slots, from the first to the last and half-open, of which it is open whether a candle exists.
 
-        The exchange's servers are not always of one mind, so absence counts once two answers agree that were asked for
-        `settle_ms` apart.
+        A slot is a hole once two responses lack it that were requested far enough apart, see `hole_apart_ms`.
         """
         first, last = self._known.absent_ms
         open_slots = np.flatnonzero(
-            (self._known.said_ms == NEVER) & ((first == NEVER) | (last - first < max(settle_ms, 1)))
+            (self._known.sent_ms == NEVER) & ((first == NEVER) | (last - first < hole_apart_ms(settle_ms)))
         )
         return (int(open_slots[0]), int(open_slots[-1]) + 1) if len(open_slots) else None
 
     @property
     def last_absent_ms(self) -> int:
-        """Exchange time at which the newest answer was asked for that lacked a row."""
+        """Exchange time of the newest request whose response lacked a row."""
         return int(self._known.absent_ms[1].max(initial=NEVER))
 
     @property
     def is_before_the_first(self) -> bool:
         """Whether the whole day lies before the symbol's first candle."""
-        return bool((self._known.said_ms == NEVER).all() and self._known.before.all())
+        return bool((self._known.sent_ms == NEVER).all() and self._known.before.all())
 
     def trailing_ms(self) -> int | None:
         """Return from where to its end the day has no candles; None when its last slot has one."""
-        held = np.flatnonzero(self._known.said_ms != NEVER)
+        held = np.flatnonzero(self._known.sent_ms != NEVER)
         last = int(held[-1]) + 1 if len(held) else 0
         return self.grid.first_ms + last * self.grid.length_ms if last < self.grid.count else None
 
     def candles(self, market: Market, *, has_ended: bool) -> DayCandles:
         """Return the finished day; with `has_ended` the symbol's last candle lies before its trailing absence."""
-        has_row = self._known.said_ms != NEVER
+        has_row = self._known.sent_ms != NEVER
         outside = ~has_row & self._known.before
         trailing_ms = self.trailing_ms()
         if has_ended and trailing_ms is not None:
@@ -175,7 +175,7 @@ class Assembly:
             interval=self._interval,
             day=self.day,
             rows=self._known.rows[has_row],
-            source="archive" if (self._known.said_ms == ARCHIVED).any() else "exchange",
+            source="archive" if (self._known.sent_ms == ARCHIVED).any() else "exchange",
             fetched_ms=self._fetched_ms or 0,
             holes=spans_of(~has_row & ~outside, self.grid),
             outside=spans_of(outside, self.grid),
@@ -183,8 +183,8 @@ class Assembly:
         )
 
     def archived(self, market: Market) -> DayCandles | None:
-        """Return what the archive has of the day, where the exchange says nothing; what it lacks is missing."""
-        has_row = self._known.said_ms == ARCHIVED
+        """Return what the archive has of a day that the exchange does not give; other candles are missing."""
+        has_row = self._known.sent_ms == ARCHIVED
         if not has_row.any():
             return None
         return DayCandles(

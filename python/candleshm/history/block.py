@@ -75,7 +75,7 @@ def load_days(
                 logger.warning("%s; left out", error)
                 continue
             if candles.source == "csv":
-                continue  # the predecessor kept rows before they were final, and its files do not say which
+                continue  # the predecessor stored rows before they were final, and its files do not show which
             rows, states = with_states(candles)
             writer.heartbeat()  # there may be thousands of files
             loaded += writer.load_rows(symbol, rows, states, sent_ms=candles.fetched_ms).changed

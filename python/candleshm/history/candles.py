@@ -28,7 +28,7 @@ class DayCandles:
     """What a daily file holds.
 
     `rows` is float64 (n, 12), oldest first, final rows only, each on a slot of the day's grid by the floor of its open
-    time. A slot without a row is in one of `holes` (the exchange said twice that it has none), in one of `outside`
+    time. A slot without a row is in one of `holes` (confirmed by the exchange), in one of `outside`
     (before the symbol's first candle or after its last), or missing. Raises ValueError when that does not add up.
     """
 
@@ -39,7 +39,7 @@ class DayCandles:
     rows: Candles
     source: Source
     fetched_ms: int
-    """Exchange time that had surely been reached when the oldest of the answers was asked for."""
+    """Exchange time that had surely been reached when the oldest of the responses was requested."""
     holes: tuple[Span, ...] = ()
     outside: tuple[Span, ...] = ()
     verified: tuple[Span, ...] = ()
@@ -61,7 +61,7 @@ class DayCandles:
             absent[part] = True
         for span in self.verified:
             if not has_row[_part(span, grid)].all():
-                raise ValueError("a range of verified candles lacks some")
+                raise ValueError("a range of verified candles has some missing")
         object.__setattr__(self, "missing", spans_of(~(has_row | absent), grid))
 
     @property
@@ -99,7 +99,7 @@ class Conflict:
 
 
 def same_bits(rows: Candles, others: Candles) -> npt.NDArray[np.bool_]:
-    """Say of each value whether both have the same bits: 0 differs from -0."""
+    """Return for each value whether both have the same bits: 0 differs from -0."""
     same: npt.NDArray[np.bool_] = np.equal(rows.view(np.int64), others.view(np.int64))
     return same
 

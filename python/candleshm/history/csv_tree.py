@@ -99,7 +99,7 @@ class CsvStore:
 
 
 class CsvFile(NamedTuple):
-    """A file of the tree, and what its path says that it holds."""
+    """A file of the tree, and what it holds, by its path."""
 
     store: CsvStore
     symbol: str
@@ -109,7 +109,7 @@ class CsvFile(NamedTuple):
 def csv_files(base_dir: str | os.PathLike[str]) -> Iterator[CsvFile]:
     """Yield every daily file of a predecessor's tree, in the order of their paths. Raises StoreUnavailable.
 
-    Caches of whole symbols (`...-FILE`) and what has another name are left out, see `strange_paths`.
+    Caches of whole symbols (`...-FILE`) and files with other names are left out, see `strange_paths`.
     """
     base = Path(base_dir)
     zones = {name.replace("/", ""): name for name in zone_names()}
@@ -135,7 +135,7 @@ def csv_files(base_dir: str | os.PathLike[str]) -> Iterator[CsvFile]:
 
 
 def strange_paths(base_dir: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield what looks like a part of such a tree and does not say what it holds: `csv_files` leaves it out.
+    """Yield paths that look like a part of such a tree and do not show what they hold: `csv_files` leaves them out.
 
     These are trees of unknown zones or intervals, and CSV files outside the directory of a day. Raises
     StoreUnavailable.

@@ -1,7 +1,7 @@
 """Yesterday, every day: writes each day once it is over, from the block where that has it, else from the exchange.
 
-What has been done is read from the files themselves: a day is done when the files of all symbols are there and whole.
-So a restart, a machine that slept through the hour, or clocks that jump over it or show it twice change nothing.
+What is done is read from the files: a day is done when the files of all symbols exist and are complete. So a restart,
+a machine that slept through the hour, or clocks that jump over it or show it twice change nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from candleshm.errors import BlockError, CandleShmError, ConfigError, StoreInUse
 from candleshm.history.block import day_of_block
 from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day, days_between
-from candleshm.history.download import is_final
+from candleshm.history.downloader import is_final
 from candleshm.history.reports import inspect
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DayTally
@@ -29,7 +29,7 @@ __all__ = ["DailyWriter", "due_day"]
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
-# What could not be fetched, and files that another process writes, are tried again this late.
+# Pause after a day could not be fetched, or another process writes the files.
 AGAIN_SECONDS = 300.0
 
 
@@ -37,11 +37,12 @@ class DailyWriter:
     """A thread that writes the days that are due, until `stop`.
 
     It begins with `first`, or with as many days as `days_back`, and goes on with every day that becomes due. With
-    `replace` the days of the beginning are fetched anew, whatever is there. The thread calls `at_end` last. `now_ms`
-    gives the exchange's time, None as long as nothing is to be done; `symbols` the symbols to keep, `block` the name of
-    the block that may have their candles. `fetch` brings one day of all symbols that lack it from the exchange, or of
-    all symbols when its second argument says so, and returns whether all came. What these raise as CandleShmError is
-    logged, and tried again.
+    `replace` the first days are fetched again even where files exist. The thread calls `at_end` last.
+
+    `now_ms` returns the exchange's time, None as long as nothing is to be done; `symbols` the symbols to write; `block`
+    the name of the block that may have their candles. `fetch` brings one day of all symbols without a complete file
+    from the exchange, or of all symbols when its second argument is true, and returns whether all came. A
+    CandleShmError from these is logged, and the day is tried again.
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class DailyWriter:
         at_end: Callable[[], object] = lambda: None,
         outlasts_main: bool = False,
     ) -> None:
-        """Raises ConfigError for a time of day that is none.
+        """Raises ConfigError for a malformed time of day.
 
-        With `outlasts_main` a program that comes to its end waits for the day in hand, the first one where none was
-        begun, and the thread says what it leaves.
+        With `outlasts_main` a program that comes to its end waits for the day in hand, or for the first one, and the
+        thread logs which days it leaves.
         """
         found = TIME_OF_DAY.fullmatch(time_of_day)
         if found is None:
@@ -82,7 +83,7 @@ class DailyWriter:
         self._replace = replace
         self._at_end = at_end
         self._again_seconds = -math.inf
-        self._waiting: list[Day] = []  # days that are due and not whole, newest first
+        self._waiting: list[Day] = []  # days that are due and not complete, newest first
         self._seen: Day | None = None  # the newest day that was due so far
         self._stopping, self._abandoned = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="candleshm-daily", daemon=not outlasts_main)
@@ -118,19 +119,19 @@ class DailyWriter:
     def _watch(self) -> None:
         while not self._stopping.is_set():
             if self._has_begun and self._is_alone:
-                self._say_what_is_left()
+                self._log_what_is_left()
                 return
             now_seconds = self._clock.monotonic_seconds()
             if now_seconds >= self._again_seconds:
                 try:
-                    self._keep_days(now_seconds)
+                    self._write_days(now_seconds)
                 except CandleShmError as error:
                     level = logging.INFO if isinstance(error, StoreInUse) else logging.WARNING
-                    logger.log(level, "daily files: %s; tried again in %.0f s", error, AGAIN_SECONDS)
+                    logger.log(level, "daily files: %s; next attempt in %.0f s", error, AGAIN_SECONDS)
                     self._again_seconds = now_seconds + AGAIN_SECONDS
                 except Exception:
-                    # A fault of our own must not end the service that this thread belongs to, nor go unseen.
-                    logger.exception("daily files: a fault; tried again in %.0f s", AGAIN_SECONDS)
+                    # An internal error must not end the service that this thread belongs to, nor pass unnoticed.
+                    logger.exception("daily files: internal error; next attempt in %.0f s", AGAIN_SECONDS)
                     self._again_seconds = now_seconds + AGAIN_SECONDS
                 self._has_begun = True
             self._stopping.wait(LOOK_SECONDS)
@@ -140,7 +141,7 @@ class DailyWriter:
         """Whether the program has come to its end, and waits for nothing but this."""
         return self._outlasts_main and not threading.main_thread().is_alive()
 
-    def _say_what_is_left(self) -> None:
+    def _log_what_is_left(self) -> None:
         if self._waiting:
             days = f"{len(self._waiting)} days from {self._waiting[-1]} to {self._waiting[0]} are"
             days = f"the day {self._waiting[0]} is" if len(self._waiting) == 1 else days
@@ -148,7 +149,7 @@ class DailyWriter:
         else:
             logger.info("daily files: the program ends; no further day is stored")
 
-    def _keep_days(self, now_seconds: float) -> None:
+    def _write_days(self, now_seconds: float) -> None:
         now_ms = self._now_ms()
         if now_ms is None:
             return
@@ -164,7 +165,7 @@ class DailyWriter:
         for day in tuple(self._waiting):
             if self._stopping.is_set() or (self._has_begun and self._is_alone):
                 return
-            if self._keep(day, now_ms):
+            if self._write(day, now_ms):
                 self._waiting.remove(day)
             self._has_begun = True
         if self._waiting:
@@ -172,21 +173,22 @@ class DailyWriter:
         else:
             self._replace = False
 
-    def _keep(self, day: Day, now_ms: int) -> bool:
-        """Write what a day lacks; say whether it is whole afterwards."""
+    def _write(self, day: Day, now_ms: int) -> bool:
+        """Write the files of a day that are missing; return whether it is complete afterwards."""
         if self._replace:
-            whole = self._fetch(day, True)
+            is_complete = self._fetch(day, True)
         else:
-            lacking = self._from_block(day, self._symbols(), now_ms)
+            incomplete = self._from_block(day, self._symbols(), now_ms)
             if self._abandoned.is_set():
                 return False
-            whole = not lacking or self._fetch(day, False)
-        logger.info("%s: daily files %s", day, "complete" if whole else "incomplete", extra={"event": "day_kept"})
-        return whole
+            is_complete = not incomplete or self._fetch(day, False)
+        state = "complete" if is_complete else "incomplete"
+        logger.info("%s: daily files %s", day, state, extra={"event": "day_kept"})
+        return is_complete
 
     def _from_block(self, day: Day, symbols: Sequence[str], now_ms: int) -> list[str]:
-        """Write from the block what a day lacks; return the symbols whose day is not all there."""
-        tally, lacking = DayTally(day, len(symbols)), []
+        """Write missing files of a day from the block; return the symbols that it does not have all rows of."""
+        tally, incomplete = DayTally(day, len(symbols)), []
         block = self._block()
         with self._store.writing():
             for symbol in symbols:
@@ -194,19 +196,22 @@ class DailyWriter:
                     break
                 [report] = inspect(self._store, symbol, [day])
                 if report.is_complete:
-                    tally.skip += 1
+                    tally.skipped += 1
                     continue
                 if report.verdict == "damaged":
                     logger.warning("%s: %s; written again", report.path, report.reason)
                 candles = None if block is None else self._taken(block, symbol, day, now_ms)
                 if candles is None:
-                    lacking.append(symbol)
+                    incomplete.append(symbol)
                     continue
                 self._store.write(candles)
-                tally.warn, tally.suc = tally.warn + bool(candles.holes), tally.suc + (not candles.holes)
+                tally.remarked, tally.written = (
+                    tally.remarked + bool(candles.holes),
+                    tally.written + (not candles.holes),
+                )
         if tally.is_done:
             tally.log()
-        return lacking
+        return incomplete
 
     def _taken(self, block: str, symbol: str, day: Day, now_ms: int) -> DayCandles | None:
         try:

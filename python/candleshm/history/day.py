@@ -15,7 +15,7 @@ from candleshm.exchanges.base import DAY_MS
 __all__ = ["DAILY_INTERVALS", "Day", "DayLike", "Grid", "days_between"]
 
 DayLike = str | date | datetime | int | float
-"""A day as users say it: 'YYYY-MM-DD', a date, a datetime (naive ones are local to the zone) or epoch milliseconds."""
+"""A day as users give it: 'YYYY-MM-DD', a date, a datetime (naive ones are local to the zone) or epoch milliseconds."""
 
 DAILY_INTERVALS = tuple(name for name, length_ms in INTERVAL_MS.items() if length_ms <= DAY_MS)
 """Intervals that have daily files: the grid of the longer ones depends on months or on the symbol."""

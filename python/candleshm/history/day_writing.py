@@ -1,4 +1,4 @@
-"""Days that are known, into files: what is written of them, and what the log says of the rest."""
+"""Days of which everything is known, into files, with a log line for every remark."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class DayWriting:
                 self._begins_ms[day.symbol] = max(self._begins_ms.get(day.symbol, 0), day.grid.end_ms)
             if is_news:
                 logger.warning("%s: no candles yet on %s, nor before", day.symbol, day.day)
-            return "warn"
+            return "remarked"
         candles = day.candles(self._store.market, has_ended=has_ended)
         self._store.write(candles)
         logger.info(
@@ -63,7 +63,7 @@ class DayWriting:
         conflicts = list(day.conflicts())
         log_conflicts(conflicts)
         self._tally.add(fetched=1, conflicts=len(conflicts))
-        return "warn" if candles.holes or candles.outside or conflicts or day.has_unusable_file else "suc"
+        return "remarked" if candles.holes or candles.outside or conflicts or day.has_unusable_file else "written"
 
     def write_archived(self, day: Assembly) -> None:
         """Write what the archive has of a day that the exchange does not give, unless as much is stored."""
@@ -74,7 +74,7 @@ class DayWriting:
         if stored.rows < len(candles.rows):
             self._store.write(candles)
             logger.warning(
-                "%s: %s: kept %d of %d candles, which the archive has; the exchange gives no answer for the rest",
+                "%s: %s: the archive has %d of %d candles, which are stored; the exchange does not give the rest",
                 day.symbol,
                 day.day,
                 len(candles.rows),

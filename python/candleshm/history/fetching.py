@@ -1,4 +1,4 @@
-"""From what a user asks for to a download: which symbols, which days, into which files."""
+"""From a user's request to a download: which symbols, which days, into which files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from candleshm.history.archive import WHOLE_SECONDS, Archive, Mirror, checked_ar
 from candleshm.history.archive_days import ArchiveDays
 from candleshm.history.csv_tree import CsvStore
 from candleshm.history.day import Day, DayLike, days_between
-from candleshm.history.download import Downloader, is_final
+from candleshm.history.downloader import Downloader, is_final
 from candleshm.history.store import DayStore, ParquetStore
 from candleshm.history.tally import DownloadProgress, Tally
 from candleshm.history.verification import Verification
@@ -66,10 +66,10 @@ def fetch_days(
     stopping: threading.Event | None = None,
     progress: Callable[[DownloadProgress], object] | None = None,
 ) -> DownloadProgress | None:
-    """Fetch the days from `start` to `end`, both included, that are not in `store` and whole; newest first.
+    """Fetch the days from `start` to `end`, both included, without a complete file in `store`; newest first.
 
     Without `end` it is the newest day that is over, by the exchange's clock; without `start` only that one. A day that
-    is not over is left out, with a line that says so. None when stopped before the exchange answered.
+    is not over is left out and logged. None when stopped before the exchange responded.
 
     With `archive` the days come from there as far as it has them, the rest from the exchange. With `verify` they
     all come from the exchange, and what is stored is then compared with the archive.
@@ -82,12 +82,12 @@ def fetch_days(
     if verify and archive is None:
         raise ConfigError("verify cannot be used without an archive to compare with")
     if verify and not isinstance(store, ParquetStore):
-        raise ConfigError("verify cannot be used with format `csv`: such files cannot say that a candle is verified")
+        raise ConfigError("verify cannot be used with format `csv`: CSV files cannot mark a candle as verified")
     stopping = stopping or threading.Event()
     first, last = (None if bound is None else Day.parse(bound, store.zone) for bound in (start, end))
     if first is not None and last is not None and last.date < first.date:
         raise ConfigError(f"end cannot be `{end}`; allowed: a day from start on, which is `{start}`")
-    # Before the exchange is asked for anything: who has to wait for another download learns it at once.
+    # Before the first request: another download that writes there is reported at once.
     with store.writing():
         connected = client.connect(stopping)
         if connected is None:
@@ -98,13 +98,13 @@ def fetch_days(
         last = last or newest
         days = list(days_between(first or last, min(last, newest, key=lambda day: day.date)))
         if last.date > newest.date:
-            logger.warning("%s is not over yet, so it is left out; the newest whole day is %s", last, newest)
+            logger.warning("%s is not over yet and is left out; the newest complete day is %s", last, newest)
         if not days:
             raise ConfigError(f"start cannot be `{start}`; allowed: a day that is over, up to {newest}")
-        symbols, left_out = _asked_for(config, info, kind)
+        symbols, left_out = _wanted(config, info, kind)
         # The archive may have what the exchange no longer lists.
         if not symbols or (archive is None and not info.statuses.keys() & set(symbols)):
-            raise ConfigError(f"symbols: {config.market} has none ({kind}) that is asked for and passes the filters")
+            raise ConfigError(f"symbols: {config.market} has none ({kind}) that is wanted and passes the filters")
         archived = None
         if archive is not None:
             archived = ArchiveDays(archive, config.market, config.interval, days, now_ms)
@@ -129,10 +129,10 @@ def fetch_days(
         return done
 
 
-def _asked_for(config: CollectorConfig, info: ExchangeInfo, kind: Kind) -> tuple[list[str], int]:
-    """Return the symbols to fetch, and how many of those asked for by name are left out; each has its line.
+def _wanted(config: CollectorConfig, info: ExchangeInfo, kind: Kind) -> tuple[list[str], int]:
+    """Return the symbols to fetch, and how many of those that were named are left out; each of them is logged.
 
-    What the exchange no longer lists is asked for all the same: the archive keeps contracts that were delivered.
+    Symbols that the exchange no longer lists are requested all the same: the archive keeps delivered contracts.
     """
     listed = symbols_of(config, info, kind)
     if config.symbols == "all":
@@ -140,7 +140,7 @@ def _asked_for(config: CollectorConfig, info: ExchangeInfo, kind: Kind) -> tuple
     universe = Universe(config)
     unlisted = universe.unlisted(info)
     for name in unlisted:
-        logger.warning("%s: %s does not list it, asked for all the same%s", name, config.market, nearest(name, info))
+        logger.warning("%s: %s does not list it, requested all the same%s", name, config.market, nearest(name, info))
     others = [name for name in universe.wanted(info) if name not in listed]
     for name in others:
         logger.warning("%s: left out, its status is %s; type `all` includes it", name, info.statuses[name])

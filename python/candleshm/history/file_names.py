@@ -81,13 +81,13 @@ def daily_files_pattern(symbol: str | None) -> str:
 
 
 def daily_series(path: Path) -> str:
-    """Return interval and zone of a daily file, as its directories say it: `interval=1m timezone=UTC`."""
+    """Return interval and zone of a daily file, by its directories: `interval=1m timezone=UTC`."""
     interval, zone = path.parts[-4:-2]
     return f"{interval} {unquote(zone)}"
 
 
 def archive_zip(symbol: str, interval: str, first: date, *, is_month: bool) -> str:
-    """Return the name of a zip in the exchange's archive; it does not tell the market.
+    """Return the name of a zip in the exchange's archive; it does not contain the market.
 
     >>> archive_zip("BTCUSDT", "1m", date(2026, 10, 1), is_month=True)
     'BTCUSDT-1m-2026-10.zip'

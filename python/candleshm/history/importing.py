@@ -1,4 +1,4 @@
-"""A predecessor's CSV tree into daily files: each is whole, lacks candles, or is damaged, and that is said."""
+"""The CSV tree of `binance_interface` into daily files: each file is complete, incomplete or damaged."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Outcome = Literal["imported", "incomplete", "there", "damaged"]
 class Imported:
     """What came of one CSV file.
 
-    imported: the whole day; incomplete: taken, with candles missing that a download completes; there: left alone, the
-    day was there and whole; damaged: left out, `reason` says why.
+    imported: the whole day; incomplete: imported, a download fetches the missing candles; there: skipped, a complete
+    file of the day is there already; damaged: left out, `reason` is why.
     """
 
     path: Path
@@ -40,10 +40,10 @@ class Imported:
 def import_files(
     source_dir: str | os.PathLike[str], base_dir: str | os.PathLike[str], *, replace: bool = False
 ) -> Iterator[Imported]:
-    """Write every day of the tree in `source_dir` into `base_dir`, and yield what came of each file.
+    """Write every day of the tree in `source_dir` into `base_dir`, and yield the outcome of each file.
 
-    The days say that they come from CSV: rows of the predecessor may have been kept before they were final, so they are
-    not loaded into blocks. A day that is there and whole is left alone unless `replace`.
+    Their source is `csv`: the predecessor may have stored rows before they were final, so they are not loaded into
+    blocks. A day with a complete file is skipped unless `replace`.
 
     Raises StoreInUse, StoreUnavailable, MissingExtra.
     """

@@ -1,4 +1,4 @@
-"""One writer at a time for the daily files of a tree. The lock lies in the tree, so all who write there meet it."""
+"""One writer at a time for the daily files of a tree. The lock lies in the tree, so all writers meet it."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSY
 
 @contextmanager
 def writing(tree: Path) -> Iterator[None]:
-    """Be the only writer of `tree`: other users, cron jobs and containers with the same volume are seen, too.
+    """Be the only writer of `tree`, also among other users, cron jobs and containers with the same volume.
 
     Raises StoreInUse at once when another process or thread is, StoreUnavailable where the tree cannot be written.
 
-    The kernel lets go of the lock when its owner dies, however it dies. The file stays: if it came and went, two
-    writers could lock two files of one name. Readers need no lock.
+    The kernel frees the lock when its owner dies. The file stays: if it were removed, two writers could lock two files
+    of one name. Readers need no lock.
     """
     try:
         make_directory(tree)
         descriptor = _locked(tree / LOCK_NAME)
         if descriptor is None:
-            logger.warning("%s: its file system has no locks; only writers of this user on this host are seen", tree)
+            logger.warning("%s: its file system has no locks; only this user's writers on this host are excluded", tree)
             name = hashlib.sha256(str(tree.resolve()).encode()).hexdigest()[:32]
             descriptor = _locked(runtime_dir() / f"store-{name}.lock")
     except BlockingIOError:
@@ -74,7 +74,7 @@ def _locked(path: Path) -> int | None:
 
 
 def _opened(path: Path) -> int:
-    """Open a lock file for all who may write its directory, and for nobody else. Raises OSError."""
+    """Open a lock file with the permissions of its directory. Raises OSError."""
     try:
         descriptor = open_plain(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -1,6 +1,6 @@
 """A day as a Parquet file: twelve typed columns, zstd, page checksums, and what is known about the day as metadata.
 
-Two checks guard a file. Every page has the CRC of the format, which other tools check too when asked to. And the
+Two checks guard a file. Every page has the CRC of the format, which other tools can check, too. And the
 metadata holds a SHA-256 over itself and the values, so that a change anywhere, be it in a page, a schema or a range of
 holes, is found when we read. There are no statistics: they would be a second copy of values that no checksum covers,
 and other tools believe them.
@@ -58,7 +58,7 @@ def encode(candles: DayCandles) -> bytes:
 def decode(data: bytes) -> DayCandles:
     """Read the file of a day. Raises ValueError for what is not one, or not as it was written; MissingExtra.
 
-    What a file says about its size is looked at before it is unpacked.
+    The size that a file states is checked before it is unpacked.
     """
     pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
     try:
@@ -139,7 +139,7 @@ def _candles(written: bytes, rows: Candles) -> DayCandles:
             verified=as_spans(about["verified"]),
         )
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"its metadata lack something ({type(error).__name__}: {error})") from None
+        raise ValueError(f"its metadata are incomplete ({type(error).__name__}: {error})") from None
 
 
 def _checksum(about: bytes, rows: Candles) -> bytes:

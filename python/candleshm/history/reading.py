@@ -71,14 +71,14 @@ def load(
     wanted = _range(source, start, end)
     is_stored = interval in DAILY_INTERVALS
     store = _store(base_dir, market, interval, timezone) if is_stored else source
-    absent = _absent(store, symbol, wanted)
-    if is_stored and (not absent or interval == SOURCE or _absent(source, symbol, wanted)):
-        _refuse_absent(store, symbol, absent)
+    absent = _without_file(store, symbol, wanted)
+    if is_stored and (not absent or interval == SOURCE or _without_file(source, symbol, wanted)):
+        _require_files(store, symbol, absent)
         return _rows(store, symbol, wanted)
     minutes = [*wanted]
     while minutes[-1].end_ms < _end_ms(interval, wanted[-1].end_ms):
         minutes.append(minutes[-1].next())
-    _refuse_absent(source, symbol, _absent(source, symbol, minutes))
+    _require_files(source, symbol, _without_file(source, symbol, minutes))
     start_ms, end_ms = wanted[0].start_ms, wanted[-1].end_ms
     rows = derive(_rows(source, symbol, minutes), interval, start_ms=start_ms, end_ms=minutes[-1].end_ms)
     return rows[rows[:, OPEN_TIME_MS] < end_ms]
@@ -96,7 +96,7 @@ def paths(
 ) -> list[Path]:
     """Return the daily files that are there, by symbol and day, for tools that read Parquet themselves.
 
-    None stands for every symbol, the first day and the last one. The files are not looked into: `verify` does that.
+    None stands for every symbol, the first day and the last one. The files are not read: `verify` does that.
     """
     store = _store(base_dir, market, interval, timezone)
     return [
@@ -116,8 +116,8 @@ def scan(
 ) -> polars.LazyFrame:
     """Return a polars LazyFrame over the daily files that are there: `symbol`, then the twelve columns.
 
-    Nothing is read before it is collected, and then only the columns and symbols that are asked for; duckdb queries
-    the frame by its name. polars does not check what it reads: `verify` first, or use `load`. Bounds as in `paths`.
+    Nothing is read before it is collected, and then only the selected columns and symbols; duckdb queries the frame
+    by its name. polars does not check what it reads: `verify` first, or use `load`. Bounds as in `paths`.
 
     Raises DayNotFound when there is no file at all, ConfigError, MissingExtra.
     """
@@ -134,7 +134,7 @@ def scan(
 def days(
     market: str, symbol: str, *, interval: str = "1m", timezone: str = TIMEZONE, base_dir: StrPath = BASE_DIR
 ) -> list[date]:
-    """Return the days of which a file is there, oldest first. What is in the files is not looked at."""
+    """Return the days that have a file, oldest first. The files are not read."""
     return [day.date for day in _store(base_dir, market, interval, timezone).days(symbol)]
 
 
@@ -168,11 +168,11 @@ def _store(base_dir: StrPath, market: str, interval: str, timezone: str) -> Parq
     return ParquetStore(base_dir, market, interval, Zone(timezone))
 
 
-def _absent(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> list[Day]:
+def _without_file(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> list[Day]:
     return [day for day in wanted if not store.path(symbol, day).exists()]
 
 
-def _refuse_absent(store: ParquetStore, symbol: str, absent: Sequence[Day]) -> None:
+def _require_files(store: ParquetStore, symbol: str, absent: Sequence[Day]) -> None:
     if absent:
         raise DayNotFound(str(store.path(symbol, absent[0])), tuple(map(str, absent)), store.inventory(symbol))
 

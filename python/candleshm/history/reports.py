@@ -1,4 +1,4 @@
-"""What daily files are worth: complete, incomplete, damaged or not there, each with its exact ranges."""
+"""What is in daily files: complete, incomplete, damaged or absent, each with its exact ranges."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DayReport:
     slots: int = 0
     """Open times of that day: 1440 at 1m, and 1380 or 1500 where the clocks change."""
     holes: tuple[Span, ...] = ()
-    """Where the exchange said twice that it has no candle."""
+    """Where the exchange confirmed that it has no candle."""
     outside: tuple[Span, ...] = ()
     """Before the symbol's first candle, or after its last."""
     missing: tuple[Span, ...] = ()

@@ -87,7 +87,7 @@ class ParquetStore:
         return sorted(symbol for name in _names(self._tree) if (symbol := daily_symbol(name)) is not None)
 
     def days(self, symbol: str) -> list[Day]:
-        """Return the days of which a file is there, oldest first; what is in them is not looked at."""
+        """Return the days that have a file, oldest first; the files are not read."""
         names = _names(self.path(symbol, Day.of(0, self.zone)).parent)
         return [Day(day, self.zone) for day in sorted(filter(None, map(daily_date, names)))]
 
@@ -117,7 +117,7 @@ class ParquetStore:
             raise DayDamaged(str(path), f"damaged: {error}") from None
         is_of = (candles.market, candles.symbol, candles.interval, candles.day.zone.name, candles.day.date)
         if is_of != (self.market, symbol, self.interval, self.zone.name, day.date):
-            raise DayDamaged(str(path), f"holds {' '.join(map(str, is_of))}, which is not what its name says")
+            raise DayDamaged(str(path), f"holds {' '.join(map(str, is_of))}, its path names another one")
         return candles
 
     def write(self, candles: DayCandles) -> None:
@@ -145,7 +145,7 @@ def checked_market(market: object) -> Market:
 
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
-    """Say what the system refused in our own words: StoreUnavailable."""
+    """Raise what the system refuses as StoreUnavailable."""
     try:
         yield
     except HistoryError:

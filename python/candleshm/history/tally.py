@@ -19,38 +19,39 @@ logger = logging.getLogger(__name__)
 
 SHOW_SECONDS = 0.2
 
-Outcome = Literal["skip", "suc", "warn", "error"]
+Outcome = Literal["skipped", "written", "remarked", "failed"]
 Task = Literal["downloaded", "verified"]
 
 
 @dataclass(slots=True)
 class DayTally:
-    """The files of one day: of `all`, how many were there and whole, came, came with a remark, or failed."""
+    """The files of one day: of `all`, how many were complete before, came, came with a remark, or failed."""
 
     day: Day
     all: int
-    skip: int = 0
-    suc: int = 0
-    warn: int = 0
-    error: int = 0
+    skipped: int = 0
+    written: int = 0
+    remarked: int = 0
+    """Written with holes or other remarks, or before the symbol's first candle."""
+    failed: int = 0
     task: Task = "downloaded"
 
     @property
     def is_done(self) -> bool:
         """Whether every symbol of the day is accounted for."""
-        return self.skip + self.suc + self.warn + self.error == self.all
+        return self.skipped + self.written + self.remarked + self.failed == self.all
 
     def log(self) -> None:
-        """Say it in the familiar line."""
+        """Log the counts; the record carries the tally, for other forms of the line."""
         logger.info(
             "%s %s: %d of %d symbols new, %d done before, %d with remarks, %d failed",
             self.task,
             self.day,
-            self.suc,
+            self.written,
             self.all,
-            self.skip,
-            self.warn,
-            self.error,
+            self.skipped,
+            self.remarked,
+            self.failed,
             extra={"event": "day_done", "tally": self},
         )
 
@@ -65,9 +66,9 @@ class DownloadProgress:
     fetched: int = 0
     failed: int = 0
     left_out: int = 0
-    """Symbols that were asked for by name and do not have the trading status that was asked for."""
+    """Symbols that were named and do not have the wanted trading status."""
     verified: int = 0
-    """Candles that the archive agrees on, where it was asked to verify."""
+    """Candles on which the archive agrees, where it is used to verify."""
     conflicts: int = 0
     """Candles of which the archive has another row than the exchange."""
     rows: int = 0
@@ -76,18 +77,18 @@ class DownloadProgress:
     weight_limit: int = 0
     elapsed_seconds: float = 0.0
     fetching_seconds: float = 0.0
-    """Without the time it took to look at what is there."""
+    """Without the time spent on reading files that exist."""
     day: date | None = None
     """The day in hand."""
     blocked_seconds: float = 0.0
-    """How long the exchange wants no requests."""
+    """How long a 429 or 418 still stops all requests."""
     tallies: list[DayTally] = field(default_factory=list)
     """Of the days that are done, newest first."""
     is_stopped: bool = False
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds that are left at the pace of the files fetched so far; None while there is no pace yet."""
+        """Seconds that are left at the speed so far; None before the first file."""
         return (self.files - self.files_done) * self.fetching_seconds / self.fetched if self.fetched else None
 
 
@@ -118,7 +119,7 @@ class Tally:
             tally, progress = self._days[day], self.progress
             setattr(tally, outcome, getattr(tally, outcome) + 1)
             progress.files_done += 1
-            progress.failed += outcome == "error"
+            progress.failed += outcome == "failed"
             progress.day = day.date
             if tally.is_done:
                 progress.tallies.append(tally)

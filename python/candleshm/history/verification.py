@@ -15,7 +15,7 @@ from candleshm.history.archive_days import ArchiveCandles, ArchiveDays
 from candleshm.history.candles import FROM_EXCHANGE, Conflict, DayCandles, same_bits, slots_of, spans_of
 from candleshm.history.day import Day
 from candleshm.history.day_writing import log_conflicts
-from candleshm.history.download import ARCHIVE_WORKERS
+from candleshm.history.downloader import ARCHIVE_WORKERS
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DownloadProgress, Tally
 from candleshm.history.workers import Workers
@@ -40,9 +40,9 @@ class Verification:
     def run(self, symbols: Sequence[str], days: Iterable[Day]) -> DownloadProgress:
         """Mark what both agree on, and report what they do not; return what came of it.
 
-        Of each day: skipped when all of it is verified, well when it is now, a remark when the archive lacks candles or
-        has others, an error when its file is not there or damaged. To be called inside the store's `writing`. Raises
-        StoreUnavailable.
+        A day counts as skipped when it was verified before, as success when it is now, with a remark when candles are
+        missing in the archive or differ there, as an error when its file is damaged. To be called inside the store's
+        `writing`. Raises StoreUnavailable.
         """
         newest_first = sorted(set(days), key=lambda day: day.date, reverse=True)
         # By months: a month may be one file of the archive, and years would not fit into memory.
@@ -63,17 +63,17 @@ class Verification:
             try:
                 candles = self._store.read(symbol, day)
             except DayNotFound:
-                # A download has just been here: the symbol has no candles on that day.
-                self._tally.count(day, "warn")
+                # The download before this one wrote no file: the symbol has no candles on that day.
+                self._tally.count(day, "remarked")
             except DayDamaged as error:
                 logger.error("%s", error)
-                self._tally.count(day, "error")
+                self._tally.count(day, "failed")
             else:
                 if not len(candles.rows) or candles.verified_count == len(candles.rows):
-                    self._tally.count(day, "skip")
+                    self._tally.count(day, "skipped")
                 elif candles.source not in FROM_EXCHANGE:
                     logger.warning("%s: %s is from %s, not from the exchange", symbol, day, candles.source)
-                    self._tally.count(day, "warn")
+                    self._tally.count(day, "remarked")
                 else:
                     stored.append(candles)
         if not stored:
@@ -100,7 +100,7 @@ class Verification:
                 candles.day,
             )
         self._tally.add(fetched=1, rows=len(after.rows), verified=after.verified_count, conflicts=len(conflicts))
-        self._tally.count(candles.day, "warn" if without or conflicts else "suc")
+        self._tally.count(candles.day, "remarked" if without or conflicts else "written")
 
 
 def compared(candles: DayCandles, archived: ArchiveCandles) -> tuple[DayCandles, list[Conflict]]:

@@ -1,7 +1,7 @@
-"""One CSV file out of a zip that anybody may have packed. Pure.
+"""One CSV file out of a zip of unknown origin. Pure.
 
 The exchange packs one file, without a directory. A mirror may have packed it again, with a directory, with files of its
-desktop, and with a name that does not say how it is encoded. Its bytes may be damaged, or made to do harm: the standard
+desktop, and with a name of unknown encoding. Its bytes may be damaged, or malicious: the standard
 library reads what the zip lists, everything else is done here, so that nothing is unpacked before it was measured.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["MEMBERS_MAX", "ZIP_BYTES_MAX", "csv_of"]
 
 ZIP_BYTES_MAX = 64 * 1024 * 1024
 MEMBERS_MAX = 1000
-# How a name is encoded that does not say it: Info-ZIP writes UTF-8, Windows in China writes GBK. The standard library
+# Encodings of names without the UTF-8 flag: Info-ZIP writes UTF-8, Windows in China writes GBK. The standard library
 # reads such names as the code page of the first PCs.
 UNSTATED, ENCODINGS = "cp437", ("utf-8", "gb18030")
 IS_UTF8, IS_ENCRYPTED = 0x800, 0x1 | 0x40 | 0x2000
@@ -71,7 +71,7 @@ def _names(member: zipfile.ZipInfo) -> list[str]:
 
 
 def _is_csv(names: list[str]) -> bool:
-    """Say whether this is a CSV file, not a directory, and none of the files that desktops leave everywhere."""
+    """Return whether this is a CSV file, not a directory, and none of the files that desktops leave everywhere."""
     *above, last = _parts(names[0])
     is_junk = last.startswith(".") or last.lower() in JUNK or "__MACOSX" in above
     return last.lower().endswith(".csv") and not is_junk

@@ -3,15 +3,15 @@
 Three rules, the strictest counts. They hold for the sum over all owners of a pool, in this process and in others:
 
 - **Ledger.** In any window (60 s at Binance) at most `share * limit` is spent, where a request counts from its sending
-  until one window after its answer: the exchange books it somewhere between the two.
-- **Pace.** Weight flows in evenly, into two accounts: one for closing candles, which come all at once and saves up for
-  one round of them, and one for everything else, which saves two seconds' worth. A stop empties both, so that nothing
-  bursts after it.
-- **Report.** The exchange's header counts everything from this address, other programs included. When that leaves no
-  room, one request at a time goes out every `PROBE_SECONDS`, and its answer brings the newest number.
+  until one window after its response: the exchange books it somewhere between the two.
+- **Rate limiter.** Weight flows in evenly, into two accounts: one for closing candles, which come all at once, so that
+  it saves up for one round of them, and one for everything else, which saves two seconds' worth. A stop empties both,
+  so that nothing bursts after it.
+- **Report.** The exchange's header counts everything from this IP address, other programs included. When that leaves no
+  room, one request at a time is sent every `PROBE_SECONDS`, and its response has the newest number.
 
-The rules are decided in the core (`pool.rs`), on words that lie in private memory or in a file that processes share
-(see `ledger`). Here is who may speak: an owner of the pool, and what it still has to say.
+The core (`pool.rs`) decides by these rules, on words that lie in private memory or in a file that processes share (see
+`ledger`). Here is the side of one owner of the pool: what it may book, and what it still has to book.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ __all__ = [
 
 PROBE_SECONDS = PoolWords.PROBE_SECONDS
 HELD_SECONDS_MAX = PoolWords.HELD_SECONDS_MAX
-# Who finds the pool's words held by another process, which may be stopped, asks again after this.
+# Pause before the next attempt when another process, which may be stopped, holds the pool's words.
 NOT_NOW_SECONDS = 0.05
-# How often is looked for owners that died, and for a ledger that was removed.
+# Interval between checks for dead owners, and for a ledger that was removed.
 REAP_SECONDS = 0.5
 
 T = TypeVar("T")
@@ -51,25 +51,25 @@ class PoolMemory(Protocol):
 
     @property
     def words(self) -> PoolWords:
-        """The words; others after `refresh`."""
+        """The words; `refresh` may replace them."""
 
     def patiently(self, attempt: Callable[[], T | None]) -> T | None:
-        """Try again until it comes to something; None when somebody holds the words for longer than one may wait."""
+        """Repeat `attempt` until it returns something; None when the words are held for too long."""
 
     def refresh(self) -> None:
-        """See to it that the words are still those that everybody in the pool uses."""
+        """Make sure that the words are still those that all owners of the pool use."""
 
     def hold(self, token: int) -> None:
-        """Be alive as the owner `token` until `let_go`, `close` or the end of this process, however it ends."""
+        """Count as alive as the owner `token` until `let_go`, `close` or the end of this process, even by a kill."""
 
     def let_go(self, token: int) -> None:
-        """Be that owner no more."""
+        """Stop being that owner."""
 
     def is_alive(self, token: int) -> bool:
-        """Say whether somebody holds that owner."""
+        """Return whether that owner is alive."""
 
     def close(self) -> None:
-        """Change the words no more."""
+        """Stop changing the words."""
 
 
 class PrivateMemory:
@@ -80,7 +80,7 @@ class PrivateMemory:
         self.words = PoolWords(memoryview(bytearray(64)).cast("Q"), (next(copies), next(copies)))
 
     def patiently(self, attempt: Callable[[], T | None]) -> T | None:
-        """Try again until other threads are done."""
+        """Repeat until other threads are done."""
         while (result := attempt()) is None:
             time.sleep(0)
         return result
@@ -92,7 +92,7 @@ class PrivateMemory:
         """All owners live here."""
 
     def let_go(self, token: int) -> None:
-        """There is nothing to let go."""
+        """Nothing is held."""
 
     def is_alive(self, token: int) -> bool:
         """All owners live here."""
@@ -103,11 +103,11 @@ class PrivateMemory:
 
 
 class WeightBudget:
-    """One owner's access to what a pool (one exit address towards one exchange) may spend. Times are local monotonic.
+    """One owner's access to what a pool (one egress to one exchange) may spend. Times are local monotonic.
 
     Owners that have the same `memory` keep the rules together; without one the owner has a pool of its own. `limit` is
-    taken until an exchangeInfo says more. `share` is the part of the limit to use at most, zero to name none: of
-    the shares that the owners of a pool name the smallest counts for all, so that none is promised more.
+    used until an exchangeInfo has been read. `share` is the part of the limit to use at most, zero to name none: of
+    the shares that the owners of a pool name the smallest counts for all.
 
     Every method may be called from any thread. None waits longer than `memory` does: what cannot be booked at once, as
     the words are held by a process that is stopped, is booked before anything else once they are free.
@@ -155,7 +155,7 @@ class WeightBudget:
         return self._look(PoolWords.BLOCKED_UNTIL)
 
     def set_limit(self, limit: int, window_seconds: float, now_seconds: float) -> None:
-        """Take the limit that an exchangeInfo states; of different ones in a pool the strictest."""
+        """Use the limit that an exchangeInfo states; the strictest one in the pool counts."""
         self._named[1:3] = window_seconds, float(limit)
         self._name(now_seconds)
 
@@ -165,7 +165,7 @@ class WeightBudget:
         self._name(now_seconds)
 
     def leave(self, now_seconds: float) -> None:
-        """Leave the pool, with nothing named any more. What is in flight counts as answered now. Books nothing more."""
+        """Leave the pool and book nothing more. Requests in flight count as ended now."""
         if not self._closed:
             self._book(now_seconds, PoolWords.leave, now_seconds)
             self._memory.let_go(self._token)
@@ -178,7 +178,7 @@ class WeightBudget:
         return int(self._memory.words.used(now_seconds))
 
     def delay_seconds(self, weight: int, now_seconds: float, *, closing: bool = False) -> float:
-        """Return how long a request of `weight` has to wait; infinite means: until one in flight is answered."""
+        """Return how long a request of `weight` has to wait; infinite means: until one in flight ends."""
         return self._memory.words.delay(weight, now_seconds, closing)
 
     def claim(
@@ -186,8 +186,9 @@ class WeightBudget:
     ) -> tuple[int, float]:
         """Book a request if it may leave now: (ticket, 0.0), or (0, how long it has to wait).
 
-        Owners that wait take turns, first come, first served, if they come back in time; and while an `urgent` one
-        waits nothing else leaves: a dear request would never find room between cheap ones. Who gives up says so.
+        A waiting owner claims again before its turn ends; turns are in the order of the first claims. While an `urgent`
+        one waits no other request is sent: an expensive request would never find room between cheap ones. An owner that
+        does not wait any longer calls `give_up`.
         """
 
         def claim() -> float | None:
@@ -203,20 +204,20 @@ class WeightBudget:
         return (0, delay_seconds) if delay_seconds > 0 else (self._ticket(weight), 0.0)
 
     def give_up(self, now_seconds: float) -> None:
-        """Wait no more for what was refused, so that others need not."""
+        """Wait no longer for what could not be claimed, so that other owners get their turn."""
         self._book(now_seconds, PoolWords.give_up)
 
     def sent(self, weight: int, now_seconds: float, *, closing: bool = False) -> int:
-        """Book a request that leaves now, whether it may or not, and return its ticket."""
+        """Book a request that is sent now in any case, and return its ticket."""
         self._book(now_seconds, PoolWords.sent, weight, now_seconds, closing)
         return self._ticket(weight)
 
     def answered(self, ticket: int, now_seconds: float, reported: int | None = None) -> None:
-        """Book the end of a request, answered or failed, with the used weight that the exchange stated."""
+        """Book the end of a request, successful or not, with the used weight that the exchange reported."""
         self._book(now_seconds, PoolWords.finished, self._in_flight.pop(ticket), now_seconds, reported)
 
     def stop(self, seconds: float, now_seconds: float) -> None:
-        """Let nothing leave for `seconds`: the exchange answered 429 or 418. A longer stop that is on stays."""
+        """Send nothing for `seconds`, after a 429 or 418. A longer stop that is in force stays."""
         self._book(now_seconds, PoolWords.stop, now_seconds + seconds)
 
     def _look(self, place: int) -> float:
@@ -233,7 +234,7 @@ class WeightBudget:
         self._book(now_seconds, PoolWords.name, list(self._named), now_seconds)
 
     def _book(self, now_seconds: float, change: Callable[..., bool], *arguments: Any) -> None:
-        """Make a change that must not be lost: when the words cannot be had now, before anything else later."""
+        """Make a change that must not be lost: later, before anything else, when the words are held now."""
 
         def book() -> bool | None:
             return change(self._memory.words, self._place, self._token, *arguments) or None
@@ -242,7 +243,7 @@ class WeightBudget:
             self._unbooked.append((change, arguments))
 
     def _try(self, now_seconds: float, attempt: Callable[[], T | None]) -> T | None:
-        """Return what an attempt comes to, None when the words are not to be had."""
+        """Return the result of an attempt, None when the words are held by another process."""
         if self._closed:
             return None
         self._look_after(now_seconds)
@@ -255,13 +256,13 @@ class WeightBudget:
         return self._memory.patiently(again)
 
     def _look_after(self, now_seconds: float) -> None:
-        """See every now and then whether the words are still those of everybody."""
+        """Check at intervals that the words are still those that all owners use."""
         if not self._closed and now_seconds > self._refreshed_seconds + REAP_SECONDS:
             self._refreshed_seconds = now_seconds
             self._memory.refresh()
 
     def _settle(self, now_seconds: float) -> bool:
-        """Be an owner and book what is not booked yet; False when the words are not to be had."""
+        """Be an owner and book what is not booked yet; False when the words are held by another process."""
         if not self._settling.acquire(blocking=False):
             return False
         try:
@@ -277,12 +278,12 @@ class WeightBudget:
             self._settling.release()
 
     def _join(self, now_seconds: float) -> bool:
-        """Take a place among the owners; again after others had reason to think that this process had died."""
+        """Take a place among the owners; once more after others took this process for dead."""
         words = self._memory.words
         token = secrets.randbelow(PoolWords.TOKEN_MAX) + 1
-        # Tickets that are out count as in flight again, besides what they counted for as those of a dead process.
+        # Requests in flight count once more, in addition to their weight as those of a dead process.
         in_flight = sum(list(self._in_flight.values()))
-        # First, or others would find an owner that nobody holds.
+        # First, or others would take the new owner for dead.
         self._memory.hold(token)
         place = words.join(token, os.getpid(), self._assumed, list(self._named), in_flight, now_seconds)
         if not place:
@@ -291,7 +292,7 @@ class WeightBudget:
             return False
         if place == 0:
             raise CandleShmError(
-                f"{PoolWords.OWNERS_MAX} collectors and clients share this weight budget already; end some of them"
+                f"{PoolWords.OWNERS_MAX} collectors and clients share this weight budget (the limit); end some of them"
             )
         if place is None:
             return False
@@ -301,7 +302,7 @@ class WeightBudget:
         return True
 
     def _reap(self, now_seconds: float) -> bool:
-        """End the owners that nobody holds any more, and say whether there were any."""
+        """Remove dead owners, and return whether there were any."""
         words = self._memory.words
         if now_seconds < words.look(PoolWords.REAPED_AT) + REAP_SECONDS:
             return False

@@ -1,14 +1,14 @@
 """The file in which all processes of a user keep the words of one weight pool: mapped, and guarded by flock.
 
-Two things make it hold whatever happens to a process. The lock is the kernel's: it ends with its holder. And the words
-lie there twice: a change is made in the copy that does not count and counts by one store of one word, so a process that
-is killed between any two instructions leaves either what was before or what is after.
+Two things keep it consistent when a process dies. The kernel frees the lock with its holder. And the file has two
+copies of the words: a change is made in the copy that does not count, and one store of one word makes it count. So a
+process that is killed between any two instructions leaves the state before the change or the one after it.
 
-Whether an owner lives is the kernel's word, too: it holds a lock on a byte of the file, at the place of its token, as
-long as it lives. A process id would not do: containers that share the directory have process ids of their own.
+An owner is alive as long as it holds a lock on one byte of the file, at the place of its token; the kernel frees that
+too. A process id would not do: containers that share the directory have process ids of their own.
 
-A process that is *stopped* while it holds the lock keeps it. Others wait for `LOCK_SECONDS` at most and take that as
-"not now"; nothing is spent meanwhile.
+A process that is *stopped* while it holds the lock keeps it. Others wait for `LOCK_SECONDS` at most, and then spend
+nothing until the lock is free.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ LOCK_SECONDS = 0.1
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 20e-6, 1e-3
 ATTEMPTS = 100
 
-# What keeps a directory from being used, without anybody having meddled with it.
+# Errors of a directory that cannot be used, without any sign of tampering.
 _UNUSABLE = (EACCES, EPERM, EROFS, ENOENT, ENOTDIR)
 # What the owners within this process share instead of such a file.
 _private: dict[Path, PrivateMemory] = {}
@@ -64,29 +64,29 @@ _followed: dict[Path, int] = {}
 
 
 def ledger_path(pool: tuple[str, ...]) -> Path:
-    """Return where the ledger of a pool lies. Its name is a hash: a pool may be named by addresses."""
+    """Return the path of a pool's ledger. Its name is a hash, as the name of a pool contains URLs."""
     name = hashlib.sha256("\n".join(pool).encode()).hexdigest()[:32]
     return runtime_path() / f"weight-{name}"
 
 
 def memory_for(pool: tuple[str, ...]) -> PoolMemory:
-    """Open the ledger of a pool; where its directory cannot be written, memory of this process, and say so loudly.
+    """Open the ledger of a pool; where its directory cannot be written, memory of this process, with a warning.
 
-    Raises ConfigError when the directory or file is not ours alone, CandleShmError when there is no room for it.
+    Raises ConfigError when other users can write the directory or file, CandleShmError when there is no room for it.
     """
     path = ledger_path(pool)
     try:
         return LedgerFile(path)
     except OSError as error:
         if error.errno not in _UNUSABLE:
-            raise CandleShmError(f"no weight ledger in {path.parent}: {error.strerror}") from None
+            raise CandleShmError(f"the weight ledger cannot be created in {path.parent}: {error.strerror}") from None
         directory, reason = path.parent, error.strerror
     with _private_gate:
         if path not in _private:
             _private[path] = PrivateMemory()
             logger.warning(
-                "no weight ledger in %s (%s): OTHER PROCESSES DO NOT KNOW WHAT THIS ONE SPENDS, together they may be "
-                "banned; set XDG_RUNTIME_DIR to a directory that can be written",
+                "the weight ledger cannot be created in %s (%s): THIS PROCESS DOES NOT SHARE ITS WEIGHT BUDGET, and "
+                "the exchange may ban this host; set XDG_RUNTIME_DIR to a directory that can be written",
                 directory,
                 reason,
             )
@@ -94,9 +94,9 @@ def memory_for(pool: tuple[str, ...]) -> PoolMemory:
 
 
 def peek(path: Path) -> PoolWords | None:
-    """Return a copy of the words in a ledger, None when there is none that counts. Changes and creates nothing.
+    """Return a copy of the words in a ledger, None without a valid one. Changes and creates nothing.
 
-    Raises ConfigError when directory or file are not ours alone.
+    Raises ConfigError when other users can write the directory or file.
     """
     try:
         check_ours(path.parent, path.parent.lstat(), stat.S_ISDIR)
@@ -113,11 +113,11 @@ def peek(path: Path) -> PoolWords | None:
 class LedgerFile:
     """The words of one pool, shared through a file. See `ratelimit.PoolMemory`.
 
-    A forked child has no part in it: there it never gets the words, and has to open it for itself.
+    A forked child does not inherit it: there the words are never available; it opens the file for itself.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or create it. Raises ConfigError when it is not ours alone, OSError as the system says."""
+        """Open the file, or create it. Raises ConfigError when other users can write it, OSError."""
         self.path = path
         self._closed = True
         self._waits = True
@@ -129,13 +129,14 @@ class LedgerFile:
         _opened.add(self)
 
     def patiently(self, attempt: Callable[[], T | None]) -> T | None:
-        """Try for `LOCK_SECONDS`; after that came to nothing only once each time, until something does."""
+        """Repeat for `LOCK_SECONDS`; after a failure only one attempt per call, until one succeeds."""
         if self._closed:
             return None
         result = _patiently(attempt, LOCK_SECONDS if self._waits else 0.0)
         if result is None and self._waits:
             logger.warning(
-                "the weight ledger %s is held by process %d, which seems to be stopped; requests wait for it",
+                "the weight ledger %s is locked by process %d, which seems to be stopped; no request is sent "
+                "until it continues or ends",
                 self.path,
                 self.words.changed_by(),
             )
@@ -143,9 +144,9 @@ class LedgerFile:
         return result
 
     def refresh(self) -> None:
-        """Follow everybody else to the file that has the name now; create it with our words when it was removed.
+        """Use the file that has the name now, as all others do; create it with our words when it was removed.
 
-        Owners hold the new file before its words are used here.
+        Owners are held in the new file before its words are used here.
         """
         if self._closed:
             return
@@ -170,10 +171,10 @@ class LedgerFile:
             self.words.close()
             os.close(self._life)
             self._inode, self.words, self._life = inode, words, life
-        _say_once(self.path, inode)
+        _log_once(self.path, inode)
 
     def hold(self, token: int) -> None:
-        """Lock the byte of that owner: the kernel lets go of it when this process ends."""
+        """Lock the byte of that owner: the kernel frees it when this process ends."""
         with self._gate:
             if not self._closed:
                 self._held.add(token)
@@ -187,12 +188,12 @@ class LedgerFile:
                 fcntl.fcntl(self._life, fcntl.F_OFD_SETLK, _byte(fcntl.F_UNLCK, token))
 
     def is_alive(self, token: int) -> bool:
-        """Say whether somebody, in whatever namespace, holds the byte of that owner."""
+        """Return whether a process, in whatever namespace, holds the byte of that owner."""
         with self._gate:
             return token in self._held or self._closed or _is_held(self._life, token, 1)
 
     def close(self) -> None:
-        """Change nothing any more, and hold no owner; the words can still be looked at."""
+        """Change nothing any more and hold no owner; the words can still be read."""
         if self._closed:
             return
         self._closed = True
@@ -201,7 +202,7 @@ class LedgerFile:
         os.close(self._life)
 
     def __del__(self) -> None:
-        # An owner that nobody can reach any more holds nothing.
+        # An owner without references holds nothing.
         self.close()
 
 
@@ -209,7 +210,7 @@ _opened: weakref.WeakSet[LedgerFile] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    # A forked child's descriptors are its parent's locks, too. Another thread may have been in the middle of something.
+    # A forked child shares the descriptors, and so the locks, of its parent.
     for ledger in list(_opened):
         ledger.close()
 
@@ -218,9 +219,9 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords, int]:
-    """Return inode, words and a descriptor of the file, made with `words` if there is none, or none to be believed.
+    """Return inode, words and a descriptor of the file, created with `words` where there is no valid one.
 
-    A file is never shortened nor written over: somebody may have mapped it.
+    A file is never truncated nor overwritten: other processes may have mapped it.
     """
     runtime_dir()
     for _ in range(ATTEMPTS):
@@ -234,7 +235,9 @@ def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords, int]:
             status = os.fstat(descriptor)
             check_ours(path, status, stat.S_ISREG)
             if _patiently(lambda: _try_lock(descriptor), LOCK_SECONDS) is None:  # noqa: B023
-                raise CandleShmError(f"the weight ledger {path} is held by another process, which seems to be stopped")
+                raise CandleShmError(
+                    f"the weight ledger {path} is locked by another process, which seems to be stopped"
+                )
             if _copy(descriptor) is not None:
                 # A descriptor that only holds owners, with a file description of its own.
                 life = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
@@ -245,7 +248,7 @@ def _open(path: Path, words: PoolWords | None) -> tuple[int, PoolWords, int]:
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
-    raise CandleShmError(f"the weight ledger {path} is replaced again and again; who else writes there?")
+    raise CandleShmError(f"the weight ledger {path} is replaced again and again: another program writes there")
 
 
 def _refuse_other_version(path: Path, descriptor: int) -> None:
@@ -263,11 +266,11 @@ def _refuse_other_version(path: Path, descriptor: int) -> None:
 
 
 def _create(path: Path, words: PoolWords | None, give_name: Callable[[Path, Path], None]) -> None:
-    """Write a whole file under another name, then give it its own."""
+    """Write the file under another name, then rename it."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        # All of it now, so that a full file system is an error here and not a SIGBUS later.
+        # Allocate all of it now, so that a full file system is an error here and not a SIGBUS later.
         os.posix_fallocate(descriptor, 0, FILE_BYTES)
         os.pwrite(descriptor, HEADER.pack(PoolWords.MAGIC, PoolWords.VERSION, FILE_BYTES) + _boot_id(), 0)
         if words is not None:
@@ -286,13 +289,13 @@ def _map(descriptor: int) -> PoolWords:
 
 
 def _copy(descriptor: int) -> PoolWords | None:
-    """Copy the words of a file, None when it is no ledger of this version and this boot that can be believed."""
+    """Copy the words of a file, None when it is not a valid ledger of this version and this boot."""
     if os.fstat(descriptor).st_size != FILE_BYTES:
         return None
     for _ in range(ATTEMPTS):
         header = bytearray(os.pread(descriptor, HEADER_BYTES, 0))
         content = header + os.pread(descriptor, FILE_BYTES, HEADER_BYTES)
-        # Whole once nothing changed meanwhile: the change after the next one is made in the copy that counts.
+        # Consistent once nothing changed meanwhile: the change after the next one is made in the copy that counts.
         if os.pread(descriptor, HEADER_BYTES, 0) == header:
             break
     if len(content) != FILE_BYTES or not content.startswith(
@@ -345,18 +348,18 @@ def _byte(kind: int, token: int, count: int = 1) -> bytes:
 
 
 def _lock_byte(descriptor: int, token: int) -> None:
-    # Nobody else has that token, so the byte is free.
+    # No other owner has that token, so the byte is free.
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _byte(fcntl.F_WRLCK, token))
 
 
 def _is_held(descriptor: int, token: int, count: int) -> bool:
-    """Say whether anybody else holds one of those owners."""
+    """Return whether another process holds one of those owners."""
     found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _byte(fcntl.F_RDLCK, token, count))
     return bool(FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
-def _say_once(path: Path, inode: int) -> None:
-    """Name a removal once in this process, however many owners it has."""
+def _log_once(path: Path, inode: int) -> None:
+    """Log a removal once in this process, however many owners it has."""
     with _private_gate:
         if _followed.get(path) == inode:
             return

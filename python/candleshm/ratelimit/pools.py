@@ -13,28 +13,28 @@ from candleshm.system.clock import Clock
 
 __all__ = ["connects_of", "open_budget", "open_connects", "pool_of"]
 
-# Hosts of the exchange's own count an address together, whichever of them it asks.
+# The exchange's own hosts count an IP address together.
 OWN_HOSTS = (".binance.com", ".binance.vision")
 TEST_HOSTS = ("testnet", "demo")
-# Of the new stream connections that the exchange allows an address; other programs connect as well.
+# Share of the new stream connections that the exchange allows an IP address; other programs connect as well.
 CONNECTS_SHARE = 0.9
 
 
 def pool_of(config: CollectorConfig) -> tuple[str, ...]:
-    """Return what identifies the weight pool that a feed spends from: way out, host, and family of markets.
+    """Return what identifies the weight pool that a feed spends from: egress, host, and family of markets.
 
-    The exchange counts by the address that asks: spot for itself, USD-M and COIN-M together. Another host than its own
-    counts for itself, by the same families. Names and passwords in addresses are left out: who pays a proxy with two of
-    them shares one pool, which is slower at worst.
+    The exchange counts by IP address: spot for itself, USD-M and COIN-M together. A host that is not the exchange's own
+    counts for itself, by the same families. Names and passwords in URLs are left out: two accounts of one proxy share a
+    pool, which is slower at worst.
     """
-    asked = config.base_url or config.proxy_host or MARKETS[config.market].host
-    host = _place(asked)
-    name = urlsplit(asked).hostname or ""
+    url = config.base_url or config.proxy_host or MARKETS[config.market].host
+    host = _place(url)
+    name = urlsplit(url).hostname or ""
     if name.endswith(OWN_HOSTS) and not name.startswith(TEST_HOSTS) and config.proxy_host is None:
         host = "exchange"
     elif config.proxy_host is not None:
-        host = f"resender {host}"
-    return _way_out(config, asked), host, "SPOT" if config.market == "SPOT" else "FUTURES"
+        host = f"relay {host}"
+    return _egress(config, url), host, "SPOT" if config.market == "SPOT" else "FUTURES"
 
 
 def open_budget(config: CollectorConfig, now_seconds: float) -> WeightBudget:
@@ -44,11 +44,11 @@ def open_budget(config: CollectorConfig, now_seconds: float) -> WeightBudget:
 
 
 def connects_of(config: CollectorConfig) -> tuple[str, ...]:
-    """Return what identifies the pool of new stream connections: the hosts of a family count an address together."""
-    asked = config.ws_url or MARKETS[config.market].stream_host
-    name = urlsplit(asked).hostname or ""
+    """Return what identifies the pool of new stream connections: the hosts of a family count an IP address together."""
+    url = config.ws_url or MARKETS[config.market].stream_host
+    name = urlsplit(url).hostname or ""
     is_own = name.endswith(OWN_HOSTS) and not name.startswith(TEST_HOSTS)
-    return "streams", "exchange" if is_own else _place(asked), "SPOT" if config.market == "SPOT" else "FUTURES"
+    return "streams", "exchange" if is_own else _place(url), "SPOT" if config.market == "SPOT" else "FUTURES"
 
 
 def open_connects(config: CollectorConfig, rules: StreamRules, clock: Clock) -> WeightBudget:
@@ -62,14 +62,14 @@ def open_connects(config: CollectorConfig, rules: StreamRules, clock: Clock) -> 
     )
 
 
-def _way_out(config: CollectorConfig, asked: str) -> str:
-    """Return the proxy that requests takes for an address, `direct` without one."""
+def _egress(config: CollectorConfig, url: str) -> str:
+    """Return the proxy that requests takes for a URL, `direct` without one."""
     proxies = dict(config.proxies)
     if config.trust_env:
         from requests.utils import get_environ_proxies
 
-        proxies = {**get_environ_proxies(asked), **proxies}
-    parts = urlsplit(asked)
+        proxies = {**get_environ_proxies(url), **proxies}
+    parts = urlsplit(url)
     for scheme in (f"{parts.scheme}://{parts.hostname}", parts.scheme, f"all://{parts.hostname}", "all"):
         if proxies.get(scheme):
             return _place(proxies[scheme])

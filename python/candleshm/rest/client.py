@@ -124,7 +124,7 @@ class Client:
             return self._send(url, ticket) if ticket else None
         except RateLimited as error:
             now_seconds = self.clock.monotonic_seconds()
-            # Requests that were on their way are refused as well; one line tells of the stop.
+            # Requests in flight are refused as well; the stop is logged once.
             if now_seconds >= self._stopped_until_seconds:
                 logger.warning("%s; no requests for %.0f s", error, error.retry_after)
             self._stopped_until_seconds = max(self._stopped_until_seconds, now_seconds + error.retry_after)
@@ -144,7 +144,7 @@ class Client:
 
 
 class MarketAccess:
-    """How one market is reached, as a configuration says: exchange, transport and clock, wired once."""
+    """How one market is reached, by a configuration: exchange, transport and clock, wired once."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""The only HTTP: an address in, an answer out. It decides nothing, retries nothing and follows no redirect.
+"""HTTP: a URL in, a response out. It decides nothing, retries nothing and follows no redirect.
 
-There is no `urllib3.Retry` here: a retry inside the transport would spend weight that the budget does not see and hold
-a worker while it sleeps. The scheduler asks again, with `Backoff`, after the budget agreed.
+There is no `urllib3.Retry` here: a retry inside the transport would spend weight that the budget does not see, and hold
+a worker while it sleeps. The scheduler requests again, with `Backoff`, once the budget has room.
 
-An answer that refuses counts from its status line on. Whatever is wrong with what follows, be it cut, slow, endless or
-packed badly: it is an answer with that status, the headers that came, and as much of the body as came.
+A refusal counts from its status line on. Whatever is wrong with the rest, be it truncated, slow, endless or badly
+compressed: the response has that status, the headers that came, and as much of the body as came.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 BODY_BYTES_MAX = 32 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
-# Statuses after which nothing may be sent for a while. Others must hear of them before the rest of the answer is here,
-# so the rest gets this long, and what a text of an error can need.
+# Statuses after which nothing may be sent for a while. They must be booked before the rest of the response is here, so
+# the rest gets this long, and the bytes that the text of an error can need.
 STOPS = (403, 407, 418, 429)
 STOP_SECONDS = 0.5
 REFUSAL_BYTES_MAX = 64 * 1024
-# A refusal may come under status 200, too.
+# A refusal may come with status 200, too.
 REFUSAL_START = b'{"code"'
-# How http.client says that a proxy refuses the way to a host.
+# The text of http.client when a proxy refuses the connection to a host.
 TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")
 
 
 class Transport(Protocol):
-    """What fetches. Tests hand in a function from address to answer."""
+    """What fetches a URL. Tests pass one of their own."""
 
     def fetch(self, url: str) -> Response:
-        """Return the answer to GET `url`, whatever its status.
+        """Return the response to GET `url`, whatever its status.
 
-        Raises ExchangeUnavailable when there is none, BadResponse when the body of a 200 is cut short, too large or
+        Raises ExchangeUnavailable when there is none, BadResponse when the body of a 200 is truncated, too large or
         undecodable.
         """
 
@@ -70,7 +70,7 @@ class HttpTransport:
         trust_env: bool = False,
         whole_seconds: float | None = None,
     ) -> None:
-        """`whole_seconds` is how long an answer may take to be here whole, the read timeout unless given."""
+        """`whole_seconds` is the limit for a complete response, the read timeout unless given."""
         self._clock = clock
         self._whole_seconds = whole_seconds
         self._proxies = dict(proxies or {})
@@ -79,7 +79,7 @@ class HttpTransport:
         self._addresses = Addresses()
 
     def fetch(self, url: str) -> Response:
-        """Return the answer to GET `url`; the whole of it, headers too, has to be here in time."""
+        """Return the response to GET `url`; all of it, headers too, has to arrive in time."""
         sent_seconds = self._clock.monotonic_seconds()
         by_proxy = False
         whole_seconds = READ_SECONDS if self._whole_seconds is None else self._whole_seconds
@@ -95,7 +95,7 @@ class HttpTransport:
             reason = _reason(error)
             refused = TUNNEL_REFUSED.search(reason)
             if refused is None:
-                raise ExchangeUnavailable(f"no answer from {_host(url)}: {reason}") from None
+                raise ExchangeUnavailable(f"no response from {_host(url)}: {reason}") from None
             body, headers, status, by_proxy = b"", {}, int(refused[1]), True
         return Response(
             url=url,
@@ -115,7 +115,7 @@ class HttpTransport:
             session.trust_env = self._trust_env
             session.proxies.update(self._proxies)
             session.headers.update({"Accept-Encoding": "gzip", "User-Agent": "candleshm"})
-            # Nothing here needs a cookie, and a front that sends a new one each time would make requests grow.
+            # No request needs a cookie, and a server that sets a new one each time would make requests grow.
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
             adapter = _Adapter(whole_seconds, self._addresses, pool_connections=1, pool_maxsize=1, max_retries=0)
             session.mount("https://", adapter)
@@ -124,7 +124,7 @@ class HttpTransport:
 
 
 class _UntilDeadline(io.RawIOBase):
-    """What a socket receives, until a moment after which it has nothing more to say."""
+    """What a socket receives until a deadline, after which reading times out."""
 
     def __init__(self, file: io.BufferedReader, connection: socket.socket, deadline_seconds: float) -> None:
         self._file = file
@@ -142,7 +142,7 @@ class _UntilDeadline(io.RawIOBase):
         return self._file.raw.readinto(buffer)
 
     def end_in(self, seconds: float) -> None:
-        """Bring the moment forward."""
+        """Bring the deadline forward."""
         self._deadline_seconds = min(self._deadline_seconds, time.monotonic() + seconds)
 
     def close(self) -> None:
@@ -151,9 +151,9 @@ class _UntilDeadline(io.RawIOBase):
 
 
 class _Response(HTTPResponse):
-    """An answer that has to be here whole within `whole_seconds`.
+    """A response that has to arrive completely within `whole_seconds`.
 
-    A socket's own timeout counts from byte to byte: a front that sends one every few seconds, be it of the headers,
+    A socket's own timeout counts from byte to byte: a server that sends one every few seconds, even of the headers,
     would hold a thread for hours.
     """
 
@@ -171,7 +171,7 @@ class _Response(HTTPResponse):
         return version, status, reason
 
     def begin(self) -> None:
-        """Read the head. That of an answer which stops everything counts as far as it came."""
+        """Read status and headers. Those of a response that stops everything count as far as they came."""
         try:
             super().begin()
         except (OSError, HTTPException):
@@ -181,15 +181,15 @@ class _Response(HTTPResponse):
             self.length, self.chunked, self.will_close = 0, False, True
             self._close_conn()
         if self.status in STOPS:
-            # Lengths that contradict each other would make urllib3 refuse the answer, the stop with it.
+            # Lengths that contradict each other would make urllib3 refuse the response, and with it the stop.
             del self.headers["Content-Length"]
 
 
 class _Remembering(urllib3.connection.HTTPConnection):
-    """A connection to that address of its host, or of its proxy, which spoke the last time.
+    """A connection to the address of its host, or of its proxy, that responded the last time.
 
-    An address that accepts and then says nothing, be it in the handshake of TLS, costs one attempt: the next one goes
-    elsewhere.
+    An address that accepts and then sends nothing, even in the TLS handshake, costs one attempt: the next one goes to
+    another address.
     """
 
     addresses: Addresses
@@ -236,7 +236,7 @@ class _RememberingTls(_Remembering, urllib3.connection.HTTPSConnection):
 
 
 class _Adapter(HTTPAdapter):
-    """Connections that remember addresses and whose answers have a deadline, with a proxy and without."""
+    """Connections that remember addresses and whose responses have a deadline, with a proxy and without."""
 
     def __init__(self, whole_seconds: float, addresses: Addresses, **keywords: Any) -> None:
         response = type("_Response", (_Response,), {"whole_seconds": whole_seconds})
@@ -261,7 +261,7 @@ class _Adapter(HTTPAdapter):
 
 
 def _read(response: requests.Response, whole_seconds: float) -> bytes:
-    """Read the body as it arrives, so that one which is too large ends early; that of a refusal as far as it comes."""
+    """Read the body as it arrives, so that too large a one ends early; the body of a refusal as far as it comes."""
     raw: urllib3.HTTPResponse = response.raw
     status = response.status_code
     is_packed = response.headers.get("Content-Encoding", "").strip().lower() == "gzip"
@@ -279,7 +279,7 @@ def _read(response: requests.Response, whole_seconds: float) -> bytes:
         if isinstance(raw.connection, _Remembering):
             raw.connection.blame()
         host = _host(response.url)
-        wrong = ExchangeUnavailable(f"no whole answer from {host} in {whole_seconds:g} s, only {size_bytes} bytes")
+        wrong = ExchangeUnavailable(f"no complete response from {host} in {whole_seconds:g} s, only {size_bytes} bytes")
     except urllib3.exceptions.ProtocolError:
         host = _host(response.url)
         wrong = BadResponse(f"body of {host} ended after {size_bytes} bytes, before its announced end", status=status)
@@ -301,10 +301,10 @@ def _read(response: requests.Response, whole_seconds: float) -> bytes:
 
 
 def _gunzip_start(body: bytes) -> bytes:
-    """Unpack as much as can be had of the text of a refusal; nothing of what is not packed at all."""
+    """Unpack as much as possible of the text of a refusal; a body that is not compressed stays as it is."""
     decompressor, plain = zlib.decompressobj(16 + zlib.MAX_WBITS), b""
     with suppress(zlib.error):
-        # In small pieces: what comes before the damage is kept.
+        # In small pieces, so that the text before the damage is kept.
         for start in range(0, min(len(body), REFUSAL_BYTES_MAX), 64):
             plain += decompressor.decompress(body[start : start + 64], REFUSAL_BYTES_MAX)
             if len(plain) > REFUSAL_BYTES_MAX:
@@ -319,7 +319,7 @@ def _gunzip(body: bytes) -> bytes:
     except zlib.error as error:
         raise BadResponse(f"gzip body cannot be unpacked: {error}") from None
     if not decompressor.eof:
-        raise BadResponse(f"gzip body of {len(body)} bytes is cut short or unpacks to more than {BODY_BYTES_MAX} bytes")
+        raise BadResponse(f"gzip body of {len(body)} bytes is truncated or unpacks to more than {BODY_BYTES_MAX} bytes")
     return plain
 
 
@@ -328,12 +328,12 @@ def _host(url: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the cause's own words without the layers around it, and without names and passwords in addresses."""
+    """Return the text of the innermost cause, without names and passwords in URLs."""
     cause: object = error
     while isinstance(cause, BaseException):
         inner = next((part for part in (getattr(cause, "reason", None), *cause.args) if _is_error(part)), None)
         if inner is None and isinstance(cause, urllib3.exceptions.HTTPError):
-            inner = cause.__cause__  # what the system said; their own text names a class of ours
+            inner = cause.__cause__  # the error of the system; the text of urllib3 names a class of this module
         if inner is None:
             break
         cause = inner

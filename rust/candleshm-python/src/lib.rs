@@ -54,6 +54,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::PoolWords>()?;
     rules::add_constants(module)?;
     module.add_function(wrap_pyfunction!(rules::candle_end_ms, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::hole_apart_ms, module)?)?;
     module.add_function(wrap_pyfunction!(rules::candles_within, module)?)?;
     module.add_function(wrap_pyfunction!(rules::is_symbol_name, module)?)?;
     module.add_function(wrap_pyfunction!(rules::is_block_name, module)?)?;

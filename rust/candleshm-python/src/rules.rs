@@ -4,7 +4,7 @@
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::RowState;
 use candleshm::market::Market;
-use candleshm::{shared_memory, symbols};
+use candleshm::{merge, shared_memory, symbols};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -51,6 +51,14 @@ fn state_name(state: RowState) -> Option<&'static str> {
     }
 }
 
+/// Return how far apart two requests have to be sent whose responses both lack a row, before it counts as a hole.
+///
+/// `settle_ms` is the settle time; all are milliseconds.
+#[pyfunction]
+pub(crate) fn hole_apart_ms(settle_ms: i64) -> i64 {
+    merge::hole_apart_ms(settle_ms)
+}
+
 /// Return where the candle ends (half-open) that opened at `open_ms`, also when it opened off the grid.
 ///
 /// `interval` is one of the exchange's, or the days of a zone as 1d@Asia/Shanghai. For 3d the end follows from the open
@@ -65,8 +73,10 @@ pub(crate) fn candle_end_ms(interval: &str, open_ms: i64) -> PyResult<i64> {
     Ok(grid.end_ms(grid.index_of(open_ms)))
 }
 
-/// Returns the open time of the first candle that opens at `start_ms` or later, and how many candles open from there
+/// Return the open time of the first candle that opens at `start_ms` or later, and how many candles open from there
 /// until before `end_ms`.
+///
+/// `interval` is one of the exchange's except 3d, or the days of a zone as 1d@Asia/Shanghai. Raises ConfigError.
 #[pyfunction]
 pub(crate) fn candles_within(interval: &str, start_ms: i64, end_ms: i64) -> PyResult<(i64, i64)> {
     let grid = grid(interval)?;

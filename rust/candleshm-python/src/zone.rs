@@ -47,7 +47,9 @@ impl PyZone {
         self.0.reached_ms(day, time_of_day_ms)
     }
 
-    /// Return the instant of a time of day on a day, epoch ms.
+    /// Return when the zone's clocks show a time of day on a day, for the first time, in epoch milliseconds.
+    ///
+    /// A time that they jump over counts as reached when they would have shown it without the jump.
     fn at_ms(&self, day: i64, time_of_day_ms: i64) -> i64 {
         self.0.at_ms(day, time_of_day_ms)
     }

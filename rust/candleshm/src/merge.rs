@@ -523,6 +523,13 @@ pub struct Absence {
     pub first_bar: Option<u64>,
 }
 
+/// Returns how far apart two requests have to be sent whose responses both lack a row, before it counts as a hole: the
+/// servers of the exchange may differ for a moment. Daily files are held to the same rule as a block.
+#[must_use]
+pub const fn hole_apart_ms(settle_ms: i64) -> i64 {
+    if settle_ms > 1 { settle_ms } else { 1 }
+}
+
 /// Decides what the absence of rows in `response` proves, after its rows were merged. `held` are the first and last
 /// candle index of the rows it held, if any.
 ///
@@ -571,7 +578,7 @@ pub fn absence(
     }
     let is_whole =
         covered.clone().all(|candle_index| !words.tag(candle_index).is_final_of(candle_index) || is_held(candle_index));
-    let apart_ms = if is_whole { window.settle_ms.max(1) } else { CONTRADICTED_MS.max(window.settle_ms) };
+    let apart_ms = if is_whole { hole_apart_ms(window.settle_ms) } else { CONTRADICTED_MS.max(window.settle_ms) };
     let mut confirmed = Vec::new();
     for candle_index in absent {
         let (first_ms, last_ms) = seen.absent.entry(candle_index).or_insert((window.sent_ms, window.sent_ms));

@@ -1,7 +1,7 @@
 """Days from the exchange, or first from its archive: what is fetched, in which order, and what each response proves.
 
-Requests are spent from the same budget as those of collectors; a 429 or 418 stops all of them. What a day needs is
-known by pure parts (`pages`, `assembly`); `page_queue` keeps the order, `day_writing` writes what is known.
+Requests are paid from the same budget as those of collectors; a 429 or 418 stops all of them. `pages` and `assembly`
+are pure and know what a day needs; `page_queue` keeps the order, `day_writing` writes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from random import Random
 
+from candleshm._core import hole_apart_ms
 from candleshm.errors import BadResponse, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import ExchangeInfo, KlineRequest, Response
 from candleshm.history.archive_days import ArchiveDays
@@ -35,7 +36,7 @@ __all__ = ["ARCHIVE_WORKERS", "Downloader", "is_final"]
 logger = logging.getLogger(__name__)
 
 TRIES = 5
-# So many 429 or 418 for one page, each waited out, and it counts as failed.
+# A page that got so many 429 or 418, each waited out, counts as failed.
 STOPS_MAX = 10
 CONFIRMATIONS_MORE = 8
 # Few, because the archive is a gift.
@@ -81,7 +82,7 @@ class Downloader:
         self._given_up: set[str] = set()  # symbols that the exchange refuses
 
     def run(self, symbols: Sequence[str], days: Iterable[Day], *, replace: bool = False) -> DownloadProgress:
-        """Fetch the days that are not stored and whole, or with `replace` all; return what came of it.
+        """Fetch the days without a complete file, or with `replace` all; return what came of it.
 
         Every day has to be final, see `is_final`. To be called inside the store's `writing`. Days that could not be
         fetched are logged and counted. Raises StoreUnavailable when a file cannot be written; what was written stays.
@@ -99,32 +100,32 @@ class Downloader:
         return self._tally.done(is_stopped=self._workers.is_over)
 
     def _look(self, symbols: Sequence[str], days: Sequence[Day], *, replace: bool) -> None:
-        """Sort days of symbols into those that are whole, those that need nothing, and those to fetch."""
+        """Sort days of symbols into those that are complete, those that need nothing, and those to fetch."""
         self._open = {}
         for day in days:
             for symbol in symbols:
                 if self._workers.is_over:
                     return
                 if symbol in self._given_up and self._archive is None:
-                    self._tally.count(day, "error")
+                    self._tally.count(day, "failed")
                 elif self._writing.is_before_the_first(symbol, day):
-                    self._tally.count(day, "warn")
+                    self._tally.count(day, "remarked")
                 elif Grid.of(day, self._store.interval).count == 0:
-                    self._tally.count(day, "skip")  # a day in which no candle of a long interval opens
-                elif not replace and self._is_whole(symbol, day):
-                    self._tally.count(day, "skip")
+                    self._tally.count(day, "skipped")  # a day in which no candle of a long interval opens
+                elif not replace and self._is_complete(symbol, day):
+                    self._tally.count(day, "skipped")
                 else:
                     self._open.setdefault(symbol, []).append(Assembly(symbol, day, self._store.interval))
                 self._tally.show_if_due()
 
-    def _is_whole(self, symbol: str, day: Day) -> bool:
+    def _is_complete(self, symbol: str, day: Day) -> bool:
         [report] = inspect(self._store, symbol, [day])
         if report.verdict == "damaged":
             logger.warning("%s: %s; fetched again", report.path, report.reason)
         return report.is_complete and not (self._only_exchange and report.source not in FROM_EXCHANGE)
 
     def _fetch_archived(self, archive: ArchiveDays) -> None:
-        """Take from the archive what it has of the days in the making, and write those that are whole by that."""
+        """Take from the archive what it has of the days in the making, and write those that are complete by that."""
         self._workers.run_each(list(self._open), lambda symbol: self._take_archived(archive, symbol), ARCHIVE_WORKERS)
         for symbol in self._given_up:
             for day in tuple(self._open.get(symbol, ())):
@@ -228,9 +229,9 @@ class Downloader:
         return ready
 
     def _confirm(self, day: Assembly, end_slot: int) -> None:
-        """Request the rows up to a slot again, a settle time after the response that lacked some of them."""
+        """Request the rows up to a slot again, late enough to confirm that they do not exist."""
         now_seconds = self._client.clock.monotonic_seconds()
-        wait_ms = day.last_absent_ms + max(self._settle_ms, 1) - self._time.earliest_ms(now_seconds)
+        wait_ms = day.last_absent_ms + hole_apart_ms(self._settle_ms) - self._time.earliest_ms(now_seconds)
         day.pages_left += 1
         day.confirmations += 1
         end_ms = day.grid.first_ms + end_slot * day.grid.length_ms
@@ -269,7 +270,7 @@ class Downloader:
                 self._fail(day)
 
     def _end_all(self, days: Iterable[Assembly]) -> None:
-        """Write days of which everything is known that responses about them can tell."""
+        """Write days of which all pages have been requested."""
         for day in days:
             error: ExchangeError | None = None
             has_ended = False
@@ -291,7 +292,7 @@ class Downloader:
     def _fail(self, day: Assembly) -> None:
         """Leave it at what the archive has of a day."""
         self._writing.write_archived(day)
-        self._end(day, "error")
+        self._end(day, "failed")
 
     def _end(self, day: Assembly, outcome: Outcome) -> None:
         with self._workers.changed:
@@ -301,7 +302,7 @@ class Downloader:
 
 
 def _confirmations_max(day: Assembly, limit: int) -> int:
-    """Return how often a day is requested once more: each time its part is absent, and some for a change of mind."""
+    """Return how often a day is requested once more: twice a page, and some more where responses contradict."""
     return 2 * -(-day.grid.count // limit) + CONFIRMATIONS_MORE
 
 
