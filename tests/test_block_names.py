@@ -211,6 +211,7 @@ def test_what_goes_on_for_an_hour_is_said_rarely_and_done_ever_later(caplog: pyt
 READS: dict[str, Callable[[candleshm.Feed, candleshm.Series], object]] = {
     "candles": lambda feed, series: series.candles(),
     "states": lambda feed, series: series.states(),
+    "snapshot": lambda feed, series: series.snapshot(),
     "live": lambda feed, series: series.live,
     "last_close": lambda feed, series: series.last_close,
     "view": lambda feed, series: series.view(3),

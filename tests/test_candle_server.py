@@ -552,7 +552,7 @@ def test_a_collector_that_broke_is_replaced_by_running_again(make: Make, monkeyp
     server = make()
     server.run_candle_map()
     with monkeypatch.context() as broken:
-        broken.setattr(Scheduler, "_publish_status", lambda *_: 1 / 0)
+        broken.setattr(Scheduler, "_note_loaded", lambda *_: 1 / 0)
         until(lambda: server.status().state == "closed")
         assert list(server.candle_map) == SPOT
 

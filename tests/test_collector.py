@@ -16,7 +16,7 @@ import pytest
 
 import candleshm
 from candleshm.collector.collector import Collector
-from candleshm.collector.scheduler import CollectorStatus
+from candleshm.collector.status import CollectorStatus
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
     BadResponse,
@@ -319,7 +319,7 @@ _SERVE = """
 import sys, threading
 from candleshm.system.clock import ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
-from candleshm.collector.scheduler import CollectorStatus
+from candleshm.collector.status import CollectorStatus
 from candleshm.collector.collector import Collector
 name, base_url = sys.argv[1:]
 config = CollectorConfig(

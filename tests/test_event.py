@@ -100,7 +100,7 @@ def test_a_batch_stands_but_for_the_frames_that_cannot_be_read(open_writer: Open
     begin(writer, told["s"], told["k"]["t"] - MINUTE)
     batch = [b"<html>", event, event[:-1], b'{"result":null,"id":7}', b'{"e":"serverShutdown","E":1}', b"\xff"]
     pushed = writer.ingest_events(batch, received_ms=told["E"])
-    assert (pushed.events, pushed.changed, pushed.answers, pushed.shuts_down) == (1, 1, [3], True)
+    assert (pushed.events, pushed.changed, pushed.acknowledgements, pushed.shuts_down) == (1, 1, [3], True)
     assert pushed.faults == [
         (0, "the frame is not a JSON object, at byte 0"),
         (2, f"the frame ends before its object does, at byte {len(event) - 1}"),

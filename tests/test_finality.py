@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 import urllib.request
@@ -20,7 +19,6 @@ from candleshm._core import Writer
 from candleshm.collector.standing import Standing
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import Outage, SimulatedExchange
-from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import APART_MS_MAX, ExchangeTime
 from tests.support.collecting import MINUTE, SteppedClock, collecting, klines, status_of, truth_of, until
 
@@ -184,7 +182,7 @@ def test_a_standing_picture_is_told_once_with_its_symbols_and_once_when_it_moves
 ) -> None:
     caplog.set_level("INFO", "candleshm")
     standing, both = (
-        Standing(BlockLog(logging.getLogger("candleshm"), "block"), "api.example"),
+        Standing("block", "api.example"),
         frozenset({"AUSDT", "BUSDT"}),
     )
     for sent_ms in (1_001_000, 1_016_000, 1_020_000, 1_100_000):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +19,13 @@ from hypothesis import strategies as st
 import candleshm
 from candleshm._core import Ingested, Writer
 from candleshm.collector.ingest import Ingest
-from candleshm.collector.planner import Kind, SeriesPlan
+from candleshm.collector.series_plan import Kind, SeriesPlan
 from candleshm.collector.workers import Job, Workers
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import BadResponse, UnknownSymbol
 from candleshm.exchanges.base import KlineRequest, Response
 from candleshm.exchanges.binance import Binance
 from candleshm.reader.feed import Feed
-from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import ExchangeTime, SystemClock
 from tests.support.collecting import DEADLINE_SECONDS, until
 from tests.support.klines import MINUTE_MS, START_MS, body_of, kline, torn_rows
@@ -239,9 +237,7 @@ def test_a_response_that_comes_after_the_stop_is_not_merged(block: Block) -> Non
             return Response(url, 200, {}, content, 1.0, 1.1, None)
 
     exchange = Binance("SPOT")
-    workers = Workers(
-        1, transport=Slow(), exchange=exchange, ingest=block.ingest, log=BlockLog(logging.getLogger("candleshm"), "")
-    )
+    workers = Workers(1, transport=Slow(), exchange=exchange, ingest=block.ingest, block_name="")
     workers.start()
     request = exchange.newest("S0", "1m", 2)
     workers.submit(Job("", 2, block.ingest.exchange_time, 1, SeriesPlan("S0"), Kind.TAIL, request))

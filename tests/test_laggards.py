@@ -12,7 +12,7 @@ import pytest
 import candleshm
 from candleshm.collector.laggards import Laggards
 from candleshm.collector.listing import BELIEVED_COUNT, BELIEVED_SECONDS, Listing
-from candleshm.collector.planner import PollPolicy, SeriesPlan
+from candleshm.collector.series_plan import PollPolicy, SeriesPlan
 from candleshm.exchanges.base import ExchangeInfo, Market
 from candleshm.sim import Outage, SimulatedExchange, StreamFault, refused
 from tests.support.collecting import (
@@ -31,7 +31,7 @@ from tests.support.collecting import (
 SETTLE_MS = 1000
 
 
-def cadence(interval: str = "1m") -> PollPolicy:
+def policy(interval: str = "1m") -> PollPolicy:
     return PollPolicy(interval, 100, 3.0, SETTLE_MS, 1000)
 
 
@@ -46,7 +46,7 @@ def look(laggards: Laggards, plans: list[SeriesPlan], second: float) -> None:
 
 def test_a_series_lags_once_the_exchange_was_asked_and_had_no_newer_candle() -> None:
     halted, other = series("A", 9 * MINUTE, 10 * MINUTE + 4000), series("B", 10 * MINUTE, 10 * MINUTE + 4000)
-    laggards = Laggards(cadence())
+    laggards = Laggards(policy())
     look(laggards, [halted, other], 4.0)
     assert not laggards.since_seconds
     look(laggards, [halted, other], 9.0)
@@ -65,7 +65,7 @@ def test_closes_go_on_without_it_after_a_candle_but_ten_seconds_at_least_and_a_m
     interval: str, seconds: int
 ) -> None:
     halted, other = series("A", 0, 10**12), series("B", 10**12, 10**12)
-    laggards = Laggards(cadence(interval))
+    laggards = Laggards(policy(interval))
     for second in range(seconds + 1):
         laggards.look([halted, other], second, 10**10 + second)
         assert laggards.silent == ({"A"} if second >= seconds else frozenset())
@@ -78,7 +78,7 @@ def test_nobody_is_silent_while_nobody_goes_on_nor_at_once_when_one_does_again()
     plans = [series(name, 0, 0) for name in "ABC"]
     for plan in plans:
         plan.failures = 5
-    laggards = Laggards(cadence())
+    laggards = Laggards(policy())
     for second in range(300):
         look(laggards, plans, second)
     assert laggards.since_seconds.keys() == {"A", "B", "C"}

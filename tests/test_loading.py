@@ -15,7 +15,7 @@ from candleshm.collector.loading import (
     refused_delay_seconds,
     tries_max,
 )
-from candleshm.collector.planner import Kind, PollPolicy, SeriesPlan
+from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
 from candleshm.exchanges.binance import Binance
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
 from tests.support.collecting import (

@@ -259,17 +259,16 @@ class WrongWallClock(SystemClock):
         return super().epoch_ms() + 90_000
 
 
-def test_a_clock_of_the_machine_that_is_off_is_said_once(block_name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clock_of_the_machine_that_is_off_is_logged_once(
+    block_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("candleshm.collector.clock_sync.MEASURE_SECONDS", 0.2)
     caplog.set_level(logging.INFO, logger="candleshm")
     with (
         SimulatedExchange(symbols=4) as exchange,
-        collecting(exchange, block_name, clock=WrongWallClock()) as (collector, _),
+        collecting(exchange, block_name, clock=WrongWallClock()),
     ):
-        scheduler = collector._scheduler
-        assert scheduler is not None
-        measured_seconds = scheduler._time.measured_seconds
-        scheduler._bring_forward(scheduler._measure, 0.0)
-        until(lambda: scheduler._time.measured_seconds > measured_seconds)
+        until(lambda: exchange.stats().count("/time") >= 4)
     said = [record.getMessage() for record in caplog.records if "this machine's clock" in record.getMessage()]
 
     assert len(said) == 1

@@ -8,17 +8,8 @@ from typing import Any
 
 import pytest
 
-from candleshm.collector.planner import (
-    HEAD_START_SECONDS,
-    FetchTask,
-    Kind,
-    PollPolicy,
-    SeriesPlan,
-    choose,
-    closing_weight_of,
-    next_turns,
-    request_for,
-)
+from candleshm.collector.planner import HEAD_START_SECONDS, choose, closing_weight_of, next_tasks, request_for
+from candleshm.collector.series_plan import FetchTask, Kind, PollPolicy, SeriesPlan
 from candleshm.exchanges.base import candle_end_ms
 from candleshm.exchanges.binance import Binance
 
@@ -41,7 +32,7 @@ class Position:
     holes: int = 0
 
 
-def cadence(interval: str = "1m", length: int = 2880, exchange: Binance = SPOT) -> PollPolicy:
+def policy(interval: str = "1m", length: int = 2880, exchange: Binance = SPOT) -> PollPolicy:
     return PollPolicy(interval, length, 3.0, 1000, exchange.tail_limit)
 
 
@@ -58,7 +49,7 @@ def loaded(**changes: Any) -> SeriesPlan:
 
 
 def turns(series: SeriesPlan, now: float = NOW, now_ms: int = NOW_MS) -> dict[Kind, FetchTask]:
-    return {turn.kind: turn for turn in next_turns(series, cadence(), now, now_ms)}
+    return {turn.kind: turn for turn in next_tasks(series, policy(), now, now_ms)}
 
 
 @pytest.mark.parametrize(
@@ -82,29 +73,29 @@ def test_a_new_series_asks_for_its_newest_page_at_once() -> None:
     series = SeriesPlan("BTCUSDT")
 
     assert turns(series)[Kind.TAIL].due_seconds <= NOW
-    request = request_for(series, Kind.TAIL, SPOT, cadence(), NOW_MS)
+    request = request_for(series, Kind.TAIL, SPOT, policy(), NOW_MS)
     assert (request.limit, request.start_ms, request.end_ms) == (1000, None, None)
-    assert request_for(series, Kind.TAIL, UM, cadence(), NOW_MS).limit == 499
-    assert request_for(series, Kind.TAIL, UM, cadence(length=60), NOW_MS).limit == 61
+    assert request_for(series, Kind.TAIL, UM, policy(), NOW_MS).limit == 499
+    assert request_for(series, Kind.TAIL, UM, policy(length=60), NOW_MS).limit == 61
 
 
 def test_a_tail_reaches_from_the_oldest_row_that_is_not_final_to_the_next_open() -> None:
-    assert request_for(loaded(), Kind.TAIL, SPOT, cadence(), NOW_MS).limit == 2
+    assert request_for(loaded(), Kind.TAIL, SPOT, policy(), NOW_MS).limit == 2
     behind = loaded(unsettled_open_ms=OPEN_MS - 9 * MINUTE)
-    assert request_for(behind, Kind.TAIL, SPOT, cadence(), NOW_MS).limit == 11
+    assert request_for(behind, Kind.TAIL, SPOT, policy(), NOW_MS).limit == 11
     settled = loaded(newest_open_ms=OPEN_MS - MINUTE, unsettled_open_ms=None)
-    assert request_for(settled, Kind.TAIL, SPOT, cadence(), NOW_MS).limit == 3
+    assert request_for(settled, Kind.TAIL, SPOT, policy(), NOW_MS).limit == 3
 
 
 def test_a_tail_reaches_back_as_far_where_the_exchange_may_be_further_than_is_known() -> None:
     behind = loaded(unsettled_open_ms=OPEN_MS - 9 * MINUTE)
-    assert request_for(behind, Kind.TAIL, SPOT, cadence(), NOW_MS, NOW_MS + 3 * MINUTE).limit == 14
+    assert request_for(behind, Kind.TAIL, SPOT, policy(), NOW_MS, NOW_MS + 3 * MINUTE).limit == 14
 
 
 def test_a_futures_tail_never_costs_more_than_one() -> None:
     away = loaded(newest_open_ms=OPEN_MS - 5000 * MINUTE, unsettled_open_ms=OPEN_MS - 5000 * MINUTE)
 
-    request = request_for(away, Kind.TAIL, UM, cadence(exchange=UM), NOW_MS)
+    request = request_for(away, Kind.TAIL, UM, policy(exchange=UM), NOW_MS)
 
     assert (request.limit, request.weight) == (99, 1)
 
@@ -127,11 +118,11 @@ def test_a_gap_is_asked_from_its_end_with_the_rows_around_it() -> None:
     start_ms, end_ms = OPEN_MS - 100 * MINUTE, OPEN_MS - 20 * MINUTE
     series = loaded(missing=80, missing_range_ms=(start_ms, end_ms))
 
-    spot = request_for(series, Kind.BACKFILL, SPOT, cadence(), NOW_MS)
+    spot = request_for(series, Kind.BACKFILL, SPOT, policy(), NOW_MS)
     assert (spot.limit, spot.start_ms, spot.end_ms) == (82, None, end_ms + MINUTE - 1)
-    um = request_for(series, Kind.BACKFILL, UM, cadence(), NOW_MS)
+    um = request_for(series, Kind.BACKFILL, UM, policy(), NOW_MS)
     assert (um.limit, um.weight, um.start_ms, um.end_ms) == (82, 1, None, end_ms + MINUTE - 1)
-    cm = request_for(series, Kind.BACKFILL, CM, cadence(), NOW_MS)
+    cm = request_for(series, Kind.BACKFILL, CM, policy(), NOW_MS)
     assert (cm.limit, cm.end_ms) == (82, end_ms + MINUTE - 1)
     assert cm.start_ms == end_ms + MINUTE - 200 * 86_400_000
 
@@ -139,16 +130,16 @@ def test_a_gap_is_asked_from_its_end_with_the_rows_around_it() -> None:
 def test_a_long_gap_is_asked_in_the_pages_that_buy_most() -> None:
     series = loaded(missing=2000, missing_range_ms=(OPEN_MS - 2000 * MINUTE, OPEN_MS))
 
-    assert request_for(series, Kind.BACKFILL, SPOT, cadence(), NOW_MS).limit == 1000
-    assert request_for(series, Kind.BACKFILL, CM, cadence(), NOW_MS).limit == 499
+    assert request_for(series, Kind.BACKFILL, SPOT, policy(), NOW_MS).limit == 1000
+    assert request_for(series, Kind.BACKFILL, CM, policy(), NOW_MS).limit == 499
 
 
 def test_coin_margined_pages_of_long_candles_hold_what_200_days_hold() -> None:
     day = 86_400_000
     series = loaded(missing=900, missing_range_ms=(100 * day, 1000 * day))
 
-    assert request_for(series, Kind.BACKFILL, CM, cadence("1d"), NOW_MS).limit == 201
-    assert request_for(series, Kind.BACKFILL, CM, cadence("1M"), NOW_MS).weight == 1
+    assert request_for(series, Kind.BACKFILL, CM, policy("1d"), NOW_MS).limit == 201
+    assert request_for(series, Kind.BACKFILL, CM, policy("1M"), NOW_MS).weight == 1
 
 
 def test_what_did_not_come_is_asked_again_after_settle_and_then_ever_less() -> None:
@@ -209,10 +200,10 @@ def test_while_a_series_loads_backfill_goes_before_its_tail() -> None:
 
 def test_a_row_left_behind_by_an_outage_of_our_own_is_fetched_although_no_tail_reaches_it() -> None:
     left_ms = OPEN_MS - 300 * MINUTE
-    futures = cadence(exchange=UM)
+    futures = policy(exchange=UM)
     series = loaded(unsettled_open_ms=left_ms, tail_sent_ms=NOW_MS)
 
-    due = {turn.kind for turn in next_turns(series, futures, NOW, NOW_MS)}
+    due = {turn.kind for turn in next_tasks(series, futures, NOW, NOW_MS)}
     request = request_for(series, Kind.BACKFILL, UM, futures, NOW_MS)
 
     assert Kind.BACKFILL in due
@@ -224,9 +215,9 @@ def test_a_row_that_never_settles_does_not_keep_gaps_from_being_asked_for() -> N
     gap = (OPEN_MS - 50 * MINUTE, OPEN_MS - 40 * MINUTE)
     series = loaded(unsettled_open_ms=OPEN_MS - 3000 * MINUTE, missing=10, missing_range_ms=gap)
     ends = []
-    for fruitless in range(2):
-        series.fruitless = fruitless
-        ends.append(request_for(series, Kind.BACKFILL, UM, cadence(exchange=UM), NOW_MS).end_ms)
+    for no_progress in range(2):
+        series.no_progress = no_progress
+        ends.append(request_for(series, Kind.BACKFILL, UM, policy(exchange=UM), NOW_MS).end_ms)
 
     assert gap[1] + MINUTE - 1 in ends
     assert len(set(ends)) == 2
@@ -240,7 +231,7 @@ def test_once_a_series_no_longer_trades_its_last_candle_is_asked_for_until_it_is
     assert due[Kind.CLOSING].due_seconds == pytest.approx(NOW + 31.0)
     # Futures go on with flat candles, which are not asked for.
     asked_ms = OPEN_MS + MINUTE + 1500
-    request = request_for(series, Kind.CLOSING, UM, cadence(exchange=UM), asked_ms)
+    request = request_for(series, Kind.CLOSING, UM, policy(exchange=UM), asked_ms)
     assert (request.limit, request.end_ms) == (2, NOW_MS)
 
     pauses = []
@@ -284,7 +275,7 @@ def test_a_failed_series_waits_for_its_retry_whatever_else_is_due() -> None:
 
 def waiting(symbol: str, kind: Kind, due_seconds: float) -> SeriesPlan:
     head_start_seconds = HEAD_START_SECONDS if kind is Kind.CLOSING else 0.0
-    return SeriesPlan(symbol, turns=(FetchTask(kind, due_seconds, due_seconds - head_start_seconds),))
+    return SeriesPlan(symbol, tasks=(FetchTask(kind, due_seconds, due_seconds - head_start_seconds),))
 
 
 def test_first_come_first_served_with_a_head_start_for_closing_candles() -> None:
@@ -300,7 +291,7 @@ def test_first_come_first_served_with_a_head_start_for_closing_candles() -> None
     while (choice := choose(serieses, NOW)).first is not None:
         series, _ = choice.first
         order.append(series.symbol)
-        series.turns = ()
+        series.tasks = ()
 
     assert order == ["STARVED", "CLOSING", "BACKFILL", "TAIL"]
     assert (choice.next_seconds, choice.next_closing_seconds) == (NOW + 5, NOW + 7)
@@ -315,7 +306,7 @@ def test_with_more_closing_candles_than_weight_everything_still_gets_its_turn() 
         if found[0] is backfill:
             break
         assert now < NOW + 60
-        found[0].turns = waiting("", Kind.CLOSING, now).turns
+        found[0].tasks = waiting("", Kind.CLOSING, now).tasks
 
 
 def test_the_closing_candle_behind_a_turn_that_has_to_wait_is_known() -> None:
@@ -330,7 +321,7 @@ def test_the_closing_candle_behind_a_turn_that_has_to_wait_is_known() -> None:
 
 @pytest.mark.parametrize(("interval", "weight"), [("1s", 400 * 2 * 60), ("1m", 800), ("1h", 800)])
 def test_a_round_of_closing_candles_is_reserved_for_every_window(interval: str, weight: int) -> None:
-    assert closing_weight_of(400, SPOT, cadence(interval), 60.0) == weight
+    assert closing_weight_of(400, SPOT, policy(interval), 60.0) == weight
 
 
 def test_frequent_tails_do_not_put_off_the_second_look_at_a_gap() -> None:

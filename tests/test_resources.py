@@ -427,6 +427,7 @@ def test_no_way_to_read_leaks(block_name: str) -> None:
             "candles, out by columns": lambda: btc.candles(out=columns),
             "candles, nan": lambda: btc.candles(300, holes="nan", closed_only=True),
             "states": lambda: btc.states(300),
+            "snapshot": lambda: btc.snapshot(300),
             "view": lambda: btc.view(300).close,
             "view, array": lambda: btc.view(300).array[:, 2],
             "scalars": lambda: (btc.live, btc.last_close, btc.age, btc.last_open_time_ms, btc.revision),

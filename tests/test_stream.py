@@ -323,7 +323,7 @@ def test_a_new_listing_streams_before_an_answer_would_have_come(exchange: Simula
 
 
 def test_closed_rows_are_audited(exchange: SimulatedExchange, block_name: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("candleshm.collector.scheduler.AUDIT_SECONDS", 0.2)
+    monkeypatch.setattr("candleshm.collector.repair.AUDIT_SECONDS", 0.2)
     with streaming(exchange, block_name) as (collector, feed):
         until(lambda: status_of(collector).audits >= 5)
         rows = status_of(collector).audit_rows
@@ -406,7 +406,7 @@ def test_serve_follows_streams_and_publishes_what_they_do(exchange: SimulatedExc
 def test_a_clock_set_at_the_exchange_leaves_no_row_behind(
     exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch, step_ms: int
 ) -> None:
-    monkeypatch.setattr("candleshm.collector.scheduler.AUDIT_SECONDS", 1e6)  # an audit would find them by chance
+    monkeypatch.setattr("candleshm.collector.repair.AUDIT_SECONDS", 1e6)  # an audit would find them by chance
     with streaming(exchange, block_name, interval="1s") as (_, feed):
         exchange.skew_ms = step_ms
         after_ms = exchange.now_ms() + 5000

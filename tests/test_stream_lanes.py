@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -162,7 +163,7 @@ def test_pauses_between_reconnects_grow_until_most_streams_flow_again() -> None:
 
 def test_the_status_of_another_thread_sees_a_whole_set_of_stalled_symbols() -> None:
     now = [0.0]
-    stalls, lane = Stalls(RULES, BlockLog("test"), lambda: now[0]), lane_of(*SYMBOLS)
+    stalls, lane = Stalls(RULES, BlockLog(logging.getLogger("candleshm"), "test"), lambda: now[0]), lane_of(*SYMBOLS)
     connect(lane, 0.0)
     stalls.want(SYMBOLS)
     before = stalls.down

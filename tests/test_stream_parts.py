@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from candleshm.collector.planner import Kind, PollPolicy, SeriesPlan, next_turns, request_for
+from candleshm.collector.planner import next_tasks, request_for
+from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Market
@@ -28,7 +29,7 @@ from candleshm.stream.watchdog import RESUBSCRIBE_SECONDS, Watchdog, stall_secon
 from candleshm.system.block_log import BlockLog
 
 MINUTE = 60_000
-CADENCE = PollPolicy("1m", 100, 3.0, 1000, 1000, silence_seconds=6.0, late_ms=2500)
+POLICY = PollPolicy("1m", 100, 3.0, 1000, 1000, stall_seconds=6.0, late_ms=2500)
 # A minute that opens at 1000 s of local time, when the exchange's clock shows OPEN.
 OPEN, SECONDS = 1_773_232_500_000, 1000.0
 
@@ -229,39 +230,39 @@ def streamed(**changes: Any) -> SeriesPlan:
         "answered_seconds": SECONDS,
         "loaded": True,
         "is_streamed": True,
-        "heard_seconds": SECONDS,
+        "last_event_seconds": SECONDS,
     }
     return SeriesPlan("BTCUSDT", **(settings | changes))
 
 
 def due(plan: SeriesPlan, after_seconds: float = 0.0) -> dict[Kind, float]:
     """Return when each kind of turn is due, in seconds from the opening of the live candle."""
-    turns = next_turns(plan, CADENCE, SECONDS + after_seconds, OPEN + round(after_seconds * 1000))
+    turns = next_tasks(plan, POLICY, SECONDS + after_seconds, OPEN + round(after_seconds * 1000))
     return {turn.kind: round(turn.due_seconds - SECONDS, 3) for turn in turns}
 
 
 def test_an_event_is_as_good_as_an_answer() -> None:
     assert due(streamed()) == {Kind.TAIL: 6.0, Kind.CLOSING: 62.5}
-    assert due(streamed(heard_seconds=SECONDS + 40), 40) == {Kind.TAIL: 46.0, Kind.CLOSING: 62.5}
+    assert due(streamed(last_event_seconds=SECONDS + 40), 40) == {Kind.TAIL: 46.0, Kind.CLOSING: 62.5}
 
 
 def test_a_mute_stream_is_asked_about_as_if_there_were_none() -> None:
     silent = streamed(tail_sent_seconds=SECONDS + 6, tail_sent_ms=OPEN + 6000)
     assert due(silent, 6)[Kind.TAIL] == 9.0
-    assert due(streamed(heard_seconds=-math.inf))[Kind.TAIL] == 3.0
+    assert due(streamed(last_event_seconds=-math.inf))[Kind.TAIL] == 3.0
 
 
 def test_requests_take_over_within_an_update_interval_of_the_last_event() -> None:
-    lost = streamed(is_streamed=False, heard_seconds=SECONDS + 40)
+    lost = streamed(is_streamed=False, last_event_seconds=SECONDS + 40)
     assert due(lost, 40) == {Kind.TAIL: 43.0, Kind.CLOSING: 61.0}
 
 
 def test_an_idle_series_is_requested_less_and_less_often() -> None:
-    assert [due(streamed(quiet=quiet))[Kind.TAIL] for quiet in range(4)] == [6.0, 12.0, 24.0, 30.0]
+    assert [due(streamed(idle_responses=quiet))[Kind.TAIL] for quiet in range(4)] == [6.0, 12.0, 24.0, 30.0]
 
 
 def test_a_response_without_news_of_an_idle_stream_is_as_good_as_an_event() -> None:
-    quiet = streamed(quiet=2, tail_sent_seconds=SECONDS + 12, tail_sent_ms=OPEN + 12_000)
+    quiet = streamed(idle_responses=2, tail_sent_seconds=SECONDS + 12, tail_sent_ms=OPEN + 12_000)
     assert due(quiet, 12)[Kind.TAIL] == 36.0
 
 
@@ -270,20 +271,20 @@ def test_a_stream_may_be_idle_for_longer_than_its_recent_pauses() -> None:
 
 
 def test_a_doubted_row_is_asked_for_once_the_doubt_can_be_answered() -> None:
-    plan = streamed(heard_seconds=SECONDS + 5)
+    plan = streamed(last_event_seconds=SECONDS + 5)
     plan.mark_suspect(OPEN - 3 * MINUTE, OPEN + 6000)
     assert due(plan, 5) == {Kind.TAIL: 11.0, Kind.CLOSING: 6.0}
-    request = request_for(plan, Kind.CLOSING, Binance("SPOT"), CADENCE, OPEN + 6000)
+    request = request_for(plan, Kind.CLOSING, Binance("SPOT"), POLICY, OPEN + 6000)
     assert (request.limit, request.end_ms) == (5, None), "from the doubted row to one beyond the live one"
 
 
 def test_a_doubted_row_too_far_back_for_a_tail_is_backfilled() -> None:
-    cadence = replace(CADENCE, tail_limit=99, length=2000)
+    policy = replace(POLICY, tail_limit=99, length=2000)
     plan = streamed()
     plan.mark_suspect(OPEN - 300 * MINUTE, OPEN)
-    turns = {turn.kind for turn in next_turns(plan, cadence, SECONDS, OPEN)}
+    turns = {turn.kind for turn in next_tasks(plan, policy, SECONDS, OPEN)}
     assert Kind.BACKFILL in turns
-    request = request_for(plan, Kind.BACKFILL, Binance("UM"), cadence, OPEN + 6000)
+    request = request_for(plan, Kind.BACKFILL, Binance("UM"), policy, OPEN + 6000)
     assert request.end_ms is not None
     assert request.end_ms - (request.limit - 1) * MINUTE <= OPEN - 300 * MINUTE <= request.end_ms
 
@@ -293,10 +294,10 @@ def test_a_row_that_no_answer_makes_final_is_asked_for_now_and_then() -> None:
         unsettled_open_ms=OPEN - MINUTE,
         tail_sent_seconds=SECONDS + 5,
         tail_sent_ms=OPEN + 5000,
-        heard_seconds=SECONDS + 20,
+        last_event_seconds=SECONDS + 20,
     )
     assert due(plan, 20) == {Kind.TAIL: 26.0}
-    assert due(replace(plan, heard_seconds=SECONDS + 33), 33) == {Kind.TAIL: 35.0}
+    assert due(replace(plan, last_event_seconds=SECONDS + 33), 33) == {Kind.TAIL: 35.0}
 
 
 @pytest.mark.parametrize(

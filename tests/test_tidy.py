@@ -36,7 +36,7 @@ PYTHON_FLOORS = [
     {"cli"},
 ]
 RUST_FLOORS = [
-    {"sync", "zone", "columns", "market", "chain"},
+    {"sync", "zone", "columns", "market", "chain", "gate"},
     {"interval", "wire", "pool"},
     {"error"},
     {"layout"},

@@ -11,7 +11,8 @@ import pytest
 
 from candleshm._core import Writer
 from candleshm.collector.loading import hopeless, tries_max
-from candleshm.collector.planner import PollPolicy, SeriesPlan, next_turns, request_for
+from candleshm.collector.planner import next_tasks, request_for
+from candleshm.collector.series_plan import PollPolicy, SeriesPlan
 from candleshm.exchanges.base import KlineRequest, Market
 from candleshm.exchanges.binance import Binance
 from candleshm.sim.world.grid import DAY_MS, Grid
@@ -54,28 +55,28 @@ def answered(request: KlineRequest, market: Market, now_ms: int) -> bytes:
 def load(writer: Writer, market: Market, interval: str, length: int) -> tuple[SeriesPlan, PollPolicy, Binance]:
     """Do what the loop does until the series is loaded or given up; no clock has to be waited for."""
     exchange, plan = Binance(market), SeriesPlan("BTCUSDT")
-    cadence = PollPolicy(interval, length, 3.0, 1000, exchange.tail_limit)
+    policy = PollPolicy(interval, length, 3.0, 1000, exchange.tail_limit)
     now = 0.0
-    while not plan.loaded and hopeless(plan, tries_max(exchange, cadence)) is None:
+    while not plan.loaded and hopeless(plan, tries_max(exchange, policy)) is None:
         now_ms = NOW_MS + round(now * 1000)
-        turn = min(next_turns(plan, cadence, now, now_ms), key=lambda turn: turn.due_seconds)
-        now = max(now, turn.due_seconds)
+        task = min(next_tasks(plan, policy, now, now_ms), key=lambda task: task.due_seconds)
+        now = max(now, task.due_seconds)
         now_ms = NOW_MS + round(now * 1000)
-        request = request_for(plan, turn.kind, exchange, cadence, now_ms)
+        request = request_for(plan, task.kind, exchange, policy, now_ms)
         ingested = writer.ingest(
             "BTCUSDT",
             answered(request, market, now_ms),
             sent_ms=now_ms,
             received_ms=now_ms,
-            settle_ms=cadence.settle_ms,
+            settle_ms=policy.settle_ms,
             limit=request.limit,
             start_ms=request.start_ms,
             end_ms=request.end_ms,
             from_end=True,
         )
-        plan.learn(ingested, sent_seconds=now, sent_ms=now_ms, now_seconds=now, kind=turn.kind)
+        plan.learn(ingested, sent_seconds=now, sent_ms=now_ms, now_seconds=now, kind=task.kind)
         plan.missing_range_ms = ingested.newest_missing_ms
-    return plan, cadence, exchange
+    return plan, policy, exchange
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,8 @@ def load(writer: Writer, market: Market, interval: str, length: int) -> tuple[Se
 def test_the_longest_window_is_loaded_though_it_reaches_beyond_the_first_day_of_the_calendar(
     writer: Writer, market: Market, interval: str
 ) -> None:
-    plan, cadence, exchange = load(writer, market, interval, LENGTH_MAX)
+    plan, policy, exchange = load(writer, market, interval, LENGTH_MAX)
 
     assert plan.loaded
-    assert plan.tries <= tries_max(exchange, cadence)
+    assert plan.tries <= tries_max(exchange, policy)
     assert plan.missing == 0

@@ -62,19 +62,28 @@ _Holes: TypeAlias = Literal["drop", "nan", "raise"]
 
 @final
 class Gap:
-    """A half-open range [start_ms, end_ms) of open times without a row: ``missing`` or a confirmed ``hole``."""
+    """A half-open range [start_ms, end_ms) of open times without a row.
+
+    Equal gaps compare equal, and have the same hash.
+
+    >>> candleshm.Gap(1_700_000_040_000, 1_700_000_100_000, "hole").kind
+    'hole'
+    """
 
     def __new__(cls, start_ms: int, end_ms: int, kind: Literal["missing", "hole"]) -> Self: ...
     @property
-    def start_ms(self) -> int: ...
+    def start_ms(self) -> int:
+        """Open time of the first row that is absent, epoch ms."""
     @property
-    def end_ms(self) -> int: ...
+    def end_ms(self) -> int:
+        """Open time of the first row after the gap, epoch ms."""
     @property
-    def kind(self) -> Literal["missing", "hole"]: ...
+    def kind(self) -> Literal["missing", "hole"]:
+        """'missing' (not fetched yet) or 'hole' (the exchange confirmed that it has no such row)."""
 
 @final
 class Ingested:
-    """What one answer did to a series, and where the series stands afterwards."""
+    """What one response did to a series, and the state of the series afterwards."""
 
     @property
     def rows(self) -> int:
@@ -102,11 +111,11 @@ class Ingested:
 
     @property
     def closed(self) -> int:
-        """Rows that became final by this answer."""
+        """Rows that became final by this response."""
 
     @property
     def holes(self) -> int:
-        """Rows now confirmed absent."""
+        """Rows that were confirmed not to exist."""
 
     @property
     def agreed(self) -> int:
@@ -114,11 +123,11 @@ class Ingested:
 
     @property
     def verified(self) -> int:
-        """Of these, rows that became verified: they had been pushed, and the answer says the same."""
+        """Of these, rows that became verified: the stream had given the same values."""
 
     @property
     def conflicts(self) -> int:
-        """Rows of which the answer and the stream say different things."""
+        """Rows for which the response and the stream gave different values."""
 
     @property
     def newest_open_ms(self) -> int | None:
@@ -130,7 +139,7 @@ class Ingested:
 
     @property
     def missing(self) -> int:
-        """Rows of the window that are neither there nor confirmed absent."""
+        """Rows of the window that are neither there nor holes."""
 
     @property
     def newest_missing_ms(self) -> tuple[int, int] | None:
@@ -138,11 +147,11 @@ class Ingested:
 
     @property
     def suspect_open_ms(self) -> int | None:
-        """Open time of the oldest disputed row that has to be asked for again; None without one."""
+        """Open time of the oldest suspect row, which has to be requested again; None without one."""
 
 @final
 class SeriesState:
-    """Where a series stands."""
+    """The state of a series."""
 
     @property
     def newest_open_ms(self) -> int | None:
@@ -154,7 +163,7 @@ class SeriesState:
 
     @property
     def missing(self) -> int:
-        """Rows of the window that are neither there nor confirmed absent."""
+        """Rows of the window that are neither there nor holes."""
 
     @property
     def newest_missing_ms(self) -> tuple[int, int] | None:
@@ -197,19 +206,19 @@ class Pushed:
 
     @property
     def verified(self) -> int:
-        """Rows that became verified: by trade ids, or because an answer had said the same."""
+        """Rows that became verified: by trade ids, or because a response had given the same values."""
 
     @property
     def conflicts(self) -> int:
-        """Rows of which an answer and the stream say different things."""
+        """Rows for which a response and the stream gave different values."""
 
     @property
     def shuts_down(self) -> bool:
-        """Whether the server announced its end."""
+        """Whether the server sent notice of its shutdown."""
 
     @property
-    def answers(self) -> list[int]:
-        """Places in the batch of answers to what the client sent."""
+    def acknowledgements(self) -> list[int]:
+        """Places in the batch of acknowledgements: replies to what the client sent."""
 
     @property
     def faults(self) -> list[tuple[int, str]]:
@@ -217,10 +226,10 @@ class Pushed:
 
     @property
     def repair_requests(self) -> list[tuple[str, Literal["rows", "close", "suspect"], int]]:
-        """Series that an answer is needed for: (symbol, why, open time of the oldest row concerned in ms).
+        """Series that have to be requested: (symbol, reason, open time of the oldest row concerned, epoch ms).
 
         ``rows``: the series has none yet. ``close``: a newer candle came, and one before it is not final or missing.
-        ``doubt``: trade ids say that a row is not whole, or stream and answer differ.
+        ``suspect``: by its trade ids a row is not whole, or stream and response differ.
         """
 
 @final
@@ -252,21 +261,25 @@ class Writer:
         """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the block."""
     @property
-    def taken_over(self) -> bool: ...
+    def taken_over(self) -> bool:
+        """Whether the block is that of a collector that died, with its rows."""
     @property
     def carried_rows(self) -> int:
         """Rows that came over from the block of another shape that this one replaced."""
 
     @property
-    def symbols(self) -> tuple[str, ...]: ...
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that the block carries, in its order."""
     @property
     def derived(self) -> tuple[str, ...]:
         """Names of the blocks derived from this one."""
 
     @property
-    def symbol_capacity(self) -> int: ...
+    def symbol_capacity(self) -> int:
+        """How many symbols the block has room for."""
     def ingest(
         self,
         symbol: str,
@@ -284,14 +297,15 @@ class Writer:
     ) -> Ingested:
         """Parse a klines body, merge it, publish it and wake waiters: one call, the GIL released throughout.
 
-        `sent_ms` and `received_ms` are exchange time when the request left and when its answer was there. A row is
-        closed when its end lies at least `settle_ms` before `sent_ms`. `start_ms`, `end_ms` and `limit` are what was
-        asked; `from_end` says that a full answer holds the newest `limit` rows of that range, not the oldest. Settled
-        open times inside the answered range without a row are confirmed as holes when a second answer, asked at least
-        `settle_ms` later, agrees; below the oldest row of the exchange they count as before the first candle.
+        `sent_ms` and `received_ms` are exchange time when the request left and when its response was there. A row is
+        closed when its end lies at least `settle_ms` before `sent_ms`. `start_ms`, `end_ms` and `limit` are those of
+        the request; with `from_end` a full response holds the newest `limit` rows of that range, not the oldest. Rows
+        that should be final, inside the range, and are not in the response become holes when a second response agrees
+        whose request left at least `settle_ms` later; below the oldest row of the exchange they count as before the
+        first candle.
 
-        The newest row of an answer becomes final, and what lies behind it a hole, only `patience_ms` after its end: an
-        answer may be an old picture, and only a later row in it proves that it is not. The series counts as received no
+        The newest row of a response becomes final, and what lies behind it a hole, only `patience_ms` after its end: a
+        response may be outdated, and only a later row in it proves that it is not. The series counts as received no
         later than its newest candle can have been the exchange's newest.
 
         `sent_seconds` is the local time at which the request left, as `restart_time` counts it.
@@ -315,9 +329,9 @@ class Writer:
 
         `rows` is float64 (n, 12) and `states` uint8 (n,), as `Series.candles` and `Series.states` give them with
         `holes="nan"`; without states all are closed. Closed and verified rows go where the series has none that is
-        final, holes where it has nothing; what is there already counts for more. Rows of another state are left out,
-        and so are those that had not ended at `sent_ms`, the exchange time at which the rows were asked for: what was
-        live then is never trusted. The series does not count as confirmed by it, its age stays.
+        final, holes where it has nothing; what is there already takes precedence. Rows of another state are left out,
+        and so are those that had not ended at `sent_ms`, the exchange time at which the rows were requested: what was
+        live then is never trusted. The series does not count as confirmed by it: its age stays.
 
         With `derived` they go into the derived block of that name; that has to be before its source gets rows.
 
@@ -327,10 +341,10 @@ class Writer:
     def ingest_events(self, frames: Sequence[bytes | bytearray], *, received_ms: int) -> Pushed:
         """Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.
 
-        `received_ms` is the exchange time that surely was not passed when they came. An event replaces what is known of
-        its candle when it is newer: by its time against events, by trades and volume against answers. ``x: true`` makes
-        the row final; what an answer said of a final row is never overwritten. Frames that cannot be read are reported
-        and the others stand. Several threads parse at the same time. Raises NotMerged after `stop_merging`.
+        `received_ms` is the exchange time that had certainly not passed when they came. An event replaces what is known
+        of its candle when it is newer: by its time against events, by trades and volume against responses. ``x: true``
+        makes the row final; a final row of a response is never overwritten. Frames that cannot be read are reported,
+        and the others count. Several threads parse at the same time. Raises NotMerged after `stop_merging`.
         """
 
     def last_event_seconds(self) -> dict[str, float]:
@@ -340,10 +354,10 @@ class Writer:
         """How long the stream of each symbol was lately silent between two events, at the longest."""
 
     def trading_ages(self) -> list[float]:
-        """How old the data of each symbol that trades is, seconds; infinite before its first answer."""
+        """How old the data of each symbol that trades is, seconds; infinite before its first response."""
 
     def state(self, symbol: str) -> SeriesState:
-        """Where the series stands. Raises UnknownSymbol."""
+        """Return the state of the series. Raises UnknownSymbol."""
 
     def gaps(self, symbol: str) -> list[Gap]:
         """Gaps of the readable window, oldest first."""
@@ -362,11 +376,11 @@ class Writer:
         """
 
     def keep_names(self) -> list[tuple[str, CandleShmError | None]]:
-        """Put back what no longer stands under its name: the block and those derived from it.
+        """Put the block, and those derived from it, back under their names where these were removed or taken.
 
-        A new block with the same rows takes the name, and readers follow. Returns the name of each that did not stand
-        there, with None where it does now, or the error: BlockInUse when another live collector has the name,
-        BlockCorrupt and BlockUnavailable when something else stands there or there is no room.
+        A new block with the same rows takes the name, and readers follow. Returns the name of each that was
+        gone, with None where it is back, or the error: BlockInUse when another live collector has the name,
+        BlockCorrupt and BlockUnavailable when something else has it or there is no room.
         """
 
     def set_trading(self, symbol: str, trading: bool, *, silent: bool = False) -> None:
@@ -379,7 +393,7 @@ class Writer:
         """Publish what readers see as `Feed.health`."""
 
     def restart_time(self, now_seconds: float) -> None:
-        """Let whatever is merged from here on count as said later: the exchange's clock was set.
+        """Let whatever is merged from now on count as newer: the exchange's clock was set.
 
         `now_seconds` is local time; a response to a request that left before it is not merged any more.
         """
@@ -388,57 +402,72 @@ class Writer:
         """Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first."""
 
     def heartbeat(self) -> None:
-        """Publish a sign of life; to be called every 500 ms."""
+        """Publish a heartbeat; to be called every 500 ms."""
 
     @property
     def universe_ms(self) -> int | None:
         """Newest open time at which every trading symbol is closed, verified or a hole."""
 
     def close(self, *, unlink: bool = True) -> None:
-        """Mark the block CLOSED, wake every waiter, give the lock back and remove the name (unless told not to)."""
+        """Mark the block CLOSED, wake every waiter, release the lock and, with `unlink`, remove the name."""
 
 @final
 class View:
-    """A zero-copy window of final rows, of shape (n, 12) or n per column, float64, read-only.
+    """A window of final rows that lies in the block itself: nothing is copied.
 
-    The arrays lie in the block itself. A writer may overwrite the oldest rows after 64 further closes, or revise a row:
-    ask `valid()` after computing, and discard the result when it says no. Or use it as ``with btc.read(n) as view``,
-    which raises OverwrittenView on exit. Slots without a row (holes) are NaN; `complete` says that there are none. An
-    array keeps the block mapped as long as it lives.
+    Arrays are float64, read-only, oldest row first; slots without a row (holes) are NaN. The writer may overwrite the
+    oldest rows after 64 further closes, or revise a row: call `valid()` after computing, and discard the result where
+    it returns False. An array keeps the block mapped as long as it lives. A view cannot be pickled or copied.
+
+    >>> with btc.read(1440) as view:  # doctest: +SKIP
+    ...     mean = view.close.mean()  # OverwrittenView at the end of the block, if a row changed meanwhile
     """
 
     @property
-    def array(self) -> _FloatArray: ...
+    def array(self) -> _FloatArray:
+        """All columns: float64 (n, 12), columns as in `candleshm.OPEN_TIME_MS` ... `candleshm.IGNORE`."""
     @property
-    def open_time_ms(self) -> _FloatArray: ...
+    def open_time_ms(self) -> _FloatArray:
+        """Open times, epoch ms: float64 (n,)."""
     @property
-    def open(self) -> _FloatArray: ...
+    def open(self) -> _FloatArray:
+        """Open prices: float64 (n,)."""
     @property
-    def high(self) -> _FloatArray: ...
+    def high(self) -> _FloatArray:
+        """Highest prices: float64 (n,)."""
     @property
-    def low(self) -> _FloatArray: ...
+    def low(self) -> _FloatArray:
+        """Lowest prices: float64 (n,)."""
     @property
-    def close(self) -> _FloatArray: ...
+    def close(self) -> _FloatArray:
+        """Close prices: float64 (n,)."""
     @property
-    def volume(self) -> _FloatArray: ...
+    def volume(self) -> _FloatArray:
+        """Volumes, in the base asset (CM: contracts): float64 (n,)."""
     @property
-    def close_time_ms(self) -> _FloatArray: ...
+    def close_time_ms(self) -> _FloatArray:
+        """Close times, epoch ms, the last millisecond of each candle: float64 (n,)."""
     @property
-    def quote_volume(self) -> _FloatArray: ...
+    def quote_volume(self) -> _FloatArray:
+        """Volumes, in the quote asset (CM: base asset): float64 (n,)."""
     @property
-    def trades(self) -> _FloatArray: ...
+    def trades(self) -> _FloatArray:
+        """Numbers of trades: float64 (n,)."""
     @property
-    def taker_buy_volume(self) -> _FloatArray: ...
+    def taker_buy_volume(self) -> _FloatArray:
+        """Volumes bought by takers, units as `volume`: float64 (n,)."""
     @property
-    def taker_buy_quote_volume(self) -> _FloatArray: ...
+    def taker_buy_quote_volume(self) -> _FloatArray:
+        """Volumes bought by takers, units as `quote_volume`: float64 (n,)."""
     @property
-    def ignore(self) -> _FloatArray: ...
+    def ignore(self) -> _FloatArray:
+        """The column that the exchange says to ignore, always 0: float64 (n,)."""
     @property
     def complete(self) -> bool:
         """Whether every slot of the window has a row."""
 
     def valid(self) -> bool:
-        """Return whether no row was overwritten or revised so far. Ask after computing."""
+        """Return whether no row was overwritten or revised so far. Call it after computing, not before."""
 
     def __len__(self) -> int: ...
     def __enter__(self) -> Self: ...
@@ -465,124 +494,175 @@ class News:
 class Series:
     """The candles of one symbol. Cheap to keep; follows its symbol when the block is replaced.
 
-    Every method raises UnknownSymbol when the replaced block does not carry the symbol any more, and those that hand
-    out data raise StaleData when the newest answer is older than the feed's `max_age` or the symbol is delisted.
+    Every method raises UnknownSymbol when the block that took the name no longer carries the symbol, and BlockNotFound
+    once the feed was closed. Those that hand out data raise StaleData when the series was last confirmed longer ago
+    than the feed's `max_age`, or when the symbol is delisted; `states`, `gaps`, `age`, `last_open_time_ms` and
+    `revision` never do. A series is pickled, and copied, as its name: the copy attaches anew.
+
+    >>> btc = candleshm.attach("candleshm-spot-1m")["BTCUSDT"]  # doctest: +SKIP
+    >>> btc.candles(100, closed_only=True)[:, candleshm.CLOSE].mean()  # doctest: +SKIP
     """
 
     @property
-    def symbol(self) -> str: ...
+    def symbol(self) -> str:
+        """The name of the symbol, such as BTCUSDT."""
     def candles(
         self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop", out: _FloatArray | None = None
     ) -> _FloatArray:
-        """Return a private, consistent copy of the newest `n` time slots: float64 (m, 12), oldest first.
+        """Return a private, consistent copy of the newest rows: float64 (m, 12), oldest first.
 
-        The live row is the last one unless `closed_only`; None means LENGTH. Slots without a row are left out
-        (`holes="drop"`), kept as grid open time and NaN ("nan"), or raise GapError ("raise"). Fortran-ordered unless
-        `out` is given: a writable, contiguous float64 array of shape (n, 12); its first m rows are returned.
+        Args:
+            n: Newest time slots, the live row included unless `closed_only`. None: LENGTH of the block.
+            closed_only: Leave out rows that are not final, and end before the first of them.
+            holes: Slots without a row are left out ("drop", so m <= n), kept as their grid open time and NaN ("nan"),
+                or an error ("raise").
+            out: Filled, and its first m rows returned: a writable, contiguous float64 array of shape (n, 12), in C or
+                Fortran order. Without it the result is a new array in Fortran order.
+
+        Raises:
+            StaleData, UnknownSymbol: See the class.
+            GapError: `holes="raise"` and a row is missing or a hole.
+            ConfigError: `n`, `holes` or `out` cannot be used.
         """
 
     def states(
         self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop"
     ) -> npt.NDArray[np.uint8]:
-        """Return the states of the rows that `candles` with the same arguments returns.
+        """Return the states of the rows that `candles` with the same arguments returns: uint8 (m,), see `RowState`.
 
-        1 live, 2 closed, 3 verified; with `holes="nan"` also 4 hole and 5 missing. Never raises StaleData.
+        `candles` and then `states` are two readings, with time for a candle to close in between; `snapshot` is one.
+        Never raises StaleData.
         """
 
     def snapshot(
         self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop"
     ) -> tuple[_FloatArray, npt.NDArray[np.uint8]]:
-        """Return what `candles` and `states` with the same arguments return, of one moment.
+        """Return rows and their states of one moment: float64 (m, 12) and uint8 (m,), see `candleshm.RowState`.
 
-        Rows are float64 (m, 12), states uint8 (m,), see `candleshm.RowState`. Calling `candles` and then `states`
-        instead is two readings: a candle may close, or open, between them.
+        Arguments and errors are those of `candles`.
 
-        Raises:
-            StaleData, GapError, UnknownSymbol, ConfigError: As `candles` does.
+        >>> rows, states = btc.snapshot(100)  # doctest: +SKIP
+        >>> final = rows[states != candleshm.RowState.LIVE]  # doctest: +SKIP
         """
 
     @property
     def live(self) -> _FloatArray:
-        """The newest row: float64 (12,), a copy. NaN while the series is empty."""
+        """The newest row: float64 (12,), a copy. NaN while the series is empty. Raises StaleData."""
 
     @property
     def last_close(self) -> float:
-        """Close of the newest row. NaN while the series is empty."""
+        """Close of the newest row. NaN while the series is empty. Raises StaleData."""
 
     @property
     def age(self) -> float:
-        """Seconds since the exchange last confirmed this series; infinite before its first answer."""
+        """Seconds since the exchange last confirmed this series; infinite before the first response."""
 
     @property
     def last_open_time_ms(self) -> int | None:
-        """Open time of the newest row, as the exchange sent it; None while the series is empty."""
+        """Open time of the newest row, epoch ms, as the exchange sent it; None while the series is empty."""
 
     @property
     def revision(self) -> int:
-        """Corrections of closed rows so far."""
+        """How many times closed rows were corrected so far."""
 
     def gaps(self) -> list[Gap]:
-        """Return the gaps of the readable window, oldest first."""
+        """Return the gaps of the readable window, oldest first: see `Gap`."""
 
     def view(self, n: int | None = None) -> View:
-        """Return the newest `n` final slots in place, without a copy (fewer if fewer exist)."""
+        """Return the newest `n` final slots in place, without a copy; fewer if fewer exist. None: LENGTH of the block.
+
+        Raises StaleData, UnknownSymbol, ConfigError (`n`).
+        """
 
     def read(self, n: int | None = None) -> View:
-        """As `view`, for ``with``: leaving the block raises OverwrittenView when the rows did not stay."""
+        """Return a view as `view` does, for ``with``: its end raises OverwrittenView when a row changed meanwhile."""
 
     def asof(self, moments_ms: npt.NDArray[np.int64]) -> _FloatArray:
-        """Return, for each moment (epoch ms, int64), the newest candle that had closed by then: float64 (m, 12).
+        """Return, for each moment, the newest candle that had closed by then: float64 (m, 12), NaN before the window.
 
-        Nothing from the future gets in: a candle counts from its end on. NaN before the window.
+        Nothing from the future gets in: a candle counts from its end on. `moments_ms` is int64 (m,), epoch ms. Raises
+        StaleData, UnknownSymbol, ConfigError (moments in another unit or of another type).
         """
 
     def to_pandas(self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop") -> Any:
-        """Return what `candles` with the same arguments returns as a pandas DataFrame with a UTC DatetimeIndex."""
+        """Return what `candles` with the same arguments returns as a pandas DataFrame with a UTC DatetimeIndex.
+
+        Raises MissingExtra, and what `candles` raises.
+        """
 
     def to_polars(self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop") -> Any:
-        """Return what `candles` with the same arguments returns as a polars DataFrame."""
+        """Return what `candles` with the same arguments returns as a polars DataFrame.
+
+        Raises MissingExtra, and what `candles` raises.
+        """
 
     def to_arrow(self, n: int | None = None, *, closed_only: bool = False, holes: _Holes = "drop") -> Any:
-        """Return what `candles` with the same arguments returns as a pyarrow Table."""
+        """Return what `candles` with the same arguments returns as a pyarrow Table.
+
+        Raises MissingExtra, and what `candles` raises.
+        """
 
     def _news(self) -> News: ...
     def _end_of(self, open_time_ms: int | None) -> int: ...
     def _look_newer(self, end: int, waited: float | None = None) -> int | None: ...
     def wait(self, after_open_time_ms: int | None = None, timeout: float | None = None) -> int:
-        """Sleep until a candle newer than `after_open_time_ms` (None: than the newest now) opens; return its open time.
+        """Sleep until a candle opens that is newer than `after_open_time_ms`, and return its open time, epoch ms.
 
-        Raises WaitTimeout after `timeout` seconds, StaleData when the collector shows no life for `max_age`.
+        Args:
+            after_open_time_ms: None means the newest candle now.
+            timeout: Seconds; None waits for ever.
+
+        Raises:
+            WaitTimeout: No newer candle opened in time; `.missing` holds the symbol.
+            StaleData: The collector published no heartbeat for `max_age`, or the symbol is delisted.
+            ConfigError: A time that is not in milliseconds, or a timeout that is not a duration.
         """
 
 @final
 class Closed:
-    """A candle that closed: its open time, the symbols that have it final, and those that do not."""
+    """A candle that closed. Equal closes compare equal, also after pickling.
+
+    >>> closed = feed.wait_closed()  # doctest: +SKIP
+    >>> closed.open_time_ms, closed.symbols, closed.missing  # doctest: +SKIP
+    (1700000040000, ('BTCUSDT', 'ETHUSDT'), ())
+    """
 
     def __new__(cls, open_time_ms: int, symbols: tuple[str, ...], missing: tuple[str, ...]) -> Self: ...
     @property
-    def open_time_ms(self) -> int: ...
+    def open_time_ms(self) -> int:
+        """Open time of the candle, epoch ms."""
     @property
-    def symbols(self) -> tuple[str, ...]: ...
+    def symbols(self) -> tuple[str, ...]:
+        """The awaited symbols that have it final: closed, verified or a hole."""
     @property
-    def missing(self) -> tuple[str, ...]: ...
+    def missing(self) -> tuple[str, ...]:
+        """The awaited symbols that do not have it final; empty with a quorum of 1.0."""
 
 @disjoint_base
 class Feed:
-    """One attached block; `candleshm.attach` makes one."""
+    """One attached block: a read-only mapping from symbols to `Series`. `candleshm.attach` makes one.
+
+    >>> feed = candleshm.attach("candleshm-spot-1m", max_age=60.0)  # doctest: +SKIP
+    >>> "BTCUSDT" in feed, len(feed), feed["BTCUSDT"].last_close  # doctest: +SKIP
+    """
 
     def __new__(cls, name: str, max_age: float | None = None) -> Self: ...
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the block."""
     @property
     def max_age(self) -> float | None:
-        """The age limit of data that is handed out, seconds, as given to `attach`."""
+        """The age limit of data that is handed out, seconds, as given to `attach`; None without one."""
 
     @property
-    def symbols(self) -> tuple[str, ...]: ...
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that the block carries, in its order."""
     @property
-    def market(self) -> Literal["SPOT", "UM", "CM"]: ...
+    def market(self) -> Literal["SPOT", "UM", "CM"]:
+        """'SPOT', 'UM' (USDT futures) or 'CM' (coin futures)."""
     @property
-    def interval(self) -> str: ...
+    def interval(self) -> str:
+        """The length of a candle, such as 1m."""
     @property
     def length(self) -> int:
         """Candles of a full window, the live one included."""
@@ -602,18 +682,34 @@ class Feed:
         quorum: float = 1.0,
         timeout: float | None = None,
     ) -> Closed:
-        """Sleep until the candle of `open_time_ms` is final for `quorum` of the symbols; None: the next one to close.
+        """Sleep until a candle is final for enough of the symbols, and return it. A hole counts as closed.
 
-        A hole counts as closed. Symbols None: all that trade and have candles; delisted ones are not awaited. In a
-        loop `closes()` leaves none out, however long the work takes. Raises WaitTimeout with `.missing` after `timeout`
-        seconds, StaleData when the collector shows no life for `max_age`, ConfigError (quorum, timeout, 3d candles
-        that open on different days).
+        In a loop use `closes()`: it leaves no close out, however long the work takes.
+
+        Args:
+            open_time_ms: Which candle, epoch ms; None means the next one to close.
+            symbols: None means all that trade and have candles. Delisted symbols are not awaited.
+            quorum: The part of the symbols that is enough, above 0, at most 1.
+            timeout: Seconds; None waits for ever.
+
+        Raises:
+            WaitTimeout: With `.missing`, the symbols that do not have the candle final.
+            StaleData: The collector published no heartbeat for `max_age`.
+            UnknownSymbol: The block does not carry a symbol.
+            ConfigError: `quorum` or `timeout` cannot be used, or the 3d candles of the symbols open on different days.
         """
 
     def last(self, field: str, *, symbols: Sequence[str] | None = None, out: _FloatArray | None = None) -> _FloatArray:
-        """Return the newest value of every symbol, in the order of `symbols`: float64 (S,). NaN where there is none.
+        """Return the newest value of a field for each symbol: float64 (S,), NaN where there is none.
 
-        `out` is filled and returned where it is given: a writable, contiguous float64 array of shape (S,).
+        Args:
+            field: A column, such as "close".
+            symbols: The order of the result; None means all that the block carries.
+            out: Filled and returned: a writable, contiguous float64 array of shape (S,).
+
+        Raises:
+            StaleData, UnknownSymbol: As `Series.candles`; with None only symbols that trade can be stale.
+            ConfigError: `field` or `out` cannot be used.
         """
 
     def _health(self) -> dict[str, Any]: ...
@@ -669,7 +765,7 @@ def ended_ms() -> int:
     """Return a moment that is over by the exchange's clock, as far as final candles read here tell."""
 
 def is_owned(name: str) -> bool:
-    """Say whether a process owns the block that has this name now. Raises `BlockNotFound`, `BlockUnavailable`."""
+    """Return whether a process owns the block that has this name now. Raises `BlockNotFound`, `BlockUnavailable`."""
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""
@@ -679,6 +775,9 @@ class PoolWords:
     """The words of a weight pool. Every method that changes them is one transaction: it changes the copy that does not
     count, and one store of one word makes that copy the one that counts. No method waits: while another process holds
     the lock, or if the owner `token` does not stand at `place`, it changes nothing and returns None or False.
+
+    `header` is u64, both `copies` are `WORDS` u64, all zero for a new pool, and `lock_path` names the file that other
+    processes lock as well. Raises ValueError, OSError.
     """
 
     WORDS: Final[int]
@@ -706,11 +805,7 @@ class PoolWords:
         header: memoryview[int],
         copies: tuple[memoryview[int], memoryview[int]],
         lock_path: str | PathLike[str] | None = None,
-    ) -> Self:
-        """Use words: a u64 header and two copies of `WORDS` u64, all zero for a new pool. `lock_path` names the file
-        that other processes lock as well. Raises ValueError, OSError.
-        """
-
+    ) -> Self: ...
     def claim(self, place: int, token: int, weight: float, now: float, closing: bool, urgent: bool) -> float | None:
         """Book a request and return 0.0, or return how many seconds it has to wait."""
 
@@ -788,21 +883,20 @@ def candles_within(interval: str, start_ms: int, end_ms: int) -> tuple[int, int]
     """
 
 def is_symbol_name(name: object) -> bool:
-    """Say whether `name` can be a symbol's: 1 to 64 bytes of UTF-8, nothing that cannot be seen, no slash."""
+    """Return whether `name` can be a symbol's: 1 to 64 bytes of UTF-8, nothing that cannot be seen, no slash."""
 
 def is_block_name(name: object) -> bool:
-    """Say whether `name` can name a block: no slash, no leading dot, nothing that a shell or a log would take apart."""
+    """Return whether `name` can name a block: no slash, no leading dot, nothing that a shell or a log would split."""
 
 @final
 class Zone:
     """The days of a time zone; `name` is an IANA name in any case. Days are counted from 1970-01-01.
 
     The rules are those of `ZONES_VERSION`, for files and blocks alike; what the machine has installed does not count.
+    Raises ConfigError for a name that the database does not have.
     """
 
-    def __new__(cls, name: object) -> Self:
-        """Raises ConfigError for a name that the database does not have."""
-
+    def __new__(cls, name: object) -> Self: ...
     @property
     def name(self) -> str:
         """As the database spells it."""

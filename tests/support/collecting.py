@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -67,23 +68,11 @@ class WorldClock(SteppedClock):
 
     def let_pass(self, collector: Collector, seconds: float) -> None:
         """Let at least a second pass, in steps; after each wait until the collector has done what was due."""
-        scheduler = collector._scheduler
-        assert scheduler is not None
-        fetchers = scheduler._fetchers
         steps = math.ceil(seconds / self.step_seconds)
         for _ in range(steps):
             self.ahead_seconds += seconds / steps
-            stepped_seconds = self.monotonic_seconds()
-            fetchers.wake()
-            # A status is taken once a second, by the loop.
-            until(
-                lambda: (
-                    scheduler._started_seconds + scheduler.status.elapsed_seconds >= stepped_seconds  # noqa: B023
-                    and fetchers.idle == fetchers._count
-                    and scheduler._again_seconds > self.monotonic_seconds()
-                ),
-                pause_seconds=0.001,
-            )
+            collector.wake()
+            until(partial(collector.is_idle_at, self.monotonic_seconds()), pause_seconds=0.001)
 
 
 def until(question: Callable[[], T], pause_seconds: float = 0.02) -> T:

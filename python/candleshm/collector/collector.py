@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from candleshm._core import Feed, Writer
 from candleshm.collector.cache import BlockCache, CacheWriter, Origin
-from candleshm.collector.planner import PollPolicy
-from candleshm.collector.scheduler import CollectorStatus, Scheduler
+from candleshm.collector.scheduler import Scheduler
+from candleshm.collector.series_plan import PollPolicy
+from candleshm.collector.status import CollectorStatus
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
     BlockError,
@@ -177,6 +178,15 @@ class Collector:
     def exchange_ms(self) -> int | None:
         """Return the exchange time that has surely been reached, None before the exchange has answered."""
         return self._scheduler.exchange_ms() if self._scheduler is not None else None
+
+    def wake(self) -> None:
+        """Let the loop look at the clock again: for a `clock` that is moved by hand."""
+        if self._scheduler is not None:
+            self._scheduler.wake()
+
+    def is_idle_at(self, local_seconds: float) -> bool:
+        """Return whether everything is done that was due at `local_seconds` of the collector's `clock`."""
+        return self._scheduler is not None and self._scheduler.is_idle_at(local_seconds)
 
     def add_symbols(self, symbols: Iterable[str]) -> None:
         """Carry these symbols as well, soon; the filters do not count. One that is not listed comes when it is.
@@ -441,13 +451,13 @@ class Collector:
             clock=self._clock,
             exchange_time=exchange_time,
             budget=budget,
-            cadence=PollPolicy(
+            policy=PollPolicy(
                 interval=config.interval,
                 length=config.length,
                 update_interval_seconds=config.update_interval_seconds,
                 settle_ms=config.settle_ms,
                 tail_limit=self._exchange.tail_limit,
-                silence_seconds=stall_seconds(self._exchange.stream_rules(config.interval)),
+                stall_seconds=stall_seconds(self._exchange.stream_rules(config.interval)),
                 late_ms=CLOSE_LATE_MS,
             ),
             universe=self._universe,

@@ -92,10 +92,11 @@ class Ingest:
         return self._writer.last_event_seconds()
 
     def restart_time(self, now_seconds: float) -> None:
-        """Forget when the exchange said what: its clock was set, as was found at `now_seconds` (local).
+        """Let everything merged from now on count as newer than what is there: the exchange's clock was set.
 
-        Responses to requests that left before are not merged any more. They would count as later, or as earlier, than
-        all that comes.
+        Args:
+            now_seconds: Local time at which that was noticed. Responses to requests that left before it are dropped:
+                they would count as later, or as earlier, than all that comes.
         """
         self._writer.restart_time(now_seconds)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from candleshm.collector.loading import FAILURES_MAX
-from candleshm.collector.planner import PollPolicy, SeriesPlan
+from candleshm.collector.series_plan import PollPolicy, SeriesPlan
 from candleshm.exchanges.base import INTERVAL_MS, candle_end_ms
 
 __all__ = ["Laggards"]
@@ -33,10 +33,10 @@ class _Lag:
 class Laggards:
     """Belongs to the loop, which lets it look about once a second."""
 
-    def __init__(self, cadence: PollPolicy) -> None:
-        self._cadence = cadence
+    def __init__(self, policy: PollPolicy) -> None:
+        self._policy = policy
         shortest, longest = SILENT_SECONDS
-        self._silent_seconds = min(longest, max(shortest, INTERVAL_MS[cadence.interval] / 1000))
+        self._silent_seconds = min(longest, max(shortest, INTERVAL_MS[policy.interval] / 1000))
         self._lags: dict[str, _Lag] = {}
         self.silent: frozenset[str] = frozenset()
         """Symbols that closes no longer wait for, though they trade."""
@@ -52,7 +52,7 @@ class Laggards:
         for plan in plans:
             if not plan.trading or plan.newest_open_ms is None:
                 continue
-            due_ms = candle_end_ms(self._cadence.interval, plan.newest_open_ms) + LAG_MS
+            due_ms = candle_end_ms(self._policy.interval, plan.newest_open_ms) + LAG_MS
             if now_ms < due_ms:
                 going_on += 1
             elif plan.tail_sent_ms >= due_ms or plan.failures >= FAILURES_MAX:

@@ -1,54 +1,58 @@
-"""When nobody waits for a series any longer, and when one that was refused is asked again. Pure.
+"""When a start is over: every series is loaded or given up for now.
 
-A start waits until every series is loaded or given up. A series is given up when three requests in a row fail, or when
-its answers, valid as each may be, do not complete its window. It is still requested, at growing intervals of
-at most an hour, and counts as loaded as soon as it is.
+A series is given up when three requests in a row fail, or when its responses, valid as each may be, do not complete its
+window. It is still requested, at growing intervals of at most an hour, and counts as loaded as soon as it is.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
+from collections.abc import Iterable
 
-from candleshm.collector.planner import PollPolicy, SeriesPlan
+from candleshm.collector.series_plan import PollPolicy, SeriesPlan
+from candleshm.collector.status import CollectorStatus
 from candleshm.exchanges.base import Exchange
+from candleshm.system.block_log import BlockLog
 
-__all__ = ["FAILURES_MAX", "hopeless", "limited_delay_seconds", "refused_delay_seconds", "tries_max"]
+__all__ = ["FAILURES_MAX", "Loading", "hopeless", "limited_delay_seconds", "refused_delay_seconds", "tries_max"]
 
 FAILURES_MAX = 3
-# Requests in a row that brought nothing. A hole takes two answers, so this leaves room for servers of different minds.
+# Requests in a row that brought nothing. A hole takes two responses, so this leaves room for servers that disagree.
 IDLE_MAX = 6
 # A window may take so many times the pages that it has, as when a front cuts the pages short, and some more.
 PAGES_FACTOR = 10
 TRIES_MIN = 20
 
-# A refusal may be a mistake of one server, so a start tries again soon. Later it is asked in pauses that double.
+# A refusal may be a mistake of one server, so a start tries again soon. Later the pauses double.
 REFUSED_AGAIN_SECONDS = 1.0
 REFUSED_SECONDS = 300.0
 REFUSED_SECONDS_MAX = 3600.0
-# A 429 stops the whole pool. Whoever gets one again and again waits behind the others, so that they have their turns.
+# A 429 stops the whole pool. A series that gets one again and again waits behind the others.
 LIMITED_SECONDS = 5.0
 
 
-def tries_max(exchange: Exchange, cadence: PollPolicy) -> int:
+def tries_max(exchange: Exchange, policy: PollPolicy) -> int:
     """Return how many requests the first load of a series may take."""
     # Any moment will do: where a page is bounded by time as well, it is so wherever it lies.
-    page = exchange.until("", cadence.interval, exchange.page_limit, 2**41)
-    return TRIES_MIN + PAGES_FACTOR * math.ceil((cadence.length + 1) / page.limit)
+    page = exchange.until("", policy.interval, exchange.page_limit, 2**41)
+    return TRIES_MIN + PAGES_FACTOR * math.ceil((policy.length + 1) / page.limit)
 
 
 def hopeless(plan: SeriesPlan, most_tries: int) -> str | None:
-    """Return why nobody should wait any longer for a series to be loaded, None while there is hope."""
+    """Return why a start should not wait any longer for a series, None while it should."""
     if plan.failures >= FAILURES_MAX:
         return f"{plan.failures} requests in a row failed"
-    if plan.idle >= IDLE_MAX:
-        return f"{plan.idle} answers in a row brought none of the {plan.missing} candles that are missing"
+    if plan.no_progress_tries >= IDLE_MAX:
+        return f"{plan.no_progress_tries} responses in a row brought none of the {plan.missing} missing candles"
     if plan.tries >= most_tries:
-        return f"{plan.tries} answers left {plan.missing} candles missing"
+        return f"{plan.tries} responses left {plan.missing} candles missing"
     return None
 
 
 def refused_delay_seconds(plan: SeriesPlan) -> float:
-    """Return when to ask again for a series whose newest request was refused for good."""
+    """Return the pause before a series is requested again whose newest request was refused."""
     if not plan.loaded and plan.failures < FAILURES_MAX:
         return REFUSED_AGAIN_SECONDS * plan.failures
     before = plan.failures - (1 if plan.loaded else FAILURES_MAX)
@@ -56,5 +60,23 @@ def refused_delay_seconds(plan: SeriesPlan) -> float:
 
 
 def limited_delay_seconds(plan: SeriesPlan) -> float:
-    """Return how long after the end of a stop of the pool to ask for a series whose request brought the stop about."""
+    """Return how long after a stop of the pool the series is requested whose request caused it."""
     return min(REFUSED_SECONDS_MAX, LIMITED_SECONDS * 2.0 ** min(plan.failures - 2, 16)) if plan.failures > 1 else 0.0
+
+
+class Loading:
+    """The start of a collector. Belongs to the loop; `done` may be waited for by any thread."""
+
+    def __init__(self, block_name: str) -> None:
+        self._log = BlockLog(logging.getLogger(__name__), block_name)
+        self.done = threading.Event()
+
+    def ends_with(self, plans: Iterable[SeriesPlan]) -> bool:
+        """Return whether the start is over now, and was not before."""
+        return not self.done.is_set() and all(plan.loaded or plan.given_up for plan in plans)
+
+    def end(self, status: CollectorStatus) -> None:
+        """Log and announce the end of the start."""
+        missing = f"; given up for now: {' '.join(status.given_up)}" if status.given_up else ""
+        self._log.info("loaded %d of %d symbols%s", status.loaded, status.symbols, missing)
+        self.done.set()

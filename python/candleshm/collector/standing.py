@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 
 from candleshm.system.block_log import BlockLog
 
 __all__ = ["Standing"]
+
+logger = logging.getLogger(__name__)
 
 # How long after the end of its newest candle a series of which no newer one is shown counts as standing still.
 LATE_MS = 15_000
@@ -16,8 +19,8 @@ NAMED_MAX = 5
 class Standing:
     """Which series stand still, and since when by the exchange's clock. Belongs to one thread."""
 
-    def __init__(self, log: BlockLog, host: str) -> None:
-        self._log = log
+    def __init__(self, block_name: str, host: str) -> None:
+        self._log = BlockLog(logger, block_name)
         self._host = host
         self._since_ms: dict[str, int] = {}
         self._is_told = False

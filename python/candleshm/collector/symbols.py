@@ -7,7 +7,7 @@ from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
-from candleshm.collector.planner import SeriesPlan
+from candleshm.collector.series_plan import SeriesPlan
 from candleshm.errors import BlockUnavailable
 from candleshm.exchanges.base import ExchangeInfo
 from candleshm.system.block_log import BlockLog
@@ -87,11 +87,15 @@ class SymbolSet:
             elif not trades and plan.trading:
                 # What is missing is still loaded, and the last candle becomes final; nothing else is asked for.
                 plan.end(now_ms)
-                if plan.turns:
+                if plan.tasks:
                     changed.append(plan)
         if ended:
             self._log.warning("not trading: %s; their rows stay readable but are no longer updated", " ".join(ended))
         return changed
+
+    def has(self, plan: SeriesPlan) -> bool:
+        """Return whether a plan is still that of its series: it ends with a removal, and with the block."""
+        return self.plans.get(plan.symbol) is plan
 
     def drop_unlisted(self, plan: SeriesPlan) -> None:
         """Ask no more for a series that the exchange does not list."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -11,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from candleshm.collector.ingest import Ingest
-from candleshm.collector.planner import Kind, SeriesPlan
+from candleshm.collector.series_plan import Kind, SeriesPlan
 from candleshm.errors import CandleShmError
 from candleshm.exchanges.base import Exchange, KlineRequest, Response
 from candleshm.rest.transport import Transport
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from candleshm._core import Ingested
 
 __all__ = ["Job", "MaintenanceRequest", "Report", "Workers"]
+
+logger = logging.getLogger(__name__)
 
 # A response may come from a cache or from a replica that stands still. Only a later row proves that it was made after
 # its newest candle ended. Without one that candle becomes final this long after its end: long for a symbol that trades,
@@ -77,11 +80,13 @@ class Report:
 class Workers:
     """A few daemon threads between two queues. `submit` and `reports` belong to one thread, `stop` to any."""
 
-    def __init__(self, count: int, *, transport: Transport, exchange: Exchange, ingest: Ingest, log: BlockLog) -> None:
+    def __init__(
+        self, count: int, *, transport: Transport, exchange: Exchange, ingest: Ingest, block_name: str
+    ) -> None:
         self._transport = transport
         self._exchange = exchange
         self._ingest = ingest
-        self._log = log
+        self._log = BlockLog(logger, block_name)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._reports: SimpleQueue[Report | None] = SimpleQueue()
         self._stopped = False
@@ -101,6 +106,11 @@ class Workers:
                 self._log.warning("only %d of %d worker threads can be started: %s", number, self._count, error)
                 self._count = self.idle = number
                 return
+
+    @property
+    def are_idle(self) -> bool:
+        """Whether no request is on its way."""
+        return self.idle == self._count
 
     def submit(self, job: Job) -> None:
         """Hand out a job; there has to be an idle worker, or it would age in the queue after weight was booked."""
@@ -153,7 +163,7 @@ class Workers:
         judged_ms = report.sent_ms = job.exchange_time.earliest_ms(response.sent_seconds)
         if job.dates_count and response.date_ms is not None:
             # Perhaps the clock was set back, and candles that ended by our measurement go on. The earlier time cannot
-            # make a row final too soon. A step that is too small to be told from a Date that was kept for a moment
+            # make a row final too soon. A step that is too small to differ from a Date that was kept for a moment
             # counts as well: the response was made before the Date's second was over.
             judged_ms = min(judged_ms, response.date_ms + (0 if report.date_is_off else DATE_MS - 1))
         started_seconds = time.perf_counter()

@@ -9,7 +9,7 @@ from typing import Any
 
 from candleshm._core import Zone
 from candleshm.collector import cache
-from candleshm.collector.scheduler import CollectorStatus
+from candleshm.collector.status import CollectorStatus
 from candleshm.history import daily_writer, day_writing, tally
 from candleshm.history.day import Day
 from candleshm.reader.feed import Feed

@@ -86,8 +86,8 @@ class Feed(_core.Feed):
         """Iterate, with `for` or `async for`, over the closes from the next one on: one Closed per open time.
 
         No close is left out when the work in the loop takes longer than a candle; `wait_closed()` in a loop would wait
-        for the next close from then on. Raises as `wait_closed`; ClosesMissed when the loop fell behind by more than the
-        window. `lag` of the iterator counts the closes that are due already. One helper thread sleeps for all
+        for the next close from then on. Raises as `wait_closed`, and ClosesMissed for a loop that fell behind by more
+        than the window. `lag` of the iterator counts the closes that are due already. One helper thread sleeps for all
         coroutines of a feed.
 
         >>> for closed in feed.closes():  # doctest: +SKIP

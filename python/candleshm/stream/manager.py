@@ -158,7 +158,7 @@ class StreamManager:
             return
         connection.events += pushed.events
         self._counters.add(pushed)
-        for place in pushed.answers:
+        for place in pushed.acknowledgements:
             wrong = connection.subscriptions.acknowledged(frames[place], self._now())
             if wrong is not None:
                 text = "the server refused a stream message: %s"

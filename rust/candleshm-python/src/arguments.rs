@@ -46,7 +46,7 @@ impl FromPyObject<'_, '_> for Number {
     }
 }
 
-/// Raises ConfigError for a timeout that is not a duration.
+/// Raise ConfigError for a timeout that is no duration.
 #[pyfunction]
 pub(crate) fn check_timeout(timeout: Option<Number>) -> PyResult<()> {
     match timeout {
@@ -72,7 +72,7 @@ impl FromPyObject<'_, '_> for Moment {
     }
 }
 
-/// Refuses a moment that is evidently in another unit.
+/// Raise ConfigError for a moment that is evidently in seconds, microseconds or nanoseconds.
 #[pyfunction]
 pub(crate) fn check_moment(moment_ms: f64) -> PyResult<()> {
     let unit = match moment_ms.abs() {

@@ -79,7 +79,7 @@ pub(crate) fn seconds(age_ms: u64) -> f64 {
     if age_ms == u64::MAX { f64::INFINITY } else { age_ms as f64 / 1e3 }
 }
 
-/// Milliseconds since the collector's last sign of life, `u64::MAX` when that lies in the future.
+/// Milliseconds since the collector's last heartbeat, `u64::MAX` when that lies in the future.
 pub(crate) fn heartbeat_age_ms(block: &Block) -> u64 {
     let (heartbeat_ms, now_ms) = (block.value(header::HEARTBEAT_NS) / 1_000_000, process::now_ms());
     if heartbeat_ms > now_ms + AHEAD_MS { u64::MAX } else { now_ms.saturating_sub(heartbeat_ms) }

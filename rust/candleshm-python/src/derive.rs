@@ -28,20 +28,20 @@ pub(crate) fn note_ended(end_ms: i64) {
     ENDED_MS.fetch_max(end_ms, Ordering::Relaxed);
 }
 
-/// Returns a moment that is over by the exchange's clock, as far as candles read here tell.
+/// Return a moment that is over by the exchange's clock, as far as final candles read here tell.
 #[pyfunction]
 pub(crate) fn ended_ms() -> i64 {
     ENDED_MS.load(Ordering::Relaxed)
 }
 
-/// Returns how many candles of `source` the longest one of `target` is made of.
+/// Return how many candles of one interval the longest of another is made of. Raises ConfigError when it is not.
 #[pyfunction]
 pub(crate) fn derivation_parts(source: &str, target: &str) -> PyResult<usize> {
     let derivation = Derivation::new(grid(source)?, grid(target)?).map_err(|error| to_py(error, ""))?;
     Ok(derivation.parts_max())
 }
 
-/// Returns the derived rows, one after the other in a flat array.
+/// Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12).
 #[pyfunction(name = "derive")]
 #[pyo3(signature = (rows, source, target, start_ms, end_ms, anchor_ms))]
 pub(crate) fn py_derive<'py>(

@@ -29,7 +29,12 @@ use exceptions::{
     UnknownSymbol,
 };
 
-create_exception!(candleshm._core, NotMerged, PyException);
+create_exception!(
+    candleshm._core,
+    NotMerged,
+    PyException,
+    "Merging was stopped, or the exchange's time was restarted after the request had left: nothing was merged."
+);
 
 /// Returns the exception for an error that came up around the block `name`.
 pub(crate) fn to_py(error: Error, name: &str) -> PyErr {

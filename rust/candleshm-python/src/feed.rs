@@ -22,7 +22,10 @@ use crate::series::Series;
 use crate::source::{Source, stale};
 use crate::waiting::{Deadline, News};
 
-/// One attached block.
+/// One attached block: a read-only mapping from symbols to `Series`. `candleshm.attach` makes one.
+///
+/// >>> feed = candleshm.attach("candleshm-spot-1m", max_age=60.0)  # doctest: +SKIP
+/// >>> "BTCUSDT" in feed, len(feed), feed["BTCUSDT"].last_close  # doctest: +SKIP
 #[pyclass(frozen, subclass, module = "candleshm._core")]
 pub(crate) struct Feed {
     source: Arc<Source>,
@@ -46,39 +49,45 @@ impl Feed {
         Ok(Self { source: Arc::new(source), series: RwLock::default() })
     }
 
+    /// The name of the block.
     #[getter]
     fn name(&self) -> &str {
         self.source.name()
     }
 
+    /// The age limit of data that is handed out, seconds, as given to `attach`; None without one.
     #[getter]
     fn max_age(&self) -> Option<f64> {
         self.source.max_age()
     }
 
     /// Pickled as what it takes to attach again.
-    #[expect(clippy::type_complexity, reason = "what pickle asks for")]
+    #[expect(clippy::type_complexity, reason = "what pickle needs")]
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (String, Option<f64>))> {
         let source = &slf.get().source;
         source.check_open()?;
         Ok((slf.get_type(), (source.name().to_owned(), source.max_age())))
     }
 
+    /// The symbols that the block carries, in its order.
     #[getter]
     fn symbols<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.source.attached()?.symbols())
     }
 
+    /// 'SPOT', 'UM' (USDT futures) or 'CM' (coin futures).
     #[getter]
     fn market(&self) -> PyResult<&'static str> {
         Ok(self.source.attached()?.block.geometry().market.as_str())
     }
 
+    /// The length of a candle, such as 1m.
     #[getter]
     fn interval(&self) -> PyResult<String> {
         Ok(self.source.attached()?.block.geometry().grid(0).name())
     }
 
+    /// Candles of a full window, the live one included.
     #[getter]
     fn length(&self) -> PyResult<usize> {
         Ok(self.source.attached()?.block.geometry().ring.length)
@@ -105,6 +114,7 @@ impl Feed {
         Ok(self.symbols(py)?.try_iter()?.into_any())
     }
 
+    /// End the use of the feed. Arrays and views already handed out stay readable: each keeps the block mapped.
     fn close(&self) {
         self.source.close();
         self.series.write().unwrap_or_else(PoisonError::into_inner).clear();
@@ -134,6 +144,21 @@ impl Feed {
         Ok(health)
     }
 
+    /// Sleep until a candle is final for enough of the symbols, and return it. A hole counts as closed.
+    ///
+    /// In a loop use `closes()`: it leaves no close out, however long the work takes.
+    ///
+    /// Args:
+    ///     open_time_ms: Which candle, epoch ms; None means the next one to close.
+    ///     symbols: None means all that trade and have candles. Delisted symbols are not awaited.
+    ///     quorum: The part of the symbols that is enough, above 0, at most 1.
+    ///     timeout: Seconds; None waits for ever.
+    ///
+    /// Raises:
+    ///     WaitTimeout: With `.missing`, the symbols that do not have the candle final.
+    ///     StaleData: The collector published no heartbeat for `max_age`.
+    ///     UnknownSymbol: The block does not carry a symbol.
+    ///     ConfigError: `quorum` or `timeout` cannot be used, or the 3d candles of the symbols open on different days.
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     #[pyo3(
         signature = (open_time_ms=None, *, symbols=None, quorum=Number(1.0), timeout=None),
@@ -284,6 +309,16 @@ impl Feed {
         Ok(awaited.closed_since(awaited.grid().index_of(open_time_ms)))
     }
 
+    /// Return the newest value of a field for each symbol: float64 (S,), NaN where there is none.
+    ///
+    /// Args:
+    ///     field: A column, such as "close".
+    ///     symbols: The order of the result; None means all that the block carries.
+    ///     out: Filled and returned: a writable, contiguous float64 array of shape (S,).
+    ///
+    /// Raises:
+    ///     StaleData, UnknownSymbol: As `Series.candles`; with None only symbols that trade can be stale.
+    ///     ConfigError: `field` or `out` cannot be used.
     #[pyo3(signature = (field, *, symbols=None, out=None))]
     #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     fn last<'py>(

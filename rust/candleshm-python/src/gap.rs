@@ -6,15 +6,20 @@ use pyo3::types::PyType;
 
 use crate::errors::exceptions::ConfigError;
 
-/// A half-open range of open times without a row.
+/// A half-open range [start_ms, end_ms) of open times without a row.
+///
+/// Equal gaps compare equal, and have the same hash.
+///
+/// >>> candleshm.Gap(1_700_000_040_000, 1_700_000_100_000, "hole").kind
+/// 'hole'
 #[pyclass(frozen, get_all, eq, hash, module = "candleshm")]
 #[derive(PartialEq, Eq, Hash)]
 pub(crate) struct Gap {
-    /// Open time of the first missing candle, ms.
+    /// Open time of the first row that is absent, epoch ms.
     start_ms: i64,
-    /// Open time of the first candle after the gap, ms.
+    /// Open time of the first row after the gap, epoch ms.
     end_ms: i64,
-    /// 'missing' or 'hole'.
+    /// 'missing' (not fetched yet) or 'hole' (the exchange confirmed that it has no such row).
     kind: &'static str,
 }
 

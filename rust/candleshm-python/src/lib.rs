@@ -1,7 +1,7 @@
 //! `candleshm._core`: the compiled module. Converts arguments, releases the GIL, maps errors; decides nothing.
 //!
 //! The comments of Python's classes and methods are their docstrings, and are written as such.
-#![allow(clippy::doc_markdown, reason = "docstrings are not Markdown")]
+#![allow(clippy::doc_markdown, clippy::doc_link_with_quotes, reason = "docstrings are not Markdown")]
 
 mod arguments;
 mod array;
@@ -13,7 +13,6 @@ mod errors;
 mod feed;
 mod following;
 mod gap;
-mod gate;
 mod pool;
 mod process;
 mod rows;

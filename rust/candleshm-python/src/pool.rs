@@ -25,6 +25,9 @@ struct Lock {
 /// The words of a weight pool. Every method that changes them is one transaction: it changes the copy that does not
 /// count, and one store of one word makes that copy the one that counts. No method waits: while another process holds
 /// the lock, or if the owner `token` does not stand at `place`, it changes nothing and returns None or False.
+///
+/// `header` is u64, both `copies` are `WORDS` u64, all zero for a new pool, and `lock_path` names the file that other
+/// processes lock as well. Raises ValueError, OSError.
 #[pyclass(frozen, module = "candleshm._core")]
 pub(crate) struct PoolWords {
     header: PyBuffer<u64>,
@@ -177,7 +180,7 @@ impl PoolWords {
         }
     }
 
-    /// Return one of the words that count.
+    /// Return one of the words that count. Raises ValueError.
     fn look(&self, place: usize) -> PyResult<f64> {
         let word = LOOKED_AT.into_iter().find(|word| word.place() == place).ok_or_else(|| {
             PyValueError::new_err(format!("a pool has no word for `look` at {place}; use a constant such as IN_FLIGHT"))

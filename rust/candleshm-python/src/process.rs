@@ -29,7 +29,7 @@ pub(crate) fn now_ms() -> u64 {
     now_ns() / 1_000_000
 }
 
-/// Returns some clock in milliseconds, a few late, for a fraction of the price. It stands still while the machine sleeps.
+/// Returns some clock in milliseconds, a few late, for a fraction of the price. It stops while the machine sleeps.
 #[inline]
 pub(crate) fn coarse_ms() -> u64 {
     let now = clock_gettime(ClockId::MonotonicCoarse);

@@ -51,11 +51,14 @@ fn state_name(state: RowState) -> Option<&'static str> {
     }
 }
 
-/// Returns where the candle ends, exclusive, that opened at `open_ms`.
+/// Return where the candle ends (half-open) that opened at `open_ms`, also when it opened off the grid.
+///
+/// `interval` is one of the exchange's, or the days of a zone as 1d@Asia/Shanghai. For 3d the end follows from the open
+/// time itself: each symbol has a grid of its own. Raises ConfigError.
 #[pyfunction]
 pub(crate) fn candle_end_ms(interval: &str, open_ms: i64) -> PyResult<i64> {
     let grid = match grid(interval)? {
-        // Which days they open on is the symbol's own matter; here the candle itself says it.
+        // Each symbol has its own days; here the candle itself shows them.
         grid if grid.interval() == Interval::Day3 => Grid::anchored(Interval::Day3, open_ms),
         grid => grid,
     };
@@ -75,13 +78,13 @@ pub(crate) fn candles_within(interval: &str, start_ms: i64, end_ms: i64) -> PyRe
     Ok((grid.open_ms(first), (first_from(end_ms) - first).max(0)))
 }
 
-/// Says whether a value can name a symbol.
+/// Return whether `name` can be a symbol's: 1 to 64 bytes of UTF-8, nothing that cannot be seen, no slash.
 #[pyfunction]
 pub(crate) fn is_symbol_name(name: &Bound<'_, PyAny>) -> bool {
     text(name).is_some_and(symbols::is_name)
 }
 
-/// Says whether a value can name a block.
+/// Return whether `name` can name a block: no slash, no leading dot, nothing that a shell or a log would split.
 #[pyfunction]
 pub(crate) fn is_block_name(name: &Bound<'_, PyAny>) -> bool {
     text(name).is_some_and(|name| shared_memory::check_name(name).is_ok())

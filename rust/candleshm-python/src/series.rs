@@ -30,7 +30,15 @@ struct Place {
     index: usize,
 }
 
-/// The candles of one symbol.
+/// The candles of one symbol. Cheap to keep; follows its symbol when the block is replaced.
+///
+/// Every method raises UnknownSymbol when the block that took the name no longer carries the symbol, and BlockNotFound
+/// once the feed was closed. Those that hand out data raise StaleData when the series was last confirmed longer ago
+/// than the feed's `max_age`, or when the symbol is delisted; `states`, `gaps`, `age`, `last_open_time_ms` and
+/// `revision` never do. A series is pickled, and copied, as its name: the copy attaches anew.
+///
+/// >>> btc = candleshm.attach("candleshm-spot-1m")["BTCUSDT"]  # doctest: +SKIP
+/// >>> btc.candles(100, closed_only=True)[:, candleshm.CLOSE].mean()  # doctest: +SKIP
 #[pyclass(frozen, module = "candleshm")]
 pub(crate) struct Series {
     source: Arc<Source>,
@@ -99,11 +107,26 @@ impl Series {
 
 #[pymethods]
 impl Series {
+    /// The name of the symbol, such as BTCUSDT.
     #[getter(symbol)]
     fn py_symbol(&self) -> &str {
         &self.symbol
     }
 
+    /// Return a private, consistent copy of the newest rows: float64 (m, 12), oldest first.
+    ///
+    /// Args:
+    ///     n: Newest time slots, the live row included unless `closed_only`. None: LENGTH of the block.
+    ///     closed_only: Leave out rows that are not final, and end before the first of them.
+    ///     holes: Slots without a row are left out ("drop", so m <= n), kept as their grid open time and NaN ("nan"),
+    ///         or an error ("raise").
+    ///     out: Filled, and its first m rows returned: a writable, contiguous float64 array of shape (n, 12), in C or
+    ///         Fortran order. Without it the result is a new array in Fortran order.
+    ///
+    /// Raises:
+    ///     StaleData, UnknownSymbol: See the class.
+    ///     GapError: `holes="raise"` and a row is missing or a hole.
+    ///     ConfigError: `n`, `holes` or `out` cannot be used.
     #[pyo3(signature = (n=None, *, closed_only=false, holes="drop", out=None))]
     fn candles<'py>(
         &self,
@@ -121,6 +144,10 @@ impl Series {
         Ok(self.copied(py, selection, holes)?.0)
     }
 
+    /// Return the states of the rows that `candles` with the same arguments returns: uint8 (m,), see `RowState`.
+    ///
+    /// `candles` and then `states` are two readings, with time for a candle to close in between; `snapshot` is one.
+    /// Never raises StaleData.
     #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
     fn states<'py>(
         &self,
@@ -142,6 +169,12 @@ impl Series {
         Ok(PyArray1::from_vec(py, holes.states_of(&snapshot)))
     }
 
+    /// Return rows and their states of one moment: float64 (m, 12) and uint8 (m,), see `candleshm.RowState`.
+    ///
+    /// Arguments and errors are those of `candles`.
+    ///
+    /// >>> rows, states = btc.snapshot(100)  # doctest: +SKIP
+    /// >>> final = rows[states != candleshm.RowState.LIVE]  # doctest: +SKIP
     #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
     fn snapshot<'py>(
         &self,
@@ -155,6 +188,10 @@ impl Series {
         Ok((rows, PyArray1::from_vec(py, holes.states_of(&snapshot))))
     }
 
+    /// Return, for each moment, the newest candle that had closed by then: float64 (m, 12), NaN before the window.
+    ///
+    /// Nothing from the future gets in: a candle counts from its end on. `moments_ms` is int64 (m,), epoch ms. Raises
+    /// StaleData, UnknownSymbol, ConfigError (moments in another unit or of another type).
     fn asof<'py>(
         &self,
         py: Python<'py>,
@@ -173,6 +210,9 @@ impl Series {
         })
     }
 
+    /// Return what `candles` with the same arguments returns as a pandas DataFrame with a UTC DatetimeIndex.
+    ///
+    /// Raises MissingExtra, and what `candles` raises.
     #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
     fn to_pandas<'py>(
         &self,
@@ -184,6 +224,9 @@ impl Series {
         self.framed(py, "to_pandas", n, closed_only, holes)
     }
 
+    /// Return what `candles` with the same arguments returns as a polars DataFrame.
+    ///
+    /// Raises MissingExtra, and what `candles` raises.
     #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
     fn to_polars<'py>(
         &self,
@@ -195,6 +238,9 @@ impl Series {
         self.framed(py, "to_polars", n, closed_only, holes)
     }
 
+    /// Return what `candles` with the same arguments returns as a pyarrow Table.
+    ///
+    /// Raises MissingExtra, and what `candles` raises.
     #[pyo3(signature = (n=None, *, closed_only=false, holes="drop"))]
     fn to_arrow<'py>(
         &self,
@@ -206,6 +252,7 @@ impl Series {
         self.framed(py, "to_arrow", n, closed_only, holes)
     }
 
+    /// The newest row: float64 (12,), a copy. NaN while the series is empty. Raises StaleData.
     #[getter]
     fn live<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let mut row = [0.0; COLUMNS];
@@ -214,17 +261,20 @@ impl Series {
         Ok(PyArray1::from_slice(py, &row))
     }
 
+    /// Close of the newest row. NaN while the series is empty. Raises StaleData.
     #[getter]
     fn last_close(&self) -> PyResult<f64> {
         self.with_fresh(|attached, index| SeriesReader::new(&attached.block, index).last_close())
     }
 
+    /// Seconds since the exchange last confirmed this series; infinite before the first response.
     #[getter]
     fn age(&self) -> PyResult<f64> {
         let age_ms = self.with(|attached, index| age_ms(attached, index, process::now_ms()))?;
         Ok(seconds(age_ms))
     }
 
+    /// Open time of the newest row, epoch ms, as the exchange sent it; None while the series is empty.
     #[getter]
     fn last_open_time_ms(&self) -> PyResult<Option<i64>> {
         let mut row = [0.0; COLUMNS];
@@ -234,12 +284,14 @@ impl Series {
         Ok((marks.head > 0).then_some(row[OPEN_TIME_MS] as i64))
     }
 
+    /// How many times closed rows were corrected so far.
     #[getter]
     fn revision(&self) -> PyResult<u32> {
         let marks = self.with(|attached, index| SeriesReader::new(&attached.block, index).marks())?;
         Ok(marks.map_err(|error| self.source.error(error))?.revision)
     }
 
+    /// Return the gaps of the readable window, oldest first: see `Gap`.
     fn gaps(&self) -> PyResult<Vec<Gap>> {
         self.with(|attached, index| {
             let grid = attached.block.grid(index);
@@ -248,6 +300,9 @@ impl Series {
         })?
     }
 
+    /// Return the newest `n` final slots in place, without a copy; fewer if fewer exist. None: LENGTH of the block.
+    ///
+    /// Raises StaleData, UnknownSymbol, ConfigError (`n`).
     #[pyo3(signature = (n=None))]
     fn view(&self, n: Option<Count>) -> PyResult<View> {
         let selection = self.selection(n, true, false)?;
@@ -259,11 +314,22 @@ impl Series {
         Ok(View::new(self.symbol.clone(), attached, index, marks))
     }
 
+    /// Return a view as `view` does, for ``with``: its end raises OverwrittenView when a row changed meanwhile.
     #[pyo3(signature = (n=None))]
     fn read(&self, n: Option<Count>) -> PyResult<View> {
         self.view(n)
     }
 
+    /// Sleep until a candle opens that is newer than `after_open_time_ms`, and return its open time, epoch ms.
+    ///
+    /// Args:
+    ///     after_open_time_ms: None means the newest candle now.
+    ///     timeout: Seconds; None waits for ever.
+    ///
+    /// Raises:
+    ///     WaitTimeout: No newer candle opened in time; `.missing` holds the symbol.
+    ///     StaleData: The collector published no heartbeat for `max_age`, or the symbol is delisted.
+    ///     ConfigError: A time that is not in milliseconds, or a timeout that is not a duration.
     #[pyo3(signature = (after_open_time_ms=None, timeout=None))]
     fn wait(&self, py: Python<'_>, after_open_time_ms: Option<Moment>, timeout: Option<Number>) -> PyResult<i64> {
         let timeout = timeout.map(|Number(seconds)| seconds);
@@ -321,7 +387,7 @@ impl Series {
     }
 
     /// Pickled as what it takes to attach again: name, `max_age` and symbol.
-    #[expect(clippy::type_complexity, reason = "what pickle asks for")]
+    #[expect(clippy::type_complexity, reason = "what pickle needs")]
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (String, Option<f64>, String))> {
         self.source.check_open()?;
         let attach_series = py.import("candleshm.reader.feed")?.getattr("attach_series")?;

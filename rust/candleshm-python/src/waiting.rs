@@ -39,8 +39,10 @@ impl Deadline {
     }
 }
 
-/// What a block had announced when a waiter took this. A waiter takes it first, looks for what it waits for, and sleeps
-/// only then: whatever is published in between ends the sleep at once.
+/// What a block had announced when a waiter took this.
+///
+/// A waiter takes it first, looks for what it waits for, and sleeps only then: whatever is published in between ends
+/// the sleep at once.
 #[pyclass(frozen, module = "candleshm._core")]
 pub(crate) struct News {
     attached: Arc<Attached>,

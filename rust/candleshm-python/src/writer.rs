@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
+use candleshm::gate::Gate;
 use candleshm::interval::Interval;
 use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
@@ -27,27 +28,42 @@ use crate::derive::grid;
 use crate::errors::exceptions::{BlockNotFound, ConfigError};
 use crate::errors::{NotMerged, to_py};
 use crate::gap::Gap;
-use crate::gate::Gate;
 use crate::process;
 
-/// What one answer did to a series, and where the series stands afterwards.
+/// What one response did to a series, and the state of the series afterwards.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
 pub(crate) struct Ingested {
+    /// Rows in the body.
     rows: usize,
+    /// Rows that cannot be true: non-finite, high < low, negative volume, beyond the exchange's clock.
     refused: usize,
+    /// Of these, rows that open after `received_ms`: a reason to measure the clock again.
     beyond: usize,
+    /// Rows older than the window.
     older: usize,
+    /// Rows that were new or had other values.
     changed: usize,
+    /// Of these, rows that had been closed already.
     corrected: usize,
+    /// Rows that became final by this response.
     closed: usize,
+    /// Rows that were confirmed not to exist.
     holes: usize,
+    /// Final rows that the block had as they are.
     agreed: usize,
+    /// Of these, rows that became verified: the stream had given the same values.
     verified: usize,
+    /// Rows for which the response and the stream gave different values.
     conflicts: usize,
+    /// Open time of the newest row; None while the series has none.
     newest_open_ms: Option<i64>,
+    /// Open time of the oldest row not yet final: the next refresh starts here.
     unsettled_open_ms: Option<i64>,
+    /// Rows of the window that are neither there nor holes.
     missing: usize,
+    /// The newest missing rows: half-open range of their open times. None without any, and for a derived block.
     newest_missing_ms: Option<(i64, i64)>,
+    /// Open time of the oldest suspect row, which has to be requested again; None without one.
     suspect_open_ms: Option<i64>,
 }
 
@@ -75,30 +91,50 @@ impl Ingested {
     }
 }
 
-/// Where a series stands.
+/// The state of a series.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
 pub(crate) struct SeriesState {
+    /// Open time of the newest row; None while the series has none.
     newest_open_ms: Option<i64>,
+    /// Open time of the oldest row not yet final; None while the series has none.
     unsettled_open_ms: Option<i64>,
+    /// Rows of the window that are neither there nor holes.
     missing: usize,
+    /// The newest missing rows, as the half-open range of their open times; None when nothing is missing.
     newest_missing_ms: Option<(i64, i64)>,
 }
 
 /// What a batch of frames did.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
 pub(crate) struct Pushed {
+    /// Klines of the block's market, interval and symbols.
     events: usize,
+    /// Events of other kinds, intervals or markets.
     foreign: usize,
+    /// Klines of symbols that the block does not carry.
     unknown: usize,
+    /// Klines that were older than what was known, and changed nothing.
     stale: usize,
+    /// Klines that cannot be true.
     refused: usize,
+    /// Rows that were new or had other values.
     changed: usize,
+    /// Rows that became final.
     closed: usize,
+    /// Rows that became verified: by trade ids, or because a response had given the same values.
     verified: usize,
+    /// Rows for which a response and the stream gave different values.
     conflicts: usize,
+    /// Whether the server sent notice of its shutdown.
     shuts_down: bool,
-    answers: Vec<usize>,
+    /// Places in the batch of acknowledgements: replies to what the client sent.
+    acknowledgements: Vec<usize>,
+    /// Places in the batch of frames that could not be read, and why.
     faults: Vec<(usize, String)>,
+    /// Series that have to be requested: (symbol, reason, open time of the oldest row concerned, epoch ms).
+    ///
+    /// ``rows``: the series has none yet. ``close``: a newer candle came, and one before it is not final or missing.
+    /// ``suspect``: by its trade ids a row is not whole, or stream and response differ.
     repair_requests: Vec<(String, &'static str, i64)>,
 }
 
@@ -134,7 +170,7 @@ impl Pushed {
             verified: tally.verified,
             conflicts: tally.conflicts,
             shuts_down,
-            answers: acknowledgements,
+            acknowledgements,
             faults: faults.into_iter().map(|(place, error)| (place, error.to_string())).collect(),
             repair_requests: repair_requests.into_iter().map(repair_request).collect(),
         }
@@ -178,13 +214,17 @@ pub(crate) fn forget_writers() {
     }
 }
 
-/// Parses a klines body into an array, without a block.
+/// Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
+///
+/// Those are left out: non-finite, high < low, negative volume. Raises BadResponse (with `.offset`).
 #[pyfunction]
 pub(crate) fn parse_klines<'py>(py: Python<'py>, body: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
     rows_of(py, |rows| parse(body, rows).map_err(Error::from))
 }
 
-/// Parses a file of the archive into an array.
+/// Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
+///
+/// With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
 #[pyfunction]
 pub(crate) fn parse_archive_csv<'py>(py: Python<'py>, file: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
     rows_of(py, |rows| parse_csv(file, rows).map_err(Error::from))
@@ -211,7 +251,7 @@ fn rows_of(
     Ok((array, found - rows.len()))
 }
 
-/// The owner of a block.
+/// The one owner of a named block. Methods may be called from any thread; they are serialised inside.
 #[pyclass(frozen, module = "candleshm._core")]
 pub(crate) struct Writer {
     name: String,
@@ -251,6 +291,17 @@ fn by_symbol<'py>(
 
 #[pymethods]
 impl Writer {
+    /// Create the block, take over the one a dead collector left, or supersede it when its shape differs.
+    ///
+    /// Rows of the same market, interval and symbol come over from a block of another LENGTH or other symbols, each as
+    /// it was and as old as it was.
+    ///
+    /// `derive` are pairs of name and interval (`5m`, `1d@Asia/Shanghai`): further blocks of the same symbols and
+    /// LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
+    /// are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
+    ///
+    /// Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
+    /// OSError (ENOSPC: /dev/shm is too small).
     #[staticmethod]
     #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
@@ -296,21 +347,25 @@ impl Writer {
         Ok(Self { name, writer })
     }
 
+    /// The name of the block.
     #[getter]
     fn name(&self) -> &str {
         &self.name
     }
 
+    /// Whether the block is that of a collector that died, with its rows.
     #[getter]
     fn taken_over(&self) -> PyResult<bool> {
         self.with(|writer| Ok(writer.is_taken_over()))
     }
 
+    /// Rows that came over from the block of another shape that this one replaced.
     #[getter]
     fn carried_rows(&self) -> PyResult<usize> {
         self.with(|writer| Ok(writer.carried_rows()))
     }
 
+    /// The symbols that the block carries, in its order.
     #[getter]
     fn symbols<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let symbols = self.with(|writer| {
@@ -320,16 +375,37 @@ impl Writer {
         PyTuple::new(py, symbols)
     }
 
+    /// Names of the blocks derived from this one.
     #[getter]
     fn derived<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.with(|writer| Ok(writer.derived_names()))?)
     }
 
+    /// How many symbols the block has room for.
     #[getter]
     fn symbol_capacity(&self) -> PyResult<usize> {
         self.with(|writer| Ok(writer.block().geometry().symbol_capacity))
     }
 
+    /// Parse a klines body, merge it, publish it and wake waiters: one call, the GIL released throughout.
+    ///
+    /// `sent_ms` and `received_ms` are exchange time when the request left and when its response was there. A row is
+    /// closed when its end lies at least `settle_ms` before `sent_ms`. `start_ms`, `end_ms` and `limit` are those of
+    /// the request; with `from_end` a full response holds the newest `limit` rows of that range, not the oldest. Rows
+    /// that should be final, inside the range, and are not in the response become holes when a second response agrees
+    /// whose request left at least `settle_ms` later; below the oldest row of the exchange they count as before the
+    /// first candle.
+    ///
+    /// The newest row of a response becomes final, and what lies behind it a hole, only `patience_ms` after its end: a
+    /// response may be outdated, and only a later row in it proves that it is not. The series counts as received no
+    /// later than its newest candle can have been the exchange's newest.
+    ///
+    /// `sent_seconds` is the local time at which the request left, as `restart_time` counts it.
+    ///
+    /// Several threads parse at the same time; only the merge waits for others.
+    ///
+    /// Raises BadResponse (with `.offset`) for a malformed body: nothing of it is published. UnknownSymbol. NotMerged
+    /// after `stop_merging`, and for a request that left before the time was restarted.
     #[pyo3(signature = (symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, from_end=false, patience_ms=0, sent_seconds=f64::INFINITY))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn ingest(
@@ -366,6 +442,12 @@ impl Writer {
         })
     }
 
+    /// Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.
+    ///
+    /// `received_ms` is the exchange time that had certainly not passed when they came. An event replaces what is known
+    /// of its candle when it is newer: by its time against events, by trades and volume against responses. ``x: true``
+    /// makes the row final; a final row of a response is never overwritten. Frames that cannot be read are reported,
+    /// and the others count. Several threads parse at the same time. Raises NotMerged after `stop_merging`.
     #[pyo3(signature = (frames, *, received_ms))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn ingest_events(&self, py: Python<'_>, frames: Vec<PyBackedBytes>, received_ms: i64) -> PyResult<Pushed> {
@@ -383,6 +465,17 @@ impl Writer {
         })
     }
 
+    /// Merge rows that were kept elsewhere, publish them and wake waiters.
+    ///
+    /// `rows` is float64 (n, 12) and `states` uint8 (n,), as `Series.candles` and `Series.states` give them with
+    /// `holes="nan"`; without states all are closed. Closed and verified rows go where the series has none that is
+    /// final, holes where it has nothing; what is there already takes precedence. Rows of another state are left out,
+    /// and so are those that had not ended at `sent_ms`, the exchange time at which the rows were requested: what was
+    /// live then is never trusted. The series does not count as confirmed by it: its age stays.
+    ///
+    /// With `derived` they go into the derived block of that name; that has to be before its source gets rows.
+    ///
+    /// Raises UnknownSymbol, ConfigError for other shapes.
     #[pyo3(signature = (symbol, rows, states=None, *, sent_ms, derived=None))]
     #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     fn load_rows(
@@ -418,19 +511,23 @@ impl Writer {
         })
     }
 
+    /// When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never.
     fn last_event_seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let seconds_of = |heard_ms| if heard_ms == 0 { f64::NEG_INFINITY } else { heard_ms as f64 / 1000.0 };
         by_symbol(py, self, |writer| writer.heard_ms().into_iter().map(seconds_of).collect())
     }
 
+    /// How long the stream of each symbol was lately silent between two events, at the longest.
     fn pauses_seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         by_symbol(py, self, |writer| writer.pauses_ms().into_iter().map(|pause_ms| pause_ms as f64 / 1000.0).collect())
     }
 
+    /// How old the data of each symbol that trades is, seconds; infinite before its first response.
     fn trading_ages(&self) -> PyResult<Vec<f64>> {
         self.with(|writer| Ok(trading_ages(writer.block(), process::now_ms())))
     }
 
+    /// Return the state of the series. Raises UnknownSymbol.
     fn state(&self, symbol: &str) -> PyResult<SeriesState> {
         self.with(|writer| {
             let index = writer.index_of(symbol)?;
@@ -440,6 +537,7 @@ impl Writer {
         })
     }
 
+    /// Gaps of the readable window, oldest first.
     fn gaps(&self, symbol: &str) -> PyResult<Vec<Gap>> {
         self.with(|writer| {
             let index = writer.index_of(symbol)?;
@@ -448,20 +546,31 @@ impl Writer {
         })
     }
 
+    /// Open time of the oldest candle that a full window holds at `now_ms` (exchange time).
     fn window_start_ms(&self, symbol: &str, now_ms: i64) -> PyResult<i64> {
         self.with(|writer| Ok(writer.window_start_ms(writer.index_of(symbol)?, now_ms)))
     }
 
+    /// Add a symbol in a reserved place. Raises ConfigError when `symbol_capacity` is reached.
     fn add_symbol(&self, symbol: &str) -> PyResult<()> {
         self.with(|writer| writer.add_symbol(symbol))
     }
 
+    /// Put a block for these symbols, with the same rows, in the place of this one; readers follow.
+    ///
+    /// Raises BlockUnavailable when there is no room for both, with this one as it was; BlockInUse when the name
+    /// was removed and another collector has taken it.
     #[pyo3(signature = (symbols, spare_symbols=0))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn enlarge(&self, py: Python<'_>, symbols: Vec<String>, spare_symbols: usize) -> PyResult<()> {
         py.detach(|| self.with(|writer| writer.enlarge(&symbols, spare_symbols, process::owner())))
     }
 
+    /// Put the block, and those derived from it, back under their names where these were removed or taken.
+    ///
+    /// A new block with the same rows takes the name, and readers follow. Returns the name of each that was
+    /// gone, with None where it is back, or the error: BlockInUse when another live collector has the name,
+    /// BlockCorrupt and BlockUnavailable when something else has it or there is no room.
     fn keep_names(&self, py: Python<'_>) -> PyResult<Vec<(String, Option<PyErr>)>> {
         let outcomes = py.detach(|| self.with(|writer| Ok(writer.keep_names(process::owner()))))?;
         let raised = |(name, outcome): (String, Result<(), Error>)| {
@@ -471,6 +580,9 @@ impl Writer {
         Ok(outcomes.into_iter().map(raised).collect())
     }
 
+    /// Mark a symbol as trading (the default) or ended; `silent` is one that trades without new candles.
+    ///
+    /// Closes and panels wait for neither an ended nor a silent one. Only an ended one is `StaleData` at any age.
     #[pyo3(signature = (symbol, trading, *, silent=false))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn set_trading(&self, symbol: String, trading: bool, silent: bool) -> PyResult<()> {
@@ -486,6 +598,7 @@ impl Writer {
         })
     }
 
+    /// Publish what readers see as `Feed.health`.
     #[pyo3(signature = (*, ready, weight_used, weight_limit, banned_until_ms))]
     fn set_health(
         &self,
@@ -501,6 +614,9 @@ impl Writer {
         })
     }
 
+    /// Let whatever is merged from now on count as newer: the exchange's clock was set.
+    ///
+    /// `now_seconds` is local time; a response to a request that left before it is not merged any more.
     fn restart_time(&self, now_seconds: f64) -> PyResult<()> {
         let mut guarded = self.writer.enter();
         guarded.restarted_seconds = now_seconds;
@@ -510,10 +626,12 @@ impl Writer {
         })
     }
 
+    /// Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first.
     fn stop_merging(&self) {
         self.writer.enter().stopped = true;
     }
 
+    /// Publish a heartbeat; to be called every 500 ms.
     fn heartbeat(&self) -> PyResult<()> {
         self.with(|writer| {
             writer.heartbeat(process::now_ns());
@@ -521,11 +639,13 @@ impl Writer {
         })
     }
 
+    /// Newest open time at which every trading symbol is closed, verified or a hole.
     #[getter]
     fn universe_ms(&self) -> PyResult<Option<i64>> {
         self.with(|writer| Ok(writer.universe_ms()))
     }
 
+    /// Mark the block CLOSED, wake every waiter, release the lock and, with `unlink`, remove the name.
     #[pyo3(signature = (*, unlink=true))]
     fn close(&self, unlink: bool) -> PyResult<()> {
         let writer = self.writer.enter().writer.take();

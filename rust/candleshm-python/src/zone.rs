@@ -11,7 +11,10 @@ use crate::errors::exceptions::ConfigError;
 /// The release of the time zone database, such as 2026b.
 pub(crate) const ZONES_VERSION: &str = VERSION;
 
-/// Days of a time zone. Days are counted from 1970-01-01.
+/// The days of a time zone; `name` is an IANA name in any case. Days are counted from 1970-01-01.
+///
+/// The rules are those of `ZONES_VERSION`, for files and blocks alike; what the machine has installed does not count.
+/// Raises ConfigError for a name that the database does not have.
 #[pyclass(name = "Zone", frozen, eq, hash, module = "candleshm._core")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PyZone(Zone);
@@ -27,24 +30,31 @@ impl PyZone {
         })
     }
 
+    /// As the database spells it.
     #[getter]
     fn name(&self) -> &'static str {
         self.0.name()
     }
 
+    /// Return the number of the day that an instant lies in.
     fn day_of(&self, epoch_ms: i64) -> i64 {
         self.0.day_of(epoch_ms)
     }
 
+    /// Return the first instant at which the clock has reached a time of a day, or has jumped over it.
     #[pyo3(signature = (day, time_of_day_ms=0))]
     fn reached_ms(&self, day: i64, time_of_day_ms: i64) -> i64 {
         self.0.reached_ms(day, time_of_day_ms)
     }
 
+    /// Return when the clocks show a time of day on a day, for the first time, in epoch milliseconds.
+    ///
+    /// A time that they jump over counts as reached when they would have shown it without the jump.
     fn at_ms(&self, day: i64, time_of_day_ms: i64) -> i64 {
         self.0.at_ms(day, time_of_day_ms)
     }
 
+    /// Return how far the clock is ahead of UTC at an instant.
     fn offset_ms(&self, epoch_ms: i64) -> i64 {
         self.0.offset_ms(epoch_ms)
     }
@@ -58,7 +68,7 @@ impl PyZone {
     }
 }
 
-/// Returns the names of all zones, sorted.
+/// Return the names of all time zones, sorted.
 #[pyfunction]
 pub(crate) fn zone_names() -> Vec<&'static str> {
     let mut names: Vec<_> = Zone::names().collect();

@@ -21,8 +21,8 @@
 //!   (resampling).
 //! - [`shared_memory`]: the operating system. [`block`], [`soundness`], [`succession`] (one block after another),
 //!   [`removal`].
-//! - [`writer`]: the owner of a block. Beside it, [`pool`]: how much request weight may still be spent, and [`ledger`]:
-//!   the file that holds a pool.
+//! - [`writer`]: the owner of a block. [`gate`]: how threads take turns at it. Beside it, [`pool`]: how much request
+//!   weight may still be spent, and [`ledger`]: the file that holds a pool.
 //!
 //! What the crate never does: read a clock, the network or the environment; wait for a reader; allocate while a reader
 //! could see half of a change.
@@ -49,6 +49,8 @@ pub mod block;
 #[cfg(not(loom))]
 pub mod chain;
 pub mod derive;
+#[cfg(not(loom))]
+pub mod gate;
 #[cfg(not(loom))]
 pub mod ledger;
 #[cfg(not(loom))]

@@ -103,7 +103,7 @@ enum Word {
     /// An event that closes a candle index before its end.
     Early { candle_index: i64, second: i64 },
     /// A response to a request that was sent so long before the exchange looked.
-    RequestWindow { at_ms: i64, under_way_ms: i64, limit: i64 },
+    Response { at_ms: i64, under_way_ms: i64, limit: i64 },
 }
 
 impl Word {
@@ -112,7 +112,7 @@ impl Word {
             Self::Event { candle_index, second } | Self::Early { candle_index, second } => {
                 candle_index * MINUTE_MS + second * 1_000
             }
-            Self::RequestWindow { at_ms, .. } => at_ms,
+            Self::Response { at_ms, .. } => at_ms,
         }
     }
 }
@@ -194,7 +194,7 @@ fn words() -> impl Strategy<Value = Vec<Word>> {
     let word = prop_oneof![
         8 => (FIRST..FIRST + CANDLES, 0..63_i64).prop_map(|(candle_index, second)| Word::Event { candle_index, second }),
         1 => (FIRST..FIRST + CANDLES, 0..59_i64).prop_map(|(candle_index, second)| Word::Early { candle_index, second }),
-        3 => (0..CANDLES * MINUTE_MS, 0..3_000_i64, 1..10_i64).prop_map(|(at_ms, under_way_ms, limit)| Word::RequestWindow {
+        3 => (0..CANDLES * MINUTE_MS, 0..3_000_i64, 1..10_i64).prop_map(|(at_ms, under_way_ms, limit)| Word::Response {
             at_ms: FIRST * MINUTE_MS + at_ms,
             under_way_ms,
             limit,
@@ -227,7 +227,7 @@ fn whatever_is_lost_twice_late_or_out_of_order() {
                         let pushed = world.hear(&world.exchange.frame(candle_index, word.made_ms(), true, 0.0), now_ms);
                         prop_assert_eq!((pushed.events, pushed.tally.refused, pushed.tally.closed), (1, 1, 0));
                     }
-                    Word::RequestWindow { at_ms, under_way_ms, limit } => world.answer(at_ms, under_way_ms, limit),
+                    Word::Response { at_ms, under_way_ms, limit } => world.answer(at_ms, under_way_ms, limit),
                 }
                 world.check();
             }

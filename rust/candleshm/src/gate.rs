@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// What only one thread at a time may use.
-pub(crate) struct Gate<T> {
+pub struct Gate<T> {
     /// Held by the one patient thread whose turn it is, until it has left.
     turn: Mutex<()>,
     /// Held by the thread that enters next, until it has entered.
@@ -18,24 +18,25 @@ pub(crate) struct Gate<T> {
 }
 
 impl<T> Gate<T> {
-    pub(crate) fn new(value: T) -> Self {
+    /// Puts a value behind a gate.
+    pub fn new(value: T) -> Self {
         Self { turn: Mutex::new(()), door: Mutex::new(()), inside: Mutex::new(value) }
     }
 
     /// Enters as soon as the thread that is inside has left.
-    pub(crate) fn enter(&self) -> MutexGuard<'_, T> {
+    pub fn enter(&self) -> MutexGuard<'_, T> {
         let _door = lock(&self.door);
         lock(&self.inside)
     }
 
     /// Enters after the patient threads that came before, and lets all others go first.
-    pub(crate) fn enter_patiently(&self) -> Patient<'_, T> {
+    pub fn enter_patiently(&self) -> Patient<'_, T> {
         let turn = lock(&self.turn);
         Patient { inside: self.enter(), _turn: turn }
     }
 
     /// Enters if nobody is inside.
-    pub(crate) fn try_enter(&self) -> Option<MutexGuard<'_, T>> {
+    pub fn try_enter(&self) -> Option<MutexGuard<'_, T>> {
         match self.inside.try_lock() {
             Ok(inside) => Some(inside),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -45,7 +46,7 @@ impl<T> Gate<T> {
 }
 
 /// The way out of a patient thread: it leaves, and then gives up its turn.
-pub(crate) struct Patient<'a, T> {
+pub struct Patient<'a, T> {
     // Fields are dropped in this order.
     inside: MutexGuard<'a, T>,
     _turn: MutexGuard<'a, ()>,
@@ -68,4 +69,60 @@ impl<T> DerefMut for Patient<'_, T> {
 /// A thread that panicked left the gate, too: the others go on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::TryLockError;
+    use std::thread;
+
+    use super::Gate;
+
+    #[test]
+    fn who_comes_later_enters_before_the_patient_that_wait() {
+        let gate = Gate::new(Vec::new());
+        thread::scope(|scope| {
+            let mut first = gate.enter_patiently();
+            first.push("first");
+            for _ in 0..3 {
+                scope.spawn(|| gate.enter_patiently().push("patient"));
+            }
+            scope.spawn(|| gate.enter().push("next"));
+            while !matches!(gate.door.try_lock(), Err(TryLockError::WouldBlock)) {
+                thread::yield_now();
+            }
+            drop(first);
+        });
+        assert_eq!(*gate.enter(), ["first", "next", "patient", "patient", "patient"]);
+    }
+
+    #[test]
+    fn a_thread_that_panics_inside_leaves_the_gate_free() {
+        let gate = Gate::new(0);
+        for patient in [true, false] {
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                let _inside = patient.then(|| gate.enter_patiently());
+                let _next = (!patient).then(|| gate.enter());
+                panic!("inside");
+            }));
+            assert!(panicked.is_err());
+            *gate.enter() += 1;
+            *gate.enter_patiently() += 1;
+            assert!(gate.try_enter().is_some());
+        }
+        assert_eq!(*gate.enter(), 4);
+    }
+
+    #[test]
+    fn only_one_is_inside() {
+        let gate = Gate::new(());
+        let patient = gate.enter_patiently();
+        assert!(gate.try_enter().is_none());
+        drop(patient);
+        let inside = gate.enter();
+        assert!(gate.try_enter().is_none());
+        drop(inside);
+        assert!(gate.try_enter().is_some());
+    }
 }

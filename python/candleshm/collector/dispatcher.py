@@ -1,0 +1,97 @@
+"""Which request leaves next: maintenance, a repair, or the task of a series that is due, within the weight budget."""
+
+from __future__ import annotations
+
+import math
+
+from candleshm.collector.clock_sync import ClockSync
+from candleshm.collector.planner import choose, request_for
+from candleshm.collector.repair import Claim, Repair
+from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
+from candleshm.collector.symbols import SymbolSet
+from candleshm.collector.universe_refresh import UniverseRefresh
+from candleshm.collector.workers import Job, MaintenanceRequest
+from candleshm.exchanges.base import Exchange, KlineRequest
+from candleshm.ratelimit.budget import HELD_SECONDS_MAX, WeightBudget
+
+__all__ = ["Dispatcher"]
+
+
+class Dispatcher:
+    """Chooses and books requests; the scheduler sends them. Belongs to the loop."""
+
+    def __init__(
+        self,
+        *,
+        exchange: Exchange,
+        budget: WeightBudget,
+        policy: PollPolicy,
+        symbols: SymbolSet,
+        clock_sync: ClockSync,
+        refresh: UniverseRefresh,
+        repair: Repair,
+    ) -> None:
+        self._exchange = exchange
+        self._budget = budget
+        self._policy = policy
+        self._symbols = symbols
+        self._clock_sync = clock_sync
+        self._refresh = refresh
+        self._repair = repair
+
+    def next_job(self, now: float, *, is_loaded: bool, has_streams: bool) -> tuple[Job | None, float]:
+        """Return a job whose weight is booked, else None and when to look again (local seconds)."""
+        look_seconds = math.inf
+        for maintenance in (self._clock_sync.measurement, self._refresh.request):
+            if maintenance.due_seconds <= now:
+                return self._maintain(maintenance, now)
+            look_seconds = min(look_seconds, maintenance.due_seconds)
+        if self._clock_sync.must_measure:
+            return None, look_seconds
+        if is_loaded:
+            errand, due_seconds = self._repair.next(now, self._claim_at(now), with_audits=has_streams)
+            if errand is not None:
+                return self._job(*errand), now
+            look_seconds = min(look_seconds, due_seconds)
+        selection = choose(self._symbols.plans.values(), now)
+        # The first task that is due may have to wait for weight. Meanwhile only closing candles may pass it: they have
+        # weight of their own.
+        none_waits = selection.first is None
+        look_seconds = min(look_seconds, selection.next_seconds if none_waits else selection.next_closing_seconds)
+        for due in (selection.first, selection.closing):
+            if due is None:
+                continue
+            plan, kind = due
+            bounds_ms = self._clock_sync.earliest_ms(now), self._clock_sync.time.latest_ms(now)
+            request = request_for(plan, kind, self._exchange, self._policy, *bounds_ms)
+            ticket, wait_seconds = self._budget.claim(request.weight, now, closing=kind is Kind.CLOSING)
+            if wait_seconds <= 0:
+                return self._job(plan, kind, request, ticket), now
+            look_seconds = min(look_seconds, now + wait_seconds)
+        return None, look_seconds
+
+    def _claim_at(self, now: float) -> Claim:
+        return lambda request: self._budget.claim(request.weight, now)
+
+    def _maintain(self, maintenance: MaintenanceRequest, now: float) -> tuple[Job | None, float]:
+        ticket, wait_seconds = self._budget.claim(maintenance.weight, now, closing=True, urgent=True)
+        if wait_seconds > 0:
+            return None, now + min(wait_seconds, HELD_SECONDS_MAX)
+        maintenance.due_seconds = math.inf
+        if maintenance is self._refresh.request:
+            self._refresh.sent(now)
+        sync = self._clock_sync
+        job = Job(
+            maintenance.url,
+            maintenance.weight,
+            sync.time,
+            ticket,
+            maintenance=maintenance,
+            dates_count=sync.dates_count,
+        )
+        return job, now
+
+    def _job(self, plan: SeriesPlan, kind: Kind, request: KlineRequest, ticket: int) -> Job:
+        plan.tasks = ()
+        url, sync = self._exchange.klines_url(request), self._clock_sync
+        return Job(url, request.weight, sync.time, ticket, plan, kind, request, dates_count=sync.dates_count)

@@ -1,0 +1,164 @@
+"""What the collector remembers about one series: its rows, its requests, its stream, and the tasks that are due."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+__all__ = ["IDLE_RESPONSES_MAX", "FetchTask", "Kind", "PollPolicy", "Position", "Progress", "SeriesPlan"]
+
+# A stream that sends changes only may be idle; the pause before REST checks it doubles so often.
+IDLE_RESPONSES_MAX = 4
+
+
+class Position(Protocol):
+    """Where a series stands in the block (see `SeriesState`)."""
+
+    @property
+    def newest_open_ms(self) -> int | None: ...
+    @property
+    def unsettled_open_ms(self) -> int | None: ...
+    @property
+    def missing(self) -> int: ...
+
+
+class Progress(Position, Protocol):
+    """What a response changed, and where the series stands since (see `Ingested`)."""
+
+    @property
+    def closed(self) -> int: ...
+    @property
+    def holes(self) -> int: ...
+
+
+class Kind(Enum):
+    """What a task is for."""
+
+    CLOSING = "closing"
+    TAIL = "tail"
+    BACKFILL = "backfill"
+    AUDIT = "audit"
+    ABSENCE = "absence"
+
+
+@dataclass(frozen=True, slots=True)
+class PollPolicy:
+    """How often to ask, the same for all series of a feed."""
+
+    interval: str
+    length: int
+    update_interval_seconds: float
+    settle_ms: int
+    tail_limit: int
+    stall_seconds: float = 0.0
+    """How long the stream of a series may be silent."""
+    late_ms: int = 0
+    """How long after a candle's end the event that closes it may come."""
+
+    @property
+    def settle_seconds(self) -> float:
+        """`settle_ms` in seconds."""
+        return self.settle_ms / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FetchTask:
+    """When a series is due (local seconds) and for what."""
+
+    kind: Kind
+    due_seconds: float
+    rank_seconds: float
+    """Order among the tasks that are due: `due_seconds`, less the head start of a closing candle."""
+
+
+@dataclass(slots=True)
+class SeriesPlan:
+    """What the scheduler remembers about one series. Local seconds, except names in _ms, which are exchange time."""
+
+    symbol: str
+    newest_open_ms: int | None = None
+    unsettled_open_ms: int | None = None
+    missing: int = 0
+    missing_range_ms: tuple[int, int] | None = None  # the newest missing range, half-open
+    tail_sent_seconds: float = -math.inf
+    tail_sent_ms: int = 0
+    answered_seconds: float = -math.inf
+    backfilled_seconds: float = -math.inf
+    no_progress: int = 0  # answers in a row, asked for missing rows, by which no row became final or known to be absent
+    no_progress_tries: int = 0  # the same, failed requests included
+    tries: int = 0  # requests answered or failed while it loads
+    failures: int = 0  # failed requests in a row
+    refused: bool = False  # the newest request failed in a way that does not get better by itself
+    retry_seconds: float = -math.inf
+    loaded: bool = False
+    given_up: bool = False  # could not be loaded: nobody waits for it, and it is asked ever less until it is loaded
+    trading: bool = True
+    ended_ms: int = 0  # when it was seen not to trade any more
+    is_streamed: bool = False  # its stream is subscribed on an open connection
+    last_event_seconds: float = -math.inf  # when its stream brought the newest event
+    idle_responses: int = 0  # how often in a row silence was honest
+    stream_pause_seconds: float = 0.0  # for how long its stream is silent now and then; 0 where silence is never honest
+    suspect_ms: int | None = None  # oldest row that was closed, and has to be asked for again
+    suspect_since_ms: int = 0  # by an answer asked for after this
+    jitter_seconds: float = 0.0  # spreads the series of a feed, and the collectors of the world, within a moment
+    tasks: tuple[FetchTask, ...] = ()  # none while a request is on its way
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the series has no row at all."""
+        return self.newest_open_ms is None
+
+    def follow(self, position: Position) -> None:
+        """Take in where events have brought the series."""
+        self.newest_open_ms = position.newest_open_ms
+        self.unsettled_open_ms = position.unsettled_open_ms
+        self.missing = position.missing
+
+    def mark_suspect(self, open_ms: int, now_ms: int) -> None:
+        """Let the rows from `open_ms` on be asked for again, by a request that leaves at `now_ms` or later."""
+        self.suspect_ms = open_ms if self.suspect_ms is None else min(self.suspect_ms, open_ms)
+        self.suspect_since_ms = now_ms
+
+    def end(self, now_ms: int) -> None:
+        """Note that it was seen not to trade any more at `now_ms`, exchange time."""
+        self.trading, self.ended_ms = False, now_ms
+
+    def fail(self, *, refused: bool) -> None:
+        """Note a failed request; one that was `refused` would be refused again at once."""
+        self.failures += 1
+        self.no_progress_tries += 1
+        self.refused = refused
+        if not self.loaded:
+            self.tries += 1
+
+    def learn(self, position: Progress, *, sent_seconds: float, sent_ms: int, now_seconds: float, kind: Kind) -> None:
+        """Take in an answer that the writer has merged."""
+        is_tail = kind in (Kind.TAIL, Kind.CLOSING)
+        # Rows that missed their time, or left the window while they were missing, did not come by this answer.
+        brought = position.newest_open_ms is not None if self.is_empty else position.closed + position.holes > 0
+        if self.is_empty or kind is Kind.BACKFILL:
+            self.no_progress = 0 if brought else self.no_progress + 1
+            self.no_progress_tries = 0 if brought else self.no_progress_tries + 1
+        elif position.missing > self.missing:
+            self.no_progress = 0
+        if is_tail and not self.trading:
+            self.no_progress_tries = 0 if brought else self.no_progress_tries + 1
+        if not self.loaded:
+            self.tries += 1
+        self.follow(position)
+        self.answered_seconds = now_seconds
+        self.failures = 0
+        self.refused = False
+        self.retry_seconds = -math.inf
+        if is_tail:
+            self.tail_sent_seconds = sent_seconds
+            self.tail_sent_ms = sent_ms
+        elif kind is Kind.BACKFILL:
+            self.backfilled_seconds = now_seconds
+        # A listing that twice had nothing is as loaded as it can be: new, and still without a trade.
+        is_complete = self.missing == 0 and (self.no_progress >= 2 if self.is_empty else self.tail_sent_ms > 0)
+        if is_complete and not self.loaded:
+            self.loaded, self.given_up = True, False
+            self.no_progress_tries = self.tries = 0
