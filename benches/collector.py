@@ -82,7 +82,10 @@ with candleshm.attach(sys.argv[1]) as feed:
     print(longest * 1e3, flush=True)
 """
 _PREDECESSOR = """
-import json, sys, tempfile, time
+import json, os, sys, tempfile, time
+# In a new environment its first import prints "init settings complete": only the result goes to standard output.
+result_pipe = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
 from binance_interface.api.proxy_host import proxy_host_map
 from binance_interface.app.candle_server.rule import CandleRule
 from binance_interface.app.candle_server.server import CandleServer
@@ -109,7 +112,7 @@ wall, cpu = time.perf_counter(), time.process_time()
 candle_map = server.update_candle(candle_map)
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 newest = sum(bool(candle[-1, 0] >= opened * 1000) for candle in candle_map.values())
-print(json.dumps({"wall": wall, "cpu": cpu, "readable": readable, "newest": newest}), flush=True)
+print(json.dumps({"wall": wall, "cpu": cpu, "readable": readable, "newest": newest}), file=result_pipe, flush=True)
 """
 
 
@@ -299,7 +302,10 @@ def _limits(part: str, base_url: str, pool: str) -> Iterator[Result]:
 def _predecessor(bench: Bench, base_url: str, symbols: list[str]) -> dict[str, Any] | None:
     if importlib.util.find_spec("binance_interface") is None:
         return None
-    measured: dict[str, Any] = json.loads(_line(bench.child(_PREDECESSOR, base_url, json.dumps(symbols))))
+    line = _line(bench.child(_PREDECESSOR, base_url, json.dumps(symbols)))
+    if not line:
+        raise RuntimeError("the predecessor ended without a result; its own messages are above")
+    measured: dict[str, Any] = json.loads(line)
     assert measured["newest"] == len(symbols), f"the predecessor refreshed {measured['newest']} of {len(symbols)}"
     return measured
 

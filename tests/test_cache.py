@@ -239,6 +239,7 @@ def test_a_file_of_another_block_is_not_used(
         assert "it holds SPOT 1m of test" in caplog.text
 
 
+@pytest.mark.long
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(block_name: str, tmp_path: Path, origin: Origin) -> None:
     draw = random.Random(2)
     with open_block(block_name, [f"S{number}USDT" for number in range(40)], length=1000) as writer:

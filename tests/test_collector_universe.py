@@ -107,6 +107,7 @@ def test_of_a_list_only_its_own_symbols_come_later_into_the_place_kept_for_them(
         assert history_requests(exchange) == {"BTCUSDT": 1, "SOONUSDT": 1}
 
 
+@pytest.mark.long
 def test_a_delisted_symbol_keeps_its_rows_is_marked_and_costs_nothing_until_it_trades_again(
     exchange: SimulatedExchange, block_name: str
 ) -> None:

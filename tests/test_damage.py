@@ -18,9 +18,13 @@ from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 ROOT = Path(__file__).parent.parent
 SHM = Path("/dev/shm")
+LONG = [("header", 100_000), ("body", 10_000)]
 
 
-@pytest.mark.parametrize(("what", "count"), [("header", 100_000), ("body", 10_000)])
+@pytest.mark.parametrize(
+    ("what", "count"),
+    [("header", 10_000), ("body", 2_000), *(pytest.param(*long, marks=pytest.mark.long) for long in LONG)],
+)
 def test_whatever_stands_in_a_block_is_an_error_or_harmless(block_name: str, what: str, count: int) -> None:
     asked = subprocess.run(
         [sys.executable, "-m", "tests.support.damaged_blocks", block_name, what, str(count)],

@@ -106,6 +106,7 @@ def test_a_signal_during_the_start_ends_everything(number: signal.Signals, block
     assert_nothing_is_left(block_name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("which", "label"),
     [("serve --market spot.*-1s", "the collector of `{}-1s`"), ("candleshm.commands.strategy", "the strategy")],
@@ -123,6 +124,7 @@ def test_a_process_that_dies_ends_the_demo_and_is_named(which: str, label: str, 
     assert_nothing_is_left(block_name)
 
 
+@pytest.mark.long
 def test_a_demo_that_is_killed_takes_its_processes_with_it(block_name: str) -> None:
     with demo(block_name, 60) as process:
         until(lambda: len(processes_of(block_name)) == 3)
@@ -132,6 +134,7 @@ def test_a_demo_that_is_killed_takes_its_processes_with_it(block_name: str) -> N
     assert_nothing_is_left(block_name)
 
 
+@pytest.mark.long
 def test_a_second_demo_of_the_same_name_leaves_the_first_alone(block_name: str) -> None:
     with demo(block_name, 60) as first:
         until(lambda: len(processes_of(block_name)) == 3)
@@ -143,6 +146,7 @@ def test_a_second_demo_of_the_same_name_leaves_the_first_alone(block_name: str) 
             assert first.poll() is None
 
 
+@pytest.mark.long
 def test_demo_redraws_in_place_on_a_terminal_and_gives_the_cursor_back(block_name: str) -> None:
     ours, theirs = pty.openpty()
     with demo(block_name, 60, stdout=theirs) as process:

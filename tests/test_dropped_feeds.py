@@ -31,6 +31,7 @@ def waiting() -> int:
     return sum(thread.name == "candleshm-wait" for thread in threading.enumerate())
 
 
+@pytest.mark.long
 def test_feeds_dropped_after_every_kind_of_wait_leave_no_thread(exchange: SimulatedExchange, block_name: str) -> None:
     settings: dict[str, Any] = {"interval": "1s", "symbols": ["BTCUSDT"], "length": 20}
     with collecting(exchange, block_name, **settings) as (_, feed):

@@ -66,6 +66,7 @@ def asked_of(exchange: SimulatedExchange, symbols: tuple[str, ...]) -> dict[str,
     return {symbol: stats.count("/klines", symbol) for symbol in symbols}
 
 
+@pytest.mark.long
 def test_four_hundred_symbols_do_not_notice_that_one_fails_for_an_hour(
     block_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,7 @@ def test_four_hundred_symbols_do_not_notice_that_one_fails_for_an_hour(
         assert_true(exchange, feed)
 
 
+@pytest.mark.long
 def test_after_ten_minutes_without_the_exchange_every_row_is_right_and_nothing_bursts(block_name: str) -> None:
     limit, share = 600, 0.75
     settings: dict[str, Any] = {"length": 60, "update_interval_seconds": 20.0, "symbols": "all", "server_weight": share}

@@ -369,6 +369,7 @@ def test_a_symbol_that_is_refused_for_good_is_named_and_the_others_complete(
     )
 
 
+@pytest.mark.long
 def test_a_symbol_that_is_limited_for_ever_ends_after_the_others(exchange: SimulatedExchange, tmp_path: Path) -> None:
     day = day_before(exchange, 2)
     exchange.faults.add(rate_limited(1, symbol="ETHUSDT", path="/klines"))

@@ -281,6 +281,7 @@ def test_the_command_says_what_is_wrong(exchange: SimulatedExchange, tmp_path: P
     assert run("download").returncode == 2
 
 
+@pytest.mark.long
 def test_a_killed_command_leaves_whole_files_and_the_next_one_goes_on(
     exchange: SimulatedExchange, tmp_path: Path
 ) -> None:

@@ -119,6 +119,7 @@ def wait_for_rows(feed: candleshm.Feed) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.long
 def test_killed_writers_leave_whole_rows_and_are_succeeded(block_name: str) -> None:
     chance = random.Random(20260101)
     rows_before = 0

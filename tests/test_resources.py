@@ -414,6 +414,7 @@ def test_closed_streams_do_not_become_a_block(exchange: SimulatedExchange, block
 # Everything together, for longer.
 
 
+@pytest.mark.long
 def test_no_way_to_read_leaks(block_name: str) -> None:
     """A few bytes at each of a million calls are seen neither by eye nor by a soak of a minute."""
     writer = block(block_name, length=500)
@@ -458,6 +459,7 @@ def own_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
+@pytest.mark.long
 def test_a_short_soak(capsys: pytest.CaptureFixture[str]) -> None:
     assert soak(seconds=150, symbols=40, rate=10) == []
     assert "collector" in capsys.readouterr().out

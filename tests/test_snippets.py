@@ -1,13 +1,19 @@
-"""Every snippet of the README and the docs runs, against a real collector and the simulated exchange.
+"""Every snippet of the README, the docs and the docstrings runs, against a real collector and the simulated exchange.
 
 Python snippets of a page share one namespace, in order. Where a page names the exchange's hosts, default block names or
 days, the test puts its own in their place. Loops over closes end after the first one. Console snippets: commands of
 candleshm are parsed, verbs of make exist. A snippet that cannot run has `<!-- not run: REASON -->` in front of it.
+
+Examples in docstrings are compared with what they show. Those marked `+SKIP` need a collector, or show prices: they run
+as the snippets of pages do.
 """
 
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
+import pkgutil
 import re
 import shlex
 import tomllib
@@ -81,6 +87,8 @@ def stage(
             "https://api.binance.com": exchange.base_url,
             "2026-11-01": days[0],
             "2026-11-27": days[1],
+            'symbols=["BTCUSDT"])': f"symbols=['BTCUSDT'], base_url={exchange.base_url!r}, name={block_name!r})",
+            '("SPOT", MyRule)': f"('SPOT', MyRule, base_url={exchange.base_url!r}, name={block_name!r})",
             "rule=MyRule)": f"rule=MyRule, base_url={exchange.base_url!r}, name={block_name!r})",
             "proxy_host=None)": f"proxy_host=None, base_url={exchange.base_url!r}, name={block_name!r})",
         }
@@ -95,19 +103,22 @@ class OneClose(ast.NodeTransformer):
         return node
 
 
+def execute(text: str, place: str, stage: dict[str, str], namespace: dict[str, object]) -> None:
+    """Run a snippet on the stage; what it defines stays in the namespace."""
+    for shown, ours in stage.items():
+        text = text.replace(shown, ours)
+    tree = ast.fix_missing_locations(OneClose().visit(ast.parse(text)))
+    exec(compile(tree, place, "exec"), namespace)
+
+
 @pytest.mark.parametrize("page", sorted({snippet.page for snippet in snippets("python")}))
 def test_the_python_snippets_of_a_page_run_in_order(page: str, stage: dict[str, str]) -> None:
     namespace: dict[str, object] = {"__name__": "snippet", "candleshm": candleshm}
     feed = candleshm.attach(stage["candleshm-spot-1m"])
     namespace |= {"feed": feed, "btc": feed["BTCUSDT"], "start": stage["2026-11-01"], "end": stage["2026-11-27"]}
     for snippet in snippets("python"):
-        if snippet.page != page:
-            continue
-        text = snippet.text
-        for shown, ours in stage.items():
-            text = text.replace(shown, ours)
-        tree = ast.fix_missing_locations(OneClose().visit(ast.parse(text)))
-        exec(compile(tree, str(snippet), "exec"), namespace)
+        if snippet.page == page:
+            execute(snippet.text, str(snippet), stage, namespace)
     feed.close()
 
 
@@ -132,6 +143,49 @@ def test_the_settings_of_a_page_are_settings(snippet: Snippet) -> None:
         together = settings | feed
         assert together.keys() <= known
         candleshm.CollectorConfig(**together)
+
+
+def docstrings() -> list[doctest.DocTest]:
+    """Return the examples of every docstring of the package, the compiled module's among them."""
+    names = [found.name for found in pkgutil.walk_packages(candleshm.__path__, "candleshm.")]
+    modules = [importlib.import_module(name) for name in ("candleshm", *names) if not name.endswith("__main__")]
+    finder = doctest.DocTestFinder()
+    found = {
+        test.docstring: test
+        for module in modules
+        for test in finder.find(module, extraglobs={"candleshm": candleshm})
+        if test.examples
+    }
+    return list(found.values())
+
+
+def needs_a_collector(example: doctest.Example) -> bool:
+    return example.options.get(doctest.SKIP, False)
+
+
+def test_the_examples_of_docstrings_show_what_comes_out() -> None:
+    runner = doctest.DocTestRunner()
+    lines: list[str] = []
+    tests = docstrings()
+    for test in tests:
+        runner.run(test, out=lines.append)
+    failed, tried = runner.summarize()
+    assert failed == 0, "".join(lines)
+    assert tried >= 15
+    assert sum(needs_a_collector(example) for test in tests for example in test.examples) >= 12
+
+
+def test_the_examples_of_docstrings_that_need_a_collector_run(stage: dict[str, str]) -> None:
+    with (
+        candleshm.attach(stage["candleshm-spot-1m"]) as feed,
+        candleshm.attach(stage["candleshm-spot-5m"]) as five_minutes,
+    ):
+        shared = {"feed": feed, "btc": feed["BTCUSDT"], "five_minutes": five_minutes, "minutes": feed.panel("close")}
+        for test in docstrings():
+            if any(map(needs_a_collector, test.examples)):
+                namespace = test.globs | shared
+                for example in test.examples:
+                    execute(example.source, test.name, stage, namespace)
 
 
 def test_there_are_snippets_of_every_kind() -> None:
