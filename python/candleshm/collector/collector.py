@@ -474,7 +474,7 @@ def _come_by(writer: Writer) -> str:
 
 
 def _origin(config: CollectorConfig) -> Origin:
-    # A resender and a proxy answer for the exchange; names and passwords in addresses stay out of files.
+    # A relay and a proxy respond for the exchange; names and passwords in addresses stay out of files.
     parts = urlsplit(config.base_url or MARKETS[config.market].host)
     exchange = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
     return Origin(config.block_name, config.market, config.interval, exchange)
