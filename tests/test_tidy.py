@@ -21,31 +21,16 @@ SOURCES = sorted(path for folder in ("python", "rust", "tests", "benches") for p
 # Spelled so that this file does not hold them.
 UNFINISHED = [rf"\b{first}{rest}\b" for first, rest in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("HA", "CK"))]
 
+
+def drawn_floors(language: str) -> list[set[str]]:
+    """Return the floors that ARCHITECTURE.md draws for a language, the lowest first."""
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    drawing = re.split(rf"^{language}, .*\n+```text\n", page, maxsplit=1, flags=re.MULTILINE)[1].split("```")[0]
+    return [set(re.split(r"\s{2,}", line)[0].split()) for line in reversed(drawing.splitlines())]
+
+
 # A folder, or a module beside the folders, imports only from floors below its own.
-PYTHON_FLOORS = [
-    {"_core", "errors", "columns", "row_state"},
-    {"system", "network"},
-    {"names"},
-    {"exchanges"},
-    {"config", "reader", "sim"},
-    {"universe", "ratelimit"},
-    {"rest", "stream", "weight"},
-    {"history"},
-    {"collector"},
-    {"compat", "commands", "server"},
-    {"cli"},
-]
-RUST_FLOORS = [
-    {"sync", "zone", "columns", "market", "chain", "gate"},
-    {"interval", "wire", "pool"},
-    {"error"},
-    {"layout"},
-    {"announce", "ring", "seqlock", "symbols", "shared_memory"},
-    {"publish", "block"},
-    {"merge", "read", "derive", "soundness", "removal"},
-    {"succession"},
-    {"writer"},
-]
+PYTHON_FLOORS, RUST_FLOORS = drawn_floors("Python"), drawn_floors("Rust")
 
 
 def floor_of(module: str, floors: list[set[str]]) -> int:
@@ -71,6 +56,12 @@ PYTHON_FILES = {
     for path in sorted(PYTHON.rglob("*.py"))
     if path.name != "__init__.py"
 }
+
+
+def test_every_module_stands_on_a_floor_that_is_drawn() -> None:
+    rooms = {path.stem for path in PYTHON.iterdir() if not path.name.startswith("__") and path.suffix != ".typed"}
+    assert set.union(*PYTHON_FLOORS) == {room.split(".")[0] for room in rooms} | {"_core"}
+    assert set.union(*RUST_FLOORS) == {path.stem for path in CORE.iterdir()} - {"lib"}
 
 
 def test_every_python_module_imports_downwards() -> None:
