@@ -19,8 +19,8 @@ from candleshm.collector.collector import Collector
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError, UnknownSymbol
 from candleshm.history.block import day_of_block, load_days, with_states
-from candleshm.history.daily_writer import due_day
 from candleshm.history.day import Day
+from candleshm.history.day_schedule import due_day
 from candleshm.history.store import ParquetStore
 from candleshm.sim import Fault, Outage, SimulatedExchange
 from tests.support.collecting import DEADLINE_SECONDS, SteppedClock, config_of, klines, until

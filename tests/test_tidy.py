@@ -162,7 +162,7 @@ def test_no_drawers_without_a_name() -> None:
 
 ATTRIBUTES_MAX = 16
 # Counted, but not yet split; a class leaves this list with the change that brings it below the limit.
-BEING_SPLIT = {"DailyWriter", "StreamManager", "StreamSocket"}
+BEING_SPLIT = {"StreamManager"}
 
 
 def attributes_of(node: ast.ClassDef) -> set[str]:

@@ -13,18 +13,17 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from candleshm._core import Feed
-from candleshm.config import TIME_OF_DAY
-from candleshm.errors import BlockError, CandleShmError, ConfigError, StoreInUse
+from candleshm.errors import BlockError, CandleShmError, StoreInUse
 from candleshm.history.block import day_of_block
 from candleshm.history.candles import DayCandles
-from candleshm.history.day import Day, days_between
-from candleshm.history.downloader import is_final
+from candleshm.history.day import Day
+from candleshm.history.day_schedule import DaySchedule
 from candleshm.history.reports import inspect
 from candleshm.history.store import DayStore
 from candleshm.history.tally import DayTally
 from candleshm.system.clock import Clock
 
-__all__ = ["DailyWriter", "due_day"]
+__all__ = ["DailyWriter"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,24 +66,18 @@ class DailyWriter:
         With `outlasts_main` a program that comes to its end waits for the day in hand, or for the first one, and the
         thread logs which days it leaves.
         """
-        found = TIME_OF_DAY.fullmatch(time_of_day)
-        if found is None:
-            raise ConfigError(f"download_time cannot be `{time_of_day}`; allowed: HH:MM:SS such as 00:10:00")
-        self._time_of_day = (int(found[1]), int(found[2]), int(found[3]))
+        self._schedule = DaySchedule(
+            store, time_of_day=time_of_day, settle_ms=settle_ms, first=first, days_back=days_back
+        )
         self._store = store
         self._clock = clock
-        self._settle_ms = settle_ms
         self._now_ms = now_ms
         self._symbols = symbols
         self._fetch = fetch
         self._block = block
-        self._first = first
-        self._days_back = days_back
         self._replace = replace
         self._at_end = at_end
         self._again_seconds = -math.inf
-        self._waiting: list[Day] = []  # days that are due and not complete, newest first
-        self._seen: Day | None = None  # the newest day that was due so far
         self._stopping, self._abandoned = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="candleshm-daily", daemon=not outlasts_main)
         self._outlasts_main = outlasts_main
@@ -142,9 +135,9 @@ class DailyWriter:
         return self._outlasts_main and not threading.main_thread().is_alive()
 
     def _log_what_is_left(self) -> None:
-        if self._waiting:
-            days = f"{len(self._waiting)} days from {self._waiting[-1]} to {self._waiting[0]} are"
-            days = f"the day {self._waiting[0]} is" if len(self._waiting) == 1 else days
+        if waiting := self._schedule.waiting:
+            days = f"{len(waiting)} days from {waiting[-1]} to {waiting[0]} are"
+            days = f"the day {waiting[0]} is" if len(waiting) == 1 else days
             logger.warning("daily files: the program ends, and %s not stored; call download_daily again", days)
         else:
             logger.info("daily files: the program ends; no further day is stored")
@@ -153,22 +146,14 @@ class DailyWriter:
         now_ms = self._now_ms()
         if now_ms is None:
             return
-        newest = due_day(now_ms, self._store, self._time_of_day, self._settle_ms)
-        if self._seen is None:
-            first = self._first or newest
-            for _ in range(self._days_back - 1):
-                first = first.previous()
-            self._waiting = list(days_between(first, newest))[::-1]
-        elif newest.date > self._seen.date:
-            self._waiting = [*list(days_between(self._seen.next(), newest))[::-1], *self._waiting]
-        self._seen = newest
-        for day in tuple(self._waiting):
+        self._schedule.look(now_ms)
+        for day in self._schedule.waiting:
             if self._stopping.is_set() or (self._has_begun and self._is_alone):
                 return
             if self._write(day, now_ms):
-                self._waiting.remove(day)
+                self._schedule.complete(day)
             self._has_begun = True
-        if self._waiting:
+        if self._schedule.waiting:
             self._again_seconds = now_seconds + AGAIN_SECONDS
         else:
             self._replace = False
@@ -219,19 +204,3 @@ class DailyWriter:
                 return day_of_block(feed, symbol, day, now_ms)
         except BlockError:
             return None
-
-
-def due_day(now_ms: int, store: DayStore, time_of_day: tuple[int, int, int], settle_ms: int) -> Day:
-    """Return the newest day that is due at `now_ms`, exchange time.
-
-    A day is due when the clocks of its zone show `time_of_day` on the day after, for the first time, or have jumped
-    over it; and not before its last candle is final.
-    """
-    day = Day.of(now_ms, store.zone).previous()
-    while not (
-        day.end_ms > day.start_ms
-        and day.next().at_ms(*time_of_day) <= now_ms
-        and is_final(day, store.interval, now_ms, settle_ms)
-    ):
-        day = day.previous()
-    return day

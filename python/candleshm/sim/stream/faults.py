@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from candleshm.sim.faults import FaultBook
@@ -81,6 +81,19 @@ class StreamFault:
     def of_handshake(self) -> bool:
         """Return whether handshakes meet it, not events."""
         return self.kind in _HANDSHAKE_KINDS
+
+
+@dataclass
+class LastingFaults:
+    """What faults have left in one connection, and what it therefore does differently from now on."""
+
+    gets_no_events: bool = False
+    muted: set[str] = field(default_factory=set)
+    """Names of streams that send nothing any more."""
+    held: dict[str, str] = field(default_factory=dict)
+    """For each name the event that is sent after the next one."""
+    closes_soon: bool = False
+    """A close is on its way; until then the connection meets no further fault."""
 
 
 def met_by_handshake(book: FaultBook[StreamFault], market: Market, path: str, now_ms: int) -> list[StreamFault]:

@@ -21,6 +21,7 @@ from websockets.server import ServerProtocol
 
 from candleshm.sim.server import reset
 from candleshm.sim.stats import StreamConnection
+from candleshm.sim.stream.faults import LastingFaults
 from candleshm.sim.stream.names import Endpoint
 from candleshm.sim.stream.rules import StreamRules
 
@@ -69,10 +70,7 @@ class StreamSocket:
         self.endpoint = endpoint
         self.record = record
         self.names: dict[str, None] = {}
-        self.muted: set[str] = set()
-        self.held: dict[str, str] = {}
-        self.deaf = False
-        self.leaving = False
+        self.faults = LastingFaults()
         self._combined = endpoint.combined
         self._rules = rules
         self._listener = listener
@@ -226,7 +224,7 @@ class StreamSocket:
 
     def close_later(self, delay_ms: int) -> None:
         """Close after a while; until then no fault befalls the connection."""
-        self.leaving = True
+        self.faults.closes_soon = True
         self._later(delay_ms, self.close, 1001, "")
 
     def _send_now(self, name: str, data: str) -> None:

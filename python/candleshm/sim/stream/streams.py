@@ -102,7 +102,7 @@ class Streams:
             record.status, record.closed_ms = status, now_ms
             return status, text
         socket = StreamSocket(endpoint, rules, record, self, transport)
-        socket.deaf = any(fault.kind == "deaf" for fault in faults)
+        socket.faults.gets_no_events = any(fault.kind == "deaf" for fault in faults)
         self._sockets.add(socket)
         socket.greet(head, sum(fault.delay_ms for fault in faults if fault.kind == "slow"))
         return socket
@@ -110,7 +110,7 @@ class Streams:
     def subscribe(self, client: StreamSocket, name: str) -> None:
         """Send the events of a stream from now on; an unknown name gets no events."""
         series = find_series(self._truth, client.endpoint.families, name)
-        if series is None or client.deaf:
+        if series is None or client.faults.gets_no_events:
             return
         line = self._lines.get(series.key)
         if line is None:
@@ -196,11 +196,11 @@ class Streams:
             if not client.open:
                 continue
             fault = None
-            if name in client.muted:
+            if name in client.faults.muted:
                 kind: str | None = "mute"
             else:
                 instrument = series.instrument
-                if not client.leaving:
+                if not client.faults.closes_soon:
                     fault = met_by_event(
                         self._faults,
                         instrument.market,
@@ -215,8 +215,8 @@ class Streams:
                     client.send_event(name, data)
                 else:
                     self._send_faulty(client, name, data, fault, series, push)
-                if name in client.held and (fault is None or fault.kind != "reorder"):
-                    client.send_event(name, client.held.pop(name))
+                if name in client.faults.held and (fault is None or fault.kind != "reorder"):
+                    client.send_event(name, client.faults.held.pop(name))
             with self._lock:
                 self._pushed.append(Pushed(push.at_ms, client.record.number, name, push.open_ms, push.closed, kind))
 
@@ -236,15 +236,15 @@ class Streams:
     ) -> None:
         match fault.kind:
             case "mute":
-                client.muted.add(name)
+                client.faults.muted.add(name)
             case "duplicate":
                 client.send_event(name, data)
                 client.send_event(name, data)
             case "delay":
                 client.later(fault.delay_ms, name, data)
             case "reorder":
-                earlier = client.held.get(name)
-                client.held[name] = data
+                earlier = client.faults.held.get(name)
+                client.faults.held[name] = data
                 if earlier is not None:
                     client.send_event(name, earlier)
             case "wrong":
