@@ -9,7 +9,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/tests/*') $(shell f
 BENCH := .venv-bench
 ROUNDS ?= 1000
 # The tests mostly wait for real processes, so more of them than cores run at a time.
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 6
 # Seconds of the exchange's time, how many symbols, and how much faster than real time.
 SOAK_SECONDS ?= 7200
 SOAK_SYMBOLS ?= 200
@@ -18,6 +18,8 @@ EDGES_SECONDS ?= 3600
 FUZZ_SECONDS ?= 60
 STEP_ROUNDS ?= 500
 STATEFUL_EXAMPLES ?= 500
+# How many killed writers, and random lives of a block, `make test-long` has.
+LONG_ROUNDS ?= 100
 FUZZ_TARGETS := parse csv merge block
 LIVE_SECONDS ?= 1800
 LIVE_SYMBOLS ?= 500
@@ -51,7 +53,8 @@ demo: build ## Simulated exchange, collector and a strategy in another process (
 test: test-rust test-python ## What every change has to pass: the core, and real processes against the simulated exchange
 
 test-long: steps loom build ## The longer proofs: deaths at every store, interleavings, killed writers, random operations
-	$(BIN)/python -m pytest --numprocesses 4 -m long
+	KILL_ROUNDS=$(LONG_ROUNDS) $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) -m long
+	$(MAKE) stateful STATEFUL_EXAMPLES=$(LONG_ROUNDS)
 
 test-rust: ## The core's tests: units, model, format, takeover
 	cargo test --profile checked --quiet --package candleshm

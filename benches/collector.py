@@ -90,7 +90,7 @@ from binance_interface.api.proxy_host import proxy_host_map
 from binance_interface.app.candle_server.rule import CandleRule
 from binance_interface.app.candle_server.server import CandleServer
 base_url, symbols = sys.argv[1], json.loads(sys.argv[2])
-# Its resender option with the resender's own prefix taken off: the requests reach the simulated exchange as they are.
+# Its option for a relay, with the relay's own prefix taken off: the requests reach the simulated exchange as they are.
 proxy_host_map["https://api.binance.com"] = "{host}"
 folder = tempfile.mkdtemp()
 class Rule(CandleRule):
@@ -267,10 +267,10 @@ def restart(bench: Bench) -> Iterator[Result]:
         child.kill()
         child.wait()
         before = time.perf_counter()
-        successor = bench.child(_COLLECTOR, json.dumps({"base_url": base_url, **settings}))
-        assert _line(successor) == "started"
+        second = bench.child(_COLLECTOR, json.dumps({"base_url": base_url, **settings}))
+        assert _line(second) == "started"
         taken_over = time.perf_counter() - before
-        assert _line(successor) == "loaded"
+        assert _line(second) == "loaded"
         with candleshm.attach(name) as feed:
             _verify(feed, SPOT_SYMBOLS)
     yield Result("restart", f"cache of 400 x {LENGTH} written", max(one.seconds for one in saved), "s", 0.5)

@@ -54,7 +54,7 @@ def test_a_block_that_an_outsider_cuts_short_ends_who_touches_it_and_is_refused_
         assert feed["BTCUSDT"].last_close == 100
     reader.communicate("read\n", timeout=60)
     assert reader.returncode == -signal.SIGBUS
-    with pytest.raises(candleshm.BlockCorrupt, match=r"does not fit its header: `8192` bytes"):
+    with pytest.raises(candleshm.BlockCorrupt, match=r"its size contradicts its header: `8192` bytes"):
         candleshm.attach(block_name)
     with pytest.raises(candleshm.BlockInUse):
         candleshm.unlink(block_name)

@@ -40,7 +40,7 @@ def attached(name: str) -> candleshm.Feed:
     return candleshm.attach(name)
 
 
-def test_readers_see_a_death_and_go_on_with_the_successor(exchange: SimulatedExchange, block_name: str) -> None:
+def test_readers_see_a_death_and_go_on_with_the_next_collector(exchange: SimulatedExchange, block_name: str) -> None:
     with started(*serve(exchange, block_name)) as first:
         feed = attached(block_name)
         strict = candleshm.attach(block_name, max_age=1.5)

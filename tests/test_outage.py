@@ -200,6 +200,7 @@ def test_an_outage_is_the_same_truth_wherever_one_looks(
     assert not any("failure 2" in line for line in lines), lines
 
 
+@pytest.mark.long
 def test_a_dead_collector_s_block_is_dead_and_is_taken_over(block_name: str) -> None:
     with SimulatedExchange(symbols=4) as exchange:
         words = serving(exchange, block_name)

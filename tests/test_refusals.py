@@ -116,7 +116,9 @@ def test_a_stop_counts_whatever_follows_its_status(serve: Serve, kind: str, stat
 
 
 @pytest.mark.parametrize("kind", ["no chunks", "no gzip", "endless", "cut head"])
-@pytest.mark.parametrize(("status", "expected"), [(451, "not served"), (503, "HTTP 503"), (404, "HTTP 404")])
+@pytest.mark.parametrize(
+    ("status", "expected"), [(451, "does not serve this country"), (503, "HTTP 503"), (404, "HTTP 404")]
+)
 def test_other_refusals_count_by_their_status_too(serve: Serve, kind: str, status: int, expected: str) -> None:
     answer = HttpTransport(SystemClock()).fetch(serve(BROKEN[kind](status)).url)
     error = Binance("SPOT").error_of(answer, 0)

@@ -400,7 +400,7 @@ def test_serve_follows_streams_and_publishes_what_they_do(exchange: SimulatedExc
             )
             values = shown()
             assert values['candleshm_audit_rows_totalresult="corrected"'] == 0
-            assert values['candleshm_reconciled_rows_totalresult="disputed_by_answer"'] == 0
+            assert values['candleshm_reconciled_rows_totalresult="conflict_in_response"'] == 0
             assert_true(exchange, feed)
 
 

@@ -125,6 +125,7 @@ def test_a_candle_under_the_name_of_another_stream_is_refused_and_counted(
         complete(exchange, feed)
 
 
+@pytest.mark.long
 def test_one_symbol_that_stays_stalled_does_not_cost_the_others_their_connection(
     exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -143,6 +144,7 @@ def test_one_symbol_that_stays_stalled_does_not_cost_the_others_their_connection
         assert stream_of(collector).stalled == ()
 
 
+@pytest.mark.long
 def test_a_stalled_host_is_one_outage_and_no_recovery(
     exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -98,7 +98,7 @@ def test_a_tenth_more_places_for_a_large_market() -> None:
         (STATUSES | dict.fromkeys(map(str, range(1001)), "BREAK"), "lists 1005 symbols instead of 4"),
     ],
 )
-def test_a_list_that_lost_most_of_its_symbols_or_gained_thousands_is_doubted(
+def test_a_list_that_lost_most_of_its_symbols_or_gained_thousands_is_suspect(
     statuses: dict[str, str], text: str | None
 ) -> None:
     reason = implausibility(info(STATUSES), info(statuses))

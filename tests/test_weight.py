@@ -63,6 +63,7 @@ def python(code: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_three_collectors_a_client_and_a_stranger_never_get_a_429(block_name: str) -> None:
     with SimulatedExchange(symbols=30, spot_limit=600) as exchange, ExitStack() as stack:
         for interval in ("1m", "5m", "15m"):

@@ -21,7 +21,7 @@ WEIGHT_PART = 0.02
 AGE_PART = 0.1
 # A list that cannot be believed is asked for again this late. It is believed once it has said the same for so long, and
 # so often; one without any symbol never is.
-DOUBTED_SECONDS = 60.0
+SUSPECT_SECONDS = 60.0
 BELIEVED_SECONDS = 300.0
 BELIEVED_COUNT = 5
 
@@ -35,9 +35,9 @@ class Listing:
         self._asked_seconds = now_seconds
         self._is_new = True  # nothing was read since the start
         self._wished = False
-        self._doubted: ExchangeInfo | None = None
-        self._doubted_count = 0
-        self._doubted_seconds = 0.0
+        self._suspect: ExchangeInfo | None = None
+        self._suspect_count = 0
+        self._suspect_seconds = 0.0
         self._wary_seconds = 0.0
 
     def ask(self, now_seconds: float) -> None:
@@ -79,19 +79,19 @@ class Listing:
         """
         reason = implausibility(believed, newer)
         if reason is None:
-            self._doubted = None
+            self._suspect = None
             # What was lost all at once may come back all at once.
             self._wary_seconds = self._wary_seconds * 2 if self._wary_seconds < self._refresh_seconds else 0.0
             return None, True
-        if self._doubted is None or implausibility(self._doubted, newer) is not None:
-            self._doubted_count, self._doubted_seconds = 0, now_seconds
-        self._doubted = newer
-        self._doubted_count += 1
-        self._wary_seconds = DOUBTED_SECONDS
-        has_lasted = now_seconds - self._doubted_seconds >= BELIEVED_SECONDS and self._doubted_count >= BELIEVED_COUNT
+        if self._suspect is None or implausibility(self._suspect, newer) is not None:
+            self._suspect_count, self._suspect_seconds = 0, now_seconds
+        self._suspect = newer
+        self._suspect_count += 1
+        self._wary_seconds = SUSPECT_SECONDS
+        has_lasted = now_seconds - self._suspect_seconds >= BELIEVED_SECONDS and self._suspect_count >= BELIEVED_COUNT
         lost = {symbol for symbol in believed.statuses if believed.is_trading(symbol) and not newer.is_trading(symbol)}
         is_borne_out = not lost.isdisjoint(lagging) and lost.isdisjoint(going_on)
         is_believed = bool(newer.statuses) and (has_lasted or is_borne_out)
         if is_believed:
-            self._doubted = None
+            self._suspect = None
         return reason, is_believed

@@ -11,7 +11,7 @@ __all__ = ["Standing"]
 
 logger = logging.getLogger(__name__)
 
-# How long after the end of its newest candle a series of which no newer one is shown counts as standing still.
+# How long after the end of its newest candle a series of which no newer one is shown counts as late.
 LATE_MS = 15_000
 NAMED_MAX = 5
 

@@ -58,7 +58,7 @@ class SymbolSet:
         """Bring block and plans in line with `info` and the universe; return the plans that are new, and those that now
         wait for something else. `now_ms` is exchange time.
         """
-        newcomers = self._seat()
+        newcomers = self._add_listed()
         if newcomers:
             self._log.info("symbols added: %s", " ".join(newcomers))
         changed, ended = [], []
@@ -119,7 +119,7 @@ class SymbolSet:
                 self._log.info("new candles again: %s; closes wait for them again", _enumerated(shown))
         self._silent = silent
 
-    def _seat(self) -> list[str]:
+    def _add_listed(self) -> list[str]:
         """Give the newcomers places, in a larger block when this one is full, and return them."""
         carried = set(self._writer.symbols)
         newcomers = [symbol for symbol in self._universe.wanted(self.info) if symbol not in carried]

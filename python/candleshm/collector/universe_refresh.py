@@ -6,7 +6,7 @@ import logging
 import threading
 
 from candleshm.collector.laggards import Laggards
-from candleshm.collector.listing import DOUBTED_SECONDS, Listing
+from candleshm.collector.listing import SUSPECT_SECONDS, Listing
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.workers import MaintenanceRequest
@@ -82,7 +82,7 @@ class UniverseRefresh:
             now_seconds=now,
         )
         if not is_believed:
-            self._log.warning("%s; the list is not used, and is requested again in %.0f s", reason, DOUBTED_SECONDS)
+            self._log.warning("%s; the list is not used, and is requested again in %.0f s", reason, SUSPECT_SECONDS)
             return False
         if reason is not None:
             self._log.warning("%s; the list is used now: the exchange repeated it, or candles confirm it", reason)

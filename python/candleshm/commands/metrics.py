@@ -106,7 +106,7 @@ OF_COLLECTOR: Sequence[_Column] = (
 OF_STREAM: Sequence[_Column] = (
     _Gauge("stream_connections", "Open stream connections.", lambda stream: stream.connections),
     _Gauge("stream_symbols", "Symbols with a stream on an open connection.", lambda stream: stream.streams),
-    _Gauge("stream_mute_symbols", "Symbols whose stream is stalled or has no connection.", lambda s: len(s.stalled)),
+    _Gauge("stream_stalled_symbols", "Symbols whose stream is stalled or has no connection.", lambda s: len(s.stalled)),
     _Counter("stream_connects", "Stream connections opened.", lambda stream: stream.opened),
     _Counter(
         "stream_losses",
@@ -238,8 +238,8 @@ def _reconciled_of(statuses: Mapping[str, CollectorStatus]) -> dict[str, Mapping
         name: {
             "verified_by_stream": status.stream.verified,
             "verified_by_answer": status.verified,
-            "disputed_by_stream": status.stream.conflicts,
-            "disputed_by_answer": status.conflicts,
+            "conflict_in_stream": status.stream.conflicts,
+            "conflict_in_response": status.conflicts,
         }
         for name, status in statuses.items()
         if status.stream is not None

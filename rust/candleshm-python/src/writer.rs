@@ -513,8 +513,9 @@ impl Writer {
 
     /// When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never.
     fn last_event_seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let seconds_of = |heard_ms| if heard_ms == 0 { f64::NEG_INFINITY } else { heard_ms as f64 / 1000.0 };
-        by_symbol(py, self, |writer| writer.heard_ms().into_iter().map(seconds_of).collect())
+        let seconds_of =
+            |last_event_ms| if last_event_ms == 0 { f64::NEG_INFINITY } else { last_event_ms as f64 / 1000.0 };
+        by_symbol(py, self, |writer| writer.last_event_ms().into_iter().map(seconds_of).collect())
     }
 
     /// How long the stream of each symbol was lately silent between two events, at the longest.

@@ -45,7 +45,7 @@ impl<T> Gate<T> {
     }
 }
 
-/// The way out of a patient thread: it leaves, and then gives up its turn.
+/// How a patient thread ends: it leaves, and then gives up its turn.
 pub struct Patient<'a, T> {
     // Fields are dropped in this order.
     inside: MutexGuard<'a, T>,

@@ -453,7 +453,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ordinal_and_open_time_are_inverse(grid in grids(), open_ms in -FAR_MS..FAR_MS) {
+        fn candle_index_and_open_time_are_inverse(grid in grids(), open_ms in -FAR_MS..FAR_MS) {
             let index = grid.index_of(open_ms);
             prop_assert_eq!(grid.index_of(grid.open_ms(index)), index);
             prop_assert_eq!(grid.index_of(grid.end_ms(index)), index + 1);
@@ -469,7 +469,7 @@ mod tests {
         }
 
         #[test]
-        fn ordinal_is_monotone(grid in grids(), a in -FAR_MS..FAR_MS, b in -FAR_MS..FAR_MS) {
+        fn candle_index_is_monotone(grid in grids(), a in -FAR_MS..FAR_MS, b in -FAR_MS..FAR_MS) {
             prop_assert!(grid.index_of(a.min(b)) <= grid.index_of(a.max(b)));
         }
 

@@ -22,7 +22,7 @@ pub fn unlink(name: &str) -> Result<(), Error> {
         if !file.is_named()? {
             continue;
         }
-        file.remove_successors();
+        file.remove_next();
         // One that is truncated, or of another format, has no readers of ours.
         if let Ok(block) = file.map(true).and_then(|words| Block::check(name, words)) {
             block.enter(BlockState::Closed);

@@ -55,7 +55,7 @@ fn path(name: &str) -> String {
 /// Where a block waits to take the place of the one that has its name. Files in `/dev/shm` that begin with a dot are no
 /// blocks, so nobody attaches to it there. Where something stands in the way that cannot be removed, as a directory or
 /// the file of another user, the next one is taken.
-fn successor_paths(name: &str) -> impl Iterator<Item = String> {
+fn next_paths(name: &str) -> impl Iterator<Item = String> {
     ["next", "next-1", "next-2"].into_iter().map(move |ending| path(&format!(".{name}.{ending}")))
 }
 
@@ -242,7 +242,7 @@ impl BlockFile {
     pub fn link(&self) -> Result<bool, Error> {
         match self.link_as(&path(&self.name)) {
             Ok(()) => {
-                self.remove_successors();
+                self.remove_next();
                 Ok(true)
             }
             Err(Errno::EXIST) => Ok(false),
@@ -256,9 +256,9 @@ impl BlockFile {
     ///
     /// `Os` when linking or renaming fails.
     pub fn link_over(&self) -> Result<(), Error> {
-        self.remove_successors();
+        self.remove_next();
         let mut refused = Errno::EXIST;
-        for waiting in successor_paths(&self.name) {
+        for waiting in next_paths(&self.name) {
             match self.link_as(&waiting) {
                 Ok(()) => {
                     return fs::rename(&waiting, path(&self.name)).map_err(|errno| {
@@ -280,8 +280,8 @@ impl BlockFile {
     /// Removes what a collector left that died between the two steps of [`Self::link_over`]: memory that nobody finds.
     /// Only for the owner of the block that has the name: nobody else takes these steps, so a process that did is dead.
     /// What cannot be removed is in nobody's way.
-    pub fn remove_successors(&self) {
-        for waiting in successor_paths(&self.name) {
+    pub fn remove_next(&self) {
+        for waiting in next_paths(&self.name) {
             let _ = fs::unlink(waiting);
         }
     }

@@ -90,7 +90,7 @@ struct Series {
     /// Bar and time of the newest event.
     newest_event: (u64, i64),
     /// `CLOCK_BOOTTIME` of its receipt, ms; 0 before the first.
-    heard_ms: u64,
+    last_event_ms: u64,
     /// Longest time that lately passed between two events, ms; fades with each event.
     pause_ms: u64,
     /// Index of the newest candle that is closed, verified or a hole; 0 while there is none.
@@ -174,7 +174,7 @@ impl Writer {
             return Err(Error::SymbolsFull { capacity: index });
         }
         for derived in &mut self.derived {
-            derived.seat(symbol)?;
+            derived.add_symbol(symbol)?;
         }
         symbols::add(self.block.header(header::SYMBOL_COUNT), self.block.entry(index), index, symbol);
         self.series.push(Series::new());
@@ -496,7 +496,7 @@ impl Series {
             seen: Confirmations::default(),
             chain: Chain::default(),
             newest_event: (0, 0),
-            heard_ms: 0,
+            last_event_ms: 0,
             pause_ms: 0,
             newest_settled: 0,
             presence: Presence::Trading,

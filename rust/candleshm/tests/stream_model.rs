@@ -407,15 +407,15 @@ fn what_is_old_says_nothing_of_now() {
         let frame = world.exchange.frame(candle_index, made_ms, false, 0.0);
         world.writer.ingest_events([event::parse(frame.as_bytes())], received_ms, received_ms as u64);
         let received_ms = SeriesReader::new(world.writer.block(), 0).marks().expect("nobody writes").received_ms as i64;
-        (received_ms, world.writer.heard_ms()[0] as i64)
+        (received_ms, world.writer.last_event_ms()[0] as i64)
     };
     let made_ms = FIRST * MINUTE_MS + 2_000;
-    let (current_ms, heard_ms) = hear(&mut world, FIRST, made_ms, made_ms + 100);
-    assert_eq!((current_ms, heard_ms), (made_ms + 100, made_ms + 100));
+    let (current_ms, last_event_ms) = hear(&mut world, FIRST, made_ms, made_ms + 100);
+    assert_eq!((current_ms, last_event_ms), (made_ms + 100, made_ms + 100));
     // Newer than what was heard, but made 40 seconds ago: a recording that is played again, or a jam.
-    let (current_ms, heard_ms) = hear(&mut world, FIRST, made_ms + 1_000, made_ms + 41_000);
+    let (current_ms, last_event_ms) = hear(&mut world, FIRST, made_ms + 1_000, made_ms + 41_000);
     assert!((made_ms + 1_000..made_ms + 5_000).contains(&current_ms), "{}", current_ms - made_ms);
-    assert_eq!(heard_ms, current_ms);
+    assert_eq!(last_event_ms, current_ms);
     // Made now, about a candle that ended a minute ago.
     let (current_ms, _) = hear(&mut world, FIRST, made_ms + 2 * MINUTE_MS, made_ms + 2 * MINUTE_MS);
     assert!(current_ms < (FIRST + 1) * MINUTE_MS + 5_000);

@@ -350,7 +350,7 @@ fn what_is_not_ours_is_left_where_it_stands_until_it_goes() {
 }
 
 #[test]
-fn whatever_stands_where_a_successor_waits_is_in_nobodys_way() {
+fn whatever_stands_where_a_new_block_waits_is_in_nobodys_way() {
     let scratch = Scratch::new("next-taken");
     let waiting = |ending: &str| format!("/dev/shm/.{}.{ending}", scratch.name());
     let mut writer = filled(&scratch);

@@ -298,7 +298,7 @@ fn a_block_under_construction_is_not_attached_to_and_not_taken_over() {
 }
 
 #[test]
-fn a_successor_that_never_got_its_name_goes_with_the_next_owner_or_with_the_block() {
+fn a_new_block_that_never_got_its_name_goes_with_the_next_owner_or_with_the_block() {
     // What a collector leaves that dies between link and rename: a whole block that nobody can attach to.
     let leave = |scratch: &Scratch| {
         let next = format!("/dev/shm/.{}.next", scratch.name());

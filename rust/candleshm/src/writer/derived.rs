@@ -133,7 +133,7 @@ impl Writer {
         }
         let mut derived = Derived::new(derivation, writer);
         for index in 0..self.series.len() {
-            derived.seat(&self.block.symbol(index))?;
+            derived.add_symbol(&self.block.symbol(index))?;
         }
         self.derived.push(derived);
         self.catch_up_derived();
@@ -223,7 +223,7 @@ impl Derived {
     }
 
     /// Gives the next symbol of the source its place.
-    pub(super) fn seat(&mut self, symbol: &str) -> Result<(), Error> {
+    pub(super) fn add_symbol(&mut self, symbol: &str) -> Result<(), Error> {
         self.writer.add_symbol(symbol)?;
         let index = self.writer.index_of(symbol)?;
         self.series.push(Part { index, prefix: NOTHING, current: false });

@@ -57,7 +57,7 @@ impl Writer {
                 continue;
             }
             let generation = match Block::check(name, old.map(true)?) {
-                Ok(block) if adoptable(&block, &geometry, config, owner) => {
+                Ok(block) if may_take_over(&block, &geometry, config, owner) => {
                     return Self::take_over(block, old, config, owner);
                 }
                 Ok(block) => {
@@ -159,7 +159,7 @@ impl Writer {
 }
 
 /// Whether a block left by a dead owner can go on as it is.
-fn adoptable(block: &Block, geometry: &Geometry, config: &Config, owner: Owner) -> bool {
+fn may_take_over(block: &Block, geometry: &Geometry, config: &Config, owner: Owner) -> bool {
     let there = block.geometry();
     let same_shape = there.market == geometry.market
         && there.interval == geometry.interval

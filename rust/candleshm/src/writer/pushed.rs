@@ -140,12 +140,12 @@ impl Writer {
             let current_until_ms = event_ms.min(end_ms) + CURRENT_MS;
             let outdated_ms = (received_ms - current_until_ms).max(0) as u64;
             let current_ms = now_boot_ms.saturating_sub(outdated_ms);
-            if current_ms > series.heard_ms {
-                if series.heard_ms > 0 {
-                    let pause_ms = current_ms - series.heard_ms;
+            if current_ms > series.last_event_ms {
+                if series.last_event_ms > 0 {
+                    let pause_ms = current_ms - series.last_event_ms;
                     series.pause_ms = pause_ms.max(series.pause_ms - series.pause_ms / PAUSE_FADES);
                 }
-                series.heard_ms = current_ms;
+                series.last_event_ms = current_ms;
             }
             series.state.marks.received_ms = series.state.marks.received_ms.max(current_ms);
         }
@@ -197,8 +197,8 @@ impl Writer {
 
     /// Returns, for each series, when its stream last sent an event: `CLOCK_BOOTTIME` in ms, 0 for never.
     #[must_use]
-    pub fn heard_ms(&self) -> Vec<u64> {
-        self.series.iter().map(|series| series.heard_ms).collect()
+    pub fn last_event_ms(&self) -> Vec<u64> {
+        self.series.iter().map(|series| series.last_event_ms).collect()
     }
 
     /// Returns, for each series, the longest time that lately passed between two events of its stream, in ms.
