@@ -230,7 +230,7 @@ def test_without_pyarrow_a_server_runs_and_says_that_it_keeps_no_files(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with make(DOWNLOAD_TIME="00:10:00", LOCAL_CANDLE_DAYS=2) as server:
         assert len(server.candle_map) == 2
-        assert any("no daily files are read or kept: pyarrow is not installed" in line for line in log_of(tmp_path))
+        assert any("no daily files are read or written: pyarrow is not installed" in line for line in log_of(tmp_path))
         with pytest.raises(MissingExtra):
             server.download_daily()
     serve = run("serve", "--market", "spot", "--candle-dir", "", "--base-url", exchange.base_url)

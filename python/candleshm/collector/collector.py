@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
+from typing import Self
 
 from candleshm._core import Feed, Writer
-from candleshm.collector.cache import BlockCache, CacheWriter, Origin
+from candleshm.collector.cache import CacheWriter
+from candleshm.collector.filling import Filling
 from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.status import CollectorStatus
@@ -23,12 +23,10 @@ from candleshm.errors import (
     ConfigError,
     MissingExtra,
 )
-from candleshm.exchanges.base import INTERVAL_MS, Exchange, ExchangeInfo
-from candleshm.exchanges.binance import MARKETS
-from candleshm.history.block import load_days
+from candleshm.exchanges.base import Exchange, ExchangeInfo
 from candleshm.history.daily_writer import DailyWriter
-from candleshm.history.day import DAILY_INTERVALS, Day
-from candleshm.history.fetching import archive_of, fetch_days, store_of
+from candleshm.history.day import Day
+from candleshm.history.fetching import fetch_days
 from candleshm.history.store import DayStore
 from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.ratelimit.budget import WeightBudget
@@ -41,9 +39,6 @@ from candleshm.stream.watchdog import stall_seconds
 from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import Clock, ExchangeTime
 from candleshm.universe import Universe
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Collector"]
 
@@ -87,24 +82,10 @@ class Collector:
         intervals = self._market.exchange.intervals
         if config.interval not in intervals:
             raise ConfigError(f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(intervals)}")
-        self._store: DayStore | None = None
         self._universe = Universe(config)
         self._make_streams = self._find_streams()
-        self._cache: BlockCache | None = None
-        self._derived_caches: dict[str, BlockCache] = {}
-        if config.cache_dir is not None:
-            origin = _origin(config)
-            self._cache = BlockCache(config.cache_dir, origin)
-            for name, interval in config.derived:
-                self._derived_caches[interval] = BlockCache(
-                    config.cache_dir, Origin(name, origin.market, interval, origin.exchange)
-                )
         self._stopping = threading.Event()
-        self._archive = None
-        if config.archive_url is not None:
-            if config.candle_dir is None:
-                raise ConfigError("archive_url is given without candle_dir, where the days from it are to lie")
-            self._archive = archive_of(config, config.archive_url, self._market.clock, self._stopping)
+        self._filling = Filling(config, self._market.clock, self._stopping)
         self._gate = threading.Lock()
         self._opened = threading.Event()  # the block exists, or the start failed
         self._ended = threading.Event()
@@ -115,9 +96,9 @@ class Collector:
     def start(self) -> None:
         """Connect, take the block and go on in the background; return once readers can attach.
 
-        Called twice it does nothing the second time. Raises ExchangeUnavailable when the exchange cannot be reached for
-        `start_seconds`, BadResponse when what it says cannot be used for as long, RateLimited or Banned, ConfigError
-        (symbols), BlockInUse: with nothing left behind.
+        A second call does nothing. Raises ExchangeUnavailable when the exchange cannot be reached for `start_seconds`,
+        BadResponse when its responses cannot be used for as long, RateLimited or Banned, ConfigError (symbols),
+        BlockInUse; then nothing is left behind.
         """
         self._begin()
         while not self._opened.wait(PROGRESS_SECONDS):
@@ -128,7 +109,7 @@ class Collector:
     def wait_loaded(
         self, timeout_seconds: float | None = None, progress: Callable[[CollectorStatus], object] | None = None
     ) -> bool:
-        """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`); say whether that is so.
+        """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`), and return True then.
 
         `progress` is called about twice a second, in this thread. Returns False at the timeout and after `stop`.
         """
@@ -170,11 +151,11 @@ class Collector:
             raise self._failure
 
     def status(self) -> CollectorStatus | None:
-        """Return where the collector stands, None before it has a block."""
+        """Return the state of the collector, None before it has a block."""
         return self._scheduler.status if self._scheduler is not None else None
 
     def exchange_ms(self) -> int | None:
-        """Return the exchange time that has surely been reached, None before the exchange has answered."""
+        """Return the exchange time that has surely been reached, None before its first response."""
         return self._scheduler.exchange_ms() if self._scheduler is not None else None
 
     def wake(self) -> None:
@@ -187,16 +168,17 @@ class Collector:
         return self._scheduler is not None and self._scheduler.is_idle_at(local_seconds)
 
     def add_symbols(self, symbols: Iterable[str]) -> None:
-        """Carry these symbols as well, soon; the filters do not count. One that is not listed comes when it is.
+        """Collect these symbols as well, soon; the filters do not apply to them. One that the exchange does not list is
+        added once it does.
 
-        When the block has no place left a larger one takes its place, and readers follow by themselves. Raises
+        When the block has no place left, a larger one supersedes it, and readers follow by themselves. Raises
         ConfigError for what cannot be a symbol.
         """
         self._universe.add(_checked(symbols))
         self._follow_universe()
 
     def remove_symbols(self, symbols: Iterable[str]) -> None:
-        """Ask for these symbols no more. Their rows stay in the block, marked as not trading. Raises ConfigError."""
+        """Stop requesting these symbols. Their rows stay in the block, marked as not trading. Raises ConfigError."""
         self._universe.remove(_checked(symbols))
         self._follow_universe()
 
@@ -257,7 +239,7 @@ class Collector:
         if info.weight_limit is not None:
             now_seconds = self._market.clock.monotonic_seconds()
             connection.budget.set_limit(info.weight_limit, info.window_seconds, now_seconds)
-        self._store = _daily_files(config)
+        self._filling.open_store()
         symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
         with self._gate:
             if self._stopping.is_set():
@@ -272,7 +254,8 @@ class Collector:
                 derive=config.derived,
             )
         try:
-            self._fill(writer, connection, exchange_time)
+            now_ms = exchange_time.earliest_ms(self._market.clock.monotonic_seconds())
+            self._filling.fill(writer, connection, now_ms)
             with self._gate:
                 if self._stopping.is_set():
                     writer.close()
@@ -293,8 +276,8 @@ class Collector:
         self._opened.set()
         cache_writer = self._make_cache_writer(self._scheduler)
         daily_writer: DailyWriter | None = None
-        if self._store is not None and config.download_time:
-            daily_writer = self._make_daily_writer(self._store, config.download_time, writer, connection)
+        if self._filling.store is not None and config.download_time:
+            daily_writer = self._make_daily_writer(self._filling.store, config.download_time, writer, connection)
             daily_writer.start()
         try:
             try:
@@ -309,54 +292,12 @@ class Collector:
             writer.close()
             self._log.info("stopped, block removed")
 
-    def _fill(self, writer: Writer, connection: Client, exchange_time: ExchangeTime) -> None:
-        """Put the rows into the block that earlier runs left behind, as far as they are not in it: from the cache, then
-        from daily files, where that is asked for out of the archive.
-        """
-        now_ms = exchange_time.earliest_ms(self._market.clock.monotonic_seconds())
-        # Rows that are derived of more than the block will hold come first: its own would only be derived beside them.
-        for interval, cache in self._derived_caches.items():
-            window_ms = self.config.length * INTERVAL_MS[interval.split("@")[0]]
-            rows = cache.load_derived(writer, now_ms - window_ms, self._stopping)
-            if rows:
-                cache.log.info("%d rows loaded from cache %s", rows, cache.path)
-        if self._cache is not None:
-            rows = self._cache.load(writer, now_ms, self._stopping)
-            if rows:
-                self._log.info("%d rows loaded from cache %s", rows, self._cache.path)
-        if self._store is not None:
-            days = self._local_days(self._store, writer, now_ms)
-            if self._archive is not None and days:
-                self._take_archived(self._store, writer, connection, days)
-            rows = load_days(writer, self._store, writer.symbols, days, self._stopping)
-            if rows:
-                self._log.info("%d rows loaded from daily files", rows)
-
-    def _local_days(self, store: DayStore, writer: Writer, now_ms: int) -> list[Day]:
-        """Return the days to have in files, newest first, as far as the window reaches."""
-        window_ms = writer.window_start_ms(writer.symbols[0], now_ms)
-        day = Day.of(now_ms, store.zone)
-        days: list[Day] = []
-        while len(days) < (self.config.local_candle_days or 0) and day.start_ms > window_ms:
-            day = day.previous()
-            days.append(day)
-        return days
-
-    def _take_archived(self, store: DayStore, writer: Writer, connection: Client, days: list[Day]) -> None:
-        """Fetch the days that have no file; without them the exchange is asked for their rows."""
-        asked = replace(self.config, symbols=writer.symbols, symbols_filter=(), symbol_contains="", symbol_endswith="")
-        first, last = days[-1].date, days[0].date
-        try:
-            fetch_days(asked, store, connection, first, last, archive=self._archive, stopping=self._stopping)
-        except CandleShmError as error:
-            self._log.warning("nothing from the archive: %s", error)
-
     def _make_cache_writer(self, scheduler: Scheduler) -> CacheWriter | None:
-        """Begin to write the cache every now and then; None where none is to be written."""
+        """Start writing the cache regularly; return None where none is to be written."""
         delay_seconds = self.config.cache_delay_seconds
-        if self._cache is None or delay_seconds is None:
+        if not self._filling.caches or delay_seconds is None:
             return None
-        writer = CacheWriter([self._cache, *self._derived_caches.values()], delay_seconds, scheduler.exchange_ms)
+        writer = CacheWriter(self._filling.caches, delay_seconds, scheduler.exchange_ms)
         writer.start()
         return writer
 
@@ -371,22 +312,22 @@ class Collector:
             return [symbol for symbol in writer.symbols if symbol not in ended]
 
         def fetch(day: Day, replace_files: bool) -> bool:  # noqa: FBT001
-            asked = replace(config, symbols=trading(), symbols_filter=(), symbol_contains="", symbol_endswith="")
+            wanted = replace(config, symbols=trading(), symbols_filter=(), symbol_contains="", symbol_endswith="")
             done = fetch_days(
-                asked,
+                wanted,
                 store,
                 connection,
                 day.date,
                 day.date,
                 replace=replace_files,
-                archive=self._archive,
+                archive=self._filling.archive,
                 stopping=self._stopping,
             )
             return done is not None and not done.is_stopped and done.failed == 0
 
         def now_ms() -> int | None:
             scheduler = self._scheduler
-            # What is still being loaded would be asked for twice.
+            # Rows that are still being loaded would be requested twice.
             return scheduler.exchange_ms() if scheduler is not None and scheduler.wait_loaded(0.0) else None
 
         return DailyWriter(
@@ -402,7 +343,7 @@ class Collector:
         )
 
     def _left_behind(self) -> list[str]:
-        """Return the symbols of a block that a killed collector left, as far as this feed would have carried them.
+        """Return the symbols of a block that a killed collector left, as far as this feed would carry them.
 
         Some may have been delisted since; without them the block, and the rows in it, could not be taken over.
         """
@@ -413,7 +354,7 @@ class Collector:
         return []
 
     def _find_streams(self) -> MakeStreams | None:
-        """Return what makes the source of pushed candles; None where everything is asked for. Raises MissingExtra."""
+        """Return what makes the source of stream events; None where REST serves everything. Raises MissingExtra."""
         config = self.config
         if config.live == "rest" or config.stream_hindrance is not None:
             return None
@@ -467,32 +408,10 @@ class Collector:
 
 
 def _come_by(writer: Writer) -> str:
-    """Say how a block came to its collector."""
+    """Return how the collector came by its block."""
     if writer.taken_over:
         return "taken over"
     return f"created, with {writer.carried_rows} rows of the one before" if writer.carried_rows else "created"
-
-
-def _origin(config: CollectorConfig) -> Origin:
-    # A relay and a proxy respond for the exchange; names and passwords in addresses stay out of files.
-    parts = urlsplit(config.base_url or MARKETS[config.market].host)
-    exchange = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-    return Origin(config.block_name, config.market, config.interval, exchange)
-
-
-def _daily_files(config: CollectorConfig) -> DayStore | None:
-    """Return where a feed keeps its days; None, with a line that says why, where it cannot."""
-    if config.candle_dir is None:
-        return None
-    if config.interval not in DAILY_INTERVALS:
-        BlockLog(logger, config.block_name).info("candles of %s have no daily files", config.interval)
-        return None
-    try:
-        library("pyarrow", "parquet")
-    except MissingExtra as error:
-        BlockLog(logger, config.block_name).warning("no daily files are read or kept: %s", error)
-        return None
-    return store_of(config, config.candle_dir)
 
 
 def _checked(symbols: Iterable[str]) -> list[str]:

@@ -21,9 +21,9 @@ from candleshm.stream.connection import Connection
 from candleshm.stream.counters import StreamCounters
 from candleshm.stream.dialer import Dialer
 from candleshm.stream.lane import Lane
+from candleshm.stream.lanes import Lanes
 from candleshm.stream.loop_thread import LoopThread
 from candleshm.stream.repeated_log import RepeatedLog
-from candleshm.stream.shards import Shards
 from candleshm.stream.source import FrameSink
 from candleshm.stream.stalls import Stalls
 from candleshm.stream.status import StreamStatus
@@ -56,8 +56,6 @@ class StreamManager:
     ) -> None:
         """`changed` is called when there are repair requests, or a connection was opened or lost."""
         self.rules = exchange.stream_rules(interval)
-        self._exchange = exchange
-        self._interval = interval
         self._sink = sink
         self._changed = changed
         self._now = clock.monotonic_seconds
@@ -65,8 +63,7 @@ class StreamManager:
         self._log = RepeatedLog(block_log)
         self._dialer = Dialer(self.rules, self._now, context=context, random=random, connects=connects)
         self._stalls = Stalls(self.rules, block_log, self._now)
-        self._shards = Shards(self.rules.streams_max)
-        self._lanes: list[Lane] = []
+        self._lanes = Lanes(exchange, interval, self.rules.streams_max)
         self._wanted: tuple[str, ...] = ()
         self._covered: frozenset[str] = frozenset()
         self._connected: set[Connection] = set()
@@ -82,8 +79,7 @@ class StreamManager:
     @property
     def status(self) -> StreamStatus:
         """What the streams do now, and did so far."""
-        connections = sum(lane.open_connection is not None for lane in self._lanes)
-        return self._counters.status(connections, len(self._covered), self._stalls.down)
+        return self._counters.status(self._lanes.connections, len(self._covered), self._stalls.down)
 
     def start(self) -> None:
         """Start the thread."""
@@ -114,11 +110,8 @@ class StreamManager:
 
     def _tick(self) -> None:
         now = self._now()
-        if self._shards.align(self._wanted):
+        if self._lanes.align(self._wanted):
             self._stalls.want(self._wanted)
-            self._lanes += [Lane(group) for group in self._shards.groups[len(self._lanes) :]]
-            for lane in self._lanes:
-                lane.names = {self._exchange.stream_name(symbol, self._interval): symbol for symbol in lane.group}
         for lane in self._lanes:
             if lane.rotate(self.rules, now) and self._dialer.may_open(now):
                 if lane.current is not None:
@@ -129,7 +122,7 @@ class StreamManager:
                 if connection is not None:
                     connection.subscriptions.want(lane.names.keys())
                     connection.look()
-        self._stalls.look(self._lanes, self._sink.last_event_seconds())
+        self._stalls.look(tuple(self._lanes), self._sink.last_event_seconds())
         self._cover()
 
     async def _open(self, lane: Lane) -> None:
@@ -191,7 +184,7 @@ class StreamManager:
 
     def _cover(self) -> None:
         """Note which symbols are covered, and report a change."""
-        covered = frozenset(symbol for lane in self._lanes for symbol in lane.covered)
+        covered = self._lanes.covered
         if covered != self._covered:
             self._covered = covered
             self._changed()
