@@ -378,6 +378,7 @@ def test_every_setting_is_a_flag_and_flags_win_over_the_file(tmp_path: Path) -> 
     ("text", "words"),
     [
         ("lenght = 5", "unknown key `lenght`; the nearest is length"),
+        ('[[feeds]]\nmarket = "spot"', r"unknown key `feeds`; the nearest is \[\[feed\]\]"),
         ("length = 5\nLENGTH = 6", "`LENGTH` is given twice"),
         ("length = ", "is not TOML"),
         ('market = "spot"\nlength = "5"', "length cannot be `5`"),
@@ -418,7 +419,7 @@ def test_sim_prints_its_address_and_ends_on_a_signal() -> None:
         assert weights == [77]
 
         port = base_url.rpartition(":")[2]
-        assert "address already in use" in complaint("sim", "--port", port).lower()
+        assert complaint("sim", "--port", port) == f"candleshm: 127.0.0.1:{port}: Address already in use\n"
 
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_SECONDS) == 0
