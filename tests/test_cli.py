@@ -238,7 +238,8 @@ def test_block_of_another_format_is_named_and_can_be_removed(leftover: str) -> N
 def test_shared_memory_of_others_is_left_alone(block_name: str) -> None:
     (SHM / block_name).write_bytes(b"something else" * 1000)
 
-    assert "not a candleshm block" in complaint("rm", block_name)
+    advice = f"not a candleshm block; if no program needs it, remove /dev/shm/{block_name}\n"
+    assert advice in complaint("rm", block_name)
     assert "not a candleshm block" in complaint("read", block_name, "BTCUSDT")
     listed = run("ls")
     assert block_name not in listed.stdout + listed.stderr
