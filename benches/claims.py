@@ -42,7 +42,7 @@ def _table(folder: Path, rounds: int, seconds: float) -> Table:
     def booked(budget: WeightBudget) -> Any:
         def book(_: int) -> int:
             ticket, _ = budget.claim(2, now())
-            budget.answered(ticket, now(), 2)
+            budget.finished(ticket, now(), 2)
             return ticket
 
         return book

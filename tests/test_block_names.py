@@ -18,7 +18,7 @@ import pytest
 
 import candleshm
 from candleshm import _core
-from candleshm.collector.block_names import SAY_SECONDS, BlockNames
+from candleshm.collector.block_names import LOG_SECONDS, BlockNames
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import SimulatedExchange
 from tests.support.collecting import (
@@ -144,7 +144,7 @@ class LiveRival:
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "directory"])
-def test_what_stands_in_the_place_of_a_block_is_left_alone_and_told_of_once(
+def test_what_stands_in_the_place_of_a_block_is_left_alone_and_logged_once(
     exchange: SimulatedExchange, block_name: str, kind: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO, "candleshm")
@@ -188,7 +188,7 @@ class RemovedNames:
         return list(self.outcomes)
 
 
-def test_what_goes_on_for_an_hour_is_said_rarely_and_done_ever_later(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_goes_on_for_an_hour_is_logged_rarely_and_done_ever_later(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "candleshm")
     for outcome, looks_max in [
         (None, 150),
@@ -202,7 +202,7 @@ def test_what_goes_on_for_an_hour_is_said_rarely_and_done_ever_later(caplog: pyt
         for second in range(3600):
             names.look(float(second))
         assert 100 < writer.looks <= looks_max
-        assert 6 <= len(caplog.records) <= 3600 / SAY_SECONDS + 1
+        assert 6 <= len(caplog.records) <= 3600 / LOG_SECONDS + 1
         if outcome is None:
             counts = [re.search(r", (\d+) times", record.getMessage()) for record in caplog.records]
             assert sum(int(count[1]) if count else 1 for count in counts) > 90

@@ -119,7 +119,7 @@ def test_what_was_live_when_it_was_written_is_asked_for_again(
             assert_true(exchange, feed)
 
 
-def test_holes_are_asked_for_again_after_a_restart_and_rows_that_came_late_fill_them(
+def test_holes_are_requested_again_after_a_restart_and_rows_that_came_late_fill_them(
     block_name: str, tmp_path: Path
 ) -> None:
     past_ms = utc_ms("2023-03-24T15:00") - time.time_ns() // 1_000_000

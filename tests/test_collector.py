@@ -95,7 +95,7 @@ def test_seconds_captured_live_are_true_once_closed(exchange: SimulatedExchange,
     assert any(rows[key].tobytes() != first for key, first in seen.items() if key in rows)
 
 
-def test_minutes_captured_live_are_true_once_closed_whatever_the_local_clock_says(block_name: str) -> None:
+def test_minutes_captured_live_are_true_once_closed_whatever_the_local_clock_shows(block_name: str) -> None:
     # The exchange's clock is set so that a minute ends soon, and is then minutes away from the local one.
     with ExitStack() as stack:
         exchange = stack.enter_context(SimulatedExchange(symbols=4))
@@ -184,7 +184,7 @@ def test_the_budget_is_kept_and_used_up() -> None:
     assert status.weight_limit == 150
 
 
-def test_a_429_stops_everything_for_as_long_as_it_says(exchange: SimulatedExchange, make: Make) -> None:
+def test_a_429_stops_everything_for_as_long_as_it_states(exchange: SimulatedExchange, make: Make) -> None:
     exchange.faults.add(rate_limited(2, path="/klines", count=1))
 
     with loaded(make(workers=1)) as feed:
@@ -292,7 +292,7 @@ def test_a_symbol_removed_by_the_exchange_is_dropped_and_the_service_goes_on(
         strict["ETHUSDT"].candles()
 
 
-def test_a_collector_killed_with_9_is_succeeded_without_fetching_history_again(
+def test_a_block_of_a_collector_killed_with_9_is_taken_over_without_fetching_history_again(
     exchange: SimulatedExchange, make: Make, block_name: str
 ) -> None:
     first = subprocess.Popen(
@@ -369,7 +369,7 @@ def test_stop_ends_a_start_that_still_blocks(exchange: SimulatedExchange, make: 
         candleshm.attach(collector.config.block_name)
 
 
-def test_run_that_is_told_to_end_while_it_still_connects(exchange: SimulatedExchange, make: Make) -> None:
+def test_run_that_has_to_end_while_it_still_connects(exchange: SimulatedExchange, make: Make) -> None:
     exchange.faults.add(Fault(kind="hang"))
     end = threading.Event()
     running = threading.Thread(target=make().run, args=(end,))
@@ -382,7 +382,7 @@ def test_run_that_is_told_to_end_while_it_still_connects(exchange: SimulatedExch
     assert not running.is_alive()
 
 
-def test_run_serves_until_told_and_reports_progress(exchange: SimulatedExchange, make: Make) -> None:
+def test_run_serves_until_its_event_is_set_and_reports_progress(exchange: SimulatedExchange, make: Make) -> None:
     collector, end = make(length=1500), threading.Event()
     heard: list[CollectorStatus] = []
     running = threading.Thread(target=collector.run, args=(end, heard.append))
@@ -444,7 +444,7 @@ def test_what_the_market_does_not_have_is_a_config_error(make: Make, changes: di
     ],
     ids=lambda value: value.kind + str(value.status) if isinstance(value, Fault) else "",
 )
-def test_a_start_that_cannot_succeed_says_why_and_leaves_nothing(
+def test_a_start_that_cannot_succeed_gives_the_reason_and_leaves_nothing(
     exchange: SimulatedExchange, make: Make, fault: Fault, kind: type[ExchangeError]
 ) -> None:
     exchange.faults.add(fault)

@@ -38,7 +38,7 @@ def exchange() -> Iterator[SimulatedExchange]:
         yield running
 
 
-def test_a_429_stops_all_requests_for_as_long_as_it_says(exchange: SimulatedExchange, block_name: str) -> None:
+def test_a_429_stops_all_requests_for_as_long_as_it_states(exchange: SimulatedExchange, block_name: str) -> None:
     with collecting(exchange, block_name, interval="1s", workers=1) as (collector, feed):
         exchange.faults.add(rate_limited(3, path="/klines", count=1))
         until(lambda: exchange.stats().count(status=429))

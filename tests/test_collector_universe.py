@@ -136,7 +136,7 @@ def test_a_delisted_symbol_keeps_its_rows_is_marked_and_costs_nothing_until_it_t
 
 
 @pytest.mark.parametrize("body", [NOTHING.body, '{"symbols":[{"symbol":"BTCUSDT","status":"TRADING"}]}'])
-def test_a_list_that_suddenly_shrinks_changes_nothing_and_is_asked_for_again(
+def test_a_list_that_suddenly_shrinks_changes_nothing_and_is_requested_again(
     exchange: SimulatedExchange, block_name: str, body: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with collecting(exchange, block_name, interval="1s", symbols="all", universe_refresh_seconds=REFRESH_SECONDS) as (

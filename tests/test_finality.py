@@ -16,7 +16,7 @@ import pytest
 
 import candleshm
 from candleshm._core import Writer
-from candleshm.collector.standing import Standing
+from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import Outage, SimulatedExchange
 from candleshm.system.clock import APART_MS_MAX, ExchangeTime
@@ -51,7 +51,7 @@ def front(exchange: SimulatedExchange, change: Callable[[str, bytes], bytes]) ->
         server.server_close()
 
 
-def test_a_picture_that_stands_still_closes_nothing_and_grows_old(block_name: str) -> None:
+def test_outdated_responses_close_nothing_and_data_grows_old(block_name: str) -> None:
     frozen, kept = threading.Event(), dict[str, bytes]()
 
     def picture(path: str, body: bytes) -> bytes:
@@ -106,7 +106,7 @@ def test_rows_that_come_late_fill_a_hole_by_requests_alone_and_count_as_a_revisi
             assert status_of(collector).errors == {}
 
 
-def test_holes_that_a_dead_collector_left_are_asked_for_again_at_once(block_name: str) -> None:
+def test_holes_that_a_dead_collector_left_are_requested_again_at_once(block_name: str) -> None:
     count, lacks = 50, 20
     with SimulatedExchange(symbols=4) as exchange:
         now_ms = exchange.now_ms()
@@ -177,23 +177,20 @@ def test_a_clock_that_differs_by_more_than_servers_may_was_set() -> None:
     assert before.refined(after) == after
 
 
-def test_a_standing_picture_is_told_once_with_its_symbols_and_once_when_it_moves(
+def test_outdated_responses_are_logged_once_with_their_symbols_and_once_when_they_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", "candleshm")
-    standing, both = (
-        Standing("block", "api.example"),
-        frozenset({"AUSDT", "BUSDT"}),
-    )
+    outdated, both = OutdatedResponses("block", "api.example"), frozenset({"AUSDT", "BUSDT"})
     for sent_ms in (1_001_000, 1_016_000, 1_020_000, 1_100_000):
-        standing.saw("AUSDT", 1_000_000, sent_ms)
-        standing.saw("BUSDT", 1_060_000, sent_ms)
-        standing.tell(both)
-    assert sorted(standing.symbols) == ["AUSDT", "BUSDT"]
+        outdated.note("AUSDT", 1_000_000, sent_ms)
+        outdated.note("BUSDT", 1_060_000, sent_ms)
+        outdated.report(both)
+    assert sorted(outdated.symbols) == ["AUSDT", "BUSDT"]
     (line,) = [record.getMessage() for record in caplog.records]
     assert "api.example has sent the same old data since 1970-01-01T00:16:40+00:00 (exchange time)" in line
     assert "AUSDT" in line
-    standing.saw("AUSDT", 1_120_000, 1_101_000)
-    standing.tell(frozenset({"AUSDT"}))
-    assert len(standing.symbols) == 0
+    outdated.note("AUSDT", 1_120_000, 1_101_000)
+    outdated.report(frozenset({"AUSDT"}))
+    assert len(outdated.symbols) == 0
     assert "new data again" in caplog.records[-1].getMessage()

@@ -42,7 +42,7 @@ def loaded(**changes: Any) -> SeriesPlan:
         "unsettled_open_ms": OPEN_MS,
         "tail_sent_seconds": NOW - 1.0,
         "tail_sent_ms": NOW_MS - 1000,
-        "answered_seconds": NOW - 1.0,
+        "response_seconds": NOW - 1.0,
         "loaded": True,
     }
     return SeriesPlan("BTCUSDT", **(facts | changes))
@@ -69,7 +69,7 @@ def test_a_candle_ends_where_the_next_begins(interval: str, open_ms: int, end_ms
     assert candle_end_ms(interval, open_ms) == end_ms
 
 
-def test_a_new_series_asks_for_its_newest_page_at_once() -> None:
+def test_the_newest_page_of_a_new_series_is_requested_at_once() -> None:
     series = SeriesPlan("BTCUSDT")
 
     assert turns(series)[Kind.TAIL].due_seconds <= NOW
@@ -108,13 +108,13 @@ def test_a_tail_is_due_every_update_interval_and_closing_when_the_candle_has_set
     assert Kind.BACKFILL not in due
 
 
-def test_a_closing_candle_is_asked_for_once_then_at_the_pace_of_the_tail() -> None:
+def test_a_closing_candle_is_requested_once_then_with_the_tail() -> None:
     asked = loaded(tail_sent_ms=OPEN_MS + MINUTE + 1000)
 
     assert set(turns(asked, now_ms=OPEN_MS + MINUTE + 1500)) == {Kind.TAIL}
 
 
-def test_a_gap_is_asked_from_its_end_with_the_rows_around_it() -> None:
+def test_a_gap_is_requested_from_its_end_with_the_rows_around_it() -> None:
     start_ms, end_ms = OPEN_MS - 100 * MINUTE, OPEN_MS - 20 * MINUTE
     series = loaded(missing=80, missing_range_ms=(start_ms, end_ms))
 
@@ -127,7 +127,7 @@ def test_a_gap_is_asked_from_its_end_with_the_rows_around_it() -> None:
     assert cm.start_ms == end_ms + MINUTE - 200 * 86_400_000
 
 
-def test_a_long_gap_is_asked_in_the_pages_that_buy_most() -> None:
+def test_a_long_gap_is_requested_in_the_pages_that_buy_most() -> None:
     series = loaded(missing=2000, missing_range_ms=(OPEN_MS - 2000 * MINUTE, OPEN_MS))
 
     assert request_for(series, Kind.BACKFILL, SPOT, policy(), NOW_MS).limit == 1000
@@ -142,7 +142,7 @@ def test_coin_margined_pages_of_long_candles_hold_what_200_days_hold() -> None:
     assert request_for(series, Kind.BACKFILL, CM, policy("1M"), NOW_MS).weight == 1
 
 
-def test_what_did_not_come_is_asked_again_after_settle_and_then_ever_less() -> None:
+def test_rows_that_did_not_come_are_requested_again_after_the_settle_time_and_then_ever_less() -> None:
     series = loaded(missing=5, missing_range_ms=(OPEN_MS - 9 * MINUTE, OPEN_MS - 4 * MINUTE))
     pauses = []
     for _ in range(20):
@@ -161,7 +161,7 @@ def test_what_did_not_come_is_asked_again_after_settle_and_then_ever_less() -> N
     assert turns(series)[Kind.BACKFILL].due_seconds == NOW
 
 
-def test_a_listing_without_rows_is_loaded_after_two_answers_and_asked_ever_less() -> None:
+def test_a_listing_without_rows_is_loaded_after_two_responses_and_requested_ever_less() -> None:
     series = SeriesPlan("NEWUSDT")
     pauses = []
     for count in range(1, 20):
@@ -181,7 +181,7 @@ def test_a_series_is_loaded_when_nothing_is_missing_any_more() -> None:
     assert series.loaded
 
 
-def test_a_series_taken_over_is_not_loaded_before_its_tail_was_asked_for() -> None:
+def test_a_series_taken_over_is_not_loaded_before_its_tail_was_requested() -> None:
     series = SeriesPlan("BTCUSDT", newest_open_ms=OPEN_MS, unsettled_open_ms=OPEN_MS, missing=4)
     series.learn(Position(OPEN_MS, OPEN_MS, 0), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL)
 
@@ -211,7 +211,7 @@ def test_a_row_left_behind_by_an_outage_of_our_own_is_fetched_although_no_tail_r
     assert request.end_ms - (request.limit - 1) * MINUTE <= left_ms <= request.end_ms <= NOW_MS
 
 
-def test_a_row_that_never_settles_does_not_keep_gaps_from_being_asked_for() -> None:
+def test_a_row_that_never_settles_does_not_keep_gaps_from_being_requested() -> None:
     gap = (OPEN_MS - 50 * MINUTE, OPEN_MS - 40 * MINUTE)
     series = loaded(unsettled_open_ms=OPEN_MS - 3000 * MINUTE, missing=10, missing_range_ms=gap)
     ends = []
@@ -223,7 +223,7 @@ def test_a_row_that_never_settles_does_not_keep_gaps_from_being_asked_for() -> N
     assert len(set(ends)) == 2
 
 
-def test_once_a_series_no_longer_trades_its_last_candle_is_asked_for_until_it_is_final() -> None:
+def test_once_a_series_no_longer_trades_its_last_candle_is_requested_until_it_is_final() -> None:
     series = loaded()
     series.end(NOW_MS)
     due = turns(series)
@@ -247,7 +247,7 @@ def test_once_a_series_no_longer_trades_its_last_candle_is_asked_for_until_it_is
     assert not turns(series, now_ms=asked_ms)
 
 
-def test_a_series_that_ended_between_two_candles_is_asked_once_more_and_then_left() -> None:
+def test_a_series_that_ended_between_two_candles_is_requested_once_more_and_then_left() -> None:
     series = loaded(newest_open_ms=OPEN_MS - MINUTE, unsettled_open_ms=OPEN_MS, tail_sent_ms=OPEN_MS + 500)
     series.end(OPEN_MS + 600)
     assert turns(series, now_ms=OPEN_MS + 600)[Kind.CLOSING].due_seconds == pytest.approx(NOW + 1.0)

@@ -227,7 +227,7 @@ def streamed(**changes: Any) -> SeriesPlan:
         "unsettled_open_ms": OPEN,
         "tail_sent_seconds": SECONDS,
         "tail_sent_ms": OPEN,
-        "answered_seconds": SECONDS,
+        "response_seconds": SECONDS,
         "loaded": True,
         "is_streamed": True,
         "last_event_seconds": SECONDS,

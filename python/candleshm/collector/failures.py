@@ -1,4 +1,4 @@
-"""Failed requests: when they are repeated, when a series is given up for now, and what the log says."""
+"""Failed requests: when they are repeated, when a series is given up for now, and what is logged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from random import Random
 
 from candleshm.collector.counters import RequestCounters
 from candleshm.collector.loading import FAILURES_MAX, hopeless, limited_delay_seconds, refused_delay_seconds
-from candleshm.collector.outage import Outage, is_telling
+from candleshm.collector.outage import Outage, is_worth_logging
 from candleshm.collector.series_plan import SeriesPlan
 from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.workers import Job
@@ -64,7 +64,7 @@ class Failures:
             delay_seconds = self._backoff.delay_seconds(job.maintenance.failures, self._random)
             job.maintenance.due_seconds = now + delay_seconds
             line = f"{error}; failure {job.maintenance.failures}, next try in {delay_seconds:.1f} s"
-            self.outage.failed(error, line if is_telling(job.maintenance.failures) else None)
+            self.outage.failed(error, line if is_worth_logging(job.maintenance.failures) else None)
         if job.plan is not None and self._symbols.has(job.plan):
             return self._fail(job.plan, error, now)
         return False
@@ -124,8 +124,8 @@ class Failures:
         plan.retry_seconds = now + delay_seconds
         if isinstance(error, ExchangeError):
             line = f"{plan.symbol}: {error}; failure {plan.failures}, next try in {delay_seconds:.1f} s"
-            self.outage.failed(error, line if is_telling(plan.failures) else None)
-        elif is_telling(plan.failures):
+            self.outage.failed(error, line if is_worth_logging(plan.failures) else None)
+        elif is_worth_logging(plan.failures):
             # A fault of our own has a trace, and is no outage.
             text = "%s: %s; failure %d, next try in %.1f s"
             self._log.warning(text, plan.symbol, error, plan.failures, delay_seconds, exc_info=error)
