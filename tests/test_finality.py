@@ -1,4 +1,4 @@
-"""When a row is final: by evidence, not by a polite answer. And what is believed absent only for a time."""
+"""When a row is final: by evidence, not by a response alone. And which rows count as holes only for a time."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from tests.support.collecting import MINUTE, SteppedClock, collecting, klines, s
 
 @contextmanager
 def front(exchange: SimulatedExchange, change: Callable[[str, bytes], bytes]) -> Iterator[str]:
-    """Yield the address of a front that hands on every answer of `exchange`, its body as `change(path, body)` says."""
+    """Yield the address of a relay that forwards every response of `exchange`; `change(path, body)` makes its body."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            with urllib.request.urlopen(exchange.base_url + self.path, timeout=30) as answer:
-                body = change(self.path, answer.read())
+            with urllib.request.urlopen(exchange.base_url + self.path, timeout=30) as response:
+                body = change(self.path, response.read())
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -94,15 +94,15 @@ def test_rows_that_come_late_fill_a_hole_by_requests_alone_and_count_as_a_revisi
             until(lambda: feed.health.holes == 3 * len(feed))
             revisions = {symbol: feed[symbol].revision for symbol in feed.symbols}
             exchange.truth.end_outages()
-            # Nobody asks at once, and somebody asks after a minute.
-            asked = len(klines(exchange))
+            # Nothing is requested at once, and something after a minute.
+            requested = len(klines(exchange))
             clock.ahead_seconds += 61.0
             exchange.skew_ms += 61_000
             until(lambda: feed.health.holes == 0 and feed.health.missing == 0)
             for symbol in feed.symbols:
                 assert feed[symbol].gaps() == []
                 assert feed[symbol].revision > revisions[symbol]
-            assert len(klines(exchange)) > asked
+            assert len(klines(exchange)) > requested
             assert status_of(collector).errors == {}
 
 
@@ -131,12 +131,12 @@ def test_holes_that_a_dead_collector_left_are_requested_again_at_once(block_name
 
 
 def test_servers_whose_clocks_lie_apart_do_not_keep_a_start_from_succeeding(block_name: str) -> None:
-    answers = iter(range(1_000_000))
+    responses = iter(range(1_000_000))
 
     def jitter(path: str, body: bytes) -> bytes:
         if not path.endswith("/time"):
             return body
-        server_ms = int(body.split(b":")[1].strip(b"} ")) + (400 if next(answers) % 2 else 0)
+        server_ms = int(body.split(b":")[1].strip(b"} ")) + (400 if next(responses) % 2 else 0)
         return b'{"serverTime":%d}' % server_ms
 
     with (

@@ -29,7 +29,7 @@ POOL = ("direct", "127.0.0.1:1", "SPOT")
 DEADLINE_SECONDS = 60.0
 KILL_ROUNDS = int(os.environ.get("KILL_ROUNDS", "30"))
 
-# A process that claims and answers as fast as it can, or does what is put in its place.
+# A process that claims and finishes as fast as it can, or does what is put in its place.
 HOLDER = """
 import sys
 from candleshm.system.clock import SystemClock

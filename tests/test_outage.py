@@ -235,11 +235,11 @@ def test_readers_that_check_whether_a_block_is_owned_keep_no_collector_from_it(b
     Writer.open(block_name, **settings).close(unlink=False)  # type: ignore[arg-type]
     stop, seen = threading.Event(), set()
 
-    def ask() -> None:
+    def check() -> None:
         while not stop.is_set():
             seen.add(is_owned(block_name))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=check) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:

@@ -16,7 +16,7 @@ from candleshm.ratelimit.budget import HELD_SECONDS_MAX, PROBE_SECONDS, PrivateM
 
 
 def spend(budget: WeightBudget, until_seconds: float, weight: int, *, closing: bool = False) -> list[float]:
-    """Send as fast as the budget allows, each answered at once, and return when."""
+    """Send as fast as the budget allows, each finished at once, and return when."""
     now, sent = 0.0, []
     while now < until_seconds:
         delay = budget.delay_seconds(weight, now, closing=closing)
@@ -50,7 +50,7 @@ def test_no_window_holds_more_than_the_share_of_the_limit(seed: int) -> None:
         else:
             next_answer = on_their_way[0][0] if on_their_way else math.inf
             now = min(next_answer, now + max(delay, 0.001) if delay < math.inf else math.inf)
-    # A request counts from its sending until a window after its answer; the worst moment is right after a sending.
+    # A request counts from its sending until a window after its response; the worst moment is right after a sending.
     for moment, _, _ in spans:
         counted = sum(weight for sent_at, answered_at, weight in spans if sent_at <= moment < answered_at + 60)
         assert counted <= limit * share
@@ -127,7 +127,7 @@ def test_other_programs_at_this_address_are_respected() -> None:
 
     assert budget.used(0.0) == 760
     assert budget.delay_seconds(1, 0.0) == PROBE_SECONDS
-    # One probe, then nothing until its answer says how things stand.
+    # One probe, then nothing until its response shows the used weight.
     probe = budget.sent(1, PROBE_SECONDS)
     assert budget.delay_seconds(1, PROBE_SECONDS) == math.inf
     budget.finished(probe, PROBE_SECONDS, reported=5)
@@ -174,7 +174,7 @@ def test_a_dear_request_finds_room_between_cheap_ones_of_another_feed() -> None:
     spend(budget, 20.0, 2)
     now, left = 20.0, False
     while not left and now < 60.0:
-        # The cheap one always asks first, and is refused while the dear one waits.
+        # The cheap one always claims first, and is refused while the expensive one waits.
         ticket, _ = budget.claim(2, now)
         if ticket:
             budget.finished(ticket, now)
@@ -199,7 +199,7 @@ def test_owners_take_turns_whatever_their_requests_cost() -> None:
     left = {1: 0, 5: 0}
     for step in range(6000):
         now = 20.0 + step * 0.01
-        # The cheap one asks all the time, and always first.
+        # The cheap one claims all the time, and always first.
         for budget, weight in ((cheap, 1), (dear, 5)):
             ticket, _ = budget.claim(weight, now)
             if ticket:
@@ -275,7 +275,7 @@ Operation = tuple[str, int, int, float]
 
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["claim", "claim", "claim", "closing", "urgent", "answered", "stop", "reserve", "die"]),
+        st.sampled_from(["claim", "claim", "claim", "closing", "urgent", "finished", "stop", "reserve", "die"]),
         st.integers(0, 2),
         st.integers(1, 40),
         st.sampled_from([0.0, 0.0, 0.001, 0.05, 1.0, 7.0, 59.9, 60.0]),
@@ -297,7 +297,7 @@ class ManyProcesses(PrivateMemory):
         self.newest = token
 
     def is_alive(self, token: int) -> bool:
-        """Say whether the test let it die."""
+        """Return whether the test let it live."""
         return token not in self.dead
 
 
@@ -326,7 +326,7 @@ def test_owners_together_never_do_more_than_a_plain_list_of_events_allows(limit:
                 events.append([number, weight, now, math.inf, ticket])
                 assert now >= stopped_until
                 assert before + weight <= max(limit * 0.5, weight)
-        elif action == "answered" and out:
+        elif action == "finished" and out:
             owner.finished(int(out[0][4]), now)
             out[0][3] = now
         elif action == "stop":

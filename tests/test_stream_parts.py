@@ -161,7 +161,7 @@ def test_a_remedy_is_no_recovery_for_the_pauses_between_remedies() -> None:
 
 
 def looks(outage: Outage, failed: str, events: Mapping[str, float], now: float, idle: str = "") -> list[str]:
-    """Let an outage of three symbols look, and return what it says."""
+    """Let an outage of three symbols look, and return its lines."""
     return [line.text for line in outage.look(dict.fromkeys(failed, "why"), events, "ABC", idle, now)]
 
 

@@ -44,12 +44,12 @@ class Failures:
         self._tries_max = tries_max
         self._workers = workers
         self._backoff = Backoff()
-        self._unanswered = 0  # requests in a row without a usable response, whatever the symbol
-        self._unanswered_symbols: set[str] = set()
+        self._unusable = 0  # requests in a row without a usable response, whatever the symbol
+        self._unusable_symbols: set[str] = set()
         self.outage = Outage()
 
     def take(self, job: Job, error: BaseException, now: float) -> bool:
-        """Take an error in; return whether the list of symbols may explain it. Raises any error of our own."""
+        """Take an error in; return whether the list of symbols may explain it. Raises what is not an Exception."""
         self._counters.errors[type(error).__name__] += 1
         if not isinstance(error, Exception):
             raise error
@@ -57,8 +57,8 @@ class Failures:
             self._stop_pool(job, error, now)
             return False
         if isinstance(error, ExchangeUnavailable):
-            self._unanswered += 1
-            self._unanswered_symbols.add("" if job.plan is None else job.plan.symbol)
+            self._unusable += 1
+            self._unusable_symbols.add("" if job.plan is None else job.plan.symbol)
         if job.maintenance is not None:
             job.maintenance.failures += 1
             delay_seconds = self._backoff.delay_seconds(job.maintenance.failures, self._random)
@@ -75,7 +75,7 @@ class Failures:
             self._log.info("%s: requests succeed again after %d failures", plan.symbol, plan.failures)
 
     def give_up(self, plan: SeriesPlan, error: BaseException | None) -> None:
-        """Let nobody wait any longer for a series that cannot be loaded."""
+        """Have nothing wait any longer for a series that cannot be loaded."""
         if plan.loaded or plan.given_up:
             return
         reason = hopeless(plan, self._tries_max)
@@ -88,11 +88,11 @@ class Failures:
     def end_outage(self, now: float) -> list[SeriesPlan]:
         """Note a usable response; return the plans that are retried at once, because it has ended an outage."""
         plans = list(self._symbols.plans.values())
-        # One symbol that fails alone is no outage, and a request that is always refused did not fail by one.
-        is_outage = self._unanswered >= max(FAILURES_MAX, self._workers)
-        has_ended = is_outage and len(self._unanswered_symbols) >= min(2, len(plans))
-        self._unanswered = 0
-        self._unanswered_symbols.clear()
+        # One symbol that fails alone is no outage, and a request that is always refused did not fail because of one.
+        is_outage = self._unusable >= max(FAILURES_MAX, self._workers)
+        has_ended = is_outage and len(self._unusable_symbols) >= min(2, len(plans))
+        self._unusable = 0
+        self._unusable_symbols.clear()
         if not has_ended:
             return []
         for plan in plans:
