@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,7 +77,12 @@ def test_the_example_of_closes(exchange: SimulatedExchange, block_name: str) -> 
 def test_the_example_of_a_test(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
     done = subprocess.run(
-        [*command, str(EXAMPLES / "test_strategy.py")], capture_output=True, text=True, timeout=90, check=False
+        [*command, str(EXAMPLES / "test_strategy.py")],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
     )
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout

@@ -122,6 +122,7 @@ def test_a_killed_holder_counts_as_answered_and_blocks_nobody() -> None:
         assert (word(PoolWords.IN_FLIGHT), word(PoolWords.FINISHED), budget.used(now())) == (0, 400, 400)
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_the_sum_stays_right_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ratelimit, "REAP_SECONDS", 0.0)
     random = Random(7)

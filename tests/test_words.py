@@ -69,6 +69,7 @@ ALLOWED = [
         {"deaf", "mute", "enlist"},
         "kinds of faults and changes of the world, for users' tests",
     ),
+    ("docs/decisions/rooms.md", {"deaf", "mute", "enlist"}, "the decision that keeps those names"),
     ("python/candleshm/sim/stream/*.py", {"deaf", "mute"}, "the same kinds of faults"),
     ("python/candleshm/sim/*.py", {"enlist"}, "the same changes of the world"),
     ("python/candleshm/sim/world/*.py", {"enlist"}, "the same changes of the world"),
