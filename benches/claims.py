@@ -19,7 +19,7 @@ from candleshm.ratelimit.budget import PrivateMemory, WeightBudget
 from candleshm.ratelimit.ledger import LedgerFile, ledger_path
 from candleshm.system.clock import SystemClock
 
-OURS = "claim + answered, shared"
+OURS = "claim + finished, shared"
 LIMIT = 1_000_000_000
 
 
@@ -42,7 +42,7 @@ def _table(folder: Path, rounds: int, seconds: float) -> Table:
     def booked(budget: WeightBudget) -> Any:
         def book(_: int) -> int:
             ticket, _ = budget.claim(2, now())
-            budget.answered(ticket, now(), 2)
+            budget.finished(ticket, now(), 2)
             return ticket
 
         return book
@@ -60,7 +60,7 @@ def _table(folder: Path, rounds: int, seconds: float) -> Table:
 
     contenders = [
         contender(OURS, booked(shared), 16),
-        contender("claim + answered, in one process", booked(private), 16),
+        contender("claim + finished, in one process", booked(private), 16),
         contender("filelock, lock and unlock", locked, 1),
         contender("pyrate-limiter, SQLite with file lock", limited, 1),
     ]

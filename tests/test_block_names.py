@@ -18,7 +18,7 @@ import pytest
 
 import candleshm
 from candleshm import _core
-from candleshm.collector.block_names import SAY_SECONDS, BlockNames
+from candleshm.collector.block_names import LOG_SECONDS, BlockNames
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import SimulatedExchange
 from tests.support.collecting import (
@@ -43,22 +43,22 @@ def exchange() -> Iterator[SimulatedExchange]:
         yield running
 
 
-def open_ms(bar: int) -> int:
-    return START_MS + bar * MINUTE_MS
+def open_ms(candle_index: int) -> int:
+    return START_MS + candle_index * MINUTE_MS
 
 
 def writer_of(name: str, length: int = LENGTH, symbol: str = "BTCUSDT") -> _core.Writer:
     return _core.Writer.open(name, market="SPOT", interval="1m", length=length, symbols=[symbol])
 
 
-def fill(writer: _core.Writer, bars: range, value: float = 0.0) -> None:
-    """Merge closed bars, and a live one behind them."""
-    rows = [kline(open_ms(bar), 100 + bar + value) for bar in [*bars, bars.stop]]
-    ingest(writer, writer.symbols[0], *rows, sent_ms=open_ms(bars.stop) + 30_000)
+def fill(writer: _core.Writer, indices: range, value: float = 0.0) -> None:
+    """Merge closed candles, and a live one after them."""
+    rows = [kline(open_ms(candle_index), 100 + candle_index + value) for candle_index in [*indices, indices.stop]]
+    ingest(writer, writer.symbols[0], *rows, sent_ms=open_ms(indices.stop) + 30_000)
 
 
 def dead_block(name: str, length: int = LENGTH) -> None:
-    """Leave the block of a killed collector: bars 0 to 19 closed, 20 live."""
+    """Leave the block of a killed collector: rows 0 to 19 closed, 20 live."""
     code = f"""
 import os, signal
 from tests.test_block_names import fill, writer_of
@@ -79,7 +79,7 @@ def test_a_removed_name_comes_back_with_the_rows_and_readers_follow(
         candleshm.attach(names[1]) as minutes,
     ):
         series, held = feed["BTCUSDT"], feed["BTCUSDT"].candles(closed_only=True)
-        asked = len(klines(exchange))
+        requested = len(klines(exchange))
         for name in names:
             (SHM / name).unlink()
         for name in names:
@@ -95,11 +95,11 @@ def test_a_removed_name_comes_back_with_the_rows_and_readers_follow(
         assert series.last_open_time_ms > held[-1, OPEN_TIME_MS] + 1000
         assert_complete_and_true(exchange, feed)
         assert minutes["BTCUSDT"].last_open_time_ms is not None
-        # Nothing was asked for again: no request reaches back by more than a few seconds.
-        assert max(int(page["limit"]) for _, page in klines(exchange)[asked:]) < 60
-    said = [record.getMessage() for record in caplog.records if "removed block" in record.getMessage()]
-    assert len(said) == 2
-    assert all(line.startswith(f"{block_name}: ") for line in said)
+        # Nothing was requested again: no request reaches back by more than a few seconds.
+        assert max(int(page["limit"]) for _, page in klines(exchange)[requested:]) < 60
+    logged = [record.getMessage() for record in caplog.records if "removed block" in record.getMessage()]
+    assert len(logged) == 2
+    assert all(line.startswith(f"{block_name}: ") for line in logged)
     assert not any((SHM / name).exists() for name in names)
 
 
@@ -114,12 +114,12 @@ def test_the_name_of_another_collector_is_not_fought_for(
             with LiveRival(exchange, block_name, first.pid) as pid:
                 assert first.wait(60) == 1
                 assert first.stderr is not None
-                said = first.stderr.read().splitlines()
-                assert said[-1] == (
+                logged = first.stderr.read().splitlines()
+                assert logged[-1] == (
                     f"candleshm: block `{block_name}`: a collector (process {pid}) already serves it; stop that one or "
                     "choose another name"
                 )
-                assert sum("another collector has taken it" in line for line in said) == 1
+                assert sum("another collector has taken it" in line for line in logged) == 1
                 until(lambda: feed.health.pid == pid and series.age < 60)
                 assert (SHM / block_name).exists()
 
@@ -144,7 +144,7 @@ class LiveRival:
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "directory"])
-def test_what_stands_in_the_place_of_a_block_is_left_alone_and_told_of_once(
+def test_what_stands_in_the_place_of_a_block_is_left_alone_and_logged_once(
     exchange: SimulatedExchange, block_name: str, kind: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO, "candleshm")
@@ -175,7 +175,7 @@ def test_what_stands_in_the_place_of_a_block_is_left_alone_and_told_of_once(
 
 
 class RemovedNames:
-    """A writer whose names are removed, or blocked, as often as it is told."""
+    """A writer whose names are removed, or blocked, as often as a test wants."""
 
     name = "block"
 
@@ -188,7 +188,7 @@ class RemovedNames:
         return list(self.outcomes)
 
 
-def test_what_goes_on_for_an_hour_is_said_rarely_and_done_ever_later(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_goes_on_for_an_hour_is_logged_rarely_and_done_ever_later(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "candleshm")
     for outcome, looks_max in [
         (None, 150),
@@ -202,7 +202,7 @@ def test_what_goes_on_for_an_hour_is_said_rarely_and_done_ever_later(caplog: pyt
         for second in range(3600):
             names.look(float(second))
         assert 100 < writer.looks <= looks_max
-        assert 6 <= len(caplog.records) <= 3600 / SAY_SECONDS + 1
+        assert 6 <= len(caplog.records) <= 3600 / LOG_SECONDS + 1
         if outcome is None:
             counts = [re.search(r", (\d+) times", record.getMessage()) for record in caplog.records]
             assert sum(int(count[1]) if count else 1 for count in counts) > 90
@@ -321,7 +321,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     with candleshm.attach(block_name) as feed, candleshm.attach(f"{block_name}-5m") as derived:
         held = {symbol: len(feed[symbol].candles(500)) for symbol in feed}
         held_derived = {symbol: len(derived[symbol].candles(100)) for symbol in derived}
-        asked = len(klines(exchange))
+        requested = len(klines(exchange))
         collector = candleshm.Collector(config_of(exchange, block_name, length=600, derive=["5m"]))
         with collector:
             closing_feed = loaded(collector)
@@ -330,5 +330,5 @@ os.kill(os.getpid(), signal.SIGKILL)
             assert {symbol: len(feed[symbol].candles(500)) for symbol in feed} == held
             assert {symbol: len(derived[symbol].candles(100)) for symbol in derived} == held_derived
             assert_complete_and_true(exchange, feed)
-            pages = [page for _, page in klines(exchange)[asked:]]
-            assert max(int(page["limit"]) for page in pages) <= 100, "no history is asked for again"
+            pages = [page for _, page in klines(exchange)[requested:]]
+            assert max(int(page["limit"]) for page in pages) <= 100, "no history is requested again"

@@ -1,4 +1,4 @@
-"""The cache: a restart asks for what came since, and takes nothing from a file that is not whole and not its own."""
+"""The cache: a restart requests what came since, and takes nothing from a file that is damaged or of another block."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def test_a_restart_asks_only_for_what_came_since(exchange: SimulatedExchange, bl
     settings: dict[str, Any] = {"interval": "1s", "length": 2500, "cache_dir": tmp_path}
     with collecting(exchange, block_name, **settings):
         pass
-    asked = len(klines(exchange))
+    requested = len(klines(exchange))
     assert not (Path("/dev/shm") / block_name).exists()
     with collecting(exchange, block_name, **settings) as (_, feed):
-        limits = [int(parameters["limit"]) for _, parameters in klines(exchange)[asked:]]
+        limits = [int(parameters["limit"]) for _, parameters in klines(exchange)[requested:]]
         # Of 2500 rows each the newest page at most: what closed between the two runs.
         assert sum(limits[: len(feed)]) < 200 * len(feed)
-        assert not any("startTime" in parameters for _, parameters in klines(exchange)[asked:])
+        assert not any("startTime" in parameters for _, parameters in klines(exchange)[requested:])
         close_seconds(feed, 1)
         assert_complete_and_true(exchange, feed)
 
@@ -111,7 +111,7 @@ def test_what_was_live_when_it_was_written_is_asked_for_again(
         with collecting(exchange, block_name, **settings) as (_, feed):
             close_seconds(feed, 2)
             assert_complete_and_true(exchange, feed)
-    # The file alone: every row of it is what the exchange finally said.
+    # The file alone: every row of it is what the exchange finally has.
     cache = BlockCache(tmp_path, Origin(block_name, "SPOT", "1s", exchange.base_url.split("//")[1]))
     with closing(Writer.open(block_name, market="SPOT", interval="1s", length=100, symbols=SYMBOLS["SPOT"])) as writer:
         assert cache.load(writer, exchange.now_ms(), RUNNING) > 200
@@ -119,7 +119,7 @@ def test_what_was_live_when_it_was_written_is_asked_for_again(
             assert_true(exchange, feed)
 
 
-def test_holes_are_asked_for_again_after_a_restart_and_rows_that_came_late_fill_them(
+def test_holes_are_requested_again_after_a_restart_and_rows_that_came_late_fill_them(
     block_name: str, tmp_path: Path
 ) -> None:
     past_ms = utc_ms("2023-03-24T15:00") - time.time_ns() // 1_000_000
@@ -129,12 +129,12 @@ def test_holes_are_asked_for_again_after_a_restart_and_rows_that_came_late_fill_
             until(lambda: feed.health.missing == 0)
             holes = [feed[symbol].gaps() for symbol in feed.symbols]
             assert all(gaps and gaps[0].kind == "hole" for gaps in holes)
-        asked = len(klines(exchange))
+        requested = len(klines(exchange))
         with collecting(exchange, block_name, **settings) as (_, feed):
             until(lambda: feed.health.missing == 0)
             assert [feed[symbol].gaps() for symbol in feed.symbols] == holes
-            # What the cache has is not asked for.
-            assert max(int(parameters["limit"]) for _, parameters in klines(exchange)[asked:]) < 90
+            # What the cache has is not requested.
+            assert max(int(parameters["limit"]) for _, parameters in klines(exchange)[requested:]) < 90
         exchange.truth.end_outages()
         with collecting(exchange, block_name, **settings) as (_, feed):
             until(lambda: feed.health.missing == 0)
@@ -175,7 +175,7 @@ def test_rows_and_states_come_back_bit_for_bit(block_name: str, tmp_path: Path, 
         assert set(states) == {CLOSED, VERIFIED, MISSING}
         with candleshm.attach(block_name) as feed:
             assert feed["CUSDT"].last_open_time_ms is None
-            assert feed["BUSDT"].age == float("inf")  # nobody asked the exchange
+            assert feed["BUSDT"].age == float("inf")  # nobody requested the exchange
 
 
 def test_rows_from_before_the_window_are_left_where_they_are(block_name: str, tmp_path: Path, origin: Origin) -> None:

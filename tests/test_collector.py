@@ -75,7 +75,7 @@ def test_history_longer_than_a_page_is_complete_and_true(
         assert until(lambda: feed.health.ready)
     assert exchange.stats().count(status=200) == exchange.stats().count()
     if market == "CM":
-        pages = [asked for _, asked in klines(exchange) if "endTime" in asked]
+        pages = [requested for _, requested in klines(exchange) if "endTime" in requested]
         assert pages
         assert all(0 < int(page["endTime"]) - int(page["startTime"]) < 200 * 86_400_000 for page in pages)
 
@@ -95,7 +95,7 @@ def test_seconds_captured_live_are_true_once_closed(exchange: SimulatedExchange,
     assert any(rows[key].tobytes() != first for key, first in seen.items() if key in rows)
 
 
-def test_minutes_captured_live_are_true_once_closed_whatever_the_local_clock_says(block_name: str) -> None:
+def test_minutes_captured_live_are_true_once_closed_whatever_the_local_clock_shows(block_name: str) -> None:
     # The exchange's clock is set so that a minute ends soon, and is then minutes away from the local one.
     with ExitStack() as stack:
         exchange = stack.enter_context(SimulatedExchange(symbols=4))
@@ -184,14 +184,14 @@ def test_the_budget_is_kept_and_used_up() -> None:
     assert status.weight_limit == 150
 
 
-def test_a_429_stops_everything_for_as_long_as_it_says(exchange: SimulatedExchange, make: Make) -> None:
+def test_a_429_stops_everything_for_as_long_as_it_states(exchange: SimulatedExchange, make: Make) -> None:
     exchange.faults.add(rate_limited(2, path="/klines", count=1))
 
     with loaded(make(workers=1)) as feed:
         assert_complete_and_true(exchange, feed)
-    asked = [served for served in exchange.served() if served.status in (200, 429)]
-    refused_at = next(index for index, served in enumerate(asked) if served.status == 429)
-    assert asked[refused_at + 1].received_ms - asked[refused_at].received_ms >= 2000
+    requested = [served for served in exchange.served() if served.status in (200, 429)]
+    refused_at = next(index for index, served in enumerate(requested) if served.status == 429)
+    assert requested[refused_at + 1].received_ms - requested[refused_at].received_ms >= 2000
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,9 @@ def test_a_ban_lasts_until_the_epoch_it_names(exchange: SimulatedExchange, make:
 
     with loaded(make()) as feed:
         assert_complete_and_true(exchange, feed)
-    asked = [received_ms for received_ms, _ in klines(exchange)]
-    # What was on its way when the ban came is all that was asked before its end.
-    assert not [received_ms for received_ms in asked[8:] if received_ms < until_ms - 50]
+    requested = [received_ms for received_ms, _ in klines(exchange)]
+    # What was on its way when the ban came is all that was requested before its end.
+    assert not [received_ms for received_ms in requested[8:] if received_ms < until_ms - 50]
 
 
 @pytest.mark.parametrize(
@@ -283,16 +283,16 @@ def test_a_symbol_removed_by_the_exchange_is_dropped_and_the_service_goes_on(
     with loaded(make(interval="1s")) as feed:
         exchange.truth.remove("SPOT", "ETHUSDT")
         until(lambda: exchange.stats().count("/exchangeInfo") >= 2)
-        asked = until(lambda: exchange.stats().count("/klines", "ETHUSDT", 400))
+        requested = until(lambda: exchange.stats().count("/klines", "ETHUSDT", 400))
         newest_ms = feed["BTCUSDT"].last_open_time_ms or 0
         closed = feed.wait_closed(newest_ms + 2000, timeout=DEADLINE_SECONDS)
         assert closed.symbols == ("BTCUSDT", "SUSHIBTC")
-        assert exchange.stats().count("/klines", "ETHUSDT", 400) == asked
+        assert exchange.stats().count("/klines", "ETHUSDT", 400) == requested
     with candleshm.attach(feed.name, max_age=3600.0) as strict, pytest.raises(StaleData, match="no longer trades"):
         strict["ETHUSDT"].candles()
 
 
-def test_a_collector_killed_with_9_is_succeeded_without_fetching_history_again(
+def test_a_block_of_a_collector_killed_with_9_is_taken_over_without_fetching_history_again(
     exchange: SimulatedExchange, make: Make, block_name: str
 ) -> None:
     first = subprocess.Popen(
@@ -306,13 +306,13 @@ def test_a_collector_killed_with_9_is_succeeded_without_fetching_history_again(
         first.wait()
         if first.stdout is not None:
             first.stdout.close()
-    asked_before = len(klines(exchange))
+    requested_before = len(klines(exchange))
 
     with loaded(make(length=1500)) as feed:
         assert_complete_and_true(exchange, feed)
-    tails = [asked for _, asked in klines(exchange)[asked_before:]]
+    tails = [requested for _, requested in klines(exchange)[requested_before:]]
     assert tails
-    assert max(int(asked["limit"]) for asked in tails) < 20
+    assert max(int(requested["limit"]) for requested in tails) < 20
 
 
 _SERVE = """
@@ -369,7 +369,7 @@ def test_stop_ends_a_start_that_still_blocks(exchange: SimulatedExchange, make: 
         candleshm.attach(collector.config.block_name)
 
 
-def test_run_that_is_told_to_end_while_it_still_connects(exchange: SimulatedExchange, make: Make) -> None:
+def test_run_that_has_to_end_while_it_still_connects(exchange: SimulatedExchange, make: Make) -> None:
     exchange.faults.add(Fault(kind="hang"))
     end = threading.Event()
     running = threading.Thread(target=make().run, args=(end,))
@@ -382,19 +382,19 @@ def test_run_that_is_told_to_end_while_it_still_connects(exchange: SimulatedExch
     assert not running.is_alive()
 
 
-def test_run_serves_until_told_and_reports_progress(exchange: SimulatedExchange, make: Make) -> None:
+def test_run_serves_until_its_event_is_set_and_reports_progress(exchange: SimulatedExchange, make: Make) -> None:
     collector, end = make(length=1500), threading.Event()
-    heard: list[CollectorStatus] = []
-    running = threading.Thread(target=collector.run, args=(end, heard.append))
+    seen: list[CollectorStatus] = []
+    running = threading.Thread(target=collector.run, args=(end, seen.append))
     running.start()
-    until(lambda: heard and heard[-1].ready)
+    until(lambda: seen and seen[-1].ready)
     end.set()
     running.join(DEADLINE_SECONDS)
 
     assert not running.is_alive()
-    assert (heard[-1].symbols, heard[-1].loaded, heard[-1].missing) == (3, 3, 0)
-    assert heard[-1].rows >= 3 * 1500
-    assert heard[-1].eta_seconds == 0
+    assert (seen[-1].symbols, seen[-1].loaded, seen[-1].missing) == (3, 3, 0)
+    assert seen[-1].rows >= 3 * 1500
+    assert seen[-1].eta_seconds == 0
     with pytest.raises(BlockNotFound):
         candleshm.attach(collector.config.block_name)
 
@@ -444,7 +444,7 @@ def test_what_the_market_does_not_have_is_a_config_error(make: Make, changes: di
     ],
     ids=lambda value: value.kind + str(value.status) if isinstance(value, Fault) else "",
 )
-def test_a_start_that_cannot_succeed_says_why_and_leaves_nothing(
+def test_a_start_that_cannot_succeed_gives_the_reason_and_leaves_nothing(
     exchange: SimulatedExchange, make: Make, fault: Fault, kind: type[ExchangeError]
 ) -> None:
     exchange.faults.add(fault)

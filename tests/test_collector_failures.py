@@ -38,7 +38,7 @@ def exchange() -> Iterator[SimulatedExchange]:
         yield running
 
 
-def test_a_429_stops_all_requests_for_as_long_as_it_says(exchange: SimulatedExchange, block_name: str) -> None:
+def test_a_429_stops_all_requests_for_as_long_as_it_states(exchange: SimulatedExchange, block_name: str) -> None:
     with collecting(exchange, block_name, interval="1s", workers=1) as (collector, feed):
         exchange.faults.add(rate_limited(3, path="/klines", count=1))
         until(lambda: exchange.stats().count(status=429))
@@ -69,27 +69,27 @@ def test_a_418_stops_all_requests_until_the_epoch_it_names(exchange: SimulatedEx
 
 
 @pytest.mark.parametrize(
-    ("fault", "seconds", "asked", "kind", "bans"),
+    ("fault", "seconds", "requested", "kind", "bans"),
     [
         (rate_limited(path="/klines"), 60, 1, "RateLimited", 0),
         (html(403, path="/klines"), 120, 1, "Banned", 1),
-        # A blocked country is not a matter of the weight: each series learns of it once, and asks again minutes later.
+        # A blocked country does not concern the weight: each series is refused once, and requested again minutes later.
         (html(451, path="/klines"), 300, 3, "ExchangeError", 0),
     ],
     ids=["429", "403", "451"],
 )
 def test_a_refusal_without_a_time_is_believed_for_minutes_and_then_overcome(
-    exchange: SimulatedExchange, block_name: str, fault: Fault, seconds: int, asked: int, kind: str, bans: int
+    exchange: SimulatedExchange, block_name: str, fault: Fault, seconds: int, requested: int, kind: str, bans: int
 ) -> None:
     clock = SteppedClock()
     with collecting(exchange, block_name, clock=clock, workers=1) as (collector, feed):
         before = exchange.stats().count("/klines")
         exchange.faults.add(fault)
-        until(lambda: status_of(collector).errors.get(kind) == asked)
+        until(lambda: status_of(collector).errors.get(kind) == requested)
         exchange.faults.clear()
-        # Some rounds of what would have been asked otherwise.
+        # Some rounds of what would have been requested otherwise.
         time.sleep(2.0)
-        assert exchange.stats().count("/klines") == before + asked
+        assert exchange.stats().count("/klines") == before + requested
 
         clock.ahead_seconds += seconds + 1
         exchange.skew_ms += (seconds + 1) * 1000
@@ -97,7 +97,7 @@ def test_a_refusal_without_a_time_is_believed_for_minutes_and_then_overcome(
         until(lambda: all((feed[symbol].last_open_time_ms or 0) >= live_ms for symbol in feed.symbols))
         until(lambda: feed.health.missing == 0)
         assert_complete_and_true(exchange, feed)
-        assert (status_of(collector).errors, status_of(collector).bans) == ({kind: asked}, bans)
+        assert (status_of(collector).errors, status_of(collector).bans) == ({kind: requested}, bans)
         until(lambda: status_of(collector).banned_until_ms is None)
 
 
@@ -123,14 +123,14 @@ def test_a_symbol_that_begins_to_fail_delays_no_other_and_recovers(
     ):
         exchange.faults.add(fault)
         met = until(lambda: exchange.faults.in_force()[0][1])
-        asked = exchange.stats().count("/klines", "ETHUSDT")
+        requested = exchange.stats().count("/klines", "ETHUSDT")
         for _ in range(3):
             # Each second closes for the others while the next one is still live: none waits for the one that fails.
             open_ms = feed.wait_closed(symbols=OTHERS, timeout=DEADLINE_SECONDS).open_time_ms
             assert exchange.now_ms() - open_ms < 15_000
         assert_complete_and_true(exchange, feed, OTHERS)
-        # Where it failed it was asked again, ever later: at most 0.2, 0.4, 0.8, 1.6 s, not with every turn.
-        assert exchange.stats().count("/klines", "ETHUSDT") - asked <= 8
+        # Where it failed it was requested again, ever later: at most 0.2, 0.4, 0.8, 1.6 s, not with every turn.
+        assert exchange.stats().count("/klines", "ETHUSDT") - requested <= 8
         assert met >= 1
         if kind is not None:
             status = status_of(collector)
@@ -173,13 +173,13 @@ def test_an_outage_of_eighty_minutes_that_passes_while_we_run(block_name: str) -
         clock = SteppedClock()
         with collecting(exchange, block_name, clock=clock, length=300) as (collector, feed):
             first_ms = {symbol: int(feed[symbol].candles()[0, 0]) for symbol in feed.symbols}
-            # Nothing answers while the engine is down; then it is 14:01:30.
+            # No request succeeds while the engine is down; then it is 14:01:30.
             exchange.faults.add(html(502))
             until(lambda: status_of(collector).errors.get("ExchangeUnavailable", 0) >= 3)
             clock.ahead_seconds += 86 * 60
             exchange.skew_ms += 86 * MINUTE
             exchange.faults.clear()
-            asked = len(klines(exchange))
+            requested = len(klines(exchange))
 
             until(lambda: all((feed[symbol].last_open_time_ms or 0) >= HOLE_MS[1] for symbol in feed.symbols))
             until(lambda: feed.health.missing == 0 and feed.health.holes == 3 * 80)
@@ -191,8 +191,8 @@ def test_an_outage_of_eighty_minutes_that_passes_while_we_run(block_name: str) -
                 # The window moved on, and the four minutes up to the halt are in it although they were missed live.
                 assert int(rows[0, candleshm.OPEN_TIME_MS]) > first_ms[symbol]
                 assert HOLE_MS[0] - MINUTE in rows[:, candleshm.OPEN_TIME_MS]
-            # Each series is asked a few times, not once for each row or each second of the outage.
-            assert len(klines(exchange)) - asked < 60
+            # Each series is requested a few times, not once for each row or each second of the outage.
+            assert len(klines(exchange)) - requested < 60
             assert status_of(collector).failing == {}
 
 

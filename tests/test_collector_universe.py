@@ -48,17 +48,17 @@ def enlist(exchange: SimulatedExchange, symbol: str) -> Instrument:
 
 
 def refreshes(exchange: SimulatedExchange, count: int) -> None:
-    """Wait until exchangeInfo was asked for `count` more times; the last answer but one has been taken in then."""
-    asked = exchange.stats().count("/exchangeInfo")
-    until(lambda: exchange.stats().count("/exchangeInfo") >= asked + count)
+    """Wait until exchangeInfo was requested `count` more times; the last response but one has been taken in then."""
+    requested = exchange.stats().count("/exchangeInfo")
+    until(lambda: exchange.stats().count("/exchangeInfo") >= requested + count)
 
 
 def history_requests(exchange: SimulatedExchange) -> dict[str, int]:
-    """Return how often a whole window was asked for, by symbol."""
+    """Return how often a whole window was requested, by symbol."""
     counts: dict[str, int] = {}
-    for _, asked in klines(exchange):
-        if int(asked["limit"]) > HISTORY:
-            counts[asked["symbol"]] = counts.get(asked["symbol"], 0) + 1
+    for _, requested in klines(exchange):
+        if int(requested["limit"]) > HISTORY:
+            counts[requested["symbol"]] = counts.get(requested["symbol"], 0) + 1
     return counts
 
 
@@ -117,12 +117,12 @@ def test_a_delisted_symbol_keeps_its_rows_is_marked_and_costs_nothing_until_it_t
     ) as (collector, feed):
         exchange.truth.delist("SPOT", "ETHUSDT", exchange.now_ms())
         until(lambda: status_of(collector).not_trading == ("ETHUSDT",))
-        # Its last candle becomes final; from then on nothing is asked for.
+        # Its last candle becomes final; from then on nothing is requested.
         until(lambda: feed["ETHUSDT"].states(1)[-1] >= CLOSED)
         close_seconds(feed, 2, ["BTCUSDT", "SUSHIBTC"])
-        asked = exchange.stats().count("/klines", "ETHUSDT")
+        requested = exchange.stats().count("/klines", "ETHUSDT")
         close_seconds(feed, 2, ["BTCUSDT", "SUSHIBTC"])
-        assert exchange.stats().count("/klines", "ETHUSDT") == asked
+        assert exchange.stats().count("/klines", "ETHUSDT") == requested
         assert feed.wait_closed(timeout=DEADLINE_SECONDS).symbols == ("BTCUSDT", "SUSHIBTC")
         with candleshm.attach(feed.name, max_age=3600.0) as strict, pytest.raises(StaleData, match="no longer trades"):
             strict["ETHUSDT"].candles()
@@ -136,7 +136,7 @@ def test_a_delisted_symbol_keeps_its_rows_is_marked_and_costs_nothing_until_it_t
 
 
 @pytest.mark.parametrize("body", [NOTHING.body, '{"symbols":[{"symbol":"BTCUSDT","status":"TRADING"}]}'])
-def test_a_list_that_suddenly_shrinks_changes_nothing_and_is_asked_for_again(
+def test_a_list_that_suddenly_shrinks_changes_nothing_and_is_requested_again(
     exchange: SimulatedExchange, block_name: str, body: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with collecting(exchange, block_name, interval="1s", symbols="all", universe_refresh_seconds=REFRESH_SECONDS) as (
@@ -175,9 +175,9 @@ def test_symbols_are_added_and_removed_by_hand_in_the_places_that_are_kept(
         collector.remove_symbols(["ETHUSDT"])
         until(lambda: status_of(collector).not_trading == ("ETHUSDT",))
         until(lambda: feed.wait_closed(timeout=DEADLINE_SECONDS).symbols == ("BTCUSDT", "SUSHIBTC"))
-        asked = exchange.stats().count("/klines", "ETHUSDT")
+        requested = exchange.stats().count("/klines", "ETHUSDT")
         close_seconds(feed, 2, ["BTCUSDT", "SUSHIBTC"])
-        assert exchange.stats().count("/klines", "ETHUSDT") == asked
+        assert exchange.stats().count("/klines", "ETHUSDT") == requested
 
         collector.add_symbols(["ETHUSDT"])
         until(lambda: len(feed.wait_closed(timeout=DEADLINE_SECONDS).symbols) == 3)
@@ -195,7 +195,7 @@ def test_a_full_block_is_superseded_by_a_larger_one_and_readers_follow(
         kept = series.candles(closed_only=True)
         collector.add_symbols(["ETHUSDT", "SUSHIBTC"])
         until(lambda: len(feed) == 3 and feed.health.ready and feed.health.missing == 0)
-        # What was there came along: only the newcomers' windows are asked for.
+        # What was there came along: only the newcomers' windows are requested.
         assert history_requests(exchange) == {"BTCUSDT": 1, "ETHUSDT": 1, "SUSHIBTC": 1}
         close_seconds(feed, 3)
         assert feed.health.state == "ready"
@@ -233,12 +233,12 @@ def test_a_killed_collector_is_succeeded_though_a_symbol_was_delisted_and_anothe
     exchange.truth.delist("SPOT", "ETHUSDT", exchange.now_ms())
     exchange.truth.remove("SPOT", "BNBUSDT")
     enlist(exchange, "FRESHUSDT")
-    asked = len(klines(exchange))
+    requested = len(klines(exchange))
 
     with collecting(exchange, block_name, symbols="all", length=1200) as (collector, feed):
         assert {"ETHUSDT", "BNBUSDT", "FRESHUSDT"} < set(feed.symbols)
         assert set(status_of(collector).not_trading) == {"ETHUSDT", "BNBUSDT"}
         assert len(feed["BNBUSDT"].candles(closed_only=True)) >= 1190
         assert_true(exchange, feed, [symbol for symbol in feed.symbols if symbol != "BNBUSDT"])
-        pages = [page for _, page in klines(exchange)[asked:] if int(page["limit"]) > HISTORY]
+        pages = [page for _, page in klines(exchange)[requested:] if int(page["limit"]) > HISTORY]
         assert {page["symbol"] for page in pages} == {"FRESHUSDT"}

@@ -1,4 +1,4 @@
-"""When a row is final: by evidence, not by a polite answer. And what is believed absent only for a time."""
+"""When a row is final: by evidence, not by a response alone. And which rows count as holes only for a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 import candleshm
 from candleshm._core import Writer
-from candleshm.collector.standing import Standing
+from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.sim import Outage, SimulatedExchange
 from candleshm.system.clock import APART_MS_MAX, ExchangeTime
@@ -25,21 +25,21 @@ from tests.support.collecting import MINUTE, SteppedClock, collecting, klines, s
 
 @contextmanager
 def front(exchange: SimulatedExchange, change: Callable[[str, bytes], bytes]) -> Iterator[str]:
-    """Yield the address of a front that hands on every answer of `exchange`, its body as `change(path, body)` says."""
+    """Yield the address of a relay that forwards every response of `exchange`; `change(path, body)` makes its body."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            with urllib.request.urlopen(exchange.base_url + self.path, timeout=30) as answer:
-                body = change(self.path, answer.read())
+            with urllib.request.urlopen(exchange.base_url + self.path, timeout=30) as response:
+                body = change(self.path, response.read())
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -51,7 +51,7 @@ def front(exchange: SimulatedExchange, change: Callable[[str, bytes], bytes]) ->
         server.server_close()
 
 
-def test_a_picture_that_stands_still_closes_nothing_and_grows_old(block_name: str) -> None:
+def test_outdated_responses_close_nothing_and_data_grows_old(block_name: str) -> None:
     frozen, kept = threading.Event(), dict[str, bytes]()
 
     def picture(path: str, body: bytes) -> bytes:
@@ -94,19 +94,19 @@ def test_rows_that_come_late_fill_a_hole_by_requests_alone_and_count_as_a_revisi
             until(lambda: feed.health.holes == 3 * len(feed))
             revisions = {symbol: feed[symbol].revision for symbol in feed.symbols}
             exchange.truth.end_outages()
-            # Nobody asks at once, and somebody asks after a minute.
-            asked = len(klines(exchange))
+            # Nothing is requested at once, and something after a minute.
+            requested = len(klines(exchange))
             clock.ahead_seconds += 61.0
             exchange.skew_ms += 61_000
             until(lambda: feed.health.holes == 0 and feed.health.missing == 0)
             for symbol in feed.symbols:
                 assert feed[symbol].gaps() == []
                 assert feed[symbol].revision > revisions[symbol]
-            assert len(klines(exchange)) > asked
+            assert len(klines(exchange)) > requested
             assert status_of(collector).errors == {}
 
 
-def test_holes_that_a_dead_collector_left_are_asked_for_again_at_once(block_name: str) -> None:
+def test_holes_that_a_dead_collector_left_are_requested_again_at_once(block_name: str) -> None:
     count, lacks = 50, 20
     with SimulatedExchange(symbols=4) as exchange:
         now_ms = exchange.now_ms()
@@ -131,12 +131,12 @@ def test_holes_that_a_dead_collector_left_are_asked_for_again_at_once(block_name
 
 
 def test_servers_whose_clocks_lie_apart_do_not_keep_a_start_from_succeeding(block_name: str) -> None:
-    answers = iter(range(1_000_000))
+    responses = iter(range(1_000_000))
 
     def jitter(path: str, body: bytes) -> bytes:
         if not path.endswith("/time"):
             return body
-        server_ms = int(body.split(b":")[1].strip(b"} ")) + (400 if next(answers) % 2 else 0)
+        server_ms = int(body.split(b":")[1].strip(b"} ")) + (400 if next(responses) % 2 else 0)
         return b'{"serverTime":%d}' % server_ms
 
     with (
@@ -177,23 +177,20 @@ def test_a_clock_that_differs_by_more_than_servers_may_was_set() -> None:
     assert before.refined(after) == after
 
 
-def test_a_standing_picture_is_told_once_with_its_symbols_and_once_when_it_moves(
+def test_outdated_responses_are_logged_once_with_their_symbols_and_once_when_they_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", "candleshm")
-    standing, both = (
-        Standing("block", "api.example"),
-        frozenset({"AUSDT", "BUSDT"}),
-    )
+    outdated, both = OutdatedResponses("block", "api.example"), frozenset({"AUSDT", "BUSDT"})
     for sent_ms in (1_001_000, 1_016_000, 1_020_000, 1_100_000):
-        standing.saw("AUSDT", 1_000_000, sent_ms)
-        standing.saw("BUSDT", 1_060_000, sent_ms)
-        standing.tell(both)
-    assert sorted(standing.symbols) == ["AUSDT", "BUSDT"]
+        outdated.note("AUSDT", 1_000_000, sent_ms)
+        outdated.note("BUSDT", 1_060_000, sent_ms)
+        outdated.report(both)
+    assert sorted(outdated.symbols) == ["AUSDT", "BUSDT"]
     (line,) = [record.getMessage() for record in caplog.records]
     assert "api.example has sent the same old data since 1970-01-01T00:16:40+00:00 (exchange time)" in line
     assert "AUSDT" in line
-    standing.saw("AUSDT", 1_120_000, 1_101_000)
-    standing.tell(frozenset({"AUSDT"}))
-    assert len(standing.symbols) == 0
+    outdated.note("AUSDT", 1_120_000, 1_101_000)
+    outdated.report(frozenset({"AUSDT"}))
+    assert len(outdated.symbols) == 0
     assert "new data again" in caplog.records[-1].getMessage()

@@ -78,8 +78,8 @@ def frame(tick: int) -> bytes:
     """Return a frame about the live candle of the streamed symbol, newer with every tick."""
     price, open_ms = f"{1000 + tick}.5", START_MS + NEWEST * MINUTE_MS
     row = dict.fromkeys("ohlcvqVQ", price) | {"n": tick, "f": 1, "L": tick, "x": False}
-    told = {"t": open_ms, "T": open_ms + MINUTE_MS - 1, "s": STREAMED, "i": "1m", **row}
-    return json.dumps({"e": "kline", "E": open_ms + 1 + tick, "s": STREAMED, "k": told}).encode()
+    body = {"t": open_ms, "T": open_ms + MINUTE_MS - 1, "s": STREAMED, "i": "1m", **row}
+    return json.dumps({"e": "kline", "E": open_ms + 1 + tick, "s": STREAMED, "k": body}).encode()
 
 
 @dataclass
@@ -261,13 +261,13 @@ def test_a_malformed_body_publishes_nothing_and_leaves_the_way_free(block: Block
 
 
 def test_a_response_that_comes_after_the_stop_is_not_merged(block: Block) -> None:
-    requested, answered = threading.Event(), threading.Event()
+    requested, may_respond = threading.Event(), threading.Event()
     content = body_of(kline(START_MS, 1.0))
 
     class Slow:
         def fetch(self, url: str) -> Response:
             requested.set()
-            answered.wait(DEADLINE_SECONDS)
+            may_respond.wait(DEADLINE_SECONDS)
             return Response(url, 200, {}, content, 1.0, 1.1, None)
 
     exchange = Binance("SPOT")
@@ -279,7 +279,7 @@ def test_a_response_that_comes_after_the_stop_is_not_merged(block: Block) -> Non
 
     block.ingest.stop()
     workers.stop()
-    answered.set()
+    may_respond.set()
 
     until(lambda: not [thread for thread in threading.enumerate() if thread.name == "candleshm-worker-0"])
     assert block.writer.state("S0").newest_open_ms is None

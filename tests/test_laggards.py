@@ -35,8 +35,8 @@ def policy(interval: str = "1m") -> PollPolicy:
     return PollPolicy(interval, 100, 3.0, SETTLE_MS, 1000)
 
 
-def series(symbol: str, newest_ms: int, asked_ms: int) -> SeriesPlan:
-    return SeriesPlan(symbol, newest_open_ms=newest_ms, tail_sent_ms=asked_ms, loaded=True)
+def series(symbol: str, newest_ms: int, requested_ms: int) -> SeriesPlan:
+    return SeriesPlan(symbol, newest_open_ms=newest_ms, tail_sent_ms=requested_ms, loaded=True)
 
 
 def look(laggards: Laggards, plans: list[SeriesPlan], second: float) -> None:
@@ -44,13 +44,13 @@ def look(laggards: Laggards, plans: list[SeriesPlan], second: float) -> None:
     laggards.look(plans, 1000.0 + second, 10 * MINUTE + round(second * 1000))
 
 
-def test_a_series_lags_once_the_exchange_was_asked_and_had_no_newer_candle() -> None:
+def test_a_series_lags_once_it_was_requested_and_had_no_newer_candle() -> None:
     halted, other = series("A", 9 * MINUTE, 10 * MINUTE + 4000), series("B", 10 * MINUTE, 10 * MINUTE + 4000)
     laggards = Laggards(policy())
     look(laggards, [halted, other], 4.0)
     assert not laggards.since_seconds
     look(laggards, [halted, other], 9.0)
-    assert not laggards.since_seconds  # not asked since
+    assert not laggards.since_seconds  # not requested since
     halted.tail_sent_ms = 10 * MINUTE + 8000
     look(laggards, [halted, other], 9.0)
     assert laggards.since_seconds == {"A": 1009.0}
@@ -95,8 +95,8 @@ def listing() -> Listing:
     return Listing(3600.0, 20, 1000.0)
 
 
-def due(asked: Listing, *since_seconds: float, budget: int = 4500) -> float:
-    return asked.due_seconds(since_seconds, budget, 60.0)
+def due(subject: Listing, *since_seconds: float, budget: int = 4500) -> float:
+    return subject.due_seconds(since_seconds, budget, 60.0)
 
 
 def test_the_list_is_read_at_leisure_while_nothing_happens() -> None:
@@ -104,11 +104,11 @@ def test_the_list_is_read_at_leisure_while_nothing_happens() -> None:
 
 
 def test_a_laggard_makes_it_be_read_soon_and_the_longer_it_lags_the_less_often() -> None:
-    asked, reads, now = listing(), [], 5000.0
-    asked.ask(4990.0)
+    subject, reads, now = listing(), [], 5000.0
+    subject.sent(4990.0)
     while now < 5000 + 86_400:
-        now = max(now, due(asked, 5000.0))
-        asked.ask(now)
+        now = max(now, due(subject, 5000.0))
+        subject.sent(now)
         reads.append(now - 5000.0)
     assert reads[:3] == [20.0, 50.0, 80.0]
     pauses = [round(later - earlier, 3) for earlier, later in itertools.pairwise(reads)]
@@ -121,13 +121,13 @@ def test_lists_take_a_small_part_of_a_small_budget() -> None:
     assert due(listing(), 1000.0, budget=60) == 1000 + 1000
 
 
-def test_a_wish_is_granted_at_once_and_the_next_one_after_a_pause() -> None:
-    asked = listing()
-    asked.wish()
-    assert due(asked) <= 1000
-    asked.ask(1001.0)
-    asked.wish()
-    assert due(asked) == 1001 + 30
+def test_a_wished_list_is_due_at_once_and_the_next_one_after_a_pause() -> None:
+    subject = listing()
+    subject.wish()
+    assert due(subject) <= 1000
+    subject.sent(1001.0)
+    subject.wish()
+    assert due(subject) == 1001 + 30
 
 
 def info(count: int, trading: int) -> ExchangeInfo:
@@ -136,11 +136,11 @@ def info(count: int, trading: int) -> ExchangeInfo:
     )
 
 
-def test_a_list_that_goes_on_saying_the_same_is_believed_but_never_one_without_symbols() -> None:
-    asked, before = listing(), info(10, 10)
+def test_a_list_that_stays_the_same_is_believed_but_never_one_without_symbols() -> None:
+    subject, before = listing(), info(10, 10)
 
     def judged(newer: ExchangeInfo, now: float) -> bool:
-        return asked.judge(before, newer, lagging=(), going_on={"S9"}, now_seconds=now)[1]
+        return subject.judge(before, newer, lagging=(), going_on={"S9"}, now_seconds=now)[1]
 
     step = BELIEVED_SECONDS / (BELIEVED_COUNT - 1)
     assert [judged(info(10, 2), step * count) for count in range(BELIEVED_COUNT)] == [False] * 4 + [True]
@@ -152,7 +152,7 @@ def test_a_list_that_goes_on_saying_the_same_is_believed_but_never_one_without_s
     assert not any(judged(info(0, 0), step * count) for count in range(100))
 
 
-def test_a_list_is_believed_at_once_when_the_candles_say_the_same() -> None:
+def test_a_list_is_believed_at_once_when_candles_confirm_it() -> None:
     lost = {f"S{number}" for number in range(2, 10)}
     for lagging, going_on, is_believed in (
         (lost, {"S0", "S1"}, True),
@@ -241,9 +241,9 @@ def test_the_last_candle_of_a_symbol_that_stops_trading_becomes_final_and_the_ot
             newest_ms = min(feed[other].last_open_time_ms or 0 for other in others)
             assert newest_ms == now_ms // MINUTE * MINUTE
             assert feed.wait_closed(newest_ms - MINUTE, timeout=0).symbols == tuple(others)
-            asked = exchange.stats().count("/klines", symbol)
+            requested = exchange.stats().count("/klines", symbol)
             clock.let_pass(collector, 120.0)
-            assert exchange.stats().count("/klines", symbol) == asked
+            assert exchange.stats().count("/klines", symbol) == requested
 
             # It comes back: what was missed is loaded, and closes wait for it again.
             exchange.truth.enlist(trading)

@@ -29,7 +29,7 @@ POOL = ("direct", "127.0.0.1:1", "SPOT")
 DEADLINE_SECONDS = 60.0
 KILL_ROUNDS = int(os.environ.get("KILL_ROUNDS", "30"))
 
-# A process that claims and answers as fast as it can, or does what is put in its place.
+# A process that claims and finishes as fast as it can, or does what is put in its place.
 HOLDER = """
 import sys
 from candleshm.system.clock import SystemClock
@@ -49,7 +49,7 @@ while True:
     if ticket:
         tickets.append(ticket)
     if len(tickets) > 3:
-        budget.answered(tickets.pop(0), now())
+        budget.finished(tickets.pop(0), now())
 """
 
 
@@ -102,7 +102,7 @@ def test_two_processes_see_what_the_other_spends() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         assert budget.used(now()) == 30
-        budget.answered(claimed(budget, 5), now())
+        budget.finished(claimed(budget, 5), now())
         assert budget.used(now()) == 35
 
 
@@ -131,11 +131,11 @@ def test_killed_at_any_moment_the_sum_stays_right_and_others_go_on(monkeypatch: 
         with holder(CLAIMING) as process:
             time.sleep(random.uniform(0, 0.03))
             for _ in range(random.randrange(20)):
-                budget.answered(claimed(budget), now())
+                budget.finished(claimed(budget), now())
                 own += 1
             process.kill()
             process.wait()
-        budget.answered(claimed(budget), now())
+        budget.finished(claimed(budget), now())
         own += 1
         budget.reserve(random.randrange(100), now())  # looks for the dead
         seen = words()
@@ -190,7 +190,7 @@ def test_a_holder_stopped_inside_its_change_delays_others_and_changes_nothing() 
         os.kill(process.pid, signal.SIGSTOP)
         assert budget.claim(1, now()) == (0, NOT_NOW_SECONDS)
         assert budget.used(now()) == 11
-        budget.answered(ticket, now(), reported=300)
+        budget.finished(ticket, now(), reported=300)
         budget.stop(30.0, now())
         assert budget.claim(1, now()) == (0, NOT_NOW_SECONDS)
         process.kill()
@@ -206,12 +206,12 @@ def test_a_forked_child_gives_up_nothing_that_is_its_parents() -> None:
     child = os.fork()
     if child == 0:
         ok = budget.claim(1, now()) == (0, NOT_NOW_SECONDS)
-        budget.answered(ticket, now())
+        budget.finished(ticket, now())
         budget.leave(now())
         os._exit(0 if ok else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert word(PoolWords.IN_FLIGHT) == 3
-    budget.answered(ticket, now())
+    budget.finished(ticket, now())
     assert word(PoolWords.IN_FLIGHT) == 0
 
 
@@ -382,7 +382,7 @@ def test_many_processes_at_once_lose_nothing() -> None:
 def _spend_many(_: int) -> int:
     budget = opened()
     for _ in range(300):
-        budget.answered(claimed(budget), now())
+        budget.finished(claimed(budget), now())
     return 300
 
 

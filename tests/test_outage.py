@@ -1,4 +1,4 @@
-"""What is said about an outage, by every way of asking, and what an outage costs in lines of the log."""
+"""What is logged about an outage, what every way of reading shows of it, and how many lines it costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import requests
 import candleshm
 from candleshm._core import Writer, is_owned
 from candleshm.collector import outage
-from candleshm.collector.outage import Outage, Steady, is_telling
+from candleshm.collector.outage import Outage, Steady, is_worth_logging
 from candleshm.commands.listing import listing_json, listing_table
 from candleshm.errors import ExchangeUnavailable
 from candleshm.reader import freshness
@@ -66,63 +66,63 @@ def test_the_limit_is_the_reader_s_where_it_has_one() -> None:
 # The lines.
 
 
-def test_one_bad_symbol_among_many_is_said_ever_more_rarely() -> None:
-    story, said = Outage(), []
+def test_one_bad_symbol_among_many_is_logged_ever_more_rarely() -> None:
+    outage, logged = Outage(), []
     for failures in range(1, 101):
-        story.failed(REFUSAL, f"AUSDT fails {failures}" if is_telling(failures) else None)
-        said += story.look(1, 400, FRESH, now=float(failures))
+        outage.failed(REFUSAL, f"AUSDT fails {failures}" if is_worth_logging(failures) else None)
+        logged += outage.look(1, 400, FRESH, now=float(failures))
 
-    assert said == [f"AUSDT fails {failures}" for failures in (1, 2, 4, 8, 16, 32, 64)]
+    assert logged == [f"AUSDT fails {failures}" for failures in (1, 2, 4, 8, 16, 32, 64)]
 
 
 def test_an_outage_of_hours_is_a_handful_of_lines() -> None:
-    story, said = Outage(), []
+    outage, logged = Outage(), []
     for second in range(4 * 3600):
         for number in range(10):
-            story.failed(REFUSAL, f"{number} fails")
-        said += story.look(400, 400, Freshness.of([float(second)] * 400), now=float(second))
+            outage.failed(REFUSAL, f"{number} fails")
+        logged += outage.look(400, 400, Freshness.of([float(second)] * 400), now=float(second))
     for second in range(10):
-        said += story.look(0, 400, FRESH, now=4 * 3600.0 + second)
+        logged += outage.look(0, 400, FRESH, now=4 * 3600.0 + second)
 
-    assert "outage: requests for 400 of 400 symbols fail: 503 from the exchange; none is stale yet" in said[0]
-    assert "the oldest data is 2 s old and is stale in 58 s" in said[0]
-    assert all(line.startswith("outage for ") for line in said[1:-1])
-    assert "400 are stale" in said[2]
-    assert said[-1] == (
+    assert "outage: requests for 400 of 400 symbols fail: 503 from the exchange; none is stale yet" in logged[0]
+    assert "the oldest data is 2 s old and is stale in 58 s" in logged[0]
+    assert all(line.startswith("outage for ") for line in logged[1:-1])
+    assert "400 are stale" in logged[2]
+    assert logged[-1] == (
         "the outage is over after 14400 s: 144000 requests failed (HTTP 503: 144000); "
         "data flows again, and 0 of 400 symbols are still stale"
     )
-    assert len(said) <= 15
+    assert len(logged) <= 15
 
 
-def test_a_moment_in_which_all_fail_is_no_outage_and_its_lines_are_said() -> None:
-    story = Outage()
+def test_a_moment_in_which_all_fail_is_no_outage_and_its_lines_are_logged() -> None:
+    outage = Outage()
     for number in range(400):
-        story.failed(REFUSAL, f"{number} fails")
+        outage.failed(REFUSAL, f"{number} fails")
 
-    assert story.look(400, 400, FRESH, now=0.0) == []
-    assert len(story.look(0, 400, FRESH, now=1.0)) == 11
+    assert outage.look(400, 400, FRESH, now=0.0) == []
+    assert len(outage.look(0, 400, FRESH, now=1.0)) == 11
 
 
 def test_an_outage_that_comes_and_goes_within_moments_is_one() -> None:
-    story, said = Outage(), []
+    outage, logged = Outage(), []
     for second in range(60):
         failing = 0 if second % 4 == 3 else 400
-        said += story.look(failing, 400, FRESH, now=float(second))
+        logged += outage.look(failing, 400, FRESH, now=float(second))
 
-    assert [line.partition(":")[0] for line in said] == ["outage", "outage for 30 s"]
+    assert [line.partition(":")[0] for line in logged] == ["outage", "outage for 30 s"]
 
 
-def test_answers_that_bring_nothing_are_an_outage_as_well() -> None:
-    story, old = Outage(), Freshness.of([70.0] * 40)
+def test_responses_that_bring_nothing_are_an_outage_as_well() -> None:
+    outage, old = Outage(), Freshness.of([70.0] * 40)
 
-    assert story.look(0, 40, old, now=0.0) == []
-    assert story.look(0, 40, old, now=3.0) == [
+    assert outage.look(0, 40, old, now=0.0) == []
+    assert outage.look(0, 40, old, now=3.0) == [
         "outage: no request fails, but no new data arrives; 40 are stale, and the oldest data is 70 s old"
     ]
 
 
-def test_a_state_is_news_once_it_has_lasted() -> None:
+def test_a_state_is_believed_once_it_has_lasted() -> None:
     live = Steady("ws", 20.0)
     flapping = [live.becomes("ws+rest" if second % 10 < 5 else "ws", float(second)) for second in range(600)]
     lasting = [live.becomes("rest", 600.0 + second) for second in range(60)]
@@ -230,16 +230,16 @@ def test_a_dead_collector_s_block_is_dead_and_is_taken_over(block_name: str) -> 
                     until(lambda: feed.health.ready and feed.health.pid == successor.pid)
 
 
-def test_readers_that_ask_whether_a_block_is_owned_keep_no_collector_from_it(block_name: str) -> None:
+def test_readers_that_check_whether_a_block_is_owned_keep_no_collector_from_it(block_name: str) -> None:
     settings = {"market": "SPOT", "interval": "1m", "length": 10, "symbols": ["BTCUSDT"]}
     Writer.open(block_name, **settings).close(unlink=False)  # type: ignore[arg-type]
     stop, seen = threading.Event(), set()
 
-    def ask() -> None:
+    def check() -> None:
         while not stop.is_set():
             seen.add(is_owned(block_name))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=check) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
@@ -270,13 +270,13 @@ def test_a_clock_of_the_machine_that_is_off_is_logged_once(
         collecting(exchange, block_name, clock=WrongWallClock()),
     ):
         until(lambda: exchange.stats().count("/time") >= 4)
-    said = [record.getMessage() for record in caplog.records if "this machine's clock" in record.getMessage()]
+    logged = [record.getMessage() for record in caplog.records if "this machine's clock" in record.getMessage()]
 
-    assert len(said) == 1
-    assert said[0].startswith(f"{block_name}: this machine's clock is 90.0 s ahead of the exchange's")
+    assert len(logged) == 1
+    assert logged[0].startswith(f"{block_name}: this machine's clock is 90.0 s ahead of the exchange's")
 
 
-def test_a_feed_that_asks_seldom_has_no_outage_between_two_answers(
+def test_a_feed_with_few_requests_has_no_outage_between_two_responses(
     block_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(freshness, "STALE_SECONDS", 0.5)

@@ -1,4 +1,4 @@
-"""What is asked next, for every state a series can be in."""
+"""What is requested next, for every state a series can be in."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def loaded(**changes: Any) -> SeriesPlan:
         "unsettled_open_ms": OPEN_MS,
         "tail_sent_seconds": NOW - 1.0,
         "tail_sent_ms": NOW_MS - 1000,
-        "answered_seconds": NOW - 1.0,
+        "response_seconds": NOW - 1.0,
         "loaded": True,
     }
     return SeriesPlan("BTCUSDT", **(facts | changes))
 
 
-def turns(series: SeriesPlan, now: float = NOW, now_ms: int = NOW_MS) -> dict[Kind, FetchTask]:
+def tasks_by_kind(series: SeriesPlan, now: float = NOW, now_ms: int = NOW_MS) -> dict[Kind, FetchTask]:
     return {turn.kind: turn for turn in next_tasks(series, policy(), now, now_ms)}
 
 
@@ -69,10 +69,10 @@ def test_a_candle_ends_where_the_next_begins(interval: str, open_ms: int, end_ms
     assert candle_end_ms(interval, open_ms) == end_ms
 
 
-def test_a_new_series_asks_for_its_newest_page_at_once() -> None:
+def test_the_newest_page_of_a_new_series_is_requested_at_once() -> None:
     series = SeriesPlan("BTCUSDT")
 
-    assert turns(series)[Kind.TAIL].due_seconds <= NOW
+    assert tasks_by_kind(series)[Kind.TAIL].due_seconds <= NOW
     request = request_for(series, Kind.TAIL, SPOT, policy(), NOW_MS)
     assert (request.limit, request.start_ms, request.end_ms) == (1000, None, None)
     assert request_for(series, Kind.TAIL, UM, policy(), NOW_MS).limit == 499
@@ -101,20 +101,20 @@ def test_a_futures_tail_never_costs_more_than_one() -> None:
 
 
 def test_a_tail_is_due_every_update_interval_and_closing_when_the_candle_has_settled() -> None:
-    due = turns(loaded())
+    due = tasks_by_kind(loaded())
 
     assert due[Kind.TAIL].due_seconds == NOW + 2.0
     assert due[Kind.CLOSING].due_seconds == pytest.approx(NOW + 31.0)
     assert Kind.BACKFILL not in due
 
 
-def test_a_closing_candle_is_asked_for_once_then_at_the_pace_of_the_tail() -> None:
-    asked = loaded(tail_sent_ms=OPEN_MS + MINUTE + 1000)
+def test_a_closing_candle_is_requested_once_then_with_the_tail() -> None:
+    requested = loaded(tail_sent_ms=OPEN_MS + MINUTE + 1000)
 
-    assert set(turns(asked, now_ms=OPEN_MS + MINUTE + 1500)) == {Kind.TAIL}
+    assert set(tasks_by_kind(requested, now_ms=OPEN_MS + MINUTE + 1500)) == {Kind.TAIL}
 
 
-def test_a_gap_is_asked_from_its_end_with_the_rows_around_it() -> None:
+def test_a_gap_is_requested_from_its_end_with_the_rows_around_it() -> None:
     start_ms, end_ms = OPEN_MS - 100 * MINUTE, OPEN_MS - 20 * MINUTE
     series = loaded(missing=80, missing_range_ms=(start_ms, end_ms))
 
@@ -127,7 +127,7 @@ def test_a_gap_is_asked_from_its_end_with_the_rows_around_it() -> None:
     assert cm.start_ms == end_ms + MINUTE - 200 * 86_400_000
 
 
-def test_a_long_gap_is_asked_in_the_pages_that_buy_most() -> None:
+def test_a_long_gap_is_requested_in_the_pages_that_buy_most() -> None:
     series = loaded(missing=2000, missing_range_ms=(OPEN_MS - 2000 * MINUTE, OPEN_MS))
 
     assert request_for(series, Kind.BACKFILL, SPOT, policy(), NOW_MS).limit == 1000
@@ -142,32 +142,32 @@ def test_coin_margined_pages_of_long_candles_hold_what_200_days_hold() -> None:
     assert request_for(series, Kind.BACKFILL, CM, policy("1M"), NOW_MS).weight == 1
 
 
-def test_what_did_not_come_is_asked_again_after_settle_and_then_ever_less() -> None:
+def test_rows_that_did_not_come_are_requested_again_after_the_settle_time_and_then_ever_less() -> None:
     series = loaded(missing=5, missing_range_ms=(OPEN_MS - 9 * MINUTE, OPEN_MS - 4 * MINUTE))
     pauses = []
     for _ in range(20):
         series.learn(
             Position(OPEN_MS, OPEN_MS, 5), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL
         )
-        pauses.append(turns(series)[Kind.BACKFILL].due_seconds - NOW)
+        pauses.append(tasks_by_kind(series)[Kind.BACKFILL].due_seconds - NOW)
 
     assert pauses[0] == 1.0
     assert pauses == sorted(pauses)
     assert 60 < pauses[-1] <= 121
     # What came in the meantime by a tail does not make the gap more urgent, a new gap does.
     series.learn(Position(OPEN_MS, OPEN_MS, 5), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.TAIL)
-    assert turns(series)[Kind.BACKFILL].due_seconds - NOW == pauses[-1]
+    assert tasks_by_kind(series)[Kind.BACKFILL].due_seconds - NOW == pauses[-1]
     series.learn(Position(OPEN_MS, OPEN_MS, 6), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.TAIL)
-    assert turns(series)[Kind.BACKFILL].due_seconds == NOW
+    assert tasks_by_kind(series)[Kind.BACKFILL].due_seconds == NOW
 
 
-def test_a_listing_without_rows_is_loaded_after_two_answers_and_asked_ever_less() -> None:
+def test_a_listing_without_rows_is_loaded_after_two_responses_and_requested_ever_less() -> None:
     series = SeriesPlan("NEWUSDT")
     pauses = []
     for count in range(1, 20):
         series.learn(Position(None, None), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.TAIL)
         assert series.loaded == (count >= 2)
-        pauses.append(turns(series)[Kind.TAIL].due_seconds - NOW)
+        pauses.append(tasks_by_kind(series)[Kind.TAIL].due_seconds - NOW)
 
     assert pauses[0] == 1.0
     assert 60 < pauses[-1] <= 121
@@ -181,18 +181,18 @@ def test_a_series_is_loaded_when_nothing_is_missing_any_more() -> None:
     assert series.loaded
 
 
-def test_a_series_taken_over_is_not_loaded_before_its_tail_was_asked_for() -> None:
+def test_a_series_taken_over_is_not_loaded_before_its_tail_was_requested() -> None:
     series = SeriesPlan("BTCUSDT", newest_open_ms=OPEN_MS, unsettled_open_ms=OPEN_MS, missing=4)
     series.learn(Position(OPEN_MS, OPEN_MS, 0), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL)
 
     assert not series.loaded
-    assert turns(series)[Kind.TAIL].due_seconds <= NOW
+    assert tasks_by_kind(series)[Kind.TAIL].due_seconds <= NOW
 
 
 def test_while_a_series_loads_backfill_goes_before_its_tail() -> None:
     series = loaded(loaded=False, missing=9, missing_range_ms=(OPEN_MS - 9 * MINUTE, OPEN_MS))
 
-    due = turns(series)
+    due = tasks_by_kind(series)
 
     assert due[Kind.BACKFILL].due_seconds <= NOW < due[Kind.TAIL].due_seconds
     assert Kind.CLOSING not in due
@@ -211,7 +211,7 @@ def test_a_row_left_behind_by_an_outage_of_our_own_is_fetched_although_no_tail_r
     assert request.end_ms - (request.limit - 1) * MINUTE <= left_ms <= request.end_ms <= NOW_MS
 
 
-def test_a_row_that_never_settles_does_not_keep_gaps_from_being_asked_for() -> None:
+def test_a_row_that_never_settles_does_not_keep_gaps_from_being_requested() -> None:
     gap = (OPEN_MS - 50 * MINUTE, OPEN_MS - 40 * MINUTE)
     series = loaded(unsettled_open_ms=OPEN_MS - 3000 * MINUTE, missing=10, missing_range_ms=gap)
     ends = []
@@ -223,34 +223,34 @@ def test_a_row_that_never_settles_does_not_keep_gaps_from_being_asked_for() -> N
     assert len(set(ends)) == 2
 
 
-def test_once_a_series_no_longer_trades_its_last_candle_is_asked_for_until_it_is_final() -> None:
+def test_once_a_series_no_longer_trades_its_last_candle_is_requested_until_it_is_final() -> None:
     series = loaded()
     series.end(NOW_MS)
-    due = turns(series)
+    due = tasks_by_kind(series)
     assert set(due) == {Kind.CLOSING}
     assert due[Kind.CLOSING].due_seconds == pytest.approx(NOW + 31.0)
-    # Futures go on with flat candles, which are not asked for.
-    asked_ms = OPEN_MS + MINUTE + 1500
-    request = request_for(series, Kind.CLOSING, UM, policy(exchange=UM), asked_ms)
+    # Futures go on with flat candles, which are not requested.
+    sent_ms = OPEN_MS + MINUTE + 1500
+    request = request_for(series, Kind.CLOSING, UM, policy(exchange=UM), sent_ms)
     assert (request.limit, request.end_ms) == (2, NOW_MS)
 
     pauses = []
     for _ in range(20):
-        series.learn(Position(OPEN_MS, OPEN_MS), sent_seconds=NOW, sent_ms=asked_ms, now_seconds=NOW, kind=Kind.CLOSING)
-        pauses.append(turns(series, now_ms=asked_ms)[Kind.CLOSING].due_seconds - NOW)
+        series.learn(Position(OPEN_MS, OPEN_MS), sent_seconds=NOW, sent_ms=sent_ms, now_seconds=NOW, kind=Kind.CLOSING)
+        pauses.append(tasks_by_kind(series, now_ms=sent_ms)[Kind.CLOSING].due_seconds - NOW)
     assert pauses == sorted(pauses)
     assert pauses[0] <= 5
     assert pauses[-1] == pytest.approx(3601)
 
     final = Position(OPEN_MS, OPEN_MS + MINUTE, closed=1)
-    series.learn(final, sent_seconds=NOW, sent_ms=asked_ms, now_seconds=NOW, kind=Kind.CLOSING)
-    assert not turns(series, now_ms=asked_ms)
+    series.learn(final, sent_seconds=NOW, sent_ms=sent_ms, now_seconds=NOW, kind=Kind.CLOSING)
+    assert not tasks_by_kind(series, now_ms=sent_ms)
 
 
-def test_a_series_that_ended_between_two_candles_is_asked_once_more_and_then_left() -> None:
+def test_a_series_that_ended_between_two_candles_is_requested_once_more_and_then_left() -> None:
     series = loaded(newest_open_ms=OPEN_MS - MINUTE, unsettled_open_ms=OPEN_MS, tail_sent_ms=OPEN_MS + 500)
     series.end(OPEN_MS + 600)
-    assert turns(series, now_ms=OPEN_MS + 600)[Kind.CLOSING].due_seconds == pytest.approx(NOW + 1.0)
+    assert tasks_by_kind(series, now_ms=OPEN_MS + 600)[Kind.CLOSING].due_seconds == pytest.approx(NOW + 1.0)
     series.learn(
         Position(OPEN_MS - MINUTE, OPEN_MS),
         sent_seconds=NOW + 1,
@@ -258,19 +258,19 @@ def test_a_series_that_ended_between_two_candles_is_asked_once_more_and_then_lef
         now_seconds=NOW + 1,
         kind=Kind.CLOSING,
     )
-    assert not turns(series, NOW + 1, OPEN_MS + 1600)
+    assert not tasks_by_kind(series, NOW + 1, OPEN_MS + 1600)
 
 
 def test_what_is_missing_of_a_series_that_no_longer_trades_is_still_loaded() -> None:
     gap = (OPEN_MS - MINUTE, OPEN_MS)
-    assert Kind.BACKFILL in turns(loaded(trading=False, missing=1, missing_range_ms=gap))
-    assert Kind.TAIL in turns(loaded(trading=False, loaded=False, missing=1, missing_range_ms=gap))
+    assert Kind.BACKFILL in tasks_by_kind(loaded(trading=False, missing=1, missing_range_ms=gap))
+    assert Kind.TAIL in tasks_by_kind(loaded(trading=False, loaded=False, missing=1, missing_range_ms=gap))
 
 
 def test_a_failed_series_waits_for_its_retry_whatever_else_is_due() -> None:
     series = loaded(retry_seconds=NOW + 40, missing=1, missing_range_ms=(OPEN_MS - MINUTE, OPEN_MS))
 
-    assert min(turn.due_seconds for turn in turns(series).values()) == NOW + 40
+    assert min(task.due_seconds for task in tasks_by_kind(series).values()) == NOW + 40
 
 
 def waiting(symbol: str, kind: Kind, due_seconds: float) -> SeriesPlan:
@@ -328,10 +328,10 @@ def test_frequent_tails_do_not_put_off_the_second_look_at_a_gap() -> None:
     gap = (OPEN_MS - 80 * MINUTE, OPEN_MS - 10 * MINUTE)
     series = loaded(missing=70, missing_range_ms=gap)
     series.learn(Position(OPEN_MS, OPEN_MS, 70), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL)
-    due = turns(series)[Kind.BACKFILL].due_seconds
+    due = tasks_by_kind(series)[Kind.BACKFILL].due_seconds
     assert due > NOW
     for tail in (0.4, 0.8, 1.2):
         at = NOW + tail
         position = Position(OPEN_MS, OPEN_MS, 70)
         series.learn(position, sent_seconds=at, sent_ms=NOW_MS + 400, now_seconds=at, kind=Kind.TAIL)
-        assert turns(series)[Kind.BACKFILL].due_seconds == due
+        assert tasks_by_kind(series)[Kind.BACKFILL].due_seconds == due

@@ -16,14 +16,14 @@ from candleshm.ratelimit.budget import HELD_SECONDS_MAX, PROBE_SECONDS, PrivateM
 
 
 def spend(budget: WeightBudget, until_seconds: float, weight: int, *, closing: bool = False) -> list[float]:
-    """Send as fast as the budget allows, each answered at once, and return when."""
+    """Send as fast as the budget allows, each finished at once, and return when."""
     now, sent = 0.0, []
     while now < until_seconds:
         delay = budget.delay_seconds(weight, now, closing=closing)
         if delay > 0:
             now += delay
             continue
-        budget.answered(budget.sent(weight, now, closing=closing), now)
+        budget.finished(budget.sent(weight, now, closing=closing), now)
         sent.append(now)
     return sent
 
@@ -40,7 +40,7 @@ def test_no_window_holds_more_than_the_share_of_the_limit(seed: int) -> None:
     while now < 300:
         while on_their_way and on_their_way[0][0] <= now:
             answered_at, ticket, weight, sent_at = heapq.heappop(on_their_way)
-            budget.answered(ticket, answered_at)
+            budget.finished(ticket, answered_at)
             spans.append((sent_at, answered_at, weight))
         weight, closing = random.choice([1, 2, 2, 5]), random.random() < 0.3
         delay = budget.delay_seconds(weight, now, closing=closing)
@@ -50,7 +50,7 @@ def test_no_window_holds_more_than_the_share_of_the_limit(seed: int) -> None:
         else:
             next_answer = on_their_way[0][0] if on_their_way else math.inf
             now = min(next_answer, now + max(delay, 0.001) if delay < math.inf else math.inf)
-    # A request counts from its sending until a window after its answer; the worst moment is right after a sending.
+    # A request counts from its sending until a window after its response; the worst moment is right after a sending.
     for moment, _, _ in spans:
         counted = sum(weight for sent_at, answered_at, weight in spans if sent_at <= moment < answered_at + 60)
         assert counted <= limit * share
@@ -76,14 +76,14 @@ def test_a_round_of_closing_candles_leaves_at_once_every_minute_and_the_rest_sta
         while now < minute * 60:
             delay = budget.delay_seconds(2, now)
             if delay == 0:
-                budget.answered(budget.sent(2, now), now)
+                budget.finished(budget.sent(2, now), now)
                 others.append(now)
             now += min(delay, minute * 60 - now)
         for _ in range(400):
             delay = budget.delay_seconds(2, now, closing=True)
             now += delay
             waited.append(delay)
-            budget.answered(budget.sent(2, now, closing=True), now)
+            budget.finished(budget.sent(2, now, closing=True), now)
 
     # The first minute's round waits for the account to fill; from then on none does.
     assert sum(waited[400:]) < 1.0
@@ -123,20 +123,20 @@ def test_a_shorter_stop_does_not_end_a_longer_one() -> None:
 
 def test_other_programs_at_this_address_are_respected() -> None:
     budget = WeightBudget(1000, 0.75)
-    budget.answered(budget.sent(1, 0.0), 0.0, reported=760)
+    budget.finished(budget.sent(1, 0.0), 0.0, reported=760)
 
     assert budget.used(0.0) == 760
     assert budget.delay_seconds(1, 0.0) == PROBE_SECONDS
-    # One probe, then nothing until its answer says how things stand.
+    # One probe, then nothing until its response shows the used weight.
     probe = budget.sent(1, PROBE_SECONDS)
     assert budget.delay_seconds(1, PROBE_SECONDS) == math.inf
-    budget.answered(probe, PROBE_SECONDS, reported=5)
+    budget.finished(probe, PROBE_SECONDS, reported=5)
     assert budget.delay_seconds(1, PROBE_SECONDS) == 0
 
 
 def test_an_old_report_no_longer_counts() -> None:
     budget = WeightBudget(1000, 0.75)
-    budget.answered(budget.sent(1, 0.0), 0.0, reported=900)
+    budget.finished(budget.sent(1, 0.0), 0.0, reported=900)
 
     assert budget.used(61.0) == 0
     assert budget.delay_seconds(1, 61.0) == 0
@@ -147,7 +147,7 @@ def test_a_request_without_an_answer_counts_for_as_long_as_it_is_out() -> None:
     ticket = budget.sent(50, 0.0)
 
     assert budget.delay_seconds(1, 1000.0, closing=True) == math.inf
-    budget.answered(ticket, 1000.0)
+    budget.finished(ticket, 1000.0)
     assert budget.delay_seconds(1, 1000.0, closing=True) == 60.0
     assert budget.used(1060.0) == 0
 
@@ -156,7 +156,7 @@ def test_a_request_dearer_than_the_budget_leaves_when_nothing_else_counts() -> N
     budget = WeightBudget(10, 0.5)
 
     assert budget.delay_seconds(20, 0.0, closing=True) == 0
-    budget.answered(budget.sent(20, 0.0), 0.0)
+    budget.finished(budget.sent(20, 0.0), 0.0)
     assert 0 < budget.delay_seconds(20, 1.0, closing=True) < math.inf
 
 
@@ -174,13 +174,13 @@ def test_a_dear_request_finds_room_between_cheap_ones_of_another_feed() -> None:
     spend(budget, 20.0, 2)
     now, left = 20.0, False
     while not left and now < 60.0:
-        # The cheap one always asks first, and is refused while the dear one waits.
+        # The cheap one always claims first, and is refused while the expensive one waits.
         ticket, _ = budget.claim(2, now)
         if ticket:
-            budget.answered(ticket, now)
+            budget.finished(ticket, now)
         ticket, delay = budget.claim(20, now, closing=True, urgent=True)
         if ticket:
-            budget.answered(ticket, now)
+            budget.finished(ticket, now)
             left = True
         else:
             refused, wait = budget.claim(2, now)
@@ -199,11 +199,11 @@ def test_owners_take_turns_whatever_their_requests_cost() -> None:
     left = {1: 0, 5: 0}
     for step in range(6000):
         now = 20.0 + step * 0.01
-        # The cheap one asks all the time, and always first.
+        # The cheap one claims all the time, and always first.
         for budget, weight in ((cheap, 1), (dear, 5)):
             ticket, _ = budget.claim(weight, now)
             if ticket:
-                budget.answered(ticket, now)
+                budget.finished(ticket, now)
                 left[weight] += 1
     assert left[5] >= 10
     assert abs(left[1] - left[5]) <= 2
@@ -249,7 +249,7 @@ def test_owners_of_a_pool_share_the_strictest_limit_and_one_reserve() -> None:
     assert (budget.limit, budget.budget) == (6000, 4500)
     budget.set_limit(2400, 60.0, 120.0)
     for ticket in range(1, both + 1):
-        budget.answered(ticket, 120.0)
+        budget.finished(ticket, 120.0)
     assert both - 150 <= saved(240.0) < both - 100
 
 
@@ -275,7 +275,7 @@ Operation = tuple[str, int, int, float]
 
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["claim", "claim", "claim", "closing", "urgent", "answered", "stop", "reserve", "die"]),
+        st.sampled_from(["claim", "claim", "claim", "closing", "urgent", "finished", "stop", "reserve", "die"]),
         st.integers(0, 2),
         st.integers(1, 40),
         st.sampled_from([0.0, 0.0, 0.001, 0.05, 1.0, 7.0, 59.9, 60.0]),
@@ -297,7 +297,7 @@ class ManyProcesses(PrivateMemory):
         self.newest = token
 
     def is_alive(self, token: int) -> bool:
-        """Say whether the test let it die."""
+        """Return whether the test let it live."""
         return token not in self.dead
 
 
@@ -326,8 +326,8 @@ def test_owners_together_never_do_more_than_a_plain_list_of_events_allows(limit:
                 events.append([number, weight, now, math.inf, ticket])
                 assert now >= stopped_until
                 assert before + weight <= max(limit * 0.5, weight)
-        elif action == "answered" and out:
-            owner.answered(int(out[0][4]), now)
+        elif action == "finished" and out:
+            owner.finished(int(out[0][4]), now)
             out[0][3] = now
         elif action == "stop":
             owner.stop(float(weight), now)
@@ -349,5 +349,5 @@ def test_owners_together_never_do_more_than_a_plain_list_of_events_allows(limit:
     # Nothing is forgotten, and nothing stays for ever.
     for event in events:
         if event[3] == math.inf:
-            owners[int(event[0])].answered(int(event[4]), now)
+            owners[int(event[0])].finished(int(event[4]), now)
     assert owners[0].used(now + 61.0) == 0

@@ -327,7 +327,7 @@ def test_age_grows_and_stale_data_is_refused(loaded: _core.Writer, btc: candlesh
         assert series.gaps() == []
         assert strict.health.state == "ready"
         with pytest.raises(candleshm.StaleData):
-            strict["ETHUSDT"].candles()  # never answered at all
+            strict["ETHUSDT"].candles()  # no response ever came
         ingest(loaded, "BTCUSDT", kline(open_ms(20), 121), sent_ms=open_ms(20) + 50_000)
         assert series.last_close == 121
     assert btc.last_close == 121  # no limit, no error

@@ -74,13 +74,13 @@ def test_nobody_can_leave_between_a_refusal_and_the_end_of_its_request() -> None
         def fetch(self, url: str) -> Response:
             return response_of(429, {"retry-after": "7"}, clock)
 
-    ended = budget.answered
+    ended = budget.finished
 
     def watch(ticket: int, now_seconds: float, reported: int | None = None) -> None:
         blocked_at_end.append(budget.blocked_until_seconds)
         ended(ticket, now_seconds, reported)
 
-    budget.answered = watch  # type: ignore[method-assign]
+    budget.finished = watch  # type: ignore[method-assign]
     client = Client(Binance("SPOT"), Refusing(), clock, budget, 30.0)
     with pytest.raises(RateLimited) as refused:
         client.fetch("http://exchange/time", 2, clock.pause, lambda: None)

@@ -161,7 +161,7 @@ def test_a_remedy_is_no_recovery_for_the_pauses_between_remedies() -> None:
 
 
 def looks(outage: Outage, failed: str, events: Mapping[str, float], now: float, idle: str = "") -> list[str]:
-    """Let an outage of three symbols look, and return what it says."""
+    """Let an outage of three symbols look, and return its lines."""
     return [line.text for line in outage.look(dict.fromkeys(failed, "why"), events, "ABC", idle, now)]
 
 
@@ -227,7 +227,7 @@ def streamed(**changes: Any) -> SeriesPlan:
         "unsettled_open_ms": OPEN,
         "tail_sent_seconds": SECONDS,
         "tail_sent_ms": OPEN,
-        "answered_seconds": SECONDS,
+        "response_seconds": SECONDS,
         "loaded": True,
         "is_streamed": True,
         "last_event_seconds": SECONDS,

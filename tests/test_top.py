@@ -158,7 +158,7 @@ def test_what_needs_a_look_comes_first_and_fresh_series_keep_their_places() -> N
 
 @pytest.fixture
 def writer(block_name: str) -> Iterator[Writer]:
-    """A block of three symbols: one with a gap, one that no longer trades, one that was never answered for."""
+    """A block of three symbols: one with a gap, one that no longer trades, one without any response."""
     symbols = ["BTCUSDT", "OLDUSDT", "NEWUSDT"]
     writer = Writer.open(block_name, market="SPOT", interval="1m", length=10, symbols=symbols)
     sent_ms = START_MS + 5 * MINUTE_MS + 10_000

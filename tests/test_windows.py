@@ -33,7 +33,7 @@ def writer(block_name: str, request: pytest.FixtureRequest) -> Iterator[Writer]:
     opened.close()
 
 
-def answered(request: KlineRequest, market: Market, now_ms: int) -> bytes:
+def response_to(request: KlineRequest, market: Market, now_ms: int) -> bytes:
     """Return the newest rows that the request can mean, and check that it may be asked."""
     assert 1 <= request.limit <= 1500
     assert request.end_ms is None or 0 <= request.end_ms <= now_ms
@@ -65,7 +65,7 @@ def load(writer: Writer, market: Market, interval: str, length: int) -> tuple[Se
         request = request_for(plan, task.kind, exchange, policy, now_ms)
         ingested = writer.ingest(
             "BTCUSDT",
-            answered(request, market, now_ms),
+            response_to(request, market, now_ms),
             sent_ms=now_ms,
             received_ms=now_ms,
             settle_ms=policy.settle_ms,

@@ -124,7 +124,7 @@ class Ticket:
     def _end(self, now_seconds: float, reported: int | None) -> None:
         number, self._number = self._number, 0
         if number and self._process == os.getpid():  # a forked child does not own its parent's tickets
-            self._budget.answered(number, now_seconds, reported)
+            self._budget.finished(number, now_seconds, reported)
 
 
 def acquire(

@@ -38,7 +38,7 @@ def ingest(
     limit: int = 1000,
     end_ms: int | None = None,
 ) -> _core.Ingested:
-    """Merge klines as the answer to a request for the newest rows, sent at `sent_ms` and answered at once."""
+    """Merge klines as the response to a request for the newest rows, sent at `sent_ms` and received at once."""
     return writer.ingest(
         symbol,
         body_of(*klines),

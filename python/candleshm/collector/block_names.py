@@ -18,10 +18,10 @@ __all__ = ["BlockNames"]
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-# What goes on is said this often at most.
-SAY_SECONDS = 600.0
-# A block that takes the name is a copy of the whole one, and so is the attempt without room for it: what happens again
-# and again is done ever later.
+# What goes on happening is logged this often at most.
+LOG_SECONDS = 600.0
+# Putting a block back costs a copy of all of it, and so does an attempt that finds no room; when that happens again and
+# again, the pauses grow to this.
 PAUSE_SECONDS_MAX = 30.0
 
 
@@ -33,9 +33,9 @@ class BlockNames:
         self._writer = writer
         self._pause_seconds = LOOK_SECONDS
         self._due_seconds = now_seconds + LOOK_SECONDS
-        self._removals: Counter[str] = Counter()  # not told of yet
-        self._told_seconds: dict[str, float] = {}  # when a removal of the name was told last
-        self._faults: dict[str, tuple[str, float]] = {}  # what stands in the way, and when that was told last
+        self._removals: Counter[str] = Counter()  # not logged yet
+        self._logged_seconds: dict[str, float] = {}  # when a removal of the name was logged last
+        self._faults: dict[str, tuple[str, float]] = {}  # why a block cannot be put back, and when that was logged last
 
     def look(self, now_seconds: float) -> None:
         """Put back what is gone, if it is time to look. Raises BlockInUse when another collector has a name."""
@@ -56,24 +56,24 @@ class BlockNames:
             if error is None:
                 self._removals[name] += 1
             else:
-                self._tell_of_fault(name, error, now_seconds)
-        self._tell_of_removals(now_seconds)
+                self._log_fault(name, error, now_seconds)
+        self._log_removals(now_seconds)
 
-    def _tell_of_removals(self, now_seconds: float) -> None:
+    def _log_removals(self, now_seconds: float) -> None:
         for name, count in list(self._removals.items()):
-            if now_seconds < self._told_seconds.get(name, -math.inf) + SAY_SECONDS:
+            if now_seconds < self._logged_seconds.get(name, -math.inf) + LOG_SECONDS:
                 continue
             del self._removals[name]
-            self._told_seconds[name] = now_seconds
+            self._logged_seconds[name] = now_seconds
             self._log.warning(
                 "another program removed block %s from /dev/shm%s; it was created again with the same rows",
                 name,
                 "" if count == 1 else f", {count} times",
             )
 
-    def _tell_of_fault(self, name: str, error: CandleShmError, now_seconds: float) -> None:
-        text, told_seconds = self._faults.get(name, ("", -math.inf))
-        if str(error) == text and now_seconds < told_seconds + SAY_SECONDS:
+    def _log_fault(self, name: str, error: CandleShmError, now_seconds: float) -> None:
+        text, logged_seconds = self._faults.get(name, ("", -math.inf))
+        if str(error) == text and now_seconds < logged_seconds + LOG_SECONDS:
             return
         self._faults[name] = (str(error), now_seconds)
         self._log.error(

@@ -59,7 +59,7 @@ class Dispatcher:
         response, used = report.response, None
         if response is not None:
             used = self._exchange.used_weight(response, self._budget.window_seconds)
-        self._budget.answered(report.job.ticket, now, used)
+        self._budget.finished(report.job.ticket, now, used)
 
     def _choose(self, now: float, *, is_loaded: bool, has_streams: bool) -> tuple[Job | None, float]:
         look_seconds = math.inf

@@ -123,7 +123,7 @@ class Failover:
             )
 
     def judge(self, plan: SeriesPlan, ingested: Ingested, kind: Kind) -> None:
-        """Tell an idle stream from a stalled one: by whether a response had something newer that was not streamed."""
+        """Distinguish an idle stream from a stalled one: a response had something newer that was not streamed."""
         stream = self._stream
         if stream is None or kind is not Kind.TAIL or not plan.is_streamed or not plan.loaded:
             return

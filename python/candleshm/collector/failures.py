@@ -1,4 +1,4 @@
-"""Failed requests: when they are repeated, when a series is given up for now, and what the log says."""
+"""Failed requests: when they are repeated, when a series is given up for now, and what is logged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from random import Random
 
 from candleshm.collector.counters import RequestCounters
 from candleshm.collector.loading import FAILURES_MAX, hopeless, limited_delay_seconds, refused_delay_seconds
-from candleshm.collector.outage import Outage, is_telling
+from candleshm.collector.outage import Outage, is_worth_logging
 from candleshm.collector.series_plan import SeriesPlan
 from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.workers import Job
@@ -44,12 +44,12 @@ class Failures:
         self._tries_max = tries_max
         self._workers = workers
         self._backoff = Backoff()
-        self._unanswered = 0  # requests in a row without a usable response, whatever the symbol
-        self._unanswered_symbols: set[str] = set()
+        self._unusable = 0  # requests in a row without a usable response, whatever the symbol
+        self._unusable_symbols: set[str] = set()
         self.outage = Outage()
 
     def take(self, job: Job, error: BaseException, now: float) -> bool:
-        """Take an error in; return whether the list of symbols may explain it. Raises any error of our own."""
+        """Take an error in; return whether the list of symbols may explain it. Raises what is not an Exception."""
         self._counters.errors[type(error).__name__] += 1
         if not isinstance(error, Exception):
             raise error
@@ -57,14 +57,14 @@ class Failures:
             self._stop_pool(job, error, now)
             return False
         if isinstance(error, ExchangeUnavailable):
-            self._unanswered += 1
-            self._unanswered_symbols.add("" if job.plan is None else job.plan.symbol)
+            self._unusable += 1
+            self._unusable_symbols.add("" if job.plan is None else job.plan.symbol)
         if job.maintenance is not None:
             job.maintenance.failures += 1
             delay_seconds = self._backoff.delay_seconds(job.maintenance.failures, self._random)
             job.maintenance.due_seconds = now + delay_seconds
             line = f"{error}; failure {job.maintenance.failures}, next try in {delay_seconds:.1f} s"
-            self.outage.failed(error, line if is_telling(job.maintenance.failures) else None)
+            self.outage.failed(error, line if is_worth_logging(job.maintenance.failures) else None)
         if job.plan is not None and self._symbols.has(job.plan):
             return self._fail(job.plan, error, now)
         return False
@@ -75,7 +75,7 @@ class Failures:
             self._log.info("%s: requests succeed again after %d failures", plan.symbol, plan.failures)
 
     def give_up(self, plan: SeriesPlan, error: BaseException | None) -> None:
-        """Let nobody wait any longer for a series that cannot be loaded."""
+        """Have nothing wait any longer for a series that cannot be loaded."""
         if plan.loaded or plan.given_up:
             return
         reason = hopeless(plan, self._tries_max)
@@ -88,11 +88,11 @@ class Failures:
     def end_outage(self, now: float) -> list[SeriesPlan]:
         """Note a usable response; return the plans that are retried at once, because it has ended an outage."""
         plans = list(self._symbols.plans.values())
-        # One symbol that fails alone is no outage, and a request that is always refused did not fail by one.
-        is_outage = self._unanswered >= max(FAILURES_MAX, self._workers)
-        has_ended = is_outage and len(self._unanswered_symbols) >= min(2, len(plans))
-        self._unanswered = 0
-        self._unanswered_symbols.clear()
+        # One symbol that fails alone is no outage, and a request that is always refused did not fail because of one.
+        is_outage = self._unusable >= max(FAILURES_MAX, self._workers)
+        has_ended = is_outage and len(self._unusable_symbols) >= min(2, len(plans))
+        self._unusable = 0
+        self._unusable_symbols.clear()
         if not has_ended:
             return []
         for plan in plans:
@@ -124,8 +124,8 @@ class Failures:
         plan.retry_seconds = now + delay_seconds
         if isinstance(error, ExchangeError):
             line = f"{plan.symbol}: {error}; failure {plan.failures}, next try in {delay_seconds:.1f} s"
-            self.outage.failed(error, line if is_telling(plan.failures) else None)
-        elif is_telling(plan.failures):
+            self.outage.failed(error, line if is_worth_logging(plan.failures) else None)
+        elif is_worth_logging(plan.failures):
             # A fault of our own has a trace, and is no outage.
             text = "%s: %s; failure %d, next try in %.1f s"
             self._log.warning(text, plan.symbol, error, plan.failures, delay_seconds, exc_info=error)

@@ -6,9 +6,9 @@ from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import RowCounters
 from candleshm.collector.failover import Failover
 from candleshm.collector.failures import Failures
+from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.collector.repair import Repair
 from candleshm.collector.series_plan import Kind, PollPolicy
-from candleshm.collector.standing import Standing
 from candleshm.collector.workers import Report
 from candleshm.errors import BadResponse
 from candleshm.exchanges.base import candle_end_ms
@@ -17,7 +17,7 @@ __all__ = ["Intake"]
 
 
 class Intake:
-    """Takes responses in: counts, plans, stands still or not. Belongs to the loop."""
+    """Takes responses in: counters, plans, and whether they are outdated. Belongs to the loop."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Intake:
         repair: Repair,
         failover: Failover,
         failures: Failures,
-        standing: Standing,
+        outdated: OutdatedResponses,
         rows: RowCounters,
     ) -> None:
         self._policy = policy
@@ -35,7 +35,7 @@ class Intake:
         self._repair = repair
         self._failover = failover
         self._failures = failures
-        self._standing = standing
+        self._outdated = outdated
         self._rows = rows
 
     def take(self, report: Report, now: float) -> None:
@@ -52,7 +52,7 @@ class Intake:
         self._rows.add(ingested, report.ingest_seconds)
         if reaches_now and plan.trading and ingested.newest_open_ms is not None:
             newest_end_ms = candle_end_ms(self._policy.interval, ingested.newest_open_ms)
-            self._standing.saw(plan.symbol, newest_end_ms, report.sent_ms)
+            self._outdated.note(plan.symbol, newest_end_ms, report.sent_ms)
         self._failover.judge(plan, ingested, kind)
         self._repair.settle_suspicion(plan, report)
         plan.learn(

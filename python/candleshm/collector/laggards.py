@@ -1,9 +1,9 @@
 """Which series stay behind the exchange's clock while others go on. Pure.
 
-A series that trades has a newer candle a moment after its newest one ended: where nobody trades the exchange gives a
-flat one. One that has none was halted or delisted, or the exchange fails to say anything of it. So the list of symbols
-is worth a look, see `listing`; and whatever the list says, closes of the others do not wait for it for ever: after a
-candle's length, but ten seconds at least and a minute at most, it is silent. It counts again with its next candle.
+A series that trades has a newer candle a moment after its newest one ended: without trades the exchange sends a flat
+one. A series without a newer candle was halted or delisted, or the exchange fails to send its data. So the list of
+symbols is requested, see `listing`; and whatever the list has, closes of the others do not wait for it for ever: after
+one candle's length, but ten seconds at least and a minute at most, it is silent. It counts again with its next candle.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Laggards:
             if now_ms < due_ms:
                 going_on += 1
             elif plan.tail_sent_ms >= due_ms or plan.failures >= FAILURES_MAX:
-                # The exchange had its chance to say something newer. Who was not asked yet, after an outage of ours or
+                # A response could have shown something newer. A series that was not requested yet, after an outage or
                 # for want of weight, does not lag.
                 lagging.add(plan.symbol)
         self._lags = {symbol: self._lags.get(symbol) or _Lag(now_seconds) for symbol in lagging}

@@ -21,7 +21,7 @@ __all__ = ["FAILURES_MAX", "Loading", "hopeless", "limited_delay_seconds", "refu
 FAILURES_MAX = 3
 # Requests in a row that brought nothing. A hole takes two responses, so this leaves room for servers that disagree.
 IDLE_MAX = 6
-# A window may take so many times the pages that it has, as when a front cuts the pages short, and some more.
+# A window may take this many times the pages that it has, as when a relay cuts pages short, and some more.
 PAGES_FACTOR = 10
 TRIES_MIN = 20
 
@@ -35,7 +35,7 @@ LIMITED_SECONDS = 5.0
 
 def tries_max(exchange: Exchange, policy: PollPolicy) -> int:
     """Return how many requests the first load of a series may take."""
-    # Any moment will do: where a page is bounded by time as well, it is so wherever it lies.
+    # Any time will do: the bound of a page does not depend on where the page lies.
     page = exchange.until("", policy.interval, exchange.page_limit, 2**41)
     return TRIES_MIN + PAGES_FACTOR * math.ceil((policy.length + 1) / page.limit)
 
@@ -76,7 +76,7 @@ class Loading:
         return not self.done.is_set() and all(plan.loaded or plan.given_up for plan in plans)
 
     def end(self, status: CollectorStatus) -> None:
-        """Log and announce the end of the start."""
+        """Log the end of the start, and let waiting threads go on."""
         missing = f"; given up for now: {' '.join(status.given_up)}" if status.given_up else ""
         self._log.info("loaded %d of %d symbols%s", status.loaded, status.symbols, missing)
         self.done.set()

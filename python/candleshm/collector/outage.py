@@ -1,6 +1,6 @@
-"""What a collector says about requests that fail: a line for each symbol while few fail, one story while many do.
+"""What a collector logs about requests that fail: a line for each symbol while few fail, one outage while many do.
 
-Pure: it is told what failed and what time it is (local seconds), and returns the lines.
+Pure: the caller passes what failed and the time (local seconds), and logs the lines that it returns.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from candleshm.errors import ExchangeError
 from candleshm.reader.freshness import STALE_SECONDS, Freshness
 
-__all__ = ["Outage", "Steady", "is_telling"]
+__all__ = ["Outage", "Steady", "is_worth_logging"]
 
-# So many symbols may fail each for itself; of a large feed, a tenth.
+# Up to so many failing symbols are logged one by one; of a large feed, a tenth.
 FEW_MAX, FEW_PART = 3, 10
-# It has to last for so long to be an outage, and to be over.
+# Failures must last for so long to be an outage, and must be over for so long to end it.
 BEGIN_SECONDS, END_SECONDS = 2.0, 3.0
 SUMMARY_SECONDS, SUMMARY_SECONDS_MAX = 30.0, 3600.0
 KINDS_SHOWN = 3
@@ -23,14 +23,14 @@ KINDS_SHOWN = 3
 HELD_MAX = 10
 
 
-def is_telling(failures: int) -> bool:
-    """Say whether a failure is worth a line: the first, and then 2, 4, 8, ... in a row."""
+def is_worth_logging(failures: int) -> bool:
+    """Return whether a failure is worth a line: the first, and then 2, 4, 8, ... in a row."""
     return failures & (failures - 1) == 0
 
 
 @dataclass(slots=True)
 class Outage:
-    """The state of the way to the exchange, as far as symbols fail together."""
+    """Whether there is an outage: many symbols fail together, or no data arrives."""
 
     is_on: bool = False
     _since_seconds: float | None = None
@@ -42,24 +42,24 @@ class Outage:
     _kinds: Counter[str] = field(default_factory=Counter)
     _newest: str = ""
     _held: list[str] = field(default_factory=list)
-    _unsaid: int = 0
+    _unlogged: int = 0
 
     def failed(self, error: Exception, line: str | None) -> None:
-        """Note a failed request, and the line about it alone, which is said by `look` if there is no outage."""
+        """Note a failed request, and the line about it alone, which `look` returns if there is no outage."""
         self._kinds[_kind(error)] += 1
         self._newest = str(error)
         if line is not None and not self.is_on:
             if len(self._held) < HELD_MAX:
                 self._held.append(line)
             else:
-                self._unsaid += 1
+                self._unlogged += 1
 
     def look(
         self, failing: int, trading: int, freshness: Freshness, now: float, *, is_loaded: bool = True
     ) -> list[str]:
-        """Return what is to be said now; to be asked about once a second.
+        """Return the lines to log now; to be called about once a second.
 
-        `failing` of `trading` symbols had a failure as their newest answer; `freshness` is that of their data, which
+        `failing` of `trading` symbols failed at their newest request; `freshness` is that of their data, which
         counts once the feed was loaded.
         """
         is_old = (is_loaded or self.is_on) and not freshness.is_current
@@ -72,8 +72,8 @@ class Outage:
                     lines.append(self._end(trading, freshness))
             else:
                 lines += self._held
-                if self._unsaid:
-                    lines.append(f"{self._unsaid} more requests failed in the same moment; requests succeed again")
+                if self._unlogged:
+                    lines.append(f"{self._unlogged} more requests failed at the same time; requests succeed again")
                 self._forget()
             return lines
         self._over_seconds = None
@@ -111,7 +111,7 @@ class Outage:
         self._since_seconds = self._over_seconds = None
         self._kinds.clear()
         self._held.clear()
-        self._unsaid = 0
+        self._unlogged = 0
 
     def _shown_kinds(self) -> str:
         shown = [f"{kind}: {count}" for kind, count in self._kinds.most_common(KINDS_SHOWN)]
@@ -119,7 +119,7 @@ class Outage:
 
 
 class Steady:
-    """A state that is believed once it has lasted: what goes to and fro meanwhile is nobody's news."""
+    """A state that is believed once it has lasted, so that changes to and fro are not logged."""
 
     def __init__(self, believed: str, lasts_seconds: float) -> None:
         self.believed = believed
@@ -128,7 +128,7 @@ class Steady:
         self._other_seconds = 0.0
 
     def becomes(self, seen: str, now: float) -> bool:
-        """Note what is seen; say whether another state is believed from now on."""
+        """Note what is seen; return whether another state is believed from now on."""
         if seen != self._other:
             self._other, self._other_seconds = seen, now
         if seen == self.believed:
@@ -156,6 +156,6 @@ def _data(freshness: Freshness) -> str:
         return "no symbol has data yet"
     if freshness.stale:
         return f"{freshness.stale} are stale, and the oldest data is {oldest:.0f} s old"
-    if oldest >= STALE_SECONDS:  # a feed that asks seldom
+    if oldest >= STALE_SECONDS:  # a feed with few requests
         return f"none is stale yet; the oldest data is {oldest:.0f} s old"
     return f"none is stale yet; the oldest data is {oldest:.0f} s old and is stale in {STALE_SECONDS - oldest:.0f} s"

@@ -8,7 +8,7 @@ kind of task starves another. A task is one of
 - *tail*: the rows from the oldest that is not final to now, every `update_interval_seconds`;
 - *backfill*: the newest missing range, a page at a time, newest first;
 - *audit*: closed rows once more, to check them; planned by the scheduler, not here;
-- *absence*: rows that the exchange did not have, once more; planned by `absences`.
+- *hole*: rows that the exchange did not have, once more; planned by `hole_requests`.
 
 While a series loads its tail is refreshed at leisure, and nothing of it counts as closing. Once it no longer trades
 only its last candle is requested, until that is final; its rows from before may still be backfilled.
@@ -38,7 +38,7 @@ __all__ = [
     "request_for",
 ]
 
-# A closing candle is served as if its task had come this much earlier. Not absolutely first: with more closing candles
+# A closing task is served as if it had been due this much earlier. Not absolutely first: with more closing candles
 # than the weight allows (hundreds of symbols at 1s) everything else would wait for ever.
 HEAD_START_SECONDS = 10.0
 LOADING_TAIL_SECONDS = 30.0
@@ -72,7 +72,7 @@ def next_tasks(series: SeriesPlan, policy: PollPolicy, now_seconds: float, now_m
     tasks = []
     if series.trading or not series.loaded:
         if series.is_empty:
-            due_seconds = series.answered_seconds + _pause_seconds(series, policy)
+            due_seconds = series.response_seconds + _pause_seconds(series, policy)
             tasks.append(_task(Kind.TAIL, series, due_seconds))
         else:
             period_seconds = policy.update_interval_seconds
@@ -81,8 +81,8 @@ def next_tasks(series: SeriesPlan, policy: PollPolicy, now_seconds: float, now_m
             settled_ms = _settled_ms(series, policy)
             tail_seconds = _tail_seconds(series, policy, period_seconds)
             if series.tail_sent_ms >= settled_ms and series.unsettled_open_ms == series.newest_open_ms:
-                # The response did not show that it is newer than the candle: no later row was in it. It is asked for
-                # again after as long as the candle is over, more and more seldom.
+                # The response did not show that it is newer than the candle: no later row was in it. It is
+                # requested again after as long as the candle is over, more and more seldom.
                 over_seconds = (series.tail_sent_ms - settled_ms) / 1000
                 pause_seconds = min(LOADING_TAIL_SECONDS, max(UNPROVEN_SECONDS, over_seconds))
                 tail_seconds = min(tail_seconds, series.tail_sent_seconds + pause_seconds)
@@ -95,10 +95,10 @@ def next_tasks(series: SeriesPlan, policy: PollPolicy, now_seconds: float, now_m
     elif is_ending(series, policy):
         tasks.append(_task(Kind.CLOSING, series, _last_seconds(series, policy, now_seconds, now_ms)))
     if series.missing_range_ms is not None or _lags(series, policy):
-        # Absence counts once two answers agree that were asked for `settle` apart. The pause runs from the last
-        # backfill: tails come more often than it is long, and would put it off for ever.
+        # A hole counts once two responses agree whose requests were sent the settle time apart. The pause runs from
+        # the last backfill: tails come more often than it is long, and would put it off for ever.
         paused = series.no_progress > 0 and series.backfilled_seconds > -math.inf
-        since_seconds = series.backfilled_seconds if paused else series.answered_seconds
+        since_seconds = series.backfilled_seconds if paused else series.response_seconds
         tasks.append(_task(Kind.BACKFILL, series, since_seconds + _pause_seconds(series, policy)))
     return tuple(tasks)
 
@@ -140,7 +140,7 @@ def request_for(
         return exchange.newest(symbol, interval, min(policy.length + 1, exchange.page_limit))
     if kind is Kind.BACKFILL:
         missing_range_ms = series.missing_range_ms
-        # A row left behind comes first, but one that never settles must not keep the missing ones from being asked for.
+        # A row left behind comes first, but one that never settles must not keep the missing ones from being requested.
         if missing_range_ms is None or (_lags(series, policy) and series.no_progress % 2 == 0):
             missing_range_ms = (oldest_ms, oldest_ms + (exchange.page_limit - 1) * length_ms)
         return page_of(symbol, missing_range_ms, exchange, policy, now_ms)
@@ -150,7 +150,7 @@ def request_for(
         count = max(0, end_ms - oldest_ms) // length_ms + 2
         return exchange.until(symbol, interval, min(count, exchange.tail_limit), min(end_ms, now_ms))
     # From the oldest row that is not final to the live one, both included, and one for the candle that opens meanwhile.
-    # The answer ends with the newest row by the exchange's own clock, so the later bound counts.
+    # The response ends with the newest row by the exchange's own clock, so the later bound counts.
     latest_ms = now_ms if latest_ms is None else latest_ms
     count = max(0, latest_ms - oldest_ms) // length_ms + 2
     return exchange.newest(symbol, interval, min(count, exchange.tail_limit))
@@ -161,8 +161,8 @@ def page_of(
 ) -> KlineRequest:
     """Return the request for the newest page of a half-open range; exchange time has surely reached `now_ms`.
 
-    Two rows more than are asked for: the one below shows that the pages join, and the one above that the answer is
-    newer than the rows in question.
+    The page has two more rows than the range: the one below shows that pages join, and the one above that the response
+    is newer than the range.
     """
     start_ms, end_ms = range_ms
     length_ms = INTERVAL_MS[policy.interval]
@@ -172,7 +172,7 @@ def page_of(
 
 
 def is_ending(series: SeriesPlan, policy: PollPolicy) -> bool:
-    """Say whether the last candle of a series that no longer trades is still to be made final."""
+    """Return whether the last candle of a series that no longer trades is still to be made final."""
     if series.trading or series.is_empty:
         return False
     return _has_provisional(series) or series.tail_sent_ms < series.ended_ms + policy.settle_ms
@@ -207,7 +207,7 @@ def _tail_seconds(series: SeriesPlan, policy: PollPolicy, period_seconds: float)
 
 
 def _has_provisional(series: SeriesPlan) -> bool:
-    """Say whether a series has a row that is not final, or is suspect."""
+    """Return whether a series has a row that is not final, or is suspect."""
     newest_ms, unsettled_ms = series.newest_open_ms, series.unsettled_open_ms
     has_row = newest_ms is not None and unsettled_ms is not None and unsettled_ms <= newest_ms
     return has_row or series.suspect_ms is not None
@@ -238,7 +238,7 @@ def _oldest_unsettled_ms(series: SeriesPlan) -> int | None:
 
 
 def _lags(series: SeriesPlan, policy: PollPolicy) -> bool:
-    """Say whether a row waits to become final that lies too far back for a tail to contain it, as after an outage."""
+    """Return whether a row that is not final lies too far back for a tail to contain it, as after an outage."""
     oldest_ms = _oldest_unsettled_ms(series)
     if series.newest_open_ms is None or oldest_ms is None:
         return False

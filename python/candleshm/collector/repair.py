@@ -11,9 +11,9 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
-from candleshm.collector.absences import Absences
 from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import AuditCounters
+from candleshm.collector.hole_requests import HoleRequests
 from candleshm.collector.planner import page_of
 from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
 from candleshm.collector.symbols import SymbolSet
@@ -39,7 +39,7 @@ Errand = tuple[SeriesPlan, Kind, KlineRequest, int]
 
 
 class Repair:
-    """Finds rows that need repair, and takes in what responses say about them. Belongs to the loop."""
+    """Finds rows that need repair, and takes in what responses show about them. Belongs to the loop."""
 
     def __init__(
         self,
@@ -59,13 +59,13 @@ class Repair:
         self._symbols = symbols
         self._clock_sync = clock_sync
         self._random = random
-        self._absences = Absences(writer, policy.interval, exchange.page_limit)
+        self._hole_requests = HoleRequests(writer, policy.interval, exchange.page_limit)
         self._audit_seconds = now + AUDIT_SECONDS
         self.audits = AuditCounters()
 
     def start(self, plan: SeriesPlan, now: float) -> None:
         """Request the holes of a series at once that another collector confirmed, as before a takeover."""
-        self._absences.suspect(plan.symbol, now)
+        self._hole_requests.suspect(plan.symbol, now)
 
     def next(self, now: float, claim: Claim, *, with_audits: bool) -> tuple[Errand | None, float]:
         """Return a repair that is due and has weight, else when the next one is due (local seconds)."""
@@ -74,11 +74,11 @@ class Repair:
             audit = self._audit(now, claim)
             if audit is not None:
                 return audit, now
-        if self._absences.due_seconds <= now:
-            absence = self._absence(now, claim)
-            if absence is not None:
-                return absence, now
-        return None, min(self._absences.due_seconds, self._audit_seconds if with_audits else math.inf)
+        if self._hole_requests.due_seconds <= now:
+            holes = self._request_holes(now, claim)
+            if holes is not None:
+                return holes, now
+        return None, min(self._hole_requests.due_seconds, self._audit_seconds if with_audits else math.inf)
 
     def suspect(self, plan: SeriesPlan, open_ms: int, now: float) -> None:
         """Have the rows from `open_ms` on requested again: what was traded shows in REST a moment later."""
@@ -108,10 +108,10 @@ class Repair:
         if ingested.conflicts:
             self._log.warning("%s: stream and REST differ in %d rows", plan.symbol, ingested.conflicts)
         if ingested.holes:
-            self._absences.confirmed(plan.symbol, now)
+            self._hole_requests.confirmed(plan.symbol, now)
             text = "%s: two responses had no row for %d candles; they count as holes"
             self._log.info(text, plan.symbol, ingested.holes)
-        if kind is Kind.ABSENCE and ingested.closed:
+        if kind is Kind.HOLE and ingested.closed:
             self._log.info("%s: %d candles arrived late and fill their holes", plan.symbol, ingested.closed)
         elif ingested.corrected:
             self._log.info("%s: the exchange corrected %d closed candles", plan.symbol, ingested.corrected)
@@ -138,11 +138,11 @@ class Repair:
         self.audits.audits += 1
         return plan, Kind.AUDIT, request, ticket
 
-    def _absence(self, now: float, claim: Claim) -> Errand | None:
-        """Request rows again that the exchange did not have."""
+    def _request_holes(self, now: float, claim: Claim) -> Errand | None:
+        """Request holes again."""
         plans = self._symbols.plans
         ready = frozenset(symbol for symbol, plan in plans.items() if plan.trading and plan.tasks)
-        page = self._absences.next_page(ready, now)
+        page = self._hole_requests.next_page(ready, now)
         if page is None:
             return None
         symbol, range_ms = page
@@ -150,6 +150,6 @@ class Repair:
         ticket, wait_seconds = claim(request)
         if wait_seconds > 0:
             # Without end it waits for a response, after which there may be weight at any moment.
-            self._absences.postpone(symbol, range_ms, now + min(wait_seconds, HELD_SECONDS_MAX))
+            self._hole_requests.postpone(symbol, range_ms, now + min(wait_seconds, HELD_SECONDS_MAX))
             return None
-        return plans[symbol], Kind.ABSENCE, request, ticket
+        return plans[symbol], Kind.HOLE, request, ticket

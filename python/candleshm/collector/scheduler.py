@@ -27,9 +27,9 @@ from candleshm.collector.failures import Failures
 from candleshm.collector.ingest import Ingest
 from candleshm.collector.intake import Intake
 from candleshm.collector.loading import Loading, tries_max
+from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.collector.repair import Repair
 from candleshm.collector.series_plan import PollPolicy
-from candleshm.collector.standing import Standing
 from candleshm.collector.status import CollectorStatus
 from candleshm.collector.status_board import StatusBoard, StatusSources
 from candleshm.collector.symbols import SymbolSet
@@ -134,7 +134,7 @@ class Scheduler:
             make_streams=make_streams,
             wake=self._workers.wake,
         )
-        standing = Standing(name, urlsplit(exchange.time_url).netloc)
+        outdated = OutdatedResponses(name, urlsplit(exchange.time_url).netloc)
         self._dispatcher = Dispatcher(
             exchange=exchange,
             budget=budget,
@@ -151,7 +151,7 @@ class Scheduler:
             repair=repair,
             failover=self._failover,
             failures=self._failures,
-            standing=standing,
+            outdated=outdated,
             rows=rows,
         )
         sources = StatusSources(
@@ -165,7 +165,7 @@ class Scheduler:
             repair=repair,
             failover=self._failover,
             failures=self._failures,
-            standing=standing,
+            outdated=outdated,
             requests=requests,
             rows=rows,
         )

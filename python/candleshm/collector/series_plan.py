@@ -40,12 +40,12 @@ class Kind(Enum):
     TAIL = "tail"
     BACKFILL = "backfill"
     AUDIT = "audit"
-    ABSENCE = "absence"
+    HOLE = "hole"
 
 
 @dataclass(frozen=True, slots=True)
 class PollPolicy:
-    """How often to ask, the same for all series of a feed."""
+    """How often series are requested; the same for all series of a feed."""
 
     interval: str
     length: int
@@ -53,7 +53,7 @@ class PollPolicy:
     settle_ms: int
     tail_limit: int
     stall_seconds: float = 0.0
-    """How long the stream of a series may be silent."""
+    """How long the stream of a series may be idle."""
     late_ms: int = 0
     """How long after a candle's end the event that closes it may come."""
 
@@ -84,24 +84,24 @@ class SeriesPlan:
     missing_range_ms: tuple[int, int] | None = None  # the newest missing range, half-open
     tail_sent_seconds: float = -math.inf
     tail_sent_ms: int = 0
-    answered_seconds: float = -math.inf
+    response_seconds: float = -math.inf
     backfilled_seconds: float = -math.inf
-    no_progress: int = 0  # answers in a row, asked for missing rows, by which no row became final or known to be absent
+    no_progress: int = 0  # responses in a row for missing rows that made no row final and confirmed no hole
     no_progress_tries: int = 0  # the same, failed requests included
-    tries: int = 0  # requests answered or failed while it loads
+    tries: int = 0  # requests that got a response or failed while it loads
     failures: int = 0  # failed requests in a row
     refused: bool = False  # the newest request failed in a way that does not get better by itself
     retry_seconds: float = -math.inf
     loaded: bool = False
-    given_up: bool = False  # could not be loaded: nobody waits for it, and it is asked ever less until it is loaded
+    given_up: bool = False  # could not be loaded: nothing waits for it, and it is requested at growing intervals
     trading: bool = True
-    ended_ms: int = 0  # when it was seen not to trade any more
+    ended_ms: int = 0  # when the list first showed that it no longer trades
     is_streamed: bool = False  # its stream is subscribed on an open connection
     last_event_seconds: float = -math.inf  # when its stream brought the newest event
-    idle_responses: int = 0  # how often in a row silence was honest
-    stream_pause_seconds: float = 0.0  # for how long its stream is silent now and then; 0 where silence is never honest
-    suspect_ms: int | None = None  # oldest row that was closed, and has to be asked for again
-    suspect_since_ms: int = 0  # by an answer asked for after this
+    idle_responses: int = 0  # responses in a row that showed nothing newer than the idle stream
+    stream_pause_seconds: float = 0.0  # how long its stream was idle lately; 0 where a stream is never idle
+    suspect_ms: int | None = None  # oldest closed row that has to be requested again
+    suspect_since_ms: int = 0  # by a request sent after this
     jitter_seconds: float = 0.0  # spreads the series of a feed, and the collectors of the world, within a moment
     tasks: tuple[FetchTask, ...] = ()  # none while a request is on its way
 
@@ -117,7 +117,7 @@ class SeriesPlan:
         self.missing = position.missing
 
     def mark_suspect(self, open_ms: int, now_ms: int) -> None:
-        """Let the rows from `open_ms` on be asked for again, by a request that leaves at `now_ms` or later."""
+        """Have the rows from `open_ms` on requested again, by a request that is sent at `now_ms` or later."""
         self.suspect_ms = open_ms if self.suspect_ms is None else min(self.suspect_ms, open_ms)
         self.suspect_since_ms = now_ms
 
@@ -134,9 +134,9 @@ class SeriesPlan:
             self.tries += 1
 
     def learn(self, position: Progress, *, sent_seconds: float, sent_ms: int, now_seconds: float, kind: Kind) -> None:
-        """Take in an answer that the writer has merged."""
+        """Take in a response that the writer has merged."""
         is_tail = kind in (Kind.TAIL, Kind.CLOSING)
-        # Rows that missed their time, or left the window while they were missing, did not come by this answer.
+        # Rows that left the window while they were missing did not come with this response.
         brought = position.newest_open_ms is not None if self.is_empty else position.closed + position.holes > 0
         if self.is_empty or kind is Kind.BACKFILL:
             self.no_progress = 0 if brought else self.no_progress + 1
@@ -148,7 +148,7 @@ class SeriesPlan:
         if not self.loaded:
             self.tries += 1
         self.follow(position)
-        self.answered_seconds = now_seconds
+        self.response_seconds = now_seconds
         self.failures = 0
         self.refused = False
         self.retry_seconds = -math.inf
@@ -157,7 +157,7 @@ class SeriesPlan:
             self.tail_sent_ms = sent_ms
         elif kind is Kind.BACKFILL:
             self.backfilled_seconds = now_seconds
-        # A listing that twice had nothing is as loaded as it can be: new, and still without a trade.
+        # A series of which two responses had no row is loaded: it is new, and nothing was traded yet.
         is_complete = self.missing == 0 and (self.no_progress >= 2 if self.is_empty else self.tail_sent_ms > 0)
         if is_complete and not self.loaded:
             self.loaded, self.given_up = True, False

@@ -29,7 +29,7 @@ class CollectorStatus:
     """Failed requests by kind of error."""
     weight_spent: int
     weight_used: int
-    """In the current window, other programs at this address included where the exchange says so."""
+    """In the current window, other programs at this address included where the exchange reports them."""
     weight_limit: int
     banned_until_ms: int | None
     clock_error_ms: int
@@ -71,8 +71,8 @@ class CollectorStatus:
     standing: tuple[str, ...] = ()
     """Symbols for which the exchange repeats the same old data, although their newest candle is over."""
     freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
-    """How old the data is, judged as by a reader without `max_age`; a feed that asks less often than every 30 s gets
-    two of its pauses."""
+    """How old the data is, judged as by a reader without `max_age`; a feed that pauses for more than 30 s gets two of
+    its pauses."""
 
     @property
     def stale(self) -> int:
@@ -98,10 +98,10 @@ class CollectorStatus:
 
     @property
     def ready(self) -> bool:
-        """Whether every symbol is loaded and the data is current now, as `Health.ready` says it to readers."""
+        """Whether every symbol is loaded and the data is current now, as readers see it in `Health.ready`."""
         return self.is_loaded and self.freshness.is_current
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds until everything is loaded at the pace so far; None while there is no pace yet."""
+        """Seconds until everything is loaded at the speed so far; None while there are no rows yet."""
         return self.missing * self.elapsed_seconds / self.rows if self.rows else None

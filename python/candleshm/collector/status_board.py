@@ -11,10 +11,10 @@ from candleshm.collector.counters import RequestCounters, RowCounters
 from candleshm.collector.failover import Failover
 from candleshm.collector.failures import Failures
 from candleshm.collector.outage import Steady
+from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.collector.planner import closing_weight_of
 from candleshm.collector.repair import Repair
 from candleshm.collector.series_plan import PollPolicy
-from candleshm.collector.standing import Standing
 from candleshm.collector.status import CollectorStatus
 from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.universe_refresh import UniverseRefresh
@@ -49,7 +49,7 @@ class StatusSources:
     repair: Repair
     failover: Failover
     failures: Failures
-    standing: Standing
+    outdated: OutdatedResponses
     requests: RequestCounters
     rows: RowCounters
 
@@ -72,7 +72,7 @@ class StatusBoard:
         self.status, self.taken_seconds = status, now
         plans = sources.symbols.plans
         trading = frozenset(symbol for symbol, plan in plans.items() if plan.trading)
-        sources.standing.tell(trading)
+        sources.outdated.report(trading)
         failing = len(status.failing)
         for line in sources.failures.outage.look(failing, len(trading), status.freshness, now, is_loaded=is_loaded):
             self._log.warning("%s", line)
@@ -124,7 +124,7 @@ class StatusBoard:
             conflicts=rows.conflicts,
             audits=audits.audits,
             audit_rows=audits.rows,
-            standing=sources.standing.symbols,
+            standing=sources.outdated.symbols,
             freshness=self._freshness(),
         )
 

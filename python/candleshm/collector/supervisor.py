@@ -20,7 +20,7 @@ LOOK_SECONDS = 0.5
 
 
 class Supervisor:
-    """Serves several feeds: `start` .. `stop`, or `with Supervisor(feeds) as host`, or the blocking `run`.
+    """Serves several feeds: `start` .. `stop`, or `with Supervisor(feeds) as supervisor`, or the blocking `run`.
 
     They start and end together: a feed that cannot start, or that ends by a fault, ends the others. Every method may
     be called from any thread.

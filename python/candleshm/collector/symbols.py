@@ -25,7 +25,7 @@ SHOWN_MAX = 20
 
 
 class SymbolSet:
-    """Follows the universe: newcomers get a place and a plan, what ended keeps its place. Belongs to the loop."""
+    """Follows the universe: newcomers get a place and a plan, ended symbols keep their place. Belongs to the loop."""
 
     def __init__(self, writer: Writer, universe: Universe, info: ExchangeInfo, random: Random) -> None:
         self._log = BlockLog(logger, writer.name)
@@ -47,7 +47,7 @@ class SymbolSet:
 
     @property
     def ended_seconds(self) -> list[float]:
-        """When each of the symbols that may trade again was seen not to trade any more, local seconds."""
+        """When the list first showed each symbol that may trade again as not trading, local seconds."""
         return [
             seconds
             for symbol, seconds in self._not_trading.items()
@@ -98,17 +98,17 @@ class SymbolSet:
         return self.plans.get(plan.symbol) is plan
 
     def drop_unlisted(self, plan: SeriesPlan) -> None:
-        """Ask no more for a series that the exchange does not list."""
+        """Stop requesting a series that the exchange does not list."""
         if plan.symbol not in self.info.statuses and self.plans.get(plan.symbol) is plan:
             del self.plans[plan.symbol]
 
     def set_silent(self, silent: frozenset[str]) -> None:
-        """Let closes not wait for these symbols, which trade and give no new candle, and for the others again."""
+        """Have closes not wait for these symbols, which trade but have no new candle, and wait for the others again."""
         for symbols, is_silent in ((silent - self._silent, True), (self._silent - silent, False)):
             for symbol in symbols:
                 self._writer.set_trading(symbol, trading=True, silent=is_silent)
                 self._silences[symbol] += is_silent
-            # One that comes and goes is reported at its 1st, 2nd, 4th, 8th, ... silence.
+            # A symbol that becomes silent again and again is logged at the 1st, 2nd, 4th, 8th, ... time.
             shown = sorted(symbol for symbol in symbols if self._silences[symbol].bit_count() == 1)
             if shown and is_silent:
                 self._log.warning(
@@ -120,7 +120,7 @@ class SymbolSet:
         self._silent = silent
 
     def _add_listed(self) -> list[str]:
-        """Give the newcomers places, in a larger block when this one is full, and return them."""
+        """Add the newcomers to the block, a larger one when this one is full, and return them."""
         carried = set(self._writer.symbols)
         newcomers = [symbol for symbol in self._universe.wanted(self.info) if symbol not in carried]
         if len(carried) + len(newcomers) <= self._writer.symbol_capacity:

@@ -48,7 +48,7 @@ class UniverseRefresh:
         """Set when symbols were added or removed by hand."""
 
     def look(self, now: float, now_ms: int) -> None:
-        """Find series that stay behind, and read the list sooner if it may say why."""
+        """Find series that stay behind, and request the list sooner if it may explain why."""
         self.laggards.look(self._symbols.plans.values(), now, now_ms)
         self._symbols.set_silent(self.laggards.silent)
         if not self._is_sent and self.request.failures == 0:
@@ -60,7 +60,7 @@ class UniverseRefresh:
     def sent(self, now: float) -> None:
         """Note that the request leaves."""
         self._is_sent = True
-        self._listing.ask(now)
+        self._listing.sent(now)
 
     def ended(self) -> None:
         """Note that the request has a response, or failed."""

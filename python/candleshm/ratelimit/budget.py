@@ -212,7 +212,7 @@ class WeightBudget:
         self._book(now_seconds, PoolWords.sent, weight, now_seconds, closing)
         return self._ticket(weight)
 
-    def answered(self, ticket: int, now_seconds: float, reported: int | None = None) -> None:
+    def finished(self, ticket: int, now_seconds: float, reported: int | None = None) -> None:
         """Book the end of a request, successful or not, with the used weight that the exchange reported."""
         self._book(now_seconds, PoolWords.finished, self._in_flight.pop(ticket), now_seconds, reported)
 

@@ -46,7 +46,7 @@ def claim(
 def refusal_of(response: Response, budget: WeightBudget, exchange: Exchange, clock: Clock) -> ExchangeError | None:
     """Return the error that a response reports, None for a good one. A 429 or 418 has stopped the pool by then.
 
-    Call it before `WeightBudget.answered`: between the two nobody else may send a request.
+    Call it before `WeightBudget.finished`: between the two nobody else may send a request.
     """
     # The response's own Date is the best guess of the exchange's time.
     now_ms = clock.epoch_ms() if response.date_ms is None else response.date_ms

@@ -143,7 +143,7 @@ class Client:
             error = refusal_of(response, self.budget, self.exchange, self.clock)
             used = self.exchange.used_weight(response, self.budget.window_seconds)
         finally:
-            self.budget.answered(ticket, self.clock.monotonic_seconds(), used)
+            self.budget.finished(ticket, self.clock.monotonic_seconds(), used)
         if error is not None:
             raise error
         return response

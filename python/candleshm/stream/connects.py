@@ -27,7 +27,7 @@ class Connects:
             ticket, _ = self._budget.claim(1, now_seconds)
             if not ticket:
                 return False
-            self._budget.answered(ticket, now_seconds)
+            self._budget.finished(ticket, now_seconds)
         return self._own.take(now_seconds)
 
     def stop(self, seconds: float, now_seconds: float) -> None:

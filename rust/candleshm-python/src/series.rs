@@ -351,7 +351,7 @@ impl Series {
         Ok(News::of_rows(self.source.attached()?))
     }
 
-    /// The candle index behind the candle of that open time, or behind the newest one.
+    /// The candle index after that of the open time, or after the newest one.
     #[pyo3(name = "_end_of", signature = (open_time_ms))]
     fn end_of(&self, open_time_ms: Option<Moment>) -> PyResult<u64> {
         let (attached, index) = self.source.place(&self.symbol)?;

@@ -23,7 +23,7 @@ const LENGTH: usize = 110;
 const SETTLE_MS: i64 = 1_000;
 const TARGETS: [&str; 4] = ["30m", "1h", "1d", "1d@America/New_York"];
 
-/// What the exchange has: a candle is a function of its candle index and of how often it was restated.
+/// What the exchange has: a candle is a function of its index and of how often it was restated.
 fn kline(candle_index: i64, version: i64) -> Option<Row> {
     let word = (candle_index * 7 + version * 3).cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
     // Some candles are absent for good, some are without a trade.
@@ -238,7 +238,7 @@ fn compare(scratch: &Scratch, seen: &mut Seen) {
 }
 
 fn ask(writer: &mut Writer, now_ms: i64, start_ms: i64, limit: usize, version: i64) {
-    let answer = RequestWindow {
+    let window = RequestWindow {
         sent_ms: now_ms,
         received_ms: now_ms,
         settle_ms: SETTLE_MS,
@@ -260,7 +260,7 @@ fn ask(writer: &mut Writer, now_ms: i64, start_ms: i64, limit: usize, version: i
         })
         .take(limit)
         .collect();
-    writer.ingest(0, &rows, &answer, now_ms as u64);
+    writer.ingest(0, &rows, &window, now_ms as u64);
 }
 
 fn live(steps: &[Step], seen: &mut Seen) {
@@ -336,10 +336,10 @@ fn a_correction_revises_the_derived_candle() {
         (SeriesReader::new(&block, 0).marks().expect("nobody writes").revision, news)
     };
     assert_eq!(newest("1h").0, 0);
-    let told = newest("1h").1;
+    let before = newest("1h").1;
     ask(&mut writer, now_ms + 1, now_ms - 14 * STEP_MS, 3, 1);
     let (revision, after) = newest("1h");
-    assert!(revision > 0 && after == told + 1, "{revision} {told} {after}");
+    assert!(revision > 0 && after == before + 1, "{revision} {before} {after}");
     writer.close(true).expect("the blocks are there");
 }
 
@@ -355,15 +355,15 @@ fn a_candle_that_lacks_a_row_grows_old() {
         ask(&mut writer, sent_ms, start_ms, 1_000, 0);
     };
     twice(now_ms, now_ms - 120 * STEP_MS);
-    let told_ms = received_ms(scratch.name());
-    assert_eq!(received_ms(&day), told_ms);
+    let before_ms = received_ms(scratch.name());
+    assert_eq!(received_ms(&day), before_ms);
     let later_ms = now_ms + 10 * STEP_MS;
     twice(later_ms, later_ms - 2 * STEP_MS);
-    assert!(received_ms(scratch.name()) > told_ms);
-    assert_eq!(received_ms(&day), told_ms);
+    assert!(received_ms(scratch.name()) > before_ms);
+    assert_eq!(received_ms(&day), before_ms);
     twice(later_ms + 10_000, now_ms - 5 * STEP_MS);
     assert_eq!(received_ms(&day), received_ms(scratch.name()));
-    assert!(received_ms(&day) > told_ms);
+    assert!(received_ms(&day) > before_ms);
     writer.close(true).expect("the blocks are there");
 }
 

@@ -221,7 +221,7 @@ fn small_block(scratch: &Scratch) -> Vec<u8> {
         let open_ms = open_ms + 60_000 * index;
         [open_ms as f64, 1.0, 2.0, 0.5, close, 10.0, (open_ms + 59_999) as f64, 15.0, 3.0, 5.0, 7.5, 0.0]
     };
-    let answer = RequestWindow {
+    let window = RequestWindow {
         sent_ms: open_ms + 190_000,
         received_ms: open_ms + 190_000,
         settle_ms: 1_000,
@@ -232,7 +232,7 @@ fn small_block(scratch: &Scratch) -> Vec<u8> {
         patience_ms: 0,
     };
     let mut writer = Writer::open(scratch.name(), &config(3, &["BTCUSDT"]), owner()).expect("a new block");
-    writer.ingest(0, &[row(0, 1.25), row(2, 1.5), row(3, 1.75)], &answer, 77);
+    writer.ingest(0, &[row(0, 1.25), row(2, 1.5), row(3, 1.75)], &window, 77);
     std::fs::read(scratch.path()).expect("the block can be read")
 }
 

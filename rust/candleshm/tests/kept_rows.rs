@@ -21,7 +21,7 @@ fn row(minute: i64, close: f64) -> Row {
     [open_ms as f64, 1.0, 9.0, 0.5, close, 10.0, (open_ms + 59_999) as f64, 15.0, 3.0, 5.0, 7.0, 0.0]
 }
 
-fn answer(sent_ms: i64, limit: usize) -> RequestWindow {
+fn window(sent_ms: i64, limit: usize) -> RequestWindow {
     RequestWindow {
         sent_ms,
         received_ms: sent_ms,
@@ -49,7 +49,7 @@ fn last_close(writer: &Writer) -> f64 {
 }
 
 #[test]
-fn final_rows_fill_an_empty_series_and_holes_are_to_be_asked_for_again() {
+fn final_rows_fill_an_empty_series_and_holes_are_requested_again() {
     let scratch = Scratch::new("kept-fill");
     let mut writer = writer(&scratch);
     let mut kept: Vec<(Row, RowState)> = (0..8).map(|minute| (row(minute, 2.0), Closed)).collect();
@@ -88,7 +88,7 @@ fn what_is_there_counts_for_more_and_gaps_are_filled() {
     let scratch = Scratch::new("kept-there");
     let mut writer = writer(&scratch);
     // The exchange gave minutes 4 and 7, both final, and the live minute 9.
-    writer.ingest(0, &[row(4, 3.0), row(7, 3.0), row(9, 3.0)], &answer(FIRST_MS + 9 * MINUTE_MS + 1, 3), 17);
+    writer.ingest(0, &[row(4, 3.0), row(7, 3.0), row(9, 3.0)], &window(FIRST_MS + 9 * MINUTE_MS + 1, 3), 17);
     let kept: Vec<(Row, RowState)> = (0..10).map(|minute| (row(minute, 2.0), Closed)).collect();
     let report = writer.load(0, &kept, FIRST_MS + 20 * MINUTE_MS);
     assert_eq!(report.tally.corrected, 0);
@@ -108,7 +108,7 @@ fn the_exchange_may_restate_what_was_kept() {
     let scratch = Scratch::new("kept-restated");
     let mut writer = writer(&scratch);
     writer.load(0, &[(row(7, 2.0), Closed)], KEPT_MS);
-    let report = writer.ingest(0, &[row(7, 4.0)], &answer(KEPT_MS + 1, 1), 1);
+    let report = writer.ingest(0, &[row(7, 4.0)], &window(KEPT_MS + 1, 1), 1);
     assert_eq!(report.tally.corrected, 1);
     assert_eq!(last_close(&writer), 4.0);
 }

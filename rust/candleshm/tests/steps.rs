@@ -1,7 +1,7 @@
 //! A writer killed, or stopped, in front of every single store: a process of its own, over real shared memory.
 //!
 //! The writer tells a story: history, live rows, closes, corrections, an outage, late rows, holes, a listing, a
-//! delisting, a larger block. At the store that it is told it kills or stops itself. This process has been reading the
+//! delisting, a larger block. At the store that its environment names it kills or stops itself. This process has been reading the
 //! block all along: whatever it is handed now must be whole rows of the right candles, every call must return, and what
 //! was announced as closed must be closed. Then a successor takes the block over, or the stopped writer goes on, and
 //! after the same story the block must be what it is without any death.
@@ -132,9 +132,9 @@ fn count_stores(story: Story) -> u64 {
     prepare(&scratch, story);
     let mut teller = start(&scratch, story, None, Fate::Killed);
     assert!(teller.0.wait().expect("it ends").success());
-    let mut said = String::new();
-    teller.0.stdout.take().expect("it is piped").read_to_string(&mut said).expect("it is text");
-    said.trim().parse().expect("it says how many")
+    let mut output = String::new();
+    teller.0.stdout.take().expect("it is piped").read_to_string(&mut output).expect("it is text");
+    output.trim().parse().expect("it prints how many")
 }
 
 fn interrupt(story: Story, number: u64, fate: Fate) {
@@ -204,7 +204,7 @@ fn interrupt(story: Story, number: u64, fate: Fate) {
         assert_eq!(shown(&found), shown(&after), "a reader attached all along sees the same");
     }
     if let Some(before) = before {
-        assert_eq!(before.state(), Some(BlockState::Superseded), "its readers are told where to look");
+        assert_eq!(before.state(), Some(BlockState::Superseded), "its readers learn where to look");
     }
     assert_eq!(scratch.files(), [scratch.name()], "{story:?} {number}");
 }

@@ -1,5 +1,5 @@
 //! Events and responses of one exchange, in any order, lost, twice and late, into the real writer: what it publishes is
-//! always something that the exchange said, never older than what was there, and final only when it is.
+//! always something that the exchange had, never older than what was there, and final only when it is.
 
 mod scratch;
 
@@ -20,11 +20,11 @@ use scratch::Scratch;
 const MINUTE_MS: i64 = 60_000;
 const SETTLE_MS: i64 = 1_000;
 const LENGTH: usize = 8;
-/// The first candle index that anything happens in: 2025-01-01, a multiple of a minute.
+/// The first candle in which anything happens: 2025-01-01, a multiple of a minute.
 const FIRST: i64 = 1_735_689_600_000 / MINUTE_MS;
 const CANDLES: i64 = 12;
 
-/// The exchange: how many trades each candle index ends with. Trade number `n` of a candle index happens `n` seconds
+/// The exchange: how many trades each candle ends with. Trade number `n` of a candle happens `n` seconds
 /// into it.
 struct Exchange {
     trades: Vec<i64>,
@@ -95,12 +95,12 @@ impl Exchange {
     }
 }
 
-/// What comes to the writer, told by when the exchange made it.
+/// What comes to the writer, ordered by when the exchange made it.
 #[derive(Debug, Clone, Copy)]
 enum Word {
-    /// An event of the candle index that is open, so many seconds into it; later ones come after its end and close it.
+    /// An event of the candle that is open, so many seconds into it; later ones come after its end and close it.
     Event { candle_index: i64, second: i64 },
-    /// An event that closes a candle index before its end.
+    /// An event that closes a candle before its end.
     Early { candle_index: i64, second: i64 },
     /// A response to a request that was sent so long before the exchange looked.
     Response { at_ms: i64, under_way_ms: i64, limit: i64 },
@@ -122,8 +122,8 @@ struct World {
     scratch: Scratch,
     writer: Writer,
     /// When the exchange looked for the newest response: a series has at most one request in flight.
-    answered_ms: i64,
-    /// Most trades that the block has shown of a candle index.
+    responded_ms: i64,
+    /// Most trades that the block has shown of a candle.
     most: HashMap<i64, i64>,
 }
 
@@ -132,20 +132,20 @@ impl World {
         let scratch = Scratch::new("stream");
         let writer = Writer::open(scratch.name(), &scratch::config(LENGTH, &["BTCUSDT"]), scratch::owner())
             .expect("a new block");
-        Self { exchange: Exchange { trades: trades.to_vec() }, scratch, writer, answered_ms: 0, most: HashMap::new() }
+        Self { exchange: Exchange { trades: trades.to_vec() }, scratch, writer, responded_ms: 0, most: HashMap::new() }
     }
 
-    fn hear(&mut self, frame: &str, received_ms: i64) -> Pushed {
+    fn receive(&mut self, frame: &str, received_ms: i64) -> Pushed {
         self.writer.ingest_events([event::parse(frame.as_bytes())], received_ms, 1)
     }
 
-    fn answer(&mut self, at_ms: i64, under_way_ms: i64, limit: i64) {
-        if at_ms < self.answered_ms {
+    fn respond(&mut self, at_ms: i64, under_way_ms: i64, limit: i64) {
+        if at_ms < self.responded_ms {
             return;
         }
-        let sent_ms = self.answered_ms.max(at_ms - under_way_ms);
-        self.answered_ms = at_ms;
-        let answer = RequestWindow {
+        let sent_ms = self.responded_ms.max(at_ms - under_way_ms);
+        self.responded_ms = at_ms;
+        let window = RequestWindow {
             sent_ms,
             received_ms: at_ms + 1_000,
             settle_ms: SETTLE_MS,
@@ -156,7 +156,7 @@ impl World {
             patience_ms: 0,
         };
         let rows = self.exchange.rows(limit, at_ms);
-        self.writer.ingest(0, &rows, &answer, 1);
+        self.writer.ingest(0, &rows, &window, 1);
     }
 
     fn rows(&self) -> Vec<(i64, RowState, Row)> {
@@ -178,8 +178,8 @@ impl World {
     fn check(&mut self) {
         for (candle_index, state, row) in self.rows() {
             let trades = row[TRADES] as i64;
-            let said = self.exchange.row(candle_index, trades);
-            assert!(bits_equal(&row, &said), "{candle_index} {state:?}: {row:?} is not {said:?}");
+            let expected = self.exchange.row(candle_index, trades);
+            assert!(bits_equal(&row, &expected), "{candle_index} {state:?}: {row:?} is not {expected:?}");
             let most = self.most.entry(candle_index).or_insert(trades);
             assert!(trades >= *most, "nothing older overwrites anything newer: {trades} trades after {most}");
             *most = trades;
@@ -212,7 +212,7 @@ fn whatever_is_lost_twice_late_or_out_of_order() {
     let cases = Cases { failure_persistence: None, ..Cases::default() };
     proptest!(cases, |(trades in prop::collection::vec(0..5_i64, CANDLES as usize), words in words(), twice in any::<u64>())| {
         let mut world = World::new(&trades);
-        world.answer(FIRST * MINUTE_MS, 0, 1);
+        world.respond(FIRST * MINUTE_MS, 0, 1);
         let mut now_ms = FIRST * MINUTE_MS;
         for (index, word) in words.iter().enumerate() {
             now_ms = now_ms.max(word.made_ms());
@@ -220,20 +220,20 @@ fn whatever_is_lost_twice_late_or_out_of_order() {
                 match *word {
                     Word::Event { candle_index, second } => {
                         let frame = world.exchange.frame(candle_index, word.made_ms(), second > 60, 0.0);
-                        let pushed = world.hear(&frame, now_ms);
+                        let pushed = world.receive(&frame, now_ms);
                         prop_assert_eq!((pushed.events, pushed.faults.len(), pushed.tally.conflicts), (1, 0, 0));
                     }
                     Word::Early { candle_index, .. } => {
-                        let pushed = world.hear(&world.exchange.frame(candle_index, word.made_ms(), true, 0.0), now_ms);
+                        let pushed = world.receive(&world.exchange.frame(candle_index, word.made_ms(), true, 0.0), now_ms);
                         prop_assert_eq!((pushed.events, pushed.tally.refused, pushed.tally.closed), (1, 1, 0));
                     }
-                    Word::Response { at_ms, under_way_ms, limit } => world.answer(at_ms, under_way_ms, limit),
+                    Word::Response { at_ms, under_way_ms, limit } => world.respond(at_ms, under_way_ms, limit),
                 }
                 world.check();
             }
         }
         // One response after the end makes up for everything that was lost.
-        world.answer((FIRST + CANDLES) * MINUTE_MS + SETTLE_MS, 0, CANDLES);
+        world.respond((FIRST + CANDLES) * MINUTE_MS + SETTLE_MS, 0, CANDLES);
         world.check();
         prop_assert!(world.rows().iter().all(|(_, state, _)| matches!(state, RowState::Closed | RowState::Verified)));
         prop_assert_eq!(world.rows().len(), LENGTH);
@@ -244,19 +244,19 @@ fn whatever_is_lost_twice_late_or_out_of_order() {
     });
 }
 
-/// A world that has the first candle index, live.
+/// A world that has the first candle, live.
 fn begun(trades: &[i64]) -> World {
     let mut world = World::new(trades);
-    world.answer(FIRST * MINUTE_MS + 100, 0, 1);
+    world.respond(FIRST * MINUTE_MS + 100, 0, 1);
     world
 }
 
 impl World {
-    /// Pushes an event made `second` seconds into a candle index; from 61 on it closes it.
+    /// Pushes an event made `second` seconds into a candle; from 61 on it closes the candle.
     fn event(&mut self, candle_index: i64, second: i64) -> Pushed {
         let made_ms = candle_index * MINUTE_MS + second * 1_000;
         let frame = self.exchange.frame(candle_index, made_ms, second > 60, 0.0);
-        self.hear(&frame, made_ms + 5)
+        self.receive(&frame, made_ms + 5)
     }
 
     fn state(&self, candle_index: i64) -> RowState {
@@ -290,25 +290,25 @@ fn trade_ids_prove_a_row_once_the_next_trade_is_known() {
 }
 
 #[test]
-fn an_answer_that_agrees_proves_a_row_and_another_one_proves_nothing_more() {
+fn a_response_that_agrees_proves_a_row_and_another_one_proves_nothing_more() {
     let mut world = begun(&[3, 2, 1, 1]);
     world.event(FIRST, 61);
     world.event(FIRST + 1, 0);
-    world.answer((FIRST + 1) * MINUTE_MS + SETTLE_MS, 0, 2);
+    world.respond((FIRST + 1) * MINUTE_MS + SETTLE_MS, 0, 2);
     assert_eq!(world.state(FIRST), RowState::Verified);
     // The other way round: the response was first, and the late event agrees.
-    world.answer((FIRST + 2) * MINUTE_MS + SETTLE_MS, 0, 2);
+    world.respond((FIRST + 2) * MINUTE_MS + SETTLE_MS, 0, 2);
     assert_eq!(world.state(FIRST + 1), RowState::Closed);
     assert_eq!(world.event(FIRST + 1, 62).tally.verified, 1);
     assert_eq!(world.state(FIRST + 1), RowState::Verified);
     // Two responses are not independent.
-    world.answer((FIRST + 3) * MINUTE_MS + SETTLE_MS, 0, 2);
-    world.answer((FIRST + 3) * MINUTE_MS + 2 * SETTLE_MS, 0, 2);
+    world.respond((FIRST + 3) * MINUTE_MS + SETTLE_MS, 0, 2);
+    world.respond((FIRST + 3) * MINUTE_MS + 2 * SETTLE_MS, 0, 2);
     assert_eq!(world.state(FIRST + 2), RowState::Closed);
 }
 
 #[test]
-fn a_close_that_does_not_come_is_asked_for() {
+fn a_close_that_does_not_come_is_requested() {
     let mut world = begun(&[3, 2, 1]);
     world.event(FIRST, 30);
     let pushed = world.event(FIRST + 1, 1);
@@ -321,7 +321,7 @@ fn a_close_that_does_not_come_is_asked_for() {
 }
 
 #[test]
-fn a_gap_is_asked_for() {
+fn a_gap_is_requested() {
     let mut world = begun(&[3, 2, 1, 1]);
     world.event(FIRST, 61);
     let pushed = world.event(FIRST + 2, 1);
@@ -333,14 +333,14 @@ fn a_gap_is_asked_for() {
 }
 
 #[test]
-fn a_wrong_close_is_corrected_by_an_answer_and_waiters_hear_of_it() {
+fn a_wrong_close_is_corrected_by_a_response_and_wakes_waiters() {
     let mut world = begun(&[3, 2, 1, 1]);
     let made_ms = (FIRST + 1) * MINUTE_MS + 5;
     let frame = world.exchange.frame(FIRST, made_ms, true, 7.0);
-    world.hear(&frame, made_ms);
+    world.receive(&frame, made_ms);
     assert!(!bits_equal(&world.rows()[0].2, &world.exchange.last(FIRST)));
     let close_seq = world.writer.block().value(header::CLOSE_SEQ);
-    let answer = RequestWindow {
+    let window = RequestWindow {
         sent_ms: (FIRST + 1) * MINUTE_MS + SETTLE_MS,
         received_ms: (FIRST + 1) * MINUTE_MS + SETTLE_MS,
         settle_ms: SETTLE_MS,
@@ -350,13 +350,13 @@ fn a_wrong_close_is_corrected_by_an_answer_and_waiters_hear_of_it() {
         from_end: true,
         patience_ms: 0,
     };
-    let rows = world.exchange.rows(2, answer.sent_ms);
-    let tally = world.writer.ingest(0, &rows, &answer, 1).tally;
+    let rows = world.exchange.rows(2, window.sent_ms);
+    let tally = world.writer.ingest(0, &rows, &window, 1).tally;
     assert_eq!((tally.corrected, tally.conflicts), (1, 1));
     assert!(world.writer.block().value(header::CLOSE_SEQ) > close_seq);
     assert_eq!(SeriesReader::new(world.writer.block(), 0).marks().expect("nobody writes").revision, 1);
     // The event once more: a response is never overwritten, and the conflict is reported.
-    let pushed = world.hear(&frame, made_ms + 5_000);
+    let pushed = world.receive(&frame, made_ms + 5_000);
     assert_eq!(
         (pushed.tally.changed, pushed.tally.conflicts, needs(&pushed)),
         (0, 1, vec![(RepairReason::Suspect, FIRST)])
@@ -365,16 +365,16 @@ fn a_wrong_close_is_corrected_by_an_answer_and_waiters_hear_of_it() {
 }
 
 #[test]
-fn an_answer_that_was_under_way_does_not_take_trades_back() {
+fn a_response_that_was_under_way_does_not_take_trades_back() {
     let mut world = begun(&[5, 2]);
     world.event(FIRST, 5);
-    // Asked before the event was made, and answered from an older state.
-    world.answer(FIRST * MINUTE_MS + 2_000, 1_500, 1);
+    // Requested before the event was made, with a response from an older state.
+    world.respond(FIRST * MINUTE_MS + 2_000, 1_500, 1);
     assert_eq!(world.rows()[0].2[TRADES], 5.0);
     // Asked later, but the exchange's REST side lags behind its streams.
     let rows = world.exchange.rows(1, FIRST * MINUTE_MS + 2_000);
     let sent_ms = FIRST * MINUTE_MS + 6_000;
-    let answer = RequestWindow {
+    let window = RequestWindow {
         sent_ms,
         received_ms: sent_ms,
         settle_ms: SETTLE_MS,
@@ -384,17 +384,17 @@ fn an_answer_that_was_under_way_does_not_take_trades_back() {
         from_end: true,
         patience_ms: 0,
     };
-    world.writer.ingest(0, &rows, &answer, 1);
+    world.writer.ingest(0, &rows, &window, 1);
     assert_eq!(world.rows()[0].2[TRADES], 5.0);
 }
 
 #[test]
 fn a_close_with_fewer_trades_than_known_is_suspect() {
     let mut world = begun(&[5, 2]);
-    world.answer(FIRST * MINUTE_MS + 5_500, 0, 1);
+    world.respond(FIRST * MINUTE_MS + 5_500, 0, 1);
     let (made_ms, end_ms) = (FIRST * MINUTE_MS + 3_000, (FIRST + 1) * MINUTE_MS);
     let frame = world.exchange.frame(FIRST, made_ms, true, 0.0).replace(&made_ms.to_string(), &end_ms.to_string());
-    let pushed = world.hear(&frame, end_ms);
+    let pushed = world.receive(&frame, end_ms);
     assert_eq!((pushed.tally.closed, pushed.tally.conflicts), (0, 1));
     assert_eq!(needs(&pushed), [(RepairReason::Suspect, FIRST)]);
     assert_eq!((world.state(FIRST), world.rows()[0].2[TRADES]), (RowState::Live, 5.0));
@@ -403,30 +403,30 @@ fn a_close_with_fewer_trades_than_known_is_suspect() {
 #[test]
 fn what_is_old_says_nothing_of_now() {
     let mut world = begun(&[3, 2, 1]);
-    let hear = |world: &mut World, candle_index: i64, made_ms: i64, received_ms: i64| {
+    let receive = |world: &mut World, candle_index: i64, made_ms: i64, received_ms: i64| {
         let frame = world.exchange.frame(candle_index, made_ms, false, 0.0);
         world.writer.ingest_events([event::parse(frame.as_bytes())], received_ms, received_ms as u64);
         let received_ms = SeriesReader::new(world.writer.block(), 0).marks().expect("nobody writes").received_ms as i64;
         (received_ms, world.writer.last_event_ms()[0] as i64)
     };
     let made_ms = FIRST * MINUTE_MS + 2_000;
-    let (current_ms, last_event_ms) = hear(&mut world, FIRST, made_ms, made_ms + 100);
+    let (current_ms, last_event_ms) = receive(&mut world, FIRST, made_ms, made_ms + 100);
     assert_eq!((current_ms, last_event_ms), (made_ms + 100, made_ms + 100));
-    // Newer than what was heard, but made 40 seconds ago: a recording that is played again, or a jam.
-    let (current_ms, last_event_ms) = hear(&mut world, FIRST, made_ms + 1_000, made_ms + 41_000);
+    // Newer than the newest event, but made 40 seconds ago: a recording that is played again, or a jam.
+    let (current_ms, last_event_ms) = receive(&mut world, FIRST, made_ms + 1_000, made_ms + 41_000);
     assert!((made_ms + 1_000..made_ms + 5_000).contains(&current_ms), "{}", current_ms - made_ms);
     assert_eq!(last_event_ms, current_ms);
     // Made now, about a candle that ended a minute ago.
-    let (current_ms, _) = hear(&mut world, FIRST, made_ms + 2 * MINUTE_MS, made_ms + 2 * MINUTE_MS);
+    let (current_ms, _) = receive(&mut world, FIRST, made_ms + 2 * MINUTE_MS, made_ms + 2 * MINUTE_MS);
     assert!(current_ms < (FIRST + 1) * MINUTE_MS + 5_000);
 }
 
 #[test]
-fn only_a_later_row_or_patience_makes_the_newest_row_of_an_answer_final() {
+fn only_a_later_row_or_patience_makes_the_newest_row_of_a_response_final() {
     let mut world = begun(&[3, 2, 1]);
     let (end_ms, patience_ms) = ((FIRST + 1) * MINUTE_MS, 600_000);
     let mut ask = |sent_ms: i64, pictured_ms: i64| {
-        let answer = RequestWindow {
+        let window = RequestWindow {
             sent_ms,
             received_ms: sent_ms,
             settle_ms: SETTLE_MS,
@@ -437,7 +437,7 @@ fn only_a_later_row_or_patience_makes_the_newest_row_of_an_answer_final() {
             patience_ms,
         };
         let rows = world.exchange.rows(3, pictured_ms);
-        world.writer.ingest(0, &rows, &answer, sent_ms as u64);
+        world.writer.ingest(0, &rows, &window, sent_ms as u64);
         let reader = SeriesReader::new(world.writer.block(), 0);
         (world.state(FIRST), reader.marks().expect("nobody writes").received_ms as i64)
     };
@@ -453,7 +453,7 @@ fn only_a_later_row_or_patience_makes_the_newest_row_of_an_answer_final() {
     assert!(received_ms <= end_ms + MINUTE_MS + 2_000);
     // Without one only time tells.
     let mut world = begun(&[3, 2, 1]);
-    let answer = RequestWindow {
+    let window = RequestWindow {
         sent_ms: end_ms + patience_ms,
         received_ms: end_ms + patience_ms,
         settle_ms: SETTLE_MS,
@@ -463,7 +463,7 @@ fn only_a_later_row_or_patience_makes_the_newest_row_of_an_answer_final() {
         from_end: true,
         patience_ms,
     };
-    world.writer.ingest(0, &world.exchange.rows(3, end_ms - 1), &answer, 1);
+    world.writer.ingest(0, &world.exchange.rows(3, end_ms - 1), &window, 1);
     assert_eq!(world.state(FIRST), RowState::Closed);
 }
 
@@ -474,7 +474,7 @@ fn missing_ids_are_suspect() {
     let made_ms = (FIRST + 2) * MINUTE_MS + 5;
     let frame = world.exchange.frame(FIRST + 1, made_ms, true, 0.0);
     let short = frame.replace(r#""n":2"#, r#""n":1"#);
-    assert_eq!(needs(&world.hear(&short, made_ms)), [(RepairReason::Suspect, FIRST + 1)]);
+    assert_eq!(needs(&world.receive(&short, made_ms)), [(RepairReason::Suspect, FIRST + 1)]);
 }
 
 #[test]
@@ -494,9 +494,9 @@ fn events_that_are_not_ours_or_cannot_be() {
         (world.exchange.frame(FIRST + 3, (FIRST + 3) * MINUTE_MS, false, 0.0), (1, 0, 0, 1)),
         (r#"{"e":"aggTrade"}"#.to_owned(), (0, 1, 0, 0)),
     ] {
-        let pushed = world.hear(&frame, received_ms);
-        let told = (pushed.events, pushed.foreign, pushed.unknown, pushed.tally.refused);
-        assert_eq!(told, counts, "{frame}");
+        let pushed = world.receive(&frame, received_ms);
+        let counted = (pushed.events, pushed.foreign, pushed.unknown, pushed.tally.refused);
+        assert_eq!(counted, counts, "{frame}");
         assert!(world.rows().iter().zip(&before).all(|(now, then)| bits_equal(&now.2, &then.2)), "{frame}");
     }
     let batch = [good.as_bytes(), b"{\"result\":null,\"id\":1}", b"not JSON", b"{\"e\":\"serverShutdown\",\"E\":1}"];
@@ -507,11 +507,11 @@ fn events_that_are_not_ours_or_cannot_be() {
     assert_eq!(world.writer.block().value(header::COMMIT_SEQ), commits + 1, "one batch, one wake");
     // Another futures family on a futures block, and the same field on a spot block.
     let spot = good.replacen("\"e\":", "\"st\":2,\"e\":", 1);
-    assert_eq!(world.hear(&spot, received_ms).events, 1);
+    assert_eq!(world.receive(&spot, received_ms).events, 1);
 }
 
 #[test]
-fn an_empty_series_waits_for_its_first_answer() {
+fn an_empty_series_waits_for_its_first_response() {
     let mut world = World::new(&[3, 2]);
     assert_eq!(needs(&world.event(FIRST, 3)), [(RepairReason::Rows, FIRST)]);
     assert!(needs(&world.event(FIRST, 4)).is_empty(), "once is enough");

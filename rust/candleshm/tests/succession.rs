@@ -1,5 +1,5 @@
 //! One block after another: what its rows become when a block of another shape takes its place, when its name was
-//! removed from outside, and what readers are told.
+//! removed from outside, and what readers learn.
 
 mod scratch;
 
@@ -29,7 +29,7 @@ fn row(minute: i64, close: f64) -> Row {
     [open_ms as f64, 1.0, 9.0, 0.5, close, 10.0, (open_ms + 59_999) as f64, 15.0, 3.0, 5.0, 7.0, 0.0]
 }
 
-fn answer(sent_ms: i64, limit: usize) -> RequestWindow {
+fn window(sent_ms: i64, limit: usize) -> RequestWindow {
     RequestWindow {
         sent_ms,
         received_ms: sent_ms,
@@ -88,17 +88,17 @@ fn fill(writer: &mut Writer) {
     writer.load(0, &kept, FIRST_MS + 7 * MINUTE_MS);
     let (start_ms, end_ms) = (Some(FIRST_MS + 4 * MINUTE_MS), Some(FIRST_MS + 5 * MINUTE_MS - 1));
     for sent_ms in [1, 2].map(|seconds| FIRST_MS + 7 * MINUTE_MS + seconds * 1000) {
-        writer.ingest(0, &[], &RequestWindow { start_ms, end_ms, ..answer(sent_ms, 2) }, 10);
+        writer.ingest(0, &[], &RequestWindow { start_ms, end_ms, ..window(sent_ms, 2) }, 10);
     }
     // Requested in the middle of minute 7, which no later response holds.
-    writer.ingest(0, &[row(7, 2.5)], &answer(FIRST_MS + 7 * MINUTE_MS + 30_000, 1), 11);
+    writer.ingest(0, &[row(7, 2.5)], &window(FIRST_MS + 7 * MINUTE_MS + 30_000, 1), 11);
     writer.ingest(
         0,
         &[row(2, 3.0)],
-        &RequestWindow { end_ms: Some(FIRST_MS + 2 * MINUTE_MS), ..answer(FIRST_MS + 8 * MINUTE_MS, 1) },
+        &RequestWindow { end_ms: Some(FIRST_MS + 2 * MINUTE_MS), ..window(FIRST_MS + 8 * MINUTE_MS, 1) },
         12,
     );
-    writer.ingest(0, &[row(8, 2.0), row(9, 4.0)], &answer(FIRST_MS + 9 * MINUTE_MS + 10_000, 2), 17);
+    writer.ingest(0, &[row(8, 2.0), row(9, 4.0)], &window(FIRST_MS + 9 * MINUTE_MS + 10_000, 2), 17);
 }
 
 const FILLED: [RowState; 9] = [Closed, Closed, Closed, Verified, Hole, Missing, Closed, Live, Closed];
@@ -121,7 +121,7 @@ fn rows_come_along_into_blocks_of_another_length_as_they_were() {
             before.marks().map(|marks| (marks.head, marks.final_end, marks.state, marks.revision))
         );
         assert_eq!(before.marks().map(|marks| marks.revision), Ok(1));
-        assert_eq!(after.received_ms(), 17, "an old answer stays old");
+        assert_eq!(after.received_ms(), 17, "an old response stays old");
         assert_eq!(after.last_close().to_bits(), 4.0_f64.to_bits());
         let missing = FILLED[oldest_at..].iter().filter(|&&state| state == Missing).count();
         // Of a longer window the rows below the old one were never requested.
@@ -136,14 +136,14 @@ fn rows_come_along_into_blocks_of_another_length_as_they_were() {
 }
 
 #[test]
-fn a_carried_provisional_row_is_closed_by_an_answer_and_by_nothing_else() {
+fn a_carried_provisional_row_is_closed_by_a_response_and_by_nothing_else() {
     let scratch = Scratch::new("carry-provisional");
     drop(filled(&scratch));
     let mut writer = open(&scratch, &config(LENGTH + 1, &["BTCUSDT"]));
     assert_eq!(states_of(writer.block(), 0, 7..8), [Live]);
     assert_eq!(writer.report(0).unsettled_open_ms, Some(FIRST_MS + 7 * MINUTE_MS));
     let sent_ms = FIRST_MS + 10 * MINUTE_MS;
-    writer.ingest(0, &[row(7, 5.0), row(8, 2.0), row(9, 6.0)], &answer(sent_ms, 3), 20);
+    writer.ingest(0, &[row(7, 5.0), row(8, 2.0), row(9, 6.0)], &window(sent_ms, 3), 20);
     assert_eq!(rows_of(writer.block(), 0, 7..10), [(Closed, 5.0), (Closed, 2.0), (Closed, 6.0)]);
 }
 
@@ -227,7 +227,7 @@ fn derived_rows_come_along_too() {
 }
 
 #[test]
-fn an_enlarged_block_has_every_row_and_knows_what_was_said() {
+fn an_enlarged_block_has_every_row_and_knows_what_was_published() {
     let scratch = Scratch::new("enlarge-rows");
     let name = format!("{}-3m", scratch.name());
     let mut writer = filled(&scratch);
@@ -244,9 +244,9 @@ fn an_enlarged_block_has_every_row_and_knows_what_was_said() {
     assert!(new.0.is_trading(0) && !new.0.is_trading(1) && !new.1.is_trading(1) && new.0.is_trading(2));
     assert_eq!(scratch.files().len(), 2);
     // A response older than the one that corrected minute 2 changes nothing, as before.
-    let late = RequestWindow { end_ms: Some(FIRST_MS + 2 * MINUTE_MS), ..answer(FIRST_MS + 7 * MINUTE_MS, 1) };
+    let late = RequestWindow { end_ms: Some(FIRST_MS + 2 * MINUTE_MS), ..window(FIRST_MS + 7 * MINUTE_MS, 1) };
     assert_eq!(writer.ingest(0, &[row(2, 1.0)], &late, 18).tally.corrected, 0);
-    writer.ingest(0, &[row(9, 4.5)], &answer(FIRST_MS + 9 * MINUTE_MS + 20_000, 1), 19);
+    writer.ingest(0, &[row(9, 4.5)], &window(FIRST_MS + 9 * MINUTE_MS + 20_000, 1), 19);
     assert_eq!(SeriesReader::new(&new.0, 0).last_close().to_bits(), 4.5_f64.to_bits());
     assert_eq!(SeriesReader::new(&new.1, 0).last_close().to_bits(), 4.5_f64.to_bits());
 }
@@ -277,7 +277,7 @@ fn a_removed_name_comes_back_with_every_row() {
     assert!(is_put_back(&mut writer) && !is_put_back(&mut writer));
     assert_eq!(scratch.files().len(), 2);
     assert_eq!(old_derived.state(), Some(BlockState::Superseded));
-    writer.ingest(0, &[row(9, 4.5)], &answer(FIRST_MS + 9 * MINUTE_MS + 20_000, 1), 19);
+    writer.ingest(0, &[row(9, 4.5)], &window(FIRST_MS + 9 * MINUTE_MS + 20_000, 1), 19);
     let derived = Block::open(&name, BOOT_ID).expect("it is ready");
     assert_eq!(SeriesReader::new(&derived, 0).last_close().to_bits(), 4.5_f64.to_bits());
     assert!(matches!(removal::unlink(scratch.name()), Err(Error::InUse { .. })), "the new block is owned");
@@ -367,8 +367,8 @@ fn whatever_stands_where_a_new_block_waits_is_in_nobodys_way() {
 }
 
 #[test]
-fn readers_of_a_removed_block_are_told_and_woken_before_its_name_goes() {
-    let scratch = Scratch::new("removed-told");
+fn readers_of_a_removed_block_are_informed_and_woken_before_its_name_goes() {
+    let scratch = Scratch::new("removed-informed");
     drop(filled(&scratch));
     let block = read(&scratch);
     let before = [header::COMMIT_SEQ, header::CLOSE_SEQ].map(|word| block.value(word));
@@ -401,13 +401,13 @@ fn a_block_that_lacks_a_row_or_is_behind_does_not_have_all() {
     let mut writer = open(&scratch, &config(LENGTH, &["BTCUSDT"]));
     assert!(!has_all_of(writer.block(), &old), "it is empty");
     let rows: Vec<Row> = (1..10).map(|minute| row(minute, 2.0)).collect();
-    writer.ingest(0, &rows[..8], &answer(FIRST_MS + 8 * MINUTE_MS + 1, 8), 1);
+    writer.ingest(0, &rows[..8], &window(FIRST_MS + 8 * MINUTE_MS + 1, 8), 1);
     assert!(!has_all_of(writer.block(), &old), "it is behind");
-    writer.ingest(0, &rows[8..], &answer(FIRST_MS + 9 * MINUTE_MS + 1, 1), 1);
+    writer.ingest(0, &rows[8..], &window(FIRST_MS + 9 * MINUTE_MS + 1, 1), 1);
     assert!(has_all_of(writer.block(), &old));
     let rows: Vec<Row> = [1, 2, 6, 8, 9].map(|minute| row(minute, 2.0)).to_vec();
     std::fs::remove_file(scratch.path()).expect("somebody cleans up");
     let mut writer = open(&scratch, &config(LENGTH, &["BTCUSDT"]));
-    writer.ingest(0, &rows, &answer(FIRST_MS + 9 * MINUTE_MS + 1, 5), 1);
+    writer.ingest(0, &rows, &window(FIRST_MS + 9 * MINUTE_MS + 1, 5), 1);
     assert!(!has_all_of(writer.block(), &old), "it lacks minutes 3 and 7");
 }

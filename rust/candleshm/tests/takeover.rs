@@ -31,7 +31,7 @@ fn read(scratch: &Scratch) -> Result<Block, Error> {
 /// Merges one closed candle, so that there is something to lose.
 fn fill(writer: &mut Writer) {
     let row: Row = [OPEN_MS as f64, 1.0, 2.0, 0.5, 1.5, 10.0, (OPEN_MS + 59_999) as f64, 15.0, 3.0, 5.0, 7.0, 0.0];
-    let answer = RequestWindow {
+    let window = RequestWindow {
         sent_ms: OPEN_MS + 61_000,
         received_ms: OPEN_MS + 61_000,
         settle_ms: 1_000,
@@ -41,7 +41,7 @@ fn fill(writer: &mut Writer) {
         from_end: true,
         patience_ms: 0,
     };
-    writer.ingest(0, &[row], &answer, 1);
+    writer.ingest(0, &[row], &window, 1);
 }
 
 fn last_close(block: &Block) -> f64 {
@@ -178,7 +178,7 @@ fn a_block_of_another_size_than_its_header_says() {
     assert!(read(&scratch).is_ok());
 }
 
-/// Word of the tag of candle index `candle_index` of the first symbol, in a block of one or two symbols.
+/// Word of the tag of `candle_index` of the first symbol, in a block of one or two symbols.
 fn tag_word(block: &Block, candle_index: u64) -> usize {
     block.geometry().data_offset_words() + candle_index as usize % block.geometry().ring.capacity
 }
@@ -200,7 +200,7 @@ fn slots_taken_by_an_advance_that_was_cut_short_go_back_to_their_bars() {
     let mut writer = open(&scratch, &config(4, &["A"])).expect("a takeover");
     assert!(writer.is_taken_over());
     // The exchange says twice that it never had that row.
-    let answer = |sent_ms| RequestWindow {
+    let window = |sent_ms| RequestWindow {
         sent_ms,
         received_ms: sent_ms,
         settle_ms: 1_000,
@@ -211,7 +211,7 @@ fn slots_taken_by_an_advance_that_was_cut_short_go_back_to_their_bars() {
         patience_ms: 0,
     };
     for later_ms in [0, 2_000] {
-        writer.ingest(0, &[], &answer(OPEN_MS + 90_000 + later_ms), 1);
+        writer.ingest(0, &[], &window(OPEN_MS + 90_000 + later_ms), 1);
     }
     let gaps = writer.gaps(0).expect("nobody else writes");
     assert_eq!(gaps.last().map(|gap| (gap.end, gap.hole)), Some((head, true)));
@@ -364,7 +364,7 @@ fn a_closed_block_is_not_taken_over() {
     assert_eq!(block.state(), Some(BlockState::Closed));
     let writer = open(&scratch, &config(4, &["A"])).expect("a new block");
     assert!(!writer.is_taken_over());
-    assert_eq!(block.state(), Some(BlockState::Superseded), "its readers are told where to look");
+    assert_eq!(block.state(), Some(BlockState::Superseded), "its readers learn where to look");
     assert_eq!(read(&scratch).expect("it is ready").value(header::GENERATION), 2);
 }
 

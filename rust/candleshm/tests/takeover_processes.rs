@@ -23,18 +23,18 @@ fn collector_process() {
     writeln!(out, "\nstarted").expect("the parent reads");
     lines.next();
     let writer = Writer::open(&name, &config(4, &["A"]), owner());
-    let answer = match &writer {
+    let reply = match &writer {
         Ok(_) => "opened".to_owned(),
         Err(Error::InUse { pid, .. }) => format!("in use by {pid}"),
         Err(error) => error.to_string(),
     };
-    writeln!(out, "{answer}").expect("the parent reads");
+    writeln!(out, "{reply}").expect("the parent reads");
     lines.next();
 }
 
 struct Collector {
     child: Child,
-    answers: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    replies: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
 impl Collector {
@@ -47,8 +47,8 @@ impl Collector {
             .spawn()
             .expect("a test can start itself");
         let stdout = child.stdout.take().expect("it is piped");
-        let mut collector = Self { child, answers: BufReader::new(stdout).lines() };
-        while collector.answer() != "started" {}
+        let mut collector = Self { child, replies: BufReader::new(stdout).lines() };
+        while collector.reply() != "started" {}
         collector
     }
 
@@ -56,8 +56,8 @@ impl Collector {
         writeln!(self.child.stdin.as_mut().expect("it is piped"), "go").expect("the child reads");
     }
 
-    fn answer(&mut self) -> String {
-        self.answers.next().expect("the child has not ended").expect("it is text")
+    fn reply(&mut self) -> String {
+        self.replies.next().expect("the child has not ended").expect("it is text")
     }
 }
 
@@ -73,11 +73,11 @@ fn one_of_many_processes_gets_the_block_and_its_death_frees_it() {
     let scratch = Scratch::new("processes");
     let mut collectors: Vec<Collector> = (0..5).map(|_| Collector::start(&scratch)).collect();
     collectors.iter_mut().for_each(Collector::go);
-    let answers: Vec<String> = collectors.iter_mut().map(Collector::answer).collect();
-    let winner = answers.iter().position(|answer| answer == "opened").expect("one gets it");
+    let replies: Vec<String> = collectors.iter_mut().map(Collector::reply).collect();
+    let winner = replies.iter().position(|reply| reply == "opened").expect("one gets it");
     let pid = collectors[winner].child.id();
-    for (index, answer) in answers.iter().enumerate().filter(|&(index, _)| index != winner) {
-        assert_eq!(*answer, format!("in use by {pid}"), "collector {index}");
+    for (index, reply) in replies.iter().enumerate().filter(|&(index, _)| index != winner) {
+        assert_eq!(*reply, format!("in use by {pid}"), "collector {index}");
     }
 
     let block = Block::open(scratch.name(), BOOT_ID).expect("the winner's block is ready");

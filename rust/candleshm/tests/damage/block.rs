@@ -1,4 +1,4 @@
-//! A real block that is damaged again and again, and everything that may be asked of it. Which damage is decided by
+//! A real block that is damaged again and again, and every call that it may get. Which damage is decided by
 //! numbers from outside: a test's, or a fuzzer's.
 
 use std::fs::File;
@@ -58,7 +58,7 @@ impl Damaged {
             let rows: Vec<Row> = rows.filter(|at| at % 6 != 0).map(|at| row(grid, first + at, 0)).collect();
             let end_ms = grid.end_ms(first + LENGTH as i64 + 1);
             for sent_ms in [end_ms, end_ms + 1_000, end_ms + 2_000] {
-                writer.ingest(symbol, &rows, &answer(sent_ms, 100), 1);
+                writer.ingest(symbol, &rows, &window(sent_ms, 100), 1);
             }
         }
         let geometry = *writer.block().geometry();
@@ -111,8 +111,8 @@ impl Damaged {
         let rows: Vec<Row> = (0..LENGTH as i64).map(|at| row(self.grid, first + at, 1)).collect();
         let sent_ms = self.grid.end_ms(first + LENGTH as i64 - 1) + 1_000;
         for symbol in SYMBOLS {
-            let index = writer.index_of(symbol).expect("it carries what was asked for");
-            let report = writer.ingest(index, &rows, &answer(sent_ms, LENGTH), 2);
+            let index = writer.index_of(symbol).expect("it carries the symbol");
+            let report = writer.ingest(index, &rows, &window(sent_ms, LENGTH), 2);
             assert_eq!((report.missing, report.tally.refused, report.tally.older), (0, 0, 0));
             let (mut columns, mut snapshot) = (vec![0.0; COLUMNS * LENGTH], Snapshot::default());
             let selection = Selection { count: LENGTH, closed_only: true, states: false };
@@ -178,7 +178,7 @@ fn row(grid: Grid, candle_index: i64, version: u8) -> Row {
     row
 }
 
-fn answer(sent_ms: i64, limit: usize) -> RequestWindow {
+fn window(sent_ms: i64, limit: usize) -> RequestWindow {
     RequestWindow {
         sent_ms,
         received_ms: sent_ms,

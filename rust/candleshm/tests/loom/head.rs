@@ -1,4 +1,4 @@
-//! The head moves on, by one candle index or over an outage, while somebody reads the slots that are used again.
+//! The head moves on, by one candle or over an outage, while somebody reads the slots that are used again.
 
 use candleshm::layout::RowState::{Closed, Live, Missing};
 
@@ -63,7 +63,7 @@ fn two_appends_reuse_a_slot_of_the_window() {
                 let (stamp, rows) = check_rows(reader, copy, |stamp| 9 + stamp);
                 for seen in rows {
                     let edition = if seen.candle_index < 10 { 1 } else { seen.candle_index - 8 };
-                    // Its slot was taken by candle index 11 while it was copied.
+                    // Its slot was taken by row 11 while it was copied.
                     let lost = seen.candle_index == 8 && seen.state == Missing && stamp < 3;
                     assert!(lost || (seen.state, seen.edition) == (Closed, edition), "{seen:?}");
                 }

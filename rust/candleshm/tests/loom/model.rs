@@ -19,7 +19,7 @@ const PREEMPTIONS: usize = 1;
 pub(crate) const RING: RingShape = RingShape { length: 2, capacity: 3 };
 
 /// The row of `candle_index` in its `edition`: both columns carry both numbers, so a torn row, a row of another time,
-/// one that was never written and an old one are told apart.
+/// one that was never written and an old one can be distinguished.
 pub(crate) fn row(candle_index: u64, edition: u64) -> RowWords {
     let write = candle_index * 100 + edition;
     [(2 * write) as f64, (2 * write + 1) as f64]
@@ -141,7 +141,7 @@ pub(crate) fn full() -> Rest {
     })
 }
 
-/// Bar 8 closed, 9 missing, 10 live.
+/// Row 8 closed, 9 missing, 10 live.
 pub(crate) fn gap() -> Rest {
     at_rest(RING, |collector| {
         collector.advance(9, &[ring_row(8, 1, RowState::Closed)]);
@@ -149,7 +149,7 @@ pub(crate) fn gap() -> Rest {
     })
 }
 
-/// Bar 8 closed, 9 provisional, 10 live; in a window of three, so that a copy has rows of both kinds.
+/// Row 8 closed, 9 provisional, 10 live; in a window of three, so that a copy has rows of both kinds.
 pub(crate) fn provisional() -> Rest {
     at_rest(RingShape { length: 3, capacity: 4 }, |collector| {
         collector.advance(10, &[ring_row(8, 1, RowState::Closed), ring_row(9, 1, RowState::Live)]);
@@ -343,7 +343,7 @@ impl Met {
     }
 }
 
-/// What a candle index may look like, phase by phase: its state, and the edition of its row, 0 without one.
+/// What the slot of a candle index may show, phase by phase: its state, and the edition of its row, 0 without one.
 pub(crate) type Life = &'static [(RowState, u64)];
 
 /// Asserts that a row is in one of the given phases of its life, at the earliest in number `earliest`.

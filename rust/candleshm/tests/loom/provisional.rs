@@ -14,7 +14,7 @@ fn two_provisional() -> Rest {
 const UNTOUCHED: Seen = Seen { candle_index: 8, state: Closed, edition: 1 };
 const LIVE: Seen = Seen { candle_index: 10, state: Live, edition: 1 };
 
-/// All phases of candle index 9 when it is rewritten and then closed with other values.
+/// All phases of row 9 when it is rewritten and then closed with other values.
 const REWRITTEN: [(RowState, u64); 5] = [(Live, 1), (Missing, 0), (Live, 2), (Missing, 0), (Closed, 3)];
 
 #[test]

@@ -26,7 +26,7 @@ fn check(race: Race) {
             let stamp = reader.stamp();
             for row in reader.range(start, 2, provisional) {
                 let (phases, published) = life(row.candle_index);
-                // The state of a row is not told: any phase of its edition will do.
+                // The state of a row is not known: any phase of its edition will do.
                 let state = phases.iter().rfind(|phase| phase.1 == row.edition).map_or(row.state, |phase| phase.0);
                 in_life(crate::model::Seen { state, ..row }, phases, if stamp == 2 { published } else { 0 });
             }

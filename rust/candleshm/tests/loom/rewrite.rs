@@ -4,7 +4,7 @@ use candleshm::layout::RowState::{Closed, Hole, Missing, Verified};
 
 use crate::model::{Copy, Met, RING, Rest, Seen, at_rest, explore, full, gap, in_life, ring_row};
 
-/// The row of candle index 8, which nobody touches.
+/// Row 8, which nobody touches.
 const UNTOUCHED: Seen = Seen { candle_index: 8, state: Closed, edition: 1 };
 
 /// The phase that a reader must have reached who saw this stamp.
@@ -264,7 +264,7 @@ fn a_verified_row_is_seen_whole_through_an_old_seqlock() {
     met.all(3);
 }
 
-/// Candle indices 8 and 9 closed, and no live row: a push has closed candle index 9, and the seqlock repeats it.
+/// Rows 8 and 9 closed, and no live row: a push has closed row 9, and the seqlock repeats it.
 fn pushed() -> Rest {
     at_rest(RING, |collector| {
         let rows = [ring_row(8, 1, Closed), ring_row(9, 1, Closed)];

@@ -20,9 +20,9 @@ pub(crate) enum Flaw {
     AgesAgo,
 }
 
-/// What the exchange was requested.
+/// Which rows a request is for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Asked {
+pub(crate) enum Requested {
     Newest,
     Until,
     From { below: u64, to_end: bool },
@@ -32,7 +32,7 @@ pub(crate) enum Asked {
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) symbol: usize,
-    pub(crate) asked: Asked,
+    pub(crate) requested: Requested,
     /// Candle indices from the oldest row to the clock's.
     pub(crate) back: u64,
     /// Candle indices from the oldest row to the newest, both included.
@@ -81,10 +81,10 @@ pub(crate) struct Life {
 }
 
 fn replies() -> impl Strategy<Value = Reply> {
-    let asked = prop_oneof![
-        4 => Just(Asked::Newest),
-        1 => Just(Asked::Until),
-        3 => (0..3_u64, any::<bool>()).prop_map(|(below, to_end)| Asked::From { below, to_end }),
+    let requested = prop_oneof![
+        4 => Just(Requested::Newest),
+        1 => Just(Requested::Until),
+        3 => (0..3_u64, any::<bool>()).prop_map(|(below, to_end)| Requested::From { below, to_end }),
     ];
     let flaw = prop::sample::select(vec![
         Flaw::NotANumber,
@@ -98,7 +98,7 @@ fn replies() -> impl Strategy<Value = Reply> {
     let skipped = prop_oneof![3 => Just(0), 1 => any::<u32>(), 1 => any::<u32>().prop_map(|bits| bits & bits >> 16)];
     let values = prop_oneof![2 => Just(vec![0]), 1 => prop::collection::vec(0..6_u8, 1..8)];
     (
-        (0..SYMBOLS.len(), asked, 0..16_u64, 1..18_u64, skipped, values),
+        (0..SYMBOLS.len(), requested, 0..16_u64, 1..18_u64, skipped, values),
         (
             prop::option::weighted(0.1, (0..16_usize, 1..4_i64)),
             rarely((0..16_usize, flaw)),
@@ -110,10 +110,13 @@ fn replies() -> impl Strategy<Value = Reply> {
         ),
     )
         .prop_map(
-            |((symbol, asked, back, span, skipped, values), (off_grid, flaw, doubled, rotated, full, delay, ahead))| {
+            |(
+                (symbol, requested, back, span, skipped, values),
+                (off_grid, flaw, doubled, rotated, full, delay, ahead),
+            )| {
                 Reply {
                     symbol,
-                    asked,
+                    requested,
                     back,
                     span,
                     skipped,

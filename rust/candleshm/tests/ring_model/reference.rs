@@ -33,7 +33,7 @@ pub(crate) struct Reference {
     length: u64,
     rows: BTreeMap<u64, Known>,
     holes: BTreeSet<u64>,
-    /// When candle indices were requested in vain: the first and the last sending time.
+    /// When candles were requested in vain: the first and the last sending time.
     absent: BTreeMap<u64, (i64, i64)>,
     /// First candle index that is not in the ring.
     pub(crate) head: u64,
@@ -131,12 +131,12 @@ impl Reference {
     }
 
     /// Takes in a response; returns the counts and the final candles whose values changed.
-    pub(crate) fn merge(&mut self, answer: &RequestWindow, klines: &[Kline], now_boot_ms: u64) -> (Tally, Vec<u64>) {
+    pub(crate) fn merge(&mut self, request: &RequestWindow, klines: &[Kline], now_boot_ms: u64) -> (Tally, Vec<u64>) {
         let mut tally = Tally { rows: klines.len(), ..Tally::default() };
         let mut revised = Vec::new();
         let mut best: BTreeMap<u64, Row> = BTreeMap::new();
         for kline in klines {
-            let beyond = self.grid.open_ms(kline.candle_index as i64) > answer.received_ms;
+            let beyond = self.grid.open_ms(kline.candle_index as i64) > request.received_ms;
             if !kline.plausible || beyond {
                 tally.refused += 1;
                 tally.beyond += usize::from(kline.plausible);
@@ -144,16 +144,16 @@ impl Reference {
                 best.insert(kline.candle_index, kline.row);
             }
         }
-        let told: BTreeSet<u64> = best.keys().copied().collect();
+        let present: BTreeSet<u64> = best.keys().copied().collect();
         // A picture with a later row was made after the candle's end; any other may be an old one, for a while.
-        let waits_ms = |candle_index: u64| if told.last() > Some(&candle_index) { 0 } else { answer.patience_ms };
+        let waits_ms = |candle_index: u64| if present.last() > Some(&candle_index) { 0 } else { request.patience_ms };
         let is_final = |candle_index: u64| {
-            self.grid.end_ms(candle_index as i64) + answer.settle_ms.max(waits_ms(candle_index)) <= answer.sent_ms
+            self.grid.end_ms(candle_index as i64) + request.settle_ms.max(waits_ms(candle_index)) <= request.sent_ms
         };
         // The newest row, when it shows less than was seen before, is an old picture of a candle still in progress.
         if let Some((&newest, row)) = best.last_key_value()
-            && (answer.from_end || klines.len() < answer.limit)
-            && answer.end_ms.is_none_or(|end_ms| end_ms >= self.grid.end_ms(newest as i64))
+            && (request.from_end || klines.len() < request.limit)
+            && request.end_ms.is_none_or(|end_ms| end_ms >= self.grid.end_ms(newest as i64))
             && self.rows.get(&newest).is_some_and(|known| row[TRADES] < known.row[TRADES])
         {
             best.remove(&newest);
@@ -173,7 +173,7 @@ impl Reference {
                 continue;
             }
             self.first_bar = self.first_bar.min(candle_index);
-            let new = Known { row: *row, is_final: is_final(candle_index), sent_ms: answer.sent_ms };
+            let new = Known { row: *row, is_final: is_final(candle_index), sent_ms: request.sent_ms };
             let old = self.rows.get(&candle_index).copied();
             let agrees = |old: Known| old.is_final && new.is_final && bits_equal(&old.row, &new.row);
             tally.agreed += usize::from(old.is_some_and(agrees));
@@ -181,14 +181,14 @@ impl Reference {
                 // The rows of a final response outrank those of an early one, and later rows outrank the
                 // rest.
                 Some(old) => (new.is_final, new.sent_ms, rank(&new.row)) >= (old.is_final, old.sent_ms, rank(&old.row)),
-                // Below `final` readers were told that every row is final, and of a hole that there is no row.
+                // Below `final` readers know that every row is final, and that a hole has no row.
                 None => new.is_final || candle_index >= old_final && !self.holes.contains(&candle_index),
             };
             if !wins {
                 continue;
             }
             let was_final = old.is_some_and(|old| old.is_final);
-            // That there was no row had been told as well.
+            // That there was no row was published as well.
             tally.corrected += usize::from(self.holes.contains(&candle_index));
             let changed = old.is_none_or(|old| !bits_equal(&old.row, &new.row));
             tally.changed += usize::from(changed);
@@ -207,61 +207,62 @@ impl Reference {
         let provisional = self.rows.iter().find(|&(&candle_index, known)| candle_index < self.head && !known.is_final);
         self.final_end = self.final_end.max(provisional.map_or(self.head, |(&candle_index, _)| candle_index));
 
-        let full = klines.len() >= answer.limit;
-        let open_ended = answer.end_ms.is_none() && (answer.from_end || !full);
+        let full = klines.len() >= request.limit;
+        let open_ended = request.end_ms.is_none() && (request.from_end || !full);
         if open_ended && held.end >= old_newest || held.end.is_some_and(|candle_index| candle_index >= old_head) {
-            // What ended a while ago may have been said a while ago.
+            // A candle that ended a while ago may come from a response that is as old.
             let ended_ms = held.end.map_or(i64::MAX, |candle_index| self.grid.end_ms(candle_index as i64));
-            let late_ms = answer.received_ms.saturating_sub(ended_ms).saturating_sub(answer.settle_ms + CURRENT_MS);
+            let late_ms = request.received_ms.saturating_sub(ended_ms).saturating_sub(request.settle_ms + CURRENT_MS);
             self.received_ms = self.received_ms.max(now_boot_ms - (late_ms.max(0) as u64).min(now_boot_ms));
         }
-        tally.holes = self.conclude(answer, &tally, full, held, &told);
+        tally.holes = self.conclude(request, &tally, full, held, &present);
         (tally, revised)
     }
 
     /// Concludes that rows which a response does not hold do not exist; returns the number of new holes.
     fn conclude(
         &mut self,
-        answer: &RequestWindow,
+        request: &RequestWindow,
         tally: &Tally,
         full: bool,
         held: std::ops::Range<Option<u64>>,
-        told: &BTreeSet<u64>,
+        present: &BTreeSet<u64>,
     ) -> usize {
         let would_hold = |candle_index: u64| {
             let (open_ms, end_ms) = (self.grid.open_ms(candle_index as i64), self.grid.end_ms(candle_index as i64));
-            let shown = match (full, answer.from_end) {
+            let shown = match (full, request.from_end) {
                 (false, _) => true,
                 (true, true) => held.start.is_some_and(|oldest| candle_index >= oldest),
                 (true, false) => held.end.is_some_and(|newest| candle_index <= newest),
             };
             shown
-                && answer.start_ms.is_none_or(|start_ms| open_ms >= start_ms)
-                && answer.end_ms.is_none_or(|asked_end_ms| end_ms - 1 <= asked_end_ms)
-                && end_ms <= answer.sent_ms - answer.settle_ms
+                && request.start_ms.is_none_or(|start_ms| open_ms >= start_ms)
+                && request.end_ms.is_none_or(|requested_end_ms| end_ms - 1 <= requested_end_ms)
+                && end_ms <= request.sent_ms - request.settle_ms
         };
         let is_evident = |candle_index: u64| {
             held.end > Some(candle_index)
-                || self.grid.end_ms(candle_index as i64) + answer.patience_ms <= answer.sent_ms
+                || self.grid.end_ms(candle_index as i64) + request.patience_ms <= request.sent_ms
         };
         let start = self.window_start();
         let open: Vec<u64> = (start..self.head).filter(|&candle_index| !self.is_settled(candle_index)).collect();
         self.absent.retain(|candle_index, _| open.contains(candle_index));
-        let lacks =
-            |candle_index: u64| would_hold(candle_index) && !told.contains(&candle_index) && is_evident(candle_index);
+        let lacks = |candle_index: u64| {
+            would_hold(candle_index) && !present.contains(&candle_index) && is_evident(candle_index)
+        };
         if tally.refused > 0 || !open.iter().any(|candle_index| lacks(*candle_index)) {
             return 0;
         }
         let forgotten = (start..self.head).any(|candle_index| {
-            would_hold(candle_index) && self.state(candle_index) == RowState::Closed && !told.contains(&candle_index)
+            would_hold(candle_index) && self.state(candle_index) == RowState::Closed && !present.contains(&candle_index)
         });
-        let apart_ms = if forgotten { CONTRADICTED_MS } else { answer.settle_ms };
+        let apart_ms = if forgotten { CONTRADICTED_MS } else { request.settle_ms };
         let mut confirmed = BTreeSet::new();
         for &candle_index in open.iter().filter(|candle_index| lacks(**candle_index)) {
             let (first_ms, last_ms) = self.absent.get(&candle_index).copied().unwrap_or((i64::MAX, i64::MIN));
-            let span = (first_ms.min(answer.sent_ms), last_ms.max(answer.sent_ms));
+            let span = (first_ms.min(request.sent_ms), last_ms.max(request.sent_ms));
             self.absent.insert(candle_index, span);
-            if span.1 - span.0 >= apart_ms.max(answer.settle_ms).max(1) {
+            if span.1 - span.0 >= apart_ms.max(request.settle_ms).max(1) {
                 confirmed.insert(candle_index);
             }
         }

@@ -9,7 +9,7 @@ use candleshm::read::{Selection, SeriesReader, Snapshot, ViewMarks};
 use candleshm::sync::Ordering::Relaxed;
 use candleshm::writer::{Config, Writer};
 
-use crate::life::{Asked, Life, Reply, SYMBOLS, Step, spoil};
+use crate::life::{Life, Reply, Requested, SYMBOLS, Step, spoil};
 use crate::reference::{Kline, Reference};
 use crate::scratch::{self, Scratch};
 
@@ -40,7 +40,7 @@ struct World {
     now_ms: i64,
     settle_ms: i64,
     patience_ms: i64,
-    answers: Vec<(usize, RequestWindow, Vec<Kline>)>,
+    responses: Vec<(usize, RequestWindow, Vec<Kline>)>,
     universe_bar: u64,
 }
 
@@ -61,7 +61,7 @@ impl World {
             now_ms: START_MS,
             settle_ms: life.interval.nominal_ms() * life.settle / 10,
             patience_ms: life.interval.nominal_ms() * life.patience / 10,
-            answers: Vec::new(),
+            responses: Vec::new(),
             universe_bar: 0,
             scratch,
             config,
@@ -74,14 +74,14 @@ impl World {
             Step::Pass(tenths) => self.now_ms += tenths * tenth_ms,
             Step::Merge(reply) => {
                 let symbol = reply.symbol % self.series.len();
-                let (answer, klines) = self.send(reply, tenth_ms);
-                self.merge(symbol, &answer, &klines);
-                self.answers.push((symbol, answer, klines));
+                let (window, klines) = self.send(reply, tenth_ms);
+                self.merge(symbol, &window, &klines);
+                self.responses.push((symbol, window, klines));
             }
             Step::Again(which) => {
-                if !self.answers.is_empty() {
-                    let (symbol, answer, klines) = self.answers[which % self.answers.len()].clone();
-                    self.merge(symbol, &answer, &klines);
+                if !self.responses.is_empty() {
+                    let (symbol, window, klines) = self.responses[which % self.responses.len()].clone();
+                    self.merge(symbol, &window, &klines);
                 }
             }
             Step::TakeOver => {
@@ -147,10 +147,10 @@ impl World {
         }
         let open_ms = |candle_index: u64| self.grid.open_ms(candle_index as i64);
         let last_ms = self.grid.end_ms(newest as i64) - 1;
-        let (start_ms, end_ms, from_end) = match reply.asked {
-            Asked::Newest => (None, None, true),
-            Asked::Until => (None, Some(last_ms), true),
-            Asked::From { below, to_end } => (Some(open_ms(oldest - below)), to_end.then_some(last_ms), false),
+        let (start_ms, end_ms, from_end) = match reply.requested {
+            Requested::Newest => (None, None, true),
+            Requested::Until => (None, Some(last_ms), true),
+            Requested::From { below, to_end } => (Some(open_ms(oldest - below)), to_end.then_some(last_ms), false),
         };
         let limit = klines.len().max(1) + usize::from(!reply.full);
         let (settle_ms, patience_ms) = (self.settle_ms, self.patience_ms);
@@ -183,15 +183,15 @@ impl World {
     }
 
     /// Merges a response into both, twice: the second time nothing may change.
-    fn merge(&mut self, symbol: usize, answer: &RequestWindow, klines: &[Kline]) {
+    fn merge(&mut self, symbol: usize, window: &RequestWindow, klines: &[Kline]) {
         let rows: Vec<Row> = klines.iter().map(|kline| kline.row).collect();
         let now_boot_ms = (self.now_ms - START_MS) as u64 + 1;
         let before = self.shown(symbol);
         let seqs = [header::COMMIT_SEQ, header::CLOSE_SEQ].map(|offset| self.block.value(offset));
 
-        let (tally, revised) = self.series[symbol].merge(answer, klines, now_boot_ms);
-        let report = self.writer_mut().ingest(symbol, &rows, answer, now_boot_ms);
-        assert_eq!(report.tally, tally, "{answer:?} {klines:?}");
+        let (tally, revised) = self.series[symbol].merge(window, klines, now_boot_ms);
+        let report = self.writer_mut().ingest(symbol, &rows, window, now_boot_ms);
+        assert_eq!(report.tally, tally, "{window:?} {klines:?}");
         for view in self.views.iter_mut().filter(|view| view.symbol == symbol) {
             let series = &self.series[symbol];
             view.written |= view.slots.iter().any(|(candle_index, row)| match row {
@@ -200,13 +200,13 @@ impl World {
             });
         }
 
-        // Waiters hear of every change, and of a close only when there was one.
+        // Waiters are woken by every change, and waiters for a close only by a close.
         let after = self.shown(symbol);
-        let told = [header::COMMIT_SEQ, header::CLOSE_SEQ].map(|offset| self.block.value(offset));
-        assert_eq!(told[0] > seqs[0], before != after);
-        assert_eq!(told[1] > seqs[1], tally.closed + tally.corrected + tally.holes > 0);
+        let published = [header::COMMIT_SEQ, header::CLOSE_SEQ].map(|offset| self.block.value(offset));
+        assert_eq!(published[0] > seqs[0], before != after);
+        assert_eq!(published[1] > seqs[1], tally.closed + tally.corrected + tally.holes > 0);
 
-        let report = self.writer_mut().ingest(symbol, &rows, answer, now_boot_ms);
+        let report = self.writer_mut().ingest(symbol, &rows, window, now_boot_ms);
         let counts = Tally {
             rows: tally.rows,
             refused: tally.refused,
@@ -214,12 +214,12 @@ impl World {
             older: tally.older,
             ..Tally::default()
         };
-        let again = self.series[symbol].merge(answer, klines, now_boot_ms).0;
+        let again = self.series[symbol].merge(window, klines, now_boot_ms).0;
         assert_eq!(report.tally, again, "the second time");
         assert_eq!(Tally { agreed: 0, ..again }, counts, "the second time");
         assert_eq!(self.shown(symbol), after);
         let commit_seq = self.block.value(header::COMMIT_SEQ);
-        assert_eq!(commit_seq, told[0], "nobody is woken for nothing");
+        assert_eq!(commit_seq, published[0], "nobody is woken for nothing");
     }
 
     /// Everything that readers of a series can tell apart, marks aside.
@@ -362,8 +362,8 @@ impl World {
             let total: usize = self.series.iter().map(|series| series.count(state)).sum();
             assert_eq!(self.block.value(offset), total as u64, "{state:?}");
         }
-        // The universe candle index never goes down; it moves only to candle indices that every awaited series has
-        // settled or is beyond, and no candle index above it is one that all of them have settled.
+        // The universe index never goes down; it moves only to a candle that every awaited series has settled or is
+        // beyond, and there is no candle above it that all of them have settled.
         let known = std::mem::replace(&mut self.universe_bar, self.block.value(header::UNIVERSE_BAR));
         assert!(self.universe_bar >= known);
         let awaited: Vec<&Reference> = self

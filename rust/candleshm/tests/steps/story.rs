@@ -21,7 +21,7 @@ pub(crate) const DELISTED: usize = 1;
 /// Rows as (minute, version).
 type Rows = &'static [(u64, u32)];
 
-/// What is answered to both symbols in turn: the minute it is, how far into it, and the rows as (minute, version).
+/// The responses for both symbols in turn: the minute it is, how far into it, and the rows as (minute, version).
 const ANSWERS: &[(u64, i64, Rows)] = &[
     // History, then the live row twice, the second time with more trades.
     (8, 2_000, &[(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0)]),
@@ -82,10 +82,10 @@ pub(crate) fn row(minute: u64, version: u32) -> Row {
 }
 
 /// Merges rows, given as (minute, version), as the response to a request sent `after_ms` behind the beginning of `now`.
-fn answer(writer: &mut Writer, symbol: usize, now: u64, after_ms: i64, rows: &[(u64, u32)]) {
+fn respond(writer: &mut Writer, symbol: usize, now: u64, after_ms: i64, rows: &[(u64, u32)]) {
     let rows: Vec<Row> = rows.iter().map(|&(minute, version)| row(minute, version)).collect();
     let sent_ms = START_MS + now as i64 * STEP_MS + after_ms;
-    let answer = RequestWindow {
+    let window = RequestWindow {
         sent_ms,
         received_ms: sent_ms + 10,
         settle_ms: SETTLE_MS,
@@ -95,7 +95,7 @@ fn answer(writer: &mut Writer, symbol: usize, now: u64, after_ms: i64, rows: &[(
         from_end: false,
         patience_ms: 0,
     };
-    writer.ingest(symbol, &rows, &answer, 1_000 + now * 100 + after_ms as u64 / 1_000);
+    writer.ingest(symbol, &rows, &window, 1_000 + now * 100 + after_ms as u64 / 1_000);
 }
 
 /// Tells the story. Told again, or by a successor from wherever the first one was interrupted, it ends the same.
@@ -103,16 +103,16 @@ pub(crate) fn tell(writer: &mut Writer, story: Story) {
     writer.set_health(&Health { ready: false, weight_used: 1, weight_limit: 6_000, banned_until_ms: 0 });
     for (now, after_ms, rows) in ANSWERS {
         for symbol in 0..2 {
-            answer(writer, symbol, *now, *after_ms, rows);
+            respond(writer, symbol, *now, *after_ms, rows);
         }
     }
     if story == Story::Life {
         writer.add_symbol(SYMBOLS[2]).expect("a place is kept for it");
-        answer(writer, 2, 90, 6_000, &[(88, 0), (89, 0), (90, 1)]);
+        respond(writer, 2, 90, 6_000, &[(88, 0), (89, 0), (90, 1)]);
         writer.set_presence(DELISTED, Presence::Ended);
-        answer(writer, 0, 91, 2_000, &[(90, 0), (91, 1)]);
-        answer(writer, 2, 91, 2_000, &[(90, 0), (91, 1)]);
-        answer(writer, DELISTED, 91, 2_000, &[(90, 0), (91, 1)]);
+        respond(writer, 0, 91, 2_000, &[(90, 0), (91, 1)]);
+        respond(writer, 2, 91, 2_000, &[(90, 0), (91, 1)]);
+        respond(writer, DELISTED, 91, 2_000, &[(90, 0), (91, 1)]);
         writer.set_presence(DELISTED, Presence::Trading);
     }
     writer.set_health(&Health { ready: true, weight_used: 2, weight_limit: 6_000, banned_until_ms: 9 });

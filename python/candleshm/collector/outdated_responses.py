@@ -1,4 +1,4 @@
-"""Series for which the exchange repeats the same old answer, while their newest candle is long over."""
+"""Series for which the exchange repeats the same old response, although their newest candle is long over."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from datetime import UTC, datetime
 
 from candleshm.system.block_log import BlockLog
 
-__all__ = ["Standing"]
+__all__ = ["OutdatedResponses"]
 
 logger = logging.getLogger(__name__)
 
-# How long after the end of its newest candle a series of which no newer one is shown counts as late.
+# A response that shows no newer candle this long after the end of the newest one is outdated.
 LATE_MS = 15_000
 NAMED_MAX = 5
 
 
-class Standing:
-    """Which series stand still, and since when by the exchange's clock. Belongs to one thread."""
+class OutdatedResponses:
+    """For which series responses are outdated, and since when by the exchange's clock. Belongs to one thread."""
 
     def __init__(self, block_name: str, host: str) -> None:
         self._log = BlockLog(logger, block_name)
         self._host = host
         self._since_ms: dict[str, int] = {}
-        self._is_told = False
+        self._is_logged = False
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The series that stand still."""
+        """The series whose responses are outdated."""
         return tuple(self._since_ms)
 
-    def saw(self, symbol: str, newest_end_ms: int, sent_ms: int) -> None:
-        """Take in that an answer to a request of `sent_ms` showed no candle that ends after `newest_end_ms`."""
+    def note(self, symbol: str, newest_end_ms: int, sent_ms: int) -> None:
+        """Note that the response to a request of `sent_ms` showed no candle that ends after `newest_end_ms`."""
         if sent_ms - newest_end_ms > LATE_MS:
             self._since_ms.setdefault(symbol, newest_end_ms)
         else:
             self._since_ms.pop(symbol, None)
 
-    def tell(self, carried: frozenset[str]) -> None:
-        """Say once that series stand still, and once that none does any more; those no longer carried are forgotten."""
+    def report(self, carried: frozenset[str]) -> None:
+        """Log once that responses are outdated, and once that none is any more; forget series not in `carried`."""
         for symbol in self._since_ms.keys() - carried:
             del self._since_ms[symbol]
-        if self._since_ms and not self._is_told:
+        if self._since_ms and not self._is_logged:
             first = sorted(self._since_ms, key=self._since_ms.__getitem__)
             names = " ".join(first[:NAMED_MAX]) + (" ..." if len(first) > NAMED_MAX else "")
             self._log.warning(
@@ -52,6 +52,6 @@ class Standing:
                 len(first),
                 names,
             )
-        elif self._is_told and not self._since_ms:
+        elif self._is_logged and not self._since_ms:
             self._log.info("%s sends new data again", self._host)
-        self._is_told = bool(self._since_ms)
+        self._is_logged = bool(self._since_ms)

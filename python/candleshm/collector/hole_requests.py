@@ -1,7 +1,7 @@
-"""Rows that the exchange did not have, and when they are requested again.
+"""When holes are requested again.
 
-That a row does not exist is what two responses showed at a time. The exchange may fill it in later: after an outage, or
-when the server that responds has caught up. So every hole is requested again, at pauses that grow, and at every start.
+Two responses confirmed that the exchange does not have the row. It may add the row later: after an outage, or when the
+server that responds has caught up. So every hole is requested again, at growing pauses, and at every start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from candleshm.exchanges.base import INTERVAL_MS
 if TYPE_CHECKING:
     from candleshm._core import Writer
 
-__all__ = ["Absences"]
+__all__ = ["HoleRequests"]
 
 # How long after a look at the holes of a series the next one comes; the last pause repeats.
 PAUSES_SECONDS = (60.0, 300.0, 1800.0, 7200.0, 21600.0, 86400.0)
@@ -29,7 +29,7 @@ class _Series:
     pages_ms: list[tuple[int, int]] = field(default_factory=list)  # half-open, oldest first
 
 
-class Absences:
+class HoleRequests:
     """When which holes are requested again. Belongs to one thread; times in seconds are local."""
 
     def __init__(self, writer: Writer, interval: str, page_limit: int) -> None:
@@ -40,13 +40,13 @@ class Absences:
         self.due_seconds = float("inf")
 
     def suspect(self, symbol: str, now_seconds: float) -> None:
-        """Ask at once for the holes of a series that somebody else confirmed, as before a takeover."""
+        """Have holes requested at once that another collector confirmed, as before a takeover."""
         if self._holes_ms(symbol):
             self._series[symbol] = _Series(now_seconds)
             self.due_seconds = min(self.due_seconds, now_seconds)
 
     def confirmed(self, symbol: str, now_seconds: float) -> None:
-        """Begin anew to count pauses for a series of which rows were just found absent."""
+        """Start the pauses of a series anew: holes were just confirmed."""
         self._series[symbol] = _Series(now_seconds + PAUSES_SECONDS[0])
         self.due_seconds = min(self.due_seconds, self._series[symbol].due_seconds)
 
@@ -59,7 +59,7 @@ class Absences:
         for symbol, series in list(self._series.items()):
             if series.due_seconds <= now_seconds:
                 if symbol not in symbols:
-                    # One that has a request on its way, or is gone.
+                    # It has a request on its way, or is no longer carried.
                     if symbol not in self._writer.symbols:
                         del self._series[symbol]
                     else:
