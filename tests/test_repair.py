@@ -47,4 +47,4 @@ def test_a_hole_is_requested_again_although_weight_came_back_at_no_known_moment(
     assert look_seconds < 60.0
     errand, _ = repair.next(look_seconds, lambda _: (7, 0.0), with_audits=False)
     assert errand is not None
-    assert (errand[1], errand[3]) == (Kind.ABSENCE, 7)
+    assert (errand[1], errand[3]) == (Kind.HOLE, 7)
