@@ -1,1 +1,1 @@
-"""One collector: what to request and when, what the responses prove, and what its block says."""
+"""One collector: what to request and when, what the responses prove, and what its block shows."""

@@ -40,7 +40,7 @@ class Absences:
         self.due_seconds = float("inf")
 
     def suspect(self, symbol: str, now_seconds: float) -> None:
-        """Ask at once for the holes of a series that somebody else confirmed, as before a takeover."""
+        """Request at once the holes of a series that another collector confirmed, as before a takeover."""
         if self._holes_ms(symbol):
             self._series[symbol] = _Series(now_seconds)
             self.due_seconds = min(self.due_seconds, now_seconds)

@@ -116,7 +116,7 @@ class Collector:
         """Connect, take the block and go on in the background; return once readers can attach.
 
         Called twice it does nothing the second time. Raises ExchangeUnavailable when the exchange cannot be reached for
-        `start_seconds`, BadResponse when what it says cannot be used for as long, RateLimited or Banned, ConfigError
+        `start_seconds`, BadResponse when its responses cannot be used for as long, RateLimited or Banned, ConfigError
         (symbols), BlockInUse: with nothing left behind.
         """
         self._begin()
@@ -174,7 +174,7 @@ class Collector:
         return self._scheduler.status if self._scheduler is not None else None
 
     def exchange_ms(self) -> int | None:
-        """Return the exchange time that has surely been reached, None before the exchange has answered."""
+        """Return the exchange time that has surely been reached, None before the exchange has responded."""
         return self._scheduler.exchange_ms() if self._scheduler is not None else None
 
     def wake(self) -> None:
@@ -196,7 +196,7 @@ class Collector:
         self._follow_universe()
 
     def remove_symbols(self, symbols: Iterable[str]) -> None:
-        """Ask for these symbols no more. Their rows stay in the block, marked as not trading. Raises ConfigError."""
+        """Request these symbols no more. Their rows stay in the block, marked as not trading. Raises ConfigError."""
         self._universe.remove(_checked(symbols))
         self._follow_universe()
 
@@ -343,7 +343,7 @@ class Collector:
         return days
 
     def _take_archived(self, store: DayStore, writer: Writer, connection: Client, days: list[Day]) -> None:
-        """Fetch the days that have no file; without them the exchange is asked for their rows."""
+        """Fetch the days that have no file; without them their rows are requested from the exchange."""
         asked = replace(self.config, symbols=writer.symbols, symbols_filter=(), symbol_contains="", symbol_endswith="")
         first, last = days[-1].date, days[0].date
         try:
@@ -413,7 +413,7 @@ class Collector:
         return []
 
     def _find_streams(self) -> MakeStreams | None:
-        """Return what makes the source of pushed candles; None where everything is asked for. Raises MissingExtra."""
+        """Return what makes the source of pushed candles; None where everything is requested. Raises MissingExtra."""
         config = self.config
         if config.live == "rest" or config.stream_hindrance is not None:
             return None

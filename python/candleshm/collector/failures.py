@@ -1,4 +1,4 @@
-"""Failed requests: when they are repeated, when a series is given up for now, and what the log says."""
+"""Failed requests: when they are repeated, when a series is given up for now, and what is logged."""
 
 from __future__ import annotations
 

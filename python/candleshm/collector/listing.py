@@ -1,6 +1,6 @@
-"""When the exchange's list of symbols is read again, and whether it is believed. Pure.
+"""When the exchange's list of symbols is read again, and whether it is used. Pure.
 
-The list is long, and dear on SPOT, so it is read at leisure while nothing happens. Whatever it may explain makes it be
+The list is long, and expensive on SPOT, so it is read rarely while nothing happens. Whatever it may explain makes it be
 read sooner: a series that lags behind the clock, a symbol that is refused as unknown, a symbol that stopped trading and
 may come back. The longer such a reason lasts, the less often.
 """
@@ -73,7 +73,7 @@ class Listing:
         going_on: Collection[str],
         now_seconds: float,
     ) -> tuple[str | None, bool]:
-        """Return what is odd about a newer list, None when nothing is; and whether it is believed.
+        """Return what is odd about a newer list, None when nothing is; and whether it is used.
 
         The candles may bear an odd one out: those of `lagging` are late, those of `going_on` are not.
         """

@@ -1,6 +1,6 @@
-"""What a collector says about requests that fail: a line for each symbol while few fail, one story while many do.
+"""What a collector logs about requests that fail: a line for each symbol while few fail, one outage while many do.
 
-Pure: it is told what failed and what time it is (local seconds), and returns the lines.
+Pure: it is given what failed and what time it is (local seconds), and returns the lines.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Outage:
     _unsaid: int = 0
 
     def failed(self, error: Exception, line: str | None) -> None:
-        """Note a failed request, and the line about it alone, which is said by `look` if there is no outage."""
+        """Note a failed request, and the line about it alone, which `look` returns if there is no outage."""
         self._kinds[_kind(error)] += 1
         self._newest = str(error)
         if line is not None and not self.is_on:
@@ -57,9 +57,9 @@ class Outage:
     def look(
         self, failing: int, trading: int, freshness: Freshness, now: float, *, is_loaded: bool = True
     ) -> list[str]:
-        """Return what is to be said now; to be asked about once a second.
+        """Return what is to be logged now; to be called once a second.
 
-        `failing` of `trading` symbols had a failure as their newest answer; `freshness` is that of their data, which
+        `failing` of `trading` symbols had a failure as their newest response; `freshness` is that of their data, which
         counts once the feed was loaded.
         """
         is_old = (is_loaded or self.is_on) and not freshness.is_current

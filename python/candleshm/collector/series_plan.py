@@ -45,7 +45,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PollPolicy:
-    """How often to ask, the same for all series of a feed."""
+    """How often to send requests, the same for all series of a feed."""
 
     interval: str
     length: int
@@ -117,7 +117,7 @@ class SeriesPlan:
         self.missing = position.missing
 
     def mark_suspect(self, open_ms: int, now_ms: int) -> None:
-        """Let the rows from `open_ms` on be asked for again, by a request that leaves at `now_ms` or later."""
+        """Let the rows from `open_ms` on be fetched again, by a request that leaves at `now_ms` or later."""
         self.suspect_ms = open_ms if self.suspect_ms is None else min(self.suspect_ms, open_ms)
         self.suspect_since_ms = now_ms
 
@@ -134,7 +134,7 @@ class SeriesPlan:
             self.tries += 1
 
     def learn(self, position: Progress, *, sent_seconds: float, sent_ms: int, now_seconds: float, kind: Kind) -> None:
-        """Take in an answer that the writer has merged."""
+        """Take in a response that the writer has merged."""
         is_tail = kind in (Kind.TAIL, Kind.CLOSING)
         # Rows that missed their time, or left the window while they were missing, did not come by this answer.
         brought = position.newest_open_ms is not None if self.is_empty else position.closed + position.holes > 0

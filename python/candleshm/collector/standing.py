@@ -1,4 +1,4 @@
-"""Series for which the exchange repeats the same old answer, while their newest candle is long over."""
+"""Series for which the exchange repeats the same old response, while their newest candle is long over."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Standing:
         return tuple(self._since_ms)
 
     def saw(self, symbol: str, newest_end_ms: int, sent_ms: int) -> None:
-        """Take in that an answer to a request of `sent_ms` showed no candle that ends after `newest_end_ms`."""
+        """Take in that a response to a request of `sent_ms` showed no candle that ends after `newest_end_ms`."""
         if sent_ms - newest_end_ms > LATE_MS:
             self._since_ms.setdefault(symbol, newest_end_ms)
         else:

@@ -71,8 +71,8 @@ class CollectorStatus:
     standing: tuple[str, ...] = ()
     """Symbols for which the exchange repeats the same old data, although their newest candle is over."""
     freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
-    """How old the data is, judged as by a reader without `max_age`; a feed that asks less often than every 30 s gets
-    two of its pauses."""
+    """How old the data is, judged as by a reader without `max_age`; a feed that sends requests less often than every
+    30 s gets two of its pauses."""
 
     @property
     def stale(self) -> int:
@@ -98,7 +98,7 @@ class CollectorStatus:
 
     @property
     def ready(self) -> bool:
-        """Whether every symbol is loaded and the data is current now, as `Health.ready` says it to readers."""
+        """Whether every symbol is loaded and the data is current now, as `Health.ready` shows it to readers."""
         return self.is_loaded and self.freshness.is_current
 
     @property

@@ -98,7 +98,7 @@ class SymbolSet:
         return self.plans.get(plan.symbol) is plan
 
     def drop_unlisted(self, plan: SeriesPlan) -> None:
-        """Ask no more for a series that the exchange does not list."""
+        """Send no more requests for a series that the exchange does not list."""
         if plan.symbol not in self.info.statuses and self.plans.get(plan.symbol) is plan:
             del self.plans[plan.symbol]
 
