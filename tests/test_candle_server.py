@@ -474,7 +474,7 @@ def test_an_unreachable_exchange_is_an_error_with_nothing_left_behind(
         assert nothing_left(directory, block_name)
     answer = server.get_symbols_filtered()
     assert (answer["code"], answer["data"]) == (-1, [])
-    assert "no answer" in answer["msg"]
+    assert "no response" in answer["msg"]
 
 
 @pytest.mark.parametrize("path", ["/time", "/klines"])

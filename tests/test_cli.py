@@ -334,7 +334,7 @@ def test_what_cannot_be_served(exchange: SimulatedExchange, block_name: str, mor
         (html(451), "451"),
         (Fault(kind="truncate"), "before its announced end"),
         (Fault(kind="status", status=200, body='{"serverTime":'), "/api/v3/time: not JSON"),
-        (Fault(kind="reset"), "no answer"),
+        (Fault(kind="reset"), "no response"),
     ],
     ids=["html", "blocked", "truncated", "half-json", "reset"],
 )
