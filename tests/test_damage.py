@@ -54,7 +54,7 @@ def test_a_block_that_an_outsider_cuts_short_ends_who_touches_it_and_is_refused_
         assert feed["BTCUSDT"].last_close == 100
     reader.communicate("read\n", timeout=60)
     assert reader.returncode == -signal.SIGBUS
-    with pytest.raises(candleshm.BlockCorrupt, match=r"does not fit its header: `8192` bytes"):
+    with pytest.raises(candleshm.BlockCorrupt, match=r"its size contradicts its header: `8192` bytes"):
         candleshm.attach(block_name)
     with pytest.raises(candleshm.BlockInUse):
         candleshm.unlink(block_name)
@@ -63,6 +63,16 @@ def test_a_block_that_an_outsider_cuts_short_ends_who_touches_it_and_is_refused_
         _core.Writer.open(block_name, market="SPOT", interval="1m", length=1000, symbols=["BTCUSDT"])
     assert run("rm", block_name).returncode == 0
     assert not (SHM / block_name).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"x" * 8192])
+def test_a_foreign_file_is_refused_without_advice_that_would_be_refused(block_name: str, content: bytes) -> None:
+    (SHM / block_name).write_bytes(content)
+    for use in (candleshm.attach, candleshm.unlink):
+        with pytest.raises(candleshm.BlockCorrupt) as refused:
+            use(block_name)
+        assert refused.value.reason == "it is not a candleshm block"
+    assert run("rm", block_name).returncode == 1
 
 
 _READ = """

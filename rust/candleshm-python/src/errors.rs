@@ -58,7 +58,9 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
             format_name(major, minor, hash),
             format_name(ABI_MAJOR, ABI_MINOR, [LAYOUT_HASH[0], LAYOUT_HASH[1], LAYOUT_HASH[2], LAYOUT_HASH[3]]),
         )),
-        Error::Corrupt { name, what: what @ Corruption::NotAFile } => BlockCorrupt::new_err((name, what.to_string())),
+        Error::Corrupt { name, what: what @ (Corruption::Foreign | Corruption::NotAFile) } => {
+            BlockCorrupt::new_err((name, what.to_string()))
+        }
         Error::Corrupt { name, what } => {
             BlockCorrupt::new_err((name, format!("{what}; `candleshm rm` removes a block that no collector serves")))
         }
