@@ -13,4 +13,5 @@ with candleshm.attach(sys.argv[1], max_age=60.0) as feed:
     for symbol, mean, deviation in zip(panel.symbols, means, deviations, strict=True):
         print(f"{symbol}: mean {mean * 1e4:+.2f} bp, deviation {deviation * 1e4:.2f} bp per candle")
     if len(panel.symbols) > 1:
-        print(f"correlation of {panel.symbols[0]} and {panel.symbols[1]}: {np.corrcoef(returns[:, :2].T)[0, 1]:+.2f}")
+        both = returns[np.isfinite(returns[:, :2]).all(axis=1), :2]
+        print(f"correlation of {panel.symbols[0]} and {panel.symbols[1]}: {np.corrcoef(both.T)[0, 1]:+.2f}")

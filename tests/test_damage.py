@@ -65,6 +65,16 @@ def test_a_block_that_an_outsider_cuts_short_ends_who_touches_it_and_is_refused_
     assert not (SHM / block_name).exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"x" * 8192])
+def test_a_foreign_file_is_refused_without_advice_that_would_be_refused(block_name: str, content: bytes) -> None:
+    (SHM / block_name).write_bytes(content)
+    for use in (candleshm.attach, candleshm.unlink):
+        with pytest.raises(candleshm.BlockCorrupt) as refused:
+            use(block_name)
+        assert refused.value.reason == "it is not a candleshm block"
+    assert run("rm", block_name).returncode == 1
+
+
 _READ = """
 import sys, candleshm
 feed = candleshm.attach(sys.argv[1])

@@ -24,14 +24,14 @@ def exchange() -> Iterator[SimulatedExchange]:
 
 
 def collector(
-    exchange: SimulatedExchange, name: str, interval: str, derive: tuple[str, ...] = ()
+    exchange: SimulatedExchange, name: str, interval: str, derive: tuple[str, ...] = (), length: int = 600
 ) -> candleshm.Collector:
     return candleshm.Collector(
         candleshm.CollectorConfig(
             market="SPOT",
             symbols=SYMBOLS,
             interval=interval,
-            length=600,
+            length=length,
             name=name,
             derive=list(derive),
             base_url=exchange.base_url,
@@ -63,6 +63,13 @@ def test_examples_of_minutes(exchange: SimulatedExchange, block_name: str) -> No
         asof = output("multi_interval_asof.py", block_name, f"{block_name}-5m")
         assert [line.split(":")[0] for line in asof] == SYMBOLS
         assert all(line.endswith("of the last 30 closes lie above the last 5m close") for line in asof)
+
+
+def test_the_example_of_a_panel_with_a_row_that_no_symbol_has(exchange: SimulatedExchange, block_name: str) -> None:
+    # Of 60 candles the newest are live, so that the oldest of 60 closed ones are not there.
+    with collector(exchange, block_name, "1s", length=60) as running:
+        assert running.wait_loaded(60)
+        assert -1 <= float(output("panel.py", block_name)[-1].split()[-1]) <= 1
 
 
 def test_the_example_of_closes(exchange: SimulatedExchange, block_name: str) -> None:

@@ -129,8 +129,8 @@ def test_killed_at_any_moment_the_sum_stays_right_and_others_go_on(monkeypatch: 
     budget, own = opened(), 0
     begun_seconds = time.monotonic()
     for _ in range(KILL_ROUNDS):
-        if time.monotonic() - begun_seconds > WINDOW_SECONDS / 2:
-            break  # what was spent first is about to leave the window
+        if time.monotonic() - begun_seconds > 30.0:
+            break  # before what was spent first leaves the window of 60 s
         with holder(CLAIMING) as process:
             time.sleep(random.uniform(0, 0.03))
             for _ in range(random.randrange(20)):

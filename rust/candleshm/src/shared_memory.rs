@@ -310,6 +310,7 @@ impl BlockFile {
         let stat = fs::fstat(&self.descriptor).map_err(os("look at block", &self.name))?;
         let bytes = usize::try_from(stat.st_size).unwrap_or(0);
         if bytes < PAGE_BYTES || !bytes.is_multiple_of(8) {
+            self.check_magic()?;
             return Err(Error::Corrupt { name: self.name.clone(), what: Corruption::Truncated { bytes } });
         }
         let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
