@@ -194,7 +194,7 @@ def test_without_a_time_or_a_directory_nothing_is_written(
             daily(exchange, block_name, tmp_path, **{name: value})
 
 
-def test_local_days_are_loaded_and_not_asked_for_again(
+def test_local_days_are_loaded_and_not_requested_again(
     exchange: SimulatedExchange, block_name: str, tmp_path: Path
 ) -> None:
     days = [day_before(exchange), day_before(exchange, 2)]
@@ -223,7 +223,7 @@ def test_local_days_are_loaded_and_not_asked_for_again(
     assert 1 <= len(back) <= 3
 
 
-def test_a_damaged_local_day_is_named_and_asked_for(
+def test_a_damaged_local_day_is_named_and_requested(
     exchange: SimulatedExchange, block_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     yesterday = day_before(exchange)

@@ -113,7 +113,7 @@ def test_a_download_beside_a_running_server_spends_from_one_budget(
         assert exchange.stats().pools["SPOT"].peak_60s <= 300
 
 
-def test_what_cannot_be_asked_for(exchange: SimulatedExchange, make: Make, tmp_path: Path) -> None:
+def test_what_cannot_be_requested(exchange: SimulatedExchange, make: Make, tmp_path: Path) -> None:
     server = make(SYMBOLS=["NOPEUSDT"])
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: server.download_candles_by_date("2026-11-01", type="trading"), "type cannot be `trading`"),  # type: ignore[arg-type]
