@@ -1,4 +1,4 @@
-"""A start ends, whatever the answers about one symbol are, and the symbol is named and asked for again."""
+"""A start ends, whatever the responses for one symbol are, and the symbol is named and requested again."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_a_symbol_that_was_refused_is_requested_after_minutes_and_loaded_then(
         assert collector.wait_loaded(DEADLINE_SECONDS)
         assert status_of(collector).given_up == ("ETHUSDT",)
         assert "ETHUSDT: given up for now" in caplog.text
-        asked = exchange.stats().count("/klines", "ETHUSDT")
-        assert asked == FAILURES_MAX
+        requested = exchange.stats().count("/klines", "ETHUSDT")
+        assert requested == FAILURES_MAX
         exchange.faults.clear()
         clock.ahead_seconds += 301
         exchange.skew_ms += 301_000
@@ -144,12 +144,12 @@ def test_three_failures_in_a_row_are_enough_and_a_success_between_them_begins_an
 def test_a_gap_that_leaves_the_window_while_it_is_requested_is_no_progress() -> None:
     plan = SeriesPlan("ETHUSDT")
     learn(plan, Position(OPEN_MS, OPEN_MS, 80, closed=1000), Kind.TAIL)
-    answers = 0
+    responses = 0
     while hopeless(plan, spot()) is None:
-        answers += 1
+        responses += 1
         # Each second a candle opens, and one that was missing leaves the window.
-        learn(plan, Position(OPEN_MS + answers, OPEN_MS + answers, 80 - answers), Kind.BACKFILL)
-    assert answers == 6
+        learn(plan, Position(OPEN_MS + responses, OPEN_MS + responses, 80 - responses), Kind.BACKFILL)
+    assert responses == 6
     assert "none of the 74 missing candles" in (hopeless(plan, spot()) or "")
 
 
