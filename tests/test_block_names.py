@@ -117,7 +117,7 @@ def test_the_name_of_another_collector_is_not_fought_for(
                 logged = first.stderr.read().splitlines()
                 assert logged[-1] == (
                     f"candleshm: block `{block_name}`: a collector (process {pid}) already serves it; stop that one or "
-                    "serve under another name"
+                    "choose another name"
                 )
                 assert sum("another collector has taken it" in line for line in logged) == 1
                 until(lambda: feed.health.pid == pid and series.age < 60)

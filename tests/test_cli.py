@@ -238,7 +238,8 @@ def test_block_of_another_format_is_named_and_can_be_removed(leftover: str) -> N
 def test_shared_memory_of_others_is_left_alone(block_name: str) -> None:
     (SHM / block_name).write_bytes(b"something else" * 1000)
 
-    assert "not a candleshm block" in complaint("rm", block_name)
+    advice = f"not a candleshm block; if no program needs it, remove /dev/shm/{block_name}\n"
+    assert advice in complaint("rm", block_name)
     assert "not a candleshm block" in complaint("read", block_name, "BTCUSDT")
     listed = run("ls")
     assert block_name not in listed.stdout + listed.stderr
@@ -378,6 +379,7 @@ def test_every_setting_is_a_flag_and_flags_win_over_the_file(tmp_path: Path) -> 
     ("text", "words"),
     [
         ("lenght = 5", "unknown key `lenght`; the nearest is length"),
+        ('[[feeds]]\nmarket = "spot"', r"unknown key `feeds`; the nearest is \[\[feed\]\]"),
         ("length = 5\nLENGTH = 6", "`LENGTH` is given twice"),
         ("length = ", "is not TOML"),
         ('market = "spot"\nlength = "5"', "length cannot be `5`"),
@@ -418,7 +420,7 @@ def test_sim_prints_its_address_and_ends_on_a_signal() -> None:
         assert weights == [77]
 
         port = base_url.rpartition(":")[2]
-        assert "address already in use" in complaint("sim", "--port", port).lower()
+        assert complaint("sim", "--port", port) == f"candleshm: 127.0.0.1:{port}: Address already in use\n"
 
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_SECONDS) == 0

@@ -306,6 +306,10 @@ def test_a_name_that_nobody_knows_costs_a_line_and_the_exit_code(exchange: Simul
         assert "BTCUSDR: UM does not list it, requested all the same; did you mean BTCUSDT?" in said_there
         assert "BTCUSDR: 2026-03-09 could not be fetched: " in said_there
         assert stored(tmp_path, "2026-03-09", "BTCUSDT", "UM").is_complete
+    result = run("download", "--symbols", "BTCUSDR", *days, *flags)
+    assert result.returncode == 1
+    assert "BTCUSDR: UM does not list it, left out; did you mean BTCUSDT?" in result.stderr
+    assert "candleshm: symbols cannot be `BTCUSDR`: UM lists none of type `trading`" in result.stderr
 
 
 def test_an_archive_needs_a_place_for_its_days(exchange: SimulatedExchange, block_name: str) -> None:

@@ -393,6 +393,21 @@ def test_a_429_stops_everything_until_the_exchange_allows(
     assert all(at_ms - stopped_ms < 500 or at_ms - stopped_ms >= 1950 for at_ms, _ in served)
 
 
+def test_a_page_that_waits_for_weight_is_no_request_yet(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    exchange.faults.add(rate_limited(60, path="/klines", count=1))
+    stopping, day = threading.Event(), day_before(exchange, 2)
+
+    def stop_while_blocked(progress: Any) -> None:
+        if progress.blocked_seconds > 0:
+            stopping.set()
+
+    done = downloaded(
+        exchange, tmp_path, day.date, stopping=stopping, progress=stop_while_blocked, symbols=["BTCUSDT"], workers=1
+    )
+    assert done.is_stopped
+    assert done.requests == exchange.stats().count("/klines") == 1
+
+
 def test_the_weight_stays_within_the_share(exchange: SimulatedExchange, tmp_path: Path) -> None:
     with SimulatedExchange(symbols=4, spot_limit=200) as strict:
         done = downloaded(

@@ -78,6 +78,25 @@ def test_an_embedding_program_keeps_its_levels_and_handlers(program: str, block_
     assert prepared == (own if program == SERVER else [])
 
 
+@pytest.mark.parametrize("above", ["", "candleshm", "candleshm.compat"])
+def test_a_line_that_a_handler_of_the_program_shows_is_not_shown_again(above: str, tmp_path: Path) -> None:
+    code = f"""
+import logging
+from candleshm._core import Zone
+from candleshm.compat.log_files import RuleLog
+logging.getLogger({above!r}).addHandler(logging.StreamHandler())
+log = RuleLog("log", Zone("UTC"), file_level="INFO", console_level="INFO")
+log.open()
+logging.getLogger("candleshm.compat.known_lines").warning("COMPLETE")
+logging.getLogger("candleshm.other").warning("OTHER")
+log.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True, cwd=tmp_path
+    )
+    assert [line.split()[-1] for line in done.stderr.splitlines()] == ["COMPLETE", "OTHER"]
+
+
 def test_each_module_has_a_logger_of_its_name() -> None:
     log = BlockLog(logging.getLogger("candleshm.collector.scheduler"), "100%-block")
     records: list[logging.LogRecord] = []

@@ -83,6 +83,6 @@ def test_nobody_can_leave_between_a_refusal_and_the_end_of_its_request() -> None
     budget.finished = watch  # type: ignore[method-assign]
     client = Client(Binance("SPOT"), Refusing(), clock, budget, 30.0)
     with pytest.raises(RateLimited) as refused:
-        client.fetch("http://exchange/time", 2, clock.pause)
+        client.fetch("http://exchange/time", 2, clock.pause, lambda: None)
     assert refused.value.retry_after == 7
     assert blocked_at_end == [clock.seconds + 7]

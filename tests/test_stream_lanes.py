@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -174,6 +175,34 @@ def test_the_status_of_another_thread_sees_a_whole_set_of_stalled_symbols() -> N
     now[0] = 61.0
     stalls.look([lane], dict.fromkeys(SYMBOLS, 60.5))
     assert stalls.down == frozenset()
+
+
+def test_a_row_that_is_newer_in_rest_is_noted_by_another_thread_at_any_moment() -> None:
+    rules, now = Binance("UM").stream_rules("1m"), [0.0]
+    stalls = Stalls(rules, BlockLog(logging.getLogger("candleshm"), "test"), lambda: now[0])
+
+    class Interrupted(dict[str, float]):
+        """Streams of which another thread suspects one more with every look at them."""
+
+        def __contains__(self, symbol: object) -> bool:
+            stalls.suspect(f"{symbol}, and one more")
+            return super().__contains__(symbol)
+
+    class LaneOfOthers(Lane):
+        """A lane whose streams were subscribed long ago."""
+
+        def subscribed_seconds(self) -> dict[str, float]:
+            """Return them."""
+            return Interrupted(dict.fromkeys(SYMBOLS, 0.0))
+
+    lane = LaneOfOthers(dict.fromkeys(SYMBOLS), names={symbol.lower(): symbol for symbol in SYMBOLS})
+    connect(lane, 0.0)
+    stalls.want(SYMBOLS)
+    stalls.suspect("A")
+    stalls.suspect("B")
+    now[0] = 60.0
+    stalls.look([lane], dict.fromkeys(SYMBOLS, -math.inf))
+    assert stalls.down == set(SYMBOLS[:2])
 
 
 def test_refused_subscriptions_are_sent_again_in_halves_until_the_wrong_name_is_alone() -> None:

@@ -97,7 +97,7 @@ class BlockInUse(BlockError):
 
     def __init__(self, name: str, pid: int = 0) -> None:
         owner = f"process {pid}" if pid else "another process"
-        super().__init__(name, f"a collector ({owner}) already serves it; stop that one or serve under another name")
+        super().__init__(name, f"a collector ({owner}) already serves it; stop that one or choose another name")
         self.args = (name, pid)
         self.pid = pid
 
@@ -138,7 +138,9 @@ class UnknownSymbol(CandleShmError, KeyError):
         self.where = where
 
     def __str__(self) -> str:
-        return f"unknown symbol{f' in {self.where}' if self.where else ''}: `{self.symbol}`"
+        if not self.where:
+            return f"unknown symbol: `{self.symbol}`"
+        return f"unknown symbol in {self.where}: `{self.symbol}`; `candleshm top {self.where} --once` lists its symbols"
 
 
 class StaleData(CandleShmError):

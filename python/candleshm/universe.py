@@ -82,8 +82,10 @@ class Universe:
             return wanted
         if self._config.symbols == "all":
             raise ConfigError(f"symbols cannot be `all`: no symbol of {market} trades now and passes the filters")
+        unlisted = self.unlisted(info)
         raise ConfigError(
-            f"symbols: {market} lists none of `{', '.join(self._config.symbols)}` that the filters let pass"
+            f"symbols: {market} lists none of `{', '.join(self._config.symbols)}`, or the filters leave them out"
+            f"{nearest(unlisted[0], info) if unlisted else ''}"
         )
 
     def spare_places(self, info: ExchangeInfo) -> int:

@@ -19,6 +19,7 @@ from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
 from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.workers import Report
 from candleshm.exchanges.base import INTERVAL_MS, Exchange, KlineRequest
+from candleshm.ratelimit.budget import HELD_SECONDS_MAX
 from candleshm.system.block_log import BlockLog
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ class Repair:
         request = page_of(symbol, range_ms, self._exchange, self._policy, self._clock_sync.earliest_ms(now))
         ticket, wait_seconds = claim(request)
         if wait_seconds > 0:
-            self._hole_requests.postpone(symbol, range_ms, now + wait_seconds)
+            # Without end it waits for a response, after which there may be weight at any moment.
+            self._hole_requests.postpone(symbol, range_ms, now + min(wait_seconds, HELD_SECONDS_MAX))
             return None
         return plans[symbol], Kind.HOLE, request, ticket

@@ -96,8 +96,8 @@ def _settings(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key, value in table.items():
         name = key.lower().replace("-", "_")
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-            raise ConfigError(f"{where}: unknown key `{key}`; the nearest is {near[0]}")
+            near = difflib.get_close_matches(name, [*names, FEED], n=1, cutoff=0.0)[0]
+            raise ConfigError(f"{where}: unknown key `{key}`; the nearest is {'[[feed]]' if near == FEED else near}")
         if name in values:
             raise ConfigError(f"{where}: `{key}` is given twice, in different spelling")
         values[name] = value

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -111,15 +112,21 @@ _LEVELS = _Levels()
 
 def _is_shown_by_nobody_else(record: logging.LogRecord) -> bool:
     """Say whether no handler of the program itself brings a record to the terminal, where it would stand twice."""
-    if not logger.propagate:
-        return True
     terminal = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     return not any(
         isinstance(handler, logging.StreamHandler)
         and any(handler.stream is stream for stream in terminal)
         and record.levelno >= handler.level
-        for handler in logging.getLogger().handlers
+        for handler in _handlers_of(record)
     )
+
+
+def _handlers_of(record: logging.LogRecord) -> Iterator[logging.Handler]:
+    """Go through the handlers that a record reaches: its logger's, and those of the loggers above it."""
+    source: logging.Logger | None = logging.getLogger(record.name)
+    while source is not None:
+        yield from source.handlers
+        source = source.parent if source.propagate else None
 
 
 class _DayFiles(logging.Handler):

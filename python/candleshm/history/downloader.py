@@ -167,9 +167,10 @@ class Downloader:
         """Request a page and take in what comes, or put it back."""
         exchange = self._client.exchange
         request = exchange.until(page.symbol, self._store.interval, page.limit, page.end_ms - 1)
-        self._tally.add(requests=1)
         try:
-            response = self._client.fetch(exchange.klines_url(request), request.weight, self._workers.pause)
+            response = self._client.fetch(
+                exchange.klines_url(request), request.weight, self._workers.pause, lambda: self._tally.add(requests=1)
+            )
             if response is not None:
                 self._take(page, request, response)
         except ExchangeError as error:

@@ -101,10 +101,12 @@ def fetch_days(
             logger.warning("%s is not over yet and is left out; the newest complete day is %s", last, newest)
         if not days:
             raise ConfigError(f"start cannot be `{start}`; allowed: a day that is over, up to {newest}")
-        symbols, left_out = _wanted(config, info, kind)
-        # The archive may have what the exchange no longer lists.
-        if not symbols or (archive is None and not info.statuses.keys() & set(symbols)):
-            raise ConfigError(f"symbols: {config.market} has none ({kind}) that is wanted and passes the filters")
+        symbols, left_out = _wanted(config, info, kind, has_archive=archive is not None)
+        if not symbols:
+            named = "all" if config.symbols == "all" else ", ".join(config.symbols)
+            raise ConfigError(
+                f"symbols cannot be `{named}`: {config.market} lists none of type `{kind}` that passes the filters"
+            )
         archived = None
         if archive is not None:
             archived = ArchiveDays(archive, config.market, config.interval, days, now_ms)
@@ -129,22 +131,25 @@ def fetch_days(
         return done
 
 
-def _wanted(config: CollectorConfig, info: ExchangeInfo, kind: Kind) -> tuple[list[str], int]:
+def _wanted(config: CollectorConfig, info: ExchangeInfo, kind: Kind, *, has_archive: bool) -> tuple[list[str], int]:
     """Return the symbols to fetch, and how many of those that were named are left out; each of them is logged.
 
-    Symbols that the exchange no longer lists are requested all the same: the archive keeps delivered contracts.
+    Symbols that the exchange no longer lists are requested all the same: the archive keeps delivered contracts. Without
+    an archive they are left out when no listed symbol is wanted.
     """
     listed = symbols_of(config, info, kind)
     if config.symbols == "all":
         return listed, 0
     universe = Universe(config)
     unlisted = universe.unlisted(info)
+    is_requested = has_archive or bool(listed)
+    fate = "requested all the same" if is_requested else "left out"
     for name in unlisted:
-        logger.warning("%s: %s does not list it, requested all the same%s", name, config.market, nearest(name, info))
+        logger.warning("%s: %s does not list it, %s%s", name, config.market, fate, nearest(name, info))
     others = [name for name in universe.wanted(info) if name not in listed]
     for name in others:
         logger.warning("%s: left out, its status is %s; type `all` includes it", name, info.statuses[name])
-    return [*listed, *unlisted], len(others)
+    return [*listed, *(unlisted if is_requested else ())], len(others)
 
 
 def newest_final(store: DayStore, now_ms: int, settle_ms: int) -> Day:

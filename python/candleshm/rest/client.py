@@ -114,14 +114,20 @@ class Client:
             raise RateLimited(f"the weight of this pool {reason}", retry_after=max(wait_seconds, 0.0))
         return self._send(url, ticket)
 
-    def fetch(self, url: str, weight: int, pause: Callable[[float], bool]) -> Response | None:
+    def fetch(
+        self, url: str, weight: int, pause: Callable[[float], bool], sent: Callable[[], object]
+    ) -> Response | None:
         """Fetch `url` once the pool has room, however long that takes, and return a good response.
 
-        None once `pause` returns False; it waits for so many seconds. Raises ExchangeError.
+        None once `pause` returns False; it waits for so many seconds. `sent` is called when the request leaves. Raises
+        ExchangeError.
         """
         ticket, _ = claim(self.budget, self.clock, weight, pause)
+        if not ticket:
+            return None
+        sent()
         try:
-            return self._send(url, ticket) if ticket else None
+            return self._send(url, ticket)
         except RateLimited as error:
             now_seconds = self.clock.monotonic_seconds()
             # Requests in flight are refused as well; the stop is logged once.

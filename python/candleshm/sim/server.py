@@ -6,6 +6,7 @@ What is delivered and how (whole, cut short, in drops, not at all) is decided el
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import struct
@@ -212,6 +213,9 @@ class HttpServer:
             listen = loop.create_server(self._connection, self.host, self.port, backlog=1024)
             server = loop.run_until_complete(listen)
         except OSError as error:
+            # asyncio has a long sentence of its own for it; that of a name that cannot be resolved stays.
+            if error.errno is not None and error.errno > 0:
+                error = OSError(error.errno, os.strerror(error.errno), f"{self.host}:{self.port}")
             self._error = error
             loop.close()
             self._listening.set()

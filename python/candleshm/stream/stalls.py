@@ -42,12 +42,14 @@ class Stalls:
     def look(self, lanes: Sequence[Lane], last_event_seconds: Mapping[str, float]) -> None:
         """Find and log stalled streams, and let their lanes do something about them."""
         now = self._now()
-        # Other threads may add to them meanwhile.
-        for symbol, since in list(self._suspects.items()):
+        # A copy, for other threads may add to them meanwhile.
+        suspects = dict(self._suspects)
+        for symbol, since in tuple(suspects.items()):
             if last_event_seconds.get(symbol, math.inf) > since:
+                del suspects[symbol]
                 self._suspects.pop(symbol, None)
         by_lane = [
-            self._watchdog.stalled(lane.subscribed_seconds(), last_event_seconds, self._suspects, now) for lane in lanes
+            self._watchdog.stalled(lane.subscribed_seconds(), last_event_seconds, suspects, now) for lane in lanes
         ]
         stalled = [symbol for symbols in by_lane for symbol in symbols]
         failed = dict.fromkeys(stalled, "subscribed, but no data arrives")

@@ -59,6 +59,9 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
             format_name(ABI_MAJOR, ABI_MINOR, [LAYOUT_HASH[0], LAYOUT_HASH[1], LAYOUT_HASH[2], LAYOUT_HASH[3]]),
         )),
         Error::Corrupt { name, what: what @ Corruption::NotAFile } => BlockCorrupt::new_err((name, what.to_string())),
+        Error::Corrupt { name, what: what @ Corruption::Foreign } => {
+            BlockCorrupt::new_err((name.clone(), format!("{what}; if no program needs it, remove /dev/shm/{name}")))
+        }
         Error::Corrupt { name, what } => {
             BlockCorrupt::new_err((name, format!("{what}; `candleshm rm` removes a block that no collector serves")))
         }
