@@ -421,6 +421,7 @@ def test_sim_prints_its_address_and_ends_on_a_signal() -> None:
 
         port = base_url.rpartition(":")[2]
         assert complaint("sim", "--port", port) == f"candleshm: 127.0.0.1:{port}: Address already in use\n"
+        assert complaint("sim", "--host", "no.invalid").startswith("candleshm: no.invalid:0: ")
 
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_SECONDS) == 0

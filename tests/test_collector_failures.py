@@ -10,6 +10,7 @@ import pytest
 
 import candleshm
 from candleshm.collector.collector import Collector
+from candleshm.errors import RateLimited
 from candleshm.sim import KNOWN_OUTAGES, Fault, SimulatedExchange, banned, html, rate_limited, refused
 from candleshm.sim.world.universe import utc_ms
 from tests.support.collecting import (
@@ -203,6 +204,14 @@ def test_a_local_wall_clock_that_jumps_by_minutes_changes_nothing(exchange: Simu
         assert_complete_and_true(exchange, feed)
         assert all(feed[symbol].revision == 0 for symbol in feed.symbols)
         assert (status_of(collector).refused, status_of(collector).errors) == (0, {})
+
+
+def test_a_start_during_a_stop_says_when_to_try_again(exchange: SimulatedExchange, block_name: str) -> None:
+    exchange.faults.add(rate_limited(60, path="/exchangeInfo", count=1))
+    with pytest.raises(RateLimited):
+        Collector(config_of(exchange, block_name, start_seconds=1)).start()
+    with pytest.raises(RateLimited, match=r"the request weight is stopped by a 429 or 418; try again in (5\d|60) s"):
+        Collector(config_of(exchange, block_name, start_seconds=1)).start()
 
 
 def test_a_start_under_a_429_waits_and_needs_no_second_one(exchange: SimulatedExchange, block_name: str) -> None:

@@ -40,7 +40,11 @@ class HoleRequests:
         self.due_seconds = float("inf")
 
     def suspect(self, symbol: str, now_seconds: float) -> None:
+<<<<<<< HEAD:python/candleshm/collector/hole_requests.py
         """Have holes requested at once that another collector confirmed, as before a takeover."""
+=======
+        """Request at once the holes of a series that another collector confirmed, as before a takeover."""
+>>>>>>> history:python/candleshm/collector/absences.py
         if self._holes_ms(symbol):
             self._series[symbol] = _Series(now_seconds)
             self.due_seconds = min(self.due_seconds, now_seconds)

@@ -1,4 +1,8 @@
+<<<<<<< HEAD:python/candleshm/collector/outdated_responses.py
 """Series for which the exchange repeats the same old response, although their newest candle is long over."""
+=======
+"""Series for which the exchange repeats the same old response, while their newest candle is long over."""
+>>>>>>> history:python/candleshm/collector/standing.py
 
 from __future__ import annotations
 
@@ -30,8 +34,13 @@ class OutdatedResponses:
         """The series whose responses are outdated."""
         return tuple(self._since_ms)
 
+<<<<<<< HEAD:python/candleshm/collector/outdated_responses.py
     def note(self, symbol: str, newest_end_ms: int, sent_ms: int) -> None:
         """Note that the response to a request of `sent_ms` showed no candle that ends after `newest_end_ms`."""
+=======
+    def saw(self, symbol: str, newest_end_ms: int, sent_ms: int) -> None:
+        """Take in that a response to a request of `sent_ms` showed no candle that ends after `newest_end_ms`."""
+>>>>>>> history:python/candleshm/collector/standing.py
         if sent_ms - newest_end_ms > LATE_MS:
             self._since_ms.setdefault(symbol, newest_end_ms)
         else:

@@ -10,7 +10,7 @@ kind of task starves another. A task is one of
 - *audit*: closed rows once more, to check them; planned by the scheduler, not here;
 - *hole*: rows that the exchange did not have, once more; planned by `hole_requests`.
 
-While a series loads its tail is refreshed at leisure, and nothing of it counts as closing. Once it no longer trades
+While a series loads its tail is refreshed rarely, and nothing of it counts as closing. Once it no longer trades
 only its last candle is requested, until that is final; its rows from before may still be backfilled.
 
 Where a stream flows an event is as good as a response: a tail falls due only after the stream was idle for too long,

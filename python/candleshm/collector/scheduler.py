@@ -1,7 +1,7 @@
 """The loop of a collector: plan, wait, dispatch, take reports.
 
 One thread decides everything: it gives jobs to the workers, sleeps until one of them reports or something is due, and
-takes in what they report. So nothing here needs a lock. Each question has a room of its own:
+takes in what they report. So nothing here needs a lock. Each question has a module of its own:
 
 - what is requested next: `planner`, `dispatcher`; with which weight: `ratelimit.budget`
 - which rows need repair: `repair`; who keeps a series fresh: `failover`

@@ -111,7 +111,7 @@ class Exchange(Protocol):
     tail_limit: int
     """Most candles that cost no more than one."""
     weight_limit: int
-    """Weight per minute until exchangeInfo says more."""
+    """Weight per minute until exchangeInfo is read."""
     time_url: str
     time_weight: int
     info_url: str

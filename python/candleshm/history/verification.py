@@ -1,4 +1,4 @@
-"""Stored days held against the archive: candles that both have with the same bits become `verified`."""
+"""Stored days compared with the archive: candles that both have with the same bits become `verified`."""
 
 from __future__ import annotations
 

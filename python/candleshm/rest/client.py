@@ -110,8 +110,11 @@ class Client:
         )
         if not ticket:
             is_stopped = self.budget.blocked_until_seconds > self.clock.monotonic_seconds()
-            reason = "is stopped by a 429 or 418" if is_stopped else "is used up by other requests"
-            raise RateLimited(f"the weight of this pool {reason}", retry_after=max(wait_seconds, 0.0))
+            reason = "stopped by a 429 or 418" if is_stopped else "used up by other requests"
+            retry_after = max(wait_seconds, 0.0)
+            raise RateLimited(
+                f"the request weight is {reason}; try again in {retry_after:.0f} s", retry_after=retry_after
+            )
         return self._send(url, ticket)
 
     def fetch(

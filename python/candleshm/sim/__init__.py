@@ -1,4 +1,4 @@
-"""The simulated exchange: Binance's market data of SPOT, UM and CM by REST and by stream, with faults to order."""
+"""The simulated exchange: Binance's market data of SPOT, UM and CM by REST and by stream, with faults on request."""
 
 from candleshm.sim.control import Name, WorldChange
 from candleshm.sim.exchange import SimulatedExchange, run

@@ -213,10 +213,10 @@ class HttpServer:
             listen = loop.create_server(self._connection, self.host, self.port, backlog=1024)
             server = loop.run_until_complete(listen)
         except OSError as error:
-            # asyncio has a long sentence of its own for it; that of a name that cannot be resolved stays.
-            if error.errno is not None and error.errno > 0:
-                error = OSError(error.errno, os.strerror(error.errno), f"{self.host}:{self.port}")
-            self._error = error
+            # asyncio has a long sentence of its own for it. The number of a name that cannot be resolved is negative.
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+            self._error = OSError(number, reason, f"{self.host}:{self.port}")
             loop.close()
             self._listening.set()
             return

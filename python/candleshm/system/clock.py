@@ -1,7 +1,7 @@
 """Local time, and what is known about the exchange's clock.
 
 Two clocks never mix. Local time is CLOCK_BOOTTIME: it never steps and goes on through a suspend, so a wall clock that
-is wrong by minutes, or is set while we run, changes nothing. Exchange time is what the exchange's time endpoint says,
+is wrong by minutes, or is set while we run, changes nothing. Exchange time is what the exchange's time endpoint sends,
 kept as an interval that surely contains it; what must not be judged too early uses its lower end.
 """
 

@@ -1,4 +1,4 @@
-//! `Writer`: the owner of a block, for the orchestrator.
+//! `Writer`: the owner of a block, as the collector uses it.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
