@@ -138,7 +138,7 @@ def test_a_name_service_that_hangs(port: int, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("kind", ["swallows", "refuses", "says nothing"])
-def test_requests_find_the_address_that_answers_and_keep_to_it(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_find_the_address_that_responds_and_keep_to_it(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "READ_SECONDS", 0.5)
     with SimulatedExchange(symbols=1) as exchange:
         port = int(exchange.base_url.rsplit(":", 1)[1])

@@ -80,7 +80,7 @@ def test_real_files_bit_for_bit(path: Path, file: ArchiveFile, count: int) -> No
     file.check(data, f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
 
 
-def test_the_base_volume_of_coin_margined_files_is_where_klines_answers_have_it() -> None:
+def test_the_base_volume_of_coin_margined_files_is_where_klines_responses_have_it() -> None:
     path, file, _ = CAPTURED[2]
     rows, _ = file.candles(path.read_bytes())
     # 100 USD a contract: contracts over price is coins, although the header calls them quote_volume.

@@ -172,7 +172,7 @@ def error_of(given: Response) -> ExchangeError:
 
 
 @pytest.mark.parametrize("body", ["[]", " \n[[1]]", "{}"])
-def test_json_with_status_200_is_an_answer(body: str) -> None:
+def test_json_with_status_200_is_a_response(body: str) -> None:
     assert Binance("SPOT").error_of(answer(body=body), NOW_MS) is None
 
 
@@ -286,7 +286,7 @@ def test_an_absurd_server_time_is_a_bad_response(server: str) -> None:
         Binance("SPOT").server_time_ms(answer(body=f'{{"serverTime":{server}}}'))
 
 
-def test_a_server_time_far_from_the_date_of_its_own_answer_is_not_believed() -> None:
+def test_a_server_time_far_from_the_date_of_its_own_response_is_not_believed() -> None:
     given = answer(body=f'{{"serverTime":{NOW_MS}}}')
 
     assert Binance("SPOT").server_time_ms(replace(given, date_ms=NOW_MS - 120_000)) == NOW_MS

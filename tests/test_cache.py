@@ -88,7 +88,7 @@ def kept(name: str, symbol: str) -> tuple[np.ndarray, np.ndarray]:
         return feed[symbol].snapshot(closed_only=True, holes="nan")
 
 
-def test_a_restart_asks_only_for_what_came_since(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> None:
+def test_a_restart_requests_only_what_came_since(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"interval": "1s", "length": 2500, "cache_dir": tmp_path}
     with collecting(exchange, block_name, **settings):
         pass
@@ -103,7 +103,7 @@ def test_a_restart_asks_only_for_what_came_since(exchange: SimulatedExchange, bl
         assert_complete_and_true(exchange, feed)
 
 
-def test_what_was_live_when_it_was_written_is_asked_for_again(
+def test_what_was_live_when_it_was_written_is_requested_again(
     exchange: SimulatedExchange, block_name: str, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {"interval": "1s", "cache_dir": tmp_path, "cache_delay_seconds": 0.05}

@@ -164,7 +164,9 @@ def test_filters_hold_for_a_list_too(make: Make) -> None:
         assert list(server.candle_map) == ["ETHUSDT"]
 
 
-def test_update_interval_says_how_often_is_asked(exchange: SimulatedExchange, make: Make, block_name: str) -> None:
+def test_update_interval_is_the_pause_between_requests(
+    exchange: SimulatedExchange, make: Make, block_name: str
+) -> None:
     make(SYMBOLS=["ETHUSDT"], UPDATE_INTERVAL_SECONDS=86400, name=f"{block_name}-slow").run_candle_map()
     make(SYMBOLS=["BTCUSDT"], UPDATE_INTERVAL_SECONDS=0.1).run_candle_map()
 
@@ -622,7 +624,7 @@ def test_get_symbols_filtered_by_trading_state(exchange: SimulatedExchange, make
 
 
 @pytest.mark.parametrize(("fault", "code"), [(html(451), 451), (html(200), -1), (rate_limited(7), -1003)])
-def test_get_symbols_filtered_without_an_answer(
+def test_get_symbols_filtered_without_a_response(
     exchange: SimulatedExchange, make: Make, fault: Fault, code: int
 ) -> None:
     exchange.faults.add(fault)

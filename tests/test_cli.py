@@ -338,7 +338,7 @@ def test_what_cannot_be_served(exchange: SimulatedExchange, block_name: str, mor
     ],
     ids=["html", "blocked", "truncated", "half-json", "reset"],
 )
-def test_answers_that_are_none(exchange: SimulatedExchange, block_name: str, fault: Fault, words: str) -> None:
+def test_responses_that_are_none(exchange: SimulatedExchange, block_name: str, fault: Fault, words: str) -> None:
     exchange.faults.add(fault)
 
     assert words in complaint(*serving(exchange, block_name, "--start-seconds", "0.1"))

@@ -151,7 +151,7 @@ def test_notices_name_series_need_and_row(open_writer: Open) -> None:
     assert push(1, x=True, n=29).repair_requests == [(symbol, "suspect", open_ms + MINUTE)]
 
 
-def test_the_last_event_is_told_by_symbol(open_writer: Open) -> None:
+def test_the_last_event_is_known_by_symbol(open_writer: Open) -> None:
     event = next(frame for frame in frames("spot") if kline_of(frame))
     told = json.loads(event)["data"]
     writer = open_writer(["AAA", told["s"]])

@@ -216,7 +216,7 @@ NO_ANSWERS: dict[str, tuple[Fault, str]] = {
 }
 
 
-def test_answers_that_are_none_are_typed_counted_and_overcome(
+def test_responses_that_are_none_are_typed_counted_and_overcome(
     exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "BODY_BYTES_MAX", 200_000)
@@ -253,7 +253,7 @@ def test_wrong_headers_on_everything_change_nothing(exchange: SimulatedExchange,
         assert (status_of(collector).errors, status_of(collector).weight_limit) == ({}, 6000)
 
 
-def test_a_used_weight_beyond_the_limit_is_believed_and_asked_about_every_ten_seconds(block_name: str) -> None:
+def test_a_used_weight_beyond_the_limit_is_believed_and_read_again_every_ten_seconds(block_name: str) -> None:
     with moved_by_hand(block_name) as (clock, exchange, collector, feed):
         exchange.faults.add(Fault(kind="headers", headers={"x-mbx-used-weight-1m": "999999999"}))
         clock.let_pass(collector, 20.0)
@@ -311,7 +311,7 @@ def test_a_skewed_clock_at_the_exchange_is_the_time_that_counts(
 
 
 @pytest.mark.parametrize("jump_ms", [90_000, -90_000])
-def test_a_clock_set_at_the_exchange_is_noticed_by_the_date_of_its_answers(block_name: str, jump_ms: int) -> None:
+def test_a_clock_set_at_the_exchange_is_noticed_by_the_date_of_its_responses(block_name: str, jump_ms: int) -> None:
     with moved_by_hand(block_name) as (clock, exchange, collector, feed):
         clock.let_pass(collector, 70.0)
         measured = exchange.stats().count("/time")

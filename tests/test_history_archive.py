@@ -160,7 +160,7 @@ def test_months_that_are_not_there_or_mostly_stored_come_as_days(exchange: Simul
     assert files(exchange)[1 + 28 * 2 :: 2] == ["BTCUSDT-1h-2026-02-17.zip", "BTCUSDT-1h-2026-02-03.zip"]
 
 
-def test_months_that_were_not_asked_for_whole_come_as_days(exchange: SimulatedExchange, tmp_path: Path) -> None:
+def test_months_that_were_not_requested_whole_come_as_days(exchange: SimulatedExchange, tmp_path: Path) -> None:
     done = from_archive(exchange, tmp_path, "2026-02-02", "2026-02-28", interval="1h")
     assert [tally.written for tally in done.tallies] == [1] * 27
     assert files(exchange)[::2] == [f"BTCUSDT-1h-2026-02-{day:02}.zip" for day in range(28, 1, -1)]
@@ -179,7 +179,7 @@ def test_days_that_a_month_lacks_come_from_their_own_files(exchange: SimulatedEx
     assert klines(exchange) == []
 
 
-def test_what_a_month_has_before_its_first_candle_is_asked_of_the_exchange(
+def test_what_a_month_has_before_its_first_candle_is_requested_from_the_exchange(
     exchange: SimulatedExchange, tmp_path: Path
 ) -> None:
     exchange.truth.add_outage(Outage(start_ms=0, end_ms=utc("2026-02-20"), symbol="BTCUSDT"))
@@ -389,7 +389,7 @@ def test_a_file_that_does_not_fit_its_checksum_twice_is_reported_and_not_used(
 
 
 @pytest.mark.parametrize("kind", ["truncate", "reset", "status"])
-def test_answers_that_break_off_are_asked_for_again(exchange: SimulatedExchange, tmp_path: Path, kind: Any) -> None:
+def test_responses_that_break_off_are_requested_again(exchange: SimulatedExchange, tmp_path: Path, kind: Any) -> None:
     exchange.faults.add(Fault(kind=kind, status=500, path=".zip", count=2))
     done = from_archive(exchange, tmp_path, "2026-03-09")
     assert counts(done) == [("2026-03-09", 1, 0, 1, 0, 0)]
@@ -503,7 +503,7 @@ def test_stopping_ends_it_at_once(exchange: SimulatedExchange, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_who_waits_for_an_answer_of_the_archive_is_left_behind(
+def test_who_waits_for_a_response_of_the_archive_is_left_behind(
     exchange: SimulatedExchange, tmp_path: Path, *, verify: bool
 ) -> None:
     if verify:

@@ -1,4 +1,4 @@
-"""A running server and its daily files: yesterday is written once, local days are loaded and not asked for again."""
+"""A running server and its daily files: yesterday is written once, local days are loaded and not requested again."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_yesterday_is_written_from_the_block_without_a_request(
         assert until(lambda: said in [record.getMessage() for record in caplog.records])
         with candleshm.attach(block_name) as feed:
             assert day_of_block(feed, "BTCUSDT", yesterday.previous(), exchange.now_ms()) is None
-    # Nothing was asked for that the block did not need: no page begins where a day does.
+    # Nothing was requested that the block did not need: no page begins where a day does.
     assert all("startTime" not in query for _, query in klines(exchange))
     assert exchange.stats().count("/exchangeInfo") == 1
     # A restart finds the day done.
@@ -163,7 +163,7 @@ def test_a_day_that_could_not_be_fetched_is_tried_again(
     clock = SteppedClock()
     yesterday = day_before(exchange)
     with Collector(daily(exchange, block_name, tmp_path, length=30), clock=clock) as collector:
-        # Pages of a day are larger than what the block of 30 candles asks for.
+        # Pages of a day are larger than what the block of 30 candles requests.
         assert collector.wait_loaded(DEADLINE_SECONDS)
         exchange.faults.add(
             Fault(kind="status", status=400, body='{"code":-1100,"msg":"no"}', path="/klines", count=40)
@@ -194,14 +194,14 @@ def test_without_a_time_or_a_directory_nothing_is_written(
             daily(exchange, block_name, tmp_path, **{name: value})
 
 
-def test_local_days_are_loaded_and_not_asked_for_again(
+def test_local_days_are_loaded_and_not_requested_again(
     exchange: SimulatedExchange, block_name: str, tmp_path: Path
 ) -> None:
     days = [day_before(exchange), day_before(exchange, 2)]
     hole = (days[0].start_ms + 700 * MINUTE, days[0].start_ms + 720 * MINUTE)
     exchange.truth.add_outage(Outage(start_ms=hole[0], end_ms=hole[1], market="SPOT", symbol="BTCUSDT"))
     downloaded(exchange, tmp_path, days[1].date, symbols=SYMBOLS)
-    asked = len(klines(exchange))
+    requested = len(klines(exchange))
     config = daily(exchange, block_name, tmp_path, length=2880, local_candle_days=2, download_time=None)
     with Collector(config) as collector:
         assert collector.wait_loaded(DEADLINE_SECONDS)
@@ -214,8 +214,8 @@ def test_local_days_are_loaded_and_not_asked_for_again(
                 assert len(rows) + (20 if symbol == "BTCUSDT" else 0) in (2879, 2880)
             assert [gap.kind for gap in feed["BTCUSDT"].gaps()] == ["hole"]
     # Today's twenty minutes and no more: tails that reach back to midnight, and of history only the hole, which a later
-    # answer may fill: one look, and a second one that agrees.
-    pages = [query for _, query in klines(exchange)[asked:]]
+    # response may fill: one look, and a second one that agrees.
+    pages = [query for _, query in klines(exchange)[requested:]]
     assert pages
     assert all(int(query["limit"]) <= 40 for query in pages), pages
     back = [query for query in pages if "endTime" in query]
@@ -223,7 +223,7 @@ def test_local_days_are_loaded_and_not_asked_for_again(
     assert 1 <= len(back) <= 3
 
 
-def test_a_damaged_local_day_is_named_and_asked_for(
+def test_a_damaged_local_day_is_named_and_requested(
     exchange: SimulatedExchange, block_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     yesterday = day_before(exchange)
@@ -253,7 +253,7 @@ def test_a_day_goes_through_a_block_and_back(block_name: str) -> None:
     writer = Writer.open(block_name, market="SPOT", interval="1m", length=1440, symbols=["BTCUSDT", "ETHUSDT"])
     try:
         loaded = writer.load_rows("BTCUSDT", rows, states, sent_ms=candles.fetched_ms)
-        # A hole is only believed until it is asked for again, so here it is missing.
+        # A hole is only believed until it is requested again, so here it is missing.
         assert (loaded.changed, loaded.closed, loaded.holes, loaded.missing) == (1420, 1420, 0, 20)
         full = candles_of(day, verified=checked)
         writer.load_rows("ETHUSDT", *with_states(full), sent_ms=full.fetched_ms)

@@ -83,7 +83,7 @@ def test_longer_intervals(exchange: SimulatedExchange, tmp_path: Path, interval:
     assert len(klines(exchange)) == 1
 
 
-def test_what_is_there_and_whole_is_not_asked_for_again(
+def test_what_is_there_and_whole_is_not_requested_again(
     exchange: SimulatedExchange, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "candleshm")
@@ -120,7 +120,7 @@ def test_an_incomplete_file_is_fetched_again(exchange: SimulatedExchange, tmp_pa
     assert utc_store(tmp_path).read("BTCUSDT", day).is_complete
 
 
-def test_a_hole_counts_once_the_exchange_said_so_twice_a_settle_apart(
+def test_a_hole_counts_once_two_responses_a_settle_time_apart_confirm_it(
     exchange: SimulatedExchange, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     days = [day_before(exchange, count) for count in (1, 2, 3)]
@@ -495,7 +495,7 @@ def test_days_that_wait_take_no_memory() -> None:
     assert size_bytes < 3000 * 2000  # a day in hand takes 200 000
 
 
-def test_a_row_that_comes_with_the_second_answer_is_no_hole() -> None:
+def test_a_row_that_comes_with_the_second_response_is_no_hole() -> None:
     day = Assembly("BTCUSDT", day_of("2026-11-03", UTC_ZONE), "1m")
     rows = rows_of(day.day)
     grid = day.grid
@@ -516,7 +516,7 @@ def test_a_row_that_comes_with_the_second_answer_is_no_hole() -> None:
     assert candles.fetched_ms == grid.end_ms + 5000
 
 
-def test_of_two_answers_the_later_one_counts_whichever_comes_first() -> None:
+def test_of_two_responses_the_later_one_counts_whichever_comes_first() -> None:
     day = Assembly("BTCUSDT", day_of("2026-11-03", UTC_ZONE), "1m")
     for seed, sent_ms in ((2, 2000), (1, 1000)):
         rows = rows_of(day.day, seed=seed)

@@ -90,12 +90,12 @@ def test_days_are_downloaded_with_the_familiar_lines(exchange: SimulatedExchange
     for day in days:
         assert f"INFO COMPLETE DOWNLOAD {day} (ALL:2 SKIP:0 SUC:2 WARN:0 ERROR:0)" in said
         assert f"INFO DOWNLOAD ETHUSDT    1m  {day}" in said
-    asked = len(klines(exchange))
+    requested = len(klines(exchange))
     server.download_candles_by_date(start=str(days[1]))
     assert f"INFO COMPLETE DOWNLOAD {days[0]} (ALL:2 SKIP:2 SUC:0 WARN:0 ERROR:0)" in log_of(tmp_path)
-    assert len(klines(exchange)) == asked
+    assert len(klines(exchange)) == requested
     server.download_candles_by_date(start=str(days[1]), end=str(days[1]), replace=True)
-    assert len(klines(exchange)) == asked + 4
+    assert len(klines(exchange)) == requested + 4
 
 
 def test_dates_are_shown_as_new_york_shows_them(exchange: SimulatedExchange, make: Make, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_download_beside_a_running_server_spends_from_one_budget(
         assert exchange.stats().pools["SPOT"].peak_60s <= 300
 
 
-def test_what_cannot_be_asked_for(exchange: SimulatedExchange, make: Make, tmp_path: Path) -> None:
+def test_what_cannot_be_requested(exchange: SimulatedExchange, make: Make, tmp_path: Path) -> None:
     server = make(SYMBOLS=["NOPEUSDT"])
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: server.download_candles_by_date("2026-11-01", type="trading"), "type cannot be `trading`"),  # type: ignore[arg-type]
@@ -145,11 +145,11 @@ def test_download_daily_writes_from_start_to_yesterday_and_ends_when_told(
     server._daily.join(DEADLINE_SECONDS)
     assert not server._daily.is_running
     # A new one finds everything done.
-    asked = len(klines(exchange))
+    requested = len(klines(exchange))
     server.download_daily(start=day_before(exchange, 2).date)
     said = f"INFO COMPLETE DOWNLOAD {day_before(exchange, 2)} (ALL:2 SKIP:2 SUC:0 WARN:0 ERROR:0)"
     assert until(lambda: said in log_of(tmp_path))
-    assert len(klines(exchange)) == asked
+    assert len(klines(exchange)) == requested
 
 
 def test_closing_finishes_the_day_in_hand(exchange: SimulatedExchange, make: Make, tmp_path: Path) -> None:
@@ -207,9 +207,9 @@ def test_replace_fetches_the_days_of_the_beginning_anew(
 ) -> None:
     server = make(DOWNLOAD_TIME="00:10:00")
     server.download_candles_by_date(day_before(exchange, 1).date)
-    asked = len(klines(exchange))
+    requested = len(klines(exchange))
     server.download_daily(replace=True)
-    assert until(lambda: len(klines(exchange)) == asked + 4)
+    assert until(lambda: len(klines(exchange)) == requested + 4)
     assert until(lambda: log_of(tmp_path).count("INFO DOWNLOAD CANDLE BY DATE") == 1)
 
 
@@ -296,11 +296,11 @@ def test_a_killed_command_leaves_whole_files_and_the_next_one_goes_on(
             assert process.returncode == (-9 if number == signal.SIGKILL else 0)
         assert before < len(kept(tmp_path)) < 40
     exchange.faults.clear()
-    before, asked = len(kept(tmp_path)), len(klines(exchange))
+    before, requested = len(kept(tmp_path)), len(klines(exchange))
     result = run(*command)
     assert result.returncode == 0, result.stderr
     assert len(kept(tmp_path)) == 40
-    assert len(klines(exchange)) - asked <= (40 - before) * 2
+    assert len(klines(exchange)) - requested <= (40 - before) * 2
     assert list(tmp_path.rglob(".*.tmp")) == []
 
 

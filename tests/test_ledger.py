@@ -106,7 +106,7 @@ def test_two_processes_see_what_the_other_spends() -> None:
         assert budget.used(now()) == 35
 
 
-def test_a_killed_holder_counts_as_answered_and_blocks_nobody() -> None:
+def test_a_killed_holder_counts_as_finished_and_blocks_nobody() -> None:
     budget = opened(1000, 0.5)
     with holder("budget.sent(400, now()); print('sent', flush=True); sys.stdin.read()") as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""A start ends, whatever the answers about one symbol are, and the symbol is named and asked for again."""
+"""A start ends, whatever the responses for one symbol are, and the symbol is named and requested again."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def exchange() -> Iterator[SimulatedExchange]:
     ],
     ids=["-1122", "-1121", "-1", "200", "400", "404", "451", "429", "same", "empty", "few", "partial"],
 )
-def test_a_start_ends_whatever_the_answers_about_one_symbol_are(
+def test_a_start_ends_whatever_the_responses_about_one_symbol_are(
     exchange: SimulatedExchange, block_name: str, fault: Fault
 ) -> None:
     exchange.faults.add(fault)
@@ -72,7 +72,7 @@ def test_a_start_ends_whatever_the_answers_about_one_symbol_are(
         assert_complete_and_true(exchange, feed, OTHERS)
 
 
-def test_a_symbol_that_was_refused_is_asked_for_after_minutes_and_loaded_then(
+def test_a_symbol_that_was_refused_is_requested_after_minutes_and_loaded_then(
     exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = SteppedClock()
@@ -81,8 +81,8 @@ def test_a_symbol_that_was_refused_is_asked_for_after_minutes_and_loaded_then(
         assert collector.wait_loaded(DEADLINE_SECONDS)
         assert status_of(collector).given_up == ("ETHUSDT",)
         assert "ETHUSDT: given up for now" in caplog.text
-        asked = exchange.stats().count("/klines", "ETHUSDT")
-        assert asked == FAILURES_MAX
+        requested = exchange.stats().count("/klines", "ETHUSDT")
+        assert requested == FAILURES_MAX
         exchange.faults.clear()
         clock.ahead_seconds += 301
         exchange.skew_ms += 301_000
@@ -105,7 +105,7 @@ def test_a_server_whose_limit_counts_times_does_not_keep_a_start_waiting_for_its
         assert status_of(collector).ready
 
 
-def test_one_symbol_whose_every_answer_is_a_429_leaves_the_pool_to_the_others(
+def test_one_symbol_whose_every_response_is_a_429_leaves_the_pool_to_the_others(
     exchange: SimulatedExchange, block_name: str
 ) -> None:
     exchange.faults.add(rate_limited(1, symbol="ETHUSDT"))
@@ -141,19 +141,19 @@ def test_three_failures_in_a_row_are_enough_and_a_success_between_them_begins_an
     assert "3 requests in a row failed" in (hopeless(plan, spot()) or "")
 
 
-def test_a_gap_that_leaves_the_window_while_it_is_asked_for_is_no_progress() -> None:
+def test_a_gap_that_leaves_the_window_while_it_is_requested_is_no_progress() -> None:
     plan = SeriesPlan("ETHUSDT")
     learn(plan, Position(OPEN_MS, OPEN_MS, 80, closed=1000), Kind.TAIL)
-    answers = 0
+    responses = 0
     while hopeless(plan, spot()) is None:
-        answers += 1
+        responses += 1
         # Each second a candle opens, and one that was missing leaves the window.
-        learn(plan, Position(OPEN_MS + answers, OPEN_MS + answers, 80 - answers), Kind.BACKFILL)
-    assert answers == 6
+        learn(plan, Position(OPEN_MS + responses, OPEN_MS + responses, 80 - responses), Kind.BACKFILL)
+    assert responses == 6
     assert "none of the 74 missing candles" in (hopeless(plan, spot()) or "")
 
 
-def test_failures_and_fruitless_answers_in_turns_are_not_asked_for_ever() -> None:
+def test_failures_alternating_with_responses_without_progress_are_hopeless() -> None:
     plan = SeriesPlan("ETHUSDT")
     learn(plan, Position(OPEN_MS, OPEN_MS, 80, closed=1000), Kind.TAIL)
     for _ in range(3):

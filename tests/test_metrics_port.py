@@ -55,7 +55,7 @@ def answer(client: socket.socket, request: bytes) -> bytes:
         (b"GET /metrics HTTP/1.1\r\n" + b"a" * REQUEST_BYTES_MAX, b"431 Request Header Fields Too Large", None),
     ],
 )
-def test_requests_of_every_kind_are_answered_and_the_connection_ends(
+def test_requests_of_every_kind_get_a_response_and_the_connection_ends(
     server: ScrapeServer, request_bytes: bytes, status: bytes, body: bytes | None
 ) -> None:
     with connected(server) as client:
@@ -78,7 +78,7 @@ def test_silent_and_slow_clients_are_closed(server: ScrapeServer, monkeypatch: p
     assert not server._clients
 
 
-def test_who_reads_the_answer_slowly_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_reads_the_response_slowly_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrape_server, "ANSWER_SECONDS", 0.3)
     server = ScrapeServer("127.0.0.1", 0, "/metrics", lambda _: ("text/plain", bytes(50_000_000)))
     with connected(server) as lazy:
@@ -88,7 +88,7 @@ def test_who_reads_the_answer_slowly_is_closed(monkeypatch: pytest.MonkeyPatch) 
     server.close()
 
 
-def test_who_asks_is_answered_beside_any_number_of_silent_clients(server: ScrapeServer) -> None:
+def test_a_client_gets_its_response_beside_any_number_of_silent_ones(server: ScrapeServer) -> None:
     silent = [connected(server) for _ in range(500)]
     for _ in range(20):
         with connected(server) as client:
@@ -98,7 +98,7 @@ def test_who_asks_is_answered_beside_any_number_of_silent_clients(server: Scrape
         client.close()
 
 
-def test_the_page_is_made_once_a_second_however_often_it_is_asked_for() -> None:
+def test_the_page_is_made_once_a_second_however_often_it_is_requested() -> None:
     made: list[str] = []
 
     def page(accept: str) -> tuple[str, bytes]:
@@ -115,7 +115,7 @@ def test_the_page_is_made_once_a_second_however_often_it_is_asked_for() -> None:
     assert len(made) <= 1 + (time.monotonic() - began_seconds) / scrape_server.PAGE_SECONDS
 
 
-def test_a_page_that_cannot_be_made_is_an_answer_and_the_server_goes_on() -> None:
+def test_a_page_that_cannot_be_made_is_a_response_and_the_server_goes_on() -> None:
     pages = iter([("text/plain", b"first")])
     server = ScrapeServer("127.0.0.1", 0, "/metrics", lambda _: next(pages))
     with connected(server) as client:

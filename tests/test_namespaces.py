@@ -66,7 +66,7 @@ def test_an_owner_of_another_namespace_lives_until_it_ends(namespace: tuple[str,
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
-def test_what_one_namespace_spends_and_is_told_holds_in_the_other(namespace: tuple[str, ...]) -> None:
+def test_what_one_namespace_spends_and_books_holds_in_the_other(namespace: tuple[str, ...]) -> None:
     budget = opened()
     work = (
         "budget.finished(budget.sent(30, now()), now()); budget.stop(500.0, now()); "

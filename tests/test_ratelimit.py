@@ -142,7 +142,7 @@ def test_an_old_report_no_longer_counts() -> None:
     assert budget.delay_seconds(1, 61.0) == 0
 
 
-def test_a_request_without_an_answer_counts_for_as_long_as_it_is_out() -> None:
+def test_a_request_without_a_response_counts_for_as_long_as_it_is_out() -> None:
     budget = WeightBudget(100, 0.5)
     ticket = budget.sent(50, 0.0)
 

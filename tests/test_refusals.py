@@ -149,7 +149,7 @@ def test_a_code_that_stops_counts_although_its_text_is_cut(
     assert error.code == -1003
 
 
-def test_candles_that_are_cut_are_still_no_answer(serve: Serve) -> None:
+def test_candles_that_are_cut_are_still_no_response(serve: Serve) -> None:
     with pytest.raises(BadResponse):
         HttpTransport(SystemClock()).fetch(serve(sent(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[[1,2")).url)
 
@@ -164,7 +164,7 @@ def test_what_retry_after_says_beside_a_cut_body(serve: Serve, value: str, secon
 
 
 @pytest.mark.parametrize("kind", ["cut", "trickles", "no gzip", "line alone"])
-def test_a_collector_that_was_told_to_stop_asks_no_second_time(serve: Serve, block_name: str, kind: str) -> None:
+def test_a_stopped_collector_sends_no_second_request(serve: Serve, block_name: str, kind: str) -> None:
     server = serve(BROKEN[kind](429))
     config = CollectorConfig(market="SPOT", symbols=["BTCUSDT"], name=block_name, base_url=server.url, start_seconds=20)
     for _ in range(2):  # The second one finds in the ledger what the first was told.
@@ -189,7 +189,7 @@ def test_a_proxy_that_refuses_the_way_stops_what_goes_by_it(serve: Serve, block_
     assert len(proxy.requests) == 1
 
 
-def test_a_proxy_that_wants_credentials_of_a_plain_request_is_not_asked_on(serve: Serve, block_name: str) -> None:
+def test_a_proxy_that_wants_credentials_of_a_plain_request_gets_no_further_one(serve: Serve, block_name: str) -> None:
     proxy = serve(sent(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", ends=False))
     config = CollectorConfig(
         market="SPOT",

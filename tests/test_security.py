@@ -301,7 +301,7 @@ def test_what_cannot_be_a_symbol_is_refused_wherever_one_comes_in(
             use()
 
 
-def test_an_answer_of_the_exchange_cannot_forge_a_line_of_the_log(exchange: SimulatedExchange, block_name: str) -> None:
+def test_a_response_cannot_forge_a_line_of_the_log(exchange: SimulatedExchange, block_name: str) -> None:
     forged = "2026-01-01 00:00:00,000 [ERROR] all is lost"
     exchange.faults.add(refused(400, -1100, f"bad\\n{forged}\\u001b[2J", path="/klines"))
     with started(*serving(exchange, block_name)) as process:

@@ -81,7 +81,7 @@ def fetch() -> HttpTransport:
     return HttpTransport(SystemClock())
 
 
-def test_an_answer_has_body_lower_case_headers_times_and_date(serve: Serve, fetch: HttpTransport) -> None:
+def test_a_response_has_body_lower_case_headers_times_and_date(serve: Serve, fetch: HttpTransport) -> None:
     server = serve(whole(b"[1]", "X-MBX-Used-Weight-1M: 7", "Date: Thu, 01 Jan 2026 00:00:10 GMT"))
     before = SystemClock().monotonic_seconds()
 
@@ -128,7 +128,7 @@ def test_gzip_is_unpacked(serve: Serve, fetch: HttpTransport) -> None:
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect"])
-def test_redirects_are_answers_and_never_followed(serve: Serve, fetch: HttpTransport, status: str) -> None:
+def test_redirects_are_responses_and_never_followed(serve: Serve, fetch: HttpTransport, status: str) -> None:
     elsewhere = serve(whole(b"[]"))
     server = serve(whole(b"", f"Location: {elsewhere.url}/other", status=status))
 
@@ -136,7 +136,7 @@ def test_redirects_are_answers_and_never_followed(serve: Serve, fetch: HttpTrans
     assert elsewhere.connections == 0
 
 
-def test_errors_of_the_exchange_are_answers(serve: Serve, fetch: HttpTransport) -> None:
+def test_errors_of_the_exchange_are_responses(serve: Serve, fetch: HttpTransport) -> None:
     assert fetch.fetch(serve(whole(b'{"code":-1121,"msg":"x"}', status="400 Bad Request")).url).status == 400
 
 
@@ -152,7 +152,7 @@ def test_a_body_cut_short_is_a_bad_response(serve: Serve, fetch: HttpTransport) 
 @pytest.mark.parametrize(
     "lengths", ["Content-Length: 5\r\nContent-Length: 7", "Content-Length: 5, 7", "Content-Length: x"]
 )
-def test_a_stop_counts_however_its_length_is_told(serve: Serve, fetch: HttpTransport, lengths: str) -> None:
+def test_a_stop_counts_however_its_length_is_stated(serve: Serve, fetch: HttpTransport, lengths: str) -> None:
     answer = f"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 30\r\n{lengths}\r\n\r\nabcde".encode()
 
     def reply(connection: socket.socket) -> None:
@@ -197,7 +197,7 @@ def test_a_body_beyond_every_reason_is_refused(
         fetch.fetch(serve(reply).url)
 
 
-def test_no_answer_names_the_host_and_why(fetch: HttpTransport) -> None:
+def test_no_response_names_the_host_and_why(fetch: HttpTransport) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
 
@@ -205,7 +205,7 @@ def test_no_answer_names_the_host_and_why(fetch: HttpTransport) -> None:
         fetch.fetch(f"http://127.0.0.1:{port}/api/v3/time")
 
 
-def test_a_connection_dropped_without_an_answer(serve: Serve, fetch: HttpTransport) -> None:
+def test_a_connection_dropped_without_a_response(serve: Serve, fetch: HttpTransport) -> None:
     with pytest.raises(ExchangeUnavailable, match="no response from"):
         fetch.fetch(serve(lambda connection: connection.shutdown(socket.SHUT_RDWR)).url)
 
@@ -327,13 +327,13 @@ def test_a_head_or_a_chunk_that_trickles_in_ends_at_the_deadline(
         server.close()
 
 
-def test_a_head_beyond_every_reason_is_no_answer(serve: Serve, fetch: HttpTransport) -> None:
+def test_a_head_beyond_every_reason_is_no_response(serve: Serve, fetch: HttpTransport) -> None:
     for lines in (["X-Long: " + "x" * 1_000_000], [f"X-{number}: 1" for number in range(10_000)]):
         with pytest.raises(ExchangeUnavailable):
             fetch.fetch(serve(whole(b"[]", *lines)).url)
 
 
-def test_http_1_0_is_an_answer_and_its_connection_is_not_used_again(serve: Serve, fetch: HttpTransport) -> None:
+def test_http_1_0_is_a_response_and_its_connection_is_not_used_again(serve: Serve, fetch: HttpTransport) -> None:
     def once(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n[1]")
         connection.shutdown(socket.SHUT_RDWR)
@@ -351,7 +351,7 @@ def test_cookies_are_not_kept(serve: Serve, fetch: HttpTransport) -> None:
     assert b"cookie" not in server.requests[1].lower()
 
 
-def test_what_follows_an_answer_unasked_is_not_the_next_answer(serve: Serve, fetch: HttpTransport) -> None:
+def test_bytes_after_a_response_are_not_the_next_response(serve: Serve, fetch: HttpTransport) -> None:
     double = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]" * 2
     replies = iter([lambda connection: connection.sendall(double)])
     server = serve(lambda connection: next(replies, whole(b"[2]"))(connection))

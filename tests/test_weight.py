@@ -161,7 +161,7 @@ def test_a_plain_call_counts_from_then_and_a_ticket_for_as_long_as_it_is_out() -
         (200, {}, b"[]", 0),
     ],
 )
-def test_what_an_answer_means_for_everybody(status: int, headers: dict[str, str], body: bytes, seconds: float) -> None:
+def test_what_a_response_means_for_everybody(status: int, headers: dict[str, str], body: bytes, seconds: float) -> None:
     candleshm.weight.acquire("SPOT", 1, **HOST).end(status, headers, body)
 
     shown = candleshm.weight.state("SPOT", **HOST)

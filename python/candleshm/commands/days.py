@@ -60,7 +60,7 @@ def download(
     stopping = threading.Event()
     on_stop_signal(stopping.set)
     log_to_stderr()
-    failed, asked, conflicts, left_out, where = 0, 0, 0, 0, ""
+    failed, files, conflicts, left_out, where = 0, 0, 0, 0, ""
     for config in feeds:
         store = store_of(config, config.candle_dir or CANDLE_DIR, form)
         access = MarketAccess(config)
@@ -85,11 +85,11 @@ def download(
         left_out += done.left_out
         if done.failed or done.conflicts or done.left_out:
             where = str(store.tree)
-        failed, asked, conflicts = failed + done.failed, asked + done.files, conflicts + done.conflicts
+        failed, files, conflicts = failed + done.failed, files + done.files, conflicts + done.conflicts
         if verify:
             logger.info("verified: the archive agrees on %d candles and differs on %d", done.verified, conflicts)
     if failed:
-        raise HistoryError(where, f"{failed} of {asked} daily files were not downloaded; the same command retries them")
+        raise HistoryError(where, f"{failed} of {files} daily files were not downloaded; the same command retries them")
     if left_out:
         raise HistoryError(
             where,

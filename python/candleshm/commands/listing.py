@@ -88,8 +88,8 @@ def note(health: Health) -> str:
     if health.state == "closed":
         return "its collector has stopped"
     if health.is_silent:
-        silence = age(health.heartbeat_age) if math.isfinite(health.heartbeat_age) else "ever"
-        return f"no heartbeat for {silence}, but process {health.pid} still owns the block: it is stopped or hangs"
+        pause = age(health.heartbeat_age) if math.isfinite(health.heartbeat_age) else "ever"
+        return f"no heartbeat for {pause}, but process {health.pid} still owns the block: it is stopped or hangs"
     words = []
     if health.banned_until is not None:
         words.append(f"banned until {health.banned_until:%H:%M:%S} UTC")

@@ -45,7 +45,7 @@ class _Client:
     socket: socket.socket
     deadline_seconds: float
     received: bytearray = field(default_factory=bytearray)
-    answer: memoryview | None = None
+    response: memoryview | None = None
     is_lingering: bool = False
 
 
@@ -121,14 +121,14 @@ class ScrapeServer:
             return
         if len(self._clients) >= CONNECTIONS_MAX:
             # Clients that sent their request stay; of the others the oldest has had the most time.
-            self._drop(min(self._clients.values(), key=lambda client: client.answer is not None))
+            self._drop(min(self._clients.values(), key=lambda client: client.response is not None))
         connection.setblocking(False)
         self._clients[connection] = _Client(connection, now + REQUEST_SECONDS)
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _go_on(self, client: _Client) -> None:
         """Receive or send as much as is possible without waiting. Raises BlockingIOError, OSError."""
-        if client.answer is not None:
+        if client.response is not None:
             self._send(client)
             return
         chunk = client.socket.recv(CHUNK_BYTES)
@@ -140,9 +140,9 @@ class ScrapeServer:
         client.received += chunk
         head, blank, _ = client.received.partition(b"\r\n\r\n")
         if len(head) > REQUEST_BYTES_MAX:
-            client.answer = memoryview(_answer("431 Request Header Fields Too Large"))
+            client.response = memoryview(_response("431 Request Header Fields Too Large"))
         elif blank:
-            client.answer = memoryview(self._answer_to(bytes(head)))
+            client.response = memoryview(self._response_to(bytes(head)))
         else:
             return
         client.received.clear()
@@ -151,25 +151,25 @@ class ScrapeServer:
         self._send(client)
 
     def _send(self, client: _Client) -> None:
-        assert client.answer is not None
-        client.answer = client.answer[client.socket.send(client.answer[:CHUNK_BYTES]) :]
-        if not client.answer:
+        assert client.response is not None
+        client.response = client.response[client.socket.send(client.response[:CHUNK_BYTES]) :]
+        if not client.response:
             # What the client still sends is read; a reset would destroy the response on its way.
             client.socket.shutdown(socket.SHUT_WR)
-            client.answer, client.is_lingering = None, True
+            client.response, client.is_lingering = None, True
             client.deadline_seconds = time.monotonic() + LINGER_SECONDS
             self._selector.modify(client.socket, selectors.EVENT_READ)
 
-    def _answer_to(self, head: bytes) -> bytes:
+    def _response_to(self, head: bytes) -> bytes:
         request_line, *lines = head.split(b"\r\n")
         words = request_line.split(b" ")
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
-            return _answer("400 Bad Request")
+            return _response("400 Bad Request")
         method, target, _ = words
         if target.partition(b"?")[0] != self._path:
-            return _answer("404 Not Found", text=f"the only page is {self._path.decode()}\n")
+            return _response("404 Not Found", text=f"the only page is {self._path.decode()}\n")
         if method not in (b"GET", b"HEAD"):
-            return _answer("405 Method Not Allowed", "Allow: GET, HEAD\r\n")
+            return _response("405 Method Not Allowed", "Allow: GET, HEAD\r\n")
         accept = next((line[7:] for line in lines if line[:7].lower() == b"accept:"), b"*/*").decode("latin-1").strip()
         now = time.monotonic()
         try:
@@ -180,8 +180,8 @@ class ScrapeServer:
                 self._pages[accept] = (now, content_type, page)
         except Exception as error:
             self._complain(f"cannot make the page: {error!r}", now)
-            return _answer("500 Internal Server Error")
-        return _answer("200 OK", f"Content-Type: {content_type}\r\n", page=page, has_body=method == b"GET")
+            return _response("500 Internal Server Error")
+        return _response("200 OK", f"Content-Type: {content_type}\r\n", page=page, has_body=method == b"GET")
 
     def _drop(self, client: _Client) -> None:
         del self._clients[client.socket]
@@ -201,7 +201,7 @@ class ScrapeServer:
             logger.warning("metrics: %s", text)
 
 
-def _answer(status: str, headers: str = "", *, text: str = "", page: bytes = b"", has_body: bool = True) -> bytes:
+def _response(status: str, headers: str = "", *, text: str = "", page: bytes = b"", has_body: bool = True) -> bytes:
     if not page:
         page, headers = (text or f"{status[4:]}\n").encode(), headers + "Content-Type: text/plain; charset=utf-8\r\n"
     fixed = f"Date: {formatdate(usegmt=True)}\r\nContent-Length: {len(page)}\r\nConnection: close\r\n"
