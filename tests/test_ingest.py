@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -191,6 +192,39 @@ def test_nothing_is_merged_once_a_stop_has_returned_though_eight_threads_go_on(b
 
     assert not late
     assert read() == then
+
+
+def test_who_asks_for_events_while_the_block_is_enlarged_keeps_no_other_thread_waiting(block_name: str) -> None:
+    symbols, length = [f"S{number}" for number in range(100)], 5000
+    rows = np.ones((length, 12))
+    rows[:, OPEN_TIME_MS] = START_MS + MINUTE_MS * np.arange(length)
+    with closing(Writer.open(block_name, market="SPOT", interval="1m", length=length, symbols=symbols)) as writer:
+        for symbol in symbols:
+            writer.load_rows(symbol, rows, None, sent_ms=START_MS + length * MINUTE_MS)
+        entered = threading.Event()
+
+        def enlarge() -> None:
+            entered.set()
+            writer.enlarge([*writer.symbols, "NEW"], 1)
+
+        def ask() -> None:
+            entered.wait(DEADLINE_SECONDS)
+            time.sleep(0.01)
+            before_seconds = time.perf_counter()
+            writer.last_event_seconds()
+            waits.append((before_seconds, time.perf_counter()))
+
+        waits: list[tuple[float, float]] = []
+        moments: list[float] = []
+        threads = [threading.Thread(target=work) for work in (enlarge, ask)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            moments.append(time.perf_counter())
+            time.sleep(0.001)
+        [(begin_seconds, end_seconds)] = waits
+        turns = sum(begin_seconds + 0.001 < moment < end_seconds - 0.001 for moment in moments)
+        assert end_seconds - begin_seconds < 0.01 or turns > 1
 
 
 def test_a_response_to_a_request_from_before_the_time_was_restarted_is_dropped(block: Block) -> None:

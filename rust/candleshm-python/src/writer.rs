@@ -276,15 +276,20 @@ fn not_merged() -> PyErr {
 }
 
 /// Returns seconds per symbol, in the order of the block.
+///
+/// The thread of the streams asks for them several times a second, also while a larger block is filled: it waits for
+/// that without the GIL, or the whole program would wait.
 fn by_symbol<'py>(
     py: Python<'py>,
     writer: &Writer,
-    seconds: impl FnOnce(&CoreWriter) -> Vec<f64>,
+    seconds: impl FnOnce(&CoreWriter) -> Vec<f64> + Send,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let pairs = writer.with(|writer| {
-        let block = writer.block();
-        let symbols = (0..block.symbol_count()).map(|index| block.symbol(index));
-        Ok(symbols.zip(seconds(writer)).collect::<Vec<_>>())
+    let pairs = py.detach(|| {
+        writer.with(|writer| {
+            let block = writer.block();
+            let symbols = (0..block.symbol_count()).map(|index| block.symbol(index));
+            Ok(symbols.zip(seconds(writer)).collect::<Vec<_>>())
+        })
     })?;
     pairs.into_py_dict(py)
 }
@@ -627,8 +632,8 @@ impl Writer {
     }
 
     /// Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first.
-    fn stop_merging(&self) {
-        self.writer.enter().stopped = true;
+    fn stop_merging(&self, py: Python<'_>) {
+        py.detach(|| self.writer.enter().stopped = true);
     }
 
     /// Publish a heartbeat; to be called every 500 ms.
