@@ -194,7 +194,7 @@ def test_a_symbol_that_ended_is_complete_up_to_then(exchange: SimulatedExchange,
     days = [day_before(exchange, count) for count in (1, 2, 3)]
     ended_ms = days[1].start_ms + 900 * MINUTE
     exchange.truth.delist("SPOT", "ETHUSDT", ended_ms)
-    with pytest.raises(ConfigError, match="SPOT has none"):
+    with pytest.raises(ConfigError, match="SPOT lists none of type `trading`"):
         downloaded(exchange, tmp_path, days[2].date, symbols=["ETHUSDT"])
     done = downloaded(exchange, tmp_path, days[2].date, symbols=["ETHUSDT"], options={"kind": "not_trading"})
     assert [(tally.written, tally.remarked) for tally in done.tallies] == [(0, 1), (0, 1), (1, 0)]
