@@ -53,14 +53,14 @@ demo: build ## Simulated exchange, collector and a strategy in another process (
 test: test-rust test-python ## What every change has to pass: the core, and real processes against the simulated exchange
 
 test-long: steps loom build ## The longer proofs: deaths at every store, interleavings, killed writers, random operations
-	KILL_ROUNDS=$(LONG_ROUNDS) $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) -m long
+	KILL_ROUNDS=$(LONG_ROUNDS) $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m long
 	$(MAKE) stateful STATEFUL_EXAMPLES=$(LONG_ROUNDS)
 
 test-rust: ## The core's tests: units, model, format, takeover
 	cargo test --profile checked --quiet --package candleshm
 
 test-python: build ## The Python tests: real processes against the simulated exchange
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) -m "not long"
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not long"
 
 steps: ## A writer that dies in front of a store, STEP_ROUNDS=500 of them
 	STEP_ROUNDS=$(STEP_ROUNDS) cargo test --profile checked --quiet --package candleshm --features steps --test steps
