@@ -119,7 +119,7 @@ def test_what_cannot_be_requested(exchange: SimulatedExchange, make: Make, tmp_p
         (lambda: server.download_candles_by_date("2026-11-01", type="trading"), "type cannot be `trading`"),  # type: ignore[arg-type]
         (lambda: server.download_candles_by_date("2026-11-01", "2026-10-01"), "end cannot be `2026-10-01`"),
         (lambda: server.download_candles_by_date("soon"), "day cannot be `soon`"),
-        (lambda: server.download_candles_by_date("2026-11-01"), "SPOT has none"),
+        (lambda: server.download_candles_by_date("2026-11-01"), "SPOT lists none"),
         (lambda: server.download_daily(), "DOWNLOAD_TIME is None"),
     ]
     for call, words in calls:
