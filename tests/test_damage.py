@@ -71,7 +71,8 @@ def test_a_foreign_file_is_refused_without_advice_that_would_be_refused(block_na
     for use in (candleshm.attach, candleshm.unlink):
         with pytest.raises(candleshm.BlockCorrupt) as refused:
             use(block_name)
-        assert refused.value.reason == "it is not a candleshm block"
+        remedy = f"if no program needs it, remove /dev/shm/{block_name}"
+        assert refused.value.reason == f"it is not a candleshm block; {remedy}"
     assert run("rm", block_name).returncode == 1
 
 
