@@ -29,7 +29,7 @@ SYMBOLS: dict[Market, list[str]] = {
     "UM": ["BTCUSDT", "ETHUSDT", "XRPUSDT"],
     "CM": ["BTCUSD_PERP", "ETHUSD_PERP", "XRPUSD_PERP"],
 }
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 T = TypeVar("T")
 
