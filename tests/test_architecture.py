@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -36,8 +35,3 @@ def test_every_file_that_the_flows_name_exists() -> None:
 def test_every_flow_is_walked_in_steps(flow: str) -> None:
     steps = PROSE.split(f"### {flow}\n")[1].split("\n#")[0]
     assert len(re.findall(r"^\d\. ", steps, re.MULTILINE)) >= 3
-
-
-def test_what_the_page_names_by_folder_is_there() -> None:
-    for folder in ("collector", "stream", "reader", "rest", "history", "compat"):
-        assert (Path(PACKAGE) / folder).is_dir()

@@ -16,12 +16,13 @@ import requests
 import candleshm
 from candleshm._core import Writer, is_owned
 from candleshm.collector import outage
-from candleshm.collector.outage import Outage, Steady, is_worth_logging
+from candleshm.collector.outage import Outage, Steady
 from candleshm.commands.listing import listing_json, listing_table
 from candleshm.errors import ExchangeUnavailable
 from candleshm.reader import freshness
 from candleshm.reader.freshness import Freshness
 from candleshm.sim import SimulatedExchange, StreamFault, refused
+from candleshm.system.block_log import is_worth_logging
 from candleshm.system.clock import SystemClock
 from tests.support.collecting import collecting, status_of, until
 from tests.support.commanding import first_line, run, serving, started

@@ -7,14 +7,14 @@ from random import Random
 
 from candleshm.collector.counters import RequestCounters
 from candleshm.collector.loading import FAILURES_MAX, hopeless, limited_delay_seconds, refused_delay_seconds
-from candleshm.collector.outage import Outage, is_worth_logging
+from candleshm.collector.outage import Outage
 from candleshm.collector.series_plan import SeriesPlan
 from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.workers import Job
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.network.backoff import Backoff
 from candleshm.ratelimit.budget import WeightBudget
-from candleshm.system.block_log import BlockLog
+from candleshm.system.block_log import BlockLog, is_worth_logging
 
 __all__ = ["Failures"]
 

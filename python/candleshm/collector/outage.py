@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from candleshm.errors import ExchangeError
 from candleshm.reader.freshness import STALE_SECONDS, Freshness
 
-__all__ = ["Outage", "Steady", "is_worth_logging"]
+__all__ = ["Outage", "Steady"]
 
 # Up to so many failing symbols are logged one by one; of a large feed, a tenth.
 FEW_MAX, FEW_PART = 3, 10
@@ -21,11 +21,6 @@ SUMMARY_SECONDS, SUMMARY_SECONDS_MAX = 30.0, 3600.0
 KINDS_SHOWN = 3
 # Lines of single failures that wait until it is known whether they are part of an outage.
 HELD_MAX = 10
-
-
-def is_worth_logging(failures: int) -> bool:
-    """Return whether a failure is worth a line: the first, and then 2, 4, 8, ... in a row."""
-    return failures & (failures - 1) == 0
 
 
 @dataclass(slots=True)

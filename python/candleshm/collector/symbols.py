@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from candleshm.collector.series_plan import SeriesPlan
 from candleshm.errors import BlockUnavailable
 from candleshm.exchanges.base import ExchangeInfo
-from candleshm.system.block_log import BlockLog
+from candleshm.system.block_log import BlockLog, is_worth_logging
 from candleshm.universe import Universe
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class SymbolSet:
                 self._writer.set_trading(symbol, trading=True, silent=is_silent)
                 self._silences[symbol] += is_silent
             # A symbol that becomes silent again and again is logged at the 1st, 2nd, 4th, 8th, ... time.
-            shown = sorted(symbol for symbol in symbols if self._silences[symbol].bit_count() == 1)
+            shown = sorted(symbol for symbol in symbols if is_worth_logging(self._silences[symbol]))
             if shown and is_silent:
                 self._log.warning(
                     "no new candles, although the exchange lists them as trading: %s; closes no longer wait for them",

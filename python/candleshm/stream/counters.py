@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from candleshm.stream.status import StreamStatus
@@ -40,17 +40,4 @@ class StreamCounters:
 
     def status(self, connections: int, streams: int, stalled: Collection[str]) -> StreamStatus:
         """Return the counts with what is true now."""
-        return StreamStatus(
-            connections=connections,
-            streams=streams,
-            stalled=tuple(sorted(stalled)),
-            opened=self.opened,
-            lost=self.lost,
-            batches=self.batches,
-            events=self.events,
-            stale=self.stale,
-            verified=self.verified,
-            conflicts=self.conflicts,
-            refused=self.refused,
-            faults=self.faults,
-        )
+        return StreamStatus(connections, streams, tuple(sorted(stalled)), **asdict(self))

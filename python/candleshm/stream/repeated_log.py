@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from candleshm.system.block_log import BlockLog
+from candleshm.system.block_log import BlockLog, is_worth_logging
 
 __all__ = ["RepeatedLog"]
 
@@ -22,7 +22,7 @@ class RepeatedLog:
         count, last_seconds = self._counts.get(kind, (0, now_seconds))
         count = 1 if now_seconds - last_seconds > FORGET_SECONDS else count + 1
         self._counts[kind] = (count, now_seconds)
-        return 0 if count & (count - 1) else count
+        return count if is_worth_logging(count) else 0
 
     def write(self, level: int, kind: str, now_seconds: float, text: str, *arguments: object) -> None:
         """Log a line unless its kind was logged often already."""

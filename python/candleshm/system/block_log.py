@@ -6,7 +6,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
-__all__ = ["BlockLog"]
+__all__ = ["BlockLog", "is_worth_logging"]
 
 
 class BlockLog(logging.LoggerAdapter[logging.Logger]):
@@ -24,3 +24,8 @@ class BlockLog(logging.LoggerAdapter[logging.Logger]):
         """Return the message behind the name of the block, and the name for the record."""
         kwargs["extra"] = {**(kwargs.get("extra") or {}), "block": self._block_name}
         return f"{self._block_name.replace('%', '%%')}: {msg}", kwargs
+
+
+def is_worth_logging(count: int) -> bool:
+    """Return whether what happened so often in a row is logged again: the 1st, 2nd, 4th, 8th, ... time."""
+    return count.bit_count() == 1
