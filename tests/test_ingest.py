@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import candleshm
-from candleshm._core import Ingested, Writer
+from candleshm._core import Ingested, NotMerged, Pushed, Writer
 from candleshm.collector.ingest import Ingest
 from candleshm.collector.series_plan import Kind, SeriesPlan
 from candleshm.collector.workers import Job, Workers
@@ -55,11 +55,18 @@ def block(block_name: str) -> Iterator[Block]:
     with ExitStack() as stack:
         writer = Writer.open(block_name, market="SPOT", interval="1m", length=LENGTH, symbols=symbols)
         stack.enter_context(closing(writer))
-        clock = SystemClock()
-        measured = ExchangeTime(clock.monotonic_seconds(), NOW_MS, NOW_MS)
-        ingest = Ingest(writer, clock=clock, exchange_time=measured, settle_ms=0)
+        measured = ExchangeTime(SystemClock().monotonic_seconds(), NOW_MS, NOW_MS)
+        ingest = Ingest(writer, exchange_time=measured, settle_ms=0)
         merge(writer, STREAMED, kline(START_MS + (NEWEST - 1) * MINUTE_MS, 1.0), sent_ms=NOW_MS)
         yield Block(writer, ingest, stack.enter_context(candleshm.attach(block_name)))
+
+
+def pushed_into(block: Block, frames: list[bytes]) -> Pushed | None:
+    """Hand in the texts of one socket read; None once stopped."""
+    try:
+        return block.writer.ingest_events(frames, received_ms=NOW_MS)
+    except NotMerged:
+        return None
 
 
 def page(ingest: Ingest, symbol: str, first: int, value: float, sent_seconds: float = 1.0) -> Ingested | None:
@@ -129,7 +136,7 @@ def test_what_eight_threads_and_a_stream_hand_in_at_once_is_published_row_for_ro
 
     def push() -> None:
         for tick in itertools.count(1):
-            pushed = block.ingest.frames([frame(tick)])
+            pushed = pushed_into(block, [frame(tick)])
             assert pushed is not None
             assert (pushed.events, pushed.refused, pushed.stale) == (1, 0, 0)
             if done.is_set():
@@ -174,7 +181,7 @@ def test_nothing_is_merged_once_a_stop_has_returned_though_eight_threads_go_on(b
     def push() -> None:
         for tick in itertools.count(1):
             stopped_before = after.is_set()
-            pushed = block.ingest.frames([frame(tick)])
+            pushed = pushed_into(block, [frame(tick)])
             if stopped_before:
                 late.extend([] if pushed is None else [pushed])
                 return
@@ -235,7 +242,7 @@ def test_a_response_to_a_request_from_before_the_time_was_restarted_is_dropped(b
     assert page(block.ingest, "S1", 0, 1.0, sent_seconds=9.9) is None
     assert block.writer.state("S1").newest_open_ms is None
     assert page(block.ingest, "S1", 0, 1.0, sent_seconds=10.0) is not None
-    assert block.ingest.frames([frame(1)]) is not None
+    assert pushed_into(block, [frame(1)]) is not None
 
 
 def test_a_malformed_body_publishes_nothing_and_leaves_the_way_free(block: Block) -> None:
@@ -252,7 +259,7 @@ def test_a_malformed_body_publishes_nothing_and_leaves_the_way_free(block: Block
                 with pytest.raises(UnknownSymbol):
                     body(block.ingest, "NOBODY", 0, good)
             else:
-                assert block.ingest.frames([b"no JSON", frame(1)]) is not None
+                assert pushed_into(block, [b"no JSON", frame(1)]) is not None
 
     Crowd(each(work)).join()
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
 import pytest
 import requests
@@ -17,13 +15,11 @@ import candleshm.weight
 from candleshm.collector.collector import Collector
 from candleshm.config import CollectorConfig
 from candleshm.errors import BadResponse, Banned, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import StreamRules
 from candleshm.exchanges.binance import Binance
-from candleshm.network.addresses import Addresses
 from candleshm.rest import transport
 from candleshm.rest.transport import HttpTransport
-from candleshm.stream.connection import Connection
 from candleshm.system.clock import SystemClock
+from tests.support.dialling import dialled
 from tests.test_transport import Server
 
 Reply = Callable[[socket.socket], None]
@@ -204,47 +200,22 @@ def test_a_proxy_that_wants_credentials_of_a_plain_request_gets_no_further_one(s
     assert len(proxy.requests) == 1
 
 
-class Owner:
-    """An owner of connections that expects nothing of them."""
-
-    def received(self, connection: Connection, frames: list[bytes]) -> None:
-        """Refuse frames: there was no handshake."""
-        raise AssertionError(frames)
-
-    def ended(self, connection: Connection) -> None:
-        """Let it go."""
-
-
-async def refused_stream(rules: StreamRules) -> tuple[ExchangeUnavailable, list[Any]]:
-    """Return the error of a connection that cannot be opened, and what the event loop had to report."""
-    faults: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
-    with pytest.raises(ExchangeUnavailable) as caught:
-        await Connection.open(
-            ["a@kline_1m"], rules, addresses=Addresses(), context=None, now=time.monotonic, owner=Owner()
-        )
-    await asyncio.sleep(0.05)
-    return caught.value, faults
-
-
 @pytest.mark.parametrize("kind", ["never comes", "trickles", "head trickles", "line alone", "cut head"])
-def test_a_refused_stream_is_known_by_its_status(serve: Serve, kind: str) -> None:
-    server = serve(BROKEN[kind](429))
-    rules = Binance("SPOT", ws_url=server.url.replace("http", "ws")).stream_rules("1m")
-
-    error, faults = asyncio.run(refused_stream(rules))
-    assert error.status == 429
-    assert faults == []
+@pytest.mark.parametrize("status", [200, 403, 429, 451])
+def test_a_refused_stream_is_known_by_its_status(serve: Serve, kind: str, status: int, block_name: str) -> None:
+    server = serve(BROKEN[kind](status))
+    outcome = dialled(server.url.replace("http", "ws"), block_name)
+    assert (outcome.opened, outcome.status) == (False, status)
+    assert outcome.reason == f"127.0.0.1 refuses a stream: HTTP {status}"
 
 
 @pytest.mark.parametrize("head", ["Sec-WebSocket-Accept: bm8gc3VjaCBrZXk=\r\n", ""])
-def test_a_handshake_that_proves_nothing_is_refused_without_a_traceback(serve: Serve, head: str) -> None:
+def test_a_handshake_that_proves_nothing_is_refused(serve: Serve, head: str, block_name: str) -> None:
     upgrade = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{head}\r\n"
     server = serve(sent(upgrade.encode(), ends=False))
-    rules = Binance("SPOT", ws_url=server.url.replace("http", "ws")).stream_rules("1m")
-    error, faults = asyncio.run(refused_stream(rules))
-    assert "Sec-WebSocket-Accept" in str(error)
-    assert faults == []
+    outcome = dialled(server.url.replace("http", "ws"), block_name)
+    assert not outcome.opened
+    assert "Sec-WebSocket-Accept" in outcome.reason
 
 
 def test_your_own_call_that_ends_by_its_status_stops_everybody(serve: Serve) -> None:

@@ -16,7 +16,6 @@ import requests
 
 import candleshm
 from candleshm.collector.collector import Collector
-from candleshm.errors import MissingExtra
 from candleshm.exchanges.base import StreamRules as ClientRules
 from candleshm.exchanges.binance import Binance
 from candleshm.reader.feed import Feed
@@ -349,20 +348,18 @@ def test_auto_means_streams_where_they_are_possible(exchange: SimulatedExchange,
         assert status_of(collector).stream is None
 
 
-def test_without_the_library_auto_is_rest_and_ws_an_error(
-    exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = settings_of(exchange)
-    monkeypatch.setitem(sys.modules, "websockets", None)
-    with pytest.raises(MissingExtra, match=r"'\.\[ws\]'"):
-        Collector(config_of(exchange, block_name, **settings))
-    with collecting(exchange, block_name, **(settings | {"live": "auto"})) as (collector, _):
-        assert status_of(collector).live == "rest"
-
-
-def test_the_collector_without_streams_does_not_load_the_library() -> None:
-    code = "import sys, candleshm.collector.collector; sys.exit('websockets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_streams_need_no_extra(exchange: SimulatedExchange, block_name: str) -> None:
+    settings = settings_of(exchange) | {"name": block_name, "base_url": exchange.base_url, "market": "SPOT"}
+    code = f"""if True:
+        import sys, time
+        import candleshm
+        assert not any(name.split(".")[0] in ("websockets", "asyncio") for name in sys.modules)
+        sys.modules["websockets"] = None
+        with candleshm.Collector(candleshm.CollectorConfig(**{settings!r})) as collector:
+            while collector.status().live != "ws":
+                time.sleep(0.05)
+        """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=DEADLINE_SECONDS)
 
 
 def test_stopping_ends_the_connections(exchange: SimulatedExchange, block_name: str) -> None:

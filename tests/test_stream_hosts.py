@@ -1,19 +1,20 @@
-"""Stream hosts that do what none should, and programs that embed a collector: the others' streams go on."""
+"""Stream hosts that do what none should: the others' streams go on."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+import candleshm
 from candleshm.sim import SimulatedExchange, StreamFault, StreamRules
 from tests.support.collecting import assert_true, close_seconds, status_of, until
 from tests.support.dead_addresses import ALIVE, DEAD, HOST, Kind, dead, resolve
-from tests.test_stream import SYMBOLS, complete, flows, stream_of, streaming
+from tests.test_stream import SYMBOLS, complete, flows, settings_of, stream_of, streaming
 
 
 @pytest.fixture
@@ -22,58 +23,27 @@ def exchange() -> Iterator[SimulatedExchange]:
         yield running
 
 
-class Foreign:
-    """A transport that is no subclass of anything, as those of uvloop are."""
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class ForeignLoop(asyncio.SelectorEventLoop):
-    """A loop that hands out such transports."""
-
-    async def create_connection(  # type: ignore[override]
-        self, factory: Any, *arguments: Any, **keywords: Any
-    ) -> Any:
-        """Connect, and give the protocol a foreign transport."""
-
-        def wrapped() -> Any:
-            protocol = factory()
-            made = protocol.connection_made
-            protocol.connection_made = lambda transport: made(Foreign(transport))
-            return protocol
-
-        return await super().create_connection(wrapped, *arguments, **keywords)
-
-
-class Policy(asyncio.DefaultEventLoopPolicy):
-    """A policy of a program that wants no other loops than its own."""
-
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        """Refuse in every thread but the program's own."""
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("this program's loop is for its own thread")
-        return super().new_event_loop()
-
-
-def test_streams_do_not_depend_on_the_loop_policy_of_the_program(exchange: SimulatedExchange, block_name: str) -> None:
-    asyncio.set_event_loop_policy(Policy())
-    try:
-        with streaming(exchange, block_name) as (_, feed):
-            close_seconds(feed, 1)
-    finally:
-        asyncio.set_event_loop_policy(None)
-
-
-def test_transports_that_are_no_subclass_of_asyncios(
-    exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("candleshm.stream.loop_thread.asyncio.SelectorEventLoop", ForeignLoop)
-    with streaming(exchange, block_name) as (_, feed):
-        close_seconds(feed, 1)
+def test_streams_flow_while_python_is_busy(exchange: SimulatedExchange, block_name: str) -> None:
+    settings = settings_of(exchange) | {"name": block_name, "base_url": exchange.base_url, "market": "SPOT"}
+    code = f"""if True:
+        import sys, candleshm
+        with candleshm.Collector(candleshm.CollectorConfig(**{settings!r})) as collector:
+            while collector.status().live != "ws":
+                pass
+            sys.setswitchinterval(1e6)  # from here on no other thread of Python runs
+            print("busy", flush=True)
+            while True:
+                pass
+        """
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "busy\n"
+            with candleshm.attach(block_name) as feed:
+                close_seconds(feed, 3)
+                assert_true(exchange, feed)
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("kind", ["swallows", "refuses", "says nothing"])

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.frames import Frame, Opcode
 
 from candleshm.collector.planner import next_tasks, request_for
 from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
@@ -19,8 +18,6 @@ from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Market
 from candleshm.exchanges.binance import Binance
-from candleshm.stream.flood import Flood
-from candleshm.stream.framing import FRAME_BYTES_MAX, cut
 from candleshm.stream.outage import Outage
 from candleshm.stream.rate_limiter import RateLimiter
 from candleshm.stream.repeated_log import RepeatedLog
@@ -68,38 +65,6 @@ def test_full_markets_fit_the_documented_streams_per_connection() -> None:
     shards = Shards(Binance("SPOT").stream_rules("1m").streams_max)
     shards.align(f"S{number}" for number in range(1262))
     assert [len(group) for group in shards.groups] == [1024, 238]
-
-
-FRAMES = st.one_of(
-    st.binary(max_size=200).map(lambda data: Frame(Opcode.TEXT, data)),
-    st.integers(0, 70_000).map(lambda size: Frame(Opcode.TEXT, b"x" * size)),
-    st.binary(max_size=125).map(lambda data: Frame(Opcode.PING, data)),
-    st.binary(max_size=200).map(lambda data: Frame(Opcode.TEXT, data, fin=False)),
-    st.binary(max_size=200).map(lambda data: Frame(Opcode.CONT, data)),
-)
-
-
-@given(st.lists(FRAMES, max_size=8), st.data())
-def test_plain_texts_are_cut_out_however_they_arrive(sent: list[Frame], draw: st.DataObject) -> None:
-    wire = [frame.serialize(mask=False) for frame in sent]
-    whole, rest = b"".join(wire), b""
-    borders = sorted(draw.draw(st.sets(st.integers(0, len(whole)), max_size=6)) | {len(whole)})
-    texts: list[bytes] = []
-    others: list[bytes] = []
-    start = 0
-    for border in borders:
-        found, rest = cut(rest + whole[start:border], texts)
-        others += found
-        start = border
-    plain = [frame.fin and frame.opcode is Opcode.TEXT and 126 <= len(frame.data) < 65_536 for frame in sent]
-    assert texts == [frame.data for frame, is_plain in zip(sent, plain, strict=True) if is_plain]
-    assert others == [data for data, is_plain in zip(wire, plain, strict=True) if not is_plain]
-    assert rest == b""
-
-
-def test_a_frame_too_long_is_not_waited_for() -> None:
-    head = Frame(Opcode.TEXT, b"x" * (FRAME_BYTES_MAX + 1)).serialize(mask=False)[:100]
-    assert cut(head, []) == ([head], b"")
 
 
 @pytest.mark.parametrize(
@@ -211,13 +176,6 @@ def test_equal_lines_are_logged_less_and_less_often() -> None:
     assert [repeats.count("x", float(now)) for now in range(9)] == [1, 2, 0, 4, 0, 0, 0, 8, 0]
     assert repeats.count("y", 9.0) == 1
     assert repeats.count("x", 1000.0) == 1
-
-
-def test_what_the_exchange_may_push_is_no_flood_and_more_is() -> None:
-    flood = Flood()
-    assert not any(flood.look(1024, 3, 1024, now / 4) for now in range(1200)), "four a second of 1024 streams"
-    assert "frames without a candle" in "".join(flood.look(0, 500, 1024, 300.0 + now) for now in range(9))
-    assert "frames in 10 s for 1 streams" in Flood().look(30_000, 0, 1, 0.0)
 
 
 def streamed(**changes: Any) -> SeriesPlan:

@@ -174,6 +174,134 @@ class NotMerged(Exception):
     """Merging was stopped, or the exchange's time was restarted after the request had left: nothing was merged."""
 
 @final
+class StreamThread:
+    """One thread that serves the stream connections of a block: TLS, websocket, parse, merge, publish, wake.
+
+    No Python runs in it. It opens no socket and decides nothing: it is given connected sockets, says what happened, and
+    is told what to send and what to close. Methods may be called from any thread.
+    """
+
+    def __new__(
+        cls, writer: Writer, *, roots_file: str | PathLike[str] | None = None, spin_seconds: float = 0.0
+    ) -> Self: ...
+    def open(
+        self,
+        connection: int,
+        descriptor: int,
+        *,
+        host: str,
+        target: str,
+        streams: int,
+        server_name: str | None = None,
+    ) -> None:
+        """Serve a connected TCP socket as `connection`, a number that none had before.
+
+        `descriptor` is what `socket.detach()` returned; the thread closes it, also when this raises. `host` is the host
+        and port of the URL, `target` its path and query, `streams` how many it names. With `server_name` the
+        connection is by TLS, and the server has to show a certificate for that name. Raises ValueError when it is no
+        socket, OSError when this machine has no certificate authorities.
+        """
+
+    def send(self, connection: int, text: bytes, streams: int) -> None:
+        """Send a text on a connection, which then carries so many `streams`. Does nothing when it is not open."""
+
+    def close(self, connection: int) -> None:
+        """Begin the closing handshake of a connection."""
+
+    def abort(self, connection: int, reason: str) -> None:
+        """End a connection at once."""
+
+    def wait(self, seconds: float) -> StreamNews:
+        """Return what happened, as soon as anything did and at most after `seconds`.
+
+        What is not urgent is returned at most every 50 ms.
+        """
+
+    def rouse(self) -> None:
+        """Let a `wait` that is under way, or the next one, return at once."""
+
+    @property
+    def counts(self) -> StreamCounts:
+        """Counts since the start."""
+
+    def events(self, connection: int) -> int:
+        """Klines that a connection has brought; 0 for one that is not open."""
+
+    def stop(self, seconds: float) -> bool:
+        """Close all connections and end the thread; return whether that was done within `seconds`."""
+
+@final
+class StreamCounts:
+    """Counts of a stream thread since its start."""
+
+    @property
+    def batches(self) -> int:
+        """Socket reads with texts."""
+
+    @property
+    def events(self) -> int:
+        """Klines of the block's market, interval and symbols."""
+
+    @property
+    def stale(self) -> int:
+        """Of these, klines that were older than what was known."""
+
+    @property
+    def verified(self) -> int:
+        """Rows that became verified: by trade ids, or because a response had given the same values."""
+
+    @property
+    def conflicts(self) -> int:
+        """Rows for which a response and the stream gave different values."""
+
+    @property
+    def refused(self) -> int:
+        """Klines that cannot be true."""
+
+    @property
+    def faults(self) -> int:
+        """Texts that could not be read."""
+
+@final
+class StreamNews:
+    """What happened in a stream thread since it was last asked."""
+
+    @property
+    def opened(self) -> list[int]:
+        """Connections whose upgrade is done."""
+
+    @property
+    def replies(self) -> list[tuple[int, bytes]]:
+        """Replies to texts that were sent: connection and text."""
+
+    @property
+    def shutting_down(self) -> list[int]:
+        """Connections whose server is about to end them."""
+
+    @property
+    def ended(self) -> list[tuple[int, str, int | None, bool]]:
+        """Connections that are gone: number, reason, HTTP status that refused the upgrade, whether the server misbehaved."""
+
+    @property
+    def repair_requests(self) -> list[tuple[str, str, int]]:
+        """Series that have to be requested: (symbol, reason, open time of the oldest row concerned, epoch ms).
+
+        As in `Pushed.repair_requests`.
+        """
+
+    @property
+    def refused(self) -> int:
+        """Klines that cannot be true."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why a text could not be read: the newest one; None without one."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the thread ended although nobody stopped it; None otherwise."""
+
+@final
 class Pushed:
     """What a batch of frames did."""
 
@@ -397,6 +525,13 @@ class Writer:
         """Let whatever is merged from now on count as newer: the exchange's clock was set.
 
         `now_seconds` is local time; a response to a request that left before it is not merged any more.
+        """
+
+    def set_exchange_clock(self, measured_seconds: float, upper_ms: float, drift: float) -> None:
+        """Let the events of a `StreamThread` be judged by this measurement of the exchange's clock.
+
+        At local time `measured_seconds` it showed `upper_ms` at most; two clocks run apart by at most `drift` seconds
+        per second. Before the first measurement no event is merged.
         """
 
     def stop_merging(self) -> None:

@@ -21,7 +21,6 @@ from candleshm.errors import (
     BlockError,
     CandleShmError,
     ConfigError,
-    MissingExtra,
 )
 from candleshm.exchanges.base import Exchange, ExchangeInfo
 from candleshm.history.daily_writer import DailyWriter
@@ -29,12 +28,14 @@ from candleshm.history.day import Day
 from candleshm.history.fetching import fetch_days
 from candleshm.history.store import DayStore
 from candleshm.names import SYMBOL_NAMES, is_symbol_name
+from candleshm.network.addresses import Addresses
+from candleshm.network.egress import Egress
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.ratelimit.pools import open_connects
-from candleshm.reader.frames import library
 from candleshm.rest.client import Client, MarketAccess
 from candleshm.rest.transport import Transport
-from candleshm.stream.source import FrameSink, MakeStreams, StreamSource
+from candleshm.stream.manager import StreamManager
+from candleshm.stream.source import EventSink, MakeStreams, StreamSource
 from candleshm.stream.watchdog import stall_seconds
 from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import Clock, ExchangeTime
@@ -354,27 +355,22 @@ class Collector:
         return []
 
     def _find_streams(self) -> MakeStreams | None:
-        """Return what makes the source of stream events; None where REST serves everything. Raises MissingExtra."""
+        """Return what makes the source of stream events; None where REST serves everything."""
         config = self.config
         if config.live == "rest" or config.stream_hindrance is not None:
             return None
-        try:
-            library("websockets", "ws")
-        except MissingExtra:
-            if config.live == "ws":
-                raise
-            return None
-        from candleshm.stream.manager import StreamManager
 
-        def make_streams(sink: FrameSink, changed: Callable[[], None]) -> StreamSource:
+        def make_streams(sink: EventSink, changed: Callable[[], None]) -> StreamSource:
+            market = self._market
             return StreamManager(
-                self._market.exchange,
+                market.exchange,
                 config.interval,
                 block_name=config.block_name,
                 sink=sink,
                 changed=changed,
-                clock=self._market.clock,
-                connects=open_connects(config, self._market.exchange.stream_rules(config.interval), self._market.clock),
+                clock=market.clock,
+                egress=Egress(Addresses(), proxies=config.proxies, trust_env=config.trust_env),
+                connects=open_connects(config, market.exchange.stream_rules(config.interval), market.clock),
             )
 
         return make_streams

@@ -1,35 +1,43 @@
-"""The one way of responses and stream frames into a block: in order with a stop, and with a clock that was set."""
+"""The one way of responses and stream events into a block: in order with a stop, and with a clock that was set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from candleshm._core import NotMerged
+from candleshm._core import NotMerged, StreamThread
 from candleshm.exchanges.base import KlineRequest, Response
-from candleshm.system.clock import Clock, ExchangeTime
+from candleshm.system.clock import DRIFT, ExchangeTime
 
 if TYPE_CHECKING:
-    from candleshm._core import Ingested, Pushed, Writer
+    from candleshm._core import Ingested, Writer
 
 __all__ = ["Ingest"]
 
 
 class Ingest:
-    """Merges responses for the workers and frames for the streams, which call it directly. Safe from any thread.
+    """Merges responses for the workers, and lets streams merge their events. Safe from any thread.
 
-    Bodies and frames are parsed by as many threads as hand them in, and none waits for the others meanwhile. Only the
+    Bodies and events are parsed by as many threads as hand them in, and none waits for the others meanwhile. Only the
     merge is done by one thread after the other: the writer's own lock holds the others back, and it also decides what a
     stop or a restarted time ends. No thread ever waits for the GIL while it holds that lock.
     """
 
-    def __init__(self, writer: Writer, *, clock: Clock, exchange_time: ExchangeTime, settle_ms: int) -> None:
+    def __init__(self, writer: Writer, *, exchange_time: ExchangeTime, settle_ms: int) -> None:
         """Rows are final `settle_ms` after their end."""
         self._writer = writer
-        self._clock = clock
         self._settle_ms = settle_ms
         self.exchange_time = exchange_time
-        """The newest measurement, by which frames are judged; the loop assigns it."""
+
+    @property
+    def exchange_time(self) -> ExchangeTime:
+        """The newest measurement, by which events are judged; the loop assigns it."""
+        return self._exchange_time
+
+    @exchange_time.setter
+    def exchange_time(self, measured: ExchangeTime) -> None:
+        self._exchange_time = measured
+        self._writer.set_exchange_clock(measured.measured_seconds, measured.upper_ms, DRIFT)
 
     def response(
         self,
@@ -75,17 +83,9 @@ class Ingest:
         except NotMerged:
             return None
 
-    def frames(self, frames: Sequence[bytes]) -> Pushed | None:
-        """Merge the text frames of one socket read; frames that cannot be read are reported, the others count.
-
-        Returns:
-            What they changed; None once stopped.
-        """
-        received_ms = self.exchange_time.latest_ms(self._clock.monotonic_seconds())
-        try:
-            return self._writer.ingest_events(frames, received_ms=received_ms)
-        except NotMerged:
-            return None
+    def stream_thread(self, spin_seconds: float) -> StreamThread:
+        """Start a thread that merges what stream connections bring, until `stop`. Raises OSError."""
+        return StreamThread(self._writer, spin_seconds=spin_seconds)
 
     def last_event_seconds(self) -> Mapping[str, float]:
         """Return for each symbol when its stream brought the newest event, local seconds; -inf for never."""

@@ -83,7 +83,7 @@ class Scheduler:
         self._writer = writer
         self._clock = clock
         self._agenda = Agenda(policy)
-        self._ingest = Ingest(writer, clock=clock, exchange_time=exchange_time, settle_ms=policy.settle_ms)
+        self._ingest = Ingest(writer, exchange_time=exchange_time, settle_ms=policy.settle_ms)
         self._workers = Workers(workers, transport=transport, exchange=exchange, ingest=self._ingest, block_name=name)
         self._symbols = SymbolSet(writer, universe, info, random)
         self._names = BlockNames(writer, now)

@@ -1,26 +1,66 @@
-"""How the connections of a feed are opened: addresses, TLS, the limit of new connections, pauses after failures."""
+"""How the connections of a feed are opened: addresses, the limit of new connections, pauses after failures."""
 
 from __future__ import annotations
 
-import ssl
+import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import count, islice
 from random import Random
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
 
-from candleshm.errors import ExchangeUnavailable
 from candleshm.exchanges.base import StreamRules
-from candleshm.network.addresses import Addresses
 from candleshm.network.backoff import Backoff
+from candleshm.network.egress import Egress, Via
 from candleshm.ratelimit.budget import WeightBudget
-from candleshm.stream.connection import Connection, ConnectionOwner
 from candleshm.stream.connects import Connects
+from candleshm.stream.subscriptions import URL_NAMES_MAX
 
-__all__ = ["Dialer"]
+if TYPE_CHECKING:
+    from candleshm._core import StreamThread
 
+__all__ = ["Dialer", "Dialing"]
+
+# For everything up to a connected socket: the lookup of the name, and all addresses.
+CONNECT_SECONDS = 3.0
 # A connection is replaced this long before the server would end it, give or take a part, so that not all go at once.
 LIFE_PART, LIFE_SPREAD = 0.96, 0.02
 # Refused because of too many attempts: to go on would make it worse.
 REFUSED_SECONDS = 60.0
 REFUSING = (403, 418, 429)
+
+
+@dataclass(slots=True)
+class Dialing:
+    """One attempt to open a connection: first the socket, in a thread of its own, then TLS and the upgrade."""
+
+    number: int
+    url: str
+    names: list[str]
+    """The streams that the URL names."""
+    via: Via | None = field(default=None, init=False)
+    failure: OSError | ValueError | None = field(default=None, init=False)
+    """Why there is no socket."""
+
+    @property
+    def host(self) -> str:
+        """The host that is dialled."""
+        return urlsplit(self.url).hostname or self.url
+
+    def worked(self) -> None:
+        """Note that the server responded: its address is tried first from now on."""
+        if self.via is not None:
+            self.via.worked()
+
+    def blamed(self, reason: str, status: int | None) -> str:
+        """Return why there is no connection; an address that did not respond is tried last from now on."""
+        if status is not None:
+            self.worked()
+            return f"{self.host} refuses a stream: {reason}"
+        if self.via is not None:
+            self.via.failed()
+        return f"no stream from {self.host}: {reason}"
 
 
 class Dialer:
@@ -31,32 +71,54 @@ class Dialer:
         rules: StreamRules,
         now: Callable[[], float],
         *,
-        context: ssl.SSLContext | None,
+        egress: Egress,
         random: Random | None,
         connects: WeightBudget | None,
     ) -> None:
         self._rules = rules
         self._now = now
-        self._addresses = Addresses()
-        self._context = context or ssl.create_default_context()
+        self._egress = egress
         self._random = random or Random()
         self._backoff = Backoff(first_seconds=0.1, limit_seconds=30.0)
         self._connects = Connects(rules, connects)
+        self._numbers = count()
 
     def may_open(self, now_seconds: float) -> bool:
         """Take one connection out of the limit; return whether there was one."""
         return self._connects.take(now_seconds)
 
-    async def open(self, names: Iterable[str], owner: ConnectionOwner) -> Connection:
-        """Open a connection that subscribes to `names`. Raises ExchangeUnavailable."""
+    def dial(self, names: Iterable[str], thread: StreamThread) -> Dialing:
+        """Begin to open a connection; `thread` has news when it is open, was refused, or has no socket."""
+        first = list(islice(names, URL_NAMES_MAX))
+        url = f"{self._rules.url}?streams={'/'.join(quote(name, safe='@') for name in first)}"
+        dialing = Dialing(next(self._numbers), url, first)
         try:
-            return await Connection.open(
-                names, self._rules, addresses=self._addresses, context=self._context, now=self._now, owner=owner
+            worker = threading.Thread(target=self._connect, args=(dialing, thread), name="candleshm-dial", daemon=True)
+            worker.start()
+        except RuntimeError as error:
+            dialing.failure = OSError(f"cannot start a thread for the connection: {error}")
+        return dialing
+
+    def _connect(self, dialing: Dialing, thread: StreamThread) -> None:
+        try:
+            parts = urlsplit(dialing.url)
+            socket, dialing.via = self._egress.connect(dialing.url, CONNECT_SECONDS)
+            thread.open(
+                dialing.number,
+                socket.detach(),
+                host=parts.netloc.rpartition("@")[2],
+                target=f"{parts.path or '/'}?{parts.query}",
+                streams=len(dialing.names),
+                server_name=parts.hostname if parts.scheme == "wss" else None,
             )
-        except ExchangeUnavailable as error:
-            if error.status in REFUSING:
-                self._connects.stop(REFUSED_SECONDS, self._now())
-            raise
+        except (OSError, ValueError) as error:
+            dialing.failure = error
+            thread.rouse()
+
+    def refused(self, status: int | None) -> None:
+        """Take in that a server refused a connection: some statuses mean that there were too many."""
+        if status in REFUSING:
+            self._connects.stop(REFUSED_SECONDS, self._now())
 
     def life_seconds(self) -> float:
         """Return how long a new connection is used before it rotates."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from candleshm.exchanges.base import StreamRules
 from candleshm.stream.connection import Connection
+from candleshm.stream.dialer import Dialing
 
 __all__ = ["Lane"]
 
@@ -38,7 +38,7 @@ class Lane:
     """The symbols of the group by the names of their streams."""
     current: Connection | None = None
     standby: Connection | None = None
-    opening: asyncio.Task[None] | None = None
+    opening: Dialing | None = None
     attempts: int = 0
     """Failures in a row to open or keep a connection."""
     retry_seconds: float = 0.0
@@ -55,6 +55,13 @@ class Lane:
         """The current connection, if it is open. From any thread: `current` is read once, for it may end meanwhile."""
         current = self.current
         return current if current is not None and current.is_open else None
+
+    def connection(self, number: int) -> Connection | None:
+        """Return the connection of that number, if it is one of these."""
+        for connection in (self.current, self.standby):
+            if connection is not None and connection.number == number:
+                return connection
+        return None
 
     @property
     def covered(self) -> frozenset[str]:
@@ -102,7 +109,7 @@ class Lane:
 
     def opened(self, connection: Connection, life_seconds: float) -> None:
         """Take a new connection in: as the current one, or beside it as standby."""
-        self.life_seconds = life_seconds
+        self.opening, self.life_seconds = None, life_seconds
         if self.current is None:
             self.current = connection
         else:

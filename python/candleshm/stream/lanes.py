@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from candleshm.exchanges.base import Exchange
+from candleshm.stream.connection import Connection
 from candleshm.stream.lane import Lane
 from candleshm.stream.shards import Shards
 
@@ -33,6 +34,11 @@ class Lanes:
         for lane in self._lanes:
             lane.names = {self._exchange.stream_name(symbol, self._interval): symbol for symbol in lane.group}
         return True
+
+    def connection(self, number: int) -> Connection | None:
+        """Return the connection of that number, None when no lane uses it any more."""
+        found = (lane.connection(number) for lane in self._lanes)
+        return next((connection for connection in found if connection is not None), None)
 
     @property
     def connections(self) -> int:

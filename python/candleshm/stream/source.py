@@ -1,24 +1,24 @@
-"""What the collector needs of streams, and streams of the collector, without the library that streams are made of."""
+"""What the collector needs of streams, and streams of the collector."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from candleshm.exchanges.base import StreamRules
 from candleshm.stream.status import StreamStatus
 
 if TYPE_CHECKING:
-    from candleshm._core import Pushed
+    from candleshm._core import StreamThread
 
-__all__ = ["FrameSink", "MakeStreams", "StreamSource"]
+__all__ = ["EventSink", "MakeStreams", "StreamSource"]
 
 
-class FrameSink(Protocol):
-    """Where frames go. Methods may be called from any thread."""
+class EventSink(Protocol):
+    """Where events go. Methods may be called from any thread."""
 
-    def frames(self, frames: Sequence[bytes], /) -> Pushed | None:
-        """Merge the text frames of one socket read; None once stopped."""
+    def stream_thread(self, spin_seconds: float) -> StreamThread:
+        """Start a thread that merges what stream connections bring. Raises OSError."""
 
     def last_event_seconds(self) -> Mapping[str, float]:
         """Return for each symbol when its stream sent the newest event, local seconds; -inf for never."""
@@ -53,5 +53,5 @@ class StreamSource(Protocol):
         """End within moments."""
 
 
-# (where frames go; called when something changed) -> the source, not yet started.
-MakeStreams: TypeAlias = Callable[[FrameSink, Callable[[], None]], StreamSource]
+# (where events go; called when something changed) -> the source, not yet started.
+MakeStreams: TypeAlias = Callable[[EventSink, Callable[[], None]], StreamSource]

@@ -16,6 +16,8 @@ use candleshm::wire::parse::parse;
 use candleshm::writer::{
     Config, Health, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
 };
+use candleshm_stream::board::Counts;
+use candleshm_stream::streams::{Merged, Sink};
 use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -151,14 +153,8 @@ impl Pushed {
             faults,
             repair_requests,
         } = pushed;
-        let repair_request = |RepairRequest { index, need, open_ms }| {
-            let need = match need {
-                RepairReason::Rows => "rows",
-                RepairReason::Close => "close",
-                RepairReason::Suspect => "suspect",
-            };
-            (writer.block().symbol(index), need, open_ms)
-        };
+        let repair_request =
+            |RepairRequest { index, need, open_ms }| (writer.block().symbol(index), reason_name(need), open_ms);
         Self {
             events,
             foreign,
@@ -174,6 +170,15 @@ impl Pushed {
             faults: faults.into_iter().map(|(place, error)| (place, error.to_string())).collect(),
             repair_requests: repair_requests.into_iter().map(repair_request).collect(),
         }
+    }
+}
+
+/// Returns how Python names a reason.
+pub(crate) fn reason_name(reason: RepairReason) -> &'static str {
+    match reason {
+        RepairReason::Rows => "rows",
+        RepairReason::Close => "close",
+        RepairReason::Suspect => "suspect",
     }
 }
 
@@ -193,6 +198,53 @@ struct Guarded {
     stopped: bool,
     /// Responses to requests that left before are not merged; local seconds.
     restarted_seconds: f64,
+    /// By what clock the streams' events are judged; None before it is known.
+    exchange_clock: Option<ExchangeClock>,
+}
+
+/// The latest that the exchange's clock can show: it was measured once, and clocks drift.
+#[derive(Clone, Copy)]
+struct ExchangeClock {
+    measured_seconds: f64,
+    upper_ms: f64,
+    drift: f64,
+}
+
+impl ExchangeClock {
+    fn latest_ms(self, now_ms: u64) -> i64 {
+        let passed_ms = now_ms as f64 - self.measured_seconds * 1000.0;
+        (self.upper_ms + passed_ms + passed_ms.abs() * self.drift).ceil() as i64
+    }
+}
+
+/// The events of streams, on their way into a block.
+pub(crate) struct EventSink(Arc<Owned>);
+
+impl Sink for EventSink {
+    fn merge(&mut self, frames: Vec<Result<event::Frame<'_>, event::FrameError>>) -> Option<Merged> {
+        let now_ms = process::now_ms();
+        let mut guarded = self.0.enter();
+        let received_ms = guarded.exchange_clock.filter(|_| !guarded.stopped)?.latest_ms(now_ms);
+        let writer = guarded.writer.as_mut()?;
+        let pushed = writer.ingest_events(frames, received_ms, now_ms);
+        let counts = Counts {
+            batches: 1,
+            events: pushed.events as u64,
+            stale: pushed.stale as u64,
+            verified: pushed.tally.verified as u64,
+            conflicts: pushed.tally.conflicts as u64,
+            refused: pushed.tally.refused as u64,
+            faults: pushed.faults.len() as u64,
+        };
+        let named = |RepairRequest { index, need, open_ms }| (writer.block().symbol(index), need, open_ms);
+        Some(Merged {
+            counts,
+            replies: pushed.acknowledgements,
+            shuts_down: pushed.shuts_down,
+            fault: pushed.faults.first().map(|(_, error)| error.to_string()),
+            repairs: pushed.repair_requests.into_iter().map(named).collect(),
+        })
+    }
 }
 
 /// The writers of this process, for `forget_writers`.
@@ -259,6 +311,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Returns where the events of streams go.
+    pub(crate) fn sink(&self) -> EventSink {
+        EventSink(Arc::clone(&self.writer))
+    }
+
     fn with<T>(&self, work: impl FnOnce(&mut CoreWriter) -> Result<T, Error>) -> PyResult<T> {
         self.work(&mut self.writer.enter(), work)
     }
@@ -344,8 +401,12 @@ impl Writer {
             Ok(writer)
         });
         let writer = opened.map_err(|(error, name)| to_py(error, name))?;
-        let writer =
-            Arc::new(Gate::new(Guarded { writer: Some(writer), stopped: false, restarted_seconds: f64::NEG_INFINITY }));
+        let writer = Arc::new(Gate::new(Guarded {
+            writer: Some(writer),
+            stopped: false,
+            restarted_seconds: f64::NEG_INFINITY,
+            exchange_clock: None,
+        }));
         let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
         writers.retain(|writer| writer.strong_count() > 0);
         writers.push(Arc::downgrade(&writer));
@@ -630,6 +691,14 @@ impl Writer {
             writer.forget_times();
             Ok(())
         })
+    }
+
+    /// Let the events of a `StreamThread` be judged by this measurement of the exchange's clock.
+    ///
+    /// At local time `measured_seconds` it showed `upper_ms` at most; two clocks run apart by at most `drift` seconds
+    /// per second. Before the first measurement no event is merged.
+    fn set_exchange_clock(&self, measured_seconds: f64, upper_ms: f64, drift: f64) {
+        self.writer.enter().exchange_clock = Some(ExchangeClock { measured_seconds, upper_ms, drift });
     }
 
     /// Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first.

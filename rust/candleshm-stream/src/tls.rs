@@ -1,0 +1,136 @@
+//! TLS: certificates are verified by the authorities that the machine trusts, or by those of a file.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+/// Who is trusted, and by what rules.
+pub type Trust = Arc<ClientConfig>;
+
+/// Returns what verifies servers.
+///
+/// Without a file these are the platform's authorities: those of `SSL_CERT_FILE` and `SSL_CERT_DIR` where these are set.
+///
+/// # Errors
+///
+/// No authority can be read.
+pub fn trust(file: Option<&Path>) -> io::Result<Trust> {
+    let mut roots = RootCertStore::empty();
+    let mut fault = String::from("none was found");
+    if let Some(path) = file {
+        let read = |error: io::Error| io::Error::other(format!("cannot read {}: {error}", path.display()));
+        let mut reader = BufReader::new(File::open(path).map_err(read)?);
+        let certificates = CertificateDer::pem_reader_iter(&mut reader).filter_map(Result::ok);
+        roots.add_parsable_certificates(certificates);
+    } else {
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if let Some(error) = found.errors.first() {
+            fault = error.to_string();
+        }
+    }
+    if roots.is_empty() {
+        return Err(io::Error::other(format!(
+            "this machine has no certificate authorities ({fault}); install the package ca-certificates, or name a file \
+             in SSL_CERT_FILE"
+        )));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// A socket that never blocks, with TLS or without.
+pub struct Transport {
+    tcp: TcpStream,
+    tls: Option<Box<ClientConnection>>,
+}
+
+impl Transport {
+    /// Wraps a connected socket; `secure` is the name whose certificate the server has to show, and by what.
+    ///
+    /// # Errors
+    ///
+    /// The name can be in no certificate.
+    pub fn new(tcp: TcpStream, secure: Option<(&str, Trust)>) -> io::Result<Self> {
+        let tls = match secure {
+            None => None,
+            Some((name, config)) => {
+                let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+                Some(Box::new(ClientConnection::new(config, name).map_err(io::Error::other)?))
+            }
+        };
+        Ok(Self { tcp, tls })
+    }
+
+    /// The socket.
+    pub fn tcp(&mut self) -> &mut TcpStream {
+        &mut self.tcp
+    }
+
+    /// Reads what is there. 0 is the server's end.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there; `InvalidData` for what is no TLS, or a certificate that is refused.
+    pub fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.tcp.read(room) };
+        loop {
+            match tls.reader().read(room) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A server that ends without the notice of TLS: what it sent is verified all the same.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                outcome => return outcome,
+            }
+            if tls.read_tls(&mut self.tcp)? == 0 {
+                return Ok(0);
+            }
+            if let Err(error) = tls.process_new_packets() {
+                // The server is told why.
+                let _ = tls.write_tls(&mut self.tcp);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    }
+
+    /// Sends as much as the socket takes; returns how many bytes of `data` were taken.
+    ///
+    /// # Errors
+    ///
+    /// The socket's. `WouldBlock` is none: `wants_write` says that something is left.
+    pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let taken = match &mut self.tls {
+            None => match self.tcp.write(data) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                outcome => outcome?,
+            },
+            Some(tls) if tls.is_handshaking() => 0,
+            Some(tls) => tls.writer().write(data)?,
+        };
+        while let Some(tls) = &mut self.tls
+            && tls.wants_write()
+        {
+            match tls.write_tls(&mut self.tcp) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                outcome => outcome.map(drop)?,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Whether a read may bring something without the socket becoming readable.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+}
