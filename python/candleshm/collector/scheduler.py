@@ -53,7 +53,7 @@ STATUS_SECONDS = 1.0
 # The loop wakes with every heartbeat. A longer pause means that the machine slept or the process was stopped.
 ASLEEP_SECONDS = 5.0
 # Where streams flow, nothing is due sooner than this after the last look: a look goes through all series.
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.5
 
 
 class Scheduler:
