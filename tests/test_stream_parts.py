@@ -307,8 +307,7 @@ def test_a_row_that_no_response_makes_final_is_requested_now_and_then() -> None:
         ({"ws_url": "http://h"}, "ws_url"),
         ({"ws_url": "wss://"}, "ws_url"),
         ({"live": "ws", "base_url": "http://h"}, "ws_url"),
-        ({"live": "ws", "proxies": {"https": "http://h:1"}}, "proxies"),
-        ({"live": "ws", "trust_env": True}, "trust_env"),
+        ({"live": "ws", "proxies": {"https": "https://me:secret@h:1"}}, "proxies has one whose URL begins with https"),
         ({"live": "ws", "proxy_host": "http://h"}, "proxy_host"),
     ],
 )
@@ -318,3 +317,11 @@ def test_settings_that_leave_no_way_to_the_streams(settings: dict[str, Any], nam
     if settings.get("live") == "ws":
         hindered = CollectorConfig(market="SPOT", **(settings | {"live": "auto"}))
         assert hindered.stream_hindrance is not None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"proxies": {"https": "http://h:1"}}, {"proxies": {"all": "socks5h://h:1"}}, {"trust_env": True}],
+)
+def test_settings_that_leave_a_way_to_the_streams(settings: dict[str, Any]) -> None:
+    assert CollectorConfig(market="SPOT", live="ws", **settings).stream_hindrance is None
