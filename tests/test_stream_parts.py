@@ -110,19 +110,32 @@ def test_silence_is_three_periods(market: Market, interval: str, seconds: float)
 
 
 @pytest.mark.parametrize(
-    ("market", "url"),
+    ("market", "urls", "paths"),
     [
-        ("SPOT", "wss://stream.binance.com:9443/stream"),
-        ("UM", "wss://fstream.binance.com/market/stream"),
-        ("CM", "wss://dstream.binance.com/stream"),
+        ("SPOT", ("wss://stream.binance.com:9443/stream",), ["/stream"]),
+        (
+            "UM",
+            ("wss://fstream.binance.com/market/stream", "wss://fstream.binance.com/stream"),
+            ["/market/stream", "/stream"],
+        ),
+        (
+            "CM",
+            (
+                "wss://dstream.binance.com/stream",
+                "wss://dstream.binance.com/market/stream",
+                "wss://fstream.binance.com/market/stream",
+            ),
+            ["/stream", "/market/stream"],
+        ),
     ],
 )
-def test_addresses_and_names(market: Market, url: str) -> None:
+def test_addresses_and_names(market: Market, urls: tuple[str, ...], paths: list[str]) -> None:
     exchange = Binance(market)
-    assert exchange.stream_rules("1m").url == url
+    rules = exchange.stream_rules("1m")
+    assert (rules.urls, rules.url) == (urls, urls[0])
     assert exchange.stream_name("BTCUSD_PERP", "1M") == "btcusd_perp@kline_1M"
-    path = url.split("/", 3)[3]
-    assert Binance(market, ws_url="ws://h:1/").stream_rules("1m").url == f"ws://h:1/{path}"
+    here = Binance(market, ws_url="ws://h:1/um/").stream_rules("1m").urls
+    assert here == tuple(f"ws://h:1/um{path}" for path in paths)
 
 
 def test_a_spot_stream_is_stalled_three_periods_after_its_last_event_or_subscription() -> None:

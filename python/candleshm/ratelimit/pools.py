@@ -46,7 +46,7 @@ def open_budget(config: CollectorConfig, now_seconds: float) -> WeightBudget:
 
 def connects_of(config: CollectorConfig) -> tuple[str, ...]:
     """Return what identifies the pool of new stream connections: egress, host, and family of markets, as for weight."""
-    url = config.ws_url or MARKETS[config.market].stream_host
+    url = config.ws_url or MARKETS[config.market].stream_urls[0]
     name = urlsplit(url).hostname or ""
     is_own = name.endswith(OWN_HOSTS) and not name.startswith(TEST_HOSTS)
     host = "exchange" if is_own else _place(url)
