@@ -60,6 +60,7 @@ WHY = {
     "msgspec": "fast JSON where it is not ours to parse",
     "tzdata": "tests: the same rules of time zones, read by Python's own module",
     "prometheus-client": "`serve --metrics`",
+    "pysocks": "tests: SOCKS proxies; users get it by `requests[socks]`",
     "websockets": "handshake, control frames and close of streams; the simulated exchange's side of them",
     "pandas": "`to_pandas`",
     "polars": "`to_polars`",
@@ -78,7 +79,7 @@ WHY = {
 }
 
 # Where the metadata has the licence's text, or a classifier only.
-LICENCES = {"duckdb": "MIT", "polars": "MIT"}
+LICENCES = {"duckdb": "MIT", "pysocks": "BSD-3-Clause", "polars": "MIT"}
 
 HEAD = """\
 # Dependencies

@@ -94,7 +94,7 @@ def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     four = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{number}", 1)) for number in range(2)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: six + four)
     ways = Addresses()
-    order = ways._in_order(HOST, 1, ways._look_up(HOST, 1, 9.0))
+    order = ways._in_order(HOST, 1, ways.look_up(HOST, 1, 9.0))
     assert [address.place[0] for address in order] == ["::0", "127.0.0.0", "::1", "127.0.0.1", "::2"]
 
 

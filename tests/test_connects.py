@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from candleshm.config import CollectorConfig
 from candleshm.exchanges.binance import Binance
 from candleshm.ratelimit.pools import connects_of, open_connects
@@ -58,3 +60,13 @@ def test_hosts_of_the_exchange_s_own_share_what_others_have_for_themselves() -> 
     assert pool() == pool(ws_url="wss://stream.binance.com:443")
     assert len({pool(), pool(market="UM"), pool(ws_url="ws://a:1"), pool(ws_url="ws://b:1")}) == 4
     assert pool(market="UM") == pool(market="CM")
+
+
+def test_each_proxy_has_an_address_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pool(**settings: object) -> tuple[str, ...]:
+        return connects_of(CollectorConfig(**({"market": "SPOT"} | settings)))  # type: ignore[arg-type]
+
+    monkeypatch.setenv("https_proxy", "http://environment:1")
+    proxies = [{}, {"https": "http://a:1"}, {"https": "http://b:1"}]
+    assert len({*(pool(proxies=each) for each in proxies), pool(trust_env=True)}) == 4
+    assert pool(proxies={"https": "http://me:secret@a:1"}) == pool(proxies={"all": "http://a:1"})

@@ -379,6 +379,10 @@ def test_what_was_missed_is_replaced_by_what_is_true_now(exchange: SimulatedExch
         ("UM", "/market/ws/btcusdt@kline_1s", False),
         ("CM", "/ws/btcusd_perp@kline_1m", True),
         ("CM", "/ws/btcusdt@kline_1m", True),
+        ("CM", "/market/stream?streams=btcusd_perp@kline_1m", True),
+        ("CM", "/market/ws/btcusdt@kline_1m", True),
+        ("UM", "/market/stream?streams=btcusd_perp@kline_1m", True),
+        ("UM", "/private/ws/btcusdt@kline_1m", False),
         (None, "/ws/BTCUSDT@kline_1m", False),
         (None, "/ws/nobodyusdt@kline_1m", False),
         (None, "/ws/btcusdt@kline_7m", False),
@@ -398,10 +402,72 @@ def test_which_names_are_pushed_where(host: Market | None, path: str, pushed: bo
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/streams", "/stream/x", "/spot/market/ws", "/cm/market/stream", "/um/nowhere/ws"]
+    "path", ["/", "/streams", "/stream/x", "/spot/market/ws", "/cm/public/stream", "/um/nowhere/ws"]
 )
 def test_other_paths_are_not_found(exchange: SimulatedExchange, path: str) -> None:
     assert refusal(exchange.ws_url + path) == 404
+
+
+# The paths to the candles of each market, with the name of one of its streams.
+PATHS: list[tuple[Market, str, str]] = [
+    ("SPOT", "/spot/stream", "btcusdt@kline_1m"),
+    ("UM", "/um/market/stream", "btcusdt@kline_1m"),
+    ("UM", "/um/stream", "btcusdt@kline_1m"),
+    ("CM", "/cm/stream", "btcusd_perp@kline_1m"),
+    ("CM", "/cm/market/stream", "btcusd_perp@kline_1m"),
+    ("CM", "/um/market/stream", "btcusd_perp@kline_1m"),
+]
+
+
+@pytest.mark.parametrize(("market", "path", "name"), PATHS)
+def test_a_market_has_its_candles_by_each_of_its_paths(market: Market, path: str, name: str) -> None:
+    truth = Truth(seed=7, symbols=8, late_ms=0, as_of_ms=NOW)
+    symbol = name.split("@")[0].upper()
+    with (
+        exchange_at(truth=truth, stream_rules=rules(old_path=True)) as exchange,
+        open_stream(f"{exchange.ws_url}{path}?streams={name}") as client,
+    ):
+        told = event(client)
+        assert told["s"] == symbol
+        assert row(told["k"]) == truth.live(market, symbol, "1m", told["E"])
+
+
+FAILURES = [{"kind": "deaf"}, *({"kind": "refuse", "status": status} for status in (200, 403, 404, 429, 451))]
+
+
+@pytest.mark.parametrize("path", dict.fromkeys(path for _, path, _ in PATHS))
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: f"{failure['kind']} {failure.get('status', '')}")
+def test_each_path_can_fail_alone(path: str, failure: dict[str, Any]) -> None:
+    with exchange_at(stream_rules=rules(old_path=True)) as exchange:
+        exchange.stream_faults.add(StreamFault(path=path, **failure))
+        for _, other, name in PATHS:
+            if other == path and failure["kind"] == "refuse":
+                assert refusal(f"{exchange.ws_url}{other}?streams={name}") == failure["status"]
+                continue
+            with open_stream(f"{exchange.ws_url}{other}") as client:
+                assert ask(client, subscribing(name)) == {"result": None, "id": 1}
+                if other == path:
+                    assert silent(client)
+                else:
+                    event(client)
+
+
+def test_a_path_can_end_under_the_connections_that_it_has(exchange: SimulatedExchange) -> None:
+    with (
+        open_stream(f"{exchange.ws_url}/cm/stream?streams=btcusd_perp@kline_1m") as old,
+        open_stream(f"{exchange.ws_url}/cm/market/stream?streams=btcusd_perp@kline_1m") as new,
+    ):
+        event(old)
+        exchange.stream_faults.add(StreamFault(kind="lose", path="/cm/stream"))
+        while not any(one.fault == "lose" for one in exchange.pushed()):
+            event(new)
+        first, _ = (record.events for record in exchange.connections())
+        for _ in range(10):
+            event(new)
+        assert exchange.connections()[0].events == first
+        exchange.stream_faults.clear()
+        while exchange.connections()[0].events == first:
+            event(old)
 
 
 def test_long_addresses_are_taken(exchange: SimulatedExchange) -> None:

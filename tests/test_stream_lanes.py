@@ -25,6 +25,7 @@ class FakeConnection:
     """A connection whose state the test sets."""
 
     opened_seconds: float
+    number: int = 0
     events: int = 0
     is_open: bool = True
     rotation: str = ""

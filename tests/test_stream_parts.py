@@ -75,19 +75,32 @@ def test_silence_is_three_periods(market: Market, interval: str, seconds: float)
 
 
 @pytest.mark.parametrize(
-    ("market", "url"),
+    ("market", "urls", "paths"),
     [
-        ("SPOT", "wss://stream.binance.com:9443/stream"),
-        ("UM", "wss://fstream.binance.com/market/stream"),
-        ("CM", "wss://dstream.binance.com/stream"),
+        ("SPOT", ("wss://stream.binance.com:9443/stream",), ["/stream"]),
+        (
+            "UM",
+            ("wss://fstream.binance.com/market/stream", "wss://fstream.binance.com/stream"),
+            ["/market/stream", "/stream"],
+        ),
+        (
+            "CM",
+            (
+                "wss://dstream.binance.com/stream",
+                "wss://dstream.binance.com/market/stream",
+                "wss://fstream.binance.com/market/stream",
+            ),
+            ["/stream", "/market/stream"],
+        ),
     ],
 )
-def test_addresses_and_names(market: Market, url: str) -> None:
+def test_addresses_and_names(market: Market, urls: tuple[str, ...], paths: list[str]) -> None:
     exchange = Binance(market)
-    assert exchange.stream_rules("1m").url == url
+    rules = exchange.stream_rules("1m")
+    assert (rules.urls, rules.url) == (urls, urls[0])
     assert exchange.stream_name("BTCUSD_PERP", "1M") == "btcusd_perp@kline_1M"
-    path = url.split("/", 3)[3]
-    assert Binance(market, ws_url="ws://h:1/").stream_rules("1m").url == f"ws://h:1/{path}"
+    here = Binance(market, ws_url="ws://h:1/um/").stream_rules("1m").urls
+    assert here == tuple(f"ws://h:1/um{path}" for path in paths)
 
 
 def test_a_spot_stream_is_stalled_three_periods_after_its_last_event_or_subscription() -> None:
@@ -265,8 +278,7 @@ def test_a_row_that_no_response_makes_final_is_requested_now_and_then() -> None:
         ({"ws_url": "http://h"}, "ws_url"),
         ({"ws_url": "wss://"}, "ws_url"),
         ({"live": "ws", "base_url": "http://h"}, "ws_url"),
-        ({"live": "ws", "proxies": {"https": "http://h:1"}}, "proxies"),
-        ({"live": "ws", "trust_env": True}, "trust_env"),
+        ({"live": "ws", "proxies": {"https": "https://me:secret@h:1"}}, "proxies has one whose URL begins with https"),
         ({"live": "ws", "proxy_host": "http://h"}, "proxy_host"),
     ],
 )
@@ -276,3 +288,11 @@ def test_settings_that_leave_no_way_to_the_streams(settings: dict[str, Any], nam
     if settings.get("live") == "ws":
         hindered = CollectorConfig(market="SPOT", **(settings | {"live": "auto"}))
         assert hindered.stream_hindrance is not None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"proxies": {"https": "http://h:1"}}, {"proxies": {"all": "socks5h://h:1"}}, {"trust_env": True}],
+)
+def test_settings_that_leave_a_way_to_the_streams(settings: dict[str, Any]) -> None:
+    assert CollectorConfig(market="SPOT", live="ws", **settings).stream_hindrance is None

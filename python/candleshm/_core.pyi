@@ -280,7 +280,7 @@ class StreamNews:
 
     @property
     def ended(self) -> list[tuple[int, str, int | None, bool]]:
-        """Connections that are gone: number, reason, HTTP status that refused the upgrade, whether the server misbehaved."""
+        """Connections that are gone: number, reason, HTTP status of a refusal, whether the server misbehaved."""
 
     @property
     def repair_requests(self) -> list[tuple[str, str, int]]:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from candleshm._core import MARKETS, Zone, derivation_parts
 from candleshm.errors import ConfigError
 from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
-from candleshm.network.proxies import fault_of_proxies
+from candleshm.network.proxies import NO_TLS_TO_PROXY, fault_of_proxies
 from candleshm.system.log_text import printable
 
 __all__ = ["CANDLE_DIR", "TIMEZONE", "TIME_OF_DAY", "CollectorConfig", "Setting", "is_path", "is_zone", "settings"]
@@ -231,7 +231,7 @@ class CollectorConfig:
         default="auto",
         metadata=_about(
             "source of live candles: rest for requests, ws for streams (needs the extra ws), auto for streams where "
-            "they are possible, which they are not through proxies, or with base_url and without ws_url",
+            "they are possible, which they are not with proxy_host, or with base_url and without ws_url",
             " | ".join(LIVE),
             lambda value: value in LIVE,
         ),
@@ -251,7 +251,7 @@ class CollectorConfig:
         repr=False,
         metadata=_about(
             "proxies as the library requests takes them, for example https=http://proxy:3128; keys are http, https or "
-            "all, or one of these with ://host; requests that match no key go out directly",
+            "all, or one of these with ://host; requests that match no key go out directly; streams take the same ones",
             "a mapping from http, https or all to the URL of a proxy",
             lambda value: fault_of_proxies(value) is None,
             is_secret=True,
@@ -386,12 +386,12 @@ class CollectorConfig:
     @property
     def stream_hindrance(self) -> str | None:
         """Why these settings leave no way to the streams, None when there is one."""
-        if self.proxies or self.trust_env:
-            return "streams do not go through the proxies of `proxies` and `trust_env`"
         if self.proxy_host is not None:
             return "proxy_host is a relay of requests, not of streams"
         if self.base_url is not None and self.ws_url is None:
             return "base_url replaces the exchange's host, and ws_url, the host of its streams, is not given"
+        if any(address.lower().startswith("https://") for address in self.proxies.values()):
+            return f"proxies has one whose URL begins with https://, and {NO_TLS_TO_PROXY}"
         return None
 
     @property

@@ -12,6 +12,7 @@ from candleshm.exchanges.binance import Binance
 from candleshm.network.addresses import Addresses
 from candleshm.network.egress import Egress
 from candleshm.stream.dialer import Dialer
+from candleshm.stream.paths import Paths
 from candleshm.system.clock import DRIFT, SystemClock
 from tests.support.collecting import DEADLINE_SECONDS
 
@@ -54,7 +55,9 @@ def dialled(
     rules = Binance("SPOT", ws_url=ws_url).stream_rules("1m")
     egress = Egress(Addresses(), proxies=proxies, trust_env=trust_env)
     with stream_thread(block_name, roots_file=roots_file) as thread:
-        dialer = Dialer(rules, time.monotonic, egress=egress, random=None, connects=None)
+        dialer = Dialer(
+            rules, time.monotonic, egress=egress, paths=Paths("SPOT", rules.urls), random=None, connects=None
+        )
         dialing = dialer.dial(["btcusdt@kline_1m"], thread)
         deadline_seconds = time.monotonic() + DEADLINE_SECONDS
         while time.monotonic() < deadline_seconds:

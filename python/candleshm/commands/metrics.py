@@ -107,6 +107,11 @@ OF_STREAM: Sequence[_Column] = (
     _Gauge("stream_connections", "Open stream connections.", lambda stream: stream.connections),
     _Gauge("stream_symbols", "Symbols with a stream on an open connection.", lambda stream: stream.streams),
     _Gauge("stream_stalled_symbols", "Symbols whose stream is stalled or has no connection.", lambda s: len(s.stalled)),
+    _Counter(
+        "stream_path_moves",
+        "Moves to another path of the streams, because one was refused or sent no data.",
+        lambda stream: stream.path_moves,
+    ),
     _Counter("stream_connects", "Stream connections opened.", lambda stream: stream.opened),
     _Counter(
         "stream_losses",

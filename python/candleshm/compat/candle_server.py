@@ -53,7 +53,7 @@ class CandleServer:
         base_url: Replaces the exchange's REST host.
         ws_url: Replaces the exchange's stream host.
         live: Source of live candles: requests ('rest'), streams ('ws', needs the extra ws), or streams where they are
-            possible ('auto'): not through proxies, and not with a `base_url` but no `ws_url`.
+            possible ('auto'): not with a `proxy_host`, and not with a `base_url` but no `ws_url`.
         settle_seconds: A response makes a candle final only if it was requested at least this long after its end.
 
     Raises:

@@ -83,8 +83,8 @@ class ExchangeInfo:
 class StreamRules:
     """The streams of a market and what they allow a client to do."""
 
-    url: str
-    """Where a combined stream is opened, without the names."""
+    urls: tuple[str, ...]
+    """Where a combined stream can be opened, without the names: the paths that are tried, the preferred one first."""
     push_seconds: float
     """Time between two events of a candle."""
     on_change: bool
@@ -98,6 +98,11 @@ class StreamRules:
     """New connections allowed for one egress: `connects_max` in `connects_seconds`."""
     life_seconds: float = 86400.0
     """When the server ends a connection."""
+
+    @property
+    def url(self) -> str:
+        """The preferred path."""
+        return self.urls[0]
 
 
 class Exchange(Protocol):

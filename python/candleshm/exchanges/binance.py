@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, ExchangeInfo, KlineRequest, Market, Response, StreamRules
@@ -61,8 +61,7 @@ class _MarketRules:
     weight_limit: int
     info_weight: int
     span_ms: int | None  # longest start..end, where both have to be given
-    stream_host: str
-    stream_path: str
+    stream_urls: tuple[str, ...]  # tried in this order
     push_seconds: float
     on_change: bool
     messages_per_second: int
@@ -90,8 +89,7 @@ MARKETS: Mapping[Market, _MarketRules] = {
         weight_limit=6000,
         info_weight=20,
         span_ms=None,
-        stream_host="wss://stream.binance.com:9443",
-        stream_path="/stream",
+        stream_urls=("wss://stream.binance.com:9443/stream",),
         push_seconds=2.0,
         on_change=False,
         messages_per_second=5,
@@ -105,9 +103,8 @@ MARKETS: Mapping[Market, _MarketRules] = {
         weight_limit=2400,
         info_weight=1,
         span_ms=None,
-        # The old path acknowledges subscriptions to candles and sends none.
-        stream_host="wss://fstream.binance.com",
-        stream_path="/market/stream",
+        # Since April 2026 the old path acknowledges subscriptions to candles and sends none.
+        stream_urls=("wss://fstream.binance.com/market/stream", "wss://fstream.binance.com/stream"),
         push_seconds=0.25,
         on_change=True,
         messages_per_second=10,
@@ -122,8 +119,13 @@ MARKETS: Mapping[Market, _MarketRules] = {
         weight_limit=2400,
         info_weight=1,
         span_ms=200 * DAY_MS,
-        stream_host="wss://dstream.binance.com",
-        stream_path="/stream",
+        # The exchange's own packages use the first one; others report that it sends nothing, and use the second. The
+        # host of USD-M streams candles of both families.
+        stream_urls=(
+            "wss://dstream.binance.com/stream",
+            "wss://dstream.binance.com/market/stream",
+            "wss://fstream.binance.com/market/stream",
+        ),
         push_seconds=0.25,
         on_change=True,
         messages_per_second=10,
@@ -160,7 +162,10 @@ class Binance:
         self.info_url = f"{host}{rules.path}/exchangeInfo"
         self._klines_url = f"{host}{rules.path}/klines"
         self._rules = rules
-        self._stream_url = f"{(ws_url or rules.stream_host).rstrip('/')}{rules.stream_path}"
+        self._stream_urls = rules.stream_urls
+        if ws_url is not None:
+            paths = dict.fromkeys(urlsplit(url).path for url in rules.stream_urls)
+            self._stream_urls = tuple(f"{ws_url.rstrip('/')}{path}" for path in paths)
 
     def weight_of(self, limit: int) -> int:
         """Return what a klines request for `limit` candles costs."""
@@ -196,7 +201,7 @@ class Binance:
         """Return what holds for the streams of `interval`; candles of 1s are pushed once, when they close."""
         rules = self._rules
         return StreamRules(
-            url=self._stream_url,
+            urls=self._stream_urls,
             push_seconds=1.0 if interval == "1s" else rules.push_seconds,
             on_change=rules.on_change,
             messages_per_second=rules.messages_per_second,

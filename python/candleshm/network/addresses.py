@@ -24,7 +24,7 @@ from ipaddress import ip_address
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["Address", "Addresses"]
+__all__ = ["Address", "Addresses", "Options"]
 
 # The next address is tried when the one before it has not accepted in this time: the delay that RFC 8305 recommends.
 STAGGER_SECONDS = 0.25
@@ -70,7 +70,7 @@ class Addresses:
         the first address; ValueError for an invalid host name.
         """
         deadline_seconds = time.monotonic() + timeout_seconds
-        addresses = self._in_order(host, port, self._look_up(host, port, timeout_seconds))
+        addresses = self._in_order(host, port, self.look_up(host, port, timeout_seconds))
         connected, errors = _race(addresses, deadline_seconds, tuple(options))
         for address in errors:
             self.failed(host, port, address)
@@ -118,24 +118,11 @@ class Addresses:
                 state.good = None
             state.failed_seconds[address] = time.monotonic()
 
-    def _in_order(self, host: str, port: int, found: Sequence[Address]) -> list[Address]:
-        """Return the addresses in the order of the attempts: responded last, untried, failed longest ago.
+    def look_up(self, host: str, port: int, timeout_seconds: float) -> list[Address]:
+        """Return the addresses of a host; those of an earlier lookup when the name service fails or hangs.
 
-        Among equals the families take turns, so that one without a route costs one delay.
+        Raises OSError: gaierror when the name has no address, TimeoutError; ValueError for an invalid host name.
         """
-        with self._lock:
-            state = self._hosts.setdefault((host, port), _Host())
-            state.failed_seconds = {
-                address: since for address, since in state.failed_seconds.items() if address in found
-            }
-            good, failed_seconds = state.good, dict(state.failed_seconds)
-        families = dict.fromkeys(address.family for address in found)
-        rows = [[address for address in found if address.family == family] for family in families]
-        mixed = [address for address in chain.from_iterable(zip_longest(*rows)) if address is not None]
-        return sorted(mixed, key=lambda address: (address != good, failed_seconds.get(address, -math.inf)))
-
-    def _look_up(self, host: str, port: int, timeout_seconds: float) -> list[Address]:
-        """Return the addresses of a host; those of an earlier lookup when the name service fails or hangs."""
         name = host.strip("[]")
         if _is_number(name):
             return _resolved(name, port)
@@ -160,6 +147,22 @@ class Addresses:
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"the name {host} was not resolved within {timeout_seconds:g} s") from None
             raise
+
+    def _in_order(self, host: str, port: int, found: Sequence[Address]) -> list[Address]:
+        """Return the addresses in the order of the attempts: responded last, untried, failed longest ago.
+
+        Among equals the families take turns, so that one without a route costs one delay.
+        """
+        with self._lock:
+            state = self._hosts.setdefault((host, port), _Host())
+            state.failed_seconds = {
+                address: since for address, since in state.failed_seconds.items() if address in found
+            }
+            good, failed_seconds = state.good, dict(state.failed_seconds)
+        families = dict.fromkeys(address.family for address in found)
+        rows = [[address for address in found if address.family == family] for family in families]
+        mixed = [address for address in chain.from_iterable(zip_longest(*rows)) if address is not None]
+        return sorted(mixed, key=lambda address: (address != good, failed_seconds.get(address, -math.inf)))
 
     def _resolve(self, state: _Host, lookup: Future[list[Address]], name: str, port: int) -> None:
         """Store the result of the name service, whenever it arrives."""

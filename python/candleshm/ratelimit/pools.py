@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from candleshm.config import CollectorConfig
 from candleshm.exchanges.base import StreamRules
 from candleshm.exchanges.binance import MARKETS
+from candleshm.network.proxies import ProxyError, proxy_of
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.ratelimit.ledger import memory_for
 from candleshm.system.clock import Clock
@@ -44,11 +45,12 @@ def open_budget(config: CollectorConfig, now_seconds: float) -> WeightBudget:
 
 
 def connects_of(config: CollectorConfig) -> tuple[str, ...]:
-    """Return what identifies the pool of new stream connections: the hosts of a family count an IP address together."""
-    url = config.ws_url or MARKETS[config.market].stream_host
+    """Return what identifies the pool of new stream connections: egress, host, and family of markets, as for weight."""
+    url = config.ws_url or MARKETS[config.market].stream_urls[0]
     name = urlsplit(url).hostname or ""
     is_own = name.endswith(OWN_HOSTS) and not name.startswith(TEST_HOSTS)
-    return "streams", "exchange" if is_own else _place(url), "SPOT" if config.market == "SPOT" else "FUTURES"
+    host = "exchange" if is_own else _place(url)
+    return "streams", _egress(config, url), host, "SPOT" if config.market == "SPOT" else "FUTURES"
 
 
 def open_connects(config: CollectorConfig, rules: StreamRules, clock: Clock) -> WeightBudget:
@@ -63,17 +65,13 @@ def open_connects(config: CollectorConfig, rules: StreamRules, clock: Clock) -> 
 
 
 def _egress(config: CollectorConfig, url: str) -> str:
-    """Return the proxy that requests takes for a URL, `direct` without one."""
-    proxies = dict(config.proxies)
-    if config.trust_env:
-        from requests.utils import get_environ_proxies
-
-        proxies = {**get_environ_proxies(url), **proxies}
-    parts = urlsplit(url)
-    for scheme in (f"{parts.scheme}://{parts.hostname}", parts.scheme, f"all://{parts.hostname}", "all"):
-        if proxies.get(scheme):
-            return _place(proxies[scheme])
-    return "direct"
+    """Return the proxy that is taken for a URL, `direct` without one."""
+    try:
+        proxy = proxy_of(url, config.proxies, trust_env=config.trust_env)
+    except ProxyError:
+        # The environment has one that cannot be used: nothing will leave by it.
+        return "none"
+    return "direct" if proxy is None else str(proxy)
 
 
 def _place(url: str) -> str:

@@ -28,6 +28,7 @@ from requests.adapters import HTTPAdapter
 from candleshm.errors import BadResponse, ExchangeUnavailable
 from candleshm.exchanges.base import Response, date_ms_of
 from candleshm.network.addresses import Address, Addresses
+from candleshm.network.proxies import Proxy
 from candleshm.system.clock import Clock
 from candleshm.system.log_text import without_credentials
 
@@ -85,7 +86,12 @@ class HttpTransport:
         whole_seconds = READ_SECONDS if self._whole_seconds is None else self._whole_seconds
         try:
             response = self._session(whole_seconds).get(
-                url, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True, allow_redirects=False
+                url,
+                # Given here, and not to the session: there the environment would overrule them.
+                proxies=dict(self._proxies),
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                stream=True,
+                allow_redirects=False,
             )
             with response:
                 body = _read(response, whole_seconds)
@@ -113,7 +119,6 @@ class HttpTransport:
         if session is None:
             session = self._local.session = requests.Session()
             session.trust_env = self._trust_env
-            session.proxies.update(self._proxies)
             session.headers.update({"Accept-Encoding": "gzip", "User-Agent": "candleshm"})
             # No request needs a cookie, and a server that sets a new one each time would make requests grow.
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -193,14 +198,22 @@ class _Remembering(urllib3.connection.HTTPConnection):
     """
 
     addresses: Addresses
+    socks: Proxy | None = None
     _address: Address | None = None
 
     def _new_conn(self) -> socket.socket:
+        timeout_seconds = self.timeout if isinstance(self.timeout, int | float) else CONNECT_SECONDS
+        options = self.socket_options or ()
         try:
-            timeout_seconds = self.timeout if isinstance(self.timeout, int | float) else CONNECT_SECONDS
-            connection, self._address = self.addresses.connect(
-                self.host, self.port, timeout_seconds, self.socket_options or ()
-            )
+            if self.socks is None:
+                connection, address = self.addresses.connect(self.host, self.port, timeout_seconds, options)
+            else:
+                from candleshm.network.socks import connect_by_socks
+
+                connection, address = connect_by_socks(
+                    self.addresses, self.socks, self.host, self.port, timeout_seconds, options
+                )
+            self._address = address
         except socket.gaierror as error:
             raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error
         except OSError as error:
@@ -222,13 +235,18 @@ class _Remembering(urllib3.connection.HTTPConnection):
             self.blame()
             raise
         if self._address is not None:
-            self.addresses.worked(self.host, self.port, self._address)
+            self.addresses.worked(*self._first_host, self._address)
         return response
 
     def blame(self) -> None:
         """Let the next connection go to another address."""
         if self._address is not None:
-            self.addresses.failed(self.host, self.port, self._address)
+            self.addresses.failed(*self._first_host, self._address)
+
+    @property
+    def _first_host(self) -> tuple[str, int]:
+        """Host and port of the TCP connection."""
+        return (self.host, self.port) if self.socks is None else (self.socks.host, self.socks.port)
 
 
 class _RememberingTls(_Remembering, urllib3.connection.HTTPSConnection):
@@ -240,24 +258,35 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, whole_seconds: float, addresses: Addresses, **keywords: Any) -> None:
         response = type("_Response", (_Response,), {"whole_seconds": whole_seconds})
-        settings = {"response_class": response, "addresses": addresses}
-        self._pools = {
+        self._settings = {"response_class": response, "addresses": addresses}
+        super().__init__(**keywords)
+
+    def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
+        super().init_poolmanager(*arguments, **keywords)
+        self.poolmanager.pool_classes_by_scheme = self._pools()
+
+    def proxy_manager_for(self, proxy: str, **keywords: Any) -> Any:
+        if proxy in self.proxy_manager:
+            return self.proxy_manager[proxy]
+        if proxy.lower().startswith("socks"):
+            # The connections of urllib3 to a SOCKS proxy try its addresses one after the other.
+            manager: Any = urllib3.PoolManager(num_pools=1, maxsize=1, **keywords)
+            manager.pool_classes_by_scheme = self._pools(Proxy.of(proxy))
+            self.proxy_manager[proxy] = manager
+        else:
+            manager = super().proxy_manager_for(proxy, **keywords)
+            manager.pool_classes_by_scheme = self._pools()
+        return manager
+
+    def _pools(self, socks: Proxy | None = None) -> dict[str, type]:
+        settings = {**self._settings, "socks": socks}
+        return {
             scheme: type("_Pool", (pool,), {"ConnectionCls": type("_Connection", (connection,), settings)})
             for scheme, pool, connection in (
                 ("http", urllib3.HTTPConnectionPool, _Remembering),
                 ("https", urllib3.HTTPSConnectionPool, _RememberingTls),
             )
         }
-        super().__init__(**keywords)
-
-    def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
-        super().init_poolmanager(*arguments, **keywords)
-        self.poolmanager.pool_classes_by_scheme = self._pools
-
-    def proxy_manager_for(self, *arguments: Any, **keywords: Any) -> Any:
-        manager = super().proxy_manager_for(*arguments, **keywords)
-        manager.pool_classes_by_scheme = self._pools
-        return manager
 
 
 def _read(response: requests.Response, whole_seconds: float) -> bytes:

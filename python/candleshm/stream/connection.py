@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from candleshm.exchanges.base import StreamRules
+from candleshm.stream.paths import Paths
 from candleshm.stream.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
@@ -18,10 +19,18 @@ class Connection:
     """A connection and its subscriptions; belongs to the thread that decides about streams."""
 
     def __init__(
-        self, number: int, names: Iterable[str], rules: StreamRules, *, thread: StreamThread, now: Callable[[], float]
+        self,
+        number: int,
+        path: str,
+        names: Iterable[str],
+        rules: StreamRules,
+        *,
+        thread: StreamThread,
+        now: Callable[[], float],
     ) -> None:
-        """`names` are in the URL of connection `number`, which is open."""
+        """`names` are in the URL of connection `number`, which is open; `path` is the URL without them."""
         self.number = number
+        self.path = path
         self._thread = thread
         self._now = now
         self.opened_seconds = now()
@@ -45,12 +54,21 @@ class Connection:
         """Subscribe these streams once more: they are stalled."""
         self._send(self.subscriptions.resubscribe(names, self._now()))
 
-    def look(self) -> None:
-        """Send the subscriptions that are due."""
+    def look(self, paths: Paths) -> str | None:
+        """Send the subscriptions that are due; tell `paths` what the path brings. Return a line for the log, if any."""
+        line, now = None, self._now()
         if self.is_open:
-            self.events = self._thread.events(self.number)
+            events, before = self._thread.events(self.number), self.events
+            self.events = events
+            if events > before:
+                line = paths.works(self.path, now)
+            elif not events and now - self.opened_seconds > paths.silent_seconds:
+                streams = len(self.subscriptions.subscribed_seconds)
+                if paths.silent(self.path, streams, now):
+                    self.rotation = self.rotation or f"its path acknowledged {streams} streams and sent no data"
             for text in self.subscriptions.messages(self._now()):
                 self._send(text)
+        return line
 
     def ended(self, reason: str, *, misbehaved: bool) -> None:
         """Note that it is gone."""

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from candleshm.stream.paths import Paths
 from candleshm.stream.status import StreamStatus
 
 if TYPE_CHECKING:
@@ -21,12 +22,16 @@ class StreamCounters:
     opened: int = 0
     lost: int = 0
 
-    def status(self, counts: StreamCounts, *, connections: int, streams: int, stalled: Collection[str]) -> StreamStatus:
+    def status(
+        self, counts: StreamCounts, paths: Paths, *, connections: int, streams: int, stalled: Collection[str]
+    ) -> StreamStatus:
         """Return these counts and those of the stream thread, with what is true now."""
         return StreamStatus(
             connections=connections,
             streams=streams,
             stalled=tuple(sorted(stalled)),
+            path=paths.choose(),
+            path_moves=paths.moves,
             opened=self.opened,
             lost=self.lost,
             batches=counts.batches,

@@ -15,6 +15,7 @@ from candleshm.network.backoff import Backoff
 from candleshm.network.egress import Egress, Via
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.stream.connects import Connects
+from candleshm.stream.paths import Paths
 from candleshm.stream.subscriptions import URL_NAMES_MAX
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ CONNECT_SECONDS = 3.0
 LIFE_PART, LIFE_SPREAD = 0.96, 0.02
 # Refused because of too many attempts: to go on would make it worse.
 REFUSED_SECONDS = 60.0
-REFUSING = (403, 418, 429)
+REFUSING = (403, 407, 418, 429)
 
 
 @dataclass(slots=True)
@@ -36,7 +37,8 @@ class Dialing:
     """One attempt to open a connection: first the socket, in a thread of its own, then TLS and the upgrade."""
 
     number: int
-    url: str
+    path: str
+    """The URL without the names of streams."""
     names: list[str]
     """The streams that the URL names."""
     via: Via | None = field(default=None, init=False)
@@ -44,9 +46,9 @@ class Dialing:
     """Why there is no socket."""
 
     @property
-    def host(self) -> str:
-        """The host that is dialled."""
-        return urlsplit(self.url).hostname or self.url
+    def url(self) -> str:
+        """The whole URL."""
+        return f"{self.path}?streams={'/'.join(quote(name, safe='@') for name in self.names)}"
 
     def worked(self) -> None:
         """Note that the server responded: its address is tried first from now on."""
@@ -55,12 +57,13 @@ class Dialing:
 
     def blamed(self, reason: str, status: int | None) -> str:
         """Return why there is no connection; an address that did not respond is tried last from now on."""
-        if status is not None:
+        host = urlsplit(self.path).hostname
+        if status is not None and self.failure is None:
             self.worked()
-            return f"{self.host} refuses a stream: {reason}"
+            return f"{host} refuses a stream: {reason}"
         if self.via is not None:
             self.via.failed()
-        return f"no stream from {self.host}: {reason}"
+        return f"no stream from {host}: {reason}"
 
 
 class Dialer:
@@ -72,12 +75,14 @@ class Dialer:
         now: Callable[[], float],
         *,
         egress: Egress,
+        paths: Paths,
         random: Random | None,
         connects: WeightBudget | None,
     ) -> None:
         self._rules = rules
         self._now = now
         self._egress = egress
+        self._paths = paths
         self._random = random or Random()
         self._backoff = Backoff(first_seconds=0.1, limit_seconds=30.0)
         self._connects = Connects(rules, connects)
@@ -89,9 +94,7 @@ class Dialer:
 
     def dial(self, names: Iterable[str], thread: StreamThread) -> Dialing:
         """Begin to open a connection; `thread` has news when it is open, was refused, or has no socket."""
-        first = list(islice(names, URL_NAMES_MAX))
-        url = f"{self._rules.url}?streams={'/'.join(quote(name, safe='@') for name in first)}"
-        dialing = Dialing(next(self._numbers), url, first)
+        dialing = Dialing(next(self._numbers), self._paths.choose(), list(islice(names, URL_NAMES_MAX)))
         try:
             worker = threading.Thread(target=self._connect, args=(dialing, thread), name="candleshm-dial", daemon=True)
             worker.start()
@@ -115,10 +118,12 @@ class Dialer:
             dialing.failure = error
             thread.rouse()
 
-    def refused(self, status: int | None) -> None:
-        """Take in that a server refused a connection: some statuses mean that there were too many."""
-        if status in REFUSING:
-            self._connects.stop(REFUSED_SECONDS, self._now())
+    def refused(self, dialing: Dialing, status: int | None) -> None:
+        """Take in that a server refused a connection: there were too many, or the path is retired."""
+        if status is not None and dialing.failure is None:
+            self._paths.refused(dialing.path, status)
+            if status in REFUSING:
+                self._connects.stop(REFUSED_SECONDS, self._now())
 
     def life_seconds(self) -> float:
         """Return how long a new connection is used before it rotates."""

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from candleshm.exchanges.base import Exchange
 from candleshm.network.egress import Egress
+from candleshm.network.proxies import ProxyError
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.stream.connection import Connection
 from candleshm.stream.counters import StreamCounters
 from candleshm.stream.dialer import Dialer, Dialing
 from candleshm.stream.lane import Lane
 from candleshm.stream.lanes import Lanes
+from candleshm.stream.paths import Paths
 from candleshm.stream.repeated_log import RepeatedLog
 from candleshm.stream.source import EventSink
 from candleshm.stream.stalls import Stalls
@@ -67,7 +69,8 @@ class StreamManager:
         self._now = clock.monotonic_seconds
         block_log = BlockLog(logger, block_name)
         self._log = RepeatedLog(block_log)
-        self._dialer = Dialer(self.rules, self._now, egress=egress, random=random, connects=connects)
+        self._paths = Paths(exchange.market, self.rules.urls)
+        self._dialer = Dialer(self.rules, self._now, egress=egress, paths=self._paths, random=random, connects=connects)
         self._stalls = Stalls(self.rules, block_log, self._now)
         self._lanes = Lanes(exchange, interval, self.rules.streams_max)
         self._wanted: tuple[str, ...] = ()
@@ -87,6 +90,7 @@ class StreamManager:
         """What the streams do now, and did so far."""
         return self._counters.status(
             self._stream_thread.counts,
+            self._paths,
             connections=self._lanes.connections,
             streams=len(self._covered),
             stalled=self._stalls.down,
@@ -144,7 +148,9 @@ class StreamManager:
         for lane in self._lanes:
             opening = lane.opening
             if opening is not None and opening.failure is not None:
-                self._unopened(lane, opening, f"{type(opening.failure).__name__}: {opening.failure}")
+                failure = opening.failure
+                reason = str(failure) if isinstance(failure, ProxyError) else f"{type(failure).__name__}: {failure}"
+                self._unopened(lane, opening, reason, getattr(failure, "status", None))
             if lane.rotate(self.rules, now) and self._dialer.may_open(now):
                 if lane.current is not None:
                     text = "opening a standby for a stream connection of %d symbols, because %s"
@@ -153,7 +159,9 @@ class StreamManager:
             for connection in (lane.current, lane.standby):
                 if connection is not None:
                     connection.subscriptions.want(lane.names.keys())
-                    connection.look()
+                    line = connection.look(self._paths)
+                    if line is not None:
+                        self._log.write(logging.INFO, "path", now, "%s", line)
         self._stalls.look(tuple(self._lanes), self._sink.last_event_seconds())
         self._cover()
 
@@ -187,7 +195,9 @@ class StreamManager:
             if opening is not None and opening.number == number:
                 opening.worked()
                 self._counters.opened += 1
-                connection = Connection(number, opening.names, self.rules, thread=self._stream_thread, now=self._now)
+                connection = Connection(
+                    number, opening.path, opening.names, self.rules, thread=self._stream_thread, now=self._now
+                )
                 lane.opened(connection, self._dialer.life_seconds())
                 return
         # Nobody waits for it any more.
@@ -195,7 +205,7 @@ class StreamManager:
 
     def _unopened(self, lane: Lane, opening: Dialing, reason: str, status: int | None = None) -> None:
         """Note that an attempt failed, and when the next one is due."""
-        self._dialer.refused(status)
+        self._dialer.refused(opening, status)
         lane.opening = None
         lane.attempts += 1
         now, pause_seconds = self._now(), self._dialer.retry_seconds(lane.attempts, status)

@@ -17,6 +17,10 @@ class StreamStatus:
     """Symbols with a subscribed stream on an open connection."""
     stalled: tuple[str, ...]
     """Symbols whose stream stalled or lost its connection, until data arrives again; requested by REST (failover)."""
+    path: str
+    """URL at which connections are opened, without the names of streams."""
+    path_moves: int
+    """How often that changed because a path was refused or sent no data."""
     opened: int
     """Connections opened so far."""
     lost: int

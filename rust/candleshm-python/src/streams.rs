@@ -48,7 +48,7 @@ pub(crate) struct StreamNews {
     replies: Vec<(u64, Py<PyBytes>)>,
     /// Connections whose server is about to end them.
     shutting_down: Vec<u64>,
-    /// Connections that are gone: number, reason, HTTP status that refused the upgrade, whether the server misbehaved.
+    /// Connections that are gone: number, reason, HTTP status of a refusal, whether the server misbehaved.
     ended: Vec<(u64, String, Option<u16>, bool)>,
     /// Series that have to be requested: (symbol, reason, open time of the oldest row concerned, epoch ms).
     ///

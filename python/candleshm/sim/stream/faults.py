@@ -50,7 +50,7 @@ class StreamFault:
     the frame, then TCP RST), ``close`` (a close frame with ``code``), ``shutdown`` (``serverShutdown``, and the end
     ``delay_ms`` later).
 
-    ``market``, ``symbol``, ``interval`` and, for handshakes, ``path`` (the beginning of it) limit what it meets; None
+    ``market``, ``symbol``, ``interval`` and ``path`` (the beginning of the connection's) limit what it meets; None
     means all. ``closed`` limits it to events with or without ``x:true``. ``count`` is how many it meets before it is
     used up, ``rate`` the share it meets, drawn from a fixed sequence; ``until_ms`` ends it by the exchange's clock.
     """
@@ -110,15 +110,16 @@ def met_by_handshake(book: FaultBook[StreamFault], market: Market, path: str, no
 
 
 def met_by_event(
-    book: FaultBook[StreamFault], market: Market, symbol: str, interval: str, now_ms: int, *, closed: bool
+    book: FaultBook[StreamFault], market: Market, symbol: str, interval: str, path: str, now_ms: int, *, closed: bool
 ) -> StreamFault | None:
-    """Return the first fault that an event meets."""
+    """Return the first fault that an event meets on a connection to ``path``."""
     met = book.meet(
         lambda fault: (
             not fault.of_handshake
             and fault.market in {None, market}
             and fault.symbol in {None, symbol}
             and fault.interval in {None, interval}
+            and (fault.path is None or path.startswith(fault.path))
             and fault.closed in {None, closed}
             and (fault.kind != "unclosed" or closed)
         ),

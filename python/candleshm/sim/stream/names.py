@@ -13,26 +13,34 @@ from candleshm.sim.world.universe import Instrument, Market
 _NAME = re.compile(r"([^@]+)@kline_(\d+[smhdwM])(@\+08:00)?")
 _HOSTS: dict[str, Market] = {"spot": "SPOT", "um": "UM", "cm": "CM"}
 _ROUTES = {"market", "public", "private"}
+_ROUTES_OF: dict[Market | None, set[str]] = {
+    "SPOT": {""},
+    "UM": {"", *_ROUTES},
+    "CM": {"", "market"},
+    None: {"", *_ROUTES},
+}
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """Where a client connects: a market's host, the markets whose klines are to be had there, and the first names.
 
-    ``families`` is empty where every name is acknowledged and none is served: UM's old path, ``/public``.
+    ``families`` is empty where every name is acknowledged and none is served: ``/public``, ``/private``. UM's path
+    without a route ``is_old``: the rules say whether it serves any.
     """
 
     market: Market
     families: tuple[Market, ...]
     combined: bool
     names: tuple[str, ...]
+    is_old: bool = False
 
     @classmethod
     def parse(cls, target: str) -> Endpoint | None:
         """Take a request target apart; None when there is no stream endpoint.
 
         The first part of the path is the host: ``/spot``, ``/um``, ``/cm``. Without it ``/market`` is UM, and the
-        rest serves SPOT and CM, whose symbols differ.
+        rest serves SPOT and CM, whose symbols differ. CM has its streams with the route ``/market`` and without.
         """
         path, _, query = target.partition("?")
         words = path.strip("/").split("/")
@@ -40,7 +48,7 @@ class Endpoint:
         if host is not None:
             del words[0]
         route = words.pop(0) if words and words[0] in _ROUTES else ""
-        if not words or words[0] not in {"ws", "stream"} or (route and host in {"SPOT", "CM"}):
+        if not words or words[0] not in {"ws", "stream"} or route not in _ROUTES_OF[host]:
             return None
         if words[0] == "ws":
             names = [unquote(word) for word in words[1:] if word]
@@ -52,13 +60,13 @@ class Endpoint:
         market: Market = host or ("UM" if route else "SPOT")
         families: tuple[Market, ...]
         if market == "UM":
-            # The old path without a route still accepts, and sends nothing.
-            families = ("UM", "CM") if route == "market" else ()
+            families = ("UM", "CM") if route in {"market", ""} else ()
         elif host == "CM":
             families = ("CM", "UM")
         else:
             families = ("SPOT",) if host else ("SPOT", "CM")
-        return cls(market, families, words[0] == "stream", tuple(names))
+        is_old = market == "UM" and not route
+        return cls(market, families, words[0] == "stream", tuple(names), is_old)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ class Streams:
             record.status, record.closed_ms = status, now_ms
             return status, text
         socket = StreamSocket(endpoint, rules, record, self, transport)
-        socket.faults.gets_no_events = any(fault.kind == "deaf" for fault in faults)
+        is_retired = endpoint.is_old and not rules.old_path
+        socket.faults.gets_no_events = is_retired or any(fault.kind == "deaf" for fault in faults)
         self._sockets.add(socket)
         socket.greet(head, sum(fault.delay_ms for fault in faults if fault.kind == "slow"))
         return socket
@@ -206,6 +207,7 @@ class Streams:
                         instrument.market,
                         instrument.symbol,
                         series.grid.interval,
+                        client.record.target,
                         push.at_ms,
                         closed=push.closed,
                     )
