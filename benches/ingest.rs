@@ -1,4 +1,4 @@
-//! What one batch costs the writer: 500 symbols, 2880 rows each, values parsed already.
+//! What one batch costs the writer: 500 symbols, 2880 rows each, values parsed already; and pushed events, parsed here.
 //!
 //! `cargo bench --package candleshm --bench ingest`. A regression here is time that a collector with hundreds of
 //! symbols spends between a response and its readers.
@@ -12,6 +12,7 @@ use candleshm::columns::Row;
 use candleshm::interval::Interval;
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
+use candleshm::wire::event;
 use candleshm::writer::{Config, Owner, Writer};
 
 const SYMBOLS: usize = 500;
@@ -19,6 +20,9 @@ const LENGTH: usize = 2880;
 const MINUTE_MS: i64 = 60_000;
 const START_MS: i64 = 1_700_000_040_000;
 const ROUNDS: usize = 40;
+/// Events of one socket read, as `live.py` has them, and as many as one read holds under load.
+const TARGET_EVENTS_PER_SECOND: f64 = 1e6;
+const BATCHES: [usize; 2] = [11, 250];
 
 fn row(candle_index: i64, value: f64) -> Row {
     let open_ms = START_MS + candle_index * MINUTE_MS;
@@ -44,7 +48,17 @@ fn answer(candle_index: i64, limit: usize) -> RequestWindow {
     }
 }
 
-fn timed(name: &str, rounds: usize, mut work: impl FnMut(usize)) {
+/// The text of an event about the live row, as the exchange's streams push it; `update` makes it differ from others.
+fn pushed(number: usize, candle_index: i64, update: usize) -> String {
+    let open_ms = START_MS + candle_index * MINUTE_MS;
+    let (close_ms, event_ms, trades) = (open_ms + MINUTE_MS - 1, open_ms + 30_000, 10_000_000 + update);
+    let last_id = trades + 99;
+    format!(
+        r#"{{"stream":"s{number}@kline_1m","data":{{"e":"kline","E":{event_ms},"s":"S{number}","k":{{"t":{open_ms},"T":{close_ms},"s":"S{number}","i":"1m","f":100,"L":{last_id},"o":"83896.40","c":"83860.20","h":"83920.00","l":"83860.10","v":"114602000.602","n":{trades},"x":false,"q":"{trades}.5","V":"48.488","Q":"4068722.10360","B":"0"}}}}}}"#
+    )
+}
+
+fn timed(name: &str, rounds: usize, mut work: impl FnMut(usize)) -> f64 {
     let mut micros: Vec<f64> = (0..rounds)
         .map(|round| {
             let start = Instant::now();
@@ -54,6 +68,7 @@ fn timed(name: &str, rounds: usize, mut work: impl FnMut(usize)) {
         .collect();
     micros.sort_by(f64::total_cmp);
     println!("{name:<44} p50 {:>9.1} us   min {:>9.1} us", micros[rounds / 2], micros[0]);
+    micros[rounds / 2]
 }
 
 fn main() {
@@ -106,5 +121,23 @@ fn main() {
         let page: Vec<Row> = (0..1000).map(|back| row(candle_index - 999 + back, 300.0 + round as f64)).collect();
         black_box(writer.ingest(0, &page, &answer(candle_index, 1000), 1));
     });
+    candle_index += 1;
+    let now_ms = START_MS + candle_index * MINUTE_MS + 30_000;
+    for (turn, batch) in BATCHES.into_iter().enumerate() {
+        let updates = (0..ROUNDS).map(|round| ROUNDS * turn + round);
+        let texts: Vec<Vec<String>> =
+            updates.map(|update| (0..SYMBOLS).map(|index| pushed(index, candle_index, update)).collect()).collect();
+        let name = format!("{SYMBOLS} pushed events, in batches of {batch}");
+        let micros = timed(&name, ROUNDS, |round| {
+            for frames in texts[round].chunks(batch) {
+                let parsed = frames.iter().map(|text| event::parse(text.as_bytes()));
+                let told = writer.ingest_events(parsed, now_ms, now_ms as u64);
+                assert_eq!(told.tally.changed, frames.len(), "an event changed nothing: {told:?}");
+            }
+        });
+        let events_per_second = SYMBOLS as f64 / micros * 1e6;
+        let verdict = if events_per_second >= TARGET_EVENTS_PER_SECOND { "met" } else { "MISSED" };
+        println!("{:<44} {events_per_second:>13.0} events/s, target {TARGET_EVENTS_PER_SECOND:.0}: {verdict}", "");
+    }
     writer.close(true).expect("nothing holds the name");
 }

@@ -1,140 +1,46 @@
-"""From the exchange's send to another process: latency, CPU per event, events per second, data age; and the peers.
+"""From the exchange's send to another process, beside the floor: latency, CPU per event, events per second; and peers.
 
-    python benches/live.py                   everything, about two minutes
-    python benches/live.py --only latency    one part
+    python benches/live.py --quick           the floor, ours, CPU and a burst: less than a minute
+    python benches/live.py                   everything, about five minutes
+    python benches/live.py --only burst      one part
     python benches/live.py --json FILE
 
-A process of its own pushes events of the exchange's form at an exact pace; the quote volume of each is the time at
-which it was sent (CLOCK_BOOTTIME, ns; put in just before), so that whoever sees a row knows how old it is. The
-collector is another process, the reader a third one, asleep until the collector wakes it. Peers receive the same
-events; they hand nothing to another process and are measured up to where their own has the row in an array, which
-flatters them.
+`sender.rs` sends events of the exchange's form in batches of eleven; the quote volume of each is the time at which it
+was sent, so that whoever sees a row knows how old it is. The collector is another process, the reader (`sleeper.rs`) a
+third one, asleep until it is woken. The floor (`floor.rs`) takes the same bytes from a sender of its own, parses
+nothing, and wakes a reader of the same kind. Both are there all the time and take turns by the second.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import ctypes
 import importlib.util
 import json
-import mmap
 import os
-import struct
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
+from stream_peers import CRYPTOFEED_PEER, JSON_PEER, UNICORN_PEER
 
 import candleshm
 
 SYMBOLS, EVENTS_PER_SECOND = 500, 4.0
-TICK_SECONDS = 0.005
-WARM_SECONDS, MEASURED_SECONDS, FLOOD_SECONDS = 4.0, 15.0, 8.0
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-COMMIT_SEQ = 320  # docs/segment-format.md
-FUTEX_WAIT, SYS_FUTEX = 0, {"x86_64": 202, "aarch64": 98}[os.uname().machine]
-DAY_MS = 86_400_000
-SENT = b"<time of sending"  # as long as the sixteen digits that take its place
-
-
-def boot_ns() -> int:
-    """Return the clock that every process here shares."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-# The pusher.
-
-
-class Pusher:
-    """A stream host that pushes every subscribed symbol at one pace; 0 means as fast as the client reads."""
-
-    def __init__(self, events_per_second: float) -> None:
-        self._pace = events_per_second
-        self._trades = 10_000_000
-
-    async def serve(self) -> None:
-        """Listen, say where, and serve until killed."""
-        server = await asyncio.start_server(self._client, "127.0.0.1", 0)
-        print(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-        await server.serve_forever()
-
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from websockets.http11 import Request
-        from websockets.server import ServerProtocol
-
-        protocol = ServerProtocol()
-        parts: list[tuple[bytes, bytes]] = []
-        pushing = None
-        try:
-            while data := await reader.read(65_536):
-                protocol.receive_data(data)
-                for event in protocol.events_received():
-                    if isinstance(event, Request):
-                        protocol.send_response(protocol.accept(event))
-                        query = event.path.partition("streams=")[2]
-                        parts += [self._around(name) for name in query.split("/") if name]
-                        pushing = asyncio.create_task(self._push(writer, parts))
-                    elif event.opcode == 1:
-                        asked = json.loads(bytes(event.data))
-                        parts += [self._around(name) for name in asked.get("params", [])]
-                        protocol.send_text(json.dumps({"result": None, "id": asked["id"]}).encode())
-                for out in protocol.data_to_send():
-                    writer.write(out)
-        finally:
-            if pushing is not None:
-                pushing.cancel()
-            writer.close()
-
-    def _around(self, name: str) -> tuple[bytes, bytes]:
-        """Return what stands before and behind the changing part of an event."""
-        name = unquote(name)
-        symbol, _, interval = name.partition("@kline_")
-        symbol, open_ms = symbol.upper(), time.time_ns() // 1_000_000 // DAY_MS * DAY_MS
-        before = f'{{"stream":"{name}","data":{{"e":"kline","E":%d,"s":"{symbol}","k":{{"t":{open_ms},'
-        behind = (
-            f'"T":{open_ms + DAY_MS - 1},"s":"{symbol}","i":"{interval}","f":100,"L":%d,"o":"83896.40","c":"83860.20",'
-            f'"h":"83920.00","l":"83860.10","v":"114602000.602","n":%d,"x":false,"q":"%s","V":"48.488",'
-            f'"Q":"4068722.10360","B":"0"}}}}}}'
-        )
-        return before.encode(), behind.encode()
-
-    def _frame(self, around: tuple[bytes, bytes]) -> bytes:
-        self._trades += 1
-        before, behind = around
-        text = before % (time.time_ns() // 1_000_000) + behind % (99 + self._trades, self._trades, SENT)
-        return struct.pack("!BBH", 0x81, 126, len(text)) + text
-
-    async def _push(self, writer: asyncio.StreamWriter, parts: list[tuple[bytes, bytes]]) -> None:
-        begun, sent = time.monotonic(), 0.0
-        while True:
-            if self._pace == 0:
-                for start in range(0, len(parts), 50):
-                    self._send(writer, map(self._frame, parts[start : start + 50]))
-                    await writer.drain()
-                await asyncio.sleep(0)
-                continue
-            await asyncio.sleep(TICK_SECONDS)
-            due = (time.monotonic() - begun) * self._pace * len(parts)
-            if due - sent > len(parts):
-                sent = due - len(parts)
-            frames = []
-            while sent < due and parts:
-                frames.append(self._frame(parts[int(sent) % len(parts)]))
-                sent += 1
-            self._send(writer, frames)
-
-    def _send(self, writer: asyncio.StreamWriter, frames: Iterable[bytes]) -> None:
-        """Stamp the frames of a batch as late as can be, and send them."""
-        batch = b"".join(frames)
-        writer.write(batch.replace(SENT, b"%016d" % boot_ns()))
-
+WARM_SECONDS, MEASURED_SECONDS = 4.0, 15.0
+# A turn is shorter than the pause after which a collector takes streams for stalled.
+TURN_SECONDS, SETTLE_SECONDS = 1.0, 0.1
+# More in ten seconds, and a collector ends the connection: no exchange sends so much.
+BURST_EVENTS, BURST_PAUSE_SECONDS = 90_000, 10.5
+BLOCK_LENGTH, BACKFILL_LENGTH = 2, 5000
+PROGRAMS = Path(__file__).parents[1] / "target" / "release" / "examples"
+BUILD = ("cargo", "build", "--quiet", "--release", "--package", "candleshm", "--examples")
 
 EXCHANGE = """
 import sys
@@ -143,326 +49,333 @@ with SimulatedExchange(symbols=int(sys.argv[1])) as exchange:
     print(exchange.base_url, flush=True)
     sys.stdin.read()
 """
+# Commands: "backfill" fills a second feed in this process as fast as the budget allows, "spin" keeps the GIL busy until
+# "rest"; every command is answered with what was counted so far, which is up to a second old.
 COLLECTOR = """
-import json, sys, time
+import dataclasses, json, sys, threading, time
 from candleshm.config import CollectorConfig
 from candleshm.collector.collector import Collector
-with Collector(CollectorConfig(**json.loads(sys.argv[1]))) as collector:
+
+given = json.loads(sys.argv[1])
+backfill = given.pop("backfill")
+spins = False
+
+def spin():
+    number = 0
+    while spins:
+        number += 1
+
+with Collector(CollectorConfig(**given)) as collector:
     assert collector.wait_loaded()
     while collector.status().live != "ws":
         time.sleep(0.1)
     print("flows", flush=True)
+    filling = None
     for line in sys.stdin:
+        if line.strip() == "backfill":
+            filling = Collector(CollectorConfig(**(given | backfill)))
+            filling.start()
+        elif line.strip() == "spin":
+            spins = True
+            threading.Thread(target=spin, daemon=True).start()
+        elif line.strip() == "rest":
+            spins = False
         status = collector.status()
-        print(json.dumps({"events": status.stream.events, "batches": status.stream.batches,
-                          "weight_used": status.weight_used, "polled": status.polled}), flush=True)
-"""
-# The peer of one's own: the usual client, json and an array in one process.
-JSON_PEER = """
-import asyncio, json, sys, time
-import numpy as np
-from websockets.asyncio.client import connect
-
-FIELDS = "tohlcvTqnVQ"
-async def main():
-    names = sys.argv[2].split("/")
-    rows, places = np.zeros((len(names), 12)), {name.split("@")[0].upper(): i for i, name in enumerate(names)}
-    latencies = []
-    async with connect(sys.argv[1] + "/market/stream?streams=" + names[0], compression=None, max_queue=None) as stream:
-        await stream.send(json.dumps({"method": "SUBSCRIBE", "params": names[1:], "id": 1}))
-        print("flows", flush=True)
-        warm = time.monotonic() + float(sys.argv[3])
-        end = warm + float(sys.argv[4])
-        cpu = None
-        events = 0
-        while (now := time.monotonic()) < end:
-            event = json.loads(await stream.recv())
-            if "data" not in event:
-                continue
-            kline = event["data"]["k"]
-            row = rows[places[kline["s"]]]
-            for column, field in enumerate(FIELDS):
-                row[column] = float(kline[field])
-            if now >= warm:
-                if cpu is None:
-                    cpu, began = time.process_time(), now
-                events += 1
-                latencies.append(time.clock_gettime_ns(time.CLOCK_BOOTTIME) - row[7])
-        used = time.process_time() - cpu
-    print(json.dumps({"latencies_us": np.percentile(latencies, [50, 99]).tolist(), "events": events,
-                      "cpu_seconds": used, "seconds": end - began}), flush=True)
-asyncio.run(main())
-"""
-UNICORN_PEER = """
-import json, sys, time
-import numpy as np
-from unicorn_binance_websocket_api import BinanceWebSocketApiManager
-
-FIELDS = "tohlcvTqnVQ"
-names = sys.argv[2].split("/")
-rows, places = np.zeros((len(names), 12)), {name.split("@")[0].upper(): i for i, name in enumerate(names)}
-latencies, events, cpu = [], 0, None
-warm = time.monotonic() + float(sys.argv[3])
-end = warm + float(sys.argv[4])
-
-def take(text):
-    global events, cpu, began
-    now = time.monotonic()
-    event = json.loads(text)
-    if "data" not in event:
-        return
-    kline = event["data"]["k"]
-    row = rows[places[kline["s"]]]
-    for column, field in enumerate(FIELDS):
-        row[column] = float(kline[field])
-    if warm <= now < end:
-        if cpu is None:
-            cpu, began = time.process_time(), now
-        events += 1
-        latencies.append(time.clock_gettime_ns(time.CLOCK_BOOTTIME) - row[7])
-
-manager = BinanceWebSocketApiManager(
-    exchange="binance.com", websocket_base_uri=sys.argv[1] + "/", process_stream_data=take, disable_colorama=True
-)
-interval = names[0].split("_")[-1]
-manager.create_stream(channels=["kline_" + interval], markets=[name.split("@")[0] for name in names])
-print("flows", flush=True)
-time.sleep(max(0.0, end - time.monotonic()))
-used, seconds = time.process_time() - (cpu or 0.0), time.monotonic() - began
-manager.stop_manager()
-print(json.dumps({"latencies_us": np.percentile(latencies, [50, 99]).tolist(), "events": events,
-                  "cpu_seconds": used, "seconds": seconds}), flush=True)
-import os; os._exit(0)
-"""
-
-CRYPTOFEED_PEER = """
-import json, sys, time, threading, os
-import numpy as np
-import cryptofeed.connection
-from cryptofeed import FeedHandler
-from cryptofeed.connection import WebsocketEndpoint
-from cryptofeed.defines import CANDLES
-from cryptofeed.exchanges import Binance
-from cryptofeed.symbols import Symbols
-
-names = [name.split("@")[0].upper() for name in sys.argv[2].split("/")]
-interval = sys.argv[2].split("_")[-1]
-known = {f"{name[:-4]}-{name[-4:]}": name for name in names}
-kinds = {"instrument_type": dict.fromkeys(known, "spot"), "tick_size": dict.fromkeys(known, "1")}
-Symbols.set(Binance.id, known, kinds)
-# It takes no address without TLS, so that is taken off behind its back.
-Binance.websocket_endpoints = [WebsocketEndpoint(sys.argv[1].replace("ws://", "wss://"))]
-dial = cryptofeed.connection.connect
-cryptofeed.connection.connect = lambda address, **options: dial(address.replace("wss://", "ws://"), **options)
-rows, places = np.zeros((len(names), 12)), {name: place for place, name in enumerate(known)}
-latencies, events, cpu = [], 0, None
-warm = time.monotonic() + float(sys.argv[3])
-end = warm + float(sys.argv[4])
-
-async def take(candle, receipt):
-    global events, cpu, began
-    now = time.monotonic()
-    row = rows[places[candle.symbol]]
-    row[:6] = (candle.start, candle.open, candle.high, candle.low, candle.close, candle.volume)
-    row[6:9] = (candle.stop, float(candle.raw["k"]["q"]), candle.trades)
-    if warm <= now < end:
-        if cpu is None:
-            cpu, began = time.process_time(), now
-        events += 1
-        latencies.append(time.clock_gettime_ns(time.CLOCK_BOOTTIME) - row[7])
-
-def finish():
-    time.sleep(max(0.0, end - time.monotonic()))
-    print(json.dumps({"latencies_us": np.percentile(latencies, [50, 99]).tolist(), "events": events,
-                      "cpu_seconds": time.process_time() - cpu, "seconds": time.monotonic() - began}), flush=True)
-    os._exit(0)
-
-handler = FeedHandler(config={"log": {"disabled": True}})
-handler.add_feed(Binance(symbols=list(known), channels=[CANDLES], candle_interval=interval, candle_closed_only=False,
-                         callbacks={CANDLES: take}))
-print("flows", flush=True)
-threading.Thread(target=finish, daemon=True).start()
-handler.run()
+        print(json.dumps({"events": status.stream.events, "weight_used": status.weight_used, "live": status.live,
+                          "requests": filling.status().requests if filling else 0}), flush=True)
 """
 
 
-@contextmanager
-def child(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that ends with its stdin."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+class Child:
+    """A process that is told lines and answers each with one; it ends with its stdin."""
 
+    def __init__(self, *command: str) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self._process.pid
 
-def line_of(process: subprocess.Popen[str]) -> str:
-    """Return what a process says next."""
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    if not line:
-        raise SystemExit("a process ended early; what it said stands above")
-    return line
+    def __enter__(self) -> Child:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
 
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+    def line(self) -> str:
+        """Return what it says next."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line:
+            raise SystemExit("a process ended early; what it said stands above")
+        return line
 
-
-class Sleeper:
-    """Sleeps in the kernel until the collector publishes a batch, as any reader may by the block's format."""
-
-    def __init__(self, name: str) -> None:
-        with open(f"/dev/shm/{name}", "rb") as file:
-            self._map = mmap.mmap(file.fileno(), 4096, mmap.MAP_SHARED, mmap.PROT_READ)
-        self._seq = np.frombuffer(self._map, np.uint32, 1, COMMIT_SEQ)
-        self._address = self._seq.__array_interface__["data"][0]
-        self._futex = ctypes.CDLL(None, use_errno=True).syscall
+    def ask(self, command: str) -> Any:
+        """Tell it something and return its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+        return json.loads(self.line())
 
     @property
-    def seq(self) -> int:
-        """Batches published so far, modulo 2^32."""
-        return int(self._seq[0])
+    def cpu_seconds(self) -> float:
+        """CPU time of all its threads, those that ended included."""
+        return time.clock_gettime(~self.pid << 3 | 2)  # The kernel's number of that process's clock.
 
-    def wait(self, seen: int) -> int:
-        """Return the number of batches as soon as it is not `seen`."""
-        while self.seq == seen:
-            pause = struct.pack("ll", 1, 0)
-            self._futex(SYS_FUTEX, ctypes.c_void_p(self._address), FUTEX_WAIT, ctypes.c_uint32(seen), pause, None, 0)
-        return self.seq
+
+@dataclass
+class Samples:
+    """What the turns of one contender brought."""
+
+    latencies_us: list[float] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    events: int = 0
+
+    def quantile_us(self, share: float) -> float:
+        return float(np.quantile(self.latencies_us, share))
+
+    @property
+    def cpu_us_per_event(self) -> float:
+        return self.cpu_seconds / self.events * 1e6
+
+    @property
+    def summary(self) -> dict[str, float]:
+        return {
+            "p50_us": self.quantile_us(0.5),
+            "p99_us": self.quantile_us(0.99),
+            "cpu_us_per_event": self.cpu_us_per_event,
+            "events": self.events,
+        }
+
+
+@dataclass
+class Contender:
+    """A sender, what receives from it, and the reader that this wakes."""
+
+    sender: Child
+    receiver: Child
+    sleeper: Child
+
+    def turn(self, samples: Samples, seconds: float = TURN_SECONDS) -> None:
+        """Let events flow for a while."""
+        self.sender.ask(f"pace {EVENTS_PER_SECOND}")
+        time.sleep(SETTLE_SECONDS)
+        self.sleeper.ask("")
+        sent, cpu = self.sender.ask("sent")["sent"], self.receiver.cpu_seconds
+        time.sleep(seconds)
+        samples.events += self.sender.ask("sent")["sent"] - sent
+        samples.cpu_seconds += self.receiver.cpu_seconds - cpu
+        latencies_ns = self.sleeper.ask("")
+        if not latencies_ns:
+            raise SystemExit("no event came through in a turn")
+        samples.latencies_us += [ns / 1e3 for ns in latencies_ns]
+        self.sender.ask("pace 0")
+
+    def burst(self, name: str) -> dict[str, float]:
+        """Send more events than can be taken at once; return how many a second were."""
+        cpu, begun_ns = self.receiver.cpu_seconds, time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        last = self.sender.ask(f"burst {BURST_EVENTS}")["stamp"]
+        with candleshm.attach(name, max_age=None) as feed:
+            end = time.monotonic() + 30
+            while np.nanmax(feed.last("quote_volume")) < last:
+                if time.monotonic() > end:
+                    raise SystemExit(f"the end of a burst of {BURST_EVENTS} events did not arrive within 30 s")
+                time.sleep(0.001)
+        seconds = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - begun_ns) / 1e9
+        used = self.receiver.cpu_seconds - cpu
+        return {"events_per_second": BURST_EVENTS / seconds, "cpu_us_per_event": used / BURST_EVENTS * 1e6}
 
 
 @contextmanager
-def collecting(pace: float) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run pusher, exchange and collector; give the block's name and the collector's process once streams flow."""
+def program(name: str, *arguments: str) -> Iterator[Child]:
+    """Run one of the Rust programs beside this file."""
+    with Child(str(PROGRAMS / name), *arguments) as child:
+        yield child
+
+
+@contextmanager
+def floor() -> Iterator[Contender]:
+    """The floor, and what belongs to it."""
+    names = "/".join(f"sim{number:04}usdt@kline_1d" for number in range(SYMBOLS))
+    with ExitStack() as stack:
+        words = stack.enter_context(tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="bench-floor-")).name
+        sender = stack.enter_context(program("sender"))
+        receiver = stack.enter_context(program("floor", sender.line(), words, names))
+        assert receiver.line() == "flows"
+        yield Contender(sender, receiver, stack.enter_context(program("sleeper", "floor", words)))
+
+
+def unlink(*names: str) -> None:
+    """Remove what a killed collector left."""
+    for name in names:
+        with suppress(candleshm.BlockNotFound):
+            candleshm.unlink(name)
+
+
+def collector(base_url: str, ws_url: str, name: str) -> Child:
+    """Start the collector of today's source."""
+    settings: dict[str, Any] = {
+        "market": "UM",
+        "interval": "1d",
+        "length": BLOCK_LENGTH,
+        "name": name,
+        "live": "ws",
+        "server_weight": 1.0,
+        "base_url": base_url,
+        "ws_url": ws_url,
+        "backfill": {"interval": "1m", "length": BACKFILL_LENGTH, "name": f"{name}-backfill", "live": "rest"},
+    }
+    return Child(sys.executable, "-c", COLLECTOR, json.dumps(settings))
+
+
+Start = Callable[[str, str, str], Child]
+
+
+@contextmanager
+def collecting(start: Start = collector) -> Iterator[tuple[str, Contender]]:
+    """Run exchange, sender and what `start` starts; give the block's name once streams flow."""
     name = f"bench-live-{os.getpid()}-{time.time_ns() % 10**9}"
     with ExitStack() as stack:
-        pusher = stack.enter_context(child(sys.executable, __file__, "--push", str(pace)))
-        exchange = stack.enter_context(child(sys.executable, "-c", EXCHANGE, str(SYMBOLS)))
-        settings = {
-            "market": "UM",
-            "interval": "1d",
-            "length": 2,
-            "name": name,
-            "live": "ws",
-            "base_url": line_of(exchange),
-            "ws_url": line_of(pusher),
-        }
-        collector = stack.enter_context(child(sys.executable, "-c", COLLECTOR, json.dumps(settings)))
-        assert line_of(collector) == "flows"
-        yield name, collector
-        collector.kill()
-        collector.wait()
-        candleshm.unlink(name)
+        exchange = stack.enter_context(Child(sys.executable, "-c", EXCHANGE, str(SYMBOLS)))
+        sender = stack.enter_context(program("sender"))
+        base_url, ws_url = exchange.line(), sender.line()
+        sender.ask(f"pace {EVENTS_PER_SECOND}")
+        stack.callback(unlink, name, f"{name}-backfill")
+        receiver = stack.enter_context(start(base_url, ws_url, name))
+        assert receiver.line() == "flows"
+        yield name, Contender(sender, receiver, stack.enter_context(program("sleeper", "block", name)))
 
 
-def counts(collector: subprocess.Popen[str]) -> dict[str, int]:
-    """Return what a collector counted so far; its status is up to a second old."""
-    assert collector.stdin is not None
-    time.sleep(1.1)
-    collector.stdin.write("\n")
-    collector.stdin.flush()
-    told: dict[str, int] = json.loads(line_of(collector))
-    return told
+def take_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, Samples]:
+    """Let each flow for a second a round, in another order each time."""
+    samples = {name: Samples() for name in contenders}
+    for number in range(rounds + 1):
+        order = list(contenders) if number % 2 else list(reversed(contenders))
+        for name in order:
+            # The first round warms up.
+            contenders[name].turn(samples[name] if number else Samples())
+    return samples
 
 
-def latency() -> dict[str, Any]:
-    """From the making of an event to its row in another process that slept."""
-    with collecting(EVENTS_PER_SECOND) as (name, collector), candleshm.attach(name, max_age=None) as feed:
-        sleeper = Sleeper(name)
-        time.sleep(WARM_SECONDS)
-        before, cpu = counts(collector), cpu_seconds(collector.pid)
-        seen, seq = feed.last("quote_volume"), sleeper.seq
-        latencies: list[float] = []
-        ages: list[float] = []
-        end = time.monotonic() + MEASURED_SECONDS
-        next_age = time.monotonic()
-        while (now := time.monotonic()) < end:
-            seq = sleeper.wait(seq)
-            made = feed.last("quote_volume")
-            latencies.extend(boot_ns() - made[made != seen])
-            seen = made
-            if now >= next_age:
-                next_age = now + 0.25
-                ages.extend(feed[symbol].age for symbol in feed.symbols)
-        after, used = counts(collector), cpu_seconds(collector.pid) - cpu
-        events = after["events"] - before["events"]
-        return {
-            "symbols": len(feed.symbols),
-            "events": events,
-            "events_per_batch": events / (after["batches"] - before["batches"]),
-            "p50_us": float(np.percentile(latencies, 50)) / 1e3,
-            "p99_us": float(np.percentile(latencies, 99)) / 1e3,
-            "cpu_us_per_event": used / events * 1e6,
-            "age_p50_s": float(np.percentile(ages, 50)),
-            "age_p99_s": float(np.percentile(ages, 99)),
-            "weight_used": after["weight_used"],
-        }
+def bursts(name: str, ours: Contender, count: int) -> dict[str, float]:
+    """The median of some bursts."""
+    found = []
+    for _ in range(count):
+        ours.sender.ask(f"pace {EVENTS_PER_SECOND}")
+        time.sleep(BURST_PAUSE_SECONDS)
+        found.append(ours.burst(name))
+    ours.sender.ask(f"pace {EVENTS_PER_SECOND}")
+    return {key: float(np.median([one[key] for one in found])) for key in found[0]}
 
 
-def ceiling() -> dict[str, Any]:
-    """Events per second when the pusher never waits."""
-    with collecting(0) as (_, collector):
-        time.sleep(WARM_SECONDS)
-        before, cpu, begun = counts(collector), cpu_seconds(collector.pid), time.monotonic()
-        time.sleep(FLOOD_SECONDS)
-        after, used, seconds = counts(collector), cpu_seconds(collector.pid) - cpu, time.monotonic() - begun
-        events = after["events"] - before["events"]
-        return {"events_per_second": events / seconds, "cpu_us_per_event": used / events * 1e6}
+def told(work: str, target: str, value: str, *, met: bool) -> None:
+    """Print one target."""
+    print(f"  {work:<56} {target:<28} {value:<28} {'met' if met else 'MISSED'}", flush=True)
 
 
-def peer(source: str, *, pace: float) -> dict[str, Any]:
+def shown(name: str, result: dict[str, float]) -> None:
+    """Print one line of numbers."""
+    text = "  ".join(f"{key} {value:,.1f}" if value >= 10 else f"{key} {value:.2f}" for key, value in result.items())
+    print(f"{name:<44} {text}", flush=True)
+
+
+def quiet(lowest: Contender, ours: Contender, rounds: int) -> dict[str, dict[str, float]]:
+    """Ours beside the floor, with nothing else to do."""
+    samples = take_turns({"floor": lowest, "ours": ours}, rounds)
+    results = {name: samples[name].summary for name in samples}
+    for name, result in results.items():
+        shown(name, result)
+    p50, p99 = (results["ours"][key] for key in ("p50_us", "p99_us"))
+    ratio, cpu = p50 / results["floor"]["p50_us"], results["ours"]["cpu_us_per_event"]
+    results["ours"]["p50_to_floor"] = ratio
+    told("send to a sleeping reader in another process, p50", "<= 2.5x the floor", f"{ratio:.2f}x", met=ratio <= 2.5)
+    told("the same, p99", "<= 10x its p50", f"{p99 / p50:.1f}x", met=p99 <= 10 * p50)
+    told("CPU of the collector per event, all included", "<= 6 us", f"{cpu:.1f} us", met=cpu <= 6)
+    return results
+
+
+def busy(command: str, lowest: Contender, ours: Contender, rounds: int, p50_us: float) -> dict[str, dict[str, float]]:
+    """Both again while the collector's process has something else to do; `p50_us` is ours without that."""
+    ours.receiver.ask(command)
+    time.sleep(SETTLE_SECONDS)
+    samples = take_turns({"floor": lowest, "ours": ours}, rounds)
+    counted = ours.receiver.ask("rest")
+    results = {f"{name}, {command}": samples[name].summary for name in samples}
+    if command == "spin":
+        del results["ours, spin"]["cpu_us_per_event"]  # The spinning thread's.
+    for name, result in results.items():
+        shown(name, result)
+    ratio = results[f"ours, {command}"]["p50_us"] / p50_us
+    work = "REST at full budget in the same process, p50" if command == "backfill" else "a thread spins in Python, p50"
+    told(work, "<= 1.3x without", f"{ratio:.2f}x", met=ratio <= 1.3)
+    if command == "backfill":
+        print(f"  weight used in that minute: {counted['weight_used']}, requests: {counted['requests']}", flush=True)
+    return results
+
+
+def peer(source: str, *, events_per_second: float) -> dict[str, float]:
     """The same events into another client."""
     names = "/".join(f"sim{number:04}usdt@kline_1d" for number in range(SYMBOLS))
-    with child(sys.executable, __file__, "--push", str(pace)) as pusher:
-        url = line_of(pusher)
-        seconds = MEASURED_SECONDS if pace else FLOOD_SECONDS
-        with child(sys.executable, "-c", source, url, names, str(WARM_SECONDS), str(seconds)) as client:
-            assert line_of(client) == "flows"
-            told = json.loads(line_of(client))
-    result = {"events_per_second": told["events"] / told["seconds"]}
-    result["cpu_us_per_event"] = told["cpu_seconds"] / told["events"] * 1e6
-    if pace:
-        result["p50_us"], result["p99_us"] = (value / 1e3 for value in told["latencies_us"])
-    return result
-
-
-def _parts() -> dict[str, Callable[[], dict[str, Any]]]:
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "latency": latency,
-        "ceiling": ceiling,
-        "websockets + json + numpy": lambda: peer(JSON_PEER, pace=EVENTS_PER_SECOND),
-        "websockets + json + numpy, ceiling": lambda: peer(JSON_PEER, pace=0),
+    with program("sender") as sender:
+        url = sender.line()
+        seconds = (str(WARM_SECONDS), str(MEASURED_SECONDS))
+        with Child(sys.executable, "-c", source, url, names, *seconds) as client:
+            assert client.line() == "flows"
+            sender.ask(f"pace {events_per_second}")
+            counted = json.loads(client.line())
+    p50, p99 = (ns / 1e3 for ns in counted["latencies_us"])
+    return {
+        "p50_us": p50,
+        "p99_us": p99,
+        "cpu_us_per_event": counted["cpu_seconds"] / counted["events"] * 1e6,
+        "events": counted["events"],
+        "events_per_second": counted["events"] / counted["seconds"],
     }
-    if importlib.util.find_spec("unicorn_binance_websocket_api") is not None:
-        parts["unicorn-binance-websocket-api"] = lambda: peer(UNICORN_PEER, pace=EVENTS_PER_SECOND)
-        parts["unicorn-binance-websocket-api, ceiling"] = lambda: peer(UNICORN_PEER, pace=0)
-    if importlib.util.find_spec("cryptofeed") is not None:
-        parts["cryptofeed"] = lambda: peer(CRYPTOFEED_PEER, pace=EVENTS_PER_SECOND)
-        parts["cryptofeed, ceiling"] = lambda: peer(CRYPTOFEED_PEER, pace=0)
-    return parts
+
+
+def peers() -> dict[str, dict[str, float]]:
+    """Every peer that is installed, at the exchange's pace and with more than it can take."""
+    results = {}
+    for name, module, source in (
+        ("websockets + json + numpy", "websockets", JSON_PEER),
+        ("unicorn-binance-websocket-api", "unicorn_binance_websocket_api", UNICORN_PEER),
+        ("cryptofeed", "cryptofeed", CRYPTOFEED_PEER),
+    ):
+        if importlib.util.find_spec(module) is not None:
+            for label, pace in ((name, EVENTS_PER_SECOND), (f"{name}, ceiling", 2000.0)):
+                results[label] = peer(source, events_per_second=pace)
+                shown(label, results[label])
+    return results
+
+
+PARTS = ("quiet", "burst", "backfill", "spin", "peers")
+
+
+def run(parts: tuple[str, ...], rounds: int, burst_count: int) -> dict[str, dict[str, float]]:
+    """Run some parts; ours with the floor beside it are the same processes in all of them."""
+    results: dict[str, dict[str, float]] = {}
+    if parts != ("peers",):
+        with floor() as lowest, collecting() as (name, ours):
+            results |= quiet(lowest, ours, rounds)
+            if "burst" in parts:
+                results["ours, burst"] = bursts(name, ours, burst_count)
+                shown("ours, burst", results["ours, burst"])
+            for command in ("spin", "backfill"):
+                if command in parts:
+                    results |= busy(command, lowest, ours, rounds, results["ours"]["p50_us"])
+    if "peers" in parts:
+        results |= peers()
+    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--push", type=float, metavar="PACE", help=argparse.SUPPRESS)
-    parser.add_argument("--only", metavar="PART")
+    parser.add_argument("--quick", action="store_true", help="the floor, ours, CPU per event and one burst")
+    parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    if arguments.push is not None:
-        asyncio.run(Pusher(arguments.push).serve())
-        return
-    results = {}
-    for name, part in _parts().items():
-        if arguments.only is None or name.startswith(arguments.only):
-            results[name] = part()
-            shown = "  ".join(
-                f"{key} {value:,.1f}" if value >= 10 else f"{key} {value:.2f}" for key, value in results[name].items()
-            )
-            print(f"{name:<40} {shown}", flush=True)
+    subprocess.run(BUILD, cwd=PROGRAMS.parents[2], check=True)
+    parts = ("quiet", "burst") if arguments.quick else (arguments.only,) if arguments.only else PARTS
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    results = run(parts, rounds=8 if arguments.quick else 25, burst_count=1 if arguments.quick else 5)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(results, indent=2))
 

