@@ -117,7 +117,10 @@ class Failover:
                     symbol: plan
                     for symbol, plan in self._symbols.plans.items()
                     if plan.loaded
-                    and any(task.due_seconds <= now and task.kind is not Kind.BACKFILL for task in plan.tasks)
+                    and any(
+                        task.due_seconds <= now and task.kind not in (Kind.BACKFILL, Kind.CONFIRM)
+                        for task in plan.tasks
+                    )
                 },
                 now,
             )
@@ -153,7 +156,7 @@ class Failover:
             plan.stream_pause_seconds = pauses_seconds.get(symbol, 0.0)
             position = self._writer.state(symbol)
             plan.follow(position)
-            plan.missing_range_ms = position.newest_missing_ms
+            plan.note_missing(position)
             if plan.tasks:
                 self._agenda.plan(plan, now, self._clock_sync.earliest_ms(now))
 

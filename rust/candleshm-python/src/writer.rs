@@ -14,7 +14,7 @@ use candleshm::wire::archive_csv::parse_csv;
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
 use candleshm::writer::{
-    Config, Health, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
+    Config, Health, Missing, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
 };
 use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
@@ -49,6 +49,8 @@ pub(crate) struct Ingested {
     closed: usize,
     /// Rows that were confirmed not to exist.
     holes: usize,
+    /// Rows that a response lacked for the first time.
+    absent: usize,
     /// Final rows that the block had as they are.
     agreed: usize,
     /// Of these, rows that became verified: the stream had given the same values.
@@ -61,14 +63,18 @@ pub(crate) struct Ingested {
     unsettled_open_ms: Option<i64>,
     /// Rows of the window that are neither there nor holes.
     missing: usize,
-    /// The newest missing rows: half-open range of their open times. None without any, and for a derived block.
+    /// The newest missing rows that no response lacked so far: half-open range of their open times, or None.
     newest_missing_ms: Option<(i64, i64)>,
+    /// Range of the missing rows that responses lacked and that are to be confirmed next, or None.
+    unconfirmed_ms: Option<(i64, i64)>,
+    /// Exchange time from which a request confirms them as holes.
+    confirm_from_ms: i64,
     /// Open time of the oldest suspect row, which has to be requested again; None without one.
     suspect_open_ms: Option<i64>,
 }
 
 impl Ingested {
-    fn of(report: Report, newest_missing_ms: Option<(i64, i64)>) -> Self {
+    fn of(report: Report, missing_rows: Missing) -> Self {
         let Report { tally, newest_open_ms, unsettled_open_ms, missing, suspect_open_ms } = report;
         Self {
             rows: tally.rows,
@@ -79,13 +85,16 @@ impl Ingested {
             corrected: tally.corrected,
             closed: tally.closed,
             holes: tally.holes,
+            absent: tally.absent,
             agreed: tally.agreed,
             verified: tally.verified,
             conflicts: tally.conflicts,
             newest_open_ms,
             unsettled_open_ms,
             missing,
-            newest_missing_ms,
+            newest_missing_ms: missing_rows.newest_ms,
+            unconfirmed_ms: missing_rows.unconfirmed_ms,
+            confirm_from_ms: missing_rows.confirm_from_ms,
             suspect_open_ms,
         }
     }
@@ -100,8 +109,12 @@ pub(crate) struct SeriesState {
     unsettled_open_ms: Option<i64>,
     /// Rows of the window that are neither there nor holes.
     missing: usize,
-    /// The newest missing rows, as the half-open range of their open times; None when nothing is missing.
+    /// The newest missing rows that no response lacked so far: half-open range of their open times, or None.
     newest_missing_ms: Option<(i64, i64)>,
+    /// Range of the missing rows that responses lacked and that are to be confirmed next, or None.
+    unconfirmed_ms: Option<(i64, i64)>,
+    /// Exchange time from which a request confirms them as holes.
+    confirm_from_ms: i64,
 }
 
 /// What a batch of frames did.
@@ -441,7 +454,7 @@ impl Writer {
                 self.work(&mut guarded, |writer| {
                     let index = writer.index_of(symbol)?;
                     let report = writer.ingest(index, rows, &answer, now_ms);
-                    Ok(Ingested::of(report, writer.newest_missing(index)?))
+                    Ok(Ingested::of(report, writer.missing(index)?))
                 })
             })
         })
@@ -507,11 +520,11 @@ impl Writer {
         py.detach(|| {
             self.with(|writer| {
                 if let Some(name) = derived {
-                    return Ok(Ingested::of(writer.load_derived(name, symbol, &kept, sent_ms)?, None));
+                    return Ok(Ingested::of(writer.load_derived(name, symbol, &kept, sent_ms)?, Missing::default()));
                 }
                 let index = writer.index_of(symbol)?;
                 let report = writer.load(index, &kept, sent_ms);
-                Ok(Ingested::of(report, writer.newest_missing(index)?))
+                Ok(Ingested::of(report, writer.missing(index)?))
             })
         })
     }
@@ -538,8 +551,16 @@ impl Writer {
         self.with(|writer| {
             let index = writer.index_of(symbol)?;
             let Report { newest_open_ms, unsettled_open_ms, missing, .. } = writer.report(index);
-            let newest_missing_ms = writer.newest_missing(index)?;
-            Ok(SeriesState { newest_open_ms, unsettled_open_ms, missing, newest_missing_ms })
+            let Missing { newest_ms, unconfirmed_ms, confirm_from_ms } = writer.missing(index)?;
+            let newest_missing_ms = newest_ms;
+            Ok(SeriesState {
+                newest_open_ms,
+                unsettled_open_ms,
+                missing,
+                newest_missing_ms,
+                unconfirmed_ms,
+                confirm_from_ms,
+            })
         })
     }
 
