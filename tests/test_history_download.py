@@ -482,6 +482,27 @@ def test_a_stopped_download_goes_on_where_it_was(exchange: SimulatedExchange, tm
     assert (sum(tally.skipped for tally in done.tallies), done.fetched) == (len(kept), 29 - len(kept))
 
 
+def test_a_download_that_was_stopped_within_a_page_requests_the_rest(
+    exchange: SimulatedExchange, tmp_path: Path
+) -> None:
+    first, stopping = day_before(exchange, 900), threading.Event()
+
+    def stop_soon(progress: Any) -> None:
+        if progress.files_done >= 20:
+            stopping.set()
+
+    options: dict[str, Any] = {"symbols": ["BTCUSDT"], "interval": "1d"}
+    done = downloaded(exchange, tmp_path, first.date, stopping=stopping, progress=stop_soon, **options)
+    assert done.is_stopped
+    kept = history.days("SPOT", "BTCUSDT", interval="1d", timezone="UTC", base_dir=tmp_path)
+    assert 20 <= len(kept) < 900
+    # Each was written as soon as it was complete, newest first.
+    assert kept == [day_before(exchange, count).date for count in range(len(kept), 0, -1)]
+    done = downloaded(exchange, tmp_path, first.date, **options)
+    assert (sum(tally.skipped for tally in done.tallies), done.fetched) == (len(kept), 900 - len(kept))
+    assert len(klines(exchange)) == 2
+
+
 def test_a_stop_waits_for_no_socket(exchange: SimulatedExchange, tmp_path: Path) -> None:
     exchange.faults.add(Fault(kind="hang", path="/klines"))
     stopping, day = threading.Event(), day_before(exchange, 3)
