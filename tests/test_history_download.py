@@ -21,7 +21,7 @@ from candleshm._core import Zone
 from candleshm.errors import ConfigError, StoreInUse, StoreUnavailable
 from candleshm.exchanges.base import Market, Response
 from candleshm.history.assembly import Assembly, Coverage
-from candleshm.history.day import Day
+from candleshm.history.day import Day, Grid
 from candleshm.history.pages import pages_of
 from candleshm.history.store import ParquetStore
 from candleshm.rest.transport import HttpTransport
@@ -54,9 +54,9 @@ def test_days_are_complete_and_true_and_cost_little(
         truth = np.concatenate([truth_of(exchange, day, symbol, market) for day in reversed(days)])
         assert rows.tobytes() == truth.tobytes()
     asked = [query for _, query in klines(exchange)]
-    # 4320 rows: five pages of 1000 for SPOT, nine of 499 at weight 2 for futures.
-    assert len(asked) == 2 * (5 if market == "SPOT" else 9)
-    assert {query["limit"] for query in asked} == {"1000" if market == "SPOT" else "499"}
+    # 4320 rows: five pages of 1000 for SPOT, nine of 499 at weight 2 for futures; the last as long as needed.
+    limits = ["1000"] * 4 + ["320"] if market == "SPOT" else ["499"] * 8 + ["328"]
+    assert sorted(query["limit"] for query in asked) == sorted(2 * limits)
     assert all(("startTime" in query) == (market == "CM") for query in asked)
 
 
@@ -81,6 +81,51 @@ def test_longer_intervals(exchange: SimulatedExchange, tmp_path: Path, interval:
     truth = [truth_of(exchange, day, "BTCUSDT", interval=interval) for day in reversed(days)]
     assert rows.tobytes() == np.concatenate(truth).tobytes()
     assert len(klines(exchange)) == 1
+
+
+@pytest.mark.parametrize(
+    ("market", "interval", "days_count", "pages"),
+    [
+        ("SPOT", "1d", 900, 1),
+        ("SPOT", "2h", 160, 2),
+        ("SPOT", "15m", 62, 6),
+        ("UM", "4h", 160, 2),
+        # 200 days are all that a request of COIN-M reaches back.
+        ("CM", "1d", 400, 2),
+        ("CM", "8h", 160, 1),
+    ],
+)
+def test_pages_are_full_across_months(
+    exchange: SimulatedExchange, tmp_path: Path, market: Market, interval: str, days_count: int, pages: int
+) -> None:
+    symbol, first, last = SYMBOLS[market][0], day_before(exchange, days_count), day_before(exchange)
+    done = downloaded(exchange, tmp_path, first.date, market=market, symbols=[symbol], interval=interval)
+    assert (done.files_done, done.fetched) == (days_count, days_count)
+    assert len(klines(exchange)) == pages
+    rows = history.load(market, symbol, first.date, last.date, interval=interval, timezone="UTC", base_dir=tmp_path)
+    truth = exchange.truth.floats(market, symbol, interval, first.start_ms, last.end_ms)
+    assert rows.tobytes() == truth.tobytes()
+
+
+def test_pages_are_full_across_complete_days(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    days = [day_before(exchange, count) for count in range(1, 70)]
+    for day in days[::2]:
+        rows = truth_of(exchange, day, "BTCUSDT", interval="1h")
+        written(utc_store(tmp_path, interval="1h"), candles_of(day, interval="1h", rows=rows))
+    done = downloaded(exchange, tmp_path, days[-1].date, symbols=["BTCUSDT"], interval="1h")
+    assert (done.files_done, done.fetched) == (69, 34)
+    assert len(klines(exchange)) == 2
+
+
+def test_one_more_request_confirms_the_holes_of_a_page(exchange: SimulatedExchange, tmp_path: Path) -> None:
+    days = [day_before(exchange, count) for count in range(1, 161)]
+    for day in days[::20]:
+        exchange.truth.add_outage(Outage(start_ms=day.start_ms, end_ms=day.start_ms + 240 * MINUTE, market="SPOT"))
+    done = downloaded(exchange, tmp_path, days[-1].date, symbols=["BTCUSDT"], interval="4h")
+    assert (done.files_done, sum(tally.remarked for tally in done.tallies)) == (160, 8)
+    assert len(klines(exchange)) == 2
+    store = utc_store(tmp_path, interval="4h")
+    assert {len(store.read("BTCUSDT", day).holes) for day in days[::20]} == {1}
 
 
 def test_what_is_there_and_whole_is_not_requested_again(
@@ -437,6 +482,27 @@ def test_a_stopped_download_goes_on_where_it_was(exchange: SimulatedExchange, tm
     assert (sum(tally.skipped for tally in done.tallies), done.fetched) == (len(kept), 29 - len(kept))
 
 
+def test_a_download_that_was_stopped_within_a_page_requests_the_rest(
+    exchange: SimulatedExchange, tmp_path: Path
+) -> None:
+    first, stopping = day_before(exchange, 900), threading.Event()
+
+    def stop_soon(progress: Any) -> None:
+        if progress.files_done >= 20:
+            stopping.set()
+
+    options: dict[str, Any] = {"symbols": ["BTCUSDT"], "interval": "1d"}
+    done = downloaded(exchange, tmp_path, first.date, stopping=stopping, progress=stop_soon, **options)
+    assert done.is_stopped
+    kept = history.days("SPOT", "BTCUSDT", interval="1d", timezone="UTC", base_dir=tmp_path)
+    assert 20 <= len(kept) < 900
+    # Each was written as soon as it was complete, newest first.
+    assert kept == [day_before(exchange, count).date for count in range(len(kept), 0, -1)]
+    done = downloaded(exchange, tmp_path, first.date, **options)
+    assert (sum(tally.skipped for tally in done.tallies), done.fetched) == (len(kept), 900 - len(kept))
+    assert len(klines(exchange)) == 2
+
+
 def test_a_stop_waits_for_no_socket(exchange: SimulatedExchange, tmp_path: Path) -> None:
     exchange.faults.add(Fault(kind="hang", path="/klines"))
     stopping, day = threading.Event(), day_before(exchange, 3)
@@ -474,9 +540,13 @@ def test_a_second_download_into_the_same_files_is_refused(exchange: SimulatedExc
 # The pure parts.
 
 
+def assembly_of(day: Day, symbol: str = "BTCUSDT", interval: str = "1m") -> Assembly:
+    return Assembly(symbol, day, Grid.of(day, interval), interval)
+
+
 def test_pages_join_days_that_follow_one_another() -> None:
-    days = [Assembly("BTCUSDT", day_of(text, UTC_ZONE), "1m") for text in ("2026-11-03", "2026-11-04", "2026-11-07")]
-    pages = list(pages_of(days, 1000))
+    days = [assembly_of(day_of(text, UTC_ZONE)) for text in ("2026-11-03", "2026-11-04", "2026-11-07")]
+    pages = pages_of(days, 1000)
     sizes = [(str(page.days[0].day), (page.end_ms - days[0].grid.first_ms) // MINUTE) for page in pages]
     seventh, fourth, third = "2026-11-07", "2026-11-04", "2026-11-03"
     assert sizes == [(seventh, 7200), (seventh, 6200), (fourth, 2880), (fourth, 1880), (third, 880)]
@@ -487,7 +557,7 @@ def test_pages_join_days_that_follow_one_another() -> None:
 def test_days_that_wait_take_no_memory() -> None:
     days = [day_of(f"2026-10-{number:02}", UTC_ZONE) for number in range(1, 31)]
     tracemalloc.start()
-    waiting = [Assembly(f"SIM{number}USDT", day, "1m") for number in range(100) for day in days]
+    waiting = [assembly_of(day, f"SIM{number}USDT") for number in range(100) for day in days]
     pages = [page for start in range(0, 3000, 30) for page in pages_of(waiting[start : start + 30], 1000)]
     size_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -496,7 +566,7 @@ def test_days_that_wait_take_no_memory() -> None:
 
 
 def test_a_row_that_comes_with_the_second_response_is_no_hole() -> None:
-    day = Assembly("BTCUSDT", day_of("2026-11-03", UTC_ZONE), "1m")
+    day = assembly_of(day_of("2026-11-03", UTC_ZONE))
     rows = rows_of(day.day)
     grid = day.grid
     lacking = np.delete(rows, np.s_[100:110], axis=0)
@@ -517,7 +587,7 @@ def test_a_row_that_comes_with_the_second_response_is_no_hole() -> None:
 
 
 def test_of_two_responses_the_later_one_counts_whichever_comes_first() -> None:
-    day = Assembly("BTCUSDT", day_of("2026-11-03", UTC_ZONE), "1m")
+    day = assembly_of(day_of("2026-11-03", UTC_ZONE))
     for seed, sent_ms in ((2, 2000), (1, 1000)):
         rows = rows_of(day.day, seed=seed)
         day.take(

@@ -24,6 +24,7 @@ from tests.support.collecting import (
     SYMBOLS,
     SteppedClock,
     assert_complete_and_true,
+    assert_true,
     config_of,
     klines,
     status_of,
@@ -103,6 +104,30 @@ def test_a_server_whose_limit_counts_times_does_not_keep_a_start_waiting_for_its
         assert collector.wait_loaded(DEADLINE_SECONDS)
         assert status_of(collector).given_up == tuple(SYMBOLS["SPOT"])
         assert status_of(collector).ready
+
+
+def test_older_pages_are_requested_while_holes_wait_for_their_confirmation(
+    exchange: SimulatedExchange, block_name: str
+) -> None:
+    minute = exchange.now_ms() // MINUTE * MINUTE
+    for hour in range(1, 18):
+        start_ms = minute - hour * 180 * MINUTE
+        exchange.truth.add_outage(Outage(start_ms=start_ms, end_ms=start_ms + 15 * MINUTE, symbol="BTCUSDT"))
+    # Long before the settle time is over, all pages are there.
+    changes = {"symbols": ["BTCUSDT"], "length": 3600, "settle_seconds": 3.0, "update_interval_seconds": 60.0}
+    with Collector(config_of(exchange, block_name, **changes)) as collector:
+        assert collector.wait_loaded(DEADLINE_SECONDS)
+        assert status_of(collector).given_up == ()
+        with candleshm.attach(block_name) as feed:
+            assert feed.health.missing == 0
+            assert feed.health.holes == 17 * 15
+            assert_true(exchange, feed, ["BTCUSDT"])
+    ends_ms = [int(query.get("endTime", minute)) for _, query in klines(exchange)]
+    # 3600 times less the holes are four pages of 1000, and no page waits: each reaches further back than the last.
+    assert ends_ms[:4] == sorted(ends_ms[:4], reverse=True)
+    assert ends_ms[3] < minute - 2900 * MINUTE
+    # The holes of each page are confirmed by one request.
+    assert len(ends_ms) <= 4 + 4 + 1
 
 
 def test_one_symbol_whose_every_response_is_a_429_leaves_the_pool_to_the_others(

@@ -30,6 +30,7 @@ class Position:
     missing: int = 0
     closed: int = 0
     holes: int = 0
+    absent: int = 0
 
 
 def policy(interval: str = "1m", length: int = 2880, exchange: Binance = SPOT) -> PollPolicy:
@@ -159,6 +160,32 @@ def test_rows_that_did_not_come_are_requested_again_after_the_settle_time_and_th
     assert tasks_by_kind(series)[Kind.BACKFILL].due_seconds - NOW == pauses[-1]
     series.learn(Position(OPEN_MS, OPEN_MS, 6), sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.TAIL)
     assert tasks_by_kind(series)[Kind.BACKFILL].due_seconds == NOW
+
+
+def test_a_hole_is_confirmed_when_a_second_response_counts_and_no_page_waits_for_it() -> None:
+    older, hole = (OPEN_MS - 900 * MINUTE, OPEN_MS - 400 * MINUTE), (OPEN_MS - 80 * MINUTE, OPEN_MS - 70 * MINUTE)
+    series = loaded(loaded=False, missing=520, missing_range_ms=older)
+    # A page that brings no row and lacks ten: that is progress, too.
+    position = Position(OPEN_MS, OPEN_MS, 510, absent=10)
+    series.learn(position, sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.BACKFILL)
+    series.unconfirmed_range_ms, series.confirm_from_ms = hole, NOW_MS + 1000
+    due = tasks_by_kind(series)
+    assert due[Kind.BACKFILL].due_seconds == NOW
+    assert due[Kind.CONFIRM].due_seconds == NOW + 1
+    assert request_for(series, Kind.CONFIRM, SPOT, policy(), NOW_MS).limit == 12
+    # Responses that do not settle it are repeated ever less, and still no page waits.
+    pauses = []
+    for _ in range(20):
+        position = Position(OPEN_MS, OPEN_MS, 510)
+        series.learn(position, sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.CONFIRM)
+        pauses.append(tasks_by_kind(series)[Kind.CONFIRM].due_seconds - NOW)
+        assert tasks_by_kind(series)[Kind.BACKFILL].due_seconds == NOW
+    assert pauses[0] == 1.0
+    assert pauses == sorted(pauses)
+    assert 60 < pauses[-1] <= 121
+    position = Position(OPEN_MS, OPEN_MS, 500, holes=10)
+    series.learn(position, sent_seconds=NOW, sent_ms=NOW_MS, now_seconds=NOW, kind=Kind.CONFIRM)
+    assert tasks_by_kind(series)[Kind.CONFIRM].due_seconds == NOW + 1
 
 
 def test_a_listing_without_rows_is_loaded_after_two_responses_and_requested_ever_less() -> None:

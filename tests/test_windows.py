@@ -75,7 +75,7 @@ def load(writer: Writer, market: Market, interval: str, length: int) -> tuple[Se
             from_end=True,
         )
         plan.learn(ingested, sent_seconds=now, sent_ms=now_ms, now_seconds=now, kind=task.kind)
-        plan.missing_range_ms = ingested.newest_missing_ms
+        plan.note_missing(ingested)
     return plan, policy, exchange
 
 

@@ -119,6 +119,10 @@ class Ingested:
         """Rows that were confirmed not to exist."""
 
     @property
+    def absent(self) -> int:
+        """Rows that a response lacked for the first time."""
+
+    @property
     def agreed(self) -> int:
         """Final rows that the block had as they are."""
 
@@ -144,7 +148,15 @@ class Ingested:
 
     @property
     def newest_missing_ms(self) -> tuple[int, int] | None:
-        """The newest missing rows: half-open range of their open times. None without any, and for a derived block."""
+        """The newest missing rows that no response lacked so far: half-open range of their open times, or None."""
+
+    @property
+    def unconfirmed_ms(self) -> tuple[int, int] | None:
+        """Range of the missing rows that responses lacked and that are to be confirmed next, or None."""
+
+    @property
+    def confirm_from_ms(self) -> int:
+        """Exchange time from which a request confirms them as holes."""
 
     @property
     def suspect_open_ms(self) -> int | None:
@@ -168,7 +180,23 @@ class SeriesState:
 
     @property
     def newest_missing_ms(self) -> tuple[int, int] | None:
-        """The newest missing rows, as the half-open range of their open times; None when nothing is missing."""
+        """The newest missing rows that no response lacked so far: half-open range of their open times, or None."""
+
+    @property
+    def unconfirmed_ms(self) -> tuple[int, int] | None:
+        """Range of the missing rows that responses lacked and that are to be confirmed next, or None."""
+
+    @property
+    def confirm_from_ms(self) -> int:
+        """Exchange time from which a request confirms them as holes."""
+
+    @property
+    def last_event_seconds(self) -> float:
+        """When its stream brought the newest event: CLOCK_BOOTTIME, -inf for never."""
+
+    @property
+    def stream_pause_seconds(self) -> float:
+        """How long its stream was lately silent between two events, at the longest."""
 
 class NotMerged(Exception):
     """Merging was stopped, or the exchange's time was restarted after the request had left: nothing was merged."""
@@ -478,9 +506,6 @@ class Writer:
 
     def last_event_seconds(self) -> dict[str, float]:
         """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never."""
-
-    def pauses_seconds(self) -> dict[str, float]:
-        """How long the stream of each symbol was lately silent between two events, at the longest."""
 
     def trading_ages(self) -> list[float]:
         """How old the data of each symbol that trades is, seconds; infinite before its first response."""

@@ -117,7 +117,10 @@ class Failover:
                     symbol: plan
                     for symbol, plan in self._symbols.plans.items()
                     if plan.loaded
-                    and any(task.due_seconds <= now and task.kind is not Kind.BACKFILL for task in plan.tasks)
+                    and any(
+                        task.due_seconds <= now and task.kind not in (Kind.BACKFILL, Kind.CONFIRM)
+                        for task in plan.tasks
+                    )
                 },
                 now,
             )
@@ -143,22 +146,14 @@ class Failover:
         self._wake()
 
     def _learn(self, plans: Mapping[str, SeriesPlan], now: float) -> None:
-        if not plans:
-            return
-        last_event_seconds, pauses_seconds = self._ingest.last_event_seconds(), self._pauses_seconds()
+        may_pause = self._stream is not None and self._stream.rules.on_change
         for symbol, plan in plans.items():
-            if last_event_seconds.get(symbol, -math.inf) > plan.last_event_seconds:
-                plan.last_event_seconds = last_event_seconds[symbol]
-                plan.idle_responses = 0
-            plan.stream_pause_seconds = pauses_seconds.get(symbol, 0.0)
             position = self._writer.state(symbol)
+            if position.last_event_seconds > plan.last_event_seconds:
+                plan.last_event_seconds = position.last_event_seconds
+                plan.idle_responses = 0
+            plan.stream_pause_seconds = position.stream_pause_seconds if may_pause else 0.0
             plan.follow(position)
-            plan.missing_range_ms = position.newest_missing_ms
+            plan.note_missing(position)
             if plan.tasks:
                 self._agenda.plan(plan, now, self._clock_sync.earliest_ms(now))
-
-    def _pauses_seconds(self) -> Mapping[str, float]:
-        """Return for how long the streams were idle lately, where a stream may be idle."""
-        if self._stream is None or not self._stream.rules.on_change:
-            return {}
-        return self._writer.pauses_seconds()

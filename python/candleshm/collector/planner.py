@@ -7,6 +7,7 @@ kind of task starves another. A task is one of
   head start over everything else, and weight of its own;
 - *tail*: the rows from the oldest that is not final to now, every `update_interval_seconds`;
 - *backfill*: the newest missing range, a page at a time, newest first;
+- *confirm*: missing rows that a response lacked, once more when a second one counts; older pages do not wait for it;
 - *audit*: closed rows once more, to check them; planned by the scheduler, not here;
 - *hole*: rows that the exchange did not have, once more; planned by `hole_requests`.
 
@@ -72,7 +73,7 @@ def next_tasks(series: SeriesPlan, policy: PollPolicy, now_seconds: float, now_m
     tasks = []
     if series.trading or not series.loaded:
         if series.is_empty:
-            due_seconds = series.response_seconds + _pause_seconds(series, policy)
+            due_seconds = series.response_seconds + _pause_seconds(series, policy, series.no_progress)
             tasks.append(_task(Kind.TAIL, series, due_seconds))
         else:
             period_seconds = policy.update_interval_seconds
@@ -95,11 +96,17 @@ def next_tasks(series: SeriesPlan, policy: PollPolicy, now_seconds: float, now_m
     elif is_ending(series, policy):
         tasks.append(_task(Kind.CLOSING, series, _last_seconds(series, policy, now_seconds, now_ms)))
     if series.missing_range_ms is not None or _lags(series, policy):
-        # A hole counts once two responses agree whose requests were sent the settle time apart. The pause runs from
-        # the last backfill: tails come more often than it is long, and would put it off for ever.
+        # The pause runs from the last backfill: tails come more often than it is long, and would put it off for ever.
         paused = series.no_progress > 0 and series.backfilled_seconds > -math.inf
         since_seconds = series.backfilled_seconds if paused else series.response_seconds
-        tasks.append(_task(Kind.BACKFILL, series, since_seconds + _pause_seconds(series, policy)))
+        tasks.append(_task(Kind.BACKFILL, series, since_seconds + _pause_seconds(series, policy, series.no_progress)))
+    if series.unconfirmed_range_ms is not None:
+        # A hole counts once two responses agree whose requests were sent the settle time apart.
+        confirm_seconds = now_seconds + (series.confirm_from_ms - now_ms) / 1000
+        if series.unconfirmed > 0:
+            pause_seconds = _pause_seconds(series, policy, series.unconfirmed)
+            confirm_seconds = max(confirm_seconds, series.unconfirmed_seconds + pause_seconds)
+        tasks.append(_task(Kind.CONFIRM, series, confirm_seconds))
     return tuple(tasks)
 
 
@@ -144,6 +151,8 @@ def request_for(
         if missing_range_ms is None or (_lags(series, policy) and series.no_progress % 2 == 0):
             missing_range_ms = (oldest_ms, oldest_ms + (exchange.page_limit - 1) * length_ms)
         return page_of(symbol, missing_range_ms, exchange, policy, now_ms)
+    if kind is Kind.CONFIRM and series.unconfirmed_range_ms is not None:
+        return page_of(symbol, series.unconfirmed_range_ms, exchange, policy, now_ms)
     if series.loaded and not series.trading:
         # Futures give flat candles for months after the end of trading; what opened until then is its own.
         end_ms = max(series.ended_ms, series.newest_open_ms or 0)
@@ -225,11 +234,12 @@ def _last_seconds(series: SeriesPlan, policy: PollPolicy, now_seconds: float, no
     )
 
 
-def _pause_seconds(series: SeriesPlan, policy: PollPolicy) -> float:
-    if series.no_progress == 0:
+def _pause_seconds(series: SeriesPlan, policy: PollPolicy, no_progress: int) -> float:
+    """Return the pause after so many responses in a row that brought nothing."""
+    if no_progress == 0:
         return 0.0
     longest_seconds = GIVEN_UP_SECONDS_MAX if series.given_up else NO_PROGRESS_SECONDS_MAX
-    return policy.settle_seconds + min(longest_seconds, 0.25 * (2.0 ** min(series.no_progress - 1, 16) - 1))
+    return policy.settle_seconds + min(longest_seconds, 0.25 * (2.0 ** min(no_progress - 1, 16) - 1))
 
 
 def _oldest_unsettled_ms(series: SeriesPlan) -> int | None:

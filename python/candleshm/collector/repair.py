@@ -104,7 +104,7 @@ class Repair:
             self.audits.add(ingested)
         if ingested.suspect_open_ms is not None:
             self.suspect(plan, ingested.suspect_open_ms, now)
-        plan.missing_range_ms = ingested.newest_missing_ms
+        plan.note_missing(ingested)
         if ingested.conflicts:
             self._log.warning("%s: stream and REST differ in %d rows", plan.symbol, ingested.conflicts)
         if ingested.holes:

@@ -31,6 +31,19 @@ class Progress(Position, Protocol):
     def closed(self) -> int: ...
     @property
     def holes(self) -> int: ...
+    @property
+    def absent(self) -> int: ...
+
+
+class MissingRows(Protocol):
+    """Which missing rows of a series to request next (see `SeriesState`)."""
+
+    @property
+    def newest_missing_ms(self) -> tuple[int, int] | None: ...
+    @property
+    def unconfirmed_ms(self) -> tuple[int, int] | None: ...
+    @property
+    def confirm_from_ms(self) -> int: ...
 
 
 class Kind(Enum):
@@ -39,6 +52,7 @@ class Kind(Enum):
     CLOSING = "closing"
     TAIL = "tail"
     BACKFILL = "backfill"
+    CONFIRM = "confirm"
     AUDIT = "audit"
     HOLE = "hole"
 
@@ -81,13 +95,17 @@ class SeriesPlan:
     newest_open_ms: int | None = None
     unsettled_open_ms: int | None = None
     missing: int = 0
-    missing_range_ms: tuple[int, int] | None = None  # the newest missing range, half-open
+    missing_range_ms: tuple[int, int] | None = None  # the newest missing range that no response lacked, half-open
+    unconfirmed_range_ms: tuple[int, int] | None = None  # rows that responses lacked, to be confirmed next, half-open
+    confirm_from_ms: int = 0  # by a request sent then or later
     tail_sent_seconds: float = -math.inf
     tail_sent_ms: int = 0
     response_seconds: float = -math.inf
     backfilled_seconds: float = -math.inf
-    no_progress: int = 0  # responses in a row for missing rows that made no row final and confirmed no hole
-    no_progress_tries: int = 0  # the same, failed requests included
+    no_progress: int = 0  # responses in a row for missing rows that neither made a row final nor lacked another one
+    unconfirmed_seconds: float = -math.inf
+    unconfirmed: int = 0  # responses in a row for rows to be confirmed that confirmed no hole and made no row final
+    no_progress_tries: int = 0  # both together, failed requests included
     tries: int = 0  # requests that got a response or failed while it loads
     failures: int = 0  # failed requests in a row
     refused: bool = False  # the newest request failed in a way that does not get better by itself
@@ -116,6 +134,11 @@ class SeriesPlan:
         self.unsettled_open_ms = position.unsettled_open_ms
         self.missing = position.missing
 
+    def note_missing(self, rows: MissingRows) -> None:
+        """Take in which missing rows to request next."""
+        self.missing_range_ms = rows.newest_missing_ms
+        self.unconfirmed_range_ms, self.confirm_from_ms = rows.unconfirmed_ms, rows.confirm_from_ms
+
     def mark_suspect(self, open_ms: int, now_ms: int) -> None:
         """Have the rows from `open_ms` on requested again, by a request that is sent at `now_ms` or later."""
         self.suspect_ms = open_ms if self.suspect_ms is None else min(self.suspect_ms, open_ms)
@@ -139,7 +162,13 @@ class SeriesPlan:
         # Rows that left the window while they were missing did not come with this response.
         brought = position.newest_open_ms is not None if self.is_empty else position.closed + position.holes > 0
         if self.is_empty or kind is Kind.BACKFILL:
+            # Rows that it lacks wait for a second response, and the older ones are requested meanwhile.
+            brought = brought or position.absent > 0
             self.no_progress = 0 if brought else self.no_progress + 1
+            self.no_progress_tries = 0 if brought else self.no_progress_tries + 1
+        elif kind is Kind.CONFIRM:
+            self.unconfirmed_seconds = now_seconds
+            self.unconfirmed = 0 if brought else self.unconfirmed + 1
             self.no_progress_tries = 0 if brought else self.no_progress_tries + 1
         elif position.missing > self.missing:
             self.no_progress = 0

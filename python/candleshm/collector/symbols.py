@@ -141,14 +141,10 @@ class SymbolSet:
 
     def _new_plan(self, symbol: str) -> SeriesPlan:
         state = self._writer.state(symbol)
-        return SeriesPlan(
-            symbol,
-            newest_open_ms=state.newest_open_ms,
-            unsettled_open_ms=state.unsettled_open_ms,
-            missing=state.missing,
-            missing_range_ms=state.newest_missing_ms,
-            jitter_seconds=self._random.random() * JITTER_SECONDS,
-        )
+        plan = SeriesPlan(symbol, jitter_seconds=self._random.random() * JITTER_SECONDS)
+        plan.follow(state)
+        plan.note_missing(state)
+        return plan
 
 
 def _enumerated(symbols: list[str]) -> str:

@@ -122,6 +122,9 @@ class Exchange(Protocol):
     info_url: str
     info_weight: int
 
+    def page_slots(self, interval: str) -> int:
+        """Return how many slots of `interval` one request reaches back that buys most candles for its weight."""
+
     def newest(self, symbol: str, interval: str, limit: int) -> KlineRequest:
         """Build a request for the newest `limit` candles, with the live one; `limit` is cut to the market's maximum."""
 

@@ -171,6 +171,11 @@ class Binance:
         """Return what a klines request for `limit` candles costs."""
         return next(weight for largest, weight in self._rules.weight_steps if limit <= largest)
 
+    def page_slots(self, interval: str) -> int:
+        """Return how many slots of `interval` one request reaches back that buys most candles for its weight."""
+        span_ms = self._rules.span_ms
+        return self.page_limit if span_ms is None else min(self.page_limit, span_ms // INTERVAL_MS[interval])
+
     def newest(self, symbol: str, interval: str, limit: int) -> KlineRequest:
         """Build a request for the newest `limit` candles, the live one included: without bounds, on all markets."""
         limit = min(limit, self._rules.limit_max)

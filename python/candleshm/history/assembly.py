@@ -61,10 +61,27 @@ class _Slots:
 class Assembly:
     """One day of one symbol, from the first response until everything about it is known."""
 
-    def __init__(self, symbol: str, day: Day, interval: str) -> None:
+    __slots__ = (
+        "_fetched_ms",
+        "_interval",
+        "_slots",
+        "confirmations",
+        "day",
+        "grid",
+        "has_unusable_file",
+        "is_done",
+        "is_vague",
+        "pages_left",
+        "symbol",
+        "uncut_ms",
+    )
+
+    def __init__(self, symbol: str, day: Day, grid: Grid, interval: str) -> None:
         self.symbol = symbol
         self.day = day
-        self.grid = Grid.of(day, interval)
+        self.grid = grid
+        self.uncut_ms = grid.end_ms
+        """End of the slots that belong to no page yet."""
         self.pages_left = 0
         self.is_done = False
         self.is_vague = False
@@ -78,6 +95,16 @@ class Assembly:
         self._fetched_ms: int | None = None
 
     @property
+    def is_uncut(self) -> bool:
+        """Whether some of its slots belong to no page yet."""
+        return self.uncut_ms > self.grid.first_ms
+
+    def cut_to(self, begins_ms: int) -> None:
+        """Need no page for slots before `begins_ms`: a response has shown that no candle exists there."""
+        if self.uncut_ms <= begins_ms:
+            self.uncut_ms = self.grid.first_ms
+
+    @property
     def _known(self) -> _Slots:
         """Made on first use: a download of years has thousands of days before it, and few in hand."""
         if self._slots is None:
@@ -86,9 +113,8 @@ class Assembly:
 
     def take(self, rows: Candles, coverage: Coverage, sent_ms: int) -> None:
         """Take in a response requested at `sent_ms`, exchange time; its rows ascend and are final, or of other days."""
+        rows = rows[slice(*np.searchsorted(rows[:, 0], (self.grid.first_ms, self.grid.end_ms)))]
         slots = slots_of(rows, self.grid)
-        mine = (slots >= 0) & (slots < self.grid.count)
-        slots, rows = slots[mine], rows[mine]
         newer = sent_ms > self._known.sent_ms[slots]
         self._compare(slots[newer], rows[newer])
         self._known.rows[slots[newer]] = rows[newer]

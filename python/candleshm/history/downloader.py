@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from random import Random
 
@@ -89,34 +89,43 @@ class Downloader:
         """
         newest_first = sorted(set(days), key=lambda day: day.date, reverse=True)
         # The files of a month are read, and then its days fetched: that bounds the memory of a download of years, and
-        # the wait before its first request.
-        for _, month in groupby(newest_first, key=lambda day: day.date.replace(day=1)):
+        # the wait before its first request. What does not fill a page waits for the days of the month before.
+        months = [list(month) for _, month in groupby(newest_first, key=lambda day: day.date.replace(day=1))]
+        for number, month in enumerate(months, start=1):
             if self._workers.is_over:
                 break
-            self._look(symbols, list(month), replace=replace)
+            fresh = self._look(symbols, month, replace=replace)
             if self._archive is not None:
-                self._fetch_archived(self._archive)
-            self._fetch()
+                self._fetch_archived(self._archive, fresh)
+            self._fetch(month[-1].start_ms if number < len(months) else 0)
+        assert self._workers.is_over or not any(self._open.values()), "every day has been accounted for"
         return self._tally.done(is_stopped=self._workers.is_over)
 
-    def _look(self, symbols: Sequence[str], days: Sequence[Day], *, replace: bool) -> None:
-        """Sort days of symbols into those that are complete, those that need nothing, and those to fetch."""
-        self._open = {}
+    def _look(self, symbols: Sequence[str], days: Sequence[Day], *, replace: bool) -> dict[str, list[Assembly]]:
+        """Sort days of symbols into those that are complete, those that need nothing, and those to fetch.
+
+        Those to fetch are returned, and in the making from now on.
+        """
+        fresh: dict[str, list[Assembly]] = {}
         for day in days:
+            grid = Grid.of(day, self._store.interval)
             for symbol in symbols:
                 if self._workers.is_over:
-                    return
+                    return fresh
                 if symbol in self._given_up and self._archive is None:
                     self._tally.count(day, "failed")
                 elif self._writing.is_before_the_first(symbol, day):
                     self._tally.count(day, "remarked")
-                elif Grid.of(day, self._store.interval).count == 0:
+                elif grid.count == 0:
                     self._tally.count(day, "skipped")  # a day in which no candle of a long interval opens
                 elif not replace and self._is_complete(symbol, day):
                     self._tally.count(day, "skipped")
                 else:
-                    self._open.setdefault(symbol, []).append(Assembly(symbol, day, self._store.interval))
+                    assembly = Assembly(symbol, day, grid, self._store.interval)
+                    fresh.setdefault(symbol, []).append(assembly)
+                    self._open.setdefault(symbol, []).append(assembly)
                 self._tally.show_if_due()
+        return fresh
 
     def _is_complete(self, symbol: str, day: Day) -> bool:
         [report] = inspect(self._store, symbol, [day])
@@ -124,17 +133,18 @@ class Downloader:
             logger.warning("%s: %s; fetched again", report.path, report.reason)
         return report.is_complete and not (self._only_exchange and report.source not in FROM_EXCHANGE)
 
-    def _fetch_archived(self, archive: ArchiveDays) -> None:
-        """Take from the archive what it has of the days in the making, and write those that are complete by that."""
-        self._workers.run_each(list(self._open), lambda symbol: self._take_archived(archive, symbol), ARCHIVE_WORKERS)
+    def _fetch_archived(self, archive: ArchiveDays, fresh: Mapping[str, Sequence[Assembly]]) -> None:
+        """Take from the archive what it has of these days, and write those that are complete by that."""
+        self._workers.run_each(
+            fresh.items(), lambda item: self._take_archived(archive, item[0], item[1]), ARCHIVE_WORKERS
+        )
         for symbol in self._given_up:
             for day in tuple(self._open.get(symbol, ())):
                 if self._workers.is_over:
                     return
                 self._fail(day)
 
-    def _take_archived(self, archive: ArchiveDays, symbol: str) -> None:
-        days = tuple(self._open[symbol])
+    def _take_archived(self, archive: ArchiveDays, symbol: str, days: Sequence[Assembly]) -> None:
         fetched_ms = self._time.earliest_ms(self._client.clock.monotonic_seconds())
         found = archive.candles(symbol, [day.day for day in days])
         self._tally.add(rows=len(found.rows))
@@ -148,17 +158,13 @@ class Downloader:
                 if day.take_archived(found.rows, fetched_ms):
                     self._end(day, self._writing.write(day, has_ended=False))
 
-    def _fetch(self) -> None:
-        """Request all days in the making from the exchange."""
-        limit = self._client.exchange.page_limit
-        pages = [page for days in self._open.values() for page in pages_of(days, limit)]
-        for page in pages:
-            for day in page.days:
-                day.pages_left += 1
+    def _fetch(self, looked_ms: int) -> None:
+        """Request the days in the making from the exchange, in pages that hold no day before `looked_ms`."""
+        slots = self._client.exchange.page_slots(self._store.interval)
+        pages = [page for days in self._open.values() for page in pages_of(days, slots, looked_ms)]
         # `pages` holds the symbols one after the other; the queue keeps their order within a moment.
         self._queue.fill(pages)
         self._workers.run(self._next_page, self._request, min(self._threads, len(pages)))
-        assert self._workers.is_over or not any(self._open.values()), "every day has been accounted for"
 
     def _next_page(self) -> Page | None:
         return self._queue.take(lambda: self._workers.is_over)
@@ -196,11 +202,13 @@ class Downloader:
         with self._workers.changed:
             for day in page.days:
                 day.pages_left -= 1
-            # A response that holds all there is covers every older day too.
-            covered = page.days if coverage.begins_ms is None else self._open[page.symbol]
-            for day in covered:
+            # It may hold more than it was requested for: candles below holes, holes of other days once more, and where
+            # candles begin.
+            for day in self._open[page.symbol]:
                 if not day.is_done and coverage.start_ms < day.grid.end_ms and day.grid.first_ms < page.end_ms:
                     day.take(rows, coverage, sent_ms)
+                    if coverage.begins_ms is not None and coverage.start_ms <= day.grid.first_ms:
+                        day.cut_to(coverage.begins_ms)
             if coverage.begins_ms is not None:
                 for empty in self._queue.drop_empty(page.symbol, coverage.start_ms, coverage.begins_ms):
                     for day in empty.days:
@@ -216,13 +224,13 @@ class Downloader:
         self._queue.end_confirmation(page)
         ready, symbol = [], page.symbol
         for day in self._open[symbol]:
-            if day.is_done or day.pages_left > 0:
+            if day.is_done or day.pages_left > 0 or day.is_uncut:
                 continue
             slots = day.unconfirmed(self._settle_ms)
             if slots is None:
                 day.is_done = True
                 ready.append(day)
-            elif day.confirmations >= _confirmations_max(day, self._client.exchange.page_limit):
+            elif day.confirmations >= _confirmations_max(day, self._client.exchange.page_slots(self._store.interval)):
                 day.is_done = day.is_vague = True
                 ready.append(day)
             elif not self._queue.has_confirmation(symbol):
@@ -236,7 +244,7 @@ class Downloader:
         day.pages_left += 1
         day.confirmations += 1
         end_ms = day.grid.first_ms + end_slot * day.grid.length_ms
-        page = Page(day.symbol, end_ms, self._client.exchange.page_limit, [day])
+        page = Page(day.symbol, end_ms, self._client.exchange.page_slots(self._store.interval), [day])
         self._queue.confirm(page, now_seconds + max(wait_ms, 0) / 1000)
 
     def _take_error(self, page: Page, error: ExchangeError) -> None:
@@ -302,9 +310,9 @@ class Downloader:
         self._tally.count(day.day, outcome)
 
 
-def _confirmations_max(day: Assembly, limit: int) -> int:
+def _confirmations_max(day: Assembly, slots: int) -> int:
     """Return how often a day is requested once more: twice a page, and some more where responses contradict."""
-    return 2 * -(-day.grid.count // limit) + CONFIRMATIONS_MORE
+    return 2 * -(-day.grid.count // slots) + CONFIRMATIONS_MORE
 
 
 def _log_failed(days: Sequence[Assembly], error: ExchangeError) -> None:

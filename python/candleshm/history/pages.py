@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,33 +29,28 @@ class Page:
     stops: int = field(default=0)
 
 
-def pages_of(days: Iterable[Assembly], limit: int) -> Iterator[Page]:
-    """Yield the pages that hold every slot of `days`, all of one symbol, newest page first.
+def pages_of(days: Iterable[Assembly], slots: int, looked_ms: int = 0) -> list[Page]:
+    """Cut what is not requested yet of `days`, all of one symbol, into pages of so many slots, newest first.
 
-    Days that follow one another share pages, so that none is requested half empty: a day of 1m has 1440 rows, a page
-    of SPOT 1000.
+    A page reaches across days and months, and across days that are complete, so that none is requested half empty: a
+    day of 1d has one row, a page of SPOT 1000. Its limit ends with the oldest slot that is wanted. What a page would
+    hold of days before `looked_ms` is not known yet: such a page is left for a later call.
     """
-    run: list[Assembly] = []
-    for day in sorted(days, key=lambda day: day.grid.first_ms, reverse=True):
-        if day.grid.count == 0:
-            continue
-        if run and run[-1].grid.first_ms != day.grid.end_ms:
-            yield from _cut(run, limit)
-            run = []
-        run.append(day)
-    if run:
-        yield from _cut(run, limit)
-
-
-def _cut(run: Sequence[Assembly], limit: int) -> Iterator[Page]:
-    """Cut adjoining days, newest first, into pages."""
-    length_ms = run[0].grid.length_ms
-    end_ms, start_ms = run[0].grid.end_ms, run[-1].grid.first_ms
-    while end_ms > start_ms:
-        first_ms = max(start_ms, end_ms - limit * length_ms)
-        touched = [day for day in run if day.grid.first_ms < end_ms and first_ms < day.grid.end_ms]
-        yield Page(run[0].symbol, end_ms, limit, touched)
-        end_ms = first_ms
+    pages: list[Page] = []
+    waiting = sorted((day for day in days if day.is_uncut), key=lambda day: day.grid.first_ms, reverse=True)
+    while waiting:
+        end_ms, length_ms = waiting[0].uncut_ms, waiting[0].grid.length_ms
+        first_ms = end_ms - slots * length_ms
+        if first_ms < looked_ms:
+            break
+        touched = [day for day in waiting if day.uncut_ms > first_ms]
+        first_ms = max(first_ms, touched[-1].grid.first_ms)
+        pages.append(Page(touched[0].symbol, end_ms, (end_ms - first_ms) // length_ms, touched))
+        for day in touched:
+            day.pages_left += 1
+            day.uncut_ms = max(first_ms, day.grid.first_ms)
+        waiting = [day for day in waiting if day.is_uncut]
+    return pages
 
 
 def rows_of(response: Response) -> Candles:

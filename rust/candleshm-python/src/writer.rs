@@ -14,7 +14,7 @@ use candleshm::wire::archive_csv::parse_csv;
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
 use candleshm::writer::{
-    Config, Health, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
+    Config, Health, Missing, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
 };
 use candleshm_stream::board::Counts;
 use candleshm_stream::streams::{Merged, Sink};
@@ -51,6 +51,8 @@ pub(crate) struct Ingested {
     closed: usize,
     /// Rows that were confirmed not to exist.
     holes: usize,
+    /// Rows that a response lacked for the first time.
+    absent: usize,
     /// Final rows that the block had as they are.
     agreed: usize,
     /// Of these, rows that became verified: the stream had given the same values.
@@ -63,14 +65,18 @@ pub(crate) struct Ingested {
     unsettled_open_ms: Option<i64>,
     /// Rows of the window that are neither there nor holes.
     missing: usize,
-    /// The newest missing rows: half-open range of their open times. None without any, and for a derived block.
+    /// The newest missing rows that no response lacked so far: half-open range of their open times, or None.
     newest_missing_ms: Option<(i64, i64)>,
+    /// Range of the missing rows that responses lacked and that are to be confirmed next, or None.
+    unconfirmed_ms: Option<(i64, i64)>,
+    /// Exchange time from which a request confirms them as holes.
+    confirm_from_ms: i64,
     /// Open time of the oldest suspect row, which has to be requested again; None without one.
     suspect_open_ms: Option<i64>,
 }
 
 impl Ingested {
-    fn of(report: Report, newest_missing_ms: Option<(i64, i64)>) -> Self {
+    fn of(report: Report, missing_rows: Missing) -> Self {
         let Report { tally, newest_open_ms, unsettled_open_ms, missing, suspect_open_ms } = report;
         Self {
             rows: tally.rows,
@@ -81,13 +87,16 @@ impl Ingested {
             corrected: tally.corrected,
             closed: tally.closed,
             holes: tally.holes,
+            absent: tally.absent,
             agreed: tally.agreed,
             verified: tally.verified,
             conflicts: tally.conflicts,
             newest_open_ms,
             unsettled_open_ms,
             missing,
-            newest_missing_ms,
+            newest_missing_ms: missing_rows.newest_ms,
+            unconfirmed_ms: missing_rows.unconfirmed_ms,
+            confirm_from_ms: missing_rows.confirm_from_ms,
             suspect_open_ms,
         }
     }
@@ -102,8 +111,21 @@ pub(crate) struct SeriesState {
     unsettled_open_ms: Option<i64>,
     /// Rows of the window that are neither there nor holes.
     missing: usize,
-    /// The newest missing rows, as the half-open range of their open times; None when nothing is missing.
+    /// The newest missing rows that no response lacked so far: half-open range of their open times, or None.
     newest_missing_ms: Option<(i64, i64)>,
+    /// Range of the missing rows that responses lacked and that are to be confirmed next, or None.
+    unconfirmed_ms: Option<(i64, i64)>,
+    /// Exchange time from which a request confirms them as holes.
+    confirm_from_ms: i64,
+    /// When its stream brought the newest event: CLOCK_BOOTTIME, -inf for never.
+    last_event_seconds: f64,
+    /// How long its stream was lately silent between two events, at the longest.
+    stream_pause_seconds: f64,
+}
+
+/// Returns when an event came; -inf for never.
+fn event_seconds(last_event_ms: u64) -> f64 {
+    if last_event_ms == 0 { f64::NEG_INFINITY } else { last_event_ms as f64 / 1000.0 }
 }
 
 /// What a batch of frames did.
@@ -502,7 +524,7 @@ impl Writer {
                 self.work(&mut guarded, |writer| {
                     let index = writer.index_of(symbol)?;
                     let report = writer.ingest(index, rows, &answer, now_ms);
-                    Ok(Ingested::of(report, writer.newest_missing(index)?))
+                    Ok(Ingested::of(report, writer.missing(index)?))
                 })
             })
         })
@@ -568,25 +590,18 @@ impl Writer {
         py.detach(|| {
             self.with(|writer| {
                 if let Some(name) = derived {
-                    return Ok(Ingested::of(writer.load_derived(name, symbol, &kept, sent_ms)?, None));
+                    return Ok(Ingested::of(writer.load_derived(name, symbol, &kept, sent_ms)?, Missing::default()));
                 }
                 let index = writer.index_of(symbol)?;
                 let report = writer.load(index, &kept, sent_ms);
-                Ok(Ingested::of(report, writer.newest_missing(index)?))
+                Ok(Ingested::of(report, writer.missing(index)?))
             })
         })
     }
 
     /// When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never.
     fn last_event_seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let seconds_of =
-            |last_event_ms| if last_event_ms == 0 { f64::NEG_INFINITY } else { last_event_ms as f64 / 1000.0 };
-        by_symbol(py, self, |writer| writer.last_event_ms().into_iter().map(seconds_of).collect())
-    }
-
-    /// How long the stream of each symbol was lately silent between two events, at the longest.
-    fn pauses_seconds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        by_symbol(py, self, |writer| writer.pauses_ms().into_iter().map(|pause_ms| pause_ms as f64 / 1000.0).collect())
+        by_symbol(py, self, |writer| writer.last_event_ms().into_iter().map(event_seconds).collect())
     }
 
     /// How old the data of each symbol that trades is, seconds; infinite before its first response.
@@ -599,8 +614,19 @@ impl Writer {
         self.with(|writer| {
             let index = writer.index_of(symbol)?;
             let Report { newest_open_ms, unsettled_open_ms, missing, .. } = writer.report(index);
-            let newest_missing_ms = writer.newest_missing(index)?;
-            Ok(SeriesState { newest_open_ms, unsettled_open_ms, missing, newest_missing_ms })
+            let Missing { newest_ms, unconfirmed_ms, confirm_from_ms } = writer.missing(index)?;
+            let newest_missing_ms = newest_ms;
+            let (last_event_ms, pause_ms) = writer.stream_times_ms(index);
+            Ok(SeriesState {
+                newest_open_ms,
+                unsettled_open_ms,
+                missing,
+                newest_missing_ms,
+                unconfirmed_ms,
+                confirm_from_ms,
+                last_event_seconds: event_seconds(last_event_ms),
+                stream_pause_seconds: pause_ms as f64 / 1000.0,
+            })
         })
     }
 

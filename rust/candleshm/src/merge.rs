@@ -4,6 +4,8 @@
 //! values wins depends on what the exchange sent later, never on the order in which responses happen to arrive.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
 
 use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, TRADES, VOLUME, bits_equal, plausible};
 use crate::interval::Grid;
@@ -79,6 +81,8 @@ pub struct Tally {
     pub closed: usize,
     /// Rows now confirmed absent.
     pub holes: usize,
+    /// Rows that a response lacked for the first time.
+    pub absent: usize,
     /// Final rows that the block had as they are.
     pub agreed: usize,
     /// Rows that are now verified: a response and the stream agree.
@@ -90,8 +94,20 @@ pub struct Tally {
 impl Tally {
     /// Adds the counts of another response.
     pub fn add(&mut self, other: &Self) {
-        let Self { rows: _, refused, beyond, older, changed, corrected, closed, holes, agreed, verified, conflicts } =
-            *other;
+        let Self {
+            rows: _,
+            refused,
+            beyond,
+            older,
+            changed,
+            corrected,
+            closed,
+            holes,
+            absent,
+            agreed,
+            verified,
+            conflicts,
+        } = *other;
         self.refused += refused;
         self.beyond += beyond;
         self.older += older;
@@ -99,6 +115,7 @@ impl Tally {
         self.corrected += corrected;
         self.closed += closed;
         self.holes += holes;
+        self.absent += absent;
         self.agreed += agreed;
         self.verified += verified;
         self.conflicts += conflicts;
@@ -189,9 +206,41 @@ pub struct Confirmations {
     origins: Vec<Origin>,
     /// Missing candles that responses should have held, with the sending times of the first and the last such request.
     absent: BTreeMap<u64, (i64, i64)>,
+    /// How far apart two of these times have to be, by the newest response.
+    apart_ms: i64,
+}
+
+/// Missing candles that the next request is to confirm as holes, or to bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unconfirmed {
+    /// From the oldest to the newest of them.
+    pub candles: Range<u64>,
+    /// Exchange time from which a request confirms them.
+    pub from_ms: i64,
 }
 
 impl Confirmations {
+    /// Returns whether a response lacked `candle_index` when it should have held it.
+    #[must_use]
+    pub fn is_absent(&self, candle_index: u64) -> bool {
+        self.absent.contains_key(&candle_index)
+    }
+
+    /// Returns which of the absent candles to request next, of those that are still missing.
+    ///
+    /// First come those that no response has lacked for longest, so that none keeps others waiting. Those that were
+    /// lacked soon after are requested with them: the holes of pages that came at the same time cost one request.
+    #[must_use]
+    pub fn unconfirmed(&self, is_missing: impl Fn(u64) -> bool) -> Option<Unconfirmed> {
+        let times =
+            || self.absent.iter().filter(|&(&index, _)| is_missing(index)).map(|(&index, &(_, ms))| (index, ms));
+        let until_ms = times().map(|(_, last_ms)| last_ms).min()? + self.apart_ms;
+        let together = || times().filter(|&(_, last_ms)| last_ms <= until_ms);
+        let (oldest, newest) = (together().next()?.0, together().next_back()?.0);
+        let from_ms = together().map(|(_, last_ms)| last_ms).max()? + self.apart_ms;
+        Some(Unconfirmed { candles: oldest..newest + 1, from_ms })
+    }
+
     /// Returns whether `row` has other values than `known` and came later, and remembers the later time.
     ///
     /// Between two responses, and between two events, time decides. Between a response and an event it does not: a
@@ -519,6 +568,8 @@ pub struct Absence {
     /// Candle indices whose provisional rows the exchange has taken back: holes as well, but there are values to
     /// remove.
     pub taken_back: Vec<u64>,
+    /// How many candles were lacked for the first time.
+    pub fresh: usize,
     /// Index of the symbol's first candle, if nothing older exists.
     pub first_bar: Option<u64>,
 }
@@ -579,9 +630,12 @@ pub fn absence(
     let is_whole =
         covered.clone().all(|candle_index| !words.tag(candle_index).is_final_of(candle_index) || is_held(candle_index));
     let apart_ms = if is_whole { hole_apart_ms(window.settle_ms) } else { CONTRADICTED_MS.max(window.settle_ms) };
-    let mut confirmed = Vec::new();
+    seen.apart_ms = hole_apart_ms(window.settle_ms);
+    let (mut confirmed, mut fresh) = (Vec::new(), 0);
     for candle_index in absent {
-        let (first_ms, last_ms) = seen.absent.entry(candle_index).or_insert((window.sent_ms, window.sent_ms));
+        let entry = seen.absent.entry(candle_index);
+        fresh += usize::from(matches!(entry, Entry::Vacant(_)));
+        let (first_ms, last_ms) = entry.or_insert((window.sent_ms, window.sent_ms));
         (*first_ms, *last_ms) = (window.sent_ms.min(*first_ms), window.sent_ms.max(*last_ms));
         if *last_ms - *first_ms >= apart_ms {
             confirmed.push(candle_index);
@@ -597,7 +651,7 @@ pub fn absence(
     confirmed.retain(|&candle_index| first_bar.is_none_or(|first| candle_index >= first));
     let (taken_back, holes) =
         confirmed.into_iter().partition(|&candle_index| words.tag(candle_index).is_readable_of(candle_index));
-    Absence { holes, taken_back, first_bar }
+    Absence { holes, taken_back, fresh, first_bar }
 }
 
 /// The settled candles `[start, end)` of which a response would have held every row that exists.

@@ -399,17 +399,25 @@ impl<'a> SeriesReader<'a> {
         self.words.column(column, view.start, view.count)
     }
 
+    /// Returns the candle indices of the newest LENGTH slots, the live row's included, that lie in the ring.
+    ///
+    /// # Errors
+    ///
+    /// `Contended`.
+    pub fn shown(&self) -> Result<Range<u64>, Error> {
+        let everything = Selection { count: self.words.ring.length, closed_only: false, states: false };
+        let (start, end, _) = self.range_of(&self.marks()?, &everything);
+        Ok(start..end)
+    }
+
     /// Returns the gaps among the newest LENGTH slots, the live row's included, oldest first.
     ///
     /// # Errors
     ///
     /// `Contended`.
     pub fn gaps(&self) -> Result<Vec<Gap>, Error> {
-        let marks = self.marks()?;
         let mut gaps: Vec<Gap> = Vec::new();
-        let everything = Selection { count: self.words.ring.length, closed_only: false, states: false };
-        let (start, end, _) = self.range_of(&marks, &everything);
-        for candle_index in start..end {
+        for candle_index in self.shown()? {
             let tag = self.words.tag(candle_index);
             // A newer candle index in the slot: the head went on since it was read, and the window with it.
             if tag.is_readable_of(candle_index) || tag.candle_index() > candle_index {
@@ -424,23 +432,26 @@ impl<'a> SeriesReader<'a> {
         Ok(gaps)
     }
 
-    /// Returns the newest gap of the readable window that is missing, half-open, without a look at what is older.
+    /// Returns the newest run of missing rows of the readable window, half-open, without a look at what is older.
+    /// Candles that `is_absent` are passed over.
     ///
     /// # Errors
     ///
     /// `Contended`.
-    pub fn newest_missing(&self) -> Result<Option<Range<u64>>, Error> {
-        let marks = self.marks()?;
-        let everything = Selection { count: self.words.ring.length, closed_only: false, states: false };
-        let (start, end, _) = self.range_of(&marks, &everything);
-        let is_missing = |candle_index: u64| {
-            let tag = self.words.tag(candle_index);
-            !(tag.is_readable_of(candle_index) || tag.candle_index() > candle_index || tag.is_settled_of(candle_index))
-        };
+    pub fn newest_missing(&self, is_absent: impl Fn(u64) -> bool) -> Result<Option<Range<u64>>, Error> {
+        let Range { start, end } = self.shown()?;
+        let is_missing = |candle_index: u64| self.is_missing(candle_index) && !is_absent(candle_index);
         Ok((start..end).rev().find(|&newest| is_missing(newest)).map(|newest| {
             let older = (start..newest).rev().take_while(|&candle_index| is_missing(candle_index)).count();
             newest - older as u64..newest + 1
         }))
+    }
+
+    /// Returns whether the slot of `candle_index` has neither a row nor the mark of a hole, nor a newer candle.
+    #[must_use]
+    pub fn is_missing(&self, candle_index: u64) -> bool {
+        let tag = self.words.tag(candle_index);
+        !(tag.is_readable_of(candle_index) || tag.candle_index() > candle_index || tag.is_settled_of(candle_index))
     }
 
     /// Returns the oldest candle index of the readable window.

@@ -7,6 +7,7 @@ mod pushed;
 mod replacing;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::block::Block;
 use crate::chain::Chain;
@@ -80,6 +81,17 @@ pub struct Report {
     pub missing: usize,
     /// Open time of the oldest row that has to be requested again, because response and stream differ on it.
     pub suspect_open_ms: Option<i64>,
+}
+
+/// Missing rows of a series, as half-open ranges of their open times.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// The newest ones that no response lacked so far.
+    pub newest_ms: Option<(i64, i64)>,
+    /// Ones that responses lacked, from the oldest to the newest, to be confirmed as holes by the next request.
+    pub unconfirmed_ms: Option<(i64, i64)>,
+    /// Exchange time from which a request confirms them.
+    pub confirm_from_ms: i64,
 }
 
 struct Series {
@@ -232,7 +244,7 @@ impl Writer {
             let current_ms = now_boot_ms.saturating_sub(outdated_ms);
             series.state.marks.received_ms = series.state.marks.received_ms.max(current_ms);
         }
-        let Absence { holes, taken_back, first_bar } =
+        let Absence { holes, taken_back, fresh, first_bar } =
             merge::absence(words, &series.state, &mut series.seen, grid, window, rows, &tally, plan.held);
         let mut writer = SeriesWriter::new(words, &mut series.state);
         if let Some(candle_index) = first_bar {
@@ -246,6 +258,7 @@ impl Writer {
             writer.rewrite(&taken_back.iter().map(blank).collect::<Vec<_>>(), 0);
         }
         tally.holes = holes.len() + taken_back.len();
+        tally.absent = fresh;
         let suspect_open_ms = plan.suspect.map(|candle_index| grid.open_ms(candle_index as i64));
         let report = self.finish(index, before, tally, || {
             plan.touched(head).into_iter().chain(holes).chain(taken_back).chain(first_bar).collect()
@@ -375,18 +388,27 @@ impl Writer {
         }
     }
 
-    /// Returns the newest missing rows of a series' window, as the half-open range of their open times.
+    /// Returns which of the missing rows of a series' window to request next.
     ///
     /// # Errors
     ///
     /// None in practice: the only writer is the caller.
-    pub fn newest_missing(&self, index: usize) -> Result<Option<(i64, i64)>, Error> {
-        if self.series[index].state.shown_gaps(self.block.series(index)).0 == 0 {
-            return Ok(None);
+    pub fn missing(&self, index: usize) -> Result<Missing, Error> {
+        let Series { state, seen, .. } = &self.series[index];
+        if state.shown_gaps(self.block.series(index)).0 == 0 {
+            return Ok(Missing::default());
         }
-        let grid = self.block.grid(index);
-        let newest = SeriesReader::new(&self.block, index).newest_missing()?;
-        Ok(newest.map(|range| (grid.open_ms(range.start as i64), grid.open_ms(range.end as i64))))
+        let (grid, reader) = (self.block.grid(index), SeriesReader::new(&self.block, index));
+        let times_of = |range: &Range<u64>| (grid.open_ms(range.start as i64), grid.open_ms(range.end as i64));
+        let newest = reader.newest_missing(|candle_index| seen.is_absent(candle_index))?;
+        let shown = reader.shown()?;
+        let unconfirmed =
+            seen.unconfirmed(|candle_index| shown.contains(&candle_index) && reader.is_missing(candle_index));
+        Ok(Missing {
+            newest_ms: newest.as_ref().map(times_of),
+            unconfirmed_ms: unconfirmed.as_ref().map(|found| times_of(&found.candles)),
+            confirm_from_ms: unconfirmed.map_or(0, |found| found.from_ms),
+        })
     }
 
     /// Returns the gaps of a series' window, oldest first.

@@ -201,9 +201,11 @@ impl Writer {
         self.series.iter().map(|series| series.last_event_ms).collect()
     }
 
-    /// Returns, for each series, the longest time that lately passed between two events of its stream, in ms.
+    /// Returns when the stream of a series last sent an event (`CLOCK_BOOTTIME`, 0 for never), and the longest time
+    /// that lately passed between two events, both in ms.
     #[must_use]
-    pub fn pauses_ms(&self) -> Vec<u64> {
-        self.series.iter().map(|series| series.pause_ms).collect()
+    pub fn stream_times_ms(&self, index: usize) -> (u64, u64) {
+        let series = &self.series[index];
+        (series.last_event_ms, series.pause_ms)
     }
 }

@@ -7,6 +7,7 @@ use candleshm::interval::Grid;
 use candleshm::layout::RowState;
 use candleshm::merge::{CONTRADICTED_MS, CURRENT_MS, RequestWindow, Tally};
 use candleshm::read::Gap;
+use candleshm::writer::Missing;
 
 /// A row as the exchange sent it, and what whoever made it up knows about it.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +123,28 @@ impl Reference {
         gaps
     }
 
+    /// What to request next of the missing rows: the newest run that was never lacked; and from the oldest to the
+    /// newest of those that were not lacked for longest, give or take the settle time, with the time that confirms them.
+    pub(crate) fn missing(&self, settle_ms: i64) -> Missing {
+        let missing = || self.shown().filter(|&candle_index| self.state(candle_index) == RowState::Missing);
+        let never: BTreeSet<u64> = missing().filter(|candle_index| !self.absent.contains_key(candle_index)).collect();
+        let newest = never.last().map(|&newest| {
+            let oldest = (0..=newest).rev().take_while(|candle_index| never.contains(candle_index)).last();
+            (oldest.expect("the newest is one of them"), newest)
+        });
+        let lacked = || missing().filter_map(|index| self.absent.get(&index).map(|&(_, last_ms)| (index, last_ms)));
+        let apart_ms = settle_ms.max(1);
+        let group: Vec<(u64, i64)> =
+            lacked().filter(|&(_, last_ms)| lacked().all(|(_, other_ms)| last_ms - other_ms <= apart_ms)).collect();
+        let times_of =
+            |(oldest, newest): (u64, u64)| (self.grid.open_ms(oldest as i64), self.grid.open_ms(newest as i64 + 1));
+        Missing {
+            newest_ms: newest.map(times_of),
+            unconfirmed_ms: group.first().zip(group.last()).map(|(oldest, newest)| times_of((oldest.0, newest.0))),
+            confirm_from_ms: group.iter().map(|&(_, last_ms)| last_ms + apart_ms).max().unwrap_or(0),
+        }
+    }
+
     /// What only the collector's process knows is lost with it.
     pub(crate) fn forget(&mut self) {
         self.absent.clear();
@@ -215,11 +238,12 @@ impl Reference {
             let late_ms = request.received_ms.saturating_sub(ended_ms).saturating_sub(request.settle_ms + CURRENT_MS);
             self.received_ms = self.received_ms.max(now_boot_ms - (late_ms.max(0) as u64).min(now_boot_ms));
         }
-        tally.holes = self.conclude(request, &tally, full, held, &present);
+        (tally.holes, tally.absent) = self.conclude(request, &tally, full, held, &present);
         (tally, revised)
     }
 
-    /// Concludes that rows which a response does not hold do not exist; returns the number of new holes.
+    /// Concludes that rows which a response does not hold do not exist; returns the number of new holes, and
+    /// of rows that were lacked for the first time.
     fn conclude(
         &mut self,
         request: &RequestWindow,
@@ -227,7 +251,7 @@ impl Reference {
         full: bool,
         held: std::ops::Range<Option<u64>>,
         present: &BTreeSet<u64>,
-    ) -> usize {
+    ) -> (usize, usize) {
         let would_hold = |candle_index: u64| {
             let (open_ms, end_ms) = (self.grid.open_ms(candle_index as i64), self.grid.end_ms(candle_index as i64));
             let shown = match (full, request.from_end) {
@@ -251,12 +275,13 @@ impl Reference {
             would_hold(candle_index) && !present.contains(&candle_index) && is_evident(candle_index)
         };
         if tally.refused > 0 || !open.iter().any(|candle_index| lacks(*candle_index)) {
-            return 0;
+            return (0, 0);
         }
         let forgotten = (start..self.head).any(|candle_index| {
             would_hold(candle_index) && self.state(candle_index) == RowState::Closed && !present.contains(&candle_index)
         });
         let apart_ms = if forgotten { CONTRADICTED_MS } else { request.settle_ms };
+        let known_absent = self.absent.len();
         let mut confirmed = BTreeSet::new();
         for &candle_index in open.iter().filter(|candle_index| lacks(**candle_index)) {
             let (first_ms, last_ms) = self.absent.get(&candle_index).copied().unwrap_or((i64::MAX, i64::MIN));
@@ -266,6 +291,7 @@ impl Reference {
                 confirmed.insert(candle_index);
             }
         }
+        let fresh = self.absent.len() - known_absent;
         let oldest = (start..self.head).find(|candle_index| self.rows.contains_key(candle_index)).unwrap_or(self.head);
         let nothing_below = start > 0 && would_hold(start - 1) && tally.older == 0;
         let begins = oldest > start
@@ -280,7 +306,7 @@ impl Reference {
         self.holes.extend(&confirmed);
         let provisional = self.rows.iter().find(|&(&candle_index, known)| candle_index < self.head && !known.is_final);
         self.final_end = self.final_end.max(provisional.map_or(self.head, |(&candle_index, _)| candle_index));
-        confirmed.len()
+        (confirmed.len(), fresh)
     }
 }
 

@@ -287,6 +287,9 @@ impl World {
         assert_eq!(report.newest_open_ms, series.newest().map(|row| row[OPEN_TIME_MS] as i64));
         let unsettled_open_ms = (!empty).then(|| self.grid.open_ms(series.final_end as i64));
         assert_eq!(report.unsettled_open_ms, unsettled_open_ms);
+
+        let missing = self.writer.as_ref().map(|writer| writer.missing(symbol)).expect("there is a writer");
+        assert_eq!(missing.expect("nobody writes"), series.missing(self.settle_ms));
     }
 
     fn check_copy(&self, symbol: usize, count: usize) {
