@@ -111,19 +111,15 @@ class Failover:
 
     def catch_up(self, now: float) -> None:
         """Let plans that are due take in what was streamed meanwhile; mostly nothing is left to request."""
-        if self._stream is not None:
-            self._learn(
-                {
-                    symbol: plan
-                    for symbol, plan in self._symbols.plans.items()
-                    if plan.loaded
-                    and any(
-                        task.due_seconds <= now and task.kind not in (Kind.BACKFILL, Kind.CONFIRM)
-                        for task in plan.tasks
-                    )
-                },
-                now,
-            )
+        if self._stream is None:
+            return
+        due: dict[str, SeriesPlan] = {}
+        for symbol, plan in self._symbols.plans.items():
+            if plan.loaded:
+                for task in plan.tasks:
+                    if task.due_seconds <= now and task.kind not in (Kind.BACKFILL, Kind.CONFIRM):
+                        due[symbol] = plan
+        self._learn(due, now)
 
     def judge(self, plan: SeriesPlan, ingested: Ingested, kind: Kind) -> None:
         """Distinguish an idle stream from a stalled one: a response had something newer that was not streamed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from candleshm.exchanges.base import Exchange
 from candleshm.stream.connection import Connection
@@ -21,13 +21,17 @@ class Lanes:
         self._exchange = exchange
         self._interval = interval
         self._shards = Shards(streams_max)
+        self._aligned: tuple[str, ...] = ()
         self._lanes: list[Lane] = []
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes)
 
-    def align(self, symbols: Iterable[str]) -> bool:
+    def align(self, symbols: tuple[str, ...]) -> bool:
         """Carry exactly `symbols`; return whether that changed anything."""
+        if symbols is self._aligned:
+            return False
+        self._aligned = symbols
         if not self._shards.align(symbols):
             return False
         self._lanes += [Lane(group) for group in self._shards.groups[len(self._lanes) :]]

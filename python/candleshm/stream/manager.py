@@ -162,7 +162,9 @@ class StreamManager:
                     line = connection.look(self._paths)
                     if line is not None:
                         self._log.write(logging.INFO, "path", now, "%s", line)
-        self._stalls.look(tuple(self._lanes), self._sink.last_event_seconds())
+        lanes = tuple(self._lanes)
+        if self._stalls.needs_look(lanes):
+            self._stalls.look(lanes, self._sink.last_event_seconds())
         self._cover()
 
     def _take(self, news: StreamNews) -> None:

@@ -39,6 +39,11 @@ class Stalls:
         """Note that REST had a newer row which the stream of `symbol` should have sent."""
         self._suspects.setdefault(symbol, self._now())
 
+    def needs_look(self, lanes: Sequence[Lane]) -> bool:
+        """Return whether a stream can be stalled, or was: where only changes are sent, that takes a suspicion."""
+        is_quiet = self._rules.on_change and not self._suspects and not self.down
+        return not is_quiet or any(lane.open_connection is None or lane.causes for lane in lanes)
+
     def look(self, lanes: Sequence[Lane], last_event_seconds: Mapping[str, float]) -> None:
         """Find and log stalled streams, and let their lanes do something about them."""
         now = self._now()

@@ -62,6 +62,8 @@ class Subscriptions:
 
     def messages(self, now_seconds: float) -> Iterator[bytes]:
         """Yield the messages that are due, as far as the limit allows."""
+        if self.requested_seconds.keys() == self._wanted.keys():
+            return
         unwanted = [name for name in self.requested_seconds if name not in self._wanted]
         missing = [
             name
