@@ -20,8 +20,8 @@ const LENGTH: usize = 2880;
 const MINUTE_MS: i64 = 60_000;
 const START_MS: i64 = 1_700_000_040_000;
 const ROUNDS: usize = 40;
-/// Events of one socket read, as `live.py` has them, and as many as one read holds under load.
 const TARGET_EVENTS_PER_SECOND: f64 = 1e6;
+/// Events of one socket read, as `live.py` has them, and as many as one read holds under load.
 const BATCHES: [usize; 2] = [11, 250];
 
 fn row(candle_index: i64, value: f64) -> Row {

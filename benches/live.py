@@ -1,4 +1,4 @@
-"""From the exchange's send to another process, beside the floor: latency, CPU per event, events per second; and peers.
+"""From the exchange's send to another process, beside the floor: latency, CPU per event, data age, bursts; and peers.
 
     python benches/live.py --quick           the floor, ours, CPU and a burst: less than a minute
     python benches/live.py                   everything, about five minutes
@@ -277,6 +277,21 @@ def shown(name: str, result: dict[str, float]) -> None:
     print(f"{name:<44} {text}", flush=True)
 
 
+def ages(name: str, ours: Contender) -> dict[str, float]:
+    """How old the data of all symbols is, four times a second, while events flow without a pause."""
+    ours.sender.ask(f"pace {EVENTS_PER_SECOND}")
+    time.sleep(1)
+    found: list[float] = []
+    with candleshm.attach(name, max_age=None) as feed:
+        for _ in range(20):
+            time.sleep(0.25)
+            found.extend(feed[symbol].age for symbol in feed.symbols)
+    result = {"age_p50_s": float(np.quantile(found, 0.5)), "age_p99_s": float(np.quantile(found, 0.99))}
+    age = result["age_p99_s"]
+    told("data age, p99", "<= 0.5 s", f"{age:.2f} s", met=age <= 0.5)
+    return result
+
+
 def quiet(lowest: Contender, ours: Contender, rounds: int) -> dict[str, dict[str, float]]:
     """Ours beside the floor, with nothing else to do."""
     samples = take_turns({"floor": lowest, "ours": ours}, rounds)
@@ -346,7 +361,7 @@ def peers() -> dict[str, dict[str, float]]:
     return results
 
 
-PARTS = ("quiet", "burst", "backfill", "spin", "peers")
+PARTS = ("quiet", "age", "burst", "backfill", "spin", "peers")
 
 
 def run(parts: tuple[str, ...], rounds: int, burst_count: int) -> dict[str, dict[str, float]]:
@@ -355,6 +370,8 @@ def run(parts: tuple[str, ...], rounds: int, burst_count: int) -> dict[str, dict
     if parts != ("peers",):
         with floor() as lowest, collecting() as (name, ours):
             results |= quiet(lowest, ours, rounds)
+            if "age" in parts:
+                results["ours, age"] = ages(name, ours)
             if "burst" in parts:
                 results["ours, burst"] = bursts(name, ours, burst_count)
                 shown("ours, burst", results["ours, burst"])
