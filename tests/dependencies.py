@@ -63,7 +63,7 @@ WHY = {
     "tzdata": "tests: the same rules of time zones, read by Python's own module",
     "prometheus-client": "`serve --metrics`",
     "pysocks": "tests: SOCKS proxies; users get it by `requests[socks]`",
-    "websockets": "handshake, control frames and close of streams; the simulated exchange's side of them",
+    "websockets": "the simulated exchange's streams",
     "pandas": "`to_pandas`",
     "polars": "`to_polars`",
     "pyarrow": "`to_arrow`, daily files",

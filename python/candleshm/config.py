@@ -230,7 +230,7 @@ class CollectorConfig:
     live: Literal["rest", "ws", "auto"] = field(
         default="auto",
         metadata=_about(
-            "source of live candles: rest for requests, ws for streams (needs the extra ws), auto for streams where "
+            "source of live candles: rest for requests, ws for streams, auto for streams where "
             "they are possible, which they are not with proxy_host, or with base_url and without ws_url",
             " | ".join(LIVE),
             lambda value: value in LIVE,
@@ -289,6 +289,15 @@ class CollectorConfig:
     )
     workers: int = field(
         default=8, metadata=_about("number of simultaneous requests", "a whole number, 1 to 64", _is_whole(1, 64))
+    )
+    spin_microseconds: int = field(
+        default=0,
+        metadata=_about(
+            "how long the thread of the streams polls its sockets before it sleeps: some latency less, for up to a whole "
+            "core; 0 sleeps at once",
+            "a whole number from 0 to 1000000",
+            _is_whole(0, 1_000_000),
+        ),
     )
     start_seconds: float = field(
         default=30.0,

@@ -73,7 +73,7 @@ class Collector:
         clock: Clock | None = None,
         budget: WeightBudget | None = None,
     ) -> None:
-        """Check the configuration as far as that needs no network. Raises ConfigError, MissingExtra (live is 'ws').
+        """Check the configuration as far as that needs no network. Raises ConfigError.
 
         Without a `budget` it is the one that all processes of the user share for this pool, opened at the start.
         """
@@ -369,6 +369,7 @@ class Collector:
                 sink=sink,
                 changed=changed,
                 clock=market.clock,
+                spin_seconds=config.spin_microseconds / 1e6,
                 egress=Egress(Addresses(), proxies=config.proxies, trust_env=config.trust_env),
                 connects=open_connects(config, market.exchange.stream_rules(config.interval), market.clock),
             )
