@@ -20,7 +20,7 @@ STEP_ROUNDS ?= 500
 STATEFUL_EXAMPLES ?= 500
 # How many killed writers, and random lives of a block, `make test-long` has.
 LONG_ROUNDS ?= 100
-FUZZ_TARGETS := parse csv merge block
+FUZZ_TARGETS := parse csv merge block frames
 LIVE_SECONDS ?= 1800
 LIVE_SYMBOLS ?= 500
 
@@ -56,8 +56,8 @@ test-long: steps loom build ## The longer proofs: deaths at every store, interle
 	KILL_ROUNDS=$(LONG_ROUNDS) $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m long
 	$(MAKE) stateful STATEFUL_EXAMPLES=$(LONG_ROUNDS)
 
-test-rust: ## The core's tests: units, model, format, takeover
-	cargo test --profile checked --quiet --package candleshm
+test-rust: ## The tests in Rust: units, models, format, takeover, and the thread of the streams
+	cargo test --profile checked --quiet --package candleshm --package candleshm-stream
 
 test-python: build ## The Python tests: real processes against the simulated exchange
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not long"
@@ -65,8 +65,9 @@ test-python: build ## The Python tests: real processes against the simulated exc
 steps: ## A writer that dies in front of a store, STEP_ROUNDS=500 of them
 	STEP_ROUNDS=$(STEP_ROUNDS) cargo test --profile checked --quiet --package candleshm --features steps --test steps
 
-loom: ## Explore the protocol's interleavings
-	RUSTFLAGS="--cfg loom" cargo test --profile checked --quiet --package candleshm --target-dir target/loom --test loom
+loom: ## Explore the interleavings of the protocol, and of the streams' board
+	RUSTFLAGS="--cfg loom" cargo test --profile checked --quiet --package candleshm --package candleshm-stream \
+		--target-dir target/loom --test loom
 
 orderings: ## Remove each ordering of the protocol once: a test must fail
 	$(PYTHON) rust/candleshm/tests/mutants.py orderings
@@ -77,7 +78,7 @@ bounds: ## Leave out each check of a bound once: a test must fail
 stateful: build ## Random lives of a block through the Python API beside a dictionary, STATEFUL_EXAMPLES=500
 	STATEFUL_EXAMPLES=$(STATEFUL_EXAMPLES) $(BIN)/python -m pytest -q tests/test_stateful.py --timeout 3600
 
-fuzz: ## Fuzz both parsers, merge and damaged blocks, FUZZ_SECONDS=60 each; needs a nightly toolchain and cargo-fuzz
+fuzz: ## Fuzz parsers, frames, merge and damaged blocks, FUZZ_SECONDS=60 each; needs a nightly toolchain and cargo-fuzz
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "make fuzz needs: rustup toolchain install nightly, cargo install cargo-fuzz" >&2; exit 1; }
 	@for target in $(FUZZ_TARGETS); do \
 		mkdir -p rust/fuzz/corpus/$$target rust/fuzz/seeds/$$target; \

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+#[cfg(not(loom))]
 use candleshm::writer::RepairReason;
 
 use crate::session::End;
@@ -33,6 +34,10 @@ impl Notice {
         !matches!(self, Self::Reply(_))
     }
 }
+
+/// Under loom the core has no writer, and the board does not look at reasons.
+#[cfg(loom)]
+type RepairReason = ();
 
 /// A row that REST has to settle: symbol, why, and its open time.
 pub type Repair = (String, RepairReason, i64);

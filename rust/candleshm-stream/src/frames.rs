@@ -90,8 +90,10 @@ impl Default for Frames {
 impl Frames {
     /// Lends memory for a read. Texts that were cut out are gone.
     pub fn room(&mut self) -> &mut [u8] {
-        self.bytes.copy_within(self.rest.clone(), 0);
-        self.rest = 0..self.rest.len();
+        if self.rest.start > 0 {
+            self.bytes.copy_within(self.rest.clone(), 0);
+            self.rest = 0..self.rest.len();
+        }
         // A read may begin a frame of the greatest length, and then needs room for the whole of it.
         let size = if self.rest.len() < READ_BYTES / 2 { READ_BYTES } else { TEXT_BYTES_MAX + READ_BYTES };
         if self.bytes.len() != size {
@@ -115,7 +117,7 @@ impl Frames {
 
     /// Passes over the first `count` bytes of the rest: they were no frames.
     pub fn skip(&mut self, count: usize) {
-        self.rest.start = self.rest.end.min(self.rest.start + count);
+        self.rest.start = self.rest.end.min(self.rest.start.saturating_add(count));
     }
 
     /// Returns the text of a message; empty for one that holds none.
@@ -128,7 +130,8 @@ impl Frames {
         }
     }
 
-    /// Appends all messages that are complete. The first violation ends the connection: nothing behind it is read.
+    /// Appends all messages that are complete. A close, or the first violation, ends the connection: nothing behind it
+    /// is read.
     ///
     /// # Errors
     ///
@@ -147,7 +150,13 @@ impl Frames {
                 return Ok(());
             }
             self.rest.start = place.end;
-            messages.push(self.message(&header, place));
+            let message = self.message(&header, place);
+            let is_last = matches!(message, Message::Close(..));
+            messages.push(message);
+            if is_last {
+                self.skip(usize::MAX);
+                return Ok(());
+            }
         }
     }
 

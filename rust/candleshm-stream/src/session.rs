@@ -213,7 +213,8 @@ impl Session {
             Phase::Closing { since_ms, .. } => since_ms + CLOSE_MS,
             Phase::Open => {
                 let silence_ms = self.received_ms + if self.pinged { DEAD_MS } else { PING_MS };
-                if self.ping.is_some() { silence_ms.min(self.pong_ms + PONG_MS) } else { silence_ms }
+                let owes_pong = self.ping.is_some() && self.output.is_empty();
+                if owes_pong { silence_ms.min(self.pong_ms + PONG_MS) } else { silence_ms }
             }
         }
     }
@@ -255,7 +256,9 @@ impl Session {
     }
 
     fn pong(&mut self, now_ms: u64) {
+        // Behind what a server does not take, pongs would only pile up.
         if now_ms >= self.pong_ms + PONG_MS
+            && self.output.is_empty()
             && self.is_open()
             && let Some(payload) = self.ping.take()
         {
