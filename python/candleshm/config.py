@@ -293,8 +293,8 @@ class CollectorConfig:
     spin_microseconds: int = field(
         default=0,
         metadata=_about(
-            "how long the thread of the streams polls its sockets before it sleeps: some latency less, for up to a whole "
-            "core; 0 sleeps at once",
+            "how long the thread of the streams polls its sockets before it sleeps: some latency less, for up to a "
+            "whole core; 0 sleeps at once",
             "a whole number from 0 to 1000000",
             _is_whole(0, 1_000_000),
         ),
