@@ -110,6 +110,7 @@ impl Transport {
     /// The socket's. `WouldBlock` is none: `wants_write` says that something is left.
     pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let taken = match &mut self.tls {
+            None if data.is_empty() => 0,
             None => match self.tcp.write(data) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 outcome => outcome?,
