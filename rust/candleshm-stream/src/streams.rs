@@ -93,18 +93,21 @@ impl Streams {
             commands: Arc::clone(&commands),
             board: Arc::clone(&board),
             connections: BTreeMap::new(),
+            unread: Vec::new(),
             messages: Vec::new(),
         };
         let ended = Arc::clone(&board);
         thread::Builder::new().name("candleshm-stream".into()).spawn(move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| service.run()));
-            // The sockets are closed before anybody hears of the end.
+            // The sockets are closed before anybody hears of the end, and those that came too late after it.
+            let commands = Arc::clone(&service.commands);
             drop(service);
             ended.end(match outcome {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("the thread of the streams panicked".into()),
             });
+            lock(&commands).clear();
         })?;
         Ok(Self { commands, waker, board })
     }
@@ -160,6 +163,10 @@ impl Drop for Streams {
 struct Connection {
     transport: Transport,
     session: Session,
+    /// Nothing more comes behind what can be read now. The system says so once.
+    is_ending: bool,
+    /// Why nothing can be sent any more. What the server said before that is still to be read, and counts more.
+    broken: Option<End>,
 }
 
 /// What the thread owns.
@@ -171,30 +178,29 @@ struct Service<S> {
     commands: Arc<Mutex<Vec<Command>>>,
     board: Arc<Board>,
     connections: BTreeMap<u64, Connection>,
+    /// Connections that may have more to read than their turn allowed.
+    unread: Vec<u64>,
     messages: Vec<Message>,
 }
 
 impl<S: Sink> Service<S> {
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
-        // Connections that may have more to read than their turn allowed.
-        let mut unread: Vec<u64> = Vec::new();
         loop {
-            if unread.is_empty() {
+            if self.unread.is_empty() {
                 self.sleep(&mut events)?;
             } else {
                 self.poll_for(&mut events, Duration::ZERO)?;
             }
-            let mut ready = std::mem::take(&mut unread);
             for event in &events {
-                let connection = event.token().0 as u64;
-                if event.token() != WAKE && !ready.contains(&connection) {
-                    ready.push(connection);
-                }
+                let number = event.token().0 as u64;
+                let Some(connection) = self.connections.get_mut(&number) else { continue };
+                connection.is_ending |= event.is_read_closed() || event.is_error();
+                self.read_again(number);
             }
-            for connection in ready {
+            for connection in std::mem::take(&mut self.unread) {
                 if self.serve(connection) {
-                    unread.push(connection);
+                    self.read_again(connection);
                 }
             }
             let commands = std::mem::take(&mut *lock(&self.commands));
@@ -267,7 +273,7 @@ impl<S: Sink> Service<S> {
             self.poll.registry().register(&mut tcp, token, Interest::READABLE | Interest::WRITABLE)?;
             let secure = opening.secure.as_ref().map(|(name, config)| (name.as_str(), config.clone()));
             let session = Session::new(&opening.host, &opening.target, opening.streams, now_ms);
-            Ok(Connection { transport: Transport::new(tcp, secure)?, session })
+            Ok(Connection { transport: Transport::new(tcp, secure)?, session, is_ending: false, broken: None })
         };
         match attempt() {
             Ok(opened) => {
@@ -287,21 +293,36 @@ impl<S: Sink> Service<S> {
         self.flush(connection);
     }
 
+    /// Gives a connection its turn to be read.
+    fn read_again(&mut self, connection: u64) {
+        if !self.unread.contains(&connection) {
+            self.unread.push(connection);
+        }
+    }
+
     /// Reads what a connection has; returns whether there may be more.
     fn serve(&mut self, connection: u64) -> bool {
         for _ in 0..READS_MAX {
-            let Some(Connection { transport, session }) = self.connections.get_mut(&connection) else { return false };
+            let Some(Connection { transport, session, is_ending, broken }) = self.connections.get_mut(&connection)
+            else {
+                return false;
+            };
             let was_open = session.is_open();
             let room = session.room();
             let size = room.len();
             let count = match transport.read(room) {
                 Ok(0) => {
-                    self.end(connection, End::of("the server ended the connection without closing it"));
+                    let end = broken.take();
+                    let end = end.unwrap_or_else(|| End::of("the server ended the connection without closing it"));
+                    self.end(connection, end);
                     return false;
                 }
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.flush(connection);
+                    match broken.take() {
+                        Some(end) => self.end(connection, end),
+                        None => self.flush(connection),
+                    }
                     return false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -311,7 +332,7 @@ impl<S: Sink> Service<S> {
                 }
             };
             // A socket that filled less than it was lent has no more; what TLS holds back is known only by asking.
-            let is_drained = count < size && !transport.is_secure();
+            let is_drained = count < size && !transport.is_secure() && !*is_ending;
             self.messages.clear();
             let outcome = session.received(count, (self.now_ms)(), &mut self.messages);
             if !was_open && (session.is_open() || !self.messages.is_empty()) {
@@ -352,14 +373,16 @@ impl<S: Sink> Service<S> {
 
     /// Sends what a connection has to send, as far as its socket takes it; the rest when it can take more.
     fn flush(&mut self, connection: u64) {
-        let Some(Connection { transport, session }) = self.connections.get_mut(&connection) else { return };
-        loop {
-            match transport.write(session.output()) {
+        let Some(found) = self.connections.get_mut(&connection) else { return };
+        while found.broken.is_none() {
+            match found.transport.write(found.session.output()) {
                 Ok(0) => break,
-                Ok(count) => session.sent(count),
+                Ok(count) => found.session.sent(count),
                 Err(error) => {
-                    let reason = error.to_string();
-                    return self.end(connection, End::of(reason));
+                    found.broken = Some(End::of(error.to_string()));
+                    found.is_ending = true;
+                    self.read_again(connection);
+                    break;
                 }
             }
         }
