@@ -234,7 +234,7 @@ def test_without_pyarrow_a_server_runs_and_says_that_it_keeps_no_files(
         with pytest.raises(MissingExtra):
             server.download_daily()
     serve = run("serve", "--market", "spot", "--candle-dir", "", "--base-url", exchange.base_url)
-    assert serve.returncode == 1
+    assert serve.returncode == os.EX_CONFIG
     assert "candle_dir cannot be ``" in serve.stderr
     assert not (tmp_path / "candles").exists()
 

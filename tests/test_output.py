@@ -80,7 +80,7 @@ def test_what_was_wrong_is_said_in_every_locale(block: str, locale: str) -> None
         assert refused.stderr.startswith(b"candleshm: ")
         assert refused.stderr.count(b"\n") == 1
     served = ran(locale, "serve", "--market", "um", "--symbols", "A B", "--name", "é币")
-    assert served.returncode == 1
+    assert served.returncode == os.EX_CONFIG
     assert served.stderr.count(b"\n") == 1
     usage = ran(locale, "币")
     assert usage.returncode == 2
@@ -161,7 +161,7 @@ def test_the_strategy_of_the_demo_shows_what_ascii_can(block: str) -> None:
         (("read", "NAME", SYMBOL), 0),
         (("read", "NAME", "DOGEUSDT"), 1),
         (("top", "NAME", "--once"), 0),
-        (("rm", "NAME"), 1),
+        (("rm", "NAME"), os.EX_TEMPFAIL),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -73,7 +73,7 @@ def test_serve_says_that_dev_shm_is_too_small_and_leaves_nothing(exchange: Simul
     shell = ["sh", "-c", '"$@"; echo "exit $?"; ls -A /dev/shm', "sh", *command]
     done = subprocess.run(with_small_shm(512, *shell), capture_output=True, text=True, timeout=100, check=False)
 
-    assert done.stdout == "exit 1\n"
+    assert done.stdout == f"exit {os.EX_TEMPFAIL}\n"
     assert done.stderr.startswith(f"candleshm: block `{block_name}`: /dev/shm has no room for its ")
     assert done.stderr.count("\n") == 1
 
@@ -82,7 +82,7 @@ def test_serve_says_that_dev_shm_is_read_only(exchange: SimulatedExchange, block
     command = [*CLI, *serving(exchange, block_name)]
     done = subprocess.run(mounted("/dev/shm", "ro", command), capture_output=True, text=True, timeout=100, check=False)
 
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (os.EX_TEMPFAIL, "")
     assert "Read-only file system" in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -532,7 +532,7 @@ def test_a_collector_full_of_secrets_shows_none_through_a_storm_of_failures(
     if where == "proxies":
         # The simulated exchange is no proxy, and says so.
         done = run(*command, "--start-seconds", "0.1", env=environment)
-        assert done.returncode == 1
+        assert done.returncode == os.EX_TEMPFAIL
         shown = done.stdout + done.stderr
     else:
         with started(*command, env=environment) as process:

@@ -18,7 +18,16 @@ from candleshm.commands.settings import collector_configs
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.sim import Fault, SimulatedExchange
-from tests.support.commanding import DEADLINE_SECONDS, complaint, first_line, first_lines, serving, started, until
+from tests.support.commanding import (
+    DEADLINE_SECONDS,
+    complaint,
+    first_line,
+    first_lines,
+    run,
+    serving,
+    started,
+    until,
+)
 
 SHM = Path("/dev/shm")
 
@@ -153,6 +162,27 @@ def test_metrics_tell_what_readers_see_and_what_the_collectors_count(
         assert not [key for key in values if key[0].endswith("errors_total") and key[1] == f"{block_name}-spot"]
 
 
+def test_exit_codes_tell_a_typo_from_an_outage(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> None:
+    def code(*words: str) -> int:
+        return run(*words).returncode
+
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('market = "spot"\nlenght = 5\n')
+    assert code("serve", "--config", str(wrong)) == os.EX_CONFIG
+    assert code("serve", "--market", "spot", "--interval", "2m") == os.EX_CONFIG
+    assert code("serve", "--market", "spot", "--base-url", "http://127.0.0.1:1", "--start-seconds", "0.1") == (
+        os.EX_TEMPFAIL
+    )
+    assert code(*serving(exchange, block_name, "--metrics", exchange.base_url.removeprefix("http://"))) == (
+        os.EX_TEMPFAIL
+    )
+    with started(*serving(exchange, block_name)) as process:
+        first_lines(process, 1)
+        assert code(*serving(exchange, block_name)) == os.EX_TEMPFAIL
+    assert code("read", f"{block_name}-nobody", "BTCUSDT") == 1
+    assert code("serve", "--no-such-flag") == 2
+
+
 def test_an_address_that_is_taken_is_named(exchange: SimulatedExchange, block_name: str) -> None:
     pytest.importorskip("prometheus_client")
     taken = exchange.base_url.removeprefix("http://")
@@ -173,7 +203,7 @@ def test_metrics_without_their_extra_name_it(exchange: SimulatedExchange, block_
         [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
     )
 
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (os.EX_CONFIG, "")
     assert result.stderr.startswith("candleshm: prometheus_client")
     assert "`pip install '.[metrics]'`" in result.stderr
     assert not (SHM / block_name).exists()

@@ -42,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 done, 1 failed with one line on stderr. Wrong usage exits with 2."""
+    """Run one command and return its exit code, see `outcome`. Wrong usage exits with 2."""
 
     def command() -> None:
         arguments = make_parser().parse_args(argv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = ["IDLE_RESPONSES_MAX", "FetchTask", "Kind", "PollPolicy", "Position", "Progress", "SeriesPlan"]
 
@@ -77,8 +77,7 @@ class PollPolicy:
         return self.settle_ms / 1000
 
 
-@dataclass(frozen=True, slots=True)
-class FetchTask:
+class FetchTask(NamedTuple):
     """When a series is due (local seconds) and for what."""
 
     kind: Kind

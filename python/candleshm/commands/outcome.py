@@ -1,22 +1,30 @@
-"""How a command ends: exit code 0 or 1, and one line on stderr for an error."""
+"""How a command ends: its exit code, and one line on stderr for an error."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
 from candleshm.commands.streams import drop, escape_unwritable, open_missing
-from candleshm.errors import CandleShmError
+from candleshm.errors import BlockInUse, CandleShmError, ConfigError, ExchangeError, MissingExtra
 from candleshm.system.log_text import printable, without_credentials
 
 __all__ = ["outcome"]
 
+# As sysexits.h has them, so that a service manager can tell a typo from an outage, after which to try again.
+CONFIGURATION, TEMPORARY, FAILED = os.EX_CONFIG, os.EX_TEMPFAIL, 1
+
 
 def outcome(command: Callable[[], None]) -> int:
-    """Run `command` and return the exit code. Errors in candleshm itself are not caught: their traceback helps most."""
+    """Run `command` and return the exit code. Errors in candleshm itself are not caught: their traceback helps most.
+
+    0 is done, 78 a configuration that cannot be used, 75 something outside that may pass (the exchange, the system,
+    another collector), 1 everything else.
+    """
     open_missing()
     escape_unwritable()
-    complaint = ""
+    complaint, code = "", 0
     try:
         command()
         sys.stdout.flush()
@@ -26,9 +34,9 @@ def outcome(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         pass
     except (CandleShmError, OSError) as error:
-        complaint = _line(error)
+        complaint, code = _line(error), _code(error)
     except MemoryError:
-        complaint = "out of memory"
+        complaint, code = "out of memory", TEMPORARY
     if complaint:
         _settle_stdout()
         try:
@@ -36,7 +44,16 @@ def outcome(command: Callable[[], None]) -> int:
             sys.stderr.flush()
         except OSError:
             drop(sys.stderr)
-    return 1 if complaint else 0
+    return code
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, ConfigError | MissingExtra):
+        return CONFIGURATION
+    if isinstance(error, ExchangeError | BlockInUse):
+        return TEMPORARY
+    # A file or block that does not exist is the user's affair, everything else that the system refuses is not.
+    return TEMPORARY if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) else FAILED
 
 
 def _settle_stdout() -> None:
