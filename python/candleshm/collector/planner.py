@@ -56,10 +56,18 @@ IDLE_SECONDS_MAX = 30.0  # half of the age at which readers refuse by default
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Whose task it is: of all, and of the closing candles alone; and when the next one is due (local seconds)."""
+    """Whose task it is, and when the next one is due (local seconds)."""
 
     first: tuple[SeriesPlan, Kind] | None
+    """Of all tasks."""
     closing: tuple[SeriesPlan, Kind] | None
+    """Of the closing candles."""
+    steady: tuple[SeriesPlan, Kind] | None
+    """Of what is no part of a burst."""
+    loading: tuple[SeriesPlan, Kind] | None
+    """Of what is part of a burst: a series that is not loaded, or one of many to be repaired."""
+    backfills: int
+    """Loaded series that have rows to be backfilled and no request on its way."""
     next_seconds: float
     next_closing_seconds: float
 
@@ -103,15 +111,20 @@ def next_tasks(series: SeriesPlan, policy: PollPolicy, now_seconds: float, now_m
     return tuple(tasks)
 
 
-def choose(serieses: Iterable[SeriesPlan], now_seconds: float) -> Selection:
-    """Return whose task it is at `now_seconds` (local time)."""
-    first: tuple[SeriesPlan, Kind] | None = None
+def choose(serieses: Iterable[SeriesPlan], now_seconds: float, *, repairs_many: bool = False) -> Selection:
+    """Return whose task it is at `now_seconds` (local time). Backfills load like a start where it `repairs_many`."""
     closing: tuple[SeriesPlan, Kind] | None = None
-    first_rank_seconds = closing_rank_seconds = next_seconds = next_closing_seconds = math.inf
+    steady: tuple[SeriesPlan, Kind] | None = None
+    loading: tuple[SeriesPlan, Kind] | None = None
+    closing_rank_seconds = steady_rank_seconds = loading_rank_seconds = math.inf
+    next_seconds = next_closing_seconds = math.inf
+    backfills = 0
     for series in serieses:
         for task in series.tasks:
             due_seconds = task.due_seconds
             is_closing = task.kind is Kind.CLOSING
+            is_backfill = task.kind is Kind.BACKFILL and series.loaded
+            backfills += is_backfill
             if due_seconds > now_seconds:
                 if due_seconds < next_seconds:
                     next_seconds = due_seconds
@@ -120,9 +133,13 @@ def choose(serieses: Iterable[SeriesPlan], now_seconds: float) -> Selection:
                 continue
             if is_closing and task.rank_seconds < closing_rank_seconds:
                 closing, closing_rank_seconds = (series, task.kind), task.rank_seconds
-            if first is None or task.rank_seconds < first_rank_seconds:
-                first, first_rank_seconds = (series, task.kind), task.rank_seconds
-    return Selection(first, closing, next_seconds, next_closing_seconds)
+            if not series.loaded or (is_backfill and repairs_many):
+                if task.rank_seconds < loading_rank_seconds:
+                    loading, loading_rank_seconds = (series, task.kind), task.rank_seconds
+            elif task.rank_seconds < steady_rank_seconds:
+                steady, steady_rank_seconds = (series, task.kind), task.rank_seconds
+    first = loading if loading_rank_seconds < steady_rank_seconds else steady
+    return Selection(first, closing, steady, loading, backfills, next_seconds, next_closing_seconds)
 
 
 def request_for(
