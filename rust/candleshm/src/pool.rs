@@ -177,7 +177,6 @@ const SAVED_WEIGHT_MIN: f64 = 20.0; // the dearest single request, exchangeInfo
 const RESERVED_PART_MAX: f64 = 1.0 / 3.0;
 const BURST_PART: f64 = 2.0 / 3.0; // of the budget, at most
 const STEADY_PART: f64 = 1.0 / 6.0; // of the budget, left beside what is saved for closing candles
-const SLOW_MAX: f64 = 6.0; // while a burst counts, the common account is at most so many times slower
 
 /// A request that is about to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -412,10 +411,13 @@ impl<'a> Pool<'a> {
         } else if payer != Payer::Burst {
             self.give_up(place);
         }
-        if payer == Payer::Burst || (claim.loading && !self.is_burst_spent(now)) {
-            // Whatever pays for it: a burst is all that loading has spent.
-            self.set(BURST, self.burst(now) + claim.weight);
-            self.set(BURST_UNTIL, self.get(BURST_UNTIL).max(now + self.get(WINDOW)));
+        if claim.loading && (payer == Payer::Burst || !self.is_burst_spent(now)) {
+            // Whatever paid for it: others keep their third. What is paid by turns does not make a burst last longer.
+            if payer == Payer::Burst || now >= self.get(BURST_UNTIL) {
+                self.set(BURST, self.burst(now));
+                self.set(BURST_UNTIL, now + self.get(WINDOW));
+            }
+            self.add(BURST, claim.weight);
         }
         self.book(place, claim.weight, now, payer);
         0.0
@@ -521,7 +523,7 @@ impl<'a> Pool<'a> {
         if weight > self.burst_max() {
             return f64::INFINITY;
         }
-        if self.burst(now) + weight > self.burst_max() {
+        if self.is_burst_spent(now) || self.burst(now) + weight > self.burst_max() {
             delay = delay.max(self.get(BURST_UNTIL) - now);
         }
         let room = self.budget() - self.balance(CLOSING, now) - self.get(COMMON + DEPTH);
@@ -565,8 +567,10 @@ impl<'a> Pool<'a> {
             rate = rate.min(room / (self.get(entry + UNTIL) - now));
             room += self.get(entry + WEIGHT);
         }
-        rate = rate.min(room / self.get(WINDOW)).max(0.0);
-        (self.get(COMMON + RATE) / rate).clamp(1.0, SLOW_MAX)
+        // What others keep of a third beside the closing candles; a burst leaves room for that.
+        let least = (self.budget() - self.get(CLOSING + DEPTH) - self.burst_max()) / self.get(WINDOW);
+        rate = rate.min(room / self.get(WINDOW)).max(least);
+        (self.get(COMMON + RATE) / rate).max(1.0)
     }
 
     fn ledger_delay(self, mut excess: f64, now: f64) -> f64 {
