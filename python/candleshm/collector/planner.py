@@ -33,6 +33,7 @@ __all__ = [
     "closing_weight_of",
     "idle_seconds_max",
     "is_ending",
+    "loading_weight_of",
     "next_tasks",
     "page_of",
     "request_for",
@@ -199,6 +200,15 @@ def closing_weight_of(count: int, exchange: Exchange, policy: PollPolicy, window
     """Return what the closing candles of `count` series cost in a window, one round of them at least."""
     rounds = max(1, math.ceil(window_seconds * 1000 / INTERVAL_MS[policy.interval]))
     return count * rounds * exchange.newest("", policy.interval, 1).weight
+
+
+def loading_weight_of(series: SeriesPlan, exchange: Exchange, policy: PollPolicy) -> int:
+    """Return what the requests cost at least that a series needs until it is loaded."""
+    if series.loaded or series.given_up:
+        return 0
+    missing = series.missing if series.tail_sent_ms else policy.length
+    pages = math.ceil(missing / exchange.page_limit)
+    return pages * exchange.newest("", policy.interval, exchange.page_limit).weight
 
 
 def _task(kind: Kind, series: SeriesPlan, due_seconds: float) -> FetchTask:

@@ -186,6 +186,12 @@ class WeightBudget:
         """Return how long a request of `weight` has to wait; infinite means: until one in flight ends."""
         return self._memory.words.delay(weight, now_seconds, closing)
 
+    def wait_seconds(self, weight: int, now_seconds: float) -> float:
+        """Return when so much weight could have been spent, seconds from now, if nobody else spent any."""
+        windows, rest = divmod(weight, self.budget)
+        rest_seconds = self.delay_seconds(rest, now_seconds)
+        return windows * self.window_seconds + min(rest_seconds, self.window_seconds)
+
     def claim(
         self, weight: int, now_seconds: float, *, closing: bool = False, urgent: bool = False, loading: bool = False
     ) -> tuple[int, float]:
