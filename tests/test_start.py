@@ -95,15 +95,15 @@ def test_two_collectors_that_start_at_once_share_the_burst(exchange: SimulatedEx
 def test_closing_candles_are_on_time_while_another_collector_starts(
     exchange: SimulatedExchange, block_name: str
 ) -> None:
-    seconds = {"interval": "1s", "symbols": ["BTCUSDT", "ETHUSDT"], "length": 30}
-    with collecting(exchange, f"{block_name}-1s", **seconds) as (_, feed):
+    names = ["BTCUSDT", "ETHUSDT"]
+    with collecting(exchange, f"{block_name}-1s", interval="1s", symbols=names, length=30) as (_, feed):
         # More than two windows can pay for.
         config = config_of(exchange, block_name, symbols=names_of(exchange), length=9000)
         with Collector(config) as starting:
             until(lambda: weights_of(exchange.served())["1m"] >= BUDGET * 0.5)
             close_seconds(feed, 4)
             assert not status_of(starting).is_loaded
-        assert_complete_and_true(exchange, feed, ["BTCUSDT", "ETHUSDT"])
+        assert_complete_and_true(exchange, feed, names)
     asked = paths(exchange.served())
     assert {one.status for one in asked} == {200}
     assert heaviest_minute(asked) <= BUDGET
