@@ -10,6 +10,9 @@ kind of task starves another. A task is one of
 - *audit*: closed rows once more, to check them; planned by the scheduler, not here;
 - *hole*: rows that the exchange did not have, once more; planned by `hole_requests`.
 
+The requests of a start, and backfills where many series need one, may be part of a burst (`ratelimit.budget`). While
+the budget has room for it they pass what waits for weight; once it is spent, everything else passes them.
+
 While a series loads its tail is refreshed rarely, and nothing of it counts as closing. Once it no longer trades
 only its last candle is requested, until that is final; its rows from before may still be backfilled.
 
