@@ -1,6 +1,6 @@
 """The collector against the simulated exchange at 50 ms: speed, data age, weight, memory; everything read is verified.
 
-    python benches/collector.py                 every part, about seven minutes
+    python benches/collector.py                 every part, about ten minutes
     python benches/collector.py --only refresh  one part, each below three minutes
     python benches/collector.py --json FILE
 
