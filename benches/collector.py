@@ -1,6 +1,6 @@
 """The collector against the simulated exchange at 50 ms: speed, data age, weight, memory; everything read is verified.
 
-    python benches/collector.py                 every part, about seven minutes
+    python benches/collector.py                 every part, about ten minutes
     python benches/collector.py --only refresh  one part, each below three minutes
     python benches/collector.py --json FILE
 
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ LATENCY_MS = 50
 MINUTE_MS = 60_000
 UNLIMITED = 10**8
 SPOT_SYMBOLS, UM_SYMBOLS, LENGTH = 400, 200, 2880
+SHARE = 0.75  # of the limit: what collectors use unless told otherwise
 LOAD_SECONDS_MAX = 170.0
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -149,6 +150,7 @@ class Bench:
             [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._stack.callback(_end, child)
+        self.newest = child
         return child
 
     def exchange(self, symbols: int, limit: int) -> str:
@@ -190,12 +192,53 @@ def refresh(bench: Bench) -> Iterator[Result]:
         yield Result("refresh", "new candle readable p99", None, "s", None, _p(theirs["readable"], 99))
 
 
+def start(bench: Bench) -> Iterator[Result]:
+    """Starts under the real limits: SPOT within one window; two of SPOT at once, and UM, which need more than one."""
+    base_url = bench.exchange(SPOT_SYMBOLS, 6000)
+    simulator = bench.newest
+    child, name, seconds = bench.collector(base_url, market="SPOT", symbols=_spot_symbols(), length=LENGTH)
+    yield Result("start", f"{SPOT_SYMBOLS} SPOT x {LENGTH}", seconds, "s", 12.0)
+    yield Result("start", "CPU of the collector", _cpu_seconds(child.pid), "s")
+    yield Result("start", "CPU of the simulated exchange", _cpu_seconds(simulator.pid), "s")
+    with candleshm.attach(name) as feed:
+        _verify(feed, SPOT_SYMBOLS)
+    yield from _limits("start", base_url, "SPOT")
+    _end(child)
+    base_url = bench.exchange(SPOT_SYMBOLS, 6000)
+    halves = [_spot_symbols()[half::2] for half in (0, 1)]
+    before, twins = time.perf_counter(), []
+    for number, symbols in enumerate(halves):
+        settings = {"symbols": symbols, "length": 2 * LENGTH, "name": f"bench-{os.getpid()}-twin-{number}"}
+        twins.append(bench.child(_COLLECTOR, json.dumps({"base_url": base_url, "market": "SPOT", **settings})))
+    while _stats(base_url)["pools"]["SPOT"]["total"] < 0.66 * SHARE * 6000:
+        time.sleep(0.1)
+    spent = [_served(base_url, symbols) for symbols in halves]
+    yield Result("start", f"two of 200 x {2 * LENGTH}: two thirds spent", time.perf_counter() - before, "s", 20.0)
+    yield Result("start", "the smaller share of the two", 100 * min(spent) / sum(spent), "%")
+    for twin in twins:
+        assert (_line(twin), _line(twin)) == ("started", "loaded")
+    yield Result("start", "both loaded", time.perf_counter() - before, "s")
+    yield from _limits("start", base_url, "SPOT")
+    for twin in twins:
+        _end(twin)
+    base_url = bench.exchange(UM_SYMBOLS, 2400)
+    before = time.perf_counter()
+    settings = {"symbols": _um_symbols(), "length": LENGTH, "name": f"bench-{os.getpid()}-um"}
+    child = bench.child(_COLLECTOR, json.dumps({"base_url": base_url, "market": "UM", **settings}))
+    while _stats(base_url)["pools"]["FUTURES"]["total"] < 0.66 * SHARE * 2400:
+        time.sleep(0.1)
+    yield Result("start", f"{UM_SYMBOLS} UM x {LENGTH}: two thirds spent", time.perf_counter() - before, "s", 20.0)
+    assert (_line(child), _line(child)) == ("started", "loaded")
+    yield Result("start", "loaded", time.perf_counter() - before, "s")
+    yield from _limits("start", base_url, "FUTURES")
+
+
 def spot(bench: Bench) -> Iterator[Result]:
     """Cold start of 400 x 2880 under the real limit, then memory, then data age across a new minute."""
     base_url = bench.exchange(SPOT_SYMBOLS, 6000)
     child, name, seconds = bench.collector(base_url, market="SPOT", symbols=_spot_symbols(), length=LENGTH)
     loaded_at = time.monotonic()
-    yield Result("spot", f"cold start 400 x {LENGTH}", seconds, "s", 60.0)
+    yield Result("spot", f"cold start 400 x {LENGTH}", seconds, "s", 12.0)
     # Nobody but the collector has mapped the block yet, so its PSS holds all of it.
     sums = [_pss_bytes(child.pid)]
     readers = []
@@ -223,8 +266,7 @@ def spot(bench: Bench) -> Iterator[Result]:
 def um(bench: Bench) -> Iterator[Result]:
     """Cold start of 200 UM symbols: how long, and the most weight in any 60 s."""
     base_url = bench.exchange(UM_SYMBOLS, 6000)
-    symbols = [item.symbol for item in Truth(1, symbols=UM_SYMBOLS).instruments("UM") if item.status == "TRADING"]
-    _, name, seconds = bench.collector(base_url, market="UM", symbols=symbols[:UM_SYMBOLS], length=LENGTH)
+    _, name, seconds = bench.collector(base_url, market="UM", symbols=_um_symbols(), length=LENGTH)
     with candleshm.attach(name) as feed:
         _verify(feed, UM_SYMBOLS)
     yield Result("um", f"cold start 200 x {LENGTH}", seconds, "s")
@@ -285,6 +327,7 @@ def restart(bench: Bench) -> Iterator[Result]:
 
 PARTS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "refresh": refresh,
+    "start": start,
     "spot": spot,
     "um": um,
     "restart": restart,
@@ -295,7 +338,7 @@ def _limits(part: str, base_url: str, pool: str) -> Iterator[Result]:
     stats = _stats(base_url)
     counts = stats["pools"][pool]
     refused = sum(item["count"] for item in stats["requests"] if item["status"] in (418, 429))
-    yield Result(part, "most weight in any 60 s", counts["peak_60s"], "", counts["limit"])
+    yield Result(part, "most weight in any 60 s", counts["peak_60s"], "", SHARE * counts["limit"])
     yield Result(part, "requests refused with 429 or 418", refused, "", 0)
 
 
@@ -344,6 +387,11 @@ def _verify(feed: Feed, symbols: int) -> None:
             np.testing.assert_array_equal(rows[final], true[: len(rows)][final])
 
 
+def _um_symbols() -> list[str]:
+    trading = [item.symbol for item in Truth(1, symbols=UM_SYMBOLS).instruments("UM") if item.status == "TRADING"]
+    return trading[:UM_SYMBOLS]
+
+
 def _spot_symbols() -> list[str]:
     truth = Truth(1, symbols=SPOT_SYMBOLS)
     trading = [item.symbol for item in truth.instruments("SPOT") if item.status == "TRADING" and item.quote == "USDT"]
@@ -356,8 +404,14 @@ def _stats(base_url: str) -> dict[str, Any]:
     return stats
 
 
-def _served(base_url: str) -> int:
-    return sum(item["count"] for item in _stats(base_url)["requests"] if item["path"].endswith("/klines"))
+def _served(base_url: str, symbols: Sequence[str] | None = None) -> int:
+    """Return how many requests for candles the exchange got, of all symbols or of these."""
+    wanted = None if symbols is None else set(symbols)
+    return sum(
+        item["count"]
+        for item in _stats(base_url)["requests"]
+        if item["path"].endswith("/klines") and (wanted is None or item["symbol"] in wanted)
+    )
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from candleshm.collector.planner import HEAD_START_SECONDS, choose, closing_weight_of, next_tasks, request_for
+from candleshm.collector.planner import (
+    HEAD_START_SECONDS,
+    choose,
+    closing_weight_of,
+    loading_weight_of,
+    next_tasks,
+    request_for,
+)
 from candleshm.collector.series_plan import FetchTask, Kind, PollPolicy, SeriesPlan
 from candleshm.exchanges.base import candle_end_ms
 from candleshm.exchanges.binance import Binance
@@ -344,6 +352,27 @@ def test_the_closing_candle_behind_a_turn_that_has_to_wait_is_known() -> None:
     assert choice.first == (serieses[0], Kind.TAIL)
     assert choice.closing == (serieses[1], Kind.CLOSING)
     assert choose(serieses[:1], NOW).closing is None
+
+
+def test_what_may_be_part_of_a_burst_is_known_beside_what_may_not() -> None:
+    tail, backfill = waiting("TAIL", Kind.TAIL, NOW - 5), waiting("BACKFILL", Kind.BACKFILL, NOW - 9)
+    tail.loaded = backfill.loaded = True
+    starting = SeriesPlan("STARTING", tasks=waiting("", Kind.TAIL, NOW - 7).tasks)
+
+    choice = choose([tail, backfill, starting], NOW)
+    assert choice.first == choice.steady == (backfill, Kind.BACKFILL)
+    assert choice.loading == (starting, Kind.TAIL)
+    assert choice.backfills == 1
+
+    choice = choose([tail, backfill, starting], NOW, repairs_many=True)
+    assert choice.first == choice.loading == (backfill, Kind.BACKFILL)
+    assert choice.steady == (tail, Kind.TAIL)
+
+
+def test_what_a_start_still_costs_is_counted_in_pages() -> None:
+    assert loading_weight_of(SeriesPlan("NEW"), SPOT, policy("1m")) == 2 * math.ceil(policy("1m").length / 1000)
+    assert loading_weight_of(SeriesPlan("HALF", missing=1001, tail_sent_ms=1), SPOT, policy("1m")) == 4
+    assert loading_weight_of(loaded(missing=1001), SPOT, policy("1m")) == 0
 
 
 @pytest.mark.parametrize(("interval", "weight"), [("1s", 400 * 2 * 60), ("1m", 800), ("1h", 800)])

@@ -967,7 +967,9 @@ class PoolWords:
         copies: tuple[memoryview[int], memoryview[int]],
         lock_path: str | PathLike[str] | None = None,
     ) -> Self: ...
-    def claim(self, place: int, token: int, weight: float, now: float, closing: bool, urgent: bool) -> float | None:
+    def claim(
+        self, place: int, token: int, weight: float, now: float, closing: bool, urgent: bool, loading: bool
+    ) -> float | None:
         """Book a request and return 0.0, or return how many seconds it has to wait."""
 
     def finished(self, place: int, token: int, weight: float, now: float, reported: float | None) -> bool:
@@ -1022,6 +1024,9 @@ class PoolWords:
 
     def delay(self, weight: float, now: float, closing: bool) -> float:
         """Return how many seconds a request would have to wait. Takes no lock."""
+
+    def is_burst_spent(self, now: float) -> bool:
+        """Return whether what loads has had its burst, which still counts. Takes no lock."""
 
     def are_plausible(self) -> bool:
         """Return whether the words that count can be those of a pool."""

@@ -17,6 +17,9 @@ from candleshm.ratelimit.budget import HELD_SECONDS_MAX, WeightBudget
 
 __all__ = ["Dispatcher"]
 
+# So many series with rows to be backfilled are repaired like a start, as after an outage.
+REPAIRS_MANY = 100
+
 
 class Dispatcher:
     """Chooses and books requests; the scheduler sends them. Belongs to the loop."""
@@ -41,6 +44,7 @@ class Dispatcher:
         self._refresh = refresh
         self._repair = repair
         self._counters = counters
+        self._repairs_many = False
 
     def begin(self, plan: SeriesPlan, now: float) -> None:
         """Have the holes of a series that joins the symbol set requested again."""
@@ -74,18 +78,26 @@ class Dispatcher:
             if errand is not None:
                 return self._job(*errand), now
             look_seconds = min(look_seconds, due_seconds)
-        selection = choose(self._symbols.plans.values(), now)
-        # The first task that is due may have to wait for weight. Meanwhile only closing candles may pass it: they have
-        # weight of their own.
-        none_waits = selection.first is None
+        selection = choose(self._symbols.plans.values(), now, repairs_many=self._repairs_many)
+        # Until the last of them is done.
+        self._repairs_many = selection.backfills > (0 if self._repairs_many else REPAIRS_MANY)
+        # The first task that is due may have to wait for weight. Meanwhile only those may pass it that have weight of
+        # their own: closing candles, what may be part of a burst, and everything else once the burst is spent.
+        is_spent = self._budget.is_burst_spent(now)
+        passing = selection.loading
+        if selection.first is passing:
+            passing = selection.steady if is_spent else None
+        none_waits = (selection.steady if is_spent else selection.first) is None
         look_seconds = min(look_seconds, selection.next_seconds if none_waits else selection.next_closing_seconds)
-        for due in (selection.first, selection.closing):
+        for due in (selection.first, passing, selection.closing):
             if due is None:
                 continue
             plan, kind = due
             bounds_ms = self._clock_sync.earliest_ms(now), self._clock_sync.time.latest_ms(now)
             request = request_for(plan, kind, self._exchange, self._policy, *bounds_ms)
-            ticket, wait_seconds = self._budget.claim(request.weight, now, closing=kind is Kind.CLOSING)
+            ticket, wait_seconds = self._budget.claim(
+                request.weight, now, closing=kind is Kind.CLOSING, loading=due is selection.loading
+            )
             if wait_seconds <= 0:
                 return self._job(plan, kind, request, ticket), now
             look_seconds = min(look_seconds, now + wait_seconds)

@@ -11,6 +11,9 @@ kind of task starves another. A task is one of
 - *audit*: closed rows once more, to check them; planned by the scheduler, not here;
 - *hole*: rows that the exchange did not have, once more; planned by `hole_requests`.
 
+The requests of a start, and backfills where many series need one, may be part of a burst (`ratelimit.budget`). While
+the budget has room for it they pass what waits for weight; once it is spent, everything else passes them.
+
 While a series loads its tail is refreshed rarely, and nothing of it counts as closing. Once it no longer trades
 only its last candle is requested, until that is final; its rows from before may still be backfilled.
 
@@ -34,6 +37,7 @@ __all__ = [
     "closing_weight_of",
     "idle_seconds_max",
     "is_ending",
+    "loading_weight_of",
     "next_tasks",
     "page_of",
     "request_for",
@@ -57,10 +61,18 @@ IDLE_SECONDS_MAX = 30.0  # half of the age at which readers refuse by default
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Whose task it is: of all, and of the closing candles alone; and when the next one is due (local seconds)."""
+    """Whose task it is, and when the next one is due (local seconds)."""
 
     first: tuple[SeriesPlan, Kind] | None
+    """Of all tasks."""
     closing: tuple[SeriesPlan, Kind] | None
+    """Of the closing candles."""
+    steady: tuple[SeriesPlan, Kind] | None
+    """Of what is no part of a burst."""
+    loading: tuple[SeriesPlan, Kind] | None
+    """Of what is part of a burst: a series that is not loaded, or one of many to be repaired."""
+    backfills: int
+    """Loaded series that have rows to be backfilled and no request on its way."""
     next_seconds: float
     next_closing_seconds: float
 
@@ -110,15 +122,20 @@ def next_tasks(series: SeriesPlan, policy: PollPolicy, now_seconds: float, now_m
     return tuple(tasks)
 
 
-def choose(serieses: Iterable[SeriesPlan], now_seconds: float) -> Selection:
-    """Return whose task it is at `now_seconds` (local time)."""
-    first: tuple[SeriesPlan, Kind] | None = None
+def choose(serieses: Iterable[SeriesPlan], now_seconds: float, *, repairs_many: bool = False) -> Selection:
+    """Return whose task it is at `now_seconds` (local time). Backfills load like a start where it `repairs_many`."""
     closing: tuple[SeriesPlan, Kind] | None = None
-    first_rank_seconds = closing_rank_seconds = next_seconds = next_closing_seconds = math.inf
+    steady: tuple[SeriesPlan, Kind] | None = None
+    loading: tuple[SeriesPlan, Kind] | None = None
+    closing_rank_seconds = steady_rank_seconds = loading_rank_seconds = math.inf
+    next_seconds = next_closing_seconds = math.inf
+    backfills = 0
     for series in serieses:
         for task in series.tasks:
             due_seconds = task.due_seconds
             is_closing = task.kind is Kind.CLOSING
+            is_backfill = task.kind is Kind.BACKFILL and series.loaded
+            backfills += is_backfill
             if due_seconds > now_seconds:
                 if due_seconds < next_seconds:
                     next_seconds = due_seconds
@@ -127,9 +144,13 @@ def choose(serieses: Iterable[SeriesPlan], now_seconds: float) -> Selection:
                 continue
             if is_closing and task.rank_seconds < closing_rank_seconds:
                 closing, closing_rank_seconds = (series, task.kind), task.rank_seconds
-            if first is None or task.rank_seconds < first_rank_seconds:
-                first, first_rank_seconds = (series, task.kind), task.rank_seconds
-    return Selection(first, closing, next_seconds, next_closing_seconds)
+            if not series.loaded or (is_backfill and repairs_many):
+                if task.rank_seconds < loading_rank_seconds:
+                    loading, loading_rank_seconds = (series, task.kind), task.rank_seconds
+            elif task.rank_seconds < steady_rank_seconds:
+                steady, steady_rank_seconds = (series, task.kind), task.rank_seconds
+    first = loading if loading_rank_seconds < steady_rank_seconds else steady
+    return Selection(first, closing, steady, loading, backfills, next_seconds, next_closing_seconds)
 
 
 def request_for(
@@ -191,6 +212,15 @@ def closing_weight_of(count: int, exchange: Exchange, policy: PollPolicy, window
     """Return what the closing candles of `count` series cost in a window, one round of them at least."""
     rounds = max(1, math.ceil(window_seconds * 1000 / INTERVAL_MS[policy.interval]))
     return count * rounds * exchange.newest("", policy.interval, 1).weight
+
+
+def loading_weight_of(series: SeriesPlan, exchange: Exchange, policy: PollPolicy) -> int:
+    """Return what the requests cost at least that a series needs until it is loaded."""
+    if series.loaded or series.given_up:
+        return 0
+    missing = series.missing if series.tail_sent_ms else policy.length
+    pages = math.ceil(missing / exchange.page_limit)
+    return pages * exchange.newest("", policy.interval, exchange.page_limit).weight
 
 
 def _task(kind: Kind, series: SeriesPlan, due_seconds: float) -> FetchTask:

@@ -35,6 +35,10 @@ class CollectorStatus:
     clock_error_ms: int
     """Uncertainty of the measured exchange time."""
     elapsed_seconds: float
+    weight_budget: int = 0
+    """Part of `weight_limit` that all collectors and clients of this user may spend."""
+    wait_seconds: float = 0.0
+    """How long the request weight makes the start last at least."""
     bans: int = 0
     """How often a 418 or 403 stopped all requests."""
     ingests: int = 0
@@ -102,6 +106,17 @@ class CollectorStatus:
         return self.is_loaded and self.freshness.is_current
 
     @property
+    def weight_left(self) -> int:
+        """What may still be spent in the current window."""
+        return max(0, self.weight_budget - self.weight_used)
+
+    @property
     def eta_seconds(self) -> float | None:
-        """Seconds until everything is loaded at the speed so far; None while there are no rows yet."""
-        return self.missing * self.elapsed_seconds / self.rows if self.rows else None
+        """Seconds until everything is loaded: at the speed so far while there is weight, else once there is again.
+
+        None while there are no rows yet.
+        """
+        if not self.rows:
+            return None
+        # The speed so far counts pauses for weight as well.
+        return self.wait_seconds or self.missing * self.elapsed_seconds / self.rows

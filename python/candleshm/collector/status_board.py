@@ -12,7 +12,7 @@ from candleshm.collector.failover import Failover
 from candleshm.collector.failures import Failures
 from candleshm.collector.outage import Steady
 from candleshm.collector.outdated_responses import OutdatedResponses
-from candleshm.collector.planner import closing_weight_of
+from candleshm.collector.planner import closing_weight_of, loading_weight_of
 from candleshm.collector.repair import Repair
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.status import CollectorStatus
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # The source of live candles is logged once it has been the same for so long; one symbol in ten by REST is no news.
 LIVE_SECONDS, LIVE_PART = 20.0, 10
+# Weight flows in evenly, so a start always waits for a moment.
+WAIT_SECONDS_MIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class StatusBoard:
         plans, budget, sync = sources.symbols.plans.values(), sources.budget, sources.clock_sync
         requests, rows, audits = sources.requests, sources.rows, sources.repair.audits
         blocked_seconds = budget.blocked_until_seconds
+        to_load = sum(loading_weight_of(plan, sources.exchange, sources.policy) for plan in plans)
+        wait_seconds = budget.wait_seconds(to_load, now) if to_load else 0.0
         return CollectorStatus(
             symbols=len(plans),
             loaded=sum(plan.loaded for plan in plans),
@@ -107,6 +111,8 @@ class StatusBoard:
             weight_used=budget.used(now),
             weight_limit=budget.limit,
             banned_until_ms=sync.time.latest_ms(blocked_seconds) if blocked_seconds > now else None,
+            weight_budget=budget.budget,
+            wait_seconds=wait_seconds if wait_seconds >= WAIT_SECONDS_MIN else 0.0,
             clock_error_ms=sync.time.error_ms(now),
             elapsed_seconds=now - self._started_seconds,
             bans=requests.bans,

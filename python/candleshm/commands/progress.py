@@ -7,7 +7,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -32,8 +32,11 @@ class ProgressLine:
         self._is_terminal = sys.stderr.isatty()
         self._line_due_seconds = time.monotonic() + LINES_SECONDS
 
-    def show(self, share: float | None, text: str) -> None:
-        """Show `text`, and the share that is done as a bar and in percent where it is known."""
+    def show(self, share: float | None, text: str, parts: Sequence[str] = ()) -> None:
+        """Show `text`, and the share that is done as a bar and in percent where it is known.
+
+        Where lines are logged, `parts` are logged instead, if there are any.
+        """
         if share is not None:
             text = f"{share:4.0%}  {text}"
         if self._is_terminal:
@@ -46,7 +49,8 @@ class ProgressLine:
             self._write(f"{self._doing} {bar}{text}")
         elif time.monotonic() >= self._line_due_seconds:
             self._line_due_seconds = time.monotonic() + LINES_SECONDS
-            logger.info("%s: %s", self._doing, text.strip())
+            for line in parts or (text.strip(),):
+                logger.info("%s: %s", self._doing, line)
 
     def __enter__(self) -> Self:
         if self._is_terminal:
@@ -79,26 +83,34 @@ class LoadingProgress(ProgressLine):
         self._lengths = lengths
 
     def __call__(self, statuses: Mapping[str, CollectorStatus | None]) -> None:
-        """Show the progress of all feeds together; one without a status does not count."""
+        """Show the progress of all feeds together, in a log of each that loads; one without a status does not count."""
         known = {name: status for name, status in statuses.items() if status is not None}
-        total = sum(status.symbols * self._lengths[name] for name, status in known.items())
-        share = 1 - sum(status.missing for status in known.values()) / total if total else 1.0
-        self.show(share, _text(list(known.values())))
+        parts = [
+            f"{name}: {self._share([name], [status]):.0%}  {_text([status])}"
+            for name, status in known.items()
+            if len(known) > 1 and not status.is_loaded
+        ]
+        self.show(self._share(known, known.values()), _text(known.values()), parts)
+
+    def _share(self, names: Iterable[str], statuses: Iterable[CollectorStatus]) -> float:
+        missing, total = 0, 0
+        for name, status in zip(names, statuses, strict=True):
+            missing += status.missing
+            total += status.symbols * self._lengths[name]
+        return 1 - missing / total if total else 1.0
 
 
-def _text(statuses: list[CollectorStatus]) -> str:
-    """Return symbols, rows, weight and what is left; of several feeds' weights and times the largest."""
+def _text(statuses: Collection[CollectorStatus]) -> str:
+    """Return symbols, rows, weight and time that are left; of several feeds the least weight and the longest time."""
     loaded, symbols = sum(status.loaded for status in statuses), sum(status.symbols for status in statuses)
-    weight = max((status.weight_used / status.weight_limit for status in statuses), default=0.0)
-    words = [
-        f"{loaded} of {symbols} symbols",
-        f"{sum(status.rows for status in statuses):,} rows",
-        f"weight {weight:.0%}",
-    ]
+    words = [f"{loaded} of {symbols} symbols", f"{sum(status.rows for status in statuses):,} rows"]
+    shortest = min(statuses, key=lambda status: status.weight_left / max(1, status.weight_budget), default=None)
+    if shortest is not None:
+        words.append(f"{shortest.weight_left:,} of {shortest.weight_budget:,} weight left in this window")
     failing = sum(len(status.failing) for status in statuses)
     left_seconds = max((status.eta_seconds or 0.0 for status in statuses), default=0.0)
     if failing:
         words.append(f"{failing} failing")
     elif left_seconds:
-        words.append(f"{math.ceil(left_seconds)} s left")
+        words.append(f"{math.ceil(left_seconds)} s to go")
     return ", ".join(words)

@@ -1,12 +1,13 @@
 """How much request weight may still be spent: `(weight, now) -> delay`. Nothing here sleeps or reads a clock.
 
-Three rules, the strictest counts. They hold for the sum over all owners of a pool, in this process and in others:
+Four rules, the strictest counts. They hold for the sum over all owners of a pool, in this process and in others:
 
 - **Ledger.** In any window (60 s at Binance) at most `share * limit` is spent, where a request counts from its sending
   until one window after its response: the exchange books it somewhere between the two.
 - **Rate limiter.** Weight flows in evenly, into two accounts: one for closing candles, which come all at once, so that
-  it saves up for one round of them, and one for everything else, which saves two seconds' worth. A stop empties both,
-  so that nothing bursts after it.
+  it saves up for one round of them, and one for everything else, which saves two seconds' worth. A stop empties both.
+- **Burst.** Requests that load series may spend up to two thirds of the budget without waiting for an account. What is
+  left flows in evenly until the burst no longer counts. For one window after a stop there is no burst.
 - **Report.** The exchange's header counts everything from this IP address, other programs included. When that leaves no
   room, one request at a time is sent every `PROBE_SECONDS`, and its response has the newest number.
 
@@ -154,6 +155,10 @@ class WeightBudget:
         """When the stop after a 429 or 418 ends; in the past, or minus infinity, when there is none."""
         return self._look(PoolWords.BLOCKED_UNTIL)
 
+    def is_burst_spent(self, now_seconds: float) -> bool:
+        """Return whether what loads has had its burst, which still counts: everything else goes first now."""
+        return self._memory.words.is_burst_spent(now_seconds)
+
     def set_limit(self, limit: int, window_seconds: float, now_seconds: float) -> None:
         """Use the limit that an exchangeInfo states; the strictest one in the pool counts."""
         self._named[1:3] = window_seconds, float(limit)
@@ -181,18 +186,26 @@ class WeightBudget:
         """Return how long a request of `weight` has to wait; infinite means: until one in flight ends."""
         return self._memory.words.delay(weight, now_seconds, closing)
 
+    def wait_seconds(self, weight: int, now_seconds: float) -> float:
+        """Return when so much weight could have been spent, seconds from now, if nobody else spent any."""
+        windows, rest = divmod(weight, self.budget)
+        rest_seconds = self.delay_seconds(rest, now_seconds)
+        return windows * self.window_seconds + min(rest_seconds, self.window_seconds)
+
     def claim(
-        self, weight: int, now_seconds: float, *, closing: bool = False, urgent: bool = False
+        self, weight: int, now_seconds: float, *, closing: bool = False, urgent: bool = False, loading: bool = False
     ) -> tuple[int, float]:
         """Book a request if it may leave now: (ticket, 0.0), or (0, how long it has to wait).
 
         A waiting owner claims again before its turn ends; turns are in the order of the first claims. While an `urgent`
         one waits no other request is sent: an expensive request would never find room between cheap ones. An owner that
         does not wait any longer calls `give_up`.
+
+        A `loading` request may be part of a burst. Once that has spent its part, it takes what everything else leaves.
         """
 
         def claim() -> float | None:
-            return self._memory.words.claim(self._place, self._token, weight, now_seconds, closing, urgent)
+            return self._memory.words.claim(self._place, self._token, weight, now_seconds, closing, urgent, loading)
 
         delay_seconds = self._try(now_seconds, claim)
         if delay_seconds is None:

@@ -100,8 +100,17 @@ impl PoolWords {
 
     /// Book a request and return 0.0, or return how many seconds it has to wait.
     #[allow(clippy::too_many_arguments, reason = "one call is one transaction; Python names the arguments")]
-    fn claim(&self, place: usize, token: u64, weight: f64, now: f64, closing: bool, urgent: bool) -> Option<f64> {
-        self.transact(place, token, |pool| pool.claim(place, Claim { weight, closing, urgent }, now))
+    fn claim(
+        &self,
+        place: usize,
+        token: u64,
+        weight: f64,
+        now: f64,
+        closing: bool,
+        urgent: bool,
+        loading: bool,
+    ) -> Option<f64> {
+        self.transact(place, token, |pool| pool.claim(place, Claim { weight, closing, urgent, loading }, now))
     }
 
     /// Book the end of a request, with the used weight that the exchange stated.
@@ -201,6 +210,11 @@ impl PoolWords {
     /// Return how many seconds a request would have to wait. Takes no lock.
     fn delay(&self, weight: f64, now: f64, closing: bool) -> f64 {
         Pool::new(&self.copied()).delay(weight, now, closing)
+    }
+
+    /// Return whether what loads has had its burst, which still counts. Takes no lock.
+    fn is_burst_spent(&self, now: f64) -> bool {
+        Pool::new(self.words(self.changes())).is_burst_spent(now)
     }
 
     /// Return whether the words that count can be those of a pool.

@@ -78,6 +78,10 @@ pub const COUNT: Whole = Whole(10);
 pub const REAPED_AT: Number = Number(11);
 /// The latest [`FIRST_UNTIL`] of all owners.
 pub const QUEUE_UNTIL: Number = Number(12);
+/// Weight of the newest burst; zero in a pool in which there was none.
+pub const BURST: Number = Number(13);
+/// When that burst no longer counts: one window after its last request was sent.
+pub const BURST_UNTIL: Number = Number(14);
 
 /// The account of all requests but those for closing candles.
 pub const COMMON: usize = 16;
@@ -171,6 +175,8 @@ const QUEUE_SECONDS: f64 = 0.02; // an owner whose turn is next claims again aft
 const SAVED_SECONDS: f64 = 2.0;
 const SAVED_WEIGHT_MIN: f64 = 20.0; // the dearest single request, exchangeInfo
 const RESERVED_PART_MAX: f64 = 1.0 / 3.0;
+const BURST_PART: f64 = 2.0 / 3.0; // of the budget, at most
+const STEADY_PART: f64 = 1.0 / 6.0; // of the budget, left beside what is saved for closing candles
 
 /// A request that is about to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +187,15 @@ pub struct Claim {
     pub closing: bool,
     /// Whether no other request is sent while it waits.
     pub urgent: bool,
+    /// Whether it is one of many requests that load series, and may be sent in a burst.
+    pub loading: bool,
+}
+
+/// What a request is paid from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Payer {
+    Account(usize),
+    Burst,
 }
 
 /// The words of a pool, [`WORDS`] of them. An owner is identified by its place in them and its token.
@@ -372,15 +387,18 @@ impl<'a> Pool<'a> {
         if now < held_until && !claim.urgent {
             return held_until.max(self.get(BLOCKED_UNTIL)) - now;
         }
-        let mut delay = self.delay(claim.weight, now, claim.closing);
-        if now < self.get(QUEUE_UNTIL) && !claim.urgent && !(claim.closing && self.is_saved_for(claim.weight, now)) {
+        let mut delay = self.claim_delay(claim, now);
+        let payer = self.payer(claim, now);
+        // Only the common account is worth a queue: what pays for a burst or a closing candle is nobody else's.
+        if now < self.get(QUEUE_UNTIL) && !claim.urgent && payer == Payer::Account(COMMON) {
             delay = delay.max(self.queue_delay(place, now));
         }
         if delay > 0.0 {
             let held_until = now + delay.min(HELD_SECONDS_MAX) + HELD_SECONDS_MORE;
             if claim.urgent {
                 self.set(HELD_UNTIL, held_until);
-            } else {
+            } else if !(claim.loading && self.is_burst_spent(now)) {
+                // What loads and has had its burst takes what others leave, and holds nobody up.
                 let since = self.get(place + WAITS_SINCE);
                 self.set(place + WAITS_SINCE, if since > 0.0 { since } else { now });
                 self.set(place + FIRST_UNTIL, held_until);
@@ -390,10 +408,18 @@ impl<'a> Pool<'a> {
         }
         if claim.urgent {
             self.set(HELD_UNTIL, f64::NEG_INFINITY);
-        } else {
+        } else if payer != Payer::Burst {
             self.give_up(place);
         }
-        self.count_sent(place, claim.weight, now, claim.closing);
+        if claim.loading && (payer == Payer::Burst || !self.is_burst_spent(now)) {
+            // Whatever paid for it: others keep their third. What is paid by turns does not make a burst last longer.
+            if payer == Payer::Burst || now >= self.get(BURST_UNTIL) {
+                self.set(BURST, self.burst(now));
+                self.set(BURST_UNTIL, now + self.get(WINDOW));
+            }
+            self.add(BURST, claim.weight);
+        }
+        self.book(place, claim.weight, now, payer);
         0.0
     }
 
@@ -405,13 +431,29 @@ impl<'a> Pool<'a> {
 
     /// Books a request that is sent now, whether it may be or not.
     pub fn count_sent(self, place: usize, weight: f64, now: f64, closing: bool) {
-        let account = if closing && self.is_saved_for(weight, now) { CLOSING } else { COMMON };
-        self.set(account + SAVED, self.balance(account, now) - weight);
-        self.set(account + AT, self.get(account + AT).max(now));
+        self.book(place, weight, now, self.payer(Claim { weight, closing, urgent: false, loading: false }, now));
+    }
+
+    fn book(self, place: usize, weight: f64, now: f64, payer: Payer) {
+        if let Payer::Account(account) = payer {
+            let price = if account == COMMON { weight * self.slowness(now) } else { weight };
+            self.set(account + SAVED, self.balance(account, now) - price);
+            self.set(account + AT, self.get(account + AT).max(now));
+        }
         if self.get(REPORTED) >= 0.0 {
             self.add(REPORTED, weight);
         }
         self.fly(place, weight);
+    }
+
+    fn payer(self, claim: Claim, now: f64) -> Payer {
+        if claim.loading && self.burst_delay(claim.weight, now) <= 0.0 {
+            Payer::Burst
+        } else if claim.closing && self.is_saved_for(claim.weight, now) {
+            Payer::Account(CLOSING)
+        } else {
+            Payer::Account(COMMON)
+        }
     }
 
     /// Books the end of a request, with the used weight that the exchange stated.
@@ -446,8 +488,18 @@ impl<'a> Pool<'a> {
     /// Returns how many seconds a request has to wait; infinite means until a request in flight has finished.
     #[must_use]
     pub fn delay(self, weight: f64, now: f64, closing: bool) -> f64 {
-        let mut delay = self.account_delay(COMMON, weight, now);
-        if closing && delay > 0.0 {
+        self.claim_delay(Claim { weight, closing, urgent: false, loading: false }, now)
+    }
+
+    fn claim_delay(self, claim: Claim, now: f64) -> f64 {
+        let weight = claim.weight;
+        // What loads and has had its burst leaves the lower half of the account to everything else.
+        let kept = if claim.loading && self.is_burst_spent(now) { self.get(COMMON + DEPTH) / 2.0 } else { 0.0 };
+        let mut delay = self.account_delay(COMMON, weight.max(kept), now);
+        if claim.loading && delay > 0.0 {
+            delay = delay.min(self.burst_delay(weight, now));
+        }
+        if claim.closing && delay > 0.0 {
             delay = delay.min(self.account_delay(CLOSING, weight, now));
         }
         delay = delay.max(self.get(BLOCKED_UNTIL) - now);
@@ -462,6 +514,63 @@ impl<'a> Pool<'a> {
             delay = delay.max(if is_probe_out { f64::INFINITY } else { self.get(REPORTED_AT) + PROBE_SECONDS - now });
         }
         delay.max(0.0)
+    }
+
+    /// How long a request has to wait until it may be sent in a burst: while that has spent its part, within one window
+    /// after a stop, and where it would take the room of closing candles or of what the common account keeps.
+    fn burst_delay(self, weight: f64, now: f64) -> f64 {
+        let mut delay = self.get(BLOCKED_UNTIL) + self.get(WINDOW) - now;
+        if weight > self.burst_max() {
+            return f64::INFINITY;
+        }
+        if self.is_burst_spent(now) || self.burst(now) + weight > self.burst_max() {
+            delay = delay.max(self.get(BURST_UNTIL) - now);
+        }
+        let room = self.budget() - self.balance(CLOSING, now) - self.get(COMMON + DEPTH);
+        let excess = self.own(now) + weight - room;
+        if excess > 0.0 {
+            delay = delay.max(self.ledger_delay(excess, now));
+        }
+        if self.is_fresh(now) && self.get(REPORTED) + weight > room {
+            delay = delay.max(self.get(REPORTED_AT) + self.get(WINDOW) - now);
+        }
+        delay.max(0.0)
+    }
+
+    /// What a burst may spend: others keep a third of the budget, half of it at least beside the closing candles.
+    fn burst_max(self) -> f64 {
+        let budget = self.budget();
+        (budget * BURST_PART).min(budget * (1.0 - STEADY_PART) - self.get(CLOSING + DEPTH))
+    }
+
+    /// Weight of the burst that still counts.
+    fn burst(self, now: f64) -> f64 {
+        if now < self.get(BURST_UNTIL) { self.get(BURST) } else { 0.0 }
+    }
+
+    /// Returns whether a burst counts that has spent its part.
+    #[must_use]
+    pub fn is_burst_spent(self, now: f64) -> bool {
+        self.burst(now) > (self.burst_max() - SAVED_WEIGHT_MIN).max(0.0)
+    }
+
+    /// How many times its weight a request costs the common account. While a burst counts, what it left has to flow
+    /// evenly until it stops counting: no faster than at the pace that the ledger allows from now on without a pause.
+    fn slowness(self, now: f64) -> f64 {
+        if self.burst(now) == 0.0 {
+            return 1.0;
+        }
+        let mut room = self.budget() - self.used(now) - self.balance(CLOSING, now);
+        let mut rate = f64::INFINITY;
+        for number in 0..self.count() {
+            let entry = self.entry(number);
+            rate = rate.min(room / (self.get(entry + UNTIL) - now));
+            room += self.get(entry + WEIGHT);
+        }
+        // What others keep of a third beside the closing candles; a burst leaves room for that.
+        let least = (self.budget() - self.get(CLOSING + DEPTH) - self.burst_max()) / self.get(WINDOW);
+        rate = rate.min(room / self.get(WINDOW)).max(least);
+        (self.get(COMMON + RATE) / rate).max(1.0)
     }
 
     fn ledger_delay(self, mut excess: f64, now: f64) -> f64 {
@@ -582,8 +691,12 @@ impl<'a> Pool<'a> {
         // The rate leaves room for what the accounts can hold, so that a window that starts with full ones stays within
         // the budget.
         let rate = (budget - depth - reserved).max(budget * RESERVED_PART_MAX) / window;
+        // What is reserved is there at once, or the first round after a start would wait behind the start itself.
+        let is_steady = now >= self.get(BLOCKED_UNTIL) + window;
+        let more = if is_steady { (reserved - self.get(CLOSING + DEPTH)).max(0.0) } else { 0.0 };
         self.change_account(COMMON, rate, depth, now);
         self.change_account(CLOSING, reserved / window, reserved, now);
+        self.set(CLOSING + SAVED, (self.get(CLOSING + SAVED) + more).min(reserved));
     }
 
     fn fly(self, place: usize, weight: f64) {

@@ -72,6 +72,8 @@ fn the_words_of_a_pool_are_where_the_page_describes_them() {
             ("count", whole(pool::COUNT)),
             ("reaped_at", number(pool::REAPED_AT)),
             ("queue_until", number(pool::QUEUE_UNTIL)),
+            ("burst", number(pool::BURST)),
+            ("burst_until", number(pool::BURST_UNTIL)),
             ("common.rate", number(pool::COMMON + pool::RATE)),
             ("common.depth", number(pool::COMMON + pool::DEPTH)),
             ("common.saved", number(pool::COMMON + pool::SAVED)),
