@@ -198,7 +198,7 @@ def test_a_pool_that_is_busy_is_shared_by_turns_as_without_a_burst() -> None:
     assert tails.weight_between(70.0, 130.0) > BUDGET / 3 * 0.9
 
 
-@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@settings(max_examples=6, deadline=None, phases=[Phase.generate])
 @given(
     st.integers(0, 2**32),
     st.sampled_from([(200, (1, 2)), (2400, (1, 2, 5, 10)), (6000, (2,))]),
