@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 import threading
 import time
 import zipfile
@@ -307,7 +308,7 @@ def test_a_name_that_nobody_knows_costs_a_line_and_the_exit_code(exchange: Simul
         assert "BTCUSDR: 2026-03-09 could not be fetched: " in said_there
         assert stored(tmp_path, "2026-03-09", "BTCUSDT", "UM").is_complete
     result = run("download", "--symbols", "BTCUSDR", *days, *flags)
-    assert result.returncode == 1
+    assert result.returncode == os.EX_CONFIG
     assert "BTCUSDR: UM does not list it, left out; did you mean BTCUSDT?" in result.stderr
     assert "candleshm: symbols cannot be `BTCUSDR`: UM lists none of type `trading`" in result.stderr
 

@@ -76,7 +76,7 @@ def test_what_was_wrong_is_said_in_every_locale(block: str, locale: str) -> None
     assert unknown.stderr.count(b"\n") == 1
     for command in ("read", "top", "rm"):
         refused = ran(locale, command, "é币", *([SYMBOL] if command == "read" else []))
-        assert refused.returncode == 1
+        assert refused.returncode == os.EX_CONFIG
         assert refused.stderr.startswith(b"candleshm: ")
         assert refused.stderr.count(b"\n") == 1
     served = ran(locale, "serve", "--market", "um", "--symbols", "A B", "--name", "é币")

@@ -371,9 +371,9 @@ def test_serve_goes_on_when_nobody_empties_the_pipe_that_it_logs_to(
     ("redirections", "ending"),
     [
         ('"$@" | head -1', "0"),
-        ('"$@" >/dev/full', "1 candleshm: No space left on device"),
+        ('"$@" >/dev/full', f"{os.EX_TEMPFAIL} candleshm: No space left on device"),
         ('"$@" >&-', "0"),
-        ('"$@" >/dev/full 2>/dev/full', "1"),
+        ('"$@" >/dev/full 2>/dev/full', f"{os.EX_TEMPFAIL}"),
     ],
 )
 def test_reading_into_nothing(block_name: str, redirections: str, ending: str) -> None:

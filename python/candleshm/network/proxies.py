@@ -62,6 +62,8 @@ def proxy_of(url: str, proxies: Mapping[str, str], *, trust_env: bool) -> Proxy 
     `wss` counts as `https` and `ws` as `http`: streams take the proxy of the requests to the same host. The environment
     fills in what `proxies` does not have. Raises ProxyError when the URL of the proxy cannot be used.
     """
+    if not proxies and not trust_env:
+        return None
     from requests.utils import get_environ_proxies, select_proxy
 
     scheme, _, rest = url.partition("://")
