@@ -1,4 +1,4 @@
-"""Collectors whose preferred path to the streams is refused, or acknowledges and sends nothing: they find another one."""
+"""Collectors whose first path to the streams is refused, or acknowledges and sends nothing: they find another one."""
 
 from __future__ import annotations
 
