@@ -63,7 +63,7 @@ def dialled(
         while time.monotonic() < deadline_seconds:
             news = thread.wait(1.0)
             if dialing.failure is not None:
-                outcome.reason = dialing.blamed(f"{type(dialing.failure).__name__}: {dialing.failure}", None)
+                outcome.reason = dialing.blamed(dialing.fault, None)
                 return outcome
             if news.opened:
                 outcome.opened = True

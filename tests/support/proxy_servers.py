@@ -6,6 +6,7 @@ import base64
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 USER, PASSWORD = "me@home", "se:cret/%"
@@ -28,6 +29,8 @@ class ProxyServer:
         """Host and port of each connection that was asked for, `GET URL` of each request that was to be forwarded."""
         self.identities: list[str] = []
         """`user:password` of each, as the proxy understood them."""
+        self.watch: Callable[[bytes], object] = bytes
+        """Gets everything that is passed on, in either direction."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def url(self, *, credentials: bool = False, host: str = "127.0.0.1", scheme: str | None = None) -> str:
@@ -76,8 +79,8 @@ class ProxyServer:
         with socket.create_connection(self._place) as server:
             self._open.append(server)
             connection.sendall(accepted)
-            threading.Thread(target=pump, args=(server, connection), daemon=True).start()
-            pump(connection, server)
+            threading.Thread(target=pump, args=(server, connection, self.watch), daemon=True).start()
+            pump(connection, server, self.watch)
 
 
 class SocksServer(ProxyServer):
@@ -148,10 +151,11 @@ def text_of(connection: socket.socket) -> str:
     return received[:-1].decode()
 
 
-def pump(source: socket.socket, sink: socket.socket) -> None:
+def pump(source: socket.socket, sink: socket.socket, watch: Callable[[bytes], object]) -> None:
     """Copy one direction until it ends."""
     with suppress(OSError):
         while data := source.recv(65536):
+            watch(data)
             sink.sendall(data)
     for end in (source, sink):
         with suppress(OSError):

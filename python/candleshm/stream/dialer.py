@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from candleshm.exchanges.base import StreamRules
 from candleshm.network.backoff import Backoff
 from candleshm.network.egress import Egress, Via
+from candleshm.network.proxies import ProxyError
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.stream.connects import Connects
 from candleshm.stream.paths import Paths
@@ -30,6 +32,14 @@ LIFE_PART, LIFE_SPREAD = 0.96, 0.02
 # Refused because of too many attempts: to go on would make it worse.
 REFUSED_SECONDS = 60.0
 REFUSING = (403, 407, 418, 429)
+# What a refusal means, and what helps.
+MEANINGS = {
+    200: "no streams are served there; correct ws_url",
+    403: "its firewall blocks this address or this path",
+    404: "there is no such path; correct ws_url",
+    429: "too many connections were opened from this address",
+    451: "the exchange does not serve this country; use another host or a proxy",
+}
 
 
 @dataclass(slots=True)
@@ -50,6 +60,16 @@ class Dialing:
         """The whole URL."""
         return f"{self.path}?streams={'/'.join(quote(name, safe='@') for name in self.names)}"
 
+    @property
+    def fault(self) -> str:
+        """Why there is no socket, in words."""
+        failure = self.failure
+        if isinstance(failure, socket.gaierror):
+            return f"the name was not resolved ({failure.strerror}); correct the URL, or repair the resolver"
+        if isinstance(failure, ProxyError) or type(failure) in {OSError, TimeoutError}:
+            return str(failure)
+        return f"{type(failure).__name__}: {failure}"
+
     def worked(self) -> None:
         """Note that the server responded: its address is tried first from now on."""
         if self.via is not None:
@@ -60,7 +80,8 @@ class Dialing:
         host = urlsplit(self.path).hostname
         if status is not None and self.failure is None:
             self.worked()
-            return f"{host} refuses a stream: {reason}"
+            meaning = f" ({MEANINGS[status]})" if status in MEANINGS else ""
+            return f"{host} refuses a stream: {reason}{meaning}"
         if self.via is not None:
             self.via.failed()
         return f"no stream from {host}: {reason}"
@@ -105,10 +126,10 @@ class Dialer:
     def _connect(self, dialing: Dialing, thread: StreamThread) -> None:
         try:
             parts = urlsplit(dialing.url)
-            socket, dialing.via = self._egress.connect(dialing.url, CONNECT_SECONDS)
+            connected, dialing.via = self._egress.connect(dialing.url, CONNECT_SECONDS)
             thread.open(
                 dialing.number,
-                socket.detach(),
+                connected.detach(),
                 host=parts.netloc.rpartition("@")[2],
                 target=f"{parts.path or '/'}?{parts.query}",
                 streams=len(dialing.names),

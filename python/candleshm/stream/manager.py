@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from candleshm.exchanges.base import Exchange
 from candleshm.network.egress import Egress
-from candleshm.network.proxies import ProxyError
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.stream.connection import Connection
 from candleshm.stream.counters import StreamCounters
@@ -148,9 +147,7 @@ class StreamManager:
         for lane in self._lanes:
             opening = lane.opening
             if opening is not None and opening.failure is not None:
-                failure = opening.failure
-                reason = str(failure) if isinstance(failure, ProxyError) else f"{type(failure).__name__}: {failure}"
-                self._unopened(lane, opening, reason, getattr(failure, "status", None))
+                self._unopened(lane, opening, opening.fault, getattr(opening.failure, "status", None))
             if lane.rotate(self.rules, now) and self._dialer.may_open(now):
                 if lane.current is not None:
                     text = "opening a standby for a stream connection of %d symbols, because %s"

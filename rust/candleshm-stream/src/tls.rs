@@ -1,5 +1,6 @@
 //! TLS: certificates are verified by the authorities that the machine trusts, or by those of a file.
 
+use std::env;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
@@ -8,7 +9,11 @@ use std::sync::Arc;
 use mio::net::TcpStream;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
+
+/// A file of authorities to trust instead of the platform's, and folders of such files.
+const FILE_VARIABLE: &str = "SSL_CERT_FILE";
+const DIRECTORIES_VARIABLE: &str = "SSL_CERT_DIR";
 
 /// Who is trusted, and by what rules.
 pub type Trust = Arc<ClientConfig>;
@@ -19,27 +24,24 @@ pub type Trust = Arc<ClientConfig>;
 ///
 /// # Errors
 ///
-/// No authority can be read.
+/// No authority can be read. The words name the file or the variable, and what to do.
 pub fn trust(file: Option<&Path>) -> io::Result<Trust> {
     let mut roots = RootCertStore::empty();
-    let mut fault = String::from("none was found");
     if let Some(path) = file {
-        let read = |error: io::Error| io::Error::other(format!("cannot read {}: {error}", path.display()));
-        let mut reader = BufReader::new(File::open(path).map_err(read)?);
+        let unreadable = |error: io::Error| io::Error::other(format!("cannot read {}: {error}", path.display()));
+        let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
         let certificates = CertificateDer::pem_reader_iter(&mut reader).filter_map(Result::ok);
         roots.add_parsable_certificates(certificates);
+        if roots.is_empty() {
+            return Err(io::Error::other(format!("{} holds no certificate authority in PEM", path.display())));
+        }
     } else {
         let found = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(found.certs);
-        if let Some(error) = found.errors.first() {
-            fault = error.to_string();
+        if roots.is_empty() {
+            let fault = found.errors.first().map_or_else(|| "none was found".to_owned(), ToString::to_string);
+            return Err(io::Error::other(no_authorities(&fault)));
         }
-    }
-    if roots.is_empty() {
-        return Err(io::Error::other(format!(
-            "this machine has no certificate authorities ({fault}); install the package ca-certificates, or name a file \
-             in SSL_CERT_FILE"
-        )));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -48,6 +50,42 @@ pub fn trust(file: Option<&Path>) -> io::Result<Trust> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// Returns why there is nobody to trust, and what to do: the variable that leads to no authority, or the package.
+fn no_authorities(fault: &str) -> String {
+    let set = [FILE_VARIABLE, DIRECTORIES_VARIABLE].into_iter().find_map(|name| Some((name, env::var_os(name)?)));
+    match set {
+        Some((name, value)) => format!(
+            "{name} is set to `{}`, which holds no certificate authorities ({fault}); correct it, or unset it to trust \
+             those of this machine",
+            value.to_string_lossy()
+        ),
+        None => format!(
+            "this machine has no certificate authorities ({fault}); install the package ca-certificates, or name a \
+             file in {FILE_VARIABLE}"
+        ),
+    }
+}
+
+/// Returns why TLS failed, in words; for a certificate that is refused, with what to do.
+fn explained(error: &rustls::Error) -> String {
+    let rustls::Error::InvalidCertificate(fault) = error else { return format!("TLS failed: {error}") };
+    let remedy = match fault {
+        CertificateError::UnknownIssuer => format!(
+            "no trusted authority signed it; if a proxy of yours inspects TLS, name a file with its authority in \
+             {FILE_VARIABLE}"
+        ),
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => "check the clock of this machine".to_owned(),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "another host answers; check the URL, the name service and proxies".to_owned()
+        }
+        _ => return format!("the certificate is refused: {error}"),
+    };
+    format!("the certificate is refused: {remedy} ({error})")
 }
 
 /// A socket that never blocks, with TLS or without.
@@ -98,7 +136,7 @@ impl Transport {
             if let Err(error) = tls.process_new_packets() {
                 // The server is told why.
                 let _ = tls.write_tls(&mut self.tcp);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, explained(&error)));
             }
         }
     }

@@ -509,6 +509,8 @@ fn a_stop_closes_all_sockets_and_what_is_asked_for_later_is_dropped() {
     assert!(streams.stop(DEADLINE));
     assert_eq!(sent(&mut open), (0x88, vec![0x03, 0xe8]));
     assert_eq!(told.end(&streams, 1), End::of("the collector stops"));
+    // The thread is certainly gone, and closes nothing any more.
+    thread::sleep(Duration::from_millis(100));
     add(&streams, 4);
     streams.send(1, b"late".to_vec(), 1);
     streams.close(1);
