@@ -7,7 +7,9 @@ use candleshm::columns::{COLUMNS, OPEN_TIME_MS};
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::arguments::{Count, Moment, Number, check_moments, not_contiguous};
 use crate::array;
@@ -384,6 +386,15 @@ impl Series {
             None => Ok(None),
             Some(waited) => Err(self.opened_none(waited)),
         }
+    }
+
+    /// NumPy would make an object array of one series, without a word.
+    #[pyo3(signature = (*_arguments, **_options))]
+    fn __array__(&self, _arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        Err(PyTypeError::new_err(format!(
+            "a Series is not an array; use candles(n), float64 (n, 12) of {}, or view(n) without a copy",
+            self.symbol
+        )))
     }
 
     /// Pickled as what it takes to attach again: name, `max_age` and symbol.
