@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -57,3 +58,58 @@ def test_numpy_makes_no_object_arrays_of_what_is_no_array(feed: candleshm.Feed) 
         for make in (np.asarray, np.array, np.mean, lambda thing: np.asarray(thing, dtype=float)):
             with pytest.raises(TypeError, match=way):
                 make(thing)
+
+
+def test_a_strategy_that_starts_first_waits_for_the_block_and_then_for_its_data(block_name: str) -> None:
+    with pytest.raises(candleshm.BlockNotFound):
+        candleshm.attach(block_name, timeout=0.2)
+    writers: list[_core.Writer] = []
+
+    def serve() -> None:
+        writers.append(_core.Writer.open(block_name, market="SPOT", interval="1m", length=LENGTH, symbols=SYMBOLS[:2]))
+
+    later = threading.Timer(0.2, serve)
+    later.start()
+    try:
+        with candleshm.attach(block_name, max_age=60.0, timeout=60.0) as feed:
+            later.join()
+            writer = writers[0]
+            load(writer, "BTCUSDT", 0, 20)
+            writer.heartbeat()
+            with pytest.raises(candleshm.WaitTimeout, match="it is loading; 1 of 2 symbols have no data yet") as caught:
+                feed.wait_ready(timeout=0)
+            assert caught.value.missing == ("ETHUSDT",)
+            with pytest.raises(candleshm.StaleData, match=r"ETHUSDT has not been loaded yet; .*wait_ready"):
+                feed["ETHUSDT"].candles()
+
+            def finish() -> None:
+                load(writer, "ETHUSDT", 0, 20)
+                writer.set_health(ready=True, weight_used=0, weight_limit=1, banned_until_ms=None)
+                writer.heartbeat()
+
+            later = threading.Timer(0.2, finish)
+            later.start()
+            assert feed.wait_ready(timeout=60.0).ready
+            assert feed["ETHUSDT"].last_close == 2020
+            later.join()
+        with pytest.raises(candleshm.BlockNotFound, match="this feed was closed"):
+            feed.wait_ready(timeout=0)
+    finally:
+        later.join()
+        for writer in writers:
+            writer.close()
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), True])
+def test_a_wait_refuses_what_is_no_duration(feed: candleshm.Feed, timeout: Any) -> None:
+    with pytest.raises(candleshm.ConfigError):
+        candleshm.attach(feed.name, timeout=timeout)
+    with pytest.raises(candleshm.ConfigError):
+        feed.wait_ready(timeout)
+
+
+def test_a_symbol_that_was_delisted_before_it_was_loaded_says_so(writer: _core.Writer) -> None:
+    writer.set_trading("NEWUSDT", False)
+    no_data = pytest.raises(candleshm.StaleData, match="NEWUSDT no longer trades, and was never loaded")
+    with candleshm.attach(writer.name, max_age=60.0) as strict, no_data:
+        strict["NEWUSDT"].wait(timeout=0)
