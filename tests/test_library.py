@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -113,3 +113,21 @@ def test_a_symbol_that_was_delisted_before_it_was_loaded_says_so(writer: _core.W
     no_data = pytest.raises(candleshm.StaleData, match="NEWUSDT no longer trades, and was never loaded")
     with candleshm.attach(writer.name, max_age=60.0) as strict, no_data:
         strict["NEWUSDT"].wait(timeout=0)
+
+
+def test_a_feed_is_a_mapping_from_symbols_to_series(writer: _core.Writer, feed: candleshm.Feed) -> None:
+    assert isinstance(feed, Mapping)
+    assert list(feed.keys()) == SYMBOLS
+    assert [series.symbol for series in feed.values()] == SYMBOLS
+    assert dict(feed.items()) == {symbol: feed[symbol] for symbol in SYMBOLS}
+    assert feed.get("BTCUSDT") is feed["BTCUSDT"]
+    assert feed.get("DOGEUSDT") is None
+    with candleshm.attach(writer.name) as other:
+        assert other != feed
+        assert len({feed, other, feed}) == 2
+    with pytest.raises(TypeError):
+        feed["BTCUSDT"] = feed["ETHUSDT"]  # type: ignore[index]
+
+
+def test_notebooks_complete_the_symbols_of_a_feed(feed: candleshm.Feed) -> None:
+    assert feed._ipython_key_completions_() == SYMBOLS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -23,11 +23,19 @@ from candleshm.reader.waiter import Waiter
 LOOK_SECONDS = 0.05
 
 
-class Feed(_core.Feed):
+class Feed(_core.Feed, Mapping[str, Series]):
     """The candles of one named block, read in place; see `attach`.
 
-    A feed is pickled, and copied, as its name and `max_age`: the copy attaches anew. So do its series.
+    A read-only mapping from symbols to `Series`: `keys`, `values`, `items`, `get` and `in` are those of a dict; the
+    symbols may grow while the feed is used. Feeds are compared by identity. A feed is pickled, and copied, as its name
+    and `max_age`: the copy attaches anew. So do its series.
+
+    >>> {symbol: series.last_close for symbol, series in feed.items()}  # doctest: +SKIP
     """
+
+    # Two feeds are two ways to read, whatever they carry; a Mapping would compare, and have no hash.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __init__(self, name: str, max_age: float | None = None) -> None:
         self._close_waiter = Waiter()
@@ -154,6 +162,10 @@ class Feed(_core.Feed):
         # Whoever waits learns that the feed was closed.
         self._close_waiter.close()
         self._row_waiter.close()
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """Return what IPython and Jupyter offer for `feed["` and Tab."""
+        return list(self)
 
     def __enter__(self) -> Self:
         return self
