@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 import candleshm
 from candleshm import _core
-from tests.test_panel import LENGTH, SYMBOLS, load
+from tests.support.klines import MINUTE_MS
+from tests.test_panel import LENGTH, SYMBOLS, load, open_ms
 
 
 @pytest.fixture
@@ -131,3 +135,60 @@ def test_a_feed_is_a_mapping_from_symbols_to_series(writer: _core.Writer, feed: 
 
 def test_notebooks_complete_the_symbols_of_a_feed(feed: candleshm.Feed) -> None:
     assert feed._ipython_key_completions_() == SYMBOLS
+
+
+NOON_MS = open_ms(17)
+NOON = datetime.fromtimestamp(NOON_MS / 1000, tz=UTC)
+INDEX = pd.DatetimeIndex([NOON, NOON + timedelta(minutes=1, microseconds=999)])
+MOMENTS: list[Any] = [
+    np.array([NOON_MS, NOON_MS + MINUTE_MS]),
+    np.array([NOON_MS, 0, NOON_MS + MINUTE_MS, 0])[::2],
+    np.array([NOON_MS, NOON_MS + MINUTE_MS], np.uint64),
+    [NOON_MS, NOON_MS + MINUTE_MS],
+    (NOON, NOON.astimezone(timezone(timedelta(hours=8))) + timedelta(minutes=1)),
+    np.array([NOON_MS, NOON_MS + MINUTE_MS]).astype("datetime64[ms]"),
+    INDEX,
+    INDEX.tz_convert("Asia/Shanghai"),
+    INDEX.tz_localize(None),
+    INDEX.as_unit("us"),
+    pd.Series(INDEX.tz_convert("America/New_York")),
+    list(INDEX),
+    pl.Series(list(INDEX)),
+]
+
+
+@pytest.mark.parametrize("moments", MOMENTS, ids=lambda moments: type(moments).__name__)
+def test_moments_may_be_numbers_datetimes_or_columns_of_frames(feed: candleshm.Feed, moments: Any) -> None:
+    assert feed.asof("close", moments, symbols=["BTCUSDT", "ETHUSDT"]).tolist() == [[1016, 2016], [1017, 2017]]
+    assert feed["BTCUSDT"].asof(moments)[:, candleshm.CLOSE].tolist() == [1016, 1017]
+
+
+def test_one_moment_is_one_row_and_none_is_none(feed: candleshm.Feed) -> None:
+    for moment in (NOON_MS, NOON, INDEX[0], np.datetime64(NOON_MS, "ms")):
+        assert feed.asof("close", moment, symbols=["BTCUSDT"]).tolist() == [[1016]]
+        assert feed["BTCUSDT"].asof(moment).shape == (1, 12)
+    assert feed.asof("close", [], symbols=["BTCUSDT"]).shape == (0, 1)
+    assert feed["BTCUSDT"].asof(pd.DatetimeIndex([])).shape == (0, 12)
+
+
+@pytest.mark.parametrize(
+    ("moments", "text"),
+    [
+        (np.array([1.0]), r"float64; .*int64.*rows\[:, 0\]"),
+        (["2026-11-28"], "<U10"),
+        ([True], "bool"),
+        ([NOON.replace(tzinfo=None)], "a datetime without a time zone, `2"),
+        ([NOON.date()], "date `"),
+        (pd.DatetimeIndex([NOON, None]), "NaT"),
+        (np.array([[NOON_MS]]), r"shape `\(1, 1\)`"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_moment_is_named_with_its_type(feed: candleshm.Feed, moments: Any, text: str) -> None:
+    asked: list[Callable[[], object]] = [
+        lambda: feed.asof("close", moments),
+        lambda: feed["BTCUSDT"].asof(moments),
+    ]
+    for ask in asked:
+        with pytest.raises(candleshm.ConfigError, match="moments_ms cannot .*" + text):
+            ask()

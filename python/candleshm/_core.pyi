@@ -13,6 +13,7 @@ import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 from candleshm.errors import CandleShmError
+from candleshm.reader.moments import MomentsLike
 
 __all__ = [
     "INTERVAL_MS",
@@ -739,10 +740,11 @@ class Series:
     def read(self, n: int | None = None) -> View:
         """Return a view as `view` does, for ``with``: its end raises OverwrittenView when a row changed meanwhile."""
 
-    def asof(self, moments_ms: npt.NDArray[np.int64]) -> _FloatArray:
+    def asof(self, moments_ms: MomentsLike) -> _FloatArray:
         """Return, for each moment, the newest candle that had closed by then: float64 (m, 12), NaN before the window.
 
-        Nothing from the future gets in: a candle counts from its end on. `moments_ms` is int64 (m,), epoch ms. Raises
+        Nothing from the future gets in: a candle counts from its end on. `moments_ms` are whole epoch ms (int64 or a
+        list), datetimes with a time zone, datetime64 in UTC, or a pandas DatetimeIndex; (m,), or one of them. Raises
         StaleData, UnknownSymbol, ConfigError (moments in another unit or of another type).
         """
 

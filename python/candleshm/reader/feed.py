@@ -16,6 +16,7 @@ from candleshm._core import Closed, Series
 from candleshm.errors import BlockError, BlockNotFound, ConfigError, WaitTimeout
 from candleshm.reader.closes import Closes, Wanted, names_of
 from candleshm.reader.health import Health, health_of
+from candleshm.reader.moments import MomentsLike, moments_of
 from candleshm.reader.panel import Panel
 from candleshm.reader.waiter import Waiter
 
@@ -107,16 +108,19 @@ class Feed(_core.Feed, Mapping[str, Series]):
         return Panel(array if out is None else out, open_time_ms, found, names)
 
     def asof(
-        self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None = None
+        self, field: str, moments_ms: MomentsLike, symbols: Sequence[str] | None = None
     ) -> npt.NDArray[np.float64]:
-        """Return (m, S): the value of the newest candle of each symbol that had closed by each moment (epoch ms).
+        """Return (m, S): the value of the newest candle of each symbol that had closed by each moment.
 
-        Nothing from the future gets in: a candle counts from its end on. NaN before the window.
+        Nothing from the future gets in: a candle counts from its end on. NaN before the window. `moments_ms` are whole
+        epoch ms (int64 or a list), datetimes with a time zone, datetime64 in UTC, or a pandas DatetimeIndex; (m,), or
+        one of them. Raises StaleData, UnknownSymbol, ConfigError (field, moments in another unit or of another type).
 
         >>> five_minutes.asof("close", minutes.open_time_ms + 60_000)  # doctest: +SKIP
         """
-        values, found = self._asof(field, moments_ms, symbols)
-        return values.reshape(len(found), len(moments_ms)).T
+        moments = moments_of(moments_ms)
+        values, found = self._asof(field, moments, symbols)
+        return values.reshape(len(found), len(moments)).T
 
     def closes(self, *, symbols: Sequence[str] | None = None, quorum: float = 1.0) -> Closes:
         """Iterate, with `for` or `async for`, over the closes from the next one on: one Closed per open time.
