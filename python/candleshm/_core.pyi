@@ -6,13 +6,14 @@ Times are integer milliseconds since the epoch, UTC, as the exchange states them
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias, final
+from typing import Any, Final, Literal, NoReturn, Self, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 from candleshm.errors import CandleShmError
+from candleshm.reader.moments import MomentsLike
 
 __all__ = [
     "INTERVAL_MS",
@@ -631,6 +632,7 @@ class View:
         """Return whether no row was overwritten or revised so far. Call it after computing, not before."""
 
     def __len__(self) -> int: ...
+    def __array__(self, *_arguments: object, **_options: object) -> NoReturn: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
@@ -738,10 +740,11 @@ class Series:
     def read(self, n: int | None = None) -> View:
         """Return a view as `view` does, for ``with``: its end raises OverwrittenView when a row changed meanwhile."""
 
-    def asof(self, moments_ms: npt.NDArray[np.int64]) -> _FloatArray:
+    def asof(self, moments_ms: MomentsLike) -> _FloatArray:
         """Return, for each moment, the newest candle that had closed by then: float64 (m, 12), NaN before the window.
 
-        Nothing from the future gets in: a candle counts from its end on. `moments_ms` is int64 (m,), epoch ms. Raises
+        Nothing from the future gets in: a candle counts from its end on. `moments_ms` are whole epoch ms (int64 or a
+        list), datetimes with a time zone, datetime64 in UTC, or a pandas DatetimeIndex; (m,), or one of them. Raises
         StaleData, UnknownSymbol, ConfigError (moments in another unit or of another type).
         """
 
@@ -763,6 +766,7 @@ class Series:
         Raises MissingExtra, and what `candles` raises.
         """
 
+    def __array__(self, *_arguments: object, **_options: object) -> NoReturn: ...
     def _news(self) -> News: ...
     def _end_of(self, open_time_ms: int | None) -> int: ...
     def _look_newer(self, end: int, waited: float | None = None) -> int | None: ...
@@ -829,9 +833,10 @@ class Feed:
         """Candles of a full window, the live one included."""
 
     def __len__(self) -> int: ...
-    def __contains__(self, symbol: str, /) -> bool: ...
+    def __contains__(self, symbol: object, /) -> bool: ...
     def __getitem__(self, symbol: str, /) -> Series: ...
     def __iter__(self) -> Iterator[str]: ...
+    def __array__(self, *_arguments: object, **_options: object) -> NoReturn: ...
     def close(self) -> None:
         """End the use of the feed. Arrays and views already handed out stay readable: each keeps the block mapped."""
 

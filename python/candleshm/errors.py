@@ -36,6 +36,7 @@ Errors carry their facts as attributes; their text is for people.
 from __future__ import annotations
 
 import errno
+import math
 from datetime import UTC, datetime
 
 __all__ = [
@@ -144,7 +145,10 @@ class UnknownSymbol(CandleShmError, KeyError):
 
 
 class StaleData(CandleShmError):
-    """The data of ``symbol`` was last confirmed ``age`` seconds ago, more than ``limit``; or the symbol is delisted."""
+    """The data of ``symbol`` was last confirmed ``age`` seconds ago, more than ``limit``; or the symbol is delisted.
+
+    ``age`` is infinite where nothing was loaded yet, as in the first moments of a collector.
+    """
 
     def __init__(self, symbol: str, age: float, limit: float | None, delisted: bool = False) -> None:  # noqa: FBT001
         super().__init__(symbol, age, limit, delisted)
@@ -154,6 +158,10 @@ class StaleData(CandleShmError):
         self.delisted = delisted
 
     def __str__(self) -> str:
+        if math.isinf(self.age):
+            if self.delisted:
+                return f"{self.symbol} no longer trades, and was never loaded"
+            return f"{self.symbol} has not been loaded yet; `feed.wait_ready(timeout)` waits until all symbols are"
         if self.delisted:
             return f"{self.symbol} no longer trades; it was last confirmed {self.age:.1f} s ago"
         return f"{self.symbol} is stale: last confirmed {self.age:.1f} s ago, the limit is {self.limit} s"

@@ -12,7 +12,7 @@ from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound
 from candleshm.reader.feed import attach, blocks
 from candleshm.reader.health import Health
 
-__all__ = ["broken", "listing_json", "listing_table", "note", "state"]
+__all__ = ["broken", "listing_json", "listing_table", "note"]
 
 HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "NOTE")
 
@@ -26,7 +26,7 @@ def listing_table() -> str:
             health.interval,
             str(health.symbols),
             str(health.length),
-            state(health),
+            health.condition,
             str(health.pid),
             age(health.heartbeat_age),
             f"{health.weight_used}/{health.weight_limit}",
@@ -105,15 +105,6 @@ def note(health: Health) -> str:
     if health.holes and not words:
         words.append(f"{health.holes} holes")
     return "; ".join(words)
-
-
-def state(health: Health) -> str:
-    """Return the state of a block in one word: 'ready' only while its data may be relied on."""
-    if health.state != "ready" or health.ready:
-        return health.state
-    if health.is_silent:
-        return "silent"
-    return "stale" if health.loaded else "loading"
 
 
 def _finite(seconds: float) -> float | None:

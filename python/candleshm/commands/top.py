@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from candleshm.commands.events import Event, changes
 from candleshm.commands.figures import age, change, clock_time, price
-from candleshm.commands.listing import note, state
+from candleshm.commands.listing import note
 from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.commands.screen import Screen
 from candleshm.commands.signals import on_stop_signal
@@ -144,7 +144,7 @@ def ordered(series: Iterable[SeriesFacts], max_age_seconds: float) -> list[Serie
 
 
 def _state(health: Health, screen: Screen) -> str:
-    word, text = state(health), note(health)
+    word, text = health.condition, note(health)
     if word == "ready":
         return screen.alarm(text) if health.banned_until is not None else screen.signed("ready", 1)
     if word == "loading" and health.banned_until is None:

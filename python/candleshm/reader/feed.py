@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,18 +13,30 @@ import numpy.typing as npt
 
 from candleshm import _core
 from candleshm._core import Closed, Series
-from candleshm.errors import BlockError, ConfigError
+from candleshm.errors import BlockError, BlockNotFound, ConfigError, WaitTimeout
 from candleshm.reader.closes import Closes, Wanted, names_of
 from candleshm.reader.health import Health, health_of
+from candleshm.reader.moments import MomentsLike, moments_of
 from candleshm.reader.panel import Panel
 from candleshm.reader.waiter import Waiter
 
+# How often a wait for a block, or for its data, looks again.
+LOOK_SECONDS = 0.05
 
-class Feed(_core.Feed):
+
+class Feed(_core.Feed, Mapping[str, Series]):
     """The candles of one named block, read in place; see `attach`.
 
-    A feed is pickled, and copied, as its name and `max_age`: the copy attaches anew. So do its series.
+    A read-only mapping from symbols to `Series`: `keys`, `values`, `items`, `get` and `in` are those of a dict; the
+    symbols may grow while the feed is used. Feeds are compared by identity. A feed is pickled, and copied, as its name
+    and `max_age`: the copy attaches anew. So do its series.
+
+    >>> {symbol: series.last_close for symbol, series in feed.items()}  # doctest: +SKIP
     """
+
+    # Two feeds are two ways to read, whatever they carry; a Mapping would compare, and have no hash.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __init__(self, name: str, max_age: float | None = None) -> None:
         self._close_waiter = Waiter()
@@ -32,6 +46,29 @@ class Feed(_core.Feed):
     def health(self) -> Health:
         """The block and its collector at this moment, see `Health`."""
         return health_of(self)
+
+    def wait_ready(self, timeout: float | None = None) -> Health:
+        """Sleep until every symbol was loaded and the data is current (`Health.ready`), and return the health.
+
+        A collector that just started, or is about to take a block over, is waited for. `timeout` is in seconds, None
+        waits for ever, 0 looks once. In asyncio use `await asyncio.to_thread(feed.wait_ready, timeout)`.
+
+        Raises WaitTimeout with `.missing`, the symbols that have no data yet; BlockNotFound once the feed was closed;
+        ConfigError for a timeout that is not a duration.
+
+        >>> feed = candleshm.attach("candleshm-spot-1m", max_age=60.0, timeout=60.0)  # doctest: +SKIP
+        >>> feed.wait_ready(timeout=300.0).symbols  # doctest: +SKIP
+        """
+        deadline_seconds = _deadline_seconds(timeout)
+        while not (health := self.health).ready:
+            if not _slept(deadline_seconds):
+                missing = tuple(symbol for symbol in self if math.isinf(self[symbol].age))
+                raise WaitTimeout(
+                    f"block `{self.name}` is not ready after {timeout} s: it is {health.condition}; {len(missing)} of "
+                    f"{health.symbols} symbols have no data yet, {health.stale} are stale",
+                    missing,
+                )
+        return health
 
     def panel(
         self,
@@ -71,16 +108,19 @@ class Feed(_core.Feed):
         return Panel(array if out is None else out, open_time_ms, found, names)
 
     def asof(
-        self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None = None
+        self, field: str, moments_ms: MomentsLike, symbols: Sequence[str] | None = None
     ) -> npt.NDArray[np.float64]:
-        """Return (m, S): the value of the newest candle of each symbol that had closed by each moment (epoch ms).
+        """Return (m, S): the value of the newest candle of each symbol that had closed by each moment.
 
-        Nothing from the future gets in: a candle counts from its end on. NaN before the window.
+        Nothing from the future gets in: a candle counts from its end on. NaN before the window. `moments_ms` are whole
+        epoch ms (int64 or a list), datetimes with a time zone, datetime64 in UTC, or a pandas DatetimeIndex; (m,), or
+        one of them. Raises StaleData, UnknownSymbol, ConfigError (field, moments in another unit or of another type).
 
         >>> five_minutes.asof("close", minutes.open_time_ms + 60_000)  # doctest: +SKIP
         """
-        values, found = self._asof(field, moments_ms, symbols)
-        return values.reshape(len(found), len(moments_ms)).T
+        moments = moments_of(moments_ms)
+        values, found = self._asof(field, moments, symbols)
+        return values.reshape(len(found), len(moments)).T
 
     def closes(self, *, symbols: Sequence[str] | None = None, quorum: float = 1.0) -> Closes:
         """Iterate, with `for` or `async for`, over the closes from the next one on: one Closed per open time.
@@ -127,6 +167,10 @@ class Feed(_core.Feed):
         self._close_waiter.close()
         self._row_waiter.close()
 
+    def _ipython_key_completions_(self) -> list[str]:
+        """Return what IPython and Jupyter offer for `feed["` and Tab."""
+        return list(self)
+
     def __enter__(self) -> Self:
         return self
 
@@ -136,18 +180,40 @@ class Feed(_core.Feed):
         self.close()
 
 
-def attach(name: str, max_age: float | None = None) -> Feed:
+def attach(name: str, max_age: float | None = None, *, timeout: float | None = 0.0) -> Feed:
     """Attach to the block ``name``, read-only.
 
     ``max_age`` (seconds) bounds the age of data that is handed out: reading an older series raises `StaleData`. None
     never raises it. When a collector replaces the block by one of another shape, the feed follows by itself.
 
-    Raises `BlockNotFound`, `BlockIncompatible`, `BlockCorrupt`, `BlockUnavailable`, `ConfigError`.
+    ``timeout`` (seconds) is how long to wait for a block that does not exist yet; None waits for ever. Its data may
+    come later still: see `Feed.wait_ready`.
+
+    Raises `BlockNotFound` (after ``timeout``), `BlockIncompatible`, `BlockCorrupt`, `BlockUnavailable`, `ConfigError`.
 
     >>> feed = attach("candleshm-spot-1m", max_age=60.0)  # doctest: +SKIP
     >>> feed["BTCUSDT"].candles(100)[-1, candleshm.CLOSE]  # doctest: +SKIP
     """
-    return Feed(name, max_age)
+    deadline_seconds = _deadline_seconds(timeout)
+    while True:
+        try:
+            return Feed(name, max_age)
+        except BlockNotFound:
+            if not _slept(deadline_seconds):
+                raise
+
+
+def _deadline_seconds(timeout: float | None) -> float:
+    """Return when a wait that begins now is over, by the monotonic clock. Raises ConfigError."""
+    _core.check_timeout(timeout)
+    return math.inf if timeout is None else time.monotonic() + timeout
+
+
+def _slept(deadline_seconds: float) -> bool:
+    """Sleep until it is time to look again; return False, without a sleep, once the wait is over."""
+    left_seconds = deadline_seconds - time.monotonic()
+    time.sleep(min(LOOK_SECONDS, max(0.0, left_seconds)))
+    return left_seconds > 0
 
 
 def attach_series(name: str, max_age: float | None, symbol: str) -> Series:

@@ -56,6 +56,19 @@ class Health:
         """Whether the collector of a block that should be served has stopped its heartbeat."""
         return self.state in {"ready", "dead"} and self.heartbeat_age > SILENT_SECONDS
 
+    @property
+    def condition(self) -> str:
+        """The state of block and data in one word: 'ready' only while the data may be relied on.
+
+        Else 'loading' (not every symbol was loaded yet), 'stale' (the data is not current), 'silent' (no heartbeat for
+        5 s, though a process owns the block), or the block's own state: 'superseded', 'closed', 'dead'.
+        """
+        if self.state != "ready" or self.ready:
+            return self.state
+        if self.is_silent:
+            return "silent"
+        return "stale" if self.loaded else "loading"
+
 
 def health_of(feed: _core.Feed) -> Health:
     """Return the health of the block that ``feed`` is attached to."""

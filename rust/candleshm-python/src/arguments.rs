@@ -1,7 +1,10 @@
 //! Arguments that Python would convert silently although they mean something else here: True as 1, seconds as
-//! milliseconds.
+//! milliseconds, a text as a list of its letters.
+
+use std::ops::Deref;
 
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::errors::exceptions::ConfigError;
 
@@ -42,6 +45,31 @@ impl FromPyObject<'_, '_> for Number {
 
     fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
         refuse_bool(object, "a number such as 60.0")?;
+        Ok(Self(object.extract()?))
+    }
+}
+
+/// The symbols that a call is about.
+pub(crate) struct Symbols(Vec<String>);
+
+impl Deref for Symbols {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl FromPyObject<'_, '_> for Symbols {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        if let Ok(text) = object.cast::<PyString>() {
+            return Err(ConfigError::new_err(format!(
+                "symbols cannot be the text `{}`; allowed: a list such as ['BTCUSDT']",
+                text.to_str()?
+            )));
+        }
         Ok(Self(object.extract()?))
     }
 }

@@ -9,10 +9,11 @@ use candleshm::layout::{BlockState, header};
 use candleshm::panel::{self, PanelRange};
 use candleshm::read::SeriesReader;
 use numpy::{PyArray1, PyArrayMethods};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
-use crate::arguments::{Count, Moment, Number, check_moments, not_contiguous};
+use crate::arguments::{Count, Moment, Number, Symbols, check_moments, not_contiguous};
 use crate::array;
 use crate::attached::{Attached, age_ms, heartbeat_age_ms, seconds, trading_ages};
 use crate::closed::{Awaited, Closed, common_grid};
@@ -97,11 +98,14 @@ impl Feed {
         Ok(self.source.attached()?.block.symbol_count())
     }
 
-    fn __contains__(&self, symbol: &str) -> PyResult<bool> {
-        Ok(self.source.attached()?.place(symbol).is_some())
+    fn __contains__(&self, symbol: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let attached = self.source.attached()?;
+        let symbol = symbol.cast::<PyString>();
+        Ok(symbol.is_ok_and(|symbol| symbol.to_str().is_ok_and(|symbol| attached.place(symbol).is_some())))
     }
 
-    fn __getitem__(&self, py: Python<'_>, symbol: &str) -> PyResult<Py<Series>> {
+    fn __getitem__(&self, py: Python<'_>, symbol: &Bound<'_, PyAny>) -> PyResult<Py<Series>> {
+        let symbol = symbol.cast::<PyString>().map_err(|_| not_a_symbol(symbol))?.to_str()?;
         if let Some(series) = self.series.read().unwrap_or_else(PoisonError::into_inner).get(symbol) {
             return Ok(series.clone_ref(py));
         }
@@ -112,6 +116,16 @@ impl Feed {
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         Ok(self.symbols(py)?.try_iter()?.into_any())
+    }
+
+    /// NumPy would make an object array of one feed, without a word.
+    #[pyo3(signature = (*_arguments, **_options))]
+    fn __array__(&self, _arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        Err(PyTypeError::new_err(format!(
+            "the feed of block `{}` is not an array; use feed.panel('close', n).array, or feed.last('close') for the \
+             newest values",
+            self.source.name()
+        )))
     }
 
     /// End the use of the feed. Arrays and views already handed out stay readable: each keeps the block mapped.
@@ -168,7 +182,7 @@ impl Feed {
         &self,
         py: Python<'_>,
         open_time_ms: Option<Moment>,
-        symbols: Option<Vec<String>>,
+        symbols: Option<Symbols>,
         quorum: Number,
         timeout: Option<Number>,
     ) -> PyResult<Closed> {
@@ -203,7 +217,7 @@ impl Feed {
         &self,
         py: Python<'_>,
         open_time_ms: Option<Moment>,
-        symbols: Option<Vec<String>>,
+        symbols: Option<Symbols>,
         quorum: Number,
         waited: Option<f64>,
     ) -> PyResult<Option<(Closed, i64, i64)>> {
@@ -230,7 +244,7 @@ impl Feed {
         py: Python<'py>,
         fields: Vec<String>,
         n: Option<Count>,
-        symbols: Option<Vec<String>>,
+        symbols: Option<Symbols>,
         live: bool,
         out: Option<Bound<'py, PyArray1<f64>>>,
     ) -> PyResult<PanelParts<'py>> {
@@ -266,7 +280,7 @@ impl Feed {
         py: Python<'py>,
         field: &str,
         moments_ms: &Bound<'py, PyArray1<i64>>,
-        symbols: Option<Vec<String>>,
+        symbols: Option<Symbols>,
     ) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyTuple>)> {
         let moments = moments_ms.try_readonly().map_err(|_| not_contiguous())?;
         let moments = moments.as_slice().map_err(|_| not_contiguous())?;
@@ -291,20 +305,20 @@ impl Feed {
     /// The open time that `wait_closed(None)` would wait for, if it is known.
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     #[pyo3(signature = (symbols, quorum))]
-    fn _next_close_ms(&self, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<Option<i64>> {
+    fn _next_close_ms(&self, symbols: Option<Symbols>, quorum: f64) -> PyResult<Option<i64>> {
         Ok(self.awaited(&self.source.attached()?, symbols.as_deref(), quorum)?.next_ms())
     }
 
     /// The open time of the candle of these symbols so many places after the one that contains `open_time_ms`.
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
-    fn _later_open_ms(&self, open_time_ms: i64, places: i64, symbols: Option<Vec<String>>) -> PyResult<i64> {
+    fn _later_open_ms(&self, open_time_ms: i64, places: i64, symbols: Option<Symbols>) -> PyResult<i64> {
         let grid = self.awaited(&self.source.attached()?, symbols.as_deref(), 1.0)?.grid();
         Ok(grid.open_ms(grid.index_of(open_time_ms) + places))
     }
 
     /// How many candles from the one that contains `open_time_ms` on have closed.
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
-    fn _closed_since(&self, open_time_ms: i64, symbols: Option<Vec<String>>, quorum: f64) -> PyResult<i64> {
+    fn _closed_since(&self, open_time_ms: i64, symbols: Option<Symbols>, quorum: f64) -> PyResult<i64> {
         let awaited = self.awaited(&self.source.attached()?, symbols.as_deref(), quorum)?;
         Ok(awaited.closed_since(awaited.grid().index_of(open_time_ms)))
     }
@@ -325,7 +339,7 @@ impl Feed {
         &self,
         py: Python<'py>,
         field: &str,
-        symbols: Option<Vec<String>>,
+        symbols: Option<Symbols>,
         out: Option<Bound<'py, PyArray1<f64>>>,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let attached = self.source.attached()?;
@@ -399,6 +413,14 @@ impl Feed {
         indices.retain(|&index| block.is_trading(index));
         Ok(indices)
     }
+}
+
+/// The error for `feed[...]` with anything but one symbol.
+fn not_a_symbol(key: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!(
+        "a feed has one Series for each symbol, such as feed['BTCUSDT'], and nothing for `{key}`; values of many symbols \
+         are feed.panel('close', n, symbols=[...])"
+    ))
 }
 
 fn column_of(field: &str) -> PyResult<usize> {

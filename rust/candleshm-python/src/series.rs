@@ -7,7 +7,9 @@ use candleshm::columns::{COLUMNS, OPEN_TIME_MS};
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::arguments::{Count, Moment, Number, check_moments, not_contiguous};
 use crate::array;
@@ -190,14 +192,12 @@ impl Series {
 
     /// Return, for each moment, the newest candle that had closed by then: float64 (m, 12), NaN before the window.
     ///
-    /// Nothing from the future gets in: a candle counts from its end on. `moments_ms` is int64 (m,), epoch ms. Raises
+    /// Nothing from the future gets in: a candle counts from its end on. `moments_ms` are whole epoch ms (int64 or a
+    /// list), datetimes with a time zone, datetime64 in UTC, or a pandas DatetimeIndex; (m,), or one of them. Raises
     /// StaleData, UnknownSymbol, ConfigError (moments in another unit or of another type).
-    fn asof<'py>(
-        &self,
-        py: Python<'py>,
-        moments_ms: &Bound<'py, PyArray1<i64>>,
-    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let moments = moments_ms.try_readonly().map_err(|_| not_contiguous())?;
+    fn asof<'py>(&self, py: Python<'py>, moments_ms: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let moments = py.import("candleshm.reader.moments")?.call_method1("moments_of", (moments_ms,))?;
+        let moments = moments.cast::<PyArray1<i64>>()?.try_readonly().map_err(|_| not_contiguous())?;
         let moments = moments.as_slice().map_err(|_| not_contiguous())?;
         check_moments(moments)?;
         array::new_columns(py, moments.len(), |values| {
@@ -384,6 +384,15 @@ impl Series {
             None => Ok(None),
             Some(waited) => Err(self.opened_none(waited)),
         }
+    }
+
+    /// NumPy would make an object array of one series, without a word.
+    #[pyo3(signature = (*_arguments, **_options))]
+    fn __array__(&self, _arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        Err(PyTypeError::new_err(format!(
+            "a Series is not an array; use candles(n), float64 (n, 12) of {}, or view(n) without a copy",
+            self.symbol
+        )))
     }
 
     /// Pickled as what it takes to attach again: name, `max_age` and symbol.

@@ -6,6 +6,7 @@ use candleshm::columns;
 use candleshm::read::{SeriesReader, ViewMarks};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::array;
 use crate::attached::Attached;
@@ -154,6 +155,15 @@ impl View {
             return Err(OverwrittenView::new_err(self.symbol.clone()));
         }
         Ok(())
+    }
+
+    /// NumPy would make an object array of one view, without a word; and a copy could not tell whether it is valid.
+    #[pyo3(signature = (*_arguments, **_options))]
+    fn __array__(&self, _arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        Err(PyTypeError::new_err(format!(
+            "a View of {} is not an array; use view.array, float64 (n, 12), or a column such as view.close",
+            self.symbol
+        )))
     }
 
     /// Neither pickled nor copied: a copy of a window that goes on changing could not tell whether it is valid.

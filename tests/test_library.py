@@ -1,0 +1,194 @@
+"""Calls that people look for in the library, and what those say that it does not have: on blocks of a real writer."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import candleshm
+from candleshm import _core
+from tests.support.klines import MINUTE_MS
+from tests.test_panel import LENGTH, SYMBOLS, load, open_ms
+
+
+@pytest.fixture
+def writer(block_name: str) -> Iterator[_core.Writer]:
+    writer = _core.Writer.open(block_name, market="SPOT", interval="1m", length=LENGTH, symbols=SYMBOLS)
+    load(writer, "BTCUSDT", 0, 20)
+    load(writer, "ETHUSDT", 0, 20)
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def feed(writer: _core.Writer) -> Iterator[candleshm.Feed]:
+    with candleshm.attach(writer.name) as feed:
+        yield feed
+
+
+def test_a_text_where_a_list_of_symbols_is_meant_is_named(feed: candleshm.Feed) -> None:
+    moments = np.array([0])
+    text: Any = "BTCUSDT"
+    asked: list[Callable[[], object]] = [
+        lambda: feed.panel("close", symbols=text),
+        lambda: feed.last("close", symbols=text),
+        lambda: feed.asof("close", moments, symbols=text),
+        lambda: feed.wait_closed(symbols=text, timeout=0),
+        lambda: feed.closes(symbols=text),
+    ]
+    for ask in asked:
+        with pytest.raises(candleshm.ConfigError, match=r"symbols cannot be the text `BTCUSDT`; .* \['BTCUSDT'\]"):
+            ask()
+
+
+@pytest.mark.parametrize("key", [("BTCUSDT", "close"), ["BTCUSDT", "ETHUSDT"], 0])
+def test_a_feed_says_what_to_call_for_anything_but_one_symbol(feed: candleshm.Feed, key: Any) -> None:
+    with pytest.raises(TypeError, match=r"feed\['BTCUSDT'\].* `" + re.escape(str(key)) + r"`.* feed\.panel\("):
+        feed[key]
+    assert key not in feed
+
+
+def test_numpy_makes_no_object_arrays_of_what_is_no_array(feed: candleshm.Feed) -> None:
+    view = feed["BTCUSDT"].view(3)
+    for thing, way in ((feed, r"feed\.panel\("), (feed["BTCUSDT"], r"candles\(n\)"), (view, r"view\.array")):
+        for make in (np.asarray, np.array, np.mean, lambda thing: np.asarray(thing, dtype=float)):
+            with pytest.raises(TypeError, match=way):
+                make(thing)
+
+
+def test_a_strategy_that_starts_first_waits_for_the_block_and_then_for_its_data(block_name: str) -> None:
+    with pytest.raises(candleshm.BlockNotFound):
+        candleshm.attach(block_name, timeout=0.2)
+    writers: list[_core.Writer] = []
+
+    def serve() -> None:
+        writers.append(_core.Writer.open(block_name, market="SPOT", interval="1m", length=LENGTH, symbols=SYMBOLS[:2]))
+
+    later = threading.Timer(0.2, serve)
+    later.start()
+    try:
+        with candleshm.attach(block_name, max_age=60.0, timeout=60.0) as feed:
+            later.join()
+            writer = writers[0]
+            load(writer, "BTCUSDT", 0, 20)
+            writer.heartbeat()
+            with pytest.raises(candleshm.WaitTimeout, match="it is loading; 1 of 2 symbols have no data yet") as caught:
+                feed.wait_ready(timeout=0)
+            assert caught.value.missing == ("ETHUSDT",)
+            with pytest.raises(candleshm.StaleData, match=r"ETHUSDT has not been loaded yet; .*wait_ready"):
+                feed["ETHUSDT"].candles()
+
+            def finish() -> None:
+                load(writer, "ETHUSDT", 0, 20)
+                writer.set_health(ready=True, weight_used=0, weight_limit=1, banned_until_ms=None)
+                writer.heartbeat()
+
+            later = threading.Timer(0.2, finish)
+            later.start()
+            assert feed.wait_ready(timeout=60.0).ready
+            assert feed["ETHUSDT"].last_close == 2020
+            later.join()
+        with pytest.raises(candleshm.BlockNotFound, match="this feed was closed"):
+            feed.wait_ready(timeout=0)
+    finally:
+        later.join()
+        for writer in writers:
+            writer.close()
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), True])
+def test_a_wait_refuses_what_is_no_duration(feed: candleshm.Feed, timeout: Any) -> None:
+    with pytest.raises(candleshm.ConfigError):
+        candleshm.attach(feed.name, timeout=timeout)
+    with pytest.raises(candleshm.ConfigError):
+        feed.wait_ready(timeout)
+
+
+def test_a_symbol_that_was_delisted_before_it_was_loaded_says_so(writer: _core.Writer) -> None:
+    writer.set_trading("NEWUSDT", False)
+    no_data = pytest.raises(candleshm.StaleData, match="NEWUSDT no longer trades, and was never loaded")
+    with candleshm.attach(writer.name, max_age=60.0) as strict, no_data:
+        strict["NEWUSDT"].wait(timeout=0)
+
+
+def test_a_feed_is_a_mapping_from_symbols_to_series(writer: _core.Writer, feed: candleshm.Feed) -> None:
+    assert isinstance(feed, Mapping)
+    assert list(feed.keys()) == SYMBOLS
+    assert [series.symbol for series in feed.values()] == SYMBOLS
+    assert dict(feed.items()) == {symbol: feed[symbol] for symbol in SYMBOLS}
+    assert feed.get("BTCUSDT") is feed["BTCUSDT"]
+    assert feed.get("DOGEUSDT") is None
+    with candleshm.attach(writer.name) as other:
+        assert other != feed
+        assert len({feed, other, feed}) == 2
+    with pytest.raises(TypeError):
+        feed["BTCUSDT"] = feed["ETHUSDT"]  # type: ignore[index]
+
+
+def test_notebooks_complete_the_symbols_of_a_feed(feed: candleshm.Feed) -> None:
+    assert feed._ipython_key_completions_() == SYMBOLS
+
+
+NOON_MS = open_ms(17)
+NOON = datetime.fromtimestamp(NOON_MS / 1000, tz=UTC)
+INDEX = pd.DatetimeIndex([NOON, NOON + timedelta(minutes=1, microseconds=999)])
+MOMENTS: list[Any] = [
+    np.array([NOON_MS, NOON_MS + MINUTE_MS]),
+    np.array([NOON_MS, 0, NOON_MS + MINUTE_MS, 0])[::2],
+    np.array([NOON_MS, NOON_MS + MINUTE_MS], np.uint64),
+    [NOON_MS, NOON_MS + MINUTE_MS],
+    (NOON, NOON.astimezone(timezone(timedelta(hours=8))) + timedelta(minutes=1)),
+    np.array([NOON_MS, NOON_MS + MINUTE_MS]).astype("datetime64[ms]"),
+    INDEX,
+    INDEX.tz_convert("Asia/Shanghai"),
+    INDEX.tz_localize(None),
+    INDEX.as_unit("us"),
+    pd.Series(INDEX.tz_convert("America/New_York")),
+    list(INDEX),
+    pl.Series(list(INDEX)),
+]
+
+
+@pytest.mark.parametrize("moments", MOMENTS, ids=lambda moments: type(moments).__name__)
+def test_moments_may_be_numbers_datetimes_or_columns_of_frames(feed: candleshm.Feed, moments: Any) -> None:
+    assert feed.asof("close", moments, symbols=["BTCUSDT", "ETHUSDT"]).tolist() == [[1016, 2016], [1017, 2017]]
+    assert feed["BTCUSDT"].asof(moments)[:, candleshm.CLOSE].tolist() == [1016, 1017]
+
+
+def test_one_moment_is_one_row_and_none_is_none(feed: candleshm.Feed) -> None:
+    for moment in (NOON_MS, NOON, INDEX[0], np.datetime64(NOON_MS, "ms")):
+        assert feed.asof("close", moment, symbols=["BTCUSDT"]).tolist() == [[1016]]
+        assert feed["BTCUSDT"].asof(moment).shape == (1, 12)
+    assert feed.asof("close", [], symbols=["BTCUSDT"]).shape == (0, 1)
+    assert feed["BTCUSDT"].asof(pd.DatetimeIndex([])).shape == (0, 12)
+
+
+@pytest.mark.parametrize(
+    ("moments", "text"),
+    [
+        (np.array([1.0]), r"float64; .*int64.*rows\[:, 0\]"),
+        (["2026-11-28"], "<U10"),
+        ([True], "bool"),
+        ([NOON.replace(tzinfo=None)], "a datetime without a time zone, `2"),
+        ([NOON.date()], "date `"),
+        (pd.DatetimeIndex([NOON, None]), "NaT"),
+        (np.array([[NOON_MS]]), r"shape `\(1, 1\)`"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_moment_is_named_with_its_type(feed: candleshm.Feed, moments: Any, text: str) -> None:
+    asked: list[Callable[[], object]] = [
+        lambda: feed.asof("close", moments),
+        lambda: feed["BTCUSDT"].asof(moments),
+    ]
+    for ask in asked:
+        with pytest.raises(candleshm.ConfigError, match="moments_ms cannot .*" + text):
+            ask()
