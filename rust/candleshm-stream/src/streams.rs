@@ -160,6 +160,8 @@ impl Drop for Streams {
 struct Connection {
     transport: Transport,
     session: Session,
+    /// Whether the server has ended its side, behind what there still is to read.
+    has_ended: bool,
 }
 
 /// What the thread owns.
@@ -190,6 +192,9 @@ impl<S: Sink> Service<S> {
                 let connection = event.token().0 as u64;
                 if event.token() != WAKE && !ready.contains(&connection) {
                     ready.push(connection);
+                }
+                if let Some(found) = self.connections.get_mut(&connection) {
+                    found.has_ended |= event.is_read_closed() || event.is_error();
                 }
             }
             for connection in ready {
@@ -267,7 +272,7 @@ impl<S: Sink> Service<S> {
             self.poll.registry().register(&mut tcp, token, Interest::READABLE | Interest::WRITABLE)?;
             let secure = opening.secure.as_ref().map(|(name, config)| (name.as_str(), config.clone()));
             let session = Session::new(&opening.host, &opening.target, opening.streams, now_ms);
-            Ok(Connection { transport: Transport::new(tcp, secure)?, session })
+            Ok(Connection { transport: Transport::new(tcp, secure)?, session, has_ended: false })
         };
         match attempt() {
             Ok(opened) => {
@@ -290,7 +295,9 @@ impl<S: Sink> Service<S> {
     /// Reads what a connection has; returns whether there may be more.
     fn serve(&mut self, connection: u64) -> bool {
         for _ in 0..READS_MAX {
-            let Some(Connection { transport, session }) = self.connections.get_mut(&connection) else { return false };
+            let Some(Connection { transport, session, has_ended }) = self.connections.get_mut(&connection) else {
+                return false;
+            };
             let was_open = session.is_open();
             let room = session.room();
             let size = room.len();
@@ -310,8 +317,9 @@ impl<S: Sink> Service<S> {
                     return false;
                 }
             };
-            // A socket that filled less than it was lent has no more; what TLS holds back is known only by asking.
-            let is_drained = count < size && !transport.is_secure();
+            // A socket that filled less than it was lent has no more, unless that is the server's end, of which poll
+            // speaks only once; what TLS holds back is known only by asking.
+            let is_drained = count < size && !transport.is_secure() && !*has_ended;
             self.messages.clear();
             let outcome = session.received(count, (self.now_ms)(), &mut self.messages);
             if !was_open && (session.is_open() || !self.messages.is_empty()) {
@@ -352,7 +360,7 @@ impl<S: Sink> Service<S> {
 
     /// Sends what a connection has to send, as far as its socket takes it; the rest when it can take more.
     fn flush(&mut self, connection: u64) {
-        let Some(Connection { transport, session }) = self.connections.get_mut(&connection) else { return };
+        let Some(Connection { transport, session, .. }) = self.connections.get_mut(&connection) else { return };
         loop {
             match transport.write(session.output()) {
                 Ok(0) => break,
