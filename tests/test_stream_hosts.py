@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +14,9 @@ import pytest
 
 import candleshm
 from candleshm.sim import SimulatedExchange, StreamFault, StreamRules
-from tests.support.collecting import assert_true, close_seconds, status_of, until
+from tests.support.collecting import assert_true, close_seconds, collecting, status_of, until
 from tests.support.dead_addresses import ALIVE, DEAD, HOST, Kind, dead, resolve
+from tests.support.raw_hosts import raw_host, upgrade
 from tests.test_stream import SYMBOLS, complete, flows, settings_of, stream_of, streaming
 
 
@@ -64,6 +67,27 @@ def test_pings_get_a_pong_once_a_second_at_most(exchange: SimulatedExchange, blo
         assert connection.reason == ""
         assert 1 <= connection.pongs <= 20
         assert stream_of(collector).lost == 0
+
+
+def test_an_end_is_noticed_that_arrives_together_with_the_last_text(
+    exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def serve(connection: socket.socket) -> None:
+        upgrade(connection)
+        # The upgrade has been read by now, so that poll has this to say and nothing else.
+        time.sleep(0.3)
+        connection.send(b"\x81\x02{}", socket.MSG_MORE)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1000):
+            pass
+
+    with (
+        raw_host(serve) as url,
+        collecting(exchange, block_name, **settings_of(exchange, ws_url=url)) as (collector, _),
+    ):
+        until(lambda: stream_of(collector).lost)
+        (reason,) = {record.message for record in caplog.records if "connection of 6 symbols ended" in record.message}
+        assert "the server ended the connection without closing it" in reason
 
 
 @pytest.mark.parametrize("of", ["pings", "pongs", "refusals", "parts"])
