@@ -193,7 +193,7 @@ struct Held {
     told: Told,
     merges: Arc<Mutex<Vec<&'static str>>>,
     server: TcpStream,
-    until_held: Receiver<()>,
+    stopped: Receiver<()>,
     release: Sender<()>,
 }
 
@@ -205,12 +205,12 @@ impl Held {
         let merges = Arc::clone(&sink.merges);
         let streams = start(sink);
         let server = opened(&streams, 0);
-        Self { streams, told: Told::default(), merges, server, until_held: held, release }
+        Self { streams, told: Told::default(), merges, server, stopped: held, release }
     }
 
     fn hold(&mut self) {
         self.server.write_all(&gate()).expect("open");
-        self.until_held.recv_timeout(DEADLINE).expect("the thread is held");
+        self.stopped.recv_timeout(DEADLINE).expect("the thread is held");
     }
 
     fn release(&self) {
