@@ -10,7 +10,7 @@ from tests.support.module_map import BEGIN, END, ROOT, module_map
 
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 PROSE = PAGE.split(BEGIN)[0]
-PACKAGE, CORE = ROOT / "python" / "candleshm", ROOT / "rust" / "candleshm" / "src"
+PACKAGE = ROOT / "python" / "candleshm"
 FLOWS = ["A REST response", "A stream event", "A read", "Serve", "Download"]
 
 
@@ -24,7 +24,7 @@ def test_every_module_has_a_first_sentence() -> None:
 
 
 def test_every_file_that_the_flows_name_exists() -> None:
-    files = [*PACKAGE.rglob("*.py"), *(ROOT / "rust").glob("*/src/**/*.rs")]
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "rust").glob("candleshm*/src/**/*.rs")]
     known = {path.as_posix() for path in [*files, *(ROOT / "tests").rglob("*.py")]}
     named = set(re.findall(r"(?<![\w/])((?:\w+/)*\w+\.(?:py|rs))\b", PROSE))
     assert len(named) > 40

@@ -16,6 +16,7 @@ import candleshm
 ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / "python" / "candleshm"
 CORE = ROOT / "rust" / "candleshm" / "src"
+STREAM = ROOT / "rust" / "candleshm-stream" / "src"
 SOURCES = sorted(path for folder in ("python", "rust", "tests", "benches") for path in (ROOT / folder).rglob("*.py"))
 
 # Spelled so that this file does not hold them.
@@ -30,7 +31,8 @@ def drawn_floors(language: str) -> list[set[str]]:
 
 
 # A folder, or a module beside the folders, imports only from floors below its own.
-PYTHON_FLOORS, RUST_FLOORS = drawn_floors("Python"), drawn_floors("Rust")
+PYTHON_FLOORS = drawn_floors("Python")
+RUST_FLOORS = {CORE: drawn_floors("Rust"), STREAM: drawn_floors("Streams")}
 
 
 def floor_of(module: str, floors: list[set[str]]) -> int:
@@ -61,7 +63,8 @@ PYTHON_FILES = {
 def test_every_module_stands_on_a_floor_that_is_drawn() -> None:
     rooms = {path.stem for path in PYTHON.iterdir() if not path.name.startswith("__") and path.suffix != ".typed"}
     assert set.union(*PYTHON_FLOORS) == {room.split(".")[0] for room in rooms} | {"_core"}
-    assert set.union(*RUST_FLOORS) == {path.stem for path in CORE.iterdir()} - {"lib"}
+    for sources, floors in RUST_FLOORS.items():
+        assert set.union(*floors) == {path.stem for path in sources.iterdir()} - {"lib"}
 
 
 def test_every_python_module_imports_downwards() -> None:
@@ -80,14 +83,22 @@ def test_no_python_modules_import_each_other_in_a_circle() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_every_core_module_uses_downwards() -> None:
-    files = [path for path in CORE.rglob("*.rs") if path.name != "lib.rs"]
+@pytest.mark.parametrize("sources", [CORE, STREAM], ids=lambda sources: sources.parent.name)
+def test_every_rust_module_uses_downwards(sources: Path) -> None:
+    floors = RUST_FLOORS[sources]
+    files = [path for path in sources.rglob("*.rs") if path.name != "lib.rs"]
     for path in files:
-        module = path.relative_to(CORE).parts[0].removesuffix(".rs")
+        module = path.relative_to(sources).parts[0].removesuffix(".rs")
         code = path.read_text().split("#[cfg(test)]")[0]
         used = set(re.findall(r"^(?:\s*)(?:pub )?use crate::(\w+)", code, re.MULTILINE))
         for other in used - {module}:
-            assert floor_of(other, RUST_FLOORS) < floor_of(module, RUST_FLOORS), f"{path}: uses {other}"
+            assert floor_of(other, floors) < floor_of(module, floors), f"{path}: uses {other}"
+
+
+def test_protocol_of_streams_is_pure() -> None:
+    for name in ("frames", "handshake", "session"):
+        code = re.sub(r"//.*", "", (STREAM / f"{name}.rs").read_text())
+        assert not re.search(r"std::net|mio::|std::env|SystemTime|Instant", code), name
 
 
 def test_core_has_no_python_no_network_no_clock() -> None:

@@ -171,13 +171,12 @@ impl Frames {
         let in_parts = self.part_count > 0;
         match header.opcode {
             OpCode::Control(_) if !header.is_final || length > CONTROL_BYTES_MAX => Err(Violation::Control),
-            OpCode::Control(_) => Ok(()),
             OpCode::Data(data) if (data == Data::Continue) != in_parts => Err(Violation::Order),
             OpCode::Data(_) if length.saturating_add(self.parts.len() as u64) > TEXT_BYTES_MAX as u64 => {
                 Err(Violation::Length(length.saturating_add(self.parts.len() as u64)))
             }
             OpCode::Data(_) if self.part_count >= PARTS_MAX => Err(Violation::Parts),
-            OpCode::Data(_) => Ok(()),
+            OpCode::Control(_) | OpCode::Data(_) => Ok(()),
         }
     }
 

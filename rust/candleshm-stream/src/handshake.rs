@@ -142,7 +142,7 @@ mod tests {
             format!("HTTP/1.1 101 Yes\r\nX: {}", "y".repeat(1 << 17)),
         ];
         for text in wrong {
-            assert!(matches!(handshake.judge(text.as_bytes()), Answer::Invalid(_)), "{:.60}", text);
+            assert!(matches!(handshake.judge(text.as_bytes()), Answer::Invalid(_)), "{text:.60}");
         }
     }
 }

@@ -185,12 +185,11 @@ impl Session {
             Phase::Handshake(_) if now_ms >= self.began_ms + HANDSHAKE_MS => {
                 Err(End::of(format!("no handshake in {} s", HANDSHAKE_MS / 1000)))
             }
-            Phase::Handshake(_) => Ok(()),
             Phase::Closing { reason: Some(reason), .. } if self.output.is_empty() => Err(End::of(reason.clone())),
             Phase::Closing { since_ms, .. } if now_ms >= since_ms + CLOSE_MS => {
                 Err(End::of("the server did not close in time"))
             }
-            Phase::Closing { .. } => Ok(()),
+            Phase::Handshake(_) | Phase::Closing { .. } => Ok(()),
             Phase::Open if silent_ms >= DEAD_MS => {
                 Err(End::of(format!("nothing arrived for {} s, not even a pong", DEAD_MS / 1000)))
             }

@@ -133,6 +133,7 @@ impl Streams {
     }
 
     /// Closes all connections and ends the thread; returns whether that was done in time.
+    #[must_use]
     pub fn stop(&self, most: Duration) -> bool {
         self.command(Command::Stop);
         self.board.wait_for_end(most)

@@ -85,13 +85,13 @@ fn chunks() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(sizes, 1..8)
 }
 
-fn joined(frames: Vec<Vec<u8>>) -> Vec<u8> {
+fn joined(frames: &[Vec<u8>]) -> Vec<u8> {
     frames.concat()
 }
 
 proptest! {
     #[test]
-    fn sound_streams(messages in prop::collection::vec(message(), 0..8).prop_map(joined), chunks in chunks()) {
+    fn sound_streams(messages in prop::collection::vec(message(), 0..8).prop_map(|frames| joined(&frames)), chunks in chunks()) {
         let (_, fault) = obvious(&messages);
         prop_assert_eq!(fault, None);
         agree(&messages, &chunks);
@@ -99,9 +99,9 @@ proptest! {
 
     #[test]
     fn streams_with_violations(
-        before in prop::collection::vec(message(), 0..4).prop_map(joined),
-        wrong in prop::collection::vec(wrong(), 1..4).prop_map(joined),
-        after in prop::collection::vec(message(), 0..3).prop_map(joined),
+        before in prop::collection::vec(message(), 0..4).prop_map(|frames| joined(&frames)),
+        wrong in prop::collection::vec(wrong(), 1..4).prop_map(|frames| joined(&frames)),
+        after in prop::collection::vec(message(), 0..3).prop_map(|frames| joined(&frames)),
         cut_off in prop::option::of(any::<prop::sample::Index>()),
         chunks in chunks(),
     ) {

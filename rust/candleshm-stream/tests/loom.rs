@@ -13,7 +13,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 /// Nobody gives up.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 /// Runs `say` beside a thread that takes news until `is_enough`, in every interleaving.
 fn explore(say: fn(&Board), is_enough: fn(&News) -> bool) {

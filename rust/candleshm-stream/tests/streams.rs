@@ -17,7 +17,7 @@ use candleshm_stream::streams::{Merged, Opening, Sink, Streams};
 use tungstenite::handshake::derive_accept_key;
 
 /// Only guards against waiting for ever.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A sink that counts what it gets; some texts make it do more.
 #[derive(Default)]
@@ -193,7 +193,7 @@ struct Held {
     told: Told,
     merges: Arc<Mutex<Vec<&'static str>>>,
     server: TcpStream,
-    held: Receiver<()>,
+    stopped: Receiver<()>,
     release: Sender<()>,
 }
 
@@ -205,12 +205,12 @@ impl Held {
         let merges = Arc::clone(&sink.merges);
         let streams = start(sink);
         let server = opened(&streams, 0);
-        Self { streams, told: Told::default(), merges, server, held, release }
+        Self { streams, told: Told::default(), merges, server, stopped: held, release }
     }
 
     fn hold(&mut self) {
         self.server.write_all(&gate()).expect("open");
-        self.held.recv_timeout(DEADLINE).expect("the thread is held");
+        self.stopped.recv_timeout(DEADLINE).expect("the thread is held");
     }
 
     fn release(&self) {
@@ -407,16 +407,26 @@ fn a_flood_on_one_connection_lets_the_others_have_their_turn() {
     let mut held = Held::new();
     let (mut flooding, mut calm) = (opened(&held.streams, 1), opened(&held.streams, 2));
     held.told.until(&held.streams, |told| (told.has_opened(1) && told.has_opened(2)).then_some(()));
+    let pad = "x".repeat(60_000);
+    let text = frame(0x81, format!("{{\"e\":\"x\",\"pad\":\"{pad}\"}}").as_bytes());
+    let written = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&written);
+    thread::spawn(move || {
+        while flooding.write_all(&text).is_ok() {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    // The system gives a connection larger buffers once it has seen much traffic.
+    while written.load(Ordering::SeqCst) < 2_000 {
+        thread::yield_now();
+    }
     held.hold();
     let before = held.merges.lock().expect("no panic").len();
-    let chunk = frame(0x81, &[b"{\"e\":\"x\",\"pad\":\"", &[b'x'; 60_000][..], b"\"}"].concat()).repeat(40);
-    let (send_full, full) = channel();
-    thread::spawn(move || {
-        let _ = flooding.write_all(&chunk);
-        let _ = send_full.send(());
-        while flooding.write_all(&chunk).is_ok() {}
-    });
-    full.recv_timeout(DEADLINE).expect("the socket is full");
+    let mut full = 0;
+    while written.load(Ordering::SeqCst) != full {
+        full = written.load(Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(100));
+    }
     calm.write_all(&reply(1, 0)).expect("open");
     held.release();
     held.told.until(&held.streams, |told| (told.replies(2) == [1]).then_some(()));
