@@ -17,6 +17,7 @@ from candleshm.errors import BlockError, BlockNotFound, ConfigError, WaitTimeout
 from candleshm.reader.closes import Closes, Wanted, names_of
 from candleshm.reader.health import Health, health_of
 from candleshm.reader.moments import MomentsLike, moments_of
+from candleshm.reader.notebook import feed_html
 from candleshm.reader.panel import Panel
 from candleshm.reader.waiter import Waiter
 
@@ -166,6 +167,21 @@ class Feed(_core.Feed, Mapping[str, Series]):
         # Whoever waits learns that the feed was closed.
         self._close_waiter.close()
         self._row_waiter.close()
+
+    def __repr__(self) -> str:
+        try:
+            health = self.health
+        except BlockError:
+            return f"<Feed {self.name}: closed>"
+        age = f"data {health.oldest_age:.1f} s old at most" if math.isfinite(health.oldest_age) else "no data yet"
+        return (
+            f"<Feed {health.market} {health.interval} of {self.name}: {health.symbols} symbols, {age}, "
+            f"{health.condition}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the first symbols, as Jupyter shows them."""
+        return feed_html(self)
 
     def _ipython_key_completions_(self) -> list[str]:
         """Return what IPython and Jupyter offer for `feed["` and Tab."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from candleshm.reader.frames import library, pandas_times, times
+from candleshm.reader.notebook import COLUMNS_MAX, ROWS_MAX, table, utc
 
 if TYPE_CHECKING:
     import pandas
@@ -34,6 +35,21 @@ class Panel:
             return self.array, list(self.symbols)
         names = [f"{symbol}.{field}" for symbol in self.symbols for field in self.fields]
         return self.array.reshape(len(self.open_time_ms), -1), names
+
+    def __repr__(self) -> str:
+        span = f" {utc(self.open_time_ms[0])} to {utc(self.open_time_ms[-1])} UTC" if len(self.open_time_ms) else ""
+        return f"<Panel {', '.join(self.fields)} {self.array.shape}{span}>"
+
+    def _repr_html_(self) -> str:
+        """Return the newest rows, and the first columns, as Jupyter shows them."""
+        array, names = self._columns
+        rows = [
+            [utc(open_ms), *values[:COLUMNS_MAX].tolist()]
+            for open_ms, values in zip(self.open_time_ms[-ROWS_MAX:].tolist(), array[-ROWS_MAX:], strict=True)
+        ]
+        more = len(names) - COLUMNS_MAX
+        foot = f"{more} more columns" if more > 0 else ""
+        return table(repr(self), ("open time, UTC", *names[:COLUMNS_MAX]), rows, foot)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame: UTC DatetimeIndex open_time in pandas' own unit; columns symbol, or (symbol, field)."""
