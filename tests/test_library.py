@@ -266,3 +266,55 @@ def test_tables_escape_what_the_exchange_sent_and_show_errors_instead_of_old_pri
         assert "this feed was closed" in series._repr_html_()
     finally:
         writer.close()
+
+
+def test_a_panel_has_a_shape_and_is_an_array(feed: candleshm.Feed) -> None:
+    panel = feed.panel("close", n=3)
+    assert panel.shape == (3, 2)
+    assert np.shares_memory(np.asarray(panel), panel.array)
+    assert np.mean(panel) == panel.array.mean()
+    assert not np.shares_memory(np.array(panel), panel.array)
+    assert np.asarray(panel, np.float32).dtype == np.float32
+    assert feed.panel(fields=["open", "close"], n=3).shape == (3, 2, 2)
+    fields: Any = ["open", "close"]
+    with pytest.raises(candleshm.ConfigError, match=r"field cannot be .*fields=\["):
+        feed.panel(fields)
+
+
+def test_asof_of_a_panel_is_that_of_the_feed(writer: _core.Writer, feed: candleshm.Feed) -> None:
+    load(writer, "BTCUSDT", 20, 24, leave_out=(21, 22))
+    load(writer, "ETHUSDT", 20, 24)
+    step_ms = MINUTE_MS // 4
+    moments = np.arange(open_ms(10), open_ms(30), step_ms)
+    symbols = SYMBOLS[:2]
+    panel = feed.panel("close", symbols=symbols)
+    assert panel.end_ms == open_ms(24)
+    known = feed.asof("close", moments, symbols=symbols)
+    # The feed has the row before the panel's first one, too.
+    first_ms = panel.open_time_ms[0] + MINUTE_MS
+    later = moments >= first_ms
+    np.testing.assert_array_equal(panel.asof(moments)[later], known[later])
+    assert np.isnan(panel.asof(moments)[~later]).all()
+    both = feed.panel(fields=["open", "close"], symbols=symbols).asof(moments)
+    assert both.shape == (len(moments), 2, 2)
+    np.testing.assert_array_equal(both[:, :, 1], panel.asof(moments))
+    assert panel.asof([]).shape == (0, 2)
+    assert feed.panel("close", symbols=["NEWUSDT"]).asof(moments).shape == (len(moments), 1)
+    with pytest.raises(candleshm.ConfigError, match="looks like seconds"):
+        panel.asof(open_ms(20) // 1000)
+
+
+@pytest.mark.parametrize(("interval", "step_ms"), [("3d", 3 * 86_400_000), ("1w", 7 * 86_400_000)])
+def test_a_panel_ends_where_its_last_candle_does(block_name: str, interval: Any, step_ms: int) -> None:
+    first_ms = 1_767_571_200_000  # a Monday
+    writer = _core.Writer.open(block_name, market="SPOT", interval=interval, length=8, symbols=["BTCUSDT"])
+    try:
+        rows = [kline(first_ms + bar * step_ms, bar + 1, step_ms) for bar in range(4)]
+        ingest(writer, "BTCUSDT", *rows, sent_ms=first_ms + 3 * step_ms + 1)
+        with candleshm.attach(block_name) as feed:
+            panel = feed.panel("close")
+            assert panel.end_ms == first_ms + 3 * step_ms
+            moments = [panel.end_ms - 1, panel.end_ms]
+            assert panel.asof(moments).tolist() == feed.asof("close", moments).tolist() == [[2], [3]]
+    finally:
+        writer.close()

@@ -92,6 +92,8 @@ class Feed(_core.Feed, Mapping[str, Series]):
         """
         if isinstance(fields, str):
             raise ConfigError(f"fields cannot be the text `{fields}`; allowed: a list such as ['open', 'close']")
+        if not isinstance(field, str | None):
+            raise ConfigError(f"field cannot be `{field}`; allowed: one name, as in panel('close'), or fields=[...]")
         if fields is not None and field is None:
             names = tuple(fields)
         elif field is not None and fields is None:
@@ -106,7 +108,8 @@ class Feed(_core.Feed, Mapping[str, Series]):
         array = (values.reshape(shape[1:]) if fields is None else values.reshape(shape)).T
         if out is not None and out.shape != array.shape:
             raise ConfigError(f"out must be of the panel's shape {array.shape}: `{out.shape}`")
-        return Panel(array if out is None else out, open_time_ms, found, names)
+        end_ms = _core.candle_end_ms(self.interval, int(open_time_ms[-1])) if len(open_time_ms) else 0
+        return Panel(array if out is None else out, open_time_ms, found, names, end_ms)
 
     def asof(
         self, field: str, moments_ms: MomentsLike, symbols: Sequence[str] | None = None
