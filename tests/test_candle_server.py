@@ -126,6 +126,15 @@ def test_candle_map_is_a_read_only_dict_of_private_arrays(exchange: SimulatedExc
     assert re.match(r"\{'BTCUSDT': array\(\[\[[\d.e+]+, ", repr(candle_map))
 
 
+def test_a_server_prints_what_it_serves_and_whether_it_runs(make: Make) -> None:
+    server = make(SYMBOLS=["BTCUSDT"], LENGTH=5)
+    name = server._config.block_name
+    assert repr(server) == f"<CandleServer SPOT 1m of {name}: not started>"
+    with server:
+        assert repr(server) == f"<CandleServer SPOT 1m of {name}: ready>"
+    assert repr(server) == f"<CandleServer SPOT 1m of {name}: closed>"
+
+
 @pytest.mark.parametrize(
     ("market", "symbol", "bar", "length"),
     [("spot", "BTCUSDT", "1s", 2), ("Um", "ETHUSDT", "5m", 600), ("CM", "BTCUSD_PERP", "1h", 30)],

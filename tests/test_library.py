@@ -13,9 +13,9 @@ import pandas as pd
 import polars as pl
 import pytest
 
-import candleshm
+import candleshm.weight
 from candleshm import _core
-from tests.support.klines import MINUTE_MS
+from tests.support.klines import MINUTE_MS, ingest, kline
 from tests.test_panel import LENGTH, SYMBOLS, load, open_ms
 
 
@@ -192,3 +192,129 @@ def test_what_is_no_moment_is_named_with_its_type(feed: candleshm.Feed, moments:
     for ask in asked:
         with pytest.raises(candleshm.ConfigError, match="moments_ms cannot .*" + text):
             ask()
+
+
+def test_everything_that_is_printed_is_short_and_true(writer: _core.Writer, feed: candleshm.Feed) -> None:
+    name = writer.name
+    assert repr(feed).startswith(f"<Feed SPOT 1m of {name}: 3 symbols, data ")
+    assert repr(feed).endswith(" s old at most, loading>")
+    writer.set_health(ready=True, weight_used=0, weight_limit=1, banned_until_ms=None)
+    writer.heartbeat()
+    assert repr(feed).endswith(" s old at most, ready>")
+    assert repr(feed["BTCUSDT"]) == f"<Series SPOT BTCUSDT 1m of {name}>"
+    last = f"{NOON + timedelta(minutes=2):%Y-%m-%d %H:%M:%S}"
+    assert repr(feed.panel("close", n=3)) == f"<Panel close (3, 2) {NOON:%Y-%m-%d %H:%M:%S} to {last} UTC>"
+    assert repr(feed.panel(fields=["open", "close"], n=3)).startswith("<Panel open, close (3, 2, 2) ")
+    closed = feed.wait_closed(open_ms(19), timeout=0)
+    assert repr(closed) == f"<Closed {NOON + timedelta(minutes=2):%Y-%m-%dT%H:%M:%SZ}: 2 symbols>"
+    assert repr(candleshm.Closed(0, ("A", "B"), ("C",))) == "<Closed 1970-01-01T00:00:00Z: 2 symbols, 1 missing>"
+    btc = feed["BTCUSDT"]
+    feed.close()
+    assert repr(feed) == f"<Feed {name}: closed>"
+    assert repr(btc) == f"<Series BTCUSDT of {name}: closed>"
+
+
+def test_an_empty_feed_prints_that_it_has_no_data(block_name: str) -> None:
+    writer = _core.Writer.open(block_name, market="UM", interval="1h", length=LENGTH, symbols=["BTCUSDT"])
+    try:
+        with candleshm.attach(block_name) as feed:
+            assert repr(feed) == f"<Feed UM 1h of {block_name}: 1 symbols, no data yet, loading>"
+            assert repr(feed.panel("close")) == "<Panel close (0, 0)>"
+            for shown in (feed, feed["BTCUSDT"], feed.panel("close"), feed.health):
+                assert "<table>" in shown._repr_html_()
+            assert "no candle yet" in feed._repr_html_()
+    finally:
+        writer.close()
+
+
+def test_a_ticket_prints_whether_its_weight_is_in_flight() -> None:
+    with candleshm.weight.acquire("UM", 2) as ticket:
+        assert repr(ticket) == "<Ticket for a request to UM: in flight>"
+    assert repr(ticket) == "<Ticket for a request to UM: ended>"
+
+
+def test_notebooks_show_tables(writer: _core.Writer, feed: candleshm.Feed) -> None:
+    noon = f"<td>{NOON:%Y-%m-%d %H:%M:%S}</td>"
+    assert "<td>BTCUSDT</td>" in feed._repr_html_()
+    assert "<td>1020.0</td>" in feed._repr_html_()
+    assert noon in feed["BTCUSDT"]._repr_html_()
+    assert feed["BTCUSDT"]._repr_html_().count("<td>live</td>") == 1
+    panel = feed.panel(fields=["open", "high", "low", "close", "volume"])
+    assert panel._repr_html_().count("<tr>") == 6
+    assert "2 more columns" in panel._repr_html_()
+    assert noon in panel._repr_html_()
+    assert f"<td>{writer.name}</td>" in feed.health._repr_html_()
+    gap = candleshm.Gap(NOON_MS, NOON_MS + MINUTE_MS, "hole")
+    assert noon in gap._repr_html_()
+    assert str(2**62) in candleshm.Gap(0, 2**62, "hole")._repr_html_()
+
+
+def test_tables_escape_what_the_exchange_sent_and_show_errors_instead_of_old_prices(block_name: str) -> None:
+    symbol = "<img>"
+    writer = _core.Writer.open(block_name, market="SPOT", interval="1m", length=LENGTH, symbols=[symbol])
+    try:
+        ingest(writer, symbol, kline(open_ms(0), 123456), kline(open_ms(1), 123456), sent_ms=open_ms(1) + 1)
+        writer.set_trading(symbol, False)
+        with candleshm.attach(block_name, max_age=3600.0) as feed:
+            series = feed[symbol]
+            for text in (feed._repr_html_(), series._repr_html_()):
+                assert symbol not in text
+                assert "123456" not in text
+            assert "&lt;img&gt; no longer trades" in series._repr_html_()
+            assert "<td>stale</td>" in feed._repr_html_()
+        assert "this feed was closed" in feed._repr_html_()
+        assert "this feed was closed" in series._repr_html_()
+    finally:
+        writer.close()
+
+
+def test_a_panel_has_a_shape_and_is_an_array(feed: candleshm.Feed) -> None:
+    panel = feed.panel("close", n=3)
+    assert panel.shape == (3, 2)
+    assert np.shares_memory(np.asarray(panel), panel.array)
+    assert np.mean(panel) == panel.array.mean()
+    assert not np.shares_memory(np.array(panel), panel.array)
+    assert np.asarray(panel, np.float32).dtype == np.float32
+    assert feed.panel(fields=["open", "close"], n=3).shape == (3, 2, 2)
+    fields: Any = ["open", "close"]
+    with pytest.raises(candleshm.ConfigError, match=r"field cannot be .*fields=\["):
+        feed.panel(fields)
+
+
+def test_asof_of_a_panel_is_that_of_the_feed(writer: _core.Writer, feed: candleshm.Feed) -> None:
+    load(writer, "BTCUSDT", 20, 24, leave_out=(21, 22))
+    load(writer, "ETHUSDT", 20, 24)
+    step_ms = MINUTE_MS // 4
+    moments = np.arange(open_ms(10), open_ms(30), step_ms)
+    symbols = SYMBOLS[:2]
+    panel = feed.panel("close", symbols=symbols)
+    assert panel.end_ms == open_ms(24)
+    known = feed.asof("close", moments, symbols=symbols)
+    # The feed has the row before the panel's first one, too.
+    first_ms = panel.open_time_ms[0] + MINUTE_MS
+    later = moments >= first_ms
+    np.testing.assert_array_equal(panel.asof(moments)[later], known[later])
+    assert np.isnan(panel.asof(moments)[~later]).all()
+    both = feed.panel(fields=["open", "close"], symbols=symbols).asof(moments)
+    assert both.shape == (len(moments), 2, 2)
+    np.testing.assert_array_equal(both[:, :, 1], panel.asof(moments))
+    assert panel.asof([]).shape == (0, 2)
+    assert feed.panel("close", symbols=["NEWUSDT"]).asof(moments).shape == (len(moments), 1)
+    with pytest.raises(candleshm.ConfigError, match="looks like seconds"):
+        panel.asof(open_ms(20) // 1000)
+
+
+@pytest.mark.parametrize(("interval", "step_ms"), [("3d", 3 * 86_400_000), ("1w", 7 * 86_400_000)])
+def test_a_panel_ends_where_its_last_candle_does(block_name: str, interval: Any, step_ms: int) -> None:
+    first_ms = 1_767_571_200_000  # a Monday
+    writer = _core.Writer.open(block_name, market="SPOT", interval=interval, length=8, symbols=["BTCUSDT"])
+    try:
+        rows = [kline(first_ms + bar * step_ms, bar + 1, step_ms) for bar in range(4)]
+        ingest(writer, "BTCUSDT", *rows, sent_ms=first_ms + 3 * step_ms + 1)
+        with candleshm.attach(block_name) as feed:
+            panel = feed.panel("close")
+            assert panel.end_ms == first_ms + 3 * step_ms
+            moments = [panel.end_ms - 1, panel.end_ms]
+            assert panel.asof(moments).tolist() == feed.asof("close", moments).tolist() == [[2], [3]]
+    finally:
+        writer.close()

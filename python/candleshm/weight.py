@@ -79,6 +79,10 @@ class Ticket:
         self._number = number
         self._process = os.getpid()
 
+    def __repr__(self) -> str:
+        owner = "in flight" if self._process == os.getpid() else f"in flight in process {self._process}"
+        return f"<Ticket for a request to {self._exchange.market}: {owner if self._number else 'ended'}>"
+
     def end(self, status: int = 200, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
         """Book the end of the request, and what the exchange responded. A call without arguments books the end alone.
 

@@ -9,6 +9,7 @@ import atexit
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Literal, Self
 
@@ -310,6 +311,14 @@ class CandleServer:
         if last is not None:
             return last
         raise BlockNotFound(self._config.block_name, "not served yet; call run_candle_map()")
+
+    def __repr__(self) -> str:
+        feed, word = self._feed, "not started" if self._last_health is None else "closed"
+        if feed is not None:
+            # Another thread may close the server meanwhile.
+            with suppress(BlockNotFound):
+                word = feed.health.condition
+        return f"<CandleServer {self.instType} {self._config.interval} of {self._config.block_name}: {word}>"
 
     def __enter__(self) -> Self:
         self.run_candle_map()

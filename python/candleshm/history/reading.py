@@ -1,17 +1,19 @@
-"""What backtests call: `load`, `scan`, `paths`, `days`, `verify`."""
+"""What backtests call: `load`, `panel`, `scan`, `paths`, `days`, `verify`."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from candleshm._core import INTERVAL_MS, Zone, candle_end_ms
+from candleshm._core import INTERVAL_MS, Zone, candle_end_ms, candles_within
 from candleshm.columns import NAMES, OPEN_TIME_MS
 from candleshm.errors import ConfigError, DayIncomplete, DayNotFound
 from candleshm.history.candles import Candles
@@ -20,11 +22,12 @@ from candleshm.history.reports import DayReport, inspect
 from candleshm.history.store import ParquetStore
 from candleshm.reader.derivation import derive
 from candleshm.reader.frames import library
+from candleshm.reader.panel import Panel
 
 if TYPE_CHECKING:
     import polars
 
-__all__ = ["BASE_DIR", "TIMEZONE", "days", "load", "paths", "scan", "verify"]
+__all__ = ["BASE_DIR", "TIMEZONE", "days", "load", "panel", "paths", "scan", "verify"]
 
 BASE_DIR = "./candles"
 TIMEZONE = "UTC"
@@ -54,7 +57,7 @@ def load(
 
     Args:
         market: 'SPOT', 'UM' or 'CM', in any case.
-        symbol: as the exchange spells it.
+        symbol: one, as the exchange spells it; `panel` reads many.
         start, end: days of `timezone`, both included.
         interval: one that has files, or one that is derived from 1m.
         timezone: whose days they are, an IANA name.
@@ -67,6 +70,8 @@ def load(
 
     >>> rows = load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-27")  # doctest: +SKIP
     """
+    if not isinstance(symbol, str):
+        raise ConfigError(f"symbol cannot be `{symbol}`; allowed: one, such as 'BTCUSDT'; `panel` reads many symbols")
     source = _store(base_dir, market, SOURCE, timezone)
     wanted = _range(source, start, end)
     is_stored = interval in DAILY_INTERVALS
@@ -75,13 +80,65 @@ def load(
     if is_stored and (not absent or interval == SOURCE or _without_file(source, symbol, wanted)):
         _require_files(store, symbol, absent)
         return _rows(store, symbol, wanted)
-    minutes = [*wanted]
-    while minutes[-1].end_ms < _end_ms(interval, wanted[-1].end_ms):
-        minutes.append(minutes[-1].next())
+    minutes = _days_of_minutes(interval, wanted)
     _require_files(source, symbol, _without_file(source, symbol, minutes))
-    start_ms, end_ms = wanted[0].start_ms, wanted[-1].end_ms
-    rows = derive(_rows(source, symbol, minutes), interval, start_ms=start_ms, end_ms=minutes[-1].end_ms)
-    return rows[rows[:, OPEN_TIME_MS] < end_ms]
+    return _derived(source, symbol, minutes, interval, wanted[-1].end_ms)
+
+
+def panel(
+    market: str,
+    symbols: str | Sequence[str] | None,
+    field: str,
+    start: DayLike,
+    end: DayLike,
+    *,
+    interval: str = "1m",
+    timezone: str = TIMEZONE,
+    base_dir: StrPath = BASE_DIR,
+    absent: Literal["raise", "nan"] = "raise",
+) -> Panel:
+    """Return one field of many symbols on the same open times: a `Panel` of shape (n, S), as `Feed.panel` gives it.
+
+    Its rows are all candles of the interval that open in the days, `start` and `end` included; NaN where the exchange
+    has no candle. Values are those of `load`, derived in the same way where `interval` has no files. With
+    `Panel.asof` candles of one interval are joined to those of another without a look ahead.
+
+    Args:
+        market, start, end, interval, timezone, base_dir: as in `load`.
+        symbols: the order of the columns; None means all that have files.
+        field: a column, such as "close".
+        absent: days without a file are an error ("raise") or NaN ("nan"), as for symbols that were listed or delisted
+            meanwhile. Derived candles that are not wholly in days with files are NaN then.
+
+    Raises:
+        DayNotFound, DayDamaged, DayIncomplete, ConfigError, MissingExtra: as `load`; with "nan" days without a file
+            are no error, unless there is no file at all.
+
+    >>> closes = panel("SPOT", ["BTCUSDT", "ETHUSDT"], "close", "2026-11-01", "2026-11-27")  # doctest: +SKIP
+    """
+    if field not in NAMES:
+        raise ConfigError(f"field cannot be `{field}`; allowed: one of {' '.join(NAMES)}")
+    if absent not in {"raise", "nan"}:
+        raise ConfigError(f"absent cannot be `{absent}`; allowed: raise nan")
+    source = _store(base_dir, market, SOURCE, timezone)
+    wanted = _range(source, start, end)
+    end_ms = _end_ms(interval, wanted[-1].end_ms)
+    open_time_ms = _open_times(interval, wanted[0].start_ms, wanted[-1].end_ms)
+    stores = [_store(base_dir, market, interval, timezone)] if interval in DAILY_INTERVALS else []
+    stores += [] if interval == SOURCE else [source]
+    names = tuple(dict.fromkeys(name for store in stores for name in _symbols(store, symbols)))
+    if not names or (absent == "nan" and not any(_runs(store, name, wanted) for store in stores for name in names)):
+        raise DayNotFound(str(stores[0].tree), (f"{start} .. {end}",), stores[0].inventory())
+    array = np.full((len(open_time_ms), len(names)), np.nan, order="F")
+    for column, symbol in enumerate(names):
+        if absent == "nan":
+            rows = _rows_of_stored(stores, symbol, wanted, interval)
+        else:
+            rows = load(market, symbol, start, end, interval=interval, timezone=timezone, base_dir=base_dir)
+        # Around an outage candles open off the grid.
+        places = np.searchsorted(open_time_ms, rows[:, OPEN_TIME_MS], side="right") - 1
+        array[places, column] = rows[:, NAMES.index(field)]
+    return Panel(array, open_time_ms, names, (field,), end_ms)
 
 
 def paths(
@@ -185,6 +242,48 @@ def _rows(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> Candles:
             raise DayIncomplete(str(store.path(symbol, day)), candles.missing)
         parts.append(candles.rows)
     return np.concatenate(parts)
+
+
+def _days_of_minutes(interval: str, wanted: Sequence[Day]) -> list[Day]:
+    """Return the days that hold all minutes of the candles that open in those wanted. Raises ConfigError."""
+    minutes = [*wanted]
+    while minutes[-1].end_ms < _end_ms(interval, wanted[-1].end_ms):
+        minutes.append(minutes[-1].next())
+    return minutes
+
+
+def _derived(source: ParquetStore, symbol: str, minutes: Sequence[Day], interval: str, end_ms: int) -> Candles:
+    """Return the candles that are wholly in these days and open before `end_ms`."""
+    start_ms, stop_ms = minutes[0].start_ms, minutes[-1].end_ms
+    rows = derive(_rows(source, symbol, minutes), interval, start_ms=start_ms, end_ms=stop_ms)
+    return rows[rows[:, OPEN_TIME_MS] < end_ms]
+
+
+def _rows_of_stored(stores: Sequence[ParquetStore], symbol: str, wanted: Sequence[Day], interval: str) -> Candles:
+    """Return the candles of the days that have a file, of the store that has more of those that are wanted."""
+    parts = [np.empty((0, len(NAMES)))]
+    own = max(stores, key=lambda store: len(wanted) - len(_without_file(store, symbol, wanted)))
+    is_own = own.interval == interval
+    for run in _runs(own, symbol, wanted if is_own else _days_of_minutes(interval, wanted)):
+        parts.append(_rows(own, symbol, run) if is_own else _derived(own, symbol, run, interval, wanted[-1].end_ms))
+    return np.concatenate(parts)
+
+
+def _runs(store: ParquetStore, symbol: str, days: Sequence[Day]) -> list[list[Day]]:
+    """Return the days that have a file, those that follow each other together."""
+    groups = itertools.groupby(days, key=lambda day: store.path(symbol, day).exists())
+    return [list(run) for is_there, run in groups if is_there]
+
+
+def _open_times(interval: str, start_ms: int, end_ms: int) -> npt.NDArray[np.int64]:
+    """Return the open times on the grid of the interval, from `start_ms` up to `end_ms`, exclusive."""
+    first_ms, count = candles_within(interval, start_ms, end_ms)
+    length_ms = INTERVAL_MS.get(interval)
+    if length_ms is not None and interval != "1M":
+        return first_ms + length_ms * np.arange(count, dtype=np.int64)
+    # Months, and days of a zone, differ in length.
+    ends_ms = itertools.accumulate(range(count), lambda open_ms, _: candle_end_ms(interval, open_ms), initial=first_ms)
+    return np.fromiter(itertools.islice(ends_ms, count), np.int64, count)
 
 
 def _end_ms(interval: str, moment_ms: int) -> int:

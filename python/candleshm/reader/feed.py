@@ -17,6 +17,7 @@ from candleshm.errors import BlockError, BlockNotFound, ConfigError, WaitTimeout
 from candleshm.reader.closes import Closes, Wanted, names_of
 from candleshm.reader.health import Health, health_of
 from candleshm.reader.moments import MomentsLike, moments_of
+from candleshm.reader.notebook import feed_html
 from candleshm.reader.panel import Panel
 from candleshm.reader.waiter import Waiter
 
@@ -91,6 +92,8 @@ class Feed(_core.Feed, Mapping[str, Series]):
         """
         if isinstance(fields, str):
             raise ConfigError(f"fields cannot be the text `{fields}`; allowed: a list such as ['open', 'close']")
+        if not isinstance(field, str | None):
+            raise ConfigError(f"field cannot be `{field}`; allowed: one name, as in panel('close'), or fields=[...]")
         if fields is not None and field is None:
             names = tuple(fields)
         elif field is not None and fields is None:
@@ -105,7 +108,8 @@ class Feed(_core.Feed, Mapping[str, Series]):
         array = (values.reshape(shape[1:]) if fields is None else values.reshape(shape)).T
         if out is not None and out.shape != array.shape:
             raise ConfigError(f"out must be of the panel's shape {array.shape}: `{out.shape}`")
-        return Panel(array if out is None else out, open_time_ms, found, names)
+        end_ms = _core.candle_end_ms(self.interval, int(open_time_ms[-1])) if len(open_time_ms) else 0
+        return Panel(array if out is None else out, open_time_ms, found, names, end_ms)
 
     def asof(
         self, field: str, moments_ms: MomentsLike, symbols: Sequence[str] | None = None
@@ -166,6 +170,21 @@ class Feed(_core.Feed, Mapping[str, Series]):
         # Whoever waits learns that the feed was closed.
         self._close_waiter.close()
         self._row_waiter.close()
+
+    def __repr__(self) -> str:
+        try:
+            health = self.health
+        except BlockError:
+            return f"<Feed {self.name}: closed>"
+        age = f"data {health.oldest_age:.1f} s old at most" if math.isfinite(health.oldest_age) else "no data yet"
+        return (
+            f"<Feed {health.market} {health.interval} of {self.name}: {health.symbols} symbols, {age}, "
+            f"{health.condition}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the first symbols, as Jupyter shows them."""
+        return feed_html(self)
 
     def _ipython_key_completions_(self) -> list[str]:
         """Return what IPython and Jupyter offer for `feed["` and Tab."""

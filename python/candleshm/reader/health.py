@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from candleshm import _core
 from candleshm.errors import BlockError, BlockNotFound
 from candleshm.reader.freshness import SILENT_SECONDS, Freshness
+from candleshm.reader.notebook import table
 
 # The last second that a datetime can hold: a damaged block may name any number.
 LAST_MS = 253_402_300_799_000
@@ -68,6 +69,11 @@ class Health:
         if self.is_silent:
             return "silent"
         return "stale" if self.loaded else "loading"
+
+    def _repr_html_(self) -> str:
+        """Return every fact in a line of its own, as Jupyter shows it."""
+        facts = {"condition": self.condition, **asdict(self)}
+        return table(f"Health of {self.name}", ("fact", "value"), facts.items())
 
 
 def health_of(feed: _core.Feed) -> Health:

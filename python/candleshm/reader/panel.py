@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from candleshm._core import check_moment
 from candleshm.reader.frames import library, pandas_times, times
+from candleshm.reader.moments import MomentsLike, moments_of
+from candleshm.reader.notebook import COLUMNS_MAX, ROWS_MAX, table, utc
 
 if TYPE_CHECKING:
     import pandas
@@ -26,6 +29,41 @@ class Panel:
     """(n,), ascending, on the exchange's grid."""
     symbols: tuple[str, ...]
     fields: tuple[str, ...]
+    end_ms: int
+    """Where the last row's candle ends, epoch ms; each other row ends where the next one opens."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array: (n, S), or (n, S, F)."""
+        return self.array.shape
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001
+        """Return the array, as NumPy asks for it; without a copy unless it is told to make one."""
+        return np.array(self.array, dtype=dtype, copy=copy)
+
+    def asof(self, moments_ms: MomentsLike) -> npt.NDArray[np.float64]:
+        """Return (m, S), or (m, S, F): the value of each symbol's newest candle that had closed by each moment.
+
+        As `Feed.asof`, in the rows of this panel: nothing from the future gets in, a hole has the value before it, and
+        what lies before the first row is NaN. Rows that were live when the panel was made count as they were then.
+
+        Raises ConfigError for moments in another unit or of another type.
+
+        >>> closes = feed.panel("close", n=100)  # doctest: +SKIP
+        >>> hour_before = closes.asof(closes.open_time_ms - 3_600_000)  # doctest: +SKIP
+        """
+        moments = moments_of(moments_ms)
+        if len(moments):
+            for extreme_ms in (moments.min(), moments.max()):
+                check_moment(extreme_ms)
+        ends_ms = np.append(self.open_time_ms, self.end_ms)[1:]
+        values, _ = self._columns
+        known = np.full((len(moments), values.shape[1]), np.nan, order="F")
+        for column in range(values.shape[1]):
+            rows = np.flatnonzero(~np.isnan(values[:, column]))
+            newest = np.searchsorted(ends_ms[rows], moments, side="right") - 1
+            known[newest >= 0, column] = values[rows[newest[newest >= 0]], column]
+        return known.reshape(len(moments), *self.array.shape[1:])
 
     @property
     def _columns(self) -> tuple[npt.NDArray[np.float64], list[str]]:
@@ -33,7 +71,22 @@ class Panel:
         if self.array.ndim == 2:
             return self.array, list(self.symbols)
         names = [f"{symbol}.{field}" for symbol in self.symbols for field in self.fields]
-        return self.array.reshape(len(self.open_time_ms), -1), names
+        return self.array.reshape(len(self.open_time_ms), len(names)), names
+
+    def __repr__(self) -> str:
+        span = f" {utc(self.open_time_ms[0])} to {utc(self.open_time_ms[-1])} UTC" if len(self.open_time_ms) else ""
+        return f"<Panel {', '.join(self.fields)} {self.shape}{span}>"
+
+    def _repr_html_(self) -> str:
+        """Return the newest rows, and the first columns, as Jupyter shows them."""
+        array, names = self._columns
+        rows = [
+            [utc(open_ms), *values[:COLUMNS_MAX].tolist()]
+            for open_ms, values in zip(self.open_time_ms[-ROWS_MAX:].tolist(), array[-ROWS_MAX:], strict=True)
+        ]
+        more = len(names) - COLUMNS_MAX
+        foot = f"{more} more columns" if more > 0 else ""
+        return table(repr(self), ("open time, UTC", *names[:COLUMNS_MAX]), rows, foot)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame: UTC DatetimeIndex open_time in pandas' own unit; columns symbol, or (symbol, field)."""

@@ -50,13 +50,12 @@ impl Closed {
         (slf.get_type(), (this.open_time_ms, this.symbols.clone_ref(py), this.missing.clone_ref(py)))
     }
 
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!(
-            "Closed(open_time_ms={}, symbols={}, missing={})",
-            self.open_time_ms,
-            self.symbols.bind(py).repr()?,
-            self.missing.bind(py).repr()?
-        ))
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let missing = match self.missing.bind(py).len() {
+            0 => String::new(),
+            count => format!(", {count} missing"),
+        };
+        format!("<Closed {}: {} symbols{missing}>", utc_text(self.open_time_ms), self.symbols.bind(py).len())
     }
 }
 

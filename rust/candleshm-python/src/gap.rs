@@ -40,6 +40,11 @@ impl Gap {
         (slf.get_type(), (this.start_ms, this.end_ms, this.kind))
     }
 
+    /// As Jupyter shows it.
+    fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("candleshm.reader.notebook")?.call_method1("gap_html", (slf,))
+    }
+
     fn __repr__(&self) -> String {
         format!("Gap(start_ms={}, end_ms={}, kind='{}')", self.start_ms, self.end_ms, self.kind)
     }

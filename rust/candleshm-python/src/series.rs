@@ -403,10 +403,20 @@ impl Series {
         Ok((attach_series, (self.source.name().to_owned(), self.source.max_age(), self.symbol.clone())))
     }
 
-    fn __repr__(&self) -> PyResult<String> {
-        let geometry = self.with(|attached, _| *attached.block.geometry())?;
-        let (market, interval) = (geometry.market.as_str(), geometry.grid(0).name());
-        Ok(format!("<Series {market} {} {interval} of {}>", self.symbol, self.source.name()))
+    /// As Jupyter shows it.
+    fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("candleshm.reader.notebook")?.call_method1("series_html", (slf,))
+    }
+
+    fn __repr__(&self) -> String {
+        let (symbol, name) = (&self.symbol, self.source.name());
+        match self.with(|attached, _| *attached.block.geometry()) {
+            Ok(geometry) => {
+                format!("<Series {} {symbol} {} of {name}>", geometry.market.as_str(), geometry.grid(0).name())
+            }
+            Err(_) if self.source.check_open().is_err() => format!("<Series {symbol} of {name}: closed>"),
+            Err(_) => format!("<Series {symbol} of {name}: no longer there>"),
+        }
     }
 }
 
