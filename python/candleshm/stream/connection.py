@@ -38,6 +38,8 @@ class Connection:
         self.subscriptions.opened(self.opened_seconds)
         self.events = 0
         """Candles that it brought, as of the last look."""
+        self.is_outdated = False
+        """Whether new connections take another path."""
         self.rotation = ""
         """Why another connection has to replace this one; empty while none has to."""
         self.reason = ""
@@ -66,6 +68,7 @@ class Connection:
                 streams = len(self.subscriptions.subscribed_seconds)
                 if paths.silent(self.path, streams, now):
                     self.rotation = self.rotation or f"its path acknowledged {streams} streams and sent no data"
+            self.is_outdated = self.path != paths.choose()
             for text in self.subscriptions.messages(self._now()):
                 self._send(text)
         return line

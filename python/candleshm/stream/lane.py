@@ -99,9 +99,9 @@ class Lane:
                 self.current, self.standby = standby, None
                 if current is not None:
                     current.close()
-            elif not standby.events and age_seconds > settled_seconds + BARREN_SECONDS:
-                if self.causes:
-                    current.rotation = ""  # Another one is no better.
+            elif not standby.events and (standby.is_outdated or age_seconds > settled_seconds + BARREN_SECONDS):
+                if self.causes and not standby.is_outdated:
+                    current.rotation = ""  # Another one is no better, unless it takes another path.
                 standby.abort("it delivered no data")
             return False
         is_needed = bool(self.group) and (current is None or bool(current.rotation))
