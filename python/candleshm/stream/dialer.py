@@ -42,7 +42,7 @@ class Dialing:
     names: list[str]
     """The streams that the URL names."""
     via: Via | None = field(default=None, init=False)
-    failure: OSError | ValueError | None = field(default=None, init=False)
+    failure: Exception | None = field(default=None, init=False)
     """Why there is no socket."""
 
     @property
@@ -114,7 +114,8 @@ class Dialer:
                 streams=len(dialing.names),
                 server_name=parts.hostname if parts.scheme == "wss" else None,
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            # Also one that nobody foresaw: an attempt without an outcome would be the last one of its symbols.
             dialing.failure = error
             thread.rouse()
 
