@@ -126,6 +126,20 @@ def test_a_stop_amid_a_handshake_announces_no_other_attempt(
     assert not any("reconnecting" in record.message for record in caplog.records)
 
 
+def test_a_path_that_works_again_is_found_beside_a_connection_that_it_left_silent(
+    exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("candleshm.stream.paths.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("candleshm.stream.paths.SILENT_SECONDS_MAX", 4.0)
+    exchange.stream_faults.add(StreamFault(kind="deaf"))
+    changes = {"market": "UM", "interval": "1m", "symbols": ["BTCUSDT", "ETHUSDT", "XRPUSDT"]}
+    with collecting(exchange, block_name, **settings_of(exchange, **changes)) as (collector, _):
+        until(lambda: stream_of(collector).path_moves >= 3)
+        exchange.stream_faults.clear()  # The second path of UM, the old one, stays silent.
+        flows(collector)
+        assert "/market/" in stream_of(collector).path
+
+
 @pytest.mark.parametrize("of", ["pings", "pongs", "refusals", "parts"])
 def test_a_flood_ends_its_connection_with_a_reason_and_costs_few_lines(
     of: Any, exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture

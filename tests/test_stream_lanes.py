@@ -32,6 +32,7 @@ class FakeConnection:
     reason: str = ""
     misbehaved: bool = False
     is_outdated: bool = False
+    patience_seconds: float = 10.0
     resubscribed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
