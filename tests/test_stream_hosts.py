@@ -6,6 +6,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 import candleshm
 from candleshm.sim import SimulatedExchange, StreamFault, StreamRules
-from tests.support.collecting import assert_true, close_seconds, collecting, status_of, until
+from tests.support.collecting import DEADLINE_SECONDS, assert_true, close_seconds, collecting, status_of, until
 from tests.support.dead_addresses import ALIVE, DEAD, HOST, Kind, dead, resolve
 from tests.support.raw_hosts import raw_host, upgrade
 from tests.test_stream import SYMBOLS, complete, flows, settings_of, stream_of, streaming
@@ -88,6 +89,55 @@ def test_an_end_is_noticed_that_arrives_together_with_the_last_text(
         until(lambda: stream_of(collector).lost)
         (reason,) = {record.message for record in caplog.records if "connection of 6 symbols ended" in record.message}
         assert "the server ended the connection without closing it" in reason
+
+
+def test_a_failure_that_nobody_foresaw_is_not_the_last_attempt(
+    exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = int(exchange.base_url.rsplit(":", 1)[1])
+    resolve(monkeypatch, ALIVE)
+    resolved, failed = socket.getaddrinfo, threading.Event()
+
+    def getaddrinfo(host: Any, *arguments: Any, **keywords: Any) -> Any:
+        if host == HOST and not failed.is_set():
+            failed.set()
+            raise LookupError("unknown encoding: idna")  # As where the codec's file cannot be opened.
+        return resolved(host, *arguments, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with streaming(exchange, block_name, ws_url=f"ws://{HOST}:{port}/spot"):
+        assert failed.is_set()
+        assert any("LookupError: unknown encoding: idna" in record.message for record in caplog.records)
+
+
+def test_a_stop_amid_a_handshake_announces_no_other_attempt(
+    exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    connected = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connected.set()
+        while connection.recv(1000):
+            pass
+
+    with raw_host(serve) as url, collecting(exchange, block_name, **settings_of(exchange, ws_url=url)):
+        assert connected.wait(DEADLINE_SECONDS)
+        time.sleep(0.3)  # The stream thread has the socket by now.
+    assert not any("reconnecting" in record.message for record in caplog.records)
+
+
+def test_a_path_that_works_again_is_found_beside_a_connection_that_it_left_silent(
+    exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("candleshm.stream.paths.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("candleshm.stream.paths.SILENT_SECONDS_MAX", 4.0)
+    exchange.stream_faults.add(StreamFault(kind="deaf"))
+    changes = {"market": "UM", "interval": "1m", "symbols": ["BTCUSDT", "ETHUSDT", "XRPUSDT"]}
+    with collecting(exchange, block_name, **settings_of(exchange, **changes)) as (collector, _):
+        until(lambda: stream_of(collector).path_moves >= 3)
+        exchange.stream_faults.clear()  # The second path of UM, the old one, stays silent.
+        flows(collector)
+        assert "/market/" in stream_of(collector).path
 
 
 @pytest.mark.parametrize("of", ["pings", "pongs", "refusals", "parts"])

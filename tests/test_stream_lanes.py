@@ -31,6 +31,8 @@ class FakeConnection:
     rotation: str = ""
     reason: str = ""
     misbehaved: bool = False
+    is_outdated: bool = False
+    patience_seconds: float = 10.0
     resubscribed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -114,6 +116,20 @@ def test_a_standby_that_brings_nothing_is_given_up_and_the_old_connection_kept()
     lane.rotate(RULES, 20.0 + BARREN_SECONDS + 5)
     assert (standby.reason, old.rotation) == ("it delivered no data", "")
     assert lane.current is cast(Connection, old)
+
+
+def test_a_silent_standby_by_a_path_that_was_given_up_makes_way_for_one_by_the_next_path() -> None:
+    lane = lane_of(*SYMBOLS)
+    old = connect(lane, 0.0)
+    lane.remedy(SYMBOLS, dict.fromkeys(SYMBOLS, 1), SYMBOLS, 5.0)
+    standby = connect(lane, 5.0)
+    lane.rotate(RULES, 10.5)
+    assert standby.is_open
+    standby.is_outdated = True
+    lane.rotate(RULES, 11.0)
+    assert (standby.reason, old.rotation) == ("it delivered no data", "3 of 3 streams are stalled")
+    lose(lane, standby, 11.1)
+    assert lane.rotate(RULES, 11.2), "the old connection is replaced all the same"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,10 @@ class Connection:
         self.subscriptions.opened(self.opened_seconds)
         self.events = 0
         """Candles that it brought, as of the last look."""
+        self.is_outdated = False
+        """Whether another path was chosen since it was opened: it says no more about its own."""
+        self.patience_seconds = 0.0
+        """How long its path has to bring data."""
         self.rotation = ""
         """Why another connection has to replace this one; empty while none has to."""
         self.reason = ""
@@ -57,12 +61,14 @@ class Connection:
     def look(self, paths: Paths) -> str | None:
         """Send the subscriptions that are due; tell `paths` what the path brings. Return a line for the log, if any."""
         line, now = None, self._now()
+        self.is_outdated = self.is_outdated or self.path != paths.choose()
+        self.patience_seconds = paths.silent_seconds
         if self.is_open:
             events, before = self._thread.events(self.number), self.events
             self.events = events
             if events > before:
                 line = paths.works(self.path, now)
-            elif not events and now - self.opened_seconds > paths.silent_seconds:
+            elif not (events or self.is_outdated) and now - self.opened_seconds > self.patience_seconds:
                 streams = len(self.subscriptions.subscribed_seconds)
                 if paths.silent(self.path, streams, now):
                     self.rotation = self.rotation or f"its path acknowledged {streams} streams and sent no data"

@@ -94,14 +94,15 @@ class Lane:
         settled_seconds = TAKEOVER_PERIODS * rules.push_seconds
         if standby is not None:
             age_seconds = now - standby.opened_seconds
+            barren_seconds = max(BARREN_SECONDS, standby.patience_seconds)
             has_all = self.names.keys() <= standby.subscriptions.subscribed_seconds.keys()
             if current is None or (standby.events and age_seconds > settled_seconds and has_all):
                 self.current, self.standby = standby, None
                 if current is not None:
                     current.close()
-            elif not standby.events and age_seconds > settled_seconds + BARREN_SECONDS:
-                if self.causes:
-                    current.rotation = ""  # Another one is no better.
+            elif not standby.events and (standby.is_outdated or age_seconds > settled_seconds + barren_seconds):
+                if self.causes and not standby.is_outdated:
+                    current.rotation = ""  # Another one is no better, unless it takes another path.
                 standby.abort("it delivered no data")
             return False
         is_needed = bool(self.group) and (current is None or bool(current.rotation))

@@ -209,7 +209,8 @@ class StreamManager:
         lane.attempts += 1
         now, pause_seconds = self._now(), self._dialer.retry_seconds(lane.attempts, status)
         lane.retry_seconds, lane.reason = now + pause_seconds, printable(opening.blamed(reason, status))
-        self._log.write(logging.WARNING, "unopened", now, "%s; reconnecting in %.1f s", lane.reason, pause_seconds)
+        if not self._is_stopping:
+            self._log.write(logging.WARNING, "unopened", now, "%s; reconnecting in %.1f s", lane.reason, pause_seconds)
 
     def _ended(self, number: int, reason: str, status: int | None, *, misbehaved: bool) -> None:
         """Have a connection that is gone reconnected."""

@@ -39,7 +39,8 @@ class Paths:
     @property
     def silent_seconds(self) -> float:
         """How long a connection may be subscribed and send nothing before that is told to `silent`."""
-        return min(SILENT_SECONDS_MAX, SILENT_SECONDS * 2.0 ** min(self._rounds, 16))
+        rounds = self._rounds if len(self._urls) > 1 else 0
+        return min(SILENT_SECONDS_MAX, SILENT_SECONDS * 2.0 ** min(rounds, 16))
 
     def choose(self) -> str:
         """Return the URL for the next connection, without names of streams."""
