@@ -3,6 +3,7 @@
     python benches/live.py --quick           the floor, ours, CPU and a burst: less than a minute
     python benches/live.py                   everything, about five minutes
     python benches/live.py --only burst      one part
+    python benches/live.py --quick --spin-microseconds 5000
     python benches/live.py --json FILE
 
 `sender.rs` sends events of the exchange's form in batches of eleven; the quote volume of each is the time at which it
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +212,7 @@ def unlink(*names: str) -> None:
             candleshm.unlink(name)
 
 
-def collector(base_url: str, ws_url: str, name: str) -> Child:
+def collector(base_url: str, ws_url: str, name: str, spin_microseconds: int = 0) -> Child:
     """Start the collector of today's source."""
     settings: dict[str, Any] = {
         "market": "UM",
@@ -221,6 +223,7 @@ def collector(base_url: str, ws_url: str, name: str) -> Child:
         "server_weight": 1.0,
         "base_url": base_url,
         "ws_url": ws_url,
+        "spin_microseconds": spin_microseconds,
         "backfill": {"interval": "1m", "length": BACKFILL_LENGTH, "name": f"{name}-backfill", "live": "rest"},
     }
     return Child(sys.executable, "-c", COLLECTOR, json.dumps(settings))
@@ -364,11 +367,12 @@ def peers() -> dict[str, dict[str, float]]:
 PARTS = ("quiet", "age", "burst", "backfill", "spin", "peers")
 
 
-def run(parts: tuple[str, ...], rounds: int, burst_count: int) -> dict[str, dict[str, float]]:
+def run(parts: tuple[str, ...], rounds: int, burst_count: int, spin_microseconds: int) -> dict[str, dict[str, float]]:
     """Run some parts; ours with the floor beside it are the same processes in all of them."""
     results: dict[str, dict[str, float]] = {}
     if parts != ("peers",):
-        with floor() as lowest, collecting() as (name, ours):
+        start = partial(collector, spin_microseconds=spin_microseconds)
+        with floor() as lowest, collecting(start) as (name, ours):
             results |= quiet(lowest, ours, rounds)
             if "age" in parts:
                 results["ours, age"] = ages(name, ours)
@@ -387,12 +391,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the floor, ours, CPU per event and one burst")
     parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--spin-microseconds", type=int, metavar="N", default=0, help="that setting of the collector")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     subprocess.run(BUILD, cwd=PROGRAMS.parents[2], check=True)
     parts = ("quiet", "burst") if arguments.quick else (arguments.only,) if arguments.only else PARTS
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
-    results = run(parts, rounds=8 if arguments.quick else 25, burst_count=1 if arguments.quick else 5)
+    rounds, burst_count = (8, 1) if arguments.quick else (25, 5)
+    results = run(parts, rounds, burst_count, arguments.spin_microseconds)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(results, indent=2))
 

@@ -210,7 +210,10 @@ def test_a_start_during_a_stop_says_when_to_try_again(exchange: SimulatedExchang
     exchange.faults.add(rate_limited(60, path="/exchangeInfo", count=1))
     with pytest.raises(RateLimited):
         Collector(config_of(exchange, block_name, start_seconds=1)).start()
-    with pytest.raises(RateLimited, match=r"the request weight is stopped by a 429 or 418; try again in (5\d|60) s"):
+    with pytest.raises(
+        RateLimited,
+        match=r"is stopped after a refusal \(403, 407, 418 or 429\); try again in (5\d|60) s",
+    ):
         Collector(config_of(exchange, block_name, start_seconds=1)).start()
 
 

@@ -159,7 +159,7 @@ def test_a_proxy_that_refuses_is_named_with_its_status(start: Start, status: int
     assert error.status == status
     assert f"proxy {place} refuses a connection to exchange.invalid:443: HTTP {status}" in str(error)
     assert isinstance(response, Response)
-    assert (response.status, response.by_proxy) == (status, True)
+    assert (response.status, bool(response.proxy)) == (status, True)
 
 
 @pytest.mark.parametrize("kind", [ProxyServer, SocksServer])

@@ -180,7 +180,7 @@ def test_a_proxy_that_refuses_the_way_stops_what_goes_by_it(serve: Serve, block_
         proxies={"https": proxy.url},
         start_seconds=20,
     )
-    with pytest.raises(RateLimited, match="the proxy refuses"):
+    with pytest.raises(RateLimited, match="refuses to forward"):
         Collector(config).start()
     assert len(proxy.requests) == 1
 
@@ -198,6 +198,19 @@ def test_a_proxy_that_wants_credentials_of_a_plain_request_gets_no_further_one(s
     with pytest.raises(RateLimited, match="407"):
         Collector(config).start()
     assert len(proxy.requests) == 1
+
+
+def test_a_proxy_that_fails_is_named_without_its_password(serve: Serve) -> None:
+    server = serve(sent(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n"))
+    place = server.url.removeprefix("http://")
+    refusing, closed = f"http://user:secret@{place}", "http://user:secret@127.0.0.1:1"
+
+    answer = HttpTransport(SystemClock(), proxies={"http": refusing}).fetch("http://exchange.invalid/api/v3/time")
+    error = str(Binance("SPOT").error_of(answer, 0))
+    assert f"proxy {place} refuses to forward the request; correct its user name and password" in error
+    with pytest.raises(ExchangeUnavailable, match=r"no response from .* by proxy 127\.0\.0\.1:1: ") as caught:
+        HttpTransport(SystemClock(), proxies={"http": closed}).fetch("http://exchange.invalid/api/v3/time")
+    assert "secret" not in error + str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["never comes", "trickles", "head trickles", "line alone", "cut head"])

@@ -183,6 +183,22 @@ def test_exit_codes_tell_a_typo_from_an_outage(exchange: SimulatedExchange, bloc
     assert code("serve", "--no-such-flag") == 2
 
 
+def test_a_start_that_waits_says_for_what(block_name: str) -> None:
+    words = ("serve", "--market", "spot", "--name", block_name, "--base-url", "http://127.0.0.1:1")
+    quick, patient = run(*words, "--start-seconds", "0.1"), run(*words, "--start-seconds", "6")
+    assert quick.stderr.count("\n") == 1, "its one line"
+    assert patient.stderr.count("\n") > 1
+    assert "no response from 127.0.0.1:1: " in patient.stderr.splitlines()[0]
+    assert "next attempt in" in patient.stderr.splitlines()[0]
+
+
+def test_a_feed_without_streams_says_why(exchange: SimulatedExchange, block_name: str) -> None:
+    with started(*serving(exchange, block_name), stderr=subprocess.PIPE) as process:
+        first_lines(process, 1)
+        assert process.stderr is not None
+        until(lambda: "no streams: base_url replaces the exchange's host" in process.stderr.readline())
+
+
 def test_an_address_that_is_taken_is_named(exchange: SimulatedExchange, block_name: str) -> None:
     pytest.importorskip("prometheus_client")
     taken = exchange.base_url.removeprefix("http://")

@@ -272,6 +272,11 @@ class Collector:
             config.market,
             config.length,
         )
+        if self._make_streams is None:
+            reason = config.stream_hindrance or "live is rest"
+            self._log.info(
+                "no streams: %s; candles by REST requests every %g s", reason, config.update_interval_seconds
+            )
         for name, interval in config.derived:
             self._log.info("%s candles derived into block %s", interval, name)
         self._opened.set()

@@ -133,7 +133,9 @@ class Failover:
             plan.idle_responses = min(IDLE_RESPONSES_MAX, plan.idle_responses + 1)
 
     def is_polled(self, plan: SeriesPlan, now: float) -> bool:
-        """Return whether REST keeps a series fresh."""
+        """Return whether REST keeps a series fresh. A stream is only idle whose silence a response has confirmed."""
+        if plan.is_streamed and plan.idle_responses:
+            return False
         limit_seconds = idle_seconds_max(plan, self._policy) + self._policy.update_interval_seconds
         return plan.trading and not (plan.is_streamed and now - plan.last_event_seconds < limit_seconds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from threading import Timer
 from typing import NamedTuple
 
 from candleshm.collector.supervisor import Supervisor
@@ -15,6 +16,8 @@ from candleshm.config import CollectorConfig
 from candleshm.reader.frames import library
 
 __all__ = ["Address", "serve"]
+
+TELL_SECONDS = 2.0
 
 
 class Address(NamedTuple):
@@ -34,6 +37,10 @@ def serve(
 ) -> None:
     """Serve until a signal asks to stop, or stdin ends. Raises as `Supervisor` and `MetricsServer` do."""
     log = HeldLog(log_level, log_format)
+    # A start that fails at once leaves its one line; who waits longer is told for what.
+    telling = Timer(TELL_SECONDS, log.release)
+    telling.daemon = True
+    telling.start()
     if any(config.candle_dir is not None for config in feeds):
         library("pyarrow", "parquet")
     supervisor = Supervisor(feeds)
@@ -41,6 +48,7 @@ def serve(
     if until_stdin_closes:
         on_stdin_closed(supervisor.stop)
     with ExitStack() as stack:
+        stack.callback(telling.cancel)
         stack.callback(supervisor.stop)
         where = ""
         if metrics is not None:
@@ -57,6 +65,7 @@ def serve(
                         say(f'serving {name}: candleshm.attach("{name}")\n')
             if where:
                 say(f"metrics: {where}\n")
+            telling.cancel()
             log.release()
             supervisor.wait_loaded(progress=progress)
         supervisor.run()

@@ -61,8 +61,8 @@ class Response:
     received_seconds: float
     date_ms: int | None
     """The response's Date header, in whole seconds."""
-    by_proxy: bool = False
-    """Whether a proxy refused the request, so that the exchange never received it."""
+    proxy: str = ""
+    """Host and port of the proxy that refused the request, so that the exchange never received it; mostly empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, ExchangeInfo, KlineRequest, Market, Response, StreamRules
 from candleshm.names import is_symbol_name
+from candleshm.network.proxies import CREDENTIALS_STATUS
 from candleshm.system.log_text import printable, without_credentials
 
 __all__ = ["Binance", "retry_after_seconds"]
@@ -326,8 +327,9 @@ def _code_and_message(response: Response) -> tuple[int | None, str]:
 
 
 def _description(response: Response) -> str:
-    if response.by_proxy:
-        return "the proxy refuses to forward the request"
+    if response.proxy:
+        hint = "; correct its user name and password" if response.status == CREDENTIALS_STATUS else ""
+        return f"proxy {response.proxy} refuses to forward the request{hint}"
     content = response.headers.get("content-type", "no content type")
     return f"expected JSON, received {len(response.body)} bytes of {content}"
 

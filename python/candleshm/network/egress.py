@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from candleshm.network.addresses import Address, Addresses
-from candleshm.network.proxies import NO_TLS_TO_PROXY, SOCKS, Proxy, ProxyError, proxy_of
+from candleshm.network.proxies import CREDENTIALS_STATUS, NO_TLS_TO_PROXY, SOCKS, Proxy, ProxyError, proxy_of
 
 __all__ = ["Egress", "Via"]
 
 HEAD_END, HEAD_BYTES_MAX = b"\r\n\r\n", 1 << 16
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] +([0-9]{3})[ \r\n]")
-CREDENTIALS_STATUS = 407
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-__all__ = ["NO_TLS_TO_PROXY", "Proxy", "ProxyError", "fault_of_proxies", "proxy_of"]
+__all__ = ["CREDENTIALS_STATUS", "NO_TLS_TO_PROXY", "Proxy", "ProxyError", "fault_of_proxies", "proxy_of"]
 
 SCHEMES = ("http", "https")
 SOCKS = ("socks4", "socks4a", "socks5", "socks5h")
@@ -16,6 +16,8 @@ SOCKS_PORT = 1080
 STREAM_SCHEMES = {"ws": "http", "wss": "https"}
 # A stream is a plain socket, and one inside the TLS of a proxy would not be.
 NO_TLS_TO_PROXY = "streams reach a proxy by http:// or socks5h:// only"
+# By this status a proxy says that it knows no such user, or no such password.
+CREDENTIALS_STATUS = 407
 KEYS = "http, https, all, or one of these with a host in lower case, such as https://api.binance.com"
 
 

@@ -110,7 +110,7 @@ class Client:
         )
         if not ticket:
             is_stopped = self.budget.blocked_until_seconds > self.clock.monotonic_seconds()
-            reason = "stopped by a 429 or 418" if is_stopped else "used up by other requests"
+            reason = "stopped after a refusal (403, 407, 418 or 429)" if is_stopped else "used up by other requests"
             retry_after = max(wait_seconds, 0.0)
             raise RateLimited(
                 f"the request weight is {reason}; try again in {retry_after:.0f} s", retry_after=retry_after

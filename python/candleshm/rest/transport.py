@@ -28,7 +28,7 @@ from requests.adapters import HTTPAdapter
 from candleshm.errors import BadResponse, ExchangeUnavailable
 from candleshm.exchanges.base import Response, date_ms_of
 from candleshm.network.addresses import Address, Addresses
-from candleshm.network.proxies import Proxy
+from candleshm.network.proxies import CREDENTIALS_STATUS, Proxy, ProxyError, proxy_of
 from candleshm.system.clock import Clock
 from candleshm.system.log_text import without_credentials
 
@@ -82,7 +82,7 @@ class HttpTransport:
     def fetch(self, url: str) -> Response:
         """Return the response to GET `url`; all of it, headers too, has to arrive in time."""
         sent_seconds = self._clock.monotonic_seconds()
-        by_proxy = False
+        proxy: str = ""
         whole_seconds = READ_SECONDS if self._whole_seconds is None else self._whole_seconds
         try:
             response = self._session(whole_seconds).get(
@@ -101,8 +101,13 @@ class HttpTransport:
             reason = _reason(error)
             refused = TUNNEL_REFUSED.search(reason)
             if refused is None:
-                raise ExchangeUnavailable(f"no response from {_host(url)}: {reason}") from None
-            body, headers, status, by_proxy = b"", {}, int(refused[1]), True
+                by_proxy = f" by proxy {found}" if (found := self._proxy(url)) else ""
+                raise ExchangeUnavailable(f"no response from {_host(url)}{by_proxy}: {reason}") from None
+            body, headers, status = b"", {}, int(refused[1])
+            proxy = self._proxy(url)
+        if status == CREDENTIALS_STATUS:
+            # Only a proxy sends it, also where there is no tunnel.
+            proxy = self._proxy(url)
         return Response(
             url=url,
             status=status,
@@ -111,8 +116,15 @@ class HttpTransport:
             sent_seconds=sent_seconds,
             received_seconds=self._clock.monotonic_seconds(),
             date_ms=date_ms_of(headers.get("date")),
-            by_proxy=by_proxy,
+            proxy=proxy,
         )
+
+    def _proxy(self, url: str) -> str:
+        """Return host and port of the proxy that `url` takes, an empty text without one."""
+        try:
+            return str(proxy_of(url, self._proxies, trust_env=self._trust_env) or "")
+        except ProxyError:
+            return ""
 
     def _session(self, whole_seconds: float) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
