@@ -413,7 +413,8 @@ def test_a_conflict_is_reported_and_the_exchange_wins(
     assert day.verified == ((start + MINUTE, open_ms), (open_ms + 7 * MINUTE, start + DAY_MS))
     trades = float(day.rows[100, 8])
     assert said(
-        caplog, f"BTCUSDT {open_ms}: trades archive {trades + 1} exchange {trades}; the exchange's value is kept"
+        caplog,
+        f"BTCUSDT 2026-03-09 01:40:00 UTC: trades archive {trades + 1} exchange {trades}; the exchange's value is kept",
     )
     assert said(caplog, "BTCUSDT: 2 more candles of that day differ")
 
@@ -599,7 +600,7 @@ def test_verifying_a_conflict_and_what_the_archive_lacks(
     day = stored(tmp_path, "2026-03-09")
     assert day.rows.tobytes() == truth_of(exchange, day.day, "BTCUSDT").tobytes()
     assert day.verified == ((utc("2026-03-09"), open_ms), (open_ms + 3 * MINUTE, utc("2026-03-10")))
-    assert said(caplog, f"BTCUSDT {open_ms}: trades archive")
+    assert said(caplog, "BTCUSDT 2026-03-09 06:00:00 UTC: trades archive")
     assert said(caplog, "does not have 2 of 1440 candles of 2026-03-09")
     assert said(caplog, "does not have 1440 of 1440 candles of 2026-03-08")
     assert said(caplog, "verified 2026-03-09: 0 of 1 symbols new, 0 done before, 1 with remarks, 0 failed")
@@ -700,7 +701,7 @@ def test_the_command_fails_where_verifying_finds_conflicts(exchange: SimulatedEx
     result = run(*words(exchange, tmp_path, "--verify", "--start", "2026-03-09"))
     assert result.returncode == 1
     assert result.stderr.endswith("1 candles differ from the archive; the exchange's are kept, not verified\n")
-    assert f"BTCUSDT {open_ms}: trades archive" in result.stderr
+    assert "BTCUSDT 2026-03-09 06:00:00 UTC: trades archive" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
@@ -89,13 +90,13 @@ class Conflict:
     exchange: Candles
 
     def __str__(self) -> str:
-        open_ms = int(self.exchange[OPEN_TIME_MS])
+        opened = datetime.fromtimestamp(self.exchange[OPEN_TIME_MS] / 1000, tz=UTC)
         differing = np.flatnonzero(~same_bits(self.archived, self.exchange))
         values = ", ".join(
             f"{NAMES[column]} archive {self.archived[column].item()!r} exchange {self.exchange[column].item()!r}"
             for column in differing
         )
-        return f"{self.symbol} {open_ms}: {values}"
+        return f"{self.symbol} {opened:%Y-%m-%d %H:%M:%S} UTC: {values}"
 
 
 def same_bits(rows: Candles, others: Candles) -> npt.NDArray[np.bool_]:
