@@ -50,6 +50,16 @@ pub fn trust(file: Option<&Path>) -> io::Result<Trust> {
     Ok(Arc::new(config))
 }
 
+/// Returns why TLS failed, for who sees it at night.
+fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidMessage(_) => {
+            format!("what the server sends is not TLS ({error}); is this the port of another service, or of ws://?")
+        }
+        _ => format!("TLS failed: {error}"),
+    }
+}
+
 /// A socket that never blocks, with TLS or without.
 pub struct Transport {
     tcp: TcpStream,
@@ -98,7 +108,7 @@ impl Transport {
             if let Err(error) = tls.process_new_packets() {
                 // The server is told why.
                 let _ = tls.write_tls(&mut self.tcp);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, in_words(&error)));
             }
         }
     }
