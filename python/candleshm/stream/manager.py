@@ -44,6 +44,10 @@ LOOK_SECONDS = 0.5
 STOP_SECONDS = 0.5
 
 
+def _ignore() -> None:
+    """Do nothing."""
+
+
 class StreamManager:
     """Keeps every wanted stream flowing, from `start` until `stop`. Methods may be called from any thread."""
 
@@ -139,6 +143,8 @@ class StreamManager:
             self._stream_thread.stop(STOP_SECONDS)
             self._covered = frozenset()
             self._changed()
+            # Who made this is no longer referred to: both end with their last user, and their descriptors too.
+            self._changed = _ignore
 
     def _look(self) -> None:
         """Open, rotate, subscribe and resubscribe what is due."""
