@@ -163,6 +163,17 @@ def test_a_host_that_speaks_another_protocol_is_named_as_such(
         assert "is this the port of another service" in outcome.reason
 
 
+def test_a_feed_that_waits_for_the_limit_that_another_one_met_says_so(
+    exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange.stream_faults.add(StreamFault(kind="refuse", status=429))
+    with collecting(exchange, block_name, **settings_of(exchange)):
+        until(lambda: any("HTTP 429" in record.message for record in caplog.records))
+        with collecting(exchange, f"{block_name}-other", **settings_of(exchange)):
+            line = until(lambda: [record.message for record in caplog.records if "allows none" in record.message])
+            assert f"{block_name}-other: 6 of 6 streams are stalled" in line[0]
+
+
 @pytest.mark.parametrize("of", ["pings", "pongs", "refusals", "parts"])
 def test_a_flood_ends_its_connection_with_a_reason_and_costs_few_lines(
     of: Any, exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
