@@ -460,6 +460,23 @@ def own_bytes() -> int:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("live", ["rest", "ws"])
+def test_a_collector_that_ended_keeps_no_descriptor(live: str, exchange: SimulatedExchange, block_name: str) -> None:
+    def descriptors() -> list[str]:
+        links = (os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+        return sorted(link for link in links if "weight" in link or "eventfd" in link or "eventpoll" in link)
+
+    before = descriptors()
+    # Programs that trade often turn it off; nothing here may wait for it.
+    gc.disable()
+    try:
+        with collecting(exchange, block_name, live=live, ws_url=exchange.ws_url_of("SPOT")):
+            pass
+        until(lambda: descriptors() == before)
+    finally:
+        gc.enable()
+
+
 def test_a_short_soak(capsys: pytest.CaptureFixture[str]) -> None:
     assert soak(seconds=150, symbols=40, rate=10) == []
     assert "collector" in capsys.readouterr().out

@@ -17,6 +17,7 @@ import candleshm
 from candleshm.sim import SimulatedExchange, StreamFault, StreamRules
 from tests.support.collecting import DEADLINE_SECONDS, assert_true, close_seconds, collecting, status_of, until
 from tests.support.dead_addresses import ALIVE, DEAD, HOST, Kind, dead, resolve
+from tests.support.dialling import dialled
 from tests.support.raw_hosts import raw_host, upgrade
 from tests.test_stream import SYMBOLS, complete, flows, settings_of, stream_of, streaming
 
@@ -138,6 +139,39 @@ def test_a_path_that_works_again_is_found_beside_a_connection_that_it_left_silen
         exchange.stream_faults.clear()  # The second path of UM, the old one, stays silent.
         flows(collector)
         assert "/market/" in stream_of(collector).path
+
+
+@pytest.mark.parametrize(
+    ("scheme", "speaks", "reason"),
+    [
+        ("wss", b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not TLS"),
+        ("ws", b"\x15\x03\x01\x00\x02\x02\x46", "the response is not HTTP"),
+    ],
+)
+def test_a_host_that_speaks_another_protocol_is_named_as_such(
+    scheme: str, speaks: bytes, reason: str, block_name: str
+) -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(speaks)
+        while connection.recv(1000):
+            pass
+
+    with raw_host(serve) as url:
+        outcome = dialled(url.replace("ws://", f"{scheme}://"), block_name)
+        assert reason in outcome.reason
+        assert "is this the port of another service" in outcome.reason
+
+
+def test_a_feed_that_waits_for_the_limit_that_another_one_met_says_so(
+    exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange.stream_faults.add(StreamFault(kind="refuse", status=429))
+    with collecting(exchange, block_name, **settings_of(exchange)):
+        until(lambda: any("HTTP 429" in record.message for record in caplog.records))
+        with collecting(exchange, f"{block_name}-other", **settings_of(exchange)):
+            line = until(lambda: [record.message for record in caplog.records if "allows none" in record.message])
+            assert f"{block_name}-other: 6 of 6 streams are stalled" in line[0]
 
 
 @pytest.mark.parametrize("of", ["pings", "pongs", "refusals", "parts"])

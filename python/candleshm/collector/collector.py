@@ -361,12 +361,11 @@ class Collector:
 
     def _find_streams(self) -> MakeStreams | None:
         """Return what makes the source of stream events; None where REST serves everything."""
-        config = self.config
+        config, market = self.config, self._market
         if config.live == "rest" or config.stream_hindrance is not None:
             return None
 
         def make_streams(sink: EventSink, changed: Callable[[], None]) -> StreamSource:
-            market = self._market
             return StreamManager(
                 market.exchange,
                 config.interval,

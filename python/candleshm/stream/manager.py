@@ -41,6 +41,11 @@ logger = logging.getLogger(__name__)
 # How often connections are looked at while nothing happens.
 LOOK_SECONDS = 0.5
 STOP_SECONDS = 0.5
+LIMITED = "the limit of new stream connections, which all feeds of this user share, allows none at the moment"
+
+
+def _ignore() -> None:
+    """Do nothing."""
 
 
 class StreamManager:
@@ -138,6 +143,8 @@ class StreamManager:
             self._stream_thread.stop(STOP_SECONDS)
             self._covered = frozenset()
             self._changed()
+            # Who made this is no longer referred to: both end with their last user, and their descriptors too.
+            self._changed = _ignore
 
     def _look(self) -> None:
         """Open, rotate, subscribe and resubscribe what is due."""
@@ -148,11 +155,11 @@ class StreamManager:
             opening = lane.opening
             if opening is not None and opening.failure is not None:
                 self._unopened(lane, opening, opening.fault, getattr(opening.failure, "status", None))
-            if lane.rotate(self.rules, now) and self._dialer.may_open(now):
-                if lane.current is not None:
-                    text = "opening a standby for a stream connection of %d symbols, because %s"
-                    self._log.write(logging.INFO, "rotated", now, text, len(lane.group), lane.current.rotation)
-                lane.opening = self._dialer.dial(lane.names, self._stream_thread)
+            if lane.rotate(self.rules, now):
+                if self._dialer.may_open(now):
+                    self._open(lane, now)
+                else:
+                    lane.reason = LIMITED
             for connection in (lane.current, lane.standby):
                 if connection is not None:
                     connection.subscriptions.want(lane.names.keys())
@@ -163,6 +170,13 @@ class StreamManager:
         if self._stalls.needs_look(lanes):
             self._stalls.look(lanes, self._sink.last_event_seconds())
         self._cover()
+
+    def _open(self, lane: Lane, now: float) -> None:
+        """Begin to open a connection for a lane, beside the one that it has."""
+        if lane.current is not None:
+            text = "opening a standby for a stream connection of %d symbols, because %s"
+            self._log.write(logging.INFO, "rotated", now, text, len(lane.group), lane.current.rotation)
+        lane.opening = self._dialer.dial(lane.names, self._stream_thread)
 
     def _take(self, news: StreamNews) -> None:
         """Act on what happened in the stream thread."""

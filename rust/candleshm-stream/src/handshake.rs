@@ -49,7 +49,10 @@ impl Handshake {
         match response.code {
             Some(101) => {}
             Some(status) => return Answer::Refused(status),
-            None if parsed.is_err() => return Answer::Invalid("the response is not HTTP".into()),
+            None if parsed.is_err() => {
+                let reason = "the response is not HTTP; is this the port of another service, or of wss://?";
+                return Answer::Invalid(reason.into());
+            }
             None => {}
         }
         match parsed {

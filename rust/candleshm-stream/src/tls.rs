@@ -70,7 +70,15 @@ fn no_authorities(fault: &str) -> String {
 
 /// Returns why TLS failed, in words; for a certificate that is refused, with what to do.
 fn explained(error: &rustls::Error) -> String {
-    let rustls::Error::InvalidCertificate(fault) = error else { return format!("TLS failed: {error}") };
+    let fault = match error {
+        rustls::Error::InvalidCertificate(fault) => fault,
+        rustls::Error::InvalidMessage(_) => {
+            return format!(
+                "what the server sends is not TLS ({error}); is this the port of another service, or of ws://?"
+            );
+        }
+        _ => return format!("TLS failed: {error}"),
+    };
     let remedy = match fault {
         CertificateError::UnknownIssuer => format!(
             "no trusted authority signed it; if a proxy of yours inspects TLS, name a file with its authority in \
