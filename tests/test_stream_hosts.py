@@ -174,6 +174,19 @@ def test_a_feed_that_waits_for_the_limit_that_another_one_met_says_so(
             assert f"{block_name}-other: 6 of 6 streams are stalled" in line[0]
 
 
+def test_a_stream_whose_closes_are_all_wrong_is_corrected_and_costs_few_lines(
+    exchange: SimulatedExchange, block_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("candleshm.collector.repair.AUDIT_SECONDS", 0.2)
+    with streaming(exchange, block_name) as (collector, _):
+        exchange.stream_faults.add(StreamFault(kind="wrong", closed=True))
+        until(lambda: status_of(collector).conflicts >= 60)
+        for words in ("stream and REST differ", "the exchange corrected"):
+            lines = [record.message for record in caplog.records if words in record.message]
+            assert 1 <= len(lines) <= 7, lines
+
+
 @pytest.mark.parametrize("of", ["pings", "pongs", "refusals", "parts"])
 def test_a_flood_ends_its_connection_with_a_reason_and_costs_few_lines(
     of: Any, exchange: SimulatedExchange, block_name: str, caplog: pytest.LogCaptureFixture

@@ -20,6 +20,7 @@ from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.workers import Report
 from candleshm.exchanges.base import INTERVAL_MS, Exchange, KlineRequest
 from candleshm.ratelimit.budget import HELD_SECONDS_MAX
+from candleshm.stream.repeated_log import RepeatedLog
 from candleshm.system.block_log import BlockLog
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Repair:
         now: float,
     ) -> None:
         self._log = BlockLog(logger, writer.name)
+        # Where one series has these, often hundreds have them at every close.
+        self._repeated_log = RepeatedLog(self._log)
         self._writer = writer
         self._exchange = exchange
         self._policy = policy
@@ -106,7 +109,8 @@ class Repair:
             self.suspect(plan, ingested.suspect_open_ms, now)
         plan.note_missing(ingested)
         if ingested.conflicts:
-            self._log.warning("%s: stream and REST differ in %d rows", plan.symbol, ingested.conflicts)
+            text = "%s: stream and REST differ in %d rows"
+            self._repeated_log.write(logging.WARNING, "conflicts", now, text, plan.symbol, ingested.conflicts)
         if ingested.holes:
             self._hole_requests.confirmed(plan.symbol, now)
             text = "%s: two responses had no row for %d candles; they count as holes"
@@ -114,9 +118,11 @@ class Repair:
         if kind is Kind.HOLE and ingested.closed:
             self._log.info("%s: %d candles arrived late and fill their holes", plan.symbol, ingested.closed)
         elif ingested.corrected:
-            self._log.info("%s: the exchange corrected %d closed candles", plan.symbol, ingested.corrected)
+            text = "%s: the exchange corrected %d closed candles"
+            self._repeated_log.write(logging.INFO, "corrected", now, text, plan.symbol, ingested.corrected)
         if ingested.refused > ingested.beyond:
-            self._log.warning("%s: %d rows have impossible values and were left out", plan.symbol, ingested.refused)
+            text = "%s: %d rows have impossible values and were left out"
+            self._repeated_log.write(logging.WARNING, "refused", now, text, plan.symbol, ingested.refused)
 
     def _audit(self, now: float, claim: Claim) -> Errand | None:
         """Check closed rows of some series: alternately the newest ones, and some anywhere in its window."""
