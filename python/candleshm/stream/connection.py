@@ -71,6 +71,7 @@ class Connection:
             elif not (events or self.is_outdated) and now - self.opened_seconds > self.patience_seconds:
                 streams = len(self.subscriptions.subscribed_seconds)
                 if paths.silent(self.path, streams, now):
+                    self.is_outdated = True
                     self.rotation = self.rotation or f"its path acknowledged {streams} streams and sent no data"
             for text in self.subscriptions.messages(self._now()):
                 self._send(text)
