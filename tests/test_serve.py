@@ -195,8 +195,9 @@ def test_a_start_that_waits_says_for_what(block_name: str) -> None:
 def test_a_feed_without_streams_says_why(exchange: SimulatedExchange, block_name: str) -> None:
     with started(*serving(exchange, block_name), stderr=subprocess.PIPE) as process:
         first_lines(process, 1)
-        assert process.stderr is not None
-        until(lambda: "no streams: base_url replaces the exchange's host" in process.stderr.readline())
+        stderr = process.stderr
+        assert stderr is not None
+        until(lambda: "no streams: base_url replaces the exchange's host" in stderr.readline())
 
 
 def test_an_address_that_is_taken_is_named(exchange: SimulatedExchange, block_name: str) -> None:
