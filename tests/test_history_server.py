@@ -253,6 +253,13 @@ def test_the_command_downloads_and_says_so(exchange: SimulatedExchange, tmp_path
     assert result.returncode == 0, result.stderr
     assert len(kept(tmp_path)) == 4
     assert f"downloaded {day}: 2 of 2 symbols new, 0 done before, 0 with remarks, 0 failed\n" in result.stderr
+    assert "written\n" not in result.stderr, "not a line for each file"
+    total = result.stderr.splitlines()[-1]
+    assert "4 of 4 daily files of " in total
+    assert ": 4 new, 0 done before, 0 with remarks, 0 failed; " in total
+    quiet = run(*words(exchange, tmp_path, "--start", str(day), "--quiet"))
+    assert quiet.stderr.splitlines() == [quiet.stderr.rstrip()], "the sum alone"
+    assert ": 0 new, 4 done before, 0 with remarks, 0 failed; 0 requests" in quiet.stderr
     exchange.faults.add(Fault(kind="status", status=400, body='{"code":-1121,"msg":"no"}', symbol="ETHUSDT"))
     result = run(*words(exchange, tmp_path, "--start", str(day), "--replace"))
     assert result.returncode == 1

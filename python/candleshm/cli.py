@@ -88,6 +88,7 @@ def _download(arguments: argparse.Namespace) -> None:
         source=arguments.source,
         archive_url=arguments.archive_url,
         verify=arguments.verify,
+        quiet=arguments.quiet,
     )
 
 
@@ -254,6 +255,7 @@ def make_parser() -> argparse.ArgumentParser:
     days.add_argument(
         "--verify", action="store_true", help="download every day from the exchange, then compare it with the archive"
     )
+    days.add_argument("--quiet", action="store_true", help="log warnings and the sum only, not every day")
     days.add_argument(
         "--archive-url",
         metavar="URL",

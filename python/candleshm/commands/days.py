@@ -15,6 +15,7 @@ from typing import Literal
 from candleshm.commands.log import log_to_stderr
 from candleshm.commands.progress import ProgressLine
 from candleshm.commands.signals import on_stop_signal
+from candleshm.commands.streams import say
 from candleshm.commands.table import aligned
 from candleshm.config import CANDLE_DIR, CollectorConfig
 from candleshm.errors import ConfigError, HistoryError
@@ -45,8 +46,9 @@ def download(
     source: Literal["exchange", "archive"],
     archive_url: str | None,
     verify: bool,
+    quiet: bool,
 ) -> None:
-    """Download days of each feed until all are stored or a signal stops it.
+    """Download days of each feed until all are stored or a signal stops it, and print a sum; with `quiet` no days.
 
     Raises as `fetch_days`, ConfigError (`archive_url`), and HistoryError when days could not be fetched, or differ from
     the archive that was to `verify` them.
@@ -59,7 +61,8 @@ def download(
         library("pyarrow", "parquet")
     stopping = threading.Event()
     on_stop_signal(stopping.set)
-    log_to_stderr()
+    # A line for each day is enough; there may be hundreds of files in it.
+    log_to_stderr(logging.WARNING if quiet else logging.INFO, without="day_written")
     failed, files, conflicts, left_out, where = 0, 0, 0, 0, ""
     for config in feeds:
         store = store_of(config, config.candle_dir or CANDLE_DIR, form)
@@ -79,8 +82,10 @@ def download(
                 stopping=stopping,
                 progress=partial(_show, line),
             )
+        if done is not None:
+            say(_sum(done, str(store.tree)), sys.stderr)
         if done is None or done.is_stopped:
-            logger.info("stopped; the same command continues from here")
+            say("stopped; the same command continues from here\n", sys.stderr)
             return
         left_out += done.left_out
         if done.failed or done.conflicts or done.left_out:
@@ -125,6 +130,15 @@ def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
         raise HistoryError(str(source_dir), f"{len(damaged)} of {counts.total()} files are damaged and were left out")
     if strange:
         raise HistoryError(str(source_dir), f"{len(strange)} files were left out because of their paths")
+
+
+def _sum(done: DownloadProgress, where: str) -> str:
+    """Return what came of the files of one feed, in a line."""
+    outcomes = (
+        f"{done.written:,} new, {done.skipped:,} done before, {done.remarked:,} with remarks, {done.failed:,} failed"
+    )
+    costs = f"{done.requests:,} requests, {done.rows:,} candles, {done.elapsed_seconds:.0f} s"
+    return f"{done.files_done:,} of {done.files:,} daily files of {where}: {outcomes}; {costs}\n"
 
 
 def _show(line: ProgressLine, progress: DownloadProgress) -> None:

@@ -37,10 +37,12 @@ class HeldLog:
         self._held.flush()
 
 
-def log_to_stderr() -> None:
-    """Log to stderr from now on."""
-    logger.addHandler(_stderr("text"))
-    logger.setLevel(logging.INFO)
+def log_to_stderr(level: int = logging.INFO, *, without: str = "") -> None:
+    """Log to stderr from now on, without the events of one name."""
+    handler = _stderr("text")
+    handler.addFilter(lambda record: not without or getattr(record, "event", "") != without)
+    logger.addHandler(handler)
+    logger.setLevel(level)
 
 
 def _stderr(form: LogFormat) -> logging.Handler:

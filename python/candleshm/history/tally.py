@@ -64,6 +64,11 @@ class DownloadProgress:
     files: int
     files_done: int = 0
     fetched: int = 0
+    skipped: int = 0
+    """Of `files_done`, those that were complete before."""
+    written: int = 0
+    remarked: int = 0
+    """Written with holes or other remarks, or before the symbol's first candle."""
     failed: int = 0
     left_out: int = 0
     """Symbols that were named and do not have the wanted trading status."""
@@ -117,9 +122,9 @@ class Tally:
         """Count a day of one symbol, and log the day when it was the last one."""
         with self._gate:
             tally, progress = self._days[day], self.progress
-            setattr(tally, outcome, getattr(tally, outcome) + 1)
+            for counts in (tally, progress):
+                setattr(counts, outcome, getattr(counts, outcome) + 1)
             progress.files_done += 1
-            progress.failed += outcome == "failed"
             progress.day = day.date
             if tally.is_done:
                 progress.tallies.append(tally)
