@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -182,27 +180,3 @@ def test_an_address_that_hangs_in_the_handshake_of_tls_costs_one_attempt(
         with pytest.raises(ExchangeUnavailable):
             fetch.fetch(f"https://{HOST}:{port}/api/v3/time")
     assert accepted == [ALIVE]
-
-
-def test_a_connection_that_nobody_waits_for_any_more_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = threading.Event()
-    resolve(monkeypatch, ALIVE)
-    resolves = socket.getaddrinfo
-
-    def waits(*arguments: Any, **keywords: Any) -> Any:
-        slow.wait()
-        return resolves(*arguments, **keywords)
-
-    monkeypatch.setattr(socket, "getaddrinfo", waits)
-
-    async def gives_up() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await Addresses().connect_async(HOST, port, 5.0)
-
-    asyncio.run(gives_up())
-    slow.set()
-    deadline = time.monotonic() + 20
-    while any(thread.name == "candleshm-connect" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

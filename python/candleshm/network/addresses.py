@@ -8,7 +8,6 @@ address responded. An address that did is tried first from then on, and those th
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import math
 import os
@@ -77,31 +76,6 @@ class Addresses:
         if connected is None:
             raise next(iter(errors.values()), TimeoutError("no connection in time"))
         return connected
-
-    async def connect_async(self, host: str, port: int, timeout_seconds: float) -> tuple[socket.socket, Address]:
-        """Await what `connect` returns, in a thread of its own: no event loop has to be able to do it.
-
-        Cancelled it returns at once; the thread ends when its time is over, and closes what it may have opened.
-        """
-        connecting: Future[tuple[socket.socket, Address]] = Future()
-
-        def connect() -> None:
-            try:
-                connected = self.connect(host, port, timeout_seconds)
-            except Exception as error:
-                if connecting.set_running_or_notify_cancel():
-                    connecting.set_exception(error)
-            else:
-                if connecting.set_running_or_notify_cancel():
-                    connecting.set_result(connected)
-                else:
-                    connected[0].close()
-
-        try:
-            threading.Thread(target=connect, name="candleshm-connect", daemon=True).start()
-        except RuntimeError as error:
-            raise OSError(f"cannot start a thread for the connection: {error}") from None
-        return await asyncio.wrap_future(connecting)
 
     def worked(self, host: str, port: int, address: Address) -> None:
         """Note that the server at `address` responded: it is tried first from now on."""
