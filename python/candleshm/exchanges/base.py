@@ -99,11 +99,6 @@ class StreamRules:
     life_seconds: float = 86400.0
     """When the server ends a connection."""
 
-    @property
-    def url(self) -> str:
-        """The preferred path."""
-        return self.urls[0]
-
 
 class Exchange(Protocol):
     """One market of one exchange. Everything here is pure: it builds URLs and reads responses."""

@@ -15,7 +15,7 @@ __all__ = ["Subscriptions"]
 # Names in the URL; the others follow in messages of so many. Both stay far below what servers accept.
 URL_NAMES_MAX = 100
 MESSAGE_NAMES_MAX = 200
-# Pongs count as messages of the client, and a ping may arrive at any moment.
+# Pings and pongs count as messages of the client. The stream thread sends one of each in a second at most, by itself.
 SPARE_MESSAGES = 2
 # A refused message of so many halves is down to one name; that name is then requested less and less often.
 WHOLE_REFUSALS, REFUSED_SECONDS_MAX = 8, 300.0
@@ -44,10 +44,6 @@ class Subscriptions:
     def opened(self, now_seconds: float) -> None:
         """Note that the handshake subscribed the streams of the URL."""
         self.subscribed_seconds = dict.fromkeys(self.requested_seconds, now_seconds)
-
-    def may_send(self, now_seconds: float) -> bool:
-        """Take one message out of the limit, for a ping; return whether there was one."""
-        return self._messages.take(now_seconds)
 
     def resubscribe(self, names: Iterable[str], now_seconds: float) -> bytes | None:
         """Return the message that ends the subscription of stalled streams, so that they are subscribed once more."""

@@ -18,9 +18,6 @@ __all__ = ["PERIODS_MAX", "Watchdog", "stall_seconds"]
 PERIODS_MAX = 3
 # On futures, idle symbols are requested by REST; at 0.25 s a period that would be all the time.
 ON_CHANGE_SECONDS = 3.0
-# Nothing at all on a connection, not even a pong: it is dead, whatever TCP says. Pinged first, given up later.
-PING_SECONDS = 3.0
-DEAD_SECONDS = 7.0
 # A stalled stream is subscribed again, a stalled connection replaced, less and less often.
 RESUBSCRIBE_SECONDS = 2.0
 RESUBSCRIBE_SECONDS_MAX = 300.0

@@ -212,3 +212,28 @@ impl Board {
         lock(&self.state).events.get(&connection).copied().unwrap_or(0)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Board, Counts, PAUSE};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn refused(board: &Board) {
+        board.count(1, &Counts { refused: 1, ..Counts::default() }, Vec::new(), None);
+    }
+
+    #[test]
+    fn what_is_not_urgent_is_taken_once_in_a_pause_and_together() {
+        let board = Board::new();
+        refused(&board);
+        assert_eq!(board.wait(LONG).refused, 1, "the first is not kept back");
+        let taken = Instant::now();
+        refused(&board);
+        refused(&board);
+        assert_eq!(board.wait(LONG).refused, 2);
+        assert!(taken.elapsed() >= PAUSE - Duration::from_millis(1));
+    }
+}

@@ -191,7 +191,7 @@ impl<S: Sink> Service<S> {
             if self.unread.is_empty() {
                 self.sleep(&mut events)?;
             } else {
-                self.poll_for(&mut events, Duration::ZERO)?;
+                self.poll_for(&mut events, Some(Duration::ZERO))?;
             }
             for event in &events {
                 let number = event.token().0 as u64;
@@ -232,7 +232,7 @@ impl<S: Sink> Service<S> {
         if !self.spin.is_zero() {
             let began = Instant::now();
             while began.elapsed() < self.spin {
-                self.poll_for(events, Duration::ZERO)?;
+                self.poll_for(events, Some(Duration::ZERO))?;
                 if !events.is_empty() {
                     return Ok(());
                 }
@@ -241,20 +241,16 @@ impl<S: Sink> Service<S> {
         }
         let look_at_ms = self.connections.values().map(|connection| connection.session.look_at_ms()).min();
         match look_at_ms {
-            None => self.poll_until(events, None),
+            None => self.poll_for(events, None),
             Some(look_at_ms) => {
                 let left_ms = look_at_ms.saturating_sub((self.now_ms)());
                 // Not before the moment, or it would be looked at in vain.
-                self.poll_until(events, Some(Duration::from_millis(left_ms + 1)))
+                self.poll_for(events, Some(Duration::from_millis(left_ms + 1)))
             }
         }
     }
 
-    fn poll_for(&mut self, events: &mut Events, timeout: Duration) -> io::Result<()> {
-        self.poll_until(events, Some(timeout))
-    }
-
-    fn poll_until(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    fn poll_for(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 events.clear();
