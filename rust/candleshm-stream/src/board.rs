@@ -219,7 +219,7 @@ mod tests {
 
     use super::{Board, Counts, PAUSE};
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     fn refused(board: &Board) {
         board.count(1, &Counts { refused: 1, ..Counts::default() }, Vec::new(), None);
@@ -228,12 +228,12 @@ mod tests {
     #[test]
     fn what_is_not_urgent_is_taken_once_in_a_pause_and_together() {
         let board = Board::new();
+        let before = Instant::now();
         refused(&board);
-        assert_eq!(board.wait(LONG).refused, 1, "the first is not kept back");
-        let taken = Instant::now();
+        assert_eq!(board.wait(LONG).refused, 1);
         refused(&board);
         refused(&board);
         assert_eq!(board.wait(LONG).refused, 2);
-        assert!(taken.elapsed() >= PAUSE - Duration::from_millis(1));
+        assert!(before.elapsed() >= PAUSE);
     }
 }
