@@ -94,13 +94,18 @@ class BlockNotFound(BlockError, FileNotFoundError):
 
 
 class BlockInUse(BlockError):
-    """Another live collector owns the block. ``pid`` is its process, 0 when unknown."""
+    """Another live collector owns the block. ``pid`` is its process, 0 when unknown; ``lack`` why it cannot be read
+    instead, as "has 1m of SPOT", empty when that was not asked."""
 
-    def __init__(self, name: str, pid: int = 0) -> None:
+    def __init__(self, name: str, pid: int = 0, lack: str = "") -> None:
         owner = f"process {pid}" if pid else "another process"
-        super().__init__(name, f"a collector ({owner}) already serves it; stop that one or choose another name")
-        self.args = (name, pid)
+        besides = f", and the block {lack}" if lack else ""
+        super().__init__(
+            name, f"a collector ({owner}) already serves it{besides}; stop that one or choose another name"
+        )
+        self.args = (name, pid, lack)
         self.pid = pid
+        self.lack = lack
 
 
 class BlockIncompatible(BlockError):
