@@ -18,6 +18,7 @@ import candleshm
 from candleshm.compat.candle_server import CandleRule, CandleServer
 from candleshm.sim import SimulatedExchange
 from tests.test_candle_server import QUICK, SPOT, until
+from tests.test_collector_universe import enlist
 
 Make = Callable[..., CandleServer]
 
@@ -102,13 +103,19 @@ def said(caplog: pytest.LogCaptureFixture) -> str:
 
 
 def test_the_second_server_reads_the_block_of_the_first_and_sends_one_request_for_candles(
-    exchange: SimulatedExchange, make: Make, other: Callable[..., Any], block_name: str
+    exchange: SimulatedExchange,
+    make: Make,
+    other: Callable[..., Any],
+    block_name: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    other("BTCUSDT", "ETHUSDT", "SOLUSDT", UPDATE_INTERVAL_SECONDS=86400)
+    program = other("BTCUSDT", "ETHUSDT", "SOLUSDT", UPDATE_INTERVAL_SECONDS=86400)
     before = klines(exchange)
     server = make(LENGTH=50)
-    server.run_candle_map()
+    with caplog.at_level("INFO", "candleshm"):
+        server.run_candle_map()
 
+    assert f"block {block_name} of process {program.pid} has everything; candle_map reads it" in said(caplog)
     assert list(server.candle_map) == SPOT  # its own symbols only
     rows = server.candle_map["BTCUSDT"]
     assert rows.shape == (50, 12)
@@ -142,7 +149,13 @@ def test_the_second_server_collects_once_the_first_has_ended(
         program.send_signal(signal.SIGKILL)
     end(program)
 
-    until(lambda: _pid(block_name) == os.getpid())
+    def is_collecting() -> bool:
+        # What is shown meanwhile is the last state, never a block that is being loaded.
+        assert {len(server.candle_map[symbol]) for symbol in SPOT} == {100}
+        return _pid(block_name) == os.getpid()
+
+    until(is_collecting)
+    assert list(server.candle_map) == SPOT
     until(lambda: server.status().ready and third.status().ready)
     for one in (server, third):
         assert list(one.candle_map) == SPOT
@@ -213,3 +226,23 @@ def test_the_second_server_writes_the_daily_files_of_its_own_rule(
         assert server.status().pid != os.getpid()
         until(lambda: candleshm.history.days("SPOT", "ETHUSDT", base_dir=settings["CANDLE_DIR"]))
     assert candleshm.history.paths("SPOT", "BTCUSDT", base_dir=settings["CANDLE_DIR"]) == []
+
+
+def test_a_symbol_that_is_listed_later_comes_with_the_first_server(
+    exchange: SimulatedExchange, make: Make, block_name: str
+) -> None:
+    config = candleshm.CollectorConfig(
+        market="SPOT",
+        symbols="all",
+        length=100,
+        name=block_name,
+        base_url=exchange.base_url,
+        universe_refresh_seconds=0.3,
+    )
+    with candleshm.Collector(config) as collector:
+        assert collector.wait_loaded(60)
+        with make(SYMBOLS="all", SYMBOL_ENDSWITH="USDT") as server:
+            assert server.status().name == block_name
+            assert "ETHBTC" not in server.candle_map
+            enlist(exchange, "FRESHUSDT")
+            until(lambda: "FRESHUSDT" in server.candle_map)
