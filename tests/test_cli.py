@@ -182,12 +182,15 @@ def test_a_reader_that_leaves_is_no_error(leftover: str) -> None:
 
 def test_leftover_is_listed_and_removed(leftover: str) -> None:
     (listed,) = (row for row in json.loads(run("ls", "--json").stdout) if row["name"] == leftover)
-    pid, age = listed.pop("pid"), listed.pop("age")
-    assert list(listed.values())[:5] == [leftover, "SPOT", "1m", 2, 10]
+    pid, age = listed.pop("pid"), listed.pop("heartbeat_age")
+    assert list(listed.values())[:5] == [leftover, "SPOT", "1m", 10, 2]
     assert (listed["state"] in ("ready", "dead"), listed["ready"]) == (True, False)
-    assert list(listed)[:6] == ["name", "market", "interval", "symbols", "length", "state"]
+    assert list(listed)[:6] == ["name", "market", "interval", "length", "symbols", "state"]
     assert pid > 0
     assert age >= 0
+    assert listed["condition"] in ("loading", "dead")
+    fields = {field.name for field in dataclasses.fields(candleshm.Health)}
+    assert listed.keys() == fields - {"pid", "heartbeat_age"} | {"condition", "note"}
     head, *lines = run("ls").stdout.splitlines()
     assert head.split()[:3] == ["NAME", "MARKET", "INTERVAL"]
     shown = next(line for line in lines if line.startswith(leftover)).split()

@@ -128,12 +128,12 @@ def _sim(arguments: argparse.Namespace) -> None:
 
 
 def _ls(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.listing import broken, listing_json, listing_table
+    from candleshm.commands.listing import listing_json, listing_table, unlisted
 
     print(listing_json() if arguments.json else listing_table(), end="")
     sys.stdout.flush()
-    for error in broken():
-        say(f"candleshm: {error}\n", sys.stderr)
+    for line in unlisted():
+        say(f"candleshm: {line}\n", sys.stderr)
 
 
 def _read(arguments: argparse.Namespace) -> None:
@@ -307,7 +307,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     ls = add("ls", _ls, "list the blocks of this machine", "ls --json")
     ls.add_argument(
-        "--json", action="store_true", help="print a list of objects; age is the age of the heartbeat in seconds"
+        "--json", action="store_true", help="print a list of objects with every field of Health; ages in seconds"
     )
 
     read = add("read", _read, "show the newest candles of a symbol", "read candleshm-spot-1m BTCUSDT --rows 5")
