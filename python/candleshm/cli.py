@@ -14,7 +14,15 @@ from typing import Any, NoReturn
 
 from candleshm._core import ZONES_VERSION
 from candleshm.commands.outcome import outcome
-from candleshm.commands.settings import add_field_flags, add_flags, collector_configs, in_utf8
+from candleshm.commands.settings import (
+    PROCESS_KEYS,
+    add_field_flags,
+    add_flags,
+    collector_configs,
+    configuration,
+    in_utf8,
+    listening_address,
+)
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.commands.streams import say
 from candleshm.config import CANDLE_DIR
@@ -61,12 +69,12 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    feeds = collector_configs(vars(arguments), arguments.config)
+    given = configuration(vars(arguments), arguments.config)
     from candleshm.commands.serve import Address, serve
 
-    metrics = None if arguments.metrics is None else Address(*arguments.metrics)
+    metrics = Address(*given.process["metrics"]) if "metrics" in given.process else None
     serve(
-        feeds,
+        given.feeds,
         log_level=arguments.log_level,
         log_format=arguments.log_format,
         metrics=metrics,
@@ -220,7 +228,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--metrics",
         type=_address,
         metavar="[HOST:]PORT",
-        help="serve Prometheus metrics at this address; without HOST only this machine can reach them",
+        help=PROCESS_KEYS["metrics"].help,
     )
     serve.add_argument(
         UNTIL_STDIN_CLOSES,
@@ -372,5 +380,7 @@ def _port(text: str) -> int:
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", _port(port)
+    try:
+        return listening_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
