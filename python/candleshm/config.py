@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from candleshm._core import MARKETS, Zone, derivation_parts
@@ -20,7 +20,17 @@ from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_
 from candleshm.network.proxies import NO_TLS_TO_PROXY, fault_of_proxies
 from candleshm.system.log_text import printable
 
-__all__ = ["CANDLE_DIR", "TIMEZONE", "TIME_OF_DAY", "CollectorConfig", "Setting", "is_path", "is_zone", "settings"]
+__all__ = [
+    "CANDLE_DIR",
+    "TIMEZONE",
+    "TIME_OF_DAY",
+    "CollectorConfig",
+    "DerivedBlock",
+    "Setting",
+    "is_path",
+    "is_zone",
+    "settings",
+]
 
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
 LIVE = ("rest", "ws", "auto")
@@ -129,6 +139,18 @@ def _is_interval(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+_is_length = _is_whole(2, 100_000)
+LENGTHS = "a whole number, 2 to 100000"
+
+
+class DerivedBlock(NamedTuple):
+    """A block of candles that are made of another block's."""
+
+    name: str
+    interval: str
+    length: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectorConfig:
     """Settings of one feed: one market, one interval, one block.
@@ -197,15 +219,16 @@ class CollectorConfig:
         default=2880,
         metadata=_about(
             "candles kept of every symbol, the live one included",
-            "a whole number, 2 to 100000",
-            _is_whole(2, 100_000),
+            LENGTHS,
+            _is_length,
         ),
     )
     derive: Sequence[str] = field(
         default=(),
         metadata=_about(
-            "further intervals, made of this feed's candles, each in a block of its own: 5m,1h,1d@Asia/Shanghai",
-            "a list of intervals, [] for none",
+            "further intervals, made of this feed's candles, each in a block of its own: 5m,1h:400,1d@Asia/Shanghai; "
+            "the number is the candles kept (default: length)",
+            "a list of intervals such as 5m or 1h:400, [] for none",
             lambda value: _names(value, _is_interval) is not None,
         ),
     )
@@ -397,10 +420,21 @@ class CollectorConfig:
         return self.name or f"candleshm-{self.market.lower()}-{self.interval}"
 
     @property
-    def derived(self) -> tuple[tuple[str, str], ...]:
-        """Name and interval of each derived block. `/` and `@` cannot be part of a name and become dashes."""
+    def derived(self) -> tuple[DerivedBlock, ...]:
+        """Each derived block. `/` and `@` cannot be part of a name and become dashes."""
         stem = f"{self.name or f'candleshm-{self.market.lower()}'}-"
-        return tuple((stem + interval.replace("/", "-").replace("@", "-"), interval) for interval in self.derive)
+        parts = [interval.partition(":") for interval in self.derive]
+        return tuple(
+            DerivedBlock(
+                stem + interval.replace("/", "-").replace("@", "-"), interval, int(text) if colon else self.length
+            )
+            for interval, colon, text in parts
+        )
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The names of the block and of those derived from it."""
+        return (self.block_name, *(block.name for block in self.derived))
 
     @property
     def stream_hindrance(self) -> str | None:
@@ -419,20 +453,27 @@ class CollectorConfig:
         return math.ceil(self.settle_seconds * 1000)
 
     def _check_derived(self) -> None:
-        for interval in self.derive:
+        for text in self.derive:
+            interval, colon, length = text.partition(":")
             if interval == "3d":
                 raise ConfigError(
                     "derive cannot be `3d`: each symbol has a grid of its own; serve that interval instead"
                 )
+            if colon and not (length.isascii() and length.isdigit() and _is_length(int(length))):
+                raise ConfigError(f"derive cannot be `{text}`; allowed behind the colon: {LENGTHS}")
             try:
                 parts = derivation_parts(self.interval, interval)
             except ConfigError as error:
-                raise ConfigError(f"derive cannot be `{interval}`: {error}") from None
+                raise ConfigError(f"derive cannot be `{text}`: {error}") from None
             if parts > self.length:
                 raise ConfigError(
-                    f"derive cannot be `{interval}` with length `{self.length}`: up to {parts} candles of "
+                    f"derive cannot be `{text}` with length `{self.length}`: up to {parts} candles of "
                     f"{self.interval} make one; allowed: a length of {parts} or more"
                 )
+        names = [block.name for block in self.derived]
+        twice = next((block.interval for block in self.derived if names.count(block.name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"derive has `{twice}` twice; give it once")
 
 
 def settings() -> dict[str, Setting]:

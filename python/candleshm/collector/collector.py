@@ -15,6 +15,7 @@ from candleshm.collector.cache import CacheWriter
 from candleshm.collector.filling import Filling
 from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
+from candleshm.collector.shared_memory import SharedMemory
 from candleshm.collector.status import CollectorStatus
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
@@ -242,16 +243,19 @@ class Collector:
             connection.budget.set_limit(info.weight_limit, info.window_seconds, now_seconds)
         self._filling.open_store()
         symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
+        spare_symbols = self._universe.spare_places(info)
+        memory = SharedMemory.of(config, len(symbols) + spare_symbols)
         with self._gate:
             if self._stopping.is_set():
                 return
+            memory.check()
             writer = Writer.open(
                 config.block_name,
                 market=config.market,
                 interval=config.interval,
                 length=config.length,
                 symbols=symbols,
-                spare_symbols=self._universe.spare_places(info),
+                spare_symbols=spare_symbols,
                 derive=config.derived,
             )
         try:
@@ -266,19 +270,20 @@ class Collector:
             writer.close()
             raise
         self._log.info(
-            "block %s, %d %s symbols, %d candles each",
+            "block %s, %d %s symbols, %d candles each; %s",
             _come_by(writer),
             len(writer.symbols),
             config.market,
             config.length,
+            memory,
         )
         if self._make_streams is None:
             reason = config.stream_hindrance or "live is rest"
             self._log.info(
                 "no streams: %s; candles by REST requests every %g s", reason, config.update_interval_seconds
             )
-        for name, interval in config.derived:
-            self._log.info("%s candles derived into block %s", interval, name)
+        for block in config.derived:
+            self._log.info("%s candles derived into block %s, %d each", block.interval, block.name, block.length)
         self._opened.set()
         cache_writer = self._make_cache_writer(self._scheduler)
         daily_writer: DailyWriter | None = None
