@@ -332,7 +332,7 @@ def make_parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="print comma-separated values with a header")
 
     top = add("top", _top, "watch a block and its collector", "top candleshm-spot-1m --interval-seconds 1")
-    top.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
+    top.add_argument("name", type=in_utf8, metavar="NAME", nargs="?", help="the block's name (default: all blocks)")
     top.add_argument(
         "--interval-seconds",
         type=_seconds,
