@@ -19,6 +19,8 @@ _SYMBOL_LEGAL = "^[A-Z0-9-_.]{1,20}$"
 _NUMBER_LEGAL = "^[0-9]{1,20}$"
 # A time this large is meant in microseconds, which SPOT accepts.
 _MICROSECONDS_FROM = 10**14
+# Contracts with a date, whose candles would have to be spliced, are not simulated.
+_CONTINUOUS = {"PERPETUAL", "TRADIFI_PERPETUAL"}
 _STATUSES = {"TRADING", "HALT", "BREAK", "END_OF_DAY", "CANCEL_ONLY"}
 
 
@@ -60,7 +62,10 @@ class Request:
 
 @dataclass(frozen=True)
 class KlinesQuery:
-    """The parameters of a klines request. Times are ms, both inclusive against the open time."""
+    """The parameters of a klines request. Times are ms, both inclusive against the open time.
+
+    With a ``contract_type``, in a continuousKlines request, ``symbol`` is a pair.
+    """
 
     symbol: str
     interval: str
@@ -68,6 +73,7 @@ class KlinesQuery:
     start_ms: int | None
     end_ms: int | None
     zone_ms: int
+    contract_type: str | None = None
 
     @property
     def from_end(self) -> bool:
@@ -121,11 +127,18 @@ def _zone_ms(text: str) -> int:
 
 
 def read_klines(request: Request, market: Market) -> KlinesQuery:
-    """Return the parameters of a klines request. Raises Refusal."""
+    """Return the parameters of a klines or continuousKlines request. Raises Refusal."""
     known = ("symbol", "interval", "limit", "startTime", "endTime", "timeZone")
     values = _parameters(request, known)
-    # UM and CM symbols may hold letters of any script; only SPOT documents a legal range.
-    symbol = _text(values, "symbol", _SYMBOL_LEGAL if market == "SPOT" else None)
+    contract_type = None
+    if request.name == "continuousKlines":
+        symbol = _text(values, "pair")
+        contract_type = _text(values, "contractType")
+        if contract_type not in _CONTINUOUS:
+            raise Refusal(-1130, "Data sent for parameter 'contractType' is not valid.")
+    else:
+        # UM and CM symbols may hold letters of any script; only SPOT documents a legal range.
+        symbol = _text(values, "symbol", _SYMBOL_LEGAL if market == "SPOT" else None)
     interval = _text(values, "interval")
     limit = _number(values, "limit")
     start_ms, end_ms = _number(values, "startTime"), _number(values, "endTime")
@@ -145,7 +158,7 @@ def read_klines(request: Request, market: Market) -> KlinesQuery:
             raise Refusal(-1023, "Start time is greater than end time.")
         if market == "CM" and end_ms - start_ms > CM_SPAN_MS:
             raise Refusal(-1127, "Lookup interval is too big.")
-    return KlinesQuery(symbol, interval, limit, start_ms, end_ms, 0)
+    return KlinesQuery(symbol, interval, limit, start_ms, end_ms, 0, contract_type)
 
 
 def read_spot_info(request: Request) -> tuple[frozenset[str] | None, str | None]:
