@@ -15,7 +15,7 @@ from candleshm.sim.world.universe import Market
 PREFIXES: Mapping[str, Market] = {"/api/v3/": "SPOT", "/fapi/v1/": "UM", "/dapi/v1/": "CM"}
 CM_SPAN_MS = 200 * DAY_MS
 
-_SYMBOL_LEGAL = "^[A-Z0-9-_.]{1,20}$"
+SYMBOL_LEGAL = "^[A-Z0-9-_.]{1,20}$"
 _NUMBER_LEGAL = "^[0-9]{1,20}$"
 # A time this large is meant in microseconds, which SPOT accepts.
 _MICROSECONDS_FROM = 10**14
@@ -88,8 +88,8 @@ def klines_weight(market: Market, limit: int) -> int:
     return 1 if limit < 100 else 2 if limit < 500 else 5 if limit <= 1000 else 10
 
 
-def _parameters(request: Request, known: tuple[str, ...]) -> dict[str, str]:
-    """Return the parameters by name. SPOT refuses duplicate and unknown ones."""
+def read_parameters(request: Request, known: tuple[str, ...]) -> dict[str, str]:
+    """Return the parameters by name. SPOT refuses duplicate and unknown ones, with Refusal."""
     values: dict[str, str] = {}
     for key, value in request.pairs:
         if request.market == "SPOT" and key in values:
@@ -104,7 +104,8 @@ def _parameters(request: Request, known: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-def _text(values: Mapping[str, str], name: str, legal: str | None = None) -> str:
+def read_text(values: Mapping[str, str], name: str, legal: str | None = None) -> str:
+    """Return a parameter that has to be there. Raises Refusal."""
     if name not in values:
         raise Refusal(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
     if values[name] == "":
@@ -114,8 +115,9 @@ def _text(values: Mapping[str, str], name: str, legal: str | None = None) -> str
     return values[name]
 
 
-def _number(values: Mapping[str, str], name: str) -> int | None:
-    return int(_text(values, name, _NUMBER_LEGAL)) if name in values else None
+def read_number(values: Mapping[str, str], name: str) -> int | None:
+    """Return a whole number, if it is there. Raises Refusal."""
+    return int(read_text(values, name, _NUMBER_LEGAL)) if name in values else None
 
 
 def _zone_ms(text: str) -> int:
@@ -129,19 +131,19 @@ def _zone_ms(text: str) -> int:
 def read_klines(request: Request, market: Market) -> KlinesQuery:
     """Return the parameters of a klines or continuousKlines request. Raises Refusal."""
     known = ("symbol", "interval", "limit", "startTime", "endTime", "timeZone")
-    values = _parameters(request, known)
+    values = read_parameters(request, known)
     contract_type = None
     if request.name == "continuousKlines":
-        symbol = _text(values, "pair")
-        contract_type = _text(values, "contractType")
+        symbol = read_text(values, "pair")
+        contract_type = read_text(values, "contractType")
         if contract_type not in _CONTINUOUS:
             raise Refusal(-1130, "Data sent for parameter 'contractType' is not valid.")
     else:
         # UM and CM symbols may hold letters of any script; only SPOT documents a legal range.
-        symbol = _text(values, "symbol", _SYMBOL_LEGAL if market == "SPOT" else None)
-    interval = _text(values, "interval")
-    limit = _number(values, "limit")
-    start_ms, end_ms = _number(values, "startTime"), _number(values, "endTime")
+        symbol = read_text(values, "symbol", SYMBOL_LEGAL if market == "SPOT" else None)
+    interval = read_text(values, "interval")
+    limit = read_number(values, "limit")
+    start_ms, end_ms = read_number(values, "startTime"), read_number(values, "endTime")
     if interval not in INTERVALS or (interval == "1s" and market != "SPOT"):
         raise Refusal(-1120, "Invalid interval.")
     if market == "SPOT":
@@ -161,20 +163,31 @@ def read_klines(request: Request, market: Market) -> KlinesQuery:
     return KlinesQuery(symbol, interval, limit, start_ms, end_ms, 0, contract_type)
 
 
-def read_spot_info(request: Request) -> tuple[frozenset[str] | None, str | None]:
-    """Return the symbols and the status that a SPOT exchangeInfo request names. Raises Refusal."""
-    values = _parameters(request, ("symbol", "symbols", "permissions", "symbolStatus", "showPermissionSets"))
+def read_status(values: Mapping[str, str]) -> str | None:
+    """Return SPOT's symbolStatus, if there is one. Raises Refusal."""
     status = values.get("symbolStatus")
     if status is not None and status not in _STATUSES:
         raise Refusal(-1122, "Invalid symbolStatus.")
-    if "symbol" in values:
-        return frozenset({_text(values, "symbol", _SYMBOL_LEGAL)}), status
-    if "symbols" not in values:
-        return None, status
+    return status
+
+
+def read_symbols(values: Mapping[str, str]) -> list[str]:
+    """Return SPOT's list of symbols. Raises Refusal."""
     try:
         symbols = json.loads(values["symbols"])
     except ValueError:
         symbols = None
     if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise Refusal(-1100, "Illegal characters found in parameter 'symbols'; legal range is '^\\[.*\\]$'.")
-    return frozenset(symbols), status
+    return symbols
+
+
+def read_spot_info(request: Request) -> tuple[frozenset[str] | None, str | None]:
+    """Return the symbols and the status that a SPOT exchangeInfo request names. Raises Refusal."""
+    values = read_parameters(request, ("symbol", "symbols", "permissions", "symbolStatus", "showPermissionSets"))
+    status = read_status(values)
+    if "symbol" in values:
+        return frozenset({read_text(values, "symbol", SYMBOL_LEGAL)}), status
+    if "symbols" not in values:
+        return None, status
+    return frozenset(read_symbols(values)), status

@@ -15,6 +15,8 @@ from candleshm.sim.rest.query import (
     read_klines,
     read_spot_info,
 )
+from candleshm.sim.rest.ticker_query import DEPTH, TICKERS, ticker_weight
+from candleshm.sim.rest.tickers import tickers
 from candleshm.sim.world.exchange_info import exchange_info
 from candleshm.sim.world.grid import Grid
 from candleshm.sim.world.truth import Truth
@@ -46,6 +48,8 @@ def weigh(request: Request) -> int:
     try:
         if request.market is not None and request.name in KLINES:
             return klines_weight(request.market, read_klines(request, request.market).limit)
+        if request.market is not None and request.name in {DEPTH, *TICKERS}:
+            return ticker_weight(request, request.market)
     except Refusal:
         return _REFUSED_WEIGHT
     return 20 if request.name == "exchangeInfo" and request.market == "SPOT" else 1
@@ -54,7 +58,8 @@ def weigh(request: Request) -> int:
 def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Market, int]) -> Response:
     """Return the exchange's response to ``request`` at ``now_ms``."""
     market = request.market
-    known = {"ping", "time", "exchangeInfo", "klines", "uiKlines" if market == "SPOT" else "continuousKlines"}
+    own = "uiKlines" if market == "SPOT" else "continuousKlines"
+    known = {"ping", "time", "exchangeInfo", "klines", own, DEPTH, *TICKERS}
     if market is None or market == "SPOT":
         if market is None or request.name not in known:
             return Response(404, b"<html><head><title>404 Not Found</title></head></html>\n", "text/html")
@@ -71,6 +76,8 @@ def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Mar
         if request.name == "exchangeInfo":
             symbols, status = read_spot_info(request) if market == "SPOT" else (None, None)
             return _info(truth, market, symbols, status, now_ms, weight_limits)
+        if request.name == DEPTH or request.name in TICKERS:
+            return Response(200, tickers(truth, request, market, now_ms))
         query = read_klines(request, market)
         texts = klines(truth, market, query, now_ms)
     except Refusal as refusal:
