@@ -33,6 +33,7 @@ __all__ = ["main"]
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 DOWNLOAD_FIELDS = (
     *("market", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
+    *("contract", "quote", "top"),
     *("base_url", "proxy_host", "proxies", "trust_env", "server_weight", "settle_seconds", "workers", "start_seconds"),
 )
 

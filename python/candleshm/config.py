@@ -10,8 +10,8 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from candleshm._core import MARKETS, Zone, derivation_parts
@@ -34,6 +34,11 @@ __all__ = [
 
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
 LIVE = ("rest", "ws", "auto")
+_WORD = re.compile(r"\w+")
+CONTRACTS = (
+    *("PERPETUAL", "CURRENT_QUARTER", "NEXT_QUARTER", "CURRENT_MONTH", "NEXT_MONTH"),
+    *("PERPETUAL_DELIVERING", "TRADIFI_PERPETUAL"),
+)
 # Where daily files are read and downloaded unless a directory is given, and whose days they hold.
 CANDLE_DIR = "./candles"
 TIMEZONE = "UTC"
@@ -127,6 +132,14 @@ def _names(names: object, is_name: Callable[[object], bool] = is_symbol_name) ->
     return tuple(dict.fromkeys(names))
 
 
+def _words(value: object) -> tuple[str, ...] | None:
+    """Return a word, or a list of words, in capitals and each once; None when it is neither."""
+    words = (value,) if isinstance(value, str) else value
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) and _WORD.fullmatch(word) for word in words):
+        return None
+    return tuple(dict.fromkeys(word.upper() for word in words))
+
+
 def _are_symbols(value: object) -> bool:
     return _is_all(value) or bool(_names(value))
 
@@ -195,6 +208,31 @@ class CollectorConfig:
             "serve only symbols whose name ends with this text, such as USDT",
             "a text, empty for no condition",
             _is_text,
+        ),
+    )
+    contract: Sequence[str] = field(
+        default=(),
+        metadata=_about(
+            "serve only these kinds of contracts, such as PERPETUAL; UM and CM",
+            f"{' | '.join(CONTRACTS)}, or a list of them",
+            lambda value: (words := _words(value)) is not None and set(words) <= set(CONTRACTS),
+        ),
+    )
+    quote: Sequence[str] = field(
+        default=(),
+        metadata=_about(
+            "serve only symbols whose price is in these assets, such as USDT",
+            "an asset such as USDT, or a list of them",
+            lambda value: _words(value) is not None,
+        ),
+    )
+    top: int | None = field(
+        default=None,
+        metadata=_about(
+            "serve only so many of the symbols that pass the filters: those with the largest quote volume in 24 hours, "
+            "chosen at the start; every hour newcomers join, and none leaves",
+            "a whole number, 1 to 10000",
+            _or_none(_is_whole(1, 10_000)),
         ),
     )
     spare_symbols: int | None = field(
@@ -401,6 +439,8 @@ class CollectorConfig:
                 raise ConfigError(fault)
             setting.check(name, value)
         self._check_derived()
+        if self.contract and self.market.upper() == "SPOT":
+            raise ConfigError(f"contract cannot be `{self.contract}` with market SPOT, which has no contracts")
         if self.live == "ws" and self.stream_hindrance is not None:
             raise ConfigError(f"live cannot be `ws`: {self.stream_hindrance}; allowed here: rest | auto")
         if self.base_url is not None and self.proxy_host is not None:
@@ -410,9 +450,24 @@ class CollectorConfig:
             ("market", self.market.upper()),
             ("symbols", symbols),
             ("symbols_filter", _names(self.symbols_filter)),
+            ("contract", _words(self.contract)),
+            ("quote", _words(self.quote)),
             ("derive", _names(self.derive, _is_interval)),
         ):
             object.__setattr__(self, name, value)
+
+    def of_symbols(self, symbols: Sequence[str]) -> Self:
+        """Return the same settings for these very symbols, without any filter."""
+        return replace(
+            self,
+            symbols=symbols,
+            symbols_filter=(),
+            symbol_contains="",
+            symbol_endswith="",
+            contract=(),
+            quote=(),
+            top=None,
+        )
 
     @property
     def block_name(self) -> str:

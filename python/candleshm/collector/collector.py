@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -242,7 +241,7 @@ class Collector:
             now_seconds = self._market.clock.monotonic_seconds()
             connection.budget.set_limit(info.weight_limit, info.window_seconds, now_seconds)
         self._filling.open_store()
-        symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
+        symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind(info)]))
         spare_symbols = self._universe.spare_places(info)
         memory = SharedMemory.of(config, len(symbols) + spare_symbols)
         with self._gate:
@@ -323,7 +322,7 @@ class Collector:
             return [symbol for symbol in writer.symbols if symbol not in ended]
 
         def fetch(day: Day, replace_files: bool) -> bool:  # noqa: FBT001
-            wanted = replace(config, symbols=trading(), symbols_filter=(), symbol_contains="", symbol_endswith="")
+            wanted = config.of_symbols(trading())
             done = fetch_days(
                 wanted,
                 store,
@@ -353,7 +352,7 @@ class Collector:
             days_back=max(1, config.local_candle_days or 0),
         )
 
-    def _left_behind(self) -> list[str]:
+    def _left_behind(self, info: ExchangeInfo) -> list[str]:
         """Return the symbols of a block that a killed collector left, as far as this feed would carry them.
 
         Some may have been delisted since; without them the block, and the rows in it, could not be taken over.
@@ -361,7 +360,7 @@ class Collector:
         config = self.config
         with suppress(BlockError), closing(Feed(config.block_name)) as feed:
             if (feed.market, feed.interval) == (config.market, config.interval):
-                return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
+                return [symbol for symbol in feed.symbols if self._universe.keeps(symbol, info)]
         return []
 
     def _find_streams(self) -> MakeStreams | None:

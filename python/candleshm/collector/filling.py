@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from candleshm._core import Writer
@@ -109,9 +108,7 @@ class Filling:
 
     def _fetch_archived(self, store: DayStore, writer: Writer, connection: Client, days: list[Day]) -> None:
         """Fetch the days that have no file; rows that the archive lacks are requested by REST later."""
-        wanted = replace(
-            self._config, symbols=writer.symbols, symbols_filter=(), symbol_contains="", symbol_endswith=""
-        )
+        wanted = self._config.of_symbols(writer.symbols)
         first, last = days[-1].date, days[0].date
         try:
             fetch_days(wanted, store, connection, first, last, archive=self.archive, stopping=self._stopping)
