@@ -61,7 +61,7 @@ def serve(
             started = supervisor.statuses()
             for config in feeds:
                 if started[config.block_name] is not None:
-                    for name in (config.block_name, *dict(config.derived)):
+                    for name in config.block_names:
                         say(f'serving {name}: candleshm.attach("{name}")\n')
             if where:
                 say(f"metrics: {where}\n")
