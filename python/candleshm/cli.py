@@ -168,15 +168,20 @@ def _ls(arguments: argparse.Namespace) -> None:
 
 
 def _read(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.rows import TABLE_ROWS, read_rows
+    from candleshm.commands.rows import TABLE_ROWS, chart_columns, read_rows, shown_chart
     from candleshm.reader.feed import attach
     from candleshm.reader.freshness import STALE_SECONDS
 
     is_table = not (arguments.json or arguments.csv)
     with attach(arguments.name) as feed:
-        rows = read_rows(feed, arguments.symbol, TABLE_ROWS if is_table and arguments.rows is None else arguments.rows)
+        if arguments.chart:
+            text = shown_chart(feed, arguments.symbol, min(arguments.rows or feed.length, chart_columns()))
+        else:
+            count = TABLE_ROWS if is_table and arguments.rows is None else arguments.rows
+            rows = read_rows(feed, arguments.symbol, count)
+            text = rows.as_table() if is_table else rows.as_json() if arguments.json else rows.as_csv()
         age_seconds = feed[arguments.symbol].age
-    print(rows.as_table() if is_table else rows.as_json() if arguments.json else rows.as_csv(), end="")
+    print(text, end="")
     if STALE_SECONDS < age_seconds < math.inf:
         print(f"candleshm: {arguments.symbol}: stale, its data is {age_seconds:.0f} s old", file=sys.stderr)
 
@@ -389,11 +394,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--rows",
         type=_count,
         metavar="N",
-        help="number of newest time slots, the live candle included (default: 20 as a table, else all)",
+        help="number of newest time slots, the live candle included (default: 20 in a table, else all that fit)",
     )
     form = read.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a list of objects")
     form.add_argument("--csv", action="store_true", help="print comma-separated values with a header")
+    form.add_argument("--chart", action="store_true", help="draw the candles, as many as fit the terminal")
 
     top = add("top", _top, "watch a block and its collector", "top candleshm-spot-1m --interval-seconds 1")
     top.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
