@@ -57,7 +57,7 @@ def test_every_character_has_one_of_ascii_in_its_place() -> None:
         8, coloured=False, plain=True
     )
     assert "".join(lines).isascii()
-    assert all(chr(character).isascii() for character in PLAIN.values())  # type: ignore[arg-type]
+    assert all(chr(character).isascii() for character in PLAIN.values())
 
 
 @given(
