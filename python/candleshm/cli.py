@@ -14,7 +14,15 @@ from typing import Any, Literal, NoReturn
 
 from candleshm._core import MARKETS, ZONES_VERSION
 from candleshm.commands.outcome import outcome
-from candleshm.commands.settings import add_field_flags, add_flags, collector_configs, in_utf8
+from candleshm.commands.settings import (
+    PROCESS_KEYS,
+    add_field_flags,
+    add_flags,
+    collector_configs,
+    configuration,
+    in_utf8,
+    listening_address,
+)
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.commands.streams import say
 from candleshm.config import CANDLE_DIR
@@ -62,12 +70,12 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    feeds = collector_configs(vars(arguments), arguments.config)
+    given = configuration(vars(arguments), arguments.config)
     from candleshm.commands.serve import Address, serve
 
-    metrics = None if arguments.metrics is None else Address(*arguments.metrics)
+    metrics = Address(*given.process["metrics"]) if "metrics" in given.process else None
     serve(
-        feeds,
+        given.feeds,
         log_level=arguments.log_level,
         log_format=arguments.log_format,
         metrics=metrics,
@@ -159,12 +167,12 @@ def _sim(arguments: argparse.Namespace) -> None:
 
 
 def _ls(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.listing import broken, listing_json, listing_table
+    from candleshm.commands.listing import listing_json, listing_table, unlisted
 
     print(listing_json() if arguments.json else listing_table(), end="")
     sys.stdout.flush()
-    for error in broken():
-        say(f"candleshm: {error}\n", sys.stderr)
+    for line in unlisted():
+        say(f"candleshm: {line}\n", sys.stderr)
 
 
 def _read(arguments: argparse.Namespace) -> None:
@@ -243,7 +251,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--metrics",
         type=_address,
         metavar="[HOST:]PORT",
-        help="serve Prometheus metrics at this address; without HOST only this machine can reach them",
+        help=PROCESS_KEYS["metrics"].help,
     )
     _add_log_flags(serve)
 
@@ -384,7 +392,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     ls = add("ls", _ls, "list the blocks of this machine", "ls --json")
     ls.add_argument(
-        "--json", action="store_true", help="print a list of objects; age is the age of the heartbeat in seconds"
+        "--json", action="store_true", help="print a list of objects with every field of Health; ages in seconds"
     )
 
     read = add("read", _read, "show the newest candles of a symbol", "read candleshm-spot-1m BTCUSDT --rows 5")
@@ -435,7 +443,7 @@ def _add_log_flags(command: argparse.ArgumentParser) -> None:
         "--log-format",
         choices=("text", "json"),
         default="text",
-        help="json: one object per line with time, level, logger, block and message (default: text)",
+        help="json: one object per line with time, level, logger, event, block and message (default: text)",
     )
     command.add_argument(
         UNTIL_STDIN_CLOSES,
@@ -471,8 +479,10 @@ def _port(text: str) -> int:
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", _port(port)
+    try:
+        return listening_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _url_of_market(text: str) -> tuple[str, str]:

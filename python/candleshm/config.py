@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -42,7 +43,16 @@ class Setting:
         """Raise ConfigError, with the name `label`, the value and what is allowed, when `value` does not fit."""
         if not self.fits(value):
             shown = "(not shown)" if self.is_secret else value
-            raise ConfigError(f"{label} cannot be `{shown}`; allowed: {self.allowed}")
+            kind = ", a text, not a number" if self._fits_as_number(value) else ""
+            raise ConfigError(f"{label} cannot be `{shown}`{kind}; allowed: {self.allowed}")
+
+    def _fits_as_number(self, value: object) -> bool:
+        """Return whether a text would fit if it were the number that it reads as."""
+        for number in (int, float):
+            with suppress(ValueError):
+                if isinstance(value, str) and self.fits(number(value)):
+                    return True
+        return False
 
 
 def _about(help: str, allowed: str, fits: Callable[[Any], bool], *, is_secret: bool = False) -> dict[str, Setting]:

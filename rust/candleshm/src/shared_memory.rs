@@ -48,6 +48,18 @@ fn not_a_file(name: &str) -> Error {
     Error::Corrupt { name: name.into(), what: Corruption::NotAFile }
 }
 
+fn of_another(name: &str, stat: &fs::Stat) -> Error {
+    Error::Owner { name: name.into(), uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
+}
+
+/// Returns the error for a file that its mode keeps from this user: whose it is says more than a refusal.
+fn refused(name: &str) -> Error {
+    match fs::lstat(path(name)) {
+        Ok(stat) if stat.st_uid != rustix::process::geteuid().as_raw() => of_another(name, &stat),
+        _ => os("open block", name)(Errno::ACCESS),
+    }
+}
+
 fn path(name: &str) -> String {
     format!("{DIRECTORY}/{name}")
 }
@@ -148,6 +160,7 @@ impl BlockFile {
             Errno::NOENT => Error::NotFound { name: name.into() },
             // A symbolic link, a directory, a socket.
             Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_a_file(name),
+            Errno::ACCESS => refused(name),
             other => os("open block", name)(other),
         })?;
         let stat = fs::fstat(&descriptor).map_err(os("look at block", name))?;
@@ -155,7 +168,7 @@ impl BlockFile {
             return Err(not_a_file(name));
         }
         if stat.st_uid != rustix::process::geteuid().as_raw() {
-            return Err(Error::Owner { name: name.into(), uid: stat.st_uid });
+            return Err(of_another(name, &stat));
         }
         Ok(Self { descriptor, name: name.into() })
     }
