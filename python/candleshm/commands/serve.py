@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Timer
@@ -10,10 +11,12 @@ from typing import NamedTuple
 from candleshm.collector.supervisor import Supervisor
 from candleshm.commands.log import HeldLog, LogFormat
 from candleshm.commands.progress import LoadingProgress
+from candleshm.commands.service_reports import ServiceReports
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
 from candleshm.config import CollectorConfig
 from candleshm.reader.frames import library
+from candleshm.system.service_manager import ServiceManager
 
 __all__ = ["Address", "serve"]
 
@@ -50,6 +53,7 @@ def serve(
     with ExitStack() as stack:
         stack.callback(telling.cancel)
         stack.callback(supervisor.stop)
+        reports = stack.enter_context(ServiceReports(ServiceManager.take_from(os.environ), supervisor.statuses))
         where = ""
         if metrics is not None:
             from candleshm.commands.metrics import MetricsServer
@@ -67,5 +71,6 @@ def serve(
                 say(f"metrics: {where}\n")
             telling.cancel()
             log.release()
-            supervisor.wait_loaded(progress=progress)
+            if supervisor.wait_loaded(progress=progress):
+                reports.up()
         supervisor.run()
