@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
 from typing import TypeAlias
 
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from candleshm.exchanges.base import Market
-from candleshm.gateway.directory import BlockDirectory
+from candleshm.gateway.markets import Markets
 from candleshm.gateway.refusals import JSON_TYPE, Refused
-from candleshm.gateway.settings import GatewaySettings
-from candleshm.gateway.upstream import MarketUpstream
 
 __all__ = ["market_routes"]
 
@@ -24,13 +21,11 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 Answer: TypeAlias = Callable[[Scope], Awaitable[tuple[bytes, Headers]]]
 
 
-def market_routes(directory: BlockDirectory, settings: GatewaySettings, lifetime: AsyncExitStack) -> list[BaseRoute]:
-    """Return the routes of all markets; what they open is closed with `lifetime`. Raises ConfigError."""
+def market_routes(markets: Markets) -> list[BaseRoute]:
+    """Return the routes of all markets."""
     routes: list[BaseRoute] = []
     for market, prefix in PREFIXES.items():
-        upstream = MarketUpstream(settings.upstream(market))
-        lifetime.callback(upstream.close)
-        pages = MarketPages(market, directory, upstream)
+        pages = MarketPages(market, markets)
         for name, answer in pages.answers.items():
             routes.append(Route(f"{prefix}/{name}", JsonPage(answer)))
     return routes
@@ -58,21 +53,17 @@ class JsonPage:
 class MarketPages:
     """What one market answers, by the name that follows its prefix."""
 
-    def __init__(self, market: Market, directory: BlockDirectory, upstream: MarketUpstream) -> None:
-        self._market = market
-        self._directory = directory
-        self._upstream = upstream
+    def __init__(self, market: Market, markets: Markets) -> None:
+        self._market: Market = market
+        self._markets = markets
+        self._upstream = markets.upstreams[market]
         self.answers: Mapping[str, Answer] = {"ping": self._ping, "time": self._time}
 
     async def _ping(self, _: Scope) -> tuple[bytes, Headers]:
         return b"{}", []
 
     async def _time(self, _: Scope) -> tuple[bytes, Headers]:
-        now_ms = self.now_ms()
+        now_ms = self._markets.now_ms(self._market)
         if now_ms is None:
             now_ms = await self._upstream.in_thread(self._upstream.exchange_ms)
         return b'{"serverTime":%d}' % now_ms, []
-
-    def now_ms(self) -> int | None:
-        """Return the exchange's time as a collector or a measurement has it, None when nobody knows."""
-        return self._upstream.measured_ms
