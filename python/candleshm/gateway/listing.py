@@ -54,7 +54,7 @@ class Listing:
         self.body = body
         self.statuses: dict[str, str] = {}
         self.decimals: dict[str, Decimals] = {}
-        self.perpetuals: dict[tuple[str, str], str] = {}
+        self.contracts: dict[tuple[str, str], str] = {}
         """Symbols by pair and type of contract."""
         self._fields = fields
         self._entries: dict[str, tuple[msgspec.Raw, _Entry]] = {}
@@ -73,7 +73,7 @@ class Listing:
         self._entries[symbol] = raw, entry
         self.statuses[symbol] = entry.contractStatus or entry.status
         if entry.pair:
-            self.perpetuals.setdefault((entry.pair, entry.contractType), symbol)
+            self.contracts.setdefault((entry.pair, entry.contractType), symbol)
         if market == "SPOT":
             sizes = {rule.filterType: rule for rule in entry.filters}
             price = digits_of(sizes.get("PRICE_FILTER", _Filter()).tickSize)

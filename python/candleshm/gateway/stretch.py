@@ -15,7 +15,7 @@ from candleshm.gateway.grid import Grid
 from candleshm.reader.feed import Feed
 from candleshm.row_state import RowState
 
-__all__ = ["ALL_MS", "NO_MOMENTS", "Absent", "Chosen", "Rows", "Stretch"]
+__all__ = ["ALL_MS", "NO_MOMENTS", "Absent", "Rows", "Stretch"]
 
 Rows = npt.NDArray[np.float64]
 Moments = npt.NDArray[np.int64]
@@ -33,14 +33,6 @@ class Absent(NamedTuple):
     """It would need candles from before the stretch or from after it, one that is not fetched, or newer data."""
     at_ms: int
     """Which moment is concerned."""
-
-
-class Chosen(NamedTuple):
-    """The rows of an answer."""
-
-    rows: Rows
-    from_ms: int
-    """Open time of the oldest row that is needed, whether or not there is one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,9 +135,7 @@ class Stretch:
             farthest="derived" if self.farthest == "block" else self.farthest,
         )
 
-    def choose(
-        self, grid: Grid, low_ms: int | None, high_ms: int | None, limit: int, *, newest: bool
-    ) -> Chosen | Absent:
+    def choose(self, grid: Grid, low_ms: int | None, high_ms: int | None, limit: int, *, newest: bool) -> Rows | Absent:
         """Return the newest or the oldest `limit` rows that open in [low_ms, high_ms], or why that cannot be known."""
         opens_ms = self.rows[:, OPEN_TIME_MS]
         first = 0 if low_ms is None else int(np.searchsorted(opens_ms, low_ms))
@@ -162,9 +152,9 @@ class Stretch:
         elif is_full:
             to_ms = int(rows[-1, OPEN_TIME_MS])
         if low_ms is not None and high_ms is not None and high_ms < low_ms:
-            return Chosen(NO_ROWS, from_ms)
+            return NO_ROWS
         if from_ms < self.start_ms:
-            return Absent("before", from_ms)
+            return Absent("before", self.start_ms)
         between = self.missing_ms[self.missing_ms >= grid.floor_ms(from_ms)]
         between = between if to_ms is None else between[between <= to_ms]
         if len(between):
@@ -172,4 +162,4 @@ class Stretch:
         # Candles that could open up to the end of the range, but are not known to.
         if (to_ms is None or to_ms >= self.final_ms) and not self.is_fresh:
             return Absent("stale" if self.is_block else "after", self.end_ms)
-        return Chosen(rows, from_ms)
+        return rows
