@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Literal
 
 __all__ = ["MESSAGE_BYTES_MAX", "STREAMS_MAX", "Command", "ControlError", "Method"]
 
@@ -17,7 +17,7 @@ ID_MAX = 2**63
 TEXT_ID_LENGTH_MAX = 36
 
 Method = Literal["SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY"]
-METHODS: Final = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
+METHODS: tuple[Method, ...] = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 
 
 class ControlError(Exception):
@@ -65,21 +65,22 @@ class Command:
 
     @classmethod
     def _of(cls, request: dict[str, object], request_id: str | int | None) -> Command:
-        method, params = request.get("method"), request.get("params", [])
-        if not isinstance(method, str):
+        given, params = request.get("method"), request.get("params", [])
+        if not isinstance(given, str):
             raise ControlError(2, "Invalid request: missing field `method`")
-        if method not in METHODS:
+        method = next((known for known in METHODS if known == given), None)
+        if method is None:
             known = ", ".join(f"`{name}`" for name in METHODS)
-            raise ControlError(2, f"Invalid request: unknown variant `{method[:80]}`, expected one of {known}")
+            raise ControlError(2, f"Invalid request: unknown variant `{given[:80]}`, expected one of {known}")
         if not isinstance(params, list):
             raise ControlError(2, "Invalid request: params must be an array")
         if method == "LIST_SUBSCRIPTIONS":
             return cls(method, request_id)
         if method in {"SET_PROPERTY", "GET_PROPERTY"}:
-            return cls(cast("Method", method), request_id, is_combined=property_of(params, sets=method[0] == "S"))
+            return cls(method, request_id, is_combined=property_of(params, sets=method == "SET_PROPERTY"))
         if not all(isinstance(name, str) for name in params):
             raise ControlError(2, "Invalid request: stream names must be strings")
-        return cls(cast("Method", method), request_id, tuple(params))
+        return cls(method, request_id, tuple(params))
 
     def reply(self, result: object = None) -> bytes:
         """Return the reply to a command that was obeyed."""
@@ -93,9 +94,7 @@ def id_of(request: dict[str, object]) -> str | int | None:
         return request_id
     if isinstance(request_id, int) and not isinstance(request_id, bool) and -ID_MAX <= request_id < ID_MAX:
         return request_id
-    raise ControlError(
-        2, "Invalid request: request ID must be an integer, a string of at most 36 characters or null"
-    )
+    raise ControlError(2, "Invalid request: request ID must be an integer, a string of at most 36 characters or null")
 
 
 def property_of(params: list[object], *, sets: bool) -> bool | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
@@ -57,12 +58,14 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self.stop_keepalive()
         if self.close_sent or self.transport.is_closing():
             return
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        # A control frame holds 123 bytes of text.
+        reason = reason.encode()[:123].decode(errors="ignore")
         try:
             self.conn.send_close(code, reason)
         except InvalidState:
             self.transport.close()
             return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         if self.read_paused:
@@ -85,7 +88,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(Request(self._target, event.headers))
         if not self.handshake_complete:
             # The application runs when the loop comes to it, which is later.
-            self.scope["extensions"][EXTENSION] = {"connection": self}  # type: ignore[index]
+            self.scope["extensions"][EXTENSION] = {"connection": self}
 
     def handle_events(self) -> None:
         """Take what came; a client that sends too many frames is closed."""
@@ -105,6 +108,13 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._arrivals.extend([now] * frames)
         return False
 
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send what the application says."""
+        await super().send(message)
+        # uvicorn takes a refusal for a handshake that is still under way, and logs an error.
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True
+
     def keepalive_timeout(self) -> None:
         """End a connection whose client sent no pong; one that reads nothing must not keep what was written to it."""
         self.close(1008, "Pong timeout")
@@ -116,5 +126,3 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             self.close_timer = self.close_timer or self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
         else:
             super().shutdown()
-
-
