@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from candleshm.errors import CandleShmError
 from candleshm.exchanges.base import Market
+from candleshm.gateway.directory import BlockDirectory
+from candleshm.gateway.precision import Decimals
 from candleshm.gateway.refusals import Refused
+from candleshm.gateway.staleness import MAX_AGE_SECONDS
+from candleshm.gateway.streams.blocks import feeds_of
 from candleshm.gateway.streams.names import KlineName
 from candleshm.gateway.streams.source import Source, Stream
 from candleshm.gateway.streams.standin import frame_text
@@ -30,11 +34,6 @@ LOOK_SECONDS = 1.0
 DISCONNECTED = -1001
 SERVICE_RESTART = 1012
 
-Finder = Callable[[Market, KlineName], Sequence[Feed]]
-"""Return the feeds of the blocks that have the candles of a name, the best first."""
-Decimals = Callable[[Market, str], object]
-"""Return what `KlineEvents.watch` takes."""
-
 
 class Listener(Protocol):
     """A client as the hub knows it."""
@@ -48,8 +47,9 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class StreamCounts:
-    """What the stream side did since its start."""
+    """What the stream side did since its start, and `clients`, how many it has now."""
 
+    clients: int = 0
     events: int = 0
     """Events that were taken from blocks, whoever got them."""
     sent_bytes: int = 0
@@ -82,9 +82,15 @@ _Key = tuple[frozenset[Stream], bool]
 class Hub:
     """All streams and clients of a gateway. Everything runs in the event loop."""
 
-    def __init__(self, find: Finder, decimals: Decimals, max_age_seconds: Callable[[Feed], float]) -> None:
+    def __init__(
+        self,
+        directory: BlockDirectory,
+        decimals: Callable[[Market, str], Decimals | None],
+        max_age_seconds: float | None = None,
+    ) -> None:
+        """`max_age_seconds` is how old the data of a block may be; None for what suits its market."""
         self.counts = StreamCounts()
-        self._find = find
+        self._directory = directory
         self._decimals = decimals
         self._max_age_seconds = max_age_seconds
         self._sources: dict[str, Source] = {}
@@ -98,7 +104,7 @@ class Hub:
 
     @property
     def streams(self) -> int:
-        """How many streams somebody has subscribed to."""
+        """How many streams some client has subscribed to."""
         return len(self._streams)
 
     def find(self, markets: Iterable[Market], names: Iterable[str]) -> list[Stream]:
@@ -149,7 +155,7 @@ class Hub:
         kline = KlineName.of(name)
         text = f"no block of {' or '.join(markets)} has {kline.symbol} {kline.interval}"
         for market in markets:
-            for feed in self._find(market, kline):
+            for feed in feeds_of(self._directory, market, kline):
                 if feed.name not in faults:
                     faults[feed.name] = self._fault_of(feed)
                 if (fault := faults[feed.name]) is None:
@@ -162,7 +168,7 @@ class Hub:
 
         A series that is stale alone is silent, as a symbol that is not traded is.
         """
-        max_age_seconds = self._max_age_seconds(feed)
+        max_age_seconds = self._max_age_seconds or MAX_AGE_SECONDS[feed.market]
         freshness = Freshness.of(feed._health()["ages"], max_age_seconds)
         if freshness.is_current:
             return None

@@ -22,7 +22,9 @@ NOT_FOUND, BAD_PARAMETER, TOO_MANY = -1099, -1100, -1034
 
 
 def stream_routes(hub: Hub, clients_max: int = CLIENTS_MAX) -> Sequence[BaseRoute]:
-    """Return the routes. The server must be `StreamProtocol`'s, and `clients_max` is how many clients it takes."""
+    """Return the routes, for a server with `StreamProtocol` and `SERVER_SETTINGS`. No more than `clients_max` clients
+    are taken at a time. The hub is the caller's, who closes it.
+    """
     return [WebSocketRoute("/{path:path}", StreamEndpoint(hub, clients_max))]
 
 
@@ -30,7 +32,6 @@ class StreamEndpoint:
     """The ASGI application of every websocket."""
 
     def __init__(self, hub: Hub, clients_max: int) -> None:
-        self.clients = 0
         self._hub = hub
         self._clients_max = clients_max
 
@@ -48,7 +49,7 @@ class StreamEndpoint:
         connection.frames_per_second = endpoint.messages_per_second
         address = scope.get("client") or ("", 0)
         client = StreamClient(connection, endpoint, self._hub, f"{address[0]}:{address[1]}")
-        self.clients += 1
+        self._hub.counts.clients += 1
         try:
             await send({"type": "websocket.accept"})
             client.subscribe(streams)
@@ -60,13 +61,13 @@ class StreamEndpoint:
             if connection.close_sent:
                 self._hub.counts.closed[message["code"]] += 1
         finally:
-            self.clients -= 1
+            self._hub.counts.clients -= 1
             client.leave()
 
     def _found(self, scope: Scope) -> tuple[Endpoint, list[Stream]]:
         """Return what a URL means. Raises Refused."""
-        if self.clients >= self._clients_max:
-            raise Refused(503, TOO_MANY, f"this gateway has {self.clients} stream clients, and takes no more", 5.0)
+        if self._hub.counts.clients >= self._clients_max:
+            raise Refused(503, TOO_MANY, f"this gateway has {self._clients_max} stream clients, and takes no more", 5.0)
         try:
             endpoint = Endpoint.of(scope["path"], scope["query_string"].decode("latin-1"))
         except NotKlines as error:
