@@ -1,4 +1,4 @@
-"""Who gets which events: streams, the blocks that feed them, and clients grouped by what they have subscribed to."""
+"""Who gets which events: streams, the blocks that feed them, and the clients that have subscribed to them."""
 
 from __future__ import annotations
 
@@ -61,22 +61,12 @@ class StreamCounts:
     that was stale."""
 
 
-class Audience:
-    """The clients that have subscribed to the same streams in the same form: what one gets, all get."""
+Frames = dict[Stream, bytes]
+"""The frames of a round for each stream that changed, oldest first."""
+_Wanted = tuple[frozenset[Stream], bool]
+"""What a client has subscribed to, and whether its events are wrapped."""
 
-    def __init__(self, streams: frozenset[Stream]) -> None:
-        self.streams = streams
-        self.clients: set[Listener] = set()
-
-    def part_of(self, frames: dict[Stream, bytes]) -> bytes:
-        """Return the frames of its streams, in one piece."""
-        wanted = self.streams
-        if len(frames) <= len(wanted):
-            return b"".join([frame for stream, frame in frames.items() if stream in wanted])
-        return b"".join([frames[stream] for stream in wanted if stream in frames])
-
-
-_Key = tuple[frozenset[Stream], bool]
+NOTHING: _Wanted = (frozenset(), False)
 
 
 class Hub:
@@ -95,8 +85,7 @@ class Hub:
         self._max_age_seconds = max_age_seconds
         self._sources: dict[str, Source] = {}
         self._streams: dict[tuple[Market, str], Stream] = {}
-        self._audiences: dict[_Key, Audience] = {}
-        self._places: dict[Listener, _Key] = {}
+        self._clients: dict[Listener, _Wanted] = {}
         self._changed: dict[Source, None] = {}
         self._round_timer: asyncio.TimerHandle | None = None
         self._look_timer: asyncio.TimerHandle | None = None
@@ -120,20 +109,25 @@ class Hub:
 
         Raises CandleShmError when a block has gone this moment; then the client has no streams.
         """
-        old, new = self._places.get(client, (frozenset(), False))[0], frozenset(streams)
-        self._move(client, (new, is_combined))
+        old = self._clients.get(client, NOTHING)[0]
+        # Another client may have subscribed since these were found.
+        new = frozenset(self._streams.get((stream.market, stream.name), stream) for stream in streams)
         for stream in old - new:
             self._release(stream)
-        opened = set[Stream]()
+        held = set(old & new)
         try:
             for stream in new - old:
                 self._hold(stream)
-                opened.add(stream)
+                held.add(stream)
         except CandleShmError:
-            self._move(client, (frozenset(), False))
-            for stream in (old & new) | opened:
+            self._clients.pop(client, None)
+            for stream in held:
                 self._release(stream)
             raise
+        if new:
+            self._clients[client] = new, is_combined
+        else:
+            self._clients.pop(client, None)
 
     def leave(self, client: Listener) -> None:
         """Forget a client."""
@@ -201,17 +195,6 @@ class Hub:
         if not self._sources[block].streams:
             self._sources.pop(block).end()
 
-    def _move(self, client: Listener, key: _Key) -> None:
-        """Take a client from one audience to another; without streams it is in none."""
-        if (old := self._places.pop(client, None)) is not None:
-            audience = self._audiences[old]
-            audience.clients.discard(client)
-            if not audience.clients:
-                del self._audiences[old]
-        if key[0]:
-            self._places[client] = key
-            self._audiences.setdefault(key, Audience(key[0])).clients.add(client)
-
     # Rounds
 
     def _on_change(self, source: Source) -> None:
@@ -225,8 +208,8 @@ class Hub:
         loop = asyncio.get_running_loop()
         begin_seconds = loop.time()
         sources, self._changed = list(self._changed), {}
-        raw: dict[Stream, bytes] = {}
-        wrapped: dict[Stream, bytes] = {}
+        raw: Frames = {}
+        wrapped: Frames = {}
         for source in sources:
             if source.has_ended:
                 continue
@@ -246,13 +229,12 @@ class Hub:
         self._round_timer = None
         self._next_seconds = max(begin_seconds + ROUND_SECONDS, loop.time() + PAUSE_SECONDS)
 
-    def _send(self, raw: dict[Stream, bytes], wrapped: dict[Stream, bytes]) -> None:
-        for (_, is_combined), audience in list(self._audiences.items()):
-            frames = audience.part_of(wrapped if is_combined else raw)
-            if frames:
-                self.counts.sent_bytes += len(frames) * len(audience.clients)
-                for client in tuple(audience.clients):
-                    client.write(frames)
+    def _send(self, raw: Frames, wrapped: Frames) -> None:
+        for client, (streams, is_combined) in list(self._clients.items()):
+            data = joined(wrapped if is_combined else raw, streams)
+            if data:
+                self.counts.sent_bytes += len(data)
+                client.write(data)
 
     # Stale blocks
 
@@ -267,7 +249,14 @@ class Hub:
 
     def _drop(self, source: Source, reason: str) -> None:
         streams = frozenset(source.streams)
-        clients = [client for client, (held, _) in self._places.items() if held & streams]
+        clients = [client for client, (wanted, _) in self._clients.items() if wanted & streams]
         logger.warning("%d stream clients are disconnected: %s", len(clients), reason)
         for client in clients:
             client.close(SERVICE_RESTART, reason)
+
+
+def joined(frames: Frames, streams: frozenset[Stream]) -> bytes:
+    """Return the frames of these streams in one piece."""
+    if len(frames) <= len(streams):
+        return b"".join([frame for stream, frame in frames.items() if stream in streams])
+    return b"".join([frames[stream] for stream in streams if stream in frames])
