@@ -12,8 +12,9 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from candleshm.gateway.connection import HEAD_BYTES_MAX, Connection
+from candleshm.gateway.connection import Connection
 from candleshm.gateway.connections import Connections
+from candleshm.gateway.streams.protocol import SERVER_SETTINGS, StreamProtocol
 
 __all__ = ["GatewayServer", "listen", "url_of"]
 
@@ -35,7 +36,7 @@ class GatewayServer(uvicorn.Server):
                 app,
                 loop="asyncio",
                 http=cast(Any, partial(Connection, connections)),
-                ws="websockets-sansio",
+                ws=StreamProtocol,
                 interface="asgi3",
                 lifespan="on",
                 log_config=None,
@@ -44,8 +45,7 @@ class GatewayServer(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=DRAIN_SECONDS,
-                ws_per_message_deflate=False,
-                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+                **cast(Any, SERVER_SETTINGS),
                 backlog=BACKLOG,
             )
         )
@@ -80,7 +80,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-        # Accepted sockets inherit it. asyncio sets it only where the protocol was named, and 40 ms would pass without it.
+        # Accepted sockets inherit it; asyncio itself sets it only where a socket names its protocol.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
