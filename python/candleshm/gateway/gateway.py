@@ -16,10 +16,11 @@ from candleshm.gateway.block_pages import block_routes
 from candleshm.gateway.connections import Connections, raise_descriptor_limit
 from candleshm.gateway.counts import Counts
 from candleshm.gateway.directory import BlockDirectory
+from candleshm.gateway.listening import listen, url_of
 from candleshm.gateway.market_routes import market_routes
 from candleshm.gateway.markets import Markets
 from candleshm.gateway.metrics_page import metrics_routes
-from candleshm.gateway.server import GatewayServer, listen, url_of
+from candleshm.gateway.server import GatewayServer
 from candleshm.gateway.settings import GatewaySettings
 from candleshm.gateway.streams.hub import Hub
 from candleshm.gateway.streams.routes import stream_routes
