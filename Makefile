@@ -7,6 +7,7 @@ DEMO_SECONDS ?= 30
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/tests/*') $(shell find rust -name Cargo.toml) Cargo.toml Cargo.lock
 
 BENCH := .venv-bench
+CLIENTS := .venv-clients
 ROUNDS ?= 1000
 # The tests mostly wait for real processes, so more of them than cores run at a time.
 TEST_PROCESSES ?= 6
@@ -24,7 +25,7 @@ FUZZ_TARGETS := parse csv merge block frames
 LIVE_SECONDS ?= 1800
 LIVE_SYMBOLS ?= 500
 
-.PHONY: help setup build demo test test-long test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench dependencies lint format clean
+.PHONY: help setup build clients demo test test-long test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -59,7 +60,15 @@ test-long: steps loom build ## The longer proofs: deaths at every store, interle
 test-rust: ## The tests in Rust: units, models, format, takeover, and the thread of the streams
 	cargo test --profile checked --quiet --package candleshm --package candleshm-stream
 
-test-python: build ## The Python tests: real processes against the simulated exchange
+$(CLIENTS)/%/.tools: tests/clients/%.txt
+	$(PYTHON) -m venv $(CLIENTS)/$*
+	$(CLIENTS)/$*/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(CLIENTS)/$*/bin/python -m pip install --quiet -r $<
+	@touch $@
+
+clients: $(CLIENTS)/common/.tools $(CLIENTS)/python-binance/.tools ## Environments with clients of the exchange, for the tests of the gateway
+
+test-python: build clients ## The Python tests: real processes against the simulated exchange
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not long"
 
 steps: ## A writer that dies in front of a store, STEP_ROUNDS=500 of them

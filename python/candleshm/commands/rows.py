@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from candleshm.columns import CLOSE, CLOSE_TIME_MS, HIGH, IGNORE, LOW, NAMES, OPEN, OPEN_TIME_MS, TRADES, VOLUME
+from candleshm.columns import CLOSE, HIGH, LOW, NAMES, OPEN, OPEN_TIME_MS, TRADES, VOLUME, WHOLE
 from candleshm.commands.chart import HEIGHT_MIN, WIDTH_MIN, Chart
 from candleshm.commands.table import aligned, decimal_column
 from candleshm.reader.feed import Feed
@@ -26,7 +26,6 @@ __all__ = ["Rows", "chart_columns", "read_rows", "shown_chart"]
 TABLE_ROWS = 20
 # Beside the candles stand prices, below them volume, gaps and times.
 CHART_LABEL_COLUMNS, CHART_OTHER_LINES, CHART_LINES_MAX = 14, 7, 24
-WHOLE = frozenset({OPEN_TIME_MS, CLOSE_TIME_MS, TRADES, IGNORE})
 
 
 @dataclass(frozen=True)
