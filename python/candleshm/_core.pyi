@@ -560,11 +560,12 @@ class Writer:
         `now_seconds` is local time; a response to a request that left before it is not merged any more.
         """
 
-    def set_exchange_clock(self, measured_seconds: float, upper_ms: float, drift: float) -> None:
+    def set_exchange_clock(self, measured_seconds: float, lower_ms: float, upper_ms: float, drift: float) -> None:
         """Let the events of a `StreamThread` be judged by this measurement of the exchange's clock.
 
-        At local time `measured_seconds` it showed `upper_ms` at most; two clocks run apart by at most `drift` seconds
-        per second. Before the first measurement no event is merged.
+        At local time `measured_seconds` it showed `lower_ms` at least and `upper_ms` at most; two clocks run apart by
+        at most `drift` seconds per second. Before the first measurement no event is merged. Readers of the block are
+        told the middle, see `Feed.exchange_ms`.
         """
 
     def stop_merging(self) -> None:
@@ -952,6 +953,12 @@ class Feed:
     def _asof(
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None
     ) -> tuple[_FloatArray, tuple[str, ...]]: ...
+    def exchange_ms(self) -> int | None:
+        """Return the exchange's clock now, epoch ms, as the collector measured it; None when it never did.
+
+        It is right to half a round trip, and to what clocks drift apart in the minutes since.
+        """
+    def _commits(self) -> News: ...
     def _news(self) -> News: ...
     def _look_closed(
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
