@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+from candleshm.commands.listing import listing_json
 from candleshm.commands.log import HeldLog, LogFormat
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
+from candleshm.gateway.access import Access
 from candleshm.gateway.settings import GatewaySettings
+from candleshm.gateway.token import Token
 from candleshm.reader.frames import library
 
 __all__ = ["GatewayOptions", "gateway"]
@@ -34,19 +36,20 @@ def gateway(options: GatewayOptions) -> None:
     """Serve until a signal asks to stop, or stdin ends. Raises ConfigError, MissingExtra, OSError."""
     for name in ("starlette", "uvicorn", "websockets"):
         library(name, EXTRA)
-    from candleshm.gateway.app import make_app
-    from candleshm.gateway.server import GatewayServer, listen, url_of
+    from candleshm.gateway.gateway import Gateway
 
-    log = HeldLog(options.log_level, options.log_format)
-    lifetime = AsyncExitStack()
-    with listen(options.host, options.port) as listener:
+    log = HeldLog(options.log_level, options.log_format, "uvicorn.error", "asyncio")
+    access = Access(
+        token=None if options.token_file is None else Token.read(options.token_file),
+        origins=frozenset(origin.encode() for origin in options.origins),
+    )
+    with Gateway(options.host, options.port, access, options.settings, listing_json) as served:
+        on_stop_signal(served.stop)
+        if options.until_stdin_closes:
+            on_stdin_closed(served.stop)
 
         def started() -> None:
-            say(f"gateway: {url_of(listener)}\n")
+            say(f"gateway: {served.url}\n")
             log.release()
 
-        server = GatewayServer(make_app([], lifetime), started)
-        on_stop_signal(server.stop)
-        if options.until_stdin_closes:
-            on_stdin_closed(server.stop)
-        server.run([listener])
+        served.run(started)
