@@ -17,6 +17,7 @@ from candleshm.gateway.connections import Connections, raise_descriptor_limit
 from candleshm.gateway.counts import Counts
 from candleshm.gateway.directory import BlockDirectory
 from candleshm.gateway.market_routes import market_routes
+from candleshm.gateway.markets import Markets
 from candleshm.gateway.metrics_page import metrics_routes
 from candleshm.gateway.server import GatewayServer, listen, url_of
 from candleshm.gateway.settings import GatewaySettings
@@ -56,7 +57,7 @@ class Gateway:
         directory = BlockDirectory(settings.blocks or None)
         lifetime.enter_context(directory)
         routes = [
-            *market_routes(directory, settings, lifetime),
+            *market_routes(lifetime.enter_context(Markets(directory, settings))),
             *block_routes(settings.blocks, self._listing),
             *metrics_routes(counts),
         ]
