@@ -33,9 +33,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_field_flags(parser, [field.name for field in fields(CollectorConfig)])
 
 
-def add_field_flags(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
-    """Add `--config` and one flag for each of these fields."""
-    parser.add_argument("--config", metavar="FILE.toml", type=Path, help=CONFIG_HELP)
+def add_field_flags(parser: argparse.ArgumentParser, names: Collection[str], *, has_file: bool = True) -> None:
+    """Add one flag for each of these fields, and `--config` where they can also stand in a file."""
+    if has_file:
+        parser.add_argument("--config", metavar="FILE.toml", type=Path, help=CONFIG_HELP)
     types, about = get_type_hints(CollectorConfig), settings()
     for field in fields(CollectorConfig):
         if field.name not in names:

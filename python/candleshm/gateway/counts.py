@@ -1,0 +1,62 @@
+"""What a gateway did since its start, counted: requests, seconds, connections, clients of streams."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+__all__ = ["BUCKETS_SECONDS", "Counts", "Seconds", "StreamCounts"]
+
+# Upper ends of the histogram's buckets; one more counts what took longer.
+BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(slots=True)
+class Seconds:
+    """A histogram of durations."""
+
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_SECONDS) + 1))
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self.buckets[bisect_left(BUCKETS_SECONDS, seconds)] += 1
+        self.total += seconds
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """The clients of streams, as the part that serves them keeps it."""
+
+    clients: int = 0
+    """Websockets that are open."""
+    streams: int = 0
+    """Subscriptions of all of them."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Clients that were closed, by reason in a word."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """All counts of a gateway. Values of labels are few: templates of paths, statuses, sources, reasons."""
+
+    requests: Counter[tuple[str, int, str]] = field(default_factory=Counter)
+    """Responses by path, status and source."""
+    seconds: dict[str, Seconds] = field(default_factory=dict)
+    """Time from the whole request to the response's last byte, by path."""
+    streams: StreamCounts = field(default_factory=StreamCounts)
+    refused: Counter[str] = field(default_factory=Counter)
+    """Connections that were closed or refused, by reason in a word."""
+    connections: Callable[[], int] = lambda: 0
+    """How many connections are open."""
+    in_flight: Callable[[], int] = lambda: 0
+    """How many requests have no response yet."""
+
+    def response(self, path: str, status: int, source: str, seconds: float) -> None:
+        """Count one response."""
+        self.requests[path, status, source] += 1
+        if path not in self.seconds:
+            self.seconds[path] = Seconds()
+        self.seconds[path].add(seconds)
