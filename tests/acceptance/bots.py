@@ -85,6 +85,7 @@ class Stage:
         pricing = {"price_side": "same", "use_order_book": True, "order_book_top": 1}
         return settings | {
             "bot_name": bot.strategy,
+            "initial_state": "running",
             "dry_run": True,
             "dry_run_wallet": 1000,
             "stake_currency": "USDT",
@@ -127,6 +128,9 @@ def stage(directory: Path) -> Iterator[Stage]:
         collector = stack.enter_context(Collector(config))
         if not collector.wait_loaded(120):
             raise RuntimeError("the collector was not loaded within 120 s")
+        if os.environ.get("DIRECT"):
+            yield Stage(exchange, exchange.base_url.removeprefix("http://"), symbols, directory)
+            return
         words = f"gateway --listen 127.0.0.1:0 --pass-through --base-url {exchange.base_url}".split()
         words += ["--block", name, "--block", f"{name}-3m"]
         cache = {"XDG_CACHE_HOME": str(directory)}
@@ -187,9 +191,10 @@ def judge_bots(scene: Stage, seconds: float) -> list[str]:
     running: list[tuple[Bot, subprocess.Popen[bytes], Path]] = []
     begin_ms = scene.exchange.now_ms()
     for bot in BOTS:
-        log = scene.directory / f"{bot.strategy}.log"
+        log, analysed = (scene.directory / f"{bot.strategy}.{kind}" for kind in ("log", "analysed"))
+        analysed.touch()
         words = scene.command(bot, "trade", "--strategy", bot.strategy, "--strategy-path", str(STRATEGIES))
-        environment = {**os.environ, "ANALYSED": str(scene.directory / f"{bot.strategy}.analysed")}
+        environment = {**os.environ, "ANALYSED": str(analysed)}
         with open(log, "wb") as file:
             process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=environment)
         running.append((bot, process, log))
@@ -217,7 +222,7 @@ def judge_analyses(scene: Stage, bot: Bot, begin_ms: int) -> list[str]:
         symbol = line["pair"].replace("/", "")
         if line["candle"] != true_row(scene.exchange, symbol, bot.interval, line["candle"][0]):
             wrong.append(f"{bot.strategy}: {line['pair']} analysed {line['candle']}, which is not the exchange's")
-    lags_ms = sorted(line["at_ms"] - line["candle"][0] - bot.step_ms for line in lines)
+    lags_ms = [0, *sorted(line["at_ms"] - line["candle"][0] - bot.step_ms for line in lines)]
     for pair, analyses in by_pair.items():
         opens = [line["candle"][0] for line in analyses]
         if not opens:
