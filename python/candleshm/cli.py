@@ -71,6 +71,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         log_level=arguments.log_level,
         log_format=arguments.log_format,
         metrics=metrics,
+        gateway=None if arguments.gateway is None else Address(*arguments.gateway),
         until_stdin_closes=arguments.until_stdin_closes,
     )
 
@@ -239,6 +240,12 @@ def make_parser() -> argparse.ArgumentParser:
         type=_address,
         metavar="[HOST:]PORT",
         help="serve Prometheus metrics at this address; without HOST only this machine can reach them",
+    )
+    serve.add_argument(
+        "--gateway",
+        type=_address,
+        metavar="[HOST:]PORT",
+        help="also run a gateway at this address, as a process of its own; without HOST only this machine can reach it",
     )
     _add_log_flags(serve)
 

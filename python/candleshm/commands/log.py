@@ -22,13 +22,19 @@ logger = logging.getLogger("candleshm")
 
 
 class HeldLog:
-    """Keeps what is logged from `level` on until `release`, so that a start that fails leaves only its one line."""
+    """Keeps what is logged from `level` on until `release`, so that a start that fails leaves only its one line.
 
-    def __init__(self, level: str, form: LogFormat) -> None:
+    Of `others`, loggers of libraries, errors alone are logged: what clients do wrong is not worth a line.
+    """
+
+    def __init__(self, level: str, form: LogFormat, *others: str) -> None:
         self._form = form
         self._held = MemoryHandler(HELD_RECORDS, flushLevel=logging.CRITICAL + 1)
         logger.addHandler(self._held)
         logger.setLevel(level.upper())
+        for other in map(logging.getLogger, others):
+            other.addHandler(self._held)
+            other.setLevel(logging.ERROR)
 
     def release(self) -> None:
         """Log to stderr: the kept records, and all from now on."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from candleshm.columns import CLOSE, CLOSE_TIME_MS, HIGH, IGNORE, LOW, NAMES, OPEN, OPEN_TIME_MS, TRADES, VOLUME
+from candleshm.columns import CLOSE, HIGH, LOW, NAMES, OPEN, OPEN_TIME_MS, TRADES, VOLUME, WHOLE
 from candleshm.commands.table import aligned, decimal_column
 from candleshm.reader.feed import Feed
 from candleshm.row_state import RowState
@@ -20,7 +20,6 @@ from candleshm.row_state import RowState
 __all__ = ["Rows", "read_rows"]
 
 TABLE_ROWS = 20
-WHOLE = frozenset({OPEN_TIME_MS, CLOSE_TIME_MS, TRADES, IGNORE})
 
 
 @dataclass(frozen=True)

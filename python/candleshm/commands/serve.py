@@ -33,9 +33,10 @@ def serve(
     log_level: str = "info",
     log_format: LogFormat = "text",
     metrics: Address | None = None,
+    gateway: Address | None = None,
     until_stdin_closes: bool = False,
 ) -> None:
-    """Serve until a signal asks to stop, or stdin ends. Raises as `Supervisor` and `MetricsServer` do."""
+    """Serve until a signal asks to stop, or stdin ends. Raises as `Supervisor`, `MetricsServer`, `GatewayChild` do."""
     log = HeldLog(log_level, log_format)
     # A start that fails at once leaves its one line; who waits longer is told for what.
     telling = Timer(TELL_SECONDS, log.release)
@@ -55,6 +56,12 @@ def serve(
             from candleshm.commands.metrics import MetricsServer
 
             where = stack.enter_context(MetricsServer(*metrics, supervisor.statuses)).url
+        child = None
+        if gateway is not None:
+            from candleshm.commands.gateway_child import GatewayChild, options_of
+
+            options = options_of(feeds, *gateway, log_level=log_level, log_format=log_format)
+            child = stack.enter_context(GatewayChild(options))
         with LoadingProgress({config.block_name: config.length for config in feeds}) as progress:
             supervisor.start()
             progress.erase()
@@ -67,5 +74,7 @@ def serve(
                 say(f"metrics: {where}\n")
             telling.cancel()
             log.release()
+            if child is not None:
+                child.start()
             supervisor.wait_loaded(progress=progress)
         supervisor.run()
