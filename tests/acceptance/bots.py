@@ -128,14 +128,11 @@ def stage(directory: Path) -> Iterator[Stage]:
         collector = stack.enter_context(Collector(config))
         if not collector.wait_loaded(120):
             raise RuntimeError("the collector was not loaded within 120 s")
-        if os.environ.get("DIRECT"):
-            yield Stage(exchange, exchange.base_url.removeprefix("http://"), symbols, directory)
-            return
         words = f"gateway --listen 127.0.0.1:0 --pass-through --base-url {exchange.base_url}".split()
+        words += ["--cache-dir", str(directory / "gateway")]
         words += ["--block", name, "--block", f"{name}-3m"]
-        cache = {"XDG_CACHE_HOME": str(directory)}
         log = stack.enter_context(open(directory / "gateway.log", "w"))
-        gateway = stack.enter_context(started(*words, env={**os.environ, **cache}, stderr=log))
+        gateway = stack.enter_context(started(*words, stderr=log))
         address = first_line(gateway).strip().removeprefix("gateway: http://")
         yield Stage(exchange, address, symbols, directory)
 
