@@ -413,6 +413,7 @@ class Writer:
         symbols: Sequence[str],
         spare_symbols: int = 0,
         derive: Sequence[tuple[str, str, int]] | None = None,
+        exchange: str = "",
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 
@@ -422,6 +423,9 @@ class Writer:
         `derive` are names, intervals (`5m`, `1d@Asia/Shanghai`) and LENGTHs: further blocks of the same symbols, whose
         candles are derived from this block's in the same calls, each published before waiters of either are woken.
         Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
+
+        `exchange` says whose candles these are. A block that a collector of another exchange left is replaced without
+        its rows; an empty one stands for any.
 
         Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
         OSError (ENOSPC: /dev/shm is too small).
@@ -887,6 +891,10 @@ class Feed:
     @property
     def symbols(self) -> tuple[str, ...]:
         """The symbols that the block carries, in its order."""
+    @property
+    def exchange(self) -> str:
+        """Whose candles these are: "binance", or host and port of another exchange; empty where it is not known."""
+
     @property
     def market(self) -> Literal["SPOT", "UM", "CM"]:
         """'SPOT', 'UM' (USDT futures) or 'CM' (coin futures)."""

@@ -31,7 +31,7 @@ from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.network.addresses import Addresses
 from candleshm.network.egress import Egress
 from candleshm.ratelimit.budget import WeightBudget
-from candleshm.ratelimit.pools import open_connects
+from candleshm.ratelimit.pools import exchange_of, open_connects
 from candleshm.rest.client import Client, MarketAccess
 from candleshm.rest.transport import Transport
 from candleshm.stream.manager import StreamManager
@@ -256,6 +256,7 @@ class Collector:
                 symbols=symbols,
                 spare_symbols=spare_symbols,
                 derive=config.derived,
+                exchange=exchange_of(config),
             )
         try:
             now_ms = exchange_time.earliest_ms(self._market.clock.monotonic_seconds())
@@ -359,7 +360,8 @@ class Collector:
         """
         config = self.config
         with suppress(BlockError), closing(Feed(config.block_name)) as feed:
-            if (feed.market, feed.interval) == (config.market, config.interval):
+            here = (config.market, config.interval)
+            if (feed.market, feed.interval) == here and feed.exchange in {"", exchange_of(config)}:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol, info)]
         return []
 

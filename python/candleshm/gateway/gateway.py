@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from candleshm._core import MARKETS
 from candleshm.gateway.access import Access
 from candleshm.gateway.app import make_app
 from candleshm.gateway.block_pages import block_routes
@@ -24,6 +25,7 @@ from candleshm.gateway.server import GatewayServer
 from candleshm.gateway.settings import GatewaySettings
 from candleshm.gateway.streams.hub import Hub
 from candleshm.gateway.streams.routes import stream_routes
+from candleshm.ratelimit.pools import exchange_of
 
 __all__ = ["Gateway"]
 
@@ -57,7 +59,8 @@ class Gateway:
     def run(self, started: Callable[[], object]) -> None:
         """Serve until `stop`; call `started` as soon as requests are answered."""
         settings, lifetime, counts = self._settings, AsyncExitStack(), Counts()
-        directory = lifetime.enter_context(BlockDirectory(settings.blocks or None))
+        exchanges = {market: exchange_of(settings.upstream(market)) for market in MARKETS}
+        directory = lifetime.enter_context(BlockDirectory(settings.blocks or None, exchanges))
         markets = lifetime.enter_context(Markets(directory, settings))
         hub = Hub(directory, markets.decimals, settings.max_age_seconds)
         lifetime.callback(hub.close)

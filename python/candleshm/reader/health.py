@@ -51,6 +51,8 @@ class Health:
     oldest_age: float = 0.0
     loaded: bool = True
     """Whether every symbol was loaded once; `ready` says whether the data is current as well."""
+    exchange: str = ""
+    """Whose candles these are: 'binance', or host and port of another exchange; '' where it is not known."""
 
     @property
     def is_silent(self) -> bool:
