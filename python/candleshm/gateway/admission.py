@@ -32,7 +32,9 @@ SECRET_PARAMETERS = re.compile(rb"(?:^|[&;?])(?:signature|apikey)(?:=|&|$)", re.
 OWN_SITES = frozenset({b"same-origin", b"none"})
 
 WITH_KEY = Refusal(
-    403, FORBIDDEN, "this request carries an API key or a signature; send it to the exchange, a gateway serves no account"
+    403,
+    FORBIDDEN,
+    "this request carries an API key or a signature; send it to the exchange, a gateway serves no account",
 )
 WITHOUT_TOKEN = Refusal(
     401,
@@ -97,7 +99,9 @@ class Admission:
         if access.is_loopback and not _is_own_host(found.get(b"host", b"")):
             return FOREIGN_HOST
         origin = found.get(b"origin")
-        if origin not in access.origins and (origin is not None or found.get(b"sec-fetch-site", b"none") not in OWN_SITES):
+        if origin not in access.origins and (
+            origin is not None or found.get(b"sec-fetch-site", b"none") not in OWN_SITES
+        ):
             return FOREIGN_ORIGIN
         if scope["type"] == "http" and scope["method"] not in METHODS:
             return OTHER_METHOD
