@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from candleshm.gateway.refusal import FORBIDDEN, UNKNOWN, Refusal
-from candleshm.gateway.token import Token
+from candleshm.gateway.access import Access
+from candleshm.gateway.refusals import Refused
 
-__all__ = ["Access", "Admission"]
+__all__ = ["Admission"]
 
 URL_BYTES_MAX = 16_384
 HEADER_BYTES_MAX = 16_384
@@ -31,41 +31,36 @@ SECRET_PARAMETERS = re.compile(rb"(?:^|[&;?])(?:signature|apikey)(?:=|&|$)", re.
 # Sites whose pages may make a browser send a request without an origin: its own, and what a user typed.
 OWN_SITES = frozenset({b"same-origin", b"none"})
 
-WITH_KEY = Refusal(
+# The exchange's codes: no code of its own, nothing there, a key that is not accepted.
+UNKNOWN, NOT_FOUND, FORBIDDEN = -1000, -1099, -2015
+WITH_KEY = Refused(
     403,
     FORBIDDEN,
-    "this request carries an API key or a signature; send it to the exchange, a gateway serves no account",
+    "this request carries an API key or a signature; send it to the exchange itself, a gateway serves no accounts",
 )
-WITHOUT_TOKEN = Refusal(
-    401,
-    FORBIDDEN,
-    "this gateway admits requests with its token only, in the header Authorization: Bearer TOKEN",
-    {"www-authenticate": "Bearer"},
+WITHOUT_TOKEN = Refused(
+    401, FORBIDDEN, "this gateway admits only requests with its token, in the header Authorization: Bearer TOKEN"
 )
-FOREIGN_HOST = Refusal(
+FOREIGN_HOST = Refused(
     421,
     UNKNOWN,
-    "the Host of this request is a name that other machines can own; use 127.0.0.1, localhost or an address",
+    "the Host of this request is a name that belongs to somebody else; use 127.0.0.1, localhost or an address",
 )
-FOREIGN_ORIGIN = Refusal(
+FOREIGN_ORIGIN = Refused(
     403, UNKNOWN, "a web page of another origin sent this request; --allow-origin ORIGIN admits its origin"
 )
-OTHER_METHOD = Refusal(405, UNKNOWN, "a gateway serves GET and HEAD only", {"allow": "GET, HEAD"})
-WITH_BODY = Refusal(413, UNKNOWN, "a gateway takes no request bodies; send parameters in the URL")
-TWO_LENGTHS = Refusal(400, UNKNOWN, "Content-Length and Transfer-Encoding contradict each other")
-LONG_URL = Refusal(414, UNKNOWN, f"the URL is longer than {URL_BYTES_MAX} bytes")
-LONG_HEADERS = Refusal(431, UNKNOWN, f"the headers are longer than {HEADER_BYTES_MAX} bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Whom to admit."""
-
-    token: Token | None = None
-    origins: frozenset[bytes] = frozenset()
-    """Origins whose web pages may read responses."""
-    is_loopback: bool = True
-    """Whether only this machine can connect."""
+OTHER_METHOD = Refused(405, NOT_FOUND, "a gateway serves GET and HEAD only")
+WITH_BODY = Refused(413, UNKNOWN, "a gateway takes no request bodies; send parameters in the URL")
+TWO_LENGTHS = Refused(400, UNKNOWN, "Content-Length and Transfer-Encoding contradict each other")
+LONG_URL = Refused(414, UNKNOWN, f"the URL is longer than {URL_BYTES_MAX} bytes")
+LONG_HEADERS = Refused(431, UNKNOWN, f"the headers are longer than {HEADER_BYTES_MAX} bytes")
+# What else such a response says; what follows a body that nobody reads could be taken for a request.
+MORE_HEADERS = {
+    400: (b"connection", b"close"),
+    401: (b"www-authenticate", b"Bearer"),
+    405: (b"allow", b"GET, HEAD"),
+    413: (b"connection", b"close"),
+}
 
 
 class Admission:
@@ -77,16 +72,20 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        refusal = None if kind == "lifespan" else self._refusal(scope)
-        if refusal is None:
+        refused = None if kind == "lifespan" else self._refusal(scope)
+        if refused is None:
             await self._app(scope, receive, send)
             return
-        start = "http.response.start" if kind == "http" else "websocket.http.response.start"
-        await send({"type": start, "status": refusal.status, "headers": refusal.fields()})
-        await send({"type": start.replace("start", "body"), "body": refusal.body})
+        headers = refused.headers
+        if refused.status in MORE_HEADERS:
+            headers.append(MORE_HEADERS[refused.status])
+        start = "http.response" if kind == "http" else "websocket.http.response"
+        await send({"type": f"{start}.start", "status": refused.status, "headers": headers})
+        await send({"type": f"{start}.body", "body": refused.body})
 
-    def _refusal(self, scope: Scope) -> Refusal | None:
-        access, found, size_bytes = self._access, {}, 0
+    def _refusal(self, scope: Scope) -> Refused | None:
+        access, size_bytes = self._access, 0
+        found: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             size_bytes += len(name) + len(value)
             if name in WATCHED:
@@ -99,9 +98,11 @@ class Admission:
         if access.is_loopback and not _is_own_host(found.get(b"host", b"")):
             return FOREIGN_HOST
         origin = found.get(b"origin")
-        if origin not in access.origins and (
-            origin is not None or found.get(b"sec-fetch-site", b"none") not in OWN_SITES
-        ):
+        if origin is None:
+            is_foreign = found.get(b"sec-fetch-site", b"none") not in OWN_SITES
+        else:
+            is_foreign = origin not in access.origins and origin.partition(b"://")[2] != found.get(b"host")
+        if is_foreign:
             return FOREIGN_ORIGIN
         if scope["type"] == "http" and scope["method"] not in METHODS:
             return OTHER_METHOD
@@ -109,7 +110,8 @@ class Admission:
             return TWO_LENGTHS if b"content-length" in found else WITH_BODY
         if found.get(b"content-length", b"0").strip(b"0"):
             return WITH_BODY
-        if len(scope["raw_path"]) + len(query) > URL_BYTES_MAX:
+        # Streams are named in URLs, many at once; their number has a bound of its own.
+        if scope["type"] == "http" and len(scope["raw_path"]) + len(query) > URL_BYTES_MAX:
             return LONG_URL
         return LONG_HEADERS if size_bytes > HEADER_BYTES_MAX else None
 
@@ -118,17 +120,20 @@ def _has_secret(query: bytes) -> bool:
     return SECRET_PARAMETERS.search(unquote_to_bytes(query) if b"%" in query else query) is not None
 
 
+@lru_cache(maxsize=64)
 def _is_own_host(host: bytes) -> bool:
     """Say whether a Host cannot be a name by which a web page of another machine reaches this one.
 
     Whoever owns a name may let it lead to 127.0.0.1, and then read with a page of that name ("DNS rebinding"). Nobody
     owns an address, or a name without a dot.
     """
-    name = host.rsplit(b":", 1)[0] if host[-1:] != b"]" and b":" in host else host
-    if b"." not in name and name[:1] != b"[":
+    name = host.decode("latin-1").lower()
+    if not name.endswith("]"):
+        name = name.rpartition(":")[0] or name
+    if "." not in name and not name.startswith("["):
         return True
     try:
-        ipaddress.ip_address(name.strip(b"[]").decode("ascii"))
+        ipaddress.ip_address(name.strip("[]"))
     except ValueError:
-        return name.lower().endswith(b".localhost")
+        return name.endswith(".localhost")
     return True

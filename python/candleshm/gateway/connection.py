@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -13,18 +14,17 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from candleshm.gateway.connections import REQUEST_SECONDS, RESPONSE_SECONDS, Connections, now_seconds
-from candleshm.gateway.refusal import TOO_MANY, UNKNOWN, Refusal
+from candleshm.gateway.refusals import Refused
+from candleshm.gateway.streams.control import MESSAGE_BYTES_MAX
 
-__all__ = ["HEAD_BYTES_MAX", "Connection"]
+__all__ = ["Connection"]
 
-# The longest URL and headers together, as far as they arrive in pieces.
-HEAD_BYTES_MAX = 32_768
-BUSY = Refusal(
-    503, TOO_MANY, "too many requests are in flight at this gateway; try again in a second", {"retry-after": "1"}
-).as_bytes()
-MALFORMED = Refusal(400, UNKNOWN, "that is not an HTTP request as RFC 9112 has it")
-LONG_URL = Refusal(414, UNKNOWN, f"the URL is longer than {HEAD_BYTES_MAX} bytes")
-LONG_HEADERS = Refusal(431, UNKNOWN, f"URL and headers are longer than {HEAD_BYTES_MAX} bytes")
+# The longest URL and headers together: a URL can name all streams of a connection.
+HEAD_BYTES_MAX = MESSAGE_BYTES_MAX
+BUSY = Refused(503, -1003, "too many requests are in flight at this gateway; try again in a second", 1.0)
+MALFORMED = Refused(400, -1000, "that is not an HTTP request as RFC 9112 has it")
+LONG_URL = Refused(414, -1000, f"the URL is longer than {HEAD_BYTES_MAX} bytes")
+LONG_HEADERS = Refused(431, -1000, f"URL and headers are longer than {HEAD_BYTES_MAX} bytes")
 HAS_BODY = re.compile(rb"\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
 
 
@@ -64,8 +64,7 @@ class Connection(H11Protocol):
             if self.transport.is_closing():
                 return
             if self._all.is_refused(self, len(self.connections)):
-                self.transport.write(BUSY)
-                self.transport.close()
+                self._refuse(BUSY)
                 return
             if _is_loose(self._tail + data):
                 self.send_400_response("")
@@ -99,9 +98,7 @@ class Connection(H11Protocol):
         if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
             begun = self.conn.trailing_data[0]
             refusal = LONG_HEADERS if b"\n" in begun else LONG_URL
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(refusal.as_bytes())
-        self.transport.close()
+        self._refuse(refusal)
 
     def pause_writing(self) -> None:
         self._unread_since = now_seconds()
@@ -124,10 +121,23 @@ class Connection(H11Protocol):
         self._all.leave(self)
         self.transport.abort()
 
+    def _refuse(self, refused: Refused) -> None:
+        """Refuse what did not become a request, and end the connection; a response under way ends with it."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_whole(refused))
+        self.transport.close()
+
     def _look(self, before: object) -> None:
         """Note whether another request has begun than `before`."""
         if self.cycle is not before:
             self._all.began(self)
+
+
+def _whole(refused: Refused) -> bytes:
+    """Return a whole response that ends its connection."""
+    lines = [f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}".encode(), b"connection: close"]
+    lines += [name + b": " + value for name, value in refused.headers]
+    return b"\r\n".join([*lines, b"", refused.body])
 
 
 def _is_loose(head: bytes) -> bool:

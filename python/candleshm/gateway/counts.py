@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["BUCKETS_SECONDS", "Counts", "Seconds", "StreamCounts"]
+__all__ = ["BUCKETS_SECONDS", "Counts", "Seconds"]
 
 # Upper ends of the histogram's buckets; one more counts what took longer.
 BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -27,32 +27,28 @@ class Seconds:
 
 
 @dataclass(slots=True)
-class StreamCounts:
-    """The clients of streams, as the part that serves them keeps it."""
-
-    clients: int = 0
-    """Websockets that are open."""
-    streams: int = 0
-    """Subscriptions of all of them."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Clients that were closed, by reason in a word."""
-
-
-@dataclass(slots=True)
 class Counts:
-    """All counts of a gateway. Values of labels are few: templates of paths, statuses, sources, reasons."""
+    """All counts of a gateway. Values of labels are few: templates of paths, statuses, sources, reasons, codes.
+
+    What other parts count is asked of them: they set the functions here.
+    """
 
     requests: Counter[tuple[str, int, str]] = field(default_factory=Counter)
     """Responses by path, status and source."""
     seconds: dict[str, Seconds] = field(default_factory=dict)
     """Time from the whole request to the response's last byte, by path."""
-    streams: StreamCounts = field(default_factory=StreamCounts)
-    refused: Counter[str] = field(default_factory=Counter)
-    """Connections that were closed or refused, by reason in a word."""
     connections: Callable[[], int] = lambda: 0
     """How many connections are open."""
     in_flight: Callable[[], int] = lambda: 0
     """How many requests have no response yet."""
+    closed: Callable[[], Mapping[str, int]] = dict
+    """Connections that were closed or refused, by reason in a word."""
+    websockets: Callable[[], int] = lambda: 0
+    """How many websockets are open."""
+    streams: Callable[[], int] = lambda: 0
+    """How many streams some client has subscribed to."""
+    dropped: Callable[[], Mapping[int, int]] = dict
+    """Websockets that the gateway closed, by code."""
 
     def response(self, path: str, status: int, source: str, seconds: float) -> None:
         """Count one response."""
