@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+
+import msgspec
 
 from candleshm.commands.listing import listing_json
 from candleshm.commands.log import HeldLog, LogFormat
+from candleshm.commands.outcome import outcome
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
+from candleshm.errors import MissingExtra
 from candleshm.gateway.access import Access
 from candleshm.gateway.settings import GatewaySettings
 from candleshm.gateway.token import Token
-from candleshm.reader.frames import library
 
-__all__ = ["GatewayOptions", "gateway"]
+__all__ = ["GatewayOptions", "check_libraries", "gateway"]
 
-EXTRA = "web"
+LIBRARIES, EXTRA = ("starlette", "uvicorn", "websockets"), "web"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +37,16 @@ class GatewayOptions:
     settings: GatewaySettings = field(default_factory=GatewaySettings)
 
 
+def check_libraries() -> None:
+    """Raise MissingExtra unless a gateway can be served."""
+    for name in LIBRARIES:
+        if find_spec(name) is None:
+            raise MissingExtra(name, EXTRA)
+
+
 def gateway(options: GatewayOptions) -> None:
     """Serve until a signal asks to stop, or stdin ends. Raises ConfigError, MissingExtra, OSError."""
-    for name in ("starlette", "uvicorn", "websockets"):
-        library(name, EXTRA)
+    check_libraries()
     from candleshm.gateway.gateway import Gateway
 
     log = HeldLog(options.log_level, options.log_format, "uvicorn.error", "asyncio")
@@ -53,3 +64,12 @@ def gateway(options: GatewayOptions) -> None:
             log.release()
 
         served.run(started)
+
+
+def _told() -> GatewayOptions:
+    """Return what `GatewayChild` wrote to stdin, where nobody sees the passwords in it."""
+    return msgspec.json.decode(sys.stdin.buffer.readline(), type=GatewayOptions)
+
+
+if __name__ == "__main__":
+    sys.exit(outcome(lambda: gateway(_told())))

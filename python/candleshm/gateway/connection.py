@@ -15,11 +15,12 @@ from uvicorn.server import ServerState
 
 from candleshm.gateway.connections import REQUEST_SECONDS, RESPONSE_SECONDS, Connections, now_seconds
 from candleshm.gateway.refusals import Refused
+from candleshm.gateway.streams.control import MESSAGE_BYTES_MAX
 
-__all__ = ["HEAD_BYTES_MAX", "Connection"]
+__all__ = ["Connection"]
 
-# The longest URL and headers together, as far as they arrive in pieces.
-HEAD_BYTES_MAX = 65_536
+# The longest URL and headers together: a URL can name all streams of a connection.
+HEAD_BYTES_MAX = MESSAGE_BYTES_MAX
 BUSY = Refused(503, -1003, "too many requests are in flight at this gateway; try again in a second", 1.0)
 MALFORMED = Refused(400, -1000, "that is not an HTTP request as RFC 9112 has it")
 LONG_URL = Refused(414, -1000, f"the URL is longer than {HEAD_BYTES_MAX} bytes")

@@ -16,11 +16,14 @@ from candleshm.gateway.block_pages import block_routes
 from candleshm.gateway.connections import Connections, raise_descriptor_limit
 from candleshm.gateway.counts import Counts
 from candleshm.gateway.directory import BlockDirectory
+from candleshm.gateway.listening import listen, url_of
 from candleshm.gateway.market_routes import market_routes
 from candleshm.gateway.markets import Markets
 from candleshm.gateway.metrics_page import metrics_routes
-from candleshm.gateway.server import GatewayServer, listen, url_of
+from candleshm.gateway.server import GatewayServer
 from candleshm.gateway.settings import GatewaySettings
+from candleshm.gateway.streams.hub import Hub
+from candleshm.gateway.streams.routes import stream_routes
 
 __all__ = ["Gateway"]
 
@@ -54,18 +57,24 @@ class Gateway:
     def run(self, started: Callable[[], object]) -> None:
         """Serve until `stop`; call `started` as soon as requests are answered."""
         settings, lifetime, counts = self._settings, AsyncExitStack(), Counts()
-        directory = BlockDirectory(settings.blocks or None)
-        lifetime.enter_context(directory)
+        directory = lifetime.enter_context(BlockDirectory(settings.blocks or None))
+        markets = lifetime.enter_context(Markets(directory, settings))
+        hub = Hub(directory, markets.decimals, settings.max_age_seconds)
+        lifetime.callback(hub.close)
         routes = [
-            *market_routes(lifetime.enter_context(Markets(directory, settings))),
+            *market_routes(markets),
             *block_routes(settings.blocks, self._listing),
             *metrics_routes(counts),
+            *stream_routes(hub),
         ]
         app = make_app(routes, lifetime, self._access, counts, self._connections)
         self._server = server = GatewayServer(app, self._connections, started)
         counts.connections = server.connection_count
         counts.in_flight = lambda: self._connections.in_flight
         counts.closed = lambda: self._connections.closed
+        counts.websockets = lambda: hub.counts.clients
+        counts.streams = lambda: hub.streams
+        counts.dropped = lambda: hub.counts.closed
         if self._is_stopped:
             server.stop()
         server.run([self._listener])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,12 +11,13 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from candleshm.gateway.connection import HEAD_BYTES_MAX, Connection
+from candleshm.gateway.connection import Connection
 from candleshm.gateway.connections import Connections
+from candleshm.gateway.listening import BACKLOG
+from candleshm.gateway.streams.protocol import SERVER_SETTINGS, StreamProtocol
 
-__all__ = ["GatewayServer", "listen", "url_of"]
+__all__ = ["GatewayServer"]
 
-BACKLOG = 1024
 # A connection that polls once a minute stays open.
 KEEP_ALIVE_SECONDS = 120
 # How many ticks of uvicorn, of 0.1 s, pass between two looks for slow clients.
@@ -35,7 +35,7 @@ class GatewayServer(uvicorn.Server):
                 app,
                 loop="asyncio",
                 http=cast(Any, partial(Connection, connections)),
-                ws="websockets-sansio",
+                ws=StreamProtocol,
                 interface="asgi3",
                 lifespan="on",
                 log_config=None,
@@ -44,8 +44,7 @@ class GatewayServer(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=DRAIN_SECONDS,
-                ws_per_message_deflate=False,
-                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+                **cast(Any, SERVER_SETTINGS),
                 backlog=BACKLOG,
             )
         )
@@ -73,22 +72,3 @@ class GatewayServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the command, whose exit code is 0 after one."""
         yield
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound; 0 is any free port. Raises OSError, which names host and port."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-        # Accepted sockets inherit it. asyncio sets it only where the protocol was named, and 40 ms would pass without it.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
-    except OSError as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise OSError(error.errno, reason, f"{host}:{port}") from None
-
-
-def url_of(listener: socket.socket) -> str:
-    """Return the URL at which clients of this machine reach a listening socket."""
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
