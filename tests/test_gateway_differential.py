@@ -263,7 +263,7 @@ def random_request(draw: random.Random, now_ms: int) -> tuple[Market, str, list[
     else:
         values["symbol"] = symbol
         if draw.random() < 0.1:
-            odd = ["NOSYMBOL", "", None, symbol.lower(), f"{symbol} ", "BTC/USDT", "€URUSDT", "A" * 21, "LUNAUSDT"]
+            odd = ["NOSYMBOL", "", None, symbol.lower(), f"{symbol} ", "BTC/USDT", "€URUSDT", "A" * 21, "BNBUSDT"]
             values["symbol"] = draw.choice(odd)
     values["interval"] = draw.choice(["1m", "1m", "1m", "5m", "5m", "1h", draw.choice(INTERVALS)])
     if draw.random() < 0.05:
