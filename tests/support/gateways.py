@@ -1,39 +1,79 @@
-"""A gateway beside a test: the real server and its routes, in a thread of the test's process."""
+"""Gateways as processes, and what is asked of them: the words that several test files share."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from candleshm._core import MARKETS
-from candleshm.gateway.app import make_app
-from candleshm.gateway.directory import BlockDirectory
-from candleshm.gateway.market_routes import market_routes
-from candleshm.gateway.markets import Markets
-from candleshm.gateway.server import GatewayServer, listen, url_of
-from candleshm.gateway.settings import GatewaySettings, Upstream
+import requests
 
-DEADLINE_SECONDS = 60.0
+from tests.support.commanding import DEADLINE_SECONDS, first_line, started
+
+__all__ = ["Served", "gateway", "parts_of"]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A gateway that runs."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        return host, int(port)
+
+    def get(self, target: str, **keywords: Any) -> requests.Response:
+        """Request what stands behind the URL."""
+        return requests.get(self.url + target, timeout=DEADLINE_SECONDS, **keywords)
+
+    def connected(self) -> socket.socket:
+        """Return a connection to it."""
+        return socket.create_connection(self.address, timeout=DEADLINE_SECONDS)
+
+    def answer(self, sent: bytes) -> bytes:
+        """Send bytes on a connection of their own, and return all until the other end closes."""
+        with self.connected() as client:
+            client.sendall(sent)
+            return rest_of(client)
+
+    def ends(self) -> str:
+        """Wait for its end in order, and return what it logged."""
+        _, logged = self.process.communicate(timeout=DEADLINE_SECONDS)
+        assert self.process.returncode == 0, logged
+        assert "Traceback" not in logged
+        return logged
 
 
 @contextmanager
-def gateway(names: Sequence[str], base_url: str, **settings: Any) -> Iterator[str]:
-    """Run a gateway of these blocks that reaches the exchange at `base_url`, and give its URL."""
-    upstreams = {market: Upstream(base_url=base_url) for market in MARKETS}
-    started = threading.Event()
-    with (
-        listen("127.0.0.1", 0) as listener,
-        BlockDirectory(names) as directory,
-        Markets(directory, GatewaySettings(upstreams=upstreams, **settings)) as markets,
-    ):
-        server = GatewayServer(make_app(market_routes(markets), AsyncExitStack()), started.set)
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            assert started.wait(DEADLINE_SECONDS)
-            yield url_of(listener)
-        finally:
-            server.stop()
-            thread.join()
+def gateway(*arguments: str, **keywords: Any) -> Iterator[Served]:
+    """Run a gateway at a free port."""
+    with started("gateway", "--listen", "0", *arguments, **keywords) as process:
+        line = first_line(process)
+        assert line.startswith("gateway: http://127.0.0.1:"), line
+        yield Served(line.removeprefix("gateway: ").strip(), process)
+
+
+def rest_of(client: socket.socket) -> bytes:
+    """Return all until the other end closes, or resets."""
+    got = b""
+    try:
+        while more := client.recv(65536):
+            got += more
+    except ConnectionResetError:
+        pass
+    return got
+
+
+def parts_of(response: bytes) -> tuple[int, Mapping[str, str], bytes]:
+    """Return status, headers and body of one response."""
+    head, _, body = response.partition(b"\r\n\r\n")
+    line, *lines = head.decode("latin-1").split("\r\n")
+    pairs = (line.partition(": ") for line in lines)
+    return int(line.split(" ")[1]), {name.lower(): value for name, _, value in pairs}, body

@@ -25,6 +25,7 @@ BUSY = Refused(503, -1003, "too many requests are in flight at this gateway; try
 MALFORMED = Refused(400, -1000, "that is not an HTTP request as RFC 9112 has it")
 LONG_URL = Refused(414, -1000, f"the URL is longer than {HEAD_BYTES_MAX} bytes")
 LONG_HEADERS = Refused(431, -1000, f"URL and headers are longer than {HEAD_BYTES_MAX} bytes")
+LINE_END = re.compile(rb"(?:\r\n?)?\Z")
 HAS_BODY = re.compile(rb"\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
 
 
@@ -46,7 +47,7 @@ class Connection(H11Protocol):
         # Since when a request, or a reader of the response, is awaited.
         self._waits_since: float | None = None
         self._unread_since: float | None = None
-        # The end of what came of a head so far: a line's end may be cut in two.
+        # What came of the end of a line, if the last piece ended so: the next piece may begin in the middle of it.
         self._tail = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -76,7 +77,7 @@ class Connection(H11Protocol):
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._waits_since, self._tail = None, b""
         else:
-            self._tail = (self._tail + data)[-2:]
+            self._tail = LINE_END.search(self._tail + data)[0]  # type: ignore[index]
             if self._waits_since is None:
                 self._waits_since = now_seconds()
 
