@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from candleshm.sim import SimulatedExchange
-from tests.support.commanding import complaint, run, serving, started, until
+from tests.support.commanding import complaint, first_line, run, serving, started
 from tests.support.gateways import Served, gateway, parts_of
 
 SECRET = "s3cr3t-" + "x" * 40
@@ -165,6 +165,24 @@ def test_a_head_that_is_ambiguous_ends_the_connection_with_one_response(
         status, headers, body = parts_of(got)
         assert (status, headers["connection"]) == (400, "close")
         assert set(json.loads(body)) == {"code", "msg"}
+
+
+def test_a_head_behind_a_request_in_flight_is_no_exception(served: Served) -> None:
+    with served.connected() as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(50):
+            try:
+                client.sendall(FIRST + b"\r\n")
+                client.sendall(FIRST + b"X: 1\nY: 2\r\n\r\n")
+            except (BrokenPipeError, ConnectionResetError):
+                break
+        got = b""
+        try:
+            while more := client.recv(65536):
+                got += more
+        except ConnectionResetError:
+            pass
+    assert got.count(b"HTTP/1.1 200") <= 1
 
 
 @pytest.mark.parametrize("cut", range(1, 9))
@@ -349,7 +367,7 @@ def test_elsewhere_than_on_loopback_it_says_what_that_means(tmp_path: Path) -> N
         (("--token-file", written(tmp_path / "token", SECRET)), r"INFO\] listening on every address .* the token"),
     ):
         with started("gateway", "--listen", "0.0.0.0:0", "--block", "no-such-block", *flags) as process:
-            until(lambda process=process: process.stdout.readline())
+            first_line(process)
             process.terminate()
             _, logged = process.communicate(timeout=30)
         assert re.search(said, logged), logged

@@ -61,25 +61,24 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.conn.their_state is h11.IDLE:
-            if self.transport.is_closing():
+        state = self.conn.their_state
+        if state is h11.IDLE and self._all.is_refused(self, len(self.connections)):
+            self._refuse(BUSY)
+            return
+        if state is not h11.SEND_BODY:
+            head = self._tail + data
+            if _is_loose(head):
+                self._refuse(MALFORMED)
                 return
-            if self._all.is_refused(self, len(self.connections)):
-                self._refuse(BUSY)
-                return
-            if _is_loose(self._tail + data):
-                self.send_400_response("")
-                return
+            self._tail = LINE_END.search(head[-2:])[0]  # type: ignore[index]
         cycle = self.cycle
         super().data_received(data)
         self._look(cycle)
         # A head, or a body, of which a part is still to come.
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
-            self._waits_since, self._tail = None, b""
-        else:
-            self._tail = LINE_END.search(self._tail + data)[0]  # type: ignore[index]
-            if self._waits_since is None:
-                self._waits_since = now_seconds()
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = now_seconds()
 
     def on_response_complete(self) -> None:
         self.was_answered = True
@@ -87,6 +86,8 @@ class Connection(H11Protocol):
         self._all.rests(self)
         super().on_response_complete()
         self._look(cycle)
+        if self.cycle is cycle and self.conn.trailing_data[0]:
+            self._waits_since = now_seconds()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._all.leave(self)
