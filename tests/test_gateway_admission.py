@@ -14,7 +14,7 @@ import requests
 
 from candleshm.sim import SimulatedExchange
 from tests.support.commanding import complaint, first_line, run, serving, started
-from tests.support.gateways import Served, gateway, parts_of
+from tests.support.gateway_process import Served, gateway, parts_of
 
 SECRET = "s3cr3t-" + "x" * 40
 

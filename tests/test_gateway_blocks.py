@@ -17,7 +17,7 @@ from candleshm.row_state import RowState
 from candleshm.sim import SimulatedExchange
 from tests.support.collecting import config_of, until
 from tests.support.commanding import first_line, run
-from tests.support.gateways import Served, gateway, parts_of
+from tests.support.gateway_process import Served, gateway, parts_of
 
 ARROW = "application/vnd.apache.arrow.stream"
 CHINESE = "币安人生USDT"

@@ -122,25 +122,28 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             )
             collector = stack.enter_context(Collector(config))
             assert collector.wait_loaded(60)
-        address = stack.enter_context(gateway(exchange, names, cache))
+        address = stack.enter_context(gateway(exchange, names, cache / "one"))
+        passing = stack.enter_context(gateway(exchange, names, cache / "other", "--pass-through"))
         end_ms = exchange.now_ms() // MINUTE * MINUTE
         start_ms = end_ms - 100 * MINUTE
-        told = {"start_ms": start_ms, "end_ms": end_ms, "stream_seconds": STREAM_SECONDS}
+        told = {
+            "start_ms": start_ms,
+            "end_ms": end_ms,
+            "stream_seconds": STREAM_SECONDS,
+            "passing_address": passing,
+        }
         with ThreadPoolExecutor(len(CLIENTS)) as pool:
             programs = {client: pool.submit(run_client, client, address, told) for client in CLIENTS}
         yield World(exchange, start_ms, end_ms, {client: program.result() for client, program in programs.items()})
 
 
 @contextmanager
-def gateway(exchange: SimulatedExchange, names: list[str], cache: Path) -> Iterator[str]:
+def gateway(exchange: SimulatedExchange, names: list[str], cache: Path, *more: str) -> Iterator[str]:
     """Run a gateway of some blocks; yield its host and port."""
-    if os.environ.get("DIRECT"):
-        yield exchange.base_url.removeprefix("http://")
-        return
-    words = f"gateway --listen 127.0.0.1:0 --base-url {exchange.base_url}".split()
+    words = f"gateway --listen 127.0.0.1:0 --base-url {exchange.base_url} --cache-dir {cache}".split()
     for name in names:
         words += ["--block", name]
-    with started(*words, env={**os.environ, "XDG_CACHE_HOME": str(cache)}) as process:
+    with started(*words, *more) as process:
         yield first_line(process).strip().removeprefix("gateway: http://")
 
 
@@ -209,6 +212,13 @@ def test_errors_are_those_that_the_client_knows(world: World, client: str) -> No
     for classes in told["refused"].values():
         assert TEMPORARY[client] in classes, classes
         assert "-1001" in classes[-1] or "503" in classes[-1]
+
+
+def test_the_very_first_candle_is_passed_on_or_refused(world: World) -> None:
+    """python-binance looks for it before it downloads history."""
+    told = world.told("python_binance")
+    assert "-1001" in told["history_refused"][-1]
+    assert told["history"] == world.exchange.truth.klines("SPOT", "BTCUSDT", "1m", world.start_ms, world.end_ms)
 
 
 @pytest.mark.parametrize("client", [client for client in CLIENTS if client != "ccxt_sync"])

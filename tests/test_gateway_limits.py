@@ -28,7 +28,7 @@ from candleshm.gateway.counts import Counts
 from candleshm.gateway.listening import listen, url_of
 from candleshm.gateway.server import GatewayServer
 from tests.support.commanding import CLI, DEADLINE_SECONDS, first_line, until
-from tests.support.gateways import Served, gateway, parts_of, rest_of
+from tests.support.gateway_process import Served, gateway, parts_of, rest_of
 
 PING = b"GET /ping HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 REAL_PING = PING.replace(b"/ping", b"/api/v3/ping")

@@ -1,79 +1,42 @@
-"""Gateways as processes, and what is asked of them: the words that several test files share."""
+"""A gateway beside a test, in a thread of its process or as the command, and where it reaches the exchange."""
 
 from __future__ import annotations
 
-import socket
-import subprocess
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import requests
+from candleshm._core import MARKETS
+from candleshm.gateway.access import Access
+from candleshm.gateway.gateway import Gateway
+from candleshm.gateway.settings import GatewaySettings, Upstream
+from tests.support.commanding import first_line, started
 
-from tests.support.commanding import DEADLINE_SECONDS, first_line, started
-
-__all__ = ["Served", "gateway", "parts_of"]
-
-
-@dataclass(frozen=True)
-class Served:
-    """A gateway that runs."""
-
-    url: str
-    process: subprocess.Popen[str]
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens."""
-        host, _, port = self.url.removeprefix("http://").rpartition(":")
-        return host, int(port)
-
-    def get(self, target: str, **keywords: Any) -> requests.Response:
-        """Request what stands behind the URL."""
-        return requests.get(self.url + target, timeout=DEADLINE_SECONDS, **keywords)
-
-    def connected(self) -> socket.socket:
-        """Return a connection to it."""
-        return socket.create_connection(self.address, timeout=DEADLINE_SECONDS)
-
-    def answer(self, sent: bytes) -> bytes:
-        """Send bytes on a connection of their own, and return all until the other end closes."""
-        with self.connected() as client:
-            client.sendall(sent)
-            return rest_of(client)
-
-    def ends(self) -> str:
-        """Wait for its end in order, and return what it logged."""
-        _, logged = self.process.communicate(timeout=DEADLINE_SECONDS)
-        assert self.process.returncode == 0, logged
-        assert "Traceback" not in logged
-        return logged
+DEADLINE_SECONDS = 60.0
 
 
 @contextmanager
-def gateway(*arguments: str, **keywords: Any) -> Iterator[Served]:
-    """Run a gateway at a free port."""
-    with started("gateway", "--listen", "0", *arguments, **keywords) as process:
-        line = first_line(process)
-        assert line.startswith("gateway: http://127.0.0.1:"), line
-        yield Served(line.removeprefix("gateway: ").strip(), process)
+def gateway(names: Sequence[str], base_url: str, **settings: Any) -> Iterator[str]:
+    """Run a gateway of these blocks that reaches the exchange at `base_url`, and give its URL."""
+    upstreams = {market: Upstream(base_url=base_url) for market in MARKETS}
+    told = GatewaySettings(blocks=tuple(names), upstreams=upstreams, **settings)
+    is_started = threading.Event()
+    with Gateway("127.0.0.1", 0, Access(), told, lambda: "[]") as served:
+        thread = threading.Thread(target=served.run, args=(is_started.set,))
+        thread.start()
+        try:
+            assert is_started.wait(DEADLINE_SECONDS)
+            yield served.url
+        finally:
+            served.stop()
+            thread.join()
 
 
-def rest_of(client: socket.socket) -> bytes:
-    """Return all until the other end closes, or resets."""
-    got = b""
-    try:
-        while more := client.recv(65536):
-            got += more
-    except ConnectionResetError:
-        pass
-    return got
-
-
-def parts_of(response: bytes) -> tuple[int, Mapping[str, str], bytes]:
-    """Return status, headers and body of one response."""
-    head, _, body = response.partition(b"\r\n\r\n")
-    line, *lines = head.decode("latin-1").split("\r\n")
-    pairs = (line.partition(": ") for line in lines)
-    return int(line.split(" ")[1]), {name.lower(): value for name, _, value in pairs}, body
+@contextmanager
+def gateway_command(names: Sequence[str], base_url: str, *more: str) -> Iterator[str]:
+    """Run the command `gateway` with these blocks, and give the URL that it names."""
+    blocks = [word for name in names for word in ("--block", name)]
+    words = ["gateway", "--listen", "127.0.0.1:0", "--base-url", base_url, *blocks, *more]
+    with started(*words, stderr=None) as process:
+        yield first_line(process).split()[-1]
