@@ -9,6 +9,7 @@ use crate::columns::{COLUMNS, Row, bits_equal};
 use crate::error::Error;
 use crate::read::SeriesReader;
 use crate::seqlock::Marks;
+use crate::wire::text::is_writable;
 
 const ALL_COLUMNS: [usize; COLUMNS] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
@@ -76,7 +77,7 @@ impl Watch {
         let is_news = self.told.is_none_or(|(candle_index, row)| {
             marks.head > candle_index || marks.head == candle_index && !bits_equal(&row, &newest)
         });
-        if marks.has_live() && marks.head >= next && is_news {
+        if marks.has_live() && marks.head >= next && is_news && is_writable(&newest) {
             self.told = Some((marks.head, newest));
             tell(Change { candle_index: marks.head, row: newest, is_final: false });
         }
@@ -100,7 +101,7 @@ fn tell_final(
     for place in 0..count {
         let candle_index = next + place as u64;
         let row: Row = std::array::from_fn(|column| values[column * count + place]);
-        if row.iter().all(|value| value.is_finite()) {
+        if is_writable(&row) {
             tell(Change { candle_index, row, is_final: true });
         } else if !reader.is_hole(candle_index) {
             return Ok(candle_index);
