@@ -37,7 +37,7 @@ from candleshm.sim.world.grid import FIXED_MS, INTERVALS
 from candleshm.sim.world.truth import Truth
 from candleshm.sim.world.universe import Instrument, default_universe
 from tests.support.commanding import started, until
-from tests.support.gateways import gateway
+from tests.support.gateways import gateway_command
 
 QUERIES = int(os.environ.get("GATEWAY_QUERIES", "1000"))
 SEED = int(os.environ.get("GATEWAY_SEED", "1"))
@@ -119,14 +119,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 feed = stack.enter_context(candleshm.attach(f"{stem}-{market}{name}", timeout=60))
                 feed.wait_ready(60)
                 feeds[market, interval] = feed
-        time.sleep(3)
-        for feed in feeds.values():
-            print(feed.health, {k: (v.age, v.gaps()) for k, v in feed.items()})
+        until(
+            lambda: (
+                not any(gap.kind == "missing" for feed in feeds.values() for name in feed for gap in feed[name].gaps())
+            )
+        )
         # Not at the end of a minute, where candles close one after the other.
         until(lambda: 5_000 < clock() % MINUTE < 50_000)
         clock.held_ms = now_ms = clock()
         names = [feed.name for feed in feeds.values()]
-        url = stack.enter_context(gateway(names, exchange.base_url, max_age_seconds=3600.0))
+        url = stack.enter_context(gateway_command(names, exchange.base_url, "--max-age", "3600"))
         made = World(exchange, feeds, url, now_ms)
         # The collectors have to see the held instant.
         until(lambda: all(is_level(made, market, symbol) for market in CARRIED for symbol in CARRIED[market]))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from candleshm._core import klines_text
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import BlockError, StaleData, UnknownSymbol
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Market
@@ -22,7 +23,6 @@ from candleshm.gateway.query import KlinesQuery
 from candleshm.gateway.refusals import Refused
 from candleshm.gateway.staleness import MAX_AGE_SECONDS, final_until_ms, has_ended, stale, utc
 from candleshm.gateway.stretch import ALL_MS, Absent, Rows, Stretch
-from candleshm.gateway.text_shim import klines_text, series_text
 from candleshm.history.store import ParquetStore
 from candleshm.reader.feed import Feed
 
@@ -63,21 +63,20 @@ class Answers:
         low_ms, high_ms = query.bounds_ms(now_ms)
         decimals = self._infos.decimals(query.market, query.symbol)
         for feed in self._directory.find(query.market, query.symbol, query.interval):
+            is_derived = self._directory.is_derived(feed)
             try:
                 series = feed[query.symbol]
-                text = series_text(series, low_ms, high_ms, query.limit, newest=query.is_newest, decimals=decimals)
-                if text.lacking is not None:
+                text = series.klines_text(
+                    low_ms, high_ms, query.limit, newest=query.is_newest, decimals=decimals, derived=is_derived
+                )
+                if text.incomplete is not None:
                     continue
-                is_full = text.rows == query.limit
                 if series.age > self._limit_seconds(query.market):
-                    last_ms = text.last_open_ms if is_full and not query.is_newest else high_ms
-                    until_ms = final_until_ms(feed, series)
-                    if (last_ms is None or last_ms >= until_ms) and not has_ended(feed, series):
+                    is_cut = text.rows == query.limit and not query.is_newest
+                    last_ms = text.last_open_ms if is_cut else high_ms
+                    is_final = last_ms is not None and last_ms < final_until_ms(feed, series)
+                    if not is_final and not has_ended(feed, series):
                         continue
-                is_derived = self._directory.is_derived(feed)
-                # What a derived block begins with need not be the symbol's first candle.
-                if is_derived and not (is_full and query.is_newest) and len(series.states(holes="nan")) < feed.length:
-                    continue
             except GONE:
                 continue
             return Answer(text.body, "derived" if is_derived else "block")
@@ -150,8 +149,8 @@ class Answers:
                 return Refused(503, -1001, f"block {feed.name} is gone; try again in a moment", 1.0)
             return stale(feed, query.symbol, age_seconds, self._limit_seconds(query.market), absent.at_ms)
         text = (
-            f"{where} begins at {utc(absent.at_ms)}, after what was asked for; ask for a later range, serve the block "
-            f"with a larger --length, or start the gateway with --candle-dir or --pass-through"
+            f"whole candles of {query.interval} begin at {utc(absent.at_ms)} in {where}, after what was asked for; ask "
+            f"for a later range, serve it with a larger --length, or start the gateway with --candle-dir or --pass-through"
         )
         return Refused(503, -1001, text)
 

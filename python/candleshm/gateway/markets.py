@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
 from candleshm._core import MARKETS
-from candleshm.errors import ConfigError
+from candleshm.errors import BlockError, ConfigError
 from candleshm.exchanges.base import Market
 from candleshm.gateway.answers import Answers
 from candleshm.gateway.directory import BlockDirectory
@@ -21,8 +21,8 @@ from candleshm.gateway.files import DailyFiles
 from candleshm.gateway.precision import Decimals
 from candleshm.gateway.refusals import Refused
 from candleshm.gateway.settings import GatewaySettings
-from candleshm.gateway.text_shim import exchange_ms_of
 from candleshm.gateway.upstream import MarketUpstream
+from candleshm.reader.feed import Feed
 
 __all__ = ["Markets"]
 
@@ -71,7 +71,7 @@ class Markets:
         Sends nothing.
         """
         for feed in self.directory.of_market(market):
-            if (now_ms := exchange_ms_of(feed)) is not None:
+            if (now_ms := _exchange_ms(feed)) is not None:
                 return now_ms
         return self.upstreams[market].measured_ms
 
@@ -95,3 +95,10 @@ class Markets:
                 headers.append((b"x-mbx-used-weight", used))
             self._weights[market] = now_seconds, headers
         return headers
+
+
+def _exchange_ms(feed: Feed) -> int | None:
+    try:
+        return feed.exchange_ms()
+    except BlockError:
+        return None
