@@ -37,6 +37,7 @@ __all__ = [
     "View",
     "Writer",
     "Zone",
+    "block_bytes",
     "block_names",
     "candle_end_ms",
     "candles_within",
@@ -52,6 +53,7 @@ __all__ = [
     "klines_text",
     "parse_archive_csv",
     "parse_klines",
+    "share_with",
     "unlink",
     "zone_names",
 ]
@@ -410,16 +412,16 @@ class Writer:
         length: int,
         symbols: Sequence[str],
         spare_symbols: int = 0,
-        derive: Sequence[tuple[str, str]] | None = None,
+        derive: Sequence[tuple[str, str, int]] | None = None,
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 
         Rows of the same market, interval and symbol come over from a block of another LENGTH or other symbols, each as
         it was and as old as it was.
 
-        `derive` are pairs of name and interval (`5m`, `1d@Asia/Shanghai`): further blocks of the same symbols and
-        LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
-        are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
+        `derive` are names, intervals (`5m`, `1d@Asia/Shanghai`) and LENGTHs: further blocks of the same symbols, whose
+        candles are derived from this block's in the same calls, each published before waiters of either are woken.
+        Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
 
         Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
         OSError (ENOSPC: /dev/shm is too small).
@@ -1007,6 +1009,15 @@ def ended_ms() -> int:
 
 def is_owned(name: str) -> bool:
     """Return whether a process owns the block that has this name now. Raises `BlockNotFound`, `BlockUnavailable`."""
+
+def block_bytes(length: int, symbol_capacity: int) -> int:
+    """Return the size of a block in bytes. Raises ConfigError for sizes that no block can have."""
+
+def share_with(group: int | None) -> None:
+    """Share the blocks of this process with the group of that number, None for nobody.
+
+    Blocks made from here on have mode 0640 and that group; those of other users that have both are believed.
+    """
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""

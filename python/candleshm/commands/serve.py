@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Timer
@@ -10,10 +11,12 @@ from typing import NamedTuple
 from candleshm.collector.supervisor import Supervisor
 from candleshm.commands.log import HeldLog, LogFormat
 from candleshm.commands.progress import LoadingProgress
+from candleshm.commands.service_reports import ServiceReports
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
 from candleshm.config import CollectorConfig
 from candleshm.reader.frames import library
+from candleshm.system.service_manager import ServiceManager
 
 __all__ = ["Address", "serve"]
 
@@ -51,6 +54,7 @@ def serve(
     with ExitStack() as stack:
         stack.callback(telling.cancel)
         stack.callback(supervisor.stop)
+        reports = stack.enter_context(ServiceReports(ServiceManager.take_from(os.environ), supervisor.statuses))
         where = ""
         if metrics is not None:
             from candleshm.commands.metrics import MetricsServer
@@ -68,7 +72,7 @@ def serve(
             started = supervisor.statuses()
             for config in feeds:
                 if started[config.block_name] is not None:
-                    for name in (config.block_name, *dict(config.derived)):
+                    for name in config.block_names:
                         say(f'serving {name}: candleshm.attach("{name}")\n')
             if where:
                 say(f"metrics: {where}\n")
@@ -76,5 +80,6 @@ def serve(
             log.release()
             if child is not None:
                 child.start()
-            supervisor.wait_loaded(progress=progress)
+            if supervisor.wait_loaded(progress=progress):
+                reports.up()
         supervisor.run()

@@ -57,6 +57,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(blocks::py_block_names, module)?)?;
     module.add_function(wrap_pyfunction!(blocks::py_is_owned, module)?)?;
     module.add_function(wrap_pyfunction!(blocks::py_unlink, module)?)?;
+    module.add_function(wrap_pyfunction!(blocks::block_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(blocks::share_with, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_archive_csv, module)?)?;
     module.add_class::<pool::PoolWords>()?;
