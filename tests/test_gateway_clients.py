@@ -214,6 +214,12 @@ def test_errors_are_those_that_the_client_knows(world: World, client: str) -> No
         assert "-1001" in classes[-1] or "503" in classes[-1]
 
 
+def test_a_key_is_kept_from_the_gateway_or_refused_by_it(world: World) -> None:
+    """ccxt sends none where none is needed, python-binance sends it always."""
+    assert world.told("ccxt_sync")["with_key"] == 3
+    assert "-2015" in world.told("python_binance")["with_key"][-1]
+
+
 def test_the_very_first_candle_is_passed_on_or_refused(world: World) -> None:
     """python-binance looks for it before it downloads history."""
     told = world.told("python_binance")
