@@ -29,7 +29,7 @@ use crate::waiting::{Deadline, News};
 /// >>> "BTCUSDT" in feed, len(feed), feed["BTCUSDT"].last_close  # doctest: +SKIP
 #[pyclass(frozen, subclass, module = "candleshm._core")]
 pub(crate) struct Feed {
-    source: Arc<Source>,
+    pub(crate) source: Arc<Source>,
     series: RwLock<HashMap<String, Py<Series>>>,
 }
 
@@ -210,11 +210,6 @@ impl Feed {
     fn exchange_ms(&self) -> PyResult<Option<i64>> {
         let attached = self.source.attached()?;
         Ok(exchange_ms(&attached.block))
-    }
-
-    /// What is announced of rows of every kind now.
-    fn _commits(&self) -> PyResult<News> {
-        Ok(News::of_rows(self.source.attached()?))
     }
 
     /// What is announced of closes now.
