@@ -78,7 +78,7 @@ class Stage:
 
     def settings(self, bot: Bot) -> dict[str, Any]:
         """Return the page's settings, with the gateway's address, and what freqtrade wants to know besides."""
-        section = (ROOT / "docs" / "gateway.md").read_text().split("\n## freqtrade\n")[1]
+        section = (ROOT / "docs" / "gateway.md").read_text().split("\n### freqtrade\n")[1]
         printed = next(text for _, language, text in FENCE.findall(section) if language == "json")
         settings: dict[str, Any] = json.loads(printed.replace(ADDRESS, self.address))
         settings["exchange"]["pair_whitelist"] = self.pairs
