@@ -16,6 +16,7 @@ from candleshm._core import ZONES_VERSION
 from candleshm.commands.outcome import outcome
 from candleshm.commands.settings import (
     PROCESS_KEYS,
+    Configuration,
     add_field_flags,
     add_flags,
     collector_configs,
@@ -70,9 +71,15 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    given = configuration(vars(arguments), arguments.config)
+    def read() -> Configuration:
+        return configuration(vars(arguments), arguments.config)
+
+    given = read()
+    from candleshm.commands.reload import Reload
     from candleshm.commands.serve import Address, serve
 
+    # What came through a pipe cannot be read again.
+    is_file = arguments.config is not None and arguments.config.is_file()
     metrics = Address(*given.process["metrics"]) if "metrics" in given.process else None
     serve(
         given.feeds,
@@ -80,6 +87,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         log_format=arguments.log_format,
         metrics=metrics,
         until_stdin_closes=arguments.until_stdin_closes,
+        reload=Reload(arguments.config, read, given) if is_file else None,
     )
 
 
