@@ -62,6 +62,7 @@ from candleshm.reader.feed import Feed, attach, blocks, unlink
 from candleshm.reader.health import Health
 from candleshm.reader.panel import Panel
 from candleshm.row_state import RowState
+from candleshm.system.sharing import take_environment as _take_environment
 
 if TYPE_CHECKING:
     from candleshm import history, weight
@@ -130,6 +131,7 @@ __all__ = [
     "weight",
 ]
 
+_take_environment()
 
 # Imported on first use: a strategy that only attaches does not wait for the network's libraries, which are most of the
 # time an import takes.

@@ -28,6 +28,7 @@ from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.commands.streams import say
 from candleshm.config import CANDLE_DIR
 from candleshm.system.log_text import printable, without_credentials
+from candleshm.system.sharing import group, share_with
 
 __all__ = ["main"]
 
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         arguments = make_parser().parse_args(argv)
+        group()  # One that cannot be used is an error of every command.
         arguments.command(arguments)
 
     return outcome(command)
@@ -75,6 +77,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         return configuration(vars(arguments), arguments.config)
 
     given = read()
+    if "group" in given.process:
+        share_with(str(given.process["group"]))
     from candleshm.commands.reload import Reload
     from candleshm.commands.serve import Address, serve
 
@@ -239,6 +243,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="[HOST:]PORT",
         help=PROCESS_KEYS["metrics"].help,
     )
+    serve.add_argument("--group", metavar="NAME", help=PROCESS_KEYS["group"].help)
     serve.add_argument(
         UNTIL_STDIN_CLOSES,
         action="store_true",

@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from candleshm.config import CollectorConfig, Setting, settings
 from candleshm.errors import ConfigError
+from candleshm.system.sharing import VARIABLE, is_group
 
 __all__ = [
     "PROCESS_KEYS",
@@ -114,6 +115,11 @@ PROCESS_KEYS = {
         "serve Prometheus metrics at this address; without HOST only this machine can reach them",
         'a port such as 9100, or "host:port"',
         _is_address,
+    ),
+    "group": Setting(
+        f"group of users that may read the blocks, and share the weight budget (default: ${VARIABLE}, else nobody)",
+        "a group of this machine, or its number",
+        is_group,
     ),
 }
 
