@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -12,10 +13,12 @@ from candleshm.collector.supervisor import Supervisor
 from candleshm.commands.log import HeldLog, LogFormat
 from candleshm.commands.progress import LoadingProgress
 from candleshm.commands.reload import Reload
+from candleshm.commands.service_reports import ServiceReports
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
 from candleshm.config import CollectorConfig
 from candleshm.reader.frames import library
+from candleshm.system.service_manager import ServiceManager
 
 __all__ = ["Address", "serve"]
 
@@ -35,12 +38,13 @@ def serve(
     log_level: str = "info",
     log_format: LogFormat = "text",
     metrics: Address | None = None,
+    gateway: Address | None = None,
     until_stdin_closes: bool = False,
     reload: Reload | None = None,
 ) -> None:
     """Serve until a signal asks to stop, or stdin ends; with `reload` SIGHUP is none of these and applies that.
 
-    Raises as `Supervisor` and `MetricsServer` do.
+    Raises as `Supervisor`, `MetricsServer` and `GatewayChild` do.
     """
     log = HeldLog(log_level, log_format)
     # A start that fails at once leaves its one line; who waits longer is told for what.
@@ -56,11 +60,18 @@ def serve(
     with ExitStack() as stack:
         stack.callback(telling.cancel)
         stack.callback(supervisor.stop)
+        reports = stack.enter_context(ServiceReports(ServiceManager.take_from(os.environ), supervisor.statuses))
         where = ""
         if metrics is not None:
             from candleshm.commands.metrics import MetricsServer
 
             where = stack.enter_context(MetricsServer(*metrics, supervisor.statuses)).url
+        child = None
+        if gateway is not None:
+            from candleshm.commands.gateway_child import GatewayChild, options_of
+
+            options = options_of(feeds, *gateway, log_level=log_level, log_format=log_format)
+            child = stack.enter_context(GatewayChild(options))
         with LoadingProgress({config.block_name: config.length for config in feeds}) as progress:
             supervisor.start()
             progress.erase()
@@ -73,5 +84,8 @@ def serve(
                 say(f"metrics: {where}\n")
             telling.cancel()
             log.release()
-            supervisor.wait_loaded(progress=progress)
+            if child is not None:
+                child.start()
+            if supervisor.wait_loaded(progress=progress):
+                reports.up()
         supervisor.run()

@@ -1,7 +1,8 @@
-"""The settings of collectors as flags and as keys of a TOML file, common ones at its top and one table for each feed.
+"""The settings of collectors as flags, as variables of the environment, and as keys of a TOML file.
 
-Both are generated from the fields of `CollectorConfig`: a new field is a flag and a key without a word here. Keys of
-the process, such as the port of the metrics, stand at the top of the file.
+In a file common keys stand at the top, and one table for each feed below. All are generated from the fields of
+`CollectorConfig`: a new field is a flag, a variable and a key without a word here. Keys of the process, such as the
+port of the metrics, stand at the top of the file. A flag wins over a variable, a variable over the file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -19,7 +20,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from candleshm.config import CollectorConfig, Setting, settings
 from candleshm.errors import ConfigError
-from candleshm.system.sharing import VARIABLE, is_group
+from candleshm.system.sharing import is_group
 
 __all__ = [
     "PROCESS_KEYS",
@@ -37,10 +38,17 @@ FEED = "feed"
 ALIASES = {"feeds": FEED, "symbol": "symbols", "port": "metrics", "bars": "length", "window": "length"}
 # So alike must two keys be for the one to be what was meant by the other.
 NEAR_MIN = 0.6
+TYPO_MIN = 0.85
 FILE_BYTES_MAX = 1024 * 1024
 # Python's stand-ins for bytes of an argument that are not text in the locale.
 _UNREAD = re.compile("[\udc80-\udcff]")
-CONFIG_HELP = "read settings from this file: keys such as base_url, and a [[feed]] table for each feed; flags win"
+CONFIG_HELP = (
+    "read settings from this file: keys such as base_url, and a [[feed]] table for each feed; flags win, and variables "
+    "of the environment such as CANDLESHM_BASE_URL"
+)
+VARIABLE = "CANDLESHM_"
+# Words of a variable that stand for yes and no.
+TRUTHS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +64,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_field_flags(parser, [field.name for field in fields(CollectorConfig)])
 
 
-def add_field_flags(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
-    """Add `--config` and one flag for each of these fields."""
-    parser.add_argument("--config", metavar="FILE.toml", type=Path, help=CONFIG_HELP)
+def add_field_flags(parser: argparse.ArgumentParser, names: Collection[str], *, has_file: bool = True) -> None:
+    """Add one flag for each of these fields, and `--config` where they can also stand in a file."""
+    if has_file:
+        parser.add_argument("--config", metavar="FILE.toml", type=Path, help=CONFIG_HELP)
     types, about = get_type_hints(CollectorConfig), settings()
     for field in fields(CollectorConfig):
         if field.name not in names:
@@ -78,20 +87,59 @@ def collector_configs(flags: Mapping[str, Any], path: Path | None) -> list[Colle
 
 
 def configuration(flags: Mapping[str, Any], path: Path | None) -> Configuration:
-    """Return the configuration of each feed of the TOML file at `path`, where `flags` win; without a file there is one.
+    """Return the configuration of each feed of the TOML file at `path`; without a file there is one.
 
-    Entries of `flags` that are no settings are ignored. Raises ConfigError and OSError.
+    `flags` win over variables of the environment, and these over the file. Entries of `flags` that are no settings are
+    ignored. Raises ConfigError and OSError.
     """
-    given = {name: value for name, value in flags.items() if name in settings()}
+    variables = _variables(os.environ)
+    given = variables | {name: value for name, value in flags.items() if name in settings()}
     process, feeds = ({}, [{}]) if path is None else _file_parts(path)
     if len(feeds) > 1 and "name" in given:
+        where = "--name" if "name" in flags else f"{VARIABLE}NAME"
         raise ConfigError(
-            f"--name names one block, but {path} has {len(feeds)} feeds; give each of them a `name` in that file"
+            f"{where} names one block, but {path} has {len(feeds)} feeds; give each of them a `name` in that file"
         )
     for name in PROCESS_KEYS:
-        if flags.get(name) is not None:
-            process[name] = flags[name]
+        value = flags.get(name) if flags.get(name) is not None else given.pop(name, None)
+        if value is not None:
+            process[name] = value
+        given.pop(name, None)
     return Configuration([_config(feed | given) for feed in feeds], process)
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return what variables such as CANDLESHM_LENGTH say, by the name of the setting or of the process's key.
+
+    An empty one says nothing. Raises ConfigError for one that is nearly a setting, or whose text cannot be read.
+    """
+    types, names = get_type_hints(CollectorConfig), [*settings(), *PROCESS_KEYS]
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        name = variable.removeprefix(VARIABLE).lower()
+        if not variable.startswith(VARIABLE) or not text:
+            continue
+        if name not in names:
+            # Others have variables of that beginning, such as Kubernetes for a service of that name.
+            if near := difflib.get_close_matches(name, names, n=1, cutoff=TYPO_MIN):
+                meant = f"{VARIABLE}{near[0].upper()}"
+                raise ConfigError(f"unknown variable `{variable}` in the environment; did you mean {meant}?")
+            continue
+        try:
+            values[name] = PROCESS_READERS[name](text) if name in PROCESS_KEYS else _read(types[name], text)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise ConfigError(f"{variable} cannot be `{text}`: {error}") from None
+    return values
+
+
+def _read(hint: Any, text: str) -> Any:
+    """Return the value of a field of that type that a text stands for, as its flag would read it. Raises ValueError."""
+    reading = _reading(hint)
+    if reading.get("action") is argparse.BooleanOptionalAction:
+        if text.lower() not in TRUTHS:
+            raise ValueError(f"allowed: {' '.join(TRUTHS)}")
+        return TRUTHS[text.lower()]
+    return reading.get("type", str)(text)
 
 
 def listening_address(value: object) -> tuple[str, int]:
@@ -117,11 +165,15 @@ PROCESS_KEYS = {
         _is_address,
     ),
     "group": Setting(
-        f"group of users that may read the blocks, and share the weight budget (default: ${VARIABLE}, else nobody)",
+        "group of users that may read the blocks, and share the weight budget (default: nobody)",
         "a group of this machine, or its number",
         is_group,
     ),
 }
+
+
+# What the value of each becomes, from a file or from a text.
+PROCESS_READERS: Mapping[str, Callable[[Any], Any]] = {"metrics": listening_address, "group": str}
 
 
 def _config(values: dict[str, Any]) -> CollectorConfig:
@@ -150,8 +202,7 @@ def _file_parts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     process = {name: common.pop(name) for name in PROCESS_KEYS if name in common}
     for name, value in process.items():
         PROCESS_KEYS[name].check(f"{path}: {name}", value)
-    if "metrics" in process:
-        process["metrics"] = listening_address(process["metrics"])
+    process = {name: PROCESS_READERS[name](value) for name, value in process.items()}
     if tables is None:
         return process, [common]
     return process, [common | _settings(table, f"{path}, feed {number}") for number, table in enumerate(tables, 1)]

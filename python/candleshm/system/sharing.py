@@ -27,7 +27,9 @@ def group() -> int | None:
 
 
 def share_with(name: str) -> None:
-    """Share with a group from here on, given by its name or number; with one other than before never.
+    """Share with a group from here on, also in processes that this one starts; with one other than before never.
+
+    It is given by its name or number.
 
     Raises ConfigError when there is no such group, when this process is no member of it, or shares with another.
     """
@@ -37,6 +39,7 @@ def share_with(name: str) -> None:
     if _shared and _shared[0] != gid:
         raise ConfigError(f"group cannot be `{name}`: this process shares with group {named_group(_shared[0])} already")
     _shared[:] = [gid]
+    os.environ[VARIABLE] = name  # for the processes that this one starts
     _core.share_with(gid)
 
 

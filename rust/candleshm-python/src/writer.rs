@@ -721,10 +721,15 @@ impl Writer {
 
     /// Let the events of a `StreamThread` be judged by this measurement of the exchange's clock.
     ///
-    /// At local time `measured_seconds` it showed `upper_ms` at most; two clocks run apart by at most `drift` seconds
-    /// per second. Before the first measurement no event is merged.
-    fn set_exchange_clock(&self, measured_seconds: f64, upper_ms: f64, drift: f64) {
-        self.writer.enter().exchange_clock = Some(ExchangeClock { measured_seconds, upper_ms, drift });
+    /// At local time `measured_seconds` it showed `lower_ms` at least and `upper_ms` at most; two clocks run apart by
+    /// at most `drift` seconds per second. Before the first measurement no event is merged. Readers of the block are
+    /// told the middle, see `Feed.exchange_ms`.
+    fn set_exchange_clock(&self, measured_seconds: f64, lower_ms: f64, upper_ms: f64, drift: f64) {
+        let mut guarded = self.writer.enter();
+        guarded.exchange_clock = Some(ExchangeClock { measured_seconds, upper_ms, drift });
+        if let Some(writer) = &guarded.writer {
+            writer.set_exchange_offset((f64::midpoint(lower_ms, upper_ms) - measured_seconds * 1000.0).round() as i64);
+        }
     }
 
     /// Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first.
