@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +17,7 @@ from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.shared_memory import SharedMemory
 from candleshm.collector.status import CollectorStatus
-from candleshm.config import CollectorConfig
+from candleshm.config import SYMBOL_FIELDS, CollectorConfig
 from candleshm.errors import (
     BlockError,
     CandleShmError,
@@ -181,6 +182,15 @@ class Collector:
     def remove_symbols(self, symbols: Iterable[str]) -> None:
         """Stop requesting these symbols. Their rows stay in the block, marked as not trading. Raises ConfigError."""
         self._universe.remove(_checked(symbols))
+        self._follow_universe()
+
+    def follow(self, config: CollectorConfig) -> None:
+        """Collect the symbols that another configuration names and lets pass, as `add_symbols` and `remove_symbols` do.
+
+        Nothing else of it is taken.
+        """
+        self.config = replace(self.config, **{name: getattr(config, name) for name in SYMBOL_FIELDS})
+        self._universe.follow(self.config)
         self._follow_universe()
 
     def stop(self) -> None:
