@@ -16,7 +16,7 @@ from candleshm._core import Closed, Series
 from candleshm.errors import BlockError, BlockNotFound, ConfigError, WaitTimeout
 from candleshm.reader.closes import Closes, Wanted, names_of
 from candleshm.reader.health import Health, health_of
-from candleshm.reader.moments import MomentsLike, moments_of
+from candleshm.reader.moments import MomentLike, MomentsLike, moment_of, moments_of
 from candleshm.reader.notebook import feed_html
 from candleshm.reader.panel import Panel
 from candleshm.reader.waiter import Waiter
@@ -169,7 +169,7 @@ class Feed(_core.Feed, Mapping[str, Series]):
 
     async def wait_closed_async(
         self,
-        open_time_ms: int | None = None,
+        open_time_ms: MomentLike | None = None,
         *,
         symbols: Sequence[str] | None = None,
         quorum: float = 1.0,
@@ -177,13 +177,13 @@ class Feed(_core.Feed, Mapping[str, Series]):
     ) -> Closed:
         """Await what `wait_closed` waits for, without blocking the event loop. Arguments and errors are the same."""
         wanted = names_of(symbols)
-        target_ms = self._next_close_ms(wanted, quorum) if open_time_ms is None else open_time_ms
+        target_ms = self._next_close_ms(wanted, quorum) if open_time_ms is None else moment_of(open_time_ms)
         close = Wanted(self, target_ms, wanted, quorum)
         closed, _, _ = await self._close_waiter.wait(close.key, close.look, self._news, timeout)
         return closed
 
     async def wait_async(
-        self, symbol: str, after_open_time_ms: int | None = None, *, timeout: float | None = None
+        self, symbol: str, after_open_time_ms: MomentLike | None = None, *, timeout: float | None = None
     ) -> int:
         """Await what `Series.wait` of a `symbol` waits for, without blocking the event loop, with the same errors."""
         series = self[symbol]
