@@ -69,7 +69,9 @@ WHY = {
     "tzdata": "tests: the same rules of time zones, read by Python's own module",
     "prometheus-client": "`serve --metrics`",
     "pysocks": "tests: SOCKS proxies; users get it by `requests[socks]`",
-    "websockets": "the simulated exchange's streams",
+    "websockets": "streams of the simulated exchange and of the gateway",
+    "starlette": "routes of the gateway",
+    "uvicorn": "HTTP of the gateway",
     "pandas": "`to_pandas`",
     "polars": "`to_polars`",
     "pyarrow": "`to_arrow`, daily files",
@@ -84,6 +86,8 @@ WHY = {
     "ruff": "lint",
     "mypy": "lint",
     "types-requests": "lint: types of requests",
+    "pyyaml": "tests: the files of ops/",
+    "types-pyyaml": "lint: types of pyyaml",
 }
 
 # Where the metadata has the licence's text, or a classifier only.

@@ -10,11 +10,19 @@ import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-from candleshm._core import ZONES_VERSION
+from candleshm._core import MARKETS, ZONES_VERSION
 from candleshm.commands.outcome import outcome
-from candleshm.commands.settings import add_field_flags, add_flags, collector_configs, in_utf8
+from candleshm.commands.settings import (
+    PROCESS_KEYS,
+    add_field_flags,
+    add_flags,
+    collector_configs,
+    configuration,
+    in_utf8,
+    listening_address,
+)
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.commands.streams import say
 from candleshm.config import CANDLE_DIR
@@ -25,8 +33,10 @@ __all__ = ["main"]
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 DOWNLOAD_FIELDS = (
     *("market", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
+    *("contract", "quote", "top"),
     *("base_url", "proxy_host", "proxies", "trust_env", "server_weight", "settle_seconds", "workers", "start_seconds"),
 )
+UPSTREAM_FIELDS = ("proxy_host", "proxies", "trust_env")
 
 _Command = Callable[[argparse.Namespace], None]
 
@@ -61,16 +71,47 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    feeds = collector_configs(vars(arguments), arguments.config)
+    given = configuration(vars(arguments), arguments.config)
     from candleshm.commands.serve import Address, serve
 
-    metrics = None if arguments.metrics is None else Address(*arguments.metrics)
+    metrics = Address(*given.process["metrics"]) if "metrics" in given.process else None
     serve(
-        feeds,
+        given.feeds,
         log_level=arguments.log_level,
         log_format=arguments.log_format,
         metrics=metrics,
+        gateway=None if arguments.gateway is None else Address(*arguments.gateway),
         until_stdin_closes=arguments.until_stdin_closes,
+    )
+
+
+def _gateway(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.gateway import GatewayOptions, gateway
+    from candleshm.gateway.settings import GatewaySettings, Upstream
+
+    given = vars(arguments)
+    ways = {name: given[name] for name in UPSTREAM_FIELDS if name in given}
+    upstreams = {market: Upstream(base_url=url, **ways) for market, url in _urls_of_markets(arguments.base_url).items()}
+    settings = GatewaySettings(
+        blocks=tuple(arguments.block),
+        candle_dir=arguments.candle_dir,
+        max_age_seconds=arguments.max_age,
+        pass_through=arguments.pass_through,
+        upstreams=upstreams,
+        cache_dir=arguments.cache_dir,
+    )
+    host, port = arguments.listen
+    gateway(
+        GatewayOptions(
+            host=host,
+            port=port,
+            token_file=arguments.token_file,
+            origins=tuple(arguments.allow_origin),
+            log_level=arguments.log_level,
+            log_format=arguments.log_format,
+            until_stdin_closes=arguments.until_stdin_closes,
+            settings=settings,
+        )
     )
 
 
@@ -128,24 +169,29 @@ def _sim(arguments: argparse.Namespace) -> None:
 
 
 def _ls(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.listing import broken, listing_json, listing_table
+    from candleshm.commands.listing import listing_json, listing_table, unlisted
 
     print(listing_json() if arguments.json else listing_table(), end="")
     sys.stdout.flush()
-    for error in broken():
-        say(f"candleshm: {error}\n", sys.stderr)
+    for line in unlisted():
+        say(f"candleshm: {line}\n", sys.stderr)
 
 
 def _read(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.rows import TABLE_ROWS, read_rows
+    from candleshm.commands.rows import TABLE_ROWS, chart_columns, read_rows, shown_chart
     from candleshm.reader.feed import attach
     from candleshm.reader.freshness import STALE_SECONDS
 
     is_table = not (arguments.json or arguments.csv)
     with attach(arguments.name) as feed:
-        rows = read_rows(feed, arguments.symbol, TABLE_ROWS if is_table and arguments.rows is None else arguments.rows)
+        if arguments.chart:
+            text = shown_chart(feed, arguments.symbol, min(arguments.rows or feed.length, chart_columns()))
+        else:
+            count = TABLE_ROWS if is_table and arguments.rows is None else arguments.rows
+            rows = read_rows(feed, arguments.symbol, count)
+            text = rows.as_table() if is_table else rows.as_json() if arguments.json else rows.as_csv()
         age_seconds = feed[arguments.symbol].age
-    print(rows.as_table() if is_table else rows.as_json() if arguments.json else rows.as_csv(), end="")
+    print(text, end="")
     if STALE_SECONDS < age_seconds < math.inf:
         print(f"candleshm: {arguments.symbol}: stale, its data is {age_seconds:.0f} s old", file=sys.stderr)
 
@@ -204,29 +250,76 @@ def make_parser() -> argparse.ArgumentParser:
     serve = add("serve", _serve, "keep the newest candles in a block until Ctrl-C", example)
     add_flags(serve)
     serve.add_argument(
-        "--log-level",
-        type=str.lower,
-        choices=LOG_LEVELS,
-        default="info",
-        help="log lines of this level and above (default: info)",
-    )
-    serve.add_argument(
-        "--log-format",
-        choices=("text", "json"),
-        default="text",
-        help="json: one object per line with time, level, logger, block and message (default: text)",
-    )
-    serve.add_argument(
         "--metrics",
         type=_address,
         metavar="[HOST:]PORT",
-        help="serve Prometheus metrics at this address; without HOST only this machine can reach them",
+        help=PROCESS_KEYS["metrics"].help,
     )
     serve.add_argument(
-        UNTIL_STDIN_CLOSES,
-        action="store_true",
-        help="also stop when standard input ends, for programs that start this one through a pipe",
+        "--gateway",
+        type=_address,
+        metavar="[HOST:]PORT",
+        help="also run a gateway at this address, as a process of its own; without HOST only this machine can reach it",
     )
+    _add_log_flags(serve)
+
+    gateway = add(
+        "gateway", _gateway, "answer Binance's own API from the blocks, until Ctrl-C", "gateway --listen 8700"
+    )
+    gateway.add_argument(
+        "--listen",
+        type=_address,
+        metavar="[HOST:]PORT",
+        default=("127.0.0.1", 8700),
+        help="address to listen on (default: 127.0.0.1:8700); without HOST only this machine can reach it",
+    )
+    gateway.add_argument(
+        "--block",
+        type=in_utf8,
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="answer from this block only; may be repeated (default: all blocks of this machine)",
+    )
+    gateway.add_argument("--candle-dir", metavar="DIR", help="answer from the daily files of this directory as well")
+    gateway.add_argument(
+        "--max-age",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how old data may be; older is an error (default: three update periods, at least 15)",
+    )
+    gateway.add_argument(
+        "--pass-through",
+        action="store_true",
+        help="request public market data that the blocks do not have from the exchange, within the weight budget",
+    )
+    gateway.add_argument(
+        "--base-url",
+        type=_url_of_market,
+        metavar="[MARKET=]URL",
+        action="append",
+        default=[],
+        help="URL that replaces the exchange's REST host, of all markets or of one; may be repeated",
+    )
+    gateway.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="admit only requests with the bearer token in this file, whose mode must be 0600",
+    )
+    gateway.add_argument(
+        "--allow-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="let web pages of this origin read responses; may be repeated (default: none)",
+    )
+    gateway.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        help="directory that keeps the exchange's list of symbols (default: the runtime directory of this user)",
+    )
+    add_field_flags(gateway, UPSTREAM_FIELDS, has_file=False)
+    _add_log_flags(gateway)
 
     example = "download --market spot --symbols BTCUSDT,ETHUSDT --start 2026-11-01 --end 2026-11-23"
     days = add("download", _download, "download days into daily files, newest first", example)
@@ -307,7 +400,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     ls = add("ls", _ls, "list the blocks of this machine", "ls --json")
     ls.add_argument(
-        "--json", action="store_true", help="print a list of objects; age is the age of the heartbeat in seconds"
+        "--json", action="store_true", help="print a list of objects with every field of Health; ages in seconds"
     )
 
     read = add("read", _read, "show the newest candles of a symbol", "read candleshm-spot-1m BTCUSDT --rows 5")
@@ -317,14 +410,15 @@ def make_parser() -> argparse.ArgumentParser:
         "--rows",
         type=_count,
         metavar="N",
-        help="number of newest time slots, the live candle included (default: 20 as a table, else all)",
+        help="number of newest time slots, the live candle included (default: 20 in a table, else all that fit)",
     )
     form = read.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a list of objects")
     form.add_argument("--csv", action="store_true", help="print comma-separated values with a header")
+    form.add_argument("--chart", action="store_true", help="draw the candles, as many as fit the terminal")
 
     top = add("top", _top, "watch a block and its collector", "top candleshm-spot-1m --interval-seconds 1")
-    top.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
+    top.add_argument("name", type=in_utf8, metavar="NAME", nargs="?", help="the block's name (default: all blocks)")
     top.add_argument(
         "--interval-seconds",
         type=_seconds,
@@ -343,6 +437,27 @@ def make_parser() -> argparse.ArgumentParser:
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
     rm.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
     return parser
+
+
+def _add_log_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--log-level",
+        type=str.lower,
+        choices=LOG_LEVELS,
+        default="info",
+        help="log lines of this level and above (default: info)",
+    )
+    command.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="json: one object per line with time, level, logger, event, block and message (default: text)",
+    )
+    command.add_argument(
+        UNTIL_STDIN_CLOSES,
+        action="store_true",
+        help="also stop when standard input ends, for programs that start this one through a pipe",
+    )
 
 
 def _version() -> str:
@@ -372,5 +487,21 @@ def _port(text: str) -> int:
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", _port(port)
+    try:
+        return listening_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _url_of_market(text: str) -> tuple[str, str]:
+    """Return (market, URL) of `MARKET=URL`, and ("", URL) of a URL alone."""
+    market, equals, url = text.partition("=")
+    if equals and market.upper() in MARKETS:
+        return market.upper(), url
+    return "", text
+
+
+def _urls_of_markets(pairs: Sequence[tuple[str, str]]) -> dict[Literal["SPOT", "UM", "CM"], str | None]:
+    """Return the URL of every market, None where the exchange's own counts; one market's wins over that of all."""
+    given = dict(pairs)
+    return {market: given.get(market, given.get("")) for market in MARKETS}

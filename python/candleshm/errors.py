@@ -9,6 +9,7 @@
     │   ├── BlockIncompatible                         the block was written in another format
     │   ├── BlockCorrupt                              the block's header contradicts itself
     │   └── BlockUnavailable     (OSError)            the system refused: /dev/shm is full, no permission
+    │       └── BlockOfAnotherUser (OSError)          another user owns the block
     ├── UnknownSymbol            (KeyError)           the block does not carry that symbol
     ├── StaleData                                     the series is older than ``max_age``, or delisted
     ├── GapError                 (ValueError)         ``holes="raise"`` and the window has a gap
@@ -36,7 +37,9 @@ Errors carry their facts as attributes; their text is for people.
 from __future__ import annotations
 
 import errno
+import grp
 import math
+import pwd
 from datetime import UTC, datetime
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "BlockInUse",
     "BlockIncompatible",
     "BlockNotFound",
+    "BlockOfAnotherUser",
     "BlockUnavailable",
     "CandleShmError",
     "ClosesMissed",
@@ -133,6 +137,39 @@ class BlockUnavailable(BlockError, OSError):
         super().__init__(name, reason)
         self.args = (name, reason, error_number)
         self.errno = error_number
+
+
+class BlockOfAnotherUser(BlockUnavailable):
+    """Another user owns the block, and this process may not use it. ``uid``, ``gid`` and ``mode`` are its file's."""
+
+    def __init__(self, name: str, uid: int, gid: int, mode: int) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.mode = mode
+        super().__init__(name, self.owned, errno.EACCES)
+        self.args = (name, uid, gid, mode)
+
+    @property
+    def owned(self) -> str:
+        """Who owns the block, and who can read it."""
+        readers = f"that user and group {named_group(self.gid)}" if self.mode & 0o040 else "that user"
+        return f"user {named_user(self.uid)} owns it, and mode {self.mode:04o} lets only {readers} read it"
+
+
+def named_user(uid: int) -> str:
+    """Return a user's number, and the name where this system has one."""
+    try:
+        return f"{uid} ({pwd.getpwuid(uid).pw_name})"
+    except KeyError:
+        return str(uid)
+
+
+def named_group(gid: int) -> str:
+    """Return a group's number, and the name where this system has one."""
+    try:
+        return f"{gid} ({grp.getgrgid(gid).gr_name})"
+    except KeyError:
+        return str(gid)
 
 
 class UnknownSymbol(CandleShmError, KeyError):

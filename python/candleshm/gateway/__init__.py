@@ -1,0 +1,1 @@
+"""The exchange's own API on this machine, answered from the blocks."""
