@@ -13,7 +13,7 @@ import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 from candleshm.errors import CandleShmError
-from candleshm.reader.moments import MomentsLike
+from candleshm.reader.moments import MomentLike, MomentsLike
 
 __all__ = [
     "INTERVAL_MS",
@@ -874,13 +874,13 @@ class Series:
     def __array__(self, *_arguments: object, **_options: object) -> NoReturn: ...
     def _repr_html_(self) -> str: ...
     def _news(self) -> News: ...
-    def _end_of(self, open_time_ms: int | None) -> int: ...
+    def _end_of(self, open_time_ms: MomentLike | None) -> int: ...
     def _look_newer(self, end: int, waited: float | None = None) -> int | None: ...
-    def wait(self, after_open_time_ms: int | None = None, timeout: float | None = None) -> int:
+    def wait(self, after_open_time_ms: MomentLike | None = None, timeout: float | None = None) -> int:
         """Sleep until a candle opens that is newer than `after_open_time_ms`, and return its open time, epoch ms.
 
         Args:
-            after_open_time_ms: None means the newest candle now.
+            after_open_time_ms: Epoch ms, or a datetime with a time zone; None means the newest candle now.
             timeout: Seconds; None waits for ever.
 
         Raises:
@@ -952,7 +952,7 @@ class Feed:
 
     def wait_closed(
         self,
-        open_time_ms: int | None = None,
+        open_time_ms: MomentLike | None = None,
         *,
         symbols: Sequence[str] | None = None,
         quorum: float = 1.0,
@@ -963,7 +963,7 @@ class Feed:
         In a loop use `closes()`: it leaves no close out, however long the work takes.
 
         Args:
-            open_time_ms: Which candle, epoch ms; None means the next one to close.
+            open_time_ms: Which candle: epoch ms, or a datetime with a time zone; None means the next one to close.
             symbols: None means all that trade and have candles. Delisted symbols are not awaited.
             quorum: The part of the symbols that is enough, above 0, at most 1.
             timeout: Seconds; None waits for ever.

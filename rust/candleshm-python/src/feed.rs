@@ -170,7 +170,7 @@ impl Feed {
     /// In a loop use `closes()`: it leaves no close out, however long the work takes.
     ///
     /// Args:
-    ///     open_time_ms: Which candle, epoch ms; None means the next one to close.
+    ///     open_time_ms: Which candle: epoch ms, or a datetime with a time zone; None means the next one to close.
     ///     symbols: None means all that trade and have candles. Delisted symbols are not awaited.
     ///     quorum: The part of the symbols that is enough, above 0, at most 1.
     ///     timeout: Seconds; None waits for ever.
