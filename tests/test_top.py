@@ -21,11 +21,11 @@ import pytest
 
 import candleshm
 from candleshm._core import Writer
-from candleshm.commands.events import changes
-from candleshm.commands.observation import Observation, SeriesFacts
 from candleshm.commands.screen import Screen
 from candleshm.commands.top import Board, ordered
+from candleshm.reader.events import changes
 from candleshm.reader.health import Health
+from candleshm.reader.observation import Observation, SeriesFacts
 from tests.support.commanding import DEADLINE_SECONDS, complaint, run, started
 from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 

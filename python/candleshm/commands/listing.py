@@ -6,13 +6,13 @@ import json
 import math
 
 from candleshm import _core
-from candleshm.commands.figures import age
 from candleshm.commands.table import aligned
 from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound
 from candleshm.reader.feed import attach, blocks
-from candleshm.reader.health import Health
+from candleshm.reader.figures import age
+from candleshm.reader.notes import note
 
-__all__ = ["broken", "listing_json", "listing_table", "note"]
+__all__ = ["broken", "listing_json", "listing_table"]
 
 HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "NOTE")
 
@@ -79,32 +79,6 @@ def broken() -> list[BlockError]:
             if isinstance(error, BlockIncompatible) or name.startswith("candleshm"):
                 errors.append(error)
     return errors
-
-
-def note(health: Health) -> str:
-    """Return what an operator should know about a block, the worst first; nothing while all is well."""
-    if health.state == "dead":
-        return f"collector {health.pid} is dead: start it again, or `candleshm rm {health.name}` if not needed"
-    if health.state == "closed":
-        return "its collector has stopped"
-    if health.is_silent:
-        pause = age(health.heartbeat_age) if math.isfinite(health.heartbeat_age) else "ever"
-        return f"no heartbeat for {pause}, but process {health.pid} still owns the block: it is stopped or hangs"
-    words = []
-    if health.banned_until is not None:
-        words.append(f"banned until {health.banned_until:%H:%M:%S} UTC")
-    if not health.loaded:
-        words.append(
-            f"loading, {health.missing} rows still missing"
-            if health.missing
-            else "loading, some symbols have no data yet"
-        )
-    elif health.stale:
-        oldest = f"oldest {age(health.oldest_age)}" if math.isfinite(health.oldest_age) else "no symbol has data"
-        words.append(f"{health.stale} stale, {oldest}")
-    if health.holes and not words:
-        words.append(f"{health.holes} holes")
-    return "; ".join(words)
 
 
 def _finite(seconds: float) -> float | None:

@@ -7,14 +7,14 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from candleshm.commands.events import Event, changes
-from candleshm.commands.figures import age, change, clock_time, price
-from candleshm.commands.listing import note
-from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.commands.screen import Screen
 from candleshm.commands.signals import on_stop_signal
+from candleshm.reader.events import Event, changes
+from candleshm.reader.figures import age, change, clock_time, price
 from candleshm.reader.freshness import Freshness
 from candleshm.reader.health import Health
+from candleshm.reader.notes import note
+from candleshm.reader.observation import Observation, SeriesFacts, attach_to_observe, observe
 
 __all__ = ["Board", "top"]
 

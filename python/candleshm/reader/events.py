@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from candleshm.commands.figures import age, clock_time
-from candleshm.commands.observation import Observation, SeriesFacts
+from candleshm.reader.figures import age, clock_time
 from candleshm.reader.health import Health
+from candleshm.reader.observation import Observation, SeriesFacts
 
 __all__ = ["Event", "changes"]
 
