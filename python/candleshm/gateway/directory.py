@@ -1,0 +1,180 @@
+"""The blocks of this machine by market and interval: attached by name as any reader does it, and followed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from types import TracebackType
+from typing import Self
+
+from candleshm import _core
+from candleshm._core import INTERVAL_MS
+from candleshm.errors import BlockError, BlockNotFound, ConfigError
+from candleshm.reader.feed import Feed, attach
+
+__all__ = ["BlockDirectory"]
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+# A request for what is not there has the directory look again, but not more often than this.
+LOOK_SECONDS_MIN = 0.1
+
+
+class BlockDirectory:
+    """The feeds of all blocks, or of those that are named. `with` starts the thread that looks for new and gone ones.
+
+    Every method may be called from any thread. Feeds have no `max_age`: whether data is too old is up to who reads it.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        """`names` are the blocks to use; None means all of this machine. They may appear later."""
+        self._names = None if names is None else frozenset(names)
+        self._feeds: dict[str, Feed] = {}
+        self._found: dict[tuple[str, str], list[Feed]] = {}
+        self._derived: frozenset[str] = frozenset()
+        self._faults: dict[str, str] = {}
+        self._looking = threading.Lock()
+        self._looked_seconds = -LOOK_SECONDS_MIN
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.look()
+        self._thread = threading.Thread(target=self._run, name="gateway-directory", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread and the use of all feeds."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._looking:
+            feeds, self._feeds, self._found = self._feeds, {}, {}
+            for feed in feeds.values():
+                feed.close()
+
+    def find(self, market: str, symbol: str, interval: str) -> list[Feed]:
+        """Return the feeds that carry a series, the best first: fetched before derived, then the longer window.
+
+        No system call, no lock. A feed may lose the symbol, or be closed, before it is read.
+        """
+        found = self._found.get((market, interval))
+        return [feed for feed in found if symbol in feed] if found else []
+
+    def intervals(self, market: str) -> list[str]:
+        """Return the intervals that a market has blocks of, longest first."""
+        return [interval for interval in reversed(INTERVAL_MS) if (market, interval) in self._found]
+
+    def of_market(self, market: str) -> list[Feed]:
+        """Return all feeds of a market's intervals, those of short intervals first."""
+        found = self._found
+        return [feed for interval in INTERVAL_MS for feed in found.get((market, interval), ())]
+
+    def has_symbol(self, market: str, symbol: str) -> bool:
+        """Return whether a block of the market carries the symbol, in any interval."""
+        return any(symbol in feed for feed in self.of_market(market))
+
+    def is_derived(self, feed: Feed) -> bool:
+        """Return whether the block was made of the candles of another one."""
+        return feed.name in self._derived
+
+    @property
+    def feeds(self) -> Mapping[str, Feed]:
+        """All feeds by the name of their block, those of a zone's days as well. A snapshot."""
+        return dict(self._feeds)
+
+    def look(self) -> None:
+        """Attach to blocks that are new, and leave those that are gone. A call soon after the last one does nothing."""
+        with self._looking:
+            now_seconds = time.monotonic()
+            if self._stopping.is_set() or now_seconds < self._looked_seconds + LOOK_SECONDS_MIN:
+                return
+            self._looked_seconds = now_seconds
+            # A block that a collector restarts may lack its name for a moment; its feed follows once it has one again.
+            names = {name for name in _core.block_names() if self._names is None or name in self._names}
+            for name in [name for name, feed in self._feeds.items() if name not in names and _has_ended(feed)]:
+                logger.info("block %s is gone", name)
+                self._feeds.pop(name).close()
+            for name in names - self._feeds.keys():
+                if (feed := self._attached(name)) is not None:
+                    logger.info("block %s: %s %s, %d symbols", name, feed.market, feed.interval, len(feed))
+                    self._feeds[name] = feed
+            self._derived = _derived(self._feeds, _core.block_names())
+            self._found = self._by_interval()
+
+    def _attached(self, name: str) -> Feed | None:
+        try:
+            feed = attach(name)
+        except BlockNotFound:
+            return None
+        except (BlockError, ConfigError) as error:
+            # Other programs keep their shared memory in the same place. What was named is expected to be a block.
+            if self._names is not None and self._faults.get(name) != str(error):
+                logger.warning("%s", error)
+            self._faults[name] = str(error)
+            return None
+        self._faults.pop(name, None)
+        return feed
+
+    def _by_interval(self) -> dict[tuple[str, str], list[Feed]]:
+        """Return feeds by market and interval, the best first. Days of a zone are no interval of the exchange."""
+        found: dict[tuple[str, str], list[Feed]] = {}
+        for feed in sorted(self._feeds.values(), key=lambda feed: (self.is_derived(feed), -feed.length, feed.name)):
+            if feed.interval in INTERVAL_MS:
+                found.setdefault((feed.market, feed.interval), []).append(feed)
+        return found
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception:
+                logger.exception("the blocks of this machine cannot be listed; the gateway goes on with those it has")
+
+
+def _has_ended(feed: Feed) -> bool:
+    try:
+        return feed.health.state in {"closed", "dead"}
+    except BlockError:
+        return True
+
+
+def _derived(feeds: Mapping[str, Feed], names: Collection[str]) -> frozenset[str]:
+    """Return which blocks have the name that a collector gives to one that it derives from another of `names`.
+
+    A collector names it after its feed's `name`, or `candleshm-{market}` without one. Where both intervals are fetched
+    under such names, the longer one counts as derived, which is only the more careful judgement.
+    """
+    found = set()
+    for name, feed in feeds.items():
+        stem = name.removesuffix(f"-{feed.interval}")
+        if stem == f"candleshm-{feed.market.lower()}":
+            sources = [f"{stem}-{interval}" for interval in INTERVAL_MS if divides(interval, feed.interval)]
+        else:
+            sources = [stem] if stem != name and feeds.get(stem, feed).market == feed.market else []
+        if any(source in names for source in sources):
+            found.add(name)
+    return frozenset(found)
+
+
+@cache
+def divides(source: str, target: str) -> bool:
+    """Return whether candles of one interval can be made of those of another, shorter one.
+
+    >>> divides("5m", "1h"), divides("1h", "1h"), divides("2h", "3h")
+    (True, False, False)
+    """
+    try:
+        return source != target and _core.derivation_parts(source, target) > 1
+    except ConfigError:
+        return False
