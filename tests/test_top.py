@@ -109,6 +109,13 @@ def test_what_happens_to_many_is_one_event() -> None:
     ]
 
 
+def test_a_block_without_a_heartbeat_has_no_events_of_each_series() -> None:
+    before = seen(facts(age_seconds=59), heartbeat_age=59.0)
+    after = seen(facts(age_seconds=61), heartbeat_age=61.0)
+
+    assert changes(before, after, LIMIT_SECONDS) == []
+
+
 def test_loading_and_growing_older_are_no_events() -> None:
     unasked = seen(
         facts(age_seconds=math.inf, newest_state=candleshm.RowState.EMPTY), ready=False, loaded=False, missing=10

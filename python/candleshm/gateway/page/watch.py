@@ -27,8 +27,10 @@ logger = logging.getLogger(__name__)
 
 # How often prices are read: while a page is open, and otherwise.
 STEP_SECONDS, IDLE_SECONDS = 0.2, 1.0
-# So many steps make a round: every block is listed, every series read and every health told once in it.
+# So many steps make a round: blocks are listed, and every series is read, once in it.
 ROUND_STEPS = 5
+# Healths are told every so many steps, and at once when a condition changes. The page takes silence for a lost gateway.
+HEALTH_STEPS = 2
 EVENTS_KEPT = 200
 # A block that its collector removed in order is shown for so long.
 CLOSED_SECONDS = 600.0
@@ -122,9 +124,9 @@ class Watch:
 
     def _advance(self) -> None:
         """Do one step, and tell the viewers."""
-        self._step = (self._step + 1) % ROUND_STEPS
+        self._step += 1
         texts: list[str] = []
-        is_round = self._step == 0
+        is_round = self._step % ROUND_STEPS == 0
         if is_round:
             self._list_blocks()
         for name in [name for name, block in self._blocks.items() if is_gone(block)]:
@@ -140,7 +142,7 @@ class Watch:
                     texts += [self._happened(block.name, event) for event in block.events()]
             except BlockError:
                 continue  # It is gone, and dropped by the next step.
-        if is_round or conditions != self._conditions:
+        if self._step % HEALTH_STEPS == 0 or conditions != self._conditions:
             self._conditions = conditions
             texts.append(self._blocks_text())
         for viewer in self._viewers:

@@ -8,7 +8,7 @@ export class AbsentRows {
   #chart = null;
   #update = () => {};
   #runs = [];
-  #colors = {missing: "#888", hole: "#888", text: "#888"};
+  #colors = {missing: "#888", hole: "#888", text: "#888", panel: "#fff"};
 
   /** Show other runs: each `{from, to, state, count}` with the times of its first and last row in seconds. */
   show(runs) {
@@ -99,7 +99,10 @@ export class AbsentRows {
   #label(context, from, width, isHole, count, ratio) {
     const text = isHole ? (count === 1 ? "hole" : `${count} holes`) : `${count} missing`;
     context.font = `600 ${11 * ratio}px system-ui, sans-serif`;
-    if (context.measureText(text).width + 10 * ratio > width) return;
+    const room = context.measureText(text).width + 8 * ratio;
+    if (room > width) return;
+    context.fillStyle = this.#colors.panel;
+    context.fillRect(from + (width - room) / 2, 4 * ratio, room, 16 * ratio);
     context.textAlign = "center";
     context.fillStyle = this.#colors.text;
     context.fillText(text, from + width / 2, 16 * ratio);

@@ -71,6 +71,7 @@ function due(what, cost = 0) {
 function frame() {
   const began = performance.now();
   isFrameDue = false;
+  board.isLost = link.lostMs !== null;
   if (dirty.blocks) {
     dirty.blocks = false;
     showMarkets();
@@ -160,7 +161,7 @@ function showChosen() {
     set($("change"), "data-direction", change > 0 ? "up" : change < 0 ? "down" : null);
     const word = board.stateOf(chosen);
     write($("series-note"), word === "stale" ? `▲ stale, ${age(board.ageOf(chosen))} old` : word === "delisted" ? "delisted" : "");
-    set(main, "data-faint", board.isCurrent(chosen) && link.isOpen ? null : "");
+    set(main, "data-faint", board.isCurrent(chosen) ? null : "");
   }
   const attention = board.countAttention();
   write($("attention").querySelector("b"), count(attention));

@@ -7,7 +7,9 @@ const WORDS = {[EMPTY]: "loading", [LIVE]: "live", [CLOSED]: "closed", [VERIFIED
 export const SEVERITY = {dead: 3, silent: 3, closed: 3, absent: 3, stale: 2, loading: 1, superseded: 1, ready: 0};
 const GONE = new Set(["dead", "closed", "silent", "absent"]);
 // A heartbeat comes every half second.
-const LATE_SECONDS = 3;
+export const LATE_SECONDS = 3;
+// The gateway tells blocks once a second.
+const TOLD_MS = 1500;
 
 export const wordOf = state => WORDS[state] ?? "unknown";
 
@@ -18,6 +20,7 @@ export class Board {
   #isStaleOrder = true;
   #orderedMs = 0;
   #offsetMs = null;
+  #conditions = new Map();
 
   constructor() {
     this.blocks = [];
@@ -27,6 +30,8 @@ export class Board {
     this.query = "";
     this.market = null;
     this.onlyAttention = false;
+    /** Whether the gateway is gone, so that nothing is known about now. */
+    this.isLost = false;
   }
 
   /** The gateway's time. */
@@ -64,6 +69,7 @@ export class Board {
     const isOther = key(message.blocks) !== key(this.blocks);
     this.blocks = message.blocks;
     this.toldMs = Date.now();
+    this.#conditions = new Map(this.blocks.map(block => [block.name, block.condition]));
     if (isOther) {
       for (const name of this.#tables.keys()) {
         if (!this.blocks.some(block => block.name === name)) this.#tables.delete(name);
@@ -192,20 +198,24 @@ export class Board {
     return row.table.state[row.at] !== DELISTED && seconds !== null && seconds > this.maxAgeSeconds;
   }
 
-  /** The word in the column of states. */
+  /** The word in the column of states: what is wrong with the block, with the series, or the state of the newest row. */
   stateOf(row, nowMs = this.now()) {
+    const condition = this.#conditions.get(row.table.block) ?? "absent";
+    // A row that is closed is as it should be; a block that is closed has lost its collector.
+    if (GONE.has(condition)) return condition === "closed" ? "gone" : condition;
     return this.isStale(row, nowMs) ? "stale" : wordOf(row.table.state[row.at]);
   }
 
   needsAttention(row, nowMs = this.now()) {
     const {table, at} = row;
+    if (GONE.has(this.#conditions.get(table.block) ?? "absent")) return true;
     if (table.state[at] === DELISTED) return false;
     return table.missing[at] > 0 || table.confirmed[at] === null || this.isStale(row, nowMs);
   }
 
   /** Whether the collector of a row's block is there, so that its prices are those of now. */
   isCurrent(row) {
-    return (SEVERITY[this.block(row.table.block)?.condition] ?? 3) < 2;
+    return !this.isLost && (SEVERITY[this.#conditions.get(row.table.block)] ?? 3) < 2;
   }
 
   countAttention() {
@@ -215,9 +225,10 @@ export class Board {
     return count;
   }
 
-  /** Age of a block's heartbeat or data as it is now, not as it was when it was told. */
+  /** Age of a block's heartbeat or data: as it was told, and grown since when nothing was told for longer than usual. */
   grown(seconds) {
-    return seconds === null ? null : seconds + (Date.now() - this.toldMs) / 1000;
+    const silentMs = Date.now() - this.toldMs;
+    return seconds === null ? null : seconds + (silentMs > TOLD_MS ? silentMs / 1000 : 0);
   }
 
   /** Blocks that are not as they should be, the worst first: name, condition, severity, note. */
@@ -239,7 +250,7 @@ export class Board {
 }
 
 const compare = (a, b) => (a < b ? -1 : Number(a > b));
-const RANKS = {stale: 0, loading: 1, missing: 2, hole: 3, live: 4, closed: 5, verified: 6, delisted: 7};
+const RANKS = {dead: 0, silent: 0, gone: 0, absent: 0, stale: 0, loading: 1, missing: 2, hole: 3, live: 4, closed: 5, verified: 6, delisted: 7};
 const VALUES = {
   symbol: row => row.symbol,
   close: ({table, at}) => table.close[at],

@@ -20,6 +20,7 @@ export class Chart {
   #decimals = 2;
   #pointed = null;
   #key = null;
+  #isUnplaced = false;
   #legend;
 
   constructor(element, legend) {
@@ -46,6 +47,8 @@ export class Chart {
       this.#pointed = time ?? null;
       this.tell();
     });
+    // On a narrow screen the chart has no size before it is looked at.
+    this.#chart.timeScale().subscribeSizeChange(() => this.#isUnplaced && this.#showNewest());
     this.paint();
   }
 
@@ -63,7 +66,7 @@ export class Chart {
     });
     this.#candles.applyOptions({upColor: up, downColor: down, wickUpColor: up, wickDownColor: down, borderUpColor: up,
       borderDownColor: down});
-    this.#absent.paint({missing, hole, text});
+    this.#absent.paint({missing, hole, text, panel});
     if (this.#times.length) this.#setAll();
   }
 
@@ -96,6 +99,7 @@ export class Chart {
         }
       }
     }
+    this.#showLast();
     this.tell();
   }
 
@@ -134,14 +138,16 @@ export class Chart {
   /** Show the newest candles again. */
   #showNewest() {
     const last = this.#times.length - 1;
-    const room = Math.max(24, Math.min(SHOWN_CANDLES, Math.round(this.#chart.timeScale().width() / 7)));
+    const width = this.#chart.timeScale().width();
+    this.#isUnplaced = width < 50;
+    const room = Math.max(24, Math.min(SHOWN_CANDLES, Math.round(width / 7)));
     this.#chart.timeScale().setVisibleLogicalRange({from: Math.max(-1, last - room), to: last + 4});
     this.#candles.priceScale().applyOptions({autoScale: true});
   }
 
   #format({o, c, h, l}) {
     this.#decimals = Math.max(1, ...[o, h, l, c].map(column => decimalsOf(column.slice(-300))));
-    const priceFormat = {type: "price", precision: this.#decimals, minMove: 10 ** -this.#decimals};
+    const priceFormat = {type: "custom", formatter: value => price(value, this.#decimals), minMove: 10 ** -this.#decimals};
     this.#candles.applyOptions({priceFormat});
     const seconds = this.#intervalMs < 60_000;
     this.#chart.timeScale().applyOptions({timeVisible: this.#intervalMs < DAY_MS, secondsVisible: seconds});
@@ -152,6 +158,12 @@ export class Chart {
     this.#candles.setData(rows.map(row => this.#candleOf(row)));
     this.#volume.setData(rows.map(row => this.#volumeOf(row)));
     this.#absent.show(this.#runs(rows));
+  }
+
+  /** The line at the last price has the colour of the last candle's direction; a live candle's own is the background. */
+  #showLast() {
+    const row = this.newest;
+    if (row) this.#candles.applyOptions({priceLineColor: row.close >= row.open ? this.#colors.up : this.#colors.down});
   }
 
   #runs(rows) {

@@ -1,6 +1,6 @@
 // One line for each collector, and the banner that says what is wrong.
 
-import {SEVERITY} from "./board.js";
+import {LATE_SECONDS, SEVERITY} from "./board.js";
 import {age, clock, count} from "./figures.js";
 import {set} from "./table.js";
 
@@ -9,7 +9,6 @@ export const SIGNS = {ready: "●", loading: "◔", stale: "▲", late: "▲", s
 const NAMED_MAX = 3;
 // Weight above this part of the limit is worth a look.
 const WEIGHT_HIGH = 0.9;
-const LATE_SECONDS = 3;
 
 export class Collectors {
   #board;
@@ -88,7 +87,7 @@ class Line {
     this.write("stale", isThere ? count(block.stale) : "");
     this.write("missing", isThere ? count(block.missing) : "");
     this.write("holes", isThere ? count(block.holes) : "");
-    this.write("note", noteOf(block, board));
+    writeCoded(this.cells.note, noteOf(block, board));
     for (const name of ["stale", "missing"]) mark(this.cells[name], block[name] > 0);
     mark(this.cells.heartbeat, heartbeat !== null && heartbeat > LATE_SECONDS);
     mark(this.cells.weight, block.weight_limit > 0 && block.weight_used > WEIGHT_HIGH * block.weight_limit);
@@ -117,6 +116,18 @@ function noteOf(block, board) {
     return `no requests for ${age(seconds)}: ${block.note}`;
   }
   return block.note;
+}
+
+/** Write a text in which commands stand between backticks. */
+function writeCoded(element, text) {
+  if (element.dataset.text === text) return;
+  element.dataset.text = text;
+  element.replaceChildren(...text.split("`").map((part, at) => {
+    if (at % 2 === 0) return part;
+    const code = document.createElement("code");
+    code.textContent = part;
+    return code;
+  }));
 }
 
 function mark(cell, isBad) {
@@ -171,7 +182,7 @@ export class Banner {
       const [strong, span] = this.#element.children[at].children;
       const head = `${SIGNS[condition] ?? "▲"} ${title}`;
       if (strong.textContent !== head) strong.textContent = head;
-      if (span.textContent !== text) span.textContent = text;
+      writeCoded(span, text);
     });
   }
 

@@ -19,6 +19,11 @@ export class Events {
     this.#list.replaceChildren();
     this.#items.clear();
     for (const event of events) this.add({...event, replaced: null});
+    this.#show();
+  }
+
+  #show() {
+    this.#list.hidden = !this.#items.size;
     this.#nothing.hidden = this.#items.size > 0;
   }
 
@@ -48,7 +53,7 @@ export class Events {
       this.#items.get(oldest).remove();
       this.#items.delete(oldest);
     }
-    this.#nothing.hidden = true;
+    this.#show();
   }
 
   get texts() {

@@ -43,7 +43,7 @@ export function volume(value) {
   for (const [least, unit] of [[1e9, "B"], [1e6, "M"], [1e4, "K"]]) {
     if (value >= least) return `${fixed(value / (least === 1e4 ? 1e3 : least), 2)} ${unit}`;
   }
-  return fixed(value, value >= 100 ? 1 : 3);
+  return fixed(value, value >= 100 ? 0 : value >= 1 ? 2 : 4);
 }
 
 /** The UTC time of day, with the date before it when that is not today's. */

@@ -4,8 +4,8 @@ import {DELISTED} from "./board.js";
 import {age, count, price, share} from "./figures.js";
 
 const SPARE_ROWS = 6;
-const ATTENTION = new Set(["stale", "loading", "missing"]);
-const SIGNS = {stale: "▲ ", loading: "◔ ", missing: "△ ", hole: "○ "};
+const ATTENTION = new Set(["stale", "loading", "missing", "dead", "silent", "gone", "absent"]);
+const SIGNS = {stale: "▲ ", loading: "◔ ", missing: "△ ", hole: "○ ", dead: "✕ ", silent: "■ ", gone: "✕ ", absent: "✕ "};
 
 export class Table {
   #board;
