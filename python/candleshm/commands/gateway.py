@@ -35,6 +35,8 @@ def gateway(options: GatewayOptions) -> None:
     for name in ("starlette", "uvicorn", "websockets"):
         library(name, EXTRA)
     from candleshm.gateway.app import make_app
+    from candleshm.gateway.page.routes import page_routes
+    from candleshm.gateway.page.watch import Watch
     from candleshm.gateway.server import GatewayServer, listen, url_of
 
     log = HeldLog(options.log_level, options.log_format)
@@ -45,7 +47,8 @@ def gateway(options: GatewayOptions) -> None:
             say(f"gateway: {url_of(listener)}\n")
             log.release()
 
-        server = GatewayServer(make_app([], lifetime), started)
+        watch = lifetime.enter_context(Watch(options.settings.blocks or None))
+        server = GatewayServer(make_app(page_routes(watch), lifetime), started)
         on_stop_signal(server.stop)
         if options.until_stdin_closes:
             on_stdin_closed(server.stop)

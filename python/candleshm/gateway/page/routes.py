@@ -21,7 +21,7 @@ VIEWERS_MAX = 64
 # The page sends short texts; a client that sends more is none.
 TEXT_MAX = 1000
 # A page that takes no message for so long is dropped.
-SEND_SECONDS = 10.0
+SEND_SECONDS = 5.0
 TRY_AGAIN, VIOLATION = 1013, 1008
 
 

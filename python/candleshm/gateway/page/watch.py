@@ -16,7 +16,7 @@ import msgspec
 from candleshm import _core
 from candleshm.errors import BlockError, UnknownSymbol
 from candleshm.gateway.page.viewer import Viewer
-from candleshm.gateway.page.watched_block import WatchedBlock, is_gone
+from candleshm.gateway.page.watched_block import WatchedBlock, absent_row, is_gone
 from candleshm.gateway.page.watched_series import WatchedSeries
 from candleshm.reader.events import Event
 from candleshm.reader.freshness import STALE_SECONDS
@@ -41,10 +41,9 @@ _encode = msgspec.json.Encoder().encode
 class Watch:
     """All blocks, or those that are named; `with` starts the thread. Methods may be called from any thread."""
 
-    def __init__(self, names: Sequence[str] | None = None, max_age_seconds: float | None = None) -> None:
-        """`names` None means all blocks of this machine; a series older than `max_age_seconds` counts as stale."""
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        """`names` None means all blocks of this machine; blocks that are named may appear later."""
         self._names = None if names is None else frozenset(names)
-        self.limit_seconds = STALE_SECONDS if max_age_seconds is None else max_age_seconds
         self._blocks: dict[str, WatchedBlock] = {}
         self._left: dict[str, float] = {}  # when a block was first seen without its name
         self._conditions: dict[str, str] = {}
@@ -80,8 +79,8 @@ class Watch:
         """Tell a viewer everything, and from now on what changes."""
         with self._lock:
             if not self._blocks:
-                self._list_blocks()
-            hello = {"k": "hello", "now": _now_ms(), "max_age": self.limit_seconds, "events": list(self._events)}
+                self._advance(is_round=True)
+            hello = {"k": "hello", "now": _now_ms(), "max_age": STALE_SECONDS, "events": list(self._events)}
             tables = [block.table() for block in self._blocks.values() if block.is_base]
             viewer.put(_text(hello), self._blocks_text(), *map(_text, tables))
             self._viewers.add(viewer)
@@ -112,7 +111,8 @@ class Watch:
             began_seconds = time.monotonic()
             try:
                 with self._lock:
-                    self._advance()
+                    self._step += 1
+                    self._advance(is_round=self._step % ROUND_STEPS == 0)
                     pause_seconds = STEP_SECONDS if self._viewers else IDLE_SECONDS
             except Exception:
                 logger.exception("the page's look at the blocks failed; it is repeated")
@@ -122,11 +122,9 @@ class Watch:
             self._wanted.wait(max(pause_seconds - spent_seconds, spent_seconds))
             self._wanted.clear()
 
-    def _advance(self) -> None:
+    def _advance(self, *, is_round: bool) -> None:
         """Do one step, and tell the viewers."""
-        self._step += 1
         texts: list[str] = []
-        is_round = self._step % ROUND_STEPS == 0
         if is_round:
             self._list_blocks()
         for name in [name for name, block in self._blocks.items() if is_gone(block)]:
@@ -164,7 +162,7 @@ class Watch:
         now_seconds = time.monotonic()
         for name in sorted(names - self._blocks.keys()):
             try:
-                block = WatchedBlock(name, self.limit_seconds)
+                block = WatchedBlock(name)
             except BlockError:
                 continue  # Memory of another program, or a block that is being made.
             self._blocks[name] = block
@@ -200,7 +198,9 @@ class Watch:
         return _text({"k": "event", "replaced": None if replaced is None else replaced["number"], **told})
 
     def _blocks_text(self) -> str:
-        return _text({"k": "blocks", "now": _now_ms(), "blocks": [block.as_row() for block in self._blocks.values()]})
+        rows = [block.as_row() for block in self._blocks.values()]
+        rows += [absent_row(name) for name in sorted((self._names or frozenset()) - self._blocks.keys())]
+        return _text({"k": "blocks", "now": _now_ms(), "blocks": rows})
 
 
 def _now_ms() -> int:

@@ -13,11 +13,12 @@ from candleshm._core import INTERVAL_MS
 from candleshm.errors import BlockError, ConfigError, UnknownSymbol
 from candleshm.reader.events import Event, changes
 from candleshm.reader.feed import Feed, attach
+from candleshm.reader.freshness import STALE_SECONDS
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
 from candleshm.reader.observation import Observation, SeriesFacts, attach_to_observe, facts_of
 
-__all__ = ["DELISTED", "WatchedBlock"]
+__all__ = ["DELISTED", "WatchedBlock", "absent_row", "is_gone"]
 
 Message = dict[str, Any]
 
@@ -26,18 +27,22 @@ DELISTED = 9
 # Ages are told as the moment of the last confirmation; one that moved by less is not worth a message.
 CONFIRMED_STEP_MS = 500
 DAY_MS = 86_400_000
+FACTS = (
+    *("name", "parent", "market", "interval", "interval_ms", "length", "symbols", "condition", "note", "pid"),
+    *("heartbeat_age", "oldest_age", "stale", "missing", "holes", "weight_used", "weight_limit"),
+    *("banned_until_ms", "closed_until_ms"),
+)
 
 
 class WatchedBlock:
     """One block and, unless it is derived, its series. Belongs to one thread at a time."""
 
-    def __init__(self, name: str, limit_seconds: float) -> None:
-        """Attach. Raises BlockError. A series is stale when it is older than `limit_seconds`."""
+    def __init__(self, name: str) -> None:
+        """Attach. Raises BlockError."""
         self.name = name
         self.feed: Feed = attach(name)
         self.health: Health = self.feed.health
         self.parent: str | None = None
-        self._limit_seconds = limit_seconds
         self._observed = attach_to_observe(name)
         self._before: Observation | None = None
         self._symbols: tuple[str, ...] = ()
@@ -154,7 +159,7 @@ class WatchedBlock:
         """Return what changed since the last call."""
         seen = Observation(self.health, self._observed._next_close_ms(None, 1.0), tuple(self._facts))
         before, self._before = self._before, seen
-        return [] if before is None else changes(before, seen, self._limit_seconds)
+        return [] if before is None else changes(before, seen, STALE_SECONDS)
 
     def _begin(self, symbols: tuple[str, ...], now_ms: float) -> None:
         self._symbols = symbols
@@ -214,6 +219,13 @@ class WatchedBlock:
 
     def __repr__(self) -> str:
         return f"<WatchedBlock {self.name}>"
+
+
+def absent_row(name: str) -> Message:
+    """Return what the page says about a block that was named and does not exist."""
+    facts = dict.fromkeys(FACTS)
+    note = "there is no such block: start its collector, or correct the name after --block"
+    return facts | {"name": name, "condition": "absent", "note": note, "market": "", "interval": "", "interval_ms": 0}
 
 
 def is_gone(block: WatchedBlock) -> bool:

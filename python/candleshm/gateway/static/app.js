@@ -188,8 +188,9 @@ function showState() {
     dead: `Alarm: ${ready} of ${bases.length} ready`,
   };
   write($("summary"), `${TITLES[state]} ${texts[state]}`);
-  const icon = state === "stale" || state === "dead" || state === "lost" ? "page/icon-alarm.svg" : "page/icon.svg";
-  if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
+  const icon = state === "stale" || state === "dead" ? "page/icon-alarm.svg" : "page/icon.svg";
+  // Without a gateway there is nobody to send another one.
+  if (state !== "lost" && $("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
 }
 
 function showTitle() {

@@ -18,7 +18,7 @@ export class Board {
   #rows = [];
   #shown = [];
   #isStaleOrder = true;
-  #orderedMs = 0;
+  #orderedMs = -Infinity;
   #offsetMs = null;
   #conditions = new Map();
 
@@ -124,7 +124,7 @@ export class Board {
     }
     this.#rows = [...found.values()];
     this.#isStaleOrder = true;
-    this.#orderedMs = 0;
+    this.#orderedMs = -Infinity;
   }
 
   /** Blocks whose candles are fetched. */
@@ -155,7 +155,7 @@ export class Board {
   change(settings) {
     Object.assign(this, settings);
     this.#isStaleOrder = true;
-    this.#orderedMs = 0;
+    this.#orderedMs = -Infinity;
   }
 
   /** The rows to show. Rows do not change places more than once a second by themselves. */

@@ -174,7 +174,7 @@ export class Banner {
     this.#element.hidden = !lines.length;
     while (this.#element.children.length < lines.length) {
       const line = document.createElement("p");
-      line.append(document.createElement("b"), document.createElement("span"));
+      line.append(document.createElement("b"), " ", document.createElement("span"));
       this.#element.append(line);
     }
     while (this.#element.children.length > lines.length) this.#element.lastChild.remove();

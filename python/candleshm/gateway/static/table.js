@@ -59,7 +59,8 @@ export class Table {
   move(by) {
     const shown = this.#board.shown();
     if (!shown.length) return;
-    const at = shown.indexOf(this.#cursor ?? this.#chosen);
+    // Whoever searches begins at the best match; otherwise at the series that is shown.
+    const at = shown.indexOf(this.#cursor ?? (this.#board.query ? null : this.#chosen));
     const next = at < 0 ? (by > 0 ? 0 : shown.length - 1) : Math.max(0, Math.min(shown.length - 1, at + by));
     this.#cursor = shown[next];
     this.#reveal(next);
