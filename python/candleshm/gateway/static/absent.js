@@ -97,10 +97,12 @@ export class AbsentRows {
   }
 
   #label(context, from, width, isHole, count, ratio) {
-    const text = isHole ? (count === 1 ? "hole" : `${count} holes`) : `${count} missing`;
     context.font = `600 ${11 * ratio}px system-ui, sans-serif`;
-    const room = context.measureText(text).width + 8 * ratio;
-    if (room > width) return;
+    const texts = isHole ? [count === 1 ? "hole" : `${count} holes`, `○ ${count}`] : [`${count} missing`, `△ ${count}`];
+    const roomFor = text => context.measureText(text).width + 8 * ratio;
+    const text = texts.find(known => roomFor(known) <= width);
+    if (!text) return;
+    const room = roomFor(text);
     context.fillStyle = this.#colors.panel;
     context.fillRect(from + (width - room) / 2, 4 * ratio, room, 16 * ratio);
     context.textAlign = "center";

@@ -4,12 +4,11 @@ import {Board, SEVERITY} from "./board.js";
 import {Chart} from "./chart.js";
 import {Banner, Collectors} from "./collectors.js";
 import {Events} from "./events.js";
-import {age, clock, count, price, share} from "./figures.js";
+import {age, clock, count, directionOf, price, share} from "./figures.js";
 import {Link} from "./link.js";
 import {Table, set} from "./table.js";
 
 const $ = id => document.getElementById(id);
-const MARKETS = ["SPOT", "UM", "CM"];
 const TITLES = {ok: "●", loading: "◔", connecting: "…", stale: "▲", dead: "✕", lost: "✕"};
 const SPENT_KEPT = 200;
 
@@ -90,6 +89,7 @@ function frame() {
 
 /** Choose what the address names, or the first series, once it is known; follow a series to another block. */
 function settle() {
+  if (!board.isWhole) return;
   if (chosen && board.find(chosen.key) === chosen) {
     const blocks = board.blocksOf(chosen.market, chosen.symbol);
     if (!blocks.some(block => block.name === drawn?.name) && blocks.length) draw(blocks[0]);
@@ -98,7 +98,8 @@ function settle() {
   const row = (wanted && board.find(`${wanted.market} ${wanted.symbol}`)) ?? (wanted ? null : best());
   if (row) {
     choose(row, true);
-    table.mark(row);
+    // Once the lines above the table have their places.
+    requestAnimationFrame(() => requestAnimationFrame(() => table.mark(row)));
   } else if (wanted && board.rows.length) {
     wanted = null;
     settle();
@@ -158,7 +159,7 @@ function showChosen() {
     set($("symbol"), "data-market", market);
     write($("last"), price(known.close[at], chart.newest ? chart.decimals : null));
     write($("change"), `${share(change)} ${board.block(known.block)?.interval ?? ""}`);
-    set($("change"), "data-direction", change > 0 ? "up" : change < 0 ? "down" : null);
+    set($("change"), "data-direction", directionOf(change));
     const word = board.stateOf(chosen);
     write($("series-note"), word === "stale" ? `▲ stale, ${age(board.ageOf(chosen))} old` : word === "delisted" ? "delisted" : "");
     set(main, "data-faint", board.isCurrent(chosen) ? null : "");
@@ -204,9 +205,7 @@ function showTitle() {
 }
 
 function showMarkets() {
-  const counts = new Map();
-  for (const row of board.rows) counts.set(row.market, (counts.get(row.market) ?? 0) + 1);
-  const markets = MARKETS.filter(market => counts.has(market));
+  const {markets} = board;
   const wants = markets.length > 1 ? [[null, "All"], ...markets.map(market => [market, market])] : [];
   buttons($("markets"), wants.map(([market, text]) => ({
     key: text, text, isOn: board.market === market,
@@ -328,13 +327,16 @@ function escape(inSearch) {
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chart.paint());
 
-setInterval(() => {
+// Ages grow although nothing comes.
+function tick() {
   write($("clock"), clock(board.now(), board.now()));
   due("blocks");
   due("rows");
-}, 500);
+}
+
+setInterval(tick, 500);
 setInterval(showTitle, 1000);
-due("blocks");
+tick();
 
 // What the page knows, for tests and for the console of a browser.
 globalThis.candleshm = {

@@ -1,10 +1,11 @@
 // What the page knows: blocks, series, and which of the series are shown in which order.
 
+const MARKETS = ["SPOT", "UM", "CM"];
 export const EMPTY = 0, LIVE = 1, CLOSED = 2, VERIFIED = 3, HOLE = 4, MISSING = 5, DELISTED = 9;
 const WORDS = {[EMPTY]: "loading", [LIVE]: "live", [CLOSED]: "closed", [VERIFIED]: "verified", [HOLE]: "hole", [MISSING]: "missing",
   [DELISTED]: "delisted"};
 /** Conditions of a block in which its data may not be relied on, and how bad each is. */
-export const SEVERITY = {dead: 3, silent: 3, closed: 3, absent: 3, stale: 2, loading: 1, superseded: 1, ready: 0};
+export const SEVERITY = {dead: 3, silent: 3, closed: 3, absent: 3, unknown: 2, stale: 2, loading: 1, superseded: 1, ready: 0};
 const GONE = new Set(["dead", "closed", "silent", "absent"]);
 // A heartbeat comes every half second.
 export const LATE_SECONDS = 3;
@@ -32,6 +33,8 @@ export class Board {
     this.onlyAttention = false;
     /** Whether the gateway is gone, so that nothing is known about now. */
     this.isLost = false;
+    /** Markets that have series, in the order of their buttons. */
+    this.markets = [];
   }
 
   /** The gateway's time. */
@@ -123,6 +126,11 @@ export class Board {
       });
     }
     this.#rows = [...found.values()];
+    const markets = new Map();
+    for (const {symbol} of this.#rows) markets.set(symbol, (markets.get(symbol) ?? 0) + 1);
+    // A symbol of several markets does not say by itself which one is meant.
+    for (const row of this.#rows) row.isAmbiguous = markets.get(row.symbol) > 1;
+    this.markets = MARKETS.filter(market => this.#rows.some(row => row.market === market));
     this.#isStaleOrder = true;
     this.#orderedMs = -Infinity;
   }
@@ -141,6 +149,11 @@ export class Board {
     const carries = block => this.#tables.get(block.parent ?? block.name)?.symbols.includes(symbol);
     return this.blocks.filter(block => block.market === market && carries(block))
       .sort((a, b) => a.interval_ms - b.interval_ms || a.interval.localeCompare(b.interval) || a.name.localeCompare(b.name));
+  }
+
+  /** Whether the rows of every block that there is are known. */
+  get isWhole() {
+    return this.bases().every(block => block.condition === "absent" || this.#tables.has(block.name));
   }
 
   get rows() {

@@ -5,7 +5,7 @@ import {age, clock, count} from "./figures.js";
 import {set} from "./table.js";
 
 export const SIGNS = {ready: "●", loading: "◔", stale: "▲", late: "▲", silent: "■", dead: "✕", closed: "✕", absent: "✕",
-  superseded: "↷", lost: "✕"};
+  superseded: "↷", lost: "✕", unknown: "?"};
 const NAMED_MAX = 3;
 // Weight above this part of the limit is worth a look.
 const WEIGHT_HIGH = 0.9;
@@ -65,15 +65,17 @@ class Line {
       this.cells[name] = text;
       this.element.append(cell);
     }
-    this.meter = document.createElement("meter");
-    this.meter.min = 0;
+    this.meter = document.createElement("div");
+    this.meter.className = "meter";
+    this.meter.setAttribute("role", "meter");
+    this.meter.append(document.createElement("div"));
     this.cells.weight.before(this.meter);
   }
 
   show(block, board) {
-    const {condition} = block;
+    const condition = board.isLost ? "unknown" : block.condition;
     const heartbeat = board.grown(block.heartbeat_age);
-    const isThere = condition !== "absent";
+    const isThere = block.condition !== "absent";
     this.element.dataset.severity = SEVERITY[condition] ?? 3;
     this.element.dataset.block = block.name;
     this.write("state", `${SIGNS[condition] ?? "?"} ${condition}`);
@@ -82,7 +84,7 @@ class Line {
     this.write("series", isThere ? `${count(block.symbols)} × ${count(block.length)}` : "");
     this.write("heartbeat", isThere ? age(heartbeat) : "");
     this.write("oldest", isThere ? age(board.grown(block.oldest_age)) : "");
-    this.write("until", block.closed_until_ms ? clock(block.closed_until_ms, board.now()) : "–");
+    this.write("until", block.closed_until_ms ? clock(block.closed_until_ms, board.now()) : isThere ? "–" : "");
     this.write("weight", isThere ? `${count(block.weight_used)} of ${count(block.weight_limit)}` : "");
     this.write("stale", isThere ? count(block.stale) : "");
     this.write("missing", isThere ? count(block.missing) : "");
@@ -92,12 +94,18 @@ class Line {
     mark(this.cells.heartbeat, heartbeat !== null && heartbeat > LATE_SECONDS);
     mark(this.cells.weight, block.weight_limit > 0 && block.weight_used > WEIGHT_HIGH * block.weight_limit);
     this.meter.hidden = !isThere;
-    this.meter.max = block.weight_limit || 1;
-    this.meter.high = WEIGHT_HIGH * (block.weight_limit || 1);
-    this.meter.value = block.weight_used || 0;
-    set(this.meter, "aria-label", `weight used, ${block.name}`);
+    this.fill(block.weight_used ?? 0, block.weight_limit || 1, `weight used, ${block.name}`);
     set(this.cells.note, "title", noteOf(block, board) || null);
     set(this.cells.intervals, "title", `collector process ${block.pid}`);
+  }
+
+  fill(used, limit, label) {
+    set(this.meter, "aria-label", label);
+    set(this.meter, "aria-valuemin", 0);
+    set(this.meter, "aria-valuemax", limit);
+    set(this.meter, "aria-valuenow", used);
+    set(this.meter, "data-high", used > WEIGHT_HIGH * limit ? "" : null);
+    this.meter.firstChild.style.width = `${Math.min(100, (100 * used) / limit).toFixed(1)}%`;
   }
 
   write(name, text) {

@@ -18,11 +18,22 @@ export function price(value, decimals = null) {
   return fixed(value, decimals ?? LIMITS.find(([least]) => value >= least)?.[1] ?? DECIMALS_MAX);
 }
 
+/** Whether a fraction is too small for a sign. */
+function isFlat(value) {
+  return value === null || !Number.isFinite(value) || Math.abs(value) < 0.000_05;
+}
+
+/** The direction of a change: up, down, or null. */
+export function directionOf(value) {
+  return isFlat(value) ? null : value > 0 ? "up" : "down";
+}
+
 /** A fraction as signed per cent. */
 export function share(value) {
   if (value === null || !Number.isFinite(value)) return NONE;
-  const text = fixed(Math.abs(value) * 100, 2);
-  return `${value < 0 ? "−" : "+"}${text}%`;
+  const size = Math.abs(value) * 100;
+  const text = fixed(size, size < 100 ? 2 : size < 1000 ? 1 : 0);
+  return `${isFlat(value) ? "" : value < 0 ? "−" : "+"}${text}%`;
 }
 
 /** A duration in seconds, the coarser the longer it is. */

@@ -1,7 +1,7 @@
 // The table of series: as many rows in the document as fit on the screen, whatever the number of series.
 
 import {DELISTED} from "./board.js";
-import {age, count, price, share} from "./figures.js";
+import {age, count, directionOf, price, share} from "./figures.js";
 
 const SPARE_ROWS = 6;
 const ATTENTION = new Set(["stale", "loading", "missing", "dead", "silent", "gone", "absent"]);
@@ -164,6 +164,7 @@ class Line {
     this.write(3, table.state[at] === DELISTED ? "–" : age(board.ageOf(row, nowMs)));
     this.write(4, (SIGNS[state] ?? "") + state);
     this.write(5, gapsText(missing, holes));
+    set(this.cells[0], "data-market", row.isAmbiguous ? row.market : null);
     const {element} = this;
     set(element, "id", id);
     set(element, "aria-rowindex", place + 2);
@@ -172,7 +173,7 @@ class Line {
     set(element, "data-parity", place % 2);
     set(element, "data-faint", table.state[at] === DELISTED || !board.isCurrent(row) ? "" : null);
     set(element, "data-attention", ATTENTION.has(state) ? "" : null);
-    set(this.cells[2], "data-direction", change > 0 ? "up" : change < 0 ? "down" : null);
+    set(this.cells[2], "data-direction", directionOf(change));
     set(this.cells[5], "title", gapsTitle(missing, holes));
     set(this.cells[5], "data-missing", missing ? "" : null);
     if (!isOther && row.seen !== null && close !== null && close !== row.seen) {
