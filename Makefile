@@ -7,6 +7,8 @@ DEMO_SECONDS ?= 30
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/tests/*') $(shell find rust -name Cargo.toml) Cargo.toml Cargo.lock
 
 BENCH := .venv-bench
+CLIENTS := .venv-clients
+ACCEPTANCE := .venv-acceptance
 ROUNDS ?= 1000
 # The tests mostly wait for real processes, so more of them than cores run at a time.
 TEST_PROCESSES ?= 6
@@ -23,8 +25,10 @@ LONG_ROUNDS ?= 100
 FUZZ_TARGETS := parse csv merge block frames
 LIVE_SECONDS ?= 1800
 LIVE_SYMBOLS ?= 500
+# How long freqtrade's bots trade.
+ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build demo test test-long test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench dependencies lint format clean
+.PHONY: help setup build clients demo test test-long test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench acceptance dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -59,7 +63,15 @@ test-long: steps loom build ## The longer proofs: deaths at every store, interle
 test-rust: ## The tests in Rust: units, models, format, takeover, and the thread of the streams
 	cargo test --profile checked --quiet --package candleshm --package candleshm-stream
 
-test-python: build ## The Python tests: real processes against the simulated exchange
+$(CLIENTS)/%/.tools: tests/clients/%.txt
+	$(PYTHON) -m venv $(CLIENTS)/$*
+	$(CLIENTS)/$*/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(CLIENTS)/$*/bin/python -m pip install --quiet -r $<
+	@touch $@
+
+clients: $(CLIENTS)/common/.tools $(CLIENTS)/python-binance/.tools ## Environments with clients of the exchange, for the tests of the gateway
+
+test-python: build clients ## The Python tests: real processes against the simulated exchange
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not long"
 
 steps: ## A writer that dies in front of a store, STEP_ROUNDS=500 of them
@@ -113,6 +125,15 @@ bench: $(BENCH)/.tools ## Every workload beside its peers; peers come from PyPI 
 	$(BENCH)/bin/python benches/run.py
 	$(BENCH)/bin/python benches/collector.py
 	$(BENCH)/bin/python benches/live.py
+
+$(ACCEPTANCE)/.tools: tests/acceptance/requirements.txt
+	$(PYTHON) -m venv $(ACCEPTANCE)
+	$(ACCEPTANCE)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(ACCEPTANCE)/bin/python -m pip install --quiet -r $<
+	@touch $@
+
+acceptance: build $(ACCEPTANCE)/.tools ## freqtrade against the gateway: download-data, and two bots of 20 pairs (ACCEPTANCE_SECONDS=300)
+	$(BIN)/python -m tests.acceptance.bots --seconds $(ACCEPTANCE_SECONDS)
 
 dependencies: build ## Write docs/dependencies.md anew: names, versions, licences, reasons
 	$(BIN)/python -m tests.dependencies > docs/dependencies.md

@@ -94,7 +94,7 @@ fn live(targets: &[&str]) {
     let mut writer = Writer::open(&name, &config, owner).expect("/dev/shm has room");
     for target in targets {
         let derived = format!("{name}-{}", target.replace(['@', '/'], "-"));
-        writer.derive(&derived, Grid::parse(target).expect("a grid"), owner).expect("/dev/shm has room");
+        writer.derive(&derived, Grid::parse(target).expect("a grid"), LENGTH, owner).expect("/dev/shm has room");
     }
     let mut candle_index = LENGTH as i64;
     let page: Vec<Row> = (0..=candle_index).map(|candle_index| row(candle_index, 0)).collect();

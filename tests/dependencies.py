@@ -87,6 +87,8 @@ WHY = {
     "ruff": "lint",
     "mypy": "lint",
     "types-requests": "lint: types of requests",
+    "pyyaml": "tests: the files of ops/",
+    "types-pyyaml": "lint: types of pyyaml",
 }
 
 # Where the metadata has the licence's text, or a classifier only.

@@ -28,7 +28,7 @@ import requests
 import candleshm
 from candleshm.collector.scheduler import Scheduler
 from candleshm.compat.candle_server import CandleRule, CandleServer
-from candleshm.errors import BlockInUse, BlockNotFound, ConfigError, ExchangeUnavailable
+from candleshm.errors import BlockNotFound, ConfigError, ExchangeUnavailable
 from candleshm.exchanges.base import INTERVAL_MS, Market
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited
 
@@ -567,18 +567,10 @@ def test_a_collector_that_broke_is_replaced_by_running_again(make: Make, monkeyp
         until(lambda: server.status().state == "closed")
         assert list(server.candle_map) == SPOT
 
-    until(lambda: server._collector is not None and server._collector.has_ended)
+    until(lambda: server._run is not None and server._run.has_ended)
     server.run_candle_map()
 
     assert server.status().state == "ready"
-
-
-def test_a_block_that_is_served_already_is_refused(make: Make) -> None:
-    with make() as first:
-        with pytest.raises(BlockInUse):
-            make().run_candle_map()
-        assert first.status().state == "ready"
-        assert list(first.candle_map) == SPOT
 
 
 def test_a_symbol_that_fails_is_left_out_and_comes_later(

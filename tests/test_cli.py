@@ -22,7 +22,7 @@ import requests
 import candleshm
 from candleshm import columns
 from candleshm._core import Writer
-from candleshm.commands.settings import add_flags, collector_configs
+from candleshm.commands.settings import add_flags, collector_configs, configuration
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.sim import Fault, SimulatedExchange, html
@@ -182,12 +182,15 @@ def test_a_reader_that_leaves_is_no_error(leftover: str) -> None:
 
 def test_leftover_is_listed_and_removed(leftover: str) -> None:
     (listed,) = (row for row in json.loads(run("ls", "--json").stdout) if row["name"] == leftover)
-    pid, age = listed.pop("pid"), listed.pop("age")
-    assert list(listed.values())[:5] == [leftover, "SPOT", "1m", 2, 10]
+    pid, age = listed.pop("pid"), listed.pop("heartbeat_age")
+    assert list(listed.values())[:5] == [leftover, "SPOT", "1m", 10, 2]
     assert (listed["state"] in ("ready", "dead"), listed["ready"]) == (True, False)
-    assert list(listed)[:6] == ["name", "market", "interval", "symbols", "length", "state"]
+    assert list(listed)[:6] == ["name", "market", "interval", "length", "symbols", "state"]
     assert pid > 0
     assert age >= 0
+    assert listed["condition"] in ("loading", "dead")
+    fields = {field.name for field in dataclasses.fields(candleshm.Health)}
+    assert listed.keys() == fields - {"pid", "heartbeat_age"} | {"condition", "note"}
     head, *lines = run("ls").stdout.splitlines()
     assert head.split()[:3] == ["NAME", "MARKET", "INTERVAL"]
     shown = next(line for line in lines if line.startswith(leftover)).split()
@@ -306,6 +309,7 @@ def test_a_live_block_is_neither_removed_nor_served_twice(
         (["--market", "futures"], ["market", "`futures`", "SPOT | UM | CM"]),
         (["--name", "a/b"], ["name", "`a/b`"]),
         (["--symbols", "NOSUCH,NEITHER"], ["SPOT", "`NOSUCH, NEITHER`"]),
+        (["--symbols", "btcusdt"], ["lists none of `btcusdt`", "did you mean BTCUSDT?"]),
         (["--length", "1"], ["length", "`1`", "2 to 100000"]),
         (["--live", "ws"], ["live", "`ws`", "rest | auto"]),
         (["--live", "udp"], ["live", "`udp`", "rest | ws | auto"]),
@@ -378,16 +382,25 @@ def test_every_setting_is_a_flag_and_flags_win_over_the_file(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("lenght = 5", "unknown key `lenght`; the nearest is length"),
-        ('[[feeds]]\nmarket = "spot"', r"unknown key `feeds`; the nearest is \[\[feed\]\]"),
+        ("lenght = 5", r"unknown key `lenght`; did you mean length\?"),
+        ('[[feeds]]\nmarket = "spot"', r"unknown key `feeds`; did you mean \[\[feed\]\]\?"),
+        ('symbol = "BTCUSDT"', r"unknown key `symbol`; did you mean symbols\?"),
+        ("interval_seconds = 5", r"did you mean update_interval_seconds\?"),
+        ("port = 9100", r"unknown key `port`; did you mean metrics\?"),
+        ("xyzzy = 1", "unknown key `xyzzy`; `candleshm serve --help` lists the settings"),
+        (
+            'market = "spot"\nmetrics = "no port"',
+            'metrics cannot be `no port`; allowed: a port such as 9100, or "host:port"',
+        ),
+        ("[[feed]]\nmetrics = 9100", "feed 1: `metrics` holds for the whole process; put it above the first"),
         ("length = 5\nLENGTH = 6", "`LENGTH` is given twice"),
         ("length = ", "is not TOML"),
-        ('market = "spot"\nlength = "5"', "length cannot be `5`"),
+        ('market = "spot"\nlength = "5"', "length cannot be `5`, a text, not a number; allowed"),
         ("", "market is missing"),
         ('market = "spot"\nlive = "udp"', "live cannot be `udp`"),
         ('market = "spot"\nfeed = 3', r"begin each with a line \[\[feed\]\]"),
         ('market = "spot"\n[feed]\nlength = 5', r"begin each with a line \[\[feed\]\]"),
-        ('[[feed]]\nmarket = "spot"\n[[feed]]\nmarkt = "um"', "feed 2: unknown key `markt`; the nearest is market"),
+        ('[[feed]]\nmarket = "spot"\n[[feed]]\nmarkt = "um"', "feed 2: unknown key `markt`; did you mean market\\?"),
         ('[[feed]]\nmarket = "spot"\n[[feed]]\nlength = 5', "market is missing"),
     ],
 )
@@ -397,6 +410,21 @@ def test_files_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> Non
 
     with pytest.raises(ConfigError, match=words):
         collector_configs({}, path)
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [("9100", ("127.0.0.1", 9100)), ('"9100"', ("127.0.0.1", 9100)), ('"[::1]:9100"', ("::1", 9100))],
+)
+def test_the_port_of_the_metrics_may_stand_in_the_file(tmp_path: Path, value: str, address: tuple[str, int]) -> None:
+    path = tmp_path / "feeds.toml"
+    path.write_text(f'metrics = {value}\n[[feed]]\nmarket = "spot"\n')
+
+    given = configuration({}, path)
+
+    assert (given.feeds, given.process) == ([CollectorConfig(market="SPOT")], {"metrics": address})
+    assert configuration({"metrics": ("0.0.0.0", 1)}, path).process == {"metrics": ("0.0.0.0", 1)}
+    assert collector_configs({}, path) == given.feeds
 
 
 def test_serve_takes_its_settings_from_a_file(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> None:

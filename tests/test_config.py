@@ -43,6 +43,13 @@ def test_market_in_any_case_and_symbols_once_each() -> None:
     assert config.block_name == "candleshm-um-1M"
 
 
+def test_derived_blocks_have_the_feed_s_length_or_their_own() -> None:
+    config = CollectorConfig(market="UM", name="x", length=3000, derive=["1h:400", "1d@Asia/Shanghai:90", "5m"])
+
+    assert config.derived == (("x-1h", "1h", 400), ("x-1d-Asia-Shanghai", "1d@Asia/Shanghai", 90), ("x-5m", "5m", 3000))
+    assert config.block_names == ("x", "x-1h", "x-1d-Asia-Shanghai", "x-5m")
+
+
 def test_settle_is_never_shortened_by_rounding() -> None:
     assert CollectorConfig(market="SPOT", settle_seconds=0.0001).settle_ms == 1
 
@@ -86,6 +93,9 @@ def test_settle_is_never_shortened_by_rounding() -> None:
         ("symbol_contains", None, "a text"),
         ("symbol_endswith", ["USDT"], "a text"),
         ("spare_symbols", -1, "0 to 10000"),
+        ("derive", ["5m:1"], "behind the colon: a whole number, 2 to 100000"),
+        ("derive", ["5m:"], "behind the colon: a whole number, 2 to 100000"),
+        ("derive", ["5m", "5m:400"], "`5m` twice"),
         ("universe_refresh_seconds", 0, "above 0"),
     ],
 )

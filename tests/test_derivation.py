@@ -116,7 +116,7 @@ def test_the_same_rows_live_and_in_a_backtest_agree_bit_for_bit(block_name: str)
         interval="1m",
         length=3000,
         symbols=["X"],
-        derive=[(f"{block_name}-{number}", interval) for number, interval in enumerate(intervals)],
+        derive=[(f"{block_name}-{number}", interval, 3000) for number, interval in enumerate(intervals)],
     )
     try:
         now_ms = start_ms + 3000 * MINUTE + 5000

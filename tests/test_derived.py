@@ -66,6 +66,20 @@ def test_every_closed_row_is_the_exchanges_own(exchange: SimulatedExchange, bloc
                     until(partial(same_close, feed[symbol], source[symbol]))
 
 
+def test_a_derived_block_has_a_length_of_its_own(exchange: SimulatedExchange, block_name: str) -> None:
+    """Shorter than the rows of its source make, and longer than these."""
+    derive = ["5m:30", "15m:5000", "1h"]
+    with collecting(exchange, block_name, length=600, derive=derive):
+        for interval, length, rows in (("5m", 30, 30), ("15m", 5000, 39), ("1h", 600, 9)):
+            with candleshm.attach(f"{block_name}-{interval}") as feed:
+                assert feed.length == length
+                assert_true(exchange, feed, at_least=rows - 1)
+                for symbol in feed.symbols:
+                    found = feed[symbol].candles()
+                    assert rows <= len(found) <= min(length, rows + 2)
+                    assert feed[symbol].gaps() == []
+
+
 def test_an_outage_leaves_holes_and_cut_candles(block_name: str) -> None:
     now_ms = time.time_ns() // 1_000_000
     start_ms = now_ms // (60 * MINUTE) * 60 * MINUTE - 6 * 60 * MINUTE
@@ -194,10 +208,10 @@ def test_symbols_come_and_go_in_derived_blocks_too(exchange: SimulatedExchange, 
 
 def test_names_and_what_cannot_be() -> None:
     config = CollectorConfig(market="SPOT", derive=["5m", "1d@Asia/Shanghai"])
-    assert dict(config.derived) == {
-        "candleshm-spot-5m": "5m",
-        "candleshm-spot-1d-Asia-Shanghai": "1d@Asia/Shanghai",
-    }
+    assert [(block.name, block.interval) for block in config.derived] == [
+        ("candleshm-spot-5m", "5m"),
+        ("candleshm-spot-1d-Asia-Shanghai", "1d@Asia/Shanghai"),
+    ]
     for changes, text in (
         ({"derive": "5m"}, "derive cannot be `5m`; allowed: a list"),
         ({"derive": ["1m"]}, "derive cannot be `1m`: 1m candles cannot be combined"),

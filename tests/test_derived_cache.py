@@ -42,11 +42,11 @@ def is_final(states: np.ndarray) -> np.ndarray:
 
 
 def caches(directory: Path, name: str) -> list[BlockCache]:
-    return [BlockCache(directory, Origin(derived, "SPOT", interval, "x")) for derived, interval in derived_of(name)]
+    return [BlockCache(directory, Origin(derived, "SPOT", interval, "x")) for derived, interval, _ in derived_of(name)]
 
 
-def derived_of(name: str) -> list[tuple[str, str]]:
-    return [(f"{name}-5m", "5m"), (f"{name}-15m", "15m")]
+def derived_of(name: str) -> list[tuple[str, str, int]]:
+    return [(f"{name}-5m", "5m", LENGTH), (f"{name}-15m", "15m", LENGTH)]
 
 
 def test_rows_that_the_source_no_longer_holds_come_back_and_go_on_as_if_nothing_had_been(
@@ -54,11 +54,11 @@ def test_rows_that_the_source_no_longer_holds_come_back_and_go_on_as_if_nothing_
 ) -> None:
     with closing(opened(block_name)) as writer:
         fill(writer, 0, 600)
-        before = {name: kept(name) for name, _ in derived_of(block_name)}
+        before = {name: kept(name) for name, *_ in derived_of(block_name)}
         for cache in caches(tmp_path, block_name):
             cache.save(NOW_MS)
         fill(writer, 600, 700)
-        never_stopped = {name: kept(name) for name, _ in derived_of(block_name)}
+        never_stopped = {name: kept(name) for name, *_ in derived_of(block_name)}
     with closing(opened(block_name)) as writer:
         for cache in caches(tmp_path, block_name):
             assert cache.load_derived(writer, START_MS, RUNNING) > 30
@@ -94,7 +94,12 @@ def test_a_collector_that_ends_in_order_loses_no_derived_row(block_name: str, tm
         older = exchange.truth.floats("SPOT", "BTCUSDT", "5m", newest_ms - 60 * 5 * MINUTE, newest_ms)
         host = exchange.base_url.split("//")[1]
         writer = Writer.open(
-            block_name, market="SPOT", interval="1m", length=LENGTH, symbols=["BTCUSDT"], derive=[(derived, "5m")]
+            block_name,
+            market="SPOT",
+            interval="1m",
+            length=LENGTH,
+            symbols=["BTCUSDT"],
+            derive=[(derived, "5m", LENGTH)],
         )
         with closing(writer):
             writer.load_rows("BTCUSDT", older, sent_ms=now_ms, derived=derived)

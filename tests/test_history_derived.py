@@ -55,7 +55,7 @@ def test_live_and_backtest_agree_to_the_bit(tmp_path: Path, block_name: str, int
         interval="1m",
         length=len(minutes),
         symbols=["BTCUSDT"],
-        derive=[(derived_name, interval)],
+        derive=[(derived_name, interval, len(minutes))],
     )
     with closing(writer):
         writer.load_rows("BTCUSDT", minutes, sent_ms=days[-1].end_ms + 1)

@@ -205,7 +205,7 @@ def test_days_that_are_not_there_are_all_named(tmp_path: Path) -> None:
     # The first mistake after a download into another zone.
     with pytest.raises(DayNotFound, match=r"timezone=UTC \(1 day\)"):
         history.load("SPOT", "BTCUSDT", "2026-11-02", "2026-11-02", timezone="America/New_York", base_dir=tmp_path)
-    with pytest.raises(DayNotFound, match=r"are stored; `candleshm download`"):
+    with pytest.raises(DayNotFound, match=r"of `ETHUSDT` is stored, but BTCUSDT; `candleshm download` .* lists it"):
         history.load("SPOT", "ETHUSDT", "2026-11-02", "2026-11-02", base_dir=tmp_path)
     verdicts = [
         report.verdict for report in history.verify("SPOT", "BTCUSDT", "2026-11-01", "2026-11-02", base_dir=tmp_path)

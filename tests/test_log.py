@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,6 +122,7 @@ def test_json_is_one_line_without_passwords() -> None:
         "time": "1970-01-01T00:00:00.000Z",
         "level": "ERROR",
         "logger": "n",
+        "event": "other",
         "block": None,
         "message": "a\nb http://h",
     }
@@ -141,10 +143,23 @@ def test_serve_logs_json_objects(exchange: SimulatedExchange, block_name: str, t
         process.terminate()
         assert process.wait(DEADLINE_SECONDS) == 0
     objects = [json.loads(line) for line in path.read_text().splitlines()]
-    assert {tuple(line) for line in objects} == {("time", "level", "logger", "block", "message")}
+    assert {tuple(line) for line in objects} == {("time", "level", "logger", "event", "block", "message")}
     (loaded,) = (line for line in objects if line["message"].startswith("loaded "))
     assert loaded["block"] == block_name
-    assert loaded["logger"].startswith("candleshm.collector.")
+    assert (loaded["logger"], loaded["event"]) == ("candleshm.collector.loading", "loaded")
+
+
+def test_lines_to_the_journal_begin_with_their_priority(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "journal"
+    with path.open("w") as log:
+        about = os.fstat(log.fileno())
+        journal = {**os.environ, "JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"}
+        with started(*serving(exchange, block_name), stderr=log, env=journal) as process:
+            first_line(process)
+            until(lambda: "loaded" in path.read_text())
+    assert all(line.startswith(("<6>", "<4>")) for line in path.read_text().splitlines())
 
 
 def test_serve_logs_what_the_level_lets_pass(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ import pytest
 import candleshm
 from candleshm import _core
 from candleshm.columns import CLOSE, OPEN_TIME_MS
+from candleshm.system.clock import SystemClock
+from tests.support.collecting import until
 from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 LENGTH = 16
@@ -611,7 +613,7 @@ def test_block_of_another_format_names_both(loaded: _core.Writer) -> None:
     with path.open("r+b") as file:
         file.seek(8)
         file.write((2).to_bytes(4, "little"))
-    with pytest.raises(candleshm.BlockIncompatible, match=r"2\.1 .* 1\.1"):
+    with pytest.raises(candleshm.BlockIncompatible, match=r"2\.2 .* 1\.2"):
         candleshm.attach(loaded.name)
 
 
@@ -655,3 +657,23 @@ def test_block_too_large_for_the_machine_is_a_clear_error(block_name: str) -> No
 def test_errors_cross_process_borders(error: candleshm.CandleShmError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_the_exchanges_clock_is_the_middle_of_what_was_measured(block_name: str) -> None:
+    writer = _core.Writer.open(
+        block_name, market="SPOT", interval="1m", length=5, symbols=["BTCUSDT"], derive=[(f"{block_name}-5m", "5m")]
+    )
+    with candleshm.attach(block_name) as feed, candleshm.attach(f"{block_name}-5m") as derived:
+        assert feed.exchange_ms() is None
+        # Measured at this machine's boot: what the clock shows now is as long after it as the machine runs.
+        writer.set_exchange_clock(0.0, START_MS - 50, START_MS + 150, 0.0)
+        for blocks in (feed, derived):
+            before_ms, shown_ms = SystemClock().monotonic_seconds() * 1000, blocks.exchange_ms()
+            after_ms = SystemClock().monotonic_seconds() * 1000
+            assert shown_ms is not None
+            assert before_ms - 1 <= shown_ms - (START_MS + 50) <= after_ms + 1
+        writer.enlarge(["BTCUSDT", "ETHUSDT"])
+        until(lambda: "ETHUSDT" in feed and "ETHUSDT" in derived)
+        assert feed.exchange_ms() is not None
+        assert derived.exchange_ms() is not None
+    writer.close()

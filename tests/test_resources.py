@@ -9,7 +9,9 @@ import errno
 import gc
 import logging
 import os
+import re
 import resource
+import shlex
 import signal
 import socket
 import struct
@@ -74,8 +76,41 @@ def test_serve_says_that_dev_shm_is_too_small_and_leaves_nothing(exchange: Simul
     done = subprocess.run(with_small_shm(512, *shell), capture_output=True, text=True, timeout=100, check=False)
 
     assert done.stdout == f"exit {os.EX_TEMPFAIL}\n"
-    assert done.stderr.startswith(f"candleshm: block `{block_name}`: /dev/shm has no room for its ")
-    assert done.stderr.count("\n") == 1
+    assert re.fullmatch(
+        rf"candleshm: block `{block_name}`: it needs \d+ MiB of shared memory, and /dev/shm has 0 MiB free of 0 MiB; "
+        r"enlarge it \(docker: --shm-size\), or serve fewer symbols or a smaller length\n",
+        done.stderr,
+    )
+
+
+def test_the_sum_of_all_blocks_is_compared_before_the_first_is_made(
+    exchange: SimulatedExchange, block_name: str
+) -> None:
+    """Each block alone would have room."""
+    derive = ["--derive", "5m,15m,1h", "--spare-symbols", "0"]
+    command = [*CLI, *serving(exchange, block_name, "--length", "8000", *derive)]
+    shell = ["sh", "-c", '"$@"; echo "exit $?"; ls -A /dev/shm', "sh", *command]
+    done = subprocess.run(with_small_shm(8 << 10, *shell), capture_output=True, text=True, timeout=100, check=False)
+
+    assert done.stdout == f"exit {os.EX_TEMPFAIL}\n"
+    found = re.search(r"it and 3 derived blocks need (\d+) MiB of shared memory, and /dev/shm has 8 MiB", done.stderr)
+    assert found is not None
+    assert "or give derived intervals a length of their own (1d:400)" in done.stderr
+    lengths = [8000] * 4
+    assert int(found[1]) == -(-sum(_core.block_bytes(length, 2) for length in lengths) // (1 << 20))
+    assert max(_core.block_bytes(length, 2) for length in lengths) < 8 << 20
+
+
+def test_a_block_that_is_taken_over_needs_no_memory_again(exchange: SimulatedExchange, block_name: str) -> None:
+    """Two starts in a /dev/shm that has room for one block only; the first is killed."""
+    first = shlex.join([*CLI, *serving(exchange, block_name, "--length", "5000", "--spare-symbols", "0")])
+    killed = f"{first} >/tmp/$$ & pid=$!; until grep -q attach /tmp/$$; do sleep 0.1; done; kill -9 $pid; rm /tmp/$$"
+    ended = f"timeout --signal TERM --preserve-status 5 {first}"
+    shell = ["sh", "-c", f"{killed}; {ended}; echo exit $?"]
+    done = subprocess.run(with_small_shm(4 << 10, *shell), capture_output=True, text=True, timeout=100, check=False)
+
+    assert done.stdout.endswith("exit 0\n")
+    assert "block taken over" in done.stderr
 
 
 def test_serve_says_that_dev_shm_is_read_only(exchange: SimulatedExchange, block_name: str) -> None:

@@ -105,23 +105,23 @@ def test_another_user_s_block_is_neither_read_nor_taken_over_nor_removed(
     assert (SHM / name).stat().st_uid == NOBODY
 
     for use in (candleshm.attach, candleshm.unlink, block):
-        with pytest.raises(candleshm.BlockUnavailable, match=f"another user.*uid {NOBODY}"):
+        with pytest.raises(candleshm.BlockOfAnotherUser, match=rf"user {NOBODY} .*owns it.* mode 0600") as caught:
             use(name)
+        assert (caught.value.uid, caught.value.mode) == (NOBODY, 0o600)
     for arguments in (["read", name, "BTCUSDT"], ["rm", name], serving(exchange, name)):
-        assert "belongs to another user" in complaint(*arguments)
+        assert f"user {NOBODY} " in complaint(*arguments)
     listed = run("ls")
     assert (listed.returncode, name in listed.stdout) == (0, False)
-    assert "belongs to another user" in listed.stderr
+    assert f"1 block of another user cannot be read: {name}; user {NOBODY} " in listed.stderr
     assert name not in [health.name for health in candleshm.blocks()]
     assert (SHM / name).stat().st_uid == NOBODY
 
 
 def test_another_user_cannot_read_ours(writer: _core.Writer) -> None:
     def spy() -> None:
-        with pytest.raises(candleshm.BlockUnavailable, match=r"Permission denied|another user"):
-            candleshm.attach(writer.name)
-        with pytest.raises(candleshm.BlockUnavailable, match=r"Permission denied|another user"):
-            candleshm.unlink(writer.name)
+        for use in (candleshm.attach, candleshm.unlink):
+            with pytest.raises(candleshm.BlockOfAnotherUser, match=r"user 0 \(root\) owns it, and mode 0600 lets only"):
+                use(writer.name)
         with pytest.raises(PermissionError):
             (SHM / writer.name).read_bytes()
         with pytest.raises(PermissionError):

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 import candleshm
-from candleshm.commands.settings import collector_configs
+from candleshm.commands.settings import collector_configs, configuration
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.sim import Fault, SimulatedExchange
@@ -75,6 +75,46 @@ def test_one_feed_of_a_file_can_be_named_by_the_flag(tmp_path: Path) -> None:
     path.write_text('[[feed]]\nmarket = "spot"\n')
 
     assert collector_configs({"name": "x"}, path) == [CollectorConfig(market="SPOT", name="x")]
+
+
+def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "feeds.toml"
+    path.write_text('length = 50\nworkers = 2\nmetrics = 9100\n[[feed]]\nmarket = "spot"\n[[feed]]\nmarket = "um"\n')
+    for name, value in {
+        "LENGTH": "60",
+        "WORKERS": "5",
+        "SYMBOLS": "BTCUSDT,ETHUSDT",
+        "TRUST_ENV": "yes",
+        "METRICS": "9200",
+        "TIMEZONE": "",
+        "PORT": "tcp://10.0.0.1:8700",  # as Kubernetes sets it for a service of that name
+    }.items():
+        monkeypatch.setenv(f"CANDLESHM_{name}", value)
+    expected = [
+        CollectorConfig(market=market, length=60, workers=3, symbols=["BTCUSDT", "ETHUSDT"], trust_env=True)
+        for market in ("SPOT", "UM")
+    ]
+    given = configuration({"workers": 3}, path)
+    assert (given.feeds, given.process) == (expected, {"metrics": ("127.0.0.1", 9200)})
+    assert configuration({"workers": 3, "metrics": ("h", 1)}, path).process == {"metrics": ("h", 1)}
+    assert collector_configs({"market": "spot", "workers": 3}, None) == expected[:1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "words"),
+    [
+        ("CANDLESHM_SYMBOL", "BTCUSDT", "did you mean CANDLESHM_SYMBOLS"),
+        ("CANDLESHM_LENGTH", "many", "CANDLESHM_LENGTH cannot be `many`"),
+        ("CANDLESHM_LENGTH", "1", "length cannot be `1`"),
+        ("CANDLESHM_TRUST_ENV", "perhaps", "allowed: 1 true yes 0 false no"),
+        ("CANDLESHM_METRICS", "high", "must be a port"),
+    ],
+)
+def test_a_variable_that_cannot_be_meant_is_named(variable: str, text: str, words: str) -> None:
+    environment = {**os.environ, variable: text}
+    assert words in complaint("serve", "--market", "spot", "--name", "x", env=environment)
 
 
 def test_a_process_serves_every_feed_of_its_file(two_feeds: Path, block_name: str) -> None:

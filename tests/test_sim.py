@@ -445,6 +445,38 @@ def test_ranges_on_cm_count_back_from_the_end(exchange: Exchange) -> None:
     assert len(exchange.klines("CM", "1d", startTime=early, endTime=early + 200 * DAY, limit=1500)) == 201
 
 
+@pytest.mark.parametrize(
+    ("market", "pair", "kind", "symbol"),
+    [
+        ("UM", "BTCUSDT", "PERPETUAL", "BTCUSDT"),
+        ("CM", "BTCUSD", "PERPETUAL", "BTCUSD_PERP"),
+        ("UM", "XAUUSDT", "TRADIFI_PERPETUAL", "XAUUSDT"),
+    ],
+)
+def test_continuous_klines_of_perpetuals(exchange: Exchange, market: Market, pair: str, kind: str, symbol: str) -> None:
+    for parameters in ({}, {"limit": 3}, {"startTime": NOW - HOUR, "limit": 3}, {"endTime": NOW - HOUR, "limit": 3}):
+        response = exchange.get(market, "continuousKlines", pair=pair, contractType=kind, interval="5m", **parameters)
+        assert response.json() == exchange.klines(market, "5m", symbol, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ("contractType=PERPETUAL&interval=1m", -1102),
+        ("pair=BTCUSDT&interval=1m", -1102),
+        ("pair=BTCUSDT&contractType=perpetual&interval=1m", -1130),
+        ("pair=BTCUSDT&contractType=PERPETUAL&interval=1s", -1120),
+        ("pair=BTCUSDT&contractType=PERPETUAL&interval=1m&limit=1501", -1130),
+        ("pair=BTCUSDT&contractType=TRADIFI_PERPETUAL&interval=1m", -1121),
+        ("pair=NOPEUSDT&contractType=PERPETUAL&interval=1m", -1121),
+    ],
+)
+def test_what_continuous_klines_do_not_take(exchange: Exchange, parameters: str, code: int) -> None:
+    response = exchange.get("UM", f"continuousKlines?{parameters}")
+    assert response.status_code == 400
+    assert response.json()["code"] == code
+
+
 def test_spot_takes_too_large_a_limit_for_its_maximum(exchange: Exchange) -> None:
     assert len(exchange.klines("SPOT", limit=1500)) == 1000
     assert len(exchange.klines("UM", limit=1500)) == 1500

@@ -21,12 +21,13 @@ import pytest
 
 import candleshm
 from candleshm._core import Writer
+from candleshm.commands.overview import Overview
 from candleshm.commands.screen import Screen
 from candleshm.commands.top import Board, ordered
 from candleshm.reader.events import changes
 from candleshm.reader.health import Health
 from candleshm.reader.observation import Observation, SeriesFacts
-from tests.support.commanding import DEADLINE_SECONDS, complaint, run, started
+from tests.support.commanding import CLI, DEADLINE_SECONDS, complaint, run, started
 from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 LIMIT_SECONDS = 60.0
@@ -201,6 +202,73 @@ def test_once_prints_a_frame_with_every_symbol(writer: Writer, block_name: str) 
 
 def test_a_block_that_is_not_there() -> None:
     assert "`no-such-block`" in complaint("top", "no-such-block", "--once")
+
+
+def test_without_a_name_all_blocks_stand_in_one_table(writer: Writer, block_name: str) -> None:
+    other = Writer.open(f"{block_name}-5m", market="UM", interval="5m", length=10, symbols=["A", "B", "C"])
+    try:
+        shown = run("top", "--once").stdout
+    finally:
+        other.close()
+
+    lines = {line.split()[1]: line.split() for line in shown.splitlines() if block_name in line}
+    assert lines[block_name][2:5] == ["SPOT", "1m", "3"]
+    assert lines[f"{block_name}-5m"][2:5] == ["UM", "5m", "3"]
+    assert "loading" in lines[f"{block_name}-5m"]
+    assert re.match(r"\d+ blocks, [\d,]+ series, ", shown)
+
+
+def test_what_is_wrong_comes_first_and_a_number_chooses_a_block() -> None:
+    overview = Overview(Screen())
+    stale = replace(HEALTH, name="b", loaded=True, ready=False, stale=2, oldest_age=77.0)
+    lines = overview.frame([replace(HEALTH, name="a"), stale], ["2 blocks of another user cannot be read: x, y"])
+
+    assert lines[0] == "2 blocks, 4 series, 1 need attention"
+    assert lines[3].split()[:2] == ["1", "b"]
+    assert lines[3].endswith("stale  2 stale, oldest 77.0 s")
+    assert lines[4].split()[:2] == ["2", "a"]
+    assert lines[5] == "2 blocks of another user cannot be read: x, y"
+    assert [overview.chosen(typed) for typed in ("2", "\n", "1\n", "3\n", "x1", "\r", "\n")] == [
+        *(None, "a", "b", None, None, "b", None)
+    ]
+
+
+def test_on_a_terminal_keys_choose_a_block_and_end_it(writer: Writer, block_name: str) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+    shown = b""
+
+    def read_until(words: str) -> bytes:
+        nonlocal shown
+        while words.encode() not in shown:
+            assert select.select([ours], [], [], DEADLINE_SECONDS)[0], shown
+            shown += os.read(ours, 65536)
+        before, shown = shown, b""
+        return before
+
+    command = ("top", "--interval-seconds", "0.05")
+    environment = os.environ | {"TERM": "xterm", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
+    before = termios.tcgetattr(theirs)
+    session = ("setsid", "--ctty", "--wait", *CLI, *command)
+    process = subprocess.Popen(session, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment)
+    try:
+        frame = ""
+        while f"{block_name}  SPOT 1m" not in frame:  # other tests make and remove blocks, which changes the numbers
+            os.write(ours, b"a")
+            frame = read_until("number and Enter: one block").decode()
+            if place := re.search(rf"^ *(\d+)  {block_name} ", frame, re.MULTILINE):
+                os.write(ours, f"{place[1]}\n".encode())
+                frame = read_until("a: all blocks; q: end").decode()
+        os.write(ours, b"a")
+        read_until("number and Enter: one block")
+        os.write(ours, b"q")
+        assert process.wait(DEADLINE_SECONDS) == 0
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_on_a_terminal_frames_stay_in_place_and_tell_what_happens(writer: Writer, block_name: str) -> None:

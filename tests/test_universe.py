@@ -15,7 +15,14 @@ STATUSES = {"BTCUSDT": "TRADING", "ETHUSDT": "TRADING", "ETHBTC": "TRADING", "OL
 
 
 def info(statuses: dict[str, str]) -> ExchangeInfo:
-    return ExchangeInfo(statuses, 6000, 60.0)
+    return ExchangeInfo(
+        statuses,
+        6000,
+        60.0,
+        quotes={name: name[3:] for name in statuses},
+        contracts={"BTCUSDT": "PERPETUAL", "ETHUSDT": "TRADIFI_PERPETUAL", "ETHBTC": "PERPETUAL"},
+        volumes={"BTCUSDT": 5.0, "ETHBTC": 9.0, "ETHUSDT": 7.0},
+    )
 
 
 def universe(**settings: Any) -> Universe:
@@ -30,6 +37,13 @@ def universe(**settings: Any) -> Universe:
         ({"symbol_contains": "ETH"}, ["ETHUSDT", "ETHBTC"]),
         ({"symbol_endswith": "USDT"}, ["BTCUSDT", "ETHUSDT"]),
         ({"symbols_filter": ["ETHBTC"], "symbol_contains": "TH", "symbol_endswith": "T"}, ["ETHUSDT"]),
+        ({"quote": "usdt"}, ["BTCUSDT", "ETHUSDT"]),
+        ({"quote": ["BTC", "EUR"]}, ["ETHBTC"]),
+        ({"market": "UM", "contract": "PERPETUAL"}, ["BTCUSDT", "ETHBTC"]),
+        ({"market": "UM", "contract": ["perpetual", "TRADIFI_PERPETUAL"], "quote": "USDT"}, ["BTCUSDT", "ETHUSDT"]),
+        ({"top": 2}, ["ETHBTC", "ETHUSDT"]),
+        ({"top": 1, "quote": "USDT"}, ["ETHUSDT"]),
+        ({"top": 1, "symbols": ["BTCUSDT", "OLDUSDT"]}, ["BTCUSDT"]),
         # A list may name what does not trade, in its own order; the filters hold for it as well.
         ({"symbols": ["OLDUSDT", "ETHBTC", "NOPE"]}, ["OLDUSDT", "ETHBTC"]),
         ({"symbols": ["OLDUSDT", "ETHBTC"], "symbol_endswith": "USDT"}, ["OLDUSDT"]),
@@ -42,16 +56,26 @@ def test_filters_mean_what_they_always_meant(settings: dict[str, Any], wanted: l
 
 
 def test_of_a_former_collector_only_what_this_one_could_have_carried_stays() -> None:
-    assert universe().keeps("GONEUSDT")
-    assert not universe(symbol_endswith="USDT").keeps("ETHBTC")
-    assert universe(symbols=["GONEUSDT"]).keeps("GONEUSDT")
-    assert not universe(symbols=["GONEUSDT"]).keeps("BTCUSDT")
+    listed = info(STATUSES)
+    assert universe().keeps("GONEUSDT", listed)
+    assert not universe(symbol_endswith="USDT").keeps("ETHBTC", listed)
+    assert universe(symbols=["GONEUSDT"]).keeps("GONEUSDT", listed)
+    assert not universe(symbols=["GONEUSDT"]).keeps("BTCUSDT", listed)
+    assert universe(quote="USDT").keeps("GONEUSDT", listed)
+    assert not universe(quote="USDT").keeps("ETHBTC", listed)
+    # One that lost its rank meanwhile keeps its rows.
+    assert universe(top=1).keeps("BTCUSDT", listed)
 
 
 @pytest.mark.parametrize("settings", [{"symbol_endswith": "EUR"}, {"symbols": ["NOPE"]}])
 def test_nothing_left_is_a_config_error(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="symbols"):
         universe(**settings).at_start(info(STATUSES))
+
+
+def test_a_quote_that_nothing_has_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"quote is `USD`, and there are: BTC USDT$"):
+        universe(quote="USD").at_start(info(STATUSES))
 
 
 def test_a_symbol_by_hand_counts_for_more_than_a_filter_and_a_removal_for_most() -> None:

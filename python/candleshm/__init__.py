@@ -36,6 +36,7 @@ from candleshm.errors import (
     BlockIncompatible,
     BlockInUse,
     BlockNotFound,
+    BlockOfAnotherUser,
     BlockUnavailable,
     CandleShmError,
     ClosesMissed,
@@ -58,6 +59,7 @@ from candleshm.errors import (
 )
 from candleshm.reader.derivation import derive
 from candleshm.reader.feed import Feed, attach, blocks, unlink
+from candleshm.reader.frames import to_arrow, to_pandas, to_polars
 from candleshm.reader.health import Health
 from candleshm.reader.panel import Panel
 from candleshm.row_state import RowState
@@ -89,6 +91,7 @@ __all__ = [
     "BlockInUse",
     "BlockIncompatible",
     "BlockNotFound",
+    "BlockOfAnotherUser",
     "BlockUnavailable",
     "CandleRule",
     "CandleServer",
@@ -124,6 +127,9 @@ __all__ = [
     "blocks",
     "derive",
     "history",
+    "to_arrow",
+    "to_pandas",
+    "to_polars",
     "unlink",
     "weight",
 ]

@@ -24,6 +24,7 @@ __all__ = [
     "Feed",
     "Gap",
     "Ingested",
+    "KlinesText",
     "News",
     "NotMerged",
     "PoolWords",
@@ -36,6 +37,7 @@ __all__ = [
     "View",
     "Writer",
     "Zone",
+    "block_bytes",
     "block_names",
     "candle_end_ms",
     "candles_within",
@@ -48,8 +50,10 @@ __all__ = [
     "is_block_name",
     "is_owned",
     "is_symbol_name",
+    "klines_text",
     "parse_archive_csv",
     "parse_klines",
+    "share_with",
     "unlink",
     "zone_names",
 ]
@@ -64,6 +68,7 @@ ZONES_VERSION: str
 
 _FloatArray: TypeAlias = npt.NDArray[np.float64]
 _Holes: TypeAlias = Literal["drop", "nan", "raise"]
+_Decimals: TypeAlias = tuple[int, int, int, int]
 
 @final
 class Gap:
@@ -407,16 +412,16 @@ class Writer:
         length: int,
         symbols: Sequence[str],
         spare_symbols: int = 0,
-        derive: Sequence[tuple[str, str]] | None = None,
+        derive: Sequence[tuple[str, str, int]] | None = None,
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 
         Rows of the same market, interval and symbol come over from a block of another LENGTH or other symbols, each as
         it was and as old as it was.
 
-        `derive` are pairs of name and interval (`5m`, `1d@Asia/Shanghai`): further blocks of the same symbols and
-        LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
-        are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
+        `derive` are names, intervals (`5m`, `1d@Asia/Shanghai`) and LENGTHs: further blocks of the same symbols, whose
+        candles are derived from this block's in the same calls, each published before waiters of either are woken.
+        Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
 
         Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
         OSError (ENOSPC: /dev/shm is too small).
@@ -557,11 +562,12 @@ class Writer:
         `now_seconds` is local time; a response to a request that left before it is not merged any more.
         """
 
-    def set_exchange_clock(self, measured_seconds: float, upper_ms: float, drift: float) -> None:
+    def set_exchange_clock(self, measured_seconds: float, lower_ms: float, upper_ms: float, drift: float) -> None:
         """Let the events of a `StreamThread` be judged by this measurement of the exchange's clock.
 
-        At local time `measured_seconds` it showed `upper_ms` at most; two clocks run apart by at most `drift` seconds
-        per second. Before the first measurement no event is merged.
+        At local time `measured_seconds` it showed `lower_ms` at least and `upper_ms` at most; two clocks run apart by
+        at most `drift` seconds per second. Before the first measurement no event is merged. Readers of the block are
+        told the middle, see `Feed.exchange_ms`.
         """
 
     def stop_merging(self) -> None:
@@ -658,6 +664,31 @@ class News:
         """
 
 @final
+class KlinesText:
+    """Rows of a series as the exchange's JSON, or what is incomplete of them."""
+
+    @property
+    def body(self) -> bytes:
+        """The JSON array, rows ascending; empty bytes when anything is `incomplete`."""
+    @property
+    def rows(self) -> int:
+        """Rows in it."""
+    @property
+    def last_open_ms(self) -> int | None:
+        """Open time of the newest of them, epoch ms; None without rows."""
+    @property
+    def unsettled_open_ms(self) -> int | None:
+        """Open time of the oldest of them that may still change, epoch ms; None when all are final."""
+    @property
+    def incomplete(self) -> Literal["missing", "before"] | None:
+        """None: the answer is whole. 'missing': a row of it is not fetched yet. 'before': it needs rows older than the
+        window, and the symbol's first candle is older or not known.
+        """
+    @property
+    def incomplete_ms(self) -> int | None:
+        """Open time of the row that is missing, or of the oldest one of the window; None while there is none."""
+
+@final
 class Series:
     """The candles of one symbol. Cheap to keep; follows its symbol when the block is replaced.
 
@@ -710,6 +741,35 @@ class Series:
 
         >>> rows, states = btc.snapshot(100)  # doctest: +SKIP
         >>> final = rows[states != candleshm.RowState.LIVE]  # doctest: +SKIP
+        """
+
+    def klines_text(
+        self,
+        low_ms: int | None,
+        high_ms: int | None,
+        limit: int,
+        *,
+        newest: bool,
+        decimals: _Decimals | None,
+        derived: bool = False,
+    ) -> KlinesText:
+        """Return rows of a range of open times as the exchange's JSON, from one moment. Never raises StaleData.
+
+        Holes that the exchange confirmed are left out. The newest row is there also while it may still change; whether
+        it is as new as the present is for the caller to judge, by `age`.
+
+        Args:
+            low_ms: Earliest open time, epoch ms; None begins at the symbol's first candle.
+            high_ms: Latest open time, epoch ms; None ends at the newest row.
+            limit: Most rows, 1 or more.
+            newest: Take the newest `limit` rows of the range, not the oldest.
+            decimals: Digits behind the point of (prices, volumes, turnovers), and to how many all are padded with
+                zeroes; 18 at most. A value with more digits keeps them. None: the shortest text of each number.
+            derived: Whether the block is derived from another. The first candle that it knows may then be the first
+                that could be derived, so the rows before it may exist.
+
+        Raises:
+            ConfigError: `limit` or `decimals` cannot be used.
         """
 
     @property
@@ -895,6 +955,12 @@ class Feed:
     def _asof(
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None
     ) -> tuple[_FloatArray, tuple[str, ...]]: ...
+    def exchange_ms(self) -> int | None:
+        """Return the exchange's clock now, epoch ms, as the collector measured it; None when it never did.
+
+        It is right to half a round trip, and to what clocks drift apart in the minutes since.
+        """
+    def _commits(self) -> News: ...
     def _news(self) -> News: ...
     def _look_closed(
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
@@ -918,6 +984,12 @@ def parse_archive_csv(file: bytes) -> tuple[_FloatArray, int]:
     With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
     """
 
+def klines_text(rows: _FloatArray, decimals: _Decimals | None) -> bytes:
+    """Return rows, float64 (n, 12), as the exchange's JSON array; `decimals` as for `Series.klines_text`.
+
+    Raises ConfigError for another shape, for a value that is not finite, and for `decimals` that cannot be used.
+    """
+
 def parse_klines(body: bytes) -> tuple[_FloatArray, int]:
     """Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
 
@@ -937,6 +1009,15 @@ def ended_ms() -> int:
 
 def is_owned(name: str) -> bool:
     """Return whether a process owns the block that has this name now. Raises `BlockNotFound`, `BlockUnavailable`."""
+
+def block_bytes(length: int, symbol_capacity: int) -> int:
+    """Return the size of a block in bytes. Raises ConfigError for sizes that no block can have."""
+
+def share_with(group: int | None) -> None:
+    """Share the blocks of this process with the group of that number, None for nobody.
+
+    Blocks made from here on have mode 0640 and that group; those of other users that have both are believed.
+    """
 
 def unlink(name: str) -> None:
     """Remove a block that no collector serves."""

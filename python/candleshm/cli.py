@@ -14,7 +14,15 @@ from typing import Any, Literal, NoReturn
 
 from candleshm._core import MARKETS, ZONES_VERSION
 from candleshm.commands.outcome import outcome
-from candleshm.commands.settings import add_field_flags, add_flags, collector_configs, in_utf8
+from candleshm.commands.settings import (
+    PROCESS_KEYS,
+    add_field_flags,
+    add_flags,
+    collector_configs,
+    configuration,
+    in_utf8,
+    listening_address,
+)
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.commands.streams import say
 from candleshm.config import CANDLE_DIR
@@ -25,6 +33,7 @@ __all__ = ["main"]
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 DOWNLOAD_FIELDS = (
     *("market", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
+    *("contract", "quote", "top"),
     *("base_url", "proxy_host", "proxies", "trust_env", "server_weight", "settle_seconds", "workers", "start_seconds"),
 )
 UPSTREAM_FIELDS = ("proxy_host", "proxies", "trust_env")
@@ -62,15 +71,16 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    feeds = collector_configs(vars(arguments), arguments.config)
+    given = configuration(vars(arguments), arguments.config)
     from candleshm.commands.serve import Address, serve
 
-    metrics = None if arguments.metrics is None else Address(*arguments.metrics)
+    metrics = Address(*given.process["metrics"]) if "metrics" in given.process else None
     serve(
-        feeds,
+        given.feeds,
         log_level=arguments.log_level,
         log_format=arguments.log_format,
         metrics=metrics,
+        gateway=None if arguments.gateway is None else Address(*arguments.gateway),
         until_stdin_closes=arguments.until_stdin_closes,
     )
 
@@ -159,24 +169,29 @@ def _sim(arguments: argparse.Namespace) -> None:
 
 
 def _ls(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.listing import broken, listing_json, listing_table
+    from candleshm.commands.listing import listing_json, listing_table, unlisted
 
     print(listing_json() if arguments.json else listing_table(), end="")
     sys.stdout.flush()
-    for error in broken():
-        say(f"candleshm: {error}\n", sys.stderr)
+    for line in unlisted():
+        say(f"candleshm: {line}\n", sys.stderr)
 
 
 def _read(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.rows import TABLE_ROWS, read_rows
+    from candleshm.commands.rows import TABLE_ROWS, chart_columns, read_rows, shown_chart
     from candleshm.reader.feed import attach
     from candleshm.reader.freshness import STALE_SECONDS
 
     is_table = not (arguments.json or arguments.csv)
     with attach(arguments.name) as feed:
-        rows = read_rows(feed, arguments.symbol, TABLE_ROWS if is_table and arguments.rows is None else arguments.rows)
+        if arguments.chart:
+            text = shown_chart(feed, arguments.symbol, min(arguments.rows or feed.length, chart_columns()))
+        else:
+            count = TABLE_ROWS if is_table and arguments.rows is None else arguments.rows
+            rows = read_rows(feed, arguments.symbol, count)
+            text = rows.as_table() if is_table else rows.as_json() if arguments.json else rows.as_csv()
         age_seconds = feed[arguments.symbol].age
-    print(rows.as_table() if is_table else rows.as_json() if arguments.json else rows.as_csv(), end="")
+    print(text, end="")
     if STALE_SECONDS < age_seconds < math.inf:
         print(f"candleshm: {arguments.symbol}: stale, its data is {age_seconds:.0f} s old", file=sys.stderr)
 
@@ -238,7 +253,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--metrics",
         type=_address,
         metavar="[HOST:]PORT",
-        help="serve Prometheus metrics at this address; without HOST only this machine can reach them",
+        help=PROCESS_KEYS["metrics"].help,
+    )
+    serve.add_argument(
+        "--gateway",
+        type=_address,
+        metavar="[HOST:]PORT",
+        help="also run a gateway at this address, as a process of its own; without HOST only this machine can reach it",
     )
     _add_log_flags(serve)
 
@@ -379,7 +400,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     ls = add("ls", _ls, "list the blocks of this machine", "ls --json")
     ls.add_argument(
-        "--json", action="store_true", help="print a list of objects; age is the age of the heartbeat in seconds"
+        "--json", action="store_true", help="print a list of objects with every field of Health; ages in seconds"
     )
 
     read = add("read", _read, "show the newest candles of a symbol", "read candleshm-spot-1m BTCUSDT --rows 5")
@@ -389,14 +410,15 @@ def make_parser() -> argparse.ArgumentParser:
         "--rows",
         type=_count,
         metavar="N",
-        help="number of newest time slots, the live candle included (default: 20 as a table, else all)",
+        help="number of newest time slots, the live candle included (default: 20 in a table, else all that fit)",
     )
     form = read.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a list of objects")
     form.add_argument("--csv", action="store_true", help="print comma-separated values with a header")
+    form.add_argument("--chart", action="store_true", help="draw the candles, as many as fit the terminal")
 
     top = add("top", _top, "watch a block and its collector", "top candleshm-spot-1m --interval-seconds 1")
-    top.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
+    top.add_argument("name", type=in_utf8, metavar="NAME", nargs="?", help="the block's name (default: all blocks)")
     top.add_argument(
         "--interval-seconds",
         type=_seconds,
@@ -429,7 +451,7 @@ def _add_log_flags(command: argparse.ArgumentParser) -> None:
         "--log-format",
         choices=("text", "json"),
         default="text",
-        help="json: one object per line with time, level, logger, block and message (default: text)",
+        help="json: one object per line with time, level, logger, event, block and message (default: text)",
     )
     command.add_argument(
         UNTIL_STDIN_CLOSES,
@@ -465,8 +487,10 @@ def _port(text: str) -> int:
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", _port(port)
+    try:
+        return listening_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _url_of_market(text: str) -> tuple[str, str]:

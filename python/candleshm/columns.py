@@ -27,3 +27,6 @@ NAMES = (
     "taker_buy_quote_volume",
     "ignore",
 )
+
+# Columns of whole numbers.
+WHOLE = frozenset({OPEN_TIME_MS, CLOSE_TIME_MS, TRADES, IGNORE})

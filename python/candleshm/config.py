@@ -9,8 +9,9 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from candleshm._core import MARKETS, Zone, derivation_parts
@@ -19,10 +20,25 @@ from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_
 from candleshm.network.proxies import NO_TLS_TO_PROXY, fault_of_proxies
 from candleshm.system.log_text import printable
 
-__all__ = ["CANDLE_DIR", "TIMEZONE", "TIME_OF_DAY", "CollectorConfig", "Setting", "is_path", "is_zone", "settings"]
+__all__ = [
+    "CANDLE_DIR",
+    "TIMEZONE",
+    "TIME_OF_DAY",
+    "CollectorConfig",
+    "DerivedBlock",
+    "Setting",
+    "is_path",
+    "is_zone",
+    "settings",
+]
 
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)")
 LIVE = ("rest", "ws", "auto")
+_WORD = re.compile(r"\w+")
+CONTRACTS = (
+    *("PERPETUAL", "CURRENT_QUARTER", "NEXT_QUARTER", "CURRENT_MONTH", "NEXT_MONTH"),
+    *("PERPETUAL_DELIVERING", "TRADIFI_PERPETUAL"),
+)
 # Where daily files are read and downloaded unless a directory is given, and whose days they hold.
 CANDLE_DIR = "./candles"
 TIMEZONE = "UTC"
@@ -42,7 +58,16 @@ class Setting:
         """Raise ConfigError, with the name `label`, the value and what is allowed, when `value` does not fit."""
         if not self.fits(value):
             shown = "(not shown)" if self.is_secret else value
-            raise ConfigError(f"{label} cannot be `{shown}`; allowed: {self.allowed}")
+            kind = ", a text, not a number" if self._fits_as_number(value) else ""
+            raise ConfigError(f"{label} cannot be `{shown}`{kind}; allowed: {self.allowed}")
+
+    def _fits_as_number(self, value: object) -> bool:
+        """Return whether a text would fit if it were the number that it reads as."""
+        for number in (int, float):
+            with suppress(ValueError):
+                if isinstance(value, str) and self.fits(number(value)):
+                    return True
+        return False
 
 
 def _about(help: str, allowed: str, fits: Callable[[Any], bool], *, is_secret: bool = False) -> dict[str, Setting]:
@@ -107,6 +132,14 @@ def _names(names: object, is_name: Callable[[object], bool] = is_symbol_name) ->
     return tuple(dict.fromkeys(names))
 
 
+def _words(value: object) -> tuple[str, ...] | None:
+    """Return a word, or a list of words, in capitals and each once; None when it is neither."""
+    words = (value,) if isinstance(value, str) else value
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) and _WORD.fullmatch(word) for word in words):
+        return None
+    return tuple(dict.fromkeys(word.upper() for word in words))
+
+
 def _are_symbols(value: object) -> bool:
     return _is_all(value) or bool(_names(value))
 
@@ -117,6 +150,18 @@ def _is_all(value: object) -> bool:
 
 def _is_interval(value: object) -> bool:
     return isinstance(value, str) and value != ""
+
+
+_is_length = _is_whole(2, 100_000)
+LENGTHS = "a whole number, 2 to 100000"
+
+
+class DerivedBlock(NamedTuple):
+    """A block of candles that are made of another block's."""
+
+    name: str
+    interval: str
+    length: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +210,31 @@ class CollectorConfig:
             _is_text,
         ),
     )
+    contract: Sequence[str] = field(
+        default=(),
+        metadata=_about(
+            "serve only these kinds of contracts, such as PERPETUAL; UM and CM",
+            f"{' | '.join(CONTRACTS)}, or a list of them",
+            lambda value: (words := _words(value)) is not None and set(words) <= set(CONTRACTS),
+        ),
+    )
+    quote: Sequence[str] = field(
+        default=(),
+        metadata=_about(
+            "serve only symbols whose price is in these assets, such as USDT",
+            "an asset such as USDT, or a list of them",
+            lambda value: _words(value) is not None,
+        ),
+    )
+    top: int | None = field(
+        default=None,
+        metadata=_about(
+            "serve only so many of the symbols that pass the filters: those with the largest quote volume in 24 hours, "
+            "chosen at the start; every hour newcomers join, and none leaves",
+            "a whole number, 1 to 10000",
+            _or_none(_is_whole(1, 10_000)),
+        ),
+    )
     spare_symbols: int | None = field(
         default=None,
         metadata=_about(
@@ -187,15 +257,16 @@ class CollectorConfig:
         default=2880,
         metadata=_about(
             "candles kept of every symbol, the live one included",
-            "a whole number, 2 to 100000",
-            _is_whole(2, 100_000),
+            LENGTHS,
+            _is_length,
         ),
     )
     derive: Sequence[str] = field(
         default=(),
         metadata=_about(
-            "further intervals, made of this feed's candles, each in a block of its own: 5m,1h,1d@Asia/Shanghai",
-            "a list of intervals, [] for none",
+            "further intervals, made of this feed's candles, each in a block of its own: 5m,1h:400,1d@Asia/Shanghai; "
+            "the number is the candles kept (default: length)",
+            "a list of intervals such as 5m or 1h:400, [] for none",
             lambda value: _names(value, _is_interval) is not None,
         ),
     )
@@ -368,6 +439,8 @@ class CollectorConfig:
                 raise ConfigError(fault)
             setting.check(name, value)
         self._check_derived()
+        if self.contract and self.market.upper() == "SPOT":
+            raise ConfigError(f"contract cannot be `{self.contract}` with market SPOT, which has no contracts")
         if self.live == "ws" and self.stream_hindrance is not None:
             raise ConfigError(f"live cannot be `ws`: {self.stream_hindrance}; allowed here: rest | auto")
         if self.base_url is not None and self.proxy_host is not None:
@@ -377,9 +450,24 @@ class CollectorConfig:
             ("market", self.market.upper()),
             ("symbols", symbols),
             ("symbols_filter", _names(self.symbols_filter)),
+            ("contract", _words(self.contract)),
+            ("quote", _words(self.quote)),
             ("derive", _names(self.derive, _is_interval)),
         ):
             object.__setattr__(self, name, value)
+
+    def of_symbols(self, symbols: Sequence[str]) -> Self:
+        """Return the same settings for these very symbols, without any filter."""
+        return replace(
+            self,
+            symbols=symbols,
+            symbols_filter=(),
+            symbol_contains="",
+            symbol_endswith="",
+            contract=(),
+            quote=(),
+            top=None,
+        )
 
     @property
     def block_name(self) -> str:
@@ -387,10 +475,21 @@ class CollectorConfig:
         return self.name or f"candleshm-{self.market.lower()}-{self.interval}"
 
     @property
-    def derived(self) -> tuple[tuple[str, str], ...]:
-        """Name and interval of each derived block. `/` and `@` cannot be part of a name and become dashes."""
+    def derived(self) -> tuple[DerivedBlock, ...]:
+        """Each derived block. `/` and `@` cannot be part of a name and become dashes."""
         stem = f"{self.name or f'candleshm-{self.market.lower()}'}-"
-        return tuple((stem + interval.replace("/", "-").replace("@", "-"), interval) for interval in self.derive)
+        parts = [interval.partition(":") for interval in self.derive]
+        return tuple(
+            DerivedBlock(
+                stem + interval.replace("/", "-").replace("@", "-"), interval, int(text) if colon else self.length
+            )
+            for interval, colon, text in parts
+        )
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The names of the block and of those derived from it."""
+        return (self.block_name, *(block.name for block in self.derived))
 
     @property
     def stream_hindrance(self) -> str | None:
@@ -409,20 +508,27 @@ class CollectorConfig:
         return math.ceil(self.settle_seconds * 1000)
 
     def _check_derived(self) -> None:
-        for interval in self.derive:
+        for text in self.derive:
+            interval, colon, length = text.partition(":")
             if interval == "3d":
                 raise ConfigError(
                     "derive cannot be `3d`: each symbol has a grid of its own; serve that interval instead"
                 )
+            if colon and not (length.isascii() and length.isdigit() and _is_length(int(length))):
+                raise ConfigError(f"derive cannot be `{text}`; allowed behind the colon: {LENGTHS}")
             try:
                 parts = derivation_parts(self.interval, interval)
             except ConfigError as error:
-                raise ConfigError(f"derive cannot be `{interval}`: {error}") from None
+                raise ConfigError(f"derive cannot be `{text}`: {error}") from None
             if parts > self.length:
                 raise ConfigError(
-                    f"derive cannot be `{interval}` with length `{self.length}`: up to {parts} candles of "
+                    f"derive cannot be `{text}` with length `{self.length}`: up to {parts} candles of "
                     f"{self.interval} make one; allowed: a length of {parts} or more"
                 )
+        names = [block.name for block in self.derived]
+        twice = next((block.interval for block in self.derived if names.count(block.name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"derive has `{twice}` twice; give it once")
 
 
 def settings() -> dict[str, Setting]:

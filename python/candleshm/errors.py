@@ -9,6 +9,7 @@
     │   ├── BlockIncompatible                         the block was written in another format
     │   ├── BlockCorrupt                              the block's header contradicts itself
     │   └── BlockUnavailable     (OSError)            the system refused: /dev/shm is full, no permission
+    │       └── BlockOfAnotherUser (OSError)          another user owns the block
     ├── UnknownSymbol            (KeyError)           the block does not carry that symbol
     ├── StaleData                                     the series is older than ``max_age``, or delisted
     ├── GapError                 (ValueError)         ``holes="raise"`` and the window has a gap
@@ -36,7 +37,9 @@ Errors carry their facts as attributes; their text is for people.
 from __future__ import annotations
 
 import errno
+import grp
 import math
+import pwd
 from datetime import UTC, datetime
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "BlockInUse",
     "BlockIncompatible",
     "BlockNotFound",
+    "BlockOfAnotherUser",
     "BlockUnavailable",
     "CandleShmError",
     "ClosesMissed",
@@ -94,13 +98,18 @@ class BlockNotFound(BlockError, FileNotFoundError):
 
 
 class BlockInUse(BlockError):
-    """Another live collector owns the block. ``pid`` is its process, 0 when unknown."""
+    """Another live collector owns the block. ``pid`` is its process, 0 when unknown; ``lack`` why it cannot be read
+    instead, as "has 1m of SPOT", empty when that was not asked."""
 
-    def __init__(self, name: str, pid: int = 0) -> None:
+    def __init__(self, name: str, pid: int = 0, lack: str = "") -> None:
         owner = f"process {pid}" if pid else "another process"
-        super().__init__(name, f"a collector ({owner}) already serves it; stop that one or choose another name")
-        self.args = (name, pid)
+        besides = f", and the block {lack}" if lack else ""
+        super().__init__(
+            name, f"a collector ({owner}) already serves it{besides}; stop that one or choose another name"
+        )
+        self.args = (name, pid, lack)
         self.pid = pid
+        self.lack = lack
 
 
 class BlockIncompatible(BlockError):
@@ -128,6 +137,39 @@ class BlockUnavailable(BlockError, OSError):
         super().__init__(name, reason)
         self.args = (name, reason, error_number)
         self.errno = error_number
+
+
+class BlockOfAnotherUser(BlockUnavailable):
+    """Another user owns the block, and this process may not use it. ``uid``, ``gid`` and ``mode`` are its file's."""
+
+    def __init__(self, name: str, uid: int, gid: int, mode: int) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.mode = mode
+        super().__init__(name, self.owned, errno.EACCES)
+        self.args = (name, uid, gid, mode)
+
+    @property
+    def owned(self) -> str:
+        """Who owns the block, and who can read it."""
+        readers = f"that user and group {named_group(self.gid)}" if self.mode & 0o040 else "that user"
+        return f"user {named_user(self.uid)} owns it, and mode {self.mode:04o} lets only {readers} read it"
+
+
+def named_user(uid: int) -> str:
+    """Return a user's number, and the name where this system has one."""
+    try:
+        return f"{uid} ({pwd.getpwuid(uid).pw_name})"
+    except KeyError:
+        return str(uid)
+
+
+def named_group(gid: int) -> str:
+    """Return a group's number, and the name where this system has one."""
+    try:
+        return f"{gid} ({grp.getgrgid(gid).gr_name})"
+    except KeyError:
+        return str(gid)
 
 
 class UnknownSymbol(CandleShmError, KeyError):
@@ -168,19 +210,21 @@ class StaleData(CandleShmError):
 
 
 class GapError(CandleShmError, ValueError):
-    """A window that must not have gaps has one: open times ``[start_ms, end_ms)``, ``kind`` 'missing' or 'hole'."""
+    """Candles that must not have gaps have one: open times ``[start_ms, end_ms)``, ``kind`` 'missing' or 'hole'."""
 
-    def __init__(self, symbol: str, start_ms: int, end_ms: int, kind: str) -> None:
-        super().__init__(symbol, start_ms, end_ms, kind)
+    def __init__(self, symbol: str, start_ms: int, end_ms: int, kind: str, advice: str = "") -> None:
+        super().__init__(symbol, start_ms, end_ms, kind, advice)
         self.symbol = symbol
         self.start_ms = start_ms
         self.end_ms = end_ms
         self.kind = kind
+        self.advice = advice
 
     def __str__(self) -> str:
         start, end = (datetime.fromtimestamp(ms / 1000, tz=UTC) for ms in (self.start_ms, self.end_ms))
         return (
             f"{self.symbol} has no candles from {start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC: {self.kind}"
+            f"{'; ' if self.advice else ''}{self.advice}"
         )
 
 
@@ -258,17 +302,20 @@ class HistoryError(CandleShmError):
 class DayNotFound(HistoryError, FileNotFoundError):
     """A day has no file. ``days`` are all days without one, as YYYY-MM-DD; ``path`` is the first's file.
 
-    ``stored`` names what the directory has of the symbol instead.
+    ``stored`` names what the directory has of the symbol instead; ``advice`` is what to do, where that is not to
+    download the days.
     """
 
-    def __init__(self, path: str, days: tuple[str, ...], stored: str = "") -> None:
+    def __init__(self, path: str, days: tuple[str, ...], stored: str = "", advice: str = "") -> None:
         others = f" (and {len(days) - 1} more days, up to {days[-1]})" if len(days) > 1 else ""
         found = f"; stored are: {stored}" if stored else ""
-        super().__init__(path, f"no candles of {days[0]} are stored{others}{found}; `candleshm download` fetches days")
-        self.args = (path, days, stored)
+        to_do = advice or "`candleshm download` fetches days"
+        super().__init__(path, f"no candles of {days[0]} are stored{others}{found}; {to_do}")
+        self.args = (path, days, stored, advice)
         self.errno = errno.ENOENT
         self.days = tuple(days)
         self.stored = stored
+        self.advice = advice
 
 
 class DayDamaged(HistoryError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -25,6 +25,7 @@ SPARE_MIN = 16
 SPARE_PART = 0.1
 # A list that lost more than this part of its symbols at once is taken for an error of the exchange, or maintenance.
 LOST_PART_MAX = 0.5
+SHOWN_MAX = 20
 # No exchange lists so many at once; a block for all of them would cost the rows of the existing ones.
 GAINED_MAX = 1000
 
@@ -60,12 +61,17 @@ class Universe:
         """Return whether a symbol was removed by `remove`."""
         return symbol in self._removed
 
-    def keeps(self, symbol: str) -> bool:
-        """Return whether a symbol of an earlier collector may stay, whether or not it is listed now."""
-        return self._passes(symbol) and (self._config.symbols == "all" or symbol in self._config.symbols)
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the symbols are chosen by their volumes, which `ExchangeInfo` then has to have."""
+        return self._config.top is not None
+
+    def keeps(self, symbol: str, info: ExchangeInfo) -> bool:
+        """Return whether a symbol of an earlier collector may stay, listed now or not, and whatever its volume."""
+        return self._passes(symbol, info) and (self._config.symbols == "all" or symbol in self._config.symbols)
 
     def wanted(self, info: ExchangeInfo) -> list[str]:
-        """Return the listed symbols to serve: for 'all' those that trade, of a list all."""
+        """Return the listed symbols to serve: for 'all' those that trade, of a list all; of these the `top` ones."""
         return [name for name in self._named(info) if name in info.statuses]
 
     def unlisted(self, info: ExchangeInfo) -> list[str]:
@@ -79,14 +85,29 @@ class Universe:
             self._log.warning("%s: %s does not list it, left out%s", name, market, nearest(name, info))
         wanted = self.wanted(info)
         if wanted:
+            if self.is_ranked:
+                self._log.info("%d symbols chosen by their volume in 24 hours: %s", len(wanted), " ".join(wanted))
             return wanted
         if self._config.symbols == "all":
-            raise ConfigError(f"symbols cannot be `all`: no symbol of {market} trades now and passes the filters")
+            raise ConfigError(
+                f"symbols cannot be `all`: no symbol of {market} trades now and passes the filters{self._nearest(info)}"
+            )
         unlisted = self.unlisted(info)
         raise ConfigError(
             f"symbols: {market} lists none of `{', '.join(self._config.symbols)}`, or the filters leave them out"
             f"{nearest(unlisted[0], info) if unlisted else ''}"
         )
+
+    def _nearest(self, info: ExchangeInfo) -> str:
+        """Return what the exchange has instead of a quote or a kind of contract that it does not have."""
+        for field, allowed, found in (
+            ("quote", self._config.quote, info.quotes.values()),
+            ("contract", self._config.contract, info.contracts.values()),
+        ):
+            if allowed and not set(allowed) & set(found):
+                known = sorted(set(found) - {""})[:SHOWN_MAX]
+                return f"; {field} is `{', '.join(allowed)}`, and there are: {' '.join(known)}"
+        return ""
 
     def spare_places(self, info: ExchangeInfo) -> int:
         """Return how many places beyond `wanted` the block is to have."""
@@ -102,16 +123,21 @@ class Universe:
             base: Iterable[str] = (name for name in info.statuses if info.is_trading(name))
         else:
             base = config.symbols
+        chosen = [name for name in base if self._passes(name, info)]
+        if config.top is not None:
+            chosen = sorted(chosen, key=lambda name: -info.volumes.get(name, 0.0))[: config.top]
         # `add` overrides the filters, and `remove` overrides `add`.
-        passing = dict.fromkeys(name for name in base if self._passes(name)) | added
+        passing = dict.fromkeys(chosen) | added
         return [name for name in passing if name not in removed]
 
-    def _passes(self, symbol: str) -> bool:
+    def _passes(self, symbol: str, info: ExchangeInfo) -> bool:
         config = self._config
         return (
             symbol not in config.symbols_filter
             and config.symbol_contains in symbol
             and symbol.endswith(config.symbol_endswith)
+            and _is_among(info.quotes.get(symbol), config.quote)
+            and _is_among(info.contracts.get(symbol), config.contract)
         )
 
 
@@ -142,6 +168,11 @@ def nearest(symbol: str, info: ExchangeInfo) -> str:
     """Return a hint at the nearest listed name, or an empty text."""
     near = difflib.get_close_matches(symbol.upper(), info.statuses, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _is_among(value: str | None, allowed: Sequence[str]) -> bool:
+    """Return whether a value is allowed: without a condition any is, and so is that of a symbol that is not listed."""
+    return not allowed or value is None or value in allowed
 
 
 def _trading(info: ExchangeInfo) -> int:

@@ -34,7 +34,8 @@ def stream_thread(block_name: str, *, roots_file: Path | None = None) -> Iterato
     with closing(
         Writer.open(block_name, market="SPOT", interval="1m", length=5, symbols=["BTCUSDT"], spare_symbols=0)
     ) as writer:
-        writer.set_exchange_clock(SystemClock().monotonic_seconds(), time.time() * 1000, DRIFT)
+        now_ms = time.time() * 1000
+        writer.set_exchange_clock(SystemClock().monotonic_seconds(), now_ms, now_ms, DRIFT)
         thread = StreamThread(writer, roots_file=None if roots_file is None else str(roots_file))
         try:
             yield thread

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +14,7 @@ from candleshm.collector.cache import CacheWriter
 from candleshm.collector.filling import Filling
 from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
+from candleshm.collector.shared_memory import SharedMemory
 from candleshm.collector.status import CollectorStatus
 from candleshm.config import CollectorConfig
 from candleshm.errors import (
@@ -241,17 +241,20 @@ class Collector:
             now_seconds = self._market.clock.monotonic_seconds()
             connection.budget.set_limit(info.weight_limit, info.window_seconds, now_seconds)
         self._filling.open_store()
-        symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind()]))
+        symbols = list(dict.fromkeys([*self._universe.at_start(info), *self._left_behind(info)]))
+        spare_symbols = self._universe.spare_places(info)
+        memory = SharedMemory.of(config, len(symbols) + spare_symbols)
         with self._gate:
             if self._stopping.is_set():
                 return
+            memory.check()
             writer = Writer.open(
                 config.block_name,
                 market=config.market,
                 interval=config.interval,
                 length=config.length,
                 symbols=symbols,
-                spare_symbols=self._universe.spare_places(info),
+                spare_symbols=spare_symbols,
                 derive=config.derived,
             )
         try:
@@ -266,19 +269,20 @@ class Collector:
             writer.close()
             raise
         self._log.info(
-            "block %s, %d %s symbols, %d candles each",
+            "block %s, %d %s symbols, %d candles each; %s",
             _come_by(writer),
             len(writer.symbols),
             config.market,
             config.length,
+            memory,
         )
         if self._make_streams is None:
             reason = config.stream_hindrance or "live is rest"
             self._log.info(
                 "no streams: %s; candles by REST requests every %g s", reason, config.update_interval_seconds
             )
-        for name, interval in config.derived:
-            self._log.info("%s candles derived into block %s", interval, name)
+        for block in config.derived:
+            self._log.info("%s candles derived into block %s, %d each", block.interval, block.name, block.length)
         self._opened.set()
         cache_writer = self._make_cache_writer(self._scheduler)
         daily_writer: DailyWriter | None = None
@@ -318,7 +322,7 @@ class Collector:
             return [symbol for symbol in writer.symbols if symbol not in ended]
 
         def fetch(day: Day, replace_files: bool) -> bool:  # noqa: FBT001
-            wanted = replace(config, symbols=trading(), symbols_filter=(), symbol_contains="", symbol_endswith="")
+            wanted = config.of_symbols(trading())
             done = fetch_days(
                 wanted,
                 store,
@@ -348,7 +352,7 @@ class Collector:
             days_back=max(1, config.local_candle_days or 0),
         )
 
-    def _left_behind(self) -> list[str]:
+    def _left_behind(self, info: ExchangeInfo) -> list[str]:
         """Return the symbols of a block that a killed collector left, as far as this feed would carry them.
 
         Some may have been delisted since; without them the block, and the rows in it, could not be taken over.
@@ -356,7 +360,7 @@ class Collector:
         config = self.config
         with suppress(BlockError), closing(Feed(config.block_name)) as feed:
             if (feed.market, feed.interval) == (config.market, config.interval):
-                return [symbol for symbol in feed.symbols if self._universe.keeps(symbol)]
+                return [symbol for symbol in feed.symbols if self._universe.keeps(symbol, info)]
         return []
 
     def _find_streams(self) -> MakeStreams | None:

@@ -67,7 +67,7 @@ class Dispatcher:
 
     def _choose(self, now: float, *, is_loaded: bool, has_streams: bool) -> tuple[Job | None, float]:
         look_seconds = math.inf
-        for maintenance in (self._clock_sync.measurement, self._refresh.request):
+        for maintenance in (self._clock_sync.measurement, self._refresh.request, self._refresh.ranking):
             if maintenance.due_seconds <= now:
                 return self._maintain(maintenance, now)
             look_seconds = min(look_seconds, maintenance.due_seconds)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from candleshm._core import Writer
 from candleshm.collector.cache import BlockCache, Origin
-from candleshm.config import CollectorConfig
+from candleshm.config import CollectorConfig, DerivedBlock
 from candleshm.errors import CandleShmError, ConfigError, MissingExtra
 from candleshm.exchanges.base import INTERVAL_MS
 from candleshm.exchanges.binance import MARKETS
@@ -36,13 +35,13 @@ class Filling:
         self._log = BlockLog(logger, config.block_name)
         self._stopping = stopping
         self._cache: BlockCache | None = None
-        self._derived_caches: dict[str, BlockCache] = {}
+        self._derived_caches: dict[DerivedBlock, BlockCache] = {}
         if config.cache_dir is not None:
             origin = _origin(config)
             self._cache = BlockCache(config.cache_dir, origin)
-            for name, interval in config.derived:
-                self._derived_caches[interval] = BlockCache(
-                    config.cache_dir, Origin(name, origin.market, interval, origin.exchange)
+            for block in config.derived:
+                self._derived_caches[block] = BlockCache(
+                    config.cache_dir, Origin(block.name, origin.market, block.interval, origin.exchange)
                 )
         self.archive = None
         """The exchange's archive, where days may be fetched from it."""
@@ -80,8 +79,8 @@ class Filling:
         `now_ms` is exchange time that has surely been reached.
         """
         # Rows derived from more than the block will hold come first: the block's own would only be derived beside them.
-        for interval, cache in self._derived_caches.items():
-            window_ms = self._config.length * INTERVAL_MS[interval.split("@")[0]]
+        for block, cache in self._derived_caches.items():
+            window_ms = block.length * INTERVAL_MS[block.interval.split("@")[0]]
             rows = cache.load_derived(writer, now_ms - window_ms, self._stopping)
             if rows:
                 cache.log.info("%d rows loaded from cache %s", rows, cache.path)
@@ -109,9 +108,7 @@ class Filling:
 
     def _fetch_archived(self, store: DayStore, writer: Writer, connection: Client, days: list[Day]) -> None:
         """Fetch the days that have no file; rows that the archive lacks are requested by REST later."""
-        wanted = replace(
-            self._config, symbols=writer.symbols, symbols_filter=(), symbol_contains="", symbol_endswith=""
-        )
+        wanted = self._config.of_symbols(writer.symbols)
         first, last = days[-1].date, days[0].date
         try:
             fetch_days(wanted, store, connection, first, last, archive=self.archive, stopping=self._stopping)

@@ -37,7 +37,7 @@ class Ingest:
     @exchange_time.setter
     def exchange_time(self, measured: ExchangeTime) -> None:
         self._exchange_time = measured
-        self._writer.set_exchange_clock(measured.measured_seconds, measured.upper_ms, DRIFT)
+        self._writer.set_exchange_clock(measured.measured_seconds, measured.lower_ms, measured.upper_ms, DRIFT)
 
     def response(
         self,

@@ -230,7 +230,7 @@ class Scheduler:
                 if now >= status_seconds:
                     status_seconds = now + STATUS_SECONDS
                     self._refresh.look(now, self._clock_sync.earliest_ms(now))
-                    self._agenda.look_by(self._refresh.request.due_seconds)
+                    self._agenda.look_by(self._refresh.due_seconds)
                     self._note_loaded(now)
                     self._board.publish(now, is_loaded=self._loading.done.is_set())
                     self._names.look(now)
@@ -294,6 +294,9 @@ class Scheduler:
                 # Closing tasks were planned by the older measurement.
                 if plan.tasks:
                     self._agenda.plan(plan, now, self._clock_sync.earliest_ms(now))
+        elif maintenance is self._refresh.ranking:
+            self._refresh.rank(response, now)
+            self._align(now)
         elif self._refresh.take(response, now):
             self._align(now)
         maintenance.failures = 0

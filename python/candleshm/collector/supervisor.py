@@ -32,7 +32,7 @@ class Supervisor:
         """Check the configurations as far as that needs no network. Raises ConfigError."""
         if not feeds:
             raise ConfigError("feeds cannot be empty; give at least one")
-        names = [name for config in feeds for name in (config.block_name, *dict(config.derived))]
+        names = [name for config in feeds for name in config.block_names]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ConfigError(f"two blocks have the name `{twice}`; give one of them another")

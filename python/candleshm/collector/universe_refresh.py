@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 
 from candleshm.collector.laggards import Laggards
 from candleshm.collector.listing import SUSPECT_SECONDS, Listing
@@ -18,6 +19,9 @@ from candleshm.universe import Universe, nearest
 __all__ = ["UniverseRefresh"]
 
 logger = logging.getLogger(__name__)
+
+# How often the symbols with the largest volumes are chosen again.
+RANKING_SECONDS = 3600.0
 
 
 class UniverseRefresh:
@@ -44,6 +48,9 @@ class UniverseRefresh:
         self._is_sent = False
         self.laggards = Laggards(policy)
         self.request = MaintenanceRequest(exchange.info_url, exchange.info_weight)
+        self.ranking = MaintenanceRequest(exchange.volumes_url, exchange.volumes_weight)
+        if universe.is_ranked:
+            self.ranking.due_seconds = now + RANKING_SECONDS
         self.changed = threading.Event()
         """Set when symbols were added or removed by hand."""
 
@@ -56,6 +63,11 @@ class UniverseRefresh:
             self.request.due_seconds = self._listing.due_seconds(
                 since_seconds, self._budget.budget, self._budget.window_seconds
             )
+
+    @property
+    def due_seconds(self) -> float:
+        """When the next of the requests is due, local seconds."""
+        return min(self.request.due_seconds, self.ranking.due_seconds)
 
     def sent(self, now: float) -> None:
         """Note that the request leaves."""
@@ -88,8 +100,13 @@ class UniverseRefresh:
             self._log.warning("%s; the list is used now: the exchange repeated it, or candles confirm it", reason)
         if info.weight_limit is not None:
             self._budget.set_limit(info.weight_limit, info.window_seconds, now)
-        self._symbols.info = info
+        self._symbols.info = replace(info, volumes=self._symbols.info.volumes)
         return True
+
+    def rank(self, response: Response, now: float) -> None:
+        """Take in the volumes by which symbols are chosen. Raises BadResponse."""
+        self._symbols.info = replace(self._symbols.info, volumes=self._exchange.volumes(response))
+        self.ranking.due_seconds = now + RANKING_SECONDS
 
     def take_changes(self) -> None:
         """Take in symbols that were added or removed by hand; the newest list may not have a new one yet."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
+import msgspec
+
+from candleshm.commands.listing import listing_json
 from candleshm.commands.log import HeldLog, LogFormat
+from candleshm.commands.outcome import outcome
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
+from candleshm.errors import MissingExtra
+from candleshm.gateway.access import Access
 from candleshm.gateway.settings import GatewaySettings
-from candleshm.reader.frames import library
+from candleshm.gateway.token import Token
 
-__all__ = ["GatewayOptions", "gateway"]
+__all__ = ["GatewayOptions", "check_libraries", "gateway"]
 
-EXTRA = "web"
+LIBRARIES, EXTRA = ("starlette", "uvicorn", "websockets"), "web"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,26 +37,39 @@ class GatewayOptions:
     settings: GatewaySettings = field(default_factory=GatewaySettings)
 
 
+def check_libraries() -> None:
+    """Raise MissingExtra unless a gateway can be served."""
+    for name in LIBRARIES:
+        if find_spec(name) is None:
+            raise MissingExtra(name, EXTRA)
+
+
 def gateway(options: GatewayOptions) -> None:
     """Serve until a signal asks to stop, or stdin ends. Raises ConfigError, MissingExtra, OSError."""
-    for name in ("starlette", "uvicorn", "websockets"):
-        library(name, EXTRA)
-    from candleshm.gateway.app import make_app
-    from candleshm.gateway.page.routes import page_routes
-    from candleshm.gateway.page.watch import Watch
-    from candleshm.gateway.server import GatewayServer, listen, url_of
+    check_libraries()
+    from candleshm.gateway.gateway import Gateway
 
-    log = HeldLog(options.log_level, options.log_format)
-    lifetime = AsyncExitStack()
-    with listen(options.host, options.port) as listener:
+    log = HeldLog(options.log_level, options.log_format, "uvicorn.error", "asyncio")
+    access = Access(
+        token=None if options.token_file is None else Token.read(options.token_file),
+        origins=frozenset(origin.encode() for origin in options.origins),
+    )
+    with Gateway(options.host, options.port, access, options.settings, listing_json) as served:
+        on_stop_signal(served.stop)
+        if options.until_stdin_closes:
+            on_stdin_closed(served.stop)
 
         def started() -> None:
-            say(f"gateway: {url_of(listener)}\n")
+            say(f"gateway: {served.url}\n")
             log.release()
 
-        watch = lifetime.enter_context(Watch(options.settings.blocks or None))
-        server = GatewayServer(make_app(page_routes(watch), lifetime), started)
-        on_stop_signal(server.stop)
-        if options.until_stdin_closes:
-            on_stdin_closed(server.stop)
-        server.run([listener])
+        served.run(started)
+
+
+def _told() -> GatewayOptions:
+    """Return what `GatewayChild` wrote to stdin, where nobody sees the passwords in it."""
+    return msgspec.json.decode(sys.stdin.buffer.readline(), type=GatewayOptions)
+
+
+if __name__ == "__main__":
+    sys.exit(outcome(lambda: gateway(_told())))

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
+from datetime import datetime
 
 from candleshm import _core
 from candleshm.commands.table import aligned
-from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound
+from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound, BlockOfAnotherUser
 from candleshm.reader.feed import attach, blocks
 from candleshm.reader.figures import age
 from candleshm.reader.notes import note
 
-__all__ = ["broken", "listing_json", "listing_table"]
+__all__ = ["listing_json", "listing_table", "unlisted"]
+
+# What cannot be read may be a block of ours if its name begins so, as those do that get no other name.
+OUR_NAMES = "candleshm"
 
 HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "NOTE")
 
@@ -38,48 +43,47 @@ def listing_table() -> str:
 
 
 def listing_json() -> str:
-    """Return the blocks as a JSON list; `age` is that of the heartbeat in seconds, null when there never was one.
+    """Return the blocks as a JSON list of objects: the fields of `Health`, its `condition`, the `note` of the table.
 
-    `oldest_age` is null while no symbol has data, `banned_until` (ISO 8601, UTC) while nothing is banned.
+    `heartbeat_age` is null when there never was a heartbeat, `oldest_age` while no symbol has data, `banned_until`
+    (ISO 8601, UTC) while nothing is banned.
     """
     rows = [
-        {
-            "name": health.name,
-            "market": health.market,
-            "interval": health.interval,
-            "symbols": health.symbols,
-            "length": health.length,
-            "state": health.state,
-            "pid": health.pid,
-            "age": _finite(health.heartbeat_age),
-            "ready": health.ready,
-            "stale": health.stale,
-            "oldest_age": _finite(health.oldest_age),
-            "missing": health.missing,
-            "holes": health.holes,
-            "weight_used": health.weight_used,
-            "weight_limit": health.weight_limit,
-            "banned_until": None if health.banned_until is None else health.banned_until.isoformat(),
-            "note": note(health),
-        }
+        {name: _json_value(value) for name, value in asdict(health).items()}
+        | {"condition": health.condition, "note": note(health)}
         for health in blocks()
     ]
     return json.dumps(rows, indent=2) + "\n"
 
 
-def broken() -> list[BlockError]:
-    """Return the errors of blocks that cannot be read; shared memory of other programs does not count."""
-    errors: list[BlockError] = []
+def unlisted() -> list[str]:
+    """Return a line for each block that cannot be read, those of each other user in one line.
+
+    Shared memory of other programs does not count: what cannot be read is known by its name, `candleshm...`.
+    """
+    lines: list[str] = []
+    of_others: dict[tuple[int, int, int], list[BlockOfAnotherUser]] = {}
     for name in _core.block_names():
         try:
             attach(name).close()
         except BlockNotFound:
             continue  # It was removed meanwhile, or is being created.
+        except BlockOfAnotherUser as error:
+            if name.startswith(OUR_NAMES):
+                of_others.setdefault((error.uid, error.gid, error.mode), []).append(error)
         except BlockError as error:
-            if isinstance(error, BlockIncompatible) or name.startswith("candleshm"):
-                errors.append(error)
-    return errors
+            if isinstance(error, BlockIncompatible) or name.startswith(OUR_NAMES):
+                lines.append(str(error))
+    for errors in of_others.values():
+        names = ", ".join(error.name for error in errors)
+        blocks_text = "1 block" if len(errors) == 1 else f"{len(errors)} blocks"
+        lines.append(f"{blocks_text} of another user cannot be read: {names}; {errors[0].owned}")
+    return lines
 
 
-def _finite(seconds: float) -> float | None:
-    return round(seconds, 3) if math.isfinite(seconds) else None
+def _json_value(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float):
+        return round(value, 3) if math.isfinite(value) else None
+    return value

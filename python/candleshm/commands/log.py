@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from logging.handlers import MemoryHandler
 from typing import Literal
 
 from candleshm.system.console import Console
-from candleshm.system.log_lines import JsonFormatter, TextFormatter
+from candleshm.system.log_lines import JournalFormatter, JsonFormatter, TextFormatter
 
 __all__ = ["ERASE_LINE", "HeldLog", "LogFormat", "log_to_stderr"]
 
@@ -22,13 +23,19 @@ logger = logging.getLogger("candleshm")
 
 
 class HeldLog:
-    """Keeps what is logged from `level` on until `release`, so that a start that fails leaves only its one line."""
+    """Keeps what is logged from `level` on until `release`, so that a start that fails leaves only its one line.
 
-    def __init__(self, level: str, form: LogFormat) -> None:
+    Of `others`, loggers of libraries, errors alone are logged: what clients do wrong is not worth a line.
+    """
+
+    def __init__(self, level: str, form: LogFormat, *others: str) -> None:
         self._form = form
         self._held = MemoryHandler(HELD_RECORDS, flushLevel=logging.CRITICAL + 1)
         logger.addHandler(self._held)
         logger.setLevel(level.upper())
+        for other in map(logging.getLogger, others):
+            other.addHandler(self._held)
+            other.setLevel(logging.ERROR)
 
     def release(self) -> None:
         """Log to stderr: the kept records, and all from now on."""
@@ -48,5 +55,15 @@ def log_to_stderr(level: int = logging.INFO, *, without: str = "") -> None:
 def _stderr(form: LogFormat) -> logging.Handler:
     prefix = ERASE_LINE if sys.stderr.isatty() else ""
     console = Console()
-    console.setFormatter(JsonFormatter(prefix) if form == "json" else TextFormatter(prefix))
+    lines = JsonFormatter(prefix) if form == "json" else TextFormatter(prefix)
+    console.setFormatter(JournalFormatter(lines) if _is_journal() else lines)
     return console
+
+
+def _is_journal() -> bool:
+    """Whether stderr leads to systemd's journal, which says so in the environment (systemd.exec(5))."""
+    try:
+        stream = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"

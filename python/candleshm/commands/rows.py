@@ -6,21 +6,26 @@ import csv
 import io
 import json
 import math
+import os
+import shutil
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 
-from candleshm.columns import CLOSE, CLOSE_TIME_MS, HIGH, IGNORE, LOW, NAMES, OPEN, OPEN_TIME_MS, TRADES, VOLUME
+from candleshm.columns import CLOSE, HIGH, LOW, NAMES, OPEN, OPEN_TIME_MS, TRADES, VOLUME, WHOLE
+from candleshm.commands.chart import HEIGHT_MIN, WIDTH_MIN, Chart
 from candleshm.commands.table import aligned, decimal_column
 from candleshm.reader.feed import Feed
 from candleshm.row_state import RowState
 
-__all__ = ["Rows", "read_rows"]
+__all__ = ["Rows", "chart_columns", "read_rows", "shown_chart"]
 
 TABLE_ROWS = 20
-WHOLE = frozenset({OPEN_TIME_MS, CLOSE_TIME_MS, TRADES, IGNORE})
+# Beside the candles stand prices, below them volume, gaps and times.
+CHART_LABEL_COLUMNS, CHART_OTHER_LINES, CHART_LINES_MAX = 14, 7, 24
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,21 @@ def read_rows(feed: Feed, symbol: str, n: int | None) -> Rows:
     """Return the newest `n` time slots of `symbol` that have a row; None: all. Raises UnknownSymbol, StaleData."""
     candles, states = feed[symbol].snapshot(n)
     return Rows(_title(feed, symbol), candles, states)
+
+
+def chart_columns() -> int:
+    """Return how many candles a chart has room for."""
+    return max(WIDTH_MIN, shutil.get_terminal_size().columns - CHART_LABEL_COLUMNS)
+
+
+def shown_chart(feed: Feed, symbol: str, n: int) -> str:
+    """Return the newest `n` time slots as a candlestick chart that fits the terminal. Raises as `read_rows`."""
+    candles, states = feed[symbol].snapshot(n, holes="nan")
+    height = min(CHART_LINES_MAX, max(HEIGHT_MIN, shutil.get_terminal_size().lines - CHART_OTHER_LINES))
+    coloured = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    lines = Chart(candles, states).lines(height, coloured=coloured, plain=plain)
+    return "\n".join([_title(feed, symbol), *lines, ""])
 
 
 def _title(feed: Feed, symbol: str) -> str:

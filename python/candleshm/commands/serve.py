@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Timer
@@ -10,10 +11,12 @@ from typing import NamedTuple
 from candleshm.collector.supervisor import Supervisor
 from candleshm.commands.log import HeldLog, LogFormat
 from candleshm.commands.progress import LoadingProgress
+from candleshm.commands.service_reports import ServiceReports
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
 from candleshm.config import CollectorConfig
 from candleshm.reader.frames import library
+from candleshm.system.service_manager import ServiceManager
 
 __all__ = ["Address", "serve"]
 
@@ -33,9 +36,10 @@ def serve(
     log_level: str = "info",
     log_format: LogFormat = "text",
     metrics: Address | None = None,
+    gateway: Address | None = None,
     until_stdin_closes: bool = False,
 ) -> None:
-    """Serve until a signal asks to stop, or stdin ends. Raises as `Supervisor` and `MetricsServer` do."""
+    """Serve until a signal asks to stop, or stdin ends. Raises as `Supervisor`, `MetricsServer`, `GatewayChild` do."""
     log = HeldLog(log_level, log_format)
     # A start that fails at once leaves its one line; who waits longer is told for what.
     telling = Timer(TELL_SECONDS, log.release)
@@ -50,22 +54,32 @@ def serve(
     with ExitStack() as stack:
         stack.callback(telling.cancel)
         stack.callback(supervisor.stop)
+        reports = stack.enter_context(ServiceReports(ServiceManager.take_from(os.environ), supervisor.statuses))
         where = ""
         if metrics is not None:
             from candleshm.commands.metrics import MetricsServer
 
             where = stack.enter_context(MetricsServer(*metrics, supervisor.statuses)).url
+        child = None
+        if gateway is not None:
+            from candleshm.commands.gateway_child import GatewayChild, options_of
+
+            options = options_of(feeds, *gateway, log_level=log_level, log_format=log_format)
+            child = stack.enter_context(GatewayChild(options))
         with LoadingProgress({config.block_name: config.length for config in feeds}) as progress:
             supervisor.start()
             progress.erase()
             started = supervisor.statuses()
             for config in feeds:
                 if started[config.block_name] is not None:
-                    for name in (config.block_name, *dict(config.derived)):
+                    for name in config.block_names:
                         say(f'serving {name}: candleshm.attach("{name}")\n')
             if where:
                 say(f"metrics: {where}\n")
             telling.cancel()
             log.release()
-            supervisor.wait_loaded(progress=progress)
+            if child is not None:
+                child.start()
+            if supervisor.wait_loaded(progress=progress):
+                reports.up()
         supervisor.run()

@@ -1,6 +1,8 @@
-"""The settings of collectors as flags and as keys of a TOML file, common ones at its top and one table for each feed.
+"""The settings of collectors as flags, as variables of the environment, and as keys of a TOML file.
 
-Both are generated from the fields of `CollectorConfig`: a new field is a flag and a key without a word here.
+In a file common keys stand at the top, and one table for each feed below. All are generated from the fields of
+`CollectorConfig`: a new field is a flag, a variable and a key without a word here. Keys of the process, such as the
+port of the metrics, stand at the top of the file. A flag wins over a variable, a variable over the file.
 """
 
 from __future__ import annotations
@@ -11,21 +13,49 @@ import os
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from candleshm.config import CollectorConfig, settings
+from candleshm.config import CollectorConfig, Setting, settings
 from candleshm.errors import ConfigError
 
-__all__ = ["add_field_flags", "add_flags", "collector_configs", "in_utf8"]
+__all__ = [
+    "PROCESS_KEYS",
+    "Configuration",
+    "add_field_flags",
+    "add_flags",
+    "collector_configs",
+    "configuration",
+    "in_utf8",
+    "listening_address",
+]
 
 FEED = "feed"
+# Other words for what these keys mean.
+ALIASES = {"feeds": FEED, "symbol": "symbols", "port": "metrics", "bars": "length", "window": "length"}
+# So alike must two keys be for the one to be what was meant by the other.
+NEAR_MIN = 0.6
+TYPO_MIN = 0.85
 FILE_BYTES_MAX = 1024 * 1024
 # Python's stand-ins for bytes of an argument that are not text in the locale.
 _UNREAD = re.compile("[\udc80-\udcff]")
-CONFIG_HELP = "read settings from this file: keys such as base_url, and a [[feed]] table for each feed; flags win"
+CONFIG_HELP = (
+    "read settings from this file: keys such as base_url, and a [[feed]] table for each feed; flags win, and variables "
+    "of the environment such as CANDLESHM_BASE_URL"
+)
+VARIABLE = "CANDLESHM_"
+# Words of a variable that stand for yes and no.
+TRUTHS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What `serve` is to do: the feeds, and what was given for the process itself, by the names of `PROCESS_KEYS`."""
+
+    feeds: list[CollectorConfig]
+    process: Mapping[str, Any]
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -51,17 +81,89 @@ def add_field_flags(parser: argparse.ArgumentParser, names: Collection[str], *, 
 
 
 def collector_configs(flags: Mapping[str, Any], path: Path | None) -> list[CollectorConfig]:
-    """Return the configuration of each feed of the TOML file at `path`, where `flags` win; without a file there is one.
+    """Return the feeds of `configuration`."""
+    return configuration(flags, path).feeds
 
-    Entries of `flags` that are no settings are ignored. Raises ConfigError and OSError.
+
+def configuration(flags: Mapping[str, Any], path: Path | None) -> Configuration:
+    """Return the configuration of each feed of the TOML file at `path`; without a file there is one.
+
+    `flags` win over variables of the environment, and these over the file. Entries of `flags` that are no settings are
+    ignored. Raises ConfigError and OSError.
     """
-    given = {name: value for name, value in flags.items() if name in settings()}
-    feeds: list[dict[str, Any]] = [{}] if path is None else _file_feeds(path)
+    variables = _variables(os.environ)
+    given = variables | {name: value for name, value in flags.items() if name in settings()}
+    process, feeds = ({}, [{}]) if path is None else _file_parts(path)
     if len(feeds) > 1 and "name" in given:
+        where = "--name" if "name" in flags else f"{VARIABLE}NAME"
         raise ConfigError(
-            f"--name names one block, but {path} has {len(feeds)} feeds; give each of them a `name` in that file"
+            f"{where} names one block, but {path} has {len(feeds)} feeds; give each of them a `name` in that file"
         )
-    return [_config(feed | given) for feed in feeds]
+    for name in PROCESS_KEYS:
+        value = flags.get(name) if flags.get(name) is not None else given.pop(name, None)
+        if value is not None:
+            process[name] = value
+        given.pop(name, None)
+    return Configuration([_config(feed | given) for feed in feeds], process)
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return what variables such as CANDLESHM_LENGTH say, by the name of the setting or of the process's key.
+
+    An empty one says nothing. Raises ConfigError for one that is nearly a setting, or whose text cannot be read.
+    """
+    types, names = get_type_hints(CollectorConfig), [*settings(), *PROCESS_KEYS]
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        name = variable.removeprefix(VARIABLE).lower()
+        if not variable.startswith(VARIABLE) or not text:
+            continue
+        if name not in names:
+            # Others have variables of that beginning, such as Kubernetes for a service of that name.
+            if near := difflib.get_close_matches(name, names, n=1, cutoff=TYPO_MIN):
+                meant = f"{VARIABLE}{near[0].upper()}"
+                raise ConfigError(f"unknown variable `{variable}` in the environment; did you mean {meant}?")
+            continue
+        try:
+            values[name] = listening_address(text) if name in PROCESS_KEYS else _read(types[name], text)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise ConfigError(f"{variable} cannot be `{text}`: {error}") from None
+    return values
+
+
+def _read(hint: Any, text: str) -> Any:
+    """Return the value of a field of that type that a text stands for, as its flag would read it. Raises ValueError."""
+    reading = _reading(hint)
+    if reading.get("action") is argparse.BooleanOptionalAction:
+        if text.lower() not in TRUTHS:
+            raise ValueError(f"allowed: {' '.join(TRUTHS)}")
+        return TRUTHS[text.lower()]
+    return reading.get("type", str)(text)
+
+
+def listening_address(value: object) -> tuple[str, int]:
+    """Return host and port of `[HOST:]PORT`; without a host it is this machine's own. Raises ValueError."""
+    host, _, port = str(value).rpartition(":")
+    if isinstance(value, bool) or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise ValueError(f"must be a port, 0 to 65535: `{port}`")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def _is_address(value: object) -> bool:
+    try:
+        listening_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+PROCESS_KEYS = {
+    "metrics": Setting(
+        "serve Prometheus metrics at this address; without HOST only this machine can reach them",
+        'a port such as 9100, or "host:port"',
+        _is_address,
+    ),
+}
 
 
 def _config(values: dict[str, Any]) -> CollectorConfig:
@@ -70,8 +172,8 @@ def _config(values: dict[str, Any]) -> CollectorConfig:
     return CollectorConfig(**values)
 
 
-def _file_feeds(path: Path) -> list[dict[str, Any]]:
-    """Return the settings of each feed of a file; without `[[feed]]` tables the file is one feed."""
+def _file_parts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the keys of the process, and the settings of each feed; without `[[feed]]` tables the file is one feed."""
     try:
         # The file may be a pipe, as `<(...)` of a shell makes one, or a device without an end.
         with path.open("rb") as file:
@@ -81,28 +183,48 @@ def _file_feeds(path: Path) -> list[dict[str, Any]]:
         loaded = tomllib.loads(text.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    if FEED not in loaded:
-        return [_settings(loaded, str(path))]
-    tables = loaded.pop(FEED)
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+    tables = loaded.pop(FEED, None)
+    if tables is not None and not (
+        isinstance(tables, list) and tables and all(isinstance(table, dict) for table in tables)
+    ):
         raise ConfigError(f"{path}: feed must be a list of tables; begin each with a line [[feed]]")
-    common = _settings(loaded, str(path))
-    return [common | _settings(table, f"{path}, feed {number}") for number, table in enumerate(tables, 1)]
+    common = _settings(loaded, str(path), PROCESS_KEYS)
+    process = {name: common.pop(name) for name in PROCESS_KEYS if name in common}
+    for name, value in process.items():
+        PROCESS_KEYS[name].check(f"{path}: {name}", value)
+    if "metrics" in process:
+        process["metrics"] = listening_address(process["metrics"])
+    if tables is None:
+        return process, [common]
+    return process, [common | _settings(table, f"{path}, feed {number}") for number, table in enumerate(tables, 1)]
 
 
-def _settings(table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the settings of a table; LENGTH, length and the flag's spelling are the same key."""
-    names = settings()
+def _settings(table: Mapping[str, Any], where: str, more: Collection[str] = ()) -> dict[str, Any]:
+    """Return the settings of a table, and the keys in `more`; LENGTH, length and the flag's spelling are the same."""
+    names = [*settings(), *more]
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = key.lower().replace("-", "_")
+        if name in PROCESS_KEYS and name not in names:
+            raise ConfigError(f"{where}: `{key}` holds for the whole process; put it above the first [[feed]]")
         if name not in names:
-            near = difflib.get_close_matches(name, [*names, FEED], n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{where}: unknown key `{key}`; the nearest is {'[[feed]]' if near == FEED else near}")
+            raise ConfigError(f"{where}: unknown key `{key}`{_advice(name, names)}")
         if name in values:
             raise ConfigError(f"{where}: `{key}` is given twice, in different spelling")
         values[name] = value
     return values
+
+
+def _advice(name: str, names: Collection[str]) -> str:
+    """Return which key was probably meant, or where they all stand."""
+    known = [*names, *ALIASES, FEED]
+    near = next(iter(difflib.get_close_matches(name, known, n=1, cutoff=NEAR_MIN)), None)
+    # A part of a longer name is near as well, whatever its share of it.
+    near = near or next((known_name for known_name in names if name in known_name.split("_")), None)
+    meant = ALIASES.get(near, near) if near is not None else None
+    if meant is None:
+        return "; `candleshm serve --help` lists the settings"
+    return f"; did you mean {'[[feed]]' if meant == FEED else meant}?"
 
 
 def _default_text(field: Field[Any]) -> str:

@@ -1,15 +1,19 @@
-"""The command `top`: a block and its collector, live."""
+"""The command `top`: a block and its collector, or all blocks, live."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
+from candleshm.commands.keys import Keys
+from candleshm.commands.listing import unlisted
+from candleshm.commands.overview import Overview
 from candleshm.commands.screen import Screen
-from candleshm.commands.signals import on_stop_signal
+from candleshm.errors import BlockError
 from candleshm.reader.events import Event, changes
+from candleshm.reader.feed import blocks
 from candleshm.reader.figures import age, change, clock_time, price
 from candleshm.reader.freshness import Freshness
 from candleshm.reader.health import Health
@@ -28,25 +32,63 @@ NAME_WIDTH = 12
 AGE_STEP_SECONDS = 5.0
 
 
-def top(name: str, *, interval_seconds: float | None, once: bool, max_age_seconds: float) -> None:
-    """Show the block `name` until a signal, or `once`. Raises BlockNotFound and what else `attach` raises."""
-    stop = threading.Event()
-    on_stop_signal(stop.set)
-    with attach_to_observe(name) as feed, Screen() as screen:
-        board = Board(screen, max_age_seconds)
+def top(name: str | None, *, interval_seconds: float | None, once: bool, max_age_seconds: float) -> None:
+    """Show the block `name`, or all blocks, until `q` or a signal, or `once`.
+
+    Raises BlockNotFound and what else `attach` raises.
+    """
+    with Keys() as keys, Screen() as screen:
         if interval_seconds is None:
             interval_seconds = FRAME_SECONDS if screen.is_terminal else APPENDED_SECONDS
+        pause_seconds = None if once else interval_seconds
+        if name is not None:
+            _show_block(name, screen, keys, pause_seconds, max_age_seconds)
+            return
+        overview = Overview(screen)
+        chosen: str | None = None
+        while True:
+            if chosen is not None:
+                with suppress(BlockError):  # It may be gone by now.
+                    if not _show_block(chosen, screen, keys, pause_seconds, max_age_seconds, can_leave=True):
+                        return
+            screen.show(overview.frame(blocks(), unlisted()))
+            if once:
+                return
+            typed = keys.wait(interval_seconds)
+            if keys.has_stopped or "q" in typed:
+                return
+            chosen = overview.chosen(typed)
+
+
+def _show_block(
+    name: str,
+    screen: Screen,
+    keys: Keys,
+    pause_seconds: float | None,
+    max_age_seconds: float,
+    *,
+    can_leave: bool = False,
+) -> bool:
+    """Show one block, once where there is no pause; return whether it was left for the others, with `a`."""
+    with attach_to_observe(name) as feed:
+        board = Board(screen, max_age_seconds, hint="a: all blocks; q: end" if can_leave else "q: end")
         while True:
             screen.show(board.frame(observe(feed), time.time() * 1000))
-            if once or stop.wait(interval_seconds):
-                return
+            if pause_seconds is None:
+                return False
+            typed = keys.wait(pause_seconds)
+            if keys.has_stopped or "q" in typed:
+                return False
+            if can_leave and "a" in typed:
+                return True
 
 
 class Board:
     """The frames: three lines about the block, the series that need attention first, and the events."""
 
-    def __init__(self, screen: Screen, max_age_seconds: float) -> None:
+    def __init__(self, screen: Screen, max_age_seconds: float, hint: str = "") -> None:
         self._screen = screen
+        self._hint = hint
         self._max_age_seconds = max_age_seconds
         self._before: Observation | None = None
         self._events: deque[tuple[float, Event]] = deque(maxlen=EVENTS_KEPT)
@@ -77,10 +119,13 @@ class Board:
         title = f"{screen.strong(health.name)}  {health.market} {health.interval}, "
         title += f"{health.symbols} symbols of {health.length:,} candles"
         return [
-            f"{title}  {_state(health, screen)}",
+            f"{title}  {_state(health, screen)}{self._shown_hint()}",
             f"collector {health.pid}, heartbeat {age(health.heartbeat_age)} ago  {_weight(health, screen)}",
             self._content(seen, now_ms),
         ]
+
+    def _shown_hint(self) -> str:
+        return self._screen.faint(f"   {self._hint}") if self._hint and self._screen.is_terminal else ""
 
     def _content(self, seen: Observation, now_ms: float) -> str:
         health = seen.health

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +24,8 @@ class CandleMap(Mapping[str, Candles]):
 
     def __init__(self) -> None:
         self._feed: Feed | None = None
+        self._length = 0
+        self._has: Callable[[str], bool] = bool
         self._kept: dict[str, Candles] = {}
         self._confirmed_seconds: dict[str, float] = {}
 
@@ -31,7 +33,10 @@ class CandleMap(Mapping[str, Candles]):
         feed = self._feed
         if feed is None:
             return self._kept[symbol].copy()
-        rows = feed[symbol].candles(out=np.empty((feed.length, 12)))
+        if not self._has(symbol):
+            raise KeyError(symbol)
+        length = min(self._length, feed.length)
+        rows = feed[symbol].candles(length, out=np.empty((length, 12)))
         if len(rows) == 0:
             raise KeyError(symbol)
         return rows
@@ -49,21 +54,29 @@ class CandleMap(Mapping[str, Candles]):
         feed = self._feed
         if feed is None:
             return symbol in self._kept
-        return isinstance(symbol, str) and symbol in feed and feed[symbol].last_open_time_ms is not None
+        if not isinstance(symbol, str) or symbol not in feed or not self._has(symbol):
+            return False
+        return feed[symbol].last_open_time_ms is not None
 
     def __repr__(self) -> str:
         return repr(dict(self))
 
-    def _serve(self, feed: Feed) -> None:
+    def _serve(self, feed: Feed, length: int, has: Callable[[str], bool]) -> None:
+        """Give the newest `length` candles of the symbols of `feed` for which `has` is true."""
+        self._length, self._has = length, has
         self._feed = feed
 
-    def _keep(self, now_seconds: float) -> None:
-        """Copy the last state out of the block: another collector may open one under the same name."""
+    def _keep(self, now_seconds: float) -> bool:
+        """Copy the last state out of the block: another collector may open one under the same name.
+
+        Return whether there was a block.
+        """
         feed = self._feed
         if feed is not None:
             self._kept = dict(self)
             self._confirmed_seconds = {symbol: now_seconds - feed[symbol].age for symbol in self._kept}
             self._feed = None
+        return feed is not None
 
     def _age_seconds(self, symbol: str, now_seconds: float) -> float:
         feed = self._feed

@@ -16,13 +16,12 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from candleshm._core import INTERVAL_MS, MARKETS, Zone
-from candleshm.collector.collector import Collector
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.compat.candle_map import CandleMap, Candles
-from candleshm.compat.known_lines import LoadLines
 from candleshm.compat.log_files import RuleLog
 from candleshm.compat.market_requests import MarketRequests
 from candleshm.compat.rule import CandleRule, check_rule, config_of
+from candleshm.compat.server_run import ServerRun
 from candleshm.compat.trading_types import TradingType, kind_of
 from candleshm.errors import BlockNotFound, ConfigError, ExchangeError
 from candleshm.exchanges.base import Market
@@ -30,7 +29,7 @@ from candleshm.history.daily_writer import DailyWriter
 from candleshm.history.day import Day, DayLike
 from candleshm.history.fetching import store_of
 from candleshm.history.tally import DownloadProgress
-from candleshm.reader.feed import Feed, attach
+from candleshm.reader.feed import Feed
 from candleshm.reader.frames import library
 from candleshm.reader.health import Health
 from candleshm.system.clock import SystemClock
@@ -50,7 +49,8 @@ class CandleServer:
         rule: The settings, a subclass of CandleRule.
         proxies: Proxies as the library requests takes them.
         proxy_host: URL of a relay, which gets `/api`, `/fapi` or `/dapi` in front of the exchange's path.
-        name: Name of the block; `candleshm-{market}-{BAR}` by default.
+        name: Name of the block. By default it is `candleshm-{market}-{BAR}`, with `-2`, `-3`, ... behind it where
+            another program serves a block of that name without everything that the rule wants.
         base_url: Replaces the exchange's REST host.
         ws_url: Replaces the exchange's stream host.
         live: Source of live candles: requests ('rest'), streams ('ws', needs the extra ws), or streams where they are
@@ -115,67 +115,64 @@ class CandleServer:
         self._daily: DailyWriter | None = None
         # Re-entrant: a signal handler that closes may interrupt this very thread.
         self._gate = threading.RLock()
-        self._collector: Collector | None = None
+        self._run: ServerRun | None = None  # the newest one
         self._is_running = False
-        self._feed: Feed | None = None
         self._last_health: Health | None = None
 
     def run_candle_map(self) -> None:
         """Start, wait until every symbol is loaded or given up for now, and go on in the background.
 
         A symbol is given up when three requests in a row fail, or when responses do not complete its candles. The log
-        names it, and the collector retries it later. A second call while the server runs waits in the same way and
-        starts nothing. A call of `close_run_candle_map` ends the wait early. A server that still runs at the end of
-        the process is closed then.
+        names it, and the collector retries it later. Where another program serves a block with all that the rule
+        wants, this server reads it, and collects itself once that program has ended. A second call while the server
+        runs waits in the same way and starts nothing. A call of `close_run_candle_map` ends the wait early. A server
+        that still runs at the end of the process is closed then.
 
         Raises:
             ExchangeUnavailable: The exchange could not be reached for 30 s.
             RateLimited, Banned: The exchange refuses requests for now.
             ConfigError: The exchange knows none of the listed symbols.
-            BlockInUse: Another collector serves this block.
+            BlockInUse: Another program serves the block of the given `name`, without all that the rule wants.
 
         After an error nothing is left behind.
         """
         with self._gate:
-            if self._is_running and self._collector is not None and self._collector.has_ended:
+            if self._is_running and self._run is not None and self._run.has_ended:
                 self.close_run_candle_map()  # it failed; begin anew
             is_first = not self._is_running
-            if is_first:
-                self._collector, self._is_running = Collector(self._config), True
+            if is_first or self._run is None:
+                self._run = ServerRun(
+                    self._config, self._market, self._clock, self.candle_map, self._zone, self._log.to_files
+                )
+                self._is_running = True
                 self._log.open()
                 atexit.register(self.close_run_candle_map)
-            collector = self._collector
-        assert collector is not None
+            run = self._run
         if not is_first:
             logger.info("run_candle_map is running already")
-            collector.start()
-            collector.wait_loaded()
+            run.wait_loaded()
             return
         try:
-            collector.start()
-            if (feed := self._attach(collector)) is not None:
-                lines = LoadLines(feed, self._zone)
-                if collector.wait_loaded(progress=lines):
-                    lines.complete(self._exchange_ms())
+            run.start()
         except BaseException:
             with self._gate:
-                if self._collector is collector:
+                if self._run is run:
                     self.close_run_candle_map()
             raise
 
     def close_run_candle_map(self) -> None:
         """Stop in under a second, keep the last state in `candle_map`, remove the block. Harmless when nothing runs."""
         with self._gate:
-            if self._collector is None or not self._is_running:
+            run = self._run
+            if run is None or not self._is_running:
                 logger.info("run_candle_map is not running")
                 return
             self._is_running = False
             atexit.unregister(self.close_run_candle_map)
-            self._collector.stop()
-            if self._feed is not None:
-                self._last_health = self._feed.health
+            run.stop()
+            if run.feed is not None:
+                self._last_health = run.feed.health
                 self.candle_map._keep(self._clock.monotonic_seconds())
-                self._feed = None
             self._log.close()
 
     def get_candle_security(self, symbol: str, security_seconds: float = 60 * 3) -> Candles:
@@ -284,7 +281,7 @@ class CandleServer:
                 now_ms=self._measured_ms,
                 symbols=lambda: self._market.symbols(kind),
                 fetch=lambda day, anew: self._market.fetch_day(store, day, kind, replace=anew),
-                block=lambda: self._config.block_name if self._is_running else None,
+                block=self._block_name,
                 first=first,
                 replace=replace,
                 at_end=self._log.close,
@@ -329,22 +326,22 @@ class CandleServer:
     ) -> None:
         self.close_run_candle_map()
 
-    def _attach(self, collector: Collector) -> Feed | None:
-        """Attach to the block of a started collector; None when the server was closed meanwhile."""
-        with self._gate:
-            if self._collector is not collector or not self._is_running:
-                return None
-            self._feed = attach(self._config.block_name)
-            self.candle_map._serve(self._feed)
-            self._log.to_files()
-            return self._feed
+    @property
+    def _feed(self) -> Feed | None:
+        """The block that is served or read; None before the start and after the end."""
+        run = self._run
+        return run.feed if run is not None and self._is_running else None
+
+    def _block_name(self) -> str | None:
+        feed = self._feed
+        return None if feed is None else feed.name
 
     def _exchange_ms(self) -> int:
-        """Return the exchange's time, as the newest collector measured it: the local clock may be wrong."""
-        exchange_ms = None if self._collector is None else self._collector.exchange_ms()
-        return self._clock.epoch_ms() if exchange_ms is None else exchange_ms
+        """Return the exchange's time, as it was measured last: the local clock may be wrong."""
+        measured_ms = None if self._run is None else self._run.exchange_ms()
+        return self._clock.epoch_ms() if measured_ms is None else measured_ms
 
     def _measured_ms(self) -> int:
-        """Return the exchange's time as the collector measured it, or measure it. Raises ExchangeError."""
-        exchange_ms = None if self._collector is None else self._collector.exchange_ms()
-        return self._market.exchange_ms() if exchange_ms is None else exchange_ms
+        """Return the exchange's time as it was measured by a run, or measure it. Raises ExchangeError."""
+        measured_ms = None if self._run is None else self._run.exchange_ms()
+        return self._market.exchange_ms() if measured_ms is None else measured_ms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any
 
@@ -59,16 +59,20 @@ class LoadLines:
     The date is the day of a symbol's newest candle in the rule's TIMEZONE.
     """
 
-    def __init__(self, feed: Feed, zone: Zone) -> None:
+    def __init__(self, feed: Feed, zone: Zone, symbols: Iterable[str]) -> None:
         self._feed = feed
         self._zone = zone
-        self._waiting = dict.fromkeys(feed.symbols)
+        self._waiting = dict.fromkeys(symbols)
         self._given_up: frozenset[str] = frozenset()
         self._counts = {"SUC": 0, "WARN": 0, "ERROR": 0}
 
     def __call__(self, status: CollectorStatus) -> None:
-        """Log the symbols that were loaded since the last call."""
+        """Log the symbols that were loaded since the last call, by this process' own collector."""
         self._given_up = frozenset(status.given_up)
+        self.look()
+
+    def look(self) -> None:
+        """Log the symbols that were loaded since the last call."""
         for symbol in tuple(self._waiting):
             series = self._feed[symbol]
             gaps = {gap.kind for gap in series.gaps()}

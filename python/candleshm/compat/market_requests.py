@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
+import numpy.typing as npt
+
+from candleshm._core import parse_klines
+from candleshm.columns import OPEN_TIME_MS
 from candleshm.config import CollectorConfig
 from candleshm.exchanges.base import ExchangeInfo
 from candleshm.history.archive import ARCHIVE_URL
@@ -31,6 +36,31 @@ class MarketRequests:
         self._access = MarketAccess(config, clock=clock)
         self._info: tuple[ExchangeInfo, float] | None = None
         self._time: ExchangeTime | None = None
+
+    def connect(self, stopping: threading.Event) -> bool:
+        """Measure the clock and read the list of symbols, as a collector does; False when stopped meanwhile.
+
+        Raises as `Client.connect`.
+        """
+        with self._access.client() as client:
+            connected = client.connect(stopping)
+        if connected is None:
+            return False
+        self._time, self._info = connected[0], (connected[1], self._clock.monotonic_seconds())
+        return True
+
+    def known_ms(self) -> int | None:
+        """Return the exchange's time by the last measurement, without a request; None before the first one."""
+        return None if self._time is None else self._time.earliest_ms(self._clock.monotonic_seconds())
+
+    def has_candle(self, symbol: str, row: npt.NDArray[np.float64]) -> bool:
+        """Request one final candle; return whether the exchange has it bit for bit. Raises ExchangeError."""
+        exchange = self._access.exchange
+        request = exchange.until(symbol, self._config.interval, 1, int(row[OPEN_TIME_MS]))
+        with self._access.client() as client:
+            response = client.request(exchange.klines_url(request), request.weight, threading.Event())
+        rows, _ = parse_klines(response.body)
+        return np.array_equal(rows[-1:], row[None])
 
     def exchange_ms(self) -> int:
         """Return the exchange's time, measured in the last ten minutes. Raises ExchangeError."""

@@ -73,6 +73,12 @@ class ExchangeInfo:
     """Every listed symbol and its status, in the exchange's order; unknown statuses are kept as sent."""
     weight_limit: int | None
     window_seconds: float
+    quotes: Mapping[str, str] = field(default_factory=dict)
+    """The asset in which each symbol's price is, such as USDT."""
+    contracts: Mapping[str, str] = field(default_factory=dict)
+    """The kind of contract of each symbol, such as PERPETUAL; SPOT has none."""
+    volumes: Mapping[str, float] = field(default_factory=dict)
+    """Volume of each symbol in the last 24 hours, in the asset of its price; empty unless it was requested."""
 
     def is_trading(self, symbol: str) -> bool:
         """Return whether `symbol` is listed and trades."""
@@ -116,6 +122,8 @@ class Exchange(Protocol):
     time_weight: int
     info_url: str
     info_weight: int
+    volumes_url: str
+    volumes_weight: int
 
     def page_slots(self, interval: str) -> int:
         """Return how many slots of `interval` one request reaches back that buys most candles for its weight."""
@@ -134,6 +142,9 @@ class Exchange(Protocol):
 
     def info(self, response: Response) -> ExchangeInfo:
         """Read a response of `info_url`. Raises BadResponse."""
+
+    def volumes(self, response: Response) -> dict[str, float]:
+        """Read a response of `volumes_url`, as `ExchangeInfo.volumes` has them. Raises BadResponse."""
 
     def used_weight(self, response: Response, window_seconds: float) -> int | None:
         """Return the weight that this egress has used in the current window, None when the header is missing."""

@@ -7,6 +7,7 @@ responses. `MARKETS` holds what differs between the markets; everything else is 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class _MarketRules:
     status_field: str
     weight_limit: int
     info_weight: int
+    volumes_weight: int
     span_ms: int | None  # longest start..end, where both have to be given
     stream_urls: tuple[str, ...]  # tried in this order
     push_seconds: float
@@ -89,6 +91,7 @@ MARKETS: Mapping[Market, _MarketRules] = {
         status_field="status",
         weight_limit=6000,
         info_weight=20,
+        volumes_weight=80,
         span_ms=None,
         stream_urls=("wss://stream.binance.com:9443/stream",),
         push_seconds=2.0,
@@ -103,6 +106,7 @@ MARKETS: Mapping[Market, _MarketRules] = {
         status_field="status",
         weight_limit=2400,
         info_weight=1,
+        volumes_weight=40,
         span_ms=None,
         # Since April 2026 the old path acknowledges subscriptions to candles and sends none.
         stream_urls=("wss://fstream.binance.com/market/stream", "wss://fstream.binance.com/stream"),
@@ -119,6 +123,7 @@ MARKETS: Mapping[Market, _MarketRules] = {
         status_field="contractStatus",
         weight_limit=2400,
         info_weight=1,
+        volumes_weight=40,
         span_ms=200 * DAY_MS,
         # The exchange's own packages use the first one; others report that it sends nothing, and use the second. The
         # host of USD-M streams candles of both families.
@@ -161,6 +166,8 @@ class Binance:
             host = f"{proxy_host.rstrip('/')}/{rules.path.split('/')[1]}"
         self.time_url = f"{host}{rules.path}/time"
         self.info_url = f"{host}{rules.path}/exchangeInfo"
+        self.volumes_weight = rules.volumes_weight
+        self.volumes_url = f"{host}{rules.path}/ticker/24hr"
         self._klines_url = f"{host}{rules.path}/klines"
         self._rules = rules
         self._stream_urls = rules.stream_urls
@@ -239,10 +246,11 @@ class Binance:
         """
         info = _json_object(response)
         try:
-            statuses = {
-                entry["symbol"]: str(entry.get(self._rules.status_field, ""))
-                for entry in info["symbols"]
-                if is_symbol_name(entry["symbol"])
+            entries = {entry["symbol"]: entry for entry in info["symbols"] if is_symbol_name(entry["symbol"])}
+            statuses = {symbol: str(entry.get(self._rules.status_field, "")) for symbol, entry in entries.items()}
+            quotes = {symbol: str(entry.get("quoteAsset", "")) for symbol, entry in entries.items()}
+            contracts = {
+                symbol: str(entry["contractType"]) for symbol, entry in entries.items() if "contractType" in entry
             }
             limits = [
                 (_INTERVAL_SECONDS[rule["interval"]] * rule["intervalNum"], rule["limit"])
@@ -254,7 +262,20 @@ class Binance:
         except (KeyError, TypeError, AttributeError) as error:
             raise _bad(response, f"not an exchangeInfo ({type(error).__name__}: {error})") from None
         window_seconds, limit = min(limits, key=lambda rule: rule[1] / rule[0]) if limits else (60, None)
-        return ExchangeInfo(statuses, limit, float(window_seconds))
+        return ExchangeInfo(statuses, limit, float(window_seconds), quotes, contracts)
+
+    def volumes(self, response: Response) -> dict[str, float]:
+        """Read a response of `volumes_url`. CM sends contracts and base volume; with the average price that is money.
+
+        What is no number counts as no volume. Raises BadResponse.
+        """
+        try:
+            tickers = json.loads(response.body)
+            return {ticker["symbol"]: _volume(ticker) for ticker in tickers}
+        except (ValueError, RecursionError) as error:
+            raise _bad(response, f"not JSON ({error})") from None
+        except (KeyError, TypeError) as error:
+            raise _bad(response, f"not a list of tickers ({type(error).__name__}: {error})") from None
 
     def used_weight(self, response: Response, window_seconds: float) -> int | None:
         """Return the weight that this egress, other programs included, has used in the current window."""
@@ -311,6 +332,17 @@ def _json_object(response: Response) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _bad(response, "not a JSON object")
     return value
+
+
+def _volume(ticker: Mapping[str, Any]) -> float:
+    try:
+        if "quoteVolume" in ticker:
+            volume = float(ticker["quoteVolume"])
+        else:
+            volume = float(ticker["baseVolume"]) * float(ticker["weightedAvgPrice"])
+    except (KeyError, ValueError, TypeError):
+        return 0.0
+    return volume if math.isfinite(volume) else 0.0
 
 
 def _bad(response: Response, reason: str) -> BadResponse:

@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
-from typing import TypeAlias
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
+from urllib.parse import parse_qsl
 
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from candleshm.exchanges.base import Market
-from candleshm.gateway.directory import BlockDirectory
+from candleshm.gateway.markets import Markets
+from candleshm.gateway.public_paths import PUBLIC_PATHS, cost_of
+from candleshm.gateway.query import PERPETUAL, KlinesQuery, read_continuous, read_klines
 from candleshm.gateway.refusals import JSON_TYPE, Refused
-from candleshm.gateway.settings import GatewaySettings
-from candleshm.gateway.upstream import MarketUpstream
 
 __all__ = ["market_routes"]
 
 PREFIXES: Mapping[Market, str] = {"SPOT": "/api/v3", "UM": "/fapi/v1", "CM": "/dapi/v1"}
+# How long a request for the list of symbols waits for the first one.
+LISTING_SECONDS = 10.0
+NOT_FOUND = b"<html><head><title>404 Not Found</title></head></html>\n"
+
+# Open and close time of each row of a klines body, and the time of a response.
+_ROW_TIMES = re.compile(rb'\[([0-9]+),((?:"[^"]*",){5})([0-9]+),')
+_SERVER_TIME = re.compile(rb'"serverTime":([0-9]+)')
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
-# A request's body of the response, and the headers that are its own.
-Answer: TypeAlias = Callable[[Scope], Awaitable[tuple[bytes, Headers]]]
 
 
-def market_routes(directory: BlockDirectory, settings: GatewaySettings, lifetime: AsyncExitStack) -> list[BaseRoute]:
-    """Return the routes of all markets; what they open is closed with `lifetime`. Raises ConfigError."""
+class Reply(NamedTuple):
+    """A response."""
+
+    body: bytes
+    source: bytes = b""
+    """Where candles came from, or `upstream`."""
+    status: int = 200
+    content_type: bytes = JSON_TYPE
+
+
+Answer: TypeAlias = Callable[[Scope], Awaitable[Reply]]
+
+
+def market_routes(markets: Markets) -> list[BaseRoute]:
+    """Return the routes of all markets."""
     routes: list[BaseRoute] = []
     for market, prefix in PREFIXES.items():
-        upstream = MarketUpstream(settings.upstream(market))
-        lifetime.callback(upstream.close)
-        pages = MarketPages(market, directory, upstream)
-        for name, answer in pages.answers.items():
-            routes.append(Route(f"{prefix}/{name}", JsonPage(answer)))
+        pages = MarketPages(market, markets)
+        routes += [Route(f"{prefix}/{name}", Page(market, markets, answer)) for name, answer in pages.answers.items()]
+        routes.append(Route(prefix + "/{name:path}", Page(market, markets, pages.other)))
     return routes
 
 
-class JsonPage:
-    """An ASGI application for one path: GET and HEAD, a JSON body, and refusals in the exchange's form."""
+class Page:
+    """An ASGI application for one path: GET and HEAD, and refusals in the exchange's form."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, market: Market, markets: Markets, answer: Answer) -> None:
+        self._markets = markets
+        self._market: Market = market
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,10 +67,13 @@ class JsonPage:
         try:
             if scope["method"] not in ("GET", "HEAD"):
                 raise Refused(405, -1099, f"Method {scope['method']} is not supported.")
-            body, own = await self._answer(scope)
-            headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body)), *own]
+            body, source, status, content_type = await self._answer(scope)
+            headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+            if source:
+                headers.append((b"x-candleshm-source", source))
         except Refused as refused:
             status, body, headers = refused.status, refused.body, refused.headers
+        headers += self._markets.weight_headers(self._market)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -58,21 +81,133 @@ class JsonPage:
 class MarketPages:
     """What one market answers, by the name that follows its prefix."""
 
-    def __init__(self, market: Market, directory: BlockDirectory, upstream: MarketUpstream) -> None:
-        self._market = market
-        self._directory = directory
-        self._upstream = upstream
-        self.answers: Mapping[str, Answer] = {"ping": self._ping, "time": self._time}
+    def __init__(self, market: Market, markets: Markets) -> None:
+        self._market: Market = market
+        self._markets = markets
+        self._upstream = markets.upstreams[market]
+        self.answers: Mapping[str, Answer] = {
+            "ping": self._ping,
+            "time": self._time,
+            "exchangeInfo": self._info,
+            "klines": self._klines,
+            **({"uiKlines": self._klines} if market == "SPOT" else {"continuousKlines": self._continuous}),
+        }
 
-    async def _ping(self, _: Scope) -> tuple[bytes, Headers]:
-        return b"{}", []
+    async def _ping(self, _: Scope) -> Reply:
+        return Reply(b"{}")
 
-    async def _time(self, _: Scope) -> tuple[bytes, Headers]:
-        now_ms = self.now_ms()
-        if now_ms is None:
-            now_ms = await self._upstream.in_thread(self._upstream.exchange_ms)
-        return b'{"serverTime":%d}' % now_ms, []
+    async def _time(self, scope: Scope) -> Reply:
+        now_ms = await self._now_ms()
+        body = b'{"serverTime":%d}' % now_ms
+        return Reply(_in_microseconds(body) if _wants_microseconds(scope, self._market) else body)
 
-    def now_ms(self) -> int | None:
-        """Return the exchange's time as a collector or a measurement has it, None when nobody knows."""
-        return self._upstream.measured_ms
+    async def _info(self, scope: Scope) -> Reply:
+        infos, market = self._markets.infos, self._market
+        in_microseconds = _wants_microseconds(scope, market)
+        listing = infos.listing(market)
+        if listing is None:
+            listing = await self._upstream.in_thread(lambda: infos.wait(market, LISTING_SECONDS))
+        if listing is None:
+            self._upstream.check_stop()
+            text = "the list of symbols has not been fetched, as the exchange cannot be reached; try again later"
+            raise Refused(503, -1001, text, 5.0)
+        infos.want(market)
+        if market != "SPOT":
+            return Reply(listing.body)
+        # On SPOT it is the exchange's clock.
+        now_ms = self._markets.now_ms(market)
+        query = scope["query_string"]
+        body = listing.select(query, now_ms) if query else listing.body_at(now_ms)
+        return Reply(_in_microseconds(body) if in_microseconds else body)
+
+    async def _klines(self, scope: Scope) -> Reply:
+        query = read_klines(self._market, scope["query_string"], self._is_listed)
+        return await self._candles(scope, query)
+
+    async def _continuous(self, scope: Scope) -> Reply:
+        query = read_continuous(self._market, scope["query_string"])
+        if query.contract_type not in PERPETUAL:
+            return await self._passed(
+                scope, Refused(503, -1001, f"candles of {query.contract_type} contracts are not in any block")
+            )
+        return await self._candles(scope, replace(query, symbol=self._perpetual(query)))
+
+    async def _candles(self, scope: Scope, query: KlinesQuery) -> Reply:
+        in_microseconds = _wants_microseconds(scope, self._market)
+        answers = self._markets.answers
+        now_ms = self._markets.now_ms(self._market) if query.needs_now else None
+        answer = None if query.needs_now and now_ms is None else answers.at_once(query, now_ms)
+        if answer is None:
+            try:
+                if answers.is_unknown(query.market, query.symbol):
+                    self._markets.infos.want(self._market, unknown_symbol=True)
+                    raise Refused(400, -1121, "Invalid symbol.")
+                if query.needs_now:
+                    now_ms = await self._now_ms()
+                answer = await self._markets.in_thread(lambda: answers.made(query, now_ms))
+            except Refused as refused:
+                reply = await self._passed(scope, refused)
+                return reply._replace(body=_rows_in_microseconds(reply.body)) if in_microseconds else reply
+        body = _rows_in_microseconds(answer.body) if in_microseconds else answer.body
+        return Reply(body, answer.source.encode())
+
+    async def other(self, scope: Scope) -> Reply:
+        """Answer what is not served here: from the exchange, if it is public and may be."""
+        name = scope["path_params"]["name"]
+        if name in PUBLIC_PATHS[self._market]:
+            if _wants_microseconds(scope, self._market):
+                raise Refused(400, -1194, "X-MBX-TIME-UNIT is not honoured on this path; send no such header.")
+            text = f"{scope['path']} is not answered here; start the gateway with --pass-through to have it passed on"
+            return await self._passed(scope, Refused(404, -1000, text))
+        if self._market == "SPOT":
+            return Reply(NOT_FOUND, status=404, content_type=b"text/html")
+        raise Refused(404, -5000, f"Path {scope['path']}, Method {scope['method']} is invalid")
+
+    async def _passed(self, scope: Scope, refused: Refused) -> Reply:
+        """Return what the exchange answers, where requests may be passed on; else raise `refused`."""
+        if not self._markets.settings.pass_through:
+            raise refused
+        name = scope["path"].removeprefix(f"{PREFIXES[self._market]}/")
+        query = scope["query_string"]
+        values = dict(parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True))
+        cost = cost_of(self._market, name, values)
+        response = await self._upstream.get_shared(name, query, cost)
+        content_type = response.headers.get("content-type", "application/json").encode("latin-1", "replace")
+        return Reply(response.body, b"upstream", response.status, content_type)
+
+    async def _now_ms(self) -> int:
+        now_ms = self._markets.now_ms(self._market)
+        return await self._upstream.in_thread(self._upstream.exchange_ms) if now_ms is None else now_ms
+
+    def _is_listed(self, symbol: str) -> bool:
+        markets, market = self._markets, self._market
+        return markets.infos.is_listed(market, symbol) or markets.directory.has_symbol(market, symbol)
+
+    def _perpetual(self, query: KlinesQuery) -> str:
+        """Return the symbol of a perpetual contract; as such are called, where no list tells it."""
+        listing = self._markets.infos.listing(self._market)
+        if listing is not None and query.contract_type is not None:
+            # What is not listed is no symbol either.
+            return listing.contracts.get((query.symbol, query.contract_type), f"{query.symbol} {query.contract_type}")
+        return query.symbol if self._market == "UM" else f"{query.symbol}_PERP"
+
+
+def _wants_microseconds(scope: Scope, market: Market) -> bool:
+    """Return whether a request to SPOT wants times in microseconds. Raises Refused."""
+    if market != "SPOT":
+        return False
+    for name, value in scope["headers"]:
+        if name == b"x-mbx-time-unit":
+            unit = value.upper()
+            if unit not in (b"MICROSECOND", b"MILLISECOND"):
+                raise Refused(400, -1194, "Invalid value for time unit; expected either MICROSECOND or MILLISECOND.")
+            return bool(unit == b"MICROSECOND")
+    return False
+
+
+def _in_microseconds(body: bytes) -> bytes:
+    return _SERVER_TIME.sub(rb'"serverTime":\g<1>000', body, count=1)
+
+
+def _rows_in_microseconds(body: bytes) -> bytes:
+    return _ROW_TIMES.sub(rb"[\g<1>000,\g<2>\g<3>999,", body)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode
@@ -20,8 +19,6 @@ from candleshm.rest.transport import HttpTransport
 from candleshm.system.clock import ExchangeTime, SystemClock
 
 __all__ = ["MarketUpstream"]
-
-logger = logging.getLogger(__name__)
 
 # Threads that wait for the exchange, and requests that may wait for one of these.
 THREADS = 8

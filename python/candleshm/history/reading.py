@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,12 +14,14 @@ import numpy.typing as npt
 
 from candleshm._core import INTERVAL_MS, Zone, candle_end_ms, candles_within
 from candleshm.columns import NAMES, OPEN_TIME_MS
-from candleshm.errors import ConfigError, DayIncomplete, DayNotFound
+from candleshm.errors import ConfigError, DayNotFound
 from candleshm.history.candles import Candles
-from candleshm.history.day import DAILY_INTERVALS, Day, DayLike, days_between
+from candleshm.history.day import Day, DayLike, days_between
+from candleshm.history.joining import Join
 from candleshm.history.reports import DayReport, inspect
 from candleshm.history.store import ParquetStore
-from candleshm.reader.derivation import derive
+from candleshm.history.stored_rows import SOURCE, StoredRows, runs
+from candleshm.reader.feed import Feed
 from candleshm.reader.frames import library
 from candleshm.reader.panel import Panel
 
@@ -31,7 +32,6 @@ __all__ = ["BASE_DIR", "TIMEZONE", "days", "load", "panel", "paths", "scan", "ve
 
 BASE_DIR = "./candles"
 TIMEZONE = "UTC"
-SOURCE = "1m"
 
 StrPath = str | os.PathLike[str]
 
@@ -40,11 +40,12 @@ def load(
     market: str,
     symbol: str,
     start: DayLike,
-    end: DayLike,
+    end: DayLike | None = None,
     *,
     interval: str = "1m",
     timezone: str = TIMEZONE,
     base_dir: StrPath = BASE_DIR,
+    join: Feed | None = None,
 ) -> Candles:
     """Return the candles of whole days, `start` and `end` included: float64 (n, 12), oldest first, a private copy.
 
@@ -55,34 +56,40 @@ def load(
     and agree with it bit for bit; that goes for 1w, 1M and days of a zone such as `1d@Asia/Shanghai` as well. A candle
     belongs to the day in which it opens. When the last one ends after `end`, the days up to there are needed, too.
 
+    With `join` the result ends in the block's newest final candle: files for the days that its window does not reach
+    back to, then its final rows, without a candle left out or twice. The files are needed up to the day in which the
+    window begins; a day that is not over cannot be stored, so the window has to reach back to yesterday.
+
     Args:
         market: 'SPOT', 'UM' or 'CM', in any case.
         symbol: one, as the exchange spells it; `panel` reads many.
-        start, end: days of `timezone`, both included.
+        start: the first day, of `timezone`.
+        end: the last day, included. None: the newest one that is stored; required to be None with `join`.
         interval: one that has files, or one that is derived from 1m.
         timezone: whose days they are, an IANA name.
         base_dir: the directory with the daily files.
+        join: a feed of the same market, and of `interval` or of 1m.
 
     Raises:
         DayNotFound: days have no file; `days` names all of them, and `stored` what is there instead.
         DayDamaged, DayIncomplete: a file cannot be trusted, or candles are missing; downloading the day again helps.
+        GapError: candles between the newest day that is over and the block's window, or still missing in the block.
         ConfigError, MissingExtra: an argument cannot be used; pyarrow is not installed.
+        UnknownSymbol, StaleData: of `join`, as `Series.candles`.
 
     >>> rows = load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-27")  # doctest: +SKIP
     """
     if not isinstance(symbol, str):
         raise ConfigError(f"symbol cannot be `{symbol}`; allowed: one, such as 'BTCUSDT'; `panel` reads many symbols")
-    source = _store(base_dir, market, SOURCE, timezone)
-    wanted = _range(source, start, end)
-    is_stored = interval in DAILY_INTERVALS
-    store = _store(base_dir, market, interval, timezone) if is_stored else source
-    absent = _without_file(store, symbol, wanted)
-    if is_stored and (not absent or interval == SOURCE or _without_file(source, symbol, wanted)):
-        _require_files(store, symbol, absent)
-        return _rows(store, symbol, wanted)
-    minutes = _days_of_minutes(interval, wanted)
-    _require_files(source, symbol, _without_file(source, symbol, minutes))
-    return _derived(source, symbol, minutes, interval, wanted[-1].end_ms)
+    files = StoredRows(base_dir, market, interval, timezone)
+    first = files.day(start)
+    if join is not None:
+        _check_no_end(end)
+        return Join(join, files).rows(symbol, first)[0]
+    if end is None:
+        wanted = list(days_between(first, files.newest(symbol, first)))
+        return files.rows(symbol, wanted, wanted[-1].end_ms)
+    return files.rows(symbol, _range(files.source, start, end))
 
 
 def panel(
@@ -90,12 +97,13 @@ def panel(
     symbols: str | Sequence[str] | None,
     field: str,
     start: DayLike,
-    end: DayLike,
+    end: DayLike | None = None,
     *,
     interval: str = "1m",
     timezone: str = TIMEZONE,
     base_dir: StrPath = BASE_DIR,
     absent: Literal["raise", "nan"] = "raise",
+    join: Feed | None = None,
 ) -> Panel:
     """Return one field of many symbols on the same open times: a `Panel` of shape (n, S), as `Feed.panel` gives it.
 
@@ -103,16 +111,20 @@ def panel(
     has no candle. Values are those of `load`, derived in the same way where `interval` has no files. With
     `Panel.asof` candles of one interval are joined to those of another without a look ahead.
 
+    With `join` it goes on to the newest final candle that any of the symbols has in the block, NaN for those that do
+    not have it yet.
+
     Args:
-        market, start, end, interval, timezone, base_dir: as in `load`.
-        symbols: the order of the columns; None means all that have files.
+        market, start, interval, timezone, base_dir, join: as in `load`.
+        symbols: the order of the columns; None means all that have files, or all of `join` that trade.
         field: a column, such as "close".
+        end: the last day, included; needed unless there is `join`.
         absent: days without a file are an error ("raise") or NaN ("nan"), as for symbols that were listed or delisted
             meanwhile. Derived candles that are not wholly in days with files are NaN then.
 
     Raises:
-        DayNotFound, DayDamaged, DayIncomplete, ConfigError, MissingExtra: as `load`; with "nan" days without a file
-            are no error, unless there is no file at all.
+        DayNotFound, DayDamaged, DayIncomplete, GapError, ConfigError, MissingExtra, UnknownSymbol, StaleData: as
+            `load`; with "nan" days without a file are no error, unless there is no file at all.
 
     >>> closes = panel("SPOT", ["BTCUSDT", "ETHUSDT"], "close", "2026-11-01", "2026-11-27")  # doctest: +SKIP
     """
@@ -120,25 +132,39 @@ def panel(
         raise ConfigError(f"field cannot be `{field}`; allowed: one of {' '.join(NAMES)}")
     if absent not in {"raise", "nan"}:
         raise ConfigError(f"absent cannot be `{absent}`; allowed: raise nan")
-    source = _store(base_dir, market, SOURCE, timezone)
-    wanted = _range(source, start, end)
-    end_ms = _end_ms(interval, wanted[-1].end_ms)
-    open_time_ms = _open_times(interval, wanted[0].start_ms, wanted[-1].end_ms)
-    stores = [_store(base_dir, market, interval, timezone)] if interval in DAILY_INTERVALS else []
-    stores += [] if interval == SOURCE else [source]
-    names = tuple(dict.fromkeys(name for store in stores for name in _symbols(store, symbols)))
-    if not names or (absent == "nan" and not any(_runs(store, name, wanted) for store in stores for name in names)):
-        raise DayNotFound(str(stores[0].tree), (f"{start} .. {end}",), stores[0].inventory())
-    array = np.full((len(open_time_ms), len(names)), np.nan, order="F")
-    for column, symbol in enumerate(names):
-        if absent == "nan":
-            rows = _rows_of_stored(stores, symbol, wanted, interval)
-        else:
-            rows = load(market, symbol, start, end, interval=interval, timezone=timezone, base_dir=base_dir)
+    files = StoredRows(base_dir, market, interval, timezone)
+    first = files.day(start)
+    columns: dict[str, Candles] = {}
+    if join is not None:
+        _check_no_end(end)
+        joined = Join(join, files)
+        read = joined.rows if absent == "raise" else joined.rows_of_stored
+        stop_ms = first.start_ms
+        for symbol in _listed(symbols) or join.panel("close", n=1).symbols:
+            columns[symbol], end_ms = read(symbol, first)
+            stop_ms = max(stop_ms, end_ms)
+        open_time_ms = _open_times(interval, first.start_ms, stop_ms)
+        if len(open_time_ms) and candle_end_ms(interval, int(open_time_ms[-1])) > stop_ms:
+            open_time_ms = open_time_ms[:-1]  # it is still running
+    else:
+        if end is None:
+            raise ConfigError("end is missing; give the last day, or join=feed to end in a block's newest candle")
+        wanted = _range(files.source, start, end)
+        open_time_ms = _open_times(interval, wanted[0].start_ms, wanted[-1].end_ms)
+        for symbol in dict.fromkeys(name for store in files.stores for name in _symbols(store, symbols)):
+            is_whole = absent == "raise"
+            columns[symbol] = files.rows(symbol, wanted) if is_whole else files.rows_of_stored(symbol, wanted)
+        if not columns or (
+            absent == "nan" and not any(runs(store, name, wanted) for store in files.stores for name in columns)
+        ):
+            raise DayNotFound(str(files.stores[0].tree), (f"{start} .. {end}",), files.stores[0].inventory())
+    array = np.full((len(open_time_ms), len(columns)), np.nan, order="F")
+    for column, rows in enumerate(columns.values()):
         # Around an outage candles open off the grid.
         places = np.searchsorted(open_time_ms, rows[:, OPEN_TIME_MS], side="right") - 1
         array[places, column] = rows[:, NAMES.index(field)]
-    return Panel(array, open_time_ms, names, (field,), end_ms)
+    end_ms = candle_end_ms(interval, int(open_time_ms[-1])) if len(open_time_ms) else first.start_ms
+    return Panel(array, open_time_ms, tuple(columns), (field,), end_ms)
 
 
 def paths(
@@ -174,7 +200,8 @@ def scan(
     """Return a polars LazyFrame over the daily files that are there: `symbol`, then the twelve columns.
 
     Nothing is read before it is collected, and then only the selected columns and symbols; duckdb queries the frame
-    by its name. polars does not check what it reads: `verify` first, or use `load`. Bounds as in `paths`.
+    by its name. polars does not check what it reads: `verify` first, or use `load`. Bounds as in `paths`. Nothing is
+    derived: `interval` has to have files of its own, see `load` and `panel` for others.
 
     Raises DayNotFound when there is no file at all, ConfigError, MissingExtra.
     """
@@ -182,7 +209,12 @@ def scan(
     found = paths(market, symbols, start, end, interval=interval, timezone=timezone, base_dir=base_dir)
     if not found:
         store = _store(base_dir, market, interval, timezone)
-        raise DayNotFound(str(store.tree), (f"{start or 'any day'} .. {end or 'any day'}",), store.inventory())
+        wanted = f"{start or 'any day'} .. {end or 'any day'}"
+        minutes = paths(market, symbols, start, end, timezone=timezone, base_dir=base_dir)
+        advice = (
+            f"scan reads files as they are; load and panel derive {interval} from those of {SOURCE}" if minutes else ""
+        )
+        raise DayNotFound(str(store.tree), (wanted,), store.inventory(), advice)
     text = {name: pl.String for name in ("market", "interval", "timezone", "symbol")}
     frame: polars.LazyFrame = pl.scan_parquet(found, hive_partitioning=True, hive_schema=text, glob=False)
     return frame.select("symbol", *NAMES)
@@ -225,54 +257,9 @@ def _store(base_dir: StrPath, market: str, interval: str, timezone: str) -> Parq
     return ParquetStore(base_dir, market, interval, Zone(timezone))
 
 
-def _without_file(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> list[Day]:
-    return [day for day in wanted if not store.path(symbol, day).exists()]
-
-
-def _require_files(store: ParquetStore, symbol: str, absent: Sequence[Day]) -> None:
-    if absent:
-        raise DayNotFound(str(store.path(symbol, absent[0])), tuple(map(str, absent)), store.inventory(symbol))
-
-
-def _rows(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> Candles:
-    parts = []
-    for day in wanted:
-        candles = store.read(symbol, day)
-        if candles.missing:
-            raise DayIncomplete(str(store.path(symbol, day)), candles.missing)
-        parts.append(candles.rows)
-    return np.concatenate(parts)
-
-
-def _days_of_minutes(interval: str, wanted: Sequence[Day]) -> list[Day]:
-    """Return the days that hold all minutes of the candles that open in those wanted. Raises ConfigError."""
-    minutes = [*wanted]
-    while minutes[-1].end_ms < _end_ms(interval, wanted[-1].end_ms):
-        minutes.append(minutes[-1].next())
-    return minutes
-
-
-def _derived(source: ParquetStore, symbol: str, minutes: Sequence[Day], interval: str, end_ms: int) -> Candles:
-    """Return the candles that are wholly in these days and open before `end_ms`."""
-    start_ms, stop_ms = minutes[0].start_ms, minutes[-1].end_ms
-    rows = derive(_rows(source, symbol, minutes), interval, start_ms=start_ms, end_ms=stop_ms)
-    return rows[rows[:, OPEN_TIME_MS] < end_ms]
-
-
-def _rows_of_stored(stores: Sequence[ParquetStore], symbol: str, wanted: Sequence[Day], interval: str) -> Candles:
-    """Return the candles of the days that have a file, of the store that has more of those that are wanted."""
-    parts = [np.empty((0, len(NAMES)))]
-    own = max(stores, key=lambda store: len(wanted) - len(_without_file(store, symbol, wanted)))
-    is_own = own.interval == interval
-    for run in _runs(own, symbol, wanted if is_own else _days_of_minutes(interval, wanted)):
-        parts.append(_rows(own, symbol, run) if is_own else _derived(own, symbol, run, interval, wanted[-1].end_ms))
-    return np.concatenate(parts)
-
-
-def _runs(store: ParquetStore, symbol: str, days: Sequence[Day]) -> list[list[Day]]:
-    """Return the days that have a file, those that follow each other together."""
-    groups = itertools.groupby(days, key=lambda day: store.path(symbol, day).exists())
-    return [list(run) for is_there, run in groups if is_there]
+def _check_no_end(end: DayLike | None) -> None:
+    if end is not None:
+        raise ConfigError(f"end cannot be `{end}` with join; allowed: None: the newest final candle is the end")
 
 
 def _open_times(interval: str, start_ms: int, end_ms: int) -> npt.NDArray[np.int64]:
@@ -284,15 +271,6 @@ def _open_times(interval: str, start_ms: int, end_ms: int) -> npt.NDArray[np.int
     # Months, and days of a zone, differ in length.
     ends_ms = itertools.accumulate(range(count), lambda open_ms, _: candle_end_ms(interval, open_ms), initial=first_ms)
     return np.fromiter(itertools.islice(ends_ms, count), np.int64, count)
-
-
-def _end_ms(interval: str, moment_ms: int) -> int:
-    """Return where the candle ends that is open in the last millisecond before `moment_ms`. Raises ConfigError."""
-    with suppress(ConfigError):
-        if interval != "3d":
-            return candle_end_ms(interval, moment_ms - 1)
-    derivable = " ".join(name for name in INTERVAL_MS if name != "3d")
-    raise ConfigError(f"interval cannot be `{interval}`; allowed: {derivable}, or days of a zone as 1d@Asia/Shanghai")
 
 
 def _range(store: ParquetStore, start: DayLike, end: DayLike) -> list[Day]:
@@ -310,6 +288,8 @@ def _stored(store: ParquetStore, symbol: str, start: DayLike | None, end: DayLik
 
 
 def _symbols(store: ParquetStore, symbols: str | Sequence[str] | None) -> Sequence[str]:
-    if symbols is None:
-        return store.symbols()
-    return [symbols] if isinstance(symbols, str) else symbols
+    return store.symbols() if symbols is None else _listed(symbols)
+
+
+def _listed(symbols: str | Sequence[str] | None) -> Sequence[str]:
+    return [symbols] if isinstance(symbols, str) else symbols or []

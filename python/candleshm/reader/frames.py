@@ -47,7 +47,13 @@ def pandas_times(open_time_ms: npt.NDArray[Any], name: str | None = None) -> pan
 
 
 def to_pandas(rows: npt.NDArray[np.float64]) -> pandas.DataFrame:
-    """Return candles as a DataFrame: UTC DatetimeIndex named open_time, in pandas' own unit, lower-case columns."""
+    """Return candles as a pandas DataFrame: UTC DatetimeIndex named open_time, in pandas' own unit, lower-case columns.
+
+    `rows` are float64 (n, 12), as `Series.candles`, `history.load` and `derive` return them. `close_time` is a time as
+    well. Raises MissingExtra.
+
+    >>> frame = candleshm.to_pandas(btc.candles(100))  # doctest: +SKIP
+    """
     pd = library("pandas", "pandas")
     index = pandas_times(rows[:, 0], "open_time")
     frame = pd.DataFrame(rows[:, 1:-1], index=index, columns=list(SHOWN))
@@ -66,7 +72,12 @@ def lend_arrow(values: npt.NDArray[np.float64]) -> pyarrow.Array:
 
 
 def to_arrow(rows: npt.NDArray[np.float64]) -> pyarrow.Table:
-    """Return candles as a Table, times as timestamp[ms, UTC]; contiguous float columns are taken over, not copied."""
+    """Return candles as a pyarrow Table, times as timestamp[ms, UTC]; contiguous columns are taken over, not copied.
+
+    `rows` are float64 (n, 12), as `Series.candles`, `history.load` and `derive` return them. Raises MissingExtra.
+
+    >>> table = candleshm.to_arrow(btc.candles(100))  # doctest: +SKIP
+    """
     pa = library("pyarrow", "arrow")
     stamp = pa.timestamp("ms", tz="UTC")
     columns: dict[str, Any] = {"open_time": pa.array(times(rows[:, 0]), type=stamp)}
@@ -79,7 +90,12 @@ def to_arrow(rows: npt.NDArray[np.float64]) -> pyarrow.Table:
 
 
 def to_polars(rows: npt.NDArray[np.float64]) -> polars.DataFrame:
-    """Return candles as a DataFrame, open_time and close_time as Datetime("ms", "UTC")."""
+    """Return candles as a polars DataFrame, open_time and close_time as Datetime("ms", "UTC").
+
+    `rows` are float64 (n, 12), as `Series.candles`, `history.load` and `derive` return them. Raises MissingExtra.
+
+    >>> frame = candleshm.to_polars(btc.candles(100))  # doctest: +SKIP
+    """
     pl = library("polars", "polars")
     stamp = pl.Datetime("ms", "UTC")
     columns: dict[str, Any] = {"open_time": pl.Series(times(rows[:, 0])).dt.replace_time_zone("UTC").cast(stamp)}

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from random import Random
 
 from candleshm.config import CollectorConfig
@@ -36,13 +37,22 @@ class Client:
     """
 
     def __init__(
-        self, exchange: Exchange, transport: Transport, clock: Clock, budget: WeightBudget, start_seconds: float
+        self,
+        exchange: Exchange,
+        transport: Transport,
+        clock: Clock,
+        budget: WeightBudget,
+        start_seconds: float,
+        *,
+        with_volumes: bool = False,
     ) -> None:
+        """`with_volumes`: `connect` and `info` also read the volumes of 24 hours."""
         self.exchange = exchange
         self.transport = transport
         self.clock = clock
         self.budget = budget
         self._start_seconds = start_seconds
+        self._with_volumes = with_volumes
         self._stopped_until_seconds = -math.inf
 
     def connect(
@@ -91,7 +101,12 @@ class Client:
 
     def info(self, stopping: threading.Event) -> ExchangeInfo:
         """Request exchangeInfo. Raises as `request`."""
-        return self.exchange.info(self.request(self.exchange.info_url, self.exchange.info_weight, stopping))
+        exchange = self.exchange
+        info = exchange.info(self.request(exchange.info_url, exchange.info_weight, stopping))
+        if not self._with_volumes:
+            return info
+        response = self.request(exchange.volumes_url, exchange.volumes_weight, stopping)
+        return replace(info, volumes=exchange.volumes(response))
 
     def request(self, url: str, weight: int, stopping: threading.Event) -> Response:
         """Fetch `url` before anything else in the pool, and return a good response.
@@ -178,6 +193,13 @@ class MarketAccess:
         """Be an owner of the weight budget for as long as the client is used. Raises as `pools.open_budget`."""
         budget = self._budget or open_budget(self._config, self.clock.monotonic_seconds())
         try:
-            yield Client(self.exchange, self.transport, self.clock, budget, self._config.start_seconds)
+            yield Client(
+                self.exchange,
+                self.transport,
+                self.clock,
+                budget,
+                self._config.start_seconds,
+                with_volumes=self._config.top is not None,
+            )
         finally:
             budget.leave(self.clock.monotonic_seconds())

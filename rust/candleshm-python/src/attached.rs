@@ -79,6 +79,11 @@ pub(crate) fn seconds(age_ms: u64) -> f64 {
     if age_ms == u64::MAX { f64::INFINITY } else { age_ms as f64 / 1e3 }
 }
 
+/// The exchange's clock now, epoch ms, if it was measured.
+pub(crate) fn exchange_ms(block: &Block) -> Option<i64> {
+    block.exchange_offset_ms().map(|offset_ms| offset_ms.saturating_add(process::now_ms() as i64))
+}
+
 /// Milliseconds since the collector's last heartbeat, `u64::MAX` when that lies in the future.
 pub(crate) fn heartbeat_age_ms(block: &Block) -> u64 {
     let (heartbeat_ms, now_ms) = (block.value(header::HEARTBEAT_NS) / 1_000_000, process::now_ms());

@@ -18,6 +18,7 @@ pub(crate) mod exceptions {
     import_exception!(candleshm.errors, BlockInUse);
     import_exception!(candleshm.errors, BlockIncompatible);
     import_exception!(candleshm.errors, BlockNotFound);
+    import_exception!(candleshm.errors, BlockOfAnotherUser);
     import_exception!(candleshm.errors, BlockUnavailable);
     import_exception!(candleshm.errors, StaleData);
     import_exception!(candleshm.errors, UnknownSymbol);
@@ -25,8 +26,8 @@ pub(crate) mod exceptions {
 }
 
 use exceptions::{
-    BadResponse, BlockCorrupt, BlockInUse, BlockIncompatible, BlockNotFound, BlockUnavailable, ConfigError,
-    UnknownSymbol,
+    BadResponse, BlockCorrupt, BlockInUse, BlockIncompatible, BlockNotFound, BlockOfAnotherUser, BlockUnavailable,
+    ConfigError, UnknownSymbol,
 };
 
 create_exception!(
@@ -47,11 +48,7 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
         Error::Leftover { name } => {
             BlockNotFound::new_err((name, "it is left over from before the last boot; start its collector again"))
         }
-        Error::Owner { name, uid } => BlockUnavailable::new_err((
-            name,
-            format!("it belongs to another user and is not trusted: uid {uid}"),
-            rustix::io::Errno::ACCESS.raw_os_error(),
-        )),
+        Error::Owner { name, uid, gid, mode } => BlockOfAnotherUser::new_err((name, uid, gid, mode)),
         Error::InUse { name, pid } => BlockInUse::new_err((name, pid)),
         Error::Incompatible { name, major, minor, hash } => BlockIncompatible::new_err((
             name,

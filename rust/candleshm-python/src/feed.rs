@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use crate::arguments::{Count, Moment, Number, Symbols, check_moments, not_contiguous};
 use crate::array;
-use crate::attached::{Attached, age_ms, heartbeat_age_ms, seconds, trading_ages};
+use crate::attached::{Attached, age_ms, exchange_ms, heartbeat_age_ms, seconds, trading_ages};
 use crate::closed::{Awaited, Closed, common_grid};
 use crate::errors::exceptions::{ConfigError, UnknownSymbol};
 use crate::process;
@@ -202,6 +202,19 @@ impl Feed {
             };
             news.sleep_for(py, slice)?;
         }
+    }
+
+    /// Return the exchange's clock now, epoch ms, as the collector measured it; None when it never did.
+    ///
+    /// It is right to half a round trip, and to what clocks drift apart in the minutes since.
+    fn exchange_ms(&self) -> PyResult<Option<i64>> {
+        let attached = self.source.attached()?;
+        Ok(exchange_ms(&attached.block))
+    }
+
+    /// What is announced of rows of every kind now.
+    fn _commits(&self) -> PyResult<News> {
+        Ok(News::of_rows(self.source.attached()?))
     }
 
     /// What is announced of closes now.

@@ -14,6 +14,7 @@ mod errors;
 mod feed;
 mod following;
 mod gap;
+mod klines;
 mod pool;
 mod process;
 mod rows;
@@ -36,6 +37,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<closed::Closed>()?;
     module.add_class::<series::Series>()?;
     module.add_class::<gap::Gap>()?;
+    module.add_class::<klines::KlinesText>()?;
+    module.add_function(wrap_pyfunction!(klines::klines_text, module)?)?;
     module.add_class::<view::View>()?;
     module.add_class::<waiting::News>()?;
     module.add_class::<writer::Writer>()?;
@@ -54,6 +57,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(blocks::py_block_names, module)?)?;
     module.add_function(wrap_pyfunction!(blocks::py_is_owned, module)?)?;
     module.add_function(wrap_pyfunction!(blocks::py_unlink, module)?)?;
+    module.add_function(wrap_pyfunction!(blocks::block_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(blocks::share_with, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_archive_csv, module)?)?;
     module.add_class::<pool::PoolWords>()?;

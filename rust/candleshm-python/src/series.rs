@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use candleshm::asof;
 use candleshm::columns::{COLUMNS, OPEN_TIME_MS};
+use candleshm::page::PageRequest;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
@@ -17,6 +18,7 @@ use crate::attached::{Attached, age_ms, seconds};
 use crate::derive::note_ended;
 use crate::errors::exceptions::{ConfigError, WaitTimeout};
 use crate::gap::Gap;
+use crate::klines::{Digits, KlinesText, WrittenPage, decimals_of};
 use crate::process;
 use crate::rows::{Holes, in_rows};
 use crate::source::{Source, stale};
@@ -25,6 +27,8 @@ use crate::waiting::{Deadline, News};
 
 /// Copies larger than this are made with the GIL released.
 const DETACH_BYTES_MIN: usize = 16 * 1024;
+/// Text of more rows than this is written with the GIL released: to get it back may take longer than to write less.
+const DETACH_ROWS_MIN: usize = 100;
 
 /// Where a series was last found.
 struct Place {
@@ -250,6 +254,51 @@ impl Series {
         holes: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.framed(py, "to_arrow", n, closed_only, holes)
+    }
+
+    /// Return rows of a range of open times as the exchange's JSON, from one moment. Never raises StaleData.
+    ///
+    /// Holes that the exchange confirmed are left out. The newest row is there also while it may still change; whether
+    /// it is as new as the present is for the caller to judge, by `age`.
+    ///
+    /// Args:
+    ///     low_ms: Earliest open time, epoch ms; None begins at the symbol's first candle.
+    ///     high_ms: Latest open time, epoch ms; None ends at the newest row.
+    ///     limit: Most rows, 1 or more.
+    ///     newest: Take the newest `limit` rows of the range, not the oldest.
+    ///     decimals: Digits behind the point of (prices, volumes, turnovers), and to how many all are padded with
+    ///         zeroes; 18 at most. A value with more digits keeps them. None: the shortest text of each number.
+    ///     derived: Whether the block is derived from another. The first candle that it knows may then be the first
+    ///         that could be derived, so the rows before it may exist.
+    ///
+    /// Raises:
+    ///     ConfigError: `limit` or `decimals` cannot be used.
+    #[pyo3(signature = (low_ms, high_ms, limit, *, newest, decimals, derived=false))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
+    fn klines_text(
+        &self,
+        py: Python<'_>,
+        low_ms: Option<i64>,
+        high_ms: Option<i64>,
+        limit: Count,
+        newest: bool,
+        decimals: Option<Digits>,
+        derived: bool,
+    ) -> PyResult<KlinesText> {
+        let decimals = decimals_of(decimals)?;
+        if limit.0 < 1 {
+            return Err(ConfigError::new_err(format!("limit must be a positive integer: `{}`", limit.0)));
+        }
+        let request = PageRequest { low_ms, high_ms, limit: limit.0 as usize, newest, knows_first: !derived };
+        self.with(|attached, index| {
+            let block = &attached.block;
+            let read = || {
+                let page = SeriesReader::new(block, index).page(block.grid(index), &request)?;
+                Ok(WrittenPage::of(&page, decimals))
+            };
+            let written = if request.limit > DETACH_ROWS_MIN { py.detach(read) } else { read() };
+            Ok(KlinesText::new(py, &written.map_err(|error| self.source.error(error))?))
+        })?
     }
 
     /// The newest row: float64 (12,), a copy. NaN while the series is empty. Raises StaleData.

@@ -380,9 +380,9 @@ impl Writer {
     /// Rows of the same market, interval and symbol come over from a block of another LENGTH or other symbols, each as
     /// it was and as old as it was.
     ///
-    /// `derive` are pairs of name and interval (`5m`, `1d@Asia/Shanghai`): further blocks of the same symbols and
-    /// LENGTH, whose candles are derived from this block's in the same calls, each published before waiters of either
-    /// are woken. Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
+    /// `derive` are names, intervals (`5m`, `1d@Asia/Shanghai`) and LENGTHs: further blocks of the same symbols, whose
+    /// candles are derived from this block's in the same calls, each published before waiters of either are woken.
+    /// Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
     ///
     /// Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
     /// OSError (ENOSPC: /dev/shm is too small).
@@ -397,10 +397,10 @@ impl Writer {
         length: usize,
         symbols: Vec<String>,
         spare_symbols: usize,
-        derive: Option<Vec<(String, String)>>,
+        derive: Option<Vec<(String, String, usize)>>,
     ) -> PyResult<Self> {
         let derive = derive.unwrap_or_default();
-        let targets = derive.iter().map(|(_, target)| grid(target)).collect::<PyResult<Vec<_>>>()?;
+        let targets = derive.iter().map(|(_, target, _)| grid(target)).collect::<PyResult<Vec<_>>>()?;
         let config = Config {
             market: Market::parse(market)
                 .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?,
@@ -414,8 +414,8 @@ impl Writer {
         };
         let opened = py.detach(|| {
             let mut writer = CoreWriter::open(&name, &config, process::owner()).map_err(|error| (error, &name))?;
-            for ((derived, _), target) in derive.iter().zip(targets) {
-                if let Err(error) = writer.derive(derived, target, process::owner()) {
+            for ((derived, _, length), target) in derive.iter().zip(targets) {
+                if let Err(error) = writer.derive(derived, target, *length, process::owner()) {
                     writer.abandon();
                     return Err((error, derived));
                 }
@@ -721,10 +721,15 @@ impl Writer {
 
     /// Let the events of a `StreamThread` be judged by this measurement of the exchange's clock.
     ///
-    /// At local time `measured_seconds` it showed `upper_ms` at most; two clocks run apart by at most `drift` seconds
-    /// per second. Before the first measurement no event is merged.
-    fn set_exchange_clock(&self, measured_seconds: f64, upper_ms: f64, drift: f64) {
-        self.writer.enter().exchange_clock = Some(ExchangeClock { measured_seconds, upper_ms, drift });
+    /// At local time `measured_seconds` it showed `lower_ms` at least and `upper_ms` at most; two clocks run apart by
+    /// at most `drift` seconds per second. Before the first measurement no event is merged. Readers of the block are
+    /// told the middle, see `Feed.exchange_ms`.
+    fn set_exchange_clock(&self, measured_seconds: f64, lower_ms: f64, upper_ms: f64, drift: f64) {
+        let mut guarded = self.writer.enter();
+        guarded.exchange_clock = Some(ExchangeClock { measured_seconds, upper_ms, drift });
+        if let Some(writer) = &guarded.writer {
+            writer.set_exchange_offset((f64::midpoint(lower_ms, upper_ms) - measured_seconds * 1000.0).round() as i64);
+        }
     }
 
     /// Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first.

@@ -136,6 +136,12 @@ impl Block {
         [self.value(header::BOOT_ID), self.value(header::BOOT_ID + 1)]
     }
 
+    /// Returns the exchange's clock (epoch ms) minus `CLOCK_BOOTTIME` in ms, as the owner measured it last.
+    #[must_use]
+    pub fn exchange_offset_ms(&self) -> Option<i64> {
+        Some(self.value(header::EXCHANGE_OFFSET_MS) as i64).filter(|&offset_ms| offset_ms != 0)
+    }
+
     /// Returns how many symbols are in use; all of them are wholly visible afterwards.
     #[must_use]
     pub fn symbol_count(&self) -> usize {

@@ -50,6 +50,10 @@ pub enum Error {
         name: String,
         /// The user that owns it.
         uid: u32,
+        /// The group of its file.
+        gid: u32,
+        /// The permissions of its file.
+        mode: u32,
     },
     /// A live collector owns the block.
     InUse {
@@ -168,7 +172,9 @@ impl fmt::Display for Error {
             Self::NotFound { name } => write!(f, "no block has that name: `{name}`"),
             Self::NotReady { name } => write!(f, "the block is still being initialised: `{name}`"),
             Self::Leftover { name } => write!(f, "the block was left over from before the last boot: `{name}`"),
-            Self::Owner { name, uid } => write!(f, "block `{name}` belongs to another user: `{uid}`"),
+            Self::Owner { name, uid, mode, .. } => {
+                write!(f, "block `{name}`, mode {mode:04o}, belongs to another user: `{uid}`")
+            }
             Self::InUse { name, pid } => write!(f, "process {pid} already serves the block: `{name}`"),
             Self::Incompatible { name, major, minor, .. } => {
                 write!(f, "block `{name}` has another format: `{major}.{minor}`")

@@ -17,7 +17,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"CANDLSHM");
 /// Changes when a reader of the old format would misread the new one.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when words that were reserved get a meaning that old readers may ignore.
-pub const ABI_MINOR: u32 = 1;
+pub const ABI_MINOR: u32 = 2;
 /// Both as they lie in the header.
 pub const ABI: u64 = ABI_MAJOR as u64 | (ABI_MINOR as u64) << 32;
 /// SHA-256 of the table between the `layout-table` markers of `docs/segment-format.md`.
@@ -106,6 +106,8 @@ pub mod header {
     pub const BANNED_UNTIL_MS: usize = 69;
     /// Eight words, since minor 1: the time zone of [`super::ZONE_DAY_CODE`], zero padded; zeroes with other intervals.
     pub const ZONE: usize = 72;
+    /// Since minor 2: the exchange's clock (epoch ms) minus `CLOCK_BOOTTIME` in ms, signed; 0 while it was not measured.
+    pub const EXCHANGE_OFFSET_MS: usize = 80;
 }
 
 /// Word offsets in a symbol's entry.
@@ -150,7 +152,9 @@ const _: () = {
     assert!(symbol::SLOTS + 4 * symbol::SLOT_WORDS == symbol::NAME);
     assert!(symbol::NAME * 8 + SYMBOL_NAME_BYTES == SYMBOL_BYTES);
     assert!(slot::ROW + 12 == symbol::SLOT_WORDS);
-    assert!(header::ZONE > header::BANNED_UNTIL_MS && header::ZONE * 8 + ZONE_NAME_BYTES <= PAGE_BYTES);
+    assert!(header::ZONE > header::BANNED_UNTIL_MS);
+    assert!(header::ZONE * 8 + ZONE_NAME_BYTES <= header::EXCHANGE_OFFSET_MS * 8);
+    assert!(header::EXCHANGE_OFFSET_MS * 8 + 8 <= PAGE_BYTES);
     // Words that the writer stores often stand on cache lines of their own.
     assert!(header::SYMBOL_COUNT.is_multiple_of(8) && header::COMMIT_SEQ.is_multiple_of(8));
     assert!(header::CLOSE_SEQ.is_multiple_of(8) && header::UNIVERSE_BAR.is_multiple_of(8));

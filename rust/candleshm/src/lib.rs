@@ -16,8 +16,8 @@
 //! - [`interval`], [`zone`]: candle indices and open times. [`columns`]: the twelve values of a row. [`market`].
 //! - [`layout`]: the format of a block. [`symbols`]: its symbol table. [`ring`]: the slot of a candle index.
 //! - [`seqlock`]: the newest row. [`announce`]: words that tell readers what was stored before them.
-//! - [`publish`], [`read`], [`panel`], [`asof`]: storing and reading rows.
-//! - [`wire`]: what the exchange sends, as rows. [`merge`], [`chain`] (proof by trade ids), [`mod@derive`]
+//! - [`publish`], [`read`], [`panel`], [`asof`], [`page`]: storing and reading rows.
+//! - [`wire`]: what the exchange sends, as rows, and its text of them. [`merge`], [`chain`] (proof by trade ids), [`mod@derive`]
 //!   (resampling).
 //! - [`shared_memory`]: the operating system. [`block`], [`soundness`], [`succession`] (one block after another),
 //!   [`removal`].
@@ -55,6 +55,8 @@ pub mod gate;
 pub mod ledger;
 #[cfg(not(loom))]
 pub mod merge;
+#[cfg(not(loom))]
+pub mod page;
 #[cfg(not(loom))]
 pub mod panel;
 #[cfg(not(loom))]

@@ -466,6 +466,25 @@ impl<'a> SeriesReader<'a> {
         self.words.tag(candle_index).is_readable_of(candle_index)
     }
 
+    /// Returns whether the ring has a final row of `candle_index`.
+    #[must_use]
+    pub fn is_final(&self, candle_index: u64) -> bool {
+        self.words.tag(candle_index).is_final_of(candle_index)
+    }
+
+    /// Returns whether the exchange confirmed that it has no row of `candle_index`.
+    #[must_use]
+    pub fn is_hole(&self, candle_index: u64) -> bool {
+        let tag = self.words.tag(candle_index);
+        tag.is_settled_of(candle_index) && !tag.is_final_of(candle_index)
+    }
+
+    /// Returns the index of the symbol's very first candle, if it is known.
+    #[must_use]
+    pub fn first_candle(&self) -> Option<u64> {
+        Some(self.words.entry[symbol::FIRST_BAR].load(Relaxed)).filter(|&candle_index| candle_index > 0)
+    }
+
     /// Returns whether nothing more is to come for `candle_index`: closed, verified, a hole, or outside the series.
     #[must_use]
     pub fn is_settled(&self, candle_index: u64) -> bool {

@@ -19,6 +19,11 @@ use crate::layout::{MAGIC, PAGE_BYTES, header};
 use crate::sync::{AtomicU64, Target, copy_words};
 
 const DIRECTORY: &str = "/dev/shm";
+/// The group that shares the blocks of this process, as [`share_with`] set it: its number and this bit, else zero.
+static GROUP: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
+const GROUP_SET: u64 = 1 << 32;
+/// What the group may do with a block: read it.
+const GROUP_MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP);
 const NAME_BYTES_MAX: usize = 200;
 /// Runs shorter than this are copied word by word: `rep movsb` takes some tens of cycles to start.
 const STRING_COPY_WORDS_MIN: usize = 64;
@@ -46,6 +51,35 @@ pub fn check_name(name: &str) -> Result<(), Error> {
 
 fn not_a_file(name: &str) -> Error {
     Error::Corrupt { name: name.into(), what: Corruption::NotAFile }
+}
+
+/// Shares the blocks of this process with a group, `None` for nobody: blocks made from here on have mode 0640 and that
+/// group, and those of other users that have this mode and group are believed by readers.
+pub fn share_with(group: Option<u32>) {
+    let word = group.map_or(0, |gid| GROUP_SET | u64::from(gid));
+    GROUP.store(word, core::sync::atomic::Ordering::Relaxed);
+}
+
+fn group() -> Option<u32> {
+    let word = GROUP.load(core::sync::atomic::Ordering::Relaxed);
+    (word & GROUP_SET != 0).then_some(word as u32)
+}
+
+/// Whether members of the group wrote the file, and nobody else could.
+fn is_shared(stat: &fs::Stat) -> bool {
+    group() == Some(stat.st_gid) && Mode::from_raw_mode(stat.st_mode) == GROUP_MODE
+}
+
+fn of_another(name: &str, stat: &fs::Stat) -> Error {
+    Error::Owner { name: name.into(), uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
+}
+
+/// Returns the error for a file that its mode keeps from this user: whose it is says more than a refusal.
+fn refused(name: &str) -> Error {
+    match fs::lstat(path(name)) {
+        Ok(stat) if stat.st_uid != rustix::process::geteuid().as_raw() => of_another(name, &stat),
+        _ => os("open block", name)(Errno::ACCESS),
+    }
 }
 
 fn path(name: &str) -> String {
@@ -119,9 +153,8 @@ impl BlockFile {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let descriptor =
             fs::open(DIRECTORY, flags, Mode::RUSR | Mode::WUSR).map_err(os("create a block in /dev/shm for", name))?;
-        // The umask may have taken away what the owner needs.
-        fs::fchmod(&descriptor, Mode::RUSR | Mode::WUSR).map_err(os("give its mode to block", name))?;
         let file = Self { descriptor, name: name.into() };
+        file.share()?;
         file.try_lock()?;
         loop {
             match fs::fallocate(&file.descriptor, FallocateFlags::empty(), 0, bytes as u64) {
@@ -133,8 +166,22 @@ impl BlockFile {
         Ok(file)
     }
 
+    /// Gives the file the mode that this process shares its blocks with, whatever the umask took away.
+    ///
+    /// # Errors
+    ///
+    /// `Os` when this user is not in the group.
+    pub fn share(&self) -> Result<(), Error> {
+        let failed = os("give its mode and group to block", &self.name);
+        let Some(gid) = group() else {
+            return fs::fchmod(&self.descriptor, Mode::RUSR | Mode::WUSR).map_err(failed);
+        };
+        fs::fchown(&self.descriptor, None, Some(fs::Gid::from_raw(gid))).map_err(&failed)?;
+        fs::fchmod(&self.descriptor, GROUP_MODE).map_err(failed)
+    }
+
     /// Opens the block of that name. Root may open everything, so the owner of the file is checked here and not left to
-    /// its mode: what another user wrote is not to be believed.
+    /// its mode: what another user wrote is not to be believed, unless it is shared with the group of [`share_with`].
     ///
     /// # Errors
     ///
@@ -148,14 +195,16 @@ impl BlockFile {
             Errno::NOENT => Error::NotFound { name: name.into() },
             // A symbolic link, a directory, a socket.
             Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_a_file(name),
+            Errno::ACCESS => refused(name),
             other => os("open block", name)(other),
         })?;
         let stat = fs::fstat(&descriptor).map_err(os("look at block", name))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(not_a_file(name));
         }
-        if stat.st_uid != rustix::process::geteuid().as_raw() {
-            return Err(Error::Owner { name: name.into(), uid: stat.st_uid });
+        let is_ours = stat.st_uid == rustix::process::geteuid().as_raw();
+        if !is_ours && (writable || !is_shared(&stat)) {
+            return Err(of_another(name, &stat));
         }
         Ok(Self { descriptor, name: name.into() })
     }

@@ -1,5 +1,6 @@
-//! What the exchange sends, as rows: response bodies, stream events, files of its archive.
+//! What the exchange sends, as rows: response bodies, stream events, files of its archive. And rows as its text.
 
 pub mod archive_csv;
 pub mod event;
 pub mod parse;
+pub mod text;

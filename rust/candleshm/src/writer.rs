@@ -447,6 +447,12 @@ impl Writer {
         self.derived.iter().for_each(|derived| derived.writer().heartbeat(now_ns));
     }
 
+    /// Publishes what the exchange's clock shows (epoch ms) beyond `CLOCK_BOOTTIME` in ms.
+    pub fn set_exchange_offset(&self, offset_ms: i64) {
+        self.block.header(header::EXCHANGE_OFFSET_MS).store(offset_ms as u64, Relaxed);
+        self.derived.iter().for_each(|derived| derived.writer().set_exchange_offset(offset_ms));
+    }
+
     /// Publishes what the collector knows about itself.
     pub fn set_health(&self, health: &Health) {
         self.block.announce(header::READY, health.ready.into());

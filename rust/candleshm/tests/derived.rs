@@ -89,7 +89,7 @@ fn open(scratch: &Scratch) -> Result<Writer, Error> {
     let config = Config { interval: Interval::Minute15, ..config(LENGTH, &["BTCUSDT"]) };
     let mut writer = Writer::open(scratch.name(), &config, owner())?;
     for target in TARGETS {
-        writer.derive(&target_name(scratch, target), Grid::parse(target).expect("a grid"), owner())?;
+        writer.derive(&target_name(scratch, target), Grid::parse(target).expect("a grid"), LENGTH, owner())?;
     }
     Ok(writer)
 }
@@ -390,7 +390,7 @@ fn a_start_that_fails_leaves_what_was_there_and_nothing_else() {
     let start = || {
         let config = Config { interval: Interval::Minute15, ..config(LENGTH, &["BTCUSDT"]) };
         let mut writer = Writer::open(scratch.name(), &config, owner()).expect("nobody serves it");
-        writer.derive(&hours, Interval::Hour1.into(), owner()).expect("nobody serves it");
+        writer.derive(&hours, Interval::Hour1.into(), LENGTH, owner()).expect("nobody serves it");
         writer
     };
     start().abandon();
@@ -407,9 +407,9 @@ fn what_cannot_be_derived_is_refused() {
     let scratch = Scratch::new("derived-refused");
     let mut writer = Writer::open(scratch.name(), &config(100, &["BTCUSDT"]), owner()).expect("a new block");
     let name = target_name(&scratch, "x");
-    let too_long = writer.derive(&name, Interval::Hour2.into(), owner());
+    let too_long = writer.derive(&name, Interval::Hour2.into(), 100, owner());
     assert_eq!(too_long, Err(Error::Window { target: "2h".into(), parts: 120, length: 100 }));
-    let itself = writer.derive(&name, Interval::Minute1.into(), owner());
+    let itself = writer.derive(&name, Interval::Minute1.into(), 100, owner());
     assert_eq!(itself, Err(Error::Derivation { source: "1m".into(), target: "1m".into() }));
     assert!(writer.derived_names().is_empty());
 }

@@ -56,7 +56,7 @@ fn size_of(kind: &str, capacity: usize) -> usize {
         "char" | "u8" => 1,
         "u24" => 3,
         "u32" => 4,
-        "u64" | "f64" | "tag" => 8,
+        "u64" | "i64" | "f64" | "tag" => 8,
         "latch" => 8 * symbol::SLOT_WORDS,
         other => panic!("a type without a size: {other}"),
     };
@@ -114,6 +114,7 @@ fn fields_lie_where_the_document_says() {
         word("header", "weight_limit", header::WEIGHT_LIMIT),
         word("header", "banned_until_ms", header::BANNED_UNTIL_MS),
         (("header", "zone"), (8 * header::ZONE, ZONE_NAME_BYTES)),
+        word("header", "exchange_offset_ms", header::EXCHANGE_OFFSET_MS),
         word("symbol", "version", symbol::VERSION),
         word("symbol", "last_close", symbol::LAST_CLOSE),
         word("symbol", "rev", symbol::REV),
@@ -233,6 +234,7 @@ fn small_block(scratch: &Scratch) -> Vec<u8> {
     };
     let mut writer = Writer::open(scratch.name(), &config(3, &["BTCUSDT"]), owner()).expect("a new block");
     writer.ingest(0, &[row(0, 1.25), row(2, 1.5), row(3, 1.75)], &window, 77);
+    writer.set_exchange_offset(open_ms - 1_000);
     std::fs::read(scratch.path()).expect("the block can be read")
 }
 

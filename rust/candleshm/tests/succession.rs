@@ -210,7 +210,7 @@ fn derived_rows_come_along_too() {
     let scratch = Scratch::new("carry-derived");
     let name = format!("{}-3m", scratch.name());
     let mut writer = open(&scratch, &config(LENGTH, &["BTCUSDT", "ETHUSDT"]));
-    writer.derive(&name, target, owner()).expect("nobody serves it");
+    writer.derive(&name, target, LENGTH, owner()).expect("nobody serves it");
     fill(&mut writer);
     drop(writer);
     let old = Block::open(&name, BOOT_ID).expect("it is ready");
@@ -218,7 +218,7 @@ fn derived_rows_come_along_too() {
     let first = old.grid(0).index_of(FIRST_MS) as u64;
     assert!(old.series(0).tag(first).is_final_of(first));
     let mut writer = open(&scratch, &config(5, &["BTCUSDT", "ETHUSDT"]));
-    writer.derive(&name, target, owner()).expect("nobody serves it");
+    writer.derive(&name, target, 5, owner()).expect("nobody serves it");
     let new = Block::open(&name, BOOT_ID).expect("it is ready");
     assert_eq!(new.geometry().ring.length, 5);
     assert_eq!(new.series(0).row(first).map(f64::to_bits), old.series(0).row(first).map(f64::to_bits));
@@ -231,7 +231,7 @@ fn an_enlarged_block_has_every_row_and_knows_what_was_published() {
     let scratch = Scratch::new("enlarge-rows");
     let name = format!("{}-3m", scratch.name());
     let mut writer = filled(&scratch);
-    writer.derive(&name, Grid::new(Interval::Minute3), owner()).expect("nobody serves it");
+    writer.derive(&name, Grid::new(Interval::Minute3), LENGTH, owner()).expect("nobody serves it");
     writer.set_presence(1, Presence::Ended);
     let old = (read(&scratch), Block::open(&name, BOOT_ID).expect("it is ready"));
     let symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT"].map(str::to_owned);
@@ -256,7 +256,7 @@ fn a_removed_name_comes_back_with_every_row() {
     let scratch = Scratch::new("removed");
     let name = format!("{}-3m", scratch.name());
     let mut writer = filled(&scratch);
-    writer.derive(&name, Grid::new(Interval::Minute3), owner()).expect("nobody serves it");
+    writer.derive(&name, Grid::new(Interval::Minute3), LENGTH, owner()).expect("nobody serves it");
     writer.set_health(&Health { ready: true, weight_used: 7, ..Health::default() });
     assert!(!is_put_back(&mut writer), "everything stands where it belongs");
     let (old, old_derived) = (read(&scratch), Block::open(&name, BOOT_ID).expect("it is ready"));

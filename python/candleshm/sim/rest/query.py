@@ -15,10 +15,12 @@ from candleshm.sim.world.universe import Market
 PREFIXES: Mapping[str, Market] = {"/api/v3/": "SPOT", "/fapi/v1/": "UM", "/dapi/v1/": "CM"}
 CM_SPAN_MS = 200 * DAY_MS
 
-_SYMBOL_LEGAL = "^[A-Z0-9-_.]{1,20}$"
+SYMBOL_LEGAL = "^[A-Z0-9-_.]{1,20}$"
 _NUMBER_LEGAL = "^[0-9]{1,20}$"
 # A time this large is meant in microseconds, which SPOT accepts.
 _MICROSECONDS_FROM = 10**14
+# Contracts with a date, whose candles would have to be spliced, are not simulated.
+_CONTINUOUS = {"PERPETUAL", "TRADIFI_PERPETUAL"}
 _STATUSES = {"TRADING", "HALT", "BREAK", "END_OF_DAY", "CANCEL_ONLY"}
 
 
@@ -60,7 +62,10 @@ class Request:
 
 @dataclass(frozen=True)
 class KlinesQuery:
-    """The parameters of a klines request. Times are ms, both inclusive against the open time."""
+    """The parameters of a klines request. Times are ms, both inclusive against the open time.
+
+    With a ``contract_type``, in a continuousKlines request, ``symbol`` is a pair.
+    """
 
     symbol: str
     interval: str
@@ -68,6 +73,7 @@ class KlinesQuery:
     start_ms: int | None
     end_ms: int | None
     zone_ms: int
+    contract_type: str | None = None
 
     @property
     def from_end(self) -> bool:
@@ -82,8 +88,8 @@ def klines_weight(market: Market, limit: int) -> int:
     return 1 if limit < 100 else 2 if limit < 500 else 5 if limit <= 1000 else 10
 
 
-def _parameters(request: Request, known: tuple[str, ...]) -> dict[str, str]:
-    """Return the parameters by name. SPOT refuses duplicate and unknown ones."""
+def read_parameters(request: Request, known: tuple[str, ...]) -> dict[str, str]:
+    """Return the parameters by name. SPOT refuses duplicate and unknown ones, with Refusal."""
     values: dict[str, str] = {}
     for key, value in request.pairs:
         if request.market == "SPOT" and key in values:
@@ -98,7 +104,8 @@ def _parameters(request: Request, known: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-def _text(values: Mapping[str, str], name: str, legal: str | None = None) -> str:
+def read_text(values: Mapping[str, str], name: str, legal: str | None = None) -> str:
+    """Return a parameter that has to be there. Raises Refusal."""
     if name not in values:
         raise Refusal(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
     if values[name] == "":
@@ -108,8 +115,9 @@ def _text(values: Mapping[str, str], name: str, legal: str | None = None) -> str
     return values[name]
 
 
-def _number(values: Mapping[str, str], name: str) -> int | None:
-    return int(_text(values, name, _NUMBER_LEGAL)) if name in values else None
+def read_number(values: Mapping[str, str], name: str) -> int | None:
+    """Return a whole number, if it is there. Raises Refusal."""
+    return int(read_text(values, name, _NUMBER_LEGAL)) if name in values else None
 
 
 def _zone_ms(text: str) -> int:
@@ -121,14 +129,21 @@ def _zone_ms(text: str) -> int:
 
 
 def read_klines(request: Request, market: Market) -> KlinesQuery:
-    """Return the parameters of a klines request. Raises Refusal."""
+    """Return the parameters of a klines or continuousKlines request. Raises Refusal."""
     known = ("symbol", "interval", "limit", "startTime", "endTime", "timeZone")
-    values = _parameters(request, known)
-    # UM and CM symbols may hold letters of any script; only SPOT documents a legal range.
-    symbol = _text(values, "symbol", _SYMBOL_LEGAL if market == "SPOT" else None)
-    interval = _text(values, "interval")
-    limit = _number(values, "limit")
-    start_ms, end_ms = _number(values, "startTime"), _number(values, "endTime")
+    values = read_parameters(request, known)
+    contract_type = None
+    if request.name == "continuousKlines":
+        symbol = read_text(values, "pair")
+        contract_type = read_text(values, "contractType")
+        if contract_type not in _CONTINUOUS:
+            raise Refusal(-1130, "Data sent for parameter 'contractType' is not valid.")
+    else:
+        # UM and CM symbols may hold letters of any script; only SPOT documents a legal range.
+        symbol = read_text(values, "symbol", SYMBOL_LEGAL if market == "SPOT" else None)
+    interval = read_text(values, "interval")
+    limit = read_number(values, "limit")
+    start_ms, end_ms = read_number(values, "startTime"), read_number(values, "endTime")
     if interval not in INTERVALS or (interval == "1s" and market != "SPOT"):
         raise Refusal(-1120, "Invalid interval.")
     if market == "SPOT":
@@ -145,23 +160,34 @@ def read_klines(request: Request, market: Market) -> KlinesQuery:
             raise Refusal(-1023, "Start time is greater than end time.")
         if market == "CM" and end_ms - start_ms > CM_SPAN_MS:
             raise Refusal(-1127, "Lookup interval is too big.")
-    return KlinesQuery(symbol, interval, limit, start_ms, end_ms, 0)
+    return KlinesQuery(symbol, interval, limit, start_ms, end_ms, 0, contract_type)
 
 
-def read_spot_info(request: Request) -> tuple[frozenset[str] | None, str | None]:
-    """Return the symbols and the status that a SPOT exchangeInfo request names. Raises Refusal."""
-    values = _parameters(request, ("symbol", "symbols", "permissions", "symbolStatus", "showPermissionSets"))
+def read_status(values: Mapping[str, str]) -> str | None:
+    """Return SPOT's symbolStatus, if there is one. Raises Refusal."""
     status = values.get("symbolStatus")
     if status is not None and status not in _STATUSES:
         raise Refusal(-1122, "Invalid symbolStatus.")
-    if "symbol" in values:
-        return frozenset({_text(values, "symbol", _SYMBOL_LEGAL)}), status
-    if "symbols" not in values:
-        return None, status
+    return status
+
+
+def read_symbols(values: Mapping[str, str]) -> list[str]:
+    """Return SPOT's list of symbols. Raises Refusal."""
     try:
         symbols = json.loads(values["symbols"])
     except ValueError:
         symbols = None
     if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise Refusal(-1100, "Illegal characters found in parameter 'symbols'; legal range is '^\\[.*\\]$'.")
-    return frozenset(symbols), status
+    return symbols
+
+
+def read_spot_info(request: Request) -> tuple[frozenset[str] | None, str | None]:
+    """Return the symbols and the status that a SPOT exchangeInfo request names. Raises Refusal."""
+    values = read_parameters(request, ("symbol", "symbols", "permissions", "symbolStatus", "showPermissionSets"))
+    status = read_status(values)
+    if "symbol" in values:
+        return frozenset({read_text(values, "symbol", SYMBOL_LEGAL)}), status
+    if "symbols" not in values:
+        return None, status
+    return frozenset(read_symbols(values)), status

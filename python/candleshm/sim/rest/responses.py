@@ -15,12 +15,15 @@ from candleshm.sim.rest.query import (
     read_klines,
     read_spot_info,
 )
+from candleshm.sim.rest.ticker_query import DEPTH, TICKERS, ticker_weight
+from candleshm.sim.rest.tickers import tickers
 from candleshm.sim.world.exchange_info import exchange_info
 from candleshm.sim.world.grid import Grid
 from candleshm.sim.world.truth import Truth
 from candleshm.sim.world.universe import Market
 
 JSON_TYPE = "application/json;charset=UTF-8"
+KLINES = {"klines", "uiKlines", "continuousKlines"}
 _REFUSED_WEIGHT = 1
 
 
@@ -43,8 +46,10 @@ def refuse(refusal: Refusal) -> Response:
 def weigh(request: Request) -> int:
     """Return what a request costs; what the exchange does not take costs 1 as well."""
     try:
-        if request.market is not None and request.name in {"klines", "uiKlines"}:
+        if request.market is not None and request.name in KLINES:
             return klines_weight(request.market, read_klines(request, request.market).limit)
+        if request.market is not None and request.name in {DEPTH, *TICKERS}:
+            return ticker_weight(request, request.market)
     except Refusal:
         return _REFUSED_WEIGHT
     return 20 if request.name == "exchangeInfo" and request.market == "SPOT" else 1
@@ -53,7 +58,8 @@ def weigh(request: Request) -> int:
 def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Market, int]) -> Response:
     """Return the exchange's response to ``request`` at ``now_ms``."""
     market = request.market
-    known = {"ping", "time", "exchangeInfo", "klines"} | ({"uiKlines"} if market == "SPOT" else set())
+    own = "uiKlines" if market == "SPOT" else "continuousKlines"
+    known = {"ping", "time", "exchangeInfo", "klines", own, DEPTH, *TICKERS}
     if market is None or market == "SPOT":
         if market is None or request.name not in known:
             return Response(404, b"<html><head><title>404 Not Found</title></head></html>\n", "text/html")
@@ -70,6 +76,8 @@ def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Mar
         if request.name == "exchangeInfo":
             symbols, status = read_spot_info(request) if market == "SPOT" else (None, None)
             return _info(truth, market, symbols, status, now_ms, weight_limits)
+        if request.name == DEPTH or request.name in TICKERS:
+            return Response(200, tickers(truth, request, market, now_ms))
         query = read_klines(request, market)
         texts = klines(truth, market, query, now_ms)
     except Refusal as refusal:
@@ -103,7 +111,8 @@ def klines(truth: Truth, market: Market, query: KlinesQuery, now_ms: int) -> lis
     the newest rows up to endTime within 200 days, and completes a range of which one bound is missing.
     """
     try:
-        grid = truth.grid(market, query.symbol, query.interval, query.zone_ms)
+        symbol = _symbol(truth, market, query)
+        grid = truth.grid(market, symbol, query.interval, query.zone_ms)
     except KeyError:
         raise Refusal(-1121, "Invalid symbol.") from None
     start_ms, end_ms, from_end = query.start_ms, query.end_ms, query.from_end
@@ -112,16 +121,26 @@ def klines(truth: Truth, market: Market, query: KlinesQuery, now_ms: int) -> lis
             end_ms = now_ms if start_ms is None else start_ms + CM_SPAN_MS
         start_ms = max(end_ms - CM_SPAN_MS, 0) if start_ms is None else start_ms
         from_end = True
-    first_ms = truth.first_ms(market, query.symbol)
+    first_ms = truth.first_ms(market, symbol)
     # A candle that opens before the symbol's first minute may still hold it (the first 1w, 1M).
     low_ms = max(start_ms or 0, grid.floor(first_ms))
     high_ms = min(now_ms if end_ms is None else end_ms, now_ms)
     if low_ms > high_ms:
         return []
-    source = _Source(truth, market, query.symbol, grid, now_ms)
+    source = _Source(truth, market, symbol, grid, now_ms)
     if from_end:
         return source.newest(low_ms, high_ms, query.limit)
     return source.oldest(low_ms, high_ms, query.limit)
+
+
+def _symbol(truth: Truth, market: Market, query: KlinesQuery) -> str:
+    """Return the symbol whose candles are requested. Raises KeyError."""
+    if query.contract_type is None:
+        return query.symbol
+    for item in truth.instruments(market):
+        if (item.pair, item.contract_type) == (query.symbol, query.contract_type):
+            return item.symbol
+    raise KeyError(query.symbol)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ from candleshm.sim.world.truth import Truth
 from candleshm.sim.world.universe import Instrument, Market
 
 _NAME = re.compile(r"([^@]+)@kline_(\d+[smhdwM])(@\+08:00)?")
-_HOSTS: dict[str, Market] = {"spot": "SPOT", "um": "UM", "cm": "CM"}
+_HOSTS: dict[str, Market] = {
+    "spot": "SPOT",
+    "um": "UM",
+    "cm": "CM",
+    # Some clients read the market from the host in the URL, and only the path can be set.
+    "stream.binance.com": "SPOT",
+    "fstream.binance.com": "UM",
+    "dstream.binance.com": "CM",
+}
 _ROUTES = {"market", "public", "private"}
 _ROUTES_OF: dict[Market | None, set[str]] = {
     "SPOT": {""},
@@ -39,7 +47,7 @@ class Endpoint:
     def parse(cls, target: str) -> Endpoint | None:
         """Take a request target apart; None when there is no stream endpoint.
 
-        The first part of the path is the host: ``/spot``, ``/um``, ``/cm``. Without it ``/market`` is UM, and the
+        The first part of the path is the host: ``/spot``, ``/um``, ``/cm``, or its real name. Without it ``/market`` is UM, and the
         rest serves SPOT and CM, whose symbols differ. CM has its streams with the route ``/market`` and without.
         """
         path, _, query = target.partition("?")

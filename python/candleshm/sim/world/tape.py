@@ -71,7 +71,7 @@ def hash_key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def _words(key: int, index: Ints, lane: int) -> _Words:
+def draw_words(key: int, index: Ints, lane: int) -> _Words:
     """Return one pseudo-random 64-bit word per index (splitmix64's finaliser)."""
     x = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x += np.uint64((key + lane * 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF)
@@ -95,7 +95,7 @@ def _wander(coin_key: int, block: int) -> npt.NDArray[np.float64]:
     walk = np.zeros(len(days))
     for octave in range(_LEVEL_OCTAVES):
         point = days >> octave
-        near, far = (_field(_words(coin_key, point + side, 100 + octave), 0, 32) / 2**31 - 1.0 for side in (0, 1))
+        near, far = (_field(draw_words(coin_key, point + side, 100 + octave), 0, 32) / 2**31 - 1.0 for side in (0, 1))
         share = (days - (point << octave)) / (1 << octave)
         walk += _LEVEL_AMPLITUDE * 2 ** (octave / 2) * (near + (far - near) * share)
     return np.asarray(np.exp(walk), dtype=np.float64)
@@ -125,7 +125,7 @@ class _Draw:
 
 
 def _draw(voice: Voice, minutes: Ints) -> _Draw:
-    shape, sizes, places = (_words(voice.key, minutes, lane) for lane in (1, 2, 3))
+    shape, sizes, places = (draw_words(voice.key, minutes, lane) for lane in (1, 2, 3))
     trades = 1 + (voice.trades * (0.3 + 1.4 / 65536 * _field(shape, 16, 16))).astype(np.int64)
     few = trades < 4
     pairs = np.where(few, 0, (trades - 4) // 2)
@@ -162,7 +162,7 @@ def day_of_minutes(voice: Voice, day: int, present: _Bools, halted: _Bools) -> I
     if not present.any():
         return candles[:, :0]
 
-    steps = _words(voice.coin_key, minutes, 0)
+    steps = draw_words(voice.coin_key, minutes, 0)
     step_sum = _field(steps, 0, 16) + _field(steps, 16, 16) + _field(steps, 32, 16) + _field(steps, 48, 16)
     walk = np.cumsum((step_sum / 65536 - 2.0) * (voice.volatility * 3**0.5))
     share = (index + 1) / MINUTES_PER_DAY
@@ -172,7 +172,7 @@ def day_of_minutes(voice: Voice, day: int, present: _Bools, halted: _Bools) -> I
     before = np.concatenate(([max(round(start), 2)], after[:-1]))
 
     draw = _draw(voice, minutes)
-    extremes = _words(voice.key, minutes, 4)
+    extremes = draw_words(voice.key, minutes, 4)
     reach = np.maximum(after * voice.volatility, 1.0)
     single = draw.trades < 4
     jitter = np.array([0, 0, 1, -1], dtype=np.int64)[_field(extremes, 0, 2)]
@@ -242,7 +242,7 @@ def moments_of_minutes(voice: Voice, candles: Ints) -> Ints:
     middle = (candles[OPEN] + candles[CLOSE]) >> 1
 
     half = np.arange(_SLOTS // 2, dtype=np.int64)
-    words = _words(voice.key, minutes[:, None] * (_SLOTS // 2) + half, 5)
+    words = draw_words(voice.key, minutes[:, None] * (_SLOTS // 2) + half, 5)
     inside = half[None, :] > draw.first_slot[:, None]
     pairs = _split(draw.pairs * several, (_field(words, 0, 8) + 16) * inside)
     weights = (_field(words, 8, 8) + 1) * (pairs > 0)

@@ -33,6 +33,15 @@ def _number(decimals: int, market: str) -> str:
     return f'"%d.%0{decimals}d' + "0" * (padded - decimals) + '"'
 
 
+def decimal(value: int, decimals: int, market: str) -> str:
+    """Return ``value`` counted in ``10 ** -decimals`` as decimal text; SPOT pads it to 8 digits."""
+    whole, part = divmod(abs(value), 10**decimals)
+    text = f"{whole}.{part:0{decimals}d}" if decimals else str(whole)
+    if market == "SPOT":
+        text = f"{text if decimals else text + '.'}{'0' * (_SPOT_DECIMALS - decimals)}"
+    return f"-{text}" if value < 0 else text
+
+
 def _digits(candles: Ints, columns: tuple[tuple[int, int], ...]) -> list[list[Any]]:
     """Return what fills the templates of (candle column, decimals): whole and part, or an integer."""
     values: list[list[Any]] = []

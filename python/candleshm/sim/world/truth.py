@@ -61,6 +61,22 @@ class Growth:
     first_ids: Ints
 
 
+@dataclass(frozen=True)
+class Day:
+    """A symbol's last 24 hours in whole minutes and the one in progress, as REST shows them.
+
+    ``last`` is the newest price, ``before`` the one before the 24 hours, both in ticks. ``candle`` has shape (10, 1);
+    it is all zeros when there was no minute. ``last_lots`` is the volume of the newest trade, 0 without one.
+    """
+
+    start_ms: int
+    candle: Ints
+    last: int
+    before: int
+    last_lots: int
+    first_id: int
+
+
 class Truth:
     """Every candle of the simulated exchange.
 
@@ -199,6 +215,37 @@ class Truth:
                 return []
             candles, close_ms = self._times(instrument, grid, candles)
             return list(zip(candles[OPEN_MS].tolist(), encode(instrument, candles, close_ms), strict=True))
+
+    def day(self, market: Market, symbol: str, now_ms: int) -> Day | None:
+        """Return a symbol's last 24 hours at ``now_ms``; None before its first minute. Raises KeyError."""
+        with self._lock:
+            instrument = self.instrument(market, symbol)
+            if now_ms < self.first_ms(market, symbol):
+                return None
+            start_ms = now_ms // MINUTE_MS * MINUTE_MS - DAY_MS
+            minutes = self._minutes(instrument, max(start_ms, self.first_ms(market, symbol)), now_ms + 1, now_ms)
+            ended_ms = instrument.delisted_ms
+            before = self._close_before(instrument, start_ms if ended_ms is None else min(start_ms, ended_ms))
+            traded = np.flatnonzero(minutes[TRADES])
+            if len(traded) == 0:
+                last = int(minutes[CLOSE, -1]) if minutes.shape[1] else before or 0
+                return Day(start_ms, empty(1), last, last if before is None else before, 0, -1)
+            candle = fold(minutes, np.full(minutes.shape[1], start_ms))
+            opening = int(candle[OPEN, 0])
+            return Day(
+                start_ms,
+                candle,
+                int(candle[CLOSE, 0]),
+                opening if before is None else before,
+                self._last_lots(instrument, int(minutes[OPEN_MS, traded[-1]]), now_ms - self.late_ms),
+                self._first_id(instrument, start_ms),
+            )
+
+    def _last_lots(self, instrument: Instrument, minute_ms: int, seen_ms: int) -> int:
+        """Return the mean volume of the trades of a minute's last moment up to ``seen_ms``."""
+        moments = self._moments_of(instrument, self._final_minutes(instrument, minute_ms, minute_ms + MINUTE_MS))
+        last = np.flatnonzero((moments[TRADES] > 0) & (moments[OPEN_MS] <= seen_ms))[-1]
+        return int(moments[VOLUME, last] // moments[TRADES, last])
 
     def growth(self, market: Market, symbol: str, grid: Grid, minute_ms: int) -> Growth | None:
         """Return how the candle that contains a minute grows in it, as streams show it; None when there is none.

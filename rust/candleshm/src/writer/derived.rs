@@ -103,19 +103,19 @@ impl Source<'_> {
 
 impl Writer {
     /// Derives the candles of another interval, or of the days of a time zone, into a block of their own: of the same
-    /// symbols, with the same LENGTH, taken over or replaced as any block is. From here on it is changed along with
+    /// symbols, with a LENGTH of its own, taken over or replaced as any block is. From here on it is changed along with
     /// this one, and always first: a reader that sees a change here finds it there.
     ///
     /// # Errors
     ///
     /// `Derivation`, `Window` when a candle of the target has more parts than this block has rows, and as
     /// [`Self::open`].
-    pub fn derive(&mut self, name: &str, target: Grid, owner: Owner) -> Result<(), Error> {
+    pub fn derive(&mut self, name: &str, target: Grid, length: usize, owner: Owner) -> Result<(), Error> {
         let geometry = *self.block.geometry();
         let derivation = Derivation::new(geometry.grid(0), target)?;
-        let (parts, length) = (derivation.parts_max(), geometry.ring.length);
-        if parts > length {
-            return Err(Error::Window { target: target.name(), parts, length });
+        let (parts, rows) = (derivation.parts_max(), geometry.ring.length);
+        if parts > rows {
+            return Err(Error::Window { target: target.name(), parts, length: rows });
         }
         let symbols: Vec<String> = (0..self.series.len()).map(|index| self.block.symbol(index)).collect();
         let config = Config {

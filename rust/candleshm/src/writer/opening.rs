@@ -58,6 +58,7 @@ impl Writer {
             }
             let generation = match Block::check(name, old.map(true)?) {
                 Ok(block) if may_take_over(&block, &geometry, config, owner) => {
+                    old.share()?;
                     return Self::take_over(block, old, config, owner);
                 }
                 Ok(block) => {

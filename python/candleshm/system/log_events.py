@@ -1,0 +1,179 @@
+"""The stable name of each event that is logged: messages may be reworded, these names may not.
+
+`docs/logs.md` lists them for people; `tests/test_log_events.py` fails for a message without a name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+__all__ = ["EVENTS", "event_of"]
+
+OTHER = "other"
+# How a line that is logged ever more rarely ends, see `stream/repeated_log.py`.
+REPEATED = "; %d times so far"
+
+EVENTS: Mapping[str, Mapping[str, str]] = {
+    "collector.block_names": {
+        "another program removed block %s from /dev/shm%s; it was created again with the same rows": "name_restored",
+        "another program removed block %s from /dev/shm, and it cannot be created again: %s. Attached readers keep "
+        "working, but no new reader can attach until this is solved": "name_lost",
+        "block %s is back under its name; readers can attach again": "name_restored",
+        "block %s was removed, and another collector has taken its name; this one stops": "name_taken",
+    },
+    "collector.cache": {
+        "cache written: %s (%d rows of %d symbols, %.1f MB, %.2f s)": "cache_written",
+        "cache %s could not be written (%s); the older file is kept": "cache_not_written",
+        "cache %s cannot be read (%s); its rows are requested again": "cache_not_read",
+        "cache %s is not used: %s; its rows are requested again": "cache_not_read",
+    },
+    "collector.clock_sync": {
+        "%s; the exchange's clock is measured before any other request": "exchange_clock_remeasured",
+        "this machine's clock is %.1f s %s the exchange's; this affects only times in logs, not candles": "clock_off",
+        "this machine's clock agrees with that of the exchange again": "clock_right",
+    },
+    "collector.collector": {
+        "block %s, %d %s symbols, %d candles each": "block_opened",
+        "no streams: %s; candles by REST requests every %g s": "by_requests",
+        "%s candles derived into block %s": "block_derived",
+        "stopped, block removed": "stopped",
+        "the collector ends because of an internal error": "internal_error",
+    },
+    "collector.failures": {
+        "%s: %s; failure %d, next try in %.1f s": "request_failed",
+        "%s: requests succeed again after %d failures": "request_recovered",
+        "%s: given up for now: %s%s; retried at growing intervals": "symbol_given_up",
+        "%s; no requests for %.0f s": "requests_stopped",
+    },
+    "collector.filling": {
+        "%d rows loaded from cache %s": "rows_loaded",
+        "%d rows loaded from daily files": "rows_loaded",
+        "candles of %s have no daily files": "no_daily_files",
+        "no daily files are read or written: %s": "no_daily_files",
+        "no days were fetched from the archive: %s": "archive_failed",
+    },
+    "collector.loading": {"loaded %d of %d symbols%s": "loaded"},
+    "collector.outdated_responses": {
+        "%s has sent the same old data since %s (exchange time), although its clock runs: %d symbols (%s); their age "
+        "grows, and none of their candles becomes final": "responses_outdated",
+        "%s sends new data again": "responses_current",
+    },
+    "collector.repair": {
+        "%s: stream and REST differ in %d rows": "sources_differ",
+        "%s: two responses had no row for %d candles; they count as holes": "holes_confirmed",
+        "%s: %d candles arrived late and fill their holes": "holes_filled",
+        "%s: the exchange corrected %d closed candles": "rows_corrected",
+        "%s: %d rows have impossible values and were left out": "rows_refused",
+    },
+    "collector.status_board": {
+        "%s": "outage",
+        "source of live candles: %s; %d symbols by REST requests": "live_source",
+    },
+    "collector.symbols": {
+        "symbols added: %s": "symbols_added",
+        "not trading: %s; their rows stay readable but are no longer updated": "symbols_ended",
+        "no new candles, although the exchange lists them as trading: %s; closes no longer wait for them": (
+            "symbols_silent"
+        ),
+        "new candles again: %s; closes wait for them again": "symbols_back",
+        "left out, because the block is full: %s; %s": "block_full",
+        "the block was full; a larger one with the same rows has replaced it, and readers move to it": "block_enlarged",
+    },
+    "collector.universe_refresh": {
+        "%s; the list is not used, and is requested again in %.0f s": "list_refused",
+        "%s; the list is used now: the exchange repeated it, or candles confirm it": "list_accepted",
+        "%s: not listed; it is added once the exchange lists it%s": "symbol_not_listed",
+    },
+    "collector.workers": {"only %d of %d worker threads can be started: %s": "threads_short"},
+    "commands.days": {"verified: the archive agrees on %d candles and differs on %d": "days_verified"},
+    "commands.progress": {"%s: %s": "progress"},
+    "commands.scrape_server": {"metrics: %s": "metrics_failed"},
+    "gateway.directory": {
+        "block %s: %s %s, %d symbols": "block_found",
+        "block %s is gone": "block_gone",
+        "%s": "block_not_read",
+        "the blocks of this machine cannot be listed; the gateway goes on with those it has": "internal_error",
+    },
+    "history.archive": {"archive: %s; the remaining files are not requested from it": "archive_failed"},
+    "history.archive_days": {
+        "archive: %s: %s": "archive_file_absent",
+        "archive: %s cannot be used: %s": "archive_file_refused",
+        "archive: %s: %d rows have impossible values and were left out": "rows_refused",
+    },
+    "history.block": {"%s; left out": "day_not_read"},
+    "history.daily_writer": {
+        "%s: daily files %s": "day_kept",
+        "%s: %s; written again": "day_damaged",
+        "daily files: %s; next attempt in %.0f s": "day_failed",
+        "daily files: internal error; next attempt in %.0f s": "day_failed",
+        "daily files: the program ends, and %s not stored; call download_daily again": "days_left",
+        "daily files: the program ends; no further day is stored": "days_left",
+    },
+    "history.day_writing": {
+        "%s: %s written": "day_written",
+        "%s: no candles yet on %s, nor before": "symbol_without_candles",
+        "%s: %s %d of %d times of %s": "day_incomplete",
+        "%s: %s: the archive has %d of %d candles, which are stored; the exchange does not give the rest": (
+            "day_incomplete"
+        ),
+        "%s; the exchange's value is kept": "sources_differ",
+        "%s: %d more candles of that day differ": "sources_differ",
+    },
+    "history.downloader": {
+        "%s: %s could not be fetched: %s": "day_failed",
+        "%s: %s; fetched again": "day_damaged",
+    },
+    "history.fetching": {
+        "%s: %s does not list it, %s%s": "symbol_not_listed",
+        "%s: left out, its status is %s; type `all` includes it": "symbol_left_out",
+        "%s is not over yet and is left out; the newest complete day is %s": "day_left_out",
+    },
+    "history.lock": {
+        "%s: its file system has no locks; only this user's writers on this host are excluded": "no_file_locks",
+    },
+    "history.tally": {"%s %s: %d of %d symbols new, %d done before, %d with remarks, %d failed": "day_done"},
+    "history.verification": {
+        "%s": "day_failed",
+        "%s: %s is from %s, not from the exchange": "day_incomplete",
+        "%s: the archive does not have %d of %d candles of %s": "day_incomplete",
+    },
+    "ratelimit.ledger": {
+        "the weight ledger cannot be created in %s (%s): THIS PROCESS DOES NOT SHARE ITS WEIGHT BUDGET, and the "
+        "exchange may ban this host; set XDG_RUNTIME_DIR to a directory that can be written": "ledger_failed",
+        "the weight ledger %s is locked by process %d, which seems to be stopped; no request is sent until it "
+        "continues or ends": "ledger_locked",
+        "the weight ledger %s was removed and cannot be created again: %s": "ledger_failed",
+        "the weight ledger %s was removed while in use; it was created again": "ledger_restored",
+    },
+    "rest.client": {
+        "%s; failure %d, next attempt in %.1f s": "exchange_unreachable",
+        "the exchange responds again after %d failures": "exchange_reachable",
+        "%s; no requests for %.0f s": "requests_stopped",
+    },
+    "stream.manager": {
+        "%s": "stream_path",
+        "a stream frame was skipped: %s": "stream_frame_skipped",
+        "%s; reconnecting in %.1f s": "stream_reconnecting",
+        "a stream connection of %d symbols ended: %s": "stream_lost",
+        "opening a standby for a stream connection of %d symbols, because %s": "stream_standby",
+        "the server refused a stream message: %s": "stream_message_refused",
+        "streams stopped because of an internal error; the collector continues by REST": "internal_error",
+    },
+    "stream.stalls": {"%s": "streams_stalled"},
+    "universe": {"%s: %s does not list it, left out%s": "symbol_not_listed"},
+}
+
+
+def event_of(record: logging.LogRecord) -> str:
+    """Return the name of a record's event, `other` for a record of another program.
+
+    >>> event_of(logging.makeLogRecord({"name": "candleshm.collector.collector", "msg": "stopped, block removed"}))
+    'stopped'
+    """
+    message = str(record.msg)
+    block = getattr(record, "block", None)
+    if block is not None:
+        message = message.removeprefix(f"{block.replace('%', '%%')}: ")
+    of_module = EVENTS.get(record.name.removeprefix("candleshm."), {})
+    return of_module.get(message.removesuffix(REPEATED), OTHER)

@@ -1,0 +1,164 @@
+"""A gateway's kline streams beside a test, and clients that write down what they get."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import uvicorn
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from candleshm.exchanges.base import Market
+from candleshm.gateway.app import make_app
+from candleshm.gateway.directory import BlockDirectory
+from candleshm.gateway.precision import Decimals
+from candleshm.gateway.server import listen
+from candleshm.gateway.streams.hub import Hub
+from candleshm.gateway.streams.protocol import SERVER_SETTINGS, StreamProtocol
+from candleshm.gateway.streams.routes import CLIENTS_MAX, stream_routes
+from candleshm.sim import SimulatedExchange
+from tests.support.commanding import until
+
+DEADLINE_SECONDS = 60.0
+PADDED = Decimals(2, 5, 8, 8)
+
+
+@dataclass
+class StreamGateway:
+    """A gateway that runs."""
+
+    url: str
+    hub: Hub
+    directory: BlockDirectory
+    server: uvicorn.Server
+
+
+class InThread(uvicorn.Server):
+    """A server that leaves signals alone."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+        yield
+
+
+@contextmanager
+def streaming(
+    names: Sequence[str],
+    *,
+    decimals: Callable[[Market, str], Decimals | None] = lambda market, symbol: None,
+    max_age_seconds: float = 15.0,
+    clients_max: int = CLIENTS_MAX,
+) -> Iterator[StreamGateway]:
+    """Serve the streams of these blocks in a thread."""
+    with listen("127.0.0.1", 0) as listener, BlockDirectory(names) as directory:
+        hub = Hub(directory, decimals, max_age_seconds)
+        lifetime = AsyncExitStack()
+        lifetime.callback(hub.close)
+        app = make_app(stream_routes(hub, clients_max), lifetime)
+        settings: dict[str, Any] = {**SERVER_SETTINGS, "ws": StreamProtocol, "http": "h11", "log_config": None}
+        server = InThread(
+            uvicorn.Config(app, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=65_536, **settings)
+        )
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            until(lambda: server.started)
+            yield StreamGateway(f"ws://127.0.0.1:{listener.getsockname()[1]}", hub, directory, server)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@dataclass
+class Client:
+    """A client that reads in a thread of its own, until it is closed."""
+
+    url: str
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    code: int | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        self._socket = connect(self.url, open_timeout=DEADLINE_SECONDS, compression=None)
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self.messages.append(json.loads(self._socket.recv()))
+        except ConnectionClosed as closed:
+            if closed.rcvd is not None:
+                self.code, self.reason = closed.rcvd.code, closed.rcvd.reason
+
+    def send(self, message: str | bytes) -> None:
+        """Send a message as it is."""
+        self._socket.send(message)
+
+    def ask(self, method: str, *params: object, id: object = 1) -> dict[str, Any]:  # noqa: A002
+        """Send a control message and return its reply."""
+        self.send(json.dumps({"method": method, "params": params, "id": id}))
+        return self.reply(id)
+
+    def reply(self, id: object) -> dict[str, Any]:  # noqa: A002
+        """Wait for the reply to a message of this id and return it, once."""
+        self.until(lambda: self._replies(id))
+        found = self._replies(id)[0]
+        self.messages.remove(found)
+        return found
+
+    def _replies(self, id: object) -> list[dict[str, Any]]:  # noqa: A002
+        return [message for message in self.messages if "id" in message and message["id"] == id]
+
+    def until(self, question: Callable[[], object]) -> None:
+        """Wait until the answer is true; fail when the connection ends before."""
+        until(lambda: question() or not self._thread.is_alive())
+        assert question(), (self.code, self.reason)
+
+    def until_closed(self) -> tuple[int | None, str]:
+        """Wait for the end, and return the code and the reason that the gateway gave."""
+        until(lambda: not self._thread.is_alive())
+        return self.code, self.reason
+
+    def candles(self, symbol: str, interval: str | None = None) -> list[dict[str, Any]]:
+        """Return the candles of a symbol's events, oldest first."""
+        events = [message.get("data", message) for message in self.messages]
+        return [
+            event["k"]
+            for event in events
+            if event.get("s") == symbol and (interval is None or event["k"]["i"] == interval)
+        ]
+
+    def closes(self, symbol: str, interval: str | None = None) -> list[dict[str, Any]]:
+        """Return the final ones."""
+        return [candle for candle in self.candles(symbol, interval) if candle["x"]]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def row_of(candle: dict[str, Any]) -> list[Any]:
+    """Return an event's candle as the row of a klines response."""
+    return [*(candle[key] for key in "tohlcvTqnVQ"), "0"]
+
+
+def assert_closes_are_true(exchange: SimulatedExchange, market: Market, candles: list[dict[str, Any]]) -> None:
+    """Each candle is final once, none between the first and the last is left out, and all are the exchange's own."""
+    assert candles
+    symbol, interval = candles[0]["s"], candles[0]["i"]
+    first_ms, last_ms = candles[0]["t"], candles[-1]["t"]
+    true = exchange.truth.klines(market, symbol, interval, first_ms, last_ms + 1)
+    assert [row_of(candle) for candle in candles] == true
