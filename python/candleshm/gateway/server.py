@@ -13,7 +13,6 @@ from starlette.types import ASGIApp
 
 from candleshm.gateway.connection import Connection
 from candleshm.gateway.connections import Connections
-from candleshm.gateway.listening import BACKLOG
 from candleshm.gateway.streams.protocol import SERVER_SETTINGS, StreamProtocol
 
 __all__ = ["GatewayServer"]
@@ -45,7 +44,7 @@ class GatewayServer(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=DRAIN_SECONDS,
                 **cast(Any, SERVER_SETTINGS),
-                backlog=BACKLOG,
+                backlog=connections.accepted_max,
             )
         )
         self._connections = connections
