@@ -21,6 +21,8 @@ from candleshm.gateway.listening import listen, url_of
 from candleshm.gateway.market_routes import market_routes
 from candleshm.gateway.markets import Markets
 from candleshm.gateway.metrics_page import metrics_routes
+from candleshm.gateway.page.routes import page_routes
+from candleshm.gateway.page.watch import Watch
 from candleshm.gateway.server import GatewayServer
 from candleshm.gateway.settings import GatewaySettings
 from candleshm.gateway.streams.hub import Hub
@@ -64,11 +66,13 @@ class Gateway:
         markets = lifetime.enter_context(Markets(directory, settings))
         hub = Hub(directory, markets.decimals, settings.max_age_seconds)
         lifetime.callback(hub.close)
+        watch = lifetime.enter_context(Watch(settings.blocks or None))
         routes = [
             *market_routes(markets),
             *block_routes(settings.blocks, self._listing),
             *metrics_routes(counts),
             *stream_routes(hub),
+            *page_routes(watch),
         ]
         app = make_app(routes, lifetime, self._access, counts, self._connections)
         self._server = server = GatewayServer(app, self._connections, started)
