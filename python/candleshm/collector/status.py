@@ -74,6 +74,10 @@ class CollectorStatus:
     """Closed rows checked by them, by result: equal, corrected, missing (the block lacked it)."""
     standing: tuple[str, ...] = ()
     """Symbols for which the exchange repeats the same old data, although their newest candle is over."""
+    caches_failing: int = 0
+    """Caches that could not be written the last time."""
+    days_due: int = 0
+    """Days whose daily files are due and not complete."""
     freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
     """How old the data is, judged as by a reader without `max_age`; a feed that pauses for more than 30 s gets two of
     its pauses."""
