@@ -13,6 +13,7 @@ from typing import Self
 from candleshm._core import Feed, Writer
 from candleshm.collector.cache import CacheWriter
 from candleshm.collector.filling import Filling
+from candleshm.collector.report_writer import ReportWriter
 from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.shared_memory import SharedMemory
@@ -315,6 +316,8 @@ class Collector:
         for block in config.derived:
             self._log.info("%s candles derived into block %s, %d each", block.interval, block.name, block.length)
         self._opened.set()
+        report_writer = ReportWriter(config.block_name, self.status)
+        report_writer.start()
         cache_writer = self._cache_writer = self._make_cache_writer(self._scheduler)
         if self._filling.store is not None and config.download_time:
             self._daily_writer = self._make_daily_writer(self._filling.store, config.download_time, writer, connection)
@@ -329,6 +332,7 @@ class Collector:
             if self._daily_writer is not None:
                 self._daily_writer.stop(at_once=True)
                 self._daily_writer.join(LEAVE_SECONDS)
+            report_writer.end()
             writer.close()
             self._log.info("stopped, block removed")
 
