@@ -219,6 +219,15 @@ def _top(arguments: argparse.Namespace) -> None:
     )
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.check import check
+
+    is_ready, line = check(arguments.name, arguments.max_age)
+    say(f"{line}\n")
+    if not is_ready:
+        sys.exit(1)
+
+
 def _rm(arguments: argparse.Namespace) -> None:
     from candleshm.reader.feed import unlink
 
@@ -446,6 +455,20 @@ def make_parser() -> argparse.ArgumentParser:
         help="a series counts as stale when its data is older (default: 60)",
     )
     top.add_argument("--once", action="store_true", help="print the state once and exit")
+
+    check = add(
+        "check",
+        _check,
+        "say in one line whether a block is ready, with exit code 0 or 1",
+        "check candleshm-spot-1m --max-age 60",
+    )
+    check.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
+    check.add_argument(
+        "--max-age",
+        type=_seconds,
+        metavar="SECONDS",
+        help="a series counts as stale when its data is older (default: 60)",
+    )
 
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
     rm.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
