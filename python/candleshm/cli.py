@@ -83,15 +83,15 @@ def _serve(arguments: argparse.Namespace) -> None:
     from candleshm.commands.reload import Reload
     from candleshm.commands.serve import Address, serve
 
+    addresses = {name: Address(*given.process[name]) for name in ("metrics", "gateway") if name in given.process}
     # What came through a pipe cannot be read again.
     is_file = arguments.config is not None and arguments.config.is_file()
-    metrics = Address(*given.process["metrics"]) if "metrics" in given.process else None
     serve(
         given.feeds,
         log_level=arguments.log_level,
         log_format=arguments.log_format,
-        metrics=metrics,
-        gateway=None if arguments.gateway is None else Address(*arguments.gateway),
+        metrics=addresses.get("metrics"),
+        gateway=addresses.get("gateway"),
         until_stdin_closes=arguments.until_stdin_closes,
         reload=Reload(arguments.config, read, given) if is_file else None,
     )
@@ -281,7 +281,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--gateway",
         type=_address,
         metavar="[HOST:]PORT",
-        help="also run a gateway at this address, as a process of its own; without HOST only this machine can reach it",
+        help=PROCESS_KEYS["gateway"].help,
     )
     _add_log_flags(serve)
 

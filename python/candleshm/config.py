@@ -173,6 +173,9 @@ class CollectorConfig:
 
     Raises ConfigError, naming the field, the value and what is allowed, before anything is started or written. Whether
     the market has that interval and those symbols is known to the exchange, and checked when the collector starts.
+
+    >>> CollectorConfig(market="SPOT", symbols=["BTCUSDT"], derive=["1h"]).block_name
+    'candleshm-spot-1m'
     """
 
     market: Literal["SPOT", "UM", "CM"] = field(

@@ -164,6 +164,11 @@ PROCESS_KEYS = {
         'a port such as 9100, or "host:port"',
         _is_address,
     ),
+    "gateway": Setting(
+        "also run a gateway at this address, as a process of its own; without HOST only this machine can reach it",
+        'a port such as 8700, or "host:port"',
+        _is_address,
+    ),
     "group": Setting(
         "group of users that may read the blocks, and share the weight budget (default: nobody)",
         "a group of this machine, or its number",
@@ -173,7 +178,11 @@ PROCESS_KEYS = {
 
 
 # What the value of each becomes, from a file or from a text.
-PROCESS_READERS: Mapping[str, Callable[[Any], Any]] = {"metrics": listening_address, "group": str}
+PROCESS_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "metrics": listening_address,
+    "gateway": listening_address,
+    "group": str,
+}
 
 
 def _config(values: dict[str, Any]) -> CollectorConfig:
