@@ -91,6 +91,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         log_level=arguments.log_level,
         log_format=arguments.log_format,
         metrics=addresses.get("metrics"),
+        metrics_per_symbol=given.process.get("metrics_per_symbol", True),
         gateway=addresses.get("gateway"),
         until_stdin_closes=arguments.until_stdin_closes,
         reload=Reload(arguments.config, read, given) if is_file else None,
@@ -275,6 +276,12 @@ def make_parser() -> argparse.ArgumentParser:
         type=_address,
         metavar="[HOST:]PORT",
         help=PROCESS_KEYS["metrics"].help,
+    )
+    serve.add_argument(
+        "--metrics-per-symbol",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help=PROCESS_KEYS["metrics_per_symbol"].help,
     )
     serve.add_argument("--group", metavar="NAME", help=PROCESS_KEYS["group"].help)
     serve.add_argument(

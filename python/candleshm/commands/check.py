@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from candleshm.commands.figures import age
-from candleshm.commands.listing import note
 from candleshm.errors import BlockError
 from candleshm.reader.feed import attach
+from candleshm.reader.figures import age
+from candleshm.reader.notes import note
 
 __all__ = ["check"]
 
