@@ -91,6 +91,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         log_level=arguments.log_level,
         log_format=arguments.log_format,
         metrics=addresses.get("metrics"),
+        metrics_per_symbol=given.process.get("metrics_per_symbol", True),
         gateway=addresses.get("gateway"),
         until_stdin_closes=arguments.until_stdin_closes,
         reload=Reload(arguments.config, read, given) if is_file else None,
@@ -219,6 +220,15 @@ def _top(arguments: argparse.Namespace) -> None:
     )
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.check import check
+
+    is_ready, line = check(arguments.name, arguments.max_age)
+    say(f"{line}\n")
+    if not is_ready:
+        sys.exit(1)
+
+
 def _rm(arguments: argparse.Namespace) -> None:
     from candleshm.reader.feed import unlink
 
@@ -266,6 +276,12 @@ def make_parser() -> argparse.ArgumentParser:
         type=_address,
         metavar="[HOST:]PORT",
         help=PROCESS_KEYS["metrics"].help,
+    )
+    serve.add_argument(
+        "--metrics-per-symbol",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help=PROCESS_KEYS["metrics_per_symbol"].help,
     )
     serve.add_argument("--group", metavar="NAME", help=PROCESS_KEYS["group"].help)
     serve.add_argument(
@@ -446,6 +462,20 @@ def make_parser() -> argparse.ArgumentParser:
         help="a series counts as stale when its data is older (default: 60)",
     )
     top.add_argument("--once", action="store_true", help="print the state once and exit")
+
+    check = add(
+        "check",
+        _check,
+        "say in one line whether a block is ready, with exit code 0 or 1",
+        "check candleshm-spot-1m --max-age 60",
+    )
+    check.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
+    check.add_argument(
+        "--max-age",
+        type=_seconds,
+        metavar="SECONDS",
+        help="a series counts as stale when its data is older (default: 60)",
+    )
 
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
     rm.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")

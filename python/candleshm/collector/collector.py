@@ -41,6 +41,7 @@ from candleshm.stream.source import EventSink, MakeStreams, StreamSource
 from candleshm.stream.watchdog import stall_seconds
 from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import Clock, ExchangeTime
+from candleshm.system.log_text import without_credentials
 from candleshm.universe import Universe
 
 __all__ = ["Collector"]
@@ -313,6 +314,10 @@ class Collector:
             self._log.info(
                 "no streams: %s; candles by REST requests every %g s", reason, config.update_interval_seconds
             )
+        else:
+            url = self._market.exchange.stream_rules(config.interval).urls[0]
+            text = "candles by streams of %s (live is %s); by REST requests until they flow, and if one stalls"
+            self._log.info(text, without_credentials(url), config.live)
         for block in config.derived:
             self._log.info("%s candles derived into block %s, %d each", block.interval, block.name, block.length)
         self._opened.set()

@@ -62,6 +62,8 @@ class CollectorStatus:
     silent: tuple[str, ...] = ()
     """Symbols without new candles although the exchange lists them as trading; closes do not wait for them."""
 
+    local_clock_offset_ms: int = 0
+    """How far the clock of this machine is ahead of the exchange's; nothing but times in logs depends on it."""
     stream: StreamStatus | None = None
     """None while everything is requested by REST."""
     by_requests: tuple[str, ...] = ()

@@ -114,6 +114,7 @@ class StatusBoard:
             weight_budget=budget.budget,
             wait_seconds=wait_seconds if wait_seconds >= WAIT_SECONDS_MIN else 0.0,
             clock_error_ms=sync.time.error_ms(now),
+            local_clock_offset_ms=sync.offset_ms(now),
             elapsed_seconds=now - self._started_seconds,
             newest_error=requests.newest_error,
             bans=requests.bans,
