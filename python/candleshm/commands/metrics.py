@@ -111,7 +111,7 @@ OF_COLLECTOR: Sequence[_Column] = (
     _Counter("corrections", "Closed rows that the exchange corrected.", lambda status: status.corrections),
     _Gauge("caches_failing", "Caches that could not be written the last time.", lambda status: status.caches_failing),
     _Gauge(
-        "daily_files_due_days",
+        "daily_files_due",
         "Days whose daily files are due and not complete.",
         lambda status: status.days_due,
     ),
