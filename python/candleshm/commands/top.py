@@ -197,7 +197,8 @@ class Board:
         if report.failing or report.newest_error:
             failed = sum(report.errors.values())
             now = f"now failing: {_named(report.failing)}" if report.failing else "no symbol fails now"
-            text = f"{failed:,} of {report.requests:,} requests failed, {now}; the newest: {printable(report.newest_error)}"
+            newest = printable(report.newest_error)
+            text = f"{failed:,} of {report.requests:,} requests failed, {now}; the newest: {newest}"
             lines.append(self._screen.alarm(text) if report.failing else self._screen.faint(text))
         return lines
 
