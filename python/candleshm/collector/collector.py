@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +17,7 @@ from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.shared_memory import SharedMemory
 from candleshm.collector.status import CollectorStatus
-from candleshm.config import CollectorConfig
+from candleshm.config import SYMBOL_FIELDS, CollectorConfig
 from candleshm.errors import (
     BlockError,
     CandleShmError,
@@ -31,7 +32,7 @@ from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.network.addresses import Addresses
 from candleshm.network.egress import Egress
 from candleshm.ratelimit.budget import WeightBudget
-from candleshm.ratelimit.pools import open_connects
+from candleshm.ratelimit.pools import exchange_of, open_connects
 from candleshm.rest.client import Client, MarketAccess
 from candleshm.rest.transport import Transport
 from candleshm.stream.manager import StreamManager
@@ -194,6 +195,15 @@ class Collector:
         self._universe.remove(_checked(symbols))
         self._follow_universe()
 
+    def follow(self, config: CollectorConfig) -> None:
+        """Collect the symbols that another configuration names and lets pass, as `add_symbols` and `remove_symbols` do.
+
+        Nothing else of it is taken.
+        """
+        self.config = replace(self.config, **{name: getattr(config, name) for name in SYMBOL_FIELDS})
+        self._universe.follow(self.config)
+        self._follow_universe()
+
     def stop(self) -> None:
         """End in under a second and remove the block; a start that still blocks gives up. May be called repeatedly."""
         self._stopping.set()
@@ -267,6 +277,7 @@ class Collector:
                 symbols=symbols,
                 spare_symbols=spare_symbols,
                 derive=config.derived,
+                exchange=exchange_of(config),
             )
         try:
             now_ms = exchange_time.earliest_ms(self._market.clock.monotonic_seconds())
@@ -370,7 +381,8 @@ class Collector:
         """
         config = self.config
         with suppress(BlockError), closing(Feed(config.block_name)) as feed:
-            if (feed.market, feed.interval) == (config.market, config.interval):
+            here = (config.market, config.interval)
+            if (feed.market, feed.interval) == here and feed.exchange in {"", exchange_of(config)}:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol, info)]
         return []
 

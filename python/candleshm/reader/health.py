@@ -60,6 +60,8 @@ class Health:
     """The highest age of a symbol that trades, seconds: infinite while none has data, 0 when none trades."""
     loaded: bool = True
     """Whether every symbol was loaded once; `ready` says whether the data is current as well."""
+    exchange: str = ""
+    """Whose candles these are: 'binance', or host and port of another exchange; '' where it is not known."""
 
     @property
     def is_silent(self) -> bool:
