@@ -80,6 +80,11 @@ def _serve(arguments: argparse.Namespace) -> None:
     given = read()
     if "group" in given.process:
         share_with(given.process["group"])
+    if arguments.check:
+        from candleshm.commands.forecast import forecast
+
+        forecast(given.feeds)
+        return
     from candleshm.commands.reload import Reload
     from candleshm.commands.serve import Address, serve
 
@@ -279,6 +284,11 @@ def make_parser() -> argparse.ArgumentParser:
         type=_address,
         metavar="[HOST:]PORT",
         help=PROCESS_KEYS["metrics"].help,
+    )
+    serve.add_argument(
+        "--check",
+        action="store_true",
+        help="print what the configuration would take (memory, weight, time) and what is in its way, and exit",
     )
     serve.add_argument(
         "--metrics-per-symbol",
