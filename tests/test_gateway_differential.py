@@ -85,11 +85,15 @@ def truth_at(now_ms: int) -> Truth:
     )
     ended_ms = now_ms // MINUTE * MINUTE - 2 * HOUR
     ended = replace(small, symbol="ENDEDUSDT", base="ENDED", delisted_ms=ended_ms, status="BREAK")
-    day_ms = now_ms - 5 * HOUR
+    spans: list[tuple[Market, str, int, int]] = [
+        ("SPOT", "ETHUSDT", now_ms - 5 * HOUR, 22 * MINUTE),
+        ("UM", "XRPUSDT", now_ms - 40 * MINUTE, 119_000),
+        ("CM", "ETHUSD_PERP", now_ms - 3 * HOUR, 2 * HOUR),
+    ]
+    # As the outages that were seen: the candle in which the engine stops is cut short.
     outages = [
-        Outage(start_ms=day_ms + 123, end_ms=day_ms + 22 * MINUTE, market="SPOT", symbol="ETHUSDT", cut_close=True),
-        Outage(start_ms=now_ms - 40 * MINUTE, end_ms=now_ms - 39 * MINUTE + 59_000, market="UM", symbol="XRPUSDT"),
-        Outage(start_ms=now_ms - 3 * HOUR, end_ms=now_ms - HOUR, market="CM", symbol="ETHUSD_PERP", cut_close=True),
+        Outage(start_ms=start_ms, end_ms=start_ms + length_ms, market=market, symbol=symbol, cut_close=True)
+        for market, symbol, start_ms, length_ms in spans
     ]
     return Truth(SEED, instruments=[*listed.values(), young, ended], outages=outages)
 
@@ -259,7 +263,7 @@ def random_request(draw: random.Random, now_ms: int) -> tuple[Market, str, list[
     else:
         values["symbol"] = symbol
         if draw.random() < 0.1:
-            odd = ["NOSYMBOL", "", None, symbol.lower(), f"{symbol} ", "BTC/USDT", "€URUSDT", "A" * 21, "LUNAUSDT"]
+            odd = ["NOSYMBOL", "", None, symbol.lower(), f"{symbol} ", "BTC/USDT", "€URUSDT", "A" * 21, "BNBUSDT"]
             values["symbol"] = draw.choice(odd)
     values["interval"] = draw.choice(["1m", "1m", "1m", "5m", "5m", "1h", draw.choice(INTERVALS)])
     if draw.random() < 0.05:

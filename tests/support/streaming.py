@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -37,12 +37,16 @@ class StreamGateway:
     directory: BlockDirectory
     server: uvicorn.Server
 
+    def until_known(self, *names: str) -> None:
+        """Wait until the gateway has found blocks; it looks once a second."""
+        until(lambda: self.directory.feeds.keys() >= set(names))
+
 
 class InThread(uvicorn.Server):
     """A server that leaves signals alone."""
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         yield
 
 
@@ -84,7 +88,8 @@ class Client:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        self._socket = connect(self.url, open_timeout=DEADLINE_SECONDS, compression=None)
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(connect(self.url, open_timeout=DEADLINE_SECONDS))
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
@@ -100,25 +105,30 @@ class Client:
         """Send a message as it is."""
         self._socket.send(message)
 
-    def ask(self, method: str, *params: object, id: object = 1) -> dict[str, Any]:  # noqa: A002
+    def ask(self, method: str, *params: object, id: object = 1) -> dict[str, Any]:
         """Send a control message and return its reply."""
         self.send(json.dumps({"method": method, "params": params, "id": id}))
         return self.reply(id)
 
-    def reply(self, id: object) -> dict[str, Any]:  # noqa: A002
+    def reply(self, id: object) -> dict[str, Any]:
         """Wait for the reply to a message of this id and return it, once."""
         self.until(lambda: self._replies(id))
         found = self._replies(id)[0]
         self.messages.remove(found)
         return found
 
-    def _replies(self, id: object) -> list[dict[str, Any]]:  # noqa: A002
+    def _replies(self, id: object) -> list[dict[str, Any]]:
         return [message for message in self.messages if "id" in message and message["id"] == id]
 
     def until(self, question: Callable[[], object]) -> None:
         """Wait until the answer is true; fail when the connection ends before."""
         until(lambda: question() or not self._thread.is_alive())
         assert question(), (self.code, self.reason)
+
+    def until_closes(self, symbol: str, count: int) -> None:
+        """Wait until so many more candles of a symbol are final."""
+        target = len(self.closes(symbol)) + count
+        self.until(lambda: len(self.closes(symbol)) >= target)
 
     def until_closed(self) -> tuple[int | None, str]:
         """Wait for the end, and return the code and the reason that the gateway gave."""
@@ -140,7 +150,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._socket.close()
+        self._open.close()
         self._thread.join()
 
     def __enter__(self) -> Self:

@@ -26,6 +26,8 @@ SERVER_SETTINGS: Final = {
     "ws_ping_interval": 20.0,
     "ws_ping_timeout": 60.0,
     "ws_per_message_deflate": False,
+    # A URL can name all streams of a connection.
+    "h11_max_incomplete_event_size": MESSAGE_BYTES_MAX,
 }
 """Settings of `uvicorn.Config` beside `ws=StreamProtocol`."""
 CLOSE_SECONDS = 1.0

@@ -40,6 +40,8 @@ class Source:
         """
         self.feed = Feed(name)
         self._kind = (self.feed.market, self.feed.interval)
+        # Days of a time zone are the exchange's days to those who ask for them by +08:00.
+        self._zone_day = f'"i":"{self.feed.interval}"'.encode() if "@" in self.feed.interval else None
         self._events = KlineEvents(self.feed)
         self._streams: dict[str, list[Stream]] = {}
         self._changed = changed
@@ -77,7 +79,7 @@ class Source:
         seen = self._events.announced()
         if (self.feed.market, self.feed.interval) != self._kind:
             raise BlockError(self.feed.name, f"it is no longer {' '.join(self._kind)}")
-        events = [(event, self._streams[symbol]) for symbol, event in self._events.take()]
+        events = [(self._shown(event), self._streams[symbol]) for symbol, event in self._events.take()]
         self._seen = seen
         self._taken.release()
         return events
@@ -91,6 +93,9 @@ class Source:
     def has_ended(self) -> bool:
         """Whether nobody needs it any more."""
         return self._has_ended
+
+    def _shown(self, event: bytes) -> bytes:
+        return event if self._zone_day is None else event.replace(self._zone_day, b'"i":"1d"', 1)
 
     def _sleep(self) -> None:
         """Tell of each change that was not told of since the last `take`."""
