@@ -1,7 +1,7 @@
 """All connections of a gateway: how many there may be, who has to leave, and who is served while too much is asked.
 
 One rule keeps others served beside a client that asks without end: a connection whose requests were answered before
-goes first. A new one is refused, cheaply, while too many requests are in flight.
+goes first. A new one is refused, cheaply, while too many requests are in flight or there is no room for it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import time
 from collections import Counter
 from typing import Protocol
 
-__all__ = ["CONNECTIONS_MAX", "REQUESTS_MAX", "Connections", "raise_descriptor_limit"]
+__all__ = ["CONNECTIONS_MAX", "Connections", "raise_descriptor_limit"]
 
 # At most so many answers precede the one that a known client waits for.
 CONNECTIONS_MAX = 2048
 # Beyond so many requests in flight, connections without an answered request are refused.
 REQUESTS_MAX = 256
-# Connections beyond the bound that get a refusal; those beyond that are closed without a word.
-REFUSED_MAX = 256
-# Descriptors that stay free for blocks, files and requests to the exchange; half of all where the limit is low.
+# So many more, as a part of the bound, get a refusal; those beyond that are closed without a word.
+REFUSED_PART = 8
+# Connections that are accepted at once, before any of them is counted.
+ACCEPTED_MAX = 1024
+# Descriptors that stay free for blocks, files and requests to the exchange, or as many as there are connections.
 DESCRIPTORS_KEPT = 256
 # A connection that waits for so long may have to make room for another.
 IDLE_SECONDS = 1.0
@@ -49,8 +51,12 @@ class Connections:
 
     def __init__(self, connections_max: int = CONNECTIONS_MAX, requests_max: int = REQUESTS_MAX) -> None:
         self._connections_max = connections_max
+        self.accepted_max = max(1, min(ACCEPTED_MAX, connections_max // 2))
+        """How many connections may be accepted at once."""
         self._requests_max = requests_max
         self._members: set[Member] = set()
+        # Those for which there was no room: their first request is refused.
+        self._surplus: set[Member] = set()
         # Since when they wait, the longest first: those that never sent a request, and the others.
         self._silent: dict[Member, float] = {}
         self._idle: dict[Member, float] = {}
@@ -66,16 +72,18 @@ class Connections:
             if oldest is not None:
                 self.closed["idle"] += 1
                 oldest.drop()
-            elif total > self._connections_max + REFUSED_MAX:
+            elif total > self._connections_max + self._connections_max // REFUSED_PART:
                 self.closed["full"] += 1
                 return False
+            else:
+                self._surplus.add(member)
         self._members.add(member)
         self._silent[member] = now
         return True
 
-    def is_refused(self, member: Member, total: int) -> bool:
+    def is_refused(self, member: Member) -> bool:
         """Say whether a request that begins now has to be refused."""
-        if member.was_answered or (self.in_flight < self._requests_max and total <= self._connections_max):
+        if member.was_answered or (self.in_flight < self._requests_max and member not in self._surplus):
             return False
         self.closed["busy"] += 1
         return True
@@ -98,6 +106,7 @@ class Connections:
     def leave(self, member: Member) -> None:
         """Forget a connection."""
         self._members.discard(member)
+        self._surplus.discard(member)
         self._silent.pop(member, None)
         self._idle.pop(member, None)
 
@@ -109,23 +118,29 @@ class Connections:
             member.drop()
 
     def _longest_idle(self, now: float) -> Member | None:
-        for waiting in (self._silent, self._idle):
+        """Return who makes room: a client that never asked, or one that was answered once these hold half the room."""
+        for waiting in (self._silent, self._idle if 2 * len(self._idle) > self._connections_max else {}):
             member, since = next(iter(waiting.items()), (None, now))
-            if now - since >= IDLE_SECONDS:
+            if member is not None and now - since >= IDLE_SECONDS:
                 return member
         return None
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process open as many files as the system allows it; return how many connections that leaves."""
+    """Let this process open as many files as it needs and the system allows; return how many connections fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS_MAX + REFUSED_MAX + DESCRIPTORS_KEPT
+    wanted = _descriptors_for(CONNECTIONS_MAX)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    if soft == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX
-    return max(1, (soft - min(DESCRIPTORS_KEPT, soft // 2)) // 2)
+    return next((count for count in range(CONNECTIONS_MAX, 1, -1) if _descriptors_for(count) <= soft), 1)
+
+
+def _descriptors_for(connections: int) -> int:
+    accepted = min(ACCEPTED_MAX, connections // 2)
+    return connections + connections // REFUSED_PART + accepted + min(DESCRIPTORS_KEPT, connections)
 
 
 def now_seconds() -> float:
