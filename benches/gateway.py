@@ -5,7 +5,8 @@
     python benches/gateway.py --json FILE
 
 Gateway, writer of the block, simulated exchange and clients are processes of their own. The gateway has the last core
-to itself, as far as the machine lets it; the others share the rest. ccxt is a peer from PyPI, left out where it is absent.
+to itself, as far as the machine lets it; the others share the rest. ccxt is a peer from PyPI, left out where it is
+absent.
 """
 
 from __future__ import annotations
@@ -152,7 +153,8 @@ def subscribe():
     client = socket.create_connection(("127.0.0.1", port))
     key = base64.b64encode(os.urandom(16)).decode()
     client.sendall(f"GET /ws HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\nUpgrade: websocket\\r\\n"
-                   f"Connection: Upgrade\\r\\nSec-WebSocket-Key: {key}\\r\\nSec-WebSocket-Version: 13\\r\\n\\r\\n".encode())
+                   f"Connection: Upgrade\\r\\nSec-WebSocket-Version: 13\\r\\n"
+                   f"Sec-WebSocket-Key: {key}\\r\\n\\r\\n".encode())
     head = b""
     while b"\\r\\n\\r\\n" not in head:
         head += client.recv(4096)
