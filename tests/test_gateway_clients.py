@@ -56,7 +56,7 @@ CLIENTS: Mapping[str, tuple[str, str]] = {
 def recipe_of(heading: str) -> list[str]:
     """Return the Python snippets under a heading of the page, as printed."""
     section = re.split(rf"^##+ {re.escape(heading)}$", PAGE.read_text(), maxsplit=1, flags=re.MULTILINE)[1]
-    section = re.split(r"^## ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    section = re.split(r"^##+ ", section, maxsplit=1, flags=re.MULTILINE)[0]
     return [text for _, language, text in FENCE.findall(section) if language == "python"]
 
 
