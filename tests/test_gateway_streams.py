@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
@@ -20,7 +21,7 @@ from candleshm.sim import Outage, SimulatedExchange
 from tests.support.collecting import MINUTE, SYMBOLS, collecting, until
 from tests.support.commanding import started
 from tests.support.klines import START_MS, body_of, kline
-from tests.support.streaming import PADDED, Client, StreamGateway, assert_closes_are_true, row_of, streaming
+from tests.support.streaming import Client, StreamGateway, assert_closes_are_true, row_of, streaming
 
 # Of a client that reads candles of a second.
 CLOSES = 3
@@ -37,7 +38,7 @@ def spot(exchange: SimulatedExchange, block_name: str) -> Iterator[StreamGateway
     """A gateway of SPOT candles of a second."""
     with (
         collecting(exchange, block_name, interval="1s"),
-        streaming([block_name], decimals=lambda market, symbol: PADDED) as gateway,
+        streaming([block_name]) as gateway,
     ):
         yield gateway
 
@@ -121,9 +122,9 @@ def test_events_of_streams_of_every_market_come_through(market: Market, block_na
 def test_derived_candles_have_streams_of_their_own(exchange: SimulatedExchange, block_name: str) -> None:
     with (
         collecting(exchange, block_name, interval="1h", derive=["4h", "1d@Asia/Shanghai"]) as (collector, _),
-        streaming([block_name, *(name for name, _ in collector.config.derived)]) as gateway,
+        streaming([block_name, *(name for name, *_ in collector.config.derived)]) as gateway,
     ):
-        gateway.until_known(*(name for name, _ in collector.config.derived))
+        gateway.until_known(*(name for name, *_ in collector.config.derived))
         names = ["btcusdt@kline_4h", "btcusdt@kline_4h@+08:00", "btcusdt@kline_1d@+08:00"]
         with Client(f"{gateway.url}/stream?streams={'/'.join(names)}") as client:
             client.until(lambda: {message["stream"] for message in client.messages} == set(names))
@@ -220,16 +221,31 @@ def test_a_symbol_that_is_listed_meanwhile_can_be_subscribed(exchange: Simulated
         streaming([block_name]) as gateway,
         Client(f"{gateway.url}/ws") as client,
     ):
-        assert "error" in client.ask("SUBSCRIBE", "新币usdt@kline_1s")
+        assert "error" in client.ask("SUBSCRIBE", "freshusdt@kline_1s")
         listed_ms = exchange.now_ms() // MINUTE * MINUTE - 5 * MINUTE
         exchange.truth.enlist(
-            replace(exchange.truth.instrument("SPOT", "BTCUSDT"), symbol="新币USDT", base="新币", listed_ms=listed_ms)
+            replace(exchange.truth.instrument("SPOT", "BTCUSDT"), symbol="FRESHUSDT", base="FRESH", listed_ms=listed_ms)
         )
-        until(lambda: "新币USDT" in feed)
-        assert client.ask("SUBSCRIBE", "新币usdt@kline_1s", id=2) == {"result": None, "id": 2}
-        client.until(lambda: client.closes("新币USDT"))
-        with Client(f"{gateway.url}/ws/%E6%96%B0%E5%B8%81usdt@kline_1s") as other:
-            other.until(lambda: other.candles("新币USDT"))
+        until(lambda: "FRESHUSDT" in feed)
+        assert client.ask("SUBSCRIBE", "freshusdt@kline_1s", id=2) == {"result": None, "id": 2}
+        client.until(lambda: client.closes("FRESHUSDT"))
+
+
+def test_names_in_any_script_are_found_in_urls_and_in_messages(exchange: SimulatedExchange, block_name: str) -> None:
+    symbol = "币安人生USDT"
+    path = "%E5%B8%81%E5%AE%89%E4%BA%BA%E7%94%9Fusdt@kline_1m"
+    with (
+        collecting(exchange, block_name, market="UM", symbols=[symbol]),
+        streaming([block_name]) as gateway,
+        Client(f"{gateway.url}/market/ws/{path}") as named,
+        Client(f"{gateway.url}/market/stream?streams={path}") as combined,
+        Client(f"{gateway.url}/um/ws") as told,
+    ):
+        assert told.ask("SUBSCRIBE", f"{symbol.lower()}@kline_1m")["result"] is None
+        for client in (named, combined, told):
+            client.until_candles(symbol)
+        assert combined.messages[0]["stream"] == f"{symbol.lower()}@kline_1m"
+        assert told.ask("LIST_SUBSCRIPTIONS", id=2)["result"] == [f"{symbol.lower()}@kline_1m"]
 
 
 # What happens to collectors
@@ -255,7 +271,8 @@ def test_every_candle_closes_once_whatever_happens_to_the_collector(
         with started(*seconds_of(exchange, block_name, symbols="ADAUSDT,BTCUSDT,ETHUSDT,XRPUSDT")) as third:
             until(lambda: is_ready(block_name, third))
             client.until_closes("BTCUSDT", CLOSES)
-            assert client.ask("SUBSCRIBE", "adausdt@kline_1s")["result"] is None
+            ids = itertools.count(2)
+            until(lambda: "result" in client.ask("SUBSCRIBE", "adausdt@kline_1s", id=next(ids)))
             client.until(lambda: client.closes("ADAUSDT"))
     assert_closes_are_true(exchange, "SPOT", client.closes("BTCUSDT"))
 
@@ -270,8 +287,11 @@ def test_holes_are_passed_over(exchange: SimulatedExchange, block_name: str) -> 
         start_ms = exchange.now_ms() // 1000 * 1000 + 2000
         exchange.truth.add_outage(Outage(start_ms=start_ms, end_ms=start_ms + 3000))
         client.until(lambda: client.closes("BTCUSDT")[-1]["t"] > start_ms + 5000)
-    assert_closes_are_true(exchange, "SPOT", client.closes("BTCUSDT"))
-    assert not {start_ms, start_ms + 1000, start_ms + 2000} & {candle["t"] for candle in client.closes("BTCUSDT")}
+    # The exchange's own candles of the minute in which it broke down are others now.
+    closed_ms = [candle["t"] for candle in client.closes("BTCUSDT") if candle["t"] > start_ms]
+    true = exchange.truth.klines("SPOT", "BTCUSDT", "1s", start_ms, closed_ms[-1] + 1)
+    assert closed_ms == [row[0] for row in true]
+    assert closed_ms[0] == start_ms + 3000
 
 
 def test_closes_wait_for_a_row_that_is_missing(block_name: str) -> None:
@@ -303,6 +323,7 @@ def test_closes_wait_for_a_row_that_is_missing(block_name: str) -> None:
             streaming([block_name], max_age_seconds=math.inf) as gateway,
             Client(f"{gateway.url}/ws/btcusdt@kline_1m") as client,
         ):
+            client.until_candles("BTCUSDT")
             fetched(2, 3, at=3)
             client.until(lambda: minutes() == [2])
             # Minutes 4 and 5 are not there.
@@ -345,5 +366,5 @@ def test_clients_of_a_block_that_is_stale_are_closed(exchange: SimulatedExchange
 
 def test_a_gateway_that_ends_says_so(spot: StreamGateway) -> None:
     client = Client(f"{spot.url}/ws/btcusdt@kline_1s")
-    spot.server.should_exit = True
+    spot.server.stop()
     assert client.until_closed() == (1001, "the gateway stops")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from candleshm._core import frame_text
 from candleshm.errors import CandleShmError
 from candleshm.exchanges.base import Market
 from candleshm.gateway.directory import BlockDirectory
@@ -18,7 +19,6 @@ from candleshm.gateway.staleness import MAX_AGE_SECONDS
 from candleshm.gateway.streams.blocks import feeds_of
 from candleshm.gateway.streams.names import KlineName
 from candleshm.gateway.streams.source import Source, Stream
-from candleshm.gateway.streams.standin import frame_text
 from candleshm.reader.feed import Feed
 from candleshm.reader.freshness import Freshness
 
@@ -180,6 +180,8 @@ class Hub:
                 self._end_if_unused(stream.block)
                 raise
             self._streams[stream.market, stream.name] = stream
+            # Its newest candle is sent at once.
+            self._on_change(source)
         stream.clients += 1
         if self._look_timer is None:
             self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
