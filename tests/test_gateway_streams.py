@@ -171,7 +171,7 @@ def test_a_stream_that_is_subscribed_again_says_no_close_twice(
 
 
 @pytest.mark.parametrize("name", ["btcusdt@trade", "btcusdt@kline_7m", "BTCUSDT@kline_1s", "!miniTicker@arr"])
-def test_other_streams_are_refused(spot: StreamGateway, name: str) -> None:
+def test_other_streams_are_refused(spot: StreamGateway, name: str, caplog: pytest.LogCaptureFixture) -> None:
     status, code, text = refusal(f"{spot.url}/ws/{name}")
     assert (status, code) == (400, -1100)
     assert name in text
@@ -181,6 +181,7 @@ def test_other_streams_are_refused(spot: StreamGateway, name: str) -> None:
         assert reply == {"error": {"code": 2, "msg": f"Invalid request: {text}"}, "id": 1}
         # Of a message that is refused nothing is done.
         assert client.ask("LIST_SUBSCRIPTIONS", id=2)["result"] == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize(
@@ -263,6 +264,8 @@ def test_every_candle_closes_once_whatever_happens_to_the_collector(
             client.until_closes("BTCUSDT", CLOSES)
             second.terminate()
             second.wait()
+            # Who is connected waits; who is not comes again.
+            assert refusal(f"{served.url}/ws/ethusdt@kline_1s")[:2] == (503, -1001)
         # Another shape: more symbols, another window.
         with started(*seconds_of(exchange, block_name, symbols="ADAUSDT,BTCUSDT,ETHUSDT,XRPUSDT")) as third:
             until(lambda: is_ready(block_name, third))
@@ -358,6 +361,20 @@ def test_clients_of_a_block_that_is_stale_are_closed(exchange: SimulatedExchange
                 for client in (idle, again):
                     client.until_closes("BTCUSDT", 1)
         assert served.hub.counts.closed == {1012: 1}
+
+
+def test_clients_of_a_block_that_becomes_another_one_are_closed(exchange: SimulatedExchange, block_name: str) -> None:
+    with streaming([block_name], max_age_seconds=60.0) as served:
+        with started(*seconds_of(exchange, block_name)) as collector:
+            until(lambda: is_ready(block_name, collector))
+            served.until_known(block_name)
+            client = Client(f"{served.url}/ws/btcusdt@kline_1s")
+            client.until_closes("BTCUSDT", 1)
+            collector.terminate()
+            collector.wait()
+        with started(*seconds_of(exchange, block_name, "--interval", "1m")):
+            assert client.until_closed() == (1012, f"block `{block_name}`: it is no longer SPOT 1s")
+    assert {candle["i"] for candle in client.candles("BTCUSDT")} == {"1s"}
 
 
 def test_the_command_streams_and_ends_in_order(exchange: SimulatedExchange, block_name: str) -> None:
