@@ -92,6 +92,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     "gateway.directory": {
         "block %s: %s %s, %d symbols": "block_found",
         "block %s is gone": "block_gone",
+        "block %s is left out: its candles are those of %s, and requests are answered for %s": "block_left_out",
         "%s": "block_not_read",
         "the blocks of this machine cannot be listed; the gateway goes on with those it has": "internal_error",
     },
