@@ -52,7 +52,7 @@ class Bot:
         self.statuses[response.status_code] = self.statuses.get(response.status_code, 0) + 1
         return response
 
-    def live(self, stop: threading.Event) -> None:
+    def live(self, go_on: threading.Event, stop: threading.Event) -> None:
         for path in (*PATHS.values(), "/dapi/v1"):
             self.get(f"{path}/exchangeInfo")
         while not stop.is_set():
@@ -60,6 +60,7 @@ class Bot:
             for symbol in self.symbols:
                 self.look(symbol, minute)
             self.rounds += 1
+            go_on.wait()
             # Until a minute has ended, and the trades of its last moment show.
             while self.exchange.now_ms() < (minute + 1) * MINUTE + 3000 and not stop.wait(0.05):
                 pass
@@ -108,12 +109,13 @@ def measure(market: Market, *, with_gateway: bool) -> str:
         if with_gateway:
             base_url = stack.enter_context(gateway(exchange, market, symbols))
         bots = [Bot(base_url, market, symbols, exchange) for _ in range(BOTS)]
-        stop = threading.Event()
-        threads = [threading.Thread(target=bot.live, args=(stop,)) for bot in bots]
+        go_on, stop = threading.Event(), threading.Event()
+        threads = [threading.Thread(target=bot.live, args=(go_on, stop)) for bot in bots]
         for thread in threads:
             thread.start()
         wait(lambda: all(bot.rounds for bot in bots))
         start = weight(exchange, market)
+        go_on.set()
         # From the middle of a minute to the middle of the next: one round of every bot lies between.
         wait(lambda: exchange.now_ms() % MINUTE > MINUTE // 2)
         before, rounds = weight(exchange, market), [bot.rounds for bot in bots]
