@@ -328,7 +328,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--max-age",
         type=_seconds,
         metavar="SECONDS",
-        help="how old data may be; older is an error (default: three update periods, at least 15)",
+        help="how old data may be; older is an error (default: 15 on SPOT, 45 on UM and CM)",
     )
     gateway.add_argument(
         "--pass-through",

@@ -73,8 +73,9 @@ class Gateway:
             *block_routes(settings.blocks, self._listing),
             *metrics_routes(counts),
             *health_routes(directory, settings.blocks, settings.max_age_seconds),
-            *stream_routes(hub),
             *page_routes(watch),
+            # Every other websocket is one for streams.
+            *stream_routes(hub),
         ]
         app = make_app(routes, lifetime, self._access, counts, self._connections)
         self._server = server = GatewayServer(app, self._connections, started)
