@@ -68,8 +68,9 @@ class Gateway:
             *market_routes(markets),
             *block_routes(settings.blocks, self._listing),
             *metrics_routes(counts),
-            *stream_routes(hub),
             *page_routes(watch),
+            # These take every websocket that is left.
+            *stream_routes(hub),
         ]
         app = make_app(routes, lifetime, self._access, counts, self._connections)
         self._server = server = GatewayServer(app, self._connections, started)
