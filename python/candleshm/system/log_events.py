@@ -112,6 +112,15 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "listening on %s without --token-file: everybody who reaches it can read candles and names of blocks, and "
         "with --pass-through spend the request weight of this machine": "gateway_reach",
     },
+    "gateway.exchange_info": {
+        "%s cannot be used, the list of symbols is requested anew: %s": "list_not_kept",
+        "%s cannot be written, the list of symbols is kept in memory: %s": "list_not_kept",
+        "the list of symbols of %s cannot be kept": "list_not_kept",
+        "the list of symbols of %s was not fetched: %s": "list_not_fetched",
+    },
+    "gateway.page.watch": {"the page's look at the blocks failed; it is repeated": "internal_error"},
+    "gateway.streams.client": {"stream client %s is disconnected: %d, %s": "client_disconnected"},
+    "gateway.streams.hub": {"%d stream clients are disconnected: %s": "client_disconnected"},
     "history.archive": {"archive: %s; the remaining files are not requested from it": "archive_failed"},
     "history.archive_days": {
         "archive: %s: %s": "archive_file_absent",
