@@ -56,6 +56,11 @@ class Source:
         """All streams of the block."""
         return [stream for streams in self._streams.values() for stream in streams]
 
+    @property
+    def is_used(self) -> bool:
+        """Whether it has a stream."""
+        return bool(self._streams)
+
     def watch(self, stream: Stream, decimals: Decimals | None) -> None:
         """Take what changes in a stream from now on. Raises UnknownSymbol."""
         if stream.symbol not in self._streams:
