@@ -15,16 +15,16 @@ from typing import Any, NamedTuple, Self
 
 from candleshm.collector.status import CollectorStatus
 from candleshm.commands.scrape_server import ScrapeServer
-from candleshm.errors import BadResponse, Banned, BlockError, ExchangeError, ExchangeUnavailable, RateLimited
+from candleshm.errors import BlockError
 from candleshm.reader.feed import Feed
 from candleshm.reader.frames import library
+from candleshm.reader.health import ERROR_KINDS
 from candleshm.reader.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.row_state import RowState
 
 __all__ = ["MetricsServer"]
 
 EXTRA = "metrics"
-ERROR_KINDS = tuple(kind.__name__ for kind in (BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited))
 PATH = "/metrics"
 
 
@@ -263,7 +263,7 @@ class MetricsServer:
 
 def _errors_of(statuses: Mapping[str, CollectorStatus]) -> dict[str, Mapping[str, int]]:
     # A counter that is not there before the first error has no increase at the first.
-    return {name: dict.fromkeys(ERROR_KINDS, 0) | dict(status.errors) for name, status in statuses.items()}
+    return {name: dict.fromkeys(ERROR_KINDS[:-1], 0) | dict(status.errors) for name, status in statuses.items()}
 
 
 def _audits_of(statuses: Mapping[str, CollectorStatus]) -> dict[str, Mapping[str, int]]:
