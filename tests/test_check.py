@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,10 @@ def test_a_check_follows_the_block_through_its_life(block_name: str) -> None:
             assert (code, stderr) == (0, "")
             assert line.startswith(f"{block_name}: ready, 2 symbols, oldest ")
 
+            code, line, _ = checked(block_name, "--require-streams")
+            assert (code, line) == (1, f"{block_name}: ready, but 2 of 2 symbols come by requests\n")
+            assert (feed.health.failing, feed.health.polled) == (0, 2)
+
             # The exchange falls silent: as `attach(max_age=...)` has it, so has the check.
             exchange.faults.add(Fault(kind="status", status=503, path="/klines"))
             strict = candleshm.attach(block_name, max_age=1.0)
@@ -49,6 +54,13 @@ def test_a_check_follows_the_block_through_its_life(block_name: str) -> None:
             assert checked(block_name, "--max-age", "1000")[0] == 0
             with pytest.raises(candleshm.StaleData):
                 _ = strict["BTCUSDT"].last_close
+            until(lambda: feed.health.failing == 2)
+            health = feed.health
+            assert health.last_error == "ExchangeUnavailable"
+            assert health.last_error_at is not None
+            assert abs(health.last_error_at.timestamp() - time.time()) < 60
+            shown = run("top", block_name, "--once").stdout.splitlines()[2]
+            assert "2 failing, last error ExchangeUnavailable at " in shown
 
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -58,6 +70,18 @@ def test_a_check_follows_the_block_through_its_life(block_name: str) -> None:
             assert "is dead: start it again" in line
     assert run("check").returncode == 2
     assert run("check", block_name, "--max-age", "no").returncode == 2
+
+
+def test_a_check_may_ask_for_streams(block_name: str) -> None:
+    with (
+        SimulatedExchange(seed=7, symbols=4) as exchange,
+        started(*serving(exchange, block_name, "--ws-url", exchange.ws_url)) as process,
+    ):
+        first_lines(process, 1)
+        feed = candleshm.attach(block_name)
+        until(lambda: feed.health.ready and feed.health.has_streams)
+        code, line, _ = checked(block_name, "--require-streams")
+        assert (code, line.startswith(f"{block_name}: ready, 2 symbols")) == (0, True)
 
 
 def test_a_configuration_can_be_checked_without_a_block(block_name: str, tmp_path: Path) -> None:

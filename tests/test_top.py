@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -32,6 +33,7 @@ from candleshm.reader.health import Health
 from candleshm.reader.observation import Observation, SeriesFacts
 from candleshm.sim import SimulatedExchange
 from tests.support.commanding import CLI, DEADLINE_SECONDS, complaint, first_line, run, serving, started, until
+from tests.support.confined import script, with_small_shm
 from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
 LIMIT_SECONDS = 60.0
@@ -312,34 +314,38 @@ def test_what_is_wrong_comes_first_and_a_number_chooses_a_block() -> None:
     ]
 
 
-def test_on_a_terminal_keys_choose_a_block_and_end_it(writer: Writer, block_name: str) -> None:
+_LEAVE = (
+    "import os, sys; from candleshm._core import Writer; "
+    "left = Writer.open(sys.argv[1], market='SPOT', interval='1m', length=10, symbols=['BTCUSDT']); os._exit(0)"
+)
+
+
+def test_on_a_terminal_keys_choose_a_block_and_end_it(block_name: str) -> None:
+    """In a /dev/shm of its own: blocks of other tests would change the numbers."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
     shown = b""
 
-    def read_until(words: str) -> bytes:
+    def read_until(words: str) -> str:
         nonlocal shown
         while words.encode() not in shown:
             assert select.select([ours], [], [], DEADLINE_SECONDS)[0], shown
             shown += os.read(ours, 65536)
         before, shown = shown, b""
-        return before
+        return before.decode(errors="replace")
 
-    command = ("top", "--interval-seconds", "0.05")
     environment = os.environ | {"TERM": "xterm", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
     before = termios.tcgetattr(theirs)
-    session = ("setsid", "--ctty", "--wait", *CLI, *command)
-    process = subprocess.Popen(session, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment)
+    leave = shlex.join(script(_LEAVE, block_name))
+    top = shlex.join(["setsid", "--ctty", "--wait", *CLI, "top", "--interval-seconds", "0.05"])
+    words = with_small_shm(8192, "sh", "-c", f"{leave}; {leave}-b; exec {top}")
+    process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment)
     try:
-        frame = ""
-        while f"{block_name}  SPOT 1m" not in frame:  # other tests make and remove blocks, which changes the numbers
-            os.write(ours, b"a")
-            frame = read_until("number and Enter: one block").decode()
-            if place := re.search(rf"^ *(\d+)  {block_name} ", frame, re.MULTILINE):
-                os.write(ours, f"{place[1]}\n".encode())
-                frame = read_until("a: all blocks; q: end").decode()
+        assert re.search(rf"\n2  {block_name}-b ", read_until(f"{block_name}-b "))
+        os.write(ours, b"2\n")
+        assert f"{block_name}-b  SPOT 1m" in read_until("a: all blocks; q: end")
         os.write(ours, b"a")
-        read_until("number and Enter: one block")
+        read_until("2 blocks, 2 series, ")
         os.write(ours, b"q")
         assert process.wait(DEADLINE_SECONDS) == 0
         assert termios.tcgetattr(theirs) == before

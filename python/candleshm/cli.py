@@ -231,7 +231,7 @@ def _top(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     from candleshm.commands.check import check
 
-    is_ready, line = check(arguments.name, arguments.max_age)
+    is_ready, line = check(arguments.name, arguments.max_age, requires_streams=arguments.require_streams)
     say(f"{line}\n")
     if not is_ready:
         sys.exit(1)
@@ -490,6 +490,11 @@ def make_parser() -> argparse.ArgumentParser:
         type=_seconds,
         metavar="SECONDS",
         help="a series counts as stale when its data is older (default: 60)",
+    )
+    check.add_argument(
+        "--require-streams",
+        action="store_true",
+        help="also exit with 1 while requests, not streams, bring the candles of more than one symbol in ten",
     )
 
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")

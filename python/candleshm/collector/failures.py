@@ -51,8 +51,7 @@ class Failures:
 
     def take(self, job: Job, error: BaseException, now: float) -> bool:
         """Take an error in; return whether the list of symbols may explain it. Raises what is not an Exception."""
-        self._counters.errors[type(error).__name__] += 1
-        self._counters.newest_error = without_credentials(str(error))
+        self._counters.failed(type(error).__name__, without_credentials(str(error)), now)
         if not isinstance(error, Exception):
             raise error
         if isinstance(error, RateLimited):

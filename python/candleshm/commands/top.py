@@ -217,6 +217,11 @@ class Board:
             self._screen.alarm(f"{freshness.stale} stale") if freshness.stale else "0 stale",
             f"oldest {age(freshness.oldest_age)}" if trades else "no symbol trades",
         ]
+        if health.failing:
+            words.append(self._screen.alarm(f"{health.failing} failing"))
+        if health.last_error_at is not None:
+            at_ms = health.last_error_at.timestamp() * 1000
+            words.append(f"last error {health.last_error} at {clock_time(at_ms)}")
         if seen.closed_until_ms is not None:
             behind_seconds = max(0.0, now_ms - seen.closed_until_ms) / 1000
             words.append(f"closed until {clock_time(seen.closed_until_ms)}, {age(behind_seconds)} ago")
