@@ -1,8 +1,8 @@
 """What the gateway's page costs: ``python benches/gateway_page.py [--symbols 2000] [--seconds 20]``.
 
-A process writes every series of a block twice a second, a gateway serves the page, and Chromium shows it (apt: chromium,
-chromium-driver; pip: selenium). Printed: first paint, what an update of all rows costs the browser's main thread, bytes
-per second, and the CPU of the gateway without a page, with one, and with ten more that only read.
+A process writes every series of a block twice a second, a gateway serves the page, and Chromium shows it (apt install
+chromium chromium-driver; pip install selenium). Printed: first paint, what an update of all rows costs the main thread,
+bytes per second, and the CPU of the gateway without a page, with one, and with ten more that only read.
 """
 
 from __future__ import annotations
@@ -160,9 +160,8 @@ def main() -> None:
         spent = sorted(driver.execute_script("return candleshm.spentMs.slice(-arguments[0])", frames))
         print(f"gateway with a page: {part:.1%} of a core, {told / 1e3:.0f} kB/s")
         print(f"main thread: {task_ms / frames:.1f} ms of CPU for each of {frames} frames, drawing included")
-        print(
-            f"the page's own code, by the clock: median {statistics.median(spent):.1f} ms, most {spent[-1]:.1f} ms a frame"
-        )
+        median_ms = statistics.median(spent)
+        print(f"the page's own code, by the clock: median {median_ms:.1f} ms, most {spent[-1]:.1f} ms a frame")
         read = [0] * 10
         for number in range(10):
             live = url.replace("http", "ws", 1) + "/page/live"
