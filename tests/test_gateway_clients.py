@@ -56,7 +56,7 @@ CLIENTS: Mapping[str, tuple[str, str]] = {
 def recipe_of(heading: str) -> list[str]:
     """Return the Python snippets under a heading of the page, as printed."""
     section = re.split(rf"^##+ {re.escape(heading)}$", PAGE.read_text(), maxsplit=1, flags=re.MULTILINE)[1]
-    section = re.split(r"^## ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    section = re.split(r"^##+ ", section, maxsplit=1, flags=re.MULTILINE)[0]
     return [text for _, language, text in FENCE.findall(section) if language == "python"]
 
 
@@ -212,6 +212,12 @@ def test_errors_are_those_that_the_client_knows(world: World, client: str) -> No
     for classes in told["refused"].values():
         assert TEMPORARY[client] in classes, classes
         assert "-1001" in classes[-1] or "503" in classes[-1]
+
+
+def test_a_key_is_kept_from_the_gateway_or_refused_by_it(world: World) -> None:
+    """ccxt sends none where none is needed, python-binance sends it always."""
+    assert world.told("ccxt_sync")["with_key"] == 3
+    assert "-2015" in world.told("python_binance")["with_key"][-1]
 
 
 def test_the_very_first_candle_is_passed_on_or_refused(world: World) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 from candleshm.errors import CandleShmError
-from candleshm.reader.moments import MomentsLike
+from candleshm.reader.moments import MomentLike, MomentsLike
 
 __all__ = [
     "INTERVAL_MS",
@@ -24,6 +24,7 @@ __all__ = [
     "Feed",
     "Gap",
     "Ingested",
+    "KlineEvents",
     "KlinesText",
     "News",
     "NotMerged",
@@ -46,6 +47,7 @@ __all__ = [
     "derivation_parts",
     "derive",
     "ended_ms",
+    "frame_text",
     "hole_apart_ms",
     "is_block_name",
     "is_owned",
@@ -413,6 +415,7 @@ class Writer:
         symbols: Sequence[str],
         spare_symbols: int = 0,
         derive: Sequence[tuple[str, str, int]] | None = None,
+        exchange: str = "",
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 
@@ -422,6 +425,9 @@ class Writer:
         `derive` are names, intervals (`5m`, `1d@Asia/Shanghai`) and LENGTHs: further blocks of the same symbols, whose
         candles are derived from this block's in the same calls, each published before waiters of either are woken.
         Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
+
+        `exchange` says whose candles these are. A block that a collector of another exchange left is replaced without
+        its rows; an empty one stands for any.
 
         Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
         OSError (ENOSPC: /dev/shm is too small).
@@ -664,6 +670,41 @@ class News:
         """
 
 @final
+class KlineEvents:
+    """What changed in the watched series of a feed, as events of kline streams in the exchange's wording.
+
+    The newest candle is told whenever it changes, with ``"x":false``; each candle once more when it is final, with
+    ``"x":true``: once and in order, also those that closed while nobody looked, as far back as the window reaches.
+    While a candle is missing, later ones wait to be told as final. Holes are passed over, and corrections of final
+    rows are not told. It follows the feed to another block without telling anything twice. Methods may be called
+    from any thread.
+
+    >>> events = KlineEvents(feed)  # doctest: +SKIP
+    >>> events.watch("BTCUSDT", (2, 5, 7, 8))  # doctest: +SKIP
+    >>> news = events.announced()  # doctest: +SKIP
+    >>> for symbol, event in events.take(): print(event)  # doctest: +SKIP
+    >>> news.sleep()  # doctest: +SKIP
+    """
+
+    def __new__(cls, feed: Feed) -> Self: ...
+    def watch(self, symbol: str, decimals: _Decimals | None) -> None:
+        """Tell of a symbol from now on, beginning with its newest candle; `decimals` as for `Series.klines_text`.
+
+        Of a symbol that is watched already only the decimals are taken over. Raises UnknownSymbol, ConfigError.
+        """
+    def unwatch(self, symbol: str) -> None:
+        """Tell of a symbol no more. Watched again, it begins anew."""
+    def announced(self) -> News:
+        """Return what the block has announced so far, to sleep on. Take it before `take`, and no change is missed."""
+    def take(self) -> list[tuple[str, bytes]]:
+        """Return the events since the last call as (symbol, JSON), those of older candles first.
+
+        ``E`` is the exchange's clock now, or, where the collector has not measured it, when the row was received.
+        ``f`` and ``L`` are -1: a block has no ids of trades. Raises BlockNotFound once the feed was closed.
+        """
+    def __len__(self) -> int: ...
+
+@final
 class KlinesText:
     """Rows of a series as the exchange's JSON, or what is incomplete of them."""
 
@@ -833,13 +874,13 @@ class Series:
     def __array__(self, *_arguments: object, **_options: object) -> NoReturn: ...
     def _repr_html_(self) -> str: ...
     def _news(self) -> News: ...
-    def _end_of(self, open_time_ms: int | None) -> int: ...
+    def _end_of(self, open_time_ms: MomentLike | None) -> int: ...
     def _look_newer(self, end: int, waited: float | None = None) -> int | None: ...
-    def wait(self, after_open_time_ms: int | None = None, timeout: float | None = None) -> int:
+    def wait(self, after_open_time_ms: MomentLike | None = None, timeout: float | None = None) -> int:
         """Sleep until a candle opens that is newer than `after_open_time_ms`, and return its open time, epoch ms.
 
         Args:
-            after_open_time_ms: None means the newest candle now.
+            after_open_time_ms: Epoch ms, or a datetime with a time zone; None means the newest candle now.
             timeout: Seconds; None waits for ever.
 
         Raises:
@@ -888,6 +929,10 @@ class Feed:
     def symbols(self) -> tuple[str, ...]:
         """The symbols that the block carries, in its order."""
     @property
+    def exchange(self) -> str:
+        """Whose candles these are: "binance", or host and port of another exchange; empty where it is not known."""
+
+    @property
     def market(self) -> Literal["SPOT", "UM", "CM"]:
         """'SPOT', 'UM' (USDT futures) or 'CM' (coin futures)."""
     @property
@@ -907,7 +952,7 @@ class Feed:
 
     def wait_closed(
         self,
-        open_time_ms: int | None = None,
+        open_time_ms: MomentLike | None = None,
         *,
         symbols: Sequence[str] | None = None,
         quorum: float = 1.0,
@@ -918,7 +963,7 @@ class Feed:
         In a loop use `closes()`: it leaves no close out, however long the work takes.
 
         Args:
-            open_time_ms: Which candle, epoch ms; None means the next one to close.
+            open_time_ms: Which candle: epoch ms, or a datetime with a time zone; None means the next one to close.
             symbols: None means all that trade and have candles. Delisted symbols are not awaited.
             quorum: The part of the symbols that is enough, above 0, at most 1.
             timeout: Seconds; None waits for ever.
@@ -960,7 +1005,6 @@ class Feed:
 
         It is right to half a round trip, and to what clocks drift apart in the minutes since.
         """
-    def _commits(self) -> News: ...
     def _news(self) -> News: ...
     def _look_closed(
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
@@ -983,6 +1027,9 @@ def parse_archive_csv(file: bytes) -> tuple[_FloatArray, int]:
 
     With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
     """
+
+def frame_text(event: bytes, stream_name: str | None) -> bytes:
+    """Return an event as a server's whole websocket frame; with `stream_name` in the wrapper of combined streams."""
 
 def klines_text(rows: _FloatArray, decimals: _Decimals | None) -> bytes:
     """Return rows, float64 (n, 12), as the exchange's JSON array; `decimals` as for `Series.klines_text`.

@@ -8,7 +8,12 @@ symbols = {"SPOT": "BTC/USDT", "UM": "BTC/USDT:USDT", "CM": "BTC/USD:BTC"}
 uncollected = {"SPOT": "XRP/USDT", "UM": "XRP/USDT:USDT", "CM": "XRP/USD:XRP"}
 count = (TOLD["end_ms"] - TOLD["start_ms"]) // 60_000
 
+with_key = recipe["ccxt"].binance({**recipe["gateway"], "apiKey": "key", "secret": "secret"})
+# With a key, `load_markets` asks the exchange itself about currencies.
+with_key.set_markets(exchange.markets)
+
 tell(
+    with_key=len(with_key.fetch_ohlcv("BTC/USDT", "1m", limit=3)),
     printed=len(recipe["candles"]),
     time_ms=exchange.fetch_time(),
     listed=sorted(exchange.markets),

@@ -67,6 +67,9 @@ tell(
         for market, (call, symbol) in calls.items()
     },
     closed=closed,
+    with_key=error_of(
+        lambda: recipe["Client"]("key", "secret", ping=False).get_klines(symbol="BTCUSDT", interval="1m")
+    ),
     history_refused=error_of(history),
     history=(setattr(client, "API_URL", f"http://{TOLD['passing_address']}/api"), history())[1],
 )

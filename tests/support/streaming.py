@@ -5,27 +5,28 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import uvicorn
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from candleshm.exchanges.base import Market
+from candleshm.gateway.access import Access
 from candleshm.gateway.app import make_app
+from candleshm.gateway.connections import Connections, raise_descriptor_limit
+from candleshm.gateway.counts import Counts
 from candleshm.gateway.directory import BlockDirectory
-from candleshm.gateway.precision import Decimals
-from candleshm.gateway.server import listen
+from candleshm.gateway.listening import listen
+from candleshm.gateway.precision import SPOT_DECIMALS, Decimals
+from candleshm.gateway.server import GatewayServer
 from candleshm.gateway.streams.hub import Hub
-from candleshm.gateway.streams.protocol import SERVER_SETTINGS, StreamProtocol
 from candleshm.gateway.streams.routes import CLIENTS_MAX, stream_routes
 from candleshm.sim import SimulatedExchange
 from tests.support.commanding import until
 
 DEADLINE_SECONDS = 60.0
-PADDED = Decimals(2, 5, 8, 8)
 
 
 @dataclass
@@ -35,42 +36,37 @@ class StreamGateway:
     url: str
     hub: Hub
     directory: BlockDirectory
-    server: uvicorn.Server
+    server: GatewayServer
 
-
-class InThread(uvicorn.Server):
-    """A server that leaves signals alone."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
-        yield
+    def until_known(self, *names: str) -> None:
+        """Wait until the gateway has found blocks; it looks once a second."""
+        until(lambda: self.directory.feeds.keys() >= set(names))
 
 
 @contextmanager
 def streaming(
     names: Sequence[str],
     *,
-    decimals: Callable[[Market, str], Decimals | None] = lambda market, symbol: None,
+    decimals: Callable[[Market, str], Decimals | None] = lambda market, symbol: SPOT_DECIMALS,
     max_age_seconds: float = 15.0,
     clients_max: int = CLIENTS_MAX,
 ) -> Iterator[StreamGateway]:
-    """Serve the streams of these blocks in a thread."""
+    """Serve the streams of these blocks, and nothing else, in a thread."""
+    is_started = threading.Event()
     with listen("127.0.0.1", 0) as listener, BlockDirectory(names) as directory:
         hub = Hub(directory, decimals, max_age_seconds)
         lifetime = AsyncExitStack()
         lifetime.callback(hub.close)
-        app = make_app(stream_routes(hub, clients_max), lifetime)
-        settings: dict[str, Any] = {**SERVER_SETTINGS, "ws": StreamProtocol, "http": "h11", "log_config": None}
-        server = InThread(
-            uvicorn.Config(app, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=65_536, **settings)
-        )
+        connections = Connections(raise_descriptor_limit())
+        app = make_app(stream_routes(hub, clients_max), lifetime, Access(), Counts(), connections)
+        server = GatewayServer(app, connections, is_started.set)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            until(lambda: server.started)
+            assert is_started.wait(DEADLINE_SECONDS)
             yield StreamGateway(f"ws://127.0.0.1:{listener.getsockname()[1]}", hub, directory, server)
         finally:
-            server.should_exit = True
+            server.stop()
             thread.join()
 
 
@@ -84,7 +80,8 @@ class Client:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        self._socket = connect(self.url, open_timeout=DEADLINE_SECONDS, compression=None)
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(connect(self.url, open_timeout=DEADLINE_SECONDS))
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
@@ -100,25 +97,34 @@ class Client:
         """Send a message as it is."""
         self._socket.send(message)
 
-    def ask(self, method: str, *params: object, id: object = 1) -> dict[str, Any]:  # noqa: A002
+    def ask(self, method: str, *params: object, id: object = 1) -> dict[str, Any]:
         """Send a control message and return its reply."""
         self.send(json.dumps({"method": method, "params": params, "id": id}))
         return self.reply(id)
 
-    def reply(self, id: object) -> dict[str, Any]:  # noqa: A002
+    def reply(self, id: object) -> dict[str, Any]:
         """Wait for the reply to a message of this id and return it, once."""
         self.until(lambda: self._replies(id))
         found = self._replies(id)[0]
         self.messages.remove(found)
         return found
 
-    def _replies(self, id: object) -> list[dict[str, Any]]:  # noqa: A002
+    def _replies(self, id: object) -> list[dict[str, Any]]:
         return [message for message in self.messages if "id" in message and message["id"] == id]
 
     def until(self, question: Callable[[], object]) -> None:
         """Wait until the answer is true; fail when the connection ends before."""
         until(lambda: question() or not self._thread.is_alive())
         assert question(), (self.code, self.reason)
+
+    def until_candles(self, symbol: str) -> None:
+        """Wait for an event of a symbol."""
+        self.until(lambda: self.candles(symbol))
+
+    def until_closes(self, symbol: str, count: int) -> None:
+        """Wait until so many more candles of a symbol are final."""
+        target = len(self.closes(symbol)) + count
+        self.until(lambda: len(self.closes(symbol)) >= target)
 
     def until_closed(self) -> tuple[int | None, str]:
         """Wait for the end, and return the code and the reason that the gateway gave."""
@@ -140,7 +146,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._socket.close()
+        self._open.close()
         self._thread.join()
 
     def __enter__(self) -> Self:

@@ -6,17 +6,19 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from candleshm._core import Feed, Writer
 from candleshm.collector.cache import CacheWriter
 from candleshm.collector.filling import Filling
+from candleshm.collector.report_writer import ReportWriter
 from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.shared_memory import SharedMemory
 from candleshm.collector.status import CollectorStatus
-from candleshm.config import CollectorConfig
+from candleshm.config import SYMBOL_FIELDS, CollectorConfig
 from candleshm.errors import (
     BlockError,
     CandleShmError,
@@ -31,7 +33,7 @@ from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.network.addresses import Addresses
 from candleshm.network.egress import Egress
 from candleshm.ratelimit.budget import WeightBudget
-from candleshm.ratelimit.pools import open_connects
+from candleshm.ratelimit.pools import exchange_of, open_connects
 from candleshm.rest.client import Client, MarketAccess
 from candleshm.rest.transport import Transport
 from candleshm.stream.manager import StreamManager
@@ -39,6 +41,7 @@ from candleshm.stream.source import EventSink, MakeStreams, StreamSource
 from candleshm.stream.watchdog import stall_seconds
 from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import Clock, ExchangeTime
+from candleshm.system.log_text import without_credentials
 from candleshm.universe import Universe
 
 __all__ = ["Collector"]
@@ -61,7 +64,8 @@ class Collector:
     >>> with Collector(config) as collector:  # doctest: +SKIP
     ...     collector.wait_loaded()
 
-    The work is done by daemon threads; every method may be called from any thread.
+    The work is done by daemon threads; every method may be called from any thread. Raises ConfigError for an interval
+    that the market does not have. `exchange`, `transport`, `clock` and `budget` replace parts of it in tests.
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class Collector:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._scheduler: Scheduler | None = None
+        self._cache_writer: CacheWriter | None = None
+        self._daily_writer: DailyWriter | None = None
         self._failure: BaseException | None = None
 
     def start(self) -> None:
@@ -112,7 +118,14 @@ class Collector:
     ) -> bool:
         """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`), and return True then.
 
-        `progress` is called about twice a second, in this thread. Returns False at the timeout and after `stop`.
+        Returns False at the timeout and after `stop`.
+
+        Args:
+            timeout_seconds: None waits as long as it takes.
+            progress: Called with the status about twice a second, in this thread.
+
+        Raises:
+            CandleShmError: What ended the collector.
         """
         deadline_seconds = None if timeout_seconds is None else self._market.clock.monotonic_seconds() + timeout_seconds
         while (scheduler := self._scheduler) is not None and not self._ended.is_set():
@@ -130,7 +143,10 @@ class Collector:
     def run(
         self, until: threading.Event | None = None, progress: Callable[[CollectorStatus], object] | None = None
     ) -> None:
-        """Serve until `until` is set, `stop` is called or the loop fails; then end in order. Raises as `start` does."""
+        """Serve until `until` is set, `stop` is called or the loop fails; then end in order. Raises as `start` does.
+
+        `progress` is called with the status about twice a second until all symbols are loaded.
+        """
         until = until or self._stopping
         try:
             self._begin()
@@ -153,7 +169,14 @@ class Collector:
 
     def status(self) -> CollectorStatus | None:
         """Return the state of the collector, None before it has a block."""
-        return self._scheduler.status if self._scheduler is not None else None
+        if self._scheduler is None:
+            return None
+        cache, daily = self._cache_writer, self._daily_writer
+        return replace(
+            self._scheduler.status,
+            caches_failing=0 if cache is None else cache.failing,
+            days_due=0 if daily is None else daily.days_due,
+        )
 
     def exchange_ms(self) -> int | None:
         """Return the exchange time that has surely been reached, None before its first response."""
@@ -181,6 +204,15 @@ class Collector:
     def remove_symbols(self, symbols: Iterable[str]) -> None:
         """Stop requesting these symbols. Their rows stay in the block, marked as not trading. Raises ConfigError."""
         self._universe.remove(_checked(symbols))
+        self._follow_universe()
+
+    def follow(self, config: CollectorConfig) -> None:
+        """Collect the symbols that another configuration names and lets pass, as `add_symbols` and `remove_symbols` do.
+
+        Nothing else of it is taken.
+        """
+        self.config = replace(self.config, **{name: getattr(config, name) for name in SYMBOL_FIELDS})
+        self._universe.follow(self.config)
         self._follow_universe()
 
     def stop(self) -> None:
@@ -256,6 +288,7 @@ class Collector:
                 symbols=symbols,
                 spare_symbols=spare_symbols,
                 derive=config.derived,
+                exchange=exchange_of(config),
             )
         try:
             now_ms = exchange_time.earliest_ms(self._market.clock.monotonic_seconds())
@@ -281,14 +314,19 @@ class Collector:
             self._log.info(
                 "no streams: %s; candles by REST requests every %g s", reason, config.update_interval_seconds
             )
+        else:
+            url = self._market.exchange.stream_rules(config.interval).urls[0]
+            text = "candles by streams of %s (live is %s); by REST requests until they flow, and if one stalls"
+            self._log.info(text, without_credentials(url), config.live)
         for block in config.derived:
             self._log.info("%s candles derived into block %s, %d each", block.interval, block.name, block.length)
         self._opened.set()
-        cache_writer = self._make_cache_writer(self._scheduler)
-        daily_writer: DailyWriter | None = None
+        report_writer = ReportWriter(config.block_name, self.status)
+        report_writer.start()
+        cache_writer = self._cache_writer = self._make_cache_writer(self._scheduler)
         if self._filling.store is not None and config.download_time:
-            daily_writer = self._make_daily_writer(self._filling.store, config.download_time, writer, connection)
-            daily_writer.start()
+            self._daily_writer = self._make_daily_writer(self._filling.store, config.download_time, writer, connection)
+            self._daily_writer.start()
         try:
             try:
                 self._scheduler.run()
@@ -296,9 +334,10 @@ class Collector:
                 if cache_writer is not None:
                     cache_writer.end()
         finally:
-            if daily_writer is not None:
-                daily_writer.stop(at_once=True)
-                daily_writer.join(LEAVE_SECONDS)
+            if self._daily_writer is not None:
+                self._daily_writer.stop(at_once=True)
+                self._daily_writer.join(LEAVE_SECONDS)
+            report_writer.end()
             writer.close()
             self._log.info("stopped, block removed")
 
@@ -359,7 +398,8 @@ class Collector:
         """
         config = self.config
         with suppress(BlockError), closing(Feed(config.block_name)) as feed:
-            if (feed.market, feed.interval) == (config.market, config.interval):
+            here = (config.market, config.interval)
+            if (feed.market, feed.interval) == here and feed.exchange in {"", exchange_of(config)}:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol, info)]
         return []
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
@@ -17,6 +21,7 @@ from candleshm.errors import MissingExtra
 from candleshm.gateway.access import Access
 from candleshm.gateway.settings import GatewaySettings
 from candleshm.gateway.token import Token
+from candleshm.system.service_manager import ServiceManager
 
 __all__ = ["GatewayOptions", "check_libraries", "gateway"]
 
@@ -54,6 +59,7 @@ def gateway(options: GatewayOptions) -> None:
         token=None if options.token_file is None else Token.read(options.token_file),
         origins=frozenset(origin.encode() for origin in options.origins),
     )
+    manager = ServiceManager.take_from(os.environ)
     with Gateway(options.host, options.port, access, options.settings, listing_json) as served:
         on_stop_signal(served.stop)
         if options.until_stdin_closes:
@@ -62,8 +68,20 @@ def gateway(options: GatewayOptions) -> None:
         def started() -> None:
             say(f"gateway: {served.url}\n")
             log.release()
+            manager.tell(READY=1, STATUS=f"serving at {served.url}")
 
         served.run(started)
+        manager.tell(STOPPING=1)
+    _leave_threads()
+
+
+def _leave_threads() -> None:
+    """End the process although a thread waits for the exchange; the interpreter would wait for it, for many seconds."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        logging.shutdown()
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(0)
 
 
 def _told() -> GatewayOptions:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from threading import Timer
 from typing import NamedTuple
 
 from candleshm.collector.supervisor import Supervisor
 from candleshm.commands.log import HeldLog, LogFormat
 from candleshm.commands.progress import LoadingProgress
+from candleshm.commands.reload import Reload
 from candleshm.commands.service_reports import ServiceReports
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
@@ -36,10 +38,15 @@ def serve(
     log_level: str = "info",
     log_format: LogFormat = "text",
     metrics: Address | None = None,
+    metrics_per_symbol: bool = True,
     gateway: Address | None = None,
     until_stdin_closes: bool = False,
+    reload: Reload | None = None,
 ) -> None:
-    """Serve until a signal asks to stop, or stdin ends. Raises as `Supervisor`, `MetricsServer`, `GatewayChild` do."""
+    """Serve until a signal asks to stop, or stdin ends; with `reload` SIGHUP is none of these and applies that.
+
+    Raises as `Supervisor`, `MetricsServer` and `GatewayChild` do.
+    """
     log = HeldLog(log_level, log_format)
     # A start that fails at once leaves its one line; who waits longer is told for what.
     telling = Timer(TELL_SECONDS, log.release)
@@ -48,7 +55,7 @@ def serve(
     if any(config.candle_dir is not None for config in feeds):
         library("pyarrow", "parquet")
     supervisor = Supervisor(feeds)
-    on_stop_signal(supervisor.stop)
+    on_stop_signal(supervisor.stop, on_hangup=None if reload is None else partial(reload.apply, supervisor))
     if until_stdin_closes:
         on_stdin_closed(supervisor.stop)
     with ExitStack() as stack:
@@ -59,7 +66,9 @@ def serve(
         if metrics is not None:
             from candleshm.commands.metrics import MetricsServer
 
-            where = stack.enter_context(MetricsServer(*metrics, supervisor.statuses)).url
+            derived = {config.block_name: config.block_names[1:] for config in feeds}
+            server = MetricsServer(*metrics, supervisor.statuses, derived=derived, with_series=metrics_per_symbol)
+            where = stack.enter_context(server).url
         child = None
         if gateway is not None:
             from candleshm.commands.gateway_child import GatewayChild, options_of

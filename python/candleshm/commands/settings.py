@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -20,6 +20,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from candleshm.config import CollectorConfig, Setting, settings
 from candleshm.errors import ConfigError
+from candleshm.system.sharing import is_group
 
 __all__ = [
     "PROCESS_KEYS",
@@ -125,7 +126,7 @@ def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
                 raise ConfigError(f"unknown variable `{variable}` in the environment; did you mean {meant}?")
             continue
         try:
-            values[name] = listening_address(text) if name in PROCESS_KEYS else _read(types[name], text)
+            values[name] = PROCESS_READERS[name](text) if name in PROCESS_KEYS else _read(types[name], text)
         except (ValueError, argparse.ArgumentTypeError) as error:
             raise ConfigError(f"{variable} cannot be `{text}`: {error}") from None
     return values
@@ -135,10 +136,14 @@ def _read(hint: Any, text: str) -> Any:
     """Return the value of a field of that type that a text stands for, as its flag would read it. Raises ValueError."""
     reading = _reading(hint)
     if reading.get("action") is argparse.BooleanOptionalAction:
-        if text.lower() not in TRUTHS:
-            raise ValueError(f"allowed: {' '.join(TRUTHS)}")
-        return TRUTHS[text.lower()]
+        return _truth(text)
     return reading.get("type", str)(text)
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in TRUTHS:
+        raise ValueError(f"allowed: {' '.join(TRUTHS)}")
+    return TRUTHS[text.lower()]
 
 
 def listening_address(value: object) -> tuple[str, int]:
@@ -163,6 +168,30 @@ PROCESS_KEYS = {
         'a port such as 9100, or "host:port"',
         _is_address,
     ),
+    "gateway": Setting(
+        "also run a gateway at this address, as a process of its own; without HOST only this machine can reach it",
+        'a port such as 8700, or "host:port"',
+        _is_address,
+    ),
+    "metrics_per_symbol": Setting(
+        "let the metrics show every symbol by itself, six values each (default: yes)",
+        "true | false",
+        lambda value: isinstance(value, bool),
+    ),
+    "group": Setting(
+        "group of users that may read the blocks, and share the weight budget (default: nobody)",
+        "a group of this machine, or its number",
+        is_group,
+    ),
+}
+
+
+# What the value of each becomes, from a file or from a text.
+PROCESS_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "metrics": listening_address,
+    "gateway": listening_address,
+    "metrics_per_symbol": lambda value: value if isinstance(value, bool) else _truth(value),
+    "group": str,
 }
 
 
@@ -192,8 +221,7 @@ def _file_parts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     process = {name: common.pop(name) for name in PROCESS_KEYS if name in common}
     for name, value in process.items():
         PROCESS_KEYS[name].check(f"{path}: {name}", value)
-    if "metrics" in process:
-        process["metrics"] = listening_address(process["metrics"])
+    process = {name: PROCESS_READERS[name](value) for name, value in process.items()}
     if tables is None:
         return process, [common]
     return process, [common | _settings(table, f"{path}, feed {number}") for number, table in enumerate(tables, 1)]

@@ -7,6 +7,7 @@ a thread.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -61,22 +62,32 @@ class Answers:
         if not is_same_grid(query.interval, query.zone_ms):
             return None
         low_ms, high_ms = query.bounds_ms(now_ms)
-        decimals = self._infos.decimals(query.market, query.symbol)
         for feed in self._directory.find(query.market, query.symbol, query.interval):
             is_derived = self._directory.is_derived(feed)
             try:
                 series = feed[query.symbol]
-                text = series.klines_text(
-                    low_ms, high_ms, query.limit, newest=query.is_newest, decimals=decimals, derived=is_derived
+                read = partial(
+                    series.klines_text,
+                    low_ms,
+                    high_ms,
+                    query.limit,
+                    newest=query.is_newest,
+                    decimals=self._infos.decimals(query.market, query.symbol),
+                    derived=is_derived,
                 )
-                if text.incomplete is not None:
-                    continue
-                if series.age > self._limit_seconds(query.market):
+                # Before the rows: they are as new as that, or newer.
+                is_fresh = series.age <= self._limit_seconds(query.market)
+                final_ms = 0 if is_fresh else final_until_ms(feed, series)
+                text = read()
+                if not is_fresh and text.incomplete is None:
                     is_cut = text.rows == query.limit and not query.is_newest
                     last_ms = text.last_open_ms if is_cut else high_ms
-                    is_final = last_ms is not None and last_ms < final_until_ms(feed, series)
-                    if not is_final and not has_ended(feed, series):
-                        continue
+                    if last_ms is None or last_ms >= final_ms:
+                        if not has_ended(feed, series):
+                            continue
+                        text = read()
+                if text.incomplete is not None:
+                    continue
             except GONE:
                 continue
             return Answer(text.body, "derived" if is_derived else "block")
@@ -150,7 +161,8 @@ class Answers:
             return stale(feed, query.symbol, age_seconds, self._limit_seconds(query.market), absent.at_ms)
         text = (
             f"whole candles of {query.interval} begin at {utc(absent.at_ms)} in {where}, after what was asked for; ask "
-            f"for a later range, serve it with a larger --length, or start the gateway with --candle-dir or --pass-through"
+            f"for a later range, serve it with a larger --length, or start the gateway with --candle-dir or "
+            f"--pass-through"
         )
         return Refused(503, -1001, text)
 
@@ -222,9 +234,12 @@ def _with_files(
     end_ms = None if high_ms is None else grid.end_ms(grid.floor_ms(high_ms))
     if newer is not None:
         end_ms = newer.end_ms if end_ms is None else min(end_ms, newer.end_ms)
-    if end_ms is None:
-        return
     start_ms = 0 if low_ms is None else grid.floor_ms(low_ms)
+    most_ms = min(ROWS_MAX * INTERVAL_MS[store.interval], DAYS_MAX * DAY_MS)
+    if end_ms is None:
+        if query.is_newest:
+            return  # Files do not reach the present.
+        end_ms = start_ms + most_ms
     reach_ms = (query.limit + 2) * (31 * DAY_MS if query.interval == "1M" else INTERVAL_MS[query.interval])
     from_ms, to_ms = start_ms, end_ms
     while True:
@@ -232,7 +247,7 @@ def _with_files(
             from_ms = max(start_ms, grid.floor_ms(end_ms - reach_ms))
         else:
             to_ms = min(end_ms, start_ms + reach_ms)
-        if to_ms - from_ms > min(ROWS_MAX * INTERVAL_MS[store.interval], DAYS_MAX * DAY_MS):
+        if to_ms - from_ms > most_ms:
             return
         stretch = _joined(files, store, query.symbol, newer, from_ms, to_ms)
         if stretch is None:

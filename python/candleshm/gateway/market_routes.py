@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from candleshm.exchanges.base import Market
+from candleshm.gateway.listing import Listing
 from candleshm.gateway.markets import Markets
 from candleshm.gateway.public_paths import PUBLIC_PATHS, cost_of
 from candleshm.gateway.query import PERPETUAL, KlinesQuery, read_continuous, read_klines
@@ -21,7 +23,7 @@ __all__ = ["market_routes"]
 
 PREFIXES: Mapping[Market, str] = {"SPOT": "/api/v3", "UM": "/fapi/v1", "CM": "/dapi/v1"}
 # How long a request for the list of symbols waits for the first one.
-LISTING_SECONDS = 10.0
+LISTING_SECONDS = 5.0
 NOT_FOUND = b"<html><head><title>404 Not Found</title></head></html>\n"
 
 # Open and close time of each row of a klines body, and the time of a response.
@@ -73,6 +75,10 @@ class Page:
                 headers.append((b"x-candleshm-source", source))
         except Refused as refused:
             status, body, headers = refused.status, refused.body, refused.headers
+        except asyncio.CancelledError:
+            # The server ends, and waits no longer for the exchange.
+            ending = Refused(503, -1001, "the gateway is ending; try again in a moment", 1.0)
+            status, body, headers = ending.status, ending.body, ending.headers
         headers += self._markets.weight_headers(self._market)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -104,10 +110,9 @@ class MarketPages:
     async def _info(self, scope: Scope) -> Reply:
         infos, market = self._markets.infos, self._market
         in_microseconds = _wants_microseconds(scope, market)
-        listing = infos.listing(market)
+        listing = await self._listing()
         if listing is None:
-            listing = await self._upstream.in_thread(lambda: infos.wait(market, LISTING_SECONDS))
-        if listing is None:
+            infos.want(market)
             self._upstream.check_stop()
             text = "the list of symbols has not been fetched, as the exchange cannot be reached; try again later"
             raise Refused(503, -1001, text, 5.0)
@@ -117,7 +122,10 @@ class MarketPages:
         # On SPOT it is the exchange's clock.
         now_ms = self._markets.now_ms(market)
         query = scope["query_string"]
-        body = listing.select(query, now_ms) if query else listing.body_at(now_ms)
+        # The list of SPOT has many megabytes.
+        body = await self._markets.threads.run(
+            lambda: listing.select(query, now_ms) if query else listing.body_at(now_ms)
+        )
         return Reply(_in_microseconds(body) if in_microseconds else body)
 
     async def _klines(self, scope: Scope) -> Reply:
@@ -135,16 +143,19 @@ class MarketPages:
     async def _candles(self, scope: Scope, query: KlinesQuery) -> Reply:
         in_microseconds = _wants_microseconds(scope, self._market)
         answers = self._markets.answers
+        if self._market != "SPOT":
+            await self._listing()  # how many digits a symbol has
         now_ms = self._markets.now_ms(self._market) if query.needs_now else None
         answer = None if query.needs_now and now_ms is None else answers.at_once(query, now_ms)
         if answer is None:
             try:
+                await self._listing()
                 if answers.is_unknown(query.market, query.symbol):
                     self._markets.infos.want(self._market, unknown_symbol=True)
                     raise Refused(400, -1121, "Invalid symbol.")
                 if query.needs_now:
                     now_ms = await self._now_ms()
-                answer = await self._markets.in_thread(lambda: answers.made(query, now_ms))
+                answer = await self._markets.threads.run(lambda: answers.made(query, now_ms))
             except Refused as refused:
                 reply = await self._passed(scope, refused)
                 return reply._replace(body=_rows_in_microseconds(reply.body)) if in_microseconds else reply
@@ -175,9 +186,16 @@ class MarketPages:
         content_type = response.headers.get("content-type", "application/json").encode("latin-1", "replace")
         return Reply(response.body, b"upstream", response.status, content_type)
 
+    async def _listing(self) -> Listing | None:
+        """Return the list of symbols; the first requests wait until it was fetched, or could not be."""
+        infos, market = self._markets.infos, self._market
+        if infos.is_awaited(market):
+            await self._upstream.threads.run(lambda: infos.wait(market, LISTING_SECONDS))
+        return infos.listing(market)
+
     async def _now_ms(self) -> int:
         now_ms = self._markets.now_ms(self._market)
-        return await self._upstream.in_thread(self._upstream.exchange_ms) if now_ms is None else now_ms
+        return await self._upstream.threads.run(self._upstream.exchange_ms) if now_ms is None else now_ms
 
     def _is_listed(self, symbol: str) -> bool:
         markets, market = self._markets, self._market

@@ -29,7 +29,7 @@ use crate::waiting::{Deadline, News};
 /// >>> "BTCUSDT" in feed, len(feed), feed["BTCUSDT"].last_close  # doctest: +SKIP
 #[pyclass(frozen, subclass, module = "candleshm._core")]
 pub(crate) struct Feed {
-    source: Arc<Source>,
+    pub(crate) source: Arc<Source>,
     series: RwLock<HashMap<String, Py<Series>>>,
 }
 
@@ -74,6 +74,12 @@ impl Feed {
     #[getter]
     fn symbols<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.source.attached()?.symbols())
+    }
+
+    /// Whose candles these are: "binance", or host and port of another exchange; empty where it is not known.
+    #[getter]
+    fn exchange(&self) -> PyResult<String> {
+        Ok(self.source.attached()?.block.exchange())
     }
 
     /// 'SPOT', 'UM' (USDT futures) or 'CM' (coin futures).
@@ -142,6 +148,7 @@ impl Feed {
         health.set_item("name", self.source.name())?;
         health.set_item("market", block.geometry().market.as_str())?;
         health.set_item("interval", block.geometry().grid(0).name())?;
+        health.set_item("exchange", block.exchange())?;
         health.set_item("length", block.geometry().ring.length)?;
         health.set_item("symbols", block.symbol_count())?;
         health.set_item("state", block.state().map_or("unknown", BlockState::as_str))?;
@@ -163,7 +170,7 @@ impl Feed {
     /// In a loop use `closes()`: it leaves no close out, however long the work takes.
     ///
     /// Args:
-    ///     open_time_ms: Which candle, epoch ms; None means the next one to close.
+    ///     open_time_ms: Which candle: epoch ms, or a datetime with a time zone; None means the next one to close.
     ///     symbols: None means all that trade and have candles. Delisted symbols are not awaited.
     ///     quorum: The part of the symbols that is enough, above 0, at most 1.
     ///     timeout: Seconds; None waits for ever.
@@ -210,11 +217,6 @@ impl Feed {
     fn exchange_ms(&self) -> PyResult<Option<i64>> {
         let attached = self.source.attached()?;
         Ok(exchange_ms(&attached.block))
-    }
-
-    /// What is announced of rows of every kind now.
-    fn _commits(&self) -> PyResult<News> {
-        Ok(News::of_rows(self.source.attached()?))
     }
 
     /// What is announced of closes now.

@@ -14,6 +14,7 @@ mod errors;
 mod feed;
 mod following;
 mod gap;
+mod kline_events;
 mod klines;
 mod pool;
 mod process;
@@ -37,6 +38,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<closed::Closed>()?;
     module.add_class::<series::Series>()?;
     module.add_class::<gap::Gap>()?;
+    module.add_class::<kline_events::KlineEvents>()?;
+    module.add_function(wrap_pyfunction!(kline_events::frame_text, module)?)?;
     module.add_class::<klines::KlinesText>()?;
     module.add_function(wrap_pyfunction!(klines::klines_text, module)?)?;
     module.add_class::<view::View>()?;

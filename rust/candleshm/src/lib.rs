@@ -16,7 +16,7 @@
 //! - [`interval`], [`zone`]: candle indices and open times. [`columns`]: the twelve values of a row. [`market`].
 //! - [`layout`]: the format of a block. [`symbols`]: its symbol table. [`ring`]: the slot of a candle index.
 //! - [`seqlock`]: the newest row. [`announce`]: words that tell readers what was stored before them.
-//! - [`publish`], [`read`], [`panel`], [`asof`], [`page`]: storing and reading rows.
+//! - [`publish`], [`read`], [`panel`], [`asof`], [`page`], [`watch`]: storing and reading rows.
 //! - [`wire`]: what the exchange sends, as rows, and its text of them. [`merge`], [`chain`] (proof by trade ids), [`mod@derive`]
 //!   (resampling).
 //! - [`shared_memory`]: the operating system. [`block`], [`soundness`], [`succession`] (one block after another),
@@ -69,5 +69,7 @@ pub mod shared_memory;
 pub mod soundness;
 #[cfg(not(loom))]
 pub mod succession;
+#[cfg(not(loom))]
+pub mod watch;
 #[cfg(not(loom))]
 pub mod writer;

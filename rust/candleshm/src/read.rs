@@ -128,6 +128,14 @@ impl<'a> SeriesReader<'a> {
         Ok(marks)
     }
 
+    /// Returns a number that every publication changes. Marks and rows that are read afterwards are at least as new: to
+    /// read them is to load this word again first.
+    #[inline]
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.words.entry[symbol::VERSION].load(Relaxed)
+    }
+
     /// Returns the close of the newest row, NaN while there is none.
     #[inline]
     #[must_use]

@@ -2,5 +2,6 @@
 
 pub mod archive_csv;
 pub mod event;
+pub mod event_text;
 pub mod parse;
 pub mod text;

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
+from candleshm._core import frame_text
 from candleshm.errors import CandleShmError
 from candleshm.gateway.refusals import Refused
 from candleshm.gateway.streams.control import STREAMS_MAX, Command, ControlError
 from candleshm.gateway.streams.hub import SERVICE_RESTART, Hub
 from candleshm.gateway.streams.names import Endpoint, NotKlines
 from candleshm.gateway.streams.source import Stream
-from candleshm.gateway.streams.standin import frame_text
 
 __all__ = ["Connection", "StreamClient"]
 
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 POLICY_VIOLATION = 1008
 UNSENT_BYTES_MAX = 4 * 1024 * 1024
 """What may wait for one client. The kernel holds some megabytes besides."""
+ALL_UNSENT_BYTES_MAX = 512 * 1024 * 1024
+"""What may wait for all clients together: the more there are, the less for each."""
 
 
 class Connection(Protocol):
@@ -68,7 +70,7 @@ class StreamClient:
     def write(self, frames: bytes) -> None:
         """Send whole frames; a client that does not read what it gets is closed, and the others do not wait for it."""
         unsent_bytes = self._connection.unsent_bytes
-        if unsent_bytes > UNSENT_BYTES_MAX:
+        if unsent_bytes > min(UNSENT_BYTES_MAX, ALL_UNSENT_BYTES_MAX // self._hub.counts.clients):
             self.close(POLICY_VIOLATION, f"too slow: {unsent_bytes} bytes were not read")
         else:
             self._connection.write(frames)

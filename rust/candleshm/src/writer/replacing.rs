@@ -13,13 +13,8 @@ use crate::sync::Ordering::Relaxed;
 /// How often to start again because the name went to another block meanwhile.
 const ATTEMPTS_MAX: usize = 16;
 /// Words of the header that a block of the same owner starts with.
-const KEPT: [usize; 5] = [
-    header::READY,
-    header::WEIGHT_USED,
-    header::WEIGHT_LIMIT,
-    header::BANNED_UNTIL_MS,
-    header::EXCHANGE_OFFSET_MS,
-];
+const KEPT: [usize; 5] =
+    [header::READY, header::WEIGHT_USED, header::WEIGHT_LIMIT, header::BANNED_UNTIL_MS, header::EXCHANGE_OFFSET_MS];
 
 impl Writer {
     /// Puts a block for `symbols`, which begin with those of this one, with as many spare places, in the place of this
@@ -78,6 +73,7 @@ impl Writer {
             length: old.ring.length,
             symbols: (0..self.series.len()).map(|index| self.block.symbol(index)).collect(),
             spare_symbols: 0,
+            exchange: self.block.exchange(),
         };
         let generation = self.block.value(header::GENERATION) + 1;
         let mut created = Self::create(self.block.name(), geometry, &config, owner, generation, Some(&self.block))?;

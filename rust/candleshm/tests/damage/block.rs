@@ -11,9 +11,12 @@ use candleshm::error::{Corruption, Error};
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::{Geometry, PAGE_BYTES, SYMBOL_BYTES, header};
 use candleshm::merge::RequestWindow;
+use candleshm::page::PageRequest;
 use candleshm::panel;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Ordering::Relaxed;
+use candleshm::watch::{Change, Watch};
+use candleshm::wire::text::is_writable;
 use candleshm::writer::{Config, Writer};
 
 use crate::scratch::{self, BOOT_ID, Scratch, owner};
@@ -211,7 +214,15 @@ pub(crate) fn read_everything(block: &Block) {
         assert!(gaps.len() <= length && gaps.iter().all(|gap| gap.start < gap.end));
         for count in [1, 3, length, length + 7] {
             read_windows(reader, count, length);
+            read_pages(reader, grid, count, length);
         }
+        let mut told = 0;
+        let tell = |change: Change| {
+            assert!(is_writable(&change.row));
+            told += 1;
+        };
+        Watch::new().take(&reader, tell).expect("nobody writes");
+        assert!(told <= length + 1);
         let moments = [i64::MIN, 0, START_MS, newest_settled, newest[OPEN_TIME_MS] as i64, i64::MAX];
         asof::copy(reader, grid, &[4], &moments, &mut [0.0; 6]).expect("nobody writes");
     }
@@ -223,6 +234,19 @@ pub(crate) fn read_everything(block: &Block) {
         }
     }
     panel::last(block, &all, 5, &mut vec![0.0; all.len()]).expect("nobody writes");
+}
+
+fn read_pages(reader: SeriesReader<'_>, grid: Grid, limit: usize, length: usize) {
+    let bounds = [None, Some(i64::MIN), Some(START_MS), Some(START_MS + 61_000), Some(i64::MAX)];
+    for (low_ms, high_ms) in bounds.into_iter().flat_map(|low_ms| bounds.map(|high_ms| (low_ms, high_ms))) {
+        for newest in [false, true] {
+            let request = PageRequest { low_ms, high_ms, limit, newest, knows_first: newest };
+            let page = reader.page(grid, &request).expect("nobody writes");
+            assert!(page.rows.len() <= limit.min(length + 1));
+            assert!(page.rows.iter().all(is_writable));
+            assert!(page.incomplete.is_none() || page.rows.is_empty());
+        }
+    }
 }
 
 fn read_windows(reader: SeriesReader<'_>, count: usize, length: usize) {
