@@ -213,23 +213,6 @@ def test_metrics_tell_what_readers_see_and_what_the_collectors_count(
             assert values["candleshm_request_errors_total", f"{block_name}-spot", kind] == 0
 
 
-def test_probes_tell_life_from_readiness(exchange: SimulatedExchange, block_name: str) -> None:
-    exchange.faults.add(Fault(kind="hang", path="/klines"))
-    with started(*serving(exchange, block_name, "--metrics", "0")) as process:
-        root = first_lines(process, 2)[-1].split()[1].removesuffix("/metrics")
-
-        def asked(path: str) -> tuple[int, str]:
-            response = requests.get(root + path, timeout=10)
-            return response.status_code, response.text
-
-        assert asked("/healthz") == (200, "ok\n")
-        assert asked("/readyz") == (503, f"{block_name}: loading, some symbols have no data yet\n")
-        assert asked("/") == (404, "the pages are /metrics /healthz /readyz\n")
-        exchange.faults.clear()
-        until(lambda: asked("/readyz") == (200, "ok\n"))
-        assert requests.head(root + "/readyz", timeout=10).status_code == 200
-
-
 def test_metrics_without_symbols_are_those_of_the_blocks(
     exchange: SimulatedExchange, two_feeds: Path, block_name: str
 ) -> None:

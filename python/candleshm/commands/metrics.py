@@ -20,7 +20,6 @@ from candleshm.errors import BlockError
 from candleshm.reader.feed import Feed
 from candleshm.reader.frames import library
 from candleshm.reader.health import ERROR_KINDS
-from candleshm.reader.notes import note
 from candleshm.reader.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.row_state import RowState
 
@@ -168,9 +167,7 @@ class MetricsServer:
         library("prometheus_client.process_collector", EXTRA).ProcessCollector(registry=self._registry)
         self._choose_encoder = exposition.choose_encoder
         try:
-            self._server = ScrapeServer(
-                host, port, PATH, self._page, {"/healthz": self._silent, "/readyz": self._not_ready}
-            )
+            self._server = ScrapeServer(host, port, PATH, self._page)
         except OSError as error:
             reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
             raise OSError(error.errno, reason, f"{host}:{port}") from None
@@ -209,23 +206,6 @@ class MetricsServer:
         yield self._counts("audit_rows", text, "result", _audits_of(statuses))
         text = "Rows that a second source confirmed or contradicted, by that source."
         yield self._counts("reconciled_rows", text, "result", _reconciled_of(statuses))
-
-    def _silent(self) -> str:
-        """Return which collectors of this process give no sign of life; those that have no block yet are starting."""
-        feeds = [feed for name in self._statuses() if (feed := self._feed(name)) is not None]
-        return "; ".join(f"{feed.name}: no heartbeat" for feed in feeds if feed.health.is_silent)
-
-    def _not_ready(self) -> str:
-        """Return which blocks may not be relied on now, and why."""
-        words = []
-        for name in self._statuses():
-            feed = self._feed(name)
-            health = None if feed is None else feed.health
-            if health is None:
-                words.append(f"{name}: starting")
-            elif not health.ready or health.banned_until is not None:
-                words.append(f"{name}: {note(health) or health.condition}")
-        return "; ".join(words)
 
     def close(self) -> None:
         """Stop serving."""

@@ -13,7 +13,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -36,9 +36,6 @@ FULL_SECONDS = 1.0
 COMPLAINT_SECONDS = 60.0
 CHUNK_BYTES = 65_536
 
-Probe = Callable[[], str]
-"""What a probe asks: an empty text when all is well, else one line that says what is not."""
-
 Page = Callable[[str], tuple[str, bytes]]
 """What makes the page: the request's Accept header in; its content type, and the page, out."""
 
@@ -55,11 +52,10 @@ class _Client:
 class ScrapeServer:
     """Serves `GET` and `HEAD` of one path from a thread of its own, until it is closed."""
 
-    def __init__(self, host: str, port: int, path: str, page: Page, probes: Mapping[str, Probe] | None = None) -> None:
-        """Listen. `probes` are what other paths ask. Raises OSError when it cannot listen there."""
+    def __init__(self, host: str, port: int, path: str, page: Page) -> None:
+        """Listen. Raises OSError when it cannot listen there."""
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         self._path, self._page = path.encode(), page
-        self._probes = {probed.encode(): probe for probed, probe in (probes or {}).items()}
         self._pages: dict[str, tuple[float, str, bytes]] = {}
         self._clients: dict[socket.socket, _Client] = {}
         self._full_until_seconds = -FULL_SECONDS
@@ -170,16 +166,10 @@ class ScrapeServer:
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
             return _response("400 Bad Request")
         method, target, _ = words
-        path = target.partition(b"?")[0]
-        if path != self._path and path not in self._probes:
-            pages = b" ".join([self._path, *self._probes]).decode()
-            return _response(
-                "404 Not Found", text=f"{'the pages are' if self._probes else 'the only page is'} {pages}\n"
-            )
+        if target.partition(b"?")[0] != self._path:
+            return _response("404 Not Found", text=f"the only page is {self._path.decode()}\n")
         if method not in (b"GET", b"HEAD"):
             return _response("405 Method Not Allowed", "Allow: GET, HEAD\r\n")
-        if path in self._probes:
-            return self._answer_to(self._probes[path], has_body=method == b"GET")
         accept = next((line[7:] for line in lines if line[:7].lower() == b"accept:"), b"*/*").decode("latin-1").strip()
         now = time.monotonic()
         try:
@@ -192,14 +182,6 @@ class ScrapeServer:
             self._complain(f"cannot make the page: {error!r}", now)
             return _response("500 Internal Server Error")
         return _response("200 OK", f"Content-Type: {content_type}\r\n", page=page, has_body=method == b"GET")
-
-    def _answer_to(self, probe: Probe, *, has_body: bool) -> bytes:
-        try:
-            fault = probe()
-        except Exception as error:
-            fault = f"the state cannot be read: {error}"
-        status, text = ("503 Service Unavailable", fault) if fault else ("200 OK", "ok")
-        return _response(status, text=f"{text}\n", has_body=has_body)
 
     def _drop(self, client: _Client) -> None:
         del self._clients[client.socket]
