@@ -74,13 +74,13 @@ def _serve(arguments: argparse.Namespace) -> None:
     given = configuration(vars(arguments), arguments.config)
     from candleshm.commands.serve import Address, serve
 
-    metrics = Address(*given.process["metrics"]) if "metrics" in given.process else None
+    addresses = {name: Address(*address) for name, address in given.process.items()}
     serve(
         given.feeds,
         log_level=arguments.log_level,
         log_format=arguments.log_format,
-        metrics=metrics,
-        gateway=None if arguments.gateway is None else Address(*arguments.gateway),
+        metrics=addresses.get("metrics"),
+        gateway=addresses.get("gateway"),
         until_stdin_closes=arguments.until_stdin_closes,
     )
 
@@ -259,7 +259,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--gateway",
         type=_address,
         metavar="[HOST:]PORT",
-        help="also run a gateway at this address, as a process of its own; without HOST only this machine can reach it",
+        help=PROCESS_KEYS["gateway"].help,
     )
     _add_log_flags(serve)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
@@ -64,6 +68,16 @@ def gateway(options: GatewayOptions) -> None:
             log.release()
 
         served.run(started)
+    _leave_threads()
+
+
+def _leave_threads() -> None:
+    """End the process although a thread waits for the exchange; the interpreter would wait for it, for many seconds."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        logging.shutdown()
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(0)
 
 
 def _told() -> GatewayOptions:

@@ -163,6 +163,11 @@ PROCESS_KEYS = {
         'a port such as 9100, or "host:port"',
         _is_address,
     ),
+    "gateway": Setting(
+        "also run a gateway at this address, as a process of its own; without HOST only this machine can reach it",
+        'a port such as 8700, or "host:port"',
+        _is_address,
+    ),
 }
 
 
@@ -192,8 +197,7 @@ def _file_parts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     process = {name: common.pop(name) for name in PROCESS_KEYS if name in common}
     for name, value in process.items():
         PROCESS_KEYS[name].check(f"{path}: {name}", value)
-    if "metrics" in process:
-        process["metrics"] = listening_address(process["metrics"])
+        process[name] = listening_address(value)
     if tables is None:
         return process, [common]
     return process, [common | _settings(table, f"{path}, feed {number}") for number, table in enumerate(tables, 1)]

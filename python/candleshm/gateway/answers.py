@@ -150,7 +150,8 @@ class Answers:
             return stale(feed, query.symbol, age_seconds, self._limit_seconds(query.market), absent.at_ms)
         text = (
             f"whole candles of {query.interval} begin at {utc(absent.at_ms)} in {where}, after what was asked for; ask "
-            f"for a later range, serve it with a larger --length, or start the gateway with --candle-dir or --pass-through"
+            f"for a later range, serve it with a larger --length, or start the gateway with --candle-dir or "
+            f"--pass-through"
         )
         return Refused(503, -1001, text)
 
@@ -222,9 +223,12 @@ def _with_files(
     end_ms = None if high_ms is None else grid.end_ms(grid.floor_ms(high_ms))
     if newer is not None:
         end_ms = newer.end_ms if end_ms is None else min(end_ms, newer.end_ms)
-    if end_ms is None:
-        return
     start_ms = 0 if low_ms is None else grid.floor_ms(low_ms)
+    most_ms = min(ROWS_MAX * INTERVAL_MS[store.interval], DAYS_MAX * DAY_MS)
+    if end_ms is None:
+        if query.is_newest:
+            return  # Files do not reach the present.
+        end_ms = start_ms + most_ms
     reach_ms = (query.limit + 2) * (31 * DAY_MS if query.interval == "1M" else INTERVAL_MS[query.interval])
     from_ms, to_ms = start_ms, end_ms
     while True:
@@ -232,7 +236,7 @@ def _with_files(
             from_ms = max(start_ms, grid.floor_ms(end_ms - reach_ms))
         else:
             to_ms = min(end_ms, start_ms + reach_ms)
-        if to_ms - from_ms > min(ROWS_MAX * INTERVAL_MS[store.interval], DAYS_MAX * DAY_MS):
+        if to_ms - from_ms > most_ms:
             return
         stretch = _joined(files, store, query.symbol, newer, from_ms, to_ms)
         if stretch is None:

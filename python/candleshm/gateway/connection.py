@@ -25,6 +25,7 @@ BUSY = Refused(503, -1003, "too many requests are in flight at this gateway; try
 MALFORMED = Refused(400, -1000, "that is not an HTTP request as RFC 9112 has it")
 LONG_URL = Refused(414, -1000, f"the URL is longer than {HEAD_BYTES_MAX} bytes")
 LONG_HEADERS = Refused(431, -1000, f"URL and headers are longer than {HEAD_BYTES_MAX} bytes")
+LINE_END = re.compile(rb"(?:\r\n?)?\Z")
 HAS_BODY = re.compile(rb"\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
 
 
@@ -46,7 +47,7 @@ class Connection(H11Protocol):
         # Since when a request, or a reader of the response, is awaited.
         self._waits_since: float | None = None
         self._unread_since: float | None = None
-        # The end of what came of a head so far: a line's end may be cut in two.
+        # What came of the end of a line, if the last piece ended so: the next piece may begin in the middle of it.
         self._tail = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -60,25 +61,24 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.conn.their_state is h11.IDLE:
-            if self.transport.is_closing():
+        state = self.conn.their_state
+        if state is h11.IDLE and self._all.is_refused(self, len(self.connections)):
+            self._refuse(BUSY)
+            return
+        if state is not h11.SEND_BODY:
+            head = self._tail + data
+            if _is_loose(head):
+                self._refuse(MALFORMED)
                 return
-            if self._all.is_refused(self, len(self.connections)):
-                self._refuse(BUSY)
-                return
-            if _is_loose(self._tail + data):
-                self.send_400_response("")
-                return
+            self._tail = LINE_END.search(head[-2:])[0]  # type: ignore[index]
         cycle = self.cycle
         super().data_received(data)
         self._look(cycle)
         # A head, or a body, of which a part is still to come.
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
-            self._waits_since, self._tail = None, b""
-        else:
-            self._tail = (self._tail + data)[-2:]
-            if self._waits_since is None:
-                self._waits_since = now_seconds()
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = now_seconds()
 
     def on_response_complete(self) -> None:
         self.was_answered = True
@@ -86,6 +86,8 @@ class Connection(H11Protocol):
         self._all.rests(self)
         super().on_response_complete()
         self._look(cycle)
+        if self.cycle is cycle and self.conn.trailing_data[0]:
+            self._waits_since = now_seconds()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._all.leave(self)

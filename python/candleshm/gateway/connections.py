@@ -11,15 +11,17 @@ import time
 from collections import Counter
 from typing import Protocol
 
-__all__ = ["CONNECTIONS_MAX", "REQUESTS_MAX", "Connections", "raise_descriptor_limit"]
+__all__ = ["CONNECTIONS_MAX", "Connections", "raise_descriptor_limit"]
 
 # At most so many answers precede the one that a known client waits for.
 CONNECTIONS_MAX = 2048
 # Beyond so many requests in flight, connections without an answered request are refused.
 REQUESTS_MAX = 256
-# Connections beyond the bound that get a refusal; those beyond that are closed without a word.
-REFUSED_MAX = 256
-# Descriptors that stay free for blocks, files and requests to the exchange; half of all where the limit is low.
+# So many more, as a part of the bound, get a refusal; those beyond that are closed without a word.
+REFUSED_PART = 8
+# Connections that are accepted at once, before any of them is counted.
+ACCEPTED_MAX = 1024
+# Descriptors that stay free for blocks, files and requests to the exchange, or as many as there are connections.
 DESCRIPTORS_KEPT = 256
 # A connection that waits for so long may have to make room for another.
 IDLE_SECONDS = 1.0
@@ -49,6 +51,8 @@ class Connections:
 
     def __init__(self, connections_max: int = CONNECTIONS_MAX, requests_max: int = REQUESTS_MAX) -> None:
         self._connections_max = connections_max
+        self.accepted_max = max(1, min(ACCEPTED_MAX, connections_max // 2))
+        """How many connections may be accepted at once."""
         self._requests_max = requests_max
         self._members: set[Member] = set()
         # Since when they wait, the longest first: those that never sent a request, and the others.
@@ -66,7 +70,7 @@ class Connections:
             if oldest is not None:
                 self.closed["idle"] += 1
                 oldest.drop()
-            elif total > self._connections_max + REFUSED_MAX:
+            elif total > self._connections_max + self._connections_max // REFUSED_PART:
                 self.closed["full"] += 1
                 return False
         self._members.add(member)
@@ -111,21 +115,26 @@ class Connections:
     def _longest_idle(self, now: float) -> Member | None:
         for waiting in (self._silent, self._idle):
             member, since = next(iter(waiting.items()), (None, now))
-            if now - since >= IDLE_SECONDS:
+            if member is not None and now - since >= IDLE_SECONDS:
                 return member
         return None
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process open as many files as the system allows it; return how many connections that leaves."""
+    """Let this process open as many files as it needs and the system allows; return how many connections fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS_MAX + REFUSED_MAX + DESCRIPTORS_KEPT
+    wanted = _descriptors_for(CONNECTIONS_MAX)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    if soft == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX
-    return max(1, (soft - min(DESCRIPTORS_KEPT, soft // 2)) // 2)
+    return next((count for count in range(CONNECTIONS_MAX, 1, -1) if _descriptors_for(count) <= soft), 1)
+
+
+def _descriptors_for(connections: int) -> int:
+    accepted = min(ACCEPTED_MAX, connections // 2)
+    return connections + connections // REFUSED_PART + accepted + min(DESCRIPTORS_KEPT, connections)
 
 
 def now_seconds() -> float:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candleshm.gateway.connections import Connections
 from candleshm.gateway.counts import Counts
+from candleshm.gateway.refusals import Refused
 
 __all__ = ["SOURCE", "Counting"]
 
 SOURCE = b"x-candleshm-source"
 # Where rows come from, as the header says it; a label has no other values.
 SOURCES = {word.encode(): word for word in ("block", "derived", "files", "upstream")}
+ENDING = Refused(503, -1001, "the gateway ends; try again in a moment", 1.0)
 # What matches no route, and what is refused before one is looked for.
 NO_ROUTE = "other"
 
@@ -44,6 +47,11 @@ class Counting:
         began_seconds = perf_counter()
         try:
             await self._app(scope, receive, noting)
+        except asyncio.CancelledError:
+            # The server ends, and this request would have taken longer.
+            if not status:
+                await noting({"type": "http.response.start", "status": ENDING.status, "headers": ENDING.headers})
+                await noting({"type": "http.response.body", "body": ENDING.body})
         finally:
             self._connections.ended()
             route = scope.get("route")

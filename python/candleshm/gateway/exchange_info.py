@@ -138,12 +138,17 @@ class ExchangeInfos:
             self._copies[market].asked_for_more |= unknown_symbol
             self._changed.notify_all()
 
+    def is_awaited(self, market: Market) -> bool:
+        """Return whether the first list of a market may come any moment: none was fetched, and none failed to be."""
+        copy = self._copies[market]
+        return copy.listing is None and not copy.failures
+
     def wait(self, market: Market, seconds: float) -> Listing | None:
-        """Return the list of a market; without one wait for it for so long."""
+        """Return the list of a market; without one wait for so long until it was fetched, or could not be."""
         self.want(market)
         copy = self._copies[market]
         with self._changed:
-            self._changed.wait_for(lambda: copy.listing is not None or self._stopping, seconds)
+            self._changed.wait_for(lambda: copy.listing is not None or copy.failures or self._stopping, seconds)
         return copy.listing
 
     def _run(self) -> None:
@@ -179,8 +184,8 @@ class ExchangeInfos:
             if copy.failures & (copy.failures - 1) == 0:  # The first of a row of failures, and then ever fewer.
                 text = error.message if isinstance(error, Refused) else str(error)
                 logger.warning("the list of symbols of %s was not fetched: %s", copy.market, text)
-            return
-        copy.failures, copy.unlisted, copy.asked_for_more = 0, unlisted, False
+        else:
+            copy.failures, copy.unlisted, copy.asked_for_more = 0, unlisted, False
         with self._changed:
             self._changed.notify_all()
 

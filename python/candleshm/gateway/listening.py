@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import socket
 
-__all__ = ["BACKLOG", "listen", "url_of"]
-
-# Connections that wait in the kernel until they are accepted.
-BACKLOG = 1024
+__all__ = ["listen", "url_of"]
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that is bound; 0 is any free port. Raises OSError, which names host and port."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        listener = socket.create_server(address[:2], family=family)
         # Accepted sockets inherit it; asyncio itself sets it only where a socket names its protocol.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener

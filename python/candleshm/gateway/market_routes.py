@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from candleshm.exchanges.base import Market
+from candleshm.gateway.listing import Listing
 from candleshm.gateway.markets import Markets
 from candleshm.gateway.public_paths import PUBLIC_PATHS, cost_of
 from candleshm.gateway.query import PERPETUAL, KlinesQuery, read_continuous, read_klines
@@ -21,7 +22,7 @@ __all__ = ["market_routes"]
 
 PREFIXES: Mapping[Market, str] = {"SPOT": "/api/v3", "UM": "/fapi/v1", "CM": "/dapi/v1"}
 # How long a request for the list of symbols waits for the first one.
-LISTING_SECONDS = 10.0
+LISTING_SECONDS = 5.0
 NOT_FOUND = b"<html><head><title>404 Not Found</title></head></html>\n"
 
 # Open and close time of each row of a klines body, and the time of a response.
@@ -104,10 +105,9 @@ class MarketPages:
     async def _info(self, scope: Scope) -> Reply:
         infos, market = self._markets.infos, self._market
         in_microseconds = _wants_microseconds(scope, market)
-        listing = infos.listing(market)
+        listing = await self._listing()
         if listing is None:
-            listing = await self._upstream.in_thread(lambda: infos.wait(market, LISTING_SECONDS))
-        if listing is None:
+            infos.want(market)
             self._upstream.check_stop()
             text = "the list of symbols has not been fetched, as the exchange cannot be reached; try again later"
             raise Refused(503, -1001, text, 5.0)
@@ -135,10 +135,13 @@ class MarketPages:
     async def _candles(self, scope: Scope, query: KlinesQuery) -> Reply:
         in_microseconds = _wants_microseconds(scope, self._market)
         answers = self._markets.answers
+        if self._market != "SPOT":
+            await self._listing()  # how many digits a symbol has
         now_ms = self._markets.now_ms(self._market) if query.needs_now else None
         answer = None if query.needs_now and now_ms is None else answers.at_once(query, now_ms)
         if answer is None:
             try:
+                await self._listing()
                 if answers.is_unknown(query.market, query.symbol):
                     self._markets.infos.want(self._market, unknown_symbol=True)
                     raise Refused(400, -1121, "Invalid symbol.")
@@ -174,6 +177,13 @@ class MarketPages:
         response = await self._upstream.get_shared(name, query, cost)
         content_type = response.headers.get("content-type", "application/json").encode("latin-1", "replace")
         return Reply(response.body, b"upstream", response.status, content_type)
+
+    async def _listing(self) -> Listing | None:
+        """Return the list of symbols; the first requests wait until it was fetched, or could not be."""
+        infos, market = self._markets.infos, self._market
+        if infos.is_awaited(market):
+            await self._upstream.in_thread(lambda: infos.wait(market, LISTING_SECONDS))
+        return infos.listing(market)
 
     async def _now_ms(self) -> int:
         now_ms = self._markets.now_ms(self._market)

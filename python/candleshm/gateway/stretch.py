@@ -161,5 +161,5 @@ class Stretch:
             return Absent("missing", int(between[0]))
         # Candles that could open up to the end of the range, but are not known to.
         if (to_ms is None or to_ms >= self.final_ms) and not self.is_fresh:
-            return Absent("stale" if self.is_block else "after", self.end_ms)
+            return Absent("stale" if self.is_block else "after", self.final_ms)
         return rows

@@ -1,4 +1,4 @@
-"""Two strategies for freqtrade that trade, and write down the newest candle of every analysis."""
+"""Two strategies for freqtrade that trade, and write down the newest candles of every analysis."""
 
 import json
 import os
@@ -8,21 +8,19 @@ from freqtrade.strategy import IStrategy
 
 
 class Analysed(IStrategy):
-    """Writes a line for every analysis: when, which pair, and the newest candle."""
+    """Writes a line for every analysis: when, which pair, and the two newest candles."""
 
     startup_candle_count = 30
     process_only_new_candles = True
     stoploss = -0.05
 
     def populate_indicators(self, dataframe, metadata):
-        newest = dataframe.iloc[-1]
         line = {
             "at_ms": time.time_ns() // 1_000_000,
             "pair": metadata["pair"],
-            "rows": len(dataframe),
-            "candle": [
-                newest["date"].value // 1_000_000,
-                *map(float, newest[["open", "high", "low", "close", "volume"]]),
+            "candles": [
+                [row["date"].value // 1_000_000, *map(float, row[["open", "high", "low", "close", "volume"]])]
+                for _, row in dataframe.tail(2).iterrows()
             ],
         }
         with open(os.environ["ANALYSED"], "a") as file:
