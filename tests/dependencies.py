@@ -83,6 +83,7 @@ WHY = {
     "hypothesis": "tests: properties in Python",
     "trustme": "tests: certificates of an authority of our own",
     "packaging": "tests: this page",
+    "selenium": "tests: the gateway's page in a browser",
     "ruff": "lint",
     "mypy": "lint",
     "types-requests": "lint: types of requests",

@@ -650,16 +650,20 @@ def test_a_process_that_just_ends_takes_its_block_away(exchange: SimulatedExchan
     assert list(Path("/dev/shm").glob(f"*{block_name}*")) == []
 
 
-def test_the_notebook_runs_as_it_was_written(relay: Relay, directory: Path, block_name: str) -> None:
-    """The notebook's only address is `proxy_host` in its first cell; here the relay before the exchange stands there.
+@pytest.mark.parametrize("address", ["proxy_host", "base_url"])
+def test_the_notebook_runs_as_it_was_written(
+    relay: Relay, exchange: SimulatedExchange, directory: Path, block_name: str, address: str
+) -> None:
+    """Its first cell has two addresses; here the exchange stands there, or the relay before it.
 
     The block gets a name of its own, since a collector may run on this machine under the default one.
     """
     notebook = json.loads((ROOT / "examples" / "candle_server.ipynb").read_text())
     script = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    url = relay.url if address == "proxy_host" else exchange.base_url
     for was, becomes in (
-        ("proxy_host = None", f"proxy_host = {relay.url!r}"),
-        ("proxy_host=proxy_host)", f"proxy_host=proxy_host, name={block_name!r})"),
+        (f"{address} = None", f"{address} = {url!r}"),
+        ("base_url=base_url)", f"base_url=base_url, name={block_name!r})"),
     ):
         assert script.count(was) == 1
         script = script.replace(was, becomes)

@@ -230,7 +230,7 @@ def test_block_of_another_format_is_named_and_can_be_removed(leftover: str) -> N
     said = complaint("read", other, "BTCUSDT")
     listed = run("ls")
 
-    assert "written in format 2.1" in said
+    assert "written in format 2.2" in said
     assert "this version reads 1.1" in said
     assert listed.returncode == 0
     assert said in listed.stderr

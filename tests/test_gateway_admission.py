@@ -40,7 +40,7 @@ def test_it_answers(served: Served) -> None:
     assert (response.status_code, response.json()) == (200, {})
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/api/v3", "/api/v4/ping", "/blocks/", "/sapi/v1/account"])
+@pytest.mark.parametrize("path", ["/nothing", "/api/v3", "/api/v4/ping", "/blocks/", "/sapi/v1/account"])
 def test_an_unknown_path_says_what_is_served(served: Served, path: str) -> None:
     response = served.get(path)
     assert error_of(response) == (404, -1099)

@@ -270,7 +270,7 @@ def test_a_client_is_pinged_and_ended_when_it_does_not_reply(block: str, monkeyp
 def test_a_server_that_ends_does_not_wait_for_clients_that_do_not_read(block: str) -> None:
     with streaming([block]) as gateway, raw(gateway, "/ws/btcusdt@kline_1s", receive_bytes=4096) as client:
         client.frame()
-        gateway.server.should_exit = True
+        gateway.server.stop()
         assert client.close_frame() == (1001, "the gateway stops")
 
 

@@ -311,6 +311,7 @@ def test_a_name_that_nobody_knows_costs_a_line_and_the_exit_code(exchange: Simul
     assert result.returncode == os.EX_CONFIG
     assert "BTCUSDR: UM does not list it, left out; did you mean BTCUSDT?" in result.stderr
     assert "candleshm: symbols cannot be `BTCUSDR`: UM lists none of type `trading`" in result.stderr
+    assert "source `archive` those that are no longer listed" in result.stderr
 
 
 def test_an_archive_needs_a_place_for_its_days(exchange: SimulatedExchange, block_name: str) -> None:

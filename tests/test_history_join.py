@@ -159,7 +159,7 @@ def test_a_block_of_the_interval_itself_follows_files_of_it_or_of_1m(tmp_path: P
 
 def test_a_derived_block_follows_the_files_of_1m(tmp_path: Path, blocks: Any, block_name: str) -> None:
     stored(tmp_path, FIRST, YESTERDAY)
-    blocks(3500, derive=[(f"{block_name}-h", "1d@Asia/Shanghai")])
+    blocks(3500, derive=[(f"{block_name}-h", "1d@Asia/Shanghai", 3500)])
     with candleshm.attach(f"{block_name}-h") as days:
         found = load(tmp_path, days, interval="1d@Asia/Shanghai")
     start_ms = day_of(FIRST).start_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -318,3 +319,43 @@ def test_a_panel_ends_where_its_last_candle_does(block_name: str, interval: Any,
             assert panel.asof(moments).tolist() == feed.asof("close", moments).tolist() == [[2], [3]]
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize("moment", [NOON_MS, np.int64(NOON_MS), NOON, INDEX[0], np.datetime64(NOON_MS, "ms")])
+def test_waits_take_a_moment_as_people_have_it(feed: candleshm.Feed, moment: Any) -> None:
+    assert feed.wait_closed(moment, timeout=0).open_time_ms == NOON_MS
+    assert asyncio.run(feed.wait_closed_async(moment, timeout=5)).open_time_ms == NOON_MS
+    assert feed["BTCUSDT"].wait(moment, timeout=0) == open_ms(20)
+    assert asyncio.run(feed.wait_async("BTCUSDT", moment, timeout=5)) == open_ms(20)
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (NOON.replace(tzinfo=None), "a datetime without a time zone, `2"),
+        (float(NOON_MS), "float64"),
+        ("2026-11-28", "<U10"),
+        ([NOON_MS], "one moment is needed, not list"),
+        (NOON.date(), "date `"),
+        (True, "not a number|cannot be bool"),
+        (NOON_MS // 1000, "looks like seconds"),
+    ],
+)
+def test_waits_name_what_is_no_moment(feed: candleshm.Feed, moment: Any, text: str) -> None:
+    waits: list[Callable[[], object]] = [
+        lambda: feed.wait_closed(moment, timeout=0),
+        lambda: feed["BTCUSDT"].wait(moment, timeout=0),
+        lambda: asyncio.run(feed.wait_closed_async(moment, timeout=0)),
+        lambda: asyncio.run(feed.wait_async("BTCUSDT", moment, timeout=0)),
+    ]
+    for wait in waits:
+        with pytest.raises(candleshm.ConfigError, match=text):
+            wait()
+
+
+def test_a_wait_that_is_over_names_the_candle_by_its_time(feed: candleshm.Feed) -> None:
+    moment = NOON + timedelta(days=1)
+    with pytest.raises(
+        candleshm.WaitTimeout, match=f"0 of 2 symbols have the candle of {moment:%Y-%m-%dT%H:%M:%SZ} final"
+    ):
+        feed.wait_closed(moment, timeout=0)

@@ -661,7 +661,7 @@ def test_errors_cross_process_borders(error: candleshm.CandleShmError) -> None:
 
 def test_the_exchanges_clock_is_the_middle_of_what_was_measured(block_name: str) -> None:
     writer = _core.Writer.open(
-        block_name, market="SPOT", interval="1m", length=5, symbols=["BTCUSDT"], derive=[(f"{block_name}-5m", "5m")]
+        block_name, market="SPOT", interval="1m", length=5, symbols=["BTCUSDT"], derive=[(f"{block_name}-5m", "5m", 10)]
     )
     with candleshm.attach(block_name) as feed, candleshm.attach(f"{block_name}-5m") as derived:
         assert feed.exchange_ms() is None

@@ -91,6 +91,14 @@ def test_a_collector_without_a_heartbeat_ends_the_signs_of_life(
     writer.close()
 
 
+def test_a_gateway_is_up_once_it_answers(listener: socket.socket) -> None:
+    with started("gateway", "--listen", "0", env=environment(listener, 30)) as process:
+        assert told_until(listener, "READY")[-1]["STATUS"].startswith("serving at http://127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        told_until(listener, "STOPPING")
+        assert process.wait(DEADLINE_SECONDS) == 0
+
+
 def test_child_processes_do_not_answer_the_manager_of_their_parent() -> None:
     variables = {"NOTIFY_SOCKET": "@name", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid()), "X": "1"}
     manager = ServiceManager.take_from(variables)

@@ -542,6 +542,12 @@ def test_unknown_paths_and_methods(exchange: Exchange) -> None:
     assert exchange.session.post(f"{exchange.sim.base_url}/api/v3/time", timeout=10).status_code == 405
 
 
+@pytest.mark.parametrize("path", ["/api/api/v3/time", "/fapi/fapi/v1/time", "/dapi/dapi/v1/time"])
+def test_a_prefix_that_a_relay_would_take_away_may_stand_there(exchange: Exchange, path: str) -> None:
+    found = exchange.session.get(f"{exchange.sim.base_url}{path}", timeout=10)
+    assert (found.status_code, list(found.json())) == (200, ["serverTime"])
+
+
 def test_time_and_ping(exchange: Exchange) -> None:
     for market in API:
         assert exchange.get(market, "time").json() == {"serverTime": NOW}

@@ -21,12 +21,12 @@ import pytest
 
 import candleshm
 from candleshm._core import Writer
-from candleshm.commands.events import changes
-from candleshm.commands.observation import Observation, SeriesFacts
 from candleshm.commands.overview import Overview
 from candleshm.commands.screen import Screen
 from candleshm.commands.top import Board, ordered
+from candleshm.reader.events import changes
 from candleshm.reader.health import Health
+from candleshm.reader.observation import Observation, SeriesFacts
 from tests.support.commanding import CLI, DEADLINE_SECONDS, complaint, run, started
 from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
@@ -108,6 +108,13 @@ def test_what_happens_to_many_is_one_event() -> None:
     assert [event.text for event in changes(seen(*fresh), seen(*stale), LIMIT_SECONDS)] == [
         "stale, older than 60.0 s: AUSDT, BUSDT, CUSDT and 2 more"
     ]
+
+
+def test_a_block_without_a_heartbeat_has_no_events_of_each_series() -> None:
+    before = seen(facts(age_seconds=59), heartbeat_age=59.0)
+    after = seen(facts(age_seconds=61), heartbeat_age=61.0)
+
+    assert changes(before, after, LIMIT_SECONDS) == []
 
 
 def test_loading_and_growing_older_are_no_events() -> None:

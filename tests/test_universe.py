@@ -87,7 +87,7 @@ def test_a_symbol_by_hand_counts_for_more_than_a_filter_and_a_removal_for_most()
     wanted.remove(["ETHBTC", "SOONUSDT"])
     assert wanted.wanted(info(STATUSES)) == ["OLDUSDT"]
     assert not wanted.unlisted(info(STATUSES))
-    assert wanted.is_removed("ETHBTC")
+    assert wanted.is_removed("ETHBTC", info(STATUSES))
 
     wanted.add(["ETHBTC"])
     assert wanted.wanted(info(STATUSES)) == ["ETHBTC", "OLDUSDT"]

@@ -63,6 +63,7 @@ from candleshm.reader.frames import to_arrow, to_pandas, to_polars
 from candleshm.reader.health import Health
 from candleshm.reader.panel import Panel
 from candleshm.row_state import RowState
+from candleshm.system.sharing import take_environment as _take_environment
 
 if TYPE_CHECKING:
     from candleshm import history, weight
@@ -134,6 +135,7 @@ __all__ = [
     "weight",
 ]
 
+_take_environment()
 
 # Imported on first use: a strategy that only attaches does not wait for the network's libraries, which are most of the
 # time an import takes.

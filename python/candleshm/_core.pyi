@@ -13,7 +13,7 @@ import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 from candleshm.errors import CandleShmError
-from candleshm.reader.moments import MomentsLike
+from candleshm.reader.moments import MomentLike, MomentsLike
 
 __all__ = [
     "INTERVAL_MS",
@@ -415,6 +415,7 @@ class Writer:
         symbols: Sequence[str],
         spare_symbols: int = 0,
         derive: Sequence[tuple[str, str, int]] | None = None,
+        exchange: str = "",
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 
@@ -424,6 +425,9 @@ class Writer:
         `derive` are names, intervals (`5m`, `1d@Asia/Shanghai`) and LENGTHs: further blocks of the same symbols, whose
         candles are derived from this block's in the same calls, each published before waiters of either are woken.
         Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
+
+        `exchange` says whose candles these are. A block that a collector of another exchange left is replaced without
+        its rows; an empty one stands for any.
 
         Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
         OSError (ENOSPC: /dev/shm is too small).
@@ -870,13 +874,13 @@ class Series:
     def __array__(self, *_arguments: object, **_options: object) -> NoReturn: ...
     def _repr_html_(self) -> str: ...
     def _news(self) -> News: ...
-    def _end_of(self, open_time_ms: int | None) -> int: ...
+    def _end_of(self, open_time_ms: MomentLike | None) -> int: ...
     def _look_newer(self, end: int, waited: float | None = None) -> int | None: ...
-    def wait(self, after_open_time_ms: int | None = None, timeout: float | None = None) -> int:
+    def wait(self, after_open_time_ms: MomentLike | None = None, timeout: float | None = None) -> int:
         """Sleep until a candle opens that is newer than `after_open_time_ms`, and return its open time, epoch ms.
 
         Args:
-            after_open_time_ms: None means the newest candle now.
+            after_open_time_ms: Epoch ms, or a datetime with a time zone; None means the newest candle now.
             timeout: Seconds; None waits for ever.
 
         Raises:
@@ -925,6 +929,10 @@ class Feed:
     def symbols(self) -> tuple[str, ...]:
         """The symbols that the block carries, in its order."""
     @property
+    def exchange(self) -> str:
+        """Whose candles these are: "binance", or host and port of another exchange; empty where it is not known."""
+
+    @property
     def market(self) -> Literal["SPOT", "UM", "CM"]:
         """'SPOT', 'UM' (USDT futures) or 'CM' (coin futures)."""
     @property
@@ -944,7 +952,7 @@ class Feed:
 
     def wait_closed(
         self,
-        open_time_ms: int | None = None,
+        open_time_ms: MomentLike | None = None,
         *,
         symbols: Sequence[str] | None = None,
         quorum: float = 1.0,
@@ -955,7 +963,7 @@ class Feed:
         In a loop use `closes()`: it leaves no close out, however long the work takes.
 
         Args:
-            open_time_ms: Which candle, epoch ms; None means the next one to close.
+            open_time_ms: Which candle: epoch ms, or a datetime with a time zone; None means the next one to close.
             symbols: None means all that trade and have candles. Delisted symbols are not awaited.
             quorum: The part of the symbols that is enough, above 0, at most 1.
             timeout: Seconds; None waits for ever.

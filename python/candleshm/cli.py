@@ -16,6 +16,7 @@ from candleshm._core import MARKETS, ZONES_VERSION
 from candleshm.commands.outcome import outcome
 from candleshm.commands.settings import (
     PROCESS_KEYS,
+    Configuration,
     add_field_flags,
     add_flags,
     collector_configs,
@@ -27,6 +28,7 @@ from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.commands.streams import say
 from candleshm.config import CANDLE_DIR
 from candleshm.system.log_text import printable, without_credentials
+from candleshm.system.sharing import group, share_with
 
 __all__ = ["main"]
 
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         arguments = make_parser().parse_args(argv)
+        group()  # One that cannot be used is an error of every command.
         arguments.command(arguments)
 
     return outcome(command)
@@ -71,10 +74,18 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    given = configuration(vars(arguments), arguments.config)
+    def read() -> Configuration:
+        return configuration(vars(arguments), arguments.config)
+
+    given = read()
+    if "group" in given.process:
+        share_with(given.process["group"])
+    from candleshm.commands.reload import Reload
     from candleshm.commands.serve import Address, serve
 
-    addresses = {name: Address(*address) for name, address in given.process.items()}
+    addresses = {name: Address(*given.process[name]) for name in ("metrics", "gateway") if name in given.process}
+    # What came through a pipe cannot be read again.
+    is_file = arguments.config is not None and arguments.config.is_file()
     serve(
         given.feeds,
         log_level=arguments.log_level,
@@ -82,6 +93,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         metrics=addresses.get("metrics"),
         gateway=addresses.get("gateway"),
         until_stdin_closes=arguments.until_stdin_closes,
+        reload=Reload(arguments.config, read, given) if is_file else None,
     )
 
 
@@ -255,6 +267,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="[HOST:]PORT",
         help=PROCESS_KEYS["metrics"].help,
     )
+    serve.add_argument("--group", metavar="NAME", help=PROCESS_KEYS["group"].help)
     serve.add_argument(
         "--gateway",
         type=_address,

@@ -22,6 +22,7 @@ from candleshm.system.log_text import printable
 
 __all__ = [
     "CANDLE_DIR",
+    "SYMBOL_FIELDS",
     "TIMEZONE",
     "TIME_OF_DAY",
     "CollectorConfig",
@@ -39,6 +40,8 @@ CONTRACTS = (
     *("PERPETUAL", "CURRENT_QUARTER", "NEXT_QUARTER", "CURRENT_MONTH", "NEXT_MONTH"),
     *("PERPETUAL_DELIVERING", "TRADIFI_PERPETUAL"),
 )
+# The fields that say which symbols are served, and may change while they are.
+SYMBOL_FIELDS = ("symbols", "symbols_filter", "symbol_contains", "symbol_endswith", "contract", "quote")
 # Where daily files are read and downloaded unless a directory is given, and whose days they hold.
 CANDLE_DIR = "./candles"
 TIMEZONE = "UTC"
@@ -170,6 +173,9 @@ class CollectorConfig:
 
     Raises ConfigError, naming the field, the value and what is allowed, before anything is started or written. Whether
     the market has that interval and those symbols is known to the exchange, and checked when the collector starts.
+
+    >>> CollectorConfig(market="SPOT", symbols=["BTCUSDT"], derive=["1h"]).block_name
+    'candleshm-spot-1m'
     """
 
     market: Literal["SPOT", "UM", "CM"] = field(

@@ -153,7 +153,8 @@ class BlockOfAnotherUser(BlockUnavailable):
     def owned(self) -> str:
         """Who owns the block, and who can read it."""
         readers = f"that user and group {named_group(self.gid)}" if self.mode & 0o040 else "that user"
-        return f"user {named_user(self.uid)} owns it, and mode {self.mode:04o} lets only {readers} read it"
+        text = f"user {named_user(self.uid)} owns it, and mode {self.mode:04o} lets only {readers} read it"
+        return f"{text}; CANDLESHM_GROUP={self.gid} says to believe that group" if self.mode & 0o040 else text
 
 
 def named_user(uid: int) -> str:

@@ -57,9 +57,13 @@ class Universe:
             self._added = {name: None for name in self._added if name not in names}
             self._removed |= names
 
-    def is_removed(self, symbol: str) -> bool:
-        """Return whether a symbol was removed by `remove`."""
-        return symbol in self._removed
+    def follow(self, config: CollectorConfig) -> None:
+        """Take the symbols and filters of another configuration; what was added or removed by hand stays so."""
+        self._config = config
+
+    def is_removed(self, symbol: str, info: ExchangeInfo) -> bool:
+        """Return whether a symbol of the block is not wanted any longer: by `remove`, or by `follow`."""
+        return symbol in self._removed or not (symbol in self._added or self.keeps(symbol, info))
 
     @property
     def is_ranked(self) -> bool:

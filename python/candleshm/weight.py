@@ -50,7 +50,10 @@ _gate = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class WeightState:
-    """What a pool has spent and may spend: a snapshot."""
+    """What a pool has spent and may spend: a snapshot that `state` returns.
+
+    >>> candleshm.weight.state("SPOT").blocked_seconds  # doctest: +SKIP
+    """
 
     used: int
     """Weight that counts now, other programs at this IP address included where the exchange reports them."""
@@ -59,6 +62,7 @@ class WeightState:
     limit: int
     """Weight that the exchange allows in a window."""
     window_seconds: float
+    """Length of a window."""
     blocked_seconds: float
     """How long no request may be sent, after a 429 or 418; 0.0 when one may."""
     blocked_until_ms: int | None
@@ -68,9 +72,13 @@ class WeightState:
 
 
 class Ticket:
-    """Weight that is being spent. It counts as in flight until `end`, or the end of its `with`, or of the object.
+    """Weight that is being spent: what `acquire` returns. It counts as in flight until `end`, or the end of its `with`,
+    or of the object.
 
     So a plain `acquire("SPOT", 2)` without a variable for its result counts from then on.
+
+    >>> ticket = candleshm.weight.acquire("SPOT", 2)  # doctest: +SKIP
+    >>> ticket.end(429, {"Retry-After": "1"})  # doctest: +SKIP
     """
 
     def __init__(self, budget: WeightBudget, exchange: Binance, number: int) -> None:
@@ -86,10 +94,10 @@ class Ticket:
     def end(self, status: int = 200, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
         """Book the end of the request, and what the exchange responded. A call without arguments books the end alone.
 
-        The used weight in `headers` counts for all programs at this IP address. A 429 or 418 (also a 403 of the
-        firewall in front, and code -1003) stops all of them for as long as `Retry-After` or the text of `body` states.
-        Call it before the body is read, so that a stop counts even if the body never comes; call it again with the
-        body, and the longer stop counts.
+        The used weight in `headers` counts for all programs at this IP address. A `status` 429 or 418 (also a 403 of
+        the firewall in front, and code -1003) stops all of them for as long as `Retry-After` or the text of `body`
+        states. Call it before the body is read, so that a stop counts even if the body never comes; call it again with
+        the body, and the longer stop counts. Never raises.
 
         An exception with a `response`, as `raise_for_status` of requests and httpx raises, has the same effect when it
         ends the `with`.
@@ -141,14 +149,26 @@ def acquire(
     proxies: Mapping[str, str] | None = None,
     trust_env: bool = False,
 ) -> Ticket:
-    """Wait until a request of `weight` may be sent to `market` ('SPOT' | 'UM' | 'CM'), and book it; send it then.
+    """Wait until a request of `weight` may be sent to `market`, and book it; send it then.
 
-    `timeout` is in seconds, None waits as long as it takes, 0 tries once. The call may be made from any thread; in
-    asyncio use `await asyncio.to_thread(candleshm.weight.acquire, "SPOT", 2)`.
+    The call may be made from any thread; in asyncio use `await asyncio.to_thread(candleshm.weight.acquire, "SPOT", 2)`.
+    When it raises nothing is spent.
 
-    Raises RateLimited at once when a 429 or 418 stops the pool for longer than the timeout (`retry_after` is how
-    long), WaitTimeout when the timeout ends before there is weight, ConfigError for arguments that cannot be used and a
-    directory that is not ours alone, CandleShmError when the ledger cannot be kept. When it raises nothing is spent.
+    Args:
+        market: 'SPOT', 'UM' or 'CM', in any case.
+        weight: What the exchange counts for the request.
+        timeout: Seconds; None waits as long as it takes, 0 tries once.
+        base_url, proxy_host, proxies, trust_env: How the request leaves, and so which pool pays: as in
+            `CollectorConfig`.
+
+    Raises:
+        RateLimited: At once, when a 429 or 418 stops the pool for longer than the timeout; `retry_after` is how long.
+        WaitTimeout: The timeout ended before there was weight.
+        ConfigError: An argument cannot be used, or the ledger's directory is not ours alone.
+        CandleShmError: The ledger cannot be kept.
+
+    >>> with candleshm.weight.acquire("SPOT", 2) as ticket:  # doctest: +SKIP
+    ...     ticket.end(200, {"X-MBX-USED-WEIGHT-1M": "12"})
     """
     if not isinstance(weight, int) or isinstance(weight, bool) or weight < 1:
         raise ConfigError(f"weight cannot be `{weight}`; must be a positive integer")
@@ -179,7 +199,15 @@ def state(
 ) -> WeightState:
     """Return what the pool that `acquire` would spend from has spent. It changes nothing and does not wait.
 
-    Where nothing was spent yet, the limit is what the exchange is known to have. Raises ConfigError.
+    Where nothing was spent yet, the limit is what the exchange is known to have.
+
+    Args:
+        market, base_url, proxy_host, proxies, trust_env: As in `acquire`.
+
+    Raises:
+        ConfigError: An argument cannot be used.
+
+    >>> candleshm.weight.state("SPOT").used  # doctest: +SKIP
     """
     config = _config(market, base_url, proxy_host, proxies, trust_env)
     path = ledger_path(pool_of(config))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 NOBODY = 65534
 
@@ -21,6 +22,27 @@ def mounted(directory: str, options: str, command: Sequence[str]) -> list[str]:
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     mount = f"mount -t tmpfs -o {options} none {shlex.quote(directory)}"
     return [*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh", *command]
+
+
+def as_user(
+    uid: int, groups: Sequence[int], command: Sequence[str], *, setup: str = "true", has_own_pids: bool = False
+) -> list[str]:
+    """Return the words that run `command` as that user and group, with more groups; for root only.
+
+    Python may lie in a home directory that only root can enter; in the mount namespace of the process others can enter
+    it, and nothing else is in it. `setup` is run before, there and as root.
+    """
+    home, python = shlex.quote(str(Path.home())), shlex.quote(sys.base_prefix)
+    open_home = "true"
+    if Path.home() in Path(sys.base_prefix).parents:
+        open_home = (
+            f"d=$(mktemp -d) && mount --bind {python} $d && mount -t tmpfs -o mode=755 none {home} && "
+            f"mkdir -p {python} && mount --bind $d {python} && umount $d && rmdir $d"
+        )
+    listed = f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"
+    become = f"exec setpriv --reuid={uid} --regid={uid} {listed} --"
+    shell = f'umask 022 && {open_home} && {setup} && umask 077 && cd / && {become} "$@"'
+    return ["unshare", "--mount", *(["--pid", "--fork"] if has_own_pids else []), "sh", "-c", shell, "sh", *command]
 
 
 def with_small_shm(kib: int, *command: str) -> list[str]:

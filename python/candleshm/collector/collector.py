@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +17,7 @@ from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.shared_memory import SharedMemory
 from candleshm.collector.status import CollectorStatus
-from candleshm.config import CollectorConfig
+from candleshm.config import SYMBOL_FIELDS, CollectorConfig
 from candleshm.errors import (
     BlockError,
     CandleShmError,
@@ -31,7 +32,7 @@ from candleshm.names import SYMBOL_NAMES, is_symbol_name
 from candleshm.network.addresses import Addresses
 from candleshm.network.egress import Egress
 from candleshm.ratelimit.budget import WeightBudget
-from candleshm.ratelimit.pools import open_connects
+from candleshm.ratelimit.pools import exchange_of, open_connects
 from candleshm.rest.client import Client, MarketAccess
 from candleshm.rest.transport import Transport
 from candleshm.stream.manager import StreamManager
@@ -61,7 +62,8 @@ class Collector:
     >>> with Collector(config) as collector:  # doctest: +SKIP
     ...     collector.wait_loaded()
 
-    The work is done by daemon threads; every method may be called from any thread.
+    The work is done by daemon threads; every method may be called from any thread. Raises ConfigError for an interval
+    that the market does not have. `exchange`, `transport`, `clock` and `budget` replace parts of it in tests.
     """
 
     def __init__(
@@ -112,7 +114,14 @@ class Collector:
     ) -> bool:
         """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`), and return True then.
 
-        `progress` is called about twice a second, in this thread. Returns False at the timeout and after `stop`.
+        Returns False at the timeout and after `stop`.
+
+        Args:
+            timeout_seconds: None waits as long as it takes.
+            progress: Called with the status about twice a second, in this thread.
+
+        Raises:
+            CandleShmError: What ended the collector.
         """
         deadline_seconds = None if timeout_seconds is None else self._market.clock.monotonic_seconds() + timeout_seconds
         while (scheduler := self._scheduler) is not None and not self._ended.is_set():
@@ -130,7 +139,10 @@ class Collector:
     def run(
         self, until: threading.Event | None = None, progress: Callable[[CollectorStatus], object] | None = None
     ) -> None:
-        """Serve until `until` is set, `stop` is called or the loop fails; then end in order. Raises as `start` does."""
+        """Serve until `until` is set, `stop` is called or the loop fails; then end in order. Raises as `start` does.
+
+        `progress` is called with the status about twice a second until all symbols are loaded.
+        """
         until = until or self._stopping
         try:
             self._begin()
@@ -181,6 +193,15 @@ class Collector:
     def remove_symbols(self, symbols: Iterable[str]) -> None:
         """Stop requesting these symbols. Their rows stay in the block, marked as not trading. Raises ConfigError."""
         self._universe.remove(_checked(symbols))
+        self._follow_universe()
+
+    def follow(self, config: CollectorConfig) -> None:
+        """Collect the symbols that another configuration names and lets pass, as `add_symbols` and `remove_symbols` do.
+
+        Nothing else of it is taken.
+        """
+        self.config = replace(self.config, **{name: getattr(config, name) for name in SYMBOL_FIELDS})
+        self._universe.follow(self.config)
         self._follow_universe()
 
     def stop(self) -> None:
@@ -256,6 +277,7 @@ class Collector:
                 symbols=symbols,
                 spare_symbols=spare_symbols,
                 derive=config.derived,
+                exchange=exchange_of(config),
             )
         try:
             now_ms = exchange_time.earliest_ms(self._market.clock.monotonic_seconds())
@@ -359,7 +381,8 @@ class Collector:
         """
         config = self.config
         with suppress(BlockError), closing(Feed(config.block_name)) as feed:
-            if (feed.market, feed.interval) == (config.market, config.interval):
+            here = (config.market, config.interval)
+            if (feed.market, feed.interval) == here and feed.exchange in {"", exchange_of(config)}:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol, info)]
         return []
 

@@ -51,7 +51,7 @@ class SymbolSet:
         return [
             seconds
             for symbol, seconds in self._not_trading.items()
-            if symbol in self.info.statuses and not self._universe.is_removed(symbol)
+            if symbol in self.info.statuses and not self._universe.is_removed(symbol, self.info)
         ]
 
     def align(self, now_seconds: float, now_ms: int) -> list[SeriesPlan]:
@@ -64,7 +64,7 @@ class SymbolSet:
         changed, ended = [], []
         self.symbols = self._writer.symbols
         for symbol in self.symbols:
-            trades = self.info.is_trading(symbol) and not self._universe.is_removed(symbol)
+            trades = self.info.is_trading(symbol) and not self._universe.is_removed(symbol, self.info)
             if trades == (symbol in self._not_trading):
                 self._writer.set_trading(symbol, trades)
             if trades:
@@ -77,7 +77,7 @@ class SymbolSet:
             is_listed = symbol in self.info.statuses
             # Of a symbol that is gone from the list the last candle is requested, unless that was refused already.
             is_over = not is_listed and (plan is None or not plan.loaded or plan.refused)
-            if is_over or self._universe.is_removed(symbol):
+            if is_over or self._universe.is_removed(symbol, self.info):
                 self.plans.pop(symbol, None)
             elif plan is None or (trades and not plan.trading):
                 plan = self.plans[symbol] = self._new_plan(symbol)

@@ -21,6 +21,7 @@ from candleshm.errors import MissingExtra
 from candleshm.gateway.access import Access
 from candleshm.gateway.settings import GatewaySettings
 from candleshm.gateway.token import Token
+from candleshm.system.service_manager import ServiceManager
 
 __all__ = ["GatewayOptions", "check_libraries", "gateway"]
 
@@ -58,6 +59,7 @@ def gateway(options: GatewayOptions) -> None:
         token=None if options.token_file is None else Token.read(options.token_file),
         origins=frozenset(origin.encode() for origin in options.origins),
     )
+    manager = ServiceManager.take_from(os.environ)
     with Gateway(options.host, options.port, access, options.settings, listing_json) as served:
         on_stop_signal(served.stop)
         if options.until_stdin_closes:
@@ -66,8 +68,10 @@ def gateway(options: GatewayOptions) -> None:
         def started() -> None:
             say(f"gateway: {served.url}\n")
             log.release()
+            manager.tell(READY=1, STATUS=f"serving at {served.url}")
 
         served.run(started)
+        manager.tell(STOPPING=1)
     _leave_threads()
 
 

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from datetime import datetime
 
 from candleshm import _core
-from candleshm.commands.figures import age
 from candleshm.commands.table import aligned
 from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound, BlockOfAnotherUser
 from candleshm.reader.feed import attach, blocks
-from candleshm.reader.health import Health
+from candleshm.reader.figures import age
+from candleshm.reader.notes import note
 
-__all__ = ["listing_json", "listing_table", "note", "unlisted"]
+__all__ = ["listing_json", "listing_table", "unlisted"]
 
 # What cannot be read may be a block of ours if its name begins so, as those do that get no other name.
 OUR_NAMES = "candleshm"
@@ -79,32 +79,6 @@ def unlisted() -> list[str]:
         blocks_text = "1 block" if len(errors) == 1 else f"{len(errors)} blocks"
         lines.append(f"{blocks_text} of another user cannot be read: {names}; {errors[0].owned}")
     return lines
-
-
-def note(health: Health) -> str:
-    """Return what an operator should know about a block, the worst first; nothing while all is well."""
-    if health.state == "dead":
-        return f"collector {health.pid} is dead: start it again, or `candleshm rm {health.name}` if not needed"
-    if health.state == "closed":
-        return "its collector has stopped"
-    if health.is_silent:
-        pause = age(health.heartbeat_age) if math.isfinite(health.heartbeat_age) else "ever"
-        return f"no heartbeat for {pause}, but process {health.pid} still owns the block: it is stopped or hangs"
-    words = []
-    if health.banned_until is not None:
-        words.append(f"banned until {health.banned_until:%H:%M:%S} UTC")
-    if not health.loaded:
-        words.append(
-            f"loading, {health.missing} rows still missing"
-            if health.missing
-            else "loading, some symbols have no data yet"
-        )
-    elif health.stale:
-        oldest = f"oldest {age(health.oldest_age)}" if math.isfinite(health.oldest_age) else "no symbol has data"
-        words.append(f"{health.stale} stale, {oldest}")
-    if health.holes and not words:
-        words.append(f"{health.holes} holes")
-    return "; ".join(words)
 
 
 def _json_value(value: object) -> object:

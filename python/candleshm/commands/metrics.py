@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from candleshm.collector.status import CollectorStatus
-from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.commands.scrape_server import ScrapeServer
 from candleshm.errors import BlockError
 from candleshm.reader.feed import Feed
 from candleshm.reader.frames import library
+from candleshm.reader.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.row_state import RowState
 
 __all__ = ["MetricsServer"]

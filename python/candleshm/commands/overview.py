@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from candleshm.commands.figures import age
-from candleshm.commands.listing import note
 from candleshm.commands.screen import Screen
 from candleshm.commands.table import aligned
+from candleshm.reader.figures import age
 from candleshm.reader.health import Health
+from candleshm.reader.notes import note
 
 __all__ = ["Overview"]
 

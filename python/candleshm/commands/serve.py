@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from threading import Timer
 from typing import NamedTuple
 
 from candleshm.collector.supervisor import Supervisor
 from candleshm.commands.log import HeldLog, LogFormat
 from candleshm.commands.progress import LoadingProgress
+from candleshm.commands.reload import Reload
 from candleshm.commands.service_reports import ServiceReports
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
@@ -38,8 +40,12 @@ def serve(
     metrics: Address | None = None,
     gateway: Address | None = None,
     until_stdin_closes: bool = False,
+    reload: Reload | None = None,
 ) -> None:
-    """Serve until a signal asks to stop, or stdin ends. Raises as `Supervisor`, `MetricsServer`, `GatewayChild` do."""
+    """Serve until a signal asks to stop, or stdin ends; with `reload` SIGHUP is none of these and applies that.
+
+    Raises as `Supervisor`, `MetricsServer` and `GatewayChild` do.
+    """
     log = HeldLog(log_level, log_format)
     # A start that fails at once leaves its one line; who waits longer is told for what.
     telling = Timer(TELL_SECONDS, log.release)
@@ -48,7 +54,7 @@ def serve(
     if any(config.candle_dir is not None for config in feeds):
         library("pyarrow", "parquet")
     supervisor = Supervisor(feeds)
-    on_stop_signal(supervisor.stop)
+    on_stop_signal(supervisor.stop, on_hangup=None if reload is None else partial(reload.apply, supervisor))
     if until_stdin_closes:
         on_stdin_closed(supervisor.stop)
     with ExitStack() as stack:

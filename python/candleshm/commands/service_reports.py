@@ -10,8 +10,8 @@ from typing import Self
 
 from candleshm import _core
 from candleshm.collector.status import CollectorStatus
-from candleshm.commands.figures import age
 from candleshm.errors import BlockError
+from candleshm.reader.figures import age
 from candleshm.reader.freshness import SILENT_SECONDS
 from candleshm.reader.health import health_of
 from candleshm.system.service_manager import ServiceManager

@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -20,6 +20,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from candleshm.config import CollectorConfig, Setting, settings
 from candleshm.errors import ConfigError
+from candleshm.system.sharing import is_group
 
 __all__ = [
     "PROCESS_KEYS",
@@ -125,7 +126,7 @@ def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
                 raise ConfigError(f"unknown variable `{variable}` in the environment; did you mean {meant}?")
             continue
         try:
-            values[name] = listening_address(text) if name in PROCESS_KEYS else _read(types[name], text)
+            values[name] = PROCESS_READERS[name](text) if name in PROCESS_KEYS else _read(types[name], text)
         except (ValueError, argparse.ArgumentTypeError) as error:
             raise ConfigError(f"{variable} cannot be `{text}`: {error}") from None
     return values
@@ -168,6 +169,19 @@ PROCESS_KEYS = {
         'a port such as 8700, or "host:port"',
         _is_address,
     ),
+    "group": Setting(
+        "group of users that may read the blocks, and share the weight budget (default: nobody)",
+        "a group of this machine, or its number",
+        is_group,
+    ),
+}
+
+
+# What the value of each becomes, from a file or from a text.
+PROCESS_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "metrics": listening_address,
+    "gateway": listening_address,
+    "group": str,
 }
 
 
@@ -197,7 +211,7 @@ def _file_parts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     process = {name: common.pop(name) for name in PROCESS_KEYS if name in common}
     for name, value in process.items():
         PROCESS_KEYS[name].check(f"{path}: {name}", value)
-        process[name] = listening_address(value)
+    process = {name: PROCESS_READERS[name](value) for name, value in process.items()}
     if tables is None:
         return process, [common]
     return process, [common | _settings(table, f"{path}, feed {number}") for number, table in enumerate(tables, 1)]

@@ -13,8 +13,10 @@ __all__ = ["UNTIL_STDIN_CLOSES", "on_stdin_closed", "on_stop_signal"]
 UNTIL_STDIN_CLOSES = "--until-stdin-closes"
 
 
-def on_stop_signal(action: Callable[[], object]) -> None:
+def on_stop_signal(action: Callable[[], object], *, on_hangup: Callable[[], object] | None = None) -> None:
     """Call `action` at every stop signal, for the rest of the process. Only the main thread may call this.
+
+    With `on_hangup` SIGHUP is no stop signal, and makes that call instead.
 
     A Python handler runs inside whatever the main thread is doing, perhaps while that holds the very lock which
     `action` needs. So the handlers do nothing; the interpreter also writes the signal to a pipe, and a thread that
@@ -25,8 +27,11 @@ def on_stop_signal(action: Callable[[], object]) -> None:
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
 
     def wait_for_signals() -> None:
-        while os.read(read_end, 1):
-            action()
+        while number := os.read(read_end, 1):
+            if on_hangup is not None and number[0] == signal.SIGHUP:
+                on_hangup()
+            else:
+                action()
 
     threading.Thread(target=wait_for_signals, name="candleshm-signals", daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -11,11 +11,11 @@ import threading
 import time
 from dataclasses import dataclass
 
-from candleshm.commands.figures import change, price
 from candleshm.commands.outcome import outcome
 from candleshm.commands.screen import Screen
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES, on_stdin_closed, on_stop_signal
 from candleshm.reader.feed import Feed, attach
+from candleshm.reader.figures import change, price
 from candleshm.row_state import RowState
 
 __all__ = ["Board", "Quote", "quote"]

@@ -7,17 +7,18 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from candleshm.commands.events import Event, changes
-from candleshm.commands.figures import age, change, clock_time, price
 from candleshm.commands.keys import Keys
-from candleshm.commands.listing import note, unlisted
-from candleshm.commands.observation import Observation, SeriesFacts, attach_to_observe, observe
+from candleshm.commands.listing import unlisted
 from candleshm.commands.overview import Overview
 from candleshm.commands.screen import Screen
 from candleshm.errors import BlockError
+from candleshm.reader.events import Event, changes
 from candleshm.reader.feed import blocks
+from candleshm.reader.figures import age, change, clock_time, price
 from candleshm.reader.freshness import Freshness
 from candleshm.reader.health import Health
+from candleshm.reader.notes import note
+from candleshm.reader.observation import Observation, SeriesFacts, attach_to_observe, observe
 
 __all__ = ["Board", "top"]
 

@@ -18,7 +18,7 @@ from candleshm.history.store import DayStore
 from candleshm.history.tally import DownloadProgress
 from candleshm.rest.client import MarketAccess
 from candleshm.system.clock import Clock, ExchangeTime
-from candleshm.universe import Kind, symbols_of
+from candleshm.universe import Kind, Universe, symbols_of
 
 __all__ = ["MarketRequests"]
 
@@ -48,6 +48,10 @@ class MarketRequests:
             return False
         self._time, self._info = connected[0], (connected[1], self._clock.monotonic_seconds())
         return True
+
+    def serves(self, symbol: str) -> bool:
+        """Return whether the configuration lets a symbol pass, by the list that was read last, without a request."""
+        return self._info is not None and Universe(self._config).keeps(symbol, self._info[0])
 
     def known_ms(self) -> int | None:
         """Return the exchange's time by the last measurement, without a request; None before the first one."""

@@ -23,7 +23,6 @@ from candleshm.errors import BlockError, BlockInUse, CandleShmError
 from candleshm.history.daily_writer import DailyWriter
 from candleshm.reader.feed import Feed, attach
 from candleshm.system.clock import Clock
-from candleshm.universe import Universe
 
 __all__ = ["ServerRun"]
 
@@ -216,7 +215,7 @@ class ServerRun:
     def _serve(self, feed: Feed) -> None:
         with self._gate:
             if not self._stopping.is_set():
-                has = Universe(self._config).keeps if self._collector is None else lambda _: True
+                has = self._market.serves if self._collector is None else lambda _: True
                 self._candle_map._serve(feed, self._config.length, has)
 
     def _begin_daily_files(self, name: str) -> None:

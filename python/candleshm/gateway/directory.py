@@ -13,6 +13,7 @@ from typing import Self
 from candleshm import _core
 from candleshm._core import INTERVAL_MS
 from candleshm.errors import BlockError, BlockNotFound, ConfigError
+from candleshm.exchanges.base import Market
 from candleshm.reader.feed import Feed, attach
 
 __all__ = ["BlockDirectory"]
@@ -30,9 +31,15 @@ class BlockDirectory:
     Every method may be called from any thread. Feeds have no `max_age`: whether data is too old is up to who reads it.
     """
 
-    def __init__(self, names: Sequence[str] | None = None) -> None:
-        """`names` are the blocks to use; None means all of this machine. They may appear later."""
+    def __init__(self, names: Sequence[str] | None = None, exchanges: Mapping[Market, str] | None = None) -> None:
+        """`names` are the blocks to use; None means all of this machine. They may appear later.
+
+        Of blocks that are not named only those are used that have the candles of the market's exchange in `exchanges`,
+        where it is given: a simulated exchange may have blocks beside the real one's.
+        """
         self._names = None if names is None else frozenset(names)
+        self._exchanges = exchanges if names is None else None
+        self._foreign: set[str] = set()
         self._feeds: dict[str, Feed] = {}
         self._found: dict[tuple[str, str], list[Feed]] = {}
         self._derived: frozenset[str] = frozenset()
@@ -130,9 +137,24 @@ class BlockDirectory:
         """Return feeds by market and interval, the best first. Days of a zone are no interval of the exchange."""
         found: dict[tuple[str, str], list[Feed]] = {}
         for feed in sorted(self._feeds.values(), key=lambda feed: (self.is_derived(feed), -feed.length, feed.name)):
-            if feed.interval in INTERVAL_MS:
+            if feed.interval in INTERVAL_MS and not self._is_foreign(feed):
                 found.setdefault((feed.market, feed.interval), []).append(feed)
         return found
+
+    def _is_foreign(self, feed: Feed) -> bool:
+        """Whether a block has the candles of another exchange now; logged once."""
+        try:
+            there, wanted = feed.exchange, self._exchanges.get(feed.market) if self._exchanges is not None else None
+        except BlockError:
+            return True
+        if wanted is None or there == wanted:
+            self._foreign.discard(feed.name)
+            return False
+        if feed.name not in self._foreign:
+            self._foreign.add(feed.name)
+            text = "block %s is left out: its candles are those of %s, and requests are answered for %s"
+            logger.info(text, feed.name, there or "an unknown exchange", wanted)
+        return True
 
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from candleshm._core import MARKETS
 from candleshm.gateway.access import Access
 from candleshm.gateway.app import make_app
 from candleshm.gateway.block_pages import block_routes
@@ -20,10 +21,13 @@ from candleshm.gateway.listening import listen, url_of
 from candleshm.gateway.market_routes import market_routes
 from candleshm.gateway.markets import Markets
 from candleshm.gateway.metrics_page import metrics_routes
+from candleshm.gateway.page.routes import page_routes
+from candleshm.gateway.page.watch import Watch
 from candleshm.gateway.server import GatewayServer
 from candleshm.gateway.settings import GatewaySettings
 from candleshm.gateway.streams.hub import Hub
 from candleshm.gateway.streams.routes import stream_routes
+from candleshm.ratelimit.pools import exchange_of
 
 __all__ = ["Gateway"]
 
@@ -57,14 +61,18 @@ class Gateway:
     def run(self, started: Callable[[], object]) -> None:
         """Serve until `stop`; call `started` as soon as requests are answered."""
         settings, lifetime, counts = self._settings, AsyncExitStack(), Counts()
-        directory = lifetime.enter_context(BlockDirectory(settings.blocks or None))
+        exchanges = {market: exchange_of(settings.upstream(market)) for market in MARKETS}
+        directory = lifetime.enter_context(BlockDirectory(settings.blocks or None, exchanges))
         markets = lifetime.enter_context(Markets(directory, settings))
         hub = Hub(directory, markets.decimals, settings.max_age_seconds)
         lifetime.callback(hub.close)
+        watch = lifetime.enter_context(Watch(settings.blocks or None))
         routes = [
             *market_routes(markets),
             *block_routes(settings.blocks, self._listing),
             *metrics_routes(counts),
+            *page_routes(watch),
+            # Every other websocket is one for streams.
             *stream_routes(hub),
         ]
         app = make_app(routes, lifetime, self._access, counts, self._connections)

@@ -30,10 +30,17 @@ class Day:
     """One day of one zone, by the same rules as the days of a live block.
 
     A midnight that the clocks jump over counts as the moment of the jump, and one that comes twice as its first.
+    `parse` raises ConfigError for what is no day.
+
+    >>> from candleshm._core import Zone
+    >>> str(Day.of(1795867200000, Zone("Asia/Shanghai")).next())
+    '2026-11-29'
     """
 
     date: date
+    """In the calendar."""
     zone: Zone
+    """Whose midnights bound it."""
 
     @classmethod
     def of(cls, epoch_ms: float, zone: Zone) -> Day:
@@ -42,7 +49,7 @@ class Day:
 
     @classmethod
     def parse(cls, value: DayLike, zone: Zone) -> Day:
-        """Return the day that a user means, from 1970 on. Raises ConfigError."""
+        """Return the day that a user means by `value`, a `DayLike`, from 1970 on. Raises ConfigError."""
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             check_moment(value)
         with suppress(ValueError, TypeError, OverflowError):
@@ -77,7 +84,7 @@ class Day:
         return self.next().start_ms
 
     def at_ms(self, hour: int, minute: int, second: int) -> int:
-        """Return when the zone's clocks show this time, for the first time.
+        """Return when the zone's clocks show `hour`, `minute` and `second`, for the first time, in epoch ms.
 
         One that they jump over counts as reached when they would have shown it without the jump.
         """

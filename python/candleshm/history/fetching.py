@@ -105,7 +105,8 @@ def fetch_days(
         if not symbols:
             named = "all" if config.symbols == "all" else ", ".join(config.symbols)
             raise ConfigError(
-                f"symbols cannot be `{named}`: {config.market} lists none of type `{kind}` that passes the filters"
+                f"symbols cannot be `{named}`: {config.market} lists none of type `{kind}` that passes the filters; "
+                f"type `all` has those that no longer trade, source `archive` those that are no longer listed"
             )
         archived = None
         if archive is not None:

@@ -84,5 +84,7 @@ def _opened(path: Path) -> int:
         if os.geteuid() == 0 and directory.st_uid != 0:
             os.fchown(descriptor, directory.st_uid, directory.st_gid)
         writers = directory.st_mode & 0o022
+        if writers & 0o020:
+            os.fchown(descriptor, -1, directory.st_gid)
         os.fchmod(descriptor, 0o600 | writers | writers << 1)
     return descriptor

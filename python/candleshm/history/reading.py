@@ -179,7 +179,17 @@ def paths(
 ) -> list[Path]:
     """Return the daily files that are there, by symbol and day, for tools that read Parquet themselves.
 
-    None stands for every symbol, the first day and the last one. The files are not read: `verify` does that.
+    The files are not read: `verify` does that.
+
+    Args:
+        market, interval, timezone, base_dir: as in `load`; nothing is derived.
+        symbols: one or several; None means every symbol.
+        start, end: days, both included; None means the first and the last one that is there.
+
+    Raises:
+        ConfigError, StoreUnavailable: an argument cannot be used; the directory cannot be read.
+
+    >>> paths("SPOT", "BTCUSDT", start="2026-11-01")  # doctest: +SKIP
     """
     store = _store(base_dir, market, interval, timezone)
     return [
@@ -200,10 +210,17 @@ def scan(
     """Return a polars LazyFrame over the daily files that are there: `symbol`, then the twelve columns.
 
     Nothing is read before it is collected, and then only the selected columns and symbols; duckdb queries the frame
-    by its name. polars does not check what it reads: `verify` first, or use `load`. Bounds as in `paths`. Nothing is
-    derived: `interval` has to have files of its own, see `load` and `panel` for others.
+    by its name. polars does not check what it reads: `verify` first, or use `load`. Nothing is derived: `interval` has
+    to have files of its own, see `load` and `panel` for others.
 
-    Raises DayNotFound when there is no file at all, ConfigError, MissingExtra.
+    Args:
+        market, symbols, start, end, interval, timezone, base_dir: as in `paths`.
+
+    Raises:
+        DayNotFound: there is no file at all.
+        ConfigError, MissingExtra: an argument cannot be used; polars is not installed.
+
+    >>> scan("SPOT", ["BTCUSDT"], start="2026-11-01").select("close").collect()  # doctest: +SKIP
     """
     pl = library("polars", "polars")
     found = paths(market, symbols, start, end, interval=interval, timezone=timezone, base_dir=base_dir)
@@ -223,7 +240,16 @@ def scan(
 def days(
     market: str, symbol: str, *, interval: str = "1m", timezone: str = TIMEZONE, base_dir: StrPath = BASE_DIR
 ) -> list[date]:
-    """Return the days that have a file, oldest first. The files are not read."""
+    """Return the days that have a file, oldest first. The files are not read.
+
+    Args:
+        market, symbol, interval, timezone, base_dir: as in `load`; nothing is derived.
+
+    Raises:
+        ConfigError, StoreUnavailable: an argument cannot be used; the directory cannot be read.
+
+    >>> days("SPOT", "BTCUSDT")[-1]  # doctest: +SKIP
+    """
     return [day.date for day in _store(base_dir, market, interval, timezone).days(symbol)]
 
 
@@ -240,7 +266,16 @@ def verify(
     """Read daily files whole and report on each, by symbol and day.
 
     With both bounds given, days between them without a file are reported as absent; otherwise only files that are
-    there. Raises ConfigError, StoreUnavailable, MissingExtra; a damaged file is a report, not an error.
+    there. A damaged file is a report, not an error.
+
+    Args:
+        market, symbols, start, end, interval, timezone, base_dir: as in `paths`.
+
+    Raises:
+        ConfigError, StoreUnavailable, MissingExtra: an argument cannot be used; the directory cannot be read; pyarrow
+            is not installed.
+
+    >>> [report.path for report in verify("SPOT") if not report.is_complete]  # doctest: +SKIP
     """
     store = _store(base_dir, market, interval, timezone)
     reports = []

@@ -20,14 +20,21 @@ Verdict = Literal["complete", "incomplete", "damaged", "absent"]
 
 @dataclass(frozen=True, slots=True)
 class DayReport:
-    """One daily file. Ranges are half-open, of open times in epoch ms."""
+    """One daily file, as `verify` reports it. Ranges are half-open, of open times in epoch ms.
+
+    >>> [report.day for report in candleshm.history.verify("SPOT", "BTCUSDT") if report.missing]  # doctest: +SKIP
+    """
 
     symbol: str
+    """As the exchange spells it."""
     day: date
+    """Of the zone of the files."""
     path: Path
+    """The file."""
     verdict: Verdict
     """complete: every candle that the exchange has; incomplete: some are missing; damaged; absent: no file."""
     rows: int = 0
+    """Candles in the file."""
     slots: int = 0
     """Open times of that day: 1440 at 1m, and 1380 or 1500 where the clocks change."""
     holes: tuple[Span, ...] = ()
@@ -35,6 +42,7 @@ class DayReport:
     outside: tuple[Span, ...] = ()
     """Before the symbol's first candle, or after its last."""
     missing: tuple[Span, ...] = ()
+    """Not fetched, or without a confirmation that there is no candle."""
     verified: tuple[Span, ...] = ()
     """Candles that the exchange and its archive agree on."""
     source: Source | None = None

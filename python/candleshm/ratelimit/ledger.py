@@ -1,4 +1,4 @@
-"""The file in which all processes of a user keep the words of one weight pool: mapped, and guarded by flock.
+"""The file in which all processes of a user or group keep the words of one weight pool: mapped, guarded by flock.
 
 Two things keep it consistent when a process dies. The kernel frees the lock with its holder. And the file has two
 copies of the words: a change is made in the copy that does not count, and one store of one word makes it count. So a
@@ -33,7 +33,7 @@ from typing import TypeVar
 from candleshm._core import PoolWords
 from candleshm.errors import CandleShmError
 from candleshm.ratelimit.budget import PoolMemory, PrivateMemory
-from candleshm.system.runtime_dir import check_ours, runtime_dir, runtime_path
+from candleshm.system.runtime_dir import check_ours, runtime_dir, runtime_path, share_file
 
 __all__ = ["LedgerFile", "ledger_path", "memory_for", "peek"]
 
@@ -86,7 +86,7 @@ def memory_for(pool: tuple[str, ...]) -> PoolMemory:
             _private[path] = PrivateMemory()
             logger.warning(
                 "the weight ledger cannot be created in %s (%s): THIS PROCESS DOES NOT SHARE ITS WEIGHT BUDGET, and "
-                "the exchange may ban this host; set XDG_RUNTIME_DIR to a directory that can be written",
+                "the exchange may ban this host; set CANDLESHM_RUNTIME_DIR to a directory that can be written",
                 directory,
                 reason,
             )
@@ -272,6 +272,7 @@ def _create(path: Path, words: PoolWords | None, give_name: Callable[[Path, Path
     try:
         # Allocate all of it now, so that a full file system is an error here and not a SIGBUS later.
         os.posix_fallocate(descriptor, 0, FILE_BYTES)
+        share_file(descriptor)
         os.pwrite(descriptor, HEADER.pack(PoolWords.MAGIC, PoolWords.VERSION, FILE_BYTES) + _boot_id(), 0)
         if words is not None:
             _map(descriptor).assume(words)

@@ -12,7 +12,7 @@ from candleshm.ratelimit.budget import WeightBudget
 from candleshm.ratelimit.ledger import memory_for
 from candleshm.system.clock import Clock
 
-__all__ = ["connects_of", "open_budget", "open_connects", "pool_of"]
+__all__ = ["connects_of", "exchange_of", "open_budget", "open_connects", "pool_of"]
 
 # The exchange's own hosts count an IP address together.
 OWN_HOSTS = (".binance.com", ".binance.vision")
@@ -30,12 +30,23 @@ def pool_of(config: CollectorConfig) -> tuple[str, ...]:
     """
     url = config.base_url or config.proxy_host or MARKETS[config.market].host
     host = _place(url)
-    name = urlsplit(url).hostname or ""
-    if name.endswith(OWN_HOSTS) and not name.startswith(TEST_HOSTS) and config.proxy_host is None:
+    if _is_own(url) and config.proxy_host is None:
         host = "exchange"
     elif config.proxy_host is not None:
         host = f"relay {host}"
     return _egress(config, url), host, "SPOT" if config.market == "SPOT" else "FUTURES"
+
+
+def exchange_of(config: CollectorConfig) -> str:
+    """Return whose candles a feed serves: `binance` for its own hosts and whatever forwards to them, else host:port.
+
+    >>> exchange_of(CollectorConfig(market="SPOT", base_url="https://api-gcp.binance.com"))
+    'binance'
+    >>> exchange_of(CollectorConfig(market="SPOT", base_url="http://127.0.0.1:8400"))
+    '127.0.0.1:8400'
+    """
+    url = config.base_url or MARKETS[config.market].host
+    return "binance" if _is_own(url) else _place(url)
 
 
 def open_budget(config: CollectorConfig, now_seconds: float) -> WeightBudget:
@@ -47,9 +58,7 @@ def open_budget(config: CollectorConfig, now_seconds: float) -> WeightBudget:
 def connects_of(config: CollectorConfig) -> tuple[str, ...]:
     """Return what identifies the pool of new stream connections: egress, host, and family of markets, as for weight."""
     url = config.ws_url or MARKETS[config.market].stream_urls[0]
-    name = urlsplit(url).hostname or ""
-    is_own = name.endswith(OWN_HOSTS) and not name.startswith(TEST_HOSTS)
-    host = "exchange" if is_own else _place(url)
+    host = "exchange" if _is_own(url) else _place(url)
     return "streams", _egress(config, url), host, "SPOT" if config.market == "SPOT" else "FUTURES"
 
 
@@ -72,6 +81,11 @@ def _egress(config: CollectorConfig, url: str) -> str:
         # The environment has one that cannot be used: nothing will leave by it.
         return "none"
     return "direct" if proxy is None else str(proxy)
+
+
+def _is_own(url: str) -> bool:
+    name = urlsplit(url).hostname or ""
+    return name.endswith(OWN_HOSTS) and not name.startswith(TEST_HOSTS)
 
 
 def _place(url: str) -> str:

@@ -47,7 +47,8 @@ def derive(
     is running by this machine's clock ends now, as with the live row of `candles()`. `3d` candles need
     `first_open_ms`, the open time of any of them or of the symbol's first candle: each symbol has a grid of its own.
 
-    Raises ConfigError (interval, source, shape, order, rows of several intervals, moments that are no milliseconds).
+    Raises:
+        ConfigError: interval, source, shape, order, rows of several intervals, moments that are no milliseconds.
 
     >>> import numpy
     >>> minute = lambda number, close: [number * 60_000, 1, 2, 1, close, 0.1, number * 60_000 + 59_999, 0.1, 1, 0, 0, 0]

@@ -16,7 +16,7 @@ from candleshm._core import Closed, Series
 from candleshm.errors import BlockError, BlockNotFound, ConfigError, WaitTimeout
 from candleshm.reader.closes import Closes, Wanted, names_of
 from candleshm.reader.health import Health, health_of
-from candleshm.reader.moments import MomentsLike, moments_of
+from candleshm.reader.moments import MomentLike, MomentsLike, moment_of, moments_of
 from candleshm.reader.notebook import feed_html
 from candleshm.reader.panel import Panel
 from candleshm.reader.waiter import Waiter
@@ -51,11 +51,16 @@ class Feed(_core.Feed, Mapping[str, Series]):
     def wait_ready(self, timeout: float | None = None) -> Health:
         """Sleep until every symbol was loaded and the data is current (`Health.ready`), and return the health.
 
-        A collector that just started, or is about to take a block over, is waited for. `timeout` is in seconds, None
-        waits for ever, 0 looks once. In asyncio use `await asyncio.to_thread(feed.wait_ready, timeout)`.
+        A collector that just started, or is about to take a block over, is waited for. In asyncio use
+        `await asyncio.to_thread(feed.wait_ready, timeout)`.
 
-        Raises WaitTimeout with `.missing`, the symbols that have no data yet; BlockNotFound once the feed was closed;
-        ConfigError for a timeout that is not a duration.
+        Args:
+            timeout: Seconds; None waits for ever, 0 looks once.
+
+        Raises:
+            WaitTimeout: With `.missing`, the symbols that have no data yet.
+            BlockNotFound: The feed was closed.
+            ConfigError: A timeout that is not a duration.
 
         >>> feed = candleshm.attach("candleshm-spot-1m", max_age=60.0, timeout=60.0)  # doctest: +SKIP
         >>> feed.wait_ready(timeout=300.0).symbols  # doctest: +SKIP
@@ -81,12 +86,21 @@ class Feed(_core.Feed, Mapping[str, Series]):
         fields: Sequence[str] | None = None,
         out: npt.NDArray[np.float64] | None = None,
     ) -> Panel:
-        """Return one field (n, S), or several `fields` (n, S, F), of many symbols aligned on open time.
+        """Return one field (n, S), or several (n, S, F), of many symbols aligned on open time; NaN without a row.
 
-        It ends at the newest open time that every requested trading symbol has final, or with `live` at the newest
-        one that any of them has, with the values of the moment. Symbols None: all that trade and have candles; n None:
-        LENGTH. NaN where a symbol has no row. `out` becomes the panel's array where it is given: writable, float64,
-        Fortran-ordered, of exactly the panel's shape. Raises StaleData, UnknownSymbol, ConfigError (field, grid, out).
+        It ends at the newest open time that every requested trading symbol has final.
+
+        Args:
+            field: A column, such as "close".
+            n: Newest time slots. None: LENGTH of the block.
+            symbols: The order of the columns; None means all that trade and have candles.
+            live: End at the newest open time that any of the symbols has, with the values of the moment.
+            fields: Several columns, in place of `field`.
+            out: Becomes the panel's array: writable, float64, Fortran-ordered, of exactly the panel's shape.
+
+        Raises:
+            StaleData, UnknownSymbol: As `Series.candles`; with None only symbols that trade can be stale.
+            ConfigError: A field, `n` or `out` cannot be used, or the 3d candles of the symbols open on different days.
 
         >>> closes = feed.panel("close", n=100)  # doctest: +SKIP
         """
@@ -114,11 +128,19 @@ class Feed(_core.Feed, Mapping[str, Series]):
     def asof(
         self, field: str, moments_ms: MomentsLike, symbols: Sequence[str] | None = None
     ) -> npt.NDArray[np.float64]:
-        """Return (m, S): the value of the newest candle of each symbol that had closed by each moment.
+        """Return the value of the newest candle of each symbol that had closed by each moment: float64 (m, S).
 
-        Nothing from the future gets in: a candle counts from its end on. NaN before the window. `moments_ms` are whole
-        epoch ms (int64 or a list), datetimes with a time zone, datetime64 in UTC, or a pandas DatetimeIndex; (m,), or
-        one of them. Raises StaleData, UnknownSymbol, ConfigError (field, moments in another unit or of another type).
+        Nothing from the future gets in: a candle counts from its end on. NaN before the window.
+
+        Args:
+            field: A column, such as "close".
+            moments_ms: Whole epoch ms (int64 or a list), datetimes with a time zone, datetime64 in UTC, or a pandas
+                DatetimeIndex; (m,), or one of them.
+            symbols: The order of the columns; None means all that trade and have candles.
+
+        Raises:
+            StaleData, UnknownSymbol: As `panel`.
+            ConfigError: The field, or moments in another unit or of another type.
 
         >>> five_minutes.asof("close", minutes.open_time_ms + 60_000)  # doctest: +SKIP
         """
@@ -130,9 +152,15 @@ class Feed(_core.Feed, Mapping[str, Series]):
         """Iterate, with `for` or `async for`, over the closes from the next one on: one Closed per open time.
 
         No close is left out when the work in the loop takes longer than a candle; `wait_closed()` in a loop would wait
-        for the next close from then on. Raises as `wait_closed`, and ClosesMissed for a loop that fell behind by more
-        than the window. `lag` of the iterator counts the closes that are due already. One helper thread sleeps for all
-        coroutines of a feed.
+        for the next close from then on. `lag` of the iterator counts the closes that are due already. One helper thread
+        sleeps for all coroutines of a feed.
+
+        Args:
+            symbols, quorum: As in `wait_closed`.
+
+        Raises:
+            ClosesMissed: The loop fell behind by more than the window.
+            StaleData, UnknownSymbol, ConfigError: As `wait_closed`.
 
         >>> for closed in feed.closes():  # doctest: +SKIP
         ...     print(closed.open_time_ms, feed["BTCUSDT"].candles(100, closed_only=True)[-1])
@@ -141,23 +169,23 @@ class Feed(_core.Feed, Mapping[str, Series]):
 
     async def wait_closed_async(
         self,
-        open_time_ms: int | None = None,
+        open_time_ms: MomentLike | None = None,
         *,
         symbols: Sequence[str] | None = None,
         quorum: float = 1.0,
         timeout: float | None = None,
     ) -> Closed:
-        """Await what `wait_closed` waits for, without blocking the event loop."""
+        """Await what `wait_closed` waits for, without blocking the event loop. Arguments and errors are the same."""
         wanted = names_of(symbols)
-        target_ms = self._next_close_ms(wanted, quorum) if open_time_ms is None else open_time_ms
+        target_ms = self._next_close_ms(wanted, quorum) if open_time_ms is None else moment_of(open_time_ms)
         close = Wanted(self, target_ms, wanted, quorum)
         closed, _, _ = await self._close_waiter.wait(close.key, close.look, self._news, timeout)
         return closed
 
     async def wait_async(
-        self, symbol: str, after_open_time_ms: int | None = None, *, timeout: float | None = None
+        self, symbol: str, after_open_time_ms: MomentLike | None = None, *, timeout: float | None = None
     ) -> int:
-        """Await what `Series.wait` waits for, without blocking the event loop."""
+        """Await what `Series.wait` of a `symbol` waits for, without blocking the event loop, with the same errors."""
         series = self[symbol]
         end = series._end_of(after_open_time_ms)
         return await self._row_waiter.wait(
@@ -200,15 +228,22 @@ class Feed(_core.Feed, Mapping[str, Series]):
 
 
 def attach(name: str, max_age: float | None = None, *, timeout: float | None = 0.0) -> Feed:
-    """Attach to the block ``name``, read-only.
+    """Attach to a block, read-only, and return its feed.
 
-    ``max_age`` (seconds) bounds the age of data that is handed out: reading an older series raises `StaleData`. None
-    never raises it. When a collector replaces the block by one of another shape, the feed follows by itself.
+    When a collector replaces the block by one of another shape, the feed follows by itself.
 
-    ``timeout`` (seconds) is how long to wait for a block that does not exist yet; None waits for ever. Its data may
-    come later still: see `Feed.wait_ready`.
+    Args:
+        name: The block's name, see `candleshm ls`.
+        max_age: Bounds the age of data that is handed out, seconds: reading an older series raises StaleData. None
+            never raises it.
+        timeout: How long to wait for a block that does not exist yet, seconds; None waits for ever. Its data may come
+            later still: see `Feed.wait_ready`.
 
-    Raises `BlockNotFound` (after ``timeout``), `BlockIncompatible`, `BlockCorrupt`, `BlockUnavailable`, `ConfigError`.
+    Raises:
+        BlockNotFound: There is none, after `timeout`.
+        BlockIncompatible, BlockCorrupt: It is of another version, or is not a whole block.
+        BlockUnavailable: The system refuses it: another user's, for example.
+        ConfigError: An argument cannot be used.
 
     >>> feed = attach("candleshm-spot-1m", max_age=60.0)  # doctest: +SKIP
     >>> feed["BTCUSDT"].candles(100)[-1, candleshm.CLOSE]  # doctest: +SKIP
@@ -241,7 +276,10 @@ def attach_series(name: str, max_age: float | None, symbol: str) -> Series:
 
 
 def blocks() -> list[Health]:
-    """Return the health of every block on this machine that can be read, sorted by name."""
+    """Return the health of every block on this machine that can be read, sorted by name.
+
+    >>> [health.name for health in candleshm.blocks() if not health.ready]  # doctest: +SKIP
+    """
     found = []
     for name in _core.block_names():
         try:
@@ -253,8 +291,15 @@ def blocks() -> list[Health]:
 
 
 def unlink(name: str) -> None:
-    """Remove the block ``name`` that a dead collector left behind.
+    """Remove the block ``name`` that a dead collector left behind. Readers that are attached keep it.
 
-    Raises `BlockNotFound`, `BlockInUse` (a live collector serves it), `BlockCorrupt` (it is not a candleshm block).
+    Raises:
+        BlockNotFound: There is none.
+        BlockInUse: A live collector serves it.
+        BlockCorrupt: It is not a candleshm block.
+
+    >>> candleshm.unlink("no-such-block")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    candleshm.errors.BlockNotFound: block `no-such-block` was not found
     """
     _core.unlink(name)

@@ -20,37 +20,48 @@ SERVED = {"ready", "superseded"}
 class Health:
     """One block at one moment, as `Feed.health` and `blocks()` give it.
 
-    ``state`` is that of the block, not of its data (see ``ready``): 'ready', 'superseded' (another block stands
-    under the name), 'closed' (its collector ended) or 'dead' (no heartbeat for 5 s, and no process owns the block
-    any more). ``heartbeat_age`` is in seconds; the heartbeat of a living collector comes every half second.
-
-    ``ready`` is about this moment: every symbol was loaded, there was a heartbeat within 5 s, some data is fresh, and
-    at most one symbol in ten (or one, in a smaller feed) is stale. ``stale`` counts the symbols that trade whose
-    `Series.age` is above the feed's `max_age`, or above 60 s without one; ``oldest_age`` is the highest age of a symbol
-    that trades, in seconds: infinite while none has data, 0 when none trades.
-
-    ``missing`` and ``holes`` count rows of all windows that are not fetched yet, and rows that the exchange confirmed
-    not to have. Weights are the exchange's request weight in its current minute; ``banned_until`` is aware, UTC.
+    >>> feed.health.ready, feed.health.condition, feed.health.oldest_age  # doctest: +SKIP
+    (True, 'ready', 0.7)
     """
 
     name: str
+    """Of the block."""
     market: str
+    """'SPOT', 'UM' or 'CM'."""
     interval: str
+    """Length of a candle, such as 1m."""
     length: int
+    """Candles of a full window, the live one included."""
     symbols: int
+    """How many symbols the block carries."""
     state: str
+    """Of the block, not of its data (see `ready`): 'ready', 'superseded' (another block stands under the name),
+    'closed' (its collector ended) or 'dead' (no heartbeat for 5 s, and no process owns the block any more)."""
     pid: int
+    """The collector's process."""
     heartbeat_age: float
+    """Seconds; the heartbeat of a living collector comes every half second."""
     ready: bool
+    """About this moment: every symbol was loaded, there was a heartbeat within 5 s, some data is fresh, and at most one
+    symbol in ten (or one, in a smaller feed) is stale."""
     missing: int
+    """Rows of all windows that are not fetched yet."""
     holes: int
+    """Rows of all windows that the exchange confirmed not to have."""
     weight_used: int
+    """The exchange's request weight that counts in its current minute."""
     weight_limit: int
+    """The weight that the exchange allows in a minute."""
     banned_until: datetime | None
+    """When requests may be sent again after a 429 or 418, aware, UTC; None when they may now."""
     stale: int = 0
+    """Symbols that trade whose `Series.age` is above the feed's `max_age`, or above 60 s without one."""
     oldest_age: float = 0.0
+    """The highest age of a symbol that trades, seconds: infinite while none has data, 0 when none trades."""
     loaded: bool = True
     """Whether every symbol was loaded once; `ready` says whether the data is current as well."""
+    exchange: str = ""
+    """Whose candles these are: 'binance', or host and port of another exchange; '' where it is not known."""
 
     @property
     def is_silent(self) -> bool:

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from candleshm.errors import ConfigError
 
-__all__ = ["MomentsLike", "moments_of"]
+__all__ = ["MomentLike", "MomentsLike", "moment_of", "moments_of"]
 
+MomentLike: TypeAlias = int | np.integer | datetime | np.datetime64
+"""One moment: whole epoch ms, a datetime with a time zone, or datetime64 in UTC."""
 MomentsLike: TypeAlias = npt.ArrayLike | datetime | Sequence[datetime]
 """One moment or many: whole epoch ms, datetimes with a time zone, datetime64 in UTC, also as a column of a frame."""
 
@@ -48,6 +50,17 @@ def moments_of(moments: MomentsLike) -> npt.NDArray[np.int64]:
     raise ConfigError(
         f"moments_ms cannot be {found.dtype}; {ALLOWED}; the times of rows are rows[:, 0].astype('int64')"
     )
+
+
+def moment_of(moment: MomentLike) -> int:
+    """Return one moment as epoch ms. Raises ConfigError for what is no moment, or is several.
+
+    >>> moment_of(datetime(2026, 11, 28, 12, tzinfo=UTC))
+    1795867200000
+    """
+    if isinstance(moment, Sequence | np.ndarray) and not isinstance(moment, str):
+        raise ConfigError(f"one moment is needed, not {type(moment).__name__} `{moment}`; {ALLOWED}")
+    return int(moments_of(moment)[0])
 
 
 def _ms_of(moment: object) -> int:

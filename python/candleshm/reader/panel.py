@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """One field, or several, of many symbols at the same open times; NaN where a symbol has no row."""
+    """One field, or several, of many symbols at the same open times; NaN where a symbol has no row.
+
+    `Feed.panel` and `history.panel` return it. NumPy takes it as its `array`.
+    """
 
     array: npt.NDArray[np.float64]
     """(n, S) for one field, (n, S, F) for several; a private copy, Fortran-ordered."""
     open_time_ms: npt.NDArray[np.int64]
     """(n,), ascending, on the exchange's grid."""
     symbols: tuple[str, ...]
+    """(S,), in the order of the columns."""
     fields: tuple[str, ...]
+    """(F,), such as ("close",)."""
     end_ms: int
     """Where the last row's candle ends, epoch ms; each other row ends where the next one opens."""
 
@@ -47,7 +52,7 @@ class Panel:
         As `Feed.asof`, in the rows of this panel: nothing from the future gets in, a hole has the value before it, and
         what lies before the first row is NaN. Rows that were live when the panel was made count as they were then.
 
-        Raises ConfigError for moments in another unit or of another type.
+        `moments_ms` are those of `Feed.asof`. Raises ConfigError for moments in another unit or of another type.
 
         >>> closes = feed.panel("close", n=100)  # doctest: +SKIP
         >>> hour_before = closes.asof(closes.open_time_ms - 3_600_000)  # doctest: +SKIP

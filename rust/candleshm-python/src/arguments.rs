@@ -85,7 +85,7 @@ pub(crate) fn check_timeout(timeout: Option<Number>) -> PyResult<()> {
     }
 }
 
-/// A moment in epoch milliseconds.
+/// A moment: epoch milliseconds, or a datetime with a time zone.
 #[derive(Clone, Copy)]
 pub(crate) struct Moment(pub(crate) i64);
 
@@ -94,7 +94,12 @@ impl FromPyObject<'_, '_> for Moment {
 
     fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
         refuse_bool(object, "epoch milliseconds")?;
-        let ms: i64 = object.extract()?;
+        let ms: i64 = if let Ok(ms) = object.extract() {
+            ms
+        } else {
+            let moments = object.py().import("candleshm.reader.moments")?;
+            moments.call_method1("moment_of", (object,))?.extract()?
+        };
         check_moment(ms as f64)?;
         Ok(Self(ms))
     }

@@ -76,6 +76,12 @@ impl Feed {
         PyTuple::new(py, self.source.attached()?.symbols())
     }
 
+    /// Whose candles these are: "binance", or host and port of another exchange; empty where it is not known.
+    #[getter]
+    fn exchange(&self) -> PyResult<String> {
+        Ok(self.source.attached()?.block.exchange())
+    }
+
     /// 'SPOT', 'UM' (USDT futures) or 'CM' (coin futures).
     #[getter]
     fn market(&self) -> PyResult<&'static str> {
@@ -142,6 +148,7 @@ impl Feed {
         health.set_item("name", self.source.name())?;
         health.set_item("market", block.geometry().market.as_str())?;
         health.set_item("interval", block.geometry().grid(0).name())?;
+        health.set_item("exchange", block.exchange())?;
         health.set_item("length", block.geometry().ring.length)?;
         health.set_item("symbols", block.symbol_count())?;
         health.set_item("state", block.state().map_or("unknown", BlockState::as_str))?;
@@ -163,7 +170,7 @@ impl Feed {
     /// In a loop use `closes()`: it leaves no close out, however long the work takes.
     ///
     /// Args:
-    ///     open_time_ms: Which candle, epoch ms; None means the next one to close.
+    ///     open_time_ms: Which candle: epoch ms, or a datetime with a time zone; None means the next one to close.
     ///     symbols: None means all that trade and have candles. Delisted symbols are not awaited.
     ///     quorum: The part of the symbols that is enough, above 0, at most 1.
     ///     timeout: Seconds; None waits for ever.

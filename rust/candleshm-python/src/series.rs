@@ -372,7 +372,7 @@ impl Series {
     /// Sleep until a candle opens that is newer than `after_open_time_ms`, and return its open time, epoch ms.
     ///
     /// Args:
-    ///     after_open_time_ms: None means the newest candle now.
+    ///     after_open_time_ms: Epoch ms, or a datetime with a time zone; None means the newest candle now.
     ///     timeout: Seconds; None waits for ever.
     ///
     /// Raises:

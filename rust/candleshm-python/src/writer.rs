@@ -384,10 +384,13 @@ impl Writer {
     /// candles are derived from this block's in the same calls, each published before waiters of either are woken.
     /// Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
     ///
+    /// `exchange` says whose candles these are. A block that a collector of another exchange left is replaced without
+    /// its rows; an empty one stands for any.
+    ///
     /// Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
     /// OSError (ENOSPC: /dev/shm is too small).
     #[staticmethod]
-    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None))]
+    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None, exchange=""))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn py_open(
         py: Python<'_>,
@@ -398,6 +401,7 @@ impl Writer {
         symbols: Vec<String>,
         spare_symbols: usize,
         derive: Option<Vec<(String, String, usize)>>,
+        exchange: &str,
     ) -> PyResult<Self> {
         let derive = derive.unwrap_or_default();
         let targets = derive.iter().map(|(_, target, _)| grid(target)).collect::<PyResult<Vec<_>>>()?;
@@ -411,6 +415,7 @@ impl Writer {
             length,
             symbols,
             spare_symbols,
+            exchange: exchange.to_owned(),
         };
         let opened = py.detach(|| {
             let mut writer = CoreWriter::open(&name, &config, process::owner()).map_err(|error| (error, &name))?;

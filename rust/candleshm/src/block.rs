@@ -3,7 +3,7 @@
 use crate::announce;
 use crate::error::Error;
 use crate::interval::Grid;
-use crate::layout::{BlockState, Geometry, Presence, SYMBOL_BYTES, header, symbol};
+use crate::layout::{BlockState, EXCHANGE_BYTES, Geometry, Presence, SYMBOL_BYTES, header, symbol, words_of};
 use crate::ring::SeriesWords;
 use crate::shared_memory::{self, BlockFile, FileId, Mapping};
 use crate::symbols;
@@ -140,6 +140,23 @@ impl Block {
     #[must_use]
     pub fn exchange_offset_ms(&self) -> Option<i64> {
         Some(self.value(header::EXCHANGE_OFFSET_MS) as i64).filter(|&offset_ms| offset_ms != 0)
+    }
+
+    /// Returns whose candles these are; empty where it is not known.
+    #[must_use]
+    pub fn exchange(&self) -> String {
+        let words = header::EXCHANGE..header::EXCHANGE + EXCHANGE_BYTES / 8;
+        let bytes: Vec<u8> = words.flat_map(|word| self.value(word).to_le_bytes()).collect();
+        String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+    }
+
+    /// Stores whose candles these are.
+    pub fn set_exchange(&self, name: &str) {
+        let name = &name[..name.floor_char_boundary(EXCHANGE_BYTES)];
+        let words = words_of(name.as_bytes()).chain(std::iter::repeat(0));
+        for (word, value) in (header::EXCHANGE..header::EXCHANGE + EXCHANGE_BYTES / 8).zip(words) {
+            self.header(word).store(value, Relaxed);
+        }
     }
 
     /// Returns how many symbols are in use; all of them are wholly visible afterwards.

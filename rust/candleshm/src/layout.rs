@@ -32,6 +32,8 @@ pub const PAGE_BYTES: usize = 4096;
 pub const SYMBOL_BYTES: usize = 640;
 /// Longest symbol name in bytes of UTF-8.
 pub const SYMBOL_NAME_BYTES: usize = 64;
+/// Longest name of an exchange in bytes of UTF-8; the rest of a longer one is left out.
+pub const EXCHANGE_BYTES: usize = 64;
 /// Slots beyond LENGTH, so that a view survives 64 closes before its oldest row is overwritten.
 pub const CAPACITY_SPARE: usize = 64;
 /// Padding words behind each column's two copies: it spreads the columns over cache sets.
@@ -108,6 +110,8 @@ pub mod header {
     pub const ZONE: usize = 72;
     /// Since minor 2: the exchange's clock (epoch ms) minus `CLOCK_BOOTTIME` in ms, signed; 0 while it was not measured.
     pub const EXCHANGE_OFFSET_MS: usize = 80;
+    /// Eight words, since minor 2: whose candles these are, zero padded; zeroes where it is not known.
+    pub const EXCHANGE: usize = 81;
 }
 
 /// Word offsets in a symbol's entry.
@@ -154,7 +158,8 @@ const _: () = {
     assert!(slot::ROW + 12 == symbol::SLOT_WORDS);
     assert!(header::ZONE > header::BANNED_UNTIL_MS);
     assert!(header::ZONE * 8 + ZONE_NAME_BYTES <= header::EXCHANGE_OFFSET_MS * 8);
-    assert!(header::EXCHANGE_OFFSET_MS * 8 + 8 <= PAGE_BYTES);
+    assert!(header::EXCHANGE_OFFSET_MS < header::EXCHANGE);
+    assert!(header::EXCHANGE * 8 + EXCHANGE_BYTES <= PAGE_BYTES);
     // Words that the writer stores often stand on cache lines of their own.
     assert!(header::SYMBOL_COUNT.is_multiple_of(8) && header::COMMIT_SEQ.is_multiple_of(8));
     assert!(header::CLOSE_SEQ.is_multiple_of(8) && header::UNIVERSE_BAR.is_multiple_of(8));

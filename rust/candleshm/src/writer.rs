@@ -53,6 +53,8 @@ pub struct Config {
     pub symbols: Vec<String>,
     /// Places kept for symbols that are added later.
     pub spare_symbols: usize,
+    /// Whose candles these are, in at most [`EXCHANGE_BYTES`](crate::layout::EXCHANGE_BYTES); empty where that is unknown.
+    pub exchange: String,
 }
 
 /// Numbers for readers that the collector knows.

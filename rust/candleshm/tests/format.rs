@@ -9,7 +9,7 @@ use candleshm::block::Block;
 use candleshm::columns::{COLUMNS, NAMES, Row};
 use candleshm::error::{Corruption, Error};
 use candleshm::interval::{Grid, Interval};
-use candleshm::layout::{self, BlockState, Geometry, RowState, Tag, header, slot, symbol};
+use candleshm::layout::{self, BlockState, EXCHANGE_BYTES, Geometry, RowState, Tag, header, slot, symbol};
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
@@ -115,6 +115,7 @@ fn fields_lie_where_the_document_says() {
         word("header", "banned_until_ms", header::BANNED_UNTIL_MS),
         (("header", "zone"), (8 * header::ZONE, ZONE_NAME_BYTES)),
         word("header", "exchange_offset_ms", header::EXCHANGE_OFFSET_MS),
+        (("header", "exchange"), (8 * header::EXCHANGE, EXCHANGE_BYTES)),
         word("symbol", "version", symbol::VERSION),
         word("symbol", "last_close", symbol::LAST_CLOSE),
         word("symbol", "rev", symbol::REV),

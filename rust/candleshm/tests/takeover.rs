@@ -148,6 +148,38 @@ fn symbols_grow_within_the_places_reserved_for_them() {
 }
 
 #[test]
+fn rows_of_another_exchange_do_not_come_along() {
+    let scratch = Scratch::new("exchange");
+    let of = |exchange: &str| Config { exchange: exchange.into(), ..config(4, &["A"]) };
+    fill(&mut open(&scratch, &of("127.0.0.1:8400")).expect("a new block"));
+    let simulated = read(&scratch).expect("it is ready");
+    // A collector of the same one goes on with it, and one that does not say whose candles it has.
+    for exchange in ["127.0.0.1:8400", ""] {
+        assert!(open(&scratch, &of(exchange)).expect("a takeover").is_taken_over());
+        assert_eq!(simulated.exchange(), "127.0.0.1:8400");
+    }
+    // Neither as it is nor in another shape.
+    for length in [4, 8] {
+        let writer = open(&scratch, &Config { length, ..of("binance") }).expect("a new block");
+        assert_eq!((writer.is_taken_over(), writer.carried_rows()), (false, 0));
+        assert_eq!(writer.block().exchange(), "binance");
+        drop(writer);
+        fill(&mut open(&scratch, &Config { length, ..of("127.0.0.1:8400") }).expect("a new block"));
+    }
+}
+
+#[test]
+fn of_a_long_name_the_beginning_counts() {
+    let scratch = Scratch::new("long-exchange");
+    let long = format!("{}ü.example:8400", "h".repeat(63));
+    let of = |exchange: &str| Config { exchange: exchange.into(), ..config(4, &["A"]) };
+    drop(open(&scratch, &of(&long)).expect("a new block"));
+    let writer = open(&scratch, &of(&long)).expect("a takeover");
+    assert!(writer.is_taken_over());
+    assert_eq!(writer.block().exchange(), "h".repeat(63));
+}
+
+#[test]
 fn a_name_cut_short_by_a_death_is_written_again() {
     let scratch = Scratch::new("halfname");
     drop(open(&scratch, &Config { spare_symbols: 1, ..config(4, &["A"]) }).expect("a new block"));

@@ -48,6 +48,7 @@ class Request:
     def parse(cls, method: str, target: str) -> Request:
         """Take a request line's method and target apart."""
         path, _, query = target.partition("?")
+        path = re.sub(r"^/(api|fapi|dapi)(?=/\1/)", "", path)  # as a relay in front of the exchange would pass it on
         pairs = tuple(parse_qsl(query, keep_blank_values=True)) if query else ()
         for prefix, market in PREFIXES.items():
             if path.startswith(prefix):

@@ -123,6 +123,7 @@ impl Writer {
             interval: target.interval(),
             length,
             spare_symbols: geometry.symbol_capacity - symbols.len(),
+            exchange: self.block.exchange(),
             symbols,
         };
         let mut writer = Self::open_on(target, name, &config, owner)?;

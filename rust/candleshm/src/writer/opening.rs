@@ -7,7 +7,7 @@ use super::{Config, Health, News, Owner, Series, Writer, check_symbol};
 use crate::block::Block;
 use crate::error::Error;
 use crate::interval::Grid;
-use crate::layout::{ABI, BlockState, Geometry, Presence, header, symbol};
+use crate::layout::{ABI, BlockState, EXCHANGE_BYTES, Geometry, Presence, header, symbol};
 use crate::publish::SeriesWriter;
 use crate::shared_memory::{self, BlockFile};
 use crate::soundness::is_sound;
@@ -63,7 +63,8 @@ impl Writer {
                 }
                 Ok(block) => {
                     let generation = block.value(header::GENERATION) + 1;
-                    let kept = fits(&block, &geometry, owner.boot_id).then_some(&block);
+                    let is_kept = fits(&block, &geometry, owner.boot_id) && may_be_of(&block, &config.exchange);
+                    let kept = is_kept.then_some(&block);
                     let created = Self::create(name, geometry, config, owner, generation, kept)?;
                     supersede(&block, || created.file.link_over().map(|()| true))?;
                     return Ok(created);
@@ -104,6 +105,7 @@ impl Writer {
             derived: Vec::new(),
         };
         writer.sign(owner);
+        writer.block.set_exchange(&config.exchange);
         for symbol in &config.symbols {
             writer.add_symbol(symbol)?;
         }
@@ -129,6 +131,9 @@ impl Writer {
         };
         writer.universe_bar = writer.block.value(header::UNIVERSE_BAR);
         writer.sign(owner);
+        if !config.exchange.is_empty() {
+            writer.block.set_exchange(&config.exchange);
+        }
         writer.set_health(&Health::default());
         writer.block.header(header::MISSING).store(0, Relaxed);
         writer.block.header(header::HOLES).store(0, Relaxed);
@@ -159,6 +164,12 @@ impl Writer {
     }
 }
 
+/// Whether the rows of a block may be those of an exchange: candles of another one must not get among them.
+fn may_be_of(block: &Block, exchange: &str) -> bool {
+    let there = block.exchange();
+    there.is_empty() || exchange.is_empty() || there == exchange[..exchange.floor_char_boundary(EXCHANGE_BYTES)]
+}
+
 /// Whether a block left by a dead owner can go on as it is.
 fn may_take_over(block: &Block, geometry: &Geometry, config: &Config, owner: Owner) -> bool {
     let there = block.geometry();
@@ -173,6 +184,7 @@ fn may_take_over(block: &Block, geometry: &Geometry, config: &Config, owner: Own
         && block.value(header::ABI) == ABI
         && block.state() == Some(BlockState::Ready)
         && block.boot_id() == owner.boot_id
+        && may_be_of(block, &config.exchange)
         && (0..block.symbol_count()).all(|index| wanted.contains(block.symbol(index).as_str()))
         && is_sound(block)
 }

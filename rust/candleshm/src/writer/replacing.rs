@@ -73,6 +73,7 @@ impl Writer {
             length: old.ring.length,
             symbols: (0..self.series.len()).map(|index| self.block.symbol(index)).collect(),
             spare_symbols: 0,
+            exchange: self.block.exchange(),
         };
         let generation = self.block.value(header::GENERATION) + 1;
         let mut created = Self::create(self.block.name(), geometry, &config, owner, generation, Some(&self.block))?;

@@ -69,5 +69,6 @@ pub(crate) fn config(length: usize, symbols: &[&str]) -> Config {
         length,
         symbols: symbols.iter().map(|&symbol| symbol.to_owned()).collect(),
         spare_symbols: 0,
+        exchange: "example".into(),
     }
 }

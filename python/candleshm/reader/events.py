@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from candleshm.commands.figures import age, clock_time
-from candleshm.commands.observation import Observation, SeriesFacts
+from candleshm.reader.figures import age, clock_time
 from candleshm.reader.health import Health
+from candleshm.reader.observation import Observation, SeriesFacts
 
 __all__ = ["Event", "changes"]
 
@@ -29,7 +29,7 @@ def changes(before: Observation, after: Observation, max_age_seconds: float) -> 
     return [
         *_of_the_collector(before.health, after.health),
         *_of_the_universe(before, after),
-        *_of_the_series(before.series, after.series, max_age_seconds),
+        *_of_the_series(before.series, after.series, max_age_seconds, is_silent=after.health.is_silent),
     ]
 
 
@@ -62,7 +62,7 @@ def _of_the_universe(before: Observation, after: Observation) -> Iterator[Event]
 
 
 def _of_the_series(
-    before: Iterable[SeriesFacts], after: Iterable[SeriesFacts], max_age_seconds: float
+    before: Iterable[SeriesFacts], after: Iterable[SeriesFacts], max_age_seconds: float, *, is_silent: bool
 ) -> Iterator[Event]:
     known = {facts.symbol: facts for facts in before}
     newcomers = [facts.symbol for facts in after if facts.symbol not in known]
@@ -85,7 +85,12 @@ def _of_the_series(
     for label, symbols, is_bad in (
         ("no longer trades", those(lambda old, new: old.trading and not new.trading), True),
         ("trades", those(lambda old, new: new.trading and not old.trading), False),
-        (f"stale, older than {age(limit)}", those(lambda a, b: b.is_stale(limit) and not a.is_stale(limit)), True),
+        # Without its collector all of a block becomes stale, series by series; that it has no heartbeat was said.
+        (
+            f"stale, older than {age(limit)}",
+            [] if is_silent else those(lambda a, b: b.is_stale(limit) and not a.is_stale(limit)),
+            True,
+        ),
         ("fresh again", those(lambda a, b: b.trading and a.is_stale(limit) and not b.is_stale(limit)), False),
         ("rows missing", grown(lambda facts: facts.missing), True),
         ("rows the exchange does not have", grown(lambda facts: facts.holes), True),

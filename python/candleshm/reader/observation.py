@@ -15,7 +15,7 @@ from candleshm.reader.feed import Feed, attach
 from candleshm.reader.health import Health
 from candleshm.row_state import RowState
 
-__all__ = ["Observation", "SeriesFacts", "attach_to_observe", "observe"]
+__all__ = ["Observation", "SeriesFacts", "attach_to_observe", "facts_of", "observe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,12 @@ def observe(feed: Feed) -> Observation:
     for symbol in feed.symbols:
         # Another block may take this one's place meanwhile, without that symbol.
         with suppress(UnknownSymbol):
-            series.append(_facts(feed[symbol]))
+            series.append(facts_of(feed[symbol]))
     return Observation(feed.health, feed._next_close_ms(None, 1.0), tuple(series))
 
 
-def _facts(series: Series) -> SeriesFacts:
+def facts_of(series: Series) -> SeriesFacts:
+    """Read one series of such a feed."""
     states = series.states(holes="nan")
     counts = np.bincount(states, minlength=len(RowState))
     trading, close, change = True, math.nan, math.nan

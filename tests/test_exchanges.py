@@ -1,0 +1,91 @@
+"""Candles of two exchanges on one machine, such as the real one's and a simulated one's: they are never mixed."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+import candleshm
+from candleshm.sim import SimulatedExchange
+from tests.support.commanding import DEADLINE_SECONDS, first_line, serving, started, until
+from tests.support.gateways import gateway_command
+
+CLOSED = 300
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[SimulatedExchange]:
+    with SimulatedExchange(symbols=2, seed=1) as exchange:
+        yield exchange
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[SimulatedExchange]:
+    with SimulatedExchange(symbols=2, seed=2) as exchange:
+        yield exchange
+
+
+def place(exchange: SimulatedExchange) -> str:
+    return exchange.base_url.removeprefix("http://")
+
+
+def rows(where: str, **more: object) -> list[list[object]]:
+    """Return the newest candles that a gateway, or an exchange, gives, without the one that still changes."""
+    query: dict[str, object] = {"symbol": "BTCUSDT", "interval": "1m", "limit": 50, **more}
+    response = requests.get(f"{where}/api/v3/klines", params=query, timeout=DEADLINE_SECONDS)  # type: ignore[arg-type]
+    response.raise_for_status()
+    answered: list[list[object]] = response.json()
+    return answered[:-2]
+
+
+def test_a_gateway_answers_from_the_blocks_of_its_exchange_alone(
+    one: SimulatedExchange, other: SimulatedExchange, block_name: str
+) -> None:
+    # The other one's window is longer, which makes its block the better one where nothing else decides.
+    longer = [*serving(other, f"{block_name}-other"), "--length", "400"]
+    with started(*serving(one, block_name)) as first, started(*longer) as second:
+        first_line(first)
+        first_line(second)
+        names = {block_name: place(one), f"{block_name}-other": place(other)}
+        until(lambda: all(health.ready for health in candleshm.blocks() if health.name in names))
+        found = {health.name: health.exchange for health in candleshm.blocks() if health.name in names}
+        assert found == names
+        with started("gateway", "--listen", "0", "--base-url", one.base_url) as process:
+            url = first_line(process).removeprefix("gateway: ").strip()
+            end_ms = int(time.time() * 1000) - 120_000
+            assert rows(url, endTime=end_ms) == rows(one.base_url, endTime=end_ms)
+            assert rows(url, endTime=end_ms) != rows(other.base_url, endTime=end_ms)
+            first.send_signal(signal.SIGTERM)
+            assert first.wait(DEADLINE_SECONDS) == 0
+
+            def refused() -> bool:
+                query = {"symbol": "BTCUSDT", "interval": "1m", "limit": "5"}
+                return requests.get(f"{url}/api/v3/klines", query, timeout=DEADLINE_SECONDS).status_code == 503
+
+            until(refused)
+        # Who names a block means it.
+        with gateway_command([f"{block_name}-other"], one.base_url) as url:
+            assert rows(url, endTime=end_ms) == rows(other.base_url, endTime=end_ms)
+
+
+def test_a_collector_does_not_go_on_with_the_rows_of_another_exchange(
+    one: SimulatedExchange, other: SimulatedExchange, block_name: str
+) -> None:
+    with started(*serving(one, block_name)) as killed:
+        first_line(killed)
+        until(lambda: candleshm.attach(block_name).health.ready)
+        killed.kill()
+        killed.wait(DEADLINE_SECONDS)
+    with started(*serving(other, block_name)) as process:
+        first_line(process)
+        with candleshm.attach(block_name) as feed:
+            until(lambda: feed.health.ready)
+            assert feed.exchange == place(other)
+            closed = feed["BTCUSDT"].candles(closed_only=True)
+    exchange_rows = {int(str(row[0])): float(str(row[4])) for row in rows(other.base_url, limit=1000)}
+    assert len(closed) >= CLOSED - 5
+    assert all(exchange_rows[int(row[candleshm.OPEN_TIME_MS])] == row[candleshm.CLOSE] for row in closed[:-2])
