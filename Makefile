@@ -118,13 +118,14 @@ $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --upgrade "pip>=25.1" "maturin>=1.8,<2"
 	$(BENCH)/bin/python -m pip install --quiet -r benches/requirements.txt
-	$(BENCH)/bin/python -m pip install --quiet --no-build-isolation .
+	$(BENCH)/bin/python -m pip install --quiet --no-build-isolation .[web]
 	@touch $@
 
 bench: $(BENCH)/.tools ## Every workload beside its peers; peers come from PyPI and apt (redis-server)
 	$(BENCH)/bin/python benches/run.py
 	$(BENCH)/bin/python benches/collector.py
 	$(BENCH)/bin/python benches/live.py
+	$(BENCH)/bin/python benches/gateway.py
 
 $(ACCEPTANCE)/.tools: tests/acceptance/requirements.txt
 	$(PYTHON) -m venv $(ACCEPTANCE)

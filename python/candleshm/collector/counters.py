@@ -20,6 +20,8 @@ class RequestCounters:
     weight: int = 0
     bans: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    newest_error: str = ""
+    """The newest of these errors in words."""
 
 
 @dataclass(slots=True)

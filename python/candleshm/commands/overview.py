@@ -39,9 +39,10 @@ class Overview:
                 HEADS, [_row(place, health) for place, health in enumerate(shown, 1)], left=LEFT
             ).splitlines()
             lines.append(screen.heading(head))
-            lines += [
+            painted = [
                 row if health.condition in CALM else screen.alarm(row) for row, health in zip(rows, shown, strict=True)
             ]
+            lines += _cut(painted, self._room(len(lines) + len(unreadable)))
         else:
             lines.append("no blocks; `candleshm serve` or `candleshm demo` makes some")
         lines += [screen.alarm(line) for line in unreadable]
@@ -51,6 +52,10 @@ class Overview:
                 screen.faint(f"number and Enter: one block; q: end{f'   {self._typed}' if self._typed else ''}"),
             ]
         return lines
+
+    def _room(self, others: int) -> int | None:
+        """Return how many blocks fit beside other lines and the hint; None when any number does."""
+        return None if self._screen.height is None else max(2, self._screen.height - others - 2)
 
     def chosen(self, typed: str) -> str | None:
         """Return the name of the block that was chosen by what is typed, None while none is."""
@@ -64,6 +69,12 @@ class Overview:
             else:
                 self._typed = ""
         return None
+
+
+def _cut(rows: list[str], room: int | None) -> list[str]:
+    if room is None or len(rows) <= room:
+        return rows
+    return [*rows[: room - 1], f"and {len(rows) - room + 1} more; a larger terminal or `candleshm ls` shows all"]
 
 
 def _row(place: int, health: Health) -> tuple[str, ...]:

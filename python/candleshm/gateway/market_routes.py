@@ -125,7 +125,10 @@ class MarketPages:
         # On SPOT it is the exchange's clock.
         now_ms = self._markets.now_ms(market)
         query = scope["query_string"]
-        body = listing.select(query, now_ms) if query else listing.body_at(now_ms)
+        # The list of SPOT has many megabytes.
+        body = await self._markets.threads.run(
+            lambda: listing.select(query, now_ms) if query else listing.body_at(now_ms)
+        )
         return Reply(_in_microseconds(body) if in_microseconds else body)
 
     async def _klines(self, scope: Scope) -> Reply:

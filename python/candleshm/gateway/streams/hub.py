@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from candleshm._core import frame_text
-from candleshm.errors import CandleShmError
+from candleshm.errors import BlockError, CandleShmError
 from candleshm.exchanges.base import Market
 from candleshm.gateway.directory import BlockDirectory
 from candleshm.gateway.precision import Decimals
@@ -102,7 +102,10 @@ class Hub:
         Raises NotKlines for a name that is none, Refused (503) for candles that no block has, or only a stale one.
         """
         markets, faults = tuple(markets), dict[str, str | None]()
-        return [self._stream_of(markets, name, faults) for name in names]
+        try:
+            return [self._stream_of(markets, name, faults) for name in names]
+        except BlockError as error:  # it went this moment
+            raise Refused(503, DISCONNECTED, str(error)) from None
 
     def place(self, client: Listener, streams: Iterable[Stream], *, is_combined: bool) -> None:
         """Send a client the events of these streams from now on, and of no others.
@@ -162,7 +165,9 @@ class Hub:
 
         A series that is stale alone is silent, as a symbol that is not traded is.
         """
-        max_age_seconds = self._max_age_seconds or MAX_AGE_SECONDS[feed.market]
+        max_age_seconds = self._max_age_seconds
+        if max_age_seconds is None:
+            max_age_seconds = MAX_AGE_SECONDS[feed.market]
         health = feed._health()
         if health["state"] == "closed" and feed.name not in self._sources:
             # Those who have streams of it already wait for its next collector.
