@@ -107,11 +107,20 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "%s": "block_not_read",
         "the blocks of this machine cannot be listed; the gateway goes on with those it has": "internal_error",
     },
+    "gateway.exchange_info": {
+        "%s cannot be used, the list of symbols is requested anew: %s": "list_not_read",
+        "%s cannot be written, the list of symbols is kept in memory: %s": "list_not_written",
+        "the list of symbols of %s cannot be kept": "internal_error",
+        "the list of symbols of %s was not fetched: %s": "list_not_fetched",
+    },
     "gateway.gateway": {
         "listening on %s: other machines that reach it are admitted by the token, which HTTP shows": "gateway_reach",
         "listening on %s without --token-file: everybody who reaches it can read candles and names of blocks, and "
         "with --pass-through spend the request weight of this machine": "gateway_reach",
     },
+    "gateway.page.watch": {"the page's look at the blocks failed; it is repeated": "internal_error"},
+    "gateway.streams.client": {"stream client %s is disconnected: %d, %s": "client_disconnected"},
+    "gateway.streams.hub": {"%d stream clients are disconnected: %s": "clients_disconnected"},
     "history.archive": {"archive: %s; the remaining files are not requested from it": "archive_failed"},
     "history.archive_days": {
         "archive: %s: %s": "archive_file_absent",
