@@ -6,7 +6,6 @@ import os
 import time
 from pathlib import Path
 
-import pytest
 import requests
 
 from candleshm.collector.collector import Collector
@@ -17,7 +16,6 @@ from tests.support.commanding import first_line, started
 SECOND, MINUTE = 1_000, 60_000
 
 
-@pytest.mark.xfail(reason="klines answers with what was pushed before the candle's end", strict=True)
 def test_a_candle_that_has_ended_is_final_or_not_there(tmp_path: Path) -> None:
     """The stream closes it up to two seconds after its end; until then a block has what was pushed before its end."""
     skew_ms = -15 * SECOND - time.time_ns() // 1_000_000 % MINUTE

@@ -46,11 +46,17 @@ def test_a_path_means_markets_and_streams(path: str, query: str, markets: Any, i
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "", "/x", "/public/ws", "/private/ws", "/spot", "/spot/market/ws", "/market", "/ws2", "/market/x/ws"]
+    "path",
+    ["/", "", "/x", "/spot/public/ws", "/privat/ws", "/spot", "/spot/market/ws", "/market", "/ws2", "/market/x/ws"],
 )
 def test_another_path_has_no_streams(path: str) -> None:
     with pytest.raises(NotKlines, match="kline streams are at /ws and /stream"):
         Endpoint.of(path, "")
+
+
+@pytest.mark.parametrize("path", ["/public/stream", "/private/stream", "/um/public/stream"])
+def test_the_official_sdk_may_connect_to_every_route_of_um(path: str) -> None:
+    assert Endpoint.of(path, "") == Endpoint.of("/market/stream", "")
 
 
 def test_times_are_in_milliseconds_only() -> None:

@@ -91,7 +91,7 @@ class Admission:
             if name in WATCHED:
                 found[name] = value
         query = scope["query_string"]
-        if b"x-mbx-apikey" in found or (query and _has_secret(query)):
+        if found.get(b"x-mbx-apikey") or (query and _has_secret(query)):
             return WITH_KEY
         if access.token is not None and not access.token.fits(found.get(b"authorization", b"")):
             return WITHOUT_TOKEN

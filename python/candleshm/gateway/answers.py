@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from candleshm._core import klines_text
+from candleshm._core import candle_end_ms, klines_text
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import BlockError, StaleData, UnknownSymbol
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Market
@@ -26,6 +26,7 @@ from candleshm.gateway.staleness import MAX_AGE_SECONDS, final_until_ms, has_end
 from candleshm.gateway.stretch import ALL_MS, Absent, Rows, Stretch
 from candleshm.history.store import ParquetStore
 from candleshm.reader.feed import Feed
+from candleshm.row_state import RowState
 
 __all__ = ["Answer", "Answers"]
 
@@ -92,6 +93,35 @@ class Answers:
                 continue
             return Answer(text.body, "derived" if is_derived else "block")
         return None
+
+    def awaits_close(self, query: KlinesQuery) -> bool:
+        """Return whether an answer would hold a candle that has ended and is not final: it is closed in a moment.
+
+        Until then a block has what the exchange pushed before its end. A block that is too old awaits nothing.
+        """
+        feeds = self._directory.find(query.market, query.symbol, query.interval)
+        for interval in () if feeds else self._directory.intervals(query.market):
+            if divides(interval, query.interval):
+                feeds = [*feeds, *self._directory.find(query.market, query.symbol, interval)]
+        return bool(feeds) and all(self._is_closing(feed, query) for feed in feeds)
+
+    def _is_closing(self, feed: Feed, query: KlinesQuery) -> bool:
+        now_ms = feed.exchange_ms()
+        if now_ms is None:
+            return False
+        try:
+            series = feed[query.symbol]
+            if series.age > self._limit_seconds(query.market):
+                return False
+            rows, states = series.snapshot(2, holes="nan")
+        except GONE:
+            return False
+        return any(
+            state == RowState.LIVE
+            and candle_end_ms(feed.interval, open_ms) <= now_ms
+            and (query.end_ms is None or open_ms <= query.end_ms)
+            for open_ms, state in zip(rows[:, OPEN_TIME_MS].astype(np.int64).tolist(), states, strict=True)
+        )
 
     def made(self, query: KlinesQuery, now_ms: int | None) -> Answer:
         """Return the answer that takes more: smaller candles, daily files. Raises Refused, which says what it lacks."""

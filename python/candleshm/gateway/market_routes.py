@@ -24,6 +24,9 @@ __all__ = ["market_routes"]
 PREFIXES: Mapping[Market, str] = {"SPOT": "/api/v3", "UM": "/fapi/v1", "CM": "/dapi/v1"}
 # How long a request for the list of symbols waits for the first one.
 LISTING_SECONDS = 5.0
+# How long a request waits for a candle that has ended to be final, and how often it looks. Streams close a candle up to
+# two seconds after its end.
+CLOSE_SECONDS, LOOK_SECONDS = 4.0, 0.03
 NOT_FOUND = b"<html><head><title>404 Not Found</title></head></html>\n"
 
 # Open and close time of each row of a klines body, and the time of a response.
@@ -145,6 +148,9 @@ class MarketPages:
         answers = self._markets.answers
         if self._market != "SPOT":
             await self._listing()  # how many digits a symbol has
+        if answers.awaits_close(query) and not await self._closed(query):
+            text = f"a candle of {query.symbol} {query.interval} has ended and is not final yet; try again in a moment"
+            return await self._passed(scope, Refused(503, -1001, text, 1.0))
         now_ms = self._markets.now_ms(self._market) if query.needs_now else None
         answer = None if query.needs_now and now_ms is None else answers.at_once(query, now_ms)
         if answer is None:
@@ -161,6 +167,16 @@ class MarketPages:
                 return reply._replace(body=_rows_in_microseconds(reply.body)) if in_microseconds else reply
         body = _rows_in_microseconds(answer.body) if in_microseconds else answer.body
         return Reply(body, answer.source.encode())
+
+    async def _closed(self, query: KlinesQuery) -> bool:
+        """Wait until the candle that has ended is final; False when that takes long."""
+        loop = asyncio.get_running_loop()
+        deadline_seconds = loop.time() + CLOSE_SECONDS
+        while loop.time() < deadline_seconds:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not self._markets.answers.awaits_close(query):
+                return True
+        return False
 
     async def other(self, scope: Scope) -> Reply:
         """Answer what is not served here: from the exchange, if it is public and may be."""

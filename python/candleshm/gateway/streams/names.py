@@ -31,6 +31,8 @@ MARKETS: Final[Mapping[Market | None, tuple[Market, ...]]] = {
     "CM": ("CM", "UM"),
     None: ("SPOT", "CM"),
 }
+# The official SDK connects to all routes of UM before it subscribes to anything. Candles come by each of them.
+ROUTES: Final = frozenset({"market", "public", "private"})
 MESSAGES_PER_SECOND: Final[Mapping[Market, int]] = {"SPOT": 5, "UM": 10, "CM": 10}
 NAME = re.compile(r"([^@/]+)@kline_(\w+)(@\+08:00)?")
 
@@ -63,7 +65,7 @@ class Endpoint:
         market = HOSTS.get(words[0].partition(":")[0])
         if market is not None:
             del words[0]
-        if words and words[0] == "market" and market != "SPOT":
+        if words and words[0] in ROUTES and market != "SPOT":
             del words[0]
             market = market or "UM"
         kind = words.pop(0) if words else ""
