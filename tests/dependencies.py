@@ -104,6 +104,9 @@ that is not here, when a dependency has no reason, or when its licence leaves no
 Rust crates are pinned, with checksums, by `Cargo.lock`. Python packages are bounded from below, so that an application
 can choose; it pins them itself.
 
+One file is not a package: the gateway's page draws with TradingView Lightweight Charts 5.2.0 (Apache-2.0), which lies
+with its licence, notice and hash in `python/candleshm/gateway/static/vendor`.
+
 Known vulnerabilities are not looked up by `make lint`: the databases of `cargo audit`, `cargo deny` and `pip-audit` lie
 outside the package registries, and a build is to work without them. With access to them: `cargo audit` here, and
 `pip-audit` inside the environment that is deployed.

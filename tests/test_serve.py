@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.support.commanding import (
     complaint,
     first_line,
     first_lines,
+    lines_until,
     run,
     serving,
     started,
@@ -49,7 +51,7 @@ def two_feeds(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> P
     path = tmp_path / "feeds.toml"
     path.write_text(
         f'base_url = "{exchange.base_url}"\nsymbols = ["BTCUSDT"]\nlength = 50\n'
-        f'[[feed]]\nmarket = "spot"\nname = "{block_name}-spot"\n'
+        f'[[feed]]\nmarket = "spot"\nname = "{block_name}-spot"\nderive = ["5m"]\n'
         f'[[feed]]\nmarket = "um"\ninterval = "5m"\nlength = 20\nname = "{block_name}-um"\n'
     )
     return path
@@ -120,7 +122,8 @@ def test_a_variable_that_cannot_be_meant_is_named(variable: str, text: str, word
 def test_a_process_serves_every_feed_of_its_file(two_feeds: Path, block_name: str) -> None:
     names = [f"{block_name}-spot", f"{block_name}-um"]
     with started("serve", "--config", str(two_feeds)) as process:
-        assert first_lines(process, 2) == [f'serving {name}: candleshm.attach("{name}")\n' for name in names]
+        served = [names[0], f"{names[0]}-5m", names[1]]
+        assert first_lines(process, 3) == [f'serving {name}: candleshm.attach("{name}")\n' for name in served]
         feeds = [candleshm.attach(name) for name in names]
         assert [(feed.market, feed.interval, feed.length) for feed in feeds] == [("SPOT", "1m", 50), ("UM", "5m", 20)]
         assert {feed.health.pid for feed in feeds} == {process.pid}
@@ -163,7 +166,7 @@ def test_metrics_tell_what_readers_see_and_what_the_collectors_count(
     parser = pytest.importorskip("prometheus_client.parser")
     exchange.faults.add(Fault(kind="status", status=500, path="/fapi/v1/klines", count=2))
     with started("serve", "--config", str(two_feeds), "--metrics", "0") as process:
-        matched = re.fullmatch(r"metrics: (http://127\.0\.0\.1:\d+/metrics)\n", first_lines(process, 3)[-1])
+        matched = re.fullmatch(r"metrics: (http://127\.0\.0\.1:\d+/metrics)\n", first_lines(process, 4)[-1])
         assert matched is not None
         feeds = {name: candleshm.attach(name) for name in (f"{block_name}-spot", f"{block_name}-um")}
         until(lambda: all(feed.health.ready for feed in feeds.values()))
@@ -178,7 +181,13 @@ def test_metrics_tell_what_readers_see_and_what_the_collectors_count(
 
         until(scrape)
 
-        assert all(key[0].startswith("candleshm_") for key in values)
+        assert all(key[0].startswith(("candleshm_", "process_")) for key in values)
+        assert values["candleshm_build_info", version("candleshm")] == 1
+        assert values["process_resident_memory_bytes",] > 0
+        derived = f"{block_name}-spot-5m"
+        assert values["candleshm_ready", derived] == values["candleshm_symbols", derived] == 1
+        assert values["candleshm_block_info", derived, "5m", "50", "SPOT"] == 1
+        assert ("candleshm_series_age_seconds", derived, "BTCUSDT") not in values
         for name, feed in feeds.items():
             assert values["candleshm_symbols", name] == values["candleshm_ready", name] == 1
             assert 0 <= values["candleshm_series_age_seconds", name, "BTCUSDT"] < DEADLINE_SECONDS
@@ -194,12 +203,24 @@ def test_metrics_tell_what_readers_see_and_what_the_collectors_count(
             assert values["candleshm_ingests_total", name] >= 1
             assert 0 < values["candleshm_ingest_seconds_total", name] < values["candleshm_ingests_total", name]
             assert values["candleshm_banned_until_timestamp_seconds", name] == 0
+            assert abs(values["candleshm_local_clock_offset_seconds", name]) < 60
             for kind in ("given_up", "silent", "standing"):
                 assert values[f"candleshm_{kind}_symbols", name] == 0
             series = [key for key in values if key[1:] == (name, "BTCUSDT")]
             assert len(series) == 6
         assert values["candleshm_request_errors_total", f"{block_name}-um", "ExchangeUnavailable"] == 2
-        assert not [key for key in values if key[0].endswith("errors_total") and key[1] == f"{block_name}-spot"]
+        for kind in ("BadResponse", "Banned", "ExchangeError", "ExchangeUnavailable", "RateLimited"):
+            assert values["candleshm_request_errors_total", f"{block_name}-spot", kind] == 0
+
+
+def test_metrics_without_symbols_are_those_of_the_blocks(
+    exchange: SimulatedExchange, two_feeds: Path, block_name: str
+) -> None:
+    two_feeds.write_text(f"metrics = 0\nmetrics_per_symbol = false\n{two_feeds.read_text()}")
+    with started("serve", "--config", str(two_feeds)) as process:
+        page = requests.get(first_lines(process, 4)[-1].split()[1], timeout=10).text
+    assert f'candleshm_ready{{block="{block_name}-um"}}' in page
+    assert "candleshm_series" not in page
 
 
 def test_exit_codes_tell_a_typo_from_an_outage(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> None:
@@ -230,6 +251,42 @@ def test_a_start_that_waits_says_for_what(block_name: str) -> None:
     assert patient.stderr.count("\n") > 1
     assert "no response from 127.0.0.1:1: " in patient.stderr.splitlines()[0]
     assert "next attempt in" in patient.stderr.splitlines()[0]
+
+
+def test_a_start_of_several_feeds_that_fails_names_its_feed(two_feeds: Path, block_name: str) -> None:
+    two_feeds.write_text(two_feeds.read_text().replace('interval = "5m"', 'interval = "5m"\nsymbol_contains = "XYZ"'))
+
+    said = complaint("serve", "--config", str(two_feeds))
+    assert said.startswith(f"candleshm: feed {block_name}-um: symbols: UM lists none of `BTCUSDT`")
+
+
+def test_a_block_in_use_can_be_stopped_or_named_otherwise_but_removed_by_nobody_else(
+    exchange: SimulatedExchange, block_name: str
+) -> None:
+    with started(*serving(exchange, block_name)) as process:
+        first_line(process)
+        by = f"block `{block_name}`: a collector (process {process.pid}) already serves it; stop that one"
+        assert f"{by}, which removes it\n" in complaint("rm", block_name)
+        assert f"{by} or choose another name\n" in complaint(*serving(exchange, block_name))
+
+
+def test_a_feed_with_streams_says_so_at_its_start(exchange: SimulatedExchange, block_name: str) -> None:
+    with started(*serving(exchange, block_name, "--ws-url", exchange.ws_url)) as process:
+        logged = lines_until(process, "and if one stalls")
+        assert f"{block_name}: candles by streams of {exchange.ws_url}/stream (live is auto); by REST" in logged
+
+
+def test_a_clock_that_is_off_is_said_once_and_measured(block_name: str) -> None:
+    with (
+        SimulatedExchange(seed=7, symbols=4, skew_ms=-7_200_000) as exchange,
+        started(*serving(exchange, block_name, "--metrics", "0")) as process,
+    ):
+        url = first_lines(process, 2)[-1].split()[1]
+        logged = lines_until(process, "not candles")
+        assert re.search(r"this machine's clock is 7[12]\d\d\.\d s ahead of the exchange's", logged)
+        page = requests.get(url, timeout=10).text
+    (offset,) = re.findall(r"^candleshm_local_clock_offset_seconds{.*} (.*)$", page, re.MULTILINE)
+    assert abs(float(offset) - 7200) < 60
 
 
 def test_a_feed_without_streams_says_why(exchange: SimulatedExchange, block_name: str) -> None:

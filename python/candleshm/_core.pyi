@@ -559,8 +559,21 @@ class Writer:
         Closes and panels wait for neither an ended nor a silent one. Only an ended one is `StaleData` at any age.
         """
 
-    def set_health(self, *, ready: bool, weight_used: int, weight_limit: int, banned_until_ms: int | None) -> None:
-        """Publish what readers see as `Feed.health`."""
+    def set_health(
+        self,
+        *,
+        ready: bool,
+        weight_used: int,
+        weight_limit: int,
+        banned_until_ms: int | None,
+        failing: int = 0,
+        polled: int = 0,
+        last_error: tuple[int, int] = ...,
+    ) -> None:
+        """Publish what readers see as `Feed.health`.
+
+        `last_error` is the kind of the newest failure and when it was (epoch ms), as the format document lists them.
+        """
 
     def restart_time(self, now_seconds: float) -> None:
         """Let whatever is merged from now on count as newer: the exchange's clock was set.

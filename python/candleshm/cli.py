@@ -80,6 +80,11 @@ def _serve(arguments: argparse.Namespace) -> None:
     given = read()
     if "group" in given.process:
         share_with(given.process["group"])
+    if arguments.check:
+        from candleshm.commands.forecast import forecast
+
+        forecast(given.feeds)
+        return
     from candleshm.commands.reload import Reload
     from candleshm.commands.serve import Address, serve
 
@@ -91,6 +96,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         log_level=arguments.log_level,
         log_format=arguments.log_format,
         metrics=addresses.get("metrics"),
+        metrics_per_symbol=given.process.get("metrics_per_symbol", True),
         gateway=addresses.get("gateway"),
         until_stdin_closes=arguments.until_stdin_closes,
         reload=Reload(arguments.config, read, given) if is_file else None,
@@ -209,14 +215,26 @@ def _read(arguments: argparse.Namespace) -> None:
 
 
 def _top(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.top import top
+    from candleshm.commands.top import top, top_json
 
+    if arguments.json:
+        print(top_json(arguments.name), end="")
+        return
     top(
         arguments.name,
         interval_seconds=arguments.interval_seconds,
         once=arguments.once,
         max_age_seconds=arguments.max_age_seconds,
     )
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.check import check
+
+    is_ready, line = check(arguments.name, arguments.max_age, requires_streams=arguments.require_streams)
+    say(f"{line}\n")
+    if not is_ready:
+        sys.exit(1)
 
 
 def _rm(arguments: argparse.Namespace) -> None:
@@ -266,6 +284,17 @@ def make_parser() -> argparse.ArgumentParser:
         type=_address,
         metavar="[HOST:]PORT",
         help=PROCESS_KEYS["metrics"].help,
+    )
+    serve.add_argument(
+        "--check",
+        action="store_true",
+        help="print what the configuration would take (memory, weight, time) and what is in its way, and exit",
+    )
+    serve.add_argument(
+        "--metrics-per-symbol",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help=PROCESS_KEYS["metrics_per_symbol"].help,
     )
     serve.add_argument("--group", metavar="NAME", help=PROCESS_KEYS["group"].help)
     serve.add_argument(
@@ -445,7 +474,28 @@ def make_parser() -> argparse.ArgumentParser:
         default=60.0,
         help="a series counts as stale when its data is older (default: 60)",
     )
-    top.add_argument("--once", action="store_true", help="print the state once and exit")
+    once = top.add_mutually_exclusive_group()
+    once.add_argument("--once", action="store_true", help="print the state once and exit")
+    once.add_argument("--json", action="store_true", help="print the state once, as a list of objects, and exit")
+
+    check = add(
+        "check",
+        _check,
+        "say in one line whether a block is ready, with exit code 0 or 1",
+        "check candleshm-spot-1m --max-age 60",
+    )
+    check.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
+    check.add_argument(
+        "--max-age",
+        type=_seconds,
+        metavar="SECONDS",
+        help="a series counts as stale when its data is older (default: 60)",
+    )
+    check.add_argument(
+        "--require-streams",
+        action="store_true",
+        help="also exit with 1 while requests, not streams, bring the candles of more than one symbol in ten",
+    )
 
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
     rm.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")

@@ -99,16 +99,16 @@ class BlockNotFound(BlockError, FileNotFoundError):
 
 class BlockInUse(BlockError):
     """Another live collector owns the block. ``pid`` is its process, 0 when unknown; ``lack`` why it cannot be read
-    instead, as "has 1m of SPOT", empty when that was not asked."""
+    instead, as "has 1m of SPOT", empty when that was not asked; ``to_remove`` whether it was to be removed."""
 
-    def __init__(self, name: str, pid: int = 0, lack: str = "") -> None:
+    def __init__(self, name: str, pid: int = 0, lack: str = "", to_remove: bool = False) -> None:  # noqa: FBT001
         owner = f"process {pid}" if pid else "another process"
         besides = f", and the block {lack}" if lack else ""
-        super().__init__(
-            name, f"a collector ({owner}) already serves it{besides}; stop that one or choose another name"
-        )
-        self.args = (name, pid, lack)
+        advice = "stop that one, which removes it" if to_remove else "stop that one or choose another name"
+        super().__init__(name, f"a collector ({owner}) already serves it{besides}; {advice}")
+        self.args = (name, pid, lack, to_remove)
         self.pid = pid
+        self.to_remove = to_remove
         self.lack = lack
 
 

@@ -111,10 +111,13 @@ class ClockSync:
         self.compare(response.received_seconds)
         self.measurement.due_seconds = response.received_seconds + MEASURE_SECONDS
 
+    def offset_ms(self, now: float) -> int:
+        """Return how far the machine's clock is ahead of the exchange's."""
+        return self._clock.epoch_ms() - (self.time.earliest_ms(now) + self.time.latest_ms(now)) // 2
+
     def compare(self, now: float) -> None:
         """Log how far the machine's clock is off; no candle depends on it, but times in logs do."""
-        exchange_ms = (self.time.earliest_ms(now) + self.time.latest_ms(now)) // 2
-        offset_ms = self._clock.epoch_ms() - exchange_ms
+        offset_ms = self.offset_ms(now)
         if abs(offset_ms) <= OFFSET_MS + self.time.error_ms(now):
             offset_ms = 0
         if abs(offset_ms - self._logged_offset_ms) <= OFFSET_MS:

@@ -20,6 +20,15 @@ class RequestCounters:
     weight: int = 0
     bans: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    newest_error: tuple[str, float] | None = None
+    """The kind of the newest error, and when it came, local seconds."""
+    newest_error_text: str = ""
+    """The same in words."""
+
+    def failed(self, kind: str, text: str, now: float) -> None:
+        """Count an error."""
+        self.errors[kind] += 1
+        self.newest_error, self.newest_error_text = (kind, now), text
 
 
 @dataclass(slots=True)

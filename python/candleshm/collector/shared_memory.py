@@ -13,7 +13,7 @@ from candleshm._core import block_bytes
 from candleshm.config import CollectorConfig
 from candleshm.errors import BlockUnavailable
 
-__all__ = ["SharedMemory"]
+__all__ = ["MIB", "SharedMemory", "free_bytes"]
 
 DIRECTORY = Path("/dev/shm")
 MIB = 1 << 20
@@ -45,12 +45,11 @@ class SharedMemory:
     def check(self) -> None:
         """Raise BlockUnavailable when there is not enough free memory for all blocks together."""
         found = os.statvfs(DIRECTORY)
-        free_bytes = found.f_bavail * found.f_frsize
-        if self.missing_bytes > free_bytes:
+        if self.missing_bytes > free_bytes():
             size_bytes = found.f_blocks * found.f_frsize
             raise BlockUnavailable(
                 next(iter(self.bytes_of)),
-                f"{self}, and {DIRECTORY} has {free_bytes // MIB} MiB free of {size_bytes // MIB} MiB; enlarge it "
+                f"{self}, and {DIRECTORY} has {free_bytes() // MIB} MiB free of {size_bytes // MIB} MiB; enlarge it "
                 f"(docker: --shm-size), or serve fewer symbols or a smaller length{self._advice()}",
                 errno.ENOSPC,
             )
@@ -62,6 +61,12 @@ class SharedMemory:
 
     def _advice(self) -> str:
         return ", or give derived intervals a length of their own (1d:400)" if len(self.bytes_of) > 1 else ""
+
+
+def free_bytes() -> int:
+    """Return how much shared memory is free."""
+    found = os.statvfs(DIRECTORY)
+    return found.f_bavail * found.f_frsize
 
 
 def _size_of(name: str) -> int | None:

@@ -22,6 +22,7 @@ from candleshm.exchanges.base import Exchange
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.reader import freshness
 from candleshm.reader.freshness import Freshness
+from candleshm.reader.health import ERROR_KINDS
 from candleshm.system.block_log import BlockLog
 
 if TYPE_CHECKING:
@@ -89,8 +90,20 @@ class StatusBoard:
             weight_used=status.weight_used,
             weight_limit=status.weight_limit,
             banned_until_ms=status.banned_until_ms,
+            failing=len(status.failing),
+            polled=status.polled,
+            last_error=self._newest_error(),
         )
         return status
+
+    def _newest_error(self) -> tuple[int, int]:
+        """Return the code of the newest error, and when it came, exchange time; zeroes without one."""
+        newest = self._sources.requests.newest_error
+        if newest is None:
+            return 0, 0
+        kind, seconds = newest
+        kinds = {name: code for code, name in enumerate(ERROR_KINDS, 1)}
+        return kinds.get(kind, len(kinds)), max(0, self._sources.clock_sync.time.latest_ms(seconds))
 
     def _snapshot(self, now: float) -> CollectorStatus:
         sources = self._sources
@@ -114,7 +127,9 @@ class StatusBoard:
             weight_budget=budget.budget,
             wait_seconds=wait_seconds if wait_seconds >= WAIT_SECONDS_MIN else 0.0,
             clock_error_ms=sync.time.error_ms(now),
+            local_clock_offset_ms=sync.offset_ms(now),
             elapsed_seconds=now - self._started_seconds,
+            newest_error=requests.newest_error_text,
             bans=requests.bans,
             ingests=rows.ingests,
             ingest_seconds=rows.ingest_seconds,
@@ -125,7 +140,7 @@ class StatusBoard:
             given_up=tuple(plan.symbol for plan in plans if plan.given_up),
             silent=tuple(sorted(sources.refresh.laggards.silent)),
             stream=sources.failover.stream_status,
-            polled=sum(sources.failover.is_polled(plan, now) for plan in plans),
+            by_requests=tuple(plan.symbol for plan in plans if sources.failover.is_polled(plan, now)),
             verified=rows.verified,
             conflicts=rows.conflicts,
             audits=audits.audits,

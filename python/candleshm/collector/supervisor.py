@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from candleshm.collector.collector import Collector
 from candleshm.collector.status import CollectorStatus
 from candleshm.config import CollectorConfig
-from candleshm.errors import ConfigError
+from candleshm.errors import CandleShmError, ConfigError
 from candleshm.rest.transport import Transport
 from candleshm.system.clock import Clock, SystemClock
 
@@ -45,8 +46,9 @@ class Supervisor:
     def start(self) -> None:
         """Start every feed; return once readers can attach to all. Raises as `Collector.start`, with nothing left."""
         try:
-            for collector in self.collectors.values():
-                collector.start()
+            for name, collector in self.collectors.items():
+                with self._naming(name):
+                    collector.start()
         except BaseException:
             self.stop()
             raise
@@ -85,8 +87,19 @@ class Supervisor:
                     progress = None
         finally:
             self.stop()
-        for collector in self.collectors.values():
-            collector.raise_failure()
+        for name, collector in self.collectors.items():
+            with self._naming(name):
+                collector.raise_failure()
+
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Have an error say which of several feeds it is about."""
+        try:
+            yield
+        except CandleShmError as error:
+            if len(self.collectors) > 1 and name not in str(error) and not hasattr(error, "__notes__"):
+                error.add_note(f"feed {name}")
+            raise
 
     def statuses(self) -> dict[str, CollectorStatus | None]:
         """Return where each feed stands, by the name of its block; None before it has one."""

@@ -6,9 +6,11 @@ Everything is read at a scrape, at most once a second; facts about candles come 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +19,7 @@ from candleshm.commands.scrape_server import ScrapeServer
 from candleshm.errors import BlockError
 from candleshm.reader.feed import Feed
 from candleshm.reader.frames import library
+from candleshm.reader.health import ERROR_KINDS
 from candleshm.reader.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.row_state import RowState
 
@@ -24,6 +27,7 @@ __all__ = ["MetricsServer"]
 
 EXTRA = "metrics"
 PATH = "/metrics"
+SHARED_MEMORY = "/dev/shm"
 
 
 class _Gauge(NamedTuple):
@@ -90,6 +94,11 @@ OF_COLLECTOR: Sequence[_Column] = (
         "Uncertainty of the measured exchange time.",
         lambda status: status.clock_error_ms / 1000,
     ),
+    _Gauge(
+        "local_clock_offset_seconds",
+        "How far the clock of this machine is ahead of the exchange's; it affects times in logs only.",
+        lambda status: status.local_clock_offset_ms / 1000,
+    ),
     _Counter("bans", "Times that a 418 or 403 stopped all requests.", lambda status: status.bans),
     _Counter("requests", "Requests sent.", lambda status: status.requests),
     _Counter("weight_spent", "Request weight of the requests sent.", lambda status: status.weight_spent),
@@ -100,6 +109,12 @@ OF_COLLECTOR: Sequence[_Column] = (
     _Counter("rows", "Received rows that were new or changed.", lambda status: status.rows),
     _Counter("refused_rows", "Rows refused because of impossible values.", lambda status: status.refused),
     _Counter("corrections", "Closed rows that the exchange corrected.", lambda status: status.corrections),
+    _Gauge("caches_failing", "Caches that could not be written the last time.", lambda status: status.caches_failing),
+    _Gauge(
+        "daily_files_due",
+        "Days whose daily files are due and not complete.",
+        lambda status: status.days_due,
+    ),
     _Gauge("polled_symbols", "Symbols kept fresh by requests instead of streams.", lambda status: status.polled),
     _Counter("audits", "Requests that only checked closed rows.", lambda status: status.audits),
 )
@@ -128,14 +143,28 @@ OF_STREAM: Sequence[_Column] = (
 class MetricsServer:
     """Serves Prometheus until it is closed; a context manager. `statuses` is called at every scrape."""
 
-    def __init__(self, host: str, port: int, statuses: Callable[[], Mapping[str, CollectorStatus | None]]) -> None:
-        """Listen. Raises MissingExtra without prometheus-client, OSError when it cannot listen there."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        statuses: Callable[[], Mapping[str, CollectorStatus | None]],
+        *,
+        derived: Mapping[str, Sequence[str]] | None = None,
+        with_series: bool = True,
+    ) -> None:
+        """Listen. `derived` are the names of the blocks derived from each feed's; `with_series` shows every symbol.
+
+        Raises MissingExtra without prometheus-client, OSError when it cannot listen there.
+        """
         self._core = library("prometheus_client.core", EXTRA)
         exposition = library("prometheus_client.exposition", EXTRA)
         self._statuses = statuses
+        self._derived = derived or {}
+        self._with_series = with_series
         self._feeds: dict[str, Feed] = {}
         self._registry = self._core.CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        library("prometheus_client.process_collector", EXTRA).ProcessCollector(registry=self._registry)
         self._choose_encoder = exposition.choose_encoder
         try:
             self._server = ScrapeServer(host, port, PATH, self._page)
@@ -156,9 +185,14 @@ class MetricsServer:
     def collect(self) -> Iterator[Any]:
         """Return the metrics of this moment; Prometheus' client calls it at every scrape, in the server's thread."""
         statuses = {name: status for name, status in self._statuses().items() if status is not None}
-        seen = {name: observe(feed) for name in statuses if (feed := self._feed(name)) is not None}
+        collected = {name: observe(feed) for name in statuses if (feed := self._feed(name)) is not None}
+        derived = [name for source in statuses for name in self._derived.get(source, ())]
+        seen = collected | {name: observe(feed) for name in derived if (feed := self._feed(name)) is not None}
+        yield self._build()
         yield self._info(seen)
-        yield from self._families(OF_SERIES, ("block", "symbol"), _series_of(seen))
+        if self._with_series:
+            # Those of derived blocks tell nothing that their sources do not.
+            yield from self._families(OF_SERIES, ("block", "symbol"), _series_of(collected))
         yield from self._families(OF_BLOCK, ("block",), {(name,): block.health for name, block in seen.items()})
         yield from self._families(OF_COLLECTOR, ("block",), {(name,): status for name, status in statuses.items()})
         streams: dict[tuple[str, ...], object] = {
@@ -166,6 +200,7 @@ class MetricsServer:
         }
         yield from self._families(OF_STREAM, ("block",), streams)
         yield self._universe(seen)
+        yield from self._shared_memory()
         yield self._counts("request_errors", "Requests that failed, by kind of error.", "kind", _errors_of(statuses))
         text = "Closed rows that were checked, by result: equal, corrected, missing."
         yield self._counts("audit_rows", text, "result", _audits_of(statuses))
@@ -205,6 +240,11 @@ class MetricsServer:
                 family.add_metric(values, float(column.value(row)))
             yield family
 
+    def _build(self) -> Any:
+        family = self._core.InfoMetricFamily("candleshm_build", "Version of candleshm.", labels=("version",))
+        family.add_metric((version("candleshm"),), {})
+        return family
+
     def _info(self, seen: Mapping[str, Observation]) -> Any:
         labels = ("block", "market", "interval", "length")
         family = self._core.InfoMetricFamily("candleshm_block", "Market, interval, length of the block.", labels=labels)
@@ -212,6 +252,14 @@ class MetricsServer:
             health = block.health
             family.add_metric((name, health.market, health.interval, str(health.length)), {})
         return family
+
+    def _shared_memory(self) -> Iterator[Any]:
+        room = shutil.disk_usage(SHARED_MEMORY)
+        for name, text, value in (
+            ("free", "Shared memory of this machine that is free, where blocks lie.", room.free),
+            ("size", "Shared memory of this machine, where blocks lie.", room.total),
+        ):
+            yield self._core.GaugeMetricFamily(f"candleshm_shared_memory_{name}_bytes", text, value=value)
 
     def _universe(self, seen: Mapping[str, Observation]) -> Any:
         text = "Seconds since the end of the newest candle that every trading symbol has final, by the local clock."
@@ -231,7 +279,8 @@ class MetricsServer:
 
 
 def _errors_of(statuses: Mapping[str, CollectorStatus]) -> dict[str, Mapping[str, int]]:
-    return {name: status.errors for name, status in statuses.items()}
+    # A counter that is not there before the first error has no increase at the first.
+    return {name: dict.fromkeys(ERROR_KINDS[:-1], 0) | dict(status.errors) for name, status in statuses.items()}
 
 
 def _audits_of(statuses: Mapping[str, CollectorStatus]) -> dict[str, Mapping[str, int]]:

@@ -69,4 +69,5 @@ def _line(error: Exception) -> str:
     if isinstance(error, OSError) and not isinstance(error, CandleShmError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         text = f"{where}{error.strerror}"
+    text = ": ".join([*getattr(error, "__notes__", ()), text])
     return printable(without_credentials(" ".join(text.split())))

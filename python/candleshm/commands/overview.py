@@ -33,24 +33,20 @@ class Overview:
         self._names = tuple(health.name for health in shown)
         bad = sum(health.condition not in CALM for health in shown)
         title = f"{screen.strong(str(len(shown)))} blocks, {sum(health.symbols for health in shown):,} series"
-        lines = [f"{title}, {screen.alarm(f'{bad} need attention') if bad else screen.signed('all well', 1)}", ""]
-        if shown:
-            head, *rows = aligned(
-                HEADS, [_row(place, health) for place, health in enumerate(shown, 1)], left=LEFT
-            ).splitlines()
-            lines.append(screen.heading(head))
-            lines += [
-                row if health.condition in CALM else screen.alarm(row) for row, health in zip(rows, shown, strict=True)
-            ]
-        else:
-            lines.append("no blocks; `candleshm serve` or `candleshm demo` makes some")
-        lines += [screen.alarm(line) for line in unreadable]
+        title += f", {screen.alarm(f'{bad} need attention') if bad else screen.signed('all well', 1)}"
         if screen.is_terminal:
-            lines += [
-                "",
-                screen.faint(f"number and Enter: one block; q: end{f'   {self._typed}' if self._typed else ''}"),
-            ]
-        return lines
+            title += screen.faint(f"   number and Enter: one block; q: end   {self._typed}".rstrip())
+        below = [screen.alarm(line) for line in unreadable]
+        if not shown:
+            return [title, "", "no blocks; `candleshm serve` or `candleshm demo` makes some", *below]
+        cells = [_row(place, health) for place, health in enumerate(shown, 1)]
+        head, *lines = aligned(HEADS, cells, left=LEFT).splitlines()
+        rows = [
+            line if health.condition in CALM else screen.alarm(line) for line, health in zip(lines, shown, strict=True)
+        ]
+        if screen.height is not None and len(rows) > (room := max(1, screen.height - 3 - len(below))):
+            rows = [*rows[: room - 1], screen.faint(f"and {len(rows) - room + 1} more in no worse state")]
+        return [title, "", screen.heading(head), *rows, *below]
 
     def chosen(self, typed: str) -> str | None:
         """Return the name of the block that was chosen by what is typed, None while none is."""

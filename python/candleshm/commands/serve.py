@@ -38,6 +38,7 @@ def serve(
     log_level: str = "info",
     log_format: LogFormat = "text",
     metrics: Address | None = None,
+    metrics_per_symbol: bool = True,
     gateway: Address | None = None,
     until_stdin_closes: bool = False,
     reload: Reload | None = None,
@@ -65,7 +66,9 @@ def serve(
         if metrics is not None:
             from candleshm.commands.metrics import MetricsServer
 
-            where = stack.enter_context(MetricsServer(*metrics, supervisor.statuses)).url
+            derived = {config.block_name: config.block_names[1:] for config in feeds}
+            server = MetricsServer(*metrics, supervisor.statuses, derived=derived, with_series=metrics_per_symbol)
+            where = stack.enter_context(server).url
         child = None
         if gateway is not None:
             from candleshm.commands.gateway_child import GatewayChild, options_of

@@ -136,10 +136,14 @@ def _read(hint: Any, text: str) -> Any:
     """Return the value of a field of that type that a text stands for, as its flag would read it. Raises ValueError."""
     reading = _reading(hint)
     if reading.get("action") is argparse.BooleanOptionalAction:
-        if text.lower() not in TRUTHS:
-            raise ValueError(f"allowed: {' '.join(TRUTHS)}")
-        return TRUTHS[text.lower()]
+        return _truth(text)
     return reading.get("type", str)(text)
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in TRUTHS:
+        raise ValueError(f"allowed: {' '.join(TRUTHS)}")
+    return TRUTHS[text.lower()]
 
 
 def listening_address(value: object) -> tuple[str, int]:
@@ -169,6 +173,11 @@ PROCESS_KEYS = {
         'a port such as 8700, or "host:port"',
         _is_address,
     ),
+    "metrics_per_symbol": Setting(
+        "let the metrics show every symbol by itself, six values each (default: yes)",
+        "true | false",
+        lambda value: isinstance(value, bool),
+    ),
     "group": Setting(
         "group of users that may read the blocks, and share the weight budget (default: nobody)",
         "a group of this machine, or its number",
@@ -181,6 +190,7 @@ PROCESS_KEYS = {
 PROCESS_READERS: Mapping[str, Callable[[Any], Any]] = {
     "metrics": listening_address,
     "gateway": listening_address,
+    "metrics_per_symbol": lambda value: value if isinstance(value, bool) else _truth(value),
     "group": str,
 }
 

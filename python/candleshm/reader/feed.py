@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from candleshm import _core
 from candleshm._core import Closed, Series
-from candleshm.errors import BlockError, BlockNotFound, ConfigError, WaitTimeout
+from candleshm.errors import BlockError, BlockInUse, BlockNotFound, ConfigError, WaitTimeout
 from candleshm.reader.closes import Closes, Wanted, names_of
 from candleshm.reader.health import Health, health_of
 from candleshm.reader.moments import MomentLike, MomentsLike, moment_of, moments_of
@@ -302,4 +302,7 @@ def unlink(name: str) -> None:
     Traceback (most recent call last):
     candleshm.errors.BlockNotFound: block `no-such-block` was not found
     """
-    _core.unlink(name)
+    try:
+        _core.unlink(name)
+    except BlockInUse as error:
+        raise BlockInUse(error.name, error.pid, to_remove=True) from None

@@ -12,6 +12,10 @@ from candleshm.reader.notebook import table
 
 # The last second that a datetime can hold: a damaged block may name any number.
 LAST_MS = 253_402_300_799_000
+# The kinds of failures by their codes in a block, from 1 on; docs/segment-format.md lists them.
+ERROR_KINDS = ("BadResponse", "Banned", "ExchangeError", "ExchangeUnavailable", "RateLimited", "another")
+# So few symbols by requests do not count while the others come by streams: some are idle.
+STREAMS_PART = 10
 # A block that is being replaced is served until readers move on.
 SERVED = {"ready", "superseded"}
 
@@ -60,8 +64,21 @@ class Health:
     """The highest age of a symbol that trades, seconds: infinite while none has data, 0 when none trades."""
     loaded: bool = True
     """Whether every symbol was loaded once; `ready` says whether the data is current as well."""
+    failing: int = 0
+    """Symbols whose newest request failed."""
+    polled: int = 0
+    """Symbols that are kept fresh by requests instead of streams: all of them where there are no streams."""
+    last_error: str = ""
+    """The kind of the newest failure of a request, such as ExchangeUnavailable; empty before the first."""
+    last_error_at: datetime | None = None
+    """When that was, aware, UTC."""
     exchange: str = ""
     """Whose candles these are: 'binance', or host and port of another exchange; '' where it is not known."""
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether streams bring the candles, of nine symbols in ten at least."""
+        return self.polled <= max(1, self.symbols // STREAMS_PART) and self.polled < self.symbols
 
     @property
     def is_silent(self) -> bool:
@@ -87,18 +104,22 @@ class Health:
         return table(f"Health of {self.name}", ("fact", "value"), facts.items())
 
 
-def health_of(feed: _core.Feed) -> Health:
-    """Return the health of the block that ``feed`` is attached to."""
+def health_of(feed: _core.Feed, max_age: float | None = None) -> Health:
+    """Return the health of the block that ``feed`` is attached to; ``max_age`` (seconds) in place of its own."""
     fields = feed._health()
     until_ms = fields.pop("banned_until_ms")
+    kind, error_ms = fields.pop("last_error")
     banned_until = None if until_ms is None else datetime.fromtimestamp(min(until_ms, LAST_MS) / 1000, tz=UTC)
-    freshness = Freshness.of(fields.pop("ages"), fields.pop("max_age"))
+    own_max_age = fields.pop("max_age")
+    freshness = Freshness.of(fields.pop("ages"), own_max_age if max_age is None else max_age)
     is_alive = fields["heartbeat_age"] <= SILENT_SECONDS
     if fields["state"] == "ready" and not is_alive and not _is_owned(fields["name"]):
         fields["state"] = "dead"
     return Health(
         **fields,
         banned_until=banned_until,
+        last_error=(("", *ERROR_KINDS)[kind] if kind <= len(ERROR_KINDS) else "another"),
+        last_error_at=datetime.fromtimestamp(min(error_ms, LAST_MS) / 1000, tz=UTC) if kind else None,
         stale=freshness.stale,
         oldest_age=freshness.oldest_age,
         ready=fields["loaded"] and fields["state"] in SERVED and is_alive and freshness.is_current,

@@ -34,9 +34,10 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "this machine's clock agrees with that of the exchange again": "clock_right",
     },
     "collector.collector": {
-        "block %s, %d %s symbols, %d candles each": "block_opened",
+        "block %s, %d %s symbols, %d candles each; %s": "block_opened",
         "no streams: %s; candles by REST requests every %g s": "by_requests",
-        "%s candles derived into block %s": "block_derived",
+        "candles by streams of %s (live is %s); by REST requests until they flow, and if one stalls": "by_streams",
+        "%s candles derived into block %s, %d each": "block_derived",
         "stopped, block removed": "stopped",
         "the collector ends because of an internal error": "internal_error",
     },
@@ -89,6 +90,13 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     "commands.gateway_child": {
         "the gateway has ended (%s); it is started again in %g s": "gateway_ended",
     },
+    "commands.reload": {
+        "%s was read again, and an internal error kept the feeds from following it": "internal_error",
+        "%s was read again and is not used, everything stays as it is: %s": "configuration_not_used",
+        "%s: %s": "configuration_refused",
+        "%s was read again; the symbols of %d feeds change": "configuration_read",
+        "%s: %s of block %s is `%s` now, and stays `%s`; it takes a restart": "configuration_refused",
+    },
     "commands.days": {"verified: the archive agrees on %d candles and differs on %d": "days_verified"},
     "commands.progress": {"%s: %s": "progress"},
     "commands.scrape_server": {"metrics: %s": "metrics_failed"},
@@ -99,11 +107,20 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "%s": "block_not_read",
         "the blocks of this machine cannot be listed; the gateway goes on with those it has": "internal_error",
     },
+    "gateway.exchange_info": {
+        "%s cannot be used, the list of symbols is requested anew: %s": "list_not_read",
+        "%s cannot be written, the list of symbols is kept in memory: %s": "list_not_written",
+        "the list of symbols of %s cannot be kept": "internal_error",
+        "the list of symbols of %s was not fetched: %s": "list_not_fetched",
+    },
     "gateway.gateway": {
         "listening on %s: other machines that reach it are admitted by the token, which HTTP shows": "gateway_reach",
         "listening on %s without --token-file: everybody who reaches it can read candles and names of blocks, and "
         "with --pass-through spend the request weight of this machine": "gateway_reach",
     },
+    "gateway.page.watch": {"the page's look at the blocks failed; it is repeated": "internal_error"},
+    "gateway.streams.client": {"stream client %s is disconnected: %d, %s": "client_disconnected"},
+    "gateway.streams.hub": {"%d stream clients are disconnected: %s": "clients_disconnected"},
     "history.archive": {"archive: %s; the remaining files are not requested from it": "archive_failed"},
     "history.archive_days": {
         "archive: %s: %s": "archive_file_absent",
@@ -149,7 +166,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     },
     "ratelimit.ledger": {
         "the weight ledger cannot be created in %s (%s): THIS PROCESS DOES NOT SHARE ITS WEIGHT BUDGET, and the "
-        "exchange may ban this host; set XDG_RUNTIME_DIR to a directory that can be written": "ledger_failed",
+        "exchange may ban this host; set CANDLESHM_RUNTIME_DIR to a directory that can be written": "ledger_failed",
         "the weight ledger %s is locked by process %d, which seems to be stopped; no request is sent until it "
         "continues or ends": "ledger_locked",
         "the weight ledger %s was removed and cannot be created again: %s": "ledger_failed",
@@ -170,7 +187,11 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "streams stopped because of an internal error; the collector continues by REST": "internal_error",
     },
     "stream.stalls": {"%s": "streams_stalled"},
-    "universe": {"%s: %s does not list it, left out%s": "symbol_not_listed"},
+    "system.sharing": {"%s is not used: %s": "group_not_used"},
+    "universe": {
+        "%s: %s does not list it, left out%s": "symbol_not_listed",
+        "%d symbols chosen by their volume in 24 hours: %s": "symbols_chosen",
+    },
 }
 
 

@@ -161,6 +161,9 @@ impl Feed {
         health.set_item("holes", block.value(header::HOLES))?;
         health.set_item("weight_used", block.value(header::WEIGHT_USED))?;
         health.set_item("weight_limit", block.value(header::WEIGHT_LIMIT))?;
+        health.set_item("failing", block.value(header::FAILING))?;
+        health.set_item("polled", block.value(header::POLLED))?;
+        health.set_item("last_error", (block.value(header::LAST_ERROR), block.value(header::LAST_ERROR_MS)))?;
         health.set_item("banned_until_ms", Some(block.value(header::BANNED_UNTIL_MS)).filter(|&until| until > 0))?;
         Ok(health)
     }

@@ -697,15 +697,30 @@ impl Writer {
     }
 
     /// Publish what readers see as `Feed.health`.
-    #[pyo3(signature = (*, ready, weight_used, weight_limit, banned_until_ms))]
+    ///
+    /// `last_error` is the kind of the newest failure and when it was (epoch ms), as the format document lists them.
+    #[pyo3(signature = (*, ready, weight_used, weight_limit, banned_until_ms, failing=0, polled=0, last_error=(0, 0)))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn set_health(
         &self,
         ready: bool,
         weight_used: u64,
         weight_limit: u64,
         banned_until_ms: Option<u64>,
+        failing: u64,
+        polled: u64,
+        last_error: (u64, u64),
     ) -> PyResult<()> {
-        let health = Health { ready, weight_used, weight_limit, banned_until_ms: banned_until_ms.unwrap_or(0) };
+        let health = Health {
+            ready,
+            weight_used,
+            weight_limit,
+            banned_until_ms: banned_until_ms.unwrap_or(0),
+            failing,
+            polled,
+            last_error: last_error.0,
+            last_error_ms: last_error.1,
+        };
         self.with(|writer| {
             writer.set_health(&health);
             Ok(())

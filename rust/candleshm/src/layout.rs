@@ -112,6 +112,14 @@ pub mod header {
     pub const EXCHANGE_OFFSET_MS: usize = 80;
     /// Eight words, since minor 2: whose candles these are, zero padded; zeroes where it is not known.
     pub const EXCHANGE: usize = 81;
+    /// Since minor 2: symbols whose newest request failed.
+    pub const FAILING: usize = 89;
+    /// Since minor 2: symbols that are kept fresh by requests instead of streams.
+    pub const POLLED: usize = 90;
+    /// Since minor 2: the kind of the newest failure of a request, as the format document lists them; 0 for none.
+    pub const LAST_ERROR: usize = 91;
+    /// Since minor 2: when that was, epoch ms.
+    pub const LAST_ERROR_MS: usize = 92;
 }
 
 /// Word offsets in a symbol's entry.

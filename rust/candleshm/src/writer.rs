@@ -68,6 +68,14 @@ pub struct Health {
     pub weight_limit: u64,
     /// End of a ban, epoch ms; 0 when not banned.
     pub banned_until_ms: u64,
+    /// Symbols whose newest request failed.
+    pub failing: u64,
+    /// Symbols that are kept fresh by requests instead of streams.
+    pub polled: u64,
+    /// The kind of the newest failure of a request; 0 for none.
+    pub last_error: u64,
+    /// When that was, epoch ms.
+    pub last_error_ms: u64,
 }
 
 /// What one response changed, and the state of the series after it.
@@ -461,6 +469,10 @@ impl Writer {
         self.block.header(header::WEIGHT_USED).store(health.weight_used, Relaxed);
         self.block.header(header::WEIGHT_LIMIT).store(health.weight_limit, Relaxed);
         self.block.header(header::BANNED_UNTIL_MS).store(health.banned_until_ms, Relaxed);
+        self.block.header(header::FAILING).store(health.failing, Relaxed);
+        self.block.header(header::POLLED).store(health.polled, Relaxed);
+        self.block.header(header::LAST_ERROR).store(health.last_error, Relaxed);
+        self.block.header(header::LAST_ERROR_MS).store(health.last_error_ms, Relaxed);
         self.derived.iter().for_each(|derived| derived.writer().set_health(health));
     }
 

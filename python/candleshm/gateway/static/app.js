@@ -28,6 +28,7 @@ let isFrameDue = false;
 let wanted = fromAddress();
 const dirty = {rows: true, blocks: true};
 const spent = [];
+let frames = 0;
 
 const link = new Link(receive, () => due("blocks"));
 
@@ -82,6 +83,7 @@ function frame() {
     table.render();
     showChosen();
   }
+  frames++;
   spent.push(performance.now() - began + unpaid);
   unpaid = 0;
   if (spent.length > SPENT_KEPT) spent.shift();
@@ -345,5 +347,6 @@ globalThis.candleshm = {
   get chart() { return chart.model; },
   get events() { return events.texts; },
   get spentMs() { return [...spent]; },
+  get frames() { return frames; },
   get link() { return {isOpen: link.isOpen, lostMs: link.lostMs, bytes: link.bytes}; },
 };

@@ -76,7 +76,7 @@ class Line {
     const condition = board.isLost ? "unknown" : block.condition;
     const heartbeat = board.grown(block.heartbeat_age);
     const isThere = block.condition !== "absent";
-    this.element.dataset.severity = SEVERITY[condition] ?? 3;
+    this.element.dataset.severity = board.isLost ? "unknown" : SEVERITY[condition] ?? 3;
     this.element.dataset.block = block.name;
     this.write("state", `${SIGNS[condition] ?? "?"} ${condition}`);
     this.write("name", block.name);

@@ -4,6 +4,8 @@ import {DELISTED} from "./board.js";
 import {age, count, directionOf, price, share} from "./figures.js";
 
 const SPARE_ROWS = 6;
+// How long a price that changed is marked. It is no animation: that would cost more than all else on the page.
+const TICK_MS = 400;
 const ATTENTION = new Set(["stale", "loading", "missing", "dead", "silent", "gone", "absent"]);
 const SIGNS = {stale: "▲ ", loading: "◔ ", missing: "△ ", hole: "○ ", dead: "✕ ", silent: "■ ", gone: "✕ ", absent: "✕ "};
 
@@ -146,7 +148,7 @@ class Line {
       return cell;
     });
     this.texts = this.cells.map(() => "");
-    this.tick = 0;
+    this.tickedMs = 0;
     body.insertBefore(this.element, before);
   }
 
@@ -176,13 +178,10 @@ class Line {
     set(this.cells[2], "data-direction", directionOf(change));
     set(this.cells[5], "title", gapsTitle(missing, holes));
     set(this.cells[5], "data-missing", missing ? "" : null);
-    if (!isOther && row.seen !== null && close !== null && close !== row.seen) {
-      // Two animations of the same looks in turn: setting the same one again would not start it.
-      this.tick ^= 1;
-      set(this.cells[1], "data-tick", `${close > row.seen ? "up" : "down"}-${this.tick}`);
-    } else if (isOther) {
-      set(this.cells[1], "data-tick", null);
-    }
+    const isChanged = !isOther && row.seen !== null && close !== null && close !== row.seen;
+    if (isChanged) this.tickedMs = performance.now();
+    if (isChanged) set(this.cells[1], "data-tick", close > row.seen ? "up" : "down");
+    else if (isOther || performance.now() - this.tickedMs > TICK_MS) set(this.cells[1], "data-tick", null);
     row.seen = close;
   }
 

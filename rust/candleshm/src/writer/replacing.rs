@@ -13,8 +13,17 @@ use crate::sync::Ordering::Relaxed;
 /// How often to start again because the name went to another block meanwhile.
 const ATTEMPTS_MAX: usize = 16;
 /// Words of the header that a block of the same owner starts with.
-const KEPT: [usize; 5] =
-    [header::READY, header::WEIGHT_USED, header::WEIGHT_LIMIT, header::BANNED_UNTIL_MS, header::EXCHANGE_OFFSET_MS];
+const KEPT: [usize; 9] = [
+    header::READY,
+    header::WEIGHT_USED,
+    header::WEIGHT_LIMIT,
+    header::BANNED_UNTIL_MS,
+    header::EXCHANGE_OFFSET_MS,
+    header::FAILING,
+    header::POLLED,
+    header::LAST_ERROR,
+    header::LAST_ERROR_MS,
+];
 
 impl Writer {
     /// Puts a block for `symbols`, which begin with those of this one, with as many spare places, in the place of this

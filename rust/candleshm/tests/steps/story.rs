@@ -100,7 +100,13 @@ fn respond(writer: &mut Writer, symbol: usize, now: u64, after_ms: i64, rows: &[
 
 /// Tells the story. Told again, or by a successor from wherever the first one was interrupted, it ends the same.
 pub(crate) fn tell(writer: &mut Writer, story: Story) {
-    writer.set_health(&Health { ready: false, weight_used: 1, weight_limit: 6_000, banned_until_ms: 0 });
+    writer.set_health(&Health {
+        ready: false,
+        weight_used: 1,
+        weight_limit: 6_000,
+        banned_until_ms: 0,
+        ..Health::default()
+    });
     for (now, after_ms, rows) in ANSWERS {
         for symbol in 0..2 {
             respond(writer, symbol, *now, *after_ms, rows);
@@ -115,6 +121,12 @@ pub(crate) fn tell(writer: &mut Writer, story: Story) {
         respond(writer, DELISTED, 91, 2_000, &[(90, 0), (91, 1)]);
         writer.set_presence(DELISTED, Presence::Trading);
     }
-    writer.set_health(&Health { ready: true, weight_used: 2, weight_limit: 6_000, banned_until_ms: 9 });
+    writer.set_health(&Health {
+        ready: true,
+        weight_used: 2,
+        weight_limit: 6_000,
+        banned_until_ms: 9,
+        ..Health::default()
+    });
     writer.heartbeat(2_000_000_000);
 }
