@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -125,6 +126,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 for market, symbols in DAYS.items()
             )
         )
+        stack.callback(remove_blocks, stem)  # the collectors are killed at the end
         stack.enter_context(started("serve", "--config", str(path), stdout=None, stderr=None))
         feeds: dict[tuple[Market, str], Feed] = {}
         for market in CARRIED:
@@ -144,6 +146,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         # The collectors have to see the held instant.
         until(lambda: all(is_level(made, market, symbol) for market in CARRIED for symbol in CARRIED[market]))
         yield made
+
+
+def remove_blocks(stem: str) -> None:
+    """Remove the blocks whose names begin so."""
+    for left in Path("/dev/shm").glob(f"*{stem}*"):
+        left.unlink(missing_ok=True)
 
 
 def missing_until_ms(feed: Feed, symbol: str) -> int:
