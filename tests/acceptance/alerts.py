@@ -1,8 +1,8 @@
 """Alerts, seen firing: a real Prometheus scrapes a real collector and gateway while the simulated exchange fails.
 
 `python -m tests.acceptance.alerts`. The rules are those of ops/prometheus/alerts.yml, with waits of seconds in place
-of minutes. Not provoked: CandleshmNoHeartbeat (a process that is stopped cannot be scraped either), and two that take hours
-or a full machine (CandleshmDailyFilesFailing, CandleshmSharedMemoryFull); `promtool test rules` covers these.
+of minutes. Not provoked: CandleshmNoHeartbeat (a process that is stopped cannot be scraped either), and two that take
+hours or a full machine (CandleshmDailyFilesFailing, CandleshmSharedMemoryFull); `promtool test rules` covers these.
 """
 
 from __future__ import annotations
