@@ -28,7 +28,7 @@ LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
 ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build clients demo test test-long test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench acceptance dependencies lint format clean
+.PHONY: help setup build clients demo test test-long test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -118,13 +118,14 @@ $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --upgrade "pip>=25.1" "maturin>=1.8,<2"
 	$(BENCH)/bin/python -m pip install --quiet -r benches/requirements.txt
-	$(BENCH)/bin/python -m pip install --quiet --no-build-isolation .
+	$(BENCH)/bin/python -m pip install --quiet --no-build-isolation .[web]
 	@touch $@
 
 bench: $(BENCH)/.tools ## Every workload beside its peers; peers come from PyPI and apt (redis-server)
 	$(BENCH)/bin/python benches/run.py
 	$(BENCH)/bin/python benches/collector.py
 	$(BENCH)/bin/python benches/live.py
+	$(BENCH)/bin/python benches/gateway.py
 
 $(ACCEPTANCE)/.tools: tests/acceptance/requirements.txt
 	$(PYTHON) -m venv $(ACCEPTANCE)
@@ -134,6 +135,9 @@ $(ACCEPTANCE)/.tools: tests/acceptance/requirements.txt
 
 acceptance: build $(ACCEPTANCE)/.tools ## freqtrade against the gateway: download-data, and two bots of 20 pairs (ACCEPTANCE_SECONDS=300)
 	$(BIN)/python -m tests.acceptance.bots --seconds $(ACCEPTANCE_SECONDS)
+
+weights: build ## Twenty bots of 50 pairs: the weight that the exchange sees, with and without the gateway; six minutes
+	$(BIN)/python -m benches.gateway_weight
 
 dependencies: build ## Write docs/dependencies.md anew: names, versions, licences, reasons
 	$(BIN)/python -m tests.dependencies > docs/dependencies.md

@@ -90,6 +90,7 @@ fn live(targets: &[&str]) {
         length: LENGTH,
         symbols: (0..SYMBOLS).map(|number| format!("S{number}")).collect(),
         spare_symbols: 0,
+        exchange: "example".into(),
     };
     let mut writer = Writer::open(&name, &config, owner).expect("/dev/shm has room");
     for target in targets {

@@ -29,8 +29,8 @@ PAIRS = 50
 MINUTE = 60_000
 PATHS: dict[Market, str] = {"SPOT": "/api/v3", "UM": "/fapi/v1"}
 POOLS: dict[Market, str] = {"SPOT": "SPOT", "UM": "FUTURES"}
-# As many candles as freqtrade requests; on UM more would weigh more.
-LIMITS: dict[Market, int] = {"SPOT": 1000, "UM": 499}
+# On SPOT the weight does not depend on it; on UM it is what freqtrade requests, since more would weigh more.
+LIMITS: dict[Market, int] = {"SPOT": 100, "UM": 499}
 LENGTH = 1200
 
 
@@ -52,7 +52,7 @@ class Bot:
         self.statuses[response.status_code] = self.statuses.get(response.status_code, 0) + 1
         return response
 
-    def live(self, stop: threading.Event) -> None:
+    def live(self, go_on: threading.Event, stop: threading.Event) -> None:
         for path in (*PATHS.values(), "/dapi/v1"):
             self.get(f"{path}/exchangeInfo")
         while not stop.is_set():
@@ -60,6 +60,7 @@ class Bot:
             for symbol in self.symbols:
                 self.look(symbol, minute)
             self.rounds += 1
+            go_on.wait()
             # Until a minute has ended, and the trades of its last moment show.
             while self.exchange.now_ms() < (minute + 1) * MINUTE + 3000 and not stop.wait(0.05):
                 pass
@@ -108,18 +109,25 @@ def measure(market: Market, *, with_gateway: bool) -> str:
         if with_gateway:
             base_url = stack.enter_context(gateway(exchange, market, symbols))
         bots = [Bot(base_url, market, symbols, exchange) for _ in range(BOTS)]
-        stop = threading.Event()
-        threads = [threading.Thread(target=bot.live, args=(stop,)) for bot in bots]
+        go_on, stop = threading.Event(), threading.Event()
+        threads = [threading.Thread(target=bot.live, args=(go_on, stop)) for bot in bots]
         for thread in threads:
             thread.start()
         wait(lambda: all(bot.rounds for bot in bots))
         start = weight(exchange, market)
+        go_on.set()
         # From the middle of a minute to the middle of the next: one round of every bot lies between.
         wait(lambda: exchange.now_ms() % MINUTE > MINUTE // 2)
-        before, rounds = weight(exchange, market), sum(bot.rounds for bot in bots)
+        before, rounds = weight(exchange, market), [bot.rounds for bot in bots]
         end_ms = exchange.now_ms() + MINUTE
-        wait(lambda: exchange.now_ms() >= end_ms)
-        minute, rounds = weight(exchange, market) - before, sum(bot.rounds for bot in bots) - rounds
+        wait(
+            lambda: (
+                exchange.now_ms() >= end_ms
+                and all(bot.rounds > number for bot, number in zip(bots, rounds, strict=True))
+            )
+        )
+        minute = weight(exchange, market) - before
+        requested = PAIRS * (sum(bot.rounds for bot in bots) - sum(rounds))
         stop.set()
         for thread in threads:
             thread.join()
@@ -127,7 +135,7 @@ def measure(market: Market, *, with_gateway: bool) -> str:
     others = sum(count for status, count in answers.items() if status != 200)
     way = "with the gateway" if with_gateway else "each by itself"
     return (
-        f"{market:<6} {way:<18} {start:>8,} {minute:>8,} {rounds * PAIRS:>8,} "
+        f"{market:<6} {way:<18} {start:>8,} {minute:>8,} {requested:>8,} "
         f"{others:>6} {sum(bot.wrong for bot in bots):>6}"
     )
 

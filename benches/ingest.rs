@@ -78,6 +78,7 @@ fn main() {
         length: LENGTH,
         symbols: (0..SYMBOLS).map(|number| format!("S{number}")).collect(),
         spare_symbols: 0,
+        exchange: "example".into(),
     };
     let name = format!("bench-{}", std::process::id());
     let owner = Owner { pid: 0, pid_start: 0, boot_id: [0; 2], now_ns: 0 };

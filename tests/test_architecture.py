@@ -11,7 +11,7 @@ from tests.support.module_map import BEGIN, END, ROOT, module_map
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 PROSE = PAGE.split(BEGIN)[0]
 PACKAGE = ROOT / "python" / "candleshm"
-FLOWS = ["A REST response", "A stream event", "A read", "Serve", "Download"]
+FLOWS = ["A REST response", "A stream event", "A read", "Serve", "A request to the gateway", "Download"]
 
 
 def test_the_list_of_modules_is_that_of_the_tree() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 
 import pytest
@@ -34,6 +35,12 @@ def test_the_lock_file_pins_every_crate_by_checksum() -> None:
     assert {(package["name"], package["version"]) for package in foreign} == set(crates())
     assert all(package["checksum"] for package in foreign)
     assert {package["source"] for package in foreign} == {"registry+https://github.com/rust-lang/crates.io-index"}
+
+
+def test_the_readme_lists_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = (ROOT / "README.md").read_text().split("| extra | for |")[1].split("\n\n")[0].splitlines()[2:]
+    assert sorted(name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])) == sorted(extras)
 
 
 @pytest.mark.parametrize(

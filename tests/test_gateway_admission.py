@@ -8,9 +8,13 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from candleshm.sim import SimulatedExchange
 from tests.support.commanding import complaint, first_line, run, serving, started
@@ -40,7 +44,7 @@ def test_it_answers(served: Served) -> None:
     assert (response.status_code, response.json()) == (200, {})
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/api/v3", "/api/v4/ping", "/blocks/", "/sapi/v1/account"])
+@pytest.mark.parametrize("path", ["/nothing", "/api/v3", "/api/v4/ping", "/blocks/", "/sapi/v1/account"])
 def test_an_unknown_path_says_what_is_served(served: Served, path: str) -> None:
     response = served.get(path)
     assert error_of(response) == (404, -1099)
@@ -340,6 +344,32 @@ def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "no-token: No such file" in complaint("gateway", "--listen", "0", "--token-file", str(tmp_path / "no-token"))
     os.mkfifo(tmp_path / "pipe", 0o600)
     assert "plain file" in complaint("gateway", "--listen", "0", "--token-file", str(tmp_path / "pipe"))
+
+
+# Websockets.
+
+
+def refusal_of(served: Served, target: str, **options: Any) -> int:
+    """Return the status by which a websocket is refused."""
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://{served.address[0]}:{served.address[1]}{target}", **options)
+    body = json.loads(refused.value.response.body)
+    assert set(body) == {"code", "msg"}
+    return refused.value.response.status_code
+
+
+def test_websockets_are_admitted_as_requests_are(served: Served, tmp_path: Path) -> None:
+    target = "/ws/btcusdt@kline_1m"
+    # There is no block; so the part that serves streams refuses.
+    assert refusal_of(served, target) == 503
+    assert refusal_of(served, target, origin=Origin(served.url)) == 503
+    assert refusal_of(served, target, origin=Origin("https://evil.example")) == 403
+    assert refusal_of(served, f"{target}?signature={SECRET}") == 403
+    assert refusal_of(served, target, additional_headers={"X-MBX-APIKEY": SECRET}) == 403
+    path = written(tmp_path / "token", SECRET)
+    with gateway("--block", "no-such-block", "--token-file", path) as with_token:
+        assert refusal_of(with_token, target) == 401
+        assert refusal_of(with_token, target, additional_headers={"Authorization": f"Bearer {SECRET}"}) == 503
 
 
 # What is logged.

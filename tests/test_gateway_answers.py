@@ -122,6 +122,28 @@ def test_stale_data_answers_only_what_is_past(writer: _core.Writer, exchange: Si
         assert get(url, "klines", interval="3m", limit=2, endTime=START_MS + 17 * MINUTE_MS).status_code == 200
 
 
+@pytest.mark.parametrize(("market", "prefix"), [("SPOT", "/api/v3"), ("UM", "/fapi/v1")])
+def test_end_of_trading_ends_the_candles_of_spot_alone(
+    exchange: SimulatedExchange, block_name: str, market: Any, prefix: str
+) -> None:
+    writer = _core.Writer.open(block_name, market=market, interval="1m", length=10, symbols=[SYMBOL])
+    minutes = [kline(START_MS + minute * MINUTE_MS, 1 + minute) for minute in range(6)]
+    ingest(writer, SYMBOL, *minutes, sent_ms=START_MS + 6 * MINUTE_MS, limit=6)
+    with gateway([writer.name], exchange.base_url, max_age_seconds=0.2) as url:
+        path = f"{url}{prefix}/klines?symbol={SYMBOL}&interval=1m&limit=3"
+        time.sleep(0.3)
+        assert "is stale" in refusal(requests.get(path, timeout=30))[1]
+        writer.set_trading(SYMBOL, False)
+        writer.heartbeat()
+        response = requests.get(path, timeout=30)
+        if market == "SPOT":
+            assert opens(response) == [3, 4, 5]
+        else:
+            assert "no longer trades" in refusal(response)[1]
+        assert opens(requests.get(f"{path}&endTime={START_MS + 5 * MINUTE_MS}", timeout=30)) == [3, 4, 5]
+    writer.close()
+
+
 def test_stop_of_the_pool_is_told_with_its_end(writer: _core.Writer, exchange: SimulatedExchange) -> None:
     fill(writer, 0, 5)
     until_ms = round(time.time() * 1000) + 90_000

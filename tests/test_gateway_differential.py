@@ -51,6 +51,9 @@ CARRIED: dict[Market, list[str]] = {
     "UM": ["BTCUSDT", "XRPUSDT", "币安人生USDT", "XAUUSDT"],
     "CM": ["BTCUSD_PERP", "ETHUSD_PERP"],
 }
+# Blocks of days, of symbols whose first candle they hold, and of one whose first is older.
+DAYS: dict[Market, list[str]] = {"SPOT": ["BTCUSDT", "GROWNUSDT"], "CM": ["BTCUSD_PERP"]}
+DAYS_LENGTH = 60
 DIGITS_SURE = 15
 
 
@@ -95,7 +98,8 @@ def truth_at(now_ms: int) -> Truth:
         Outage(start_ms=start_ms, end_ms=start_ms + length_ms, market=market, symbol=symbol, cut_close=True)
         for market, symbol, start_ms, length_ms in spans
     ]
-    return Truth(SEED, instruments=[*listed.values(), young, ended], outages=outages)
+    grown = replace(small, symbol="GROWNUSDT", base="GROWN", listed_ms=now_ms // HOUR * HOUR - 40 * DAY)
+    return Truth(SEED, instruments=[*listed.values(), young, ended, grown], outages=outages)
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +119,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 f"symbols = {json.dumps(symbols, ensure_ascii=False)}\n"
                 for market, symbols in CARRIED.items()
             )
+            + "".join(
+                f'[[feed]]\nmarket = "{market}"\nname = "{stem}-{market}-days"\ninterval = "1d"\nderive = []\n'
+                f"length = {DAYS_LENGTH}\nsymbols = {json.dumps(symbols)}\n"
+                for market, symbols in DAYS.items()
+            )
         )
         stack.enter_context(started("serve", "--config", str(path), stdout=None, stderr=None))
         feeds: dict[tuple[Market, str], Feed] = {}
         for market in CARRIED:
-            for name, interval in [("", "1m"), *((f"-{name}", name) for name in DERIVED)]:
+            days = [("-days", "1d")] if market in DAYS else []
+            for name, interval in [("", "1m"), *((f"-{name}", name) for name in DERIVED), *days]:
                 feed = stack.enter_context(candleshm.attach(f"{stem}-{market}{name}", timeout=60))
                 feed.wait_ready(60)
                 feeds[market, interval] = feed
-        until(
-            lambda: (
-                not any(gap.kind == "missing" for feed in feeds.values() for name in feed for gap in feed[name].gaps())
-            )
-        )
+        fetched = [feed for (_, interval), feed in feeds.items() if interval not in DERIVED]
+        until(lambda: not any(missing_until_ms(feed, symbol) for feed in fetched for symbol in feed))
         # Not at the end of a minute, where candles close one after the other.
         until(lambda: 5_000 < clock() % MINUTE < 50_000)
         clock.held_ms = now_ms = clock()
@@ -137,6 +144,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         # The collectors have to see the held instant.
         until(lambda: all(is_level(made, market, symbol) for market in CARRIED for symbol in CARRIED[market]))
         yield made
+
+
+def missing_until_ms(feed: Feed, symbol: str) -> int:
+    """Return the end of what is not fetched yet of a window; 0 when all of it is.
+
+    In a derived block the first candle may never be made: when its first row leaves the window before it was loaded.
+    """
+    return max((gap.end_ms for gap in feed[symbol].gaps() if gap.kind == "missing"), default=0)
 
 
 def is_level(world: World, market: Market, symbol: str) -> bool:
@@ -185,7 +200,7 @@ def assert_same_rows(mine: bytes, theirs: bytes, where: str) -> None:
     assert len(rows) == len(others), where
     for row, other in zip(rows, others, strict=True):
         for column in range(12):
-            if column in (7, 10) and len(other[column].replace(".", "").strip("0")) > DIGITS_SURE:
+            if column in (7, 10) and len(other[column].replace(".", "").lstrip("0")) > DIGITS_SURE:
                 value, expected = float(row[column]), float(other[column])
                 assert abs(value - expected) <= 2 * math.ulp(expected), f"{where}\n{row}\n{other}"
             else:
@@ -200,7 +215,7 @@ def is_answerable(world: World, market: Market, name: str, values: dict[str, Any
     symbol, interval = values.get("symbol", ""), values["interval"]
     if name == "continuousKlines":
         symbol = values["pair"] if market == "UM" else f"{values['pair']}_PERP"
-    if symbol not in CARRIED[market]:
+    if symbol not in CARRIED[market] + DAYS.get(market, []):
         return False
     zone_ms = zone_of(values.get("timeZone", "0"))
     grid = world.exchange.truth.grid(market, symbol, interval, zone_ms)
@@ -219,23 +234,27 @@ def is_answerable(world: World, market: Market, name: str, values: dict[str, Any
     else:
         needed_ms = grid.floor(start_ms) if start_ms < 2**53 else start_ms
     first_ms = world.exchange.truth.first_ms(market, symbol)
-    for own in ("1m", *DERIVED):
-        known = world.feeds[market, own][symbol].candles(holes="nan")
-        start = int(known[0, candleshm.OPEN_TIME_MS])
-        is_whole = own == "1m" and start <= first_ms
-        own_grid = world.exchange.truth.grid(market, symbol, interval, 0)
-        if own == interval and all(grid.floor(ms) == own_grid.floor(ms) for ms in (start, start + 1, world.now_ms)):
-            begins_ms = start
-        elif (interval in ("3d", *FIXED_MS) and FIXED_MS[own] < FIXED_MS.get(interval, 0)) or interval == "1M":
-            if interval == "3d" or (zone_ms and zone_ms % FIXED_MS[own]) or FIXED_MS.get(interval, DAY) % FIXED_MS[own]:
-                continue
-            begins_ms = grid.floor(start - 1) if grid.floor(start) == start else grid.shift(grid.floor(start), 1)
-            begins_ms = start if grid.floor(start) == start else begins_ms
-        else:
+    for own in ("1m", *DERIVED, "1d"):
+        if (market, own) not in world.feeds or symbol not in world.feeds[market, own]:
             continue
-        if is_whole or needed_ms >= begins_ms:
+        start_ms = int(world.feeds[market, own][symbol].candles(holes="nan")[0, candleshm.OPEN_TIME_MS])
+        # What a derived block begins with may be the first that could be derived.
+        is_whole = own not in DERIVED and start_ms <= first_ms
+        if zone_ms % FIXED_MS[own] or not is_made_of(interval, own, zone_ms):
+            continue
+        start_ms = max(start_ms, missing_until_ms(world.feeds[market, own], symbol))
+        begins_ms = grid.floor(start_ms)
+        begins_ms = begins_ms if begins_ms == start_ms else grid.shift(begins_ms, 1)
+        if is_whole or (needed_ms >= begins_ms and interval != "3d"):
             return True
     return False
+
+
+def is_made_of(interval: str, own: str, zone_ms: int) -> bool:
+    """Return whether whole candles of a block make those of an interval, or are these themselves."""
+    if interval == own or interval == "1M":
+        return True
+    return FIXED_MS[interval] % FIXED_MS[own] == 0 and (interval != "3d" or zone_ms == 0)
 
 
 def zone_of(text: str) -> int:
@@ -252,7 +271,8 @@ def random_request(draw: random.Random, now_ms: int) -> tuple[Market, str, list[
     if draw.random() < 0.2:
         name = "uiKlines" if market == "SPOT" else "continuousKlines"
     values: dict[str, str | None] = {}
-    symbol = draw.choice(CARRIED[market])
+    are_days = market in DAYS and draw.random() < 0.25
+    symbol = draw.choice((DAYS if are_days else CARRIED)[market])
     if name == "continuousKlines":
         values["pair"] = symbol.removesuffix("_PERP")
         values["contractType"] = "TRADIFI_PERPETUAL" if symbol == "XAUUSDT" else "PERPETUAL"
@@ -265,16 +285,23 @@ def random_request(draw: random.Random, now_ms: int) -> tuple[Market, str, list[
         if draw.random() < 0.1:
             odd = ["NOSYMBOL", "", None, symbol.lower(), f"{symbol} ", "BTC/USDT", "€URUSDT", "A" * 21, "BNBUSDT"]
             values["symbol"] = draw.choice(odd)
-    values["interval"] = draw.choice(["1m", "1m", "1m", "5m", "5m", "1h", draw.choice(INTERVALS)])
+    short = ["1m", "1m", "1m", "5m", "5m", "1h", draw.choice(INTERVALS)]
+    values["interval"] = draw.choice(["1d", "3d", "1w", "1M"] if are_days else short)
     if draw.random() < 0.05:
         values["interval"] = draw.choice(["7m", "1S", "1min", "", None, "1H", "60"])
     if draw.random() < 0.7:
         values["limit"] = str(draw.choice([1, 2, 3, 10, 99, 100, 499, 500, 999, 1000, 1001, 1499, 1500]))
         if draw.random() < 0.15:
             values["limit"] = draw.choice(["0", "-1", "1501", "abc", "", "1.5", "9" * 20, "9" * 21, "٣", " 1", None])
+    # The simulated exchange makes whole days of trades for the candles of each day.
+    length_ms = FIXED_MS.get(values["interval"] or "", 30 * DAY if values["interval"] == "1M" else 0)
+    if length_ms >= 6 * HOUR:
+        values["limit"] = str(draw.randrange(1, max(3, 80 * DAY // length_ms)))
     for key in ("startTime", "endTime"):
         if draw.random() < 0.45:
-            moment_ms = random_moment(draw, now_ms)
+            moment_ms = random_moment(
+                draw, now_ms, [20 * DAY, 70 * DAY] if are_days else [2 * HOUR, 10 * HOUR, 40 * HOUR]
+            )
             in_microseconds = market == "SPOT" and draw.random() < 0.2
             values[key] = str(moment_ms * 1000 + draw.randrange(1000) if in_microseconds else moment_ms)
             if draw.random() < 0.05:
@@ -292,12 +319,12 @@ def random_request(draw: random.Random, now_ms: int) -> tuple[Market, str, list[
     return market, name, pairs
 
 
-def random_moment(draw: random.Random, now_ms: int) -> int:
+def random_moment(draw: random.Random, now_ms: int, reaches_ms: list[int]) -> int:
     """Return a time: mostly within the windows, often on a candle's border or beside it."""
-    moment_ms = now_ms - int(draw.random() ** 2 * draw.choice([2 * HOUR, 10 * HOUR, LENGTH * MINUTE, 40 * HOUR]))
+    moment_ms = now_ms - int(draw.random() ** 2 * draw.choice(reaches_ms))
     if draw.random() < 0.1:
         moment_ms = draw.choice(
             [0, 1, now_ms, now_ms + MINUTE, now_ms + 300 * DAY, now_ms - 300 * DAY, 1_600_000_000_000]
         )
-    step_ms = draw.choice([1, MINUTE, 5 * MINUTE, HOUR])
+    step_ms = draw.choice([1, MINUTE, 5 * MINUTE, HOUR, DAY])
     return max(0, moment_ms // step_ms * step_ms + draw.choice([0, 0, 0, -1, 1]))

@@ -169,6 +169,23 @@ def test_the_connection_that_was_idle_for_longest_makes_room(monkeypatch: pytest
         assert made.connections.closed == {"idle": 4}
 
 
+def test_clients_that_were_answered_keep_their_connections_in_a_rush(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.0)
+    with shell(connections_max=16) as made:
+        known = [made.asked("/ping") for _ in range(8)]
+        for client in known:
+            assert response_on(client).endswith(b"ping")
+        busy = [made.asked("/slow") for _ in range(8)]
+        until(lambda: made.pages.waiting == 8)
+        for _ in range(20):
+            assert parts_of(rest_of(made.asked("/ping")))[0] == 503
+        for client in known:
+            client.sendall(PING)
+            assert response_on(client).endswith(b"ping")
+        made.release()
+        assert [response_on(client)[-4:] for client in busy] == [b"slow"] * 8
+
+
 def test_a_new_connection_is_refused_while_all_others_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "IDLE_SECONDS", 0.0)
     with shell(connections_max=8) as made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
@@ -18,9 +19,10 @@ from candleshm import _core
 from candleshm.exchanges.base import Market
 from candleshm.sim import Outage, SimulatedExchange
 from tests.support.collecting import MINUTE, SYMBOLS, collecting, until
-from tests.support.commanding import started
+from tests.support.commanding import first_line, started
+from tests.support.gateways import gateway
 from tests.support.klines import START_MS, body_of, kline
-from tests.support.streaming import PADDED, Client, StreamGateway, assert_closes_are_true, row_of, streaming
+from tests.support.streaming import Client, StreamGateway, assert_closes_are_true, streaming
 
 # Of a client that reads candles of a second.
 CLOSES = 3
@@ -37,9 +39,9 @@ def spot(exchange: SimulatedExchange, block_name: str) -> Iterator[StreamGateway
     """A gateway of SPOT candles of a second."""
     with (
         collecting(exchange, block_name, interval="1s"),
-        streaming([block_name], decimals=lambda market, symbol: PADDED) as gateway,
+        streaming([block_name]) as served,
     ):
-        yield gateway
+        yield served
 
 
 def refusal(url: str) -> tuple[int, int, str]:
@@ -93,45 +95,40 @@ def test_raw_and_combined_events_are_the_exchanges_candles(exchange: SimulatedEx
 
 
 @pytest.mark.parametrize("market", ["SPOT", "UM", "CM"])
-def test_events_of_streams_of_every_market_come_through(market: Market, block_name: str) -> None:
+def test_the_gateway_streams_what_the_collector_of_a_market_gets_by_streams(market: Market, block_name: str) -> None:
     """The exchange's minute ends soon after the start."""
+    symbol = SYMBOLS[market][0]
+    path = {"SPOT": "/ws", "UM": "/market/ws", "CM": "/ws"}[market]
     with ExitStack() as stack:
         exchange = stack.enter_context(SimulatedExchange(seed=5, symbols=8))
         exchange.skew_ms = -15_000 - exchange.now_ms() % MINUTE
-        symbol = SYMBOLS[market][0]
-        instrument = exchange.truth.instrument(market, symbol)
-        assert instrument
-        stack.enter_context(
-            collecting(exchange, block_name, market=market, live="ws", ws_url=exchange.ws_url_of(market))
-        )
-        gateway = stack.enter_context(streaming([block_name], decimals=lambda market, symbol: None))
-        path = {"SPOT": "/ws", "UM": "/market/ws", "CM": "/ws"}[market]
-        client = stack.enter_context(Client(f"{gateway.url}{path}/{symbol.lower()}@kline_1m"))
+        ws_url = exchange.ws_url_of(market)
+        stack.enter_context(collecting(exchange, block_name, market=market, live="ws", ws_url=ws_url))
+        url = stack.enter_context(gateway([block_name], exchange.base_url)).replace("http", "ws")
+        client = stack.enter_context(Client(f"{url}{path}/{symbol.lower()}@kline_1m"))
         client.until(lambda: client.closes(symbol) and not client.candles(symbol)[-1]["x"])
-        assert len(client.closes(symbol)) == 1
         assert len(client.candles(symbol)) > 3
-        final = exchange.truth.kline(market, symbol, "1m", client.closes(symbol)[0]["t"])
-        assert final is not None
-        assert [float(value) for value in row_of(client.closes(symbol)[0])] == [float(value) for value in final]
+        # With the digits of the exchange's list of symbols.
+        assert_closes_are_true(exchange, market, client.closes(symbol))
         # Of a market that the path does not mean there is no such stream.
         other = "/spot/ws" if market != "SPOT" else "/market/ws"
-        assert refusal(f"{gateway.url}{other}/{symbol.lower()}@kline_1m")[:2] == (503, -1001)
+        assert refusal(f"{url}{other}/{symbol.lower()}@kline_1m")[:2] == (503, -1001)
 
 
 def test_derived_candles_have_streams_of_their_own(exchange: SimulatedExchange, block_name: str) -> None:
     with (
         collecting(exchange, block_name, interval="1h", derive=["4h", "1d@Asia/Shanghai"]) as (collector, _),
-        streaming([block_name, *(name for name, _ in collector.config.derived)]) as gateway,
+        streaming([block_name, *(name for name, *_ in collector.config.derived)]) as served,
     ):
-        gateway.until_known(*(name for name, _ in collector.config.derived))
+        served.until_known(*(name for name, *_ in collector.config.derived))
         names = ["btcusdt@kline_4h", "btcusdt@kline_4h@+08:00", "btcusdt@kline_1d@+08:00"]
-        with Client(f"{gateway.url}/stream?streams={'/'.join(names)}") as client:
+        with Client(f"{served.url}/stream?streams={'/'.join(names)}") as client:
             client.until(lambda: {message["stream"] for message in client.messages} == set(names))
             for message in client.messages:
                 assert message["data"]["k"]["i"] == message["stream"].split("@")[1].removeprefix("kline_")
         days = [message["data"]["k"] for message in client.messages if message["stream"] == names[2]]
         assert {candle["t"] % (24 * 60 * MINUTE) for candle in days} == {16 * 60 * MINUTE}
-        assert refusal(f"{gateway.url}/ws/btcusdt@kline_1w@+08:00")[:2] == (503, -1001)
+        assert refusal(f"{served.url}/ws/btcusdt@kline_1w@+08:00")[:2] == (503, -1001)
 
 
 # Subscriptions
@@ -174,7 +171,7 @@ def test_a_stream_that_is_subscribed_again_says_no_close_twice(
 
 
 @pytest.mark.parametrize("name", ["btcusdt@trade", "btcusdt@kline_7m", "BTCUSDT@kline_1s", "!miniTicker@arr"])
-def test_other_streams_are_refused(spot: StreamGateway, name: str) -> None:
+def test_other_streams_are_refused(spot: StreamGateway, name: str, caplog: pytest.LogCaptureFixture) -> None:
     status, code, text = refusal(f"{spot.url}/ws/{name}")
     assert (status, code) == (400, -1100)
     assert name in text
@@ -184,6 +181,7 @@ def test_other_streams_are_refused(spot: StreamGateway, name: str) -> None:
         assert reply == {"error": {"code": 2, "msg": f"Invalid request: {text}"}, "id": 1}
         # Of a message that is refused nothing is done.
         assert client.ask("LIST_SUBSCRIPTIONS", id=2)["result"] == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize(
@@ -217,19 +215,34 @@ def test_a_connection_has_at_most_1024_streams(spot: StreamGateway) -> None:
 def test_a_symbol_that_is_listed_meanwhile_can_be_subscribed(exchange: SimulatedExchange, block_name: str) -> None:
     with (
         collecting(exchange, block_name, interval="1s", symbols="all", universe_refresh_seconds=1.0) as (_, feed),
-        streaming([block_name]) as gateway,
-        Client(f"{gateway.url}/ws") as client,
+        streaming([block_name]) as served,
+        Client(f"{served.url}/ws") as client,
     ):
-        assert "error" in client.ask("SUBSCRIBE", "新币usdt@kline_1s")
+        assert "error" in client.ask("SUBSCRIBE", "freshusdt@kline_1s")
         listed_ms = exchange.now_ms() // MINUTE * MINUTE - 5 * MINUTE
         exchange.truth.enlist(
-            replace(exchange.truth.instrument("SPOT", "BTCUSDT"), symbol="新币USDT", base="新币", listed_ms=listed_ms)
+            replace(exchange.truth.instrument("SPOT", "BTCUSDT"), symbol="FRESHUSDT", base="FRESH", listed_ms=listed_ms)
         )
-        until(lambda: "新币USDT" in feed)
-        assert client.ask("SUBSCRIBE", "新币usdt@kline_1s", id=2) == {"result": None, "id": 2}
-        client.until(lambda: client.closes("新币USDT"))
-        with Client(f"{gateway.url}/ws/%E6%96%B0%E5%B8%81usdt@kline_1s") as other:
-            other.until(lambda: other.candles("新币USDT"))
+        until(lambda: "FRESHUSDT" in feed)
+        assert client.ask("SUBSCRIBE", "freshusdt@kline_1s", id=2) == {"result": None, "id": 2}
+        client.until(lambda: client.closes("FRESHUSDT"))
+
+
+def test_names_in_any_script_are_found_in_urls_and_in_messages(exchange: SimulatedExchange, block_name: str) -> None:
+    symbol = "币安人生USDT"
+    path = "%E5%B8%81%E5%AE%89%E4%BA%BA%E7%94%9Fusdt@kline_1m"
+    with (
+        collecting(exchange, block_name, market="UM", symbols=[symbol]),
+        streaming([block_name]) as served,
+        Client(f"{served.url}/market/ws/{path}") as named,
+        Client(f"{served.url}/market/stream?streams={path}") as combined,
+        Client(f"{served.url}/um/ws") as told,
+    ):
+        assert told.ask("SUBSCRIBE", f"{symbol.lower()}@kline_1m")["result"] is None
+        for client in (named, combined, told):
+            client.until_candles(symbol)
+        assert combined.messages[0]["stream"] == f"{symbol.lower()}@kline_1m"
+        assert told.ask("LIST_SUBSCRIPTIONS", id=2)["result"] == [f"{symbol.lower()}@kline_1m"]
 
 
 # What happens to collectors
@@ -238,11 +251,11 @@ def test_a_symbol_that_is_listed_meanwhile_can_be_subscribed(exchange: Simulated
 def test_every_candle_closes_once_whatever_happens_to_the_collector(
     exchange: SimulatedExchange, block_name: str
 ) -> None:
-    with streaming([block_name], max_age_seconds=60.0) as gateway, ExitStack() as stack:
+    with streaming([block_name], max_age_seconds=60.0) as served, ExitStack() as stack:
         with started(*seconds_of(exchange, block_name)) as first:
             until(lambda: is_ready(block_name, first))
-            gateway.until_known(block_name)
-            client = stack.enter_context(Client(f"{gateway.url}/ws/btcusdt@kline_1s"))
+            served.until_known(block_name)
+            client = stack.enter_context(Client(f"{served.url}/ws/btcusdt@kline_1s"))
             client.until_closes("BTCUSDT", CLOSES)
             first.kill()
             first.wait()
@@ -251,11 +264,14 @@ def test_every_candle_closes_once_whatever_happens_to_the_collector(
             client.until_closes("BTCUSDT", CLOSES)
             second.terminate()
             second.wait()
+            # Who is connected waits; who is not comes again.
+            assert refusal(f"{served.url}/ws/ethusdt@kline_1s")[:2] == (503, -1001)
         # Another shape: more symbols, another window.
         with started(*seconds_of(exchange, block_name, symbols="ADAUSDT,BTCUSDT,ETHUSDT,XRPUSDT")) as third:
             until(lambda: is_ready(block_name, third))
             client.until_closes("BTCUSDT", CLOSES)
-            assert client.ask("SUBSCRIBE", "adausdt@kline_1s")["result"] is None
+            ids = itertools.count(2)
+            until(lambda: "result" in client.ask("SUBSCRIBE", "adausdt@kline_1s", id=next(ids)))
             client.until(lambda: client.closes("ADAUSDT"))
     assert_closes_are_true(exchange, "SPOT", client.closes("BTCUSDT"))
 
@@ -263,15 +279,18 @@ def test_every_candle_closes_once_whatever_happens_to_the_collector(
 def test_holes_are_passed_over(exchange: SimulatedExchange, block_name: str) -> None:
     with (
         collecting(exchange, block_name, interval="1s"),
-        streaming([block_name], max_age_seconds=60.0) as gateway,
-        Client(f"{gateway.url}/ws/btcusdt@kline_1s") as client,
+        streaming([block_name], max_age_seconds=60.0) as served,
+        Client(f"{served.url}/ws/btcusdt@kline_1s") as client,
     ):
         client.until_closes("BTCUSDT", CLOSES)
         start_ms = exchange.now_ms() // 1000 * 1000 + 2000
         exchange.truth.add_outage(Outage(start_ms=start_ms, end_ms=start_ms + 3000))
         client.until(lambda: client.closes("BTCUSDT")[-1]["t"] > start_ms + 5000)
-    assert_closes_are_true(exchange, "SPOT", client.closes("BTCUSDT"))
-    assert not {start_ms, start_ms + 1000, start_ms + 2000} & {candle["t"] for candle in client.closes("BTCUSDT")}
+    # The exchange's own candles of the minute in which it broke down are others now.
+    closed_ms = [candle["t"] for candle in client.closes("BTCUSDT") if candle["t"] > start_ms]
+    true = exchange.truth.klines("SPOT", "BTCUSDT", "1s", start_ms, closed_ms[-1] + 1)
+    assert closed_ms == [row[0] for row in true]
+    assert closed_ms[0] == start_ms + 3000
 
 
 def test_closes_wait_for_a_row_that_is_missing(block_name: str) -> None:
@@ -300,9 +319,10 @@ def test_closes_wait_for_a_row_that_is_missing(block_name: str) -> None:
     with closing(opened) as writer:
         fetched(0, 1, 2, at=2)
         with (
-            streaming([block_name], max_age_seconds=math.inf) as gateway,
-            Client(f"{gateway.url}/ws/btcusdt@kline_1m") as client,
+            streaming([block_name], max_age_seconds=math.inf) as served,
+            Client(f"{served.url}/ws/btcusdt@kline_1m") as client,
         ):
+            client.until_candles("BTCUSDT")
             fetched(2, 3, at=3)
             client.until(lambda: minutes() == [2])
             # Minutes 4 and 5 are not there.
@@ -316,34 +336,54 @@ def test_closes_wait_for_a_row_that_is_missing(block_name: str) -> None:
 
 
 def test_clients_of_a_block_that_is_stale_are_closed(exchange: SimulatedExchange, block_name: str) -> None:
-    with streaming([block_name], max_age_seconds=3.0) as gateway:
+    with streaming([block_name], max_age_seconds=3.0) as served:
         with started(*seconds_of(exchange, block_name)) as collector:
             until(lambda: is_ready(block_name, collector))
-            gateway.until_known(block_name)
-            client = Client(f"{gateway.url}/ws/btcusdt@kline_1s")
-            idle = Client(f"{gateway.url}/ws")
+            served.until_known(block_name)
+            client = Client(f"{served.url}/ws/btcusdt@kline_1s")
+            idle = Client(f"{served.url}/ws")
             client.until(lambda: client.closes("BTCUSDT"))
             collector.kill()
             collector.wait()
         code, reason = client.until_closed()
         assert (code, reason.partition(" by ")[0]) == (1012, "stale")
         assert block_name in reason
-        status, code, text = refusal(f"{gateway.url}/ws/btcusdt@kline_1s")
+        status, code, text = refusal(f"{served.url}/ws/btcusdt@kline_1s")
         assert (status, code) == (503, -1001)
         assert "stale" in text
         # Whoever has no stream of it stays.
         assert "stale" in idle.ask("SUBSCRIBE", "btcusdt@kline_1s")["error"]["msg"]
         with started(*seconds_of(exchange, block_name)) as collector:
             until(lambda: is_ready(block_name, collector))
-            gateway.until_known(block_name)
-            with idle, Client(f"{gateway.url}/ws/btcusdt@kline_1s") as again:
+            served.until_known(block_name)
+            with idle, Client(f"{served.url}/ws/btcusdt@kline_1s") as again:
                 assert idle.ask("SUBSCRIBE", "btcusdt@kline_1s", id=2)["result"] is None
                 for client in (idle, again):
                     client.until_closes("BTCUSDT", 1)
-        assert gateway.hub.counts.closed == {1012: 1}
+        assert served.hub.counts.closed == {1012: 1}
 
 
-def test_a_gateway_that_ends_says_so(spot: StreamGateway) -> None:
-    client = Client(f"{spot.url}/ws/btcusdt@kline_1s")
-    spot.server.should_exit = True
-    assert client.until_closed() == (1001, "the gateway stops")
+def test_clients_of_a_block_that_becomes_another_one_are_closed(exchange: SimulatedExchange, block_name: str) -> None:
+    with streaming([block_name], max_age_seconds=60.0) as served:
+        with started(*seconds_of(exchange, block_name)) as collector:
+            until(lambda: is_ready(block_name, collector))
+            served.until_known(block_name)
+            client = Client(f"{served.url}/ws/btcusdt@kline_1s")
+            client.until_closes("BTCUSDT", 1)
+            collector.terminate()
+            collector.wait()
+        with started(*seconds_of(exchange, block_name, "--interval", "1m")):
+            assert client.until_closed() == (1012, f"block `{block_name}`: it is no longer SPOT 1s")
+    assert {candle["i"] for candle in client.candles("BTCUSDT")} == {"1s"}
+
+
+def test_the_command_streams_and_ends_in_order(exchange: SimulatedExchange, block_name: str) -> None:
+    words = ["gateway", "--listen", "127.0.0.1:0", "--block", block_name, "--base-url", exchange.base_url]
+    with collecting(exchange, block_name, interval="1s"), started(*words, stderr=None) as process:
+        url = first_line(process).split()[-1].replace("http", "ws")
+        client = Client(f"{url}/ws/btcusdt@kline_1s")
+        client.until_closes("BTCUSDT", CLOSES)
+        process.terminate()
+        assert client.until_closed() == (1001, "the gateway stops")
+        assert process.wait() == 0
+    assert_closes_are_true(exchange, "SPOT", client.closes("BTCUSDT"))

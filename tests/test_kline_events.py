@@ -27,13 +27,13 @@ def open_ms(bar: int) -> int:
     return START_MS + bar * MINUTE_MS
 
 
-def opened(name: str, symbols: list[str], derive: list[tuple[str, str]] | None = None) -> _core.Writer:
+def opened(name: str, symbols: list[str], derive: list[tuple[str, str, int]] | None = None) -> _core.Writer:
     return _core.Writer.open(name, market="SPOT", interval="1m", length=LENGTH, symbols=symbols, derive=derive)
 
 
 @pytest.fixture
 def writer(block_name: str) -> Iterator[_core.Writer]:
-    writer = opened(block_name, ["BTCUSDT", "ETHUSDT"], [(f"{block_name}-3m", "3m")])
+    writer = opened(block_name, ["BTCUSDT", "ETHUSDT"], [(f"{block_name}-3m", "3m", LENGTH)])
     yield writer
     writer.close()
 

@@ -54,7 +54,10 @@ CHECKS: dict[str, list[str]] = {
         "test_the_second_server_reads_the_block_of_the_first_and_sends_one_request_for_candles",
         "test_the_second_server_writes_the_daily_files_of_its_own_rule",
     ],
-    "When the first one ends, or is killed": ["test_the_second_server_collects_once_the_first_has_ended"],
+    "When the first one ends, or is killed": [
+        "test_the_second_server_collects_once_the_first_has_ended",
+        "test_a_first_server_that_is_restarted_gets_its_name_back",
+    ],
     "symbols that are listed later come": ["test_a_symbol_that_is_listed_later_comes_with_the_first_server"],
     "Where the first block lacks something": [
         "test_a_block_that_lacks_something_is_left_alone_and_the_next_free_name_is_taken"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import candleshm
+from candleshm.compat import server_run
 from candleshm.compat.candle_server import CandleRule, CandleServer
 from candleshm.sim import SimulatedExchange
 from tests.test_candle_server import QUICK, SPOT, until
@@ -135,10 +136,31 @@ def test_the_second_server_reads_the_block_of_the_first_and_sends_one_request_fo
         assert feed.health.state == "ready"
 
 
+def test_a_first_server_that_is_restarted_gets_its_name_back(
+    make: Make, other: Callable[..., Any], block_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = other()
+    server = make()
+    with caplog.at_level("INFO", "candleshm"):
+        server.run_candle_map()
+        end(first)
+        again = other()
+        until(lambda: f"block {block_name} of process {again.pid} has everything" in said(caplog))
+    until(lambda: server.status().ready)
+    assert _pid(block_name) == again.pid
+    assert list(server.candle_map) == SPOT
+
+
 @pytest.mark.parametrize("ending", ["closed", "killed"])
 def test_the_second_server_collects_once_the_first_has_ended(
-    ending: str, make: Make, other: Callable[..., Any], block_name: str, caplog: pytest.LogCaptureFixture
+    ending: str,
+    make: Make,
+    other: Callable[..., Any],
+    block_name: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(server_run, "RESTART_SECONDS", 1.0)
     program = other()
     server = make(UPDATE_INTERVAL_SECONDS=0.2)
     third = make()
@@ -163,7 +185,7 @@ def test_the_second_server_collects_once_the_first_has_ended(
         assert rows.shape == (100, 12)
         assert rows[-1, 0] >= newest[-1, 0]
         until(lambda one=one: len(one.get_candle_security("BTCUSDT", security_seconds=70)))  # type: ignore[misc]
-    assert "has ended; this server goes on by itself" in said(caplog)
+    assert "has ended; unless it starts again, this server goes on by itself" in said(caplog)
     server.close_run_candle_map()
     third.close_run_candle_map()
     assert not list(Path("/dev/shm").glob(f"*{block_name}*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import os
 import pty
@@ -24,11 +25,14 @@ import candleshm
 from candleshm._core import Writer
 from candleshm.commands.overview import Overview
 from candleshm.commands.screen import Screen
-from candleshm.commands.top import Board, ordered
+from candleshm.commands.selection import Selection
+from candleshm.commands.top import Board
+from candleshm.reader.collector_report import CollectorReport, StreamReport
 from candleshm.reader.events import changes
 from candleshm.reader.health import Health
 from candleshm.reader.observation import Observation, SeriesFacts
-from tests.support.commanding import CLI, DEADLINE_SECONDS, complaint, run, started
+from candleshm.sim import SimulatedExchange
+from tests.support.commanding import CLI, DEADLINE_SECONDS, complaint, first_line, run, serving, started, until
 from tests.support.confined import script, with_small_shm
 from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 
@@ -158,9 +162,84 @@ def test_what_needs_a_look_comes_first_and_fresh_series_keep_their_places() -> N
         facts("EMPTY", age_seconds=math.inf, newest_state=candleshm.RowState.EMPTY),
     ]
 
-    names = [shown.symbol for shown in ordered(series, LIMIT_SECONDS)]
+    names = [shown.symbol for shown in Selection(LIMIT_SECONDS).of(series)]
 
     assert names == ["EMPTY", "STALER", "STALE", "MANY", "GAPS", "OLDER", "FRESH", "ALSO", "DELISTED"]
+
+
+def test_keys_choose_the_order_and_the_symbols() -> None:
+    series = [
+        facts("BUSDT", change=0.02, age_seconds=9.0),
+        facts("ABTC", change=-0.01, age_seconds=3.0, missing=4),
+        facts("CUSDT", change=math.nan, age_seconds=6.0),
+    ]
+    selection = Selection(LIMIT_SECONDS)
+
+    def shown() -> list[str]:
+        return [facts.symbol for facts in selection.of(series)]
+
+    orders = {"symbol": ["ABTC", "BUSDT", "CUSDT"], "change": ["BUSDT", "ABTC", "CUSDT"]}
+    orders |= {"age": ["BUSDT", "CUSDT", "ABTC"], "missing": ["ABTC", "BUSDT", "CUSDT"]}
+    for order, names in orders.items():
+        selection.type("s")
+        assert (shown(), selection.hint.split()[1]) == (names, order)
+    selection.type("s")
+    assert selection.hint.startswith("by attention")
+
+    selection.type("/us")
+    assert selection.is_typing
+    assert shown() == ["BUSDT", "CUSDT"]
+    selection.type("\x7fsq\r")  # a letter that is a command elsewhere
+    assert (selection.is_typing, shown()) == (False, [])
+    selection.type("\x1b")
+    assert len(shown()) == 3
+
+
+def test_the_head_says_who_keeps_the_series_fresh_and_what_fails() -> None:
+    report = CollectorReport(
+        pid=7,
+        written_seconds=0.0,
+        symbols=2,
+        loaded=1,
+        missing=40,
+        eta_seconds=12.0,
+        requests=100,
+        errors={"ExchangeUnavailable": 3},
+        newest_error="HTTP 503 \x1b[31mred",
+        failing=("BUSDT",),
+        by_requests=("BUSDT",),
+        audits=5,
+        audit_rows={"equal": 60, "corrected": 0},
+        verified=9,
+        conflicts=0,
+        stream=StreamReport(connections=1, streams=1, path="wss://x/stream", path_moves=0, lost=0, stalled=("BUSDT",)),
+    )
+    board = Board(Screen(), LIMIT_SECONDS)
+    text = "\n".join(board.frame(Observation(HEALTH, None, (facts("AUSDT"), facts("BUSDT"))), 0.0, report))
+
+    assert "1 streams on 1 connections, 1 symbols by requests  1 stalled: BUSDT  path wss://x/stream" in text
+    assert "5 audits (60 equal, 0 corrected)" in text
+    assert "loading: 1 of 2 symbols, 12 s to go" in text
+    assert "3 of 100 requests failed, now failing: BUSDT; the newest: HTTP 503 \\x1b[31mred" in text
+    assert re.search(r"^AUSDT .* stream$", text, re.MULTILINE)
+    assert re.search(r"^BUSDT .* requests$", text, re.MULTILINE)
+
+
+def test_top_shows_the_report_of_a_collector_and_none_of_a_dead_one(block_name: str) -> None:
+    with SimulatedExchange(symbols=2) as exchange, started(*serving(exchange, block_name)) as process:
+        first_line(process)
+        until(lambda: "no streams, 2 symbols by requests" in run("top", block_name, "--once").stdout)
+        [block] = json.loads(run("top", block_name, "--json").stdout)
+        assert (block["name"], block["condition"], block["report"]["symbols"]) == (block_name, "ready", 2)
+        assert {series["symbol"]: series["source"] for series in block["series"]} == {
+            "BTCUSDT": "requests",
+            "ETHUSDT": "requests",
+        }
+        assert block_name in {each["name"] for each in json.loads(run("top", "--json").stdout)}
+        process.kill()
+        process.wait(DEADLINE_SECONDS)
+        until(lambda: json.loads(run("top", block_name, "--json").stdout)[0]["report"] is None)
+    assert "by requests" not in run("top", block_name, "--once").stdout
 
 
 # The command.

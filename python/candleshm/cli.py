@@ -215,8 +215,11 @@ def _read(arguments: argparse.Namespace) -> None:
 
 
 def _top(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.top import top
+    from candleshm.commands.top import top, top_json
 
+    if arguments.json:
+        print(top_json(arguments.name), end="")
+        return
     top(
         arguments.name,
         interval_seconds=arguments.interval_seconds,
@@ -325,7 +328,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--max-age",
         type=_seconds,
         metavar="SECONDS",
-        help="how old data may be; older is an error (default: three update periods, at least 15)",
+        help="how old data may be; older is an error (default: 15 on SPOT, 45 on UM and CM)",
     )
     gateway.add_argument(
         "--pass-through",
@@ -471,7 +474,9 @@ def make_parser() -> argparse.ArgumentParser:
         default=60.0,
         help="a series counts as stale when its data is older (default: 60)",
     )
-    top.add_argument("--once", action="store_true", help="print the state once and exit")
+    once = top.add_mutually_exclusive_group()
+    once.add_argument("--once", action="store_true", help="print the state once and exit")
+    once.add_argument("--json", action="store_true", help="print the state once, as a list of objects, and exit")
 
     check = add(
         "check",

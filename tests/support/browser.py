@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
 
+from tests.support.apt import installed
 from tests.support.commanding import until
 
 __all__ = ["Keys", "Page", "browsing"]
@@ -25,25 +22,6 @@ PROGRAMS = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 WIDE, NARROW = (1440, 900), (400, 800)
 # Chromium itself tells of every attempt to reach a gateway that is gone.
 EXPECTED = ("WebSocket connection to",)
-
-
-def programs() -> tuple[str, str]:
-    """Return the paths of Chromium and its driver, which are installed by apt where that is possible."""
-    if missing := [package for program, package in PROGRAMS.items() if shutil.which(program) is None]:
-        command = f"apt-get install --yes --no-install-recommends {' '.join(missing)}"
-        if os.getuid() != 0 or shutil.which("apt-get") is None:
-            raise RuntimeError(f"the tests of the page need a browser, as root: {command}")
-        # Several processes of the same run may come here.
-        with FileLock(Path(tempfile.gettempdir()) / "candleshm-tests-apt.lock"):
-            if any(shutil.which(program) is None for program in PROGRAMS):
-                for words in ("apt-get update", command):
-                    result = subprocess.run(words.split(), capture_output=True, text=True, check=False)
-                    if result.returncode:
-                        raise RuntimeError(f"`{words}` failed, and the tests of the page need it: {result.stderr}")
-    chromium, driver = (shutil.which(program) for program in PROGRAMS)
-    assert chromium
-    assert driver
-    return chromium, driver
 
 
 class Page:
@@ -149,7 +127,7 @@ class Page:
 @contextmanager
 def browsing() -> Iterator[Page]:
     """Start a browser, and end it."""
-    chromium, driver = programs()
+    chromium, driver = installed(PROGRAMS)
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for argument in (

@@ -9,23 +9,24 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import uvicorn
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from candleshm.exchanges.base import Market
+from candleshm.gateway.access import Access
 from candleshm.gateway.app import make_app
+from candleshm.gateway.connections import Connections, raise_descriptor_limit
+from candleshm.gateway.counts import Counts
 from candleshm.gateway.directory import BlockDirectory
-from candleshm.gateway.precision import Decimals
-from candleshm.gateway.server import listen
+from candleshm.gateway.listening import listen
+from candleshm.gateway.precision import SPOT_DECIMALS, Decimals
+from candleshm.gateway.server import GatewayServer
 from candleshm.gateway.streams.hub import Hub
-from candleshm.gateway.streams.protocol import SERVER_SETTINGS, StreamProtocol
 from candleshm.gateway.streams.routes import CLIENTS_MAX, stream_routes
 from candleshm.sim import SimulatedExchange
 from tests.support.commanding import until
 
 DEADLINE_SECONDS = 60.0
-PADDED = Decimals(2, 5, 8, 8)
 
 
 @dataclass
@@ -35,46 +36,37 @@ class StreamGateway:
     url: str
     hub: Hub
     directory: BlockDirectory
-    server: uvicorn.Server
+    server: GatewayServer
 
     def until_known(self, *names: str) -> None:
         """Wait until the gateway has found blocks; it looks once a second."""
         until(lambda: self.directory.feeds.keys() >= set(names))
 
 
-class InThread(uvicorn.Server):
-    """A server that leaves signals alone."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @contextmanager
 def streaming(
     names: Sequence[str],
     *,
-    decimals: Callable[[Market, str], Decimals | None] = lambda market, symbol: None,
+    decimals: Callable[[Market, str], Decimals | None] = lambda market, symbol: SPOT_DECIMALS,
     max_age_seconds: float = 15.0,
     clients_max: int = CLIENTS_MAX,
 ) -> Iterator[StreamGateway]:
-    """Serve the streams of these blocks in a thread."""
+    """Serve the streams of these blocks, and nothing else, in a thread."""
+    is_started = threading.Event()
     with listen("127.0.0.1", 0) as listener, BlockDirectory(names) as directory:
         hub = Hub(directory, decimals, max_age_seconds)
         lifetime = AsyncExitStack()
         lifetime.callback(hub.close)
-        app = make_app(stream_routes(hub, clients_max), lifetime)
-        settings: dict[str, Any] = {**SERVER_SETTINGS, "ws": StreamProtocol, "http": "h11", "log_config": None}
-        server = InThread(
-            uvicorn.Config(app, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=65_536, **settings)
-        )
+        connections = Connections(raise_descriptor_limit())
+        app = make_app(stream_routes(hub, clients_max), lifetime, Access(), Counts(), connections)
+        server = GatewayServer(app, connections, is_started.set)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            until(lambda: server.started)
+            assert is_started.wait(DEADLINE_SECONDS)
             yield StreamGateway(f"ws://127.0.0.1:{listener.getsockname()[1]}", hub, directory, server)
         finally:
-            server.should_exit = True
+            server.stop()
             thread.join()
 
 
@@ -124,6 +116,10 @@ class Client:
         """Wait until the answer is true; fail when the connection ends before."""
         until(lambda: question() or not self._thread.is_alive())
         assert question(), (self.code, self.reason)
+
+    def until_candles(self, symbol: str) -> None:
+        """Wait for an event of a symbol."""
+        self.until(lambda: self.candles(symbol))
 
     def until_closes(self, symbol: str, count: int) -> None:
         """Wait until so many more candles of a symbol are final."""

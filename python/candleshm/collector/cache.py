@@ -217,6 +217,11 @@ class CacheWriter:
         self._failures = dict.fromkeys(caches, 0)
         self._thread = threading.Thread(target=self._work, name="candleshm-cache", daemon=True)
 
+    @property
+    def failing(self) -> int:
+        """How many caches could not be written the last time."""
+        return sum(failures > 0 for failures in self._failures.values())
+
     def start(self) -> None:
         """Start writing in the background; the first time is after one delay."""
         self._thread.start()

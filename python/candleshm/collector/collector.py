@@ -13,6 +13,7 @@ from typing import Self
 from candleshm._core import Feed, Writer
 from candleshm.collector.cache import CacheWriter
 from candleshm.collector.filling import Filling
+from candleshm.collector.report_writer import ReportWriter
 from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.shared_memory import SharedMemory
@@ -95,6 +96,8 @@ class Collector:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._scheduler: Scheduler | None = None
+        self._cache_writer: CacheWriter | None = None
+        self._daily_writer: DailyWriter | None = None
         self._failure: BaseException | None = None
 
     def start(self) -> None:
@@ -166,7 +169,14 @@ class Collector:
 
     def status(self) -> CollectorStatus | None:
         """Return the state of the collector, None before it has a block."""
-        return self._scheduler.status if self._scheduler is not None else None
+        if self._scheduler is None:
+            return None
+        cache, daily = self._cache_writer, self._daily_writer
+        return replace(
+            self._scheduler.status,
+            caches_failing=0 if cache is None else cache.failing,
+            days_due=0 if daily is None else daily.days_due,
+        )
 
     def exchange_ms(self) -> int | None:
         """Return the exchange time that has surely been reached, None before its first response."""
@@ -311,11 +321,12 @@ class Collector:
         for block in config.derived:
             self._log.info("%s candles derived into block %s, %d each", block.interval, block.name, block.length)
         self._opened.set()
-        cache_writer = self._make_cache_writer(self._scheduler)
-        daily_writer: DailyWriter | None = None
+        report_writer = ReportWriter(config.block_name, self.status)
+        report_writer.start()
+        cache_writer = self._cache_writer = self._make_cache_writer(self._scheduler)
         if self._filling.store is not None and config.download_time:
-            daily_writer = self._make_daily_writer(self._filling.store, config.download_time, writer, connection)
-            daily_writer.start()
+            self._daily_writer = self._make_daily_writer(self._filling.store, config.download_time, writer, connection)
+            self._daily_writer.start()
         try:
             try:
                 self._scheduler.run()
@@ -323,9 +334,10 @@ class Collector:
                 if cache_writer is not None:
                     cache_writer.end()
         finally:
-            if daily_writer is not None:
-                daily_writer.stop(at_once=True)
-                daily_writer.join(LEAVE_SECONDS)
+            if self._daily_writer is not None:
+                self._daily_writer.stop(at_once=True)
+                self._daily_writer.join(LEAVE_SECONDS)
+            report_writer.end()
             writer.close()
             self._log.info("stopped, block removed")
 

@@ -20,13 +20,10 @@ class RequestCounters:
     weight: int = 0
     bans: int = 0
     errors: Counter[str] = field(default_factory=Counter)
-    newest_error: tuple[str, float] | None = None
-    """The kind of the newest error, and when it came, local seconds."""
-
-    def failed(self, kind: str, now: float) -> None:
-        """Count an error."""
-        self.errors[kind] += 1
-        self.newest_error = kind, now
+    newest_error: str = ""
+    """The newest of these errors in words."""
+    newest_failure: tuple[str, float] | None = None
+    """Its kind, and when it came, local seconds."""
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavail
 from candleshm.network.backoff import Backoff
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.system.block_log import BlockLog, is_worth_logging
+from candleshm.system.log_text import without_credentials
 
 __all__ = ["Failures"]
 
@@ -50,7 +51,9 @@ class Failures:
 
     def take(self, job: Job, error: BaseException, now: float) -> bool:
         """Take an error in; return whether the list of symbols may explain it. Raises what is not an Exception."""
-        self._counters.failed(type(error).__name__, now)
+        self._counters.errors[type(error).__name__] += 1
+        self._counters.newest_error = without_credentials(str(error))
+        self._counters.newest_failure = type(error).__name__, now
         if not isinstance(error, Exception):
             raise error
         if isinstance(error, RateLimited):

@@ -39,6 +39,8 @@ class CollectorStatus:
     """Part of `weight_limit` that all collectors and clients of this user may spend."""
     wait_seconds: float = 0.0
     """How long the request weight makes the start last at least."""
+    newest_error: str = ""
+    """The newest failed request in words."""
     bans: int = 0
     """How often a 418 or 403 stopped all requests."""
     ingests: int = 0
@@ -64,7 +66,7 @@ class CollectorStatus:
     """How far the clock of this machine is ahead of the exchange's; nothing but times in logs depends on it."""
     stream: StreamStatus | None = None
     """None while everything is requested by REST."""
-    polled: int = 0
+    by_requests: tuple[str, ...] = ()
     """Symbols that are kept fresh by REST: all of them without streams, else those whose stream brings no data."""
     verified: int = 0
     """Rows that a response confirmed after they had been pushed."""
@@ -76,6 +78,10 @@ class CollectorStatus:
     """Closed rows checked by them, by result: equal, corrected, missing (the block lacked it)."""
     standing: tuple[str, ...] = ()
     """Symbols for which the exchange repeats the same old data, although their newest candle is over."""
+    caches_failing: int = 0
+    """Caches that could not be written the last time."""
+    days_due: int = 0
+    """Days whose daily files are due and not complete."""
     freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
     """How old the data is, judged as by a reader without `max_age`; a feed that pauses for more than 30 s gets two of
     its pauses."""
@@ -89,6 +95,11 @@ class CollectorStatus:
     def oldest_age(self) -> float:
         """Age of the oldest data of a symbol that trades, seconds; infinite while none has data."""
         return self.freshness.oldest_age
+
+    @property
+    def polled(self) -> int:
+        """How many symbols are kept fresh by REST."""
+        return len(self.by_requests)
 
     @property
     def live(self) -> str:

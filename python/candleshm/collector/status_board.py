@@ -98,7 +98,7 @@ class StatusBoard:
 
     def _newest_error(self) -> tuple[int, int]:
         """Return the code of the newest error, and when it came, exchange time; zeroes without one."""
-        newest = self._sources.requests.newest_error
+        newest = self._sources.requests.newest_failure
         if newest is None:
             return 0, 0
         kind, seconds = newest
@@ -129,6 +129,7 @@ class StatusBoard:
             clock_error_ms=sync.time.error_ms(now),
             local_clock_offset_ms=sync.offset_ms(now),
             elapsed_seconds=now - self._started_seconds,
+            newest_error=requests.newest_error,
             bans=requests.bans,
             ingests=rows.ingests,
             ingest_seconds=rows.ingest_seconds,
@@ -139,7 +140,7 @@ class StatusBoard:
             given_up=tuple(plan.symbol for plan in plans if plan.given_up),
             silent=tuple(sorted(sources.refresh.laggards.silent)),
             stream=sources.failover.stream_status,
-            polled=sum(sources.failover.is_polled(plan, now) for plan in plans),
+            by_requests=tuple(plan.symbol for plan in plans if sources.failover.is_polled(plan, now)),
             verified=rows.verified,
             conflicts=rows.conflicts,
             audits=audits.audits,

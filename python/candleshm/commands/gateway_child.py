@@ -20,6 +20,7 @@ from candleshm.commands.log import LogFormat
 from candleshm.config import CollectorConfig
 from candleshm.gateway.listening import listen
 from candleshm.gateway.settings import GatewaySettings, Upstream
+from candleshm.gateway.staleness import max_age_of
 
 __all__ = ["GatewayChild", "options_of"]
 
@@ -120,5 +121,9 @@ def options_of(
         log_level=log_level,
         log_format=log_format,
         until_stdin_closes=True,
-        settings=GatewaySettings(upstreams=upstreams, candle_dir=directories[0] if directories else None),
+        settings=GatewaySettings(
+            upstreams=upstreams,
+            candle_dir=directories[0] if directories else None,
+            max_age_seconds=max_age_of([config.update_interval_seconds for config in feeds]),
+        ),
     )

@@ -6,6 +6,7 @@ Everything is read at a scrape, at most once a second; facts about candles come 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ __all__ = ["MetricsServer"]
 
 EXTRA = "metrics"
 PATH = "/metrics"
+SHARED_MEMORY = "/dev/shm"
 
 
 class _Gauge(NamedTuple):
@@ -108,6 +110,12 @@ OF_COLLECTOR: Sequence[_Column] = (
     _Counter("rows", "Received rows that were new or changed.", lambda status: status.rows),
     _Counter("refused_rows", "Rows refused because of impossible values.", lambda status: status.refused),
     _Counter("corrections", "Closed rows that the exchange corrected.", lambda status: status.corrections),
+    _Gauge("caches_failing", "Caches that could not be written the last time.", lambda status: status.caches_failing),
+    _Gauge(
+        "daily_files_due",
+        "Days whose daily files are due and not complete.",
+        lambda status: status.days_due,
+    ),
     _Gauge("polled_symbols", "Symbols kept fresh by requests instead of streams.", lambda status: status.polled),
     _Counter("audits", "Requests that only checked closed rows.", lambda status: status.audits),
 )
@@ -195,6 +203,7 @@ class MetricsServer:
         }
         yield from self._families(OF_STREAM, ("block",), streams)
         yield self._universe(seen)
+        yield from self._shared_memory()
         yield self._counts("request_errors", "Requests that failed, by kind of error.", "kind", _errors_of(statuses))
         text = "Closed rows that were checked, by result: equal, corrected, missing."
         yield self._counts("audit_rows", text, "result", _audits_of(statuses))
@@ -263,6 +272,14 @@ class MetricsServer:
             health = block.health
             family.add_metric((name, health.market, health.interval, str(health.length)), {})
         return family
+
+    def _shared_memory(self) -> Iterator[Any]:
+        room = shutil.disk_usage(SHARED_MEMORY)
+        for name, text, value in (
+            ("free", "Shared memory of this machine that is free, where blocks lie.", room.free),
+            ("size", "Shared memory of this machine, where blocks lie.", room.total),
+        ):
+            yield self._core.GaugeMetricFamily(f"candleshm_shared_memory_{name}_bytes", text, value=value)
 
     def _universe(self, seen: Mapping[str, Observation]) -> Any:
         text = "Seconds since the end of the newest candle that every trading symbol has final, by the local clock."

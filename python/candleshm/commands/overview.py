@@ -33,20 +33,29 @@ class Overview:
         self._names = tuple(health.name for health in shown)
         bad = sum(health.condition not in CALM for health in shown)
         title = f"{screen.strong(str(len(shown)))} blocks, {sum(health.symbols for health in shown):,} series"
-        title += f", {screen.alarm(f'{bad} need attention') if bad else screen.signed('all well', 1)}"
+        lines = [f"{title}, {screen.alarm(f'{bad} need attention') if bad else screen.signed('all well', 1)}", ""]
+        if shown:
+            head, *rows = aligned(
+                HEADS, [_row(place, health) for place, health in enumerate(shown, 1)], left=LEFT
+            ).splitlines()
+            lines.append(screen.heading(head))
+            painted = [
+                row if health.condition in CALM else screen.alarm(row) for row, health in zip(rows, shown, strict=True)
+            ]
+            lines += _cut(painted, self._room(len(lines) + len(unreadable)))
+        else:
+            lines.append("no blocks; `candleshm serve` or `candleshm demo` makes some")
+        lines += [screen.alarm(line) for line in unreadable]
         if screen.is_terminal:
-            title += screen.faint(f"   number and Enter: one block; q: end   {self._typed}".rstrip())
-        below = [screen.alarm(line) for line in unreadable]
-        if not shown:
-            return [title, "", "no blocks; `candleshm serve` or `candleshm demo` makes some", *below]
-        cells = [_row(place, health) for place, health in enumerate(shown, 1)]
-        head, *lines = aligned(HEADS, cells, left=LEFT).splitlines()
-        rows = [
-            line if health.condition in CALM else screen.alarm(line) for line, health in zip(lines, shown, strict=True)
-        ]
-        if screen.height is not None and len(rows) > (room := max(1, screen.height - 3 - len(below))):
-            rows = [*rows[: room - 1], screen.faint(f"and {len(rows) - room + 1} more in no worse state")]
-        return [title, "", screen.heading(head), *rows, *below]
+            lines += [
+                "",
+                screen.faint(f"number and Enter: one block; q: end{f'   {self._typed}' if self._typed else ''}"),
+            ]
+        return lines
+
+    def _room(self, others: int) -> int | None:
+        """Return how many blocks fit beside other lines and the hint; None when any number does."""
+        return None if self._screen.height is None else max(2, self._screen.height - others - 2)
 
     def chosen(self, typed: str) -> str | None:
         """Return the name of the block that was chosen by what is typed, None while none is."""
@@ -60,6 +69,12 @@ class Overview:
             else:
                 self._typed = ""
         return None
+
+
+def _cut(rows: list[str], room: int | None) -> list[str]:
+    if room is None or len(rows) <= room:
+        return rows
+    return [*rows[: room - 1], f"and {len(rows) - room + 1} more; a larger terminal or `candleshm ls` shows all"]
 
 
 def _row(place: int, health: Health) -> tuple[str, ...]:

@@ -173,9 +173,8 @@ class ScrapeServer:
         path = target.partition(b"?")[0]
         if path != self._path and path not in self._probes:
             pages = b" ".join([self._path, *self._probes]).decode()
-            return _response(
-                "404 Not Found", text=f"{'the pages are' if self._probes else 'the only page is'} {pages}\n"
-            )
+            known = "the pages are" if self._probes else "the only page is"
+            return _response("404 Not Found", text=f"{known} {pages}\n")
         if method not in (b"GET", b"HEAD"):
             return _response("405 Method Not Allowed", "Allow: GET, HEAD\r\n")
         if path in self._probes:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import asdict
+
+import msgspec
 
 from candleshm.commands.keys import Keys
 from candleshm.commands.listing import unlisted
 from candleshm.commands.overview import Overview
 from candleshm.commands.screen import Screen
+from candleshm.commands.selection import Selection
 from candleshm.errors import BlockError
+from candleshm.reader.collector_report import CollectorReport, read_report
 from candleshm.reader.events import Event, changes
 from candleshm.reader.feed import blocks
 from candleshm.reader.figures import age, change, clock_time, price
@@ -19,8 +24,9 @@ from candleshm.reader.freshness import Freshness
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
 from candleshm.reader.observation import Observation, SeriesFacts, attach_to_observe, observe
+from candleshm.system.log_text import printable
 
-__all__ = ["Board", "top"]
+__all__ = ["Board", "top", "top_json"]
 
 FRAME_SECONDS, APPENDED_SECONDS = 0.5, 2.0
 EVENTS_KEPT = 100
@@ -28,8 +34,7 @@ EVENTS_KEPT = 100
 EVENTS_PART = 4
 BAR_WIDTH = 16
 NAME_WIDTH = 12
-# Ages are compared in steps of so many seconds, or fresh series would change places with every frame.
-AGE_STEP_SECONDS = 5.0
+NAMED_MAX = 3
 
 
 def top(name: str | None, *, interval_seconds: float | None, once: bool, max_age_seconds: float) -> None:
@@ -73,36 +78,83 @@ def _show_block(
     with attach_to_observe(name) as feed:
         board = Board(screen, max_age_seconds, hint="a: all blocks; q: end" if can_leave else "q: end")
         while True:
-            screen.show(board.frame(observe(feed), time.time() * 1000))
+            seen = observe(feed)
+            screen.show(board.frame(seen, time.time() * 1000, read_report(seen.health.name, seen.health.pid)))
             if pause_seconds is None:
                 return False
             typed = keys.wait(pause_seconds)
-            if keys.has_stopped or "q" in typed:
+            is_command = not board.selection.is_typing
+            if keys.has_stopped or (is_command and "q" in typed):
                 return False
-            if can_leave and "a" in typed:
+            if can_leave and is_command and "a" in typed:
                 return True
+            board.selection.type(typed)
+
+
+def top_json(name: str | None) -> str:
+    """Return what `top` shows of the block `name`, or of all blocks, as a JSON list of objects.
+
+    Each has the fields of `Health`, its `condition`, the collector's `report` (null without one), and `series`, with
+    the `source` of each: "stream", "requests", or "" where that is not known. Ages are in seconds; null stands for
+    what there is not yet. Raises as `attach`.
+    """
+    names = [name] if name is not None else [health.name for health in blocks()]
+    found = []
+    for each in names:
+        try:
+            with attach_to_observe(each) as feed:
+                seen = observe(feed)
+        except BlockError:
+            if name is not None:
+                raise
+            continue  # It has ended meanwhile.
+        report = read_report(seen.health.name, seen.health.pid)
+        by_requests = frozenset(report.by_requests) if report is not None else None
+        series = [
+            {**asdict(facts), "newest_state": facts.state, "source": _source(facts, by_requests)}
+            for facts in seen.series
+        ]
+        found.append(
+            {
+                **asdict(seen.health),
+                "condition": seen.health.condition,
+                "closed_until_ms": seen.closed_until_ms,
+                "report": report,
+                "series": series,
+            }
+        )
+    return msgspec.json.format(msgspec.json.encode(found)).decode() + "\n"
 
 
 class Board:
-    """The frames: three lines about the block, the series that need attention first, and the events."""
+    """The frames: lines about the block and its collector, the series that need attention first, and the events."""
 
     def __init__(self, screen: Screen, max_age_seconds: float, hint: str = "") -> None:
         self._screen = screen
         self._hint = hint
         self._max_age_seconds = max_age_seconds
+        self.selection = Selection(max_age_seconds)
+        """Which series are shown, chosen by keys."""
         self._before: Observation | None = None
         self._events: deque[tuple[float, Event]] = deque(maxlen=EVENTS_KEPT)
 
-    def frame(self, seen: Observation, now_ms: float) -> list[str]:
-        """Return the lines for what is seen at `now_ms`, as many as the terminal has, elsewhere all of them."""
+    def frame(self, seen: Observation, now_ms: float, report: CollectorReport | None = None) -> list[str]:
+        """Return the lines for what is seen at `now_ms`, as many as the terminal has, elsewhere all of them.
+
+        `report` is the collector's, None where there is none: of a derived block, or while the collector is down.
+        """
         if self._before is not None:
             for event in changes(self._before, seen, self._max_age_seconds):
                 if event.is_routine and self._events and self._events[-1][1].is_routine:
                     self._events.pop()
                 self._events.append((now_ms, event))
         self._before = seen
-        head = [*self._head(seen, now_ms), "", self._screen.heading(self._table_head(seen.series))]
-        rows = [self._row(facts) for facts in ordered(seen.series, self._max_age_seconds)]
+        head = [*self._head(seen, now_ms), *(self._work(report) if report is not None else [])]
+        head += [self._screen.faint(self.selection.hint) if self._screen.is_terminal else ""]
+        source_head = "  BY" if report is not None else ""
+        head += [self._screen.heading(f"{self._table_head(seen.series)}{source_head}")]
+        by_requests = frozenset(report.by_requests) if report is not None else None
+        rows = [self._row(facts, _source(facts, by_requests)) for facts in self.selection.of(seen.series)]
         events = [self._event(*happened) for happened in reversed(self._events)]
         if self._screen.height is not None:
             room = max(0, self._screen.height - len(head) - 2)
@@ -123,6 +175,32 @@ class Board:
             f"collector {health.pid}, heartbeat {age(health.heartbeat_age)} ago  {_weight(health, screen)}",
             self._content(seen, now_ms),
         ]
+
+    def _work(self, report: CollectorReport) -> list[str]:
+        """Return who keeps the series fresh and what was proven, how far a start is, and what fails."""
+        stream, requested = report.stream, len(report.by_requests)
+        if stream is None:
+            words = [f"no streams, {requested} symbols by requests"]
+        else:
+            words = [f"{stream.streams} streams on {stream.connections} connections, {requested} symbols by requests"]
+            if stream.stalled:
+                words.append(self._screen.alarm(f"{len(stream.stalled)} stalled: {_named(stream.stalled)}"))
+            words.append(f"path {stream.path}")
+        audited = ", ".join(f"{count:,} {result}" for result, count in report.audit_rows.items())
+        words.append(f"{report.audits:,} audits{f' ({audited})' if report.audits else ''}")
+        if report.conflicts:
+            words.append(f"{report.conflicts:,} rows in which sources differed")
+        lines = ["  ".join(words)]
+        if report.loaded < report.symbols:
+            left = "" if not report.eta_seconds else f", {report.eta_seconds:.0f} s to go"
+            lines.append(f"loading: {report.loaded} of {report.symbols} symbols{left}")
+        if report.failing or report.newest_error:
+            failed = sum(report.errors.values())
+            now = f"now failing: {_named(report.failing)}" if report.failing else "no symbol fails now"
+            newest = printable(report.newest_error)
+            text = f"{failed:,} of {report.requests:,} requests failed, {now}; the newest: {newest}"
+            lines.append(self._screen.alarm(text) if report.failing else self._screen.faint(text))
+        return lines
 
     def _shown_hint(self) -> str:
         return self._screen.faint(f"   {self._hint}") if self._hint and self._screen.is_terminal else ""
@@ -154,12 +232,12 @@ class Board:
         columns = f"{'LIVE CLOSE':>16} {'CHANGE':>10} {'AGE':>8}  {'STATE':<8} {'MISSING':>7} {'HOLES':>6} {'REV':>4}"
         return f"{'SYMBOL':<{self._name_width}} {columns}"
 
-    def _row(self, facts: SeriesFacts) -> str:
+    def _row(self, facts: SeriesFacts, source: str) -> str:
         screen = self._screen
         name = f"{facts.symbol:<{self._name_width}}"
         age_text = f"{age(facts.age_seconds):>8}"
         missing = f"{facts.missing or '-':>7}"
-        tail = f"{facts.holes or '-':>6} {facts.revision or '-':>4}"
+        tail = f"{facts.holes or '-':>6} {facts.revision or '-':>4}  {source}".rstrip()
         if not facts.trading:
             return screen.faint(
                 f"{name} {price(facts.close):>16} {'-':>10} {age_text}  {'delisted':<8} {missing} {tail}"
@@ -182,17 +260,6 @@ class Board:
         return f"{self._screen.faint(clock_time(at_ms))}  {text}"
 
 
-def ordered(series: Iterable[SeriesFacts], max_age_seconds: float) -> list[SeriesFacts]:
-    """Return the series that need attention first: empty, stale, incomplete, then by age; delisted ones last."""
-
-    def rank(facts: SeriesFacts) -> tuple[bool, float, int, float]:
-        age_steps = facts.age_seconds if facts.is_empty else facts.age_seconds // AGE_STEP_SECONDS
-        is_late = facts.is_empty or facts.is_stale(max_age_seconds)
-        return not facts.trading, -age_steps if is_late else 0.0, -facts.missing, -age_steps
-
-    return sorted(series, key=rank)
-
-
 def _state(health: Health, screen: Screen) -> str:
     word, text = health.condition, note(health)
     if word == "ready":
@@ -207,3 +274,15 @@ def _weight(health: Health, screen: Screen) -> str:
     filled = round(share * BAR_WIDTH)
     bar = "█" * filled + screen.faint("░" * (BAR_WIDTH - filled))
     return f"weight {bar} {health.weight_used:,} of {health.weight_limit:,}"
+
+
+def _source(facts: SeriesFacts, by_requests: Collection[str] | None) -> str:
+    """Return who keeps a series fresh, where that is known."""
+    if by_requests is None or not facts.trading:
+        return ""
+    return "requests" if facts.symbol in by_requests else "stream"
+
+
+def _named(symbols: Sequence[str]) -> str:
+    rest = len(symbols) - NAMED_MAX
+    return ", ".join(symbols[:NAMED_MAX]) + (f" and {rest} more" if rest > 0 else "")

@@ -42,7 +42,7 @@ class BlockChoice:
         Raises BlockInUse when the block of the given name has something else, ExchangeError.
         """
         for name in self._names():
-            if not _is_served(name):
+            if not self.is_served(name):
                 return name, None
             if not self._market.connect(self._stopping):
                 return name, None
@@ -64,6 +64,15 @@ class BlockChoice:
                 return lack_of(feed, self._config, self.symbols()) or self._foreign(feed)
         except BlockError as error:
             return f"cannot be read: {error}"
+
+    def is_served(self, name: str) -> bool:
+        """Return whether a process owns the block of that name, which may be another user's."""
+        try:
+            return is_owned(name)
+        except BlockNotFound:
+            return False
+        except BlockError:
+            return True
 
     def symbols(self) -> list[str]:
         """Return the symbols that the rule wants now, by the exchange's list. Raises ExchangeError."""
@@ -98,15 +107,6 @@ def lack_of(feed: Feed, config: CollectorConfig, symbols: list[str]) -> str | No
     if absent or not symbols:
         return f"does not have {', '.join(absent[:3]) or 'any symbol'}{' ...' if len(absent) > 3 else ''}"
     return None
-
-
-def _is_served(name: str) -> bool:
-    try:
-        return is_owned(name)
-    except BlockNotFound:
-        return False
-    except BlockError:
-        return True  # another user's, for example
 
 
 def _final_row(feed: Feed, symbols: list[str]) -> tuple[str, npt.NDArray[np.float64]] | None:

@@ -66,17 +66,13 @@ class CandleMap(Mapping[str, Candles]):
         self._length, self._has = length, has
         self._feed = feed
 
-    def _keep(self, now_seconds: float) -> bool:
-        """Copy the last state out of the block: another collector may open one under the same name.
-
-        Return whether there was a block.
-        """
+    def _keep(self, now_seconds: float) -> None:
+        """Copy the last state out of the block: another collector may open one under the same name."""
         feed = self._feed
         if feed is not None:
             self._kept = dict(self)
             self._confirmed_seconds = {symbol: now_seconds - feed[symbol].age for symbol in self._kept}
             self._feed = None
-        return feed is not None
 
     def _age_seconds(self, symbol: str, now_seconds: float) -> float:
         feed = self._feed

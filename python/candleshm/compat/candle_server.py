@@ -53,7 +53,7 @@ class CandleServer:
             another program serves a block of that name without everything that the rule wants.
         base_url: Replaces the exchange's REST host.
         ws_url: Replaces the exchange's stream host.
-        live: Source of live candles: requests ('rest'), streams ('ws', needs the extra ws), or streams where they are
+        live: Source of live candles: requests ('rest'), streams ('ws'), or streams where they are
             possible ('auto'): not with a `proxy_host`, and not with a `base_url` but no `ws_url`.
         settle_seconds: A response makes a candle final only if it was requested at least this long after its end.
 

@@ -32,6 +32,8 @@ LOOK_SECONDS = 0.5
 # Pause after a block could not be taken over.
 AGAIN_SECONDS = 5.0
 MEASURE_SECONDS = 600.0
+# How long a program that ended may take to start again before its block's name is taken.
+RESTART_SECONDS = 10.0
 STOP_SECONDS = 1.0
 
 
@@ -177,21 +179,31 @@ class ServerRun:
     def _stand_by(self) -> None:
         """Go on reading while the other program serves; then read another block, or collect."""
         measured_seconds = self._clock.monotonic_seconds()
+        left_seconds: float | None = None
         while self._collector is None and not self._stopping.wait(LOOK_SECONDS):
             now_seconds = self._clock.monotonic_seconds()
             reason = self._reason_to_leave()
             try:
-                if reason is not None:
-                    if self._candle_map._keep(now_seconds):
-                        logger.warning("%s; this server goes on by itself", reason)
+                if reason is not None and left_seconds is None:
+                    left_seconds = now_seconds
+                    logger.warning("%s; unless it starts again, this server goes on by itself", reason)
+                    self._candle_map._keep(now_seconds)
                     self._end_daily_files()
-                    self._enter(is_handover=True)
+                elif left_seconds is not None:
+                    is_back = reason is None or self._choice.is_served(self._name)
+                    if is_back or now_seconds > left_seconds + RESTART_SECONDS:
+                        self._enter(is_handover=True)
+                        left_seconds = None
                 elif now_seconds > measured_seconds + MEASURE_SECONDS:
                     measured_seconds = now_seconds
                     self._market.exchange_ms()
             except CandleShmError as error:
                 logger.warning("%s; next attempt in %.0f s", error, AGAIN_SECONDS)
                 self._stopping.wait(AGAIN_SECONDS)
+
+    @property
+    def _name(self) -> str:
+        return self._config.block_name if self.feed is None else self.feed.name
 
     def _reason_to_leave(self) -> str | None:
         feed = self.feed

@@ -7,6 +7,7 @@ a thread.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -61,22 +62,32 @@ class Answers:
         if not is_same_grid(query.interval, query.zone_ms):
             return None
         low_ms, high_ms = query.bounds_ms(now_ms)
-        decimals = self._infos.decimals(query.market, query.symbol)
         for feed in self._directory.find(query.market, query.symbol, query.interval):
             is_derived = self._directory.is_derived(feed)
             try:
                 series = feed[query.symbol]
-                text = series.klines_text(
-                    low_ms, high_ms, query.limit, newest=query.is_newest, decimals=decimals, derived=is_derived
+                read = partial(
+                    series.klines_text,
+                    low_ms,
+                    high_ms,
+                    query.limit,
+                    newest=query.is_newest,
+                    decimals=self._infos.decimals(query.market, query.symbol),
+                    derived=is_derived,
                 )
-                if text.incomplete is not None:
-                    continue
-                if series.age > self._limit_seconds(query.market):
+                # Before the rows: they are as new as that, or newer.
+                is_fresh = series.age <= self._limit_seconds(query.market)
+                final_ms = 0 if is_fresh else final_until_ms(feed, series)
+                text = read()
+                if not is_fresh and text.incomplete is None:
                     is_cut = text.rows == query.limit and not query.is_newest
                     last_ms = text.last_open_ms if is_cut else high_ms
-                    is_final = last_ms is not None and last_ms < final_until_ms(feed, series)
-                    if not is_final and not has_ended(feed, series):
-                        continue
+                    if last_ms is None or last_ms >= final_ms:
+                        if not has_ended(feed, series):
+                            continue
+                        text = read()
+                if text.incomplete is not None:
+                    continue
             except GONE:
                 continue
             return Answer(text.body, "derived" if is_derived else "block")

@@ -62,7 +62,7 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         state = self.conn.their_state
-        if state is h11.IDLE and self._all.is_refused(self, len(self.connections)):
+        if state is h11.IDLE and self._all.is_refused(self):
             self._refuse(BUSY)
             return
         if state is not h11.SEND_BODY:

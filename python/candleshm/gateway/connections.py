@@ -1,7 +1,7 @@
 """All connections of a gateway: how many there may be, who has to leave, and who is served while too much is asked.
 
 One rule keeps others served beside a client that asks without end: a connection whose requests were answered before
-goes first. A new one is refused, cheaply, while too many requests are in flight.
+goes first. A new one is refused, cheaply, while too many requests are in flight or there is no room for it.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Connections:
         """How many connections may be accepted at once."""
         self._requests_max = requests_max
         self._members: set[Member] = set()
+        # Those for which there was no room: their first request is refused.
+        self._surplus: set[Member] = set()
         # Since when they wait, the longest first: those that never sent a request, and the others.
         self._silent: dict[Member, float] = {}
         self._idle: dict[Member, float] = {}
@@ -73,13 +75,15 @@ class Connections:
             elif total > self._connections_max + self._connections_max // REFUSED_PART:
                 self.closed["full"] += 1
                 return False
+            else:
+                self._surplus.add(member)
         self._members.add(member)
         self._silent[member] = now
         return True
 
-    def is_refused(self, member: Member, total: int) -> bool:
+    def is_refused(self, member: Member) -> bool:
         """Say whether a request that begins now has to be refused."""
-        if member.was_answered or (self.in_flight < self._requests_max and total <= self._connections_max):
+        if member.was_answered or (self.in_flight < self._requests_max and member not in self._surplus):
             return False
         self.closed["busy"] += 1
         return True
@@ -102,6 +106,7 @@ class Connections:
     def leave(self, member: Member) -> None:
         """Forget a connection."""
         self._members.discard(member)
+        self._surplus.discard(member)
         self._silent.pop(member, None)
         self._idle.pop(member, None)
 
@@ -113,7 +118,8 @@ class Connections:
             member.drop()
 
     def _longest_idle(self, now: float) -> Member | None:
-        for waiting in (self._silent, self._idle):
+        """Return who makes room: a client that never asked, or one that was answered once these hold half the room."""
+        for waiting in (self._silent, self._idle if 2 * len(self._idle) > self._connections_max else {}):
             member, since = next(iter(waiting.items()), (None, now))
             if member is not None and now - since >= IDLE_SECONDS:
                 return member

@@ -100,6 +100,11 @@ class BlockDirectory:
         """All feeds by the name of their block, those of a zone's days as well. A snapshot."""
         return dict(self._feeds)
 
+    @property
+    def used(self) -> Mapping[str, Feed]:
+        """The feeds that requests may be answered from: not those of another exchange. A snapshot."""
+        return {name: feed for name, feed in dict(self._feeds).items() if name not in self._foreign}
+
     def look(self) -> None:
         """Attach to blocks that are new, and leave those that are gone. A call soon after the last one does nothing."""
         with self._looking:
@@ -137,7 +142,7 @@ class BlockDirectory:
         """Return feeds by market and interval, the best first. Days of a zone are no interval of the exchange."""
         found: dict[tuple[str, str], list[Feed]] = {}
         for feed in sorted(self._feeds.values(), key=lambda feed: (self.is_derived(feed), -feed.length, feed.name)):
-            if feed.interval in INTERVAL_MS and not self._is_foreign(feed):
+            if not self._is_foreign(feed) and feed.interval in INTERVAL_MS:
                 found.setdefault((feed.market, feed.interval), []).append(feed)
         return found
 

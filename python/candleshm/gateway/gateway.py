@@ -17,6 +17,7 @@ from candleshm.gateway.block_pages import block_routes
 from candleshm.gateway.connections import Connections, raise_descriptor_limit
 from candleshm.gateway.counts import Counts
 from candleshm.gateway.directory import BlockDirectory
+from candleshm.gateway.health_pages import health_routes
 from candleshm.gateway.listening import listen, url_of
 from candleshm.gateway.market_routes import market_routes
 from candleshm.gateway.markets import Markets
@@ -71,8 +72,10 @@ class Gateway:
             *market_routes(markets),
             *block_routes(settings.blocks, self._listing),
             *metrics_routes(counts),
-            *stream_routes(hub),
+            *health_routes(directory, settings.blocks, settings.max_age_seconds),
             *page_routes(watch),
+            # Every other websocket is one for streams.
+            *stream_routes(hub),
         ]
         app = make_app(routes, lifetime, self._access, counts, self._connections)
         self._server = server = GatewayServer(app, self._connections, started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -74,6 +75,10 @@ class Page:
                 headers.append((b"x-candleshm-source", source))
         except Refused as refused:
             status, body, headers = refused.status, refused.body, refused.headers
+        except asyncio.CancelledError:
+            # The server ends, and waits no longer for the exchange.
+            ending = Refused(503, -1001, "the gateway is ending; try again in a moment", 1.0)
+            status, body, headers = ending.status, ending.body, ending.headers
         headers += self._markets.weight_headers(self._market)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -117,7 +122,10 @@ class MarketPages:
         # On SPOT it is the exchange's clock.
         now_ms = self._markets.now_ms(market)
         query = scope["query_string"]
-        body = listing.select(query, now_ms) if query else listing.body_at(now_ms)
+        # The list of SPOT has many megabytes.
+        body = await self._markets.threads.run(
+            lambda: listing.select(query, now_ms) if query else listing.body_at(now_ms)
+        )
         return Reply(_in_microseconds(body) if in_microseconds else body)
 
     async def _klines(self, scope: Scope) -> Reply:
@@ -147,7 +155,7 @@ class MarketPages:
                     raise Refused(400, -1121, "Invalid symbol.")
                 if query.needs_now:
                     now_ms = await self._now_ms()
-                answer = await self._markets.in_thread(lambda: answers.made(query, now_ms))
+                answer = await self._markets.threads.run(lambda: answers.made(query, now_ms))
             except Refused as refused:
                 reply = await self._passed(scope, refused)
                 return reply._replace(body=_rows_in_microseconds(reply.body)) if in_microseconds else reply
@@ -182,12 +190,12 @@ class MarketPages:
         """Return the list of symbols; the first requests wait until it was fetched, or could not be."""
         infos, market = self._markets.infos, self._market
         if infos.is_awaited(market):
-            await self._upstream.in_thread(lambda: infos.wait(market, LISTING_SECONDS))
+            await self._upstream.threads.run(lambda: infos.wait(market, LISTING_SECONDS))
         return infos.listing(market)
 
     async def _now_ms(self) -> int:
         now_ms = self._markets.now_ms(self._market)
-        return await self._upstream.in_thread(self._upstream.exchange_ms) if now_ms is None else now_ms
+        return await self._upstream.threads.run(self._upstream.exchange_ms) if now_ms is None else now_ms
 
     def _is_listed(self, symbol: str) -> bool:
         markets, market = self._markets, self._market

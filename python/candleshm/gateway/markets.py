@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias
 
 from candleshm._core import MARKETS
 from candleshm.errors import BlockError, ConfigError
@@ -19,8 +16,8 @@ from candleshm.gateway.directory import BlockDirectory
 from candleshm.gateway.exchange_info import ExchangeInfos
 from candleshm.gateway.files import DailyFiles
 from candleshm.gateway.precision import Decimals
-from candleshm.gateway.refusals import Refused
 from candleshm.gateway.settings import GatewaySettings
+from candleshm.gateway.threads import Threads
 from candleshm.gateway.upstream import MarketUpstream
 from candleshm.reader.feed import Feed
 
@@ -30,7 +27,6 @@ __all__ = ["Markets"]
 THREADS = 2
 WAITING_MAX = 128
 
-T = TypeVar("T")
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
@@ -45,14 +41,14 @@ class Markets:
         self.infos = ExchangeInfos(self.upstreams, directory, settings.cache_dir)
         files = None if settings.candle_dir is None else DailyFiles(settings.candle_dir)
         self.answers = Answers(directory, self.infos, files, settings.max_age_seconds)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway-answers")
+        self.threads = Threads("answers", THREADS, WAITING_MAX)
         self._weights: dict[Market, tuple[float, Headers]] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
         for upstream in self.upstreams.values():
             self._open.callback(upstream.close)
-        self._open.callback(self._threads.shutdown, wait=False, cancel_futures=True)
+        self._open.callback(self.threads.close)
         self._open.enter_context(self.infos)
         return self
 
@@ -74,12 +70,6 @@ class Markets:
             if (now_ms := _exchange_ms(feed)) is not None:
                 return now_ms
         return self.upstreams[market].measured_ms
-
-    def in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Do what would hold the event loop in one of a few threads. Raises Refused when too much waits already."""
-        if self._threads._work_queue.qsize() > WAITING_MAX:
-            raise Refused(503, -1001, "too many requests wait for candles that have to be made; try again later", 1.0)
-        return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def weight_headers(self, market: Market) -> Headers:
         """Return the headers that tell the weight that is used up; they are at most a second old."""

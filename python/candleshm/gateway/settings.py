@@ -30,7 +30,7 @@ class GatewaySettings:
     candle_dir: str | None = None
     """Directory of daily files to answer from as well."""
     max_age_seconds: float | None = None
-    """How old data may be; None for three update periods, at least 15 s."""
+    """How old data may be; None for the limits of `staleness`: 15 s on SPOT, 45 s on UM and CM."""
     pass_through: bool = False
     """Whether what the blocks cannot answer is requested from the exchange."""
     upstreams: Mapping[Market, Upstream] = field(default_factory=dict)

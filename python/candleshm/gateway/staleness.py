@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -16,13 +16,27 @@ from candleshm.reader.feed import Feed, attach_series
 from candleshm.reader.freshness import SILENT_SECONDS
 from candleshm.row_state import RowState
 
-__all__ = ["MAX_AGE_SECONDS", "final_until_ms", "has_ended", "stale", "utc"]
+__all__ = ["MAX_AGE_SECONDS", "final_until_ms", "has_ended", "max_age_of", "stale", "utc"]
 
 # How old data may be unless a limit is given. SPOT pushes every candle each two seconds, and REST asks every three. On
 # futures nothing is pushed while nothing is traded, and the collector asks by REST after 30 s at most.
 MAX_AGE_SECONDS: Mapping[Market, float] = {"SPOT": 15.0, "UM": 45.0, "CM": 45.0}
+# So many updates may fail before data counts as stale.
+PERIODS = 3
 # The longest age that a feed can have; what it refuses then is refused for another reason.
 ANY_AGE_SECONDS = 1e9
+
+
+def max_age_of(update_intervals_seconds: Sequence[float]) -> float | None:
+    """Return the limit of age beside collectors that request live candles so often; None for the usual one.
+
+    >>> max_age_of([3.0, 0.5]), max_age_of([3.0, 60.0])
+    (None, 180.0)
+    """
+    periods_seconds = PERIODS * max(update_intervals_seconds, default=0.0)
+    if periods_seconds <= min(MAX_AGE_SECONDS.values()):
+        return None
+    return max(periods_seconds, *MAX_AGE_SECONDS.values())
 
 
 def final_until_ms(feed: Feed, series: Series) -> int:

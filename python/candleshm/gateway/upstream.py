@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from candleshm import weight
@@ -15,6 +12,7 @@ from candleshm.errors import CandleShmError, ExchangeError, RateLimited, WaitTim
 from candleshm.exchanges.base import Response
 from candleshm.exchanges.binance import Binance
 from candleshm.gateway.refusals import Refused
+from candleshm.gateway.threads import Threads
 from candleshm.rest.transport import HttpTransport
 from candleshm.system.clock import ExchangeTime, SystemClock
 
@@ -28,8 +26,6 @@ ROOM_SECONDS = 5.0
 # How long a measurement of the exchange's clock is used.
 MEASURED_SECONDS = 600.0
 
-T = TypeVar("T")
-
 
 class MarketUpstream:
     """One market of the exchange, as the configuration reaches it. Methods may be called from any thread."""
@@ -41,14 +37,14 @@ class MarketUpstream:
         self._base_url = self.exchange.info_url.removesuffix("/exchangeInfo")
         self._clock = SystemClock()
         self._transport = HttpTransport(self._clock, proxies=config.proxies, trust_env=config.trust_env)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"gateway-upstream-{config.market.lower()}")
+        self.threads = Threads(f"upstream-{config.market.lower()}", THREADS, WAITING_MAX)
         self._in_flight: dict[str, asyncio.Future[Response]] = {}
         self._measuring = threading.Lock()
         self._time: ExchangeTime | None = None
 
     def close(self) -> None:
         """Start no further request. Those under way end within the transport's time limits."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
 
     def weight_state(self) -> weight.WeightState:
         """Return what the pool of this market has spent: one reading of the ledger's file."""
@@ -103,17 +99,11 @@ class MarketUpstream:
         key = f"{name}?{target}"
         shared = self._in_flight.get(key)
         if shared is None:
-            shared = self.in_thread(lambda: self.get(name, target, cost))
+            shared = self.threads.run(lambda: self.get(name, target, cost))
             self._in_flight[key] = shared
             shared.add_done_callback(lambda _: self._in_flight.pop(key, None))
         # A client that goes away takes the response from nobody else.
         return await asyncio.shield(shared)
-
-    def in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Do what waits for the exchange in one of the threads. Raises Refused when too much waits already."""
-        if self._threads._work_queue.qsize() > WAITING_MAX:
-            raise Refused(503, -1001, "too many requests wait for the exchange; try again later", 1.0)
-        return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def exchange_ms(self) -> int:
         """Return the exchange's time by a measurement of the last minutes, or by a new one. Raises Refused."""

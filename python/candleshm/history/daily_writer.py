@@ -94,6 +94,11 @@ class DailyWriter:
         self._stopping.set()
 
     @property
+    def days_due(self) -> int:
+        """How many days are due and not complete yet."""
+        return len(self._schedule.waiting)
+
+    @property
     def is_running(self) -> bool:
         """Whether there is still a day in hand, or one to come."""
         return self._thread.is_alive()

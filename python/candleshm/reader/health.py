@@ -104,13 +104,14 @@ class Health:
         return table(f"Health of {self.name}", ("fact", "value"), facts.items())
 
 
-def health_of(feed: _core.Feed) -> Health:
-    """Return the health of the block that ``feed`` is attached to."""
+def health_of(feed: _core.Feed, max_age: float | None = None) -> Health:
+    """Return the health of the block that ``feed`` is attached to; ``max_age`` (seconds) in place of its own."""
     fields = feed._health()
     until_ms = fields.pop("banned_until_ms")
     kind, error_ms = fields.pop("last_error")
     banned_until = None if until_ms is None else datetime.fromtimestamp(min(until_ms, LAST_MS) / 1000, tz=UTC)
-    freshness = Freshness.of(fields.pop("ages"), fields.pop("max_age"))
+    own_max_age = fields.pop("max_age")
+    freshness = Freshness.of(fields.pop("ages"), own_max_age if max_age is None else max_age)
     is_alive = fields["heartbeat_age"] <= SILENT_SECONDS
     if fields["state"] == "ready" and not is_alive and not _is_owned(fields["name"]):
         fields["state"] = "dead"

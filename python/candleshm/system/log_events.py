@@ -87,6 +87,9 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "%s: not listed; it is added once the exchange lists it%s": "symbol_not_listed",
     },
     "collector.workers": {"only %d of %d worker threads can be started: %s": "threads_short"},
+    "commands.gateway_child": {
+        "the gateway has ended (%s); it is started again in %g s": "gateway_ended",
+    },
     "commands.reload": {
         "%s was read again, and an internal error kept the feeds from following it": "internal_error",
         "%s was read again and is not used, everything stays as it is: %s": "configuration_not_used",
@@ -103,6 +106,11 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "block %s is left out: its candles are those of %s, and requests are answered for %s": "block_left_out",
         "%s": "block_not_read",
         "the blocks of this machine cannot be listed; the gateway goes on with those it has": "internal_error",
+    },
+    "gateway.gateway": {
+        "listening on %s: other machines that reach it are admitted by the token, which HTTP shows": "gateway_reach",
+        "listening on %s without --token-file: everybody who reaches it can read candles and names of blocks, and "
+        "with --pass-through spend the request weight of this machine": "gateway_reach",
     },
     "history.archive": {"archive: %s; the remaining files are not requested from it": "archive_failed"},
     "history.archive_days": {

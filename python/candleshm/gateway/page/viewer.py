@@ -1,49 +1,41 @@
-"""One open page: what waits to be sent to it, and the series that it draws."""
+"""One open page: the connection to it, and the series that it draws."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
+
+from websockets.frames import Frame, Opcode
 
 from candleshm.gateway.page.watched_series import WatchedSeries
+from candleshm.gateway.streams.protocol import StreamProtocol
 
-__all__ = ["Viewer"]
+__all__ = ["Viewer", "frames_of"]
 
 # A page that is this far behind is dropped; it connects anew and begins with what is true then.
-BACKLOG_BYTES_MAX = 8 * 1024 * 1024
+UNSENT_BYTES_MAX = 4 * 1024 * 1024
+VIOLATION = 1008
+
+
+def frames_of(*texts: bytes) -> bytes:
+    """Return texts as websocket frames: encoded once, whatever the number of viewers."""
+    return b"".join(Frame(Opcode.TEXT, text).serialize(mask=False) for text in texts)
 
 
 class Viewer:
-    """Messages go in from any thread and come out in the event loop that made it, in order."""
+    """Takes frames from any thread, and writes them in the event loop that made it, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: StreamProtocol) -> None:
         self.series: WatchedSeries | None = None
-        self.is_slow = False
+        self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._filled = asyncio.Event()
-        self._lock = threading.Lock()
-        self._waiting: deque[str] = deque()
-        self._waiting_bytes = 0
 
-    def put(self, *texts: str) -> None:
-        """Let texts be sent. A viewer that does not keep up gets none any more and `is_slow`."""
-        with self._lock:
-            if self.is_slow:
-                return
-            self._waiting += texts
-            self._waiting_bytes += sum(map(len, texts))
-            if self._waiting_bytes > BACKLOG_BYTES_MAX:
-                self.is_slow = True
-                self._waiting.clear()
-        self._loop.call_soon_threadsafe(self._filled.set)
+    def put(self, frames: bytes) -> None:
+        """Let frames be sent, unless the page does not keep up: then its connection ends."""
+        if frames:
+            self._loop.call_soon_threadsafe(self._write, frames)
 
-    async def take(self) -> list[str]:
-        """Return what waits, as soon as there is something; nothing once the viewer is slow."""
-        await self._filled.wait()
-        self._filled.clear()
-        with self._lock:
-            texts = list(self._waiting)
-            self._waiting.clear()
-            self._waiting_bytes = 0
-        return texts
+    def _write(self, frames: bytes) -> None:
+        if self._connection.unsent_bytes > UNSENT_BYTES_MAX:
+            self._connection.close(VIOLATION, "the page does not keep up")
+        else:
+            self._connection.write(frames)

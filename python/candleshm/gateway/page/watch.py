@@ -15,7 +15,7 @@ import msgspec
 
 from candleshm import _core
 from candleshm.errors import BlockError, UnknownSymbol
-from candleshm.gateway.page.viewer import Viewer
+from candleshm.gateway.page.viewer import Viewer, frames_of
 from candleshm.gateway.page.watched_block import WatchedBlock, absent_row, is_gone
 from candleshm.gateway.page.watched_series import WatchedSeries
 from candleshm.reader.events import Event
@@ -35,7 +35,7 @@ EVENTS_KEPT = 200
 # A block that its collector removed in order is shown for so long.
 CLOSED_SECONDS = 600.0
 
-_encode = msgspec.json.Encoder().encode
+_text = msgspec.json.Encoder().encode
 
 
 class Watch:
@@ -82,7 +82,7 @@ class Watch:
                 self._advance(is_round=True)
             hello = {"k": "hello", "now": _now_ms(), "max_age": STALE_SECONDS, "events": list(self._events)}
             tables = [block.table() for block in self._blocks.values() if block.is_base]
-            viewer.put(_text(hello), self._blocks_text(), *map(_text, tables))
+            viewer.put(frames_of(_text(hello), self._blocks_text(), *map(_text, tables)))
             self._viewers.add(viewer)
         self._wanted.set()
 
@@ -100,11 +100,11 @@ class Watch:
                 if block is None:
                     raise UnknownSymbol(f"the gateway does not have the block `{block_name}`")
                 series = WatchedSeries(block_name, block.feed.interval, block.feed[symbol])
-                viewer.put(_text(series.all()))
+                viewer.put(frames_of(_text(series.all())))
                 viewer.series = series
             except (BlockError, UnknownSymbol) as error:
                 refusal = {"k": "refused", "block": block_name, "symbol": symbol, "text": str(error)}
-                viewer.put(_text(refusal))
+                viewer.put(frames_of(_text(refusal)))
 
     def _run(self) -> None:
         while not self._stopping:
@@ -124,7 +124,7 @@ class Watch:
 
     def _advance(self, *, is_round: bool) -> None:
         """Do one step, and tell the viewers."""
-        texts: list[str] = []
+        texts: list[bytes] = []
         if is_round:
             self._list_blocks()
         for name in [name for name, block in self._blocks.items() if is_gone(block)]:
@@ -143,18 +143,19 @@ class Watch:
         if self._step % HEALTH_STEPS == 0 or conditions != self._conditions:
             self._conditions = conditions
             texts.append(self._blocks_text())
+        frames = frames_of(*texts)
         for viewer in self._viewers:
-            viewer.put(*texts, *self._candles(viewer))
+            viewer.put(frames + self._candles(viewer))
 
-    def _candles(self, viewer: Viewer) -> list[str]:
+    def _candles(self, viewer: Viewer) -> bytes:
         if viewer.series is None:
-            return []
+            return b""
         try:
             message = viewer.series.changes()
         except (BlockError, UnknownSymbol):
             viewer.series = None  # The page sees the block's state, and draws what is there once it is there again.
-            return []
-        return [] if message is None else [_text(message)]
+            return b""
+        return b"" if message is None else frames_of(_text(message))
 
     def _list_blocks(self) -> None:
         """Attach to new blocks, and leave those whose collector ended a while ago."""
@@ -179,7 +180,7 @@ class Watch:
         self._blocks.pop(name).close()
         self._left.pop(name, None)
 
-    def _happened(self, block: str, event: Event) -> str:
+    def _happened(self, block: str, event: Event) -> bytes:
         """Keep an event; a routine one replaces the one before it of its block, if that was routine as well."""
         last = next((known for known in reversed(self._events) if known["block"] == block), None)
         replaced = last if last is not None and last["routine"] and event.is_routine else None
@@ -197,7 +198,7 @@ class Watch:
         self._events.append(told)
         return _text({"k": "event", "replaced": None if replaced is None else replaced["number"], **told})
 
-    def _blocks_text(self) -> str:
+    def _blocks_text(self) -> bytes:
         rows = [block.as_row() for block in self._blocks.values()]
         rows += [absent_row(name) for name in sorted((self._names or frozenset()) - self._blocks.keys())]
         return _text({"k": "blocks", "now": _now_ms(), "blocks": rows})
@@ -205,7 +206,3 @@ class Watch:
 
 def _now_ms() -> int:
     return math.floor(time.time() * 1000)
-
-
-def _text(message: dict[str, Any]) -> str:
-    return _encode(message).decode()

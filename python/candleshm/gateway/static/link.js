@@ -4,6 +4,7 @@
 const SILENT_MS = 2000;
 const PAUSE_MS_MIN = 500;
 const PAUSE_MS_MAX = 8000;
+const ASK_MS = 150;
 
 export class Link {
   #socket = null;
@@ -13,6 +14,8 @@ export class Link {
   #wanted = null;
   #timer = 0;
   #lastMs = 0;
+  #asking = 0;
+  #askedMs = -Infinity;
 
   /** `receive(message)` is called for each message, `change()` when the connection comes or goes. */
   constructor(receive, change) {
@@ -32,7 +35,16 @@ export class Link {
   /** Ask for the candles of a series; it is asked for again after a reconnect. */
   draw(block, symbol) {
     this.#wanted = {block, symbol};
-    if (this.isOpen) this.#socket.send(JSON.stringify(this.#wanted));
+    // A key that is held down chooses faster than anybody looks.
+    this.#asking ||= setTimeout(() => this.#ask(), performance.now() - this.#askedMs > ASK_MS ? 0 : ASK_MS);
+  }
+
+  #ask() {
+    clearTimeout(this.#asking);
+    this.#asking = 0;
+    if (!this.isOpen || !this.#wanted) return;
+    this.#askedMs = performance.now();
+    this.#socket.send(JSON.stringify(this.#wanted));
   }
 
   #connect() {
@@ -56,7 +68,7 @@ export class Link {
     this.isOpen = true;
     this.lostMs = null;
     this.#pauseMs = PAUSE_MS_MIN;
-    if (this.#wanted) this.#socket.send(JSON.stringify(this.#wanted));
+    this.#ask();
     this.#change();
   }
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
+from candleshm._core import frame_text
 from candleshm.errors import CandleShmError
 from candleshm.gateway.refusals import Refused
 from candleshm.gateway.streams.control import STREAMS_MAX, Command, ControlError
 from candleshm.gateway.streams.hub import SERVICE_RESTART, Hub
 from candleshm.gateway.streams.names import Endpoint, NotKlines
 from candleshm.gateway.streams.source import Stream
-from candleshm.gateway.streams.standin import frame_text
 
 __all__ = ["Connection", "StreamClient"]
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from candleshm.errors import CandleShmError
+from candleshm._core import frame_text
+from candleshm.errors import BlockError, CandleShmError
 from candleshm.exchanges.base import Market
 from candleshm.gateway.directory import BlockDirectory
 from candleshm.gateway.precision import Decimals
@@ -18,7 +19,6 @@ from candleshm.gateway.staleness import MAX_AGE_SECONDS
 from candleshm.gateway.streams.blocks import feeds_of
 from candleshm.gateway.streams.names import KlineName
 from candleshm.gateway.streams.source import Source, Stream
-from candleshm.gateway.streams.standin import frame_text
 from candleshm.reader.feed import Feed
 from candleshm.reader.freshness import Freshness
 
@@ -102,7 +102,10 @@ class Hub:
         Raises NotKlines for a name that is none, Refused (503) for candles that no block has, or only a stale one.
         """
         markets, faults = tuple(markets), dict[str, str | None]()
-        return [self._stream_of(markets, name, faults) for name in names]
+        try:
+            return [self._stream_of(markets, name, faults) for name in names]
+        except BlockError as error:  # it went this moment
+            raise Refused(503, DISCONNECTED, str(error)) from None
 
     def place(self, client: Listener, streams: Iterable[Stream], *, is_combined: bool) -> None:
         """Send a client the events of these streams from now on, and of no others.
@@ -162,8 +165,14 @@ class Hub:
 
         A series that is stale alone is silent, as a symbol that is not traded is.
         """
-        max_age_seconds = self._max_age_seconds or MAX_AGE_SECONDS[feed.market]
-        freshness = Freshness.of(feed._health()["ages"], max_age_seconds)
+        max_age_seconds = self._max_age_seconds
+        if max_age_seconds is None:
+            max_age_seconds = MAX_AGE_SECONDS[feed.market]
+        health = feed._health()
+        if health["state"] == "closed" and feed.name not in self._sources:
+            # Those who have streams of it already wait for its next collector.
+            return f"without a collector: {feed.name}"
+        freshness = Freshness.of(health["ages"], max_age_seconds)
         if freshness.is_current:
             return None
         return f"stale by {freshness.oldest_age:.0f} s, allowed {max_age_seconds:g}: {feed.name}"
@@ -180,6 +189,8 @@ class Hub:
                 self._end_if_unused(stream.block)
                 raise
             self._streams[stream.market, stream.name] = stream
+            # Its newest candle is sent at once.
+            self._on_change(source)
         stream.clients += 1
         if self._look_timer is None:
             self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
@@ -192,7 +203,7 @@ class Hub:
             self._end_if_unused(stream.block)
 
     def _end_if_unused(self, block: str) -> None:
-        if not self._sources[block].streams:
+        if not self._sources[block].is_used:
             self._sources.pop(block).end()
 
     # Rounds
@@ -207,6 +218,7 @@ class Hub:
         """Send what changed in the blocks since the last round."""
         loop = asyncio.get_running_loop()
         begin_seconds = loop.time()
+        self._round_timer = None
         sources, self._changed = list(self._changed), {}
         raw: Frames = {}
         wrapped: Frames = {}
@@ -226,7 +238,6 @@ class Hub:
                     wrapped[stream] = wrapped.get(stream, b"") + frame_text(event, stream.name)
         if raw:
             self._send(raw, wrapped)
-        self._round_timer = None
         self._next_seconds = max(begin_seconds + ROUND_SECONDS, loop.time() + PAUSE_SECONDS)
 
     def _send(self, raw: Frames, wrapped: Frames) -> None:

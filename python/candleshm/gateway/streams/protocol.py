@@ -1,6 +1,6 @@
 """uvicorn's websocket protocol, and what it lacks: many frames in one write, strict clients, and an end that ends.
 
-It depends on names inside `WebSocketsSansIOProtocol`; `tests/test_gateway_protocol.py` fails when one of them is gone.
+It depends on names inside `WebSocketsSansIOProtocol`; `tests/test_gateway_stream_clients.py` fails when one is gone.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
@@ -31,6 +30,7 @@ SERVER_SETTINGS: Final = {
 }
 """Settings of `uvicorn.Config` beside `ws=StreamProtocol`."""
 CLOSE_SECONDS = 1.0
+NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class StreamProtocol(WebSocketsSansIOProtocol):
@@ -76,12 +76,17 @@ class StreamProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client; its handshake comes in one piece from uvicorn's HTTP side."""
+        if self.handshake_initiated:
+            super().data_received(data)
+            return
+        # The library takes lines of 8 KB, too short for a URL that names many streams.
+        line, _, rest = data.partition(b"\r\n")
+        self._target = line.split(b" ")[1].decode("ascii")
+        super().data_received(b"GET / HTTP/1.1\r\n" + rest)
         if not self.handshake_initiated:
-            # The library takes lines of 8 KB, too short for a URL that names many streams.
-            line, _, rest = data.partition(b"\r\n")
-            self._target = line.split(b" ")[1].decode("ascii")
-            data = b"GET / HTTP/1.1\r\n" + rest
-        super().data_received(data)
+            # With headers that the library does not take; it has nothing to say then.
+            self.transport.write(NO_HANDSHAKE)
+            self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
         """Start the application, with this connection in its scope."""
@@ -108,7 +113,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._arrivals.extend([now] * frames)
         return False
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Any) -> None:
         """Send what the application says."""
         await super().send(message)
         # uvicorn takes a refusal for a handshake that is still under way, and logs an error.

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from candleshm._core import KlineEvents
 from candleshm.errors import BlockError
 from candleshm.exchanges.base import Market
-from candleshm.gateway.streams.standin import KlineEvents
+from candleshm.gateway.precision import Decimals
 from candleshm.reader.feed import Feed
 
 __all__ = ["Source", "Stream"]
@@ -35,19 +36,18 @@ class Source:
     """
 
     def __init__(self, name: str, changed: Callable[[Source], None]) -> None:
-        """`changed` is called in the event loop when the block has changed, and at least every second; once, until the
-        next `take`. Raises BlockError when the block cannot be attached.
+        """`changed` is called in the event loop when the block has changed since the last `take`, and at least every
+        second, but not again before the next `take`. Raises BlockError when the block cannot be attached.
         """
         self.feed = Feed(name)
         self._kind = (self.feed.market, self.feed.interval)
-        # Days of a time zone are the exchange's days to those who ask for them by +08:00.
-        self._zone_day = f'"i":"{self.feed.interval}"'.encode() if "@" in self.feed.interval else None
         self._events = KlineEvents(self.feed)
         self._streams: dict[str, list[Stream]] = {}
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._seen = self._events.announced()
-        self._taken = threading.Semaphore()
+        self._taken = threading.Event()
+        self._taken.set()
         self._has_ended = False
         threading.Thread(target=self._sleep, name="gateway-streams", daemon=True).start()
 
@@ -56,7 +56,12 @@ class Source:
         """All streams of the block."""
         return [stream for streams in self._streams.values() for stream in streams]
 
-    def watch(self, stream: Stream, decimals: object) -> None:
+    @property
+    def is_used(self) -> bool:
+        """Whether it has a stream."""
+        return bool(self._streams)
+
+    def watch(self, stream: Stream, decimals: Decimals | None) -> None:
         """Take what changes in a stream from now on. Raises UnknownSymbol."""
         if stream.symbol not in self._streams:
             self._events.watch(stream.symbol, decimals)
@@ -79,28 +84,26 @@ class Source:
         seen = self._events.announced()
         if (self.feed.market, self.feed.interval) != self._kind:
             raise BlockError(self.feed.name, f"it is no longer {' '.join(self._kind)}")
-        events = [(self._shown(event), self._streams[symbol]) for symbol, event in self._events.take()]
+        events = [(event, self._streams[symbol]) for symbol, event in self._events.take()]
         self._seen = seen
-        self._taken.release()
+        self._taken.set()
         return events
 
     def end(self) -> None:
         """End the thread, after its sleep of a second at most."""
         self._has_ended = True
-        self._taken.release()
+        self._taken.set()
 
     @property
     def has_ended(self) -> bool:
         """Whether nobody needs it any more."""
         return self._has_ended
 
-    def _shown(self, event: bytes) -> bytes:
-        return event if self._zone_day is None else event.replace(self._zone_day, b'"i":"1d"', 1)
-
     def _sleep(self) -> None:
-        """Tell of each change that was not told of since the last `take`."""
+        """Tell of changes, one at a time."""
         while True:
-            self._taken.acquire()
+            self._taken.wait()
+            self._taken.clear()
             if self._has_ended:
                 return
             self._seen.sleep()

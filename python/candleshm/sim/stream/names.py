@@ -47,8 +47,9 @@ class Endpoint:
     def parse(cls, target: str) -> Endpoint | None:
         """Take a request target apart; None when there is no stream endpoint.
 
-        The first part of the path is the host: ``/spot``, ``/um``, ``/cm``, or its real name. Without it ``/market`` is UM, and the
-        rest serves SPOT and CM, whose symbols differ. CM has its streams with the route ``/market`` and without.
+        The first part of the path is the host: ``/spot``, ``/um``, ``/cm``, or its real name. Without it ``/market`` is
+        UM, and the rest serves SPOT and CM, whose symbols differ. CM has its streams with the route ``/market`` and
+        without.
         """
         path, _, query = target.partition("?")
         words = path.strip("/").split("/")

@@ -210,6 +210,9 @@ impl<'a> Scan<'a> {
                     self.skip()?;
                     let value = &before[..before.len() - self.cursor.rest.len()];
                     match key {
+                        // Of a key that is there twice the last value counts, also one of another kind.
+                        b"e" => payload.kind = None,
+                        b"s" => payload.symbol = None,
                         b"E" => payload.event_ms = integer(value),
                         b"st" => payload.family = integer(value),
                         b"k" => payload.kline = Some(before),
@@ -616,6 +619,15 @@ mod tests {
         let Ok(Frame::Kline(event)) = parse(frame.as_bytes()) else { panic!("well formed") };
         assert_eq!((&*event.symbol, event.family, event.closed, event.first_id), ("A", Some(1), true, -1));
         assert_eq!(event.row, [0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 59_999.0, 3.0, 0.0, 2.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn of_a_key_that_is_there_twice_the_last_value_counts() {
+        for (twice, is_kline) in [(r#""E":1,"E":1633998523963"#, true), (r#""E":1633998523963,"e":{}"#, false)] {
+            let frame = SPOT.replace(r#""E":1633998523963"#, twice);
+            assert_eq!(matches!(parse(frame.as_bytes()), Ok(Frame::Kline(_))), is_kline, "{frame}");
+            agree(frame.as_bytes()).expect("both read the last one");
+        }
     }
 
     #[test]

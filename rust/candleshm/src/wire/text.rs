@@ -30,6 +30,9 @@ const APART_ULPS_MAX: u128 = 4;
 /// Bytes of a row's text that are set aside; most are shorter.
 const ROW_BYTES: usize = 200;
 
+/// Digits of the largest whole number.
+const INTEGER_BYTES: usize = 20;
+
 /// Powers of ten up to 10^18.
 const POWERS: [u64; DECIMALS_MAX as usize + 1] = {
     let mut powers = [1; DECIMALS_MAX as usize + 1];
@@ -216,23 +219,25 @@ fn scaled(size: f64, digits: usize) -> Option<Scaled> {
 /// Appends `units / 10^digits`, and so many zeroes more.
 #[inline]
 fn write_fixed(text: &mut Vec<u8>, units: u64, digits: usize, zeroes: usize) {
-    let power = POWERS[digits];
-    write_integer(text, units / power);
     if digits + zeroes == 0 {
+        write_integer(text, units);
         return;
     }
-    let mut buffer = [b'0'; 2 * DECIMALS_MAX as usize + 2];
-    buffer[0] = b'.';
-    put_digits(&mut buffer[1..=digits], units % power);
-    text.extend_from_slice(&buffer[..=digits + zeroes]);
+    // Whole and part one behind the other, with a zero in front of a part that has no whole; then zeroes.
+    let mut buffer = [b'0'; INTEGER_BYTES + DECIMALS_MAX as usize];
+    let first = put_digits(&mut buffer[..INTEGER_BYTES], units).min(INTEGER_BYTES - 1 - digits);
+    let point = INTEGER_BYTES - digits;
+    text.extend_from_slice(&buffer[first..point]);
+    text.push(b'.');
+    text.extend_from_slice(&buffer[point..INTEGER_BYTES + zeroes]);
 }
 
 /// Appends a whole number.
 #[inline]
 pub(crate) fn write_integer(text: &mut Vec<u8>, number: u64) {
-    let mut buffer = [b'0'; 20];
-    let first = put_digits(&mut buffer, number);
-    text.extend_from_slice(&buffer[first.min(19)..]);
+    let mut buffer = [b'0'; INTEGER_BYTES];
+    let first = put_digits(&mut buffer, number).min(INTEGER_BYTES - 1);
+    text.extend_from_slice(&buffer[first..]);
 }
 
 /// Puts the digits of a number at the end of a buffer of zeroes that is long enough; returns where the first one stands.
