@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -230,8 +231,8 @@ def test_block_of_another_format_is_named_and_can_be_removed(leftover: str) -> N
     said = complaint("read", other, "BTCUSDT")
     listed = run("ls")
 
-    assert "written in format 2.2" in said
-    assert "this version reads 1.1" in said
+    assert re.search(r"written in format 2\.\d", said)
+    assert re.search(r"this version reads 1\.\d", said)
     assert listed.returncode == 0
     assert said in listed.stderr
     assert other not in listed.stdout
