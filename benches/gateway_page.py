@@ -70,7 +70,7 @@ def ingest(writer: _core.Writer, symbol: str, rows: list[str]) -> None:
 
 @contextmanager
 def process(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a program; give it and its first line."""
+    """Run a program that ends with its stdin; give it and its first line."""
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout
         assert started.stdin
@@ -78,7 +78,7 @@ def process(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             yield started, started.stdout.readline()
         finally:
             started.stdin.close()
-            started.terminate()
+            started.wait()
 
 
 def cpu_part(pid: int, seconds: float) -> float:
@@ -131,7 +131,8 @@ def main() -> None:
     name = f"bench-page-{os.getpid()}"
     with ExitStack() as stack:
         stack.enter_context(process(sys.executable, __file__, "--write", name, str(arguments.symbols)))
-        words = (sys.executable, "-m", "candleshm", "gateway", "--listen", "127.0.0.1:0", "--block", name)
+        words = (sys.executable, "-m", "candleshm", "gateway", "--listen", "127.0.0.1:0", "--until-stdin-closes")
+        words += ("--block", name)
         gateway, line = stack.enter_context(process(*words))
         url = re.findall(r"http://\S+", line)[0]
         print(

@@ -166,6 +166,7 @@ class Line {
     this.write(3, table.state[at] === DELISTED ? "–" : age(board.ageOf(row, nowMs)));
     this.write(4, (SIGNS[state] ?? "") + state);
     this.write(5, gapsText(missing, holes));
+    set(this.cells[0], "title", row.key);
     set(this.cells[0], "data-market", row.isAmbiguous ? row.market : null);
     const {element} = this;
     set(element, "id", id);
