@@ -102,9 +102,10 @@ def main() -> None:
         address = ["--base-url", exchange.base_url]
         words = ["serve", "--market", "spot", "--interval", "1m", "--length", "60", "--name", NAME, *address]
         streams = ["--ws-url", exchange.ws_url, "--cache-dir", str(cache), "--cache-delay-seconds", "2"]
-        collector = stage.enter_context(started(*words, *streams, "--metrics", "0", stderr=None))
+        log = stage.enter_context((directory / "log").open("w"))
+        collector = stage.enter_context(started(*words, *streams, "--metrics", "0", stderr=log))
         metrics = first_lines(collector, 2)[-1].split()[-1].removeprefix("http://").removesuffix("/metrics")
-        gateway = stage.enter_context(started("gateway", "--listen", "0", "--block", NAME, *address, stderr=None))
+        gateway = stage.enter_context(started("gateway", "--listen", "0", "--block", NAME, *address, stderr=log))
         url = first_line(gateway).split()[-1]
         stage.enter_context(prometheus(directory, metrics, url.removeprefix("http://")))
 
@@ -142,10 +143,10 @@ def main() -> None:
         watch.wait_silent("CandleshmGatewayRefuses")
 
         minute_ms = exchange.now_ms() // 60_000 * 60_000
-        for symbol in ("BTCUSDT", "ETHUSDT", "BNBUSDT"):
+        for instrument in exchange.truth.instruments("SPOT"):
             for back in range(3, 20):
-                minute = Restatement(market="SPOT", symbol=symbol, minute_ms=minute_ms - back * 60_000, lots=1000)
-                exchange.truth.restate(minute)
+                at_ms = minute_ms - back * 60_000
+                exchange.truth.restate(Restatement(market="SPOT", symbol=instrument.symbol, minute_ms=at_ms, lots=1000))
         watch.wait("the exchange corrects closed rows", "CandleshmCorrectionsRise")
 
         exchange.faults.add(Fault(kind="status", status=503, path="/klines"))
@@ -154,7 +155,7 @@ def main() -> None:
         collector.wait()
         watch.wait("the collector has ended", "CandleshmCollectorDown")
         shutil.rmtree(cache)
-        stage.enter_context(started(*words, "--metrics", port, stderr=None))
+        stage.enter_context(started(*words, "--metrics", port, stderr=log))
         watch.wait("a start gets no candles", "CandleshmNotLoaded")
         gateway.kill()
         watch.wait("the gateway is killed", "CandleshmGatewayDown")

@@ -368,6 +368,30 @@ fn a_candle_that_lacks_a_row_grows_old() {
 }
 
 #[test]
+fn what_left_the_source_before_it_was_loaded_is_not_missing() {
+    let scratch = Scratch::new("derived-late");
+    let mut writer = open(&scratch).expect("a new block");
+    let now_ms = 1_761_912_000_000; // on the hour, with all rows around it
+    // The newest rows come first. Two hours close before the older rows do.
+    ask(&mut writer, now_ms, now_ms - 2 * STEP_MS, 1_000, 0);
+    let later_ms = now_ms + 8 * STEP_MS;
+    for sent_ms in [later_ms, later_ms + 2_000] {
+        ask(&mut writer, sent_ms, later_ms - (LENGTH as i64 + 2) * STEP_MS, 1_000, 0);
+    }
+    let missing =
+        |name: &str| Block::open(name, BOOT_ID).expect("the block is there").value(candleshm::layout::header::MISSING);
+    assert_eq!(missing(scratch.name()), 0);
+    for target in ["30m", "1h"] {
+        let name = target_name(&scratch, target);
+        assert_eq!(missing(&name), 0, "{target}");
+        let (_, rows) = rows_of(&name);
+        assert!(rows.iter().all(|(_, state, _)| *state != RowState::Missing), "{target}");
+        assert!(rows.len() >= 25, "{target}: {} are there", rows.len());
+    }
+    writer.close(true).expect("the blocks are there");
+}
+
+#[test]
 fn rows_that_left_the_source_stay() {
     let scratch = Scratch::new("derived-long");
     let mut writer = open(&scratch).expect("a new block");

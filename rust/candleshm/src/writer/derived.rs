@@ -275,10 +275,13 @@ impl Derived {
         if let Some(first) = first_bar(&source, &derivation, writer.state()) {
             writer.set_first_bar(first);
         }
+        let mut scratch = NOTHING;
+        if let Some(first) = first_left(&source, &derivation, mine, writer.state(), &mut scratch) {
+            writer.set_first_bar(first);
+        }
         let newest = candle_index_of(&derivation, state.marks.end() - 1);
         let mut changes = Changes::default();
         let head = writer.state().marks.head;
-        let mut scratch = NOTHING;
         let mut next = writer.state().window_start(mine.ring.length);
         for &source_index in touched {
             let candle_index = candle_index_of(&derivation, source_index);
@@ -433,4 +436,27 @@ fn first_bar(source: &Source<'_>, derivation: &Derivation, mine: &SeriesState) -
     };
     let wanted = source.begins() || mine.marks.head == 0 || first < mine.first_bar;
     (wanted && first != mine.first_bar).then_some(first)
+}
+
+/// Returns the first index of a derived series if what was the first has left the source's window before the rows that
+/// it is made of were loaded, as happens when a candle closes during a start: they are no longer requested, so it is not
+/// missing either.
+fn first_left(
+    source: &Source<'_>,
+    derivation: &Derivation,
+    words: SeriesWords<'_>,
+    mine: &SeriesState,
+    scratch: &mut Prefix,
+) -> Option<u64> {
+    if source.begins() || mine.first_bar < mine.window_start(words.ring.length) {
+        return None;
+    }
+    let window = source.state.window_start(source.words.ring.length);
+    let is_left = |candle_index: u64, scratch: &mut Prefix| {
+        !words.tag(candle_index).is_settled_of(candle_index)
+            && (derivation.parts_of(candle_index as i64).0.max(0) as u64) < window
+            && source.derive(derivation, candle_index, scratch).is_none()
+    };
+    let first = (mine.first_bar..mine.marks.head).find(|&candle_index| !is_left(candle_index, scratch))?;
+    (first != mine.first_bar).then_some(first)
 }
