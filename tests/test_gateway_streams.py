@@ -199,7 +199,7 @@ def test_candles_that_no_block_has_are_refused(spot: StreamGateway, name: str, t
 
 
 def test_a_path_without_streams_is_refused(spot: StreamGateway) -> None:
-    assert refusal(f"{spot.url}/public/ws")[:2] == (404, -1099)
+    assert refusal(f"{spot.url}/ws-api/v3")[:2] == (404, -1099)
 
 
 def test_a_connection_has_at_most_1024_streams(spot: StreamGateway) -> None:

@@ -56,7 +56,8 @@ def test_symbols_follow_the_file_under_readers_and_everything_else_stays(path: P
 
         read = "was read again; the symbols of"
         logged = reload(process, path, '"ETHUSDT"]', '"SOLUSDT", "NOSUCHUSDT"]', until_words=f"{read} 1 feeds")
-        until(lambda: "SOLUSDT" in feed and feed["SOLUSDT"].candles().shape[0] > 0)
+        until(lambda: "SOLUSDT" in feed and feed["SOLUSDT"].age < DEADLINE_SECONDS)
+        assert feed["SOLUSDT"].candles().shape[0] > 0
         assert "takes a restart" not in logged
         until(lambda: not trades(feed, "ETHUSDT"))
         assert len(candleshm.attach(feed.name)["ETHUSDT"].candles()) >= 49, "its rows stay"

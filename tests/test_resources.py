@@ -250,7 +250,8 @@ def test_fewer_threads_than_workers_do_the_work(exchange: SimulatedExchange, blo
         handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
         logging.getLogger("candleshm").addHandler(handler)
         threads = len(os.listdir("/proc/self/task"))
-        resource.setrlimit(resource.RLIMIT_NPROC, (threads + 3, threads + 3))
+        # The loop, the writer of reports, and two workers.
+        resource.setrlimit(resource.RLIMIT_NPROC, (threads + 4, threads + 4))
         with collecting(exchange, block_name, workers=8) as (collector, feed):
             assert_complete_and_true(exchange, feed)
             assert status_of(collector).ready

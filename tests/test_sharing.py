@@ -224,7 +224,9 @@ def test_a_container_with_a_volume_shares_blocks_and_budget(
     """A bot with a /tmp, mounts and process ids of its own: as in a container with --ipc and a volume."""
     volume = Path("/var/lib") / base.name
     volume.mkdir()
-    setup = f"mount --bind {base} {volume} && mount -t tmpfs none /tmp"
+    setup = f"mount --bind {base} {volume}"
+    if not Path(sys.executable).is_relative_to("/tmp"):
+        setup += " && mount -t tmpfs none /tmp"
     words = python(f"{READ}\n{STATE}", f"candleshm-{block_name}", exchange.base_url)
     try:
         seen = subprocess.run(

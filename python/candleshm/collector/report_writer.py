@@ -31,13 +31,15 @@ class ReportWriter:
         self._thread = threading.Thread(target=self._work, name="candleshm-report", daemon=True)
 
     def start(self) -> None:
-        """Start writing."""
-        self._thread.start()
+        """Start writing, unless the system gives no more threads."""
+        with suppress(RuntimeError):
+            self._thread.start()
 
     def end(self) -> None:
         """Stop, and remove the report."""
         self._ending.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         with suppress(OSError, CandleShmError):
             report_path(self._name).unlink(missing_ok=True)
 

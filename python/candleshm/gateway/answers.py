@@ -33,6 +33,8 @@ __all__ = ["Answer", "Answers"]
 # Rows and days of files that one answer may take.
 ROWS_MAX = 500_000
 DAYS_MAX = 2000
+# Streams close a candle up to two seconds after its end, requests once the exchange's clock is `settle_seconds` past.
+CLOSE_MS = 2500
 # What a feed raises when its block goes or loses the symbol while it is read.
 GONE = (BlockError, StaleData, UnknownSymbol)
 
@@ -111,16 +113,23 @@ class Answers:
             return False
         try:
             series = feed[query.symbol]
-            if series.age > self._limit_seconds(query.market):
+            age_seconds = series.age
+            if age_seconds > self._limit_seconds(query.market):
                 return False
             rows, states = series.snapshot(2, holes="nan")
         except GONE:
             return False
+        # Candles as short as the time that it takes to close one always end before the last one is final: of these it
+        # has to be enough that the exchange confirmed the series after the candle's end.
+        is_short = INTERVAL_MS.get(feed.interval, DAY_MS) <= CLOSE_MS
+        confirmed_ms = now_ms - 1000 * age_seconds
+        ends_ms = [candle_end_ms(feed.interval, int(open_ms)) for open_ms in rows[:, OPEN_TIME_MS]]
         return any(
             state == RowState.LIVE
-            and candle_end_ms(feed.interval, open_ms) <= now_ms
+            and end_ms <= now_ms
+            and not (is_short and confirmed_ms >= end_ms)
             and (query.end_ms is None or open_ms <= query.end_ms)
-            for open_ms, state in zip(rows[:, OPEN_TIME_MS].astype(np.int64).tolist(), states, strict=True)
+            for open_ms, end_ms, state in zip(rows[:, OPEN_TIME_MS], ends_ms, states, strict=True)
         )
 
     def made(self, query: KlinesQuery, now_ms: int | None) -> Answer:
