@@ -133,8 +133,9 @@ $(ACCEPTANCE)/.tools: tests/acceptance/requirements.txt
 	$(ACCEPTANCE)/bin/python -m pip install --quiet -r $<
 	@touch $@
 
-acceptance: build $(ACCEPTANCE)/.tools ## freqtrade against the gateway: download-data, and two bots of 20 pairs (ACCEPTANCE_SECONDS=300)
+acceptance: build $(ACCEPTANCE)/.tools ## freqtrade by the gateway (ACCEPTANCE_SECONDS=300), and alerts on a real Prometheus
 	$(BIN)/python -m tests.acceptance.bots --seconds $(ACCEPTANCE_SECONDS)
+	$(BIN)/python -m tests.acceptance.alerts
 
 weights: build ## Twenty bots of 50 pairs: the weight that the exchange sees, with and without the gateway; six minutes
 	$(BIN)/python -m benches.gateway_weight

@@ -59,3 +59,12 @@ def test_the_limit_of_age_is_that_of_readers(block_name: str) -> None:
             assert not candleshm.attach(block_name, max_age=0.000001).health.ready
         with gateway_command([block_name], exchange.base_url, "--max-age", "60") as url:
             assert probed(url, "ready")[0] == 200
+
+
+def test_refusals_of_candles_are_counted_from_zero_on(block_name: str) -> None:
+    with SimulatedExchange(symbols=2) as exchange, gateway_command([block_name], exchange.base_url) as url:
+        sample = 'candleshm_gateway_requests_total{path="/api/v3/klines",source="",status="503"}'
+        assert f"{sample} 0.0" in requests.get(f"{url}/metrics", timeout=DEADLINE_SECONDS).text
+        query = {"symbol": "BTCUSDT", "interval": "1m"}
+        until(lambda: requests.get(f"{url}/api/v3/klines", query, timeout=DEADLINE_SECONDS).status_code == 503)
+        assert f"{sample} 0.0" not in requests.get(f"{url}/metrics", timeout=DEADLINE_SECONDS).text

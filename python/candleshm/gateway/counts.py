@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["BUCKETS_SECONDS", "Counts", "Seconds"]
 
+KLINES_PATHS = ("/api/v3/klines", "/fapi/v1/klines", "/dapi/v1/klines")
 # Upper ends of the histogram's buckets; one more counts what took longer.
 BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -33,8 +34,11 @@ class Counts:
     What other parts count is asked of them: they set the functions here.
     """
 
-    requests: Counter[tuple[str, int, str]] = field(default_factory=Counter)
-    """Responses by path, status and source."""
+    requests: Counter[tuple[str, int, str]] = field(
+        default_factory=lambda: Counter({(path, 503, ""): 0 for path in KLINES_PATHS})
+    )
+    """Responses by path, status and source. Refusals of candles are there from the start: a counter that appears with
+    the first of them shows no increase by it."""
     seconds: dict[str, Seconds] = field(default_factory=dict)
     """Time from the whole request to the response's last byte, by path."""
     connections: Callable[[], int] = lambda: 0
