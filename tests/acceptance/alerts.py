@@ -151,7 +151,7 @@ def main() -> None:
                     exchange.truth.restate(minute)
         watch.wait("the exchange corrects closed rows", "CandleshmCorrectionsRise")
 
-        exchange.faults.add(Fault(kind="status", status=503, path="/klines"))
+        exchange.faults.add(Fault(kind="hang", path="/klines"))
         port = str(int(metrics.rpartition(":")[2]))
         collector.terminate()
         collector.wait()

@@ -26,7 +26,8 @@ NOT_SERVED = Refused(
     404,
     -1099,
     "this gateway does not serve that path; it serves klines, uiKlines, continuousKlines, exchangeInfo, time and ping "
-    "below /api/v3, /fapi/v1 and /dapi/v1, kline streams at /ws and /stream, and /blocks",
+    "below /api/v3, /fapi/v1 and /dapi/v1, kline streams at /ws and /stream, /blocks, /health/live, /health/ready, "
+    "/metrics and a page at /",
 )
 FAULT = Refused(500, -1000, "the gateway has a fault; its log says which")
 # What web pages of a named origin may read beside the body.

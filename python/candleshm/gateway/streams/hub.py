@@ -261,7 +261,8 @@ class Hub:
     def _drop(self, source: Source, reason: str) -> None:
         streams = frozenset(source.streams)
         clients = [client for client, (wanted, _) in self._clients.items() if wanted & streams]
-        logger.warning("%d stream clients are disconnected: %s", len(clients), reason)
+        if clients:
+            logger.warning("%d stream clients are disconnected: %s", len(clients), reason)
         for client in clients:
             client.close(SERVICE_RESTART, reason)
 
