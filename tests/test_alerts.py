@@ -46,6 +46,9 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
             until(lambda: "candleshm_stream_losses_total" in requests.get(url, timeout=DEADLINE_SECONDS).text)
             pages = [requests.get(where, timeout=DEADLINE_SECONDS).text for where in (url, f"{gateway}/metrics")]
             yield pages[0], pages[1]
+    # The collector was killed.
+    for left in Path("/dev/shm").glob(f"*{name}*"):
+        left.unlink()
 
 
 def names_of(page: str) -> set[str]:

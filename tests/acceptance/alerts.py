@@ -19,6 +19,7 @@ from pathlib import Path
 
 import requests
 
+import candleshm
 from candleshm.sim import Fault, SimulatedExchange
 from candleshm.sim.faults import rate_limited
 from candleshm.sim.stream.faults import StreamFault
@@ -161,6 +162,8 @@ def main() -> None:
         watch.wait("a start gets no candles", "CandleshmNotLoaded")
         gateway.kill()
         watch.wait("the gateway is killed", "CandleshmGatewayDown")
+    # The last collector was killed.
+    candleshm.unlink(NAME)
     if watch.unseen:
         sys.exit(f"never provoked: {', '.join(sorted(watch.unseen))}")
     print(f"all {len(names) - len(NOT_PROVOKED)} alerts that can be provoked were seen firing", flush=True)
