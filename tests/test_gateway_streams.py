@@ -265,6 +265,7 @@ def test_every_candle_closes_once_whatever_happens_to_the_collector(
             second.terminate()
             second.wait()
             # Who is connected waits; who is not comes again.
+            until(lambda: block_name not in served.directory.feeds)
             assert refusal(f"{served.url}/ws/ethusdt@kline_1s")[:2] == (503, -1001)
         # Another shape: more symbols, another window.
         with started(*seconds_of(exchange, block_name, symbols="ADAUSDT,BTCUSDT,ETHUSDT,XRPUSDT")) as third:
