@@ -290,6 +290,30 @@ def test_an_origin_that_is_named_may_read_and_no_other() -> None:
         assert "Access-Control-Allow-Origin" not in other.headers
 
 
+def test_a_host_that_is_named_is_served_and_no_other() -> None:
+    with gateway("--block", "no-such-block", "--allow-host", "Candles.Example") as served:
+        for host, status in (("candles.example", 200), ("CANDLES.EXAMPLE:443", 200), ("other.example", 421)):
+            assert served.get("/api/v3/ping", headers={"Host": host}).status_code == status
+        response = served.get("/api/v3/ping", headers={"Host": "candles.example", "Origin": "https://candles.example"})
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--base-url", "XX=http://127.0.0.1:9", "`XX` is no market; use SPOT=URL, UM=URL, CM=URL, or a URL alone"),
+        ("--allow-origin", "evil.example", "use scheme, host and port, such as https://charts.example"),
+        ("--allow-origin", "https://charts.example/", "use scheme, host and port, such as https://charts.example"),
+        ("--allow-host", "https://charts.example", "use a name without scheme and port"),
+        ("--block", "a/b", "`a/b` cannot be the name of a block"),
+    ],
+)
+def test_a_flag_that_can_admit_nothing_is_refused(flag: str, value: str, said: str) -> None:
+    ended = run("gateway", flag, value)
+    assert ended.returncode == 2
+    assert said in " ".join(ended.stderr.split())
+
+
 # Tokens.
 
 

@@ -27,6 +27,7 @@ from candleshm.commands.settings import (
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.commands.streams import say
 from candleshm.config import CANDLE_DIR
+from candleshm.names import BLOCK_NAMES, is_block_name
 from candleshm.system.log_text import printable, without_credentials
 from candleshm.system.sharing import group, share_with
 
@@ -125,6 +126,7 @@ def _gateway(arguments: argparse.Namespace) -> None:
             port=port,
             token_file=arguments.token_file,
             origins=tuple(arguments.allow_origin),
+            hosts=tuple(arguments.allow_host),
             log_level=arguments.log_level,
             log_format=arguments.log_format,
             until_stdin_closes=arguments.until_stdin_closes,
@@ -317,7 +319,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     gateway.add_argument(
         "--block",
-        type=in_utf8,
+        type=_block_name,
         metavar="NAME",
         action="append",
         default=[],
@@ -350,10 +352,21 @@ def make_parser() -> argparse.ArgumentParser:
     )
     gateway.add_argument(
         "--allow-origin",
+        type=_origin,
         metavar="ORIGIN",
         action="append",
         default=[],
-        help="let web pages of this origin read responses; may be repeated (default: none)",
+        help="let web pages of this origin, such as https://charts.example, read responses; may be repeated (default: "
+        "none)",
+    )
+    gateway.add_argument(
+        "--allow-host",
+        type=_host_name,
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="serve requests for this host name as well, such as the name that a reverse proxy passes on; may be "
+        "repeated (default: addresses and names without a dot)",
     )
     gateway.add_argument(
         "--cache-dir",
@@ -559,9 +572,32 @@ def _address(text: str) -> tuple[str, int]:
 def _url_of_market(text: str) -> tuple[str, str]:
     """Return (market, URL) of `MARKET=URL`, and ("", URL) of a URL alone."""
     market, equals, url = text.partition("=")
-    if equals and market.upper() in MARKETS:
-        return market.upper(), url
-    return "", text
+    if not equals or "://" in market:
+        return "", text
+    if market.upper() not in MARKETS:
+        raise argparse.ArgumentTypeError(f"`{market}` is no market; use SPOT=URL, UM=URL, CM=URL, or a URL alone")
+    return market.upper(), url
+
+
+def _block_name(text: str) -> str:
+    if not is_block_name(text):
+        raise argparse.ArgumentTypeError(f"`{text}` cannot be the name of a block; allowed: {BLOCK_NAMES}")
+    return text
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers send it: lower case, without a path."""
+    if not re.fullmatch(r"https?://[^/?#@\s]+", text, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(
+            f"`{text}` is no origin; use scheme, host and port, such as https://charts.example"
+        )
+    return text.lower()
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", text):
+        raise argparse.ArgumentTypeError(f"`{text}` is no host name; use a name without scheme and port")
+    return text.lower()
 
 
 def _urls_of_markets(pairs: Sequence[tuple[str, str]]) -> dict[Literal["SPOT", "UM", "CM"], str | None]:

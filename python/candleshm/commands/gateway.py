@@ -36,6 +36,7 @@ class GatewayOptions:
     port: int = 8700
     token_file: str | None = None
     origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
     log_level: str = "info"
     log_format: LogFormat = "text"
     until_stdin_closes: bool = False
@@ -58,6 +59,7 @@ def gateway(options: GatewayOptions) -> None:
     access = Access(
         token=None if options.token_file is None else Token.read(options.token_file),
         origins=frozenset(origin.encode() for origin in options.origins),
+        hosts=frozenset(host.encode() for host in options.hosts),
     )
     manager = ServiceManager.take_from(os.environ)
     with Gateway(options.host, options.port, access, options.settings, listing_json) as served:

@@ -17,5 +17,7 @@ class Access:
     """What it must show; None: nothing."""
     origins: frozenset[bytes] = frozenset()
     """Origins whose web pages may read responses, beside the gateway's own."""
+    hosts: frozenset[bytes] = frozenset()
+    """Host names, in lower case, under which it is reached, beside addresses and names without a dot."""
     is_loopback: bool = True
     """Whether only this machine can connect."""

@@ -44,7 +44,8 @@ WITHOUT_TOKEN = Refused(
 FOREIGN_HOST = Refused(
     421,
     UNKNOWN,
-    "the Host of this request is a name that belongs to somebody else; use 127.0.0.1, localhost or an address",
+    "the Host of this request is a name that belongs to somebody else; use 127.0.0.1, localhost or an address; "
+    "--allow-host HOST serves that name as well",
 )
 FOREIGN_ORIGIN = Refused(
     403, UNKNOWN, "a web page of another origin sent this request; --allow-origin ORIGIN admits its origin"
@@ -95,7 +96,8 @@ class Admission:
             return WITH_KEY
         if access.token is not None and not access.token.fits(found.get(b"authorization", b"")):
             return WITHOUT_TOKEN
-        if access.is_loopback and not _is_own_host(found.get(b"host", b"")):
+        host = found.get(b"host", b"")
+        if access.is_loopback and not _is_own_host(host) and host.lower().partition(b":")[0] not in access.hosts:
             return FOREIGN_HOST
         origin = found.get(b"origin")
         if origin is None:
