@@ -140,16 +140,20 @@ acceptance: build $(ACCEPTANCE)/.tools ## freqtrade by the gateway (ACCEPTANCE_S
 weights: build ## Twenty bots of 50 pairs: the weight that the exchange sees, with and without the gateway; six minutes
 	$(BIN)/python -m benches.gateway_weight
 
-dependencies: build ## Write docs/dependencies.md anew: names, versions, licences, reasons
+dependencies: build ## Write docs/dependencies.md (names, versions, licences, reasons) and docs/sbom.cdx.json (CycloneDX) anew
 	$(BIN)/python -m tests.dependencies > docs/dependencies.md
+	$(BIN)/python -m tests.sbom > docs/sbom.cdx.json
 
-lint: build ## clippy, rustfmt, ruff, mypy, stubtest; a missing tool is a failure
+lint: build ## clippy, rustfmt, ruff, mypy, stubtest, the workflows; a missing tool is a failure
 	cargo fmt --check
 	cargo clippy --quiet --workspace --all-targets -- --deny warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest candleshm._core
+	$(BIN)/zizmor --quiet --offline .github
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 
 format: $(VENV)/.tools ## Format Rust and Python
 	cargo fmt

@@ -85,14 +85,17 @@ WHY = {
     "packaging": "tests: this page",
     "selenium": "tests: the gateway's page in a browser",
     "ruff": "lint",
+    "zizmor": "lint: security of the workflows",
+    "check-jsonschema": "lint: syntax of the workflows",
     "mypy": "lint",
     "types-requests": "lint: types of requests",
+    "cyclonedx-python-lib": "tests: docs/sbom.cdx.json",
     "pyyaml": "tests: the files of ops/",
     "types-pyyaml": "lint: types of pyyaml",
 }
 
 # Where the metadata has the licence's text, or a classifier only.
-LICENCES = {"duckdb": "MIT", "pysocks": "BSD-3-Clause", "polars": "MIT"}
+LICENCES = {"check-jsonschema": "Apache-2.0", "duckdb": "MIT", "pysocks": "BSD-3-Clause", "polars": "MIT"}
 
 HEAD = """\
 # Dependencies
@@ -107,9 +110,12 @@ can choose; it pins them itself.
 One file is not a package: the gateway's page draws with TradingView Lightweight Charts 5.2.0 (Apache-2.0), which lies
 with its licence, notice and hash in `python/candleshm/gateway/static/vendor`.
 
-Known vulnerabilities are not looked up by `make lint`: the databases of `cargo audit`, `cargo deny` and `pip-audit` lie
-outside the package registries, and a build is to work without them. With access to them: `cargo audit` here, and
-`pip-audit` inside the environment that is deployed.
+The same as a bill of materials in CycloneDX: [sbom.cdx.json](sbom.cdx.json). Each wheel holds one of its crates, too.
+`cargo deny check licenses bans sources` judges licences, duplicates and sources of the crates without network (`deny.toml`).
+
+Known vulnerabilities are not looked up by `make lint`: the databases of `cargo deny` and `pip-audit` lie outside the package
+registries, and a build is to work without them. With access to them: `cargo deny check advisories` here, as the workflow
+`ci.yml` does every week, and `pip-audit` inside the environment that is deployed.
 """
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
-from tests.dependencies import ROOT, crates, distributions, is_allowed, page
+from tests.dependencies import ALLOWED, ROOT, crates, distributions, is_allowed, page
+from tests.sbom import document
 
 
 def test_the_page_lists_what_there_is() -> None:
@@ -35,6 +39,26 @@ def test_the_lock_file_pins_every_crate_by_checksum() -> None:
     assert {(package["name"], package["version"]) for package in foreign} == set(crates())
     assert all(package["checksum"] for package in foreign)
     assert {package["source"] for package in foreign} == {"registry+https://github.com/rust-lang/crates.io-index"}
+
+
+def test_the_bill_of_materials_names_every_crate_of_the_module_with_its_checksum() -> None:
+    """It is valid CycloneDX; Python packages are compared by name, since the words of their licences change."""
+    text = (ROOT / "docs" / "sbom.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    written, now = json.loads(text), json.loads(document())
+    locked = {
+        f"pkg:cargo/{package['name']}@{package['version']}": package["checksum"]
+        for package in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
+        if "source" in package
+    }
+    crates_of = {part["purl"]: part for part in written["components"] if part["purl"].startswith("pkg:cargo/")}
+    assert crates_of == {part["purl"]: part for part in now["components"] if part["purl"].startswith("pkg:cargo/")}
+    assert {purl: part["hashes"][0]["content"] for purl, part in crates_of.items()}.items() <= locked.items()
+    assert sorted(part["purl"] for part in written["components"]) == sorted(part["purl"] for part in now["components"])
+
+
+def test_cargo_deny_allows_the_same_licences() -> None:
+    assert set(tomllib.loads((ROOT / "deny.toml").read_text())["licenses"]["allow"]) == ALLOWED
 
 
 def test_the_readme_lists_every_extra() -> None:
