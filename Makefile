@@ -9,6 +9,10 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/tests/*') $(shell f
 BENCH := .venv-bench
 CLIENTS := .venv-clients
 ACCEPTANCE := .venv-acceptance
+LOWEST := .venv-lowest
+# What users of a wheel rely on: reading, panels, derivation, parsing, files, settings, requests, a collector, the gateway.
+WHEEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,reader panel library derivation captured klines_text history_store \
+	history_panel config transport collector gateway_answers))
 ROUNDS ?= 1000
 # The tests mostly wait for real processes, so more of them than cores run at a time.
 TEST_PROCESSES ?= 6
@@ -28,7 +32,7 @@ LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
 ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build clients demo test test-long test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
+.PHONY: help setup build clients demo test test-long test-lowest test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -139,6 +143,19 @@ acceptance: build $(ACCEPTANCE)/.tools ## freqtrade by the gateway (ACCEPTANCE_S
 
 weights: build ## Twenty bots of 50 pairs: the weight that the exchange sees, with and without the gateway; six minutes
 	$(BIN)/python -m benches.gateway_weight
+
+$(LOWEST)/.tools: $(VENV)/.tools pyproject.toml
+	$(BIN)/python -m pip install --quiet --group release
+	rm -rf $(LOWEST)
+	$(BIN)/uv venv --quiet $(LOWEST)
+	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --resolution lowest-direct --only-binary :all: -r pyproject.toml --all-extras
+	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip freeze > $(LOWEST)/lowest.txt
+	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --constraint $(LOWEST)/lowest.txt --group test
+	@touch $@
+
+test-lowest: build $(LOWEST)/.tools ## The same reading, files, requests and gateway with the oldest libraries that pyproject.toml admits
+	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(LOWEST) $(BIN)/maturin develop --release --quiet --uv >/dev/null
+	$(LOWEST)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider $(WHEEL_TESTS)
 
 dependencies: build ## Write docs/dependencies.md (names, versions, licences, reasons) and docs/sbom.cdx.json (CycloneDX) anew
 	$(BIN)/python -m tests.dependencies > docs/dependencies.md

@@ -84,6 +84,7 @@ WHY = {
     "trustme": "tests: certificates of an authority of our own",
     "packaging": "tests: this page",
     "selenium": "tests: the gateway's page in a browser",
+    "uv": "release: the oldest versions of libraries",
     "ruff": "lint",
     "zizmor": "lint: security of the workflows",
     "check-jsonschema": "lint: syntax of the workflows",
@@ -111,11 +112,12 @@ One file is not a package: the gateway's page draws with TradingView Lightweight
 with its licence, notice and hash in `python/candleshm/gateway/static/vendor`.
 
 The same as a bill of materials in CycloneDX: [sbom.cdx.json](sbom.cdx.json). Each wheel holds one of its crates, too.
-`cargo deny check licenses bans sources` judges licences, duplicates and sources of the crates without network (`deny.toml`).
+`cargo deny check licenses bans sources` judges licences, duplicates and sources of the crates without network
+(`deny.toml`).
 
-Known vulnerabilities are not looked up by `make lint`: the databases of `cargo deny` and `pip-audit` lie outside the package
-registries, and a build is to work without them. With access to them: `cargo deny check advisories` here, as the workflow
-`ci.yml` does every week, and `pip-audit` inside the environment that is deployed.
+Known vulnerabilities are not looked up by `make lint`: the databases of `cargo deny` and `pip-audit` lie outside the
+package registries, and a build is to work without them. With access to them: `cargo deny check advisories` here, as
+the workflow `ci.yml` does every week, and `pip-audit` inside the environment that is deployed.
 """
 
 

@@ -276,6 +276,8 @@ def test_a_panel_has_a_shape_and_is_an_array(feed: candleshm.Feed) -> None:
     assert np.mean(panel) == panel.array.mean()
     assert not np.shares_memory(np.array(panel), panel.array)
     assert np.asarray(panel, np.float32).dtype == np.float32
+    with pytest.raises(ValueError, match="without a copy"):
+        panel.__array__(np.float32, copy=False)
     assert feed.panel(fields=["open", "close"], n=3).shape == (3, 2, 2)
     fields: Any = ["open", "close"]
     with pytest.raises(candleshm.ConfigError, match=r"field cannot be .*fields=\["):

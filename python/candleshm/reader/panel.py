@@ -44,7 +44,13 @@ class Panel:
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001
         """Return the array, as NumPy asks for it; without a copy unless it is told to make one."""
-        return np.array(self.array, dtype=dtype, copy=copy)
+        if copy:
+            return np.array(self.array, dtype=dtype)
+        # NumPy 1 takes no `copy=None`, and for False it would copy where it has to.
+        array = np.asarray(self.array, dtype=dtype)
+        if copy is False and not np.shares_memory(array, self.array):
+            raise ValueError(f"values of another type, {array.dtype}, cannot be had without a copy")
+        return array
 
     def asof(self, moments_ms: MomentsLike) -> npt.NDArray[np.float64]:
         """Return (m, S), or (m, S, F): the value of each symbol's newest candle that had closed by each moment.
