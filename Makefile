@@ -32,7 +32,7 @@ LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
 ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build clients demo test test-long test-lowest test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
+.PHONY: help setup build clients demo docs test test-long test-lowest test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -44,7 +44,7 @@ $(BIN)/python:
 $(VENV)/.tools: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet "maturin>=1.8,<2" "numpy>=1.26" "requests>=2.31" "urllib3>=2.2" "filelock>=3.13" "msgspec>=0.18.6"
-	$(BIN)/python -m pip install --quiet --group test --group lint
+	$(BIN)/python -m pip install --quiet --group test --group lint --group docs --group release
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) pyproject.toml README.md
@@ -144,8 +144,10 @@ acceptance: build $(ACCEPTANCE)/.tools ## freqtrade by the gateway (ACCEPTANCE_S
 weights: build ## Twenty bots of 50 pairs: the weight that the exchange sees, with and without the gateway; six minutes
 	$(BIN)/python -m benches.gateway_weight
 
+docs: setup ## The documentation as a site: build/site/index.html; a warning or a broken link is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html -c docs/site . build/site
+
 $(LOWEST)/.tools: $(VENV)/.tools pyproject.toml
-	$(BIN)/python -m pip install --quiet --group release
 	rm -rf $(LOWEST)
 	$(BIN)/uv venv --quiet $(LOWEST)
 	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --resolution lowest-direct --only-binary :all: -r pyproject.toml --all-extras

@@ -85,6 +85,10 @@ WHY = {
     "packaging": "tests: this page",
     "selenium": "tests: the gateway's page in a browser",
     "uv": "release: the oldest versions of libraries",
+    "sphinx": "docs: the site",
+    "furo": "docs: how the site looks",
+    "myst-parser": "docs: the site is made of Markdown",
+    "sphinx-copybutton": "docs: code is copied by a click",
     "ruff": "lint",
     "zizmor": "lint: security of the workflows",
     "check-jsonschema": "lint: syntax of the workflows",
@@ -96,7 +100,15 @@ WHY = {
 }
 
 # Where the metadata has the licence's text, or a classifier only.
-LICENCES = {"check-jsonschema": "Apache-2.0", "duckdb": "MIT", "pysocks": "BSD-3-Clause", "polars": "MIT"}
+LICENCES = {
+    "check-jsonschema": "Apache-2.0",
+    "duckdb": "MIT",
+    "furo": "MIT",
+    "myst-parser": "MIT",
+    "polars": "MIT",
+    "pysocks": "BSD-3-Clause",
+    "sphinx-copybutton": "MIT",
+}
 
 HEAD = """\
 # Dependencies
