@@ -32,7 +32,7 @@ LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
 ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build clients demo docs test test-long test-lowest test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
+.PHONY: help setup build clients demo docs test test-long test-lowest test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench bench-quick acceptance weights dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -130,6 +130,10 @@ bench: $(BENCH)/.tools ## Every workload beside its peers; peers come from PyPI 
 	$(BENCH)/bin/python benches/collector.py
 	$(BENCH)/bin/python benches/live.py
 	$(BENCH)/bin/python benches/gateway.py
+
+bench-quick: $(BENCH)/.tools ## In under three minutes: instructions of the core's steps, and reads and merges beside their peers, against the committed run
+	$(BIN)/python benches/instructions.py
+	$(BENCH)/bin/python benches/run.py --quick --against docs/benchmarks/run.json R W J
 
 $(ACCEPTANCE)/.tools: tests/acceptance/requirements.txt
 	$(PYTHON) -m venv $(ACCEPTANCE)

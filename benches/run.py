@@ -1,4 +1,4 @@
-"""The benches: ``python benches/run.py [--quick] [--json FILE] [--plots FOLDER] [R N W J A S B D]``.
+"""The benches: ``python benches/run.py [--quick] [--json FILE] [--against FILE] [--plots FOLDER] [R N W J A S B D]``.
 
 Prints a table per measurement with p50, p99, the ratio to ours and the targets. A wrong answer fails the run.
 """
@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from comparison import worse
 from rounds import Table, WrongAnswer, printed
 
 WORKLOADS = {
@@ -73,6 +74,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="a fifth of the rounds: for a look, not for a record")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="say what is worse than in that run")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write a plot per workload there")
     arguments = parser.parse_args()
     letters = arguments.workloads or list(WORKLOADS)
@@ -89,6 +91,10 @@ def main() -> int:
     if arguments.json:
         result = {"machine": machine(), "quick": arguments.quick, "tables": found}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if arguments.against:
+        committed = json.loads(arguments.against.read_text(encoding="utf-8"))["tables"]
+        lines = list(worse(found, committed))
+        print("\n".join(lines) or f"nothing is worse than in {arguments.against} by more than noise")
     if arguments.plots:
         importlib.import_module("plots").draw(found, arguments.plots)
     return 0
