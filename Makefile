@@ -73,10 +73,10 @@ $(CLIENTS)/%/.tools: tests/clients/%.txt
 	$(CLIENTS)/$*/bin/python -m pip install --quiet -r $<
 	@touch $@
 
-clients: $(CLIENTS)/common/.tools $(CLIENTS)/python-binance/.tools ## Environments with clients of the exchange, for the tests of the gateway
+clients: $(CLIENTS)/common/.tools $(CLIENTS)/python-binance/.tools $(CLIENTS)/research/.tools ## Environments with clients of the exchange and with a library for backtests, for tests of recipes
 
 test-python: build clients ## The Python tests: real processes against the simulated exchange
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not long"
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not long and not acceptance"
 
 steps: ## A writer that dies in front of a store, STEP_ROUNDS=500 of them
 	STEP_ROUNDS=$(STEP_ROUNDS) cargo test --profile checked --quiet --package candleshm --features steps --test steps
@@ -141,7 +141,8 @@ $(ACCEPTANCE)/.tools: tests/acceptance/requirements.txt
 	$(ACCEPTANCE)/bin/python -m pip install --quiet -r $<
 	@touch $@
 
-acceptance: build $(ACCEPTANCE)/.tools ## freqtrade by the gateway (ACCEPTANCE_SECONDS=300), and alerts on a real Prometheus
+acceptance: build $(ACCEPTANCE)/.tools $(CLIENTS)/vectorbt/.tools $(CLIENTS)/nautilus/.tools ## freqtrade by the gateway (ACCEPTANCE_SECONDS=300), libraries for backtests, and alerts on a real Prometheus
+	$(BIN)/python -m pytest -m acceptance
 	$(BIN)/python -m tests.acceptance.bots --seconds $(ACCEPTANCE_SECONDS)
 	$(BIN)/python -m tests.acceptance.alerts
 
