@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
 import candleshm
 from candleshm.commands.demo import SYMBOLS
@@ -37,7 +38,7 @@ def demo(name: str, seconds: float, stdout: int = subprocess.PIPE) -> Iterator[s
 
 
 def processes_of(name: str) -> dict[int, str]:
-    """Return the processes whose command names one of the demo's blocks, by pid: two collectors and the strategy."""
+    """Return the processes whose command names one of the demo's blocks, by pid: collectors, gateway, strategy."""
     found = {}
     for folder in Path("/proc").iterdir():
         try:
@@ -62,12 +63,13 @@ def assert_nothing_is_left(name: str) -> None:
 
 
 def test_demo_shows_every_symbol_of_both_intervals_and_ends_by_itself(block_name: str) -> None:
-    with demo(block_name, 3) as process:
+    with demo(block_name, 5) as process:
         stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
     shown = stdout.decode()
 
     assert (process.returncode, stderr) == (0, b"")
     assert f"read {block_name}-1m BTCUSDT" in shown
+    assert "docs/tutorials/first-candles.md" in shown.splitlines()[-1]
     assert "\x1b" not in shown
     snapshots = shown.split("SYMBOL ")[1:]
     assert len(snapshots) >= 2
@@ -84,7 +86,11 @@ def test_demo_shows_every_symbol_of_both_intervals_and_ends_by_itself(block_name
 
 def test_demo_can_be_attached_to_while_it_runs(block_name: str) -> None:
     with demo(block_name, 60) as process:
-        until(lambda: len(processes_of(block_name)) == 3)
+        until(lambda: len(processes_of(block_name)) == 4)
+        assert process.stdout is not None
+        [url] = re.findall(rb"http://127.0.0.1:[0-9]+", process.stdout.readline())
+        page = requests.get(url.decode(), timeout=10)
+        assert (page.status_code, "candleshm" in page.text) == (200, True)
         names = {block.name for block in candleshm.blocks()}
         assert {f"{block_name}-1s", f"{block_name}-1m"} <= names
         with candleshm.attach(f"{block_name}-1s", max_age=30.0) as feed:
@@ -114,7 +120,7 @@ def test_a_signal_during_the_start_ends_everything(number: signal.Signals, block
 )
 def test_a_process_that_dies_ends_the_demo_and_is_named(which: str, label: str, block_name: str) -> None:
     with demo(block_name, 60) as process:
-        until(lambda: len(processes_of(block_name)) == 3)
+        until(lambda: len(processes_of(block_name)) == 4)
         (victim,) = (pid for pid, words in processes_of(block_name).items() if re.search(which, words))
         os.kill(victim, signal.SIGKILL)
         _, stderr = process.communicate(timeout=DEADLINE_SECONDS)
@@ -127,7 +133,7 @@ def test_a_process_that_dies_ends_the_demo_and_is_named(which: str, label: str, 
 @pytest.mark.long
 def test_a_demo_that_is_killed_takes_its_processes_with_it(block_name: str) -> None:
     with demo(block_name, 60) as process:
-        until(lambda: len(processes_of(block_name)) == 3)
+        until(lambda: len(processes_of(block_name)) == 4)
         process.kill()
         process.wait(DEADLINE_SECONDS)
         until(lambda: not processes_of(block_name))
@@ -137,7 +143,7 @@ def test_a_demo_that_is_killed_takes_its_processes_with_it(block_name: str) -> N
 @pytest.mark.long
 def test_a_second_demo_of_the_same_name_leaves_the_first_alone(block_name: str) -> None:
     with demo(block_name, 60) as first:
-        until(lambda: len(processes_of(block_name)) == 3)
+        until(lambda: len(processes_of(block_name)) == 4)
         with demo(block_name, 60) as second:
             _, stderr = second.communicate(timeout=DEADLINE_SECONDS)
             assert second.returncode == 1

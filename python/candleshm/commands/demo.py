@@ -11,9 +11,11 @@ import threading
 from pathlib import Path
 
 from candleshm.commands.children import Children
+from candleshm.commands.gateway import check_libraries
 from candleshm.commands.screen import Screen
 from candleshm.commands.signals import on_stop_signal
-from candleshm.errors import BlockError, BlockNotFound, CandleShmError
+from candleshm.errors import BlockError, BlockNotFound, CandleShmError, MissingExtra
+from candleshm.gateway.listening import listen
 from candleshm.reader.feed import attach, unlink
 from candleshm.sim import SimulatedExchange
 
@@ -40,13 +42,20 @@ def demo(seconds: float, name: str) -> None:
             SimulatedExchange(symbols=len(SYMBOLS)) as exchange,
             Children(stop, {"XDG_RUNTIME_DIR": ledgers}) as children,
         ):
-            _tell(seconds, names["1m"])
+            port = _gateway_port()
+            _tell(seconds, names["1m"], port)
             for interval, block_name in names.items():
                 children.start(
                     f"the collector of `{block_name}`",
                     *("-m", "candleshm", "serve", "--market", "spot", "--symbols", ",".join(SYMBOLS)),
                     *("--interval", interval, "--name", block_name, "--base-url", exchange.base_url),
                     *("--update-interval-seconds", str(UPDATE_SECONDS[interval])),
+                )
+            if port:
+                children.start(
+                    "the gateway",
+                    *("-m", "candleshm", "gateway", "--listen", f"127.0.0.1:{port}", "--base-url", exchange.base_url),
+                    *(word for block_name in names.values() for word in ("--block", block_name)),
                 )
             if not children.watch(READY_SECONDS, until=lambda: all(map(_is_ready, names.values()))):
                 if stop.is_set():
@@ -60,15 +69,29 @@ def demo(seconds: float, name: str) -> None:
             # A collector that was killed leaves its block; one that runs elsewhere under the name keeps its own.
             with contextlib.suppress(BlockError):
                 unlink(block_name)
+    sys.stdout.write("Next: First candles in five minutes, docs/tutorials/first-candles.md\n")
 
 
-def _tell(seconds: float, block_name: str) -> None:
+def _gateway_port() -> int:
+    """Return a port at which the gateway can listen, its usual one if it is free; 0 without the extra `web`."""
+    try:
+        check_libraries()
+    except MissingExtra:
+        return 0
+    for port in (8700, 0):
+        with contextlib.suppress(OSError), listen("127.0.0.1", port) as listener:
+            return int(listener.getsockname()[1])
+    return 0
+
+
+def _tell(seconds: float, block_name: str, port: int) -> None:
     script = Path(sys.executable).with_name("candleshm")
     command = "candleshm" if shutil.which("candleshm") else os.path.relpath(script)
     if not script.exists():
         command = f"{os.path.relpath(sys.executable)} -m candleshm"
+    page = f"Meanwhile open http://127.0.0.1:{port} in a browser." if port else "The extra `web` adds a page to it."
     sys.stdout.write(
-        f"A simulated exchange, two collectors and a strategy, each a process; {seconds:g} s or Ctrl-C.\n"
+        f"A simulated exchange, two collectors and a strategy, each a process; {seconds:g} s or Ctrl-C. {page}\n"
         f"From another shell: {command} read {block_name} {SYMBOLS[0]}\n"
     )
     sys.stdout.flush()
