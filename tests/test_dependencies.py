@@ -61,9 +61,9 @@ def test_cargo_deny_allows_the_same_licences() -> None:
     assert set(tomllib.loads((ROOT / "deny.toml").read_text())["licenses"]["allow"]) == ALLOWED
 
 
-def test_the_readme_lists_every_extra() -> None:
+def test_the_page_of_commands_lists_every_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    rows = (ROOT / "README.md").read_text().split("| extra | for |")[1].split("\n\n")[0].splitlines()[2:]
+    rows = (ROOT / "docs" / "commands.md").read_text().split("| extra | for |")[1].split("\n\n")[0].splitlines()[2:]
     assert sorted(name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])) == sorted(extras)
 
 
