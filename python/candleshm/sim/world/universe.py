@@ -64,6 +64,10 @@ class Instrument:
         """Return the pair, the symbol without a contract's suffix."""
         return self.base + self.quote
 
+    def name_at(self, _time_ms: int) -> str:
+        """Return the symbol that trades at a time."""
+        return self.symbol
+
     @property
     def flat_after_end(self) -> bool:
         """Return whether klines go on flat after trading ended, as settled perpetual contracts do."""
