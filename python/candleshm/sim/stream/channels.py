@@ -65,6 +65,7 @@ class _Reel:
                 growth.candles[:, wanted],
                 growth.close_ms[wanted],
                 growth.first_ids[wanted],
+                growth.blocks[wanted],
             )
             self._texts = dict(zip(wanted.tolist(), texts, strict=True))
             text = texts[0]

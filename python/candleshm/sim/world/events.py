@@ -45,6 +45,18 @@ class Restatement:
     lots: int = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlockTrade:
+    """A SPOT trade of ``lots`` at the close of the minute that opens at ``minute_ms``, with an id of its own.
+
+    Volume and number of trades count it; the ids of the minute's other trades go on as if it was not there.
+    """
+
+    symbol: str
+    minute_ms: int
+    lots: int = 1
+
+
 # Two outages of the real SPOT market: the long one after which minutes opened off the grid, and the last one known.
 KNOWN_OUTAGES = (
     Outage(

@@ -137,17 +137,21 @@ def _event_layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[
     return template, columns
 
 
-def encode_events(instrument: Instrument, interval: str, candles: Ints, close_ms: Ints, first_ids: Ints) -> list[str]:
+def encode_events(
+    instrument: Instrument, interval: str, candles: Ints, close_ms: Ints, first_ids: Ints, blocks: Ints | None = None
+) -> list[str]:
     """Return the object ``k`` of a kline event per candle, not closed, with the digits that `encode` prints.
 
-    The ids of a continuous contract's candles are no trade ids: they leave out many numbers.
+    ``blocks`` of its trades are block trades, whose ids are not among the others'. The ids of a continuous contract's
+    candles are no trade ids: they leave out many numbers.
     """
     if instrument.kind != "trade":
         return _encode_sample_events(instrument, interval, candles, close_ms)
     template, columns = _event_layout(instrument.market, instrument.price_decimals, instrument.lot_decimals)
-    traded = candles[TRADES] > 0
+    numbered = candles[TRADES] if blocks is None else candles[TRADES] - blocks
+    traded = numbered > 0
     first = np.where(traded, first_ids, -1)
-    last = np.where(traded, first_ids + candles[TRADES] - 1, -1)
+    last = np.where(traded, first_ids + numbered - 1, -1)
     name = f'"s":"{instrument.symbol}","i":"{interval}"'
     if isinstance(instrument, ContinuousSeries):
         name = f'"i":"{interval}"'
