@@ -31,7 +31,7 @@ from candleshm.sim.world.candles import (
 )
 from candleshm.sim.world.events import KNOWN_OUTAGES, BlockTrade, Outage, Restatement
 from candleshm.sim.world.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
-from candleshm.sim.world.samples import minutes_of_samples, moments_of_samples
+from candleshm.sim.world.samples import minutes_of_values, moments_of_values
 from candleshm.sim.world.series import ContinuousSeries, PriceSeries, as_of
 from candleshm.sim.world.sessions import NO_TRADING, OffHours, sessions
 from candleshm.sim.world.tape import (
@@ -486,8 +486,8 @@ class Truth:
         halted |= closed
         if isinstance(instrument, PriceSeries):
             first = day * MINUTES_PER_DAY
-            samples = instrument.basket(self.seed).samples(instrument.kind, first, MINUTES_PER_DAY, instrument.worth)
-            return minutes_of_samples(first, samples)[:, present]
+            values = instrument.basket(self.seed).values(instrument.kind, first, MINUTES_PER_DAY, instrument.worth)
+            return minutes_of_values(instrument.kind, first, values)[:, present]
         voice = instrument.voice(self.seed)
         candles = day_of_minutes(voice, day, present, halted)
         if closed[0] and candles.shape[1] and candles[OPEN_MS, 0] == opens[0]:
@@ -624,9 +624,9 @@ class Truth:
         """Return the samples of minutes, which need not follow each other."""
         first = int(minutes[OPEN_MS, 0]) // MINUTE_MS
         count = int(minutes[OPEN_MS, -1]) // MINUTE_MS - first + 1
-        samples = series.basket(self.seed).samples(series.kind, first, count, series.worth)
-        samples = samples[minutes[OPEN_MS] // MINUTE_MS - first]
-        return moments_of_samples(minutes[OPEN_MS], samples).reshape(COLUMNS, -1)
+        values = series.basket(self.seed).values(series.kind, first, count, series.worth)
+        values = values[minutes[OPEN_MS] // MINUTE_MS - first]
+        return moments_of_values(series.kind, minutes[OPEN_MS], values).reshape(COLUMNS, -1)
 
     def _trade_spliced(self, series: ContinuousSeries, minutes: Ints) -> Ints:
         moments = []
