@@ -17,6 +17,7 @@ from candleshm.sim.rest.query import (
     klines_weight,
     read_klines,
     read_spot_info,
+    wants_microseconds,
 )
 from candleshm.sim.rest.ticker_query import DEPTH, TICKERS, ticker_weight
 from candleshm.sim.rest.tickers import tickers
@@ -87,10 +88,11 @@ def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Mar
     if request.method != "GET":
         return refuse(Refusal(-1099, f"Method {request.method} is not supported.", status=405))
     try:
+        in_microseconds = wants_microseconds(request)
         if request.name == "ping":
             return Response(200, b"{}")
         if request.name == "time":
-            return Response(200, b'{"serverTime":%d}' % now_ms)
+            return Response(200, b'{"serverTime":%d}' % (now_ms * 1000 if in_microseconds else now_ms))
         if request.name == "exchangeInfo":
             symbols, status = read_spot_info(request) if market == "SPOT" else (None, None)
             return _info(truth, market, symbols, status, now_ms, weight_limits)
@@ -104,9 +106,17 @@ def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Mar
             return Response(200, trading_schedule(now_ms))
         query = read_klines(request, market)
         texts = klines(truth, market, query, now_ms)
+        if in_microseconds:
+            texts = [_in_microseconds(text) for text in texts]
     except Refusal as refusal:
         return refuse(refusal)
     return Response(200, f"[{','.join(texts)}]".encode())
+
+
+def _in_microseconds(row: str) -> str:
+    """Return a row with its times in microseconds; what is cut off its end is the last of a millisecond."""
+    values = row.split(",", 7)
+    return ",".join((f"{values[0]}000", *values[1:6], f"{values[6]}999", values[7]))
 
 
 def _info(
