@@ -315,6 +315,15 @@ def test_contracts_are_delivered_and_listed_anew(own: Exchange) -> None:
     assert own.klines("CM", symbol=september, limit=1)[0][0] == DELIVERY + HOUR
 
 
+def test_the_newest_row_of_a_contract_is_found_years_later(exchange: Exchange) -> None:
+    """However long ago it was, and without looking at every minute since."""
+    delivered = utc("2021-03-26T08:00")
+    assert opens(exchange.klines("UM", symbol="BTCUSDT_210326", limit=1)) == [delivered - MINUTE]
+    assert exchange.klines("UM", symbol="BTCUSDT_210326", startTime=delivered) == []
+    assert exchange.klines("CM", symbol="BTCUSD_210326") == [], "CM looks back 200 days"
+    assert opens(exchange.klines("SPOT", symbol="LUNAUSDT", limit=1)) == [utc("2022-05-12T23:59")]
+
+
 def test_seconds_are_in_continuous_klines_of_um_alone(exchange: Exchange) -> None:
     minute = exchange.klines("UM", limit=2)[0]
     asked: dict[str, Any] = {

@@ -41,6 +41,7 @@ _OWN: Mapping[Market, frozenset[str]] = {
 _FAMILIES: Mapping[Market, tuple[Market, ...]] = {"SPOT": ("SPOT",), "UM": ("UM", "CM"), "CM": ("CM", "UM")}
 _REFUSED_WEIGHT = 1
 _SCHEDULE_WEIGHT = 5
+_REACH_MAX = 10_000
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def klines(truth: Truth, market: Market, query: KlinesQuery, now_ms: int) -> lis
         from_end = True
     # A candle that opens before the symbol's first minute may still hold it (the first 1w, 1M).
     low_ms = max(start_ms or 0, source.grid.floor(source.series.listed_ms))
-    high_ms = min(now_ms if end_ms is None else end_ms, now_ms)
+    high_ms = min(now_ms if end_ms is None else end_ms, now_ms, source.last_ms)
     if low_ms > high_ms:
         return []
     if from_end:
@@ -174,13 +175,19 @@ def _source(truth: Truth, host: Market, query: KlinesQuery, now_ms: int) -> _Sou
 
 @dataclass(frozen=True)
 class _Source:
-    """Rows of one series, whose holes make it unknown how far ``limit`` rows reach."""
+    """Rows of one series, whose holes make it unknown how far ``limit`` rows reach: each look reaches twice as far."""
 
     truth: Truth
     series: Instrument
     name: str
     grid: Grid
     now_ms: int
+
+    @property
+    def last_ms(self) -> int:
+        """Return the last moment at which there may be a candle."""
+        series = self.series
+        return self.now_ms if series.delisted_ms is None or series.flat_after_end else series.delisted_ms - 1
 
     def _rows(self, start_ms: int, end_ms: int, low_ms: int, high_ms: int) -> list[str]:
         series = self.series
@@ -190,19 +197,19 @@ class _Source:
     def oldest(self, low_ms: int, high_ms: int, limit: int) -> list[str]:
         """Return the first ``limit`` rows that open in [low_ms, high_ms]."""
         rows: list[str] = []
-        start_ms = self.grid.floor(low_ms)
+        start_ms, reach = self.grid.floor(low_ms), limit + 1
         while len(rows) < limit and start_ms <= high_ms:
-            end_ms = self.grid.shift(start_ms, limit + 1)
+            end_ms = self.grid.shift(start_ms, min(reach, _REACH_MAX))
             rows += self._rows(start_ms, min(end_ms, high_ms + 1), low_ms, high_ms)
-            start_ms = end_ms
+            start_ms, reach = end_ms, reach * 2
         return rows[:limit]
 
     def newest(self, low_ms: int, high_ms: int, limit: int) -> list[str]:
         """Return the last ``limit`` rows that open in [low_ms, high_ms]."""
         rows: list[str] = []
-        end_ms = self.grid.shift(self.grid.floor(high_ms), 1)
+        end_ms, reach = self.grid.shift(self.grid.floor(high_ms), 1), limit
         while len(rows) < limit and end_ms > low_ms:
-            start_ms = max(self.grid.shift(end_ms, -limit), self.grid.floor(low_ms))
+            start_ms = max(self.grid.shift(end_ms, -min(reach, _REACH_MAX)), self.grid.floor(low_ms))
             rows = self._rows(start_ms, end_ms, low_ms, high_ms) + rows
-            end_ms = start_ms
+            end_ms, reach = start_ms, reach * 2
         return rows[-limit:]
