@@ -152,6 +152,16 @@ def test_the_live_row_grows_sample_by_sample(market: Market, kind: Price, name: 
         assert counts == (every if kind != "premium" else [0, 0, 1, 1, 1, 7, 12, 12, 12, 12])
 
 
+def test_a_minute_without_a_sample_yet_does_not_raise_a_negative_high(own: Exchange) -> None:
+    start = utc("2026-03-11T12:30")
+    own.clock.now_ms = start + 3 * MINUTE + 100
+    minutes = rows_of(own, "CM", "premiumIndexKlines", symbol="BTCUSD_PERP", startTime=start)
+    assert [at[8] for at in minutes] == [12, 12, 12, 0]
+    whole = rows_of(own, "CM", "premiumIndexKlines", "5m", symbol="BTCUSD_PERP", startTime=start)[0]
+    assert values(whole) == aggregate(minutes)
+    assert Decimal(whole[2]) < 0
+
+
 @pytest.mark.parametrize(("market", "kind", "name", "key"), KINDS)
 def test_an_outage_may_be_of_one_price(
     own: Exchange, market: Market, kind: Price, name: str, key: dict[str, str]
