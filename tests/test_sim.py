@@ -465,7 +465,8 @@ def test_continuous_klines_of_perpetuals(exchange: Exchange, market: Market, pai
         ("contractType=PERPETUAL&interval=1m", -1102),
         ("pair=BTCUSDT&interval=1m", -1102),
         ("pair=BTCUSDT&contractType=perpetual&interval=1m", -1130),
-        ("pair=BTCUSDT&contractType=PERPETUAL&interval=1s", -1120),
+        ("pair=BTCUSDT&contractType=CURRENT_MONTH&interval=1m", -1130),
+        ("pair=BTCUSDT_260327&contractType=CURRENT_QUARTER&interval=1m", -1121),
         ("pair=BTCUSDT&contractType=PERPETUAL&interval=1m&limit=1501", -1130),
         ("pair=BTCUSDT&contractType=TRADIFI_PERPETUAL&interval=1m", -1121),
         ("pair=NOPEUSDT&contractType=PERPETUAL&interval=1m", -1121),
@@ -493,6 +494,20 @@ def test_spot_takes_microseconds_and_a_time_zone(exchange: Exchange) -> None:
     assert exchange.get("SPOT", "klines", symbol="BTCUSDT", interval="1d", timeZone="15").json()["code"] == -1130
 
 
+def test_spot_sends_microseconds_to_order(exchange: Exchange) -> None:
+    def get(market: Market, name: str, unit: str) -> requests.Response:
+        url = f"{exchange.sim.base_url}{API[market]}/{name}?symbol={SYMBOL[market]}&interval=1m&limit=2"
+        return exchange.session.get(url, headers={"X-MBX-TIME-UNIT": unit}, timeout=10)
+
+    plain = exchange.klines("SPOT", limit=2)
+    finer = [[row[0] * 1000, *row[1:6], row[6] * 1000 + 999, *row[7:]] for row in plain]
+    assert get("SPOT", "klines", "MICROSECOND").json() == finer
+    assert get("SPOT", "klines", "millisecond").json() == plain
+    assert get("SPOT", "time", "MICROSECOND").json() == {"serverTime": NOW * 1000}
+    assert get("SPOT", "klines", "HOUR").json()["code"] == -1194
+    assert get("UM", "klines", "MICROSECOND").json() == exchange.klines("UM", limit=2)
+
+
 def test_intervals_are_case_sensitive(exchange: Exchange) -> None:
     assert opens(exchange.klines("SPOT", "1M", limit=1)) == [utc("2026-03-01")]
     assert opens(exchange.klines("SPOT", "1m", limit=1)) == [NOW // MINUTE * MINUTE]
@@ -514,7 +529,7 @@ def test_intervals_are_case_sensitive(exchange: Exchange) -> None:
         ("SPOT", "symbol=BTCUSDT&interval=1m&interval=1m", -1101),
         ("SPOT", "symbol=NOPEUSDT&interval=1m", -1121),
         ("UM", "symbol=NOPEUSDT&interval=1m", -1121),
-        ("CM", "symbol=BTCUSDT&interval=1m", -1121),
+        ("CM", "symbol=NOPEUSD_PERP&interval=1m", -1121),
         ("SPOT", "symbol=BTCUSDT&interval=1H", -1120),
         ("UM", "symbol=BTCUSDT&interval=1s", -1120),
         ("CM", "symbol=BTCUSD_PERP&interval=1s", -1120),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -17,15 +18,17 @@ from candleshm.errors import MissingExtra
 from candleshm.sim.control import PREFIX, Control
 from candleshm.sim.faults import Fault, FaultBook, met_by_request
 from candleshm.sim.rest import archive
+from candleshm.sim.rest.funding import FUNDING
 from candleshm.sim.rest.limits import Verdict, WeightPool
 from candleshm.sim.rest.query import Refusal, Request
-from candleshm.sim.rest.responses import Response, refuse, respond, weigh
+from candleshm.sim.rest.responses import KLINES, Response, refuse, respond, weigh
 from candleshm.sim.rest.spoiled import pad, spoil
 from candleshm.sim.server import Delivery, HttpServer, Manner, Upgraded
 from candleshm.sim.stats import Pushed, Served, Stats, StreamConnection, summarize
 from candleshm.sim.stream.faults import StreamFault
 from candleshm.sim.stream.recording import Recording
 from candleshm.sim.stream.rules import StreamRules
+from candleshm.sim.world.sessions import OffHours
 from candleshm.sim.world.truth import Truth
 from candleshm.sim.world.universe import Market
 
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
 
 _SERVED_MAX = 10_000
 _MANNERS: Mapping[str, Manner] = {"reset": "reset", "truncate": "cut", "hang": "hang", "trickle": "trickle"}
+# fundingRate and fundingInfo of both families count here, beside their weight.
+_FUNDING_LIMIT, _FUNDING_WINDOW_MS = 500, 300_000
+_FUNDING_LIMITS: Mapping[Market, int] = {"UM": _FUNDING_LIMIT, "CM": _FUNDING_LIMIT}
+_TIME_UNIT = re.compile(rb"\r\nx-mbx-time-unit:[ \t]*(\w*)", re.IGNORECASE)
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _POOL_OF: Mapping[Market, str] = {"SPOT": "SPOT", "UM": "FUTURES", "CM": "FUTURES"}
 
@@ -46,9 +53,10 @@ def system_clock_ms() -> int:
 class SimulatedExchange:
     """A Binance-compatible server of REST and kline streams for SPOT, UM and CM on one port, made from ``seed``.
 
-    ``port`` 0 takes a free one. ``symbols`` is the number of trading symbols per market; ``truth`` replaces the
-    default one. ``spot_limit`` and ``futures_limit`` are the request weights per minute. The exchange's clock is
-    ``clock_ms()`` plus `skew_ms`, which may be set at any time, as may `stream_rules`. Usable as a context manager:
+    ``port`` 0 takes a free one. ``symbols`` is the number of trading symbols per market, ``off_hours`` what the klines
+    of TradFi contracts are while their market is closed; ``truth`` replaces the default one. ``spot_limit`` and
+    ``futures_limit`` are the request weights per minute. The exchange's clock is ``clock_ms()`` plus `skew_ms`, which
+    may be set at any time, as may `stream_rules`. Usable as a context manager:
 
         with SimulatedExchange(seed=1, symbols=5) as exchange:
             requests.get(f"{exchange.base_url}/api/v3/time").json()
@@ -67,16 +75,21 @@ class SimulatedExchange:
         futures_limit: int = 2400,
         clock_ms: Callable[[], int] = system_clock_ms,
         skew_ms: int = 0,
+        off_hours: OffHours = "flat",
         stream_rules: StreamRules | None = None,
     ) -> None:
-        self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms())
+        self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms(), off_hours=off_hours)
         self.faults: FaultBook[Fault] = FaultBook(seed)
         self.archive = archive.SimulatedArchive(self.truth)
         self.stream_faults: FaultBook[StreamFault] = FaultBook(seed)
         self.stream_rules = stream_rules or StreamRules()
         self.skew_ms = skew_ms
         self._clock_ms = clock_ms
-        self._pools = {"SPOT": WeightPool(spot_limit), "FUTURES": WeightPool(futures_limit)}
+        self._pools = {
+            "SPOT": WeightPool(spot_limit),
+            "FUTURES": WeightPool(futures_limit),
+            "FUNDING": WeightPool(_FUNDING_LIMIT, window_ms=_FUNDING_WINDOW_MS),
+        }
         self._limits: dict[Market, int] = {"SPOT": spot_limit, "UM": futures_limit, "CM": futures_limit}
         self._counts: Counter[tuple[str, str | None, int]] = Counter()
         self._served: deque[Served] = deque(maxlen=_SERVED_MAX)
@@ -177,22 +190,29 @@ class SimulatedExchange:
             return _delivery(Response(status, text.encode(), "text/plain"), {})
         return accepted
 
-    def _handle(self, method: str, target: str, body: bytes) -> Delivery:
-        request = Request.parse(method, target)
+    def _handle(self, method: str, target: str, head: bytes, body: bytes) -> Delivery:
+        unit = _TIME_UNIT.search(head)
+        request = Request.parse(method, target, unit[1].decode("latin-1") if unit else None)
         if request.path.startswith(PREFIX):
             return _delivery(self._control.respond(method, request.path, body), {})
         now_ms = self.now_ms()
         weight = weigh(request)
         verdict = Verdict(200, 0, 0)
+        used = 0
+        limits: Mapping[Market, int] = self._limits
         if request.market is not None:
             with self._lock:
                 verdict = self._pools[_POOL_OF[request.market]].admit(weight, now_ms)
-        headers = _headers(request.market, verdict.used, now_ms)
+                used = verdict.used
+                if verdict.status == 200 and request.market != "SPOT" and request.name in FUNDING:
+                    verdict = self._pools["FUNDING"].admit(1, now_ms)
+                    limits = _FUNDING_LIMITS
+        headers = _headers(request.market, used, now_ms)
         file = archive.ArchiveName.parse(request.path)
         market, symbol = (request.market, request.symbol) if file is None else (file.market, file.symbol)
         delay_ms, fault = met_by_request(self.faults, market, request.path, symbol, now_ms)
         if verdict.status != 200:
-            response, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
+            response, headers = _refused_by_limit(request.market, verdict, now_ms, limits, headers)
         elif fault is not None and fault.kind == "status":
             response = Response(fault.status, fault.body.encode(), fault.content_type)
             headers = _replaced(headers, fault.headers)
@@ -236,7 +256,7 @@ def _spoiled(
         return replace(response, body=pad(response.body, fault.size_bytes)), headers
     if fault.kind == "headers":
         return replace(response, content_type=fault.content_type), _replaced(headers, fault.headers)
-    if fault.kind == "rows" and request.name == "klines" and response.status == 200:
+    if fault.kind == "rows" and request.name in KLINES[request.market or "SPOT"] and response.status == 200:
         return replace(response, body=spoil(response.body, fault.rows, dict(request.pairs))), headers
     return response, headers
 
@@ -250,7 +270,8 @@ def _refused_by_limit(
         headers = {**headers, "Retry-After": str(-(-(verdict.until_ms - now_ms) // 1000))}
         excess, current = "too much request weight used", f"{limits[market]} request weight per 1 MINUTE"
     else:
-        excess, current = "too many requests", f"{limits[market]} requests per minute"
+        window = "5 minutes" if limits is _FUNDING_LIMITS else "minute"
+        excess, current = "too many requests", f"{limits[market]} requests per {window}"
     if verdict.status == 418:
         text = f"Way {excess}; IP banned until {verdict.until_ms}. Please use the websocket to avoid bans."
     else:
