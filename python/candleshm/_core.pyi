@@ -18,6 +18,7 @@ from candleshm.reader.moments import MomentLike, MomentsLike
 __all__ = [
     "INTERVAL_MS",
     "MARKETS",
+    "PRICES",
     "ROW_STATES",
     "ZONES_VERSION",
     "Closed",
@@ -61,6 +62,7 @@ __all__ = [
 ]
 
 MARKETS: tuple[Literal["SPOT", "UM", "CM"], ...]
+PRICES: tuple[Literal["trade", "mark", "index", "premium"], ...]
 INTERVAL_MS: dict[str, int]
 """Every interval of the exchange and the length of its shortest candle: 28 days for a month."""
 ROW_STATES: dict[str, int]
@@ -416,6 +418,7 @@ class Writer:
         spare_symbols: int = 0,
         derive: Sequence[tuple[str, str, int]] | None = None,
         exchange: str = "",
+        price: Literal["trade", "mark", "index", "premium"] = "trade",
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 
@@ -949,6 +952,9 @@ class Feed:
     def market(self) -> Literal["SPOT", "UM", "CM"]:
         """'SPOT', 'UM' (USDT futures) or 'CM' (coin futures)."""
     @property
+    def price(self) -> Literal["trade", "mark", "index", "premium"]:
+        """What the prices are: 'trade', 'mark', 'index' or 'premium'."""
+    @property
     def interval(self) -> str:
         """The length of a candle, such as 1m."""
     @property
@@ -1035,7 +1041,7 @@ def check_moment(moment_ms: float) -> None:
 def check_timeout(timeout: float | None) -> None:
     """Raise ConfigError for a timeout that is no duration."""
 
-def parse_archive_csv(file: bytes) -> tuple[_FloatArray, int]:
+def parse_archive_csv(file: bytes, price: str = "trade") -> tuple[_FloatArray, int]:
     """Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
 
     With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
@@ -1050,17 +1056,24 @@ def klines_text(rows: _FloatArray, decimals: _Decimals | None) -> bytes:
     Raises ConfigError for another shape, for a value that is not finite, and for `decimals` that cannot be used.
     """
 
-def parse_klines(body: bytes) -> tuple[_FloatArray, int]:
+def parse_klines(body: bytes, price: str = "trade") -> tuple[_FloatArray, int]:
     """Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
 
-    Those are left out: non-finite, high < low, negative volume. Raises BadResponse (with `.offset`).
+    Those are left out: non-finite, high < low, negative volume, negative prices unless `price` is premium. Raises
+    BadResponse (with `.offset`).
     """
 
 def derivation_parts(source: str, target: str) -> int:
     """Return how many candles of one interval the longest of another is made of. Raises ConfigError when it is not."""
 
 def derive(
-    rows: _FloatArray, source: str, target: str, start_ms: int | None, end_ms: int | None, anchor_ms: int | None
+    rows: _FloatArray,
+    source: str,
+    target: str,
+    start_ms: int | None,
+    end_ms: int | None,
+    anchor_ms: int | None,
+    price: str = "trade",
 ) -> _FloatArray:
     """Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12)."""
 

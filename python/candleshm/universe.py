@@ -14,7 +14,7 @@ from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
 from candleshm.system.block_log import BlockLog
 
-__all__ = ["KINDS", "Kind", "Universe", "implausibility", "symbols_of"]
+__all__ = ["KINDS", "Kind", "Universe", "check_names", "implausibility", "symbols_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,11 @@ class Universe:
         return [name for name in self._named(info) if name not in info.statuses]
 
     def at_start(self, info: ExchangeInfo) -> list[str]:
-        """Return `wanted`, and log the symbols that are not listed. Raises ConfigError when no symbol is left."""
+        """Return `wanted`, and log the symbols that are not listed.
+
+        Raises ConfigError when no symbol is left, and where a pair is named instead of a symbol or the reverse.
+        """
+        check_names(self._config, info)
         market = self._config.market
         for name in self.unlisted(info):
             self._log.warning("%s: %s does not list it, left out%s", name, market, nearest(name, info))
@@ -154,6 +158,20 @@ def symbols_of(config: CollectorConfig, info: ExchangeInfo, kind: Kind) -> list[
     named = info.statuses if config.symbols == "all" else config.symbols
     symbols = [name for name in named if name in info.statuses and info.is_trading(name) in states]
     return Universe(replace(config, symbols=symbols)).wanted(info) if symbols else []
+
+
+def check_names(config: CollectorConfig, info: ExchangeInfo) -> None:
+    """Raise ConfigError where a pair is named instead of a symbol, or for an index a symbol instead of a pair."""
+    for name in () if config.symbols == "all" else config.symbols:
+        if name in info.statuses:
+            continue
+        if config.price == "index":
+            if name in info.pairs:
+                raise ConfigError(
+                    f"symbols cannot be `{name}` with price `index`: an index is of a pair, here `{info.pairs[name]}`"
+                )
+        elif symbols := [symbol for symbol, pair in info.pairs.items() if pair == name]:
+            raise ConfigError(f"symbols cannot be `{name}`, which is a pair; its symbols: {' '.join(symbols)}")
 
 
 def implausibility(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:

@@ -283,6 +283,7 @@ class Collector:
             writer = Writer.open(
                 config.block_name,
                 market=config.market,
+                price=config.price,
                 interval=config.interval,
                 length=config.length,
                 symbols=symbols,
@@ -398,8 +399,8 @@ class Collector:
         """
         config = self.config
         with suppress(BlockError), closing(Feed(config.block_name)) as feed:
-            here = (config.market, config.interval)
-            if (feed.market, feed.interval) == here and feed.exchange in {"", exchange_of(config)}:
+            here = (config.market, config.price, config.interval)
+            if (feed.market, feed.price, feed.interval) == here and feed.exchange in {"", exchange_of(config)}:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol, info)]
         return []
 

@@ -6,6 +6,8 @@ import logging
 import threading
 from urllib.parse import urlsplit
 
+import msgspec
+
 from candleshm._core import Writer
 from candleshm.collector.cache import BlockCache, Origin
 from candleshm.config import CollectorConfig, DerivedBlock
@@ -41,7 +43,7 @@ class Filling:
             self._cache = BlockCache(config.cache_dir, origin)
             for block in config.derived:
                 self._derived_caches[block] = BlockCache(
-                    config.cache_dir, Origin(block.name, origin.market, block.interval, origin.exchange)
+                    config.cache_dir, msgspec.structs.replace(origin, name=block.name, interval=block.interval)
                 )
         self.archive = None
         """The exchange's archive, where days may be fetched from it."""
@@ -120,4 +122,4 @@ def _origin(config: CollectorConfig) -> Origin:
     # A relay or a proxy only forwards to the exchange; names and passwords in addresses stay out of files.
     parts = urlsplit(config.base_url or MARKETS[config.market].host)
     exchange = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-    return Origin(config.block_name, config.market, config.interval, exchange)
+    return Origin(config.block_name, config.market, config.interval, exchange, config.price)

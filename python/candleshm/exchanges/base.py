@@ -16,6 +16,7 @@ __all__ = [
     "ExchangeInfo",
     "KlineRequest",
     "Market",
+    "Price",
     "Response",
     "StreamRules",
     "candle_end_ms",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 Market = Literal["SPOT", "UM", "CM"]
+Price = Literal["trade", "mark", "index", "premium"]
 
 DAY_MS = INTERVAL_MS["1d"]
 
@@ -47,6 +49,8 @@ class KlineRequest:
     weight: int
     start_ms: int | None = None
     end_ms: int | None = None
+    price: Price = "trade"
+    """What the prices are; of an index the symbol is a pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +74,16 @@ class ExchangeInfo:
     """What the collector needs of exchangeInfo."""
 
     statuses: Mapping[str, str]
-    """Every listed symbol and its status, in the exchange's order; unknown statuses are kept as sent."""
+    """Every listed symbol and its status, in the exchange's order; unknown statuses are kept as sent. Of an index every
+    pair, which trades while one of its symbols does."""
     weight_limit: int | None
     window_seconds: float
     quotes: Mapping[str, str] = field(default_factory=dict)
     """The asset in which each symbol's price is, such as USDT."""
     contracts: Mapping[str, str] = field(default_factory=dict)
     """The kind of contract of each symbol, such as PERPETUAL; SPOT has none."""
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    """The pair of each listed contract, such as BTCUSD of BTCUSD_PERP; SPOT has none."""
     volumes: Mapping[str, float] = field(default_factory=dict)
     """Volume of each symbol in the last 24 hours, in the asset of its price; empty unless it was requested."""
 
@@ -107,9 +114,10 @@ class StreamRules:
 
 
 class Exchange(Protocol):
-    """One market of one exchange. Everything here is pure: it builds URLs and reads responses."""
+    """One market and one price of one exchange. Everything here is pure: it builds URLs and reads responses."""
 
     market: Market
+    price: Price
     intervals: Sequence[str]
     """What the market offers, shortest first."""
     page_limit: int
@@ -156,7 +164,7 @@ class Exchange(Protocol):
         """Return what holds for the streams of `interval`."""
 
     def stream_name(self, symbol: str, interval: str) -> str:
-        """Return the name of a symbol's candle stream."""
+        """Return the name of a symbol's candle stream, of an index that of a pair."""
 
     def error_of(self, response: Response, now_ms: int) -> ExchangeError | None:
         """Return what is wrong with a response, None when it can be read; `now_ms` turns an end of ban into a wait."""

@@ -16,7 +16,16 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, ExchangeInfo, KlineRequest, Market, Response, StreamRules
+from candleshm.exchanges.base import (
+    DAY_MS,
+    INTERVAL_MS,
+    ExchangeInfo,
+    KlineRequest,
+    Market,
+    Price,
+    Response,
+    StreamRules,
+)
 from candleshm.names import is_symbol_name
 from candleshm.network.proxies import CREDENTIALS_STATUS
 from candleshm.system.log_text import printable, without_credentials
@@ -139,9 +148,18 @@ MARKETS: Mapping[Market, _MarketRules] = {
 }
 
 
+# Of each price: the endpoint, whose candles it gives, and the stream. UM has streams of trades only, a premium none.
+_PRICES: Mapping[Price, tuple[str, str, str]] = {
+    "trade": ("klines", "symbol", "kline"),
+    "mark": ("markPriceKlines", "symbol", "markPriceKline"),
+    "index": ("indexPriceKlines", "pair", "indexPriceKline"),
+    "premium": ("premiumIndexKlines", "symbol", ""),
+}
+
+
 class Binance:
-    """One market. `base_url` replaces the host, `ws_url` that of the streams; `proxy_host` is a relay that expects
-    `/api` (...) in front of the path.
+    """One market and one price. `base_url` replaces the host, `ws_url` that of the streams; `proxy_host` is a relay, which
+    expects `/api` (...) in front of the path.
     """
 
     time_weight = 1
@@ -150,12 +168,14 @@ class Binance:
         self,
         market: Market,
         *,
+        price: Price = "trade",
         base_url: str | None = None,
         proxy_host: str | None = None,
         ws_url: str | None = None,
     ) -> None:
         rules = MARKETS[market]
         self.market: Market = market
+        self.price: Price = price
         self.intervals: Sequence[str] = tuple(name for name in INTERVAL_MS if market == "SPOT" or name != "1s")
         self.page_limit = rules.page_limit
         self.tail_limit = rules.tail_limit
@@ -168,7 +188,7 @@ class Binance:
         self.info_url = f"{host}{rules.path}/exchangeInfo"
         self.volumes_weight = rules.volumes_weight
         self.volumes_url = f"{host}{rules.path}/ticker/24hr"
-        self._klines_url = f"{host}{rules.path}/klines"
+        self._url = f"{host}{rules.path}"
         self._rules = rules
         self._stream_urls = rules.stream_urls
         if ws_url is not None:
@@ -187,7 +207,7 @@ class Binance:
     def newest(self, symbol: str, interval: str, limit: int) -> KlineRequest:
         """Build a request for the newest `limit` candles, the live one included: without bounds, on all markets."""
         limit = min(limit, self._rules.limit_max)
-        return KlineRequest(symbol, interval, limit, self.weight_of(limit))
+        return KlineRequest(symbol, interval, limit, self.weight_of(limit), price=self.price)
 
     def until(self, symbol: str, interval: str, limit: int, end_ms: int) -> KlineRequest:
         """Build a request for the newest `limit` candles that open at or before `end_ms`.
@@ -198,17 +218,23 @@ class Binance:
         limit = min(limit, self._rules.limit_max)
         span_ms = self._rules.span_ms
         if span_ms is None:
-            return KlineRequest(symbol, interval, limit, self.weight_of(limit), None, end_ms)
+            return KlineRequest(symbol, interval, limit, self.weight_of(limit), None, end_ms, self.price)
         # A limit beyond what the span can hold would buy nothing and may cost more.
         limit = min(limit, span_ms // INTERVAL_MS[interval] + 1)
-        return KlineRequest(symbol, interval, limit, self.weight_of(limit), max(0, end_ms - span_ms + 1), end_ms)
+        # The pages of the premium say nothing of a span, nor from which end it counts: with as many slots as rows both
+        # ends are the same.
+        if self.price == "premium":
+            span_ms = min(span_ms, limit * INTERVAL_MS[interval])
+        start_ms = max(0, end_ms - span_ms + 1)
+        return KlineRequest(symbol, interval, limit, self.weight_of(limit), start_ms, end_ms, self.price)
 
     def klines_url(self, request: KlineRequest) -> str:
         """Return the URL of `request`."""
         start = "" if request.start_ms is None else f"&startTime={request.start_ms}"
         end = "" if request.end_ms is None else f"&endTime={request.end_ms}"
-        symbol = quote(request.symbol, safe="")
-        return f"{self._klines_url}?symbol={symbol}&interval={request.interval}&limit={request.limit}{start}{end}"
+        name, parameter, _ = _PRICES[request.price]
+        of = f"{parameter}={quote(request.symbol, safe='')}"
+        return f"{self._url}/{name}?{of}&interval={request.interval}&limit={request.limit}{start}{end}"
 
     def stream_rules(self, interval: str) -> StreamRules:
         """Return what holds for the streams of `interval`; candles of 1s are pushed once, when they close."""
@@ -222,7 +248,7 @@ class Binance:
 
     def stream_name(self, symbol: str, interval: str) -> str:
         """Return the name of a symbol's candle stream: in upper case it would be acknowledged and send nothing."""
-        return f"{symbol.lower()}@kline_{interval}"
+        return f"{symbol.lower()}@{_PRICES[self.price][2]}_{interval}"
 
     def server_time_ms(self, response: Response) -> int:
         """Read a response of `time_url`. Raises BadResponse."""
@@ -252,6 +278,9 @@ class Binance:
             contracts = {
                 symbol: str(entry["contractType"]) for symbol, entry in entries.items() if "contractType" in entry
             }
+            pairs = {
+                symbol: str(entry["pair"]) for symbol, entry in entries.items() if is_symbol_name(entry.get("pair"))
+            }
             limits = [
                 (_INTERVAL_SECONDS[rule["interval"]] * rule["intervalNum"], rule["limit"])
                 for rule in info.get("rateLimits") or ()
@@ -262,7 +291,10 @@ class Binance:
         except (KeyError, TypeError, AttributeError) as error:
             raise _bad(response, f"not an exchangeInfo ({type(error).__name__}: {error})") from None
         window_seconds, limit = min(limits, key=lambda rule: rule[1] / rule[0]) if limits else (60, None)
-        return ExchangeInfo(statuses, limit, float(window_seconds), quotes, contracts)
+        if self.price == "index":
+            quotes = {pair: quotes[symbol] for symbol, pair in pairs.items()}
+            statuses, contracts = _statuses_of_pairs(statuses, pairs), {}
+        return ExchangeInfo(statuses, limit, float(window_seconds), quotes, contracts, pairs)
 
     def volumes(self, response: Response) -> dict[str, float]:
         """Read a response of `volumes_url`. CM sends contracts and base volume; with the average price that is money.
@@ -271,11 +303,18 @@ class Binance:
         """
         try:
             tickers = json.loads(response.body)
-            return {ticker["symbol"]: _volume(ticker) for ticker in tickers}
+            volumes = {ticker["symbol"]: _volume(ticker) for ticker in tickers}
         except (ValueError, RecursionError) as error:
             raise _bad(response, f"not JSON ({error})") from None
         except (KeyError, TypeError) as error:
             raise _bad(response, f"not a list of tickers ({type(error).__name__}: {error})") from None
+        if self.price != "index":
+            return volumes
+        of_pairs: dict[str, float] = {}
+        for symbol, volume in volumes.items():
+            pair = symbol.partition("_")[0]
+            of_pairs[pair] = of_pairs.get(pair, 0.0) + volume
+        return of_pairs
 
     def used_weight(self, response: Response, window_seconds: float) -> int | None:
         """Return the weight that this egress, other programs included, has used in the current window."""
@@ -322,6 +361,17 @@ class Binance:
         if code is not None:
             return ExchangeError(text, status=status, code=code)
         return BadResponse(text, status=status)
+
+
+def _statuses_of_pairs(statuses: Mapping[str, str], pairs: Mapping[str, str]) -> dict[str, str]:
+    """Return the status of each pair: that of a symbol which trades, if one does, else of its first one."""
+    of_pairs: dict[str, str] = {}
+    for symbol, pair in pairs.items():
+        if statuses[symbol] == "TRADING":
+            of_pairs[pair] = "TRADING"
+        else:
+            of_pairs.setdefault(pair, statuses[symbol])
+    return of_pairs
 
 
 def _json_object(response: Response) -> dict[str, Any]:

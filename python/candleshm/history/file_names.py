@@ -118,13 +118,17 @@ def csv_file(tree: Path, symbol: str, day: Day) -> Path:
     return tree / f"{day}"[:7] / f"{day}" / f"{symbol}{CSV_SUFFIX}"
 
 
-def cache_file(directory: str | os.PathLike[str], market: str, interval: str, block_name: str) -> Path:
-    """Return the cache of a block.
+def cache_file(
+    directory: str | os.PathLike[str], market: str, interval: str, block_name: str, price: str = "trade"
+) -> Path:
+    """Return the cache of a block; of one with other prices than those of trades the name has `-{price}` in it.
 
     >>> cache_file("caches", "SPOT", "1d@Asia/Shanghai", "days")
     PosixPath('caches/spot-1d-Asia-Shanghai-days.cache')
     """
-    return Path(directory) / f"{market.lower()}-{interval.replace('/', '-').replace('@', '-')}-{block_name}.cache"
+    of_price = "" if price == "trade" else f"-{price}"
+    spelled = interval.replace("/", "-").replace("@", "-")
+    return Path(directory) / f"{market.lower()}{of_price}-{spelled}-{block_name}.cache"
 
 
 def _archive_interval(interval: str) -> str:

@@ -88,6 +88,12 @@ impl Feed {
         Ok(self.source.attached()?.block.geometry().market.as_str())
     }
 
+    /// What the prices are: 'trade', 'mark', 'index' or 'premium'.
+    #[getter]
+    fn price(&self) -> PyResult<&'static str> {
+        Ok(self.source.attached()?.block.geometry().price.as_str())
+    }
+
     /// The length of a candle, such as 1m.
     #[getter]
     fn interval(&self) -> PyResult<String> {
@@ -147,6 +153,7 @@ impl Feed {
         let health = PyDict::new(py);
         health.set_item("name", self.source.name())?;
         health.set_item("market", block.geometry().market.as_str())?;
+        health.set_item("price", block.geometry().price.as_str())?;
         health.set_item("interval", block.geometry().grid(0).name())?;
         health.set_item("exchange", block.exchange())?;
         health.set_item("length", block.geometry().ring.length)?;

@@ -10,6 +10,7 @@ use candleshm::interval::Interval;
 use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
+use candleshm::price::Price;
 use candleshm::wire::archive_csv::parse_csv;
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
@@ -290,30 +291,50 @@ pub(crate) fn forget_writers() {
 
 /// Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
 ///
-/// Those are left out: non-finite, high < low, negative volume. Raises BadResponse (with `.offset`).
+/// Those are left out: non-finite, high < low, negative volume, negative prices unless `price` is premium. Raises
+/// BadResponse (with `.offset`).
 #[pyfunction]
-pub(crate) fn parse_klines<'py>(py: Python<'py>, body: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
-    rows_of(py, |rows| parse(body, rows).map_err(Error::from))
+#[pyo3(signature = (body, price="trade"))]
+pub(crate) fn parse_klines<'py>(
+    py: Python<'py>,
+    body: &[u8],
+    price: &str,
+) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
+    rows_of(py, price_of(price)?, |rows| parse(body, rows).map_err(Error::from))
+}
+
+/// Returns the price of that name.
+pub(crate) fn price_of(name: &str) -> PyResult<Price> {
+    Price::parse(name).ok_or_else(|| {
+        let known = Price::ALL.map(Price::as_str).join(" | ");
+        ConfigError::new_err(format!("price cannot be `{name}`; allowed: {known}"))
+    })
 }
 
 /// Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
 ///
 /// With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
 #[pyfunction]
-pub(crate) fn parse_archive_csv<'py>(py: Python<'py>, file: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
-    rows_of(py, |rows| parse_csv(file, rows).map_err(Error::from))
+#[pyo3(signature = (file, price="trade"))]
+pub(crate) fn parse_archive_csv<'py>(
+    py: Python<'py>,
+    file: &[u8],
+    price: &str,
+) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
+    rows_of(py, price_of(price)?, |rows| parse_csv(file, rows).map_err(Error::from))
 }
 
 /// Returns the rows that can be true, and how many cannot.
 fn rows_of(
     py: Python<'_>,
+    price: Price,
     read: impl FnOnce(&mut Vec<Row>) -> Result<(), Error> + Send,
 ) -> PyResult<(Bound<'_, PyArray2<f64>>, usize)> {
     let (rows, found) = py.detach(|| {
         let mut rows = Vec::new();
         read(&mut rows).map_err(|error| to_py(error, ""))?;
         let found = rows.len();
-        rows.retain(|row| plausible(row).is_ok());
+        rows.retain(|row| plausible(row, price).is_ok());
         PyResult::Ok((rows, found))
     })?;
     let array = new_columns(py, rows.len(), |values| {
@@ -390,7 +411,7 @@ impl Writer {
     /// Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
     /// OSError (ENOSPC: /dev/shm is too small).
     #[staticmethod]
-    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None, exchange=""))]
+    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None, exchange="", price="trade"))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn py_open(
         py: Python<'_>,
@@ -402,12 +423,19 @@ impl Writer {
         spare_symbols: usize,
         derive: Option<Vec<(String, String, usize)>>,
         exchange: &str,
+        price: &str,
     ) -> PyResult<Self> {
         let derive = derive.unwrap_or_default();
         let targets = derive.iter().map(|(_, target, _)| grid(target)).collect::<PyResult<Vec<_>>>()?;
+        let market = Market::parse(market)
+            .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?;
+        let price = price_of(price)?;
+        if market == Market::Spot && price != Price::Trade {
+            return Err(ConfigError::new_err(format!("price cannot be `{}` with market SPOT", price.as_str())));
+        }
         let config = Config {
-            market: Market::parse(market)
-                .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?,
+            market,
+            price,
             interval: Interval::parse(interval).ok_or_else(|| {
                 let known = Interval::ALL.map(Interval::as_str).join(" ");
                 ConfigError::new_err(format!("interval is not one of {known}: `{interval}`"))

@@ -10,6 +10,7 @@ use std::ops::Range;
 use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, TRADES, VOLUME, bits_equal, plausible};
 use crate::interval::Grid;
 use crate::layout::RowState;
+use crate::price::Price;
 use crate::publish::{RingRow, SeriesState};
 use crate::ring::SeriesWords;
 
@@ -302,12 +303,12 @@ pub fn plan(
     words: SeriesWords<'_>,
     state: &SeriesState,
     seen: &mut Confirmations,
-    grid: Grid,
+    (grid, price): (Grid, Price),
     window: &RequestWindow,
     rows: &[Row],
 ) -> Plan {
     let mut tally = Tally { rows: rows.len(), ..Tally::default() };
-    let mut rows = admit(grid, window, rows, &mut tally);
+    let mut rows = admit((grid, price), window, rows, &mut tally);
     let newest_held = rows.last().map(|&(candle_index, _)| candle_index);
     let tells_newer = window.from_end || tally.rows < window.limit;
     rows.pop_if(|&mut (candle_index, row)| {
@@ -409,7 +410,12 @@ impl Plan {
 }
 
 /// Keeps the plausible rows, one for each candle, ascending.
-fn admit<'a>(grid: Grid, window: &RequestWindow, rows: &'a [Row], tally: &mut Tally) -> Vec<(u64, &'a Row)> {
+fn admit<'a>(
+    (grid, price): (Grid, Price),
+    window: &RequestWindow,
+    rows: &'a [Row],
+    tally: &mut Tally,
+) -> Vec<(u64, &'a Row)> {
     let step_ms = grid.duration_ms();
     let mut admitted: Vec<(u64, &Row)> = Vec::with_capacity(rows.len());
     let (mut previous_ms, mut previous_index) = (i64::MIN, 0);
@@ -419,7 +425,7 @@ fn admit<'a>(grid: Grid, window: &RequestWindow, rows: &'a [Row], tally: &mut Ta
         let follows = step_ms.is_some_and(|step_ms| previous_ms.checked_add(step_ms) == Some(open_ms));
         let candle_index = if follows { previous_index + 1 } else { grid.index_of(open_ms) };
         (previous_ms, previous_index) = (open_ms, candle_index);
-        if plausible(row).is_err() || candle_index < 1 || candle_index >= i64::from(u32::MAX) {
+        if plausible(row, price).is_err() || candle_index < 1 || candle_index >= i64::from(u32::MAX) {
             tally.refused += 1;
         } else if grid.open_ms(candle_index) > window.received_ms {
             tally.refused += 1;

@@ -17,6 +17,7 @@ use crate::interval::{Grid, Interval};
 use crate::layout::{BlockState, Presence, RowState, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Confirmations, Plan, RequestWindow, Tally};
+use crate::price::Price;
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::ring::SeriesWords;
@@ -45,6 +46,8 @@ pub struct Owner {
 pub struct Config {
     /// The market of all symbols.
     pub market: Market,
+    /// What their prices are.
+    pub price: Price,
     /// The interval of all candles.
     pub interval: Interval,
     /// Candles of a full window, the live one included.
@@ -334,8 +337,10 @@ impl Writer {
     /// Lets the grid of a series without rows begin at the oldest of `rows`: 3d candles count from a symbol's first
     /// day.
     fn anchor<'a>(&self, index: usize, rows: impl Iterator<Item = &'a Row>) {
+        let price = self.block.geometry().price;
         if self.series[index].state.marks.head == 0
-            && let Some(first) = rows.filter(|row| plausible(row).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
+            && let Some(first) =
+                rows.filter(|row| plausible(row, price).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
         {
             // Nothing was published yet, so nobody has used the grid.
             let grid = Grid::anchored(self.block.geometry().interval, first);
@@ -346,9 +351,9 @@ impl Writer {
     /// Writes what `rows` change in a series, and returns it.
     fn apply(&mut self, index: usize, rows: &[Row], window: &RequestWindow) -> Plan {
         self.anchor(index, rows.iter());
-        let (words, grid) = (self.block.series(index), self.block.grid(index));
+        let (words, grid, price) = (self.block.series(index), self.block.grid(index), self.block.geometry().price);
         let series = &mut self.series[index];
-        let plan = merge::plan(words, &series.state, &mut series.seen, grid, window, rows);
+        let plan = merge::plan(words, &series.state, &mut series.seen, (grid, price), window, rows);
         store(words, series, &plan);
         plan
     }

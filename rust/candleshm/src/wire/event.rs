@@ -1,7 +1,7 @@
 //! One text frame of a stream as an event.
 //!
 //! A frame is a JSON object: an event, an event wrapped as `{"stream": name, "data": event}`, or a reply to what the
-//! client sent. Of all events only klines of a symbol are read; their twelve values have the bits that
+//! client sent. Of all events only klines are read, of trades, of mark prices and of indices; their twelve values have the bits that
 //! [`parse`](crate::wire::parse) gives the same text in a response. Keys may come in any order, and those without a
 //! meaning here are checked for being JSON and passed over.
 //!
@@ -17,6 +17,7 @@ use crate::columns::{
     CLOSE, CLOSE_TIME_MS, HIGH, LOW, OPEN, OPEN_TIME_MS, QUOTE_VOLUME, Row, TAKER_BUY_QUOTE_VOLUME, TAKER_BUY_VOLUME,
     TRADES, VOLUME,
 };
+use crate::price::Price;
 use crate::wire::parse::Cursor;
 
 /// Brackets that may be open in what is passed over; more than any exchange nests.
@@ -25,7 +26,9 @@ const DEPTH_MAX: u32 = 64;
 /// A pushed candle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event<'a> {
-    /// The symbol, as the exchange spells it.
+    /// What its prices are.
+    pub price: Price,
+    /// The symbol, as the exchange spells it; of an index the pair.
     pub symbol: Cow<'a, str>,
     /// The interval's name.
     pub interval: Cow<'a, str>,
@@ -35,9 +38,9 @@ pub struct Event<'a> {
     pub row: Row,
     /// Whether the candle is final.
     pub closed: bool,
-    /// Id of the candle's first trade, -1 while it has none.
+    /// Id of the candle's first trade, -1 while it has none; a time where the prices are not those of trades.
     pub first_id: i64,
-    /// Id of its newest trade, -1 while it has none.
+    /// Id of its newest trade, as above.
     pub last_id: i64,
     /// Which futures family the symbol belongs to, where the event states it: 1 is UM, 2 is CM.
     pub family: Option<i64>,
@@ -138,6 +141,7 @@ struct Payload<'a> {
     kind: Option<Cow<'a, str>>,
     event_ms: Option<i64>,
     symbol: Option<Cow<'a, str>>,
+    pair: Option<Cow<'a, str>>,
     family: Option<i64>,
     /// The frame from the value of `k` on, which was not yet looked into.
     kline: Option<&'a [u8]>,
@@ -163,14 +167,17 @@ impl<'a> Scan<'a> {
         let stream = outer.stream.take().filter(|_| outer.wraps);
         let event = if outer.wraps { inner } else { outer };
         match event.kind.as_deref() {
-            Some("kline") => {
-                let event = self.kline(event)?;
-                let is_its_own = stream.is_none_or(|name| is_name_of(&name, &event));
-                if is_its_own { Ok(Frame::Kline(event)) } else { Err(FrameErrorKind::Contradiction) }
-            }
             Some("serverShutdown") => Ok(Frame::Shutdown),
             None if event.acknowledges => Ok(Frame::Acknowledgement),
-            Some(_) | None => Ok(Frame::Other),
+            Some(kind) => match STREAMS.iter().find(|(event, ..)| *event == kind) {
+                Some(&(_, price, _)) => {
+                    let event = self.kline(event, price)?;
+                    let is_its_own = stream.is_none_or(|name| is_name_of(&name, &event));
+                    if is_its_own { Ok(Frame::Kline(event)) } else { Err(FrameErrorKind::Contradiction) }
+                }
+                None => Ok(Frame::Other),
+            },
+            None => Ok(Frame::Other),
         }
     }
 
@@ -198,6 +205,7 @@ impl<'a> Scan<'a> {
                     payload.stream = Some(name);
                 }
                 (b"s", Some(b'"')) => payload.symbol = Some(self.string()?),
+                (b"ps", Some(b'"')) => payload.pair = Some(self.string()?),
                 (b"data", Some(b'{')) => match inner.as_deref_mut() {
                     Some(inner) => {
                         payload.wraps = true;
@@ -229,7 +237,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads the kline of an event. Its text is known to be JSON.
-    fn kline(&mut self, event: Payload<'a>) -> Result<Event<'a>, FrameErrorKind> {
+    fn kline(&mut self, event: Payload<'a>, price: Price) -> Result<Event<'a>, FrameErrorKind> {
         let text = event.kline.ok_or(FrameErrorKind::Missing("k"))?;
         let event_ms = event.event_ms.ok_or(FrameErrorKind::Missing("E"))?;
         let end = std::mem::replace(&mut self.cursor.rest, text);
@@ -274,11 +282,18 @@ impl<'a> Scan<'a> {
         if let Some((_, name)) = KLINE_COLUMNS.iter().find(|(column, _)| seen >> column & 1 == 0) {
             return Err(FrameErrorKind::Missing(name));
         }
-        if event.symbol.is_some() && symbol.is_some() && event.symbol != symbol {
-            return Err(FrameErrorKind::Contradiction);
-        }
+        let symbol = if price == Price::Index {
+            // Its `s` is a zero.
+            event.pair.ok_or(FrameErrorKind::Missing("ps"))?
+        } else {
+            if event.symbol.is_some() && symbol.is_some() && event.symbol != symbol {
+                return Err(FrameErrorKind::Contradiction);
+            }
+            event.symbol.or(symbol).ok_or(FrameErrorKind::Missing("s"))?
+        };
         Ok(Event {
-            symbol: event.symbol.or(symbol).ok_or(FrameErrorKind::Missing("s"))?,
+            price,
+            symbol,
             interval: interval.ok_or(FrameErrorKind::Missing("i"))?,
             event_ms,
             row,
@@ -423,9 +438,18 @@ fn column_of(key: &[u8]) -> Option<(usize, &'static str)> {
     KLINE_COLUMNS.into_iter().find(|(_, name)| name.as_bytes()[0] == letter)
 }
 
-/// Whether a stream of this name brings candles of the event's symbol and interval.
+/// The events that are read, what their prices are, and what stands between symbol and interval in a stream's name.
+const STREAMS: [(&str, Price, &str); 3] = [
+    ("kline", Price::Trade, "@kline_"),
+    ("markPrice_kline", Price::Mark, "@markPriceKline_"),
+    ("indexPrice_kline", Price::Index, "@indexPriceKline_"),
+];
+
+/// Whether a stream of this name brings candles of the event's symbol, price and interval.
 fn is_name_of(name: &str, event: &Event<'_>) -> bool {
-    let symbol = name.strip_suffix(&*event.interval).and_then(|rest| rest.strip_suffix("@kline_"));
+    let kind = STREAMS.iter().find(|(_, price, _)| *price == event.price);
+    let rest = name.strip_suffix(&*event.interval);
+    let symbol = rest.and_then(|rest| rest.strip_suffix(kind?.2));
     symbol.is_some_and(|symbol| {
         symbol.eq_ignore_ascii_case(&event.symbol) || symbol.to_lowercase() == event.symbol.to_lowercase()
     })

@@ -10,6 +10,7 @@ use crate::columns::{OPEN_TIME_MS, Row, bits_equal};
 use crate::derive::{Derivation, Fold};
 use crate::interval::Grid;
 use crate::layout::{Presence, RowState, RowWords};
+use crate::price::Price;
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::ring::SeriesWords;
 
@@ -39,7 +40,7 @@ struct Prefix {
     fold: Fold,
 }
 
-const NOTHING: Prefix = Prefix { candle_index: 0, start: 0, end: 0, fold: Fold::EMPTY };
+const NOTHING: Prefix = Prefix { candle_index: 0, start: 0, end: 0, fold: Fold::of(Price::Trade) };
 
 /// The rows that a candle is made of.
 struct Source<'a> {
@@ -69,7 +70,7 @@ impl Source<'_> {
         }
         let head = self.state.marks.head;
         if prefix.candle_index != candle_index || prefix.start != start {
-            *prefix = Prefix { candle_index, start, end: start, fold: Fold::EMPTY };
+            *prefix = Prefix { candle_index, start, end: start, fold: derivation.fold() };
         }
         for source_index in prefix.end..end.min(head) {
             let tag = self.words.tag(source_index);
@@ -112,7 +113,7 @@ impl Writer {
     /// [`Self::open`].
     pub fn derive(&mut self, name: &str, target: Grid, length: usize, owner: Owner) -> Result<(), Error> {
         let geometry = *self.block.geometry();
-        let derivation = Derivation::new(geometry.grid(0), target)?;
+        let derivation = Derivation::new(geometry.grid(0), target)?.with_price(geometry.price);
         let (parts, rows) = (derivation.parts_max(), geometry.ring.length);
         if parts > rows {
             return Err(Error::Window { target: target.name(), parts, length: rows });
@@ -120,6 +121,7 @@ impl Writer {
         let symbols: Vec<String> = (0..self.series.len()).map(|index| self.block.symbol(index)).collect();
         let config = Config {
             market: geometry.market,
+            price: geometry.price,
             interval: target.interval(),
             length,
             spare_symbols: geometry.symbol_capacity - symbols.len(),

@@ -75,9 +75,12 @@ impl Writer {
         // Nothing is built, and no memory taken, for a name that another one keeps.
         self.rival()?;
         let old = *self.block.geometry();
-        let geometry = Geometry::new(old.market, old.interval, old.ring.length, symbol_capacity)?.with_zone(old.zone);
+        let geometry = Geometry::new(old.market, old.interval, old.ring.length, symbol_capacity)?
+            .with_zone(old.zone)
+            .with_price(old.price);
         let config = Config {
             market: old.market,
+            price: old.price,
             interval: old.interval,
             length: old.ring.length,
             symbols: (0..self.series.len()).map(|index| self.block.symbol(index)).collect(),
