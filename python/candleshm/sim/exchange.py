@@ -17,9 +17,10 @@ from candleshm.errors import MissingExtra
 from candleshm.sim.control import PREFIX, Control
 from candleshm.sim.faults import Fault, FaultBook, met_by_request
 from candleshm.sim.rest import archive
+from candleshm.sim.rest.funding import FUNDING
 from candleshm.sim.rest.limits import Verdict, WeightPool
 from candleshm.sim.rest.query import Refusal, Request
-from candleshm.sim.rest.responses import Response, refuse, respond, weigh
+from candleshm.sim.rest.responses import KLINES, Response, refuse, respond, weigh
 from candleshm.sim.rest.spoiled import pad, spoil
 from candleshm.sim.server import Delivery, HttpServer, Manner, Upgraded
 from candleshm.sim.stats import Pushed, Served, Stats, StreamConnection, summarize
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 _SERVED_MAX = 10_000
 _MANNERS: Mapping[str, Manner] = {"reset": "reset", "truncate": "cut", "hang": "hang", "trickle": "trickle"}
+# fundingRate and fundingInfo of both families count here, beside their weight.
+_FUNDING_LIMIT, _FUNDING_WINDOW_MS = 500, 300_000
+_FUNDING_LIMITS: Mapping[Market, int] = {"UM": _FUNDING_LIMIT, "CM": _FUNDING_LIMIT}
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _POOL_OF: Mapping[Market, str] = {"SPOT": "SPOT", "UM": "FUTURES", "CM": "FUTURES"}
 
@@ -76,7 +80,11 @@ class SimulatedExchange:
         self.stream_rules = stream_rules or StreamRules()
         self.skew_ms = skew_ms
         self._clock_ms = clock_ms
-        self._pools = {"SPOT": WeightPool(spot_limit), "FUTURES": WeightPool(futures_limit)}
+        self._pools = {
+            "SPOT": WeightPool(spot_limit),
+            "FUTURES": WeightPool(futures_limit),
+            "FUNDING": WeightPool(_FUNDING_LIMIT, window_ms=_FUNDING_WINDOW_MS),
+        }
         self._limits: dict[Market, int] = {"SPOT": spot_limit, "UM": futures_limit, "CM": futures_limit}
         self._counts: Counter[tuple[str, str | None, int]] = Counter()
         self._served: deque[Served] = deque(maxlen=_SERVED_MAX)
@@ -184,15 +192,21 @@ class SimulatedExchange:
         now_ms = self.now_ms()
         weight = weigh(request)
         verdict = Verdict(200, 0, 0)
+        used = 0
+        limits: Mapping[Market, int] = self._limits
         if request.market is not None:
             with self._lock:
                 verdict = self._pools[_POOL_OF[request.market]].admit(weight, now_ms)
-        headers = _headers(request.market, verdict.used, now_ms)
+                used = verdict.used
+                if verdict.status == 200 and request.market != "SPOT" and request.name in FUNDING:
+                    verdict = self._pools["FUNDING"].admit(1, now_ms)
+                    limits = _FUNDING_LIMITS
+        headers = _headers(request.market, used, now_ms)
         file = archive.ArchiveName.parse(request.path)
         market, symbol = (request.market, request.symbol) if file is None else (file.market, file.symbol)
         delay_ms, fault = met_by_request(self.faults, market, request.path, symbol, now_ms)
         if verdict.status != 200:
-            response, headers = _refused_by_limit(request.market, verdict, now_ms, self._limits, headers)
+            response, headers = _refused_by_limit(request.market, verdict, now_ms, limits, headers)
         elif fault is not None and fault.kind == "status":
             response = Response(fault.status, fault.body.encode(), fault.content_type)
             headers = _replaced(headers, fault.headers)
@@ -236,7 +250,7 @@ def _spoiled(
         return replace(response, body=pad(response.body, fault.size_bytes)), headers
     if fault.kind == "headers":
         return replace(response, content_type=fault.content_type), _replaced(headers, fault.headers)
-    if fault.kind == "rows" and request.name == "klines" and response.status == 200:
+    if fault.kind == "rows" and request.name in KLINES[request.market or "SPOT"] and response.status == 200:
         return replace(response, body=spoil(response.body, fault.rows, dict(request.pairs))), headers
     return response, headers
 
@@ -250,7 +264,8 @@ def _refused_by_limit(
         headers = {**headers, "Retry-After": str(-(-(verdict.until_ms - now_ms) // 1000))}
         excess, current = "too much request weight used", f"{limits[market]} request weight per 1 MINUTE"
     else:
-        excess, current = "too many requests", f"{limits[market]} requests per minute"
+        window = "5 minutes" if limits is _FUNDING_LIMITS else "minute"
+        excess, current = "too many requests", f"{limits[market]} requests per {window}"
     if verdict.status == 418:
         text = f"Way {excess}; IP banned until {verdict.until_ms}. Please use the websocket to avoid bans."
     else:

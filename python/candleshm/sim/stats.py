@@ -32,7 +32,7 @@ class RequestCount:
 
 @dataclass(frozen=True)
 class PoolStats:
-    """Weight of a pool: used in the newest clock minute, allowed, in all, and the most in any 60 seconds."""
+    """Weight of a pool: used in the newest window, allowed, in all, and the most in any 60 seconds."""
 
     used: int
     limit: int
@@ -42,7 +42,7 @@ class PoolStats:
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since the start. ``pools`` has the keys SPOT and FUTURES (UM and CM share one)."""
+    """Counts since the start. ``pools`` has the keys SPOT, FUTURES and FUNDING (the last two for UM and CM)."""
 
     requests: tuple[RequestCount, ...]
     pools: dict[str, PoolStats]

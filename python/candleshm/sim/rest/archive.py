@@ -5,6 +5,9 @@
     /data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-03-10.zip
     /data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-02.zip
     /data/futures/cm/daily/klines/BTCUSD_PERP/1m/BTCUSD_PERP-1m-2026-03-10.zip.CHECKSUM
+    /data/futures/um/daily/markPriceKlines/BTCUSDT/1m/BTCUSDT-1m-2026-03-10.zip
+
+Mark price and premium index are by symbol, the index by pair.
 
 A day is there once it is over in UTC, a month from the first Monday after it. Files agree with the truth, unless a
 flaw is in force.
@@ -24,10 +27,11 @@ from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote
 
+from candleshm.sim.rest.query import PRICES
 from candleshm.sim.rest.responses import Response
 from candleshm.sim.world.grid import DAY_MS
 from candleshm.sim.world.truth import Truth
-from candleshm.sim.world.universe import Market, utc_ms
+from candleshm.sim.world.universe import Market, Price, utc_ms
 
 PREFIX = "/data/"
 HEADER = (
@@ -40,9 +44,16 @@ MICROSECONDS_FROM_MS = utc_ms("2025-01-01")
 
 _FOLDERS: Mapping[str, Market] = {"spot": "SPOT", "futures/um": "UM", "futures/cm": "CM"}
 _PATH = re.compile(
-    r"/data/(?P<folder>spot|futures/um|futures/cm)/(?P<kind>daily|monthly)/klines/(?P<symbol>[^/]+)/(?P<interval>[^/]+)/"
+    r"/data/(?P<folder>spot|futures/um|futures/cm)/(?P<kind>daily|monthly)/(?P<of>\w+)/(?P<symbol>[^/]+)/"
+    r"(?P<interval>[^/]+)/"
     r"(?P=symbol)-(?P=interval)-(?P<period>\d{4}-\d{2}(?:-\d{2})?)\.zip(?P<checksum>\.CHECKSUM)?"
 )
+_FUTURES_PRICES: Mapping[str, Price] = {"klines": "trade", **PRICES}
+_PRICES: Mapping[Market, Mapping[str, Price]] = {
+    "SPOT": {"klines": "trade"},
+    "UM": _FUTURES_PRICES,
+    "CM": _FUTURES_PRICES,
+}
 _FILES_MAX = 256  # a day of 1m has 60 KB, a month 2 MB
 _TRADES, _OPEN_TIME, _CLOSE_TIME = 8, 0, 6
 
@@ -57,13 +68,14 @@ class ArchiveFlaw:
     way, which its CHECKSUM does not know), ``lack`` (candles that open in [start_ms, end_ms) are not in the file),
     ``value`` (they have one trade more than klines responses).
 
-    ``market``, ``symbol``, ``files`` and, for the first two, any overlap with [start_ms, end_ms) limit which files it
-    concerns; None means all.
+    ``market``, ``symbol``, ``price``, ``files`` and, for the first two kinds, any overlap with [start_ms, end_ms) limit
+    which files it concerns; None means all.
     """
 
     kind: Literal["checksum", "cut", "lack", "value"]
     market: Market | None = None
     symbol: str | None = None
+    price: Price | None = None
     files: Kind | None = None
     start_ms: int = 0
     end_ms: int = 2**62
@@ -74,6 +86,7 @@ class ArchiveFlaw:
         return (
             self.market in {None, file.market}
             and self.symbol in {None, file.symbol}
+            and self.price in {None, file.price}
             and self.files in {None, file.kind}
             and self.start_ms < file.end_ms
             and file.start_ms < self.end_ms
@@ -90,12 +103,13 @@ class ArchiveName:
     interval: str
     first: date
     is_checksum: bool
+    price: Price = "trade"
 
     @classmethod
     def parse(cls, path: str) -> ArchiveName | None:
         """Parse a path; None when the archive has nothing of that form."""
         found = _PATH.fullmatch(unquote(path))
-        if found is None:
+        if found is None or found["of"] not in _PRICES[_FOLDERS[found["folder"]]]:
             return None
         kind: Kind = "daily" if found["kind"] == "daily" else "monthly"
         period = found["period"]
@@ -106,7 +120,9 @@ class ArchiveName:
             first = date.fromisoformat(period if kind == "daily" else f"{period}-01")
         except ValueError:
             return None
-        return cls(_FOLDERS[found["folder"]], kind, found["symbol"], found["interval"], first, bool(found["checksum"]))
+        market = _FOLDERS[found["folder"]]
+        price, is_checksum = _PRICES[market][found["of"]], bool(found["checksum"])
+        return cls(market, kind, found["symbol"], found["interval"], first, is_checksum, price)
 
     @property
     def name(self) -> str:
@@ -209,12 +225,13 @@ class SimulatedArchive:
         truth = self._truth
         interval = "1M" if file.interval == "1mo" else file.interval
         try:
-            grid = truth.grid(file.market, file.symbol, interval)
+            grid = truth.grid(file.market, file.symbol, interval, price=file.price)
         except KeyError:
             return []
         lines = []
         in_microseconds = file.market == "SPOT" and file.start_ms >= MICROSECONDS_FROM_MS
-        for open_ms, text in truth.texts(file.market, file.symbol, grid, file.start_ms, file.end_ms, None):
+        texts = truth.texts(file.market, file.symbol, grid, file.start_ms, file.end_ms, None, price=file.price)
+        for open_ms, text in texts:
             if not file.start_ms <= open_ms < file.end_ms:
                 continue
             values = text[1:-1].replace('"', "").split(",")

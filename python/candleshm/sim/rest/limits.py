@@ -20,14 +20,15 @@ class Verdict:
 
 
 class WeightPool:
-    """The weight of one IP. Times are the exchange's clock; ``patience`` is how many 429s a minute precede a ban."""
+    """The weight of one IP. Times are the exchange's clock; ``patience`` is how many 429s a window precede a ban."""
 
-    def __init__(self, limit: int, patience: int = 10) -> None:
+    def __init__(self, limit: int, patience: int = 10, *, window_ms: int = _WINDOW_MS) -> None:
         self.limit = limit
+        self._window_ms = window_ms
         self.total = 0
         self.peak_60s = 0
         self._patience = patience
-        self._minute = 0
+        self._window = 0
         self._used = 0
         self._refused = 0
         self._banned_until_ms = 0
@@ -37,14 +38,14 @@ class WeightPool:
 
     @property
     def used(self) -> int:
-        """Return the weight used in the newest minute."""
+        """Return the weight used in the newest window."""
         return self._used
 
     def admit(self, weight: int, now_ms: int) -> Verdict:
         """Count a request of ``weight`` and return its verdict. Refused requests count as well."""
-        minute = now_ms // _WINDOW_MS
-        if minute != self._minute:
-            self._minute, self._used, self._refused = minute, 0, 0
+        window = now_ms // self._window_ms
+        if window != self._window:
+            self._window, self._used, self._refused = window, 0, 0
         self._used += weight
         self._count(weight, now_ms)
         if now_ms < self._banned_until_ms:
@@ -58,7 +59,7 @@ class WeightPool:
         if self._refused > self._patience:
             self._ban(now_ms)
             return Verdict(418, self._used, self._banned_until_ms)
-        return Verdict(429, self._used, (minute + 1) * _WINDOW_MS)
+        return Verdict(429, self._used, (window + 1) * self._window_ms)
 
     def _ban(self, now_ms: int) -> None:
         self._banned_until_ms = now_ms + min(_BAN_FIRST_MS << self._bans, _BAN_LONGEST_MS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from candleshm.sim.world.grid import DAY_MS, INTERVALS
-from candleshm.sim.world.universe import Market
+from candleshm.sim.world.universe import Market, Price
 
 # The path prefix stands for the market; one server stands for the three hosts.
 PREFIXES: Mapping[str, Market] = {"/api/v3/": "SPOT", "/fapi/v1/": "UM", "/dapi/v1/": "CM"}
@@ -19,8 +19,16 @@ SYMBOL_LEGAL = "^[A-Z0-9-_.]{1,20}$"
 _NUMBER_LEGAL = "^[0-9]{1,20}$"
 # A time this large is meant in microseconds, which SPOT accepts.
 _MICROSECONDS_FROM = 10**14
-# Contracts with a date, whose candles would have to be spliced, are not simulated.
-_CONTINUOUS = {"PERPETUAL", "TRADIFI_PERPETUAL"}
+_CONTINUOUS: Mapping[Market, frozenset[str]] = {
+    "UM": frozenset({"PERPETUAL", "CURRENT_QUARTER", "NEXT_QUARTER", "TRADIFI_PERPETUAL"}),
+    "CM": frozenset({"PERPETUAL", "CURRENT_QUARTER", "NEXT_QUARTER"}),
+}
+CONTINUOUS = "continuousKlines"
+PRICES: Mapping[str, Price] = {
+    "markPriceKlines": "mark",
+    "indexPriceKlines": "index",
+    "premiumIndexKlines": "premium",
+}
 _STATUSES = {"TRADING", "HALT", "BREAK", "END_OF_DAY", "CANCEL_ONLY"}
 
 
@@ -57,15 +65,16 @@ class Request:
 
     @property
     def symbol(self) -> str | None:
-        """Return the requested symbol, if any."""
-        return next((value for key, value in self.pairs if key == "symbol"), None)
+        """Return the requested symbol or pair, if any."""
+        return next((value for key, value in self.pairs if key in {"symbol", "pair"}), None)
 
 
 @dataclass(frozen=True)
 class KlinesQuery:
-    """The parameters of a klines request. Times are ms, both inclusive against the open time.
+    """The parameters of a request for klines. Times are ms, both inclusive against the open time.
 
-    With a ``contract_type``, in a continuousKlines request, ``symbol`` is a pair.
+    ``symbol`` is the name that `Truth.series` takes with ``price``: a pair for the index, ``BTCUSDT:PERPETUAL`` for a
+    continuous contract. ``last_200_days`` is whether the rows are counted back from the end, in 200 days at most.
     """
 
     symbol: str
@@ -74,7 +83,8 @@ class KlinesQuery:
     start_ms: int | None
     end_ms: int | None
     zone_ms: int
-    contract_type: str | None = None
+    price: Price = "trade"
+    last_200_days: bool = False
 
     @property
     def from_end(self) -> bool:
@@ -130,22 +140,25 @@ def _zone_ms(text: str) -> int:
 
 
 def read_klines(request: Request, market: Market) -> KlinesQuery:
-    """Return the parameters of a klines or continuousKlines request. Raises Refusal."""
+    """Return the parameters of a request for klines of any kind. Raises Refusal."""
     known = ("symbol", "interval", "limit", "startTime", "endTime", "timeZone")
     values = read_parameters(request, known)
-    contract_type = None
-    if request.name == "continuousKlines":
-        symbol = read_text(values, "pair")
-        contract_type = read_text(values, "contractType")
-        if contract_type not in _CONTINUOUS:
+    price = PRICES.get(request.name, "trade")
+    if request.name == CONTINUOUS:
+        pair, contract_type = read_text(values, "pair"), read_text(values, "contractType")
+        if contract_type not in _CONTINUOUS[market]:
             raise Refusal(-1130, "Data sent for parameter 'contractType' is not valid.")
+        symbol = f"{pair}:{contract_type}"
+    elif price == "index":
+        symbol = read_text(values, "pair")
     else:
         # UM and CM symbols may hold letters of any script; only SPOT documents a legal range.
         symbol = read_text(values, "symbol", SYMBOL_LEGAL if market == "SPOT" else None)
     interval = read_text(values, "interval")
     limit = read_number(values, "limit")
     start_ms, end_ms = read_number(values, "startTime"), read_number(values, "endTime")
-    if interval not in INTERVALS or (interval == "1s" and market != "SPOT"):
+    has_seconds = market == "SPOT" or (market == "UM" and request.name == CONTINUOUS)
+    if interval not in INTERVALS or (interval == "1s" and not has_seconds):
         raise Refusal(-1120, "Invalid interval.")
     if market == "SPOT":
         limit = min(limit or 500, 1000)
@@ -156,12 +169,14 @@ def read_klines(request: Request, market: Market) -> KlinesQuery:
     limit = 500 if limit is None else limit
     if not 1 <= limit <= 1500:
         raise Refusal(-1130, "Data sent for parameter 'limit' is not valid.")
+    # The pages of CM give the rule for all klines but those of the premium index; those of UM do not have it.
+    last_200_days = market == "CM" and price != "premium"
     if start_ms is not None and end_ms is not None:
         if start_ms > end_ms:
             raise Refusal(-1023, "Start time is greater than end time.")
-        if market == "CM" and end_ms - start_ms > CM_SPAN_MS:
+        if last_200_days and end_ms - start_ms > CM_SPAN_MS:
             raise Refusal(-1127, "Lookup interval is too big.")
-    return KlinesQuery(symbol, interval, limit, start_ms, end_ms, 0, contract_type)
+    return KlinesQuery(symbol, interval, limit, start_ms, end_ms, 0, price, last_200_days)
 
 
 def read_status(values: Mapping[str, str]) -> str | None:

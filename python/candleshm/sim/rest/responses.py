@@ -6,8 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from candleshm.sim.rest.funding import FUNDING, SCHEDULE, funding_info, funding_rates, trading_schedule
 from candleshm.sim.rest.query import (
     CM_SPAN_MS,
+    CONTINUOUS,
+    PRICES,
     KlinesQuery,
     Refusal,
     Request,
@@ -20,11 +23,23 @@ from candleshm.sim.rest.tickers import tickers
 from candleshm.sim.world.exchange_info import exchange_info
 from candleshm.sim.world.grid import Grid
 from candleshm.sim.world.truth import Truth
-from candleshm.sim.world.universe import Market
+from candleshm.sim.world.universe import Instrument, Market
 
 JSON_TYPE = "application/json;charset=UTF-8"
-KLINES = {"klines", "uiKlines", "continuousKlines"}
+KLINES: Mapping[Market, frozenset[str]] = {
+    "SPOT": frozenset({"klines", "uiKlines"}),
+    "UM": frozenset({"klines", CONTINUOUS, *PRICES}),
+    "CM": frozenset({"klines", CONTINUOUS, *PRICES}),
+}
+_OWN: Mapping[Market, frozenset[str]] = {
+    "SPOT": frozenset(),
+    "UM": frozenset({SCHEDULE, *FUNDING}),
+    "CM": frozenset(FUNDING),
+}
+# UM's host has the klines of CM as well, and the reverse.
+_FAMILIES: Mapping[Market, tuple[Market, ...]] = {"SPOT": ("SPOT",), "UM": ("UM", "CM"), "CM": ("CM", "UM")}
 _REFUSED_WEIGHT = 1
+_SCHEDULE_WEIGHT = 5
 
 
 @dataclass(frozen=True)
@@ -46,20 +61,23 @@ def refuse(refusal: Refusal) -> Response:
 def weigh(request: Request) -> int:
     """Return what a request costs; what the exchange does not take costs 1 as well."""
     try:
-        if request.market is not None and request.name in KLINES:
+        if request.market is not None and request.name in KLINES[request.market]:
             return klines_weight(request.market, read_klines(request, request.market).limit)
         if request.market is not None and request.name in {DEPTH, *TICKERS}:
             return ticker_weight(request, request.market)
     except Refusal:
         return _REFUSED_WEIGHT
+    if request.market == "UM" and request.name in FUNDING:
+        return 0
+    if request.name == SCHEDULE:
+        return _SCHEDULE_WEIGHT
     return 20 if request.name == "exchangeInfo" and request.market == "SPOT" else 1
 
 
 def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Market, int]) -> Response:
     """Return the exchange's response to ``request`` at ``now_ms``."""
     market = request.market
-    own = "uiKlines" if market == "SPOT" else "continuousKlines"
-    known = {"ping", "time", "exchangeInfo", "klines", own, DEPTH, *TICKERS}
+    known = {"ping", "time", "exchangeInfo", DEPTH, *TICKERS} | (KLINES[market] | _OWN[market] if market else set())
     if market is None or market == "SPOT":
         if market is None or request.name not in known:
             return Response(404, b"<html><head><title>404 Not Found</title></head></html>\n", "text/html")
@@ -78,6 +96,12 @@ def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Mar
             return _info(truth, market, symbols, status, now_ms, weight_limits)
         if request.name == DEPTH or request.name in TICKERS:
             return Response(200, tickers(truth, request, market, now_ms))
+        if request.name == "fundingRate":
+            return Response(200, funding_rates(truth, request, market, now_ms))
+        if request.name == "fundingInfo":
+            return Response(200, funding_info(truth, market, now_ms))
+        if request.name == SCHEDULE:
+            return Response(200, trading_schedule(now_ms))
         query = read_klines(request, market)
         texts = klines(truth, market, query, now_ms)
     except Refusal as refusal:
@@ -93,7 +117,7 @@ def _info(
     now_ms: int,
     weight_limits: dict[Market, int],
 ) -> Response:
-    listed = truth.instruments(market)
+    listed = truth.instruments(market, now_ms)
     if symbols is not None:
         if not symbols <= {item.symbol for item in listed}:
             raise Refusal(-1121, "Invalid symbol.")
@@ -105,42 +129,37 @@ def _info(
 
 
 def klines(truth: Truth, market: Market, query: KlinesQuery, now_ms: int) -> list[str]:
-    """Return the rows of a klines request. Raises Refusal.
+    """Return the rows of a request for klines. Raises Refusal.
 
     SPOT and UM give the oldest rows from startTime on, or the newest up to endTime when there is no start. CM gives
     the newest rows up to endTime within 200 days, and completes a range of which one bound is missing.
     """
-    try:
-        symbol = _symbol(truth, market, query)
-        grid = truth.grid(market, symbol, query.interval, query.zone_ms)
-    except KeyError:
-        raise Refusal(-1121, "Invalid symbol.") from None
+    source = _source(truth, market, query, now_ms)
     start_ms, end_ms, from_end = query.start_ms, query.end_ms, query.from_end
-    if market == "CM":
+    if query.last_200_days:
         if end_ms is None:
             end_ms = now_ms if start_ms is None else start_ms + CM_SPAN_MS
         start_ms = max(end_ms - CM_SPAN_MS, 0) if start_ms is None else start_ms
         from_end = True
-    first_ms = truth.first_ms(market, symbol)
     # A candle that opens before the symbol's first minute may still hold it (the first 1w, 1M).
-    low_ms = max(start_ms or 0, grid.floor(first_ms))
+    low_ms = max(start_ms or 0, source.grid.floor(source.series.listed_ms))
     high_ms = min(now_ms if end_ms is None else end_ms, now_ms)
     if low_ms > high_ms:
         return []
-    source = _Source(truth, market, symbol, grid, now_ms)
     if from_end:
         return source.newest(low_ms, high_ms, query.limit)
     return source.oldest(low_ms, high_ms, query.limit)
 
 
-def _symbol(truth: Truth, market: Market, query: KlinesQuery) -> str:
-    """Return the symbol whose candles are requested. Raises KeyError."""
-    if query.contract_type is None:
-        return query.symbol
-    for item in truth.instruments(market):
-        if (item.pair, item.contract_type) == (query.symbol, query.contract_type):
-            return item.symbol
-    raise KeyError(query.symbol)
+def _source(truth: Truth, host: Market, query: KlinesQuery, now_ms: int) -> _Source:
+    """Return the series that a request names; either host has those of UM and CM. Raises Refusal."""
+    for market in _FAMILIES[host]:
+        try:
+            series = truth.series(market, query.symbol, query.price)
+        except KeyError:
+            continue
+        return _Source(truth, series, query.symbol, Grid.of(query.interval, series.listed_ms, query.zone_ms), now_ms)
+    raise Refusal(-1121, "Invalid symbol.")
 
 
 @dataclass(frozen=True)
@@ -148,13 +167,14 @@ class _Source:
     """Rows of one series, whose holes make it unknown how far ``limit`` rows reach."""
 
     truth: Truth
-    market: Market
-    symbol: str
+    series: Instrument
+    name: str
     grid: Grid
     now_ms: int
 
     def _rows(self, start_ms: int, end_ms: int, low_ms: int, high_ms: int) -> list[str]:
-        texts = self.truth.texts(self.market, self.symbol, self.grid, start_ms, end_ms, self.now_ms)
+        series = self.series
+        texts = self.truth.texts(series.market, self.name, self.grid, start_ms, end_ms, self.now_ms, price=series.kind)
         return [text for open_ms, text in texts if low_ms <= open_ms <= high_ms]
 
     def oldest(self, low_ms: int, high_ms: int, limit: int) -> list[str]:

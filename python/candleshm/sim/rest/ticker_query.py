@@ -43,7 +43,7 @@ class TickerQuery:
 
     def select(self, truth: Truth, market: Market, now_ms: int) -> list[Instrument]:
         """Return what is listed and selected. Raises Refusal."""
-        listed = truth.instruments(market)
+        listed = truth.instruments(market, now_ms)
         names = {item.symbol: item for item in listed}
         if self.symbol is not None or self.symbols is not None:
             wanted = self.symbols or ((self.symbol,) if self.symbol else ())

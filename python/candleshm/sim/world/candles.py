@@ -41,7 +41,7 @@ def fold(candles: Ints, open_ms: Ints) -> Ints:
     out = empty(len(first))
     out[OPEN_MS] = open_ms[first]
     out[CLOSE] = candles[CLOSE, np.append(first[1:], len(open_ms)) - 1]
-    out[HIGH] = np.maximum.reduceat(np.where(traded, candles[HIGH], 0), first)
+    out[HIGH] = np.maximum.reduceat(np.where(traded, candles[HIGH], -_FAR), first)
     out[LOW] = np.minimum.reduceat(np.where(traded, candles[LOW], _FAR), first)
     index = np.arange(len(open_ms))
     first_traded = np.minimum.reduceat(np.where(traded, index, len(open_ms)), first)
@@ -65,7 +65,7 @@ def grow(candles: Ints, size: int) -> Ints:
     out[OPEN_MS] = parts[OPEN_MS, :, :1]
     out[CLOSE] = parts[CLOSE]
     out[OPEN] = np.where(any_traded, np.take_along_axis(parts[OPEN], first, axis=1), parts[CLOSE])
-    highs = np.maximum.accumulate(np.where(traded, parts[HIGH], 0), axis=1)
+    highs = np.maximum.accumulate(np.where(traded, parts[HIGH], -_FAR), axis=1)
     lows = np.minimum.accumulate(np.where(traded, parts[LOW], _FAR), axis=1)
     out[HIGH] = np.where(any_traded, highs, parts[CLOSE])
     out[LOW] = np.where(any_traded, lows, parts[CLOSE])

@@ -42,7 +42,7 @@ MOMENTS = 480
 MOMENT_MS = MINUTE_MS // MOMENTS
 _SLOTS = MOMENTS // 2
 
-_Words = npt.NDArray[np.uint64]
+Words = npt.NDArray[np.uint64]
 _Bools = npt.NDArray[np.bool_]
 
 # The level of a coin wanders from day to day as a sum of value noise: one octave per power of two, up to 2^10 days.
@@ -71,7 +71,7 @@ def hash_key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def draw_words(key: int, index: Ints, lane: int) -> _Words:
+def draw_words(key: int, index: Ints, lane: int) -> Words:
     """Return one pseudo-random 64-bit word per index (splitmix64's finaliser)."""
     x = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x += np.uint64((key + lane * 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF)
@@ -83,7 +83,7 @@ def draw_words(key: int, index: Ints, lane: int) -> _Words:
     return x
 
 
-def _field(words: _Words, shift: int, bits: int) -> Ints:
+def bits_of(words: Words, shift: int, bits: int) -> Ints:
     """Return ``bits`` bits of every word as integers."""
     return ((words >> np.uint64(shift)) & np.uint64((1 << bits) - 1)).astype(np.int64)
 
@@ -95,7 +95,7 @@ def _wander(coin_key: int, block: int) -> npt.NDArray[np.float64]:
     walk = np.zeros(len(days))
     for octave in range(_LEVEL_OCTAVES):
         point = days >> octave
-        near, far = (_field(draw_words(coin_key, point + side, 100 + octave), 0, 32) / 2**31 - 1.0 for side in (0, 1))
+        near, far = (bits_of(draw_words(coin_key, point + side, 100 + octave), 0, 32) / 2**31 - 1.0 for side in (0, 1))
         share = (days - (point << octave)) / (1 << octave)
         walk += _LEVEL_AMPLITUDE * 2 ** (octave / 2) * (near + (far - near) * share)
     return np.asarray(np.exp(walk), dtype=np.float64)
@@ -126,28 +126,40 @@ class _Draw:
 
 def _draw(voice: Voice, minutes: Ints) -> _Draw:
     shape, sizes, places = (draw_words(voice.key, minutes, lane) for lane in (1, 2, 3))
-    trades = 1 + (voice.trades * (0.3 + 1.4 / 65536 * _field(shape, 16, 16))).astype(np.int64)
+    trades = 1 + (voice.trades * (0.3 + 1.4 / 65536 * bits_of(shape, 16, 16))).astype(np.int64)
     few = trades < 4
     pairs = np.where(few, 0, (trades - 4) // 2)
     trades = np.where(few, trades, 4 + 2 * pairs)
-    lots = [1 + ((_field(sizes, 8 * key, 8) * voice.lots) >> 7) for key in range(4)]
+    lots = [1 + ((bits_of(sizes, 8 * key, 8) * voice.lots) >> 7) for key in range(4)]
     many = (~few).astype(np.int64)
-    first_slot = (_field(places, 0, 8) * voice.spread) >> 8
-    early = first_slot + 1 + _field(places, 8, 16) % (_SLOTS // 2 - 1 - first_slot)
-    late = _SLOTS // 2 + _field(places, 24, 16) % (_SLOTS // 2 - 1 - first_slot)
-    high_first = _field(places, 40, 1) == 1
+    first_slot = (bits_of(places, 0, 8) * voice.spread) >> 8
+    early = first_slot + 1 + bits_of(places, 8, 16) % (_SLOTS // 2 - 1 - first_slot)
+    late = _SLOTS // 2 + bits_of(places, 24, 16) % (_SLOTS // 2 - 1 - first_slot)
+    high_first = bits_of(places, 40, 1) == 1
     return _Draw(
-        quiet=_field(shape, 0, 16) < voice.quiet * 65536,
+        quiet=bits_of(shape, 0, 16) < voice.quiet * 65536,
         pairs=pairs,
         trades=trades,
         key_lots=(np.where(few, trades * lots[0], lots[0]), lots[1] * many, lots[2] * many, lots[3] * many),
-        key_buys=(_field(shape, 60, 1), _field(shape, 61, 1), _field(shape, 62, 1), _field(shape, 63, 1)),
-        pair_buys=(pairs * voice.lots * _field(sizes, 32, 16)) >> 16,
-        pair_sells=(pairs * voice.lots * _field(sizes, 48, 16)) >> 16,
+        key_buys=(bits_of(shape, 60, 1), bits_of(shape, 61, 1), bits_of(shape, 62, 1), bits_of(shape, 63, 1)),
+        pair_buys=(pairs * voice.lots * bits_of(sizes, 32, 16)) >> 16,
+        pair_sells=(pairs * voice.lots * bits_of(sizes, 48, 16)) >> 16,
         first_slot=first_slot,
         high_slot=np.where(high_first, early, late),
         low_slot=np.where(high_first, late, early),
     )
+
+
+@lru_cache(maxsize=256)
+def day_path(voice: Voice, day: int) -> npt.NDArray[np.float64]:
+    """Return where a coin's price is at the end of each minute of a day, in ticks."""
+    minutes = day * MINUTES_PER_DAY + np.arange(MINUTES_PER_DAY, dtype=np.int64)
+    steps = draw_words(voice.coin_key, minutes, 0)
+    step_sum = bits_of(steps, 0, 16) + bits_of(steps, 16, 16) + bits_of(steps, 32, 16) + bits_of(steps, 48, 16)
+    walk = np.cumsum((step_sum / 65536 - 2.0) * (voice.volatility * 3**0.5))
+    share = np.arange(1, MINUTES_PER_DAY + 1) / MINUTES_PER_DAY
+    start, end = day_levels(voice, day)
+    return np.asarray((start + (end - start) * share) * (1.0 + walk - walk[-1] * share), dtype=np.float64)
 
 
 def day_of_minutes(voice: Voice, day: int, present: _Bools, halted: _Bools) -> Ints:
@@ -162,23 +174,17 @@ def day_of_minutes(voice: Voice, day: int, present: _Bools, halted: _Bools) -> I
     if not present.any():
         return candles[:, :0]
 
-    steps = draw_words(voice.coin_key, minutes, 0)
-    step_sum = _field(steps, 0, 16) + _field(steps, 16, 16) + _field(steps, 32, 16) + _field(steps, 48, 16)
-    walk = np.cumsum((step_sum / 65536 - 2.0) * (voice.volatility * 3**0.5))
-    share = (index + 1) / MINUTES_PER_DAY
-    start, end = day_levels(voice, day)
-    path = (start + (end - start) * share) * (1.0 + walk - walk[-1] * share)
-    after = np.maximum(np.rint(path).astype(np.int64), 2)
-    before = np.concatenate(([max(round(start), 2)], after[:-1]))
+    after = np.maximum(np.rint(day_path(voice, day)).astype(np.int64), 2)
+    before = np.concatenate(([max(round(day_levels(voice, day)[0]), 2)], after[:-1]))
 
     draw = _draw(voice, minutes)
     extremes = draw_words(voice.key, minutes, 4)
     reach = np.maximum(after * voice.volatility, 1.0)
     single = draw.trades < 4
-    jitter = np.array([0, 0, 1, -1], dtype=np.int64)[_field(extremes, 0, 2)]
+    jitter = np.array([0, 0, 1, -1], dtype=np.int64)[bits_of(extremes, 0, 2)]
     opening = np.where(single, after, np.maximum(before + jitter, 1))
-    above = ((_field(extremes, 8, 16) / 65536) ** 2 * reach * 1.5).astype(np.int64)
-    below = ((_field(extremes, 24, 16) / 65536) ** 2 * reach * 1.5).astype(np.int64)
+    above = ((bits_of(extremes, 8, 16) / 65536) ** 2 * reach * 1.5).astype(np.int64)
+    below = ((bits_of(extremes, 24, 16) / 65536) ** 2 * reach * 1.5).astype(np.int64)
     high = np.where(single, after, np.maximum(opening, after) + above)
     low = np.where(single, after, np.maximum(np.minimum(opening, after) - below, 1))
     middle = (opening + after) >> 1
@@ -244,13 +250,13 @@ def moments_of_minutes(voice: Voice, candles: Ints) -> Ints:
     half = np.arange(_SLOTS // 2, dtype=np.int64)
     words = draw_words(voice.key, minutes[:, None] * (_SLOTS // 2) + half, 5)
     inside = half[None, :] > draw.first_slot[:, None]
-    pairs = _split(draw.pairs * several, (_field(words, 0, 8) + 16) * inside)
-    weights = (_field(words, 8, 8) + 1) * (pairs > 0)
+    pairs = _split(draw.pairs * several, (bits_of(words, 0, 8) + 16) * inside)
+    weights = (bits_of(words, 8, 8) + 1) * (pairs > 0)
     bought = _split(draw.pair_buys * several, weights)
     sold = pairs + _split(draw.pair_sells * several, weights)
     room = np.minimum(candles[HIGH] - middle, middle - candles[LOW])[:, None]
     drift = ((candles[OPEN] - middle)[:, None] * (_SLOTS // 2 - half)) // (_SLOTS // 2)
-    noise = ((_field(words, 16, 16) - 32768) * room) >> 16
+    noise = ((bits_of(words, 16, 16) - 32768) * room) >> 16
     offset = np.clip(drift + noise, -room, room)
     for slots, prices in ((half * 2, middle[:, None] + offset), ((_SLOTS - 1 - half) * 2, middle[:, None] - offset)):
         price[:, slots] = prices * (pairs > 0)

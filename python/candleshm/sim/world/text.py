@@ -78,10 +78,20 @@ def encode(instrument: Instrument, candles: Ints, close_ms: Ints) -> list[str]:
 
     SPOT prints 8 decimals; UM and CM print as many as tick and lot have (CM: whole contracts, 8 decimals of coin).
     """
+    if instrument.kind != "trade":
+        return _encode_samples(candles, close_ms)
     template, columns = _layout(instrument.market, instrument.price_decimals, instrument.lot_decimals)
     before = next(index for index, (column, _) in enumerate(columns) if column == QUOTE)
     values = [candles[OPEN_MS].tolist(), *_digits(candles, columns[:before]), close_ms.tolist()]
     values += _digits(candles, columns[before:])
+    return [template % row for row in zip(*values, strict=True)]
+
+
+def _encode_samples(candles: Ints, close_ms: Ints) -> list[str]:
+    """Return rows of mark price, index or premium: 8 decimals, no volumes, the number of samples."""
+    prices = [(candles[column] / 10**_SPOT_DECIMALS).tolist() for column in (OPEN, HIGH, LOW, CLOSE)]
+    values = (candles[OPEN_MS].tolist(), *prices, close_ms.tolist(), candles[TRADES].tolist())
+    template = '[%d,"%.8f","%.8f","%.8f","%.8f","0",%d,"0",%d,"0","0","0"]'
     return [template % row for row in zip(*values, strict=True)]
 
 

@@ -31,9 +31,11 @@ from candleshm.sim.world.candles import (
 )
 from candleshm.sim.world.events import KNOWN_OUTAGES, Outage, Restatement
 from candleshm.sim.world.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
+from candleshm.sim.world.samples import minutes_of_samples, moments_of_samples
+from candleshm.sim.world.series import ContinuousSeries, PriceSeries, as_of
 from candleshm.sim.world.tape import MINUTES_PER_DAY, MOMENT_MS, coins_per_lot, day_of_minutes, moments_of_minutes
 from candleshm.sim.world.text import encode
-from candleshm.sim.world.universe import Instrument, Market, default_universe
+from candleshm.sim.world.universe import QUARTERS, Instrument, Market, Price, default_universe
 
 # A candle as JSON carries it: 12 columns, times and trades as int, the rest as decimal text.
 Row = list[Any]
@@ -42,6 +44,7 @@ _TAPES_MAX = 512  # up to 115 KB each
 _DAYS_MAX = 100_000  # 80 B each and Python's overhead
 _MINUTES_MAX = 512  # 38 KB each
 _MINUTES_AT_ONCE = 3
+_SERIES_MAX = 4096
 
 _MOMENTS_PER_SECOND = SECOND_MS // MOMENT_MS
 # More than any symbol trades in a day, so that ids of different days do not meet.
@@ -98,28 +101,61 @@ class Truth:
         """``instruments`` replaces the default universe of ``symbols`` trading symbols per market at ``as_of_ms``."""
         self.seed = seed
         self.late_ms = late_ms
+        self._as_of_ms = time.time_ns() // 1_000_000 if as_of_ms is None else as_of_ms
         if instruments is None:
-            now_ms = time.time_ns() // 1_000_000 if as_of_ms is None else as_of_ms
-            instruments = default_universe(seed, symbols, now_ms)
+            instruments = default_universe(seed, symbols, self._as_of_ms)
         self._instruments = {(item.market, item.symbol): item for item in instruments}
         self._outages = tuple(outages)
         self._restatements: tuple[Restatement, ...] = ()
         self.version = 0
         """How often something about it changed; what was computed from an earlier version is out of date."""
         self._lock = threading.RLock()
+        self._series = lru_cache(_SERIES_MAX)(self._find)
         self._tape = lru_cache(_TAPES_MAX)(self._record)
         self._day = lru_cache(_DAYS_MAX)(self._fold_day)
         self._moments_of_minute = lru_cache(_MINUTES_MAX)(self._trade_minute)
         self._ids: dict[tuple[Market, str], dict[int, int]] = {}
 
-    def instruments(self, market: Market) -> list[Instrument]:
-        """Return what ``market`` lists, in the order of listing."""
+    def instruments(self, market: Market, now_ms: int | None = None) -> list[Instrument]:
+        """Return what ``market`` lists, in the order of listing; quarterly contracts are those of ``now_ms``.
+
+        Without ``now_ms`` they are those of the time for which the world was made.
+        """
+        now_ms = self._as_of_ms if now_ms is None else now_ms
         with self._lock:
-            return [item for item in self._instruments.values() if item.market == market]
+            pairs: dict[str, list[Instrument]] = {}
+            for item in self._instruments.values():
+                if item.market == market:
+                    pairs.setdefault(item.pair, []).append(item)
+            return [item for items in pairs.values() for item in as_of(items, now_ms)]
 
     def instrument(self, market: Market, symbol: str) -> Instrument:
         """Return one listed instrument. Raises KeyError."""
         return self._instruments[market, symbol]
+
+    def series(self, market: Market, symbol: str, price: Price = "trade") -> Instrument:
+        """Return what the candles of a symbol are made of; with ``price`` its mark price or premium index.
+
+        For ``index`` the symbol is a pair, and ``BTCUSDT:CURRENT_QUARTER`` is a continuous contract. Raises KeyError.
+        """
+        listed = self._instruments.get((market, symbol)) if price == "trade" else None
+        return self._series(market, symbol, price) if listed is None else listed
+
+    def _find(self, market: Market, symbol: str, price: Price) -> Instrument:
+        if price == "trade":
+            pair, _, contract_type = symbol.partition(":")
+            return ContinuousSeries.of(self._contracts(market, pair), contract_type)
+        if market == "SPOT":
+            raise KeyError(price)
+        if price != "index":
+            return PriceSeries.of(self.instrument(market, symbol), price)
+        contracts = self._contracts(market, symbol)
+        if not contracts:
+            raise KeyError(symbol)
+        return PriceSeries.of(min(contracts, key=lambda item: (item.contract_type in QUARTERS, item.listed_ms)), price)
+
+    def _contracts(self, market: Market, pair: str) -> list[Instrument]:
+        return [item for item in self._instruments.values() if (item.market, item.pair) == (market, pair)]
 
     def enlist(self, instrument: Instrument) -> None:
         """List a symbol, or replace its definition."""
@@ -164,52 +200,78 @@ class Truth:
 
     def _forget(self) -> None:
         self.version += 1
+        self._series.cache_clear()
         self._tape.cache_clear()
         self._day.cache_clear()
         self._moments_of_minute.cache_clear()
 
-    def grid(self, market: Market, symbol: str, interval: str, zone_ms: int = 0) -> Grid:
+    def grid(self, market: Market, symbol: str, interval: str, zone_ms: int = 0, *, price: Price = "trade") -> Grid:
         """Return the open times of a series. Raises KeyError for an unknown symbol or interval."""
-        return Grid.of(interval, self.instrument(market, symbol).listed_ms, zone_ms)
+        return Grid.of(interval, self.series(market, symbol, price).listed_ms, zone_ms)
 
-    def kline(self, market: Market, symbol: str, interval: str, open_ms: int) -> Row | None:
+    def kline(self, market: Market, symbol: str, interval: str, open_ms: int, *, price: Price = "trade") -> Row | None:
         """Return the final candle that contains ``open_ms`` as the exchange's 12 columns, None when there is none."""
-        rows = self.klines(market, symbol, interval, open_ms, open_ms + 1)
+        rows = self.klines(market, symbol, interval, open_ms, open_ms + 1, price=price)
         return rows[0] if rows else None
 
     def klines(
-        self, market: Market, symbol: str, interval: str, start_ms: int, end_ms: int, *, now_ms: int | None = None
+        self,
+        market: Market,
+        symbol: str,
+        interval: str,
+        start_ms: int,
+        end_ms: int,
+        *,
+        now_ms: int | None = None,
+        price: Price = "trade",
     ) -> list[Row]:
         """Return the candles of the slots that touch [start_ms, end_ms), final or as REST shows them at ``now_ms``.
 
-        Raises KeyError for an unknown symbol or interval.
+        ``symbol`` and ``price`` are those of `series`. Raises KeyError for an unknown symbol or interval.
         """
-        texts = self.texts(market, symbol, self.grid(market, symbol, interval), start_ms, end_ms, now_ms)
+        grid = self.grid(market, symbol, interval, price=price)
+        texts = self.texts(market, symbol, grid, start_ms, end_ms, now_ms, price=price)
         rows: list[Row] = json.loads(f"[{','.join(text for _, text in texts)}]")
         return rows
 
     def floats(
-        self, market: Market, symbol: str, interval: str, start_ms: int, end_ms: int, *, now_ms: int | None = None
+        self,
+        market: Market,
+        symbol: str,
+        interval: str,
+        start_ms: int,
+        end_ms: int,
+        *,
+        now_ms: int | None = None,
+        price: Price = "trade",
     ) -> npt.NDArray[np.float64]:
         """Return `klines` as float64, shape (n, 12): every element is ``float(text)``."""
-        rows = self.klines(market, symbol, interval, start_ms, end_ms, now_ms=now_ms)
+        rows = self.klines(market, symbol, interval, start_ms, end_ms, now_ms=now_ms, price=price)
         return np.array([[float(value) for value in row] for row in rows], dtype=np.float64).reshape(-1, 12)
 
-    def live(self, market: Market, symbol: str, interval: str, now_ms: int) -> Row | None:
+    def live(self, market: Market, symbol: str, interval: str, now_ms: int, *, price: Price = "trade") -> Row | None:
         """Return the candle in progress as REST shows it at ``now_ms``."""
-        rows = self.klines(market, symbol, interval, now_ms, now_ms + 1, now_ms=now_ms)
+        rows = self.klines(market, symbol, interval, now_ms, now_ms + 1, now_ms=now_ms, price=price)
         return rows[0] if rows else None
 
-    def first_ms(self, market: Market, symbol: str) -> int:
-        """Return the opening time of a symbol's first minute."""
-        return self.instrument(market, symbol).listed_ms // MINUTE_MS * MINUTE_MS
+    def first_ms(self, market: Market, symbol: str, *, price: Price = "trade") -> int:
+        """Return the opening time of a series' first minute."""
+        return self.series(market, symbol, price).listed_ms // MINUTE_MS * MINUTE_MS
 
     def texts(
-        self, market: Market, symbol: str, grid: Grid, start_ms: int, end_ms: int, now_ms: int | None
+        self,
+        market: Market,
+        symbol: str,
+        grid: Grid,
+        start_ms: int,
+        end_ms: int,
+        now_ms: int | None,
+        *,
+        price: Price = "trade",
     ) -> list[tuple[int, str]]:
         """Return (open time as sent, JSON row) of `klines`."""
         with self._lock:
-            instrument = self.instrument(market, symbol)
+            instrument = self.series(market, symbol, price)
             candles = self._candles(instrument, grid, start_ms, end_ms, now_ms)
             if candles.shape[1] == 0:
                 return []
@@ -247,14 +309,16 @@ class Truth:
         last = np.flatnonzero((moments[TRADES] > 0) & (moments[OPEN_MS] <= seen_ms))[-1]
         return int(moments[VOLUME, last] // moments[TRADES, last])
 
-    def growth(self, market: Market, symbol: str, grid: Grid, minute_ms: int) -> Growth | None:
+    def growth(
+        self, market: Market, symbol: str, grid: Grid, minute_ms: int, *, price: Price = "trade"
+    ) -> Growth | None:
         """Return how the candle that contains a minute grows in it, as streams show it; None when there is none.
 
         Trades show at once here, in REST ``late_ms`` later; the last state of the last minute is the final candle.
         Raises KeyError for an unknown symbol.
         """
         with self._lock:
-            instrument = self.instrument(market, symbol)
+            instrument = self.series(market, symbol, price)
             minute = self._final_minutes(instrument, minute_ms, minute_ms + MINUTE_MS)
             if minute.shape[1] == 0:
                 return None
@@ -266,7 +330,7 @@ class Truth:
                 trades_before = np.cumsum(moments[TRADES]) - candles[TRADES]
                 first_ids = self._first_id(instrument, minute_ms) + trades_before
             else:
-                open_ms = max(grid.floor(minute_ms), self.first_ms(market, symbol))
+                open_ms = max(grid.floor(minute_ms), instrument.listed_ms // MINUTE_MS * MINUTE_MS)
                 candles = _continued(self._before(instrument, grid, open_ms, minute_ms), candles)
                 candles[OPEN_MS] = grid.floor(minute_ms)
                 first_ids = np.full(candles.shape[1], self._first_id(instrument, open_ms))
@@ -285,6 +349,8 @@ class Truth:
 
         Ids are counted without a gap from the first requested day: nobody needs the years before it.
         """
+        if instrument.kind != "trade":
+            return 0
         day = open_ms // DAY_MS
         ids = self._ids.setdefault((instrument.market, instrument.symbol), {day: day * _IDS_PER_DAY})
         known = min(ids, key=lambda other: abs(other - day))
@@ -345,6 +411,8 @@ class Truth:
 
     def _record(self, instrument: Instrument, day: int) -> Ints:
         """Return the final minutes of a UTC day."""
+        if isinstance(instrument, ContinuousSeries):
+            return self._spliced(instrument, day)
         opens = day * DAY_MS + np.arange(MINUTES_PER_DAY, dtype=np.int64) * MINUTE_MS
         present = opens >= instrument.listed_ms // MINUTE_MS * MINUTE_MS
         halted = np.zeros(MINUTES_PER_DAY, dtype=np.bool_)
@@ -359,6 +427,10 @@ class Truth:
             if outage.concerns(instrument):
                 present &= ~((outage.start_ms <= opens) & (opens + MINUTE_MS <= outage.end_ms))
                 halted |= (opens + MINUTE_MS > outage.start_ms - outage.halted_ms) & (opens < outage.start_ms)
+        if isinstance(instrument, PriceSeries):
+            first = day * MINUTES_PER_DAY
+            samples = instrument.basket(self.seed).samples(instrument.kind, first, MINUTES_PER_DAY, instrument.worth)
+            return minutes_of_samples(first, samples)[:, present]
         voice = instrument.voice(self.seed)
         candles = day_of_minutes(voice, day, present, halted)
         for change in self._restated(instrument, day):
@@ -371,6 +443,16 @@ class Truth:
             candles[QUOTE, at] += change.lots * unit
             candles[TRADES, at] += 1
         return candles
+
+    def _spliced(self, series: ContinuousSeries, day: int) -> Ints:
+        """Return the final minutes of a UTC day, each of the contract that the series stands for at the time."""
+        start_ms, end_ms = day * DAY_MS, (day + 1) * DAY_MS
+        parts = [
+            self._final_minutes(part.contract, max(start_ms, part.start_ms), min(end_ms, part.end_ms))
+            for part in series.parts
+            if part.start_ms < end_ms and start_ms < part.end_ms
+        ]
+        return np.concatenate(parts, axis=1) if parts else empty()
 
     def _restated(self, instrument: Instrument, day: int) -> Iterable[Restatement]:
         return (
@@ -439,6 +521,10 @@ class Truth:
 
     def _trade(self, instrument: Instrument, minutes: Ints) -> Ints:
         """Return the moments of minutes, restatements included: what a minute has beyond its draw trades last."""
+        if isinstance(instrument, ContinuousSeries):
+            return self._trade_spliced(instrument, minutes)
+        if isinstance(instrument, PriceSeries):
+            return self._sample(instrument, minutes)
         moments = moments_of_minutes(instrument.voice(self.seed), minutes)
         extra = minutes[VOLUME:] - moments[VOLUME:].sum(axis=2)
         if extra.any():
@@ -446,6 +532,22 @@ class Truth:
             moments[OPEN : CLOSE + 1, rows, -1] = minutes[CLOSE, rows]
             moments[VOLUME:, rows, -1] += extra[:, rows]
         return moments.reshape(COLUMNS, -1)
+
+    def _sample(self, series: PriceSeries, minutes: Ints) -> Ints:
+        """Return the samples of minutes, which need not follow each other."""
+        first = int(minutes[OPEN_MS, 0]) // MINUTE_MS
+        count = int(minutes[OPEN_MS, -1]) // MINUTE_MS - first + 1
+        samples = series.basket(self.seed).samples(series.kind, first, count, series.worth)
+        samples = samples[minutes[OPEN_MS] // MINUTE_MS - first]
+        return moments_of_samples(minutes[OPEN_MS], samples).reshape(COLUMNS, -1)
+
+    def _trade_spliced(self, series: ContinuousSeries, minutes: Ints) -> Ints:
+        moments = []
+        for part in series.parts:
+            inside = (part.start_ms <= minutes[OPEN_MS]) & (minutes[OPEN_MS] < part.end_ms)
+            if inside.any():
+                moments.append(self._moments_of(part.contract, minutes[:, inside]))
+        return np.concatenate(moments, axis=1)
 
     def _minute_at(self, instrument: Instrument, minute: Ints, seen_ms: int) -> Ints:
         """Return a final minute as it showed at ``seen_ms``: the trades up to then."""

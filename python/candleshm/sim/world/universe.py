@@ -15,15 +15,24 @@ from candleshm.sim.world.tape import Voice, hash_key
 Market = Literal["SPOT", "UM", "CM"]
 MARKETS: tuple[Market, ...] = ("SPOT", "UM", "CM")
 
+Price = Literal["trade", "mark", "index", "premium"]
+"""What candles are of."""
+
+QUARTERS = ("CURRENT_QUARTER", "NEXT_QUARTER")
+"""The types of dated contracts, in the order of their delivery."""
+
 # The delivery date that real perpetual contracts carry: 2100-12-25.
 NEVER_MS = 4_133_404_800_000
+# How many years of quarterly contracts are known ahead, so that a test's clock may go on.
+_YEARS_AHEAD = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instrument:
     """One listed symbol. Times are epoch ms; ``delisted_ms`` is the end of trading, None while it trades.
 
-    ``price`` is the level around which it wanders, in ``quote`` (CM: USD). ``activity`` is the mean number of trades
+    ``price`` is the level around which it wanders, in ``quote`` (CM: USD), ``index_price`` that of the index of its
+    pair (0: the same). ``activity`` is the mean number of trades
     in a minute that has any, ``quiet`` the share of minutes without one. ``contract_usd`` is CM's contract size.
     """
 
@@ -43,6 +52,12 @@ class Instrument:
     activity: float = 60.0
     quiet: float = 0.0
     volatility: float = 0.0005
+    index_price: float = 0.0
+
+    @property
+    def kind(self) -> Price:
+        """Return what the candles are of."""
+        return "trade"
 
     @property
     def pair(self) -> str:
@@ -142,30 +157,34 @@ def _coins(seed: int) -> Iterator[_Coin]:
         yield _Coin(base, price, decimals, decimals, activity, listed, listed, quiet)
 
 
-def _quarter_ends_ms(now_ms: int, count: int) -> list[int]:
-    """Return the next deliveries: 08:00 UTC on the last Friday of March, June, September and December."""
+def _quarter_ends_ms(first_year: int, last_year: int) -> list[int]:
+    """Return the deliveries: 08:00 UTC on the last Friday of March, June, September and December."""
     ends: list[int] = []
-    day = datetime.fromtimestamp(now_ms / 1000, tz=UTC).replace(hour=8, minute=0, second=0, microsecond=0)
-    while len(ends) < count:
-        last_friday = day.weekday() == 4 and (day + timedelta(days=7)).month != day.month
-        end_ms = int(day.timestamp() * 1000)
-        if last_friday and day.month % 3 == 0 and end_ms > now_ms:
-            ends.append(end_ms)
-        day += timedelta(days=1)
+    for year in range(first_year, last_year + 1):
+        for month, days in ((3, 31), (6, 30), (9, 30), (12, 31)):
+            day = datetime(year, month, days, 8, tzinfo=UTC)
+            ends.append(int((day - timedelta(days=(day.weekday() - 4) % 7)).timestamp() * 1000))
     return ends
 
 
 def _dated(perpetual: Instrument, now_ms: int) -> Iterator[Instrument]:
-    """Yield the current and the next quarterly contract beside a perpetual one."""
-    kinds = ("CURRENT_QUARTER", "NEXT_QUARTER")
-    for kind, end_ms in zip(kinds, _quarter_ends_ms(now_ms, 2), strict=True):
+    """Yield the quarterly contracts of a pair, from the first after its perpetual one to some years ahead.
+
+    A contract is listed when the one two quarters before it is delivered.
+    """
+    first_year = datetime.fromtimestamp(perpetual.listed_ms / 1000, tz=UTC).year
+    last_year = datetime.fromtimestamp(now_ms / 1000, tz=UTC).year + _YEARS_AHEAD
+    ends = _quarter_ends_ms(first_year, last_year)
+    for listed_ms, _, end_ms in zip(ends, ends[1:], ends[2:], strict=False):
+        if listed_ms < perpetual.listed_ms:
+            continue
         suffix = datetime.fromtimestamp(end_ms / 1000, tz=UTC).strftime("%y%m%d")
         yield replace(
             perpetual,
             symbol=f"{perpetual.pair}_{suffix}",
-            contract_type=kind,
+            contract_type=QUARTERS[0] if end_ms <= now_ms else QUARTERS[1],
             price=perpetual.price * 1.01,
-            listed_ms=end_ms - 182 * DAY_MS,
+            listed_ms=listed_ms,
             delisted_ms=end_ms,
             delivery_ms=end_ms,
             activity=perpetual.activity / 20,
@@ -197,6 +216,7 @@ def default_universe(seed: int, symbols: int, now_ms: int) -> Iterator[Instrumen
             spot,
             market="UM",
             price=coin.price * 0.9996,
+            index_price=coin.price,
             price_decimals=coin.um_decimals[0],
             lot_decimals=coin.um_decimals[1],
             listed_ms=utc_ms(coin.um_listed),
