@@ -57,6 +57,7 @@ from candleshm.errors import (
     UnknownSymbol,
     WaitTimeout,
 )
+from candleshm.reader.alignment import Alignment, align
 from candleshm.reader.derivation import derive
 from candleshm.reader.feed import Feed, attach, blocks, unlink
 from candleshm.reader.frames import to_arrow, to_pandas, to_polars
@@ -85,6 +86,7 @@ __all__ = [
     "TAKER_BUY_VOLUME",
     "TRADES",
     "VOLUME",
+    "Alignment",
     "BadResponse",
     "Banned",
     "BlockCorrupt",
@@ -124,6 +126,7 @@ __all__ = [
     "UnknownSymbol",
     "View",
     "WaitTimeout",
+    "align",
     "attach",
     "blocks",
     "derive",

@@ -22,8 +22,8 @@ from candleshm.universe import Universe
 
 __all__ = ["forecast"]
 
-HEADS = ("BLOCK", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "MEMORY", "BY", "NOW")
-LEFT = ("BLOCK", "MARKET", "BY", "NOW")
+HEADS = ("BLOCK", "MARKET", "PRICE", "INTERVAL", "SYMBOLS", "LENGTH", "MEMORY", "BY", "NOW")
+LEFT = ("BLOCK", "MARKET", "PRICE", "BY", "NOW")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def forecast(feeds: Sequence[CollectorConfig]) -> None:
             interval, length = intervals[name]
             way = "derived" if name != feed.config.block_name else _way(feed.config)
             cells = (str(feed.symbols), str(length), f"{-(-size // MIB)} MiB", way, now)
-            rows.append((name, feed.config.market, interval, *cells))
+            rows.append((name, feed.config.market, feed.config.price, interval, *cells))
     say(aligned(HEADS, rows, left=LEFT))
     together = SharedMemory({name: size for feed in found for name, size in feed.memory.bytes_of.items()})
     say(f"memory: {-(-together.total_bytes // MIB)} MiB in all, {free_bytes() // MIB} MiB free in /dev/shm\n")

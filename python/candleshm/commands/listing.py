@@ -19,7 +19,7 @@ __all__ = ["listing_json", "listing_table", "unlisted"]
 # What cannot be read may be a block of ours if its name begins so, as those do that get no other name.
 OUR_NAMES = "candleshm"
 
-HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "NOTE")
+HEADS = ("NAME", "MARKET", "PRICE", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "NOTE")
 
 
 def listing_table() -> str:
@@ -28,6 +28,7 @@ def listing_table() -> str:
         (
             health.name,
             health.market,
+            health.price,
             health.interval,
             str(health.symbols),
             str(health.length),
@@ -39,7 +40,7 @@ def listing_table() -> str:
         )
         for health in blocks()
     ]
-    return aligned(HEADS, rows, left=("NAME", "MARKET", "STATE", "NOTE")) if rows else "no blocks\n"
+    return aligned(HEADS, rows, left=("NAME", "MARKET", "PRICE", "STATE", "NOTE")) if rows else "no blocks\n"
 
 
 def listing_json() -> str:

@@ -246,11 +246,13 @@ class MetricsServer:
         return family
 
     def _info(self, seen: Mapping[str, Observation]) -> Any:
-        labels = ("block", "market", "interval", "length")
-        family = self._core.InfoMetricFamily("candleshm_block", "Market, interval, length of the block.", labels=labels)
+        labels = ("block", "market", "price", "interval", "length")
+        family = self._core.InfoMetricFamily(
+            "candleshm_block", "Market, price, interval, length of the block.", labels=labels
+        )
         for name, block in seen.items():
             health = block.health
-            family.add_metric((name, health.market, health.interval, str(health.length)), {})
+            family.add_metric((name, health.market, health.price, health.interval, str(health.length)), {})
         return family
 
     def _shared_memory(self) -> Iterator[Any]:

@@ -12,8 +12,8 @@ from candleshm.reader.notes import note
 
 __all__ = ["Overview"]
 
-HEADS = ("#", "NAME", "MARKET", "INTERVAL", "SYMBOLS", "STALE", "OLDEST", "MISSING", "WEIGHT", "STATE", "NOTE")
-LEFT = ("NAME", "MARKET", "STATE", "NOTE")
+HEADS = ("#", "NAME", "MARKET", "PRICE", "INTERVAL", "SYMBOLS", "STALE", "OLDEST", "MISSING", "WEIGHT", "STATE", "NOTE")
+LEFT = ("NAME", "MARKET", "PRICE", "STATE", "NOTE")
 # The words for blocks about which nothing is to be done.
 CALM = {"ready", "loading"}
 
@@ -67,6 +67,7 @@ def _row(place: int, health: Health) -> tuple[str, ...]:
         str(place),
         health.name,
         health.market,
+        health.price,
         health.interval,
         str(health.symbols),
         str(health.stale),

@@ -158,8 +158,8 @@ _PRICES: Mapping[Price, tuple[str, str, str]] = {
 
 
 class Binance:
-    """One market and one price. `base_url` replaces the host, `ws_url` that of the streams; `proxy_host` is a relay, which
-    expects `/api` (...) in front of the path.
+    """One market and one price. `base_url` replaces the host, `ws_url` that of the streams; `proxy_host` is a relay:
+    it expects `/api` (...) in front of the path.
     """
 
     time_weight = 1

@@ -15,6 +15,7 @@ from candleshm import _core
 from candleshm._core import Closed, Series
 from candleshm.errors import BlockError, BlockInUse, BlockNotFound, ConfigError, WaitTimeout
 from candleshm.reader.closes import Closes, Wanted, names_of
+from candleshm.reader.figures import kind_of
 from candleshm.reader.health import Health, health_of
 from candleshm.reader.moments import MomentLike, MomentsLike, moment_of, moments_of
 from candleshm.reader.notebook import feed_html
@@ -206,7 +207,7 @@ class Feed(_core.Feed, Mapping[str, Series]):
             return f"<Feed {self.name}: closed>"
         age = f"data {health.oldest_age:.1f} s old at most" if math.isfinite(health.oldest_age) else "no data yet"
         return (
-            f"<Feed {health.market} {health.interval} of {self.name}: {health.symbols} symbols, {age}, "
+            f"<Feed {kind_of(health)} {health.interval} of {self.name}: {health.symbols} symbols, {age}, "
             f"{health.condition}>"
         )
 
