@@ -11,7 +11,7 @@ from candleshm import _core
 from candleshm.commands.table import aligned
 from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound, BlockOfAnotherUser
 from candleshm.reader.feed import attach, blocks
-from candleshm.reader.figures import age
+from candleshm.reader.figures import age, kind_of
 from candleshm.reader.notes import note
 
 __all__ = ["listing_json", "listing_table", "unlisted"]
@@ -19,7 +19,7 @@ __all__ = ["listing_json", "listing_table", "unlisted"]
 # What cannot be read may be a block of ours if its name begins so, as those do that get no other name.
 OUR_NAMES = "candleshm"
 
-HEADS = ("NAME", "MARKET", "PRICE", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "NOTE")
+HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "NOTE")
 
 
 def listing_table() -> str:
@@ -27,8 +27,7 @@ def listing_table() -> str:
     rows = [
         (
             health.name,
-            health.market,
-            health.price,
+            kind_of(health),
             health.interval,
             str(health.symbols),
             str(health.length),
@@ -40,7 +39,7 @@ def listing_table() -> str:
         )
         for health in blocks()
     ]
-    return aligned(HEADS, rows, left=("NAME", "MARKET", "PRICE", "STATE", "NOTE")) if rows else "no blocks\n"
+    return aligned(HEADS, rows, left=("NAME", "MARKET", "STATE", "NOTE")) if rows else "no blocks\n"
 
 
 def listing_json() -> str:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from candleshm.commands.screen import Screen
 from candleshm.commands.table import aligned
-from candleshm.reader.figures import age
+from candleshm.reader.figures import age, kind_of
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
 
 __all__ = ["Overview"]
 
-HEADS = ("#", "NAME", "MARKET", "PRICE", "INTERVAL", "SYMBOLS", "STALE", "OLDEST", "MISSING", "WEIGHT", "STATE", "NOTE")
-LEFT = ("NAME", "MARKET", "PRICE", "STATE", "NOTE")
+HEADS = ("#", "NAME", "MARKET", "INTERVAL", "SYMBOLS", "STALE", "OLDEST", "MISSING", "WEIGHT", "STATE", "NOTE")
+LEFT = ("NAME", "MARKET", "STATE", "NOTE")
 # The words for blocks about which nothing is to be done.
 CALM = {"ready", "loading"}
 
@@ -66,8 +66,7 @@ def _row(place: int, health: Health) -> tuple[str, ...]:
     return (
         str(place),
         health.name,
-        health.market,
-        health.price,
+        kind_of(health),
         health.interval,
         str(health.symbols),
         str(health.stale),

@@ -12,7 +12,7 @@ DECIMALS_MAX = 8
 
 
 class Priced(Protocol):
-    """What says of which market it is, and what its prices are: a feed, or the health of a block."""
+    """What says of which market it is, and what its prices are: a feed, its settings, or the health of a block."""
 
     @property
     def market(self) -> str: ...
@@ -35,8 +35,8 @@ def change(share: float) -> str:
 
 
 def kind_of(block: Priced) -> str:
-    """Return the market of a block, and what its prices are unless they are those of trades: `UM mark`."""
-    return block.market if block.price == "trade" else f"{block.market} {block.price}"
+    """Return the market of a block, and what its prices are unless they are those of trades: `UM-mark`."""
+    return block.market if block.price == "trade" else f"{block.market}-{block.price}"
 
 
 def age(seconds: float) -> str:

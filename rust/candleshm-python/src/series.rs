@@ -464,7 +464,7 @@ impl Series {
             Ok(geometry) => {
                 let kind = match geometry.price {
                     Price::Trade => geometry.market.as_str().to_owned(),
-                    price => format!("{} {}", geometry.market.as_str(), price.as_str()),
+                    price => format!("{}-{}", geometry.market.as_str(), price.as_str()),
                 };
                 format!("<Series {kind} {symbol} {} of {name}>", geometry.grid(0).name())
             }
