@@ -291,7 +291,8 @@ def random_request(draw: random.Random, now_ms: int) -> tuple[Market, str, list[
     else:
         values["symbol"] = symbol
         if draw.random() < 0.1:
-            odd = ["NOSYMBOL", "", None, symbol.lower(), f"{symbol} ", "BTC/USDT", "€URUSDT", "A" * 21, "BNBUSDT"]
+            other = "BNBUSD_PERP" if market == "CM" else "BNBUSDT"
+            odd = ["NOSYMBOL", "", None, symbol.lower(), f"{symbol} ", "BTC/USDT", "€URUSDT", "A" * 21, other]
             values["symbol"] = draw.choice(odd)
     short = ["1m", "1m", "1m", "5m", "5m", "1h", draw.choice(INTERVALS)]
     values["interval"] = draw.choice(["1d", "3d", "1w", "1M"] if are_days else short)

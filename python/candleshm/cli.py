@@ -173,6 +173,7 @@ def _sim(arguments: argparse.Namespace) -> None:
         spot_limit=arguments.spot_limit,
         futures_limit=arguments.futures_limit,
         skew_ms=arguments.skew_ms,
+        off_hours=arguments.off_hours,
     ) as exchange:
         try:
             streams = f"streams: {exchange.ws_url} SPOT and CM /stream, UM /market/stream"
@@ -438,6 +439,12 @@ def make_parser() -> argparse.ArgumentParser:
     sim.add_argument("--late-ms", type=int, metavar="N", default=300, help="delay of trades in ms (default: 300)")
     sim.add_argument(
         "--skew-ms", type=int, metavar="N", default=0, help="error of the exchange's clock in ms (default: 0)"
+    )
+    sim.add_argument(
+        "--off-hours",
+        choices=("flat", "absent", "trade"),
+        default="flat",
+        help="klines of TradFi contracts while their market is closed (default: flat)",
     )
 
     ls = add("ls", _ls, "list the blocks of this machine", "ls --json")

@@ -123,7 +123,8 @@ def _read(market: Market, values: Mapping[str, str], symbol: str, contract_type:
     interval = _text(values, "interval")
     limit = _number(values, "limit")
     start_ms, end_ms = _number(values, "startTime"), _number(values, "endTime")
-    if interval not in INTERVAL_MS or (interval == "1s" and market != "SPOT"):
+    has_seconds = market == "SPOT" or (market == "UM" and contract_type is not None)
+    if interval not in INTERVAL_MS or (interval == "1s" and not has_seconds):
         raise Refused(400, -1120, "Invalid interval.")
     zone_ms = 0
     if market == "SPOT":

@@ -2,19 +2,20 @@
 
 from candleshm.sim.control import Name, WorldChange
 from candleshm.sim.exchange import SimulatedExchange, run
-from candleshm.sim.faults import Fault, FaultBook, banned, html, rate_limited, refused
+from candleshm.sim.faults import Fault, FaultBook, banned, cutover, html, rate_limited, refused
 from candleshm.sim.rest.archive import ArchiveFlaw
 from candleshm.sim.stats import PoolStats, Pushed, RequestCount, Served, Stats, StreamConnection
 from candleshm.sim.stream.faults import StreamFault
 from candleshm.sim.stream.recording import RecordedFrame, Recording
 from candleshm.sim.stream.rules import StreamRules
-from candleshm.sim.world.events import KNOWN_OUTAGES, Outage, Restatement
+from candleshm.sim.world.events import KNOWN_OUTAGES, BlockTrade, Outage, Restatement
 from candleshm.sim.world.truth import Truth
-from candleshm.sim.world.universe import Instrument, Market, default_universe
+from candleshm.sim.world.universe import Instrument, Market, Price, default_universe
 
 __all__ = [
     "KNOWN_OUTAGES",
     "ArchiveFlaw",
+    "BlockTrade",
     "Fault",
     "FaultBook",
     "Instrument",
@@ -22,6 +23,7 @@ __all__ = [
     "Name",
     "Outage",
     "PoolStats",
+    "Price",
     "Pushed",
     "RecordedFrame",
     "Recording",
@@ -36,6 +38,7 @@ __all__ = [
     "Truth",
     "WorldChange",
     "banned",
+    "cutover",
     "default_universe",
     "html",
     "rate_limited",

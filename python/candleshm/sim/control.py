@@ -29,7 +29,8 @@ from candleshm.sim.rest.responses import Response
 from candleshm.sim.stats import Stats, StreamConnection
 from candleshm.sim.stream.faults import StreamFault
 from candleshm.sim.stream.rules import StreamRules
-from candleshm.sim.world.events import Outage, Restatement
+from candleshm.sim.world.events import BlockTrade, Outage, Restatement
+from candleshm.sim.world.sessions import OffHours
 from candleshm.sim.world.truth import Truth
 from candleshm.sim.world.universe import Instrument, Market
 
@@ -74,6 +75,8 @@ class WorldChange:
     remove: tuple[Name, ...] = ()
     outages: tuple[Outage, ...] = ()
     restatements: tuple[Restatement, ...] = ()
+    block_trades: tuple[BlockTrade, ...] = ()
+    off_hours: OffHours | None = None
     archive_flaws: tuple[ArchiveFlaw, ...] = ()
 
 
@@ -138,6 +141,10 @@ class Control:
             truth.add_outage(outage)
         for restatement in change.restatements:
             truth.restate(restatement)
+        for trade in change.block_trades:
+            truth.add_block_trade(trade)
+        if change.off_hours is not None:
+            truth.off_hours = change.off_hours
         exchange.archive.add(*change.archive_flaws)
 
 

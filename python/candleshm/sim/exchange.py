@@ -27,6 +27,7 @@ from candleshm.sim.stats import Pushed, Served, Stats, StreamConnection, summari
 from candleshm.sim.stream.faults import StreamFault
 from candleshm.sim.stream.recording import Recording
 from candleshm.sim.stream.rules import StreamRules
+from candleshm.sim.world.sessions import OffHours
 from candleshm.sim.world.truth import Truth
 from candleshm.sim.world.universe import Market
 
@@ -50,9 +51,10 @@ def system_clock_ms() -> int:
 class SimulatedExchange:
     """A Binance-compatible server of REST and kline streams for SPOT, UM and CM on one port, made from ``seed``.
 
-    ``port`` 0 takes a free one. ``symbols`` is the number of trading symbols per market; ``truth`` replaces the
-    default one. ``spot_limit`` and ``futures_limit`` are the request weights per minute. The exchange's clock is
-    ``clock_ms()`` plus `skew_ms`, which may be set at any time, as may `stream_rules`. Usable as a context manager:
+    ``port`` 0 takes a free one. ``symbols`` is the number of trading symbols per market, ``off_hours`` what the klines
+    of TradFi contracts are while their market is closed; ``truth`` replaces the default one. ``spot_limit`` and
+    ``futures_limit`` are the request weights per minute. The exchange's clock is ``clock_ms()`` plus `skew_ms`, which
+    may be set at any time, as may `stream_rules`. Usable as a context manager:
 
         with SimulatedExchange(seed=1, symbols=5) as exchange:
             requests.get(f"{exchange.base_url}/api/v3/time").json()
@@ -71,9 +73,10 @@ class SimulatedExchange:
         futures_limit: int = 2400,
         clock_ms: Callable[[], int] = system_clock_ms,
         skew_ms: int = 0,
+        off_hours: OffHours = "flat",
         stream_rules: StreamRules | None = None,
     ) -> None:
-        self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms())
+        self.truth = truth or Truth(seed, symbols=symbols, late_ms=late_ms, as_of_ms=clock_ms(), off_hours=off_hours)
         self.faults: FaultBook[Fault] = FaultBook(seed)
         self.archive = archive.SimulatedArchive(self.truth)
         self.stream_faults: FaultBook[StreamFault] = FaultBook(seed)

@@ -76,6 +76,14 @@ def refused(status: int, code: int, message: str, **limits: object) -> Fault:
     return Fault(kind="status", status=status, body=body, **limits)  # type: ignore[arg-type]
 
 
+def cutover(*, numbered: bool = False, status: int = 400, **limits: object) -> Fault:
+    """Return what UM and CM send while they are moved: code -1109, or ``numbered``, a number as a key and no code."""
+    if not numbered:
+        return refused(status, -1109, "Invalid account.", **limits)
+    body = '{"239999":"System is being upgraded, please try again later."}'
+    return Fault(kind="status", status=status, body=body, **limits)  # type: ignore[arg-type]
+
+
 def rate_limited(retry_after_seconds: int | None = None, **limits: object) -> Fault:
     """Return a 429, with or without a Retry-After header."""
     headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}

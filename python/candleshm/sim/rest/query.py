@@ -19,10 +19,7 @@ SYMBOL_LEGAL = "^[A-Z0-9-_.]{1,20}$"
 _NUMBER_LEGAL = "^[0-9]{1,20}$"
 # A time this large is meant in microseconds, which SPOT accepts.
 _MICROSECONDS_FROM = 10**14
-_CONTINUOUS: Mapping[Market, frozenset[str]] = {
-    "UM": frozenset({"PERPETUAL", "CURRENT_QUARTER", "NEXT_QUARTER", "TRADIFI_PERPETUAL"}),
-    "CM": frozenset({"PERPETUAL", "CURRENT_QUARTER", "NEXT_QUARTER"}),
-}
+_CONTINUOUS = {"PERPETUAL", "CURRENT_QUARTER", "NEXT_QUARTER", "TRADIFI_PERPETUAL"}
 CONTINUOUS = "continuousKlines"
 PRICES: Mapping[str, Price] = {
     "markPriceKlines": "mark",
@@ -146,7 +143,7 @@ def read_klines(request: Request, market: Market) -> KlinesQuery:
     price = PRICES.get(request.name, "trade")
     if request.name == CONTINUOUS:
         pair, contract_type = read_text(values, "pair"), read_text(values, "contractType")
-        if contract_type not in _CONTINUOUS[market]:
+        if contract_type not in _CONTINUOUS:
             raise Refusal(-1130, "Data sent for parameter 'contractType' is not valid.")
         symbol = f"{pair}:{contract_type}"
     elif price == "index":

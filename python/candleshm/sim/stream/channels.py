@@ -41,7 +41,9 @@ class _Reel:
         self.minute_ms = minute_ms
         self._series = series
         try:
-            self._growth = truth.growth(instrument.market, instrument.symbol, series.grid, minute_ms)
+            self._growth = truth.growth(
+                instrument.market, instrument.symbol, series.grid, minute_ms, price=instrument.kind
+            )
         except KeyError:  # no longer listed
             self._growth = None
         self._moments = np.array(moments)
@@ -63,6 +65,7 @@ class _Reel:
                 growth.candles[:, wanted],
                 growth.close_ms[wanted],
                 growth.first_ids[wanted],
+                growth.blocks[wanted],
             )
             self._texts = dict(zip(wanted.tolist(), texts, strict=True))
             text = texts[0]
@@ -77,6 +80,8 @@ class Channel:
         self.series = series
         self._truth = truth
         self._key = f"{truth.seed}/stream/{instrument.market}/{instrument.symbol}/{series.grid.interval}"
+        if instrument.kind != "trade":
+            self._key += f"/{instrument.kind}"
         self._period_ms = rules.period_ms[instrument.market]
         self._unchanged = rules.unchanged[instrument.market]
         self._late_ms = rules.close_late_ms

@@ -8,9 +8,10 @@ from urllib.parse import unquote
 
 from candleshm.sim.world.grid import HOUR_MS, INTERVALS, Grid
 from candleshm.sim.world.truth import Truth
-from candleshm.sim.world.universe import Instrument, Market
+from candleshm.sim.world.universe import Instrument, Market, Price
 
-_NAME = re.compile(r"([^@]+)@kline_(\d+[smhdwM])(@\+08:00)?")
+_NAME = re.compile(r"([^@]+)@(kline|markPriceKline|indexPriceKline|continuousKline)_(\d+[smhdwM])(@\+08:00)?")
+_PRICES: dict[str, Price] = {"markPriceKline": "mark", "indexPriceKline": "index"}
 _HOSTS: dict[str, Market] = {
     "spot": "SPOT",
     "um": "UM",
@@ -86,25 +87,41 @@ class Series:
     grid: Grid
 
     @property
-    def key(self) -> tuple[Market, str, str, int]:
+    def key(self) -> tuple[Market, str, Price, str, int]:
         """Return what identifies it."""
-        return self.instrument.market, self.instrument.symbol, self.grid.interval, self.grid.zone_ms
+        instrument, grid = self.instrument, self.grid
+        return instrument.market, instrument.symbol, instrument.kind, grid.interval, grid.zone_ms
 
 
-def find_series(truth: Truth, families: tuple[Market, ...], name: str) -> Series | None:
+def find_series(truth: Truth, families: tuple[Market, ...], name: str, *, um_prices: bool = False) -> Series | None:
     """Return the series that a stream name means; None for what the exchange acknowledges and never sends.
 
     Names are in lower case; a symbol of one family that the host also serves is found in the order of ``families``.
+    Mark price and index are CM's alone, unless ``um_prices``.
     """
     match = _NAME.fullmatch(name)
-    if match is None or match[1] != match[1].lower() or match[2] not in INTERVALS:
+    if match is None or match[1] != match[1].lower() or match[3] not in INTERVALS:
         return None
+    word, kind, interval, zone = match.groups()
     for market in families:
-        if market != "SPOT" and (match[2] == "1s" or match[3]):
+        has_seconds = market == "SPOT" or (market == "UM" and kind == "continuousKline")
+        if (interval == "1s" and not has_seconds) or (zone and (market != "SPOT" or kind != "kline")):
+            continue
+        if kind in _PRICES and market == "UM" and not um_prices:
             continue
         try:
-            instrument = truth.instrument(market, match[1].upper())
-            return Series(instrument, Grid.of(match[2], instrument.listed_ms, 8 * HOUR_MS if match[3] else 0))
+            instrument = _instrument(truth, market, word.upper(), kind)
         except KeyError:
             continue
+        return Series(instrument, Grid.of(interval, instrument.listed_ms, 8 * HOUR_MS if zone else 0))
     return None
+
+
+def _instrument(truth: Truth, market: Market, word: str, kind: str) -> Instrument:
+    """Return what the name before the @ means. Raises KeyError."""
+    if kind == "kline":
+        return truth.instrument(market, word)
+    if kind == "continuousKline":
+        pair, _, contract_type = word.partition("_")
+        return truth.series(market, f"{pair}:{contract_type}")
+    return truth.series(market, word, _PRICES[kind])

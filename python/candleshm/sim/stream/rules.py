@@ -31,7 +31,8 @@ class StreamRules:
     ``deflate`` offers permessage-deflate. ``stamp`` adds ``"ns"``, CLOCK_BOOTTIME in ns when the event was made, to
     every event, and ``family`` the field ``"st"`` (1 UM, 2 CM): fields that a client has to ignore or to filter by.
 
-    ``old_path`` is whether UM's path without ``/market`` sends candles, as it did until April 2026.
+    ``old_path`` is whether UM's path without ``/market`` sends candles, as it did until April 2026, ``um_prices``
+    whether the streams of mark price and index klines of UM send any, which are documented for CM alone.
     """
 
     period_ms: Mapping[Market, int] = field(default_factory=lambda: dict(_PERIODS_MS))
@@ -49,6 +50,7 @@ class StreamRules:
     stamp: bool = False
     family: bool = False
     old_path: bool = False
+    um_prices: bool = False
 
     def __post_init__(self) -> None:
         for market, period_ms in self.period_ms.items():

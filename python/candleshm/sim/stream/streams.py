@@ -21,8 +21,9 @@ from candleshm.sim.stream.names import Endpoint, Series, find_series
 from candleshm.sim.stream.recording import RecordedFrame, Recording
 from candleshm.sim.stream.rules import StreamRules
 from candleshm.sim.stream.sockets import StreamSocket
+from candleshm.sim.world.series import ContinuousSeries
 from candleshm.sim.world.truth import Truth
-from candleshm.sim.world.universe import Market
+from candleshm.sim.world.universe import Instrument, Market, Price
 
 _CONNECTIONS_MAX = 10_000
 _PUSHED_MAX = 50_000
@@ -33,7 +34,7 @@ _BACKWARDS_MS = 100
 _TURN_SECONDS = 0.02
 _FAMILY: dict[Market, int] = {"SPOT": 0, "UM": 1, "CM": 2}
 
-_Key = tuple[Market, str, str, int]
+_Key = tuple[Market, str, Price, str, int]
 
 
 class _Line:
@@ -110,12 +111,13 @@ class Streams:
 
     def subscribe(self, client: StreamSocket, name: str) -> None:
         """Send the events of a stream from now on; an unknown name gets no events."""
-        series = find_series(self._truth, client.endpoint.families, name)
+        rules = self._rules()
+        series = find_series(self._truth, client.endpoint.families, name, um_prices=rules.um_prices)
         if series is None or client.faults.gets_no_events:
             return
         line = self._lines.get(series.key)
         if line is None:
-            line = self._lines[series.key] = _Line(Channel(self._truth, series, self._rules(), self._now_ms()))
+            line = self._lines[series.key] = _Line(Channel(self._truth, series, rules, self._now_ms()))
             self._enqueue(line)
         line.listeners[client, name] = None
         self._keys[client, name] = series.key
@@ -231,7 +233,7 @@ class Streams:
             family = _FAMILY[instrument.market]
         if family:
             extra += f'"st":{family},'
-        return f'{{"e":"kline","E":{at_ms},{extra}"s":"{instrument.symbol}","k":{candle}}}'
+        return event(instrument, at_ms, extra, candle)
 
     def _send_faulty(
         self, client: StreamSocket, name: str, data: str, fault: StreamFault, series: Series, push: Push
@@ -282,10 +284,24 @@ class Streams:
                 client.close_later(fault.delay_ms)
 
 
+def event(instrument: Instrument, at_ms: int, extra: str, candle: str) -> str:
+    """Return an event of an instrument's candle; ``extra`` are fields that go first."""
+    pair = f'"ps":"{instrument.pair}"'
+    if instrument.kind != "trade":
+        return f'{{"e":"{instrument.kind}Price_kline","E":{at_ms},{extra}{pair},"k":{candle}}}'
+    if isinstance(instrument, ContinuousSeries):
+        kind = f'"ct":"{instrument.contract_type}"'
+        return f'{{"e":"continuous_kline","E":{at_ms},{extra}{pair},{kind},"k":{candle}}}'
+    return f'{{"e":"kline","E":{at_ms},{extra}"s":"{instrument.symbol}","k":{candle}}}'
+
+
 def falsified(candle: str) -> str:
-    """Return a candle whose close and volume are one digit off; its ids and trades stay, so they prove nothing."""
+    """Return a candle whose close and volume are one digit off; its ids and trades stay, so they prove nothing.
+
+    What has no volume, as mark price and index, has none afterwards either.
+    """
     values = json.loads(candle)
-    for name in ("c", "v"):
+    for name in ("c",) if values["q"] == "0" else ("c", "v"):
         digits = len(values[name].partition(".")[2])
         values[name] = str(Decimal(values[name]) + Decimal(1).scaleb(-digits))
     values["h"] = max(values["h"], values["c"], key=Decimal)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from candleshm.sim.world.universe import Instrument, Market, utc_ms
+from candleshm.sim.world.universe import Instrument, Market, Price, utc_ms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outage:
-    """No candle exists that lies wholly in [start_ms, end_ms); without ``market`` or ``symbol`` it holds for all.
+    """No candle exists that lies wholly in [start_ms, end_ms).
 
+    ``market``, ``symbol`` and ``price`` limit for which candles it holds; without them it holds for all.
     ``halted_ms`` before it nobody trades (flat candles). ``cut_close`` closes the candle in which the engine stopped
     at ``start_ms``. 1m candles from the end to ``off_grid_until_ms`` open and close ``off_grid_ms`` late.
     """
@@ -19,6 +20,7 @@ class Outage:
     end_ms: int
     market: Market | None = None
     symbol: str | None = None
+    price: Price | None = None
     halted_ms: int = 0
     cut_close: bool = False
     off_grid_ms: int = 0
@@ -26,7 +28,11 @@ class Outage:
 
     def concerns(self, instrument: Instrument) -> bool:
         """Return whether the outage holds for ``instrument``."""
-        return self.market in {None, instrument.market} and self.symbol in {None, instrument.symbol}
+        return (
+            self.market in {None, instrument.market}
+            and self.price in {None, instrument.kind}
+            and self.symbol in {None, instrument.name_at(self.start_ms)}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +40,18 @@ class Restatement:
     """A correction of history: one more trade of ``lots`` at the close of the minute that opens at ``minute_ms``."""
 
     market: Market
+    symbol: str
+    minute_ms: int
+    lots: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockTrade:
+    """A SPOT trade of ``lots`` at the close of the minute that opens at ``minute_ms``, with an id of its own.
+
+    Volume and number of trades count it; the ids of the minute's other trades go on as if it was not there.
+    """
+
     symbol: str
     minute_ms: int
     lots: int = 1

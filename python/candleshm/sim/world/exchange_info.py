@@ -134,7 +134,7 @@ def _future(item: Instrument) -> dict[str, Any]:
         "quantityPrecision": item.lot_decimals,
         "baseAssetPrecision": 8,
         "quotePrecision": 8,
-        "underlyingType": "COMMODITY" if item.contract_type == "TRADIFI_PERPETUAL" else "COIN",
+        "underlyingType": item.hours or "COIN",
         "underlyingSubType": [],
         "triggerProtect": "0.0500",
         "liquidationFee": "0.012000",

@@ -86,9 +86,10 @@ class ContinuousSeries(Instrument):
         }
         return cls(**{**_fields(first), **own}, parts=tuple(parts))  # type: ignore[arg-type]
 
-    def part_at(self, time_ms: int) -> Part | None:
-        """Return the part that a time falls in."""
-        return next((part for part in self.parts if part.start_ms <= time_ms < part.end_ms), None)
+    def name_at(self, time_ms: int) -> str:
+        """Return the contract that it stands for at a time, its own name when there is none."""
+        parts = (part.contract.symbol for part in self.parts if part.start_ms <= time_ms < part.end_ms)
+        return next(parts, self.symbol)
 
 
 def _quarters(contracts: Iterable[Instrument], contract_type: str) -> list[Part]:

@@ -17,6 +17,7 @@ OffHours = Literal["flat", "absent", "trade"]
 
 NO_TRADING = "NO_TRADING"
 
+_NEW_YORK = "America/Toronto"  # which has the same time
 _WEEKDAYS = range(5)
 _FRIDAY, _SUNDAY = 4, 6
 _Turn = tuple[int, str, str]  # weekday (0 is Monday), local time, the session that begins
@@ -49,12 +50,12 @@ _MORNING_AND_AFTERNOON = {
     "CN_EQUITY": (("09:30", "REGULAR"), ("11:30", NO_TRADING), ("13:00", "REGULAR"), ("15:00", NO_TRADING)),
 }
 TIMETABLES: Mapping[str, tuple[str, tuple[_Turn, ...]]] = {
-    "EQUITY": ("America/New_York", _US_EQUITY),
-    "COMMODITY": ("America/New_York", _COMMODITY),
+    "EQUITY": (_NEW_YORK, _US_EQUITY),
+    "COMMODITY": (_NEW_YORK, _COMMODITY),
     "KR_EQUITY": ("Asia/Seoul", _daily(("09:00", "REGULAR"), ("15:30", NO_TRADING))),
     "HK_EQUITY": ("Asia/Hong_Kong", _daily(*_MORNING_AND_AFTERNOON["HK_EQUITY"])),
     "CN_EQUITY": ("Asia/Shanghai", _daily(*_MORNING_AND_AFTERNOON["CN_EQUITY"])),
-    "FX": ("America/New_York", ((_SUNDAY, "17:00", "REGULAR"), (_FRIDAY, "17:00", NO_TRADING))),
+    "FX": (_NEW_YORK, ((_SUNDAY, "17:00", "REGULAR"), (_FRIDAY, "17:00", NO_TRADING))),
 }
 """The zone and the week of each market. No market has a holiday."""
 

@@ -20,9 +20,13 @@ from candleshm.sim.world.candles import (
     VOLUME,
     Ints,
 )
+from candleshm.sim.world.grid import MINUTE_MS
+from candleshm.sim.world.samples import SAMPLES
+from candleshm.sim.world.series import ContinuousSeries
 from candleshm.sim.world.universe import Instrument
 
 _SPOT_DECIMALS = 8
+_UPDATES_PER_TRADE = 30_011
 
 
 def _number(decimals: int, market: str) -> str:
@@ -95,6 +99,21 @@ def _encode_samples(candles: Ints, close_ms: Ints) -> list[str]:
     return [template % row for row in zip(*values, strict=True)]
 
 
+def _encode_sample_events(instrument: Instrument, interval: str, candles: Ints, close_ms: Ints) -> list[str]:
+    """Return ``k`` of mark price or index: instead of ids the times of the first and the newest sample."""
+    symbol = "0" if instrument.kind == "index" else instrument.symbol
+    step_ms = MINUTE_MS // SAMPLES[instrument.kind]
+    opens = candles[OPEN_MS]
+    newest = opens + np.maximum(candles[TRADES] - 1, 0) * step_ms
+    prices = [(candles[column] / 10**_SPOT_DECIMALS).tolist() for column in (OPEN, CLOSE, HIGH, LOW)]
+    values = (opens.tolist(), close_ms.tolist(), opens.tolist(), newest.tolist(), *prices, candles[TRADES].tolist())
+    template = (
+        f'{{"t":%d,"T":%d,"s":"{symbol}","i":"{interval}","f":%d,"L":%d,"o":"%.8f","c":"%.8f","h":"%.8f","l":"%.8f",'
+        '"v":"0","n":%d,"x":false,"q":"0","V":"0","Q":"0","B":"0"}'
+    )
+    return [template % row for row in zip(*values, strict=True)]
+
+
 @lru_cache(maxsize=256)
 def _event_layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[str, tuple[tuple[int, int], ...]]:
     """Return the template of an event's candle, times and ids first, and the (column, decimals) that follow."""
@@ -118,13 +137,25 @@ def _event_layout(market: str, price_decimals: int, lot_decimals: int) -> tuple[
     return template, columns
 
 
-def encode_events(instrument: Instrument, interval: str, candles: Ints, close_ms: Ints, first_ids: Ints) -> list[str]:
-    """Return the object ``k`` of a kline event per candle, not closed, with the digits that `encode` prints."""
+def encode_events(
+    instrument: Instrument, interval: str, candles: Ints, close_ms: Ints, first_ids: Ints, blocks: Ints | None = None
+) -> list[str]:
+    """Return the object ``k`` of a kline event per candle, not closed, with the digits that `encode` prints.
+
+    ``blocks`` of its trades are block trades, whose ids are not among the others'. The ids of a continuous contract's
+    candles are no trade ids: they leave out many numbers.
+    """
+    if instrument.kind != "trade":
+        return _encode_sample_events(instrument, interval, candles, close_ms)
     template, columns = _event_layout(instrument.market, instrument.price_decimals, instrument.lot_decimals)
-    traded = candles[TRADES] > 0
+    numbered = candles[TRADES] if blocks is None else candles[TRADES] - blocks
+    traded = numbered > 0
     first = np.where(traded, first_ids, -1)
-    last = np.where(traded, first_ids + candles[TRADES] - 1, -1)
+    last = np.where(traded, first_ids + numbered - 1, -1)
     name = f'"s":"{instrument.symbol}","i":"{interval}"'
+    if isinstance(instrument, ContinuousSeries):
+        name = f'"i":"{interval}"'
+        first, last = (np.where(traded, ids * _UPDATES_PER_TRADE + own, -1) for ids, own in ((first, 7), (last, 11)))
     values = [candles[OPEN_MS].tolist(), close_ms.tolist(), [name] * candles.shape[1], first.tolist(), last.tolist()]
     values += _digits(candles, columns)
     whole = '{"t":%d,"T":%d,%s,' + template + "}"

@@ -29,11 +29,19 @@ from candleshm.sim.world.candles import (
     fold,
     grow,
 )
-from candleshm.sim.world.events import KNOWN_OUTAGES, Outage, Restatement
+from candleshm.sim.world.events import KNOWN_OUTAGES, BlockTrade, Outage, Restatement
 from candleshm.sim.world.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
 from candleshm.sim.world.samples import minutes_of_samples, moments_of_samples
 from candleshm.sim.world.series import ContinuousSeries, PriceSeries, as_of
-from candleshm.sim.world.tape import MINUTES_PER_DAY, MOMENT_MS, coins_per_lot, day_of_minutes, moments_of_minutes
+from candleshm.sim.world.sessions import NO_TRADING, OffHours, sessions
+from candleshm.sim.world.tape import (
+    MINUTES_PER_DAY,
+    MOMENT_MS,
+    MOMENTS,
+    coins_per_lot,
+    day_of_minutes,
+    moments_of_minutes,
+)
 from candleshm.sim.world.text import encode
 from candleshm.sim.world.universe import QUARTERS, Instrument, Market, Price, default_universe
 
@@ -55,13 +63,15 @@ _IDS_PER_DAY = 4_000_000
 class Growth:
     """A candle during one minute: its state after each of the minute's 480 moments of 125 ms, open times as sent.
 
-    ``first_ids`` are the ids of each state's first trade, if it has any; the last one's is ``first + trades - 1``.
+    ``first_ids`` are the ids of each state's first trade, if it has any; the last one's is ``first + trades - 1``, less
+    the block trades among them, of which ``blocks`` says how many there are.
     For ``1s`` every moment belongs to its own second's candle.
     """
 
     candles: Ints
     close_ms: Ints
     first_ids: Ints
+    blocks: Ints
 
 
 @dataclass(frozen=True)
@@ -97,8 +107,12 @@ class Truth:
         outages: Iterable[Outage] = KNOWN_OUTAGES,
         late_ms: int = 300,
         as_of_ms: int | None = None,
+        off_hours: OffHours = "flat",
     ) -> None:
-        """``instruments`` replaces the default universe of ``symbols`` trading symbols per market at ``as_of_ms``."""
+        """``instruments`` replaces the default universe of ``symbols`` trading symbols per market at ``as_of_ms``.
+
+        ``off_hours`` is what the klines of TradFi contracts are while their market is closed.
+        """
         self.seed = seed
         self.late_ms = late_ms
         self._as_of_ms = time.time_ns() // 1_000_000 if as_of_ms is None else as_of_ms
@@ -107,6 +121,8 @@ class Truth:
         self._instruments = {(item.market, item.symbol): item for item in instruments}
         self._outages = tuple(outages)
         self._restatements: tuple[Restatement, ...] = ()
+        self._blocks: tuple[BlockTrade, ...] = ()
+        self._off_hours = off_hours
         self.version = 0
         """How often something about it changed; what was computed from an earlier version is out of date."""
         self._lock = threading.RLock()
@@ -187,6 +203,24 @@ class Truth:
         """Bring all vanished candles back, as when an exchange completes its history later."""
         with self._lock:
             self._outages = ()
+            self._forget()
+
+    def add_block_trade(self, trade: BlockTrade) -> None:
+        """Let a block trade happen. Raises KeyError for a symbol that SPOT does not list."""
+        with self._lock:
+            self.instrument("SPOT", trade.symbol)
+            self._blocks += (trade,)
+            self._forget()
+
+    @property
+    def off_hours(self) -> OffHours:
+        """What the klines of TradFi contracts are while their market is closed. Settable."""
+        return self._off_hours
+
+    @off_hours.setter
+    def off_hours(self, off_hours: OffHours) -> None:
+        with self._lock:
+            self._off_hours = off_hours
             self._forget()
 
     def restate(self, restatement: Restatement) -> None:
@@ -334,8 +368,22 @@ class Truth:
                 candles = _continued(self._before(instrument, grid, open_ms, minute_ms), candles)
                 candles[OPEN_MS] = grid.floor(minute_ms)
                 first_ids = np.full(candles.shape[1], self._first_id(instrument, open_ms))
+            blocks = self._blocks_in(instrument, minute_ms if per_second else grid.floor(minute_ms), minute_ms)
             candles, close_ms = self._times(instrument, grid, candles)
-            return Growth(candles, close_ms, first_ids)
+            return Growth(candles, close_ms, first_ids, blocks)
+
+    def _blocks_in(self, instrument: Instrument, start_ms: int, minute_ms: int) -> Ints:
+        """Return how many block trades a candle that opened at ``start_ms`` has at each moment of a minute."""
+        counts = np.zeros(MOMENTS, dtype=np.int64)
+        if not self._blocks:
+            return counts
+        for day in range(start_ms // DAY_MS, minute_ms // DAY_MS + 1):
+            for trade in self._blocks_of(instrument, day):
+                if start_ms <= trade.minute_ms < minute_ms:
+                    counts += 1
+                elif trade.minute_ms == minute_ms:
+                    counts[-1] += 1
+        return counts
 
     def _before(self, instrument: Instrument, grid: Grid, start_ms: int, end_ms: int) -> Ints:
         """Return the final minutes of [start_ms, end_ms) as one candle, shape (10, 1), or none."""
@@ -355,13 +403,18 @@ class Truth:
         ids = self._ids.setdefault((instrument.market, instrument.symbol), {day: day * _IDS_PER_DAY})
         known = min(ids, key=lambda other: abs(other - day))
         while known < day:
-            ids[known + 1] = ids[known] + int(self._tape(instrument, known)[TRADES].sum())
+            ids[known + 1] = ids[known] + self._ids_before(instrument, known, (known + 1) * DAY_MS)
             known += 1
         while known > day:
-            ids[known - 1] = ids[known] - int(self._tape(instrument, known - 1)[TRADES].sum())
+            ids[known - 1] = ids[known] - self._ids_before(instrument, known - 1, known * DAY_MS)
             known -= 1
+        return ids[day] + self._ids_before(instrument, day, open_ms)
+
+    def _ids_before(self, instrument: Instrument, day: int, open_ms: int) -> int:
+        """Return how many trades of a UTC day before ``open_ms`` have an id; block trades have others."""
         tape = self._tape(instrument, day)
-        return ids[day] + int(tape[TRADES, : np.searchsorted(tape[OPEN_MS], open_ms)].sum())
+        blocks = sum(trade.minute_ms < open_ms for trade in self._blocks_of(instrument, day))
+        return int(tape[TRADES, : np.searchsorted(tape[OPEN_MS], open_ms)].sum()) - blocks
 
     def _times(self, instrument: Instrument, grid: Grid, candles: Ints) -> tuple[Ints, Ints]:
         """Return the candles with open times as sent, and their close times."""
@@ -427,13 +480,20 @@ class Truth:
             if outage.concerns(instrument):
                 present &= ~((outage.start_ms <= opens) & (opens + MINUTE_MS <= outage.end_ms))
                 halted |= (opens + MINUTE_MS > outage.start_ms - outage.halted_ms) & (opens < outage.start_ms)
+        closed = self._closed(instrument, opens)
+        if self._off_hours == "absent":
+            present &= ~closed
+        halted |= closed
         if isinstance(instrument, PriceSeries):
             first = day * MINUTES_PER_DAY
             samples = instrument.basket(self.seed).samples(instrument.kind, first, MINUTES_PER_DAY, instrument.worth)
             return minutes_of_samples(first, samples)[:, present]
         voice = instrument.voice(self.seed)
         candles = day_of_minutes(voice, day, present, halted)
-        for change in self._restated(instrument, day):
+        if closed[0] and candles.shape[1] and candles[OPEN_MS, 0] == opens[0]:
+            self._stay_flat(instrument, candles, closed[present])
+        changes: list[Restatement | BlockTrade] = [*self._restated(instrument, day), *self._blocks_of(instrument, day)]
+        for change in changes:
             at = np.flatnonzero(candles[OPEN_MS] == change.minute_ms)
             if voice.coins_per_lot_tick:
                 unit = coins_per_lot(voice, (candles[OPEN, at] + candles[CLOSE, at]) >> 1)
@@ -443,6 +503,25 @@ class Truth:
             candles[QUOTE, at] += change.lots * unit
             candles[TRADES, at] += 1
         return candles
+
+    def _closed(self, instrument: Instrument, opens: Ints) -> npt.NDArray[np.bool_]:
+        """Return the minutes of a day in which a TradFi contract's market is closed and nobody trades."""
+        closed = np.zeros(len(opens), dtype=np.bool_)
+        if not instrument.hours or instrument.kind != "trade" or self._off_hours == "trade":
+            return closed
+        for session in sessions(instrument.hours, int(opens[0]), int(opens[0]) + DAY_MS):
+            if session.kind == NO_TRADING:
+                closed |= (session.start_ms <= opens) & (opens < session.end_ms)
+        return closed
+
+    def _stay_flat(self, instrument: Instrument, candles: Ints, closed: npt.NDArray[np.bool_]) -> None:
+        """Flatten a day that begins while the market is closed at the close before it, up to its first trade."""
+        close = self._close_before(instrument, int(candles[OPEN_MS, 0]) - 1)  # of the day before
+        if close is None:
+            return
+        first = np.flatnonzero(~closed & (candles[TRADES] > 0))
+        flattened = slice(0, int(first[0]) if len(first) else candles.shape[1])
+        candles[:, flattened] = flat(candles[OPEN_MS, flattened], close)
 
     def _spliced(self, series: ContinuousSeries, day: int) -> Ints:
         """Return the final minutes of a UTC day, each of the contract that the series stands for at the time."""
@@ -461,6 +540,14 @@ class Truth:
             if (change.market, change.symbol) == (instrument.market, instrument.symbol)
             and change.minute_ms // DAY_MS == day
         )
+
+    def _blocks_of(self, instrument: Instrument, day: int) -> list[BlockTrade]:
+        """Return the block trades of a UTC day."""
+        if instrument.market != "SPOT":
+            return []
+        return [
+            trade for trade in self._blocks if trade.symbol == instrument.symbol and trade.minute_ms // DAY_MS == day
+        ]
 
     def _close_before(self, instrument: Instrument, open_ms: int) -> int | None:
         """Return the close of the newest minute before ``open_ms``, None at the very beginning."""

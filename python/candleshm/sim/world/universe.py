@@ -34,6 +34,7 @@ class Instrument:
     ``price`` is the level around which it wanders, in ``quote`` (CM: USD), ``index_price`` that of the index of its
     pair (0: the same). ``activity`` is the mean number of trades
     in a minute that has any, ``quiet`` the share of minutes without one. ``contract_usd`` is CM's contract size.
+    ``hours`` names the timetable of `sessions` that a TradFi contract follows.
     """
 
     market: Market
@@ -53,6 +54,7 @@ class Instrument:
     quiet: float = 0.0
     volatility: float = 0.0005
     index_price: float = 0.0
+    hours: str = ""
 
     @property
     def kind(self) -> Price:
@@ -63,6 +65,10 @@ class Instrument:
     def pair(self) -> str:
         """Return the pair, the symbol without a contract's suffix."""
         return self.base + self.quote
+
+    def name_at(self, _time_ms: int) -> str:
+        """Return the symbol that trades at a time."""
+        return self.symbol
 
     @property
     def flat_after_end(self) -> bool:
@@ -195,7 +201,7 @@ def default_universe(seed: int, symbols: int, now_ms: int) -> Iterator[Instrumen
     """Yield ``symbols`` trading symbols per market, and the oddities that the real lists hold besides.
 
     These are: SPOT crosses, a SPOT symbol in BREAK and one listed yesterday; UM and CM quarterly contracts, a settled
-    UM perpetual, one with a name that is not ASCII, one TRADIFI_PERPETUAL and one that does not trade yet
+    UM perpetual, one with a name that is not ASCII, two TRADIFI_PERPETUAL and one that does not trade yet
     (contractType ``""``).
     """
     yesterday_ms = now_ms // DAY_MS * DAY_MS - DAY_MS + 6 * HOUR_MS
@@ -279,4 +285,16 @@ def default_universe(seed: int, symbols: int, now_ms: int) -> Iterator[Instrumen
         lot_decimals=3,
         contract_type="TRADIFI_PERPETUAL",
         listed_ms=utc_ms("2025-12-11T08:00"),
+        hours="COMMODITY",
+    )
+    yield replace(
+        future,
+        symbol="TSLAUSDT",
+        base="TSLA",
+        price=420.0,
+        price_decimals=2,
+        lot_decimals=2,
+        contract_type="TRADIFI_PERPETUAL",
+        listed_ms=utc_ms("2026-01-28T14:30"),
+        hours="EQUITY",
     )
