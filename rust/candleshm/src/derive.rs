@@ -399,7 +399,9 @@ mod tests {
         ];
         for price in [Price::Mark, Price::Index, Price::Premium] {
             let mut fold = Fold::of(price);
-            rows.iter().for_each(|row| fold.push(row, RowState::Closed));
+            for row in &rows {
+                fold.push(row, RowState::Closed);
+            }
             let (derived, _) = fold.finish(0, 180_000, true).expect("rows");
             assert_eq!(derived[..9], [0.0, 9.0, 9.0, -3.5, -2.5, 0.0, 179_999.0, 0.0, 60.0]);
         }
