@@ -15,7 +15,8 @@ use candleshm::wire::archive_csv::parse_csv;
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
 use candleshm::writer::{
-    Config, Fetched, Health, Missing, Older as CoreOlder, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
+    Config, Fetched, Health, Missing, Older as CoreOlder, Pushed as CorePushed, RepairReason, RepairRequest, Report,
+    Writer as CoreWriter,
 };
 use candleshm_stream::board::Counts;
 use candleshm_stream::streams::{Merged, Sink};
@@ -615,7 +616,8 @@ impl Writer {
                 }
                 self.work(&mut guarded, |writer| {
                     let index = writer.index_of(symbol)?;
-                    let Fetched { mut report, disputes } = writer.ingest_older(derived, index, rows, &answer, now_ms)?;
+                    let Fetched { mut report, disputes } =
+                        writer.ingest_older(derived, index, rows, &answer, now_ms)?;
                     report.tally.conflicts = disputes;
                     let older = writer.older(derived, index)?;
                     Ok((Ingested::of(report, older.missing), Older::of(older)))

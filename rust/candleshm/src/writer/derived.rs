@@ -535,12 +535,7 @@ pub(super) fn candle_index_of(derivation: &Derivation, source_index: u64) -> u64
 /// Returns the first index of a derived series if it has changed. It is the one with the symbol's
 /// first candle, or, while that is unknown or out of reach, the first that the source's window held whole when the
 /// series was empty: what lies below cannot be derived, and is not missing. Where that is fetched, it is.
-fn first_bar(
-    source: &Source<'_>,
-    derivation: &Derivation,
-    mine: &SeriesState,
-    is_fetched: bool,
-) -> Option<u64> {
+fn first_bar(source: &Source<'_>, derivation: &Derivation, mine: &SeriesState, is_fetched: bool) -> Option<u64> {
     if is_fetched && !source.begins() {
         return None;
     }

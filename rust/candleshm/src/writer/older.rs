@@ -107,14 +107,16 @@ impl Derived {
         }
         let reader = SeriesReader::new(block, index);
         let (shown, reach) = (reader.shown()?, source.reach(&self.derivation));
-        let is_wanted =
-            |candle_index: u64| candle_index < reach && shown.contains(&candle_index) && reader.is_missing(candle_index);
-        let newest = reader.newest_missing(|candle_index| candle_index >= reach || series.seen.is_absent(candle_index))?;
+        let is_wanted = |candle_index: u64| {
+            candle_index < reach && shown.contains(&candle_index) && reader.is_missing(candle_index)
+        };
+        let newest =
+            reader.newest_missing(|candle_index| candle_index >= reach || series.seen.is_absent(candle_index))?;
         let unconfirmed = series.seen.unconfirmed(is_wanted);
         let is_derived = |&candle_index: &u64| reader.is_final(candle_index) && !series.seen.is_told(candle_index);
-        let seam_end = newest.as_ref().map_or(0, |range| {
-            range.end + (range.end..state.marks.final_end).take_while(is_derived).count() as u64
-        });
+        let seam_end = newest
+            .as_ref()
+            .map_or(0, |range| range.end + (range.end..state.marks.final_end).take_while(is_derived).count() as u64);
         Ok(Older {
             rows: shown.clone().filter(|&candle_index| is_wanted(candle_index)).count(),
             missing: Missing {
@@ -204,7 +206,8 @@ impl Derived {
         let window_start = series.state.window_start(self.writer.block.geometry().ring.length);
         for candle_index in first.max(window_start)..newest_end {
             let (part_start, part_end) = parts_of(candle_index);
-            let parts = small.partition_point(|part| part.0 < part_start)..small.partition_point(|part| part.0 < part_end);
+            let parts =
+                small.partition_point(|part| part.0 < part_start)..small.partition_point(|part| part.0 < part_end);
             let mut fold = Fold::EMPTY;
             small[parts.clone()].iter().for_each(|(_, row)| fold.push(row, RowState::Closed));
             let is_whole = parts.len() as u64 == part_end - part_start;
