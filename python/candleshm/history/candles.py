@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from candleshm.columns import NAMES, OPEN_TIME_MS
-from candleshm.exchanges.base import Market
+from candleshm.exchanges.base import Market, Price
 from candleshm.history.day import Day, Grid
 
 __all__ = ["FROM_EXCHANGE", "SOURCES", "Candles", "Conflict", "DayCandles", "Source", "Span", "same_bits", "spans_of"]
@@ -45,6 +45,8 @@ class DayCandles:
     outside: tuple[Span, ...] = ()
     verified: tuple[Span, ...] = ()
     """Rows that two independent sources agree on."""
+    price: Price = "trade"
+    """What the prices are; of an index the symbol is a pair."""
     missing: tuple[Span, ...] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -34,11 +34,11 @@ FORMATS: tuple[Format, ...] = ("parquet", "csv")
 
 
 def store_of(config: CollectorConfig, base_dir: str | os.PathLike[str], form: Format = "parquet") -> DayStore:
-    """Return the files of a feed's market, interval and zone. Raises ConfigError."""
+    """Return the files of a feed's market, price, interval and zone. Raises ConfigError."""
     kinds: dict[Format, Callable[..., DayStore]] = {"parquet": ParquetStore, "csv": CsvStore}
     if form not in kinds:
         raise ConfigError(f"format cannot be `{form}`; allowed: {' | '.join(FORMATS)}")
-    return kinds[form](base_dir, config.market, config.interval, Zone(config.timezone))
+    return kinds[form](base_dir, config.market, config.interval, Zone(config.timezone), price=config.price)
 
 
 def archive_of(config: CollectorConfig, url: str, clock: Clock, stopping: threading.Event | None = None) -> Archive:
@@ -110,7 +110,7 @@ def fetch_days(
             )
         archived = None
         if archive is not None:
-            archived = ArchiveDays(archive, config.market, config.interval, days, now_ms)
+            archived = ArchiveDays(archive, config.market, config.price, config.interval, days, now_ms)
         report = progress or (lambda _: None)
         done = Downloader(
             store,
