@@ -92,8 +92,8 @@ class ArchiveFile:
     def candles(self, zipped: bytes) -> tuple[Candles, int]:
         """Return the rows of the zip, ascending, one for each slot, and how many were left out.
 
-        Rows that cannot be true are left out: those that a klines response could not hold, prices of zero (which only a
-        premium may have), and rows that contradict another of the same time. Raises BadResponse for a zip or CSV that is
+        Rows that cannot be true are left out: those that a klines response could not hold, prices of zero (a premium
+        may have them), and rows that contradict another of the same time. Raises BadResponse for a zip or CSV that is
         malformed, too large, or not what its name promises.
         """
         name = self.name.removesuffix(".zip") + ".csv"
