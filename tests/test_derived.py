@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ from candleshm.collector.supervisor import Supervisor
 from candleshm.columns import CLOSE, HIGH, LOW, OPEN, OPEN_TIME_MS, QUOTE_VOLUME, TAKER_BUY_QUOTE_VOLUME, TRADES, VOLUME
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
+from candleshm.exchanges.base import Market, Price
 from candleshm.reader.feed import Feed
 from candleshm.sim import Outage, SimulatedExchange
 from candleshm.sim.world.universe import utc_ms
-from tests.support.collecting import DEADLINE_SECONDS, MINUTE, collecting, truth_of, until
+from tests.support.collecting import DEADLINE_SECONDS, KINDS, MINUTE, collecting, truth_of, until
 from tests.support.commanding import complaint, first_lines, serving, started
 
 
@@ -52,13 +54,17 @@ def has_holes(feed: Feed, count: int) -> bool:
     return feed.health.holes == count
 
 
-@pytest.mark.parametrize("market", ["SPOT", "UM", "CM"])
-def test_every_closed_row_is_the_exchanges_own(exchange: SimulatedExchange, block_name: str, market: str) -> None:
+@pytest.mark.parametrize(("market", "price"), KINDS)
+def test_every_closed_row_is_the_exchanges_own(
+    exchange: SimulatedExchange, block_name: str, market: Market, price: Price
+) -> None:
     intervals = {"3m": 500, "5m": 300, "15m": 100, "30m": 50, "1h": 24, "2h": 12, "4h": 5, "6h": 3, "8h": 2, "12h": 1}
-    with collecting(exchange, block_name, market=market, length=1600, derive=[*intervals, "1d"]) as (_, source):
+    changes: dict[str, Any] = {"market": market, "price": price, "length": 1600, "derive": [*intervals, "1d"]}
+    with collecting(exchange, block_name, **changes) as (_, source):
         for interval, at_least in intervals.items():
             with candleshm.attach(f"{block_name}-{interval}") as feed:
-                assert (feed.interval, feed.market, feed.symbols) == (interval, market, source.symbols)
+                assert (feed.interval, feed.market, feed.price) == (interval, market, price)
+                assert feed.symbols == source.symbols
                 assert_true(exchange, feed, at_least=at_least)
                 assert all(feed[symbol].gaps() == [] for symbol in feed.symbols)
                 assert feed.health.ready

@@ -236,18 +236,23 @@ mod tests {
 
     #[test]
     fn negative_amounts() {
-        for column in AMOUNTS {
+        for column in PRICES.into_iter().chain(AMOUNTS) {
             let mut row = with(column, -f64::MIN_POSITIVE);
             // The low follows a negative high, or the row would be refused for their order.
             row[LOW] = row[LOW].min(row[HIGH]);
-            assert_eq!(plausible(&row, Price::Trade), Err(Implausible::Negative { column }));
+            for price in [Price::Trade, Price::Mark, Price::Index] {
+                assert_eq!(plausible(&row, price), Err(Implausible::Negative { column }));
+            }
+            // A contract may stand below its index; no volume is below nothing.
+            let premium = if PRICES.contains(&column) { Ok(()) } else { Err(Implausible::Negative { column }) };
+            assert_eq!(plausible(&row, Price::Premium), premium);
         }
     }
 
     #[test]
     fn negative_zero_is_not_negative() {
         let mut row = GOOD;
-        for column in AMOUNTS {
+        for column in PRICES.into_iter().chain(AMOUNTS) {
             row[column] = -0.0;
         }
         assert_eq!(plausible(&row, Price::Trade), Ok(()));

@@ -391,6 +391,23 @@ mod tests {
     }
 
     #[test]
+    fn every_row_of_another_price_gives_open_high_and_low() {
+        let rows = [
+            row(0, [9.0; 4], 0.0, 0.0),
+            row(1, [5.0, 6.0, 4.0, 5.5], 0.0, 60.0),
+            row(2, [-3.0, -2.0, -3.5, -2.5], 0.0, 0.0),
+        ];
+        for price in [Price::Mark, Price::Index, Price::Premium] {
+            let mut fold = Fold::of(price);
+            for row in &rows {
+                fold.push(row, RowState::Closed);
+            }
+            let (derived, _) = fold.finish(0, 180_000, true).expect("rows");
+            assert_eq!(derived[..9], [0.0, 9.0, 9.0, -3.5, -2.5, 0.0, 179_999.0, 0.0, 60.0]);
+        }
+    }
+
+    #[test]
     fn states_follow_from_those_of_the_rows() {
         use RowState::{Closed, Hole, Live, Verified};
         let of = |states: &[RowState], whole: bool| {

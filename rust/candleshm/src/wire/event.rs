@@ -634,6 +634,28 @@ mod tests {
         assert_eq!(parse(bare.expect("it is wrapped").as_bytes()), parse(SPOT.as_bytes()));
     }
 
+    /// As the exchange's pages show them.
+    const MARK: &str = r#"{"stream":"btcusd_200626@markPriceKline_1m","data":{"e":"markPrice_kline","E":1591267398004,"ps":"BTCUSD","k":{"t":1591267380000,"T":1591267439999,"s":"BTCUSD_200626","i":"1m","f":1591267380000,"L":1591267398000,"o":"9539.67161333","c":"9540.82761333","h":"9540.82761333","l":"9539.66961333","v":"0","n":19,"x":false,"q":"0","V":"0","Q":"0","B":"0"}}}"#;
+    const INDEX: &str = r#"{"e":"indexPrice_kline","E":1591267070033,"ps":"BTCUSD","k":{"t":1591267020000,"T":1591267079999,"s":"0","i":"1m","f":1591267020000,"L":1591267070000,"o":"9542.21900000","c":"9542.50440000","h":"9542.71640000","l":"9542.21040000","v":"0","n":59,"x":true,"q":"0","V":"0","Q":"0","B":"0"}}"#;
+
+    #[test]
+    fn events_of_mark_price_and_index() {
+        let Ok(Frame::Kline(mark)) = parse(MARK.as_bytes()) else { panic!("the exchange sends it") };
+        assert_eq!((mark.price, &*mark.symbol, &*mark.interval), (Price::Mark, "BTCUSD_200626", "1m"));
+        let row = [1_591_267_380_000.0, 9_539.671_613_33, 9_540.827_613_33, 9_539.669_613_33, 9_540.827_613_33];
+        assert_eq!(mark.row[..5], row);
+        assert_eq!((mark.row[VOLUME], mark.row[TRADES], mark.closed), (0.0, 19.0, false));
+        let Ok(Frame::Kline(index)) = parse(INDEX.as_bytes()) else { panic!("the exchange sends it") };
+        assert_eq!((index.price, &*index.symbol, index.closed), (Price::Index, "BTCUSD", true));
+
+        for name in ["btcusd_200626@kline_1m", "btcusd@markPriceKline_1m", "btcusd_200626@indexPriceKline_1m"] {
+            let frame = MARK.replace("btcusd_200626@markPriceKline_1m", name);
+            assert_eq!(parse(frame.as_bytes()).expect_err("another stream").kind, FrameErrorKind::Contradiction);
+        }
+        let without_pair = INDEX.replace(r#""ps":"BTCUSD","#, "");
+        assert_eq!(parse(without_pair.as_bytes()).expect_err("no pair").kind, FrameErrorKind::Missing("ps"));
+    }
+
     #[test]
     fn fields_in_any_order_and_fields_without_a_meaning() {
         let frame = concat!(
