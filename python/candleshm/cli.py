@@ -157,6 +157,12 @@ def _import_csv(arguments: argparse.Namespace) -> None:
     import_csv(arguments.source, arguments.candle_dir, replace=arguments.replace)
 
 
+def _history(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.days import repack
+
+    repack(arguments.candle_dir, quiet=arguments.quiet)
+
+
 def _sim(arguments: argparse.Namespace) -> None:
     from candleshm.commands.signals import on_stop_signal
     from candleshm.errors import MissingExtra
@@ -421,6 +427,17 @@ def make_parser() -> argparse.ArgumentParser:
         "--candle-dir", metavar="DIR", default=CANDLE_DIR, help=f"directory of the daily files (default: {CANDLE_DIR})"
     )
     taken.add_argument("--replace", action="store_true", help="also write days that are already complete")
+
+    stored = add("history", _history, "move stored days into files of a month or a year", "history repack")
+    stored.add_argument(
+        "action",
+        choices=("repack",),
+        help="repack: from 15m on a file holds a month, of 1d a year; move days that have files of their own",
+    )
+    stored.add_argument(
+        "--candle-dir", metavar="DIR", default=CANDLE_DIR, help=f"directory of the daily files (default: {CANDLE_DIR})"
+    )
+    stored.add_argument("--quiet", action="store_true", help="log warnings and the sum only")
 
     sim = add("sim", _sim, "run the simulated exchange alone, until Ctrl-C", "sim --port 8400 --seed 1 --symbols 40")
     sim.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")

@@ -16,7 +16,7 @@ import numpy as np
 from candleshm._core import MARKETS, PRICES, Zone
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.exchanges.base import Market, Price
-from candleshm.history.candles import SOURCES, Candles, DayCandles, Source, Span, as_spans
+from candleshm.history.candles import SOURCES, Candles, DayCandles, Source, Span, as_spans, joined
 from candleshm.history.day import Day, Grid, days_between
 from candleshm.history.file_names import Period
 from candleshm.history.parquet import packed, unpacked
@@ -50,13 +50,13 @@ def _about(days: Sequence[DayCandles], period: Period) -> dict[str, Any]:
         about["days"] = _runs(days)
     about["complete"] = all(day.is_complete for day in days)
     for name in (*SPANS, "missing"):
-        about[name] = _joined(span for day in days for span in getattr(day, name))
+        about[name] = joined(span for day in days for span in getattr(day, name))
     return about
 
 
 def decode(data: bytes) -> list[DayCandles]:
     """Read the days of a file, oldest first. Raises ValueError for what is not as it was written; MissingExtra."""
-    about, rows = unpacked(data)
+    about, rows, _ = unpacked(data)
     rows.flags.writeable = False  # several readers may be given the same days
     try:
         if about["format"] not in {ONE_DAY, MANY_DAYS}:
@@ -135,16 +135,6 @@ def _days(runs: Iterable[Sequence[Any]], zone: Zone) -> Iterable[tuple[Day, Sour
             raise ValueError("it names more days than a year has")
         for day in days_between(Day.parse(first, zone), Day.parse(last, zone)):
             yield day, source, int(fetched_ms)
-
-
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    joined: list[Span] = []
-    for start_ms, end_ms in spans:
-        if joined and joined[-1][1] == start_ms:
-            joined[-1] = (joined[-1][0], end_ms)
-        else:
-            joined.append((start_ms, end_ms))
-    return joined
 
 
 def _length_ms(spans: Iterable[Span]) -> int:

@@ -32,21 +32,28 @@ Rows = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file: those of `times` are int64, the others float64; none is nullable."""
+    """The columns of numbers of a file: those of `times` are int64, the others float64; none is nullable."""
 
     names: Sequence[str]
     times: frozenset[int]
+    text: str = ""
+    """Name of one more column, of text; empty for none."""
 
 
 CANDLES = Columns(NAMES, frozenset({OPEN_TIME_MS, CLOSE_TIME_MS}))
 
 
-def packed(about: Mapping[str, object], rows: Rows, columns: Columns = CANDLES) -> bytes:
-    """Return a file of float64 rows (n, columns), and what is known about them. Raises MissingExtra without pyarrow."""
+def packed(about: Mapping[str, object], rows: Rows, columns: Columns = CANDLES, texts: Sequence[str] = ()) -> bytes:
+    """Return a file of float64 rows (n, columns), and what is known about them. Raises MissingExtra without pyarrow.
+
+    `texts` is the column of text, where there is one.
+    """
     pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
     text = json.dumps({**about, "version": version("candleshm")}, separators=(",", ":")).encode()
-    checksum = _checksum(text, rows)
+    checksum = _checksum(text, rows, texts)
     arrays = [_array(pa, rows, index, columns) for index in range(len(columns.names))]
+    if columns.text:
+        arrays.append(pa.array(texts, pa.string()))
     table = pa.Table.from_arrays(arrays, schema=_schema(pa, columns))
     sink = pa.BufferOutputStream()
     # Values hardly repeat, so dictionaries only add to them; times are an arithmetic row. Without the Arrow schema,
@@ -66,8 +73,8 @@ def packed(about: Mapping[str, object], rows: Rows, columns: Columns = CANDLES) 
     return cast(bytes, sink.getvalue().to_pybytes())
 
 
-def unpacked(data: bytes, columns: Columns = CANDLES) -> tuple[dict[str, Any], Rows]:
-    """Read a file. Raises ValueError for what is not one, or not as it was written; MissingExtra.
+def unpacked(data: bytes, columns: Columns = CANDLES) -> tuple[dict[str, Any], Rows, list[str]]:
+    """Return what is known about the rows of a file, the rows, and the column of text. Raises ValueError for what is not one, or not as it was written; MissingExtra.
 
     The size that a file states is checked before it is unpacked.
     """
@@ -77,36 +84,35 @@ def unpacked(data: bytes, columns: Columns = CANDLES) -> tuple[dict[str, Any], R
         # What is not nullable comes back with a value in every place.
         is_ours = file.schema_arrow.equals(_schema(pa, columns)) and file.metadata.num_rows <= ROWS_MAX
         metadata = file.metadata.metadata or {}
-        rows = _rows(file, len(columns.names)) if is_ours else None
+        rows, texts = _read(file, columns) if is_ours else (None, [])
     except Exception as error:  # What it raises of damaged bytes is not written anywhere, and changes.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"not a readable Parquet file ({reason})") from None
     if rows is None:
         raise ValueError("its columns are not those of a daily file, or too long for one")
     text, checksum = metadata.get(ABOUT), metadata.get(CHECKSUM)
-    if text is None or checksum is None or checksum != _checksum(text, rows):
+    if text is None or checksum is None or checksum != _checksum(text, rows, texts):
         raise ValueError("its content does not match its checksum")
     try:
-        return dict(json.loads(text)), rows
+        return dict(json.loads(text)), rows, texts
     except (TypeError, RecursionError) as error:
         raise ValueError(f"its metadata are incomplete ({type(error).__name__}: {error})") from None
 
 
-def _rows(file: Any, count: int) -> Rows:
-    table = file.read(use_threads=False)
+def _read(file: Any, columns: Columns) -> tuple[Rows, list[str]]:
+    table, count = file.read(use_threads=False), len(columns.names)
     rows = np.empty((table.num_rows, count))
     for index in range(count):
         rows[:, index] = table.column(index).to_numpy()
-    return rows
+    return rows, table.column(count).to_pylist() if columns.text else []
 
 
 def _schema(pa: Any, columns: Columns) -> Any:
-    return pa.schema(
-        [
-            pa.field(name, pa.int64() if index in columns.times else pa.float64(), nullable=False)
-            for index, name in enumerate(columns.names)
-        ]
-    )
+    fields = [
+        pa.field(name, pa.int64() if index in columns.times else pa.float64(), nullable=False)
+        for index, name in enumerate(columns.names)
+    ]
+    return pa.schema([*fields, *([pa.field(columns.text, pa.string(), nullable=False)] if columns.text else [])])
 
 
 def _array(pa: Any, rows: Rows, index: int, columns: Columns) -> Any:
@@ -114,7 +120,8 @@ def _array(pa: Any, rows: Rows, index: int, columns: Columns) -> Any:
     return pa.array(values.astype(np.int64) if index in columns.times else values)
 
 
-def _checksum(about: bytes, rows: Rows) -> bytes:
+def _checksum(about: bytes, rows: Rows, texts: Sequence[str] = ()) -> bytes:
     digest = hashlib.sha256(about)
     digest.update(np.ascontiguousarray(rows).tobytes())
+    digest.update("".join(f"{text}\n" for text in texts).encode())
     return digest.hexdigest().encode()

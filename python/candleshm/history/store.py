@@ -7,7 +7,7 @@ import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +17,7 @@ from candleshm._core import MARKETS, PRICES, Zone
 from candleshm.errors import ConfigError, DayDamaged, DayNotFound, HistoryError, StoreUnavailable
 from candleshm.exchanges.base import Market, Price
 from candleshm.history import day_file
-from candleshm.history.candles import DayCandles
+from candleshm.history.candles import DayCandles, is_same
 from candleshm.history.day import DAILY_INTERVALS, Day, days_between
 from candleshm.history.file_names import (
     Period,
@@ -172,17 +172,21 @@ class ParquetStore:
                 damage = error
             except FileNotFoundError:
                 pass
-        own = self.own_file(symbol, day)
         try:
-            return self._decoded(own, "day")[day.date]
+            return self.read_own(symbol, day)
         except FileNotFoundError:
             raise damage or DayNotFound(str(path), (str(day),)) from None
+
+    def read_own(self, symbol: str, day: Day) -> DayCandles:
+        """Read the file that a day has of its own. Raises FileNotFoundError, DayDamaged, StoreUnavailable."""
+        return self._decoded(self.own_file(symbol, day), "day")[day.date]
 
     def write(self, *days: DayCandles) -> None:
         """Put days in the place of what is there, each file wholly or not at all; after an error what is there stays.
 
-        The other days of a month or year stay as they are. A file that is damaged is kept under another name. To be
-        called inside `writing`. Raises StoreUnavailable, MissingExtra.
+        The other days of a month or year stay as they are, and a damaged file is kept under another name. Files that
+        the days have of their own are removed once the new one has been read from the disk and compared. To be called
+        inside `writing`. Raises StoreUnavailable, MissingExtra, DayDamaged where what was written comes back otherwise.
         """
         for path, of_file in groupby(days, key=lambda candles: self.destination(candles.symbol, candles.day)):
             with refusals(path):
@@ -206,10 +210,13 @@ class ParquetStore:
             logger.warning("%s; it is kept as %s, and its other days have to be downloaded again", error, aside.name)
             os.replace(path, aside)
         merged = {**before, **{candles.day.date: candles for candles in days}}
-        replace_file(path, day_file.encode([merged[day] for day in sorted(merged)], self.period))
-        for candles in days:
-            with suppress(FileNotFoundError):
-                self.own_file(candles.symbol, candles.day).unlink()
+        merged = {day: merged[day] for day in sorted(merged)}
+        replace_file(path, day_file.encode(list(merged.values()), self.period))
+        own = [file for candles in days if (file := self.own_file(candles.symbol, candles.day)).exists()]
+        if own and not all(map(is_same, merged.values(), self._days(path).values())):
+            raise DayDamaged(str(path), "it was just written and does not come back as it was; the disk may be failing")
+        for file in own:
+            file.unlink(missing_ok=True)
 
     def writing(self) -> AbstractContextManager[None]:
         """Be the only writer of this tree. Raises StoreInUse, StoreUnavailable."""
