@@ -148,7 +148,7 @@ def test_days_in_files_of_their_own_are_read_beside_the_others(tmp_path: Path, i
     assert is_same(store.read("BTCUSDT", again.day), again)
     assert not store.own_file("BTCUSDT", again.day).exists()
     every = f"read_parquet('{tmp_path}/**/*.parquet', hive_partitioning=true)"
-    assert duckdb.sql(f"select count(*) from {every}").fetchall() == [(len(truth),)]
+    assert duckdb.execute(f"select count(*) from {every}").fetchall() == [(len(truth),)]
     assert pl.scan_parquet(tmp_path / "**/*.parquet", hive_partitioning=True).collect().height == len(truth)
 
 

@@ -34,7 +34,7 @@ __all__ = ["main"]
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 DOWNLOAD_FIELDS = (
-    *("market", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
+    *("market", "price", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
     *("contract", "quote", "top"),
     *("base_url", "proxy_host", "proxies", "trust_env", "server_weight", "settle_seconds", "workers", "start_seconds"),
 )
@@ -135,6 +135,24 @@ def _gateway(arguments: argparse.Namespace) -> None:
 
 def _download(arguments: argparse.Namespace) -> None:
     feeds = collector_configs(vars(arguments), arguments.config)
+    if arguments.funding:
+        given = {"--format csv": arguments.format != "parquet", "--source archive": arguments.source != "exchange"}
+        given |= {"--verify": arguments.verify, "--archive-url": arguments.archive_url is not None}
+        from candleshm.errors import ConfigError
+
+        if others := [flag for flag, is_given in given.items() if is_given]:
+            raise ConfigError(f"--funding cannot be given with {', '.join(others)}: the archive has candles only")
+        from candleshm.commands.funding import download_funding
+
+        download_funding(
+            feeds,
+            arguments.start,
+            arguments.end,
+            kind=arguments.type,
+            replace=arguments.replace,
+            quiet=arguments.quiet,
+        )
+        return
     from candleshm.commands.days import download
 
     download(
@@ -385,6 +403,9 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("parquet", "csv"),
         default="parquet",
         help="csv writes the directory tree that binance_interface reads (default: parquet)",
+    )
+    days.add_argument(
+        "--funding", action="store_true", help="download funding rates of perpetual contracts instead of candles"
     )
     days.add_argument("--replace", action="store_true", help="also download days that are already complete")
     days.add_argument(

@@ -25,7 +25,7 @@ from candleshm.rest.transport import HttpTransport, Transport
 from candleshm.system.clock import Clock
 from candleshm.universe import KINDS, Kind, Universe, nearest, symbols_of
 
-__all__ = ["FORMATS", "Format", "archive_of", "fetch_days", "store_of"]
+__all__ = ["FORMATS", "Format", "archive_of", "fetch_days", "store_of", "wanted_symbols"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def fetch_days(
             logger.warning("%s is not over yet and is left out; the newest complete day is %s", last, newest)
         if not days:
             raise ConfigError(f"start cannot be `{start}`; allowed: a day that is over, up to {newest}")
-        symbols, left_out = _wanted(config, info, kind, has_archive=archive is not None)
+        symbols, left_out = wanted_symbols(config, info, kind, has_archive=archive is not None)
         if not symbols:
             named = "all" if config.symbols == "all" else ", ".join(config.symbols)
             raise ConfigError(
@@ -132,7 +132,9 @@ def fetch_days(
         return done
 
 
-def _wanted(config: CollectorConfig, info: ExchangeInfo, kind: Kind, *, has_archive: bool) -> tuple[list[str], int]:
+def wanted_symbols(
+    config: CollectorConfig, info: ExchangeInfo, kind: Kind, *, has_archive: bool
+) -> tuple[list[str], int]:
     """Return the symbols to fetch, and how many of those that were named are left out; each of them is logged.
 
     Symbols that the exchange no longer lists are requested all the same: the archive keeps delivered contracts. Without

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import numpy as np
@@ -27,7 +27,7 @@ from candleshm.ratelimit.pools import open_funding
 from candleshm.ratelimit.spending import claim
 from candleshm.rest.client import Client, MarketAccess
 
-__all__ = ["DTYPE", "FundingRequests", "fetch_funding", "funding", "funding_requests"]
+__all__ = ["DTYPE", "LISTED_MS", "FundingRequests", "days_span", "fetch_funding", "funding", "funding_requests"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,10 @@ class FundingRequests:
         self._random = Random()
         self.sent = 0
         """How many have left."""
+
+    def exchange_ms(self) -> int:
+        """Return the exchange's time. Raises ExchangeError."""
+        return self.client.measure(self._stopping).earliest_ms(self.client.clock.monotonic_seconds())
 
     def newest(self, symbol: str) -> list[FundingRate]:
         """Return the newest 200 charges, oldest first; none after a stop. Raises ExchangeError."""
@@ -126,7 +130,7 @@ def funding(
     *,
     base_dir: str | os.PathLike[str] = "./candles",
     base_url: str | None = None,
-    proxies: str | None = None,
+    proxies: Mapping[str, str] | None = None,
 ) -> FundingArray:
     """Return the funding rates of whole days of UTC, `start` and `end` included, oldest first.
 
@@ -159,21 +163,23 @@ def funding(
     files = FundingFiles(base_dir, market)
     if not isinstance(symbol, str):
         raise ConfigError(f"symbol cannot be `{symbol}`; allowed: one, such as 'BTCUSDT'")
-    config = CollectorConfig(market=files.market, symbols=(symbol,), base_url=base_url, proxies=proxies)
+    config = CollectorConfig(market=files.market, symbols=(symbol,), base_url=base_url, proxies=proxies or {})
     stopping = threading.Event()
     if start is None:
         if end is not None:
             raise ConfigError(f"end cannot be `{end}` without a start; give the first day, or neither")
         with funding_requests(config, stopping) as requests:
             return _array(requests.newest(symbol))
-    start_ms, end_ms = _range(start, end)
+    start_ms, end_ms = days_span(start, end)
     years = {year: files.read(symbol, year) for year in _years(start_ms, end_ms)}
     covered = [span for year in years.values() for span in year.covered]
     found = [charge for year in years.values() for charge in year.charges]
     if wanted := uncovered(covered, start_ms, end_ms):
         with funding_requests(config, stopping) as requests:
+            now_ms = requests.exchange_ms()
             for first_ms, last_ms in wanted:
-                found += requests.between(symbol, first_ms, last_ms) or []
+                if first_ms < now_ms:
+                    found += requests.between(symbol, first_ms, min(last_ms, now_ms)) or []
     inside = [charge for charge in found if start_ms <= charge.time_ms < end_ms]
     return _array(sorted(inside, key=lambda charge: charge.time_ms))
 
@@ -206,17 +212,14 @@ def fetch_funding(
     return count
 
 
-def _range(start: DayLike, end: DayLike | None) -> Span:
+def days_span(start: DayLike, end: DayLike | None) -> Span:
+    """Return where days of UTC begin and end; without `end` two days from now. Raises ConfigError."""
     first = Day.parse(start, UTC_ZONE)
-    now_ms = round(datetime.now(UTC).timestamp() * 1000)
-    if end is None:
-        last_ms = max(now_ms, first.end_ms)
-    else:
-        last = Day.parse(end, UTC_ZONE)
-        if last.date < first.date:
-            raise ConfigError(f"end cannot be `{end}`; allowed: a day from start on, which is `{start}`")
-        last_ms = last.end_ms
-    return first.start_ms, last_ms
+    # Whatever the clock of this machine shows: who fetches cuts it to the exchange's time.
+    last = Day.parse(datetime.now(UTC) + timedelta(days=1) if end is None else end, UTC_ZONE)
+    if last.date < first.date:
+        raise ConfigError(f"end cannot be `{end}`; allowed: a day from start on, which is `{start}`")
+    return first.start_ms, last.end_ms
 
 
 def _years(start_ms: int, end_ms: int) -> range:

@@ -74,9 +74,10 @@ def packed(about: Mapping[str, object], rows: Rows, columns: Columns = CANDLES, 
 
 
 def unpacked(data: bytes, columns: Columns = CANDLES) -> tuple[dict[str, Any], Rows, list[str]]:
-    """Return what is known about the rows of a file, the rows, and the column of text. Raises ValueError for what is not one, or not as it was written; MissingExtra.
+    """Return what is known about the rows of a file, the rows, and the column of text.
 
-    The size that a file states is checked before it is unpacked.
+    Raises ValueError for what is no such file, or not as it was written; MissingExtra. The size that a file states is
+    checked before it is unpacked.
     """
     pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
     try:
