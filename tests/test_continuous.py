@@ -203,8 +203,8 @@ def test_the_roll_is_in_the_rows_and_in_the_feed(block_name: str, market: Market
 
 
 def test_rolls_by_the_calendar() -> None:
-    ends = [datetime(2025, 12, 26, 8), datetime(2026, 3, 27, 8), datetime(2026, 6, 26, 8), datetime(2026, 9, 25, 8)]
-    at_ms = [int(end.replace(tzinfo=UTC).timestamp() * 1000) for end in ends]
+    days = ["2025-12-26", "2026-03-27", "2026-06-26", "2026-09-25"]
+    at_ms = [int(datetime.fromisoformat(f"{day}T08:00Z").timestamp() * 1000) for day in days]
     for before_ms, end_ms in pairwise(at_ms):
         assert roll_before_ms("CURRENT_QUARTER", end_ms) == before_ms
     assert roll_before_ms("NEXT_QUARTER", at_ms[2]) == at_ms[0]
