@@ -151,7 +151,9 @@ def wanted_symbols(
         logger.warning("%s: %s does not list it, %s%s", name, config.market, fate, nearest(name, info))
     others = [name for name in universe.wanted(info) if name not in listed]
     for name in others:
-        logger.warning("%s: left out, its status is %s; type `all` includes it", name, info.statuses[name])
+        logger.warning(
+            "%s: left out, its status is %s; type `all` includes it", name, info.statuses[info.listed_as(name)]
+        )
     return [*listed, *(unlisted if is_requested else ())], len(others)
 
 
