@@ -58,11 +58,13 @@ from candleshm.errors import (
     WaitTimeout,
 )
 from candleshm.reader.alignment import Alignment, align
+from candleshm.reader.contracts import Contract
 from candleshm.reader.derivation import derive
 from candleshm.reader.feed import Feed, attach, blocks, unlink
 from candleshm.reader.frames import to_arrow, to_pandas, to_polars
 from candleshm.reader.health import Health
 from candleshm.reader.panel import Panel
+from candleshm.reader.sessions import Session
 from candleshm.row_state import RowState
 from candleshm.system.sharing import take_environment as _take_environment
 
@@ -104,6 +106,7 @@ __all__ = [
     "Collector",
     "CollectorConfig",
     "ConfigError",
+    "Contract",
     "DayDamaged",
     "DayIncomplete",
     "DayNotFound",
@@ -120,6 +123,7 @@ __all__ = [
     "RateLimited",
     "RowState",
     "Series",
+    "Session",
     "StaleData",
     "StoreInUse",
     "StoreUnavailable",

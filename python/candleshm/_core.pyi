@@ -617,6 +617,15 @@ class Writer:
         BlockCorrupt and BlockUnavailable when something else has it or there is no room.
         """
 
+    def set_calendar(self, symbol: str, low: int, high: int, quiet_until_ms: int) -> None:
+        """Store what the calendar of a symbol says: two halves of 32 bits, as docs/segment-format.md has them.
+
+        Until `quiet_until_ms` (exchange time) no newer candle of it need come, and responses without one are current.
+        """
+
+    def calendar(self, symbol: str) -> tuple[int, int]:
+        """What the calendar of a symbol says, as (low, high); zeroes while it says nothing."""
+
     def set_trading(self, symbol: str, trading: bool, *, silent: bool = False) -> None:
         """Mark a symbol as trading (the default) or ended; `silent` is one that trades without new candles.
 
@@ -1085,6 +1094,7 @@ class Feed:
 
         It is right to half a round trip, and to what clocks drift apart in the minutes since.
         """
+    def _calendars(self) -> list[tuple[str, int, int]]: ...
     def _news(self) -> News: ...
     def _look_closed(
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None

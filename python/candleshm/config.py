@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from candleshm._core import MARKETS, PRICES, Zone, derivation_parts
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Price
+from candleshm.exchanges.continuous import CONTINUOUS_CONTRACTS, is_continuous, parts_of
 from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
 from candleshm.network.proxies import NO_TLS_TO_PROXY, fault_of_proxies
 from candleshm.system.log_text import printable
@@ -201,7 +202,8 @@ class CollectorConfig:
     symbols: Literal["all"] | Sequence[str] = field(
         default="all",
         metadata=_about(
-            "all for every symbol that trades, or a list; duplicates are ignored",
+            "all for every symbol that trades, or a list; duplicates are ignored; UM and CM also have continuous "
+            "contracts such as BTCUSDT:PERPETUAL or BTCUSDT:CURRENT_QUARTER",
             f"'all', or a list of at least one symbol, each {SYMBOL_NAMES}",
             _are_symbols,
         ),
@@ -467,6 +469,9 @@ class CollectorConfig:
         if self.base_url is not None and self.proxy_host is not None:
             raise ConfigError("base_url and proxy_host are both given; each replaces the exchange's host, choose one")
         symbols = "all" if _is_all(self.symbols) else _names(self.symbols)
+        for name in (*(symbols or () if symbols != "all" else ()), *(_names(self.symbols_filter) or ())):
+            if is_continuous(name):
+                self._check_continuous(name)
         for name, value in (
             ("market", self.market.upper()),
             ("symbols", symbols),
@@ -535,6 +540,19 @@ class CollectorConfig:
     def settle_ms(self) -> int:
         """`settle_seconds` in whole milliseconds, rounded up."""
         return math.ceil(self.settle_seconds * 1000)
+
+    def _check_continuous(self, name: str) -> None:
+        market: Any = self.market.upper()
+        if market == "SPOT":
+            raise ConfigError(f"symbols cannot have `{name}` with market SPOT, which has no contracts")
+        if self.price != "trade":
+            raise ConfigError(
+                f"symbols cannot have `{name}` with price `{self.price}`: continuous contracts have price trade only"
+            )
+        pair, kind = parts_of(name)
+        if not pair or kind not in CONTINUOUS_CONTRACTS[market]:
+            allowed = " | ".join(CONTINUOUS_CONTRACTS[market])
+            raise ConfigError(f"symbols cannot have `{name}`; allowed for {market}: a pair, a colon, and {allowed}")
 
     def _check_derived(self) -> None:
         for text in self.derive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from candleshm.collector.calendars import Calendars
 from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import RequestCounters
 from candleshm.collector.older_rows import OlderRows
@@ -34,6 +35,7 @@ class Dispatcher:
         symbols: SymbolSet,
         clock_sync: ClockSync,
         refresh: UniverseRefresh,
+        calendars: Calendars,
         repair: Repair,
         older_rows: OlderRows,
         counters: RequestCounters,
@@ -44,6 +46,7 @@ class Dispatcher:
         self._symbols = symbols
         self._clock_sync = clock_sync
         self._refresh = refresh
+        self._calendars = calendars
         self._repair = repair
         self._older_rows = older_rows
         self._counters = counters
@@ -70,7 +73,13 @@ class Dispatcher:
 
     def _choose(self, now: float, *, is_loaded: bool, has_streams: bool) -> tuple[Job | None, float]:
         look_seconds = math.inf
-        for maintenance in (self._clock_sync.measurement, self._refresh.request, self._refresh.ranking):
+        refresh = self._refresh
+        for maintenance in (
+            self._clock_sync.measurement,
+            refresh.request,
+            refresh.ranking,
+            self._calendars.request,
+        ):
             if maintenance.due_seconds <= now:
                 return self._maintain(maintenance, now)
             look_seconds = min(look_seconds, maintenance.due_seconds)
@@ -133,6 +142,8 @@ class Dispatcher:
         maintenance.due_seconds = math.inf
         if maintenance is self._refresh.request:
             self._refresh.sent(now)
+        elif maintenance is self._calendars.request:
+            self._calendars.sent(now)
         sync = self._clock_sync
         job = Job(
             maintenance.url,

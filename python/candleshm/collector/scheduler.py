@@ -5,6 +5,7 @@ takes in what they report. So nothing here needs a lock. Each question has a mod
 
 - what is requested next: `planner`, `dispatcher`; with which weight: `ratelimit.budget`
 - which rows need repair: `repair`; who keeps a series fresh: `failover`
+- what a continuous contract stands for, and which hours a market has: `calendars`
 - what the exchange's clock shows: `clock_sync`; which symbols there are: `universe_refresh`, `symbols`
 - what derived blocks lack: `older_rows`
 - what a response means: `intake`; what an error means: `failures`
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from candleshm.collector.agenda import Agenda
 from candleshm.collector.block_names import BlockNames
+from candleshm.collector.calendars import Calendars
 from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import RequestCounters, RowCounters
 from candleshm.collector.dispatcher import Dispatcher
@@ -40,7 +42,7 @@ from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.universe_refresh import UniverseRefresh
 from candleshm.collector.workers import Report, Workers
 from candleshm.errors import ExchangeError
-from candleshm.exchanges.base import Exchange, ExchangeInfo
+from candleshm.exchanges.base import Exchange, ExchangeInfo, ScheduledSession
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.rest.transport import Transport
 from candleshm.stream.source import MakeStreams
@@ -80,9 +82,10 @@ class Scheduler:
         random: Random | None = None,
         make_streams: MakeStreams | None = None,
         fetched: Sequence[FetchedBlock] = (),
+        schedule: Mapping[str, tuple[ScheduledSession, ...]] | None = None,
     ) -> None:
         """`make_streams` makes the source of events; without one everything is requested by REST. `fetched` are the
-        derived blocks whose older rows are requested.
+        derived blocks whose older rows are requested. `schedule` has the hours of markets, as far as they are known.
         """
         random = random or Random()
         now, name = clock.monotonic_seconds(), writer.name
@@ -93,6 +96,7 @@ class Scheduler:
         self._ingest = Ingest(writer, exchange_time=exchange_time, settle_ms=policy.settle_ms)
         self._workers = Workers(workers, transport=transport, exchange=exchange, ingest=self._ingest, block_name=name)
         self._symbols = SymbolSet(writer, universe, info, random)
+        self._calendars = Calendars(writer, exchange=exchange, symbols=self._symbols, schedule=schedule or {}, now=now)
         self._names = BlockNames(writer, now)
         self._clock_sync = ClockSync(
             exchange_time,
@@ -120,6 +124,7 @@ class Scheduler:
             clock_sync=self._clock_sync,
             random=random,
             now=now,
+            quiet_ms=self._calendars.quiet_ms,
         )
         self._failures = Failures(
             block_name=name,
@@ -157,6 +162,7 @@ class Scheduler:
             symbols=self._symbols,
             clock_sync=self._clock_sync,
             refresh=self._refresh,
+            calendars=self._calendars,
             repair=repair,
             older_rows=self._older_rows,
             counters=requests,
@@ -252,8 +258,11 @@ class Scheduler:
                         self._agenda.look_now()
                 if now >= status_seconds:
                     status_seconds = now + STATUS_SECONDS
-                    self._refresh.look(now, self._clock_sync.earliest_ms(now))
-                    self._agenda.look_by(self._refresh.due_seconds)
+                    now_ms = self._clock_sync.earliest_ms(now)
+                    self._calendars.look(now, now_ms)
+                    self._refresh.look(now, now_ms, self._calendars.delivered_seconds(now, now_ms))
+                    self._failover.rest(self._refresh.laggards.resting)
+                    self._agenda.look_by(min(self._refresh.due_seconds, self._calendars.request.due_seconds))
                     self._note_loaded(now)
                     self._board.publish(now, is_loaded=self._loading.done.is_set())
                     self._names.look(now)
@@ -302,6 +311,8 @@ class Scheduler:
             self._older_rows.fail(job.older, error, now)
         if job.maintenance is self._refresh.request:
             self._refresh.ended()
+        elif job.maintenance is self._calendars.request and error is not None:
+            self._calendars.failed(now)
         if job.plan is not None and self._symbols.has(job.plan):
             self._failures.give_up(job.plan, error)
             self._agenda.plan(job.plan, now, self._clock_sync.earliest_ms(now))
@@ -325,6 +336,8 @@ class Scheduler:
         elif maintenance is self._refresh.ranking:
             self._refresh.rank(response, now)
             self._align(now)
+        elif maintenance is self._calendars.request:
+            self._calendars.take(response, now)
         elif self._refresh.take(response, now):
             self._align(now)
         maintenance.failures = 0
@@ -333,6 +346,7 @@ class Scheduler:
         """Let the symbol set follow the list of symbols and the universe."""
         now_ms = self._clock_sync.earliest_ms(now)
         fresh = self._symbols.align(now, now_ms)
+        self._calendars.look(now, now_ms)
         self._failover.follow(fresh)
         for plan in fresh:
             self._dispatcher.begin(plan, now)

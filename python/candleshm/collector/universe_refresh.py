@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 
 from candleshm.collector.laggards import Laggards
@@ -54,12 +55,19 @@ class UniverseRefresh:
         self.changed = threading.Event()
         """Set when symbols were added or removed by hand."""
 
-    def look(self, now: float, now_ms: int) -> None:
-        """Find series that stay behind, and request the list sooner if it may explain why."""
+    def look(self, now: float, now_ms: int, delivered_seconds: Iterable[float] = ()) -> None:
+        """Find series that stay behind, and request the list sooner if it may explain why.
+
+        `delivered_seconds` is since when contracts are delivered for which it should show the next ones.
+        """
         self.laggards.look(self._symbols.plans.values(), now, now_ms)
-        self._symbols.set_silent(self.laggards.silent)
+        self._symbols.set_silent(self.laggards.silent, self.laggards.resting)
         if not self._is_sent and self.request.failures == 0:
-            since_seconds = [*self.laggards.since_seconds.values(), *self._symbols.ended_seconds]
+            since_seconds = [
+                *self.laggards.since_seconds.values(),
+                *self._symbols.ended_seconds,
+                *delivered_seconds,
+            ]
             self.request.due_seconds = self._listing.due_seconds(
                 since_seconds, self._budget.budget, self._budget.window_seconds
             )

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 # A response may come from a cache or from a replica that stands still. Only a later row proves that it was made after
 # its newest candle ended. Without one that candle becomes final this long after its end: long for a symbol that trades,
-# since its next candle is to come; short where the list of symbols, a second source, shows that none will.
+# since its next candle is to come; short where the list of symbols or the hours of its market, a second source, show
+# that none will.
 PATIENCE_MS = 600_000
 ENDED_PATIENCE_MS = 10_000
 
@@ -184,12 +185,13 @@ class Workers:
             if merged is not None:
                 report.ingested, report.older = merged
         elif job.plan is not None:
+            is_awaited = job.plan.trading and judged_ms >= job.plan.quiet_until_ms
             report.ingested = self._ingest.response(
                 job.plan.symbol,
                 response,
                 job.request,
                 sent_ms=judged_ms,
                 received_ms=received_ms,
-                patience_ms=PATIENCE_MS if job.plan.trading else ENDED_PATIENCE_MS,
+                patience_ms=PATIENCE_MS if is_awaited else ENDED_PATIENCE_MS,
             )
         report.ingest_seconds = time.perf_counter() - started_seconds

@@ -21,11 +21,14 @@ from candleshm.exchanges.base import (
     INTERVAL_MS,
     ExchangeInfo,
     KlineRequest,
+    ListedContract,
     Market,
     Price,
     Response,
+    ScheduledSession,
     StreamRules,
 )
+from candleshm.exchanges.continuous import CONTINUOUS_CONTRACTS, NEVER_MS, is_continuous, parts_of
 from candleshm.names import is_symbol_name
 from candleshm.network.proxies import CREDENTIALS_STATUS
 from candleshm.system.log_text import printable, without_credentials
@@ -33,9 +36,11 @@ from candleshm.system.log_text import printable, without_credentials
 __all__ = ["Binance", "retry_after_seconds"]
 
 INVALID_SYMBOL = -1121
+TRADIFI_PERPETUAL = "TRADIFI_PERPETUAL"
 
-# Unknown, internal, bus, timeout, overloaded, shutting down: the same GET may succeed a moment later.
-TRANSIENT_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
+# Unknown, internal, bus, timeout, overloaded, shutting down: the same GET may succeed a moment later. While UM and CM
+# are moved they send -1109, or a body without a code whose one key is a number.
+TRANSIENT_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016, -1109})
 # Too many requests, too many connections: never a plain retry, whatever HTTP status they come with.
 LIMIT_CODES = frozenset({-1003, -1034})
 
@@ -53,6 +58,7 @@ SHOWN_CHARACTERS_MAX = 200
 SERVER_MS = (10**12, 10**13)
 DATE_APART_MS_MAX = 3_600_000
 
+_NUMBERED = re.compile(rb'\{\s*"[0-9]{1,12}"\s*:')
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
 # The code of an error response that is cut off after it.
 _CODE = re.compile(rb'\{\s*"code"\s*:\s*(-?[0-9]{1,6})\s*[,}]')
@@ -163,6 +169,7 @@ class Binance:
     """
 
     time_weight = 1
+    schedule_weight = 5
 
     def __init__(
         self,
@@ -177,6 +184,10 @@ class Binance:
         self.market: Market = market
         self.price: Price = price
         self.intervals: Sequence[str] = tuple(name for name in INTERVAL_MS if market == "SPOT" or name != "1s")
+        self.continuous_intervals: Sequence[str] = ()
+        if price == "trade" and market != "SPOT":
+            # UM offers candles of 1s by this endpoint alone.
+            self.continuous_intervals = tuple(name for name in INTERVAL_MS if market == "UM" or name != "1s")
         self.page_limit = rules.page_limit
         self.tail_limit = rules.tail_limit
         self.weight_limit = rules.weight_limit
@@ -188,6 +199,7 @@ class Binance:
         self.info_url = f"{host}{rules.path}/exchangeInfo"
         self.volumes_weight = rules.volumes_weight
         self.volumes_url = f"{host}{rules.path}/ticker/24hr"
+        self.schedule_url = f"{host}{rules.path}/tradingSchedule" if market == "UM" and price == "trade" else ""
         self._url = f"{host}{rules.path}"
         self._rules = rules
         self._stream_urls = rules.stream_urls
@@ -234,6 +246,9 @@ class Binance:
         end = "" if request.end_ms is None else f"&endTime={request.end_ms}"
         name, parameter, _ = _PRICES[request.price]
         of = f"{parameter}={quote(request.symbol, safe='')}"
+        if is_continuous(request.symbol):
+            pair, kind = parts_of(request.symbol)
+            name, of = "continuousKlines", f"pair={quote(pair, safe='')}&contractType={quote(kind, safe='')}"
         return f"{self._url}/{name}?{of}&interval={request.interval}&limit={request.limit}{start}{end}"
 
     def stream_rules(self, interval: str) -> StreamRules:
@@ -248,6 +263,8 @@ class Binance:
 
     def stream_name(self, symbol: str, interval: str) -> str:
         """Return the name of a symbol's candle stream: in upper case it would be acknowledged and send nothing."""
+        if is_continuous(symbol):
+            return f"{symbol.lower().replace(':', '_')}@continuousKline_{interval}"
         return f"{symbol.lower()}@{_PRICES[self.price][2]}_{interval}"
 
     def server_time_ms(self, response: Response) -> int:
@@ -281,6 +298,11 @@ class Binance:
             pairs = {
                 symbol: str(entry["pair"]) for symbol, entry in entries.items() if is_symbol_name(entry.get("pair"))
             }
+            hours = {
+                symbol: str(entry.get("underlyingType", ""))
+                for symbol, entry in entries.items()
+                if contracts.get(symbol) == TRADIFI_PERPETUAL
+            }
             limits = [
                 (_INTERVAL_SECONDS[rule["interval"]] * rule["intervalNum"], rule["limit"])
                 for rule in info.get("rateLimits") or ()
@@ -294,7 +316,16 @@ class Binance:
         if self.price == "index":
             quotes = {pair: quotes[symbol] for symbol, pair in pairs.items()}
             statuses, contracts = _statuses_of_pairs(statuses, pairs), {}
-        return ExchangeInfo(statuses, limit, float(window_seconds), quotes, contracts, pairs)
+        return ExchangeInfo(
+            statuses,
+            limit,
+            float(window_seconds),
+            quotes,
+            contracts,
+            pairs,
+            continuous=_continuous(entries, statuses) if self.continuous_intervals else {},
+            hours=hours if self.price == "trade" else {},
+        )
 
     def volumes(self, response: Response) -> dict[str, float]:
         """Read a response of `volumes_url`. CM sends contracts and base volume; with the average price that is money.
@@ -315,6 +346,25 @@ class Binance:
             pair = symbol.partition("_")[0]
             of_pairs[pair] = of_pairs.get(pair, 0.0) + volume
         return of_pairs
+
+    def schedule(self, response: Response) -> dict[str, tuple[ScheduledSession, ...]]:
+        """Read a response of `schedule_url`: the sessions of each market, in order. Raises BadResponse."""
+        try:
+            markets = _json_object(response)["marketSchedules"]
+            sessions = {
+                str(market): [
+                    ScheduledSession(int(entry["startTime"]), int(entry["endTime"]), str(entry["type"]))
+                    for entry in schedule["sessions"]
+                ]
+                for market, schedule in markets.items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _bad(response, f"not a tradingSchedule ({type(error).__name__}: {error})") from None
+        return {
+            market: tuple(sorted(own, key=lambda session: session.start_ms))
+            for market, own in sessions.items()
+            if all(SERVER_MS[0] <= session.start_ms < session.end_ms < SERVER_MS[1] for session in own)
+        }
 
     def used_weight(self, response: Response, window_seconds: float) -> int | None:
         """Return the weight that this egress, other programs included, has used in the current window."""
@@ -338,7 +388,8 @@ class Binance:
         start = response.body[:64].lstrip()
         looks_like_json = start[:1] in (b"{", b"[")
         # A refusal begins with its code, and counts as one even where the status says that all is well.
-        if status == 200 and looks_like_json and not start.startswith(b'{"code"'):
+        is_numbered = _NUMBERED.match(start) is not None
+        if status == 200 and looks_like_json and not (start.startswith(b'{"code"') or is_numbered):
             return None
         code, message = _code_and_message(response) if looks_like_json else (None, _description(response))
         text = f"HTTP {status} from {_shown(response.url)}: {_short(message)}" + (
@@ -352,7 +403,7 @@ class Binance:
         if status in (407, 429) or code in LIMIT_CODES:
             wait_seconds = retry_after_seconds(response, now_ms) or _until(message, now_ms) or RATE_LIMITED_SECONDS
             return RateLimited(text, retry_after=wait_seconds, status=status, code=code)
-        if status >= 500 or status == 408 or code in TRANSIENT_CODES:
+        if status >= 500 or status == 408 or code in TRANSIENT_CODES or is_numbered:
             return ExchangeUnavailable(text, status=status, code=code)
         if status == 451:
             return ExchangeError(
@@ -372,6 +423,19 @@ def _statuses_of_pairs(statuses: Mapping[str, str], pairs: Mapping[str, str]) ->
         else:
             of_pairs.setdefault(pair, statuses[symbol])
     return of_pairs
+
+
+def _continuous(entries: Mapping[str, Mapping[str, Any]], statuses: Mapping[str, str]) -> dict[str, ListedContract]:
+    """Return what each continuous contract stands for: of several contracts the one that trades, delivered first."""
+    found: dict[str, tuple[bool, int, str]] = {}
+    for symbol, entry in entries.items():
+        pair, kind, delivery_ms = entry.get("pair"), entry.get("contractType"), entry.get("deliveryDate") or 0
+        if kind not in CONTINUOUS_CONTRACTS["UM"] or not is_symbol_name(f"{pair}:{kind}"):
+            continue
+        whole_ms: int = delivery_ms if _is_whole(delivery_ms) and 0 < delivery_ms < NEVER_MS else 0
+        rank = (statuses[symbol] != "TRADING", whole_ms, symbol)
+        found[f"{pair}:{kind}"] = min(found.get(f"{pair}:{kind}", rank), rank)
+    return {name: ListedContract(symbol, delivery_ms) for name, (_, delivery_ms, symbol) in found.items()}
 
 
 def _json_object(response: Response) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class StreamManager:
         self._stalls = Stalls(self.rules, block_log, self._now)
         self._lanes = Lanes(exchange, interval, self.rules.streams_max)
         self._wanted: tuple[str, ...] = ()
+        self._resting: frozenset[str] = frozenset()
         self._covered: frozenset[str] = frozenset()
         self._repair_requests: deque[tuple[str, str, int]] = deque()
         self._counters = StreamCounters()
@@ -108,6 +109,10 @@ class StreamManager:
         """Stream exactly these symbols."""
         self._wanted = tuple(symbols)
         self._stream_thread.rouse()
+
+    def rest(self, symbols: frozenset[str]) -> None:
+        """Note that the streams of these symbols may send nothing: their market does not trade."""
+        self._resting = symbols
 
     def suspect(self, symbol: str) -> None:
         """Note that REST had a newer row which the stream of `symbol` should have sent."""
@@ -163,7 +168,7 @@ class StreamManager:
             for connection in (lane.current, lane.standby):
                 if connection is not None:
                     connection.subscriptions.want(lane.names.keys())
-                    line = connection.look(self._paths)
+                    line = connection.look(self._paths, may_be_silent=self._resting.issuperset(lane.group))
                     if line is not None:
                         self._log.write(logging.INFO, "path", now, "%s", line)
         lanes = tuple(self._lanes)

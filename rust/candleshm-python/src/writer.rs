@@ -28,7 +28,7 @@ use pyo3::types::{IntoPyDict, PyDict, PyTuple};
 
 use crate::array::new_columns;
 
-use crate::attached::trading_ages;
+use crate::attached::{halves, trading_ages};
 use crate::derive::grid;
 use crate::errors::exceptions::{BlockNotFound, ConfigError};
 use crate::errors::{NotMerged, to_py};
@@ -816,6 +816,22 @@ impl Writer {
             (name, error)
         };
         Ok(outcomes.into_iter().map(raised).collect())
+    }
+
+    /// Store what the calendar of a symbol says: two halves of 32 bits, as docs/segment-format.md has them.
+    ///
+    /// Until `quiet_until_ms` (exchange time) no newer candle of it need come, and responses without one are current.
+    fn set_calendar(&self, symbol: &str, low: u32, high: u32, quiet_until_ms: i64) -> PyResult<()> {
+        self.with(|writer| {
+            let index = writer.index_of(symbol)?;
+            writer.set_calendar(index, u64::from(high) << 32 | u64::from(low), quiet_until_ms);
+            Ok(())
+        })
+    }
+
+    /// What the calendar of a symbol says, as (low, high); zeroes while it says nothing.
+    fn calendar(&self, symbol: &str) -> PyResult<(u32, u32)> {
+        self.with(|writer| Ok(halves(writer.block().calendar(writer.index_of(symbol)?))))
     }
 
     /// Mark a symbol as trading (the default) or ended; `silent` is one that trades without new candles.

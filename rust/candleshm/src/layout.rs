@@ -141,6 +141,9 @@ pub mod symbol {
     pub const PHASE_DAYS: usize = 5;
     /// A `Presence`.
     pub const TRADING: usize = 6;
+    /// Since minor 3, two halves in minutes since the epoch, or a kind in the high one: for a continuous contract its
+    /// last roll and the delivery of the present contract, for a TradFi perpetual the end and the kind of its session.
+    pub const CALENDAR: usize = 7;
     /// The first of four seqlock slots.
     pub const SLOTS: usize = 8;
     /// Words of one seqlock slot.

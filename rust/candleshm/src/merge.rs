@@ -55,10 +55,10 @@ impl RequestWindow {
     }
 
     /// Returns how long ago, when the response was received, the candle `candle_index` had ended for so long that the
-    /// exchange must have a newer one; 0 while it may be the newest.
+    /// exchange must have a newer one; 0 while it may be the newest. Until `quiet_until_ms` there need be none.
     #[must_use]
-    pub fn outdated_ms(&self, grid: Grid, candle_index: u64) -> u64 {
-        let current_until_ms = grid.end_ms(candle_index as i64) + self.settle_ms + CURRENT_MS;
+    pub fn outdated_ms(&self, grid: Grid, candle_index: u64, quiet_until_ms: i64) -> u64 {
+        let current_until_ms = grid.end_ms(candle_index as i64).max(quiet_until_ms) + self.settle_ms + CURRENT_MS;
         (self.received_ms - current_until_ms).max(0) as u64
     }
 }

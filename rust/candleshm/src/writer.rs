@@ -123,6 +123,8 @@ struct Series {
     /// Index of the newest candle that is closed, verified or a hole; 0 while there is none.
     newest_settled: u64,
     presence: Presence,
+    /// Until when, in exchange time, no newer candle need come: the end of a session without trading.
+    quiet_until_ms: i64,
 }
 
 /// The owner of a block.
@@ -222,6 +224,15 @@ impl Writer {
         self.commit();
     }
 
+    /// Stores what the calendar of a symbol says, and until when (exchange time) no newer candle of it need come.
+    pub fn set_calendar(&mut self, index: usize, calendar: u64, quiet_until_ms: i64) {
+        for derived in &mut self.derived {
+            derived.set_calendar(index, calendar, quiet_until_ms);
+        }
+        self.block.entry(index)[symbol::CALENDAR].store(calendar, Relaxed);
+        self.series[index].quiet_until_ms = quiet_until_ms;
+    }
+
     /// Merges the rows of one response into a series, publishes the result and wakes waiters. `now_boot_ms` is
     /// `CLOCK_BOOTTIME`.
     pub fn ingest(&mut self, index: usize, rows: &[Row], window: &RequestWindow, now_boot_ms: u64) -> Report {
@@ -255,7 +266,8 @@ impl Writer {
         let told_end = plan.held.map_or(0, |(_, newest)| newest + 1);
         if open_ended && told_end >= known_end || told_end > head {
             // A response can be as new as its newest candle at most, however fresh it is itself.
-            let outdated_ms = plan.held.map_or(0, |(_, newest)| window.outdated_ms(grid, newest));
+            let outdated_ms =
+                plan.held.map_or(0, |(_, newest)| window.outdated_ms(grid, newest, series.quiet_until_ms));
             let current_ms = now_boot_ms.saturating_sub(outdated_ms);
             series.state.marks.received_ms = series.state.marks.received_ms.max(current_ms);
         }
@@ -552,6 +564,7 @@ impl Series {
             pause_ms: 0,
             newest_settled: 0,
             presence: Presence::Trading,
+            quiet_until_ms: 0,
         }
     }
 

@@ -129,6 +129,7 @@ fn fields_lie_where_the_document_says() {
         word("symbol", "first_bar", symbol::FIRST_BAR),
         word("symbol", "phase_days", symbol::PHASE_DAYS),
         word("symbol", "trading", symbol::TRADING),
+        word("symbol", "calendar", symbol::CALENDAR),
         (("symbol", "latches"), (8 * symbol::SLOTS, 4 * 8 * symbol::SLOT_WORDS)),
         (("symbol", "name"), (8 * symbol::NAME, layout::SYMBOL_NAME_BYTES)),
         word("latch", "head", slot::HEAD),

@@ -42,6 +42,9 @@ pub struct Event<'a> {
     pub first_id: i64,
     /// Id of its newest trade, as above.
     pub last_id: i64,
+    /// Whether it is of a continuous contract: the symbol is made of its pair and its kind, as `BTCUSDT:PERPETUAL`, and
+    /// the ids are not those of trades.
+    pub is_continuous: bool,
     /// Which futures family the symbol belongs to, where the event states it: 1 is UM, 2 is CM.
     pub family: Option<i64>,
 }
@@ -142,6 +145,7 @@ struct Payload<'a> {
     event_ms: Option<i64>,
     symbol: Option<Cow<'a, str>>,
     pair: Option<Cow<'a, str>>,
+    contract: Option<Cow<'a, str>>,
     family: Option<i64>,
     /// The frame from the value of `k` on, which was not yet looked into.
     kline: Option<&'a [u8]>,
@@ -170,9 +174,9 @@ impl<'a> Scan<'a> {
             Some("serverShutdown") => Ok(Frame::Shutdown),
             None if event.acknowledges => Ok(Frame::Acknowledgement),
             Some(kind) => match STREAMS.iter().find(|(event, ..)| *event == kind) {
-                Some(&(_, price, _)) => {
-                    let event = self.kline(event, price)?;
-                    let is_its_own = stream.is_none_or(|name| is_name_of(&name, &event));
+                Some(&(kind, price, infix)) => {
+                    let event = self.kline(event, price, kind == CONTINUOUS)?;
+                    let is_its_own = stream.is_none_or(|name| is_name_of(&name, infix, &event));
                     if is_its_own { Ok(Frame::Kline(event)) } else { Err(FrameErrorKind::Contradiction) }
                 }
                 None => Ok(Frame::Other),
@@ -206,6 +210,7 @@ impl<'a> Scan<'a> {
                 }
                 (b"s", Some(b'"')) => payload.symbol = Some(self.string()?),
                 (b"ps", Some(b'"')) => payload.pair = Some(self.string()?),
+                (b"ct", Some(b'"')) => payload.contract = Some(self.string()?),
                 (b"data", Some(b'{')) => match inner.as_deref_mut() {
                     Some(inner) => {
                         payload.wraps = true;
@@ -237,7 +242,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads the kline of an event. Its text is known to be JSON.
-    fn kline(&mut self, event: Payload<'a>, price: Price) -> Result<Event<'a>, FrameErrorKind> {
+    fn kline(&mut self, event: Payload<'a>, price: Price, is_continuous: bool) -> Result<Event<'a>, FrameErrorKind> {
         let text = event.kline.ok_or(FrameErrorKind::Missing("k"))?;
         let event_ms = event.event_ms.ok_or(FrameErrorKind::Missing("E"))?;
         let end = std::mem::replace(&mut self.cursor.rest, text);
@@ -282,7 +287,11 @@ impl<'a> Scan<'a> {
         if let Some((_, name)) = KLINE_COLUMNS.iter().find(|(column, _)| seen >> column & 1 == 0) {
             return Err(FrameErrorKind::Missing(name));
         }
-        let symbol = if price == Price::Index {
+        let symbol = if is_continuous {
+            let pair = event.pair.ok_or(FrameErrorKind::Missing("ps"))?;
+            let contract = event.contract.ok_or(FrameErrorKind::Missing("ct"))?;
+            Cow::Owned(format!("{pair}:{contract}"))
+        } else if price == Price::Index {
             // Its `s` is a zero.
             event.pair.ok_or(FrameErrorKind::Missing("ps"))?
         } else {
@@ -300,6 +309,7 @@ impl<'a> Scan<'a> {
             closed: closed.ok_or(FrameErrorKind::Missing("x"))?,
             first_id: first_id.ok_or(FrameErrorKind::Missing("f"))?,
             last_id: last_id.ok_or(FrameErrorKind::Missing("L"))?,
+            is_continuous,
             family: event.family,
         })
     }
@@ -439,20 +449,23 @@ fn column_of(key: &[u8]) -> Option<(usize, &'static str)> {
 }
 
 /// The events that are read, what their prices are, and what stands between symbol and interval in a stream's name.
-const STREAMS: [(&str, Price, &str); 3] = [
+const STREAMS: [(&str, Price, &str); 4] = [
     ("kline", Price::Trade, "@kline_"),
+    (CONTINUOUS, Price::Trade, "@continuousKline_"),
     ("markPrice_kline", Price::Mark, "@markPriceKline_"),
     ("indexPrice_kline", Price::Index, "@indexPriceKline_"),
 ];
 
-/// Whether a stream of this name brings candles of the event's symbol, price and interval.
-fn is_name_of(name: &str, event: &Event<'_>) -> bool {
-    let kind = STREAMS.iter().find(|(_, price, _)| *price == event.price);
+const CONTINUOUS: &str = "continuous_kline";
+
+/// Whether a stream of this name, with that between symbol and interval, brings candles of the event's symbol and
+/// interval. In the name of a stream of a continuous contract the colon of its symbol is an underscore.
+fn is_name_of(name: &str, infix: &str, event: &Event<'_>) -> bool {
     let rest = name.strip_suffix(&*event.interval);
-    let symbol = rest.and_then(|rest| rest.strip_suffix(kind?.2));
-    symbol.is_some_and(|symbol| {
-        symbol.eq_ignore_ascii_case(&event.symbol) || symbol.to_lowercase() == event.symbol.to_lowercase()
-    })
+    let symbol = rest.and_then(|rest| rest.strip_suffix(infix));
+    let own =
+        if event.is_continuous { Cow::Owned(event.symbol.replace(':', "_")) } else { Cow::Borrowed(&*event.symbol) };
+    symbol.is_some_and(|symbol| symbol.eq_ignore_ascii_case(&own) || symbol.to_lowercase() == own.to_lowercase())
 }
 
 fn integer(text: &[u8]) -> Option<i64> {
@@ -654,6 +667,28 @@ mod tests {
         }
         let without_pair = INDEX.replace(r#""ps":"BTCUSD","#, "");
         assert_eq!(parse(without_pair.as_bytes()).expect_err("no pair").kind, FrameErrorKind::Missing("ps"));
+    }
+
+    /// As the exchange's pages show it: its ids are far more than its trades.
+    const CONTINUOUS_EVENT: &str = r#"{"stream":"btcusdt_perpetual@continuousKline_1m","data":{"e":"continuous_kline","E":1607443058651,"ps":"BTCUSDT","ct":"PERPETUAL","k":{"t":1607443020000,"T":1607443079999,"i":"1m","f":116467658886,"L":116468012423,"o":"18787.00","c":"18804.04","h":"18804.04","l":"18786.54","v":"197.664","n":543,"x":false,"q":"3715253.19494","V":"184.769","Q":"3472925.84746","B":"0"}}}"#;
+
+    #[test]
+    fn events_of_continuous_contracts() {
+        let Ok(Frame::Kline(event)) = parse(CONTINUOUS_EVENT.as_bytes()) else { panic!("the exchange sends it") };
+        assert_eq!((event.price, &*event.symbol, &*event.interval), (Price::Trade, "BTCUSDT:PERPETUAL", "1m"));
+        assert!(event.is_continuous && !event.closed);
+        assert_eq!((event.row[TRADES], event.row[CLOSE]), (543.0, 18_804.04));
+
+        for name in
+            ["btcusdt_perpetual@kline_1m", "btcusdt@continuousKline_1m", "btcusdt_current_quarter@continuousKline_1m"]
+        {
+            let frame = CONTINUOUS_EVENT.replace("btcusdt_perpetual@continuousKline_1m", name);
+            assert_eq!(parse(frame.as_bytes()).expect_err("another stream").kind, FrameErrorKind::Contradiction);
+        }
+        for (field, name) in [(r#""ps":"BTCUSDT","#, "ps"), (r#""ct":"PERPETUAL","#, "ct")] {
+            let frame = CONTINUOUS_EVENT.replace(field, "");
+            assert_eq!(parse(frame.as_bytes()).expect_err("no name").kind, FrameErrorKind::Missing(name));
+        }
     }
 
     #[test]

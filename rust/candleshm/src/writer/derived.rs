@@ -326,6 +326,11 @@ impl Derived {
         self.writer.set_presence(self.series[index].index, presence);
     }
 
+    /// As [`Writer::set_calendar`], for the symbol at that place of the source.
+    pub(super) fn set_calendar(&mut self, index: usize, calendar: u64, quiet_until_ms: i64) {
+        self.writer.set_calendar(self.series[index].index, calendar, quiet_until_ms);
+    }
+
     /// As [`Writer::commit`].
     pub(super) fn commit(&mut self) {
         self.writer.commit();

@@ -160,12 +160,13 @@ impl Writer {
         let mut suspect = plan.suspect;
         // Only what the block has as it was pushed can be proven by what was pushed.
         let stands = price == Price::Trade
+            && !event.is_continuous
             && event.closed
             && words.tag(candle_index).is_final_of(candle_index)
             && series.seen.is_pushed(candle_index);
-        // Without a trade there is no id: the chain of other prices never begins.
+        // Without ids of trades there is no chain: that of other prices and of continuous contracts never begins.
         let proofs =
-            [Some(series.chain.saw(candle_index, ids)), stands.then(|| series.chain.closed(candle_index, ids))];
+            [Some(series.chain.saw(candle_index, ids)), stands.then(|| series.chain.closed(candle_index, ids, market))];
         let mut verified = Vec::new();
         for proof in proofs.into_iter().flatten() {
             for candle_index in proof.proven {

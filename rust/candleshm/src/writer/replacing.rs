@@ -118,7 +118,9 @@ impl Writer {
         for index in 0..self.series.len() {
             let Some(&place) = places.get(&self.block.symbol(index)) else { continue };
             let (from, words) = (old.series(place), self.block.series(index));
-            words.entry[symbol::PHASE_DAYS].store(from.entry[symbol::PHASE_DAYS].load(Relaxed), Relaxed);
+            for word in [symbol::PHASE_DAYS, symbol::CALENDAR] {
+                words.entry[word].store(from.entry[word].load(Relaxed), Relaxed);
+            }
             let mut series = Series::new();
             SeriesWriter::new(words, &mut series.state).carry(from);
             series.find_newest_settled(&self.block, index);
