@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import requests
 from candleshm.exchanges.base import Market, Price
 from candleshm.sim import SimulatedExchange
 from tests.support.collecting import FUTURES, MINUTE, collecting, symbols_of
+from tests.support.downloading import day_before, downloaded
 from tests.support.gateways import gateway
 
 PATHS: dict[Price, str] = {"mark": "markPriceKlines", "index": "indexPriceKlines", "premium": "premiumIndexKlines"}
@@ -65,6 +67,27 @@ def test_an_answer_is_the_exchanges_to_the_byte(served: Served, market: Market, 
     assert (ours.status_code, ours.content) == (200, theirs.content)
     assert len(ours.json()) == {"1m": 180, "15m": 12, "1h": 3}[interval]
     assert ours.headers["x-candleshm-source"] == ("block" if interval == "1m" else "derived")
+
+
+@pytest.mark.parametrize("price", [None, *PATHS])
+def test_daily_files_answer_for_their_own_price_only(
+    served: Served, block_name: str, tmp_path: Path, price: Price | None
+) -> None:
+    """Files of trades and of one other price, or of none."""
+    exchange = served.exchange
+    day = day_before(exchange)
+    prices: list[Price] = ["trade"] if price is None else ["trade", price]
+    for of in prices:
+        assert downloaded(exchange, tmp_path, day.date, day.date, market="UM", price=of, symbols=["BTCUSDT"]).failed == 0
+    query = {"interval": "1h", "startTime": str(day.start_ms), "endTime": str(day.end_ms - 1)}
+    with gateway([block_name], exchange.base_url, candle_dir=str(tmp_path)) as url:
+        for of, name in PATHS.items():
+            named = query | {"pair" if of == "index" else "symbol": "BTCUSDT"}
+            ours, theirs = (
+                requests.get(f"{host}/fapi/v1/{name}", named, timeout=30) for host in (url, exchange.base_url)
+            )
+            assert ours.status_code == (200 if of == price else 503), ours.text
+            assert of != price or ours.content == theirs.content
 
 
 @pytest.mark.parametrize("market", FUTURES)

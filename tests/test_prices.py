@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import candleshm
+from candleshm.exchanges.base import Price
 from candleshm.sim import SimulatedExchange
-from tests.support.collecting import collecting
+from tests.support.collecting import assert_true, collecting
 from tests.support.commanding import run
+from tests.support.downloading import day_before, downloaded
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +88,22 @@ def test_what_shows_a_block_says_its_price(exchange: SimulatedExchange, block_na
         # A premium is about nothing and often below it.
         assert abs(feed["BTCUSDT"].candles()[:, candleshm.CLOSE]).max() < 0.1
         assert (feed["BTCUSDT"].candles()[:, candleshm.LOW] < 0).any()
+
+
+@pytest.mark.parametrize("price", ["mark", "premium"])
+def test_daily_files_of_trades_do_not_get_into_a_block_of_another_price(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path, price: Price
+) -> None:
+    days = (day_before(exchange, 2).date, day_before(exchange).date)
+    changes: dict[str, Any] = {"market": "UM", "symbols": ["BTCUSDT"]}
+    assert downloaded(exchange, tmp_path, *days, **changes).failed == 0
+    changes |= {"price": price, "length": 200, "derive": ["1h:40"], "candle_dir": tmp_path}
+    with collecting(exchange, block_name, **changes) as (_, feed), candleshm.attach(f"{block_name}-1h") as hours:
+        assert_true(exchange, feed)
+        assert_true(exchange, hours)
+        assert len(hours["BTCUSDT"].candles()) == 40
+    # Those of its own price do.
+    assert downloaded(exchange, tmp_path, *days, **changes).failed == 0
+    with collecting(exchange, block_name, **changes) as (_, feed), candleshm.attach(f"{block_name}-1h") as hours:
+        assert_true(exchange, feed)
+        assert_true(exchange, hours)

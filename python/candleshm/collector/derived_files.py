@@ -57,14 +57,15 @@ def load_derived_days(
 
 def _stored(config: CollectorConfig, interval: str, symbol: str, days: Sequence[Day]) -> Candles:
     assert config.candle_dir is not None
-    rows = StoredRows(config.candle_dir, config.market, interval, config.timezone).rows_of_stored(symbol, days)
+    stored = StoredRows(config.candle_dir, config.market, interval, config.timezone, config.price)
+    rows = stored.rows_of_stored(symbol, days)
     part = part_of_days(interval, list(INTERVAL_MS)) if "@" in interval else None
     if len(rows) or part is None:
         return rows
-    parts = StoredRows(config.candle_dir, config.market, part, config.timezone)
+    parts = stored.of(part)
     found = [rows]
     for run in [] if parts.own is None else runs(parts.own, symbol, days):
         start_ms, end_ms = run[0].start_ms, run[-1].end_ms
         small = parts.rows(symbol, run, end_ms)
-        found.append(derive(small, interval, source=part, start_ms=start_ms, end_ms=end_ms))
+        found.append(derive(small, interval, source=part, start_ms=start_ms, end_ms=end_ms, price=config.price))
     return np.concatenate(found)

@@ -147,9 +147,8 @@ class Answers:
                 return self._answer(query, chosen)
             if chosen is not None:
                 lacks.append(self._lack(query, feed, chosen))
-        # Daily files have the prices of trades.
-        if self._files is not None and query.price == "trade":
-            for store in self._files.stores(query.market, query.symbol, query.interval):
+        if self._files is not None:
+            for store in self._files.stores(query.market, query.symbol, query.interval, query.price):
                 for newer in (_newer(blocks, store.interval), None):
                     for stretch in _with_files(self._files, store, query, newer, bounds_ms):
                         chosen = _chosen(query, stretch, bounds_ms)
