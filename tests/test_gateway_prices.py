@@ -78,7 +78,8 @@ def test_daily_files_answer_for_their_own_price_only(
     day = day_before(exchange)
     prices: list[Price] = ["trade"] if price is None else ["trade", price]
     for of in prices:
-        assert downloaded(exchange, tmp_path, day.date, day.date, market="UM", price=of, symbols=["BTCUSDT"]).failed == 0
+        done = downloaded(exchange, tmp_path, day.date, day.date, market="UM", price=of, symbols=["BTCUSDT"])
+        assert done.failed == 0
     query = {"interval": "1h", "startTime": str(day.start_ms), "endTime": str(day.end_ms - 1)}
     with gateway([block_name], exchange.base_url, candle_dir=str(tmp_path)) as url:
         for of, name in PATHS.items():
