@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import requests
@@ -35,7 +36,12 @@ def served() -> Iterator[Served]:
         for market in FUTURES:
             for price in PATHS:
                 name = f"test-prices-{os.getpid()}-{market.lower()}-{price}-1m"
-                changes = {"market": market, "price": price, "symbols": symbols_of(market, price)[:2], "length": 400}
+                changes: dict[str, Any] = {
+                    "market": market,
+                    "price": price,
+                    "symbols": symbols_of(market, price)[:2],
+                    "length": 400,
+                }
                 stack.enter_context(collecting(exchange, name, derive=["15m"], **changes))
                 names += [name, f"{name}-15m"]
         yield Served(stack.enter_context(gateway(names, exchange.base_url)), exchange)

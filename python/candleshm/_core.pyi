@@ -3,7 +3,7 @@
 Times are integer milliseconds since the epoch, UTC, as the exchange states them, unless a name says otherwise.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self, TypeAlias, final
@@ -29,6 +29,7 @@ __all__ = [
     "KlinesText",
     "News",
     "NotMerged",
+    "Older",
     "PoolWords",
     "Pushed",
     "Series",
@@ -344,6 +345,29 @@ class StreamNews:
         """Why the thread ended although nobody stopped it; None otherwise."""
 
 @final
+class Older:
+    """What of a derived series is to be requested, because it does not come by derivation."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that are neither there, nor holes, nor to come by derivation."""
+    @property
+    def missing_ms(self) -> tuple[int, int] | None:
+        """The newest of them that no response lacked so far: half-open range of their open times, or None."""
+    @property
+    def unconfirmed_ms(self) -> tuple[int, int] | None:
+        """Range of those that responses lacked and that are to be confirmed next, or None."""
+    @property
+    def confirm_from_ms(self) -> int:
+        """Exchange time from which a request confirms them as holes."""
+    @property
+    def seam_end_ms(self) -> int:
+        """Up to where derived rows follow `missing_ms` without a gap, to be compared with the response."""
+    @property
+    def disputed_ms(self) -> tuple[int, int] | None:
+        """Range of the rows that the exchange sent otherwise than they are derived now, or None."""
+
+@final
 class Pushed:
     """What a batch of frames did."""
 
@@ -417,6 +441,7 @@ class Writer:
         symbols: Sequence[str],
         spare_symbols: int = 0,
         derive: Sequence[tuple[str, str, int]] | None = None,
+        fetched: Mapping[str, str] | None = None,
         exchange: str = "",
         price: Literal["trade", "mark", "index", "premium"] = "trade",
     ) -> Writer:
@@ -428,6 +453,9 @@ class Writer:
         `derive` are names, intervals (`5m`, `1d@Asia/Shanghai`) and LENGTHs: further blocks of the same symbols, whose
         candles are derived from this block's in the same calls, each published before waiters of either are woken.
         Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
+
+        `fetched` are, by the names of derived blocks, the intervals of which the exchange has candles for rows that do
+        not come by derivation: that of the block, or a smaller one that makes it up; see `older`.
 
         `exchange` says whose candles these are. A block that a collector of another exchange left is replaced without
         its rows; an empty one stands for any.
@@ -513,6 +541,39 @@ class Writer:
 
         Raises UnknownSymbol, ConfigError for other shapes.
         """
+
+    def ingest_older(
+        self,
+        derived: str,
+        symbol: str,
+        body: bytes,
+        *,
+        sent_ms: int,
+        received_ms: int,
+        settle_ms: int,
+        limit: int,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        patience_ms: int = 0,
+        sent_seconds: float = ...,
+    ) -> tuple[Ingested, Older]:
+        """As `ingest`, of a response about rows of the derived block `derived` that do not come by derivation.
+
+        The request was for the interval that is fetched for that block (see `open`). Where rows were derived as well
+        the exchange's stand; `conflicts` counts the differences. Rows from the oldest that is not final on are left
+        out. Returns what it changed, and what is to be requested next. Raises as `ingest`, ConfigError for another
+        name.
+        """
+
+    def older(self, derived: str) -> dict[str, Older]:
+        """What is to be requested of each series of the derived block `derived`, by symbol.
+
+        Series that lack nothing, or of which nothing could be derived so far, are left out. Raises ConfigError for
+        another name.
+        """
+
+    def set_filled(self, derived: str, filled: bool) -> None:
+        """Set whether the derived block `derived` has what is to be fetched; readers see it as ready only then."""
 
     def ingest_events(self, frames: Sequence[bytes | bytearray], *, received_ms: int) -> Pushed:
         """Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.

@@ -13,6 +13,7 @@ from typing import Self
 from candleshm._core import Feed, Writer
 from candleshm.collector.cache import CacheWriter
 from candleshm.collector.filling import Filling
+from candleshm.collector.older_series import fetched_blocks
 from candleshm.collector.report_writer import ReportWriter
 from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
@@ -88,6 +89,7 @@ class Collector:
         self._market = MarketAccess(config, exchange=exchange, transport=transport, clock=clock, budget=budget)
         self._check_interval(() if config.symbols == "all" else config.symbols)
         self._universe = Universe(config)
+        self._fetched = fetched_blocks(config.derived, self._market.exchange.intervals)
         self._make_streams = self._find_streams()
         self._stopping = threading.Event()
         self._filling = Filling(config, self._market.clock, self._stopping)
@@ -116,7 +118,8 @@ class Collector:
     def wait_loaded(
         self, timeout_seconds: float | None = None, progress: Callable[[CollectorStatus], object] | None = None
     ) -> bool:
-        """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`), and return True then.
+        """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`), its older rows in derived
+        blocks included, and return True then.
 
         Returns False at the timeout and after `stop`.
 
@@ -132,7 +135,7 @@ class Collector:
             left_seconds = PROGRESS_SECONDS
             if deadline_seconds is not None:
                 left_seconds = min(left_seconds, deadline_seconds - self._market.clock.monotonic_seconds())
-            loaded = scheduler.wait_loaded(max(0.0, left_seconds))
+            loaded = scheduler.wait_filled(max(0.0, left_seconds))
             if progress is not None:
                 progress(scheduler.status)
             if loaded or left_seconds <= 0:
@@ -293,6 +296,7 @@ class Collector:
                 symbols=symbols,
                 spare_symbols=spare_symbols,
                 derive=config.derived,
+                fetched={block.name: block.interval for block in self._fetched},
                 exchange=exchange_of(config),
             )
         try:
@@ -488,6 +492,7 @@ class Collector:
             workers=config.workers,
             make_streams=self._make_streams,
             schedule=schedule,
+            fetched=self._fetched,
         )
 
 

@@ -1,4 +1,6 @@
-"""Which request leaves next: maintenance, a repair, or the task of a series that is due, within the weight budget."""
+"""Which request leaves next: maintenance, a repair, the task of a series that is due, or older rows of derived blocks,
+within the weight budget.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import math
 from candleshm.collector.calendars import Calendars
 from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import RequestCounters
+from candleshm.collector.older_rows import OlderRows
 from candleshm.collector.planner import choose, request_for
 from candleshm.collector.repair import Claim, Repair
 from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
@@ -36,6 +39,7 @@ class Dispatcher:
         refresh: UniverseRefresh,
         calendars: Calendars,
         repair: Repair,
+        older_rows: OlderRows,
         counters: RequestCounters,
     ) -> None:
         self._exchange = exchange
@@ -46,6 +50,7 @@ class Dispatcher:
         self._refresh = refresh
         self._calendars = calendars
         self._repair = repair
+        self._older_rows = older_rows
         self._counters = counters
         self._repairs_many = False
 
@@ -110,7 +115,24 @@ class Dispatcher:
             if wait_seconds <= 0:
                 return self._job(plan, kind, request, ticket), now
             look_seconds = min(look_seconds, now + wait_seconds)
+        if is_loaded and (selection.steady is None or not is_spent):
+            job, due_seconds = self._fetch_older(now)
+            if job is not None:
+                return job, now
+            look_seconds = min(look_seconds, due_seconds)
         return None, look_seconds
+
+    def _fetch_older(self, now: float) -> tuple[Job | None, float]:
+        """Return a request for older rows of derived blocks, which loads as a start does, else when one is due."""
+        errand, due_seconds = self._older_rows.next(
+            now, lambda request: self._budget.claim(request.weight, now, loading=True)
+        )
+        if errand is None:
+            return None, due_seconds
+        series, request, ticket = errand
+        url, sync = self._exchange.klines_url(request), self._clock_sync
+        job = Job(url, request.weight, sync.time, ticket, request=request, older=series, dates_count=sync.dates_count)
+        return job, now
 
     def _claim_at(self, now: float) -> Claim:
         return lambda request: self._budget.claim(request.weight, now)

@@ -7,6 +7,7 @@ takes in what they report. So nothing here needs a lock. Each question has a mod
 - which rows need repair: `repair`; who keeps a series fresh: `failover`
 - what a continuous contract stands for, and which hours a market has: `calendars`
 - what the exchange's clock shows: `clock_sync`; which symbols there are: `universe_refresh`, `symbols`
+- what derived blocks lack: `older_rows`
 - what a response means: `intake`; what an error means: `failures`
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -30,6 +31,8 @@ from candleshm.collector.failures import Failures
 from candleshm.collector.ingest import Ingest
 from candleshm.collector.intake import Intake
 from candleshm.collector.loading import Loading, tries_max
+from candleshm.collector.older_rows import OlderRows
+from candleshm.collector.older_series import FetchedBlock
 from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.collector.repair import Repair
 from candleshm.collector.series_plan import PollPolicy
@@ -79,10 +82,12 @@ class Scheduler:
         random: Random | None = None,
         make_streams: MakeStreams | None = None,
         schedule: Mapping[str, tuple[ScheduledSession, ...]] | None = None,
+        fetched: Sequence[FetchedBlock] = (),
     ) -> None:
         """`make_streams` makes the source of events; without one everything is requested by REST.
 
-        `schedule` has the hours of markets, as far as they are known.
+        `schedule` has the hours of markets, as far as they are known. `fetched` are the derived blocks whose older rows
+        are requested.
         """
         random = random or Random()
         now, name = clock.monotonic_seconds(), writer.name
@@ -144,6 +149,14 @@ class Scheduler:
             wake=self._workers.wake,
         )
         outdated = OutdatedResponses(name, urlsplit(exchange.time_url).netloc)
+        self._older_rows = OlderRows(
+            writer,
+            fetched,
+            exchange=exchange,
+            symbols=self._symbols,
+            clock_sync=self._clock_sync,
+            in_flight_max=max(1, workers // 2),
+        )
         self._dispatcher = Dispatcher(
             exchange=exchange,
             budget=budget,
@@ -153,6 +166,7 @@ class Scheduler:
             refresh=self._refresh,
             calendars=self._calendars,
             repair=repair,
+            older_rows=self._older_rows,
             counters=requests,
         )
         self._intake = Intake(
@@ -173,6 +187,7 @@ class Scheduler:
             clock_sync=self._clock_sync,
             refresh=self._refresh,
             repair=repair,
+            older_rows=self._older_rows,
             failover=self._failover,
             failures=self._failures,
             outdated=outdated,
@@ -200,6 +215,12 @@ class Scheduler:
     def wait_loaded(self, timeout_seconds: float | None = None) -> bool:
         """Wait until every symbol is loaded or given up for now, and return whether that is so."""
         return self._loading.done.wait(timeout_seconds)
+
+    def wait_filled(self, timeout_seconds: float) -> bool:
+        """As `wait_loaded`, and for the older rows of derived blocks."""
+        if self._loading.done.is_set():
+            return self._older_rows.done.wait(timeout_seconds)
+        return self._loading.done.wait(timeout_seconds) and self._older_rows.done.is_set()
 
     def wake(self) -> None:
         """Let the loop look at the clock again, from any thread."""
@@ -288,6 +309,8 @@ class Scheduler:
                 error = unreadable
         if error is not None and self._failures.take(job, error, now):
             self._refresh.wish()
+        if error is not None and job.older is not None:
+            self._older_rows.fail(job.older, error, now)
         if job.maintenance is self._refresh.request:
             self._refresh.ended()
         elif job.maintenance is self._calendars.request and error is not None:
@@ -300,6 +323,9 @@ class Scheduler:
     def _take_response(self, report: Report, now: float) -> None:
         maintenance, response = report.job.maintenance, report.response
         assert response is not None
+        if report.job.older is not None:
+            self._older_rows.take(report, now)
+            return
         if maintenance is None:
             self._intake.take(report, now)
             return
@@ -333,3 +359,6 @@ class Scheduler:
         if self._loading.ends_with(self._symbols.plans.values()):
             self._loading.end(self._board.publish(now, is_loaded=False))
             self._agenda.look_now()
+        if not self._older_rows.done.is_set() and self._older_rows.are_filled:
+            self._board.publish(now, is_loaded=self._loading.done.is_set())
+            self._older_rows.done.set()

@@ -25,7 +25,8 @@ SPARE_ROWS = 2
 class Alignment:
     """A panel of each feed, all of the same rows; see `align`. Iterating gives the panels, in the order of the feeds.
 
-    >>> mark, index = candleshm.align([mark_feed, index_feed], "close", 100)  # doctest: +SKIP
+    >>> feeds = [candleshm.attach(name) for name in ("candleshm-um-mark-1m", "candleshm-um-index-1m")]  # doctest: +SKIP
+    >>> mark, index = candleshm.align(feeds, "close", 100)  # doctest: +SKIP
     >>> basis = mark.array / index.array - 1  # (100, S)  # doctest: +SKIP
     """
 
@@ -83,8 +84,9 @@ def align(
         StaleData: As `Feed.panel`, of each feed with its own `max_age`.
         ConfigError: No feed, no common symbol, fields or `n` that cannot be used, or 3d candles on different grids.
 
-    >>> aligned = candleshm.align([mark_feed, index_feed], ["high", "close"], 100)  # doctest: +SKIP
-    >>> aligned.array[0, :, :, 1] - aligned.array[1, :, :, 1]  # the basis, (100, S)  # doctest: +SKIP
+    >>> feeds = [candleshm.attach(name) for name in ("candleshm-um-mark-1m", "candleshm-um-index-1m")]  # doctest: +SKIP
+    >>> both = candleshm.align(feeds, ["high", "close"], 100).array  # (2, 100, S, 2)  # doctest: +SKIP
+    >>> basis = both[0, ..., 1] / both[1, ..., 1] - 1  # of the closes, (100, S)  # doctest: +SKIP
     """
     if not isinstance(feeds, Sequence) or not feeds or not all(isinstance(feed, Feed) for feed in feeds):
         raise ConfigError(f"feeds must be a list of feeds, each as attach() returns it: `{feeds!r}`")

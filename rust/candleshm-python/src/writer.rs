@@ -1,6 +1,7 @@
 //! `Writer`: the owner of a block, as the collector uses it.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candleshm::columns::{COLUMNS, Row, plausible};
@@ -15,7 +16,8 @@ use candleshm::wire::archive_csv::parse_csv;
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
 use candleshm::writer::{
-    Config, Health, Missing, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
+    Config, Fetched, Health, Missing, Older as CoreOlder, Pushed as CorePushed, RepairReason, RepairRequest, Report,
+    Writer as CoreWriter,
 };
 use candleshm_stream::board::Counts;
 use candleshm_stream::streams::{Merged, Sink};
@@ -99,6 +101,37 @@ impl Ingested {
             unconfirmed_ms: missing_rows.unconfirmed_ms,
             confirm_from_ms: missing_rows.confirm_from_ms,
             suspect_open_ms,
+        }
+    }
+}
+
+/// What of a derived series is to be requested, because it does not come by derivation.
+#[pyclass(frozen, get_all, module = "candleshm._core")]
+pub(crate) struct Older {
+    /// Rows that are neither there, nor holes, nor to come by derivation.
+    rows: usize,
+    /// The newest of them that no response lacked so far: half-open range of their open times, or None.
+    missing_ms: Option<(i64, i64)>,
+    /// Range of those that responses lacked and that are to be confirmed next, or None.
+    unconfirmed_ms: Option<(i64, i64)>,
+    /// Exchange time from which a request confirms them as holes.
+    confirm_from_ms: i64,
+    /// Up to where derived rows follow `missing_ms` without a gap, to be compared with the response.
+    seam_end_ms: i64,
+    /// Range of the rows that the exchange sent otherwise than they are derived now, or None.
+    disputed_ms: Option<(i64, i64)>,
+}
+
+impl Older {
+    fn of(older: CoreOlder) -> Self {
+        let CoreOlder { rows, missing, seam_end_ms, disputed_ms } = older;
+        Self {
+            rows,
+            missing_ms: missing.newest_ms,
+            unconfirmed_ms: missing.unconfirmed_ms,
+            confirm_from_ms: missing.confirm_from_ms,
+            seam_end_ms,
+            disputed_ms,
         }
     }
 }
@@ -405,13 +438,16 @@ impl Writer {
     /// candles are derived from this block's in the same calls, each published before waiters of either are woken.
     /// Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
     ///
+    /// `fetched` are, by the names of derived blocks, the intervals of which the exchange has candles for rows that do
+    /// not come by derivation: that of the block, or a smaller one that makes it up; see `older`.
+    ///
     /// `exchange` says whose candles these are. A block that a collector of another exchange left is replaced without
     /// its rows; an empty one stands for any.
     ///
     /// Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
     /// OSError (ENOSPC: /dev/shm is too small).
     #[staticmethod]
-    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None, exchange="", price="trade"))]
+    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None, fetched=None, exchange="", price="trade"))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn py_open(
         py: Python<'_>,
@@ -422,11 +458,16 @@ impl Writer {
         symbols: Vec<String>,
         spare_symbols: usize,
         derive: Option<Vec<(String, String, usize)>>,
+        fetched: Option<HashMap<String, String>>,
         exchange: &str,
         price: &str,
     ) -> PyResult<Self> {
         let derive = derive.unwrap_or_default();
-        let targets = derive.iter().map(|(_, target, _)| grid(target)).collect::<PyResult<Vec<_>>>()?;
+        let fetched = fetched.unwrap_or_default();
+        let targets = derive
+            .iter()
+            .map(|(name, target, _)| Ok((grid(target)?, fetched.get(name).map(|interval| grid(interval)).transpose()?)))
+            .collect::<PyResult<Vec<_>>>()?;
         let market = Market::parse(market)
             .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?;
         let price = price_of(price)?;
@@ -447,8 +488,12 @@ impl Writer {
         };
         let opened = py.detach(|| {
             let mut writer = CoreWriter::open(&name, &config, process::owner()).map_err(|error| (error, &name))?;
-            for ((derived, _, length), target) in derive.iter().zip(targets) {
-                if let Err(error) = writer.derive(derived, target, *length, process::owner()) {
+            for ((derived, _, length), (target, fetched)) in derive.iter().zip(targets) {
+                let opened = match fetched {
+                    Some(fetched) => writer.derive_and_fetch(derived, target, fetched, *length, process::owner()),
+                    None => writer.derive(derived, target, *length, process::owner()),
+                };
+                if let Err(error) = opened {
                     writer.abandon();
                     return Err((error, derived));
                 }
@@ -561,6 +606,73 @@ impl Writer {
                 })
             })
         })
+    }
+
+    /// As `ingest`, of a response about rows of the derived block `derived` that do not come by derivation.
+    ///
+    /// The request was for the interval that is fetched for that block (see `open`). Where rows were derived as well
+    /// the exchange's stand; `conflicts` counts the differences. Rows from the oldest that is not final on are left
+    /// out. Returns what it changed, and what is to be requested next. Raises as `ingest`, ConfigError for another
+    /// name.
+    #[pyo3(signature = (derived, symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, patience_ms=0, sent_seconds=f64::INFINITY))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
+    fn ingest_older(
+        &self,
+        py: Python<'_>,
+        derived: &str,
+        symbol: &str,
+        body: &[u8],
+        sent_ms: i64,
+        received_ms: i64,
+        settle_ms: i64,
+        limit: usize,
+        start_ms: Option<i64>,
+        end_ms: Option<i64>,
+        patience_ms: i64,
+        sent_seconds: f64,
+    ) -> PyResult<(Ingested, Older)> {
+        let from_end = true;
+        let answer = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
+        let now_ms = process::now_ms();
+        py.detach(|| {
+            ROWS.with_borrow_mut(|rows| {
+                rows.clear();
+                parse(body, rows).map_err(|error| to_py(error.into(), derived))?;
+                let mut guarded = self.writer.enter_patiently();
+                if guarded.stopped || sent_seconds < guarded.restarted_seconds {
+                    return Err(not_merged());
+                }
+                self.work(&mut guarded, |writer| {
+                    let index = writer.index_of(symbol)?;
+                    let Fetched { mut report, disputes } =
+                        writer.ingest_older(derived, index, rows, &answer, now_ms)?;
+                    report.tally.conflicts = disputes;
+                    let older = writer.older(derived, index)?;
+                    Ok((Ingested::of(report, older.missing), Older::of(older)))
+                })
+            })
+        })
+    }
+
+    /// What is to be requested of each series of the derived block `derived`, by symbol.
+    ///
+    /// Series that lack nothing, or of which nothing could be derived so far, are left out. Raises ConfigError for
+    /// another name.
+    fn older<'py>(&self, py: Python<'py>, derived: &str) -> PyResult<Bound<'py, PyDict>> {
+        let found = py.detach(|| {
+            self.with(|writer| {
+                let count = writer.block().symbol_count();
+                let of = |index| Ok((writer.block().symbol(index), writer.older(derived, index)?));
+                (0..count).map(of).collect::<Result<Vec<_>, Error>>()
+            })
+        })?;
+        let wanting = found.into_iter().filter(|(_, older)| older.rows > 0 || older.disputed_ms.is_some());
+        wanting.map(|(symbol, older)| (symbol, Older::of(older))).collect::<Vec<_>>().into_py_dict(py)
+    }
+
+    /// Set whether the derived block `derived` has what is to be fetched; readers see it as ready only then.
+    fn set_filled(&self, derived: &str, filled: bool) -> PyResult<()> {
+        self.with(|writer| writer.set_filled(derived, filled))
     }
 
     /// Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.

@@ -215,6 +215,18 @@ fn value_of_many(units: u128) -> f64 {
     quotient as f64 * f64::from_bits((1023 - u64::from(shift) - 8) << 52)
 }
 
+/// Returns whether a candle that the exchange sent is the derived one: bit for bit, quote volumes within 2 units in the
+/// last place. The last column has no meaning.
+#[must_use]
+pub fn agrees(sent: &Row, derived: &Row) -> bool {
+    const ULPS_MAX: u64 = 2;
+    (OPEN_TIME_MS..=TAKER_BUY_QUOTE_VOLUME).all(|column| {
+        let (sent, derived) = (sent[column].to_bits(), derived[column].to_bits());
+        let ulps = if matches!(column, QUOTE_VOLUME | TAKER_BUY_QUOTE_VOLUME) { ULPS_MAX } else { 0 };
+        sent.abs_diff(derived) <= ulps
+    })
+}
+
 /// What is derived from what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Derivation {
@@ -259,6 +271,12 @@ impl Derivation {
     #[must_use]
     pub fn target(&self) -> Grid {
         self.target
+    }
+
+    /// Returns the grid of the small candles.
+    #[must_use]
+    pub fn source(&self) -> Grid {
+        self.source
     }
 
     /// Returns the big candle that a small one is part of.
@@ -422,6 +440,18 @@ mod tests {
         assert_eq!(of(&[Hole, Hole], true), Some(Hole));
         assert_eq!(of(&[Hole], false), None);
         assert_eq!(of(&[], true), None);
+    }
+
+    #[test]
+    fn quote_volumes_agree_within_two_units_in_the_last_place() {
+        let derived = row(0, [1.0, 2.0, 1.0, 1.5], 3.0, 2.0);
+        let moved = |column: usize, ulps: u64| {
+            let mut sent = derived;
+            sent[column] = f64::from_bits(sent[column].to_bits() + ulps);
+            agrees(&sent, &derived)
+        };
+        assert!(moved(QUOTE_VOLUME, 2) && moved(TAKER_BUY_QUOTE_VOLUME, 2) && !moved(QUOTE_VOLUME, 3));
+        assert!(!moved(VOLUME, 1) && !moved(CLOSE, 1) && !moved(CLOSE_TIME_MS, 1) && moved(11, 9));
     }
 
     #[test]

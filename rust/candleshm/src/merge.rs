@@ -48,7 +48,7 @@ pub struct RequestWindow {
 impl RequestWindow {
     /// Returns whether the response holds the whole candle `candle_index`, where `newest` is the newest candle of which
     /// it holds a row: the candle has ended and settled, and the response was made after that or waited long enough.
-    fn is_final(&self, grid: Grid, candle_index: u64, newest: Option<u64>) -> bool {
+    pub(crate) fn is_final(&self, grid: Grid, candle_index: u64, newest: Option<u64>) -> bool {
         let end_ms = grid.end_ms(candle_index as i64);
         let is_proven = newest.is_some_and(|newest| newest > candle_index) || end_ms <= self.sent_ms - self.patience_ms;
         is_proven && end_ms <= self.sent_ms - self.settle_ms
@@ -182,6 +182,9 @@ impl Plan {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Origin(i64);
 
+/// The earliest of all.
+const FOUND: Origin = Origin(2);
+
 impl Origin {
     fn by_response(sent_ms: i64) -> Self {
         Self(sent_ms << 1)
@@ -271,6 +274,38 @@ impl Confirmations {
     /// Forgets the times of all rows: the exchange's clock was set, and whatever comes from now on is later.
     pub fn forget_times(&mut self) {
         self.origins.fill(Origin::default());
+        self.absent.clear();
+    }
+
+    /// Returns since when responses have lacked `candle_index`, as the sending time of the first such request.
+    #[must_use]
+    pub(crate) fn absent_since_ms(&self, candle_index: u64) -> Option<i64> {
+        self.absent.get(&candle_index).map(|&(first_ms, _)| first_ms)
+    }
+
+    /// Returns whether a response held the row that is known of `candle_index`, or may have: see [`Self::find`].
+    #[must_use]
+    pub(crate) fn is_told(&self, candle_index: u64) -> bool {
+        let slots = self.origins.len() as u64;
+        slots > 0 && self.origins[(candle_index % slots) as usize] != Origin::default()
+    }
+
+    /// Lets the row of `candle_index` count as one that no response held.
+    pub(crate) fn untell(&mut self, candle_index: u64) {
+        if !self.origins.is_empty() {
+            *self.origin_of(candle_index) = Origin::default();
+        }
+    }
+
+    /// Notes a row whose origin is not known: whatever comes is later.
+    pub(crate) fn find(&mut self, candle_index: u64, capacity: usize) {
+        self.origins.resize(capacity, Origin::default());
+        *self.origin_of(candle_index) = FOUND;
+    }
+
+    /// As [`Self::forget_times`], but which rows came from responses stays known.
+    pub(crate) fn forget_when(&mut self) {
+        self.origins.iter_mut().filter(|origin| **origin != Origin::default()).for_each(|origin| *origin = FOUND);
         self.absent.clear();
     }
 
@@ -661,7 +696,7 @@ pub fn absence(
 }
 
 /// The settled candles `[start, end)` of which a response would have held every row that exists.
-fn coverage(grid: Grid, window: &RequestWindow, rows: usize, held: Option<(u64, u64)>) -> (u64, u64) {
+pub(crate) fn coverage(grid: Grid, window: &RequestWindow, rows: usize, held: Option<(u64, u64)>) -> (u64, u64) {
     let candle_index_of = |open_ms: i64| grid.index_of(open_ms).max(0) as u64;
     let full = rows >= window.limit;
     let settled_end = candle_index_of(window.sent_ms - window.settle_ms);

@@ -2,6 +2,7 @@
 //! of candles derived from its own.
 
 mod derived;
+mod older;
 mod opening;
 mod pushed;
 mod replacing;
@@ -26,6 +27,7 @@ use crate::symbols;
 use crate::sync::Ordering::Relaxed;
 
 use derived::Derived;
+pub use older::{Fetched, Older};
 pub use pushed::{Pushed, RepairReason, RepairRequest};
 
 /// Who owns a block, and since when; the core itself reads neither clock nor process table.
@@ -466,6 +468,7 @@ impl Writer {
             series.seen.forget_times();
             series.newest_event = (0, 0);
         }
+        self.derived.iter_mut().for_each(Derived::forget_times);
     }
 
     /// Publishes a sign of life. `now_ns` is `CLOCK_BOOTTIME`.
@@ -490,7 +493,9 @@ impl Writer {
         self.block.header(header::POLLED).store(health.polled, Relaxed);
         self.block.header(header::LAST_ERROR).store(health.last_error, Relaxed);
         self.block.header(header::LAST_ERROR_MS).store(health.last_error_ms, Relaxed);
-        self.derived.iter().for_each(|derived| derived.writer().set_health(health));
+        for derived in &self.derived {
+            derived.writer().set_health(&Health { ready: health.ready && derived.filled, ..*health });
+        }
     }
 
     /// Ends the block, and those derived from it: readers see it closed and every waiter wakes up. The name goes unless
