@@ -281,7 +281,7 @@ def packed(directory: Path, symbol: str, day: str, minutes: int = 1440) -> None:
 def test_contracts_that_are_no_longer_listed_come_from_the_archive_by_name(
     exchange: SimulatedExchange, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gone, mirror = "BTCUSDT_230630", tmp_path / "mirror"
+    gone, mirror = "SRMUSDT", tmp_path / "mirror"
     for day, minutes in (("2023-06-28", 1440), ("2023-06-29", 1440), ("2023-06-30", 480)):
         packed(mirror, gone, day, minutes)
     clock = SystemClock()

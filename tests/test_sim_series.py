@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from candleshm.sim import BlockTrade, Market, Outage, Price, SimulatedExchange, Truth, cutover
+from candleshm.sim import BlockTrade, Market, Outage, Price, Restatement, SimulatedExchange, StreamFault, Truth, cutover
 from tests.test_sim import DAY, HOUR, MINUTE, NOW, UNLIMITED, Clock, Exchange, aggregate, opens, serve, utc, values
 from tests.test_sim_streams import END, exchange_at, open_stream, receive, row, rules, silent, to_close
 
@@ -152,6 +152,16 @@ def test_the_live_row_grows_sample_by_sample(market: Market, kind: Price, name: 
         assert counts == (every if kind != "premium" else [0, 0, 1, 1, 1, 7, 12, 12, 12, 12])
 
 
+def test_a_minute_without_a_sample_yet_does_not_raise_a_negative_high(own: Exchange) -> None:
+    start = utc("2026-03-11T12:30")
+    own.clock.now_ms = start + 3 * MINUTE + 100
+    minutes = rows_of(own, "CM", "premiumIndexKlines", symbol="BTCUSD_PERP", startTime=start)
+    assert [at[8] for at in minutes] == [12, 12, 12, 0]
+    whole = rows_of(own, "CM", "premiumIndexKlines", "5m", symbol="BTCUSD_PERP", startTime=start)[0]
+    assert values(whole) == aggregate(minutes)
+    assert Decimal(whole[2]) < 0
+
+
 @pytest.mark.parametrize(("market", "kind", "name", "key"), KINDS)
 def test_an_outage_may_be_of_one_price(
     own: Exchange, market: Market, kind: Price, name: str, key: dict[str, str]
@@ -165,6 +175,22 @@ def test_an_outage_may_be_of_one_price(
         start + 11 * MINUTE,
     ]
     assert len(own.klines(market, **bounds)) == 13
+
+
+@pytest.mark.parametrize(("market", "kind", "name", "key"), KINDS)
+def test_a_restatement_may_be_of_one_price(
+    own: Exchange, market: Market, kind: Price, name: str, key: dict[str, str]
+) -> None:
+    minute = NOW // HOUR * HOUR - 10 * MINUTE
+    symbol = next(iter(key.values()))
+    before = rows_of(own, market, name, startTime=minute, endTime=minute + MINUTE, **key)
+    trades = own.klines(market, startTime=minute, endTime=minute)
+    own.sim.truth.restate(Restatement(market=market, symbol=symbol, minute_ms=minute, lots=5_000_000, price=kind))
+    after = rows_of(own, market, name, startTime=minute, endTime=minute + MINUTE, **key)
+    assert Decimal(after[0][4]) - Decimal(before[0][4]) == Decimal("0.05")
+    assert after[0][5:] == before[0][5:]
+    assert after[1] == before[1]
+    assert own.klines(market, startTime=minute, endTime=minute) == trades
 
 
 @pytest.mark.parametrize(
@@ -297,6 +323,15 @@ def test_contracts_are_delivered_and_listed_anew(own: Exchange) -> None:
     assert listed() == rolled
     assert opens(own.klines("CM", symbol=march, limit=1)) == [DELIVERY - MINUTE], "its candles stay"
     assert own.klines("CM", symbol=september, limit=1)[0][0] == DELIVERY + HOUR
+
+
+def test_the_newest_row_of_a_contract_is_found_years_later(exchange: Exchange) -> None:
+    """However long ago it was, and without looking at every minute since."""
+    delivered = utc("2021-03-26T08:00")
+    assert opens(exchange.klines("UM", symbol="BTCUSDT_210326", limit=1)) == [delivered - MINUTE]
+    assert exchange.klines("UM", symbol="BTCUSDT_210326", startTime=delivered) == []
+    assert exchange.klines("CM", symbol="BTCUSD_210326") == [], "CM looks back 200 days"
+    assert opens(exchange.klines("SPOT", symbol="LUNAUSDT", limit=1)) == [utc("2022-05-12T23:59")]
 
 
 def test_seconds_are_in_continuous_klines_of_um_alone(exchange: Exchange) -> None:
@@ -567,6 +602,23 @@ def test_the_archive_has_folders_of_prices(
     assert [[str(value) for value in at] for at in rows] == lines[1:]
 
 
+def test_the_archive_has_months_of_funding(exchange: Exchange) -> None:
+    path = "data/futures/um/monthly/fundingRate/BTCUSDT/BTCUSDT-fundingRate-2026-02.zip"
+    zipped = exchange.session.get(f"{exchange.sim.base_url}/{path}", timeout=20)
+    assert zipped.status_code == 200
+    with zipfile.ZipFile(io.BytesIO(zipped.content)) as packed:
+        lines = packed.read("BTCUSDT-fundingRate-2026-02.csv").decode().splitlines()
+    assert lines[0] == "calc_time,funding_interval_hours,last_funding_rate"
+    start, end = utc("2026-02-01"), utc("2026-03-01") - 1
+    charges = funding(exchange, symbol="BTCUSDT", startTime=start, endTime=end)
+    assert lines[1:] == [f"{charge['fundingTime']},8,{charge['fundingRate']}" for charge in charges]
+    assert len(charges) == 84
+    daily = path.replace("monthly", "daily").replace("2026-02", "2026-03-10")
+    dated = path.replace("BTCUSDT", "BTCUSDT_260327")
+    for other in (daily, dated):
+        assert exchange.session.get(f"{exchange.sim.base_url}/{other}", timeout=5).status_code == 404
+
+
 def test_the_archive_has_no_other_folders(exchange: Exchange) -> None:
     for path in (
         "spot/daily/markPriceKlines/BTCUSDT/1m/BTCUSDT-1m",
@@ -637,6 +689,28 @@ def test_streams_of_continuous_contracts(path: str, name: str, symbol: str) -> N
         assert "s" not in data["k"]
         assert row(data["k"]) == exchange.truth.kline(market, symbol, data["k"]["i"], data["k"]["t"])
         assert all(count != number for count, number in ids if count), "its ids are not those of trades"
+
+
+def test_a_stream_fault_may_be_of_one_price() -> None:
+    with exchange_at() as exchange:
+        exchange.stream_faults.add(StreamFault(kind="wrong", price="mark", symbol="BTCUSD_PERP"))
+        names = "btcusd_perp@markPriceKline_1m/btcusd_perp@kline_1m"
+        with open_stream(f"{exchange.ws_url}/cm/stream?streams={names}") as client:
+            to_close(exchange)
+            closed: dict[str, Any] = {}
+            while len(closed) < 2:
+                data = price_event(client)
+                if data["k"]["x"]:
+                    closed[data["e"]] = data["k"]
+        final = {
+            "kline": exchange.truth.kline("CM", "BTCUSD_PERP", "1m", END - MINUTE),
+            "markPrice_kline": exchange.truth.kline("CM", "BTCUSD_PERP", "1m", END - MINUTE, price="mark"),
+        }
+        assert row(closed["kline"]) == final["kline"]
+        mark, right = row(closed["markPrice_kline"]), final["markPrice_kline"]
+        assert right is not None
+        assert Decimal(mark[4]) - Decimal(right[4]) == Decimal("0.00000001")
+        assert mark[5:] == right[5:]
 
 
 @pytest.mark.parametrize(

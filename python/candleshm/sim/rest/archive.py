@@ -7,7 +7,9 @@
     /data/futures/cm/daily/klines/BTCUSD_PERP/1m/BTCUSD_PERP-1m-2026-03-10.zip.CHECKSUM
     /data/futures/um/daily/markPriceKlines/BTCUSDT/1m/BTCUSDT-1m-2026-03-10.zip
 
-Mark price and premium index are by symbol, the index by pair.
+    /data/futures/um/monthly/fundingRate/BTCUSDT/BTCUSDT-fundingRate-2026-02.zip
+
+Mark price and premium index are by symbol, the index by pair. Funding rates have files of months alone.
 
 A day is there once it is over in UTC, a month from the first Monday after it. Files agree with the truth, unless a
 flaw is in force.
@@ -29,6 +31,7 @@ from urllib.parse import unquote
 
 from candleshm.sim.rest.query import PRICES
 from candleshm.sim.rest.responses import Response
+from candleshm.sim.world.funding import fundings, interval_hours
 from candleshm.sim.world.grid import DAY_MS
 from candleshm.sim.world.truth import Truth
 from candleshm.sim.world.universe import Market, Price, utc_ms
@@ -48,6 +51,12 @@ _PATH = re.compile(
     r"(?P<interval>[^/]+)/"
     r"(?P=symbol)-(?P=interval)-(?P<period>\d{4}-\d{2}(?:-\d{2})?)\.zip(?P<checksum>\.CHECKSUM)?"
 )
+_FUNDING = "fundingRate"
+_FUNDING_PATH = re.compile(
+    r"/data/(?P<folder>futures/um|futures/cm)/(?P<kind>monthly)/fundingRate/(?P<symbol>[^/]+)/"
+    r"(?P=symbol)-(?P<interval>fundingRate)-(?P<period>\d{4}-\d{2})\.zip(?P<checksum>\.CHECKSUM)?"
+)
+FUNDING_HEADER = "calc_time,funding_interval_hours,last_funding_rate"
 _FUTURES_PRICES: Mapping[str, Price] = {"klines": "trade", **PRICES}
 _PRICES: Mapping[Market, Mapping[str, Price]] = {
     "SPOT": {"klines": "trade"},
@@ -108,8 +117,12 @@ class ArchiveName:
     @classmethod
     def parse(cls, path: str) -> ArchiveName | None:
         """Parse a path; None when the archive has nothing of that form."""
-        found = _PATH.fullmatch(unquote(path))
-        if found is None or found["of"] not in _PRICES[_FOLDERS[found["folder"]]]:
+        found = _PATH.fullmatch(unquote(path)) or _FUNDING_PATH.fullmatch(unquote(path))
+        if found is None:
+            return None
+        market = _FOLDERS[found["folder"]]
+        price = _PRICES[market].get(found.groupdict().get("of", "klines"))
+        if price is None:
             return None
         kind: Kind = "daily" if found["kind"] == "daily" else "monthly"
         period = found["period"]
@@ -120,9 +133,7 @@ class ArchiveName:
             first = date.fromisoformat(period if kind == "daily" else f"{period}-01")
         except ValueError:
             return None
-        market = _FOLDERS[found["folder"]]
-        price, is_checksum = _PRICES[market][found["of"]], bool(found["checksum"])
-        return cls(market, kind, found["symbol"], found["interval"], first, is_checksum, price)
+        return cls(market, kind, found["symbol"], found["interval"], first, bool(found["checksum"]), price)
 
     @property
     def name(self) -> str:
@@ -212,7 +223,9 @@ class SimulatedArchive:
         lines = self._lines(file, changes)
         if not lines:
             return None
-        if file.market != "SPOT" and file.start_ms >= HEADER_FROM_MS:
+        if file.interval == _FUNDING:
+            lines.insert(0, FUNDING_HEADER)
+        elif file.market != "SPOT" and file.start_ms >= HEADER_FROM_MS:
             lines.insert(0, HEADER)
         packed = io.BytesIO()
         published = datetime.fromtimestamp(file.published_ms / 1000, UTC)
@@ -223,6 +236,8 @@ class SimulatedArchive:
 
     def _lines(self, file: ArchiveName, changes: Sequence[ArchiveFlaw]) -> list[str]:
         truth = self._truth
+        if file.interval == _FUNDING:
+            return _fundings(truth, file)
         interval = "1M" if file.interval == "1mo" else file.interval
         try:
             grid = truth.grid(file.market, file.symbol, interval, price=file.price)
@@ -245,6 +260,16 @@ class SimulatedArchive:
                 values[_CLOSE_TIME] += "999"
             lines.append(",".join(values))
         return lines
+
+
+def _fundings(truth: Truth, file: ArchiveName) -> list[str]:
+    try:
+        instrument = truth.instrument(file.market, file.symbol)
+    except KeyError:
+        return []
+    hours = interval_hours(instrument)
+    charges = fundings(truth.seed, instrument, file.start_ms, file.end_ms - 1)
+    return [f"{charge.time_ms},{hours},{charge.rate / 1e8:.8f}" for charge in charges]
 
 
 def _midnight_ms(day: date) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from candleshm.sim.faults import FaultBook
-from candleshm.sim.world.universe import Market
+from candleshm.sim.world.universe import Instrument, Market, Price
 
 HandshakeFaultKind = Literal["refuse", "slow", "deaf"]
 EventFaultKind = Literal[
@@ -50,14 +50,16 @@ class StreamFault:
     the frame, then TCP RST), ``close`` (a close frame with ``code``), ``shutdown`` (``serverShutdown``, and the end
     ``delay_ms`` later).
 
-    ``market``, ``symbol``, ``interval`` and ``path`` (the beginning of the connection's) limit what it meets; None
-    means all. ``closed`` limits it to events with or without ``x:true``. ``count`` is how many it meets before it is
-    used up, ``rate`` the share it meets, drawn from a fixed sequence; ``until_ms`` ends it by the exchange's clock.
+    ``market``, ``symbol``, ``price``, ``interval`` and ``path`` (the beginning of the connection's) limit what it
+    meets; None means all. ``closed`` limits it to events with or without ``x:true``. ``count`` is how many it meets
+    before it is used up, ``rate`` the share it meets, drawn from a fixed sequence; ``until_ms`` ends it by the
+    exchange's clock.
     """
 
     kind: HandshakeFaultKind | EventFaultKind
     market: Market | None = None
     symbol: str | None = None
+    price: Price | None = None
     interval: str | None = None
     path: str | None = None
     closed: bool | None = None
@@ -74,8 +76,8 @@ class StreamFault:
     def __post_init__(self) -> None:
         if not 0.0 <= self.rate <= 1.0:
             raise ValueError(f"rate is not between 0 and 1: `{self.rate}`")
-        if self.kind in _HANDSHAKE_KINDS and (self.symbol or self.interval or self.closed is not None):
-            raise ValueError(f"a handshake has no symbol, interval or x, so they cannot limit: `{self.kind}`")
+        if self.kind in _HANDSHAKE_KINDS and (self.symbol or self.price or self.interval or self.closed is not None):
+            raise ValueError(f"a handshake has no symbol, price, interval or x, so they cannot limit: `{self.kind}`")
 
     @property
     def of_handshake(self) -> bool:
@@ -110,14 +112,15 @@ def met_by_handshake(book: FaultBook[StreamFault], market: Market, path: str, no
 
 
 def met_by_event(
-    book: FaultBook[StreamFault], market: Market, symbol: str, interval: str, path: str, now_ms: int, *, closed: bool
+    book: FaultBook[StreamFault], instrument: Instrument, interval: str, path: str, now_ms: int, *, closed: bool
 ) -> StreamFault | None:
     """Return the first fault that an event meets on a connection to ``path``."""
     met = book.meet(
         lambda fault: (
             not fault.of_handshake
-            and fault.market in {None, market}
-            and fault.symbol in {None, symbol}
+            and fault.market in {None, instrument.market}
+            and fault.symbol in {None, instrument.symbol}
+            and fault.price in {None, instrument.kind}
             and fault.interval in {None, interval}
             and (fault.path is None or path.startswith(fault.path))
             and fault.closed in {None, closed}

@@ -206,8 +206,7 @@ class Streams:
                 if not client.faults.closes_soon:
                     fault = met_by_event(
                         self._faults,
-                        instrument.market,
-                        instrument.symbol,
+                        instrument,
                         series.grid.interval,
                         client.record.target,
                         push.at_ms,

@@ -37,12 +37,16 @@ class Outage:
 
 @dataclass(frozen=True, kw_only=True)
 class Restatement:
-    """A correction of history: one more trade of ``lots`` at the close of the minute that opens at ``minute_ms``."""
+    """A correction of history: one more trade of ``lots`` at the close of the minute that opens at ``minute_ms``.
+
+    With ``price`` it is one of mark price, index or premium, and ``lots`` are 1e-8 that the close becomes higher by.
+    """
 
     market: Market
     symbol: str
     minute_ms: int
     lots: int = 1
+    price: Price = "trade"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from candleshm.sim.world.candles import (
 )
 from candleshm.sim.world.events import KNOWN_OUTAGES, BlockTrade, Outage, Restatement
 from candleshm.sim.world.grid import DAY_MS, MINUTE_MS, SECOND_MS, Grid
-from candleshm.sim.world.samples import minutes_of_samples, moments_of_samples
+from candleshm.sim.world.samples import minutes_of_values, moments_of_values
 from candleshm.sim.world.series import ContinuousSeries, PriceSeries, as_of
 from candleshm.sim.world.sessions import NO_TRADING, OffHours, sessions
 from candleshm.sim.world.tape import (
@@ -158,6 +158,10 @@ class Truth:
         return self._series(market, symbol, price) if listed is None else listed
 
     def _find(self, market: Market, symbol: str, price: Price) -> Instrument:
+        with self._lock:
+            return self._make(market, symbol, price)
+
+    def _make(self, market: Market, symbol: str, price: Price) -> Instrument:
         if price == "trade":
             pair, _, contract_type = symbol.partition(":")
             return ContinuousSeries.of(self._contracts(market, pair), contract_type)
@@ -226,7 +230,9 @@ class Truth:
     def restate(self, restatement: Restatement) -> None:
         """Correct history. Raises KeyError for an unknown symbol, ValueError for a minute without trades."""
         with self._lock:
-            row = self.kline(restatement.market, restatement.symbol, "1m", restatement.minute_ms)
+            row = self.kline(
+                restatement.market, restatement.symbol, "1m", restatement.minute_ms, price=restatement.price
+            )
             if row is None or row[0] != restatement.minute_ms or row[8] == 0:
                 raise ValueError(f"no traded minute of {restatement.symbol} opens at `{restatement.minute_ms}`")
             self._restatements += (restatement,)
@@ -486,8 +492,8 @@ class Truth:
         halted |= closed
         if isinstance(instrument, PriceSeries):
             first = day * MINUTES_PER_DAY
-            samples = instrument.basket(self.seed).samples(instrument.kind, first, MINUTES_PER_DAY, instrument.worth)
-            return minutes_of_samples(first, samples)[:, present]
+            values = self._values(instrument, first, MINUTES_PER_DAY)
+            return minutes_of_values(instrument.kind, first, values)[:, present]
         voice = instrument.voice(self.seed)
         candles = day_of_minutes(voice, day, present, halted)
         if closed[0] and candles.shape[1] and candles[OPEN_MS, 0] == opens[0]:
@@ -537,7 +543,7 @@ class Truth:
         return (
             change
             for change in self._restatements
-            if (change.market, change.symbol) == (instrument.market, instrument.symbol)
+            if (change.market, change.symbol, change.price) == (instrument.market, instrument.symbol, instrument.kind)
             and change.minute_ms // DAY_MS == day
         )
 
@@ -620,13 +626,22 @@ class Truth:
             moments[VOLUME:, rows, -1] += extra[:, rows]
         return moments.reshape(COLUMNS, -1)
 
+    def _values(self, series: PriceSeries, first_minute: int, minutes: int) -> Ints:
+        """Return the values of minutes, restatements included."""
+        values = series.basket(self.seed).values(series.kind, first_minute, minutes, series.worth)
+        for change in self._restatements:
+            minute = change.minute_ms // MINUTE_MS - first_minute
+            name = (change.market, change.symbol, change.price)
+            if name == (series.market, series.symbol, series.kind) and 0 <= minute < minutes:
+                values[minute, -1] += change.lots
+        return values
+
     def _sample(self, series: PriceSeries, minutes: Ints) -> Ints:
         """Return the samples of minutes, which need not follow each other."""
         first = int(minutes[OPEN_MS, 0]) // MINUTE_MS
         count = int(minutes[OPEN_MS, -1]) // MINUTE_MS - first + 1
-        samples = series.basket(self.seed).samples(series.kind, first, count, series.worth)
-        samples = samples[minutes[OPEN_MS] // MINUTE_MS - first]
-        return moments_of_samples(minutes[OPEN_MS], samples).reshape(COLUMNS, -1)
+        values = self._values(series, first, count)[minutes[OPEN_MS] // MINUTE_MS - first]
+        return moments_of_values(series.kind, minutes[OPEN_MS], values).reshape(COLUMNS, -1)
 
     def _trade_spliced(self, series: ContinuousSeries, minutes: Ints) -> Ints:
         moments = []
