@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,8 +14,8 @@ from candleshm.collector import hole_requests, scheduler
 from candleshm.collector.sessions import Sessions
 from candleshm.commands.check import check
 from candleshm.errors import BadResponse, ExchangeUnavailable
-from candleshm.exchanges.base import Response, ScheduledSession
-from candleshm.exchanges.binance import Binance
+from candleshm.exchanges.base import Market, Response, ScheduledSession
+from candleshm.exchanges.binance import MARKETS, Binance
 from candleshm.row_state import RowState
 from candleshm.sim import SimulatedExchange
 from candleshm.sim.faults import cutover, refused
@@ -230,7 +231,23 @@ def test_the_product_asks_for_milliseconds_and_for_no_retired_path(
 ) -> None:
     with collecting(exchange, block_name, symbols=["BTCUSDT"]) as (_, feed):
         assert 10**12 < feed["BTCUSDT"].candles(1)[0, 0] < 10**13
-    for market, prefix in (("SPOT", "/api/v3/"), ("UM", "/fapi/v1/"), ("CM", "/dapi/v1/")):
-        rules = Binance(market)  # type: ignore[arg-type]
+    prefixes: dict[Market, str] = {"SPOT": "/api/v3/", "UM": "/fapi/v1/", "CM": "/dapi/v1/"}
+    for market, prefix in prefixes.items():
+        rules = Binance(market)
         urls = [rules.time_url, rules.info_url, rules.volumes_url, rules.klines_url(rules.newest("BTCUSDT", "1m", 2))]
         assert all(prefix in url for url in urls)
+
+
+@pytest.mark.parametrize(
+    ("market", "host"),
+    [
+        ("SPOT", "stream.testnet.binance.vision"),
+        ("UM", "demo-fstream.binance.com"),
+        ("CM", "demo-dstream.binance.com"),
+    ],
+)
+def test_hosts_for_tests_have_the_paths_of_the_market(market: Market, host: str) -> None:
+    own, real = Binance(market, base_url="https://demo", ws_url=f"wss://{host}"), Binance(market)
+    assert own.info_url == "https://demo" + real.info_url.removeprefix(MARKETS[market].host)
+    paths = {url.removeprefix(f"wss://{host}") for url in own.stream_rules("1m").urls}
+    assert paths == {urlsplit(url).path for url in real.stream_rules("1m").urls}
