@@ -13,20 +13,23 @@ import numpy as np
 import pytest
 
 import candleshm
+from candleshm._core import Zone
 from candleshm.collector.collector import Collector
 from candleshm.columns import CLOSE, OPEN_TIME_MS, QUOTE_VOLUME, TAKER_BUY_QUOTE_VOLUME
 from candleshm.exchanges.base import INTERVAL_MS
+from candleshm.history.day import Day, days_between
+from candleshm.history.store import ParquetStore
 from candleshm.reader.feed import Feed
 from candleshm.row_state import RowState
 from candleshm.sim import Fault, Outage, SimulatedExchange
 from candleshm.sim.world.universe import Instrument
 from tests.support.collecting import MINUTE, collecting, config_of, klines, status_of, until
 from tests.support.commanding import first_lines, serving, started
+from tests.support.days import candles_of, written
 
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
-NEAR = {"rtol": 0, "atol": 0}
 
 
 @pytest.fixture
@@ -64,8 +67,9 @@ def truth_of(exchange: SimulatedExchange, feed: Feed, symbol: str, first_ms: int
     truth = exchange.truth
     if "@" not in feed.interval:
         return truth.floats(feed.market, symbol, feed.interval, first_ms, last_ms + 1)
-    hours = truth.floats(feed.market, symbol, "1h", first_ms - 2 * DAY, last_ms + 2 * DAY)
-    days = candleshm.derive(hours, feed.interval, source="1h")
+    start_ms = first_ms - 2 * DAY
+    hours = truth.floats(feed.market, symbol, "1h", start_ms, last_ms + 2 * DAY)
+    days = candleshm.derive(hours, feed.interval, source="1h", start_ms=start_ms)
     return days[(days[:, OPEN_TIME_MS] >= first_ms) & (days[:, OPEN_TIME_MS] <= last_ms)]
 
 
@@ -119,9 +123,7 @@ def test_the_source_is_ready_first_and_readers_see_which_block_is_filled(
 
 
 def test_every_derived_interval_is_filled(exchange: SimulatedExchange, block_name: str) -> None:
-    derive = ["15m:1500", "1w:100", "1M:60"]
-    with collecting(exchange, block_name, symbols=["BTCUSDT"], interval="1h", length=750, derive=["1d:800"]):
-        pass
+    derive = ["15m:4000", "1w:100", "1M:60"]
     with collecting(exchange, block_name, symbols=["BTCUSDT"], interval="5m", length=9000, derive=derive):
         for text in derive:
             interval, _, length = text.partition(":")
@@ -222,7 +224,7 @@ def test_where_the_exchange_differs_from_the_derivation_its_row_stands(
 def test_a_start_from_the_cache_requests_nothing_that_is_in_it(
     exchange: SimulatedExchange, block_name: str, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"symbols": SYMBOLS, "length": 600, "derive": ["1h:900", "1d@Asia/Shanghai:40"]}
+    settings: dict[str, Any] = {"symbols": SYMBOLS, "length": 1600, "derive": ["1h:900", "1d@Asia/Shanghai:40"]}
     settings |= {"cache_dir": tmp_path, "cache_delay_seconds": 3600.0}
     with collecting(exchange, block_name, **settings):
         asked = len(older_requests(exchange))
@@ -293,3 +295,78 @@ def test_many_symbols_never_spend_more_than_the_budget(block_name: str) -> None:
                 assert_full(exchange, hours, symbol, 1900)
                 assert source[symbol].age < 60
         assert exchange.stats().pools["SPOT"].peak_60s <= 120
+
+
+def test_the_exchanges_row_stands_after_a_kill_too(exchange: SimulatedExchange, block_name: str) -> None:
+    fault = Fault(kind="rows", rows="jump", interval="1h", path="/klines")
+    exchange.faults.add(fault)
+    words = [*serving(exchange, block_name, "--derive", "1h:400")]
+    with started(*words) as first, candleshm.attach(wait_for(f"{block_name}-1h", first)) as hours:
+        until(lambda: hours.health.ready)
+        disputed = hours["BTCUSDT"].candles(closed_only=True)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        with started(*words) as second:
+            until(lambda: hours.health.pid == second.pid and hours.health.ready)
+            after = hours["BTCUSDT"].candles(closed_only=True)
+            both = np.isin(after[:, 0], disputed[:, 0])
+            assert after[both].tolist() == disputed[np.isin(disputed[:, 0], after[:, 0])].tolist()
+            second.send_signal(signal.SIGKILL)
+            second.wait()
+        exchange.faults.clear()
+        with started(*words) as third:
+            # What is derived differs from what was taken over: the exchange is asked, and now has the right rows.
+            until(lambda: hours.health.pid == third.pid and hours.health.ready)
+            after = hours["BTCUSDT"].candles(closed_only=True)[-4:]
+            assert_same(after, truth_of(exchange, hours, "BTCUSDT", int(after[0, 0]), int(after[-1, 0])))
+            third.send_signal(signal.SIGTERM)
+            third.wait(60)
+
+
+def wait_for(name: str, process: Any) -> str:
+    """Return the name of a derived block once it is served."""
+    first_lines(process, 2)
+    return name
+
+
+def test_hours_whose_minutes_were_never_loaded_are_fetched(exchange: SimulatedExchange, block_name: str) -> None:
+    """After a pause longer than the source's window, rows between the old ones and the new are missing for good."""
+    words = [*serving(exchange, block_name, "--derive", "1h:100")]
+    with started(*words) as first, candleshm.attach(wait_for(f"{block_name}-1h", first)) as hours:
+        until(lambda: hours.health.ready)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        exchange.skew_ms += 20 * HOUR
+        asked = len(older_requests(exchange, symbol="BTCUSDT"))
+        with started(*words) as second:
+            until(lambda: hours.health.pid == second.pid and hours.health.ready)
+            for symbol in hours.symbols:
+                assert_full(exchange, hours, symbol, 100)
+            assert hours.health.missing == 0
+            assert len(older_requests(exchange, symbol="BTCUSDT")) == asked + 1
+            second.send_signal(signal.SIGTERM)
+            second.wait(60)
+
+
+@pytest.mark.parametrize(("interval", "files"), [("1h", "1h"), ("1h", "1m"), ("1d@Asia/Tokyo", "1h")])
+def test_rows_of_daily_files_are_not_requested(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path, interval: str, files: str
+) -> None:
+    now_ms = exchange.now_ms()
+    today = Day.of(now_ms, Zone("UTC"))
+    days = list(days_between(Day.of(today.start_ms - 12 * DAY, Zone("UTC")), today.previous()))
+    store = ParquetStore(tmp_path, "SPOT", files, Zone("UTC"))
+    for day in days:
+        rows = exchange.truth.floats("SPOT", "BTCUSDT", files, day.start_ms, day.end_ms)
+        written(store, candles_of(day, rows=rows, interval=files))
+    exchange.faults.add(Fault(kind="hang", path="/klines", interval="1h"))
+    length = 240 if interval == "1h" else 10
+    settings: dict[str, Any] = {"length": 1600, "derive": [f"{interval}:{length}"], "symbols": ["BTCUSDT"]}
+    settings |= {"candle_dir": tmp_path, "local_candle_days": 12, "download_time": None, "timezone": "UTC"}
+    name = f"{block_name}-{interval.replace('@', '-').replace('/', '-')}"
+    with Collector(config_of(exchange, block_name, **settings)) as collector, candleshm.attach(name) as feed:
+        assert collector.wait_loaded(60)
+        rows = feed["BTCUSDT"].candles(closed_only=True)
+        assert len(rows) == length
+        assert_same(rows, truth_of(exchange, feed, "BTCUSDT", int(rows[0, 0]), int(rows[-1, 0])))
+        assert older_requests(exchange) == []

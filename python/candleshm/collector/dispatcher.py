@@ -1,6 +1,4 @@
-"""Which request leaves next: maintenance, a repair, the task of a series that is due, or older rows of derived blocks,
-within the weight budget.
-"""
+"""Which request leaves next, within the weight budget: maintenance, a repair, a task that is due, older rows."""
 
 from __future__ import annotations
 

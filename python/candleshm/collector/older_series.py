@@ -16,7 +16,7 @@ from candleshm.exchanges.base import INTERVAL_MS, Exchange, KlineRequest
 if TYPE_CHECKING:
     from candleshm._core import Older
 
-__all__ = ["FetchedBlock", "OlderSeries", "fetched_blocks"]
+__all__ = ["FetchedBlock", "OlderSeries", "fetched_blocks", "part_of_days"]
 
 # Of these a day of a time zone is made, where the exchange has no candles of that day: the largest that fit.
 PARTS_OF_DAYS = ("1h", "30m", "15m")
@@ -108,12 +108,13 @@ def fetched_blocks(blocks: Sequence[DerivedBlock], intervals: Sequence[str]) -> 
     for block in blocks:
         if block.interval in intervals:
             found.append(FetchedBlock(block.name, block.interval))
-        elif (interval := _part_of_days(block.interval, intervals)) is not None:
+        elif (interval := part_of_days(block.interval, intervals)) is not None:
             found.append(FetchedBlock(block.name, interval, LONGEST_DAY_MS))
     return found
 
 
-def _part_of_days(target: str, intervals: Sequence[str]) -> str | None:
+def part_of_days(target: str, intervals: Sequence[str]) -> str | None:
+    """Return the largest of `intervals` whose candles make up the days of a time zone."""
     for interval in PARTS_OF_DAYS:
         try:
             if interval in intervals and derivation_parts(interval, target) > 1:

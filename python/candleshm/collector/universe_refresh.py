@@ -58,7 +58,7 @@ class UniverseRefresh:
         """Set when symbols were added or removed by hand."""
 
     def look(self, now: float, now_ms: int) -> None:
-        """Bring calendars up to date, find series that stay behind, and request the list sooner if it may explain why."""
+        """Bring calendars up to date, find series that stay behind, and request the list sooner if that may help."""
         self.calendars.look(now, now_ms)
         self.laggards.look(self._symbols.plans.values(), now, now_ms)
         self._symbols.set_silent(self.laggards.silent, self.laggards.resting)

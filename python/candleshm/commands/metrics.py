@@ -109,6 +109,17 @@ OF_COLLECTOR: Sequence[_Column] = (
     _Counter("rows", "Received rows that were new or changed.", lambda status: status.rows),
     _Counter("refused_rows", "Rows refused because of impossible values.", lambda status: status.refused),
     _Counter("corrections", "Closed rows that the exchange corrected.", lambda status: status.corrections),
+    _Gauge(
+        "derived_unfilled_series",
+        "Series of derived blocks whose older rows are not all fetched yet.",
+        lambda status: status.derived_series - status.derived_filled,
+    ),
+    _Gauge("derived_missing_rows", "Older rows of derived blocks to be fetched.", lambda s: s.derived_missing),
+    _Counter(
+        "derived_disputes",
+        "Derived rows of which the exchange sent other values; the exchange's are kept.",
+        lambda status: status.derived_disputes,
+    ),
     _Gauge("caches_failing", "Caches that could not be written the last time.", lambda status: status.caches_failing),
     _Gauge(
         "daily_files_due",

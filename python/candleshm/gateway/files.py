@@ -23,6 +23,7 @@ __all__ = ["DailyFiles"]
 
 # Days of 1m and longer that are kept in memory, of 140 KB at most. A day of 1s has 8 MB, and is read anew.
 DAYS_KEPT = 128
+STORES_KEPT = 64
 
 
 class DailyFiles:
@@ -32,6 +33,8 @@ class DailyFiles:
         """Name the directory; nothing is read."""
         self._base_dir = base_dir
         self._kept = lru_cache(DAYS_KEPT)(self._read)
+        # A store remembers the files of months and years that it has read.
+        self._store = lru_cache(STORES_KEPT)(self._named)
 
     def stores(self, market: Market, symbol: str, interval: str) -> list[ParquetStore]:
         """Return where there are files of a symbol of which candles of `interval` are made, in days of any time zone.
@@ -44,8 +47,8 @@ class DailyFiles:
             pattern = daily_tree(self._base_dir, market, name, "").name + "*"
             for tree in sorted(daily_tree(self._base_dir, market, name, "").parent.glob(pattern)):
                 with suppress(ConfigError, OSError):
-                    store = ParquetStore(self._base_dir, market, name, Zone(unquote(tree.name.partition("=")[2])))
-                    if store.path(symbol, Day.of(0, store.zone)).parent.is_dir():
+                    store = self._store(market, name, unquote(tree.name.partition("=")[2]))
+                    if store.destination(symbol, Day.of(0, store.zone)).parent.is_dir():
                         found.append(store)
         return found
 
@@ -79,6 +82,9 @@ class DailyFiles:
             farthest="files",
         )
 
+    def _named(self, market: Market, interval: str, zone_name: str) -> ParquetStore:
+        return ParquetStore(self._base_dir, market, interval, Zone(zone_name))
+
     def _day(self, store: ParquetStore, symbol: str, day: Day) -> DayCandles | None:
         """Return a day of which every candle is known, None without one."""
         try:
@@ -90,7 +96,7 @@ class DailyFiles:
 
     def _read(self, market: Market, interval: str, symbol: str, day: Day, _changed_ns: int) -> DayCandles | None:
         try:
-            candles = ParquetStore(self._base_dir, market, interval, day.zone).read(symbol, day)
+            candles = self._store(market, interval, day.zone.name).read(symbol, day)
         except HistoryError:
             return None
         # The predecessor stored rows before they were final.

@@ -1,7 +1,7 @@
-//! Rows of a derived block that do not come by derivation, because the source does not reach back so far: the exchange
-//! has candles of that interval, or smaller ones that make it up.
+//! Rows of a derived block that do not come by derivation: the exchange is asked for them.
 //!
-//! They are merged as the rows of any response, and where rows were derived as well the two are compared. A difference
+//! The source does not reach back so far, or has lost its own. What is fetched are candles of the block's interval, or
+//! smaller ones that make it up. They are merged as the rows of any response, and where rows were derived as well the two are compared. A difference
 //! is counted, and the exchange's row stands.
 
 use super::derived::{Derived, NOTHING, Part, Source, candle_index_of};
@@ -152,7 +152,9 @@ impl Derived {
         let (disputes, agreed) = self.compare(source, at, &mut rows, &window);
         let report = self.writer.merge(at, &rows, &window, now_boot_ms);
         let series = &mut self.writer.series[at];
-        agreed.into_iter().for_each(|candle_index| series.seen.untell(candle_index));
+        for candle_index in agreed {
+            series.seen.untell(candle_index);
+        }
         let held = held(grid, &rows);
         let (start, end) = coverage(grid, &window, rows.len(), held);
         self.series[index].disputed.retain(|candle_index| !(start..end).contains(candle_index));
