@@ -494,6 +494,20 @@ def test_spot_takes_microseconds_and_a_time_zone(exchange: Exchange) -> None:
     assert exchange.get("SPOT", "klines", symbol="BTCUSDT", interval="1d", timeZone="15").json()["code"] == -1130
 
 
+def test_spot_sends_microseconds_to_order(exchange: Exchange) -> None:
+    def get(market: Market, name: str, unit: str) -> requests.Response:
+        url = f"{exchange.sim.base_url}{API[market]}/{name}?symbol={SYMBOL[market]}&interval=1m&limit=2"
+        return exchange.session.get(url, headers={"X-MBX-TIME-UNIT": unit}, timeout=10)
+
+    plain = exchange.klines("SPOT", limit=2)
+    finer = [[row[0] * 1000, *row[1:6], row[6] * 1000 + 999, *row[7:]] for row in plain]
+    assert get("SPOT", "klines", "MICROSECOND").json() == finer
+    assert get("SPOT", "klines", "millisecond").json() == plain
+    assert get("SPOT", "time", "MICROSECOND").json() == {"serverTime": NOW * 1000}
+    assert get("SPOT", "klines", "HOUR").json()["code"] == -1194
+    assert get("UM", "klines", "MICROSECOND").json() == exchange.klines("UM", limit=2)
+
+
 def test_intervals_are_case_sensitive(exchange: Exchange) -> None:
     assert opens(exchange.klines("SPOT", "1M", limit=1)) == [utc("2026-03-01")]
     assert opens(exchange.klines("SPOT", "1m", limit=1)) == [NOW // MINUTE * MINUTE]

@@ -152,6 +152,16 @@ def test_the_live_row_grows_sample_by_sample(market: Market, kind: Price, name: 
         assert counts == (every if kind != "premium" else [0, 0, 1, 1, 1, 7, 12, 12, 12, 12])
 
 
+def test_a_minute_without_a_sample_yet_does_not_raise_a_negative_high(own: Exchange) -> None:
+    start = utc("2026-03-11T12:30")
+    own.clock.now_ms = start + 3 * MINUTE + 100
+    minutes = rows_of(own, "CM", "premiumIndexKlines", symbol="BTCUSD_PERP", startTime=start)
+    assert [at[8] for at in minutes] == [12, 12, 12, 0]
+    whole = rows_of(own, "CM", "premiumIndexKlines", "5m", symbol="BTCUSD_PERP", startTime=start)[0]
+    assert values(whole) == aggregate(minutes)
+    assert Decimal(whole[2]) < 0
+
+
 @pytest.mark.parametrize(("market", "kind", "name", "key"), KINDS)
 def test_an_outage_may_be_of_one_price(
     own: Exchange, market: Market, kind: Price, name: str, key: dict[str, str]
@@ -313,6 +323,15 @@ def test_contracts_are_delivered_and_listed_anew(own: Exchange) -> None:
     assert listed() == rolled
     assert opens(own.klines("CM", symbol=march, limit=1)) == [DELIVERY - MINUTE], "its candles stay"
     assert own.klines("CM", symbol=september, limit=1)[0][0] == DELIVERY + HOUR
+
+
+def test_the_newest_row_of_a_contract_is_found_years_later(exchange: Exchange) -> None:
+    """However long ago it was, and without looking at every minute since."""
+    delivered = utc("2021-03-26T08:00")
+    assert opens(exchange.klines("UM", symbol="BTCUSDT_210326", limit=1)) == [delivered - MINUTE]
+    assert exchange.klines("UM", symbol="BTCUSDT_210326", startTime=delivered) == []
+    assert exchange.klines("CM", symbol="BTCUSD_210326") == [], "CM looks back 200 days"
+    assert opens(exchange.klines("SPOT", symbol="LUNAUSDT", limit=1)) == [utc("2022-05-12T23:59")]
 
 
 def test_seconds_are_in_continuous_klines_of_um_alone(exchange: Exchange) -> None:

@@ -955,6 +955,19 @@ def test_the_command_names_the_address() -> None:
             process.terminate()
 
 
+def test_the_command_closes_markets_as_told() -> None:
+    command = [sys.executable, "-m", "candleshm", "sim", "--symbols", "1", "--off-hours", "absent"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            base_url = process.stdout.readline().strip()
+            noon_ms = 1_773_230_400_000 - 4 * 86_400_000  # a Saturday
+            query = f"symbol=XAUUSDT&interval=1h&startTime={noon_ms}&endTime={noon_ms + 3_600_000}"
+            assert requests.get(f"{base_url}/fapi/v1/klines?{query}", timeout=20).json() == []
+        finally:
+            process.terminate()
+
+
 def test_an_exchange_that_stops_ends_its_streams_and_can_start_again() -> None:
     exchange = SimulatedExchange(seed=7, symbols=1, stream_rules=rules())
     for number in (1, 2):

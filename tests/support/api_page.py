@@ -45,6 +45,8 @@ PARTS: list[tuple[str, str, list[str]]] = [
             "Closed",
             "Gap",
             "Health",
+            "Contract",
+            "Session",
         ],
     ),
     ("Rows", "candleshm", ["RowState", "derive", "to_pandas", "to_polars", "to_arrow"]),

@@ -491,8 +491,8 @@ class Collector:
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
             make_streams=self._make_streams,
-            fetched=self._fetched,
             schedule=schedule,
+            fetched=self._fetched,
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from candleshm.collector.calendars import Calendars
 from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import RequestCounters
 from candleshm.collector.older_rows import OlderRows
@@ -35,7 +34,6 @@ class Dispatcher:
         symbols: SymbolSet,
         clock_sync: ClockSync,
         refresh: UniverseRefresh,
-        calendars: Calendars,
         repair: Repair,
         older_rows: OlderRows,
         counters: RequestCounters,
@@ -46,7 +44,6 @@ class Dispatcher:
         self._symbols = symbols
         self._clock_sync = clock_sync
         self._refresh = refresh
-        self._calendars = calendars
         self._repair = repair
         self._older_rows = older_rows
         self._counters = counters
@@ -78,7 +75,7 @@ class Dispatcher:
             self._clock_sync.measurement,
             refresh.request,
             refresh.ranking,
-            self._calendars.request,
+            refresh.calendars.request,
         ):
             if maintenance.due_seconds <= now:
                 return self._maintain(maintenance, now)
@@ -142,8 +139,8 @@ class Dispatcher:
         maintenance.due_seconds = math.inf
         if maintenance is self._refresh.request:
             self._refresh.sent(now)
-        elif maintenance is self._calendars.request:
-            self._calendars.sent(now)
+        elif maintenance is self._refresh.calendars.request:
+            self._refresh.calendars.sent(now)
         sync = self._clock_sync
         job = Job(
             maintenance.url,

@@ -81,11 +81,13 @@ class Scheduler:
         workers: int = 8,
         random: Random | None = None,
         make_streams: MakeStreams | None = None,
-        fetched: Sequence[FetchedBlock] = (),
         schedule: Mapping[str, tuple[ScheduledSession, ...]] | None = None,
+        fetched: Sequence[FetchedBlock] = (),
     ) -> None:
-        """`make_streams` makes the source of events; without one everything is requested by REST. `fetched` are the
-        derived blocks whose older rows are requested. `schedule` has the hours of markets, as far as they are known.
+        """`make_streams` makes the source of events; without one everything is requested by REST.
+
+        `schedule` has the hours of markets, as far as they are known. `fetched` are the derived blocks whose older rows
+        are requested.
         """
         random = random or Random()
         now, name = clock.monotonic_seconds(), writer.name
@@ -96,7 +98,7 @@ class Scheduler:
         self._ingest = Ingest(writer, exchange_time=exchange_time, settle_ms=policy.settle_ms)
         self._workers = Workers(workers, transport=transport, exchange=exchange, ingest=self._ingest, block_name=name)
         self._symbols = SymbolSet(writer, universe, info, random)
-        self._calendars = Calendars(writer, exchange=exchange, symbols=self._symbols, schedule=schedule or {}, now=now)
+        calendars = Calendars(writer, exchange=exchange, symbols=self._symbols, schedule=schedule or {}, now=now)
         self._names = BlockNames(writer, now)
         self._clock_sync = ClockSync(
             exchange_time,
@@ -113,6 +115,7 @@ class Scheduler:
             universe=universe,
             symbols=self._symbols,
             policy=policy,
+            calendars=calendars,
             refresh_seconds=refresh_seconds,
             now=now,
         )
@@ -124,7 +127,7 @@ class Scheduler:
             clock_sync=self._clock_sync,
             random=random,
             now=now,
-            quiet_ms=self._calendars.quiet_ms,
+            quiet_ms=calendars.quiet_ms,
         )
         self._failures = Failures(
             block_name=name,
@@ -162,7 +165,6 @@ class Scheduler:
             symbols=self._symbols,
             clock_sync=self._clock_sync,
             refresh=self._refresh,
-            calendars=self._calendars,
             repair=repair,
             older_rows=self._older_rows,
             counters=requests,
@@ -259,10 +261,9 @@ class Scheduler:
                 if now >= status_seconds:
                     status_seconds = now + STATUS_SECONDS
                     now_ms = self._clock_sync.earliest_ms(now)
-                    self._calendars.look(now, now_ms)
-                    self._refresh.look(now, now_ms, self._calendars.delivered_seconds(now, now_ms))
+                    self._refresh.look(now, now_ms)
                     self._failover.rest(self._refresh.laggards.resting)
-                    self._agenda.look_by(min(self._refresh.due_seconds, self._calendars.request.due_seconds))
+                    self._agenda.look_by(self._refresh.due_seconds)
                     self._note_loaded(now)
                     self._board.publish(now, is_loaded=self._loading.done.is_set())
                     self._names.look(now)
@@ -311,8 +312,8 @@ class Scheduler:
             self._older_rows.fail(job.older, error, now)
         if job.maintenance is self._refresh.request:
             self._refresh.ended()
-        elif job.maintenance is self._calendars.request and error is not None:
-            self._calendars.failed(now)
+        elif job.maintenance is self._refresh.calendars.request and error is not None:
+            self._refresh.calendars.failed(now)
         if job.plan is not None and self._symbols.has(job.plan):
             self._failures.give_up(job.plan, error)
             self._agenda.plan(job.plan, now, self._clock_sync.earliest_ms(now))
@@ -336,8 +337,8 @@ class Scheduler:
         elif maintenance is self._refresh.ranking:
             self._refresh.rank(response, now)
             self._align(now)
-        elif maintenance is self._calendars.request:
-            self._calendars.take(response, now)
+        elif maintenance is self._refresh.calendars.request:
+            self._refresh.calendars.take(response, now)
         elif self._refresh.take(response, now):
             self._align(now)
         maintenance.failures = 0
@@ -346,7 +347,7 @@ class Scheduler:
         """Let the symbol set follow the list of symbols and the universe."""
         now_ms = self._clock_sync.earliest_ms(now)
         fresh = self._symbols.align(now, now_ms)
-        self._calendars.look(now, now_ms)
+        self._refresh.calendars.look(now, now_ms)
         self._failover.follow(fresh)
         for plan in fresh:
             self._dispatcher.begin(plan, now)

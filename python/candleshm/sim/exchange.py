@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -39,6 +40,7 @@ _MANNERS: Mapping[str, Manner] = {"reset": "reset", "truncate": "cut", "hang": "
 # fundingRate and fundingInfo of both families count here, beside their weight.
 _FUNDING_LIMIT, _FUNDING_WINDOW_MS = 500, 300_000
 _FUNDING_LIMITS: Mapping[Market, int] = {"UM": _FUNDING_LIMIT, "CM": _FUNDING_LIMIT}
+_TIME_UNIT = re.compile(rb"\r\nx-mbx-time-unit:[ \t]*(\w*)", re.IGNORECASE)
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _POOL_OF: Mapping[Market, str] = {"SPOT": "SPOT", "UM": "FUTURES", "CM": "FUTURES"}
 
@@ -188,8 +190,9 @@ class SimulatedExchange:
             return _delivery(Response(status, text.encode(), "text/plain"), {})
         return accepted
 
-    def _handle(self, method: str, target: str, body: bytes) -> Delivery:
-        request = Request.parse(method, target)
+    def _handle(self, method: str, target: str, head: bytes, body: bytes) -> Delivery:
+        unit = _TIME_UNIT.search(head)
+        request = Request.parse(method, target, unit[1].decode("latin-1") if unit else None)
         if request.path.startswith(PREFIX):
             return _delivery(self._control.respond(method, request.path, body), {})
         now_ms = self.now_ms()

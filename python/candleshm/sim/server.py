@@ -47,8 +47,8 @@ class Upgraded(Protocol):
         """Note that the connection is gone."""
 
 
-# (method, target, body) -> Delivery; runs on the server's thread.
-Handler = Callable[[str, str, bytes], Delivery]
+# (method, target, head, body) -> Delivery; runs on the server's thread.
+Handler = Callable[[str, str, bytes, bytes], Delivery]
 # (target, head, transport) -> what the connection becomes, or a refusal; runs on the server's thread.
 Upgrader = Callable[[str, bytes, asyncio.Transport], Upgraded | Delivery]
 
@@ -122,7 +122,7 @@ class _Connection(asyncio.Protocol):
                 return
             delivery, self._last = upgraded, True
         else:
-            delivery = self._handler(words[0], words[1], body)
+            delivery = self._handler(words[0], words[1], head, body)
         self._busy = True
         if delivery.delay_ms:
             self._loop.call_later(delivery.delay_ms / 1000, self._deliver, delivery)

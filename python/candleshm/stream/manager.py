@@ -78,7 +78,6 @@ class StreamManager:
         self._stalls = Stalls(self.rules, block_log, self._now)
         self._lanes = Lanes(exchange, interval, self.rules.streams_max)
         self._wanted: tuple[str, ...] = ()
-        self._resting: frozenset[str] = frozenset()
         self._covered: frozenset[str] = frozenset()
         self._repair_requests: deque[tuple[str, str, int]] = deque()
         self._counters = StreamCounters()
@@ -112,7 +111,7 @@ class StreamManager:
 
     def rest(self, symbols: frozenset[str]) -> None:
         """Note that the streams of these symbols may send nothing: their market does not trade."""
-        self._resting = symbols
+        self._lanes.resting = symbols
 
     def suspect(self, symbol: str) -> None:
         """Note that REST had a newer row which the stream of `symbol` should have sent."""
@@ -168,7 +167,7 @@ class StreamManager:
             for connection in (lane.current, lane.standby):
                 if connection is not None:
                     connection.subscriptions.want(lane.names.keys())
-                    line = connection.look(self._paths, may_be_silent=self._resting.issuperset(lane.group))
+                    line = connection.look(self._paths, may_be_silent=self._lanes.resting.issuperset(lane.group))
                     if line is not None:
                         self._log.write(logging.INFO, "path", now, "%s", line)
         lanes = tuple(self._lanes)

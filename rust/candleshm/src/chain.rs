@@ -15,8 +15,6 @@
 
 use std::ops::Range;
 
-use crate::market::Market;
-
 /// The trade ids of one pushed candle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TradeIds {
@@ -45,8 +43,9 @@ impl TradeIds {
         self.surplus() == Some(0)
     }
 
-    fn holds_block_trades(self, market: Market) -> bool {
-        market == Market::Spot && self.surplus().is_some_and(|surplus| surplus > 0)
+    /// Returns whether the candle holds trades without ids.
+    fn has_surplus(self) -> bool {
+        self.surplus().is_some_and(|surplus| surplus > 0)
     }
 }
 
@@ -94,14 +93,15 @@ impl Chain {
         proof
     }
 
-    /// Takes in the event that closed a candle, and that [`Self::saw`] before.
-    pub fn closed(&mut self, candle_index: u64, ids: TradeIds, market: Market) -> Proof {
+    /// Takes in the event that closed a candle, and that [`Self::saw`] before; `has_block_trades` is whether the market
+    /// has trades with ids of their own.
+    pub fn closed(&mut self, candle_index: u64, ids: TradeIds, has_block_trades: bool) -> Proof {
         let mut proof = Proof::default();
         if self.link.is_some_and(|link| candle_index <= link.candle_index) {
             return proof;
         }
         let before = self.link.take();
-        let is_left_to_responses = ids.holds_block_trades(market);
+        let is_left_to_responses = has_block_trades && ids.has_surplus();
         if !ids.are_consistent() && !is_left_to_responses {
             proof.broken = candle_index..candle_index + 1;
             return proof;
@@ -136,7 +136,7 @@ mod tests {
     const FLAT: TradeIds = TradeIds { first: -1, last: -1, count: 0 };
 
     fn close(chain: &mut Chain, candle_index: u64, ids: TradeIds) -> (Proof, Proof) {
-        (chain.saw(candle_index, ids), chain.closed(candle_index, ids, Market::Spot))
+        (chain.saw(candle_index, ids), chain.closed(candle_index, ids, true))
     }
 
     #[test]
@@ -184,13 +184,13 @@ mod tests {
         let with_blocks = TradeIds { first: 10, last: 14, count: 7 };
         let only_blocks = TradeIds { first: -1, last: -1, count: 2 };
         assert_eq!(chain.saw(3, with_blocks).proven, 2..3);
-        assert_eq!(chain.closed(3, with_blocks, Market::Spot), Proof::default(), "neither proven nor broken");
+        assert_eq!(chain.closed(3, with_blocks, true), Proof::default(), "neither proven nor broken");
         assert_eq!(close(&mut chain, 4, only_blocks), Default::default());
         assert_eq!(close(&mut chain, 5, ids(15, 16)), Default::default());
         assert_eq!(chain.saw(6, ids(17, 17)).proven, 5..6, "its neighbours are still joined by their ids");
         let mut futures = Chain::default();
         close(&mut futures, 1, ids(0, 4));
-        assert_eq!(futures.closed(2, TradeIds { first: 5, last: 9, count: 6 }, Market::Um).broken, 2..3);
+        assert_eq!(futures.closed(2, TradeIds { first: 5, last: 9, count: 6 }, false).broken, 2..3);
     }
 
     #[test]

@@ -142,7 +142,7 @@ pub mod symbol {
     /// A `Presence`.
     pub const TRADING: usize = 6;
     /// Since minor 3, two halves in minutes since the epoch, or a kind in the high one: for a continuous contract its
-    /// last roll and the delivery of the present contract, for a TradFi perpetual the end and the kind of its session.
+    /// last roll and the delivery of the present contract, for a `TRADIFI_PERPETUAL` the end and the kind of its session.
     pub const CALENDAR: usize = 7;
     /// The first of four seqlock slots.
     pub const SLOTS: usize = 8;

@@ -48,16 +48,17 @@ class Request:
     pairs: tuple[tuple[str, str], ...]
     market: Market | None
     name: str  # what follows the prefix: "klines"
+    time_unit: str | None = None
 
     @classmethod
-    def parse(cls, method: str, target: str) -> Request:
-        """Take a request line's method and target apart."""
+    def parse(cls, method: str, target: str, time_unit: str | None = None) -> Request:
+        """Take a request line's method and target apart; ``time_unit`` is the header X-MBX-TIME-UNIT."""
         path, _, query = target.partition("?")
         path = re.sub(r"^/(api|fapi|dapi)(?=/\1/)", "", path)  # as a relay in front of the exchange would pass it on
         pairs = tuple(parse_qsl(query, keep_blank_values=True)) if query else ()
         for prefix, market in PREFIXES.items():
             if path.startswith(prefix):
-                return cls(method, path, pairs, market, path[len(prefix) :])
+                return cls(method, path, pairs, market, path[len(prefix) :], time_unit)
         return cls(method, path, pairs, None, path)
 
     @property
@@ -87,6 +88,16 @@ class KlinesQuery:
     def from_end(self) -> bool:
         """Return whether the newest rows of the range are wanted."""
         return self.start_ms is None
+
+
+def wants_microseconds(request: Request) -> bool:
+    """Return whether SPOT has to send times in microseconds; UM and CM have milliseconds alone. Raises Refusal."""
+    if request.market != "SPOT" or request.time_unit is None:
+        return False
+    unit = request.time_unit.upper()
+    if unit not in {"MICROSECOND", "MILLISECOND"}:
+        raise Refusal(-1194, "Invalid value for time unit; expected either MICROSECOND or MILLISECOND.")
+    return unit == "MICROSECOND"
 
 
 def klines_weight(market: Market, limit: int) -> int:

@@ -17,6 +17,7 @@ from candleshm.sim.rest.query import (
     klines_weight,
     read_klines,
     read_spot_info,
+    wants_microseconds,
 )
 from candleshm.sim.rest.ticker_query import DEPTH, TICKERS, ticker_weight
 from candleshm.sim.rest.tickers import tickers
@@ -40,6 +41,7 @@ _OWN: Mapping[Market, frozenset[str]] = {
 _FAMILIES: Mapping[Market, tuple[Market, ...]] = {"SPOT": ("SPOT",), "UM": ("UM", "CM"), "CM": ("CM", "UM")}
 _REFUSED_WEIGHT = 1
 _SCHEDULE_WEIGHT = 5
+_REACH_MAX = 10_000
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,11 @@ def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Mar
     if request.method != "GET":
         return refuse(Refusal(-1099, f"Method {request.method} is not supported.", status=405))
     try:
+        in_microseconds = wants_microseconds(request)
         if request.name == "ping":
             return Response(200, b"{}")
         if request.name == "time":
-            return Response(200, b'{"serverTime":%d}' % now_ms)
+            return Response(200, b'{"serverTime":%d}' % (now_ms * 1000 if in_microseconds else now_ms))
         if request.name == "exchangeInfo":
             symbols, status = read_spot_info(request) if market == "SPOT" else (None, None)
             return _info(truth, market, symbols, status, now_ms, weight_limits)
@@ -104,9 +107,17 @@ def respond(truth: Truth, request: Request, now_ms: int, weight_limits: dict[Mar
             return Response(200, trading_schedule(now_ms))
         query = read_klines(request, market)
         texts = klines(truth, market, query, now_ms)
+        if in_microseconds:
+            texts = [_in_microseconds(text) for text in texts]
     except Refusal as refusal:
         return refuse(refusal)
     return Response(200, f"[{','.join(texts)}]".encode())
+
+
+def _in_microseconds(row: str) -> str:
+    """Return a row with its times in microseconds; what is cut off its end is the last of a millisecond."""
+    values = row.split(",", 7)
+    return ",".join((f"{values[0]}000", *values[1:6], f"{values[6]}999", values[7]))
 
 
 def _info(
@@ -143,7 +154,7 @@ def klines(truth: Truth, market: Market, query: KlinesQuery, now_ms: int) -> lis
         from_end = True
     # A candle that opens before the symbol's first minute may still hold it (the first 1w, 1M).
     low_ms = max(start_ms or 0, source.grid.floor(source.series.listed_ms))
-    high_ms = min(now_ms if end_ms is None else end_ms, now_ms)
+    high_ms = min(now_ms if end_ms is None else end_ms, now_ms, source.last_ms)
     if low_ms > high_ms:
         return []
     if from_end:
@@ -164,13 +175,19 @@ def _source(truth: Truth, host: Market, query: KlinesQuery, now_ms: int) -> _Sou
 
 @dataclass(frozen=True)
 class _Source:
-    """Rows of one series, whose holes make it unknown how far ``limit`` rows reach."""
+    """Rows of one series, whose holes make it unknown how far ``limit`` rows reach: each look reaches twice as far."""
 
     truth: Truth
     series: Instrument
     name: str
     grid: Grid
     now_ms: int
+
+    @property
+    def last_ms(self) -> int:
+        """Return the last moment at which there may be a candle."""
+        series = self.series
+        return self.now_ms if series.delisted_ms is None or series.flat_after_end else series.delisted_ms - 1
 
     def _rows(self, start_ms: int, end_ms: int, low_ms: int, high_ms: int) -> list[str]:
         series = self.series
@@ -180,19 +197,19 @@ class _Source:
     def oldest(self, low_ms: int, high_ms: int, limit: int) -> list[str]:
         """Return the first ``limit`` rows that open in [low_ms, high_ms]."""
         rows: list[str] = []
-        start_ms = self.grid.floor(low_ms)
+        start_ms, reach = self.grid.floor(low_ms), limit + 1
         while len(rows) < limit and start_ms <= high_ms:
-            end_ms = self.grid.shift(start_ms, limit + 1)
+            end_ms = self.grid.shift(start_ms, min(reach, _REACH_MAX))
             rows += self._rows(start_ms, min(end_ms, high_ms + 1), low_ms, high_ms)
-            start_ms = end_ms
+            start_ms, reach = end_ms, reach * 2
         return rows[:limit]
 
     def newest(self, low_ms: int, high_ms: int, limit: int) -> list[str]:
         """Return the last ``limit`` rows that open in [low_ms, high_ms]."""
         rows: list[str] = []
-        end_ms = self.grid.shift(self.grid.floor(high_ms), 1)
+        end_ms, reach = self.grid.shift(self.grid.floor(high_ms), 1), limit
         while len(rows) < limit and end_ms > low_ms:
-            start_ms = max(self.grid.shift(end_ms, -limit), self.grid.floor(low_ms))
+            start_ms = max(self.grid.shift(end_ms, -min(reach, _REACH_MAX)), self.grid.floor(low_ms))
             rows = self._rows(start_ms, end_ms, low_ms, high_ms) + rows
-            end_ms = start_ms
+            end_ms, reach = start_ms, reach * 2
         return rows[-limit:]

@@ -4,6 +4,7 @@ use super::{Writer, store};
 use crate::chain::TradeIds;
 use crate::columns::{OPEN_TIME_MS, TRADES, plausible};
 use crate::layout::{Geometry, RowState};
+use crate::market::Market;
 use crate::merge::{self, Tally};
 use crate::price::Price;
 use crate::publish::SeriesWriter;
@@ -165,8 +166,10 @@ impl Writer {
             && words.tag(candle_index).is_final_of(candle_index)
             && series.seen.is_pushed(candle_index);
         // Without ids of trades there is no chain: that of other prices and of continuous contracts never begins.
-        let proofs =
-            [Some(series.chain.saw(candle_index, ids)), stands.then(|| series.chain.closed(candle_index, ids, market))];
+        let proofs = [
+            Some(series.chain.saw(candle_index, ids)),
+            stands.then(|| series.chain.closed(candle_index, ids, market == Market::Spot)),
+        ];
         let mut verified = Vec::new();
         for proof in proofs.into_iter().flatten() {
             for candle_index in proof.proven {
