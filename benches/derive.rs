@@ -13,6 +13,7 @@ use candleshm::derive::Derivation;
 use candleshm::interval::{Grid, Interval};
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
+use candleshm::price::Price;
 use candleshm::writer::{Config, Owner, Writer};
 
 const ROWS: i64 = 1_000_000;
@@ -86,6 +87,7 @@ fn live(targets: &[&str]) {
     let owner = Owner { pid: 0, pid_start: 0, boot_id: [0; 2], now_ns: 0 };
     let config = Config {
         market: Market::Spot,
+        price: Price::Trade,
         interval: Interval::Minute1,
         length: LENGTH,
         symbols: (0..SYMBOLS).map(|number| format!("S{number}")).collect(),

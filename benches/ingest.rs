@@ -12,6 +12,7 @@ use candleshm::columns::Row;
 use candleshm::interval::Interval;
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
+use candleshm::price::Price;
 use candleshm::wire::event;
 use candleshm::writer::{Config, Owner, Writer};
 
@@ -74,6 +75,7 @@ fn timed(name: &str, rounds: usize, mut work: impl FnMut(usize)) -> f64 {
 fn main() {
     let config = Config {
         market: Market::Spot,
+        price: Price::Trade,
         interval: Interval::Minute1,
         length: LENGTH,
         symbols: (0..SYMBOLS).map(|number| format!("S{number}")).collect(),

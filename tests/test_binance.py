@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import Market, Response
+from candleshm.exchanges.base import Market, Price, Response
 from candleshm.exchanges.binance import Binance
 
 DATA = Path(__file__).parent / "data" / "binance"
@@ -51,6 +51,57 @@ def test_klines_address_names_every_bound_and_encodes_the_symbol() -> None:
     )
     both = cm.klines_url(cm.until("BTCUSD_PERP", "1m", 5, 200 * 86_400_000 + 8))
     assert both.endswith("&startTime=9&endTime=17280000008")
+
+
+@pytest.mark.parametrize(
+    ("price", "name", "of"),
+    [
+        ("mark", "markPriceKlines", "symbol"),
+        ("index", "indexPriceKlines", "pair"),
+        ("premium", "premiumIndexKlines", "symbol"),
+    ],
+)
+@pytest.mark.parametrize(("market", "path"), [("UM", "/fapi/v1"), ("CM", "/dapi/v1")])
+def test_each_price_has_its_own_address_and_the_weight_of_trades(
+    market: Market, path: str, price: Price, name: str, of: str
+) -> None:
+    exchange = Binance(market, price=price, base_url="http://h")
+    request = exchange.newest("BTCUSDT", "1m", 499)
+
+    assert exchange.klines_url(request) == f"http://h{path}/{name}?{of}=BTCUSDT&interval=1m&limit=499"
+    assert request.weight == Binance(market).newest("BTCUSDT", "1m", 499).weight == 2
+
+
+def test_a_page_of_the_premium_is_the_same_whichever_end_the_exchange_counts_from() -> None:
+    request = Binance("CM", price="premium").until("BTCUSD_PERP", "1m", 499, NOW_MS)
+
+    assert request.start_ms == NOW_MS - 499 * 60_000 + 1
+    assert Binance("UM", price="premium").until("BTCUSDT", "1m", 499, NOW_MS).start_ms is None
+
+
+def test_streams_of_other_prices_have_names_of_their_own() -> None:
+    assert Binance("CM", price="mark").stream_name("BTCUSD_PERP", "1m") == "btcusd_perp@markPriceKline_1m"
+    assert Binance("CM", price="index").stream_name("BTCUSD", "5m") == "btcusd@indexPriceKline_5m"
+
+
+def test_an_index_is_listed_and_ranked_by_pairs() -> None:
+    symbols = [
+        {"symbol": "BTCUSD_PERP", "pair": "BTCUSD", "contractStatus": "TRADING", "quoteAsset": "USD"},
+        {"symbol": "BTCUSD_270326", "pair": "BTCUSD", "contractStatus": "PENDING_TRADING", "quoteAsset": "USD"},
+        {"symbol": "ETHUSD_250328", "pair": "ETHUSD", "contractStatus": "DELIVERED", "quoteAsset": "USD"},
+        {"symbol": "ETHUSD_PERP", "pair": "ETHUSD", "contractStatus": "TRADING", "quoteAsset": "USD"},
+        {"symbol": "OLDUSD_PERP", "pair": "OLDUSD", "contractStatus": "CLOSE", "quoteAsset": "USD"},
+    ]
+    exchange = Binance("CM", price="index")
+    info = exchange.info(answer(body=json.dumps({"symbols": symbols})))
+
+    assert info.statuses == {"BTCUSD": "TRADING", "ETHUSD": "TRADING", "OLDUSD": "CLOSE"}
+    assert (info.quotes["ETHUSD"], info.pairs["BTCUSD_270326"], info.contracts) == ("USD", "BTCUSD", {})
+    tickers = [
+        {"symbol": "BTCUSD_PERP", "baseVolume": "2", "weightedAvgPrice": "10"},
+        {"symbol": "BTCUSD_270326", "baseVolume": "1", "weightedAvgPrice": "10"},
+    ]
+    assert exchange.volumes(answer(body=json.dumps(tickers))) == {"BTCUSD": 30.0}
 
 
 @pytest.mark.parametrize(

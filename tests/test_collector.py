@@ -28,20 +28,24 @@ from candleshm.errors import (
     ExchangeUnavailable,
     StaleData,
 )
-from candleshm.exchanges.base import INTERVAL_MS, Market
+from candleshm.exchanges.base import INTERVAL_MS, Market, Price
 from candleshm.sim import Fault, Outage, SimulatedExchange, banned, html, rate_limited, refused
 from tests.support.collecting import (
     DEADLINE_SECONDS,
+    KINDS,
     MINUTE,
-    SYMBOLS,
     assert_complete_and_true,
     assert_true,
     config_of,
     klines,
     loaded,
+    symbols_of,
     truth_of,
     until,
 )
+
+# UM streams the candles of trades only, and a premium is not streamed at all.
+STREAMED = [("SPOT", "trade"), ("UM", "trade"), ("CM", "trade"), ("CM", "mark"), ("CM", "index")]
 
 
 @pytest.fixture
@@ -66,11 +70,12 @@ def make(exchange: SimulatedExchange, block_name: str) -> Iterator[Callable[...,
 Make = Callable[..., Collector]
 
 
-@pytest.mark.parametrize("market", ["SPOT", "UM", "CM"])
+@pytest.mark.parametrize(("market", "price"), KINDS)
 def test_history_longer_than_a_page_is_complete_and_true(
-    exchange: SimulatedExchange, make: Make, market: Market
+    exchange: SimulatedExchange, make: Make, market: Market, price: Price
 ) -> None:
-    with loaded(make(market=market, length=1100)) as feed:
+    with loaded(make(market=market, price=price, length=1100)) as feed:
+        assert (feed.market, feed.price, feed.health.price) == (market, price, price)
         assert_complete_and_true(exchange, feed)
         assert until(lambda: feed.health.ready)
     assert exchange.stats().count(status=200) == exchange.stats().count()
@@ -101,13 +106,18 @@ def test_minutes_captured_live_are_true_once_closed_whatever_the_local_clock_sho
         exchange = stack.enter_context(SimulatedExchange(symbols=4))
         exchange.skew_ms = 57_000 - exchange.now_ms() % MINUTE + 10 * MINUTE
         feeds = []
-        for market, symbols in SYMBOLS.items():
+        # By requests, and once more by streams where there are some.
+        ways = [(*kind, live) for kind in KINDS for live in ("rest", "ws") if live == "rest" or kind in STREAMED]
+        for market, price, live in ways:
             config = CollectorConfig(
                 market=market,
-                symbols=symbols,
+                price=price,
+                symbols=symbols_of(market, price),
                 length=60,
-                name=f"{block_name}-{market}",
+                name=f"{block_name}-{market}-{price}-{live}",
                 base_url=exchange.base_url,
+                ws_url=exchange.ws_url_of(market),
+                live="ws" if live == "ws" else "rest",
                 update_interval_seconds=0.25,
             )
             feeds.append(stack.enter_context(loaded(stack.enter_context(Collector(config)))))
@@ -146,19 +156,23 @@ def test_a_short_history_is_served_as_long_as_it_is(exchange: SimulatedExchange,
         assert_true(exchange, feed)
 
 
-def test_holes_of_the_exchange_are_confirmed_and_the_symbol_stays(exchange: SimulatedExchange, make: Make) -> None:
+@pytest.mark.parametrize(("market", "price"), KINDS)
+def test_holes_of_the_exchange_are_confirmed_and_the_symbol_stays(
+    exchange: SimulatedExchange, make: Make, market: Market, price: Price
+) -> None:
+    whole, torn, _ = symbols_of(market, price)
     end_ms = (exchange.now_ms() // MINUTE - 30) * MINUTE
     start_ms = end_ms - 80 * MINUTE
-    exchange.truth.add_outage(Outage(start_ms=start_ms, end_ms=end_ms, symbol="ETHUSDT"))
+    exchange.truth.add_outage(Outage(start_ms=start_ms, end_ms=end_ms, symbol=torn))
 
-    with loaded(make(length=200)) as feed:
-        gaps = [(gap.start_ms, gap.end_ms, gap.kind) for gap in feed["ETHUSDT"].gaps()]
+    with loaded(make(market=market, price=price, length=200)) as feed:
+        gaps = [(gap.start_ms, gap.end_ms, gap.kind) for gap in feed[torn].gaps()]
         assert gaps == [(start_ms, end_ms, "hole")]
-        assert not feed["BTCUSDT"].gaps()
+        assert not feed[whole].gaps()
         assert until(lambda: feed.health.ready)
         assert (feed.health.missing, feed.health.holes) == (0, 80)
-        rows = feed["ETHUSDT"].candles(closed_only=True)
-        np.testing.assert_array_equal(rows, truth_of(exchange, feed, "ETHUSDT", rows[:, candleshm.OPEN_TIME_MS]))
+        rows = feed[torn].candles(closed_only=True)
+        np.testing.assert_array_equal(rows, truth_of(exchange, feed, torn, rows[:, candleshm.OPEN_TIME_MS]))
 
 
 def test_an_exchange_clock_that_is_set_forward_is_measured_again(exchange: SimulatedExchange, make: Make) -> None:
@@ -294,11 +308,14 @@ def test_a_symbol_removed_by_the_exchange_is_dropped_and_the_service_goes_on(
         strict["ETHUSDT"].candles()
 
 
+@pytest.mark.parametrize(("market", "price"), [("SPOT", "trade"), ("UM", "mark"), ("CM", "premium")])
 def test_a_block_of_a_collector_killed_with_9_is_taken_over_without_fetching_history_again(
-    exchange: SimulatedExchange, make: Make, block_name: str
+    exchange: SimulatedExchange, make: Make, block_name: str, market: Market, price: Price
 ) -> None:
     first = subprocess.Popen(
-        [sys.executable, "-c", _SERVE, block_name, exchange.base_url], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _SERVE, block_name, exchange.base_url, market, price, *symbols_of(market, price)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert first.stdout is not None
@@ -310,7 +327,7 @@ def test_a_block_of_a_collector_killed_with_9_is_taken_over_without_fetching_his
             first.stdout.close()
     requested_before = len(klines(exchange))
 
-    with loaded(make(length=1500)) as feed:
+    with loaded(make(market=market, price=price, length=1500)) as feed:
         assert_complete_and_true(exchange, feed)
     tails = [requested for _, requested in klines(exchange)[requested_before:]]
     assert tails
@@ -323,9 +340,9 @@ from candleshm.system.clock import ExchangeTime, SystemClock
 from candleshm.config import CollectorConfig
 from candleshm.collector.status import CollectorStatus
 from candleshm.collector.collector import Collector
-name, base_url = sys.argv[1:]
+name, base_url, market, price, *symbols = sys.argv[1:]
 config = CollectorConfig(
-    market="SPOT", symbols=["BTCUSDT", "ETHUSDT", "SUSHIBTC"], length=1500, name=name, base_url=base_url
+    market=market, price=price, symbols=symbols, length=1500, name=name, base_url=base_url
 )
 collector = Collector(config)
 collector.start()

@@ -50,6 +50,33 @@ def test_derived_blocks_have_the_feed_s_length_or_their_own() -> None:
     assert config.block_names == ("x", "x-1h", "x-1d-Asia-Shanghai", "x-5m")
 
 
+def test_another_price_is_part_of_the_names() -> None:
+    config = CollectorConfig(market="CM", price="index", derive=["1h"])
+
+    assert config.block_names == ("candleshm-cm-index-1m", "candleshm-cm-index-1h")
+    assert CollectorConfig(market="CM", price="index", name="x", derive=["1h"]).block_names == ("x", "x-1h")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"market": "UM", "price": "last"}, "price cannot be `last`; allowed: trade | mark | index | premium"),
+        ({"market": "spot", "price": "mark"}, "price cannot be `mark` with market SPOT; allowed there: trade"),
+        ({"market": "UM", "price": "index", "contract": "PERPETUAL"}, "contract cannot be given with price `index`"),
+        (
+            {"market": "UM", "price": "mark", "live": "ws"},
+            "no streams of price `mark` for UM; allowed here: rest | auto",
+        ),
+        ({"market": "CM", "price": "premium", "live": "ws"}, "no streams of price `premium` for CM"),
+    ],
+)
+def test_a_price_that_the_market_does_not_have_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CollectorConfig(**settings)
+    assert message in str(caught.value)
+    assert CollectorConfig(market="CM", price="mark", live="ws").stream_hindrance is None
+
+
 def test_settle_is_never_shortened_by_rounding() -> None:
     assert CollectorConfig(market="SPOT", settle_seconds=0.0001).settle_ms == 1
 

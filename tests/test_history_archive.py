@@ -35,7 +35,7 @@ from candleshm.sim import ArchiveFlaw, Fault, Outage, SimulatedExchange, refused
 from candleshm.system.clock import SystemClock
 from tests.support.collecting import SYMBOLS, collecting, config_of, klines, until
 from tests.support.commanding import complaint, run
-from tests.support.days import MINUTE, UTC_ZONE, candles_of, day_of, store_in, written
+from tests.support.days import MINUTE, UTC_ZONE, candles_of, day_of, forget, store_in, written
 from tests.support.downloading import counts, downloaded, truth_of
 from tests.test_sim_archive import utc
 
@@ -153,8 +153,7 @@ def test_months_that_are_not_there_or_mostly_stored_come_as_days(exchange: Simul
     assert len(files(exchange)) == 1 + 28 * 2
     assert klines(exchange) == []
     exchange.faults.clear()
-    for day in ("2026-02-03", "2026-02-17"):
-        ParquetStore(tmp_path, "SPOT", "1h", UTC_ZONE).path("BTCUSDT", day_of(day, UTC_ZONE)).unlink()
+    forget(ParquetStore(tmp_path, "SPOT", "1h", UTC_ZONE), "BTCUSDT", "2026-02-03", "2026-02-17")
     done = from_archive(exchange, tmp_path, "2026-02-01", "2026-02-28", interval="1h")
     assert sum(tally.written for tally in done.tallies) == 2
     assert sum(tally.skipped for tally in done.tallies) == 26

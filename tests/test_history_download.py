@@ -314,7 +314,7 @@ def test_any_world_is_stored_as_it_is(tmp_path: Path, market: Market, seed: int)
         assert all(tally.is_done for tally in done.tallies)
         store = utc_store(tmp_path, market, "15m")
         for symbol, listed_ms in names.items():
-            kept = {day for day in days if store.path(symbol, day).exists()}
+            kept = {day for day in days if store.has(symbol, day)}
             # A symbol whose first candles an outage swallowed begins with its first row.
             assert kept >= {day for day in days if len(truth_of(exchange, day, symbol, market, "15m"))}
             for day in kept:

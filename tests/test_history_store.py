@@ -40,7 +40,7 @@ from candleshm.errors import (
     StoreInUse,
     StoreUnavailable,
 )
-from candleshm.history import lock, parquet
+from candleshm.history import day_file, lock, parquet
 from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day, Grid, days_between
 from candleshm.history.lock import LOCK_NAME
@@ -137,7 +137,8 @@ def test_any_value_survives(values: list[float]) -> None:
     rows = rows_of(day, "1d")
     rows[0, [1, 2, 3, 4, 5, 7, 8, 9, 10]] = values[:9]
     candles = candles_of(day, interval="1d", rows=rows)
-    assert parquet.decode(parquet.encode(candles)).rows.tobytes() == rows.tobytes()
+    [read] = day_file.decode(day_file.encode([candles], "year"))
+    assert read.rows.tobytes() == rows.tobytes()
 
 
 def test_what_is_known_about_a_day_survives(tmp_path: Path) -> None:
@@ -353,7 +354,7 @@ def test_whatever_happens_to_a_file_is_a_damaged_day(tmp_path: Path) -> None:
     code = """
 import sys, numpy as np
 from pathlib import Path
-from candleshm.history import parquet
+from candleshm.history import day_file
 data, random, refused = Path(sys.argv[1]).read_bytes(), np.random.default_rng(5), 0
 for _ in range(1500):
     spoiled = bytearray(data)
@@ -361,7 +362,7 @@ for _ in range(1500):
         at = int(random.integers(len(data))) if random.integers(2) else len(data) - int(random.integers(1, 3000))
         spoiled[at : at + int(random.integers(0, 9))] = random.bytes(int(random.integers(1, 9)))
     try:
-        parquet.decode(bytes(spoiled))
+        day_file.decode(bytes(spoiled))
     except ValueError:
         refused += 1
 print(refused)
@@ -415,7 +416,7 @@ def test_a_file_that_says_what_cannot_be_is_damaged(tmp_path: Path, about: Any) 
     store, day = store_in(tmp_path), day_of("2026-11-03")
     written(store, candles_of(day))
     path = store.path("BTCUSDT", day)
-    table, good = pq.read_table(path, partitioning=None), parquet._about(candles_of(day))
+    table, good = pq.read_table(path, partitioning=None), day_file._about([candles_of(day)], "day")
     path.write_bytes(signed(table, good))
     store.read("BTCUSDT", day)
     is_whole = isinstance(about, bytes) or about == {"format": 1}
@@ -491,10 +492,10 @@ def test_a_file_that_may_not_grow_leaves_the_old_file(tmp_path: Path) -> None:
 UNPRIVILEGED = """
 import os, sys
 from candleshm.errors import StoreUnavailable
-from candleshm.history import parquet
+from candleshm.history import day_file
 from tests.support.days import candles_of, day_of, store_in
 store, day = store_in(sys.argv[1]), day_of("2026-11-03")
-parquet.encode(candles_of(day))  # imports what the unprivileged may not read
+day_file.encode([candles_of(day)], "day")  # imports what the unprivileged may not read
 if os.getuid() == 0:
     os.seteuid(65534)
 for symbol in ("BTCUSDT", "ETHUSDT"):

@@ -186,7 +186,7 @@ def test_metrics_tell_what_readers_see_and_what_the_collectors_count(
         assert values["process_resident_memory_bytes",] > 0
         derived = f"{block_name}-spot-5m"
         assert values["candleshm_ready", derived] == values["candleshm_symbols", derived] == 1
-        assert values["candleshm_block_info", derived, "5m", "50", "SPOT"] == 1
+        assert values["candleshm_block_info", derived, "5m", "50", "SPOT", "trade"] == 1
         assert ("candleshm_series_age_seconds", derived, "BTCUSDT") not in values
         for name, feed in feeds.items():
             assert values["candleshm_symbols", name] == values["candleshm_ready", name] == 1

@@ -17,6 +17,7 @@ import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -79,9 +80,18 @@ def stage(
         name=f"{block_name}-spot-1m",
         base_url=exchange.base_url,
     )
-    with candleshm.Collector(config) as collector:
-        assert collector.wait_loaded(60)
+    prices = [
+        candleshm.CollectorConfig(
+            market="UM", price=price, symbols=["BTCUSDT"], name=f"{block_name}-{price}", base_url=exchange.base_url
+        )
+        for price in ("mark", "index")
+    ]
+    with ExitStack() as stack:
+        for each in (config, *prices):
+            assert stack.enter_context(candleshm.Collector(each)).wait_loaded(60)
         yield {
+            "candleshm-um-mark-1m": prices[0].block_name,
+            "candleshm-um-index-1m": prices[1].block_name,
             "candleshm-spot-5m": f"{block_name}-spot-1m-5m",
             "candleshm-spot-1m": f"{block_name}-spot-1m",
             "https://api.binance.com": exchange.base_url,

@@ -17,6 +17,7 @@ import requests
 
 import candleshm
 from candleshm.collector.collector import Collector
+from candleshm.exchanges.base import Market, Price
 from candleshm.exchanges.base import StreamRules as ClientRules
 from candleshm.exchanges.binance import Binance
 from candleshm.reader.feed import Feed
@@ -31,6 +32,7 @@ from tests.support.collecting import (
     klines,
     loaded,
     status_of,
+    symbols_of,
     truth_of,
     until,
 )
@@ -108,10 +110,15 @@ def test_flowing_streams_need_no_requests_but_audits(exchange: SimulatedExchange
         assert stream.events >= 6 * 6
 
 
-@pytest.mark.parametrize("market", ["SPOT", "UM", "CM"])
-def test_live_rows_of_every_market_grow_and_close(market: str, exchange: SimulatedExchange, block_name: str) -> None:
-    symbols = {"SPOT": SYMBOLS[:3], "UM": ["BTCUSDT", "ETHUSDT"], "CM": ["BTCUSD_PERP", "ETHUSD_PERP"]}[market]
-    changes = {"market": market, "interval": "1m", "symbols": symbols}
+@pytest.mark.parametrize(
+    ("market", "price"),
+    [("SPOT", "trade"), ("UM", "trade"), ("CM", "trade"), ("CM", "mark"), ("CM", "index")],
+)
+def test_live_rows_of_every_market_grow_and_close(
+    market: Market, price: Price, exchange: SimulatedExchange, block_name: str
+) -> None:
+    symbols = symbols_of(market, price)
+    changes = {"market": market, "price": price, "interval": "1m", "symbols": symbols}
     with streaming(exchange, block_name, **changes) as (collector, feed):
         seen = set[float]()
 

@@ -55,6 +55,29 @@ def test_filters_mean_what_they_always_meant(settings: dict[str, Any], wanted: l
     assert universe(**settings).at_start(info(STATUSES)) == wanted
 
 
+PAIRS = {"BTCUSD_PERP": "BTCUSD", "BTCUSD_270326": "BTCUSD"}
+
+
+@pytest.mark.parametrize(
+    ("price", "symbol", "message"),
+    [
+        ("trade", "BTCUSD", "symbols cannot be `BTCUSD`, which is a pair; its symbols: BTCUSD_PERP BTCUSD_270326"),
+        ("mark", "BTCUSD", "symbols cannot be `BTCUSD`, which is a pair; its symbols: BTCUSD_PERP BTCUSD_270326"),
+        (
+            "index",
+            "BTCUSD_PERP",
+            "symbols cannot be `BTCUSD_PERP` with price `index`: an index is of a pair, here `BTCUSD`",
+        ),
+    ],
+)
+def test_a_pair_is_no_symbol_and_a_symbol_no_pair(price: Any, symbol: str, message: str) -> None:
+    statuses = dict.fromkeys(["BTCUSD"] if price == "index" else PAIRS, "TRADING")
+    listed = ExchangeInfo(statuses, 2400, 60.0, pairs=PAIRS)
+    with pytest.raises(ConfigError) as caught:
+        universe(market="CM", price=price, symbols=[next(iter(statuses)), symbol]).at_start(listed)
+    assert str(caught.value) == message
+
+
 def test_of_a_former_collector_only_what_this_one_could_have_carried_stays() -> None:
     listed = info(STATUSES)
     assert universe().keeps("GONEUSDT", listed)

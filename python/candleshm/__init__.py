@@ -57,11 +57,14 @@ from candleshm.errors import (
     UnknownSymbol,
     WaitTimeout,
 )
+from candleshm.reader.alignment import Alignment, align
+from candleshm.reader.contracts import Contract
 from candleshm.reader.derivation import derive
 from candleshm.reader.feed import Feed, attach, blocks, unlink
 from candleshm.reader.frames import to_arrow, to_pandas, to_polars
 from candleshm.reader.health import Health
 from candleshm.reader.panel import Panel
+from candleshm.reader.sessions import Session
 from candleshm.row_state import RowState
 from candleshm.system.sharing import take_environment as _take_environment
 
@@ -85,6 +88,7 @@ __all__ = [
     "TAKER_BUY_VOLUME",
     "TRADES",
     "VOLUME",
+    "Alignment",
     "BadResponse",
     "Banned",
     "BlockCorrupt",
@@ -102,6 +106,7 @@ __all__ = [
     "Collector",
     "CollectorConfig",
     "ConfigError",
+    "Contract",
     "DayDamaged",
     "DayIncomplete",
     "DayNotFound",
@@ -118,12 +123,14 @@ __all__ = [
     "RateLimited",
     "RowState",
     "Series",
+    "Session",
     "StaleData",
     "StoreInUse",
     "StoreUnavailable",
     "UnknownSymbol",
     "View",
     "WaitTimeout",
+    "align",
     "attach",
     "blocks",
     "derive",

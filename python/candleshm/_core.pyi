@@ -3,7 +3,7 @@
 Times are integer milliseconds since the epoch, UTC, as the exchange states them, unless a name says otherwise.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self, TypeAlias, final
@@ -18,6 +18,7 @@ from candleshm.reader.moments import MomentLike, MomentsLike
 __all__ = [
     "INTERVAL_MS",
     "MARKETS",
+    "PRICES",
     "ROW_STATES",
     "ZONES_VERSION",
     "Closed",
@@ -28,6 +29,7 @@ __all__ = [
     "KlinesText",
     "News",
     "NotMerged",
+    "Older",
     "PoolWords",
     "Pushed",
     "Series",
@@ -61,6 +63,7 @@ __all__ = [
 ]
 
 MARKETS: tuple[Literal["SPOT", "UM", "CM"], ...]
+PRICES: tuple[Literal["trade", "mark", "index", "premium"], ...]
 INTERVAL_MS: dict[str, int]
 """Every interval of the exchange and the length of its shortest candle: 28 days for a month."""
 ROW_STATES: dict[str, int]
@@ -342,6 +345,29 @@ class StreamNews:
         """Why the thread ended although nobody stopped it; None otherwise."""
 
 @final
+class Older:
+    """What of a derived series is to be requested, because it does not come by derivation."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that are neither there, nor holes, nor to come by derivation."""
+    @property
+    def missing_ms(self) -> tuple[int, int] | None:
+        """The newest of them that no response lacked so far: half-open range of their open times, or None."""
+    @property
+    def unconfirmed_ms(self) -> tuple[int, int] | None:
+        """Range of those that responses lacked and that are to be confirmed next, or None."""
+    @property
+    def confirm_from_ms(self) -> int:
+        """Exchange time from which a request confirms them as holes."""
+    @property
+    def seam_end_ms(self) -> int:
+        """Up to where derived rows follow `missing_ms` without a gap, to be compared with the response."""
+    @property
+    def disputed_ms(self) -> tuple[int, int] | None:
+        """Range of the rows that the exchange sent otherwise than they are derived now, or None."""
+
+@final
 class Pushed:
     """What a batch of frames did."""
 
@@ -415,7 +441,9 @@ class Writer:
         symbols: Sequence[str],
         spare_symbols: int = 0,
         derive: Sequence[tuple[str, str, int]] | None = None,
+        fetched: Mapping[str, str] | None = None,
         exchange: str = "",
+        price: Literal["trade", "mark", "index", "premium"] = "trade",
     ) -> Writer:
         """Create the block, take over the one a dead collector left, or supersede it when its shape differs.
 
@@ -425,6 +453,9 @@ class Writer:
         `derive` are names, intervals (`5m`, `1d@Asia/Shanghai`) and LENGTHs: further blocks of the same symbols, whose
         candles are derived from this block's in the same calls, each published before waiters of either are woken.
         Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
+
+        `fetched` are, by the names of derived blocks, the intervals of which the exchange has candles for rows that do
+        not come by derivation: that of the block, or a smaller one that makes it up; see `older`.
 
         `exchange` says whose candles these are. A block that a collector of another exchange left is replaced without
         its rows; an empty one stands for any.
@@ -511,6 +542,39 @@ class Writer:
         Raises UnknownSymbol, ConfigError for other shapes.
         """
 
+    def ingest_older(
+        self,
+        derived: str,
+        symbol: str,
+        body: bytes,
+        *,
+        sent_ms: int,
+        received_ms: int,
+        settle_ms: int,
+        limit: int,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        patience_ms: int = 0,
+        sent_seconds: float = ...,
+    ) -> tuple[Ingested, Older]:
+        """As `ingest`, of a response about rows of the derived block `derived` that do not come by derivation.
+
+        The request was for the interval that is fetched for that block (see `open`). Where rows were derived as well
+        the exchange's stand; `conflicts` counts the differences. Rows from the oldest that is not final on are left
+        out. Returns what it changed, and what is to be requested next. Raises as `ingest`, ConfigError for another
+        name.
+        """
+
+    def older(self, derived: str) -> dict[str, Older]:
+        """What is to be requested of each series of the derived block `derived`, by symbol.
+
+        Series that lack nothing, or of which nothing could be derived so far, are left out. Raises ConfigError for
+        another name.
+        """
+
+    def set_filled(self, derived: str, filled: bool) -> None:
+        """Set whether the derived block `derived` has what is to be fetched; readers see it as ready only then."""
+
     def ingest_events(self, frames: Sequence[bytes | bytearray], *, received_ms: int) -> Pushed:
         """Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.
 
@@ -552,6 +616,15 @@ class Writer:
         gone, with None where it is back, or the error: BlockInUse when another live collector has the name,
         BlockCorrupt and BlockUnavailable when something else has it or there is no room.
         """
+
+    def set_calendar(self, symbol: str, low: int, high: int, quiet_until_ms: int) -> None:
+        """Store what the calendar of a symbol says: two halves of 32 bits, as docs/segment-format.md has them.
+
+        Until `quiet_until_ms` (exchange time) no newer candle of it need come, and responses without one are current.
+        """
+
+    def calendar(self, symbol: str) -> tuple[int, int]:
+        """What the calendar of a symbol says, as (low, high); zeroes while it says nothing."""
 
     def set_trading(self, symbol: str, trading: bool, *, silent: bool = False) -> None:
         """Mark a symbol as trading (the default) or ended; `silent` is one that trades without new candles.
@@ -949,6 +1022,9 @@ class Feed:
     def market(self) -> Literal["SPOT", "UM", "CM"]:
         """'SPOT', 'UM' (USDT futures) or 'CM' (coin futures)."""
     @property
+    def price(self) -> Literal["trade", "mark", "index", "premium"]:
+        """What the prices are: 'trade', 'mark', 'index' or 'premium'."""
+    @property
     def interval(self) -> str:
         """The length of a candle, such as 1m."""
     @property
@@ -1018,6 +1094,7 @@ class Feed:
 
         It is right to half a round trip, and to what clocks drift apart in the minutes since.
         """
+    def _calendars(self) -> list[tuple[str, int, int]]: ...
     def _news(self) -> News: ...
     def _look_closed(
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
@@ -1035,7 +1112,7 @@ def check_moment(moment_ms: float) -> None:
 def check_timeout(timeout: float | None) -> None:
     """Raise ConfigError for a timeout that is no duration."""
 
-def parse_archive_csv(file: bytes) -> tuple[_FloatArray, int]:
+def parse_archive_csv(file: bytes, price: str = "trade") -> tuple[_FloatArray, int]:
     """Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
 
     With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
@@ -1050,17 +1127,24 @@ def klines_text(rows: _FloatArray, decimals: _Decimals | None) -> bytes:
     Raises ConfigError for another shape, for a value that is not finite, and for `decimals` that cannot be used.
     """
 
-def parse_klines(body: bytes) -> tuple[_FloatArray, int]:
+def parse_klines(body: bytes, price: str = "trade") -> tuple[_FloatArray, int]:
     """Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
 
-    Those are left out: non-finite, high < low, negative volume. Raises BadResponse (with `.offset`).
+    Those are left out: non-finite, high < low, negative volume, negative prices unless `price` is premium. Raises
+    BadResponse (with `.offset`).
     """
 
 def derivation_parts(source: str, target: str) -> int:
     """Return how many candles of one interval the longest of another is made of. Raises ConfigError when it is not."""
 
 def derive(
-    rows: _FloatArray, source: str, target: str, start_ms: int | None, end_ms: int | None, anchor_ms: int | None
+    rows: _FloatArray,
+    source: str,
+    target: str,
+    start_ms: int | None,
+    end_ms: int | None,
+    anchor_ms: int | None,
+    price: str = "trade",
 ) -> _FloatArray:
     """Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12)."""
 

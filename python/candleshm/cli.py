@@ -35,7 +35,7 @@ __all__ = ["main"]
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 DOWNLOAD_FIELDS = (
-    *("market", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
+    *("market", "price", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
     *("contract", "quote", "top"),
     *("base_url", "proxy_host", "proxies", "trust_env", "server_weight", "settle_seconds", "workers", "start_seconds"),
 )
@@ -137,6 +137,24 @@ def _gateway(arguments: argparse.Namespace) -> None:
 
 def _download(arguments: argparse.Namespace) -> None:
     feeds = collector_configs(vars(arguments), arguments.config)
+    if arguments.funding:
+        given = {"--format csv": arguments.format != "parquet", "--source archive": arguments.source != "exchange"}
+        given |= {"--verify": arguments.verify, "--archive-url": arguments.archive_url is not None}
+        from candleshm.errors import ConfigError
+
+        if others := [flag for flag, is_given in given.items() if is_given]:
+            raise ConfigError(f"--funding cannot be given with {', '.join(others)}: the archive has candles only")
+        from candleshm.commands.funding import download_funding
+
+        download_funding(
+            feeds,
+            arguments.start,
+            arguments.end,
+            kind=arguments.type,
+            replace=arguments.replace,
+            quiet=arguments.quiet,
+        )
+        return
     from candleshm.commands.days import download
 
     download(
@@ -157,6 +175,12 @@ def _import_csv(arguments: argparse.Namespace) -> None:
     from candleshm.commands.days import import_csv
 
     import_csv(arguments.source, arguments.candle_dir, replace=arguments.replace)
+
+
+def _history(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.days import repack
+
+    repack(arguments.candle_dir, quiet=arguments.quiet)
 
 
 def _sim(arguments: argparse.Namespace) -> None:
@@ -393,6 +417,9 @@ def make_parser() -> argparse.ArgumentParser:
         default="parquet",
         help="csv writes the directory tree that binance_interface reads (default: parquet)",
     )
+    days.add_argument(
+        "--funding", action="store_true", help="download funding rates of perpetual contracts instead of candles"
+    )
     days.add_argument("--replace", action="store_true", help="also download days that are already complete")
     days.add_argument(
         "--source",
@@ -434,6 +461,17 @@ def make_parser() -> argparse.ArgumentParser:
         "--candle-dir", metavar="DIR", default=CANDLE_DIR, help=f"directory of the daily files (default: {CANDLE_DIR})"
     )
     taken.add_argument("--replace", action="store_true", help="also write days that are already complete")
+
+    stored = add("history", _history, "move stored days into files of a month or a year", "history repack")
+    stored.add_argument(
+        "action",
+        choices=("repack",),
+        help="repack: from 15m on a file holds a month, of 1d a year; move days that have files of their own",
+    )
+    stored.add_argument(
+        "--candle-dir", metavar="DIR", default=CANDLE_DIR, help=f"directory of the daily files (default: {CANDLE_DIR})"
+    )
+    stored.add_argument("--quiet", action="store_true", help="log warnings and the sum only")
 
     sim = add("sim", _sim, "run the simulated exchange alone, until Ctrl-C", "sim --port 8400 --seed 1 --symbols 40")
     sim.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")

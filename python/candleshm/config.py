@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from candleshm._core import MARKETS, Zone, derivation_parts
+from candleshm._core import MARKETS, PRICES, Zone, derivation_parts
 from candleshm.errors import ConfigError
+from candleshm.exchanges.base import Price
+from candleshm.exchanges.continuous import CONTINUOUS_CONTRACTS, is_continuous, parts_of
 from candleshm.names import BLOCK_NAMES, SYMBOL_NAMES, is_block_name, is_symbol_name
 from candleshm.network.proxies import NO_TLS_TO_PROXY, fault_of_proxies
 from candleshm.system.log_text import printable
@@ -169,7 +171,7 @@ class DerivedBlock(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectorConfig:
-    """Settings of one feed: one market, one interval, one block.
+    """Settings of one feed: one market, one price, one interval, one block.
 
     Raises ConfigError, naming the field, the value and what is allowed, before anything is started or written. Whether
     the market has that interval and those symbols is known to the exchange, and checked when the collector starts.
@@ -185,13 +187,23 @@ class CollectorConfig:
             lambda value: isinstance(value, str) and value.upper() in MARKETS,
         )
     )
+    price: Price = field(
+        default="trade",
+        metadata=_about(
+            "what the prices are: trade for those of trades; UM and CM also mark, index (of pairs instead of symbols) "
+            "and premium, the premium index",
+            " | ".join(PRICES),
+            lambda value: value in PRICES,
+        ),
+    )
     interval: str = field(
         default="1m", metadata=_about("length of a candle, as the exchange names it", "a name such as 1m", _is_interval)
     )
     symbols: Literal["all"] | Sequence[str] = field(
         default="all",
         metadata=_about(
-            "all for every symbol that trades, or a list; duplicates are ignored",
+            "all for every symbol that trades, or a list; duplicates are ignored; UM and CM also have continuous "
+            "contracts such as BTCUSDT:PERPETUAL or BTCUSDT:CURRENT_QUARTER",
             f"'all', or a list of at least one symbol, each {SYMBOL_NAMES}",
             _are_symbols,
         ),
@@ -279,7 +291,8 @@ class CollectorConfig:
     name: str | None = field(
         default=None,
         metadata=_about(
-            "name of the block (default: candleshm-{market}-{interval}, for example candleshm-spot-1m)",
+            "name of the block (default: candleshm-{market}-{interval}, for example candleshm-spot-1m; with a price "
+            "other than trade candleshm-{market}-{price}-{interval})",
             BLOCK_NAMES,
             _or_none(is_block_name),
         ),
@@ -445,6 +458,10 @@ class CollectorConfig:
                 raise ConfigError(fault)
             setting.check(name, value)
         self._check_derived()
+        if self.price != "trade" and self.market.upper() == "SPOT":
+            raise ConfigError(f"price cannot be `{self.price}` with market SPOT; allowed there: trade")
+        if self.contract and self.price == "index":
+            raise ConfigError("contract cannot be given with price `index`: an index is of a pair, not of a contract")
         if self.contract and self.market.upper() == "SPOT":
             raise ConfigError(f"contract cannot be `{self.contract}` with market SPOT, which has no contracts")
         if self.live == "ws" and self.stream_hindrance is not None:
@@ -452,6 +469,9 @@ class CollectorConfig:
         if self.base_url is not None and self.proxy_host is not None:
             raise ConfigError("base_url and proxy_host are both given; each replaces the exchange's host, choose one")
         symbols = "all" if _is_all(self.symbols) else _names(self.symbols)
+        for name in (*(symbols or () if symbols != "all" else ()), *(_names(self.symbols_filter) or ())):
+            if is_continuous(name):
+                self._check_continuous(name)
         for name, value in (
             ("market", self.market.upper()),
             ("symbols", symbols),
@@ -478,12 +498,18 @@ class CollectorConfig:
     @property
     def block_name(self) -> str:
         """The block's name."""
-        return self.name or f"candleshm-{self.market.lower()}-{self.interval}"
+        return self.name or f"{self._stem}-{self.interval}"
+
+    @property
+    def _stem(self) -> str:
+        """What the default names of the blocks begin with."""
+        price = "" if self.price == "trade" else f"-{self.price}"
+        return f"candleshm-{self.market.lower()}{price}"
 
     @property
     def derived(self) -> tuple[DerivedBlock, ...]:
         """Each derived block. `/` and `@` cannot be part of a name and become dashes."""
-        stem = f"{self.name or f'candleshm-{self.market.lower()}'}-"
+        stem = f"{self.name or self._stem}-"
         parts = [interval.partition(":") for interval in self.derive]
         return tuple(
             DerivedBlock(
@@ -500,6 +526,8 @@ class CollectorConfig:
     @property
     def stream_hindrance(self) -> str | None:
         """Why these settings leave no way to the streams, None when there is one."""
+        if self.price == "premium" or (self.price != "trade" and self.market.upper() != "CM"):
+            return f"the exchange has no streams of price `{self.price}` for {self.market.upper()}"
         if self.proxy_host is not None:
             return "proxy_host is a relay of requests, not of streams"
         if self.base_url is not None and self.ws_url is None:
@@ -512,6 +540,19 @@ class CollectorConfig:
     def settle_ms(self) -> int:
         """`settle_seconds` in whole milliseconds, rounded up."""
         return math.ceil(self.settle_seconds * 1000)
+
+    def _check_continuous(self, name: str) -> None:
+        market: Any = self.market.upper()
+        if market == "SPOT":
+            raise ConfigError(f"symbols cannot have `{name}` with market SPOT, which has no contracts")
+        if self.price != "trade":
+            raise ConfigError(
+                f"symbols cannot have `{name}` with price `{self.price}`: continuous contracts have price trade only"
+            )
+        pair, kind = parts_of(name)
+        if not pair or kind not in CONTINUOUS_CONTRACTS[market]:
+            allowed = " | ".join(CONTINUOUS_CONTRACTS[market])
+            raise ConfigError(f"symbols cannot have `{name}`; allowed for {market}: a pair, a colon, and {allowed}")
 
     def _check_derived(self) -> None:
         for text in self.derive:

@@ -12,9 +12,10 @@ from typing import Literal
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import ExchangeInfo
+from candleshm.exchanges.continuous import is_continuous, parts_of
 from candleshm.system.block_log import BlockLog
 
-__all__ = ["KINDS", "Kind", "Universe", "implausibility", "symbols_of"]
+__all__ = ["KINDS", "Kind", "Universe", "check_names", "implausibility", "symbols_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +77,18 @@ class Universe:
 
     def wanted(self, info: ExchangeInfo) -> list[str]:
         """Return the listed symbols to serve: for 'all' those that trade, of a list all; of these the `top` ones."""
-        return [name for name in self._named(info) if name in info.statuses]
+        return [name for name in self._named(info) if info.lists(name)]
 
     def unlisted(self, info: ExchangeInfo) -> list[str]:
         """Return the symbols that were configured by name and are not listed."""
-        return [name for name in self._named(info) if name not in info.statuses]
+        return [name for name in self._named(info) if not info.lists(name)]
 
     def at_start(self, info: ExchangeInfo) -> list[str]:
-        """Return `wanted`, and log the symbols that are not listed. Raises ConfigError when no symbol is left."""
+        """Return `wanted`, and log the symbols that are not listed.
+
+        Raises ConfigError when no symbol is left, and where a pair is named instead of a symbol or the reverse.
+        """
+        check_names(self._config, info)
         market = self._config.market
         for name in self.unlisted(info):
             self._log.warning("%s: %s does not list it, left out%s", name, market, nearest(name, info))
@@ -129,7 +134,7 @@ class Universe:
             base = config.symbols
         chosen = [name for name in base if self._passes(name, info)]
         if config.top is not None:
-            chosen = sorted(chosen, key=lambda name: -info.volumes.get(name, 0.0))[: config.top]
+            chosen = sorted(chosen, key=lambda name: -info.volumes.get(info.listed_as(name), 0.0))[: config.top]
         # `add` overrides the filters, and `remove` overrides `add`.
         passing = dict.fromkeys(chosen) | added
         return [name for name in passing if name not in removed]
@@ -140,8 +145,8 @@ class Universe:
             symbol not in config.symbols_filter
             and config.symbol_contains in symbol
             and symbol.endswith(config.symbol_endswith)
-            and _is_among(info.quotes.get(symbol), config.quote)
-            and _is_among(info.contracts.get(symbol), config.contract)
+            and _is_among(info.quotes.get(info.listed_as(symbol)), config.quote)
+            and _is_among(info.contracts.get(info.listed_as(symbol)), config.contract)
         )
 
 
@@ -152,8 +157,22 @@ def symbols_of(config: CollectorConfig, info: ExchangeInfo, kind: Kind) -> list[
     """
     states = {"trading": (True,), "not_trading": (False,), "all": (True, False)}[kind]
     named = info.statuses if config.symbols == "all" else config.symbols
-    symbols = [name for name in named if name in info.statuses and info.is_trading(name) in states]
+    symbols = [name for name in named if info.lists(name) and info.is_trading(name) in states]
     return Universe(replace(config, symbols=symbols)).wanted(info) if symbols else []
+
+
+def check_names(config: CollectorConfig, info: ExchangeInfo) -> None:
+    """Raise ConfigError where a pair is named instead of a symbol, or for an index a symbol instead of a pair."""
+    for name in () if config.symbols == "all" else config.symbols:
+        if info.lists(name) or is_continuous(name):
+            continue
+        if config.price == "index":
+            if name in info.pairs:
+                raise ConfigError(
+                    f"symbols cannot be `{name}` with price `index`: an index is of a pair, here `{info.pairs[name]}`"
+                )
+        elif symbols := [symbol for symbol, pair in info.pairs.items() if pair == name]:
+            raise ConfigError(f"symbols cannot be `{name}`, which is a pair; its symbols: {' '.join(symbols)}")
 
 
 def implausibility(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
@@ -170,6 +189,13 @@ def implausibility(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
 
 def nearest(symbol: str, info: ExchangeInfo) -> str:
     """Return a hint at the nearest listed name, or an empty text."""
+    if is_continuous(symbol):
+        pair, kind = parts_of(symbol)
+        kinds = sorted(other for own, other in map(parts_of, info.continuous) if own == pair)
+        if kinds:
+            return f"; {pair} has no contract of kind {kind}, only: {' '.join(kinds)}"
+        near = difflib.get_close_matches(pair.upper(), {own for own, _ in map(parts_of, info.continuous)}, n=1)
+        return f"; no pair {pair} has contracts" + (f"; did you mean {near[0]}:{kind}?" if near else "")
     near = difflib.get_close_matches(symbol.upper(), info.statuses, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -16,7 +16,7 @@ import candleshm
 from candleshm.collector.collector import Collector
 from candleshm.collector.status import CollectorStatus
 from candleshm.config import CollectorConfig
-from candleshm.exchanges.base import Market
+from candleshm.exchanges.base import Market, Price
 from candleshm.reader.feed import Feed
 from candleshm.row_state import RowState
 from candleshm.sim import SimulatedExchange
@@ -29,6 +29,10 @@ SYMBOLS: dict[Market, list[str]] = {
     "UM": ["BTCUSDT", "ETHUSDT", "XRPUSDT"],
     "CM": ["BTCUSD_PERP", "ETHUSD_PERP", "XRPUSD_PERP"],
 }
+FUTURES: tuple[Market, ...] = ("UM", "CM")
+KINDS: list[tuple[Market, Price]] = [(market, "trade") for market in SYMBOLS]
+KINDS += [(market, price) for market in FUTURES for price in ("mark", "index", "premium")]
+"""Every market with every price that it has."""
 DEADLINE_SECONDS = 120.0
 
 T = TypeVar("T")
@@ -85,11 +89,16 @@ def until(question: Callable[[], T], pause_seconds: float = 0.02) -> T:
     raise AssertionError("did not come true")
 
 
+def symbols_of(market: Market, price: Price) -> list[str]:
+    """Return the symbols of a market; of an index their pairs."""
+    return [name.removesuffix("_PERP") if price == "index" else name for name in SYMBOLS[market]]
+
+
 def config_of(exchange: SimulatedExchange, name: str, **changes: Any) -> CollectorConfig:
     """Return a quick feed of three symbols."""
     settings: dict[str, Any] = {
         "market": "SPOT",
-        "symbols": SYMBOLS[changes.get("market", "SPOT")],
+        "symbols": symbols_of(changes.get("market", "SPOT"), changes.get("price", "trade")),
         "length": 100,
         "name": name,
         "base_url": exchange.base_url,
@@ -132,7 +141,8 @@ def close_seconds(feed: Feed, count: int, symbols: list[str] | None = None) -> N
 
 def truth_of(exchange: SimulatedExchange, feed: Feed, symbol: str, open_ms: np.ndarray[Any, Any]) -> Any:
     """Return the exchange's final candles from the first to the last of `open_ms`."""
-    return exchange.truth.floats(feed.market, symbol, feed.interval, int(open_ms[0]), int(open_ms[-1]) + 1)
+    first_ms, end_ms = int(open_ms[0]), int(open_ms[-1]) + 1
+    return exchange.truth.floats(feed.market, symbol, feed.interval, first_ms, end_ms, price=feed.price)
 
 
 def assert_true(exchange: SimulatedExchange, feed: Feed, symbols: list[str] | None = None) -> None:
@@ -153,9 +163,9 @@ def assert_complete_and_true(exchange: SimulatedExchange, feed: Feed, symbols: l
 
 
 def klines(exchange: SimulatedExchange) -> list[tuple[int, dict[str, str]]]:
-    """Return when and with which parameters klines were asked for."""
+    """Return when and with which parameters klines were asked for, of any price."""
     return [
         (served.received_ms, {name: values[0] for name, values in parse_qs(urlsplit(served.target).query).items()})
         for served in exchange.served()
-        if urlsplit(served.target).path.endswith("/klines")
+        if urlsplit(served.target).path.lower().endswith("klines")
     ]

@@ -10,6 +10,7 @@ import numpy as np
 from candleshm._core import Zone
 from candleshm.history.candles import Candles, DayCandles
 from candleshm.history.day import Day, Grid
+from candleshm.history.day_file import encode
 from candleshm.history.store import ParquetStore
 
 NEW_YORK, UTC_ZONE = Zone("America/New_York"), Zone("UTC")
@@ -68,3 +69,19 @@ def written(store: ParquetStore, *days: DayCandles) -> None:
     with store.writing():
         for candles in days:
             store.write(candles)
+
+
+def forget(store: ParquetStore, symbol: str, *days: str) -> None:
+    """Take days out of the files that have them."""
+    kept = [store.read(symbol, day) for day in store.days(symbol) if str(day) not in days]
+    for path in {store.path(symbol, day) for day in store.days(symbol)}:
+        path.unlink()
+    written(store, *kept)
+
+
+def written_as_before(store: ParquetStore, *days: DayCandles) -> None:
+    """Write each day into a file of its own, as versions did that knew no other files."""
+    for candles in days:
+        path = store.own_file(candles.symbol, candles.day)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode([candles], "day"))

@@ -61,7 +61,7 @@ def downloaded(
 
 def client_of(config: CollectorConfig, clock: Clock) -> Client:
     """Return a way to the exchange with a budget of its own."""
-    exchange = Binance(config.market, base_url=config.base_url)
+    exchange = Binance(config.market, price=config.price, base_url=config.base_url)
     budget = WeightBudget(exchange.weight_limit, config.server_weight)
     return Client(exchange, HttpTransport(clock), clock, budget, config.start_seconds)
 

@@ -32,6 +32,7 @@ import numpy.typing as npt
 from candleshm._core import Feed, Writer
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import CandleShmError
+from candleshm.exchanges.base import Price
 from candleshm.history.file_names import cache_file
 from candleshm.row_state import RowState
 from candleshm.system.atomic_file import make_directory, read_ours, remove_leftovers, replace_file
@@ -54,6 +55,7 @@ class Origin(msgspec.Struct, frozen=True):
     interval: str
     exchange: str
     """Host and port of the responses: rows of a test exchange must not get into a block of the real one."""
+    price: Price = "trade"
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -89,13 +91,14 @@ class _Refused(Exception):
 
 
 class BlockCache:
-    """The cache of one block in `directory`, a file `{market}-{interval}-{name}.cache`.
+    """The cache of one block in `directory`, a file `{market}-{interval}-{name}.cache`, or
+    `{market}-{price}-{interval}-{name}.cache`.
 
     Only the owner of the block may use it. A block has one owner at most, so two never write the file.
     """
 
     def __init__(self, directory: str | os.PathLike[str], origin: Origin) -> None:
-        self.path = cache_file(directory, origin.market, origin.interval, origin.name)
+        self.path = cache_file(directory, origin.market, origin.interval, origin.name, origin.price)
         self._origin = origin
         self.log = BlockLog(logger, origin.name)
 
@@ -283,4 +286,5 @@ def _padded(rows: int) -> int:
 
 
 def _words(origin: Origin) -> str:
-    return f"{origin.market} {origin.interval} of {origin.exchange} for block {origin.name}"
+    price = "" if origin.price == "trade" else f"{origin.price} "
+    return f"{origin.market} {price}{origin.interval} of {origin.exchange} for block {origin.name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Self
 from candleshm._core import Feed, Writer
 from candleshm.collector.cache import CacheWriter
 from candleshm.collector.filling import Filling
+from candleshm.collector.older_series import fetched_blocks
 from candleshm.collector.report_writer import ReportWriter
 from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.series_plan import PollPolicy
@@ -23,8 +24,10 @@ from candleshm.errors import (
     BlockError,
     CandleShmError,
     ConfigError,
+    ExchangeError,
 )
-from candleshm.exchanges.base import Exchange, ExchangeInfo
+from candleshm.exchanges.base import Exchange, ExchangeInfo, ScheduledSession
+from candleshm.exchanges.continuous import is_continuous
 from candleshm.history.daily_writer import DailyWriter
 from candleshm.history.day import Day
 from candleshm.history.fetching import fetch_days
@@ -84,10 +87,9 @@ class Collector:
         self.config = config
         self._log = BlockLog(logger, config.block_name)
         self._market = MarketAccess(config, exchange=exchange, transport=transport, clock=clock, budget=budget)
-        intervals = self._market.exchange.intervals
-        if config.interval not in intervals:
-            raise ConfigError(f"interval cannot be `{config.interval}`; {config.market} has: {' '.join(intervals)}")
+        self._check_interval(() if config.symbols == "all" else config.symbols)
         self._universe = Universe(config)
+        self._fetched = fetched_blocks(config.derived, self._market.exchange.intervals)
         self._make_streams = self._find_streams()
         self._stopping = threading.Event()
         self._filling = Filling(config, self._market.clock, self._stopping)
@@ -116,7 +118,8 @@ class Collector:
     def wait_loaded(
         self, timeout_seconds: float | None = None, progress: Callable[[CollectorStatus], object] | None = None
     ) -> bool:
-        """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`), and return True then.
+        """Wait until every symbol is loaded or given up for now (`CollectorStatus.given_up`), its older rows in derived
+        blocks included, and return True then.
 
         Returns False at the timeout and after `stop`.
 
@@ -132,7 +135,7 @@ class Collector:
             left_seconds = PROGRESS_SECONDS
             if deadline_seconds is not None:
                 left_seconds = min(left_seconds, deadline_seconds - self._market.clock.monotonic_seconds())
-            loaded = scheduler.wait_loaded(max(0.0, left_seconds))
+            loaded = scheduler.wait_filled(max(0.0, left_seconds))
             if progress is not None:
                 progress(scheduler.status)
             if loaded or left_seconds <= 0:
@@ -198,7 +201,11 @@ class Collector:
         When the block has no place left, a larger one supersedes it, and readers follow by themselves. Raises
         ConfigError for what cannot be a symbol.
         """
-        self._universe.add(_checked(symbols))
+        names = _checked(symbols)
+        # The whole configuration knows what a symbol may be beside the others.
+        replace(self.config, symbols=names)
+        self._check_interval(names)
+        self._universe.add(names)
         self._follow_universe()
 
     def remove_symbols(self, symbols: Iterable[str]) -> None:
@@ -283,21 +290,24 @@ class Collector:
             writer = Writer.open(
                 config.block_name,
                 market=config.market,
+                price=config.price,
                 interval=config.interval,
                 length=config.length,
                 symbols=symbols,
                 spare_symbols=spare_symbols,
                 derive=config.derived,
+                fetched={block.name: block.interval for block in self._fetched},
                 exchange=exchange_of(config),
             )
         try:
+            schedule = self._schedule(connection, info, symbols)
             now_ms = exchange_time.earliest_ms(self._market.clock.monotonic_seconds())
             self._filling.fill(writer, connection, now_ms)
             with self._gate:
                 if self._stopping.is_set():
                     writer.close()
                     return
-                self._scheduler = self._make_scheduler(writer, connection.budget, exchange_time, info)
+                self._scheduler = self._make_scheduler(writer, connection.budget, exchange_time, info, schedule)
         except BaseException:
             writer.close()
             raise
@@ -398,10 +408,22 @@ class Collector:
         """
         config = self.config
         with suppress(BlockError), closing(Feed(config.block_name)) as feed:
-            here = (config.market, config.interval)
-            if (feed.market, feed.interval) == here and feed.exchange in {"", exchange_of(config)}:
+            here = (config.market, config.price, config.interval)
+            if (feed.market, feed.price, feed.interval) == here and feed.exchange in {"", exchange_of(config)}:
                 return [symbol for symbol in feed.symbols if self._universe.keeps(symbol, info)]
         return []
+
+    def _check_interval(self, symbols: Sequence[str]) -> None:
+        """Raise ConfigError where the market does not have the interval of these symbols; none stand for all."""
+        exchange, config = self._market.exchange, self.config
+        is_only_continuous = bool(symbols) and all(map(is_continuous, symbols))
+        if config.interval in (exchange.continuous_intervals if is_only_continuous else exchange.intervals):
+            return
+        alone = ""
+        if config.interval in exchange.continuous_intervals:
+            alone = f", and `{config.interval}` of continuous contracts only, such as BTCUSDT:PERPETUAL"
+        known = " ".join(exchange.intervals)
+        raise ConfigError(f"interval cannot be `{config.interval}`; {config.market} has: {known}{alone}")
 
     def _find_streams(self) -> MakeStreams | None:
         """Return what makes the source of stream events; None where REST serves everything."""
@@ -424,8 +446,28 @@ class Collector:
 
         return make_streams
 
+    def _schedule(
+        self, connection: Client, info: ExchangeInfo, symbols: Sequence[str]
+    ) -> dict[str, tuple[ScheduledSession, ...]]:
+        """Request the hours of markets where a symbol has some; without them its candles are awaited at any time."""
+        exchange = self._market.exchange
+        if not exchange.schedule_url or not any(info.listed_as(symbol) in info.hours for symbol in symbols):
+            return {}
+        try:
+            return exchange.schedule(
+                connection.request(exchange.schedule_url, exchange.schedule_weight, self._stopping)
+            )
+        except ExchangeError as error:
+            self._log.warning("the hours of markets are not known yet: %s", error)
+            return {}
+
     def _make_scheduler(
-        self, writer: Writer, budget: WeightBudget, exchange_time: ExchangeTime, info: ExchangeInfo
+        self,
+        writer: Writer,
+        budget: WeightBudget,
+        exchange_time: ExchangeTime,
+        info: ExchangeInfo,
+        schedule: dict[str, tuple[ScheduledSession, ...]],
     ) -> Scheduler:
         config = self.config
         return Scheduler(
@@ -449,6 +491,8 @@ class Collector:
             refresh_seconds=config.universe_refresh_seconds,
             workers=config.workers,
             make_streams=self._make_streams,
+            schedule=schedule,
+            fetched=self._fetched,
         )
 
 

@@ -1,4 +1,4 @@
-"""Which request leaves next: maintenance, a repair, or the task of a series that is due, within the weight budget."""
+"""Which request leaves next, within the weight budget: maintenance, a repair, a task that is due, older rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import RequestCounters
+from candleshm.collector.older_rows import OlderRows
 from candleshm.collector.planner import choose, request_for
 from candleshm.collector.repair import Claim, Repair
 from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
@@ -34,6 +35,7 @@ class Dispatcher:
         clock_sync: ClockSync,
         refresh: UniverseRefresh,
         repair: Repair,
+        older_rows: OlderRows,
         counters: RequestCounters,
     ) -> None:
         self._exchange = exchange
@@ -43,6 +45,7 @@ class Dispatcher:
         self._clock_sync = clock_sync
         self._refresh = refresh
         self._repair = repair
+        self._older_rows = older_rows
         self._counters = counters
         self._repairs_many = False
 
@@ -67,7 +70,13 @@ class Dispatcher:
 
     def _choose(self, now: float, *, is_loaded: bool, has_streams: bool) -> tuple[Job | None, float]:
         look_seconds = math.inf
-        for maintenance in (self._clock_sync.measurement, self._refresh.request, self._refresh.ranking):
+        refresh = self._refresh
+        for maintenance in (
+            self._clock_sync.measurement,
+            refresh.request,
+            refresh.ranking,
+            refresh.calendars.request,
+        ):
             if maintenance.due_seconds <= now:
                 return self._maintain(maintenance, now)
             look_seconds = min(look_seconds, maintenance.due_seconds)
@@ -101,7 +110,24 @@ class Dispatcher:
             if wait_seconds <= 0:
                 return self._job(plan, kind, request, ticket), now
             look_seconds = min(look_seconds, now + wait_seconds)
+        if is_loaded and (selection.steady is None or not is_spent):
+            job, due_seconds = self._fetch_older(now)
+            if job is not None:
+                return job, now
+            look_seconds = min(look_seconds, due_seconds)
         return None, look_seconds
+
+    def _fetch_older(self, now: float) -> tuple[Job | None, float]:
+        """Return a request for older rows of derived blocks, which loads as a start does, else when one is due."""
+        errand, due_seconds = self._older_rows.next(
+            now, lambda request: self._budget.claim(request.weight, now, loading=True)
+        )
+        if errand is None:
+            return None, due_seconds
+        series, request, ticket = errand
+        url, sync = self._exchange.klines_url(request), self._clock_sync
+        job = Job(url, request.weight, sync.time, ticket, request=request, older=series, dates_count=sync.dates_count)
+        return job, now
 
     def _claim_at(self, now: float) -> Claim:
         return lambda request: self._budget.claim(request.weight, now)
@@ -113,6 +139,8 @@ class Dispatcher:
         maintenance.due_seconds = math.inf
         if maintenance is self._refresh.request:
             self._refresh.sent(now)
+        elif maintenance is self._refresh.calendars.request:
+            self._refresh.calendars.sent(now)
         sync = self._clock_sync
         job = Job(
             maintenance.url,

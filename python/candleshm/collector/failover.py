@@ -82,6 +82,11 @@ class Failover:
         for plan in fresh:
             plan.is_streamed = plan.symbol in self._stream.covered
 
+    def rest(self, symbols: frozenset[str]) -> None:
+        """Expect nothing of the streams of these symbols, whose market does not trade."""
+        if self._stream is not None:
+            self._stream.rest(symbols)
+
     def look(self, now: float) -> None:
         """Take repair requests and changes of coverage in, if there are any."""
         stream = self._stream

@@ -6,8 +6,11 @@ import logging
 import threading
 from urllib.parse import urlsplit
 
+import msgspec
+
 from candleshm._core import Writer
 from candleshm.collector.cache import BlockCache, Origin
+from candleshm.collector.derived_files import load_derived_days
 from candleshm.config import CollectorConfig, DerivedBlock
 from candleshm.errors import CandleShmError, ConfigError, MissingExtra
 from candleshm.exchanges.base import INTERVAL_MS
@@ -41,7 +44,7 @@ class Filling:
             self._cache = BlockCache(config.cache_dir, origin)
             for block in config.derived:
                 self._derived_caches[block] = BlockCache(
-                    config.cache_dir, Origin(block.name, origin.market, block.interval, origin.exchange)
+                    config.cache_dir, msgspec.structs.replace(origin, name=block.name, interval=block.interval)
                 )
         self.archive = None
         """The exchange's archive, where days may be fetched from it."""
@@ -80,25 +83,32 @@ class Filling:
         """
         # Rows derived from more than the block will hold come first: the block's own would only be derived beside them.
         for block, cache in self._derived_caches.items():
-            window_ms = block.length * INTERVAL_MS[block.interval.split("@")[0]]
-            rows = cache.load_derived(writer, now_ms - window_ms, self._stopping)
+            rows = cache.load_derived(writer, now_ms - _window_ms(block), self._stopping)
             if rows:
                 cache.log.info("%d rows loaded from cache %s", rows, cache.path)
+        if self.store is not None:
+            self._load_derived_days(self.store, writer, now_ms)
         if self._cache is not None:
             rows = self._cache.load(writer, now_ms, self._stopping)
             if rows:
                 self._log.info("%d rows loaded from cache %s", rows, self._cache.path)
         if self.store is not None:
-            days = self._local_days(self.store, writer, now_ms)
+            days = self._local_days(self.store, writer.window_start_ms(writer.symbols[0], now_ms), now_ms)
             if self.archive is not None and days:
                 self._fetch_archived(self.store, writer, connection, days)
             rows = load_days(writer, self.store, writer.symbols, days, self._stopping)
             if rows:
                 self._log.info("%d rows loaded from daily files", rows)
 
-    def _local_days(self, store: DayStore, writer: Writer, now_ms: int) -> list[Day]:
-        """Return the days to have in files, newest first, as far as the window reaches."""
-        window_ms = writer.window_start_ms(writer.symbols[0], now_ms)
+    def _load_derived_days(self, store: DayStore, writer: Writer, now_ms: int) -> None:
+        for block in self._config.derived:
+            days = self._local_days(store, now_ms - _window_ms(block), now_ms)[::-1]
+            rows = load_derived_days(writer, self._config, block, days, now_ms, self._stopping) if days else 0
+            if rows:
+                BlockLog(logger, block.name).info("%d rows loaded from daily files", rows)
+
+    def _local_days(self, store: DayStore, window_ms: int, now_ms: int) -> list[Day]:
+        """Return the days to have in files, newest first, as far as a window reaches that begins at `window_ms`."""
         day = Day.of(now_ms, store.zone)
         days: list[Day] = []
         while len(days) < (self._config.local_candle_days or 0) and day.start_ms > window_ms:
@@ -116,8 +126,13 @@ class Filling:
             self._log.warning("no days were fetched from the archive: %s", error)
 
 
+def _window_ms(block: DerivedBlock) -> int:
+    # One more than readers are shown, and the live one.
+    return (block.length + 2) * INTERVAL_MS[block.interval.split("@")[0]]
+
+
 def _origin(config: CollectorConfig) -> Origin:
     # A relay or a proxy only forwards to the exchange; names and passwords in addresses stay out of files.
     parts = urlsplit(config.base_url or MARKETS[config.market].host)
     exchange = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-    return Origin(config.block_name, config.market, config.interval, exchange)
+    return Origin(config.block_name, config.market, config.interval, exchange, config.price)

@@ -1,11 +1,13 @@
 """When holes are requested again.
 
 Two responses confirmed that the exchange does not have the row. It may add the row later: after an outage, or when the
-server that responds has caught up. So every hole is requested again, at growing pauses, and at every start.
+server that responds has caught up. So every hole is requested again, at growing pauses, and at every start. Only rows
+of a time in which the symbol's market did not trade are not: that they are absent is right.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,10 @@ __all__ = ["HoleRequests"]
 PAUSES_SECONDS = (60.0, 300.0, 1800.0, 7200.0, 21600.0, 86400.0)
 
 
+# Half-open, ms.
+Range = tuple[int, int]
+
+
 @dataclass(slots=True)
 class _Series:
     """The holes of one series: when they are requested next, and which pages are left."""
@@ -32,7 +38,11 @@ class _Series:
 class HoleRequests:
     """When which holes are requested again. Belongs to one thread; times in seconds are local."""
 
-    def __init__(self, writer: Writer, interval: str, page_limit: int) -> None:
+    def __init__(
+        self, writer: Writer, interval: str, page_limit: int, quiet_ms: Callable[[str], list[Range]] = lambda _: []
+    ) -> None:
+        """`quiet_ms` returns when the market of a symbol does not trade."""
+        self._quiet_ms = quiet_ms
         self._writer = writer
         self._interval_ms = INTERVAL_MS[interval]
         self._page_ms = (page_limit - 2) * self._interval_ms
@@ -87,7 +97,8 @@ class HoleRequests:
         self.due_seconds = min(self.due_seconds, until_seconds)
 
     def _holes_ms(self, symbol: str) -> list[tuple[int, int]]:
-        return [(gap.start_ms, gap.end_ms) for gap in self._writer.gaps(symbol) if gap.kind == "hole"]
+        holes_ms = [(gap.start_ms, gap.end_ms) for gap in self._writer.gaps(symbol) if gap.kind == "hole"]
+        return _without(holes_ms, self._quiet_ms(symbol)) if holes_ms else []
 
     def _pages_ms(self, symbol: str) -> list[tuple[int, int]]:
         """Return ranges of a page at most that together contain all holes, oldest first."""
@@ -101,3 +112,15 @@ class HoleRequests:
                 pages_ms.append((at_ms, min(end_ms, at_ms + self._page_ms)))
                 at_ms = pages_ms[-1][1]
         return pages_ms
+
+
+def _without(ranges: list[Range], others: list[Range]) -> list[Range]:
+    """Return what is left of ranges beside others; both in order."""
+    for other_start, other_end in others:
+        ranges = [
+            part
+            for start, end in ranges
+            for part in ((start, min(end, other_start)), (max(start, other_end), end))
+            if part[0] < part[1]
+        ]
+    return ranges

@@ -10,7 +10,7 @@ from candleshm.exchanges.base import KlineRequest, Response
 from candleshm.system.clock import DRIFT, ExchangeTime
 
 if TYPE_CHECKING:
-    from candleshm._core import Ingested, Writer
+    from candleshm._core import Ingested, Older, Writer
 
 __all__ = ["Ingest"]
 
@@ -77,6 +77,38 @@ class Ingest:
                 start_ms=request.start_ms,
                 end_ms=request.end_ms,
                 from_end=True,
+                patience_ms=patience_ms,
+                sent_seconds=response.sent_seconds,
+            )
+        except NotMerged:
+            return None
+
+    def older(
+        self,
+        derived: str,
+        symbol: str,
+        response: Response,
+        request: KlineRequest,
+        *,
+        sent_ms: int,
+        received_ms: int,
+        patience_ms: int,
+    ) -> tuple[Ingested, Older] | None:
+        """As `response`, about older rows of a series of the derived block of that name.
+
+        Returns what it changed, and what is to be requested next.
+        """
+        try:
+            return self._writer.ingest_older(
+                derived,
+                symbol,
+                response.body,
+                sent_ms=sent_ms,
+                received_ms=received_ms,
+                settle_ms=self._settle_ms,
+                limit=request.limit,
+                start_ms=request.start_ms,
+                end_ms=request.end_ms,
                 patience_ms=patience_ms,
                 sent_seconds=response.sent_seconds,
             )

@@ -52,7 +52,7 @@ class Intake:
         self._rows.add(ingested, report.ingest_seconds)
         if reaches_now and plan.trading and ingested.newest_open_ms is not None:
             newest_end_ms = candle_end_ms(self._policy.interval, ingested.newest_open_ms)
-            self._outdated.note(plan.symbol, newest_end_ms, report.sent_ms)
+            self._outdated.note(plan.symbol, max(newest_end_ms, plan.quiet_until_ms), report.sent_ms)
         self._failover.judge(plan, ingested, kind)
         self._repair.settle_suspicion(plan, report)
         plan.learn(

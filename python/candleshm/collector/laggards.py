@@ -4,6 +4,9 @@ A series that trades has a newer candle a moment after its newest one ended: wit
 one. A series without a newer candle was halted or delisted, or the exchange fails to send its data. So the list of
 symbols is requested, see `listing`; and whatever the list has, closes of the others do not wait for it for ever: after
 one candle's length, but ten seconds at least and a minute at most, it is silent. It counts again with its next candle.
+
+While the market of a TradFi perpetual does not trade, its series may be flat or have no candles at all. One without is
+resting: closes do not wait for it, which is no reason to look at the list of symbols.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ class Laggards:
         self._lags: dict[str, _Lag] = {}
         self.silent: frozenset[str] = frozenset()
         """Symbols that closes no longer wait for, though they trade."""
+        self.resting: frozenset[str] = frozenset()
+        """Symbols that closes do not wait for, because their market does not trade, or has just begun to."""
 
     @property
     def since_seconds(self) -> dict[str, float]:
@@ -48,12 +53,15 @@ class Laggards:
 
     def look(self, plans: Iterable[SeriesPlan], now_seconds: float, now_ms: int) -> None:
         """Compare every series with the exchange's clock, which has surely reached `now_ms`."""
-        lagging, going_on = set(), 0
+        lagging, resting, going_on = set(), set(), 0
         for plan in plans:
             if not plan.trading or plan.newest_open_ms is None:
                 continue
-            due_ms = candle_end_ms(self._policy.interval, plan.newest_open_ms) + LAG_MS
-            if now_ms < due_ms:
+            end_ms = candle_end_ms(self._policy.interval, plan.newest_open_ms)
+            due_ms = max(end_ms, plan.quiet_until_ms) + LAG_MS
+            if end_ms + LAG_MS <= now_ms < due_ms:
+                resting.add(plan.symbol)
+            elif now_ms < due_ms:
                 going_on += 1
             elif plan.tail_sent_ms >= due_ms or plan.failures >= FAILURES_MAX:
                 # A response could have shown something newer. A series that was not requested yet, after an outage or
@@ -69,5 +77,7 @@ class Laggards:
             symbol
             for symbol, lag in self._lags.items()
             if symbol in self.silent
+            or symbol in self.resting
             or (lag.behind_seconds is not None and now_seconds - lag.behind_seconds >= self._silent_seconds)
         )
+        self.resting = frozenset(resting)

@@ -39,6 +39,7 @@ __all__ = [
     "is_ending",
     "loading_weight_of",
     "next_tasks",
+    "page_between",
     "page_of",
     "request_for",
 ]
@@ -189,16 +190,22 @@ def request_for(
 def page_of(
     symbol: str, range_ms: tuple[int, int], exchange: Exchange, policy: PollPolicy, now_ms: int
 ) -> KlineRequest:
+    """As `page_between`, of the interval of a policy."""
+    return page_between(symbol, policy.interval, range_ms, exchange, now_ms)
+
+
+def page_between(
+    symbol: str, interval: str, range_ms: tuple[int, int], exchange: Exchange, now_ms: int
+) -> KlineRequest:
     """Return the request for the newest page of a half-open range; exchange time has surely reached `now_ms`.
 
     The page has two more rows than the range: the one below shows that pages join, and the one above that the response
     is newer than the range.
     """
     start_ms, end_ms = range_ms
-    length_ms = INTERVAL_MS[policy.interval]
-    count = -(-(end_ms - start_ms) // length_ms) + 2
-    newest_ms = candle_end_ms(policy.interval, end_ms) - 1
-    return exchange.until(symbol, policy.interval, min(count, exchange.page_limit), min(newest_ms, now_ms))
+    count = -(-(end_ms - start_ms) // INTERVAL_MS[interval]) + 2
+    newest_ms = candle_end_ms(interval, end_ms) - 1
+    return exchange.until(symbol, interval, min(count, exchange.page_limit), min(newest_ms, now_ms))
 
 
 def is_ending(series: SeriesPlan, policy: PollPolicy) -> bool:

@@ -52,6 +52,7 @@ class Repair:
         clock_sync: ClockSync,
         random: Random,
         now: float,
+        quiet_ms: Callable[[str], list[tuple[int, int]]] = lambda _: [],
     ) -> None:
         self._log = BlockLog(logger, writer.name)
         # Where one series has these, often hundreds have them at every close.
@@ -62,7 +63,7 @@ class Repair:
         self._symbols = symbols
         self._clock_sync = clock_sync
         self._random = random
-        self._hole_requests = HoleRequests(writer, policy.interval, exchange.page_limit)
+        self._hole_requests = HoleRequests(writer, policy.interval, exchange.page_limit, quiet_ms)
         self._audit_seconds = now + AUDIT_SECONDS
         self.audits = AuditCounters()
 

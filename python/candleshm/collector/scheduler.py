@@ -5,7 +5,9 @@ takes in what they report. So nothing here needs a lock. Each question has a mod
 
 - what is requested next: `planner`, `dispatcher`; with which weight: `ratelimit.budget`
 - which rows need repair: `repair`; who keeps a series fresh: `failover`
+- what a continuous contract stands for, and which hours a market has: `calendars`
 - what the exchange's clock shows: `clock_sync`; which symbols there are: `universe_refresh`, `symbols`
+- what derived blocks lack: `older_rows`
 - what a response means: `intake`; what an error means: `failures`
 """
 
@@ -13,12 +15,14 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from candleshm.collector.agenda import Agenda
 from candleshm.collector.block_names import BlockNames
+from candleshm.collector.calendars import Calendars
 from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import RequestCounters, RowCounters
 from candleshm.collector.dispatcher import Dispatcher
@@ -27,6 +31,8 @@ from candleshm.collector.failures import Failures
 from candleshm.collector.ingest import Ingest
 from candleshm.collector.intake import Intake
 from candleshm.collector.loading import Loading, tries_max
+from candleshm.collector.older_rows import OlderRows
+from candleshm.collector.older_series import FetchedBlock
 from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.collector.repair import Repair
 from candleshm.collector.series_plan import PollPolicy
@@ -36,7 +42,7 @@ from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.universe_refresh import UniverseRefresh
 from candleshm.collector.workers import Report, Workers
 from candleshm.errors import ExchangeError
-from candleshm.exchanges.base import Exchange, ExchangeInfo
+from candleshm.exchanges.base import Exchange, ExchangeInfo, ScheduledSession
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.rest.transport import Transport
 from candleshm.stream.source import MakeStreams
@@ -75,8 +81,14 @@ class Scheduler:
         workers: int = 8,
         random: Random | None = None,
         make_streams: MakeStreams | None = None,
+        schedule: Mapping[str, tuple[ScheduledSession, ...]] | None = None,
+        fetched: Sequence[FetchedBlock] = (),
     ) -> None:
-        """`make_streams` makes the source of events; without one everything is requested by REST."""
+        """`make_streams` makes the source of events; without one everything is requested by REST.
+
+        `schedule` has the hours of markets, as far as they are known. `fetched` are the derived blocks whose older rows
+        are requested.
+        """
         random = random or Random()
         now, name = clock.monotonic_seconds(), writer.name
         requests, rows = RequestCounters(), RowCounters()
@@ -86,6 +98,7 @@ class Scheduler:
         self._ingest = Ingest(writer, exchange_time=exchange_time, settle_ms=policy.settle_ms)
         self._workers = Workers(workers, transport=transport, exchange=exchange, ingest=self._ingest, block_name=name)
         self._symbols = SymbolSet(writer, universe, info, random)
+        calendars = Calendars(writer, exchange=exchange, symbols=self._symbols, schedule=schedule or {}, now=now)
         self._names = BlockNames(writer, now)
         self._clock_sync = ClockSync(
             exchange_time,
@@ -102,6 +115,7 @@ class Scheduler:
             universe=universe,
             symbols=self._symbols,
             policy=policy,
+            calendars=calendars,
             refresh_seconds=refresh_seconds,
             now=now,
         )
@@ -113,6 +127,7 @@ class Scheduler:
             clock_sync=self._clock_sync,
             random=random,
             now=now,
+            quiet_ms=calendars.quiet_ms,
         )
         self._failures = Failures(
             block_name=name,
@@ -135,6 +150,14 @@ class Scheduler:
             wake=self._workers.wake,
         )
         outdated = OutdatedResponses(name, urlsplit(exchange.time_url).netloc)
+        self._older_rows = OlderRows(
+            writer,
+            fetched,
+            exchange=exchange,
+            symbols=self._symbols,
+            clock_sync=self._clock_sync,
+            in_flight_max=max(1, workers // 2),
+        )
         self._dispatcher = Dispatcher(
             exchange=exchange,
             budget=budget,
@@ -143,6 +166,7 @@ class Scheduler:
             clock_sync=self._clock_sync,
             refresh=self._refresh,
             repair=repair,
+            older_rows=self._older_rows,
             counters=requests,
         )
         self._intake = Intake(
@@ -163,6 +187,7 @@ class Scheduler:
             clock_sync=self._clock_sync,
             refresh=self._refresh,
             repair=repair,
+            older_rows=self._older_rows,
             failover=self._failover,
             failures=self._failures,
             outdated=outdated,
@@ -190,6 +215,12 @@ class Scheduler:
     def wait_loaded(self, timeout_seconds: float | None = None) -> bool:
         """Wait until every symbol is loaded or given up for now, and return whether that is so."""
         return self._loading.done.wait(timeout_seconds)
+
+    def wait_filled(self, timeout_seconds: float) -> bool:
+        """As `wait_loaded`, and for the older rows of derived blocks."""
+        if self._loading.done.is_set():
+            return self._older_rows.done.wait(timeout_seconds)
+        return self._loading.done.wait(timeout_seconds) and self._older_rows.done.is_set()
 
     def wake(self) -> None:
         """Let the loop look at the clock again, from any thread."""
@@ -229,7 +260,9 @@ class Scheduler:
                         self._agenda.look_now()
                 if now >= status_seconds:
                     status_seconds = now + STATUS_SECONDS
-                    self._refresh.look(now, self._clock_sync.earliest_ms(now))
+                    now_ms = self._clock_sync.earliest_ms(now)
+                    self._refresh.look(now, now_ms)
+                    self._failover.rest(self._refresh.laggards.resting)
                     self._agenda.look_by(self._refresh.due_seconds)
                     self._note_loaded(now)
                     self._board.publish(now, is_loaded=self._loading.done.is_set())
@@ -275,8 +308,12 @@ class Scheduler:
                 error = unreadable
         if error is not None and self._failures.take(job, error, now):
             self._refresh.wish()
+        if error is not None and job.older is not None:
+            self._older_rows.fail(job.older, error, now)
         if job.maintenance is self._refresh.request:
             self._refresh.ended()
+        elif job.maintenance is self._refresh.calendars.request and error is not None:
+            self._refresh.calendars.failed(now)
         if job.plan is not None and self._symbols.has(job.plan):
             self._failures.give_up(job.plan, error)
             self._agenda.plan(job.plan, now, self._clock_sync.earliest_ms(now))
@@ -285,6 +322,9 @@ class Scheduler:
     def _take_response(self, report: Report, now: float) -> None:
         maintenance, response = report.job.maintenance, report.response
         assert response is not None
+        if report.job.older is not None:
+            self._older_rows.take(report, now)
+            return
         if maintenance is None:
             self._intake.take(report, now)
             return
@@ -297,6 +337,8 @@ class Scheduler:
         elif maintenance is self._refresh.ranking:
             self._refresh.rank(response, now)
             self._align(now)
+        elif maintenance is self._refresh.calendars.request:
+            self._refresh.calendars.take(response, now)
         elif self._refresh.take(response, now):
             self._align(now)
         maintenance.failures = 0
@@ -305,6 +347,7 @@ class Scheduler:
         """Let the symbol set follow the list of symbols and the universe."""
         now_ms = self._clock_sync.earliest_ms(now)
         fresh = self._symbols.align(now, now_ms)
+        self._refresh.calendars.look(now, now_ms)
         self._failover.follow(fresh)
         for plan in fresh:
             self._dispatcher.begin(plan, now)
@@ -315,3 +358,6 @@ class Scheduler:
         if self._loading.ends_with(self._symbols.plans.values()):
             self._loading.end(self._board.publish(now, is_loaded=False))
             self._agenda.look_now()
+        if not self._older_rows.done.is_set() and self._older_rows.are_filled:
+            self._board.publish(now, is_loaded=self._loading.done.is_set())
+            self._older_rows.done.set()

@@ -112,6 +112,7 @@ class SeriesPlan:
     loaded: bool = False
     given_up: bool = False  # could not be loaded: nothing waits for it, and it is requested at growing intervals
     trading: bool = True
+    quiet_until_ms: int = 0  # before that no newer candle need come: the end of a session without trading
     ended_ms: int = 0  # when the list first showed that it no longer trades
     is_streamed: bool = False  # its stream is subscribed on an open connection
     last_event_seconds: float = -math.inf  # when its stream brought the newest event

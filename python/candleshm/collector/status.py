@@ -78,6 +78,16 @@ class CollectorStatus:
     """Closed rows checked by them, by result: equal, corrected, missing (the block lacked it)."""
     standing: tuple[str, ...] = ()
     """Symbols for which the exchange repeats the same old data, although their newest candle is over."""
+    derived_series: int = 0
+    """Series of derived blocks whose older rows are requested from the exchange."""
+    derived_filled: int = 0
+    """Of these, the ones that have had all their rows, or proof that there are none."""
+    derived_given_up: int = 0
+    """Of these, the ones that could not be filled; they are retried at growing intervals."""
+    derived_missing: int = 0
+    """Their rows that are neither there, nor confirmed absent, nor to come by derivation."""
+    derived_disputes: int = 0
+    """Derived rows of which the exchange has sent other values; the exchange's are kept."""
     caches_failing: int = 0
     """Caches that could not be written the last time."""
     days_due: int = 0
@@ -112,6 +122,11 @@ class CollectorStatus:
     def is_loaded(self) -> bool:
         """Whether every symbol is loaded, or given up for now."""
         return self.loaded + len(self.given_up) == self.symbols
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether every series of the derived blocks is filled, or given up for now."""
+        return self.derived_filled + self.derived_given_up == self.derived_series
 
     @property
     def ready(self) -> bool:

@@ -10,6 +10,7 @@ from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import RequestCounters, RowCounters
 from candleshm.collector.failover import Failover
 from candleshm.collector.failures import Failures
+from candleshm.collector.older_rows import OlderRows
 from candleshm.collector.outage import Steady
 from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.collector.planner import closing_weight_of, loading_weight_of
@@ -50,6 +51,7 @@ class StatusSources:
     clock_sync: ClockSync
     refresh: UniverseRefresh
     repair: Repair
+    older_rows: OlderRows
     failover: Failover
     failures: Failures
     outdated: OutdatedResponses
@@ -147,6 +149,11 @@ class StatusBoard:
             audit_rows=audits.rows,
             standing=sources.outdated.symbols,
             freshness=self._freshness(),
+            derived_series=sources.older_rows.blocks * len(plans),
+            derived_filled=sum(series.filled for series in sources.older_rows.serieses),
+            derived_given_up=sum(series.given_up for series in sources.older_rows.serieses),
+            derived_missing=sum(series.rows for series in sources.older_rows.serieses),
+            derived_disputes=sources.older_rows.disputes,
         )
 
     def _freshness(self) -> Freshness:

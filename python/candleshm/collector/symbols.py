@@ -38,6 +38,7 @@ class SymbolSet:
         self._random = random
         self._not_trading: dict[str, float] = {}
         self._silent: frozenset[str] = frozenset()
+        self._resting: frozenset[str] = frozenset()
         self._silences: Counter[str] = Counter()
 
     @property
@@ -51,7 +52,7 @@ class SymbolSet:
         return [
             seconds
             for symbol, seconds in self._not_trading.items()
-            if symbol in self.info.statuses and not self._universe.is_removed(symbol, self.info)
+            if self.info.lists(symbol) and not self._universe.is_removed(symbol, self.info)
         ]
 
     def align(self, now_seconds: float, now_ms: int) -> list[SeriesPlan]:
@@ -72,9 +73,10 @@ class SymbolSet:
             elif symbol not in self._not_trading:
                 self._not_trading[symbol] = now_seconds
                 self._silent -= {symbol}
+                self._resting -= {symbol}
                 ended.append(symbol)
             plan = self.plans.get(symbol)
-            is_listed = symbol in self.info.statuses
+            is_listed = self.info.lists(symbol)
             # Of a symbol that is gone from the list the last candle is requested, unless that was refused already.
             is_over = not is_listed and (plan is None or not plan.loaded or plan.refused)
             if is_over or self._universe.is_removed(symbol, self.info):
@@ -99,11 +101,22 @@ class SymbolSet:
 
     def drop_unlisted(self, plan: SeriesPlan) -> None:
         """Stop requesting a series that the exchange does not list."""
-        if plan.symbol not in self.info.statuses and self.plans.get(plan.symbol) is plan:
+        if not self.info.lists(plan.symbol) and self.plans.get(plan.symbol) is plan:
             del self.plans[plan.symbol]
 
-    def set_silent(self, silent: frozenset[str]) -> None:
-        """Have closes not wait for these symbols, which trade but have no new candle, and wait for the others again."""
+    def set_silent(self, silent: frozenset[str], resting: frozenset[str] = frozenset()) -> None:
+        """Have closes not wait for these symbols, which trade but have no new candle, and wait for the others again.
+
+        Of those that are `resting` it is expected, and not logged.
+        """
+        for symbol in resting - self._resting:
+            self._writer.set_trading(symbol, trading=True, silent=True)
+        for symbol in self._resting - resting - silent:
+            self._writer.set_trading(symbol, trading=symbol not in self._not_trading)
+        self._resting = resting
+        self._set_silent(silent)
+
+    def _set_silent(self, silent: frozenset[str]) -> None:
         for symbols, is_silent in ((silent - self._silent, True), (self._silent - silent, False)):
             for symbol in symbols:
                 self._writer.set_trading(symbol, trading=True, silent=is_silent)

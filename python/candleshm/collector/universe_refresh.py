@@ -6,6 +6,7 @@ import logging
 import threading
 from dataclasses import replace
 
+from candleshm.collector.calendars import Calendars
 from candleshm.collector.laggards import Laggards
 from candleshm.collector.listing import SUSPECT_SECONDS, Listing
 from candleshm.collector.series_plan import PollPolicy
@@ -35,6 +36,7 @@ class UniverseRefresh:
         budget: WeightBudget,
         universe: Universe,
         symbols: SymbolSet,
+        calendars: Calendars,
         policy: PollPolicy,
         refresh_seconds: float,
         now: float,
@@ -44,6 +46,7 @@ class UniverseRefresh:
         self._budget = budget
         self._universe = universe
         self._symbols = symbols
+        self.calendars = calendars
         self._listing = Listing(refresh_seconds, exchange.info_weight, now)
         self._is_sent = False
         self.laggards = Laggards(policy)
@@ -55,11 +58,16 @@ class UniverseRefresh:
         """Set when symbols were added or removed by hand."""
 
     def look(self, now: float, now_ms: int) -> None:
-        """Find series that stay behind, and request the list sooner if it may explain why."""
+        """Bring calendars up to date, find series that stay behind, and request the list sooner if that may help."""
+        self.calendars.look(now, now_ms)
         self.laggards.look(self._symbols.plans.values(), now, now_ms)
-        self._symbols.set_silent(self.laggards.silent)
+        self._symbols.set_silent(self.laggards.silent, self.laggards.resting)
         if not self._is_sent and self.request.failures == 0:
-            since_seconds = [*self.laggards.since_seconds.values(), *self._symbols.ended_seconds]
+            since_seconds = [
+                *self.laggards.since_seconds.values(),
+                *self._symbols.ended_seconds,
+                *self.calendars.delivered_seconds(now, now_ms),
+            ]
             self.request.due_seconds = self._listing.due_seconds(
                 since_seconds, self._budget.budget, self._budget.window_seconds
             )
@@ -67,7 +75,7 @@ class UniverseRefresh:
     @property
     def due_seconds(self) -> float:
         """When the next of the requests is due, local seconds."""
-        return min(self.request.due_seconds, self.ranking.due_seconds)
+        return min(self.request.due_seconds, self.ranking.due_seconds, self.calendars.request.due_seconds)
 
     def sent(self, now: float) -> None:
         """Note that the request leaves."""

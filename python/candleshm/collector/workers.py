@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from candleshm.collector.ingest import Ingest
+from candleshm.collector.older_series import OlderSeries
 from candleshm.collector.series_plan import Kind, SeriesPlan
 from candleshm.errors import CandleShmError
 from candleshm.exchanges.base import Exchange, KlineRequest, Response
@@ -20,7 +21,7 @@ from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import DATE_MS, ExchangeTime
 
 if TYPE_CHECKING:
-    from candleshm._core import Ingested
+    from candleshm._core import Ingested, Older
 
 __all__ = ["Job", "MaintenanceRequest", "Report", "Workers"]
 
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 # A response may come from a cache or from a replica that stands still. Only a later row proves that it was made after
 # its newest candle ended. Without one that candle becomes final this long after its end: long for a symbol that trades,
-# since its next candle is to come; short where the list of symbols, a second source, shows that none will.
+# since its next candle is to come; short where the list of symbols or the hours of its market, a second source, show
+# that none will.
 PATIENCE_MS = 600_000
 ENDED_PATIENCE_MS = 10_000
 
@@ -45,7 +47,7 @@ class MaintenanceRequest:
 
 @dataclass(slots=True)
 class Job:
-    """One request on its way: for the candles of `plan`, or for `maintenance`."""
+    """One request on its way: for the candles of `plan`, for `older` ones of a derived block, or for `maintenance`."""
 
     url: str = field(repr=False)
     weight: int
@@ -55,6 +57,7 @@ class Job:
     kind: Kind = Kind.TAIL
     request: KlineRequest | None = None
     maintenance: MaintenanceRequest | None = None
+    older: OlderSeries | None = None
     dates_count: bool = True
     """Whether the Date of a response tells anything about the exchange's clock."""
 
@@ -67,6 +70,8 @@ class Report:
     response: Response | None = None
     error: BaseException | None = None
     ingested: Ingested | None = None
+    older: Older | None = None
+    """What is to be requested next of a series of a derived block."""
     ingest_seconds: float = 0.0
     """How long parsing, merging and publishing took, and waiting for others that merge."""
     sent_ms: int = 0
@@ -158,7 +163,7 @@ class Workers:
         error = self._exchange.error_of(response, received_ms)
         if error is not None:
             raise error
-        if job.plan is None or job.request is None:
+        if job.request is None:
             return
         judged_ms = report.sent_ms = job.exchange_time.earliest_ms(response.sent_seconds)
         if job.dates_count and response.date_ms is not None:
@@ -167,12 +172,26 @@ class Workers:
             # counts as well: the response was made before the Date's second was over.
             judged_ms = min(judged_ms, response.date_ms + (0 if report.date_is_off else DATE_MS - 1))
         started_seconds = time.perf_counter()
-        report.ingested = self._ingest.response(
-            job.plan.symbol,
-            response,
-            job.request,
-            sent_ms=judged_ms,
-            received_ms=received_ms,
-            patience_ms=PATIENCE_MS if job.plan.trading else ENDED_PATIENCE_MS,
-        )
+        if job.older is not None:
+            merged = self._ingest.older(
+                job.older.block.name,
+                job.older.symbol,
+                response,
+                job.request,
+                sent_ms=judged_ms,
+                received_ms=received_ms,
+                patience_ms=PATIENCE_MS,
+            )
+            if merged is not None:
+                report.ingested, report.older = merged
+        elif job.plan is not None:
+            is_awaited = job.plan.trading and judged_ms >= job.plan.quiet_until_ms
+            report.ingested = self._ingest.response(
+                job.plan.symbol,
+                response,
+                job.request,
+                sent_ms=judged_ms,
+                received_ms=received_ms,
+                patience_ms=PATIENCE_MS if is_awaited else ENDED_PATIENCE_MS,
+            )
         report.ingest_seconds = time.perf_counter() - started_seconds

@@ -1,4 +1,4 @@
-"""The commands `download` and `import-csv`: daily files from the exchange, and from CSV files of binance_interface."""
+"""The commands `download`, `import-csv` and `history repack`: files of candles fetched, converted and moved."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from candleshm.history.archive import ARCHIVE_URL, checked_archive_url
 from candleshm.history.csv_tree import strange_paths
 from candleshm.history.fetching import Format, archive_of, fetch_days, store_of
 from candleshm.history.importing import import_files
+from candleshm.history.repacking import days_to_repack, stores_in
+from candleshm.history.repacking import repack as repack_days
 from candleshm.history.tally import DownloadProgress
 from candleshm.reader.frames import library
 from candleshm.rest.client import MarketAccess
 from candleshm.universe import Kind
 
-__all__ = ["download", "import_csv"]
+__all__ = ["download", "import_csv", "repack"]
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +132,32 @@ def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
         raise HistoryError(str(source_dir), f"{len(damaged)} of {counts.total()} files are damaged and were left out")
     if strange:
         raise HistoryError(str(source_dir), f"{len(strange)} files were left out because of their paths")
+
+
+def repack(base_dir: str, *, quiet: bool) -> None:
+    """Move days that have files of their own into those of months and years, and print a sum.
+
+    Raises StoreInUse, StoreUnavailable, MissingExtra, and HistoryError when files are damaged.
+    """
+    library("pyarrow", "parquet")
+    stopping = threading.Event()
+    on_stop_signal(stopping.set)
+    log_to_stderr(logging.WARNING if quiet else logging.INFO)
+    stores = stores_in(base_dir)
+    total, moved, files, damaged = days_to_repack(stores), 0, 0, 0
+    with ProgressLine("repacking") as line:
+        for done in repack_days(stores, stopping):
+            moved, files, damaged = moved + done.days, files + (done.days > 0), damaged + len(done.damaged)
+            for error in done.damaged:
+                logger.error("%s; it is left as it is", error)
+            line.show((moved + damaged) / max(total, 1), f"{moved:,} of {total:,} days, {files:,} files")
+    say(f"{moved:,} of {total:,} days of {base_dir} were moved into {files:,} files of a month or a year\n", sys.stderr)
+    if stopping.is_set():
+        say("stopped; the same command continues from here\n", sys.stderr)
+    if damaged:
+        raise HistoryError(
+            base_dir, f"{damaged} files are damaged and were left as they are; `candleshm download` replaces their days"
+        )
 
 
 def _sum(done: DownloadProgress, where: str) -> str:

@@ -17,6 +17,7 @@ from candleshm.config import CollectorConfig
 from candleshm.errors import BlockError, BlockInUse, BlockNotFound, CandleShmError, ExchangeUnavailable
 from candleshm.ratelimit.pools import pool_of
 from candleshm.reader.feed import attach
+from candleshm.reader.figures import kind_of
 from candleshm.rest.client import MarketAccess
 from candleshm.universe import Universe
 
@@ -62,7 +63,7 @@ def forecast(feeds: Sequence[CollectorConfig]) -> None:
             interval, length = intervals[name]
             way = "derived" if name != feed.config.block_name else _way(feed.config)
             cells = (str(feed.symbols), str(length), f"{-(-size // MIB)} MiB", way, now)
-            rows.append((name, feed.config.market, interval, *cells))
+            rows.append((name, kind_of(feed.config), interval, *cells))
     say(aligned(HEADS, rows, left=LEFT))
     together = SharedMemory({name: size for feed in found for name, size in feed.memory.bytes_of.items()})
     say(f"memory: {-(-together.total_bytes // MIB)} MiB in all, {free_bytes() // MIB} MiB free in /dev/shm\n")

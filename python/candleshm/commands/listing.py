@@ -11,7 +11,7 @@ from candleshm import _core
 from candleshm.commands.table import aligned
 from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound, BlockOfAnotherUser
 from candleshm.reader.feed import attach, blocks
-from candleshm.reader.figures import age
+from candleshm.reader.figures import age, kind_of
 from candleshm.reader.notes import note
 
 __all__ = ["listing_json", "listing_table", "unlisted"]
@@ -27,7 +27,7 @@ def listing_table() -> str:
     rows = [
         (
             health.name,
-            health.market,
+            kind_of(health),
             health.interval,
             str(health.symbols),
             str(health.length),

@@ -109,6 +109,17 @@ OF_COLLECTOR: Sequence[_Column] = (
     _Counter("rows", "Received rows that were new or changed.", lambda status: status.rows),
     _Counter("refused_rows", "Rows refused because of impossible values.", lambda status: status.refused),
     _Counter("corrections", "Closed rows that the exchange corrected.", lambda status: status.corrections),
+    _Gauge(
+        "derived_unfilled_series",
+        "Series of derived blocks whose older rows are not all fetched yet.",
+        lambda status: status.derived_series - status.derived_filled,
+    ),
+    _Gauge("derived_missing_rows", "Older rows of derived blocks to be fetched.", lambda s: s.derived_missing),
+    _Counter(
+        "derived_disputes",
+        "Derived rows of which the exchange sent other values; the exchange's are kept.",
+        lambda status: status.derived_disputes,
+    ),
     _Gauge("caches_failing", "Caches that could not be written the last time.", lambda status: status.caches_failing),
     _Gauge(
         "daily_files_due",
@@ -246,11 +257,13 @@ class MetricsServer:
         return family
 
     def _info(self, seen: Mapping[str, Observation]) -> Any:
-        labels = ("block", "market", "interval", "length")
-        family = self._core.InfoMetricFamily("candleshm_block", "Market, interval, length of the block.", labels=labels)
+        labels = ("block", "market", "price", "interval", "length")
+        family = self._core.InfoMetricFamily(
+            "candleshm_block", "Market, price, interval, length of the block.", labels=labels
+        )
         for name, block in seen.items():
             health = block.health
-            family.add_metric((name, health.market, health.interval, str(health.length)), {})
+            family.add_metric((name, health.market, health.price, health.interval, str(health.length)), {})
         return family
 
     def _shared_memory(self) -> Iterator[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from candleshm.commands.screen import Screen
 from candleshm.commands.table import aligned
-from candleshm.reader.figures import age
+from candleshm.reader.figures import age, kind_of
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
 
@@ -66,7 +66,7 @@ def _row(place: int, health: Health) -> tuple[str, ...]:
     return (
         str(place),
         health.name,
-        health.market,
+        kind_of(health),
         health.interval,
         str(health.symbols),
         str(health.stale),

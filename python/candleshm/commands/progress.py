@@ -88,22 +88,31 @@ class LoadingProgress(ProgressLine):
         parts = [
             f"{name}: {self._share([name], [status]):.0%}  {_text([status])}"
             for name, status in known.items()
-            if len(known) > 1 and not status.is_loaded
+            if len(known) > 1 and not (status.is_loaded and status.is_filled)
         ]
         self.show(self._share(known, known.values()), _text(known.values()), parts)
 
-    def _share(self, names: Iterable[str], statuses: Iterable[CollectorStatus]) -> float:
+    def _share(self, names: Iterable[str], statuses: Collection[CollectorStatus]) -> float:
         missing, total = 0, 0
         for name, status in zip(names, statuses, strict=True):
             missing += status.missing
             total += status.symbols * self._lengths[name]
+        if not missing and (series := sum(status.derived_series for status in statuses)):
+            return sum(status.derived_filled + status.derived_given_up for status in statuses) / series
         return 1 - missing / total if total else 1.0
 
 
 def _text(statuses: Collection[CollectorStatus]) -> str:
-    """Return symbols, rows, weight and time that are left; of several feeds the least weight and the longest time."""
+    """Return symbols, rows, weight and time that are left; of several feeds the least weight and the longest time.
+
+    Once all symbols are loaded, the older rows of derived blocks follow.
+    """
     loaded, symbols = sum(status.loaded for status in statuses), sum(status.symbols for status in statuses)
     words = [f"{loaded} of {symbols} symbols", f"{sum(status.rows for status in statuses):,} rows"]
+    series = sum(status.derived_series for status in statuses)
+    if series and all(status.is_loaded for status in statuses):
+        filled, left = (sum(status.derived_filled for status in statuses), sum(s.derived_missing for s in statuses))
+        words = [f"derived blocks: {filled} of {series} series filled", f"{left:,} rows to go"]
     shortest = min(statuses, key=lambda status: status.weight_left / max(1, status.weight_budget), default=None)
     if shortest is not None:
         words.append(f"{shortest.weight_left:,} of {shortest.weight_budget:,} weight left in this window")

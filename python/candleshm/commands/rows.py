@@ -19,6 +19,7 @@ from candleshm.columns import CLOSE, HIGH, LOW, NAMES, OPEN, OPEN_TIME_MS, TRADE
 from candleshm.commands.chart import HEIGHT_MIN, WIDTH_MIN, Chart
 from candleshm.commands.table import aligned, decimal_column
 from candleshm.reader.feed import Feed
+from candleshm.reader.figures import kind_of
 from candleshm.row_state import RowState
 
 __all__ = ["Rows", "chart_columns", "read_rows", "shown_chart"]
@@ -97,4 +98,4 @@ def _title(feed: Feed, symbol: str) -> str:
     age_text = f"confirmed {series.age:.1f} s ago" if math.isfinite(series.age) else "not loaded yet"
     missing = sum(gap.kind == "missing" for gap in series.gaps())
     gaps_text = f", {missing} gaps still missing" if missing else ""
-    return f"{symbol}  {feed.market} {feed.interval}  {feed.name}  {age_text}{gaps_text}"
+    return f"{symbol}  {kind_of(feed)} {feed.interval}  {feed.name}  {age_text}{gaps_text}"

@@ -15,7 +15,7 @@ from candleshm.commands.outcome import outcome
 from candleshm.commands.screen import Screen
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES, on_stdin_closed, on_stop_signal
 from candleshm.reader.feed import Feed, attach
-from candleshm.reader.figures import change, price
+from candleshm.reader.figures import change, kind_of, price
 from candleshm.row_state import RowState
 
 __all__ = ["Board", "Quote", "quote"]
@@ -69,7 +69,7 @@ class Board:
         lines = [faint(HEAD)]
         for feed, of_feed in quotes:
             attach_text = f'candleshm.attach("{feed.name}")'
-            lines.append(faint(f"{attach_text}: {feed.market} {feed.interval}, change over {BACK} candles"))
+            lines.append(faint(f"{attach_text}: {kind_of(feed)} {feed.interval}, change over {BACK} candles"))
             lines += [self._line(feed.name, shown) for shown in of_feed]
         count = sum(len(of_feed) for _, of_feed in quotes)
         lines.append(faint(f"{count} series read in {took_us:.0f} µs: no request, no lock, no wait"))

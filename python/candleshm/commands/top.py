@@ -19,7 +19,7 @@ from candleshm.errors import BlockError
 from candleshm.reader.collector_report import CollectorReport, read_report
 from candleshm.reader.events import Event, changes
 from candleshm.reader.feed import blocks
-from candleshm.reader.figures import age, change, clock_time, price
+from candleshm.reader.figures import age, change, clock_time, kind_of, price
 from candleshm.reader.freshness import Freshness
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
@@ -168,7 +168,7 @@ class Board:
 
     def _head(self, seen: Observation, now_ms: float) -> list[str]:
         health, screen = seen.health, self._screen
-        title = f"{screen.strong(health.name)}  {health.market} {health.interval}, "
+        title = f"{screen.strong(health.name)}  {kind_of(health)} {health.interval}, "
         title += f"{health.symbols} symbols of {health.length:,} candles"
         return [
             f"{title}  {_state(health, screen)}{self._shown_hint()}",

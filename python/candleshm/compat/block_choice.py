@@ -16,6 +16,7 @@ from candleshm.compat.market_requests import MarketRequests
 from candleshm.config import CollectorConfig
 from candleshm.errors import BlockError, BlockInUse, BlockNotFound
 from candleshm.reader.feed import Feed
+from candleshm.reader.figures import kind_of
 from candleshm.system.clock import Clock
 
 __all__ = ["BlockChoice"]
@@ -99,8 +100,8 @@ class BlockChoice:
 
 def lack_of(feed: Feed, config: CollectorConfig, symbols: list[str]) -> str | None:
     """Return what a block lacks of what a server needs; None when it has all."""
-    if (feed.market, feed.interval) != (config.market, config.interval):
-        return f"has {feed.interval} of {feed.market}"
+    if (feed.market, feed.price, feed.interval) != (config.market, config.price, config.interval):
+        return f"has {feed.interval} of {kind_of(feed)}"
     if feed.length < config.length:
         return f"has {feed.length} candles of each symbol instead of {config.length}"
     absent = [symbol for symbol in symbols if symbol not in feed]

@@ -15,14 +15,18 @@ __all__ = [
     "Exchange",
     "ExchangeInfo",
     "KlineRequest",
+    "ListedContract",
     "Market",
+    "Price",
     "Response",
+    "ScheduledSession",
     "StreamRules",
     "candle_end_ms",
     "date_ms_of",
 ]
 
 Market = Literal["SPOT", "UM", "CM"]
+Price = Literal["trade", "mark", "index", "premium"]
 
 DAY_MS = INTERVAL_MS["1d"]
 
@@ -47,6 +51,8 @@ class KlineRequest:
     weight: int
     start_ms: int | None = None
     end_ms: int | None = None
+    price: Price = "trade"
+    """What the prices are; of an index the symbol is a pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +72,57 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedContract:
+    """What a continuous contract stands for at one time."""
+
+    symbol: str
+    delivery_ms: int
+    """0 for a perpetual contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSession:
+    """A stretch of a market behind TradFi perpetuals: when it is, and its kind, such as REGULAR or NO_TRADING."""
+
+    start_ms: int
+    end_ms: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExchangeInfo:
     """What the collector needs of exchangeInfo."""
 
     statuses: Mapping[str, str]
-    """Every listed symbol and its status, in the exchange's order; unknown statuses are kept as sent."""
+    """Every listed symbol and its status, in the exchange's order; unknown statuses are kept as sent. Of an index every
+    pair, which trades while one of its symbols does."""
     weight_limit: int | None
     window_seconds: float
     quotes: Mapping[str, str] = field(default_factory=dict)
     """The asset in which each symbol's price is, such as USDT."""
     contracts: Mapping[str, str] = field(default_factory=dict)
     """The kind of contract of each symbol, such as PERPETUAL; SPOT has none."""
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    """The pair of each listed contract, such as BTCUSD of BTCUSD_PERP; SPOT has none."""
     volumes: Mapping[str, float] = field(default_factory=dict)
     """Volume of each symbol in the last 24 hours, in the asset of its price; empty unless it was requested."""
+    continuous: Mapping[str, ListedContract] = field(default_factory=dict)
+    """What each continuous contract, such as BTCUSDT:CURRENT_QUARTER, stands for now; a feed has them by name only."""
+    hours: Mapping[str, str] = field(default_factory=dict)
+    """The market behind each TradFi perpetual, such as EQUITY, whose sessions are its hours."""
+
+    def lists(self, symbol: str) -> bool:
+        """Return whether `symbol`, or the contract that it stands for, is listed."""
+        return symbol in self.statuses or symbol in self.continuous
+
+    def listed_as(self, symbol: str) -> str:
+        """Return the listed symbol that a continuous contract stands for; any other symbol itself."""
+        contract = self.continuous.get(symbol)
+        return symbol if contract is None else contract.symbol
 
     def is_trading(self, symbol: str) -> bool:
         """Return whether `symbol` is listed and trades."""
-        return self.statuses.get(symbol) == "TRADING"
+        return self.statuses.get(self.listed_as(symbol)) == "TRADING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +147,14 @@ class StreamRules:
 
 
 class Exchange(Protocol):
-    """One market of one exchange. Everything here is pure: it builds URLs and reads responses."""
+    """One market and one price of one exchange. Everything here is pure: it builds URLs and reads responses."""
 
     market: Market
+    price: Price
     intervals: Sequence[str]
     """What the market offers, shortest first."""
+    continuous_intervals: Sequence[str]
+    """What it offers of continuous contracts; nothing where it has none."""
     page_limit: int
     """Most candles per weight: the limit of backfill requests."""
     tail_limit: int
@@ -124,6 +167,9 @@ class Exchange(Protocol):
     info_weight: int
     volumes_url: str
     volumes_weight: int
+    schedule_url: str
+    """Where the hours of the markets behind TradFi perpetuals are; empty for a market without any."""
+    schedule_weight: int
 
     def page_slots(self, interval: str) -> int:
         """Return how many slots of `interval` one request reaches back that buys most candles for its weight."""
@@ -146,6 +192,9 @@ class Exchange(Protocol):
     def volumes(self, response: Response) -> dict[str, float]:
         """Read a response of `volumes_url`, as `ExchangeInfo.volumes` has them. Raises BadResponse."""
 
+    def schedule(self, response: Response) -> dict[str, tuple[ScheduledSession, ...]]:
+        """Read a response of `schedule_url`: the sessions of each market, in order. Raises BadResponse."""
+
     def used_weight(self, response: Response, window_seconds: float) -> int | None:
         """Return the weight that this egress has used in the current window, None when the header is missing."""
 
@@ -156,7 +205,7 @@ class Exchange(Protocol):
         """Return what holds for the streams of `interval`."""
 
     def stream_name(self, symbol: str, interval: str) -> str:
-        """Return the name of a symbol's candle stream."""
+        """Return the name of a symbol's candle stream, of an index that of a pair."""
 
     def error_of(self, response: Response, now_ms: int) -> ExchangeError | None:
         """Return what is wrong with a response, None when it can be read; `now_ms` turns an end of ban into a wait."""

@@ -16,7 +16,19 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from candleshm.errors import BadResponse, Banned, ExchangeError, ExchangeUnavailable, RateLimited
-from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, ExchangeInfo, KlineRequest, Market, Response, StreamRules
+from candleshm.exchanges.base import (
+    DAY_MS,
+    INTERVAL_MS,
+    ExchangeInfo,
+    KlineRequest,
+    ListedContract,
+    Market,
+    Price,
+    Response,
+    ScheduledSession,
+    StreamRules,
+)
+from candleshm.exchanges.continuous import CONTINUOUS_CONTRACTS, NEVER_MS, is_continuous, parts_of
 from candleshm.names import is_symbol_name
 from candleshm.network.proxies import CREDENTIALS_STATUS
 from candleshm.system.log_text import printable, without_credentials
@@ -24,9 +36,11 @@ from candleshm.system.log_text import printable, without_credentials
 __all__ = ["Binance", "retry_after_seconds"]
 
 INVALID_SYMBOL = -1121
+TRADIFI_PERPETUAL = "TRADIFI_PERPETUAL"
 
-# Unknown, internal, bus, timeout, overloaded, shutting down: the same GET may succeed a moment later.
-TRANSIENT_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
+# Unknown, internal, bus, timeout, overloaded, shutting down: the same GET may succeed a moment later. While UM and CM
+# are moved they send -1109, or a body without a code whose one key is a number.
+TRANSIENT_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016, -1109})
 # Too many requests, too many connections: never a plain retry, whatever HTTP status they come with.
 LIMIT_CODES = frozenset({-1003, -1034})
 
@@ -44,6 +58,7 @@ SHOWN_CHARACTERS_MAX = 200
 SERVER_MS = (10**12, 10**13)
 DATE_APART_MS_MAX = 3_600_000
 
+_NUMBERED = re.compile(rb'\{\s*"[0-9]{1,12}"\s*:')
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
 # The code of an error response that is cut off after it.
 _CODE = re.compile(rb'\{\s*"code"\s*:\s*(-?[0-9]{1,6})\s*[,}]')
@@ -139,24 +154,40 @@ MARKETS: Mapping[Market, _MarketRules] = {
 }
 
 
+# Of each price: the endpoint, whose candles it gives, and the stream. UM has streams of trades only, a premium none.
+_PRICES: Mapping[Price, tuple[str, str, str]] = {
+    "trade": ("klines", "symbol", "kline"),
+    "mark": ("markPriceKlines", "symbol", "markPriceKline"),
+    "index": ("indexPriceKlines", "pair", "indexPriceKline"),
+    "premium": ("premiumIndexKlines", "symbol", ""),
+}
+
+
 class Binance:
-    """One market. `base_url` replaces the host, `ws_url` that of the streams; `proxy_host` is a relay that expects
-    `/api` (...) in front of the path.
+    """One market and one price. `base_url` replaces the host, `ws_url` that of the streams; `proxy_host` is a relay:
+    it expects `/api` (...) in front of the path.
     """
 
     time_weight = 1
+    schedule_weight = 5
 
     def __init__(
         self,
         market: Market,
         *,
+        price: Price = "trade",
         base_url: str | None = None,
         proxy_host: str | None = None,
         ws_url: str | None = None,
     ) -> None:
         rules = MARKETS[market]
         self.market: Market = market
+        self.price: Price = price
         self.intervals: Sequence[str] = tuple(name for name in INTERVAL_MS if market == "SPOT" or name != "1s")
+        self.continuous_intervals: Sequence[str] = ()
+        if price == "trade" and market != "SPOT":
+            # UM offers candles of 1s by this endpoint alone.
+            self.continuous_intervals = tuple(name for name in INTERVAL_MS if market == "UM" or name != "1s")
         self.page_limit = rules.page_limit
         self.tail_limit = rules.tail_limit
         self.weight_limit = rules.weight_limit
@@ -168,7 +199,8 @@ class Binance:
         self.info_url = f"{host}{rules.path}/exchangeInfo"
         self.volumes_weight = rules.volumes_weight
         self.volumes_url = f"{host}{rules.path}/ticker/24hr"
-        self._klines_url = f"{host}{rules.path}/klines"
+        self.schedule_url = f"{host}{rules.path}/tradingSchedule" if market == "UM" and price == "trade" else ""
+        self._url = f"{host}{rules.path}"
         self._rules = rules
         self._stream_urls = rules.stream_urls
         if ws_url is not None:
@@ -187,7 +219,7 @@ class Binance:
     def newest(self, symbol: str, interval: str, limit: int) -> KlineRequest:
         """Build a request for the newest `limit` candles, the live one included: without bounds, on all markets."""
         limit = min(limit, self._rules.limit_max)
-        return KlineRequest(symbol, interval, limit, self.weight_of(limit))
+        return KlineRequest(symbol, interval, limit, self.weight_of(limit), price=self.price)
 
     def until(self, symbol: str, interval: str, limit: int, end_ms: int) -> KlineRequest:
         """Build a request for the newest `limit` candles that open at or before `end_ms`.
@@ -198,17 +230,26 @@ class Binance:
         limit = min(limit, self._rules.limit_max)
         span_ms = self._rules.span_ms
         if span_ms is None:
-            return KlineRequest(symbol, interval, limit, self.weight_of(limit), None, end_ms)
+            return KlineRequest(symbol, interval, limit, self.weight_of(limit), None, end_ms, self.price)
         # A limit beyond what the span can hold would buy nothing and may cost more.
         limit = min(limit, span_ms // INTERVAL_MS[interval] + 1)
-        return KlineRequest(symbol, interval, limit, self.weight_of(limit), max(0, end_ms - span_ms + 1), end_ms)
+        # The pages of the premium say nothing of a span, nor from which end it counts: with as many slots as rows both
+        # ends are the same.
+        if self.price == "premium":
+            span_ms = min(span_ms, limit * INTERVAL_MS[interval])
+        start_ms = max(0, end_ms - span_ms + 1)
+        return KlineRequest(symbol, interval, limit, self.weight_of(limit), start_ms, end_ms, self.price)
 
     def klines_url(self, request: KlineRequest) -> str:
         """Return the URL of `request`."""
         start = "" if request.start_ms is None else f"&startTime={request.start_ms}"
         end = "" if request.end_ms is None else f"&endTime={request.end_ms}"
-        symbol = quote(request.symbol, safe="")
-        return f"{self._klines_url}?symbol={symbol}&interval={request.interval}&limit={request.limit}{start}{end}"
+        name, parameter, _ = _PRICES[request.price]
+        of = f"{parameter}={quote(request.symbol, safe='')}"
+        if is_continuous(request.symbol):
+            pair, kind = parts_of(request.symbol)
+            name, of = "continuousKlines", f"pair={quote(pair, safe='')}&contractType={quote(kind, safe='')}"
+        return f"{self._url}/{name}?{of}&interval={request.interval}&limit={request.limit}{start}{end}"
 
     def stream_rules(self, interval: str) -> StreamRules:
         """Return what holds for the streams of `interval`; candles of 1s are pushed once, when they close."""
@@ -222,7 +263,9 @@ class Binance:
 
     def stream_name(self, symbol: str, interval: str) -> str:
         """Return the name of a symbol's candle stream: in upper case it would be acknowledged and send nothing."""
-        return f"{symbol.lower()}@kline_{interval}"
+        if is_continuous(symbol):
+            return f"{symbol.lower().replace(':', '_')}@continuousKline_{interval}"
+        return f"{symbol.lower()}@{_PRICES[self.price][2]}_{interval}"
 
     def server_time_ms(self, response: Response) -> int:
         """Read a response of `time_url`. Raises BadResponse."""
@@ -252,6 +295,14 @@ class Binance:
             contracts = {
                 symbol: str(entry["contractType"]) for symbol, entry in entries.items() if "contractType" in entry
             }
+            pairs = {
+                symbol: str(entry["pair"]) for symbol, entry in entries.items() if is_symbol_name(entry.get("pair"))
+            }
+            hours = {
+                symbol: str(entry.get("underlyingType", ""))
+                for symbol, entry in entries.items()
+                if contracts.get(symbol) == TRADIFI_PERPETUAL
+            }
             limits = [
                 (_INTERVAL_SECONDS[rule["interval"]] * rule["intervalNum"], rule["limit"])
                 for rule in info.get("rateLimits") or ()
@@ -262,7 +313,19 @@ class Binance:
         except (KeyError, TypeError, AttributeError) as error:
             raise _bad(response, f"not an exchangeInfo ({type(error).__name__}: {error})") from None
         window_seconds, limit = min(limits, key=lambda rule: rule[1] / rule[0]) if limits else (60, None)
-        return ExchangeInfo(statuses, limit, float(window_seconds), quotes, contracts)
+        if self.price == "index":
+            quotes = {pair: quotes[symbol] for symbol, pair in pairs.items()}
+            statuses, contracts = _statuses_of_pairs(statuses, pairs), {}
+        return ExchangeInfo(
+            statuses,
+            limit,
+            float(window_seconds),
+            quotes,
+            contracts,
+            pairs,
+            continuous=_continuous(entries, statuses) if self.continuous_intervals else {},
+            hours=hours if self.price == "trade" else {},
+        )
 
     def volumes(self, response: Response) -> dict[str, float]:
         """Read a response of `volumes_url`. CM sends contracts and base volume; with the average price that is money.
@@ -271,11 +334,37 @@ class Binance:
         """
         try:
             tickers = json.loads(response.body)
-            return {ticker["symbol"]: _volume(ticker) for ticker in tickers}
+            volumes = {ticker["symbol"]: _volume(ticker) for ticker in tickers}
         except (ValueError, RecursionError) as error:
             raise _bad(response, f"not JSON ({error})") from None
         except (KeyError, TypeError) as error:
             raise _bad(response, f"not a list of tickers ({type(error).__name__}: {error})") from None
+        if self.price != "index":
+            return volumes
+        of_pairs: dict[str, float] = {}
+        for symbol, volume in volumes.items():
+            pair = symbol.partition("_")[0]
+            of_pairs[pair] = of_pairs.get(pair, 0.0) + volume
+        return of_pairs
+
+    def schedule(self, response: Response) -> dict[str, tuple[ScheduledSession, ...]]:
+        """Read a response of `schedule_url`: the sessions of each market, in order. Raises BadResponse."""
+        try:
+            markets = _json_object(response)["marketSchedules"]
+            sessions = {
+                str(market): [
+                    ScheduledSession(int(entry["startTime"]), int(entry["endTime"]), str(entry["type"]))
+                    for entry in schedule["sessions"]
+                ]
+                for market, schedule in markets.items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _bad(response, f"not a tradingSchedule ({type(error).__name__}: {error})") from None
+        return {
+            market: tuple(sorted(own, key=lambda session: session.start_ms))
+            for market, own in sessions.items()
+            if all(SERVER_MS[0] <= session.start_ms < session.end_ms < SERVER_MS[1] for session in own)
+        }
 
     def used_weight(self, response: Response, window_seconds: float) -> int | None:
         """Return the weight that this egress, other programs included, has used in the current window."""
@@ -299,7 +388,8 @@ class Binance:
         start = response.body[:64].lstrip()
         looks_like_json = start[:1] in (b"{", b"[")
         # A refusal begins with its code, and counts as one even where the status says that all is well.
-        if status == 200 and looks_like_json and not start.startswith(b'{"code"'):
+        is_numbered = _NUMBERED.match(start) is not None
+        if status == 200 and looks_like_json and not (start.startswith(b'{"code"') or is_numbered):
             return None
         code, message = _code_and_message(response) if looks_like_json else (None, _description(response))
         text = f"HTTP {status} from {_shown(response.url)}: {_short(message)}" + (
@@ -313,7 +403,7 @@ class Binance:
         if status in (407, 429) or code in LIMIT_CODES:
             wait_seconds = retry_after_seconds(response, now_ms) or _until(message, now_ms) or RATE_LIMITED_SECONDS
             return RateLimited(text, retry_after=wait_seconds, status=status, code=code)
-        if status >= 500 or status == 408 or code in TRANSIENT_CODES:
+        if status >= 500 or status == 408 or code in TRANSIENT_CODES or is_numbered:
             return ExchangeUnavailable(text, status=status, code=code)
         if status == 451:
             return ExchangeError(
@@ -322,6 +412,30 @@ class Binance:
         if code is not None:
             return ExchangeError(text, status=status, code=code)
         return BadResponse(text, status=status)
+
+
+def _statuses_of_pairs(statuses: Mapping[str, str], pairs: Mapping[str, str]) -> dict[str, str]:
+    """Return the status of each pair: that of a symbol which trades, if one does, else of its first one."""
+    of_pairs: dict[str, str] = {}
+    for symbol, pair in pairs.items():
+        if statuses[symbol] == "TRADING":
+            of_pairs[pair] = "TRADING"
+        else:
+            of_pairs.setdefault(pair, statuses[symbol])
+    return of_pairs
+
+
+def _continuous(entries: Mapping[str, Mapping[str, Any]], statuses: Mapping[str, str]) -> dict[str, ListedContract]:
+    """Return what each continuous contract stands for: of several contracts the one that trades, delivered first."""
+    found: dict[str, tuple[bool, int, str]] = {}
+    for symbol, entry in entries.items():
+        pair, kind, delivery_ms = entry.get("pair"), entry.get("contractType"), entry.get("deliveryDate") or 0
+        if kind not in CONTINUOUS_CONTRACTS["UM"] or not is_symbol_name(f"{pair}:{kind}"):
+            continue
+        whole_ms: int = delivery_ms if _is_whole(delivery_ms) and 0 < delivery_ms < NEVER_MS else 0
+        rank = (statuses[symbol] != "TRADING", whole_ms, symbol)
+        found[f"{pair}:{kind}"] = min(found.get(f"{pair}:{kind}", rank), rank)
+    return {name: ListedContract(symbol, delivery_ms) for name, (_, delivery_ms, symbol) in found.items()}
 
 
 def _json_object(response: Response) -> dict[str, Any]:

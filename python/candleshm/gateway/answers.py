@@ -20,6 +20,7 @@ from candleshm.gateway.directory import BlockDirectory, divides
 from candleshm.gateway.exchange_info import ExchangeInfos
 from candleshm.gateway.files import DailyFiles
 from candleshm.gateway.grid import Grid, is_same_grid
+from candleshm.gateway.precision import SAMPLED_DECIMALS, Decimals
 from candleshm.gateway.query import KlinesQuery
 from candleshm.gateway.refusals import Refused
 from candleshm.gateway.staleness import MAX_AGE_SECONDS, final_until_ms, has_ended, stale, utc
@@ -65,7 +66,7 @@ class Answers:
         if not is_same_grid(query.interval, query.zone_ms):
             return None
         low_ms, high_ms = query.bounds_ms(now_ms)
-        for feed in self._directory.find(query.market, query.symbol, query.interval):
+        for feed in self._directory.find(query.market, query.symbol, query.interval, query.price):
             is_derived = self._directory.is_derived(feed)
             try:
                 series = feed[query.symbol]
@@ -75,7 +76,7 @@ class Answers:
                     high_ms,
                     query.limit,
                     newest=query.is_newest,
-                    decimals=self._infos.decimals(query.market, query.symbol),
+                    decimals=self._decimals(query),
                     derived=is_derived,
                 )
                 # Before the rows: they are as new as that, or newer.
@@ -101,10 +102,10 @@ class Answers:
 
         Until then a block has what the exchange pushed before its end. A block that is too old awaits nothing.
         """
-        feeds = self._directory.find(query.market, query.symbol, query.interval)
-        for interval in () if feeds else self._directory.intervals(query.market):
+        feeds = self._directory.find(query.market, query.symbol, query.interval, query.price)
+        for interval in () if feeds else self._directory.intervals(query.market, query.price):
             if divides(interval, query.interval):
-                feeds = [*feeds, *self._directory.find(query.market, query.symbol, interval)]
+                feeds = [*feeds, *self._directory.find(query.market, query.symbol, interval, query.price)]
         return bool(feeds) and all(self._is_closing(feed, query) for feed in feeds)
 
     def _is_closing(self, feed: Feed, query: KlinesQuery) -> bool:
@@ -147,7 +148,7 @@ class Answers:
             if chosen is not None:
                 lacks.append(self._lack(query, feed, chosen))
         if self._files is not None:
-            for store in self._files.stores(query.market, query.symbol, query.interval):
+            for store in self._files.stores(query.market, query.symbol, query.interval, query.price):
                 for newer in (_newer(blocks, store.interval), None):
                     for stretch in _with_files(self._files, store, query, newer, bounds_ms):
                         chosen = _chosen(query, stretch, bounds_ms)
@@ -157,20 +158,22 @@ class Answers:
                             break
         raise lacks[0] if lacks else self._not_carried(query)
 
-    def is_unknown(self, market: Market, symbol: str) -> bool:
+    def is_unknown(self, query: KlinesQuery) -> bool:
         """Return whether neither the exchange's list nor a block has a symbol; False while there is no list."""
-        listing = self._infos.listing(market)
-        return listing is not None and symbol not in listing.statuses and not self._directory.has_symbol(market, symbol)
+        listing = self._infos.listing(query.market)
+        if listing is None or self._directory.has_symbol(query.market, query.symbol, query.price):
+            return False
+        return query.symbol not in (listing.pairs if query.price == "index" else listing.statuses)
 
     def _limit_seconds(self, market: Market) -> float:
         return MAX_AGE_SECONDS[market] if self._max_age_seconds is None else self._max_age_seconds
 
     def _stretches(self, query: KlinesQuery) -> Iterator[tuple[Feed, Stretch]]:
         """Yield what blocks have of the series, and of series of which its candles can be made, longest first."""
-        for interval in self._directory.intervals(query.market):
+        for interval in self._directory.intervals(query.market, query.price):
             if interval != query.interval and not divides(interval, query.interval):
                 continue
-            for feed in self._directory.find(query.market, query.symbol, interval):
+            for feed in self._directory.find(query.market, query.symbol, interval, query.price):
                 try:
                     series = feed[query.symbol]
                     # Before the rows: what was confirmed later is newer than it seems.
@@ -183,8 +186,10 @@ class Answers:
                     yield feed, stretch
 
     def _answer(self, query: KlinesQuery, answered: Answered) -> Answer:
-        decimals = self._infos.decimals(query.market, query.symbol)
-        return Answer(klines_text(np.ascontiguousarray(answered.rows), decimals), answered.source)
+        return Answer(klines_text(np.ascontiguousarray(answered.rows), self._decimals(query)), answered.source)
+
+    def _decimals(self, query: KlinesQuery) -> Decimals | None:
+        return self._infos.decimals(query.market, query.symbol) if query.price == "trade" else SAMPLED_DECIMALS
 
     def _lack(self, query: KlinesQuery, feed: Feed, absent: Absent) -> Refused:
         """Return the refusal of a query that a block does not answer."""
@@ -208,8 +213,9 @@ class Answers:
     def _not_carried(self, query: KlinesQuery) -> Refused:
         """Return the refusal of a query for which there is no block at all."""
         intervals = dict.fromkeys(
-            feed.interval for feed in self._directory.of_market(query.market) if query.symbol in feed
+            feed.interval for feed in self._directory.of_market(query.market, query.price) if query.symbol in feed
         )
+        of_price = "" if query.price == "trade" else f" with price {query.price}"
         if intervals:
             text = (
                 f"candles of {query.interval} cannot be made of those that blocks have of {query.symbol}: "
@@ -217,8 +223,8 @@ class Answers:
             )
         else:
             text = (
-                f"no block on this machine carries {query.symbol} of {query.market}; serve it, or start the gateway "
-                f"with --pass-through"
+                f"no block on this machine carries {query.symbol} of {query.market}{of_price}; serve it, or start the "
+                f"gateway with --pass-through"
             )
         return Refused(503, -1001, text)
 

@@ -1,4 +1,4 @@
-"""The blocks of this machine by market and interval: attached by name as any reader does it, and followed."""
+"""The blocks of this machine by market, price and interval: attached by name as any reader does it, and followed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Self
 from candleshm import _core
 from candleshm._core import INTERVAL_MS
 from candleshm.errors import BlockError, BlockNotFound, ConfigError
-from candleshm.exchanges.base import Market
+from candleshm.exchanges.base import Market, Price
 from candleshm.reader.feed import Feed, attach
+from candleshm.reader.figures import kind_of
 
 __all__ = ["BlockDirectory"]
 
@@ -41,7 +42,7 @@ class BlockDirectory:
         self._exchanges = exchanges if names is None else None
         self._foreign: set[str] = set()
         self._feeds: dict[str, Feed] = {}
-        self._found: dict[tuple[str, str], list[Feed]] = {}
+        self._found: dict[tuple[str, str, str], list[Feed]] = {}
         self._derived: frozenset[str] = frozenset()
         self._faults: dict[str, str] = {}
         self._looking = threading.Lock()
@@ -70,26 +71,30 @@ class BlockDirectory:
             for feed in feeds.values():
                 feed.close()
 
-    def find(self, market: str, symbol: str, interval: str) -> list[Feed]:
+    def find(self, market: str, symbol: str, interval: str, price: Price = "trade") -> list[Feed]:
         """Return the feeds that carry a series, the best first: fetched before derived, then the longer window.
 
         No system call, no lock. A feed may lose the symbol, or be closed, before it is read.
         """
-        found = self._found.get((market, interval))
+        found = self._found.get((market, price, interval))
         return [feed for feed in found if symbol in feed] if found else []
 
-    def intervals(self, market: str) -> list[str]:
+    def intervals(self, market: str, price: Price = "trade") -> list[str]:
         """Return the intervals that a market has blocks of, longest first."""
-        return [interval for interval in reversed(INTERVAL_MS) if (market, interval) in self._found]
+        return [interval for interval in reversed(INTERVAL_MS) if (market, price, interval) in self._found]
 
-    def of_market(self, market: str) -> list[Feed]:
+    def of_market(self, market: str, price: Price = "trade") -> list[Feed]:
         """Return all feeds of a market's intervals, those of short intervals first."""
         found = self._found
-        return [feed for interval in INTERVAL_MS for feed in found.get((market, interval), ())]
+        return [feed for interval in INTERVAL_MS for feed in found.get((market, price, interval), ())]
 
-    def has_symbol(self, market: str, symbol: str) -> bool:
-        """Return whether a block of the market carries the symbol, in any interval."""
-        return any(symbol in feed for feed in self.of_market(market))
+    def clocks_of(self, market: str) -> list[Feed]:
+        """Return all feeds of a market, whatever their prices are: each knows the exchange's time."""
+        return [feed for (of, _, _), feeds in self._found.items() if of == market for feed in feeds]
+
+    def has_symbol(self, market: str, symbol: str, price: Price = "trade") -> bool:
+        """Return whether a block of the market carries the symbol, or of an index the pair, in any interval."""
+        return any(symbol in feed for feed in self.of_market(market, price))
 
     def is_derived(self, feed: Feed) -> bool:
         """Return whether the block was made of the candles of another one."""
@@ -119,7 +124,7 @@ class BlockDirectory:
                 self._feeds.pop(name).close()
             for name in names - self._feeds.keys():
                 if (feed := self._attached(name)) is not None:
-                    logger.info("block %s: %s %s, %d symbols", name, feed.market, feed.interval, len(feed))
+                    logger.info("block %s: %s %s, %d symbols", name, kind_of(feed), feed.interval, len(feed))
                     self._feeds[name] = feed
             self._derived = _derived(self._feeds, _core.block_names())
             self._found = self._by_interval()
@@ -138,12 +143,12 @@ class BlockDirectory:
         self._faults.pop(name, None)
         return feed
 
-    def _by_interval(self) -> dict[tuple[str, str], list[Feed]]:
-        """Return feeds by market and interval, the best first. Days of a zone are no interval of the exchange."""
-        found: dict[tuple[str, str], list[Feed]] = {}
+    def _by_interval(self) -> dict[tuple[str, str, str], list[Feed]]:
+        """Return feeds by market, price and interval, the best first. Days of a zone are no such interval."""
+        found: dict[tuple[str, str, str], list[Feed]] = {}
         for feed in sorted(self._feeds.values(), key=lambda feed: (self.is_derived(feed), -feed.length, feed.name)):
             if not self._is_foreign(feed) and feed.interval in INTERVAL_MS:
-                found.setdefault((feed.market, feed.interval), []).append(feed)
+                found.setdefault((feed.market, feed.price, feed.interval), []).append(feed)
         return found
 
     def _is_foreign(self, feed: Feed) -> bool:
@@ -179,16 +184,20 @@ def _has_ended(feed: Feed) -> bool:
 def _derived(feeds: Mapping[str, Feed], names: Collection[str]) -> frozenset[str]:
     """Return which blocks have the name that a collector gives to one that it derives from another of `names`.
 
-    A collector names it after its feed's `name`, or `candleshm-{market}` without one. Where both intervals are fetched
-    under such names, the longer one counts as derived, which is only the more careful judgement.
+    A collector names it after its feed's `name`, or `candleshm-{market}` or `candleshm-{market}-{price}` without one.
+    Where both intervals are fetched under such names, the longer one counts as derived, which is only the more careful
+    judgement.
     """
     found = set()
     for name, feed in feeds.items():
         stem = name.removesuffix(f"-{feed.interval}")
-        if stem == f"candleshm-{feed.market.lower()}":
+        of_price = "" if feed.price == "trade" else f"-{feed.price}"
+        if stem == f"candleshm-{feed.market.lower()}{of_price}":
             sources = [f"{stem}-{interval}" for interval in INTERVAL_MS if divides(interval, feed.interval)]
         else:
-            sources = [stem] if stem != name and feeds.get(stem, feed).market == feed.market else []
+            source = feeds.get(stem, feed)
+            is_alike = (source.market, source.price) == (feed.market, feed.price)
+            sources = [stem] if stem != name and is_alike else []
         if any(source in names for source in sources):
             found.add(name)
     return frozenset(found)

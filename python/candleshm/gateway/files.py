@@ -11,7 +11,7 @@ import numpy as np
 
 from candleshm._core import Zone
 from candleshm.errors import ConfigError, HistoryError
-from candleshm.exchanges.base import Market
+from candleshm.exchanges.base import Market, Price
 from candleshm.gateway.directory import divides
 from candleshm.gateway.stretch import ALL_MS, NO_MOMENTS, Stretch
 from candleshm.history.candles import DayCandles
@@ -23,6 +23,7 @@ __all__ = ["DailyFiles"]
 
 # Days of 1m and longer that are kept in memory, of 140 KB at most. A day of 1s has 8 MB, and is read anew.
 DAYS_KEPT = 128
+STORES_KEPT = 64
 
 
 class DailyFiles:
@@ -32,8 +33,10 @@ class DailyFiles:
         """Name the directory; nothing is read."""
         self._base_dir = base_dir
         self._kept = lru_cache(DAYS_KEPT)(self._read)
+        # A store remembers the files of months and years that it has read.
+        self._store = lru_cache(STORES_KEPT)(self._named)
 
-    def stores(self, market: Market, symbol: str, interval: str) -> list[ParquetStore]:
+    def stores(self, market: Market, symbol: str, interval: str, price: Price = "trade") -> list[ParquetStore]:
         """Return where there are files of a symbol of which candles of `interval` are made, in days of any time zone.
 
         Those of `interval` itself come first, then those of longer intervals before those of shorter ones.
@@ -41,11 +44,11 @@ class DailyFiles:
         names = [name for name in reversed(DAILY_INTERVALS) if name == interval or divides(name, interval)]
         found = []
         for name in names:
-            pattern = daily_tree(self._base_dir, market, name, "").name + "*"
-            for tree in sorted(daily_tree(self._base_dir, market, name, "").parent.glob(pattern)):
+            any_zone = daily_tree(self._base_dir, market, name, "", price)
+            for tree in sorted(any_zone.parent.glob(f"{any_zone.name}*")):
                 with suppress(ConfigError, OSError):
-                    store = ParquetStore(self._base_dir, market, name, Zone(unquote(tree.name.partition("=")[2])))
-                    if store.path(symbol, Day.of(0, store.zone)).parent.is_dir():
+                    store = self._store(market, name, unquote(tree.name.partition("=")[2]), price)
+                    if store.destination(symbol, Day.of(0, store.zone)).parent.is_dir():
                         found.append(store)
         return found
 
@@ -76,8 +79,12 @@ class DailyFiles:
             end_ms=end_ms,
             final_ms=end_ms,
             missing_ms=NO_MOMENTS,
+            price=store.price,
             farthest="files",
         )
+
+    def _named(self, market: Market, interval: str, zone_name: str, price: Price) -> ParquetStore:
+        return ParquetStore(self._base_dir, market, interval, Zone(zone_name), price)
 
     def _day(self, store: ParquetStore, symbol: str, day: Day) -> DayCandles | None:
         """Return a day of which every candle is known, None without one."""
@@ -86,11 +93,13 @@ class DailyFiles:
         except OSError:
             return None
         read = self._read if store.interval == "1s" else self._kept
-        return read(store.market, store.interval, symbol, day, changed_ns)
+        return read(store.market, store.price, store.interval, symbol, day, changed_ns)
 
-    def _read(self, market: Market, interval: str, symbol: str, day: Day, _changed_ns: int) -> DayCandles | None:
+    def _read(
+        self, market: Market, price: Price, interval: str, symbol: str, day: Day, _changed_ns: int
+    ) -> DayCandles | None:
         try:
-            candles = ParquetStore(self._base_dir, market, interval, day.zone).read(symbol, day)
+            candles = self._store(market, interval, day.zone.name, price).read(symbol, day)
         except HistoryError:
             return None
         # The predecessor stored rows before they were final.

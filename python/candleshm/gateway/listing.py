@@ -56,6 +56,7 @@ class Listing:
         self.decimals: dict[str, Decimals] = {}
         self.contracts: dict[tuple[str, str], str] = {}
         """Symbols by pair and type of contract."""
+        self.pairs: set[str] = set()
         self._fields = fields
         self._entries: dict[str, tuple[msgspec.Raw, _Entry]] = {}
         for raw in msgspec.json.decode(fields["symbols"], type=list[msgspec.Raw]):
@@ -73,6 +74,7 @@ class Listing:
         self._entries[symbol] = raw, entry
         self.statuses[symbol] = entry.contractStatus or entry.status
         if entry.pair:
+            self.pairs.add(entry.pair)
             self.contracts.setdefault((entry.pair, entry.contractType), symbol)
         if market == "SPOT":
             sizes = {rule.filterType: rule for rule in entry.filters}

@@ -12,16 +12,17 @@ from urllib.parse import parse_qsl
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from candleshm.exchanges.base import Market
+from candleshm.exchanges.base import Market, Price
 from candleshm.gateway.listing import Listing
 from candleshm.gateway.markets import Markets
 from candleshm.gateway.public_paths import PUBLIC_PATHS, cost_of
-from candleshm.gateway.query import PERPETUAL, KlinesQuery, read_continuous, read_klines
+from candleshm.gateway.query import PERPETUAL, KlinesQuery, read_continuous, read_klines, read_prices
 from candleshm.gateway.refusals import JSON_TYPE, Refused
 
 __all__ = ["market_routes"]
 
 PREFIXES: Mapping[Market, str] = {"SPOT": "/api/v3", "UM": "/fapi/v1", "CM": "/dapi/v1"}
+PRICES: Mapping[str, Price] = {"markPriceKlines": "mark", "indexPriceKlines": "index", "premiumIndexKlines": "premium"}
 # How long a request for the list of symbols waits for the first one.
 LISTING_SECONDS = 5.0
 # How long a request waits for a candle that has ended to be final, and how often it looks. Streams close a candle up to
@@ -101,6 +102,8 @@ class MarketPages:
             "klines": self._klines,
             **({"uiKlines": self._klines} if market == "SPOT" else {"continuousKlines": self._continuous}),
         }
+        if market != "SPOT":
+            self.answers = {**self.answers, **{name: self._prices(price) for name, price in PRICES.items()}}
 
     async def _ping(self, _: Scope) -> Reply:
         return Reply(b"{}")
@@ -143,6 +146,12 @@ class MarketPages:
             )
         return await self._candles(scope, replace(query, symbol=self._perpetual(query)))
 
+    def _prices(self, price: Price) -> Answer:
+        async def answer(scope: Scope) -> Reply:
+            return await self._candles(scope, read_prices(self._market, price, scope["query_string"]))
+
+        return answer
+
     async def _candles(self, scope: Scope, query: KlinesQuery) -> Reply:
         in_microseconds = _wants_microseconds(scope, self._market)
         answers = self._markets.answers
@@ -156,7 +165,7 @@ class MarketPages:
         if answer is None:
             try:
                 await self._listing()
-                if answers.is_unknown(query.market, query.symbol):
+                if answers.is_unknown(query):
                     self._markets.infos.want(self._market, unknown_symbol=True)
                     raise Refused(400, -1121, "Invalid symbol.")
                 if query.needs_now:

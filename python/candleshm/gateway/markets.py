@@ -66,7 +66,7 @@ class Markets:
 
         Sends nothing.
         """
-        for feed in self.directory.of_market(market):
+        for feed in self.directory.clocks_of(market):
             if (now_ms := _exchange_ms(feed)) is not None:
                 return now_ms
         return self.upstreams[market].measured_ms

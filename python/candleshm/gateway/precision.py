@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from candleshm.exchanges.base import Market
 
-__all__ = ["SPOT_DECIMALS", "Decimals", "decimals_of"]
+__all__ = ["SAMPLED_DECIMALS", "SPOT_DECIMALS", "Decimals", "decimals_of"]
 
 DIGITS_MAX = 18
 
@@ -27,6 +27,8 @@ class Decimals(NamedTuple):
 
 # What SPOT prints of a symbol whose tick and step are not known.
 SPOT_DECIMALS = Decimals(8, 8, 8, 8)
+# Mark, index and premium have eight decimals on UM and CM, and no volumes.
+SAMPLED_DECIMALS = Decimals(8, 0, 0, 0)
 
 
 def decimals_of(market: Market, price: int, lot: int) -> Decimals | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
 
-from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Market
+from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Market, Price
 from candleshm.gateway.refusals import Refused
 
-__all__ = ["CONTRACT_TYPES", "PERPETUAL", "KlinesQuery", "parameters", "read_continuous", "read_klines"]
+__all__ = ["CONTRACT_TYPES", "PERPETUAL", "KlinesQuery", "parameters", "read_continuous", "read_klines", "read_prices"]
 
 # What `symbol` may hold on SPOT; a listed name with other letters is taken as well.
 SYMBOL_RANGE = "^[A-Z0-9-_.]{1,20}$"
@@ -43,7 +43,7 @@ class KlinesQuery:
 
     market: Market
     symbol: str
-    """The symbol; the pair where `contract_type` is given."""
+    """The symbol; the pair where `contract_type` is given, and of an index."""
     interval: str
     limit: int
     start_ms: int | None
@@ -51,6 +51,7 @@ class KlinesQuery:
     zone_ms: int = 0
     """How far the days of the grid are ahead of UTC."""
     contract_type: str | None = None
+    price: Price = "trade"
 
     @property
     def is_newest(self) -> bool:
@@ -110,6 +111,12 @@ def read_continuous(market: Market, query: bytes) -> KlinesQuery:
     if contract_type not in CONTRACT_TYPES:
         raise _invalid("contractType")
     return _read(market, values, pair, contract_type)
+
+
+def read_prices(market: Market, price: Price, query: bytes) -> KlinesQuery:
+    """Read the query string of `markPriceKlines`, `indexPriceKlines` and `premiumIndexKlines`. Raises Refused."""
+    values = parameters(market, query, KNOWN)
+    return replace(_read(market, values, _text(values, "pair" if price == "index" else "symbol")), price=price)
 
 
 def _read(market: Market, values: Mapping[str, str], symbol: str, contract_type: str | None = None) -> KlinesQuery:

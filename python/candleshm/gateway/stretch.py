@@ -11,6 +11,7 @@ import numpy.typing as npt
 from candleshm import _core
 from candleshm._core import Series, candle_end_ms
 from candleshm.columns import CLOSE_TIME_MS, OPEN_TIME_MS
+from candleshm.exchanges.base import Price
 from candleshm.gateway.grid import Grid
 from candleshm.reader.feed import Feed
 from candleshm.row_state import RowState
@@ -53,6 +54,8 @@ class Stretch:
     """Whether it ends where a block ends: what comes after that is newer than the block's data."""
     is_fresh: bool = False
     """Whether `end_ms` is where the exchange is as well, but for the age that is allowed."""
+    price: Price = "trade"
+    """What the prices of its rows are."""
     farthest: Literal["block", "derived", "files"] = "block"
     """The farthest source of its rows."""
 
@@ -81,6 +84,7 @@ class Stretch:
             missing_ms=opens_ms[states == RowState.MISSING],
             is_block=True,
             is_fresh=is_fresh,
+            price=feed.price,
             farthest="derived" if is_derived else "block",
         )
 
@@ -97,6 +101,7 @@ class Stretch:
             missing_ms=np.concatenate([missing_ms, self.missing_ms]),
             is_block=self.is_block,
             is_fresh=self.is_fresh,
+            price=self.price,
             farthest=older.farthest,
         )
 
@@ -116,6 +121,7 @@ class Stretch:
             -(2**52) if local_start_ms is None else local_start_ms,
             end_ms + grid.zone_ms,
             anchor_ms,
+            self.price,
         ).reshape(-1, 12)
         rows[:, (OPEN_TIME_MS, CLOSE_TIME_MS)] -= grid.zone_ms
         opens_ms = rows[:, OPEN_TIME_MS].astype(np.int64)
@@ -132,6 +138,7 @@ class Stretch:
             missing_ms=missing_ms,
             is_block=self.is_block,
             is_fresh=self.is_fresh,
+            price=self.price,
             farthest="derived" if self.farthest == "block" else self.farthest,
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 from candleshm._core import candles_within
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import BadResponse, ExchangeUnavailable
-from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Market
+from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Market, Price
 from candleshm.history.archive import Archive
 from candleshm.history.archive_file import ArchiveFile
 from candleshm.history.candles import Candles, Span
@@ -41,12 +41,15 @@ class ArchiveCandles:
 
 
 class ArchiveDays:
-    """The archive's candles of one market and interval, for a download of `wanted` days altogether."""
+    """The archive's candles of one market, price and interval, for a download of `wanted` days altogether."""
 
-    def __init__(self, archive: Archive, market: Market, interval: str, wanted: Iterable[Day], now_ms: int) -> None:
+    def __init__(
+        self, archive: Archive, market: Market, price: Price, interval: str, wanted: Iterable[Day], now_ms: int
+    ) -> None:
         """`now_ms` is the exchange's time: of a day of UTC that is not over there is no file."""
         self._archive = archive
-        self._market = market
+        self._market: Market = market
+        self._price: Price = price
         self._interval = interval
         self._today = _date_of(now_ms)
         self._wanted = self._dates(wanted)
@@ -64,13 +67,13 @@ class ArchiveDays:
             of_month = sorted((day for day in wanted if day.replace(day=1) == month), reverse=True)
             begins = None
             if self._takes_month(month, of_month):
-                file = ArchiveFile(self._market, symbol, self._interval, month, is_month=True)
+                file = self._file(symbol, month, is_month=True)
                 rows = self._fetch(file)
                 if rows is not None and len(rows):
                     parts |= _by_date(rows)
                     begins = _date_of(rows[0, OPEN_TIME_MS])
             for day in of_month:
-                file = ArchiveFile(self._market, symbol, self._interval, day)
+                file = self._file(symbol, day)
                 _, count = candles_within(self._interval, file.start_ms, file.end_ms)
                 # What lies before a month's first candle is most likely before the symbol's first.
                 if len(parts.get(day, ())) == count or (begins and day < begins):
@@ -81,8 +84,12 @@ class ArchiveDays:
         ordered = [parts[day] for day in sorted(parts)]
         return ArchiveCandles(np.concatenate(ordered) if ordered else np.empty((0, 12)), unusable)
 
+    def _file(self, symbol: str, first: date, *, is_month: bool = False) -> ArchiveFile:
+        return ArchiveFile(self._market, symbol, self._interval, first, is_month, self._price)
+
     def _fetch(self, file: ArchiveFile, unusable: list[Span] | None = None) -> Candles | None:
-        if not self._archive.is_usable:
+        # The archive has no continuous contracts.
+        if not self._archive.is_usable or ":" in file.symbol:
             return None
         try:
             found = self._archive.fetch(file)

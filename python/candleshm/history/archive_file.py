@@ -16,7 +16,7 @@ import numpy as np
 from candleshm._core import parse_archive_csv
 from candleshm.columns import CLOSE, OPEN, OPEN_TIME_MS
 from candleshm.errors import BadResponse
-from candleshm.exchanges.base import INTERVAL_MS, Market
+from candleshm.exchanges.base import INTERVAL_MS, Market, Price
 from candleshm.history.candles import Candles
 from candleshm.history.csv_text import BYTE_ORDER_MARK, plain_csv
 from candleshm.history.file_names import archive_path, archive_zip
@@ -43,6 +43,7 @@ class ArchiveFile:
     interval: str
     first: date
     is_month: bool = False
+    price: Price = "trade"
 
     @property
     def name(self) -> str:
@@ -52,7 +53,9 @@ class ArchiveFile:
     @property
     def path(self) -> str:
         """Where the zip lies below the archive's address, ready for a URL."""
-        return archive_path(self.market, self.symbol, self.interval, self.first, is_month=self.is_month)
+        return archive_path(
+            self.market, self.symbol, self.interval, self.first, is_month=self.is_month, price=self.price
+        )
 
     @property
     def start_ms(self) -> int:
@@ -89,14 +92,15 @@ class ArchiveFile:
     def candles(self, zipped: bytes) -> tuple[Candles, int]:
         """Return the rows of the zip, ascending, one for each slot, and how many were left out.
 
-        Rows that cannot be true are left out: those that a klines response could not hold, prices of zero, and rows
-        that contradict another of the same time. Raises BadResponse for a zip or CSV that is malformed, too large, or
-        not what its name promises.
+        Rows that cannot be true are left out: those that a klines response could not hold, prices of zero (a premium
+        may have them), and rows that contradict another of the same time. Raises BadResponse for a zip or CSV that is
+        malformed, too large, or not what its name promises.
         """
         name = self.name.removesuffix(".zip") + ".csv"
-        rows, refused = parse_archive_csv(plain_csv(csv_of(zipped, name, CSV_BYTES_MAX)))
+        rows, refused = parse_archive_csv(plain_csv(csv_of(zipped, name, CSV_BYTES_MAX)), self.price)
         found = len(rows) + refused
-        rows = rows[(rows[:, OPEN : CLOSE + 1] > 0).all(axis=1)]
+        if self.price != "premium":
+            rows = rows[(rows[:, OPEN : CLOSE + 1] > 0).all(axis=1)]
         slots = rows[:, OPEN_TIME_MS].astype(np.int64) // INTERVAL_MS[self.interval]
         order = np.argsort(slots, kind="stable")
         rows, slots = np.ascontiguousarray(rows[order]), slots[order]

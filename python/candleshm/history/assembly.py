@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from candleshm._core import hole_apart_ms
-from candleshm.exchanges.base import Market
+from candleshm.exchanges.base import Market, Price
 from candleshm.history.candles import Candles, Conflict, DayCandles, same_bits, slots_of, spans_of
 from candleshm.history.day import Day, Grid
 
@@ -188,7 +188,7 @@ class Assembly:
         last = int(held[-1]) + 1 if len(held) else 0
         return self.grid.first_ms + last * self.grid.length_ms if last < self.grid.count else None
 
-    def candles(self, market: Market, *, has_ended: bool) -> DayCandles:
+    def candles(self, market: Market, price: Price = "trade", *, has_ended: bool) -> DayCandles:
         """Return the finished day; with `has_ended` the symbol's last candle lies before its trailing absence."""
         has_row = self._known.sent_ms != NEVER
         outside = ~has_row & self._known.before
@@ -197,6 +197,7 @@ class Assembly:
             outside[self._part(trailing_ms, self.grid.end_ms)] = True
         return DayCandles(
             market=market,
+            price=price,
             symbol=self.symbol,
             interval=self._interval,
             day=self.day,
@@ -208,13 +209,14 @@ class Assembly:
             verified=spans_of(self._known.verified, self.grid),
         )
 
-    def archived(self, market: Market) -> DayCandles | None:
+    def archived(self, market: Market, price: Price = "trade") -> DayCandles | None:
         """Return what the archive has of a day that the exchange does not give; other candles are missing."""
         has_row = self._known.sent_ms == ARCHIVED
         if not has_row.any():
             return None
         return DayCandles(
             market=market,
+            price=price,
             symbol=self.symbol,
             interval=self._interval,
             day=self.day,

@@ -44,6 +44,7 @@ def day_of_block(feed: Feed, symbol: str, day: Day, now_ms: int) -> DayCandles |
         return None
     return DayCandles(
         market=feed.market,
+        price=feed.price,
         symbol=symbol,
         interval=feed.interval,
         day=day,

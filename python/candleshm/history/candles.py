@@ -11,10 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from candleshm.columns import NAMES, OPEN_TIME_MS
-from candleshm.exchanges.base import Market
+from candleshm.exchanges.base import Market, Price
 from candleshm.history.day import Day, Grid
 
-__all__ = ["FROM_EXCHANGE", "SOURCES", "Candles", "Conflict", "DayCandles", "Source", "Span", "same_bits", "spans_of"]
+__all__ = [
+    "FROM_EXCHANGE",
+    "SOURCES",
+    "Candles",
+    "Conflict",
+    "DayCandles",
+    "Source",
+    "Span",
+    "is_same",
+    "same_bits",
+    "spans_of",
+]
 
 Candles: TypeAlias = npt.NDArray[np.float64]
 Span: TypeAlias = tuple[int, int]
@@ -45,6 +56,8 @@ class DayCandles:
     outside: tuple[Span, ...] = ()
     verified: tuple[Span, ...] = ()
     """Rows that two independent sources agree on."""
+    price: Price = "trade"
+    """What the prices are; of an index the symbol is a pair."""
     missing: tuple[Span, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +110,30 @@ class Conflict:
             for column in differing
         )
         return f"{self.symbol} {opened:%Y-%m-%d %H:%M:%S} UTC: {values}"
+
+
+def is_same(one: DayCandles, other: DayCandles) -> bool:
+    """Return whether two days have the same rows, bit for bit, and whether the same is known about them."""
+    facts = [
+        (
+            (day.market, day.price, day.symbol, day.interval, day.day, day.source, day.fetched_ms),
+            [joined(spans) for spans in (day.holes, day.outside, day.verified)],
+            day.rows.tobytes(),
+        )
+        for day in (one, other)
+    ]
+    return facts[0] == facts[1]
+
+
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """Return ascending ranges, those that touch each other as one."""
+    found: list[Span] = []
+    for start_ms, end_ms in spans:
+        if found and found[-1][1] == start_ms:
+            found[-1] = (found[-1][0], end_ms)
+        else:
+            found.append((start_ms, end_ms))
+    return found
 
 
 def same_bits(rows: Candles, others: Candles) -> npt.NDArray[np.bool_]:

@@ -18,6 +18,7 @@ import numpy as np
 from candleshm._core import INTERVAL_MS, Zone, zone_names
 from candleshm.columns import NAMES, OPEN_TIME_MS
 from candleshm.errors import ConfigError, DayDamaged, DayNotFound
+from candleshm.exchanges.base import Price
 from candleshm.history.candles import Candles, DayCandles
 from candleshm.history.csv_text import plain_csv
 from candleshm.history.day import DAILY_INTERVALS, Day
@@ -41,11 +42,15 @@ class CsvStore:
         market: str,
         interval: str,
         zone: Zone,
+        price: Price = "trade",
         *,
         spelled: str | None = None,
     ) -> None:
         """Name the tree; nothing is read or made. `spelled` is the interval in its name. Raises ConfigError."""
         self.market = checked_market(market)
+        self.price: Price = price
+        if price != "trade":
+            raise ConfigError(f"price cannot be `{price}` in CSV files; allowed there: trade")
         if interval not in DAILY_INTERVALS:
             raise ConfigError(f"interval cannot be `{interval}`; daily files have: {' '.join(DAILY_INTERVALS)}")
         self.interval = interval
@@ -85,13 +90,18 @@ class CsvStore:
         except ValueError as error:
             raise DayDamaged(str(path), f"damaged: {error}") from None
 
-    def write(self, candles: DayCandles) -> None:
-        """Put a day in the place of what is there, wholly or not at all. Raises StoreUnavailable."""
-        path = self.path(candles.symbol, candles.day)
-        lines = [HEADER, *(",".join(map(repr, row)) for row in candles.rows.tolist()), ""]
-        with refusals(path):
-            self._directories.prepare(path.parent)
-            replace_file(path, "\n".join(lines).encode())
+    def destination(self, symbol: str, day: Day) -> Path:
+        """Return the file into which a day is written."""
+        return self.path(symbol, day)
+
+    def write(self, *days: DayCandles) -> None:
+        """Put days in the place of what is there, each wholly or not at all. Raises StoreUnavailable."""
+        for candles in days:
+            path = self.path(candles.symbol, candles.day)
+            lines = [HEADER, *(",".join(map(repr, row)) for row in candles.rows.tolist()), ""]
+            with refusals(path):
+                self._directories.prepare(path.parent)
+                replace_file(path, "\n".join(lines).encode())
 
     def writing(self) -> AbstractContextManager[None]:
         """Be the only writer of this tree. Raises StoreInUse, StoreUnavailable."""

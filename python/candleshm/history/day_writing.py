@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from candleshm.history.assembly import Assembly
-from candleshm.history.candles import Conflict
+from candleshm.history.candles import Conflict, DayCandles
 from candleshm.history.day import Day
 from candleshm.history.reports import inspect
 from candleshm.history.store import DayStore
@@ -33,20 +33,27 @@ class DayWriting:
         """Return whether the symbol is known to have no candles on that day, nor before."""
         return day.end_ms <= self._begins_ms.get(symbol, 0)
 
-    def write(self, day: Assembly, *, has_ended: bool) -> Outcome:
-        """Write a day that is known, unless the symbol did not exist then. Raises StoreUnavailable.
+    def write(self, days: Sequence[tuple[Assembly, bool]]) -> list[Outcome]:
+        """Write days of one file that are known, unless the symbol did not exist then. Raises StoreUnavailable.
 
-        With `has_ended` the symbol's last candle lies before the end of the day.
+        Each comes with whether the symbol's last candle lies before its end.
         """
-        if day.is_before_the_first:
+        known = [
+            None if day.is_before_the_first else day.candles(self._store.market, self._store.price, has_ended=has_ended)
+            for day, has_ended in days
+        ]
+        self._store.write(*filter(None, known))
+        return [self._judged(day, candles) for (day, _), candles in zip(days, known, strict=True)]
+
+    def _judged(self, day: Assembly, candles: DayCandles | None) -> Outcome:
+        """Log what there is to say about a day that was written, or has no candles, and count it."""
+        if candles is None:
             with self._gate:
                 is_news = day.symbol not in self._begins_ms
                 self._begins_ms[day.symbol] = max(self._begins_ms.get(day.symbol, 0), day.grid.end_ms)
             if is_news:
                 logger.warning("%s: no candles yet on %s, nor before", day.symbol, day.day)
             return "remarked"
-        candles = day.candles(self._store.market, has_ended=has_ended)
-        self._store.write(candles)
         logger.info(
             "%s: %s written",
             day.symbol,
@@ -67,7 +74,7 @@ class DayWriting:
 
     def write_archived(self, day: Assembly) -> None:
         """Write what the archive has of a day that the exchange does not give, unless as much is stored."""
-        candles = day.archived(self._store.market)
+        candles = day.archived(self._store.market, self._store.price)
         if candles is None:
             return
         [stored] = inspect(self._store, day.symbol, [day.day])

@@ -107,9 +107,10 @@ class Downloader:
         Those to fetch are returned, and in the making from now on.
         """
         fresh: dict[str, list[Assembly]] = {}
-        for day in days:
-            grid = Grid.of(day, self._store.interval)
-            for symbol in symbols:
+        grids = [(day, Grid.of(day, self._store.interval)) for day in days]
+        # By symbols: a month of a symbol may be one file.
+        for symbol in symbols:
+            for day, grid in grids:
                 if self._workers.is_over:
                     return fresh
                 if symbol in self._given_up and self._archive is None:
@@ -148,15 +149,29 @@ class Downloader:
         fetched_ms = self._time.earliest_ms(self._client.clock.monotonic_seconds())
         found = archive.candles(symbol, [day.day for day in days])
         self._tally.add(rows=len(found.rows))
-        for day in days:
+        for of_file in self._by_file(days):
             with self._workers.storing() as is_open:
                 if not is_open:
                     return
-                day.has_unusable_file = any(
-                    start < day.grid.end_ms and day.grid.first_ms < end for start, end in found.unusable
-                )
-                if day.take_archived(found.rows, fetched_ms):
-                    self._end(day, self._writing.write(day, has_ended=False))
+                whole = []
+                for day in of_file:
+                    day.has_unusable_file = any(
+                        start < day.grid.end_ms and day.grid.first_ms < end for start, end in found.unusable
+                    )
+                    if day.take_archived(found.rows, fetched_ms):
+                        whole.append((day, False))
+                self._write(whole)
+
+    def _by_file(self, days: Iterable[Assembly]) -> list[list[Assembly]]:
+        """Return days, all of one symbol, by the file into which they are written: a file is written once."""
+        by_file = groupby(days, key=lambda day: self._store.destination(day.symbol, day.day))
+        return [list(of_file) for _, of_file in by_file]
+
+    def _write(self, days: Sequence[tuple[Assembly, bool]]) -> None:
+        """Write days of one file, each with whether its symbol has ended before its end."""
+        if days:
+            for (day, _), outcome in zip(days, self._writing.write(days), strict=True):
+                self._end(day, outcome)
 
     def _fetch(self, looked_ms: int) -> None:
         """Request the days in the making from the exchange, in pages that hold no day before `looked_ms`."""
@@ -185,7 +200,7 @@ class Downloader:
             self._queue.end()
 
     def _take(self, page: Page, request: KlineRequest, response: Response) -> None:
-        rows = rows_of(response)
+        rows = rows_of(response, request.price)
         if len(rows) and rows[-1, 0] >= page.end_ms:
             raise BadResponse(
                 f"the response has a candle that opens at `{rows[-1, 0]:.0f}`, not before {page.end_ms} as requested"
@@ -279,23 +294,22 @@ class Downloader:
                 self._fail(day)
 
     def _end_all(self, days: Iterable[Assembly]) -> None:
-        """Write days of which all pages have been requested."""
-        for day in days:
-            error: ExchangeError | None = None
-            has_ended = False
-            try:
-                if day.is_vague:
-                    raise BadResponse(f"{day.confirmations} more responses did not show which of its candles exist")
-                has_ended = self._last_candles.has_ended(day)
-            except ExchangeError as caught:
-                error = caught
+        """Write days of one symbol of which all pages have been requested."""
+        for of_file in self._by_file(days):
+            known, failed = [], []
+            for day in of_file:
+                try:
+                    if day.is_vague:
+                        raise BadResponse(f"{day.confirmations} more responses did not show which of its candles exist")
+                    known.append((day, self._last_candles.has_ended(day)))
+                except ExchangeError as error:
+                    failed.append((day, error))
             with self._workers.storing() as is_open:
                 if not is_open:
                     return
-                if error is None:
-                    self._end(day, self._writing.write(day, has_ended=has_ended))
-                else:
-                    _log_failed([day], error)
+                self._write(known)
+                for day, reason in failed:
+                    _log_failed([day], reason)
                     self._fail(day)
 
     def _fail(self, day: Assembly) -> None:

@@ -25,7 +25,7 @@ from candleshm.rest.transport import HttpTransport, Transport
 from candleshm.system.clock import Clock
 from candleshm.universe import KINDS, Kind, Universe, nearest, symbols_of
 
-__all__ = ["FORMATS", "Format", "archive_of", "fetch_days", "store_of"]
+__all__ = ["FORMATS", "Format", "archive_of", "fetch_days", "store_of", "wanted_symbols"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ FORMATS: tuple[Format, ...] = ("parquet", "csv")
 
 
 def store_of(config: CollectorConfig, base_dir: str | os.PathLike[str], form: Format = "parquet") -> DayStore:
-    """Return the files of a feed's market, interval and zone. Raises ConfigError."""
+    """Return the files of a feed's market, price, interval and zone. Raises ConfigError."""
     kinds: dict[Format, Callable[..., DayStore]] = {"parquet": ParquetStore, "csv": CsvStore}
     if form not in kinds:
         raise ConfigError(f"format cannot be `{form}`; allowed: {' | '.join(FORMATS)}")
-    return kinds[form](base_dir, config.market, config.interval, Zone(config.timezone))
+    return kinds[form](base_dir, config.market, config.interval, Zone(config.timezone), price=config.price)
 
 
 def archive_of(config: CollectorConfig, url: str, clock: Clock, stopping: threading.Event | None = None) -> Archive:
@@ -101,7 +101,7 @@ def fetch_days(
             logger.warning("%s is not over yet and is left out; the newest complete day is %s", last, newest)
         if not days:
             raise ConfigError(f"start cannot be `{start}`; allowed: a day that is over, up to {newest}")
-        symbols, left_out = _wanted(config, info, kind, has_archive=archive is not None)
+        symbols, left_out = wanted_symbols(config, info, kind, has_archive=archive is not None)
         if not symbols:
             named = "all" if config.symbols == "all" else ", ".join(config.symbols)
             raise ConfigError(
@@ -110,7 +110,7 @@ def fetch_days(
             )
         archived = None
         if archive is not None:
-            archived = ArchiveDays(archive, config.market, config.interval, days, now_ms)
+            archived = ArchiveDays(archive, config.market, config.price, config.interval, days, now_ms)
         report = progress or (lambda _: None)
         done = Downloader(
             store,
@@ -132,7 +132,9 @@ def fetch_days(
         return done
 
 
-def _wanted(config: CollectorConfig, info: ExchangeInfo, kind: Kind, *, has_archive: bool) -> tuple[list[str], int]:
+def wanted_symbols(
+    config: CollectorConfig, info: ExchangeInfo, kind: Kind, *, has_archive: bool
+) -> tuple[list[str], int]:
     """Return the symbols to fetch, and how many of those that were named are left out; each of them is logged.
 
     Symbols that the exchange no longer lists are requested all the same: the archive keeps delivered contracts. Without
@@ -149,7 +151,9 @@ def _wanted(config: CollectorConfig, info: ExchangeInfo, kind: Kind, *, has_arch
         logger.warning("%s: %s does not list it, %s%s", name, config.market, fate, nearest(name, info))
     others = [name for name in universe.wanted(info) if name not in listed]
     for name in others:
-        logger.warning("%s: left out, its status is %s; type `all` includes it", name, info.statuses[name])
+        logger.warning(
+            "%s: left out, its status is %s; type `all` includes it", name, info.statuses[info.listed_as(name)]
+        )
     return [*listed, *(unlisted if is_requested else ())], len(others)
 
 

@@ -11,6 +11,7 @@ from candleshm.columns import CLOSE, NAMES, OPEN_TIME_MS
 from candleshm.errors import ConfigError, GapError
 from candleshm.history.candles import Candles
 from candleshm.history.day import Day
+from candleshm.history.file_names import market_name
 from candleshm.history.stored_rows import SOURCE, StoredRows, days_until, runs, without_file
 from candleshm.reader.derivation import derive
 from candleshm.reader.feed import Feed
@@ -46,8 +47,10 @@ class Join:
             raise ConfigError(f"join cannot be `{feed}`; allowed: a feed, as candleshm.attach(name) returns it")
         self._feed = feed
         self._files = files
-        if feed.market != files.source.market:
-            raise ConfigError(f"join: block `{feed.name}` has candles of {feed.market}, not of {files.source.market}")
+        here = market_name(files.source.market, files.source.price)
+        if (feed.market, feed.price) != (files.source.market, files.source.price):
+            there = market_name(feed.market, feed.price)
+            raise ConfigError(f"join: block `{feed.name}` has candles of {there}, not of {here}")
         if feed.interval != files.interval and not (feed.interval == SOURCE and _is_made_of(SOURCE, files.interval)):
             raise ConfigError(
                 f"join: block `{feed.name}` has candles of {feed.interval}; candles of {files.interval} come from a "
@@ -98,7 +101,10 @@ class Join:
         """Return rows of the block's interval as candles of the one that is wanted."""
         if self._past is self._files:
             return rows
-        return derive(rows, self._files.interval, source=self._feed.interval, start_ms=start_ms, end_ms=end_ms)
+        feed = self._feed
+        return derive(
+            rows, self._files.interval, source=feed.interval, start_ms=start_ms, end_ms=end_ms, price=feed.price
+        )
 
     def _check_reach(self, symbol: str, last: Day, tail: Tail) -> None:
         """Raise GapError where the day before the block's first candle is not over, so that it cannot be stored."""

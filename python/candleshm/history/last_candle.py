@@ -30,6 +30,7 @@ class LastCandles:
         if day.symbol not in self._open_ms:
             exchange = self._client.exchange
             request = exchange.newest(day.symbol, self._interval, 1)
-            rows = rows_of(self._client.request(exchange.klines_url(request), request.weight, self._stopping))
+            response = self._client.request(exchange.klines_url(request), request.weight, self._stopping)
+            rows = rows_of(response, request.price)
             self._open_ms[day.symbol] = int(rows[-1, 0]) if len(rows) else 0
         return self._open_ms[day.symbol] < trailing_ms

@@ -9,7 +9,7 @@ import numpy as np
 
 from candleshm._core import parse_klines
 from candleshm.errors import BadResponse
-from candleshm.exchanges.base import Response
+from candleshm.exchanges.base import Price, Response
 from candleshm.history.assembly import Assembly
 from candleshm.history.candles import Candles
 
@@ -53,9 +53,9 @@ def pages_of(days: Iterable[Assembly], slots: int, looked_ms: int = 0) -> list[P
     return pages
 
 
-def rows_of(response: Response) -> Candles:
+def rows_of(response: Response, price: Price = "trade") -> Candles:
     """Return the rows of a good response, ascending. Raises BadResponse: a row that cannot be true spoils all."""
-    rows, refused = parse_klines(response.body)
+    rows, refused = parse_klines(response.body, price)
     if refused:
         raise BadResponse(f"{refused} of {len(rows) + refused} rows have impossible values", status=response.status)
     return rows[np.argsort(rows[:, 0], kind="stable")]

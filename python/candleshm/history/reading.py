@@ -15,8 +15,9 @@ import numpy.typing as npt
 from candleshm._core import INTERVAL_MS, Zone, candle_end_ms, candles_within
 from candleshm.columns import NAMES, OPEN_TIME_MS
 from candleshm.errors import ConfigError, DayNotFound
+from candleshm.exchanges.base import Price
 from candleshm.history.candles import Candles
-from candleshm.history.day import Day, DayLike, days_between
+from candleshm.history.day import Day, DayLike, Grid, days_between
 from candleshm.history.joining import Join
 from candleshm.history.reports import DayReport, inspect
 from candleshm.history.store import ParquetStore
@@ -43,6 +44,7 @@ def load(
     end: DayLike | None = None,
     *,
     interval: str = "1m",
+    price: Price = "trade",
     timezone: str = TIMEZONE,
     base_dir: StrPath = BASE_DIR,
     join: Feed | None = None,
@@ -62,13 +64,14 @@ def load(
 
     Args:
         market: 'SPOT', 'UM' or 'CM', in any case.
-        symbol: one, as the exchange spells it; `panel` reads many.
+        symbol: one, as the exchange spells it, such as "BTCUSDT" or "BTCUSDT:PERPETUAL"; `panel` reads many.
         start: the first day, of `timezone`.
         end: the last day, included. None: the newest one that is stored; required to be None with `join`.
         interval: one that has files, or one that is derived from 1m.
+        price: what the prices are: "trade", for UM and CM also "mark", "index" (of a pair) or "premium".
         timezone: whose days they are, an IANA name.
         base_dir: the directory with the daily files.
-        join: a feed of the same market, and of `interval` or of 1m.
+        join: a feed of the same market and price, and of `interval` or of 1m.
 
     Raises:
         DayNotFound: days have no file; `days` names all of them, and `stored` what is there instead.
@@ -81,7 +84,7 @@ def load(
     """
     if not isinstance(symbol, str):
         raise ConfigError(f"symbol cannot be `{symbol}`; allowed: one, such as 'BTCUSDT'; `panel` reads many symbols")
-    files = StoredRows(base_dir, market, interval, timezone)
+    files = StoredRows(base_dir, market, interval, timezone, price)
     first = files.day(start)
     if join is not None:
         _check_no_end(end)
@@ -100,6 +103,7 @@ def panel(
     end: DayLike | None = None,
     *,
     interval: str = "1m",
+    price: Price = "trade",
     timezone: str = TIMEZONE,
     base_dir: StrPath = BASE_DIR,
     absent: Literal["raise", "nan"] = "raise",
@@ -115,7 +119,7 @@ def panel(
     not have it yet.
 
     Args:
-        market, start, interval, timezone, base_dir, join: as in `load`.
+        market, start, interval, price, timezone, base_dir, join: as in `load`.
         symbols: the order of the columns; None means all that have files, or all of `join` that trade.
         field: a column, such as "close".
         end: the last day, included; needed unless there is `join`.
@@ -132,7 +136,7 @@ def panel(
         raise ConfigError(f"field cannot be `{field}`; allowed: one of {' '.join(NAMES)}")
     if absent not in {"raise", "nan"}:
         raise ConfigError(f"absent cannot be `{absent}`; allowed: raise nan")
-    files = StoredRows(base_dir, market, interval, timezone)
+    files = StoredRows(base_dir, market, interval, timezone, price)
     first = files.day(start)
     columns: dict[str, Candles] = {}
     if join is not None:
@@ -174,15 +178,17 @@ def paths(
     end: DayLike | None = None,
     *,
     interval: str = "1m",
+    price: Price = "trade",
     timezone: str = TIMEZONE,
     base_dir: StrPath = BASE_DIR,
 ) -> list[Path]:
-    """Return the daily files that are there, by symbol and day, for tools that read Parquet themselves.
+    """Return the files that have these days, by symbol and day, for tools that read Parquet themselves.
 
-    The files are not read: `verify` does that.
+    From 15m on a file holds a month, of 1d a year: it may have more days than those asked for. Files of a day are not
+    read: `verify` does that.
 
     Args:
-        market, interval, timezone, base_dir: as in `load`; nothing is derived.
+        market, interval, price, timezone, base_dir: as in `load`; nothing is derived.
         symbols: one or several; None means every symbol.
         start, end: days, both included; None means the first and the last one that is there.
 
@@ -191,10 +197,11 @@ def paths(
 
     >>> paths("SPOT", "BTCUSDT", start="2026-11-01")  # doctest: +SKIP
     """
-    store = _store(base_dir, market, interval, timezone)
-    return [
+    store = _store(base_dir, market, interval, timezone, price)
+    found = (
         store.path(symbol, day) for symbol in _symbols(store, symbols) for day in _stored(store, symbol, start, end)
-    ]
+    )
+    return list(dict.fromkeys(found))
 
 
 def scan(
@@ -204,6 +211,7 @@ def scan(
     end: DayLike | None = None,
     *,
     interval: str = "1m",
+    price: Price = "trade",
     timezone: str = TIMEZONE,
     base_dir: StrPath = BASE_DIR,
 ) -> polars.LazyFrame:
@@ -214,7 +222,7 @@ def scan(
     to have files of its own, see `load` and `panel` for others.
 
     Args:
-        market, symbols, start, end, interval, timezone, base_dir: as in `paths`.
+        market, symbols, start, end, interval, price, timezone, base_dir: as in `paths`.
 
     Raises:
         DayNotFound: there is no file at all.
@@ -223,34 +231,45 @@ def scan(
     >>> scan("SPOT", ["BTCUSDT"], start="2026-11-01").select("close").collect()  # doctest: +SKIP
     """
     pl = library("polars", "polars")
-    found = paths(market, symbols, start, end, interval=interval, timezone=timezone, base_dir=base_dir)
+    found = paths(market, symbols, start, end, interval=interval, price=price, timezone=timezone, base_dir=base_dir)
     if not found:
-        store = _store(base_dir, market, interval, timezone)
+        store = _store(base_dir, market, interval, timezone, price)
         wanted = f"{start or 'any day'} .. {end or 'any day'}"
-        minutes = paths(market, symbols, start, end, timezone=timezone, base_dir=base_dir)
+        minutes = paths(market, symbols, start, end, price=price, timezone=timezone, base_dir=base_dir)
         advice = (
             f"scan reads files as they are; load and panel derive {interval} from those of {SOURCE}" if minutes else ""
         )
         raise DayNotFound(str(store.tree), (wanted,), store.inventory(), advice)
     text = {name: pl.String for name in ("market", "interval", "timezone", "symbol")}
     frame: polars.LazyFrame = pl.scan_parquet(found, hive_partitioning=True, hive_schema=text, glob=False)
+    for bound, is_first in ((start, True), (end, False)):
+        if bound is not None:  # files of months and years hold other days, too
+            day, opened = Day.parse(bound, Zone(timezone)), pl.col(NAMES[OPEN_TIME_MS])
+            grid = Grid.of(day, interval)
+            frame = frame.filter(opened >= grid.first_ms if is_first else opened < grid.end_ms)
     return frame.select("symbol", *NAMES)
 
 
 def days(
-    market: str, symbol: str, *, interval: str = "1m", timezone: str = TIMEZONE, base_dir: StrPath = BASE_DIR
+    market: str,
+    symbol: str,
+    *,
+    interval: str = "1m",
+    price: Price = "trade",
+    timezone: str = TIMEZONE,
+    base_dir: StrPath = BASE_DIR,
 ) -> list[date]:
-    """Return the days that have a file, oldest first. The files are not read.
+    """Return the days that have a file, oldest first. Files of a day are not read, those of a month or year are.
 
     Args:
-        market, symbol, interval, timezone, base_dir: as in `load`; nothing is derived.
+        market, symbol, interval, price, timezone, base_dir: as in `load`; nothing is derived.
 
     Raises:
         ConfigError, StoreUnavailable: an argument cannot be used; the directory cannot be read.
 
     >>> days("SPOT", "BTCUSDT")[-1]  # doctest: +SKIP
     """
-    return [day.date for day in _store(base_dir, market, interval, timezone).days(symbol)]
+    return [day.date for day in _store(base_dir, market, interval, timezone, price).days(symbol)]
 
 
 def verify(
@@ -260,6 +279,7 @@ def verify(
     end: DayLike | None = None,
     *,
     interval: str = "1m",
+    price: Price = "trade",
     timezone: str = TIMEZONE,
     base_dir: StrPath = BASE_DIR,
 ) -> list[DayReport]:
@@ -269,7 +289,7 @@ def verify(
     there. A damaged file is a report, not an error.
 
     Args:
-        market, symbols, start, end, interval, timezone, base_dir: as in `paths`.
+        market, symbols, start, end, interval, price, timezone, base_dir: as in `paths`.
 
     Raises:
         ConfigError, StoreUnavailable, MissingExtra: an argument cannot be used; the directory cannot be read; pyarrow
@@ -277,7 +297,7 @@ def verify(
 
     >>> [report.path for report in verify("SPOT") if not report.is_complete]  # doctest: +SKIP
     """
-    store = _store(base_dir, market, interval, timezone)
+    store = _store(base_dir, market, interval, timezone, price)
     reports = []
     for symbol in _symbols(store, symbols):
         if start is not None and end is not None:
@@ -288,8 +308,8 @@ def verify(
     return reports
 
 
-def _store(base_dir: StrPath, market: str, interval: str, timezone: str) -> ParquetStore:
-    return ParquetStore(base_dir, market, interval, Zone(timezone))
+def _store(base_dir: StrPath, market: str, interval: str, timezone: str, price: Price) -> ParquetStore:
+    return ParquetStore(base_dir, market, interval, Zone(timezone), price)
 
 
 def _check_no_end(end: DayLike | None) -> None:

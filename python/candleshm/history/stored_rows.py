@@ -14,6 +14,7 @@ import numpy as np
 from candleshm._core import INTERVAL_MS, Zone, candle_end_ms
 from candleshm.columns import NAMES, OPEN_TIME_MS
 from candleshm.errors import ConfigError, DayDamaged, DayIncomplete, DayNotFound
+from candleshm.exchanges.base import Price
 from candleshm.history.candles import Candles
 from candleshm.history.day import DAILY_INTERVALS, Day, days_between
 from candleshm.history.store import ParquetStore
@@ -29,20 +30,22 @@ NEAR_MIN = 0.8
 
 
 class StoredRows:
-    """The daily files of one market and zone, as candles of one interval."""
+    """The files of one market, price and zone, as candles of one interval."""
 
-    def __init__(self, base_dir: str | os.PathLike[str], market: str, interval: str, timezone: str) -> None:
+    def __init__(
+        self, base_dir: str | os.PathLike[str], market: str, interval: str, timezone: str, price: Price = "trade"
+    ) -> None:
         """Name the trees; nothing is read. Raises ConfigError."""
         zone = Zone(timezone)
         self._base_dir = base_dir
         self.interval = interval
-        self.source = ParquetStore(base_dir, market, SOURCE, zone)
-        self.own = ParquetStore(base_dir, market, interval, zone) if interval in DAILY_INTERVALS else None
+        self.source = ParquetStore(base_dir, market, SOURCE, zone, price)
+        self.own = ParquetStore(base_dir, market, interval, zone, price) if interval in DAILY_INTERVALS else None
         candle_end(interval, 0)
 
     def of(self, interval: str) -> StoredRows:
         """Return the same files as candles of another interval."""
-        return StoredRows(self._base_dir, self.source.market, interval, self.source.zone.name)
+        return StoredRows(self._base_dir, self.source.market, interval, self.source.zone.name, self.source.price)
 
     @property
     def stores(self) -> list[ParquetStore]:
@@ -60,7 +63,7 @@ class StoredRows:
 
         Raises DayNotFound when there is none from `first` on.
         """
-        store = next((store for store in self.stores if store.path(symbol, first).exists()), self.stores[-1])
+        store = next((store for store in self.stores if store.has(symbol, first)), self.stores[-1])
         stored = store.days(symbol)
         if not stored or stored[-1].date < first.date:
             raise not_stored(store, symbol, [first])
@@ -103,7 +106,8 @@ class StoredRows:
     def _derived(self, symbol: str, minutes: Sequence[Day], end_ms: int) -> Candles:
         """Return the candles that are wholly in these days and open before `end_ms`."""
         start_ms, stop_ms = minutes[0].start_ms, minutes[-1].end_ms
-        rows = derive(_rows(self.source, symbol, minutes), self.interval, start_ms=start_ms, end_ms=stop_ms)
+        minute_rows = _rows(self.source, symbol, minutes)
+        rows = derive(minute_rows, self.interval, start_ms=start_ms, end_ms=stop_ms, price=self.source.price)
         return rows[rows[:, OPEN_TIME_MS] < end_ms]
 
 
@@ -118,13 +122,13 @@ def candle_end(interval: str, moment_ms: int) -> int:
 
 def runs(store: ParquetStore, symbol: str, days: Sequence[Day]) -> list[list[Day]]:
     """Return the days that have a file, those that follow each other together."""
-    groups = itertools.groupby(days, key=lambda day: store.path(symbol, day).exists())
+    groups = itertools.groupby(days, key=lambda day: store.has(symbol, day))
     return [list(run) for is_there, run in groups if is_there]
 
 
 def without_file(store: ParquetStore, symbol: str, wanted: Sequence[Day]) -> list[Day]:
     """Return the days that have no file."""
-    return [day for day in wanted if not store.path(symbol, day).exists()]
+    return [day for day in wanted if not store.has(symbol, day)]
 
 
 def not_stored(store: ParquetStore, symbol: str, absent: Sequence[Day]) -> DayNotFound:

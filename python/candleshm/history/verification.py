@@ -79,27 +79,28 @@ class Verification:
         if not stored:
             return
         archived = self._archive.candles(symbol, [candles.day for candles in stored])
-        for candles in stored:
+        for _, of_file in groupby(stored, key=lambda candles: self._store.destination(symbol, candles.day)):
             with self._workers.storing() as is_open:
                 if not is_open or self._workers.is_over:
                     return
-                self._keep(candles, archived)
+                both = [(candles, *compared(candles, archived)) for candles in of_file]
+                self._store.write(*(after for candles, after, _ in both if after.verified != candles.verified))
+                for _, after, conflicts in both:
+                    self._judge(after, conflicts)
 
-    def _keep(self, candles: DayCandles, archived: ArchiveCandles) -> None:
-        after, conflicts = compared(candles, archived)
-        if after.verified != candles.verified:
-            self._store.write(after)
+    def _judge(self, candles: DayCandles, conflicts: Sequence[Conflict]) -> None:
+        """Log where the archive lacks candles of a day, or has others, and count the day."""
         log_conflicts(conflicts)
-        without = len(after.rows) - after.verified_count - len(conflicts)
+        without = len(candles.rows) - candles.verified_count - len(conflicts)
         if without:
             logger.warning(
                 "%s: the archive does not have %d of %d candles of %s",
                 candles.symbol,
                 without,
-                len(after.rows),
+                len(candles.rows),
                 candles.day,
             )
-        self._tally.add(fetched=1, rows=len(after.rows), verified=after.verified_count, conflicts=len(conflicts))
+        self._tally.add(fetched=1, rows=len(candles.rows), verified=candles.verified_count, conflicts=len(conflicts))
         self._tally.count(candles.day, "remarked" if without or conflicts else "written")
 
 

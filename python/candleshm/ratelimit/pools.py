@@ -7,12 +7,13 @@ from urllib.parse import urlsplit
 from candleshm.config import CollectorConfig
 from candleshm.exchanges.base import StreamRules
 from candleshm.exchanges.binance import MARKETS
+from candleshm.exchanges.funding import FUNDING_REQUESTS_MAX, FUNDING_SECONDS
 from candleshm.network.proxies import ProxyError, proxy_of
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.ratelimit.ledger import memory_for
 from candleshm.system.clock import Clock
 
-__all__ = ["connects_of", "exchange_of", "open_budget", "open_connects", "pool_of"]
+__all__ = ["connects_of", "exchange_of", "funding_of", "open_budget", "open_connects", "open_funding", "pool_of"]
 
 # The exchange's own hosts count an IP address together.
 OWN_HOSTS = (".binance.com", ".binance.vision")
@@ -69,6 +70,22 @@ def open_connects(config: CollectorConfig, rules: StreamRules, clock: Clock) -> 
         CONNECTS_SHARE,
         rules.connects_seconds,
         memory=memory_for(connects_of(config)),
+        now_seconds=clock.monotonic_seconds(),
+    )
+
+
+def funding_of(config: CollectorConfig) -> tuple[str, ...]:
+    """Return what identifies the pool of requests for funding rates: of one egress to one host, as for weight."""
+    return "funding", *pool_of(config)
+
+
+def open_funding(config: CollectorConfig, clock: Clock) -> WeightBudget:
+    """Become an owner of the budget of requests for funding rates. Raises as `ledger.memory_for`."""
+    return WeightBudget(
+        FUNDING_REQUESTS_MAX,
+        config.server_weight,
+        FUNDING_SECONDS,
+        memory=memory_for(funding_of(config)),
         now_seconds=clock.monotonic_seconds(),
     )
 

@@ -25,16 +25,17 @@ def claim(
     deadline_seconds: float = math.inf,
     closing: bool = False,
     urgent: bool = False,
+    loading: bool = False,
 ) -> tuple[int, float]:
     """Wait until a request of `weight` may leave, and book it: (ticket, 0.0).
 
     Without room: (0, seconds that it would still have to wait), at the deadline, at once when a 429 or 418 stops the
     pool for longer than that, or as soon as `pause` returns False. `pause` waits for so many seconds and returns
-    whether to go on waiting. For `closing` and `urgent` see `WeightBudget.claim`.
+    whether to go on waiting. For `closing`, `urgent` and `loading` see `WeightBudget.claim`.
     """
     while True:
         now_seconds = clock.monotonic_seconds()
-        ticket, wait_seconds = budget.claim(weight, now_seconds, closing=closing, urgent=urgent)
+        ticket, wait_seconds = budget.claim(weight, now_seconds, closing=closing, urgent=urgent, loading=loading)
         if ticket:
             return ticket, 0.0
         if max(now_seconds, budget.blocked_until_seconds) >= deadline_seconds:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from candleshm import _core
 from candleshm.columns import CLOSE, CLOSE_TIME_MS, OPEN_TIME_MS
 from candleshm.errors import ConfigError
-from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, candle_end_ms
+from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Price, candle_end_ms
 
 __all__ = ["derive"]
 
@@ -29,6 +29,7 @@ def derive(
     start_ms: int | None = None,
     end_ms: int | None = None,
     first_open_ms: int | None = None,
+    price: Price = "trade",
 ) -> npt.NDArray[np.float64]:
     """Return the candles of `interval`, float64 (m, 12), made of `rows`, float64 (n, 12), by the exchange's own rule.
 
@@ -47,8 +48,11 @@ def derive(
     is running by this machine's clock ends now, as with the live row of `candles()`. `3d` candles need
     `first_open_ms`, the open time of any of them or of the symbol's first candle: each symbol has a grid of its own.
 
+    `price` is what the prices are, as `feed.price` says. In candles of trades a row without trades is flat, and gives
+    neither open nor high nor low; rows of a mark price, index or premium all do.
+
     Raises:
-        ConfigError: interval, source, shape, order, rows of several intervals, moments that are no milliseconds.
+        ConfigError: interval, source, price, shape, order, rows of several intervals, moments that are no milliseconds.
 
     >>> import numpy
     >>> minute = lambda number, close: [number * 60_000, 1, 2, 1, close, 0.1, number * 60_000 + 59_999, 0.1, 1, 0, 0, 0]
@@ -70,7 +74,7 @@ def derive(
             if moment_ms is not None and rows[0, OPEN_TIME_MS] >= MILLISECONDS_MIN:
                 _core.check_moment(moment_ms)
         end_ms = _ended_by_now(int(rows[-1, OPEN_TIME_MS]), source, end_ms)
-    return _core.derive(rows, source, interval, start_ms, end_ms, first_open_ms).reshape(-1, 12)
+    return _core.derive(rows, source, interval, start_ms, end_ms, first_open_ms, price).reshape(-1, 12)
 
 
 def _checked_source(rows: npt.NDArray[np.float64], source: str | None) -> str:

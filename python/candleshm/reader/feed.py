@@ -15,10 +15,13 @@ from candleshm import _core
 from candleshm._core import Closed, Series
 from candleshm.errors import BlockError, BlockInUse, BlockNotFound, ConfigError, WaitTimeout
 from candleshm.reader.closes import Closes, Wanted, names_of
+from candleshm.reader.contracts import Contract, contracts_of
+from candleshm.reader.figures import kind_of
 from candleshm.reader.health import Health, health_of
 from candleshm.reader.moments import MomentLike, MomentsLike, moment_of, moments_of
 from candleshm.reader.notebook import feed_html
 from candleshm.reader.panel import Panel
+from candleshm.reader.sessions import Session, sessions_of
 from candleshm.reader.waiter import Waiter
 
 # How often a wait for a block, or for its data, looks again.
@@ -47,6 +50,24 @@ class Feed(_core.Feed, Mapping[str, Series]):
     def health(self) -> Health:
         """The block and its collector at this moment, see `Health`."""
         return health_of(self)
+
+    @property
+    def contracts(self) -> Mapping[str, Contract]:
+        """What each continuous contract, such as BTCUSDT:CURRENT_QUARTER, stands for now, and since when.
+
+        >>> feed.contracts["BTCUSDT:CURRENT_QUARTER"].rolled_at  # doctest: +SKIP
+        datetime.datetime(2026, 9, 25, 8, 0, tzinfo=datetime.timezone.utc)
+        """
+        return contracts_of(self)
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The present session of the market behind each TradFi perpetual, and when it ends.
+
+        >>> feed.sessions["TSLAUSDT"].trades  # doctest: +SKIP
+        True
+        """
+        return sessions_of(self)
 
     def wait_ready(self, timeout: float | None = None) -> Health:
         """Sleep until every symbol was loaded and the data is current (`Health.ready`), and return the health.
@@ -206,7 +227,7 @@ class Feed(_core.Feed, Mapping[str, Series]):
             return f"<Feed {self.name}: closed>"
         age = f"data {health.oldest_age:.1f} s old at most" if math.isfinite(health.oldest_age) else "no data yet"
         return (
-            f"<Feed {health.market} {health.interval} of {self.name}: {health.symbols} symbols, {age}, "
+            f"<Feed {kind_of(health)} {health.interval} of {self.name}: {health.symbols} symbols, {age}, "
             f"{health.condition}>"
         )
 

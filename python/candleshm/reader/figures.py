@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import Protocol
 
-__all__ = ["age", "change", "clock_time", "price"]
+__all__ = ["age", "change", "clock_time", "kind_of", "price"]
 
 DECIMALS_MAX = 8
+
+
+class Priced(Protocol):
+    """What says of which market it is, and what its prices are: a feed, its settings, or the health of a block."""
+
+    @property
+    def market(self) -> str: ...
+    @property
+    def price(self) -> str: ...
 
 
 def price(value: float) -> str:
@@ -22,6 +32,11 @@ def price(value: float) -> str:
 def change(share: float) -> str:
     """Return a fraction as signed per cent, ten characters wide."""
     return f"{share:>+10.3%}" if math.isfinite(share) else f"{'-':>10}"
+
+
+def kind_of(block: Priced) -> str:
+    """Return the market of a block, and what its prices are unless they are those of trades: `UM-mark`."""
+    return block.market if block.price == "trade" else f"{block.market}-{block.price}"
 
 
 def age(seconds: float) -> str:

@@ -72,6 +72,8 @@ class Health:
     """The kind of the newest failure of a request, such as ExchangeUnavailable; empty before the first."""
     last_error_at: datetime | None = None
     """When that was, aware, UTC."""
+    price: str = "trade"
+    """What the prices are: 'trade', 'mark', 'index' or 'premium'."""
     exchange: str = ""
     """Whose candles these are: 'binance', or host and port of another exchange; '' where it is not known."""
 

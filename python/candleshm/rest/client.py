@@ -182,7 +182,11 @@ class MarketAccess:
         """Wire what is not given. Without a `budget` it is the one that all processes of the user share."""
         self.clock = clock or SystemClock()
         self.exchange: Exchange = exchange or Binance(
-            config.market, base_url=config.base_url, proxy_host=config.proxy_host, ws_url=config.ws_url
+            config.market,
+            price=config.price,
+            base_url=config.base_url,
+            proxy_host=config.proxy_host,
+            ws_url=config.ws_url,
         )
         self.transport = transport or HttpTransport(self.clock, proxies=config.proxies, trust_env=config.trust_env)
         self._config = config

@@ -210,7 +210,8 @@ class SimulatedExchange:
         headers = _headers(request.market, used, now_ms)
         file = archive.ArchiveName.parse(request.path)
         market, symbol = (request.market, request.symbol) if file is None else (file.market, file.symbol)
-        delay_ms, fault = met_by_request(self.faults, market, request.path, symbol, now_ms)
+        interval = dict(request.pairs).get("interval")
+        delay_ms, fault = met_by_request(self.faults, market, request.path, symbol, now_ms, interval)
         if verdict.status != 200:
             response, headers = _refused_by_limit(request.market, verdict, now_ms, limits, headers)
         elif fault is not None and fault.kind == "status":

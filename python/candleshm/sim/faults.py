@@ -26,7 +26,8 @@ class Fault:
     ``oversize`` (the right response, blanks added up to ``size_bytes``), ``headers`` (the right body with this
     ``content_type`` and these ``headers``).
 
-    ``market``, ``symbol`` and ``path`` (the end of it, as ``/klines``) limit which requests it meets; None means all.
+    ``market``, ``symbol``, ``interval`` and ``path`` (the end of it, as ``/klines``) limit which requests it meets;
+    None means all.
     ``count`` is how many requests it meets before it is used up, ``rate`` the share of matching requests it meets,
     drawn from a fixed sequence; ``until_ms`` ends it by the exchange's clock.
     """
@@ -34,6 +35,7 @@ class Fault:
     kind: FaultKind
     market: Market | None = None
     symbol: str | None = None
+    interval: str | None = None
     path: str | None = None
     count: int | None = None
     rate: float = 1.0
@@ -55,11 +57,12 @@ class Fault:
         if not 0 <= self.size_bytes <= SIZE_BYTES_MAX:
             raise ValueError(f"size_bytes is not between 0 and {SIZE_BYTES_MAX}: `{self.size_bytes}`")
 
-    def concerns(self, market: Market | None, path: str, symbol: str | None) -> bool:
+    def concerns(self, market: Market | None, path: str, symbol: str | None, interval: str | None = None) -> bool:
         """Return whether a request is of the kind that this fault meets."""
         return (
             self.market in {None, market}
             and self.symbol in {None, symbol}
+            and self.interval in {None, interval}
             and (self.path is None or path.endswith(self.path))
         )
 
@@ -163,11 +166,18 @@ class FaultBook(Generic[F]):
 
 
 def met_by_request(
-    book: FaultBook[Fault], market: Market | None, path: str, symbol: str | None, now_ms: int
+    book: FaultBook[Fault],
+    market: Market | None,
+    path: str,
+    symbol: str | None,
+    now_ms: int,
+    interval: str | None = None,
 ) -> tuple[int, Fault | None]:
     """Return what a request meets: the sum of latencies in ms, and the first fault of another kind."""
     met = book.meet(
-        lambda fault: fault.concerns(market, path, symbol), now_ms, passes=lambda fault: fault.kind == "latency"
+        lambda fault: fault.concerns(market, path, symbol, interval),
+        now_ms,
+        passes=lambda fault: fault.kind == "latency",
     )
     delay_ms = sum(fault.delay_ms for fault in met if fault.kind == "latency")
     return delay_ms, met[-1] if met and met[-1].kind != "latency" else None

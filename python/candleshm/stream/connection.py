@@ -33,7 +33,7 @@ class Connection:
         self.path = path
         self._thread = thread
         self._now = now
-        self.opened_seconds = now()
+        self.opened_seconds = self._awaited_seconds = now()
         self.subscriptions = Subscriptions(names, rules, self.opened_seconds)
         self.subscriptions.opened(self.opened_seconds)
         self.events = 0
@@ -58,8 +58,11 @@ class Connection:
         """Subscribe these streams once more: they are stalled."""
         self._send(self.subscriptions.resubscribe(names, self._now()))
 
-    def look(self, paths: Paths) -> str | None:
-        """Send the subscriptions that are due; tell `paths` what the path brings. Return a line for the log, if any."""
+    def look(self, paths: Paths, *, may_be_silent: bool = False) -> str | None:
+        """Send the subscriptions that are due; tell `paths` what the path brings. Return a line for the log, if any.
+
+        One that `may_be_silent`, because none of its symbols trades now, proves nothing about its path.
+        """
         line, now = None, self._now()
         self.is_outdated = self.is_outdated or self.path != paths.choose()
         self.patience_seconds = paths.silent_seconds
@@ -68,7 +71,9 @@ class Connection:
             self.events = events
             if events > before:
                 line = paths.works(self.path, now)
-            elif not (events or self.is_outdated) and now - self.opened_seconds > self.patience_seconds:
+            elif may_be_silent:
+                self._awaited_seconds = now
+            elif not (events or self.is_outdated) and now - self._awaited_seconds > self.patience_seconds:
                 streams = len(self.subscriptions.subscribed_seconds)
                 if paths.silent(self.path, streams, now):
                     self.is_outdated = True

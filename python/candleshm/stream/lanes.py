@@ -23,6 +23,8 @@ class Lanes:
         self._shards = Shards(streams_max)
         self._aligned: tuple[str, ...] = ()
         self._lanes: list[Lane] = []
+        self.resting: frozenset[str] = frozenset()
+        """Symbols that may send nothing, because their market does not trade."""
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes)

@@ -109,6 +109,10 @@ class StreamManager:
         self._wanted = tuple(symbols)
         self._stream_thread.rouse()
 
+    def rest(self, symbols: frozenset[str]) -> None:
+        """Note that the streams of these symbols may send nothing: their market does not trade."""
+        self._lanes.resting = symbols
+
     def suspect(self, symbol: str) -> None:
         """Note that REST had a newer row which the stream of `symbol` should have sent."""
         self._stalls.suspect(symbol)
@@ -163,7 +167,7 @@ class StreamManager:
             for connection in (lane.current, lane.standby):
                 if connection is not None:
                     connection.subscriptions.want(lane.names.keys())
-                    line = connection.look(self._paths)
+                    line = connection.look(self._paths, may_be_silent=self._lanes.resting.issuperset(lane.group))
                     if line is not None:
                         self._log.write(logging.INFO, "path", now, "%s", line)
         lanes = tuple(self._lanes)

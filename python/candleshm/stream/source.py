@@ -43,6 +43,9 @@ class StreamSource(Protocol):
     def follow(self, symbols: Iterable[str]) -> None:
         """Stream exactly these symbols."""
 
+    def rest(self, symbols: frozenset[str]) -> None:
+        """Note that the streams of these symbols may send nothing: their market does not trade."""
+
     def suspect(self, symbol: str) -> None:
         """Note that REST had a newer row which the stream of `symbol` should have sent."""
 

@@ -84,6 +84,11 @@ pub(crate) fn exchange_ms(block: &Block) -> Option<i64> {
     block.exchange_offset_ms().map(|offset_ms| offset_ms.saturating_add(process::now_ms() as i64))
 }
 
+/// Returns the low and the high half of a calendar.
+pub(crate) fn halves(calendar: u64) -> (u32, u32) {
+    (calendar as u32, (calendar >> 32) as u32)
+}
+
 /// Milliseconds since the collector's last heartbeat, `u64::MAX` when that lies in the future.
 pub(crate) fn heartbeat_age_ms(block: &Block) -> u64 {
     let (heartbeat_ms, now_ms) = (block.value(header::HEARTBEAT_NS) / 1_000_000, process::now_ms());

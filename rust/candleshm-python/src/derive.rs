@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use crate::errors::exceptions::ConfigError;
 use crate::errors::to_py;
+use crate::writer::price_of;
 
 /// Returns the grid of an interval, or of the days of a time zone.
 pub(crate) fn grid(name: &str) -> PyResult<Grid> {
@@ -43,7 +44,8 @@ pub(crate) fn derivation_parts(source: &str, target: &str) -> PyResult<usize> {
 
 /// Return the rows of `candleshm.derive`, flat. Rows are C-ordered (n, 12).
 #[pyfunction(name = "derive")]
-#[pyo3(signature = (rows, source, target, start_ms, end_ms, anchor_ms))]
+#[pyo3(signature = (rows, source, target, start_ms, end_ms, anchor_ms, price="trade"))]
+#[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
 pub(crate) fn py_derive<'py>(
     py: Python<'py>,
     rows: &Bound<'py, PyArray2<f64>>,
@@ -52,6 +54,7 @@ pub(crate) fn py_derive<'py>(
     start_ms: Option<i64>,
     end_ms: Option<i64>,
     anchor_ms: Option<i64>,
+    price: &str,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let mut target = grid(target)?;
     if let Some(anchor_ms) = anchor_ms
@@ -59,7 +62,8 @@ pub(crate) fn py_derive<'py>(
     {
         target = Grid::anchored(Interval::Day3, anchor_ms);
     }
-    let derivation = Derivation::new(grid(source)?, target).map_err(|error| to_py(error, ""))?;
+    let derivation =
+        Derivation::new(grid(source)?, target).map_err(|error| to_py(error, ""))?.with_price(price_of(price)?);
     let wrong = || ConfigError::new_err(format!("rows must be a C-ordered float64 array of shape (n, {COLUMNS})"));
     if rows.shape()[1] != COLUMNS {
         return Err(wrong());

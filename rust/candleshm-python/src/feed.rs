@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use crate::arguments::{Count, Moment, Number, Symbols, check_moments, not_contiguous};
 use crate::array;
-use crate::attached::{Attached, age_ms, exchange_ms, heartbeat_age_ms, seconds, trading_ages};
+use crate::attached::{Attached, age_ms, exchange_ms, halves, heartbeat_age_ms, seconds, trading_ages};
 use crate::closed::{Awaited, Closed, common_grid};
 use crate::errors::exceptions::{ConfigError, UnknownSymbol};
 use crate::process;
@@ -88,6 +88,12 @@ impl Feed {
         Ok(self.source.attached()?.block.geometry().market.as_str())
     }
 
+    /// What the prices are: 'trade', 'mark', 'index' or 'premium'.
+    #[getter]
+    fn price(&self) -> PyResult<&'static str> {
+        Ok(self.source.attached()?.block.geometry().price.as_str())
+    }
+
     /// The length of a candle, such as 1m.
     #[getter]
     fn interval(&self) -> PyResult<String> {
@@ -147,6 +153,7 @@ impl Feed {
         let health = PyDict::new(py);
         health.set_item("name", self.source.name())?;
         health.set_item("market", block.geometry().market.as_str())?;
+        health.set_item("price", block.geometry().price.as_str())?;
         health.set_item("interval", block.geometry().grid(0).name())?;
         health.set_item("exchange", block.exchange())?;
         health.set_item("length", block.geometry().ring.length)?;
@@ -220,6 +227,15 @@ impl Feed {
     fn exchange_ms(&self) -> PyResult<Option<i64>> {
         let attached = self.source.attached()?;
         Ok(exchange_ms(&attached.block))
+    }
+
+    /// The calendars of symbols that have one, as (symbol, low half, high half); see docs/segment-format.md.
+    fn _calendars(&self) -> PyResult<Vec<(String, u32, u32)>> {
+        let attached = self.source.attached()?;
+        let block = &attached.block;
+        let all = (0..block.symbol_count()).map(|index| (index, halves(block.calendar(index))));
+        let known = all.filter(|(_, halves)| *halves != (0, 0));
+        Ok(known.map(|(index, (low, high))| (block.symbol(index), low, high)).collect())
     }
 
     /// What is announced of closes now.

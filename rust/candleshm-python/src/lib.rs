@@ -47,6 +47,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::Ingested>()?;
     module.add_class::<writer::SeriesState>()?;
+    module.add_class::<writer::Older>()?;
     module.add("NotMerged", module.py().get_type::<errors::NotMerged>())?;
     module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
     module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;

@@ -4,6 +4,7 @@
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::RowState;
 use candleshm::market::Market;
+use candleshm::price::Price;
 use candleshm::{merge, shared_memory, symbols};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -15,6 +16,7 @@ use crate::errors::exceptions::ConfigError;
 pub(crate) fn add_constants(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("MARKETS", PyTuple::new(py, Market::ALL.map(Market::as_str))?)?;
+    module.add("PRICES", PyTuple::new(py, Price::ALL.map(Price::as_str))?)?;
     let lengths = PyDict::new(py);
     for interval in Interval::ALL {
         lengths.set_item(interval.as_str(), interval.shortest_ms())?;

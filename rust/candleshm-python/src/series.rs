@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use candleshm::asof;
 use candleshm::columns::{COLUMNS, OPEN_TIME_MS};
 use candleshm::page::PageRequest;
+use candleshm::price::Price;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
@@ -461,7 +462,11 @@ impl Series {
         let (symbol, name) = (&self.symbol, self.source.name());
         match self.with(|attached, _| *attached.block.geometry()) {
             Ok(geometry) => {
-                format!("<Series {} {symbol} {} of {name}>", geometry.market.as_str(), geometry.grid(0).name())
+                let kind = match geometry.price {
+                    Price::Trade => geometry.market.as_str().to_owned(),
+                    price => format!("{}-{}", geometry.market.as_str(), price.as_str()),
+                };
+                format!("<Series {kind} {symbol} {} of {name}>", geometry.grid(0).name())
             }
             Err(_) if self.source.check_open().is_err() => format!("<Series {symbol} of {name}: closed>"),
             Err(_) => format!("<Series {symbol} of {name}: no longer there>"),

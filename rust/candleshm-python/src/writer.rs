@@ -1,6 +1,7 @@
 //! `Writer`: the owner of a block, as the collector uses it.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candleshm::columns::{COLUMNS, Row, plausible};
@@ -10,11 +11,13 @@ use candleshm::interval::Interval;
 use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
+use candleshm::price::Price;
 use candleshm::wire::archive_csv::parse_csv;
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
 use candleshm::writer::{
-    Config, Health, Missing, Pushed as CorePushed, RepairReason, RepairRequest, Report, Writer as CoreWriter,
+    Config, Fetched, Health, Missing, Older as CoreOlder, Pushed as CorePushed, RepairReason, RepairRequest, Report,
+    Writer as CoreWriter,
 };
 use candleshm_stream::board::Counts;
 use candleshm_stream::streams::{Merged, Sink};
@@ -25,7 +28,7 @@ use pyo3::types::{IntoPyDict, PyDict, PyTuple};
 
 use crate::array::new_columns;
 
-use crate::attached::trading_ages;
+use crate::attached::{halves, trading_ages};
 use crate::derive::grid;
 use crate::errors::exceptions::{BlockNotFound, ConfigError};
 use crate::errors::{NotMerged, to_py};
@@ -98,6 +101,37 @@ impl Ingested {
             unconfirmed_ms: missing_rows.unconfirmed_ms,
             confirm_from_ms: missing_rows.confirm_from_ms,
             suspect_open_ms,
+        }
+    }
+}
+
+/// What of a derived series is to be requested, because it does not come by derivation.
+#[pyclass(frozen, get_all, module = "candleshm._core")]
+pub(crate) struct Older {
+    /// Rows that are neither there, nor holes, nor to come by derivation.
+    rows: usize,
+    /// The newest of them that no response lacked so far: half-open range of their open times, or None.
+    missing_ms: Option<(i64, i64)>,
+    /// Range of those that responses lacked and that are to be confirmed next, or None.
+    unconfirmed_ms: Option<(i64, i64)>,
+    /// Exchange time from which a request confirms them as holes.
+    confirm_from_ms: i64,
+    /// Up to where derived rows follow `missing_ms` without a gap, to be compared with the response.
+    seam_end_ms: i64,
+    /// Range of the rows that the exchange sent otherwise than they are derived now, or None.
+    disputed_ms: Option<(i64, i64)>,
+}
+
+impl Older {
+    fn of(older: CoreOlder) -> Self {
+        let CoreOlder { rows, missing, seam_end_ms, disputed_ms } = older;
+        Self {
+            rows,
+            missing_ms: missing.newest_ms,
+            unconfirmed_ms: missing.unconfirmed_ms,
+            confirm_from_ms: missing.confirm_from_ms,
+            seam_end_ms,
+            disputed_ms,
         }
     }
 }
@@ -290,30 +324,50 @@ pub(crate) fn forget_writers() {
 
 /// Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
 ///
-/// Those are left out: non-finite, high < low, negative volume. Raises BadResponse (with `.offset`).
+/// Those are left out: non-finite, high < low, negative volume, negative prices unless `price` is premium. Raises
+/// BadResponse (with `.offset`).
 #[pyfunction]
-pub(crate) fn parse_klines<'py>(py: Python<'py>, body: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
-    rows_of(py, |rows| parse(body, rows).map_err(Error::from))
+#[pyo3(signature = (body, price="trade"))]
+pub(crate) fn parse_klines<'py>(
+    py: Python<'py>,
+    body: &[u8],
+    price: &str,
+) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
+    rows_of(py, price_of(price)?, |rows| parse(body, rows).map_err(Error::from))
+}
+
+/// Returns the price of that name.
+pub(crate) fn price_of(name: &str) -> PyResult<Price> {
+    Price::parse(name).ok_or_else(|| {
+        let known = Price::ALL.map(Price::as_str).join(" | ");
+        ConfigError::new_err(format!("price cannot be `{name}`; allowed: {known}"))
+    })
 }
 
 /// Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
 ///
 /// With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
 #[pyfunction]
-pub(crate) fn parse_archive_csv<'py>(py: Python<'py>, file: &[u8]) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
-    rows_of(py, |rows| parse_csv(file, rows).map_err(Error::from))
+#[pyo3(signature = (file, price="trade"))]
+pub(crate) fn parse_archive_csv<'py>(
+    py: Python<'py>,
+    file: &[u8],
+    price: &str,
+) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
+    rows_of(py, price_of(price)?, |rows| parse_csv(file, rows).map_err(Error::from))
 }
 
 /// Returns the rows that can be true, and how many cannot.
 fn rows_of(
     py: Python<'_>,
+    price: Price,
     read: impl FnOnce(&mut Vec<Row>) -> Result<(), Error> + Send,
 ) -> PyResult<(Bound<'_, PyArray2<f64>>, usize)> {
     let (rows, found) = py.detach(|| {
         let mut rows = Vec::new();
         read(&mut rows).map_err(|error| to_py(error, ""))?;
         let found = rows.len();
-        rows.retain(|row| plausible(row).is_ok());
+        rows.retain(|row| plausible(row, price).is_ok());
         PyResult::Ok((rows, found))
     })?;
     let array = new_columns(py, rows.len(), |values| {
@@ -384,13 +438,16 @@ impl Writer {
     /// candles are derived from this block's in the same calls, each published before waiters of either are woken.
     /// Whatever is done to this block (symbols, trading, health, heartbeat, close) is done to them.
     ///
+    /// `fetched` are, by the names of derived blocks, the intervals of which the exchange has candles for rows that do
+    /// not come by derivation: that of the block, or a smaller one that makes it up; see `older`.
+    ///
     /// `exchange` says whose candles these are. A block that a collector of another exchange left is replaced without
     /// its rows; an empty one stands for any.
     ///
     /// Raises BlockInUse (a live collector owns it), ConfigError (name, interval, length), BlockCorrupt,
     /// OSError (ENOSPC: /dev/shm is too small).
     #[staticmethod]
-    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None, exchange=""))]
+    #[pyo3(name = "open", signature = (name, *, market, interval, length, symbols, spare_symbols=0, derive=None, fetched=None, exchange="", price="trade"))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
     fn py_open(
         py: Python<'_>,
@@ -401,13 +458,25 @@ impl Writer {
         symbols: Vec<String>,
         spare_symbols: usize,
         derive: Option<Vec<(String, String, usize)>>,
+        fetched: Option<HashMap<String, String>>,
         exchange: &str,
+        price: &str,
     ) -> PyResult<Self> {
         let derive = derive.unwrap_or_default();
-        let targets = derive.iter().map(|(_, target, _)| grid(target)).collect::<PyResult<Vec<_>>>()?;
+        let fetched = fetched.unwrap_or_default();
+        let targets = derive
+            .iter()
+            .map(|(name, target, _)| Ok((grid(target)?, fetched.get(name).map(|interval| grid(interval)).transpose()?)))
+            .collect::<PyResult<Vec<_>>>()?;
+        let market = Market::parse(market)
+            .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?;
+        let price = price_of(price)?;
+        if market == Market::Spot && price != Price::Trade {
+            return Err(ConfigError::new_err(format!("price cannot be `{}` with market SPOT", price.as_str())));
+        }
         let config = Config {
-            market: Market::parse(market)
-                .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?,
+            market,
+            price,
             interval: Interval::parse(interval).ok_or_else(|| {
                 let known = Interval::ALL.map(Interval::as_str).join(" ");
                 ConfigError::new_err(format!("interval is not one of {known}: `{interval}`"))
@@ -419,8 +488,12 @@ impl Writer {
         };
         let opened = py.detach(|| {
             let mut writer = CoreWriter::open(&name, &config, process::owner()).map_err(|error| (error, &name))?;
-            for ((derived, _, length), target) in derive.iter().zip(targets) {
-                if let Err(error) = writer.derive(derived, target, *length, process::owner()) {
+            for ((derived, _, length), (target, fetched)) in derive.iter().zip(targets) {
+                let opened = match fetched {
+                    Some(fetched) => writer.derive_and_fetch(derived, target, fetched, *length, process::owner()),
+                    None => writer.derive(derived, target, *length, process::owner()),
+                };
+                if let Err(error) = opened {
                     writer.abandon();
                     return Err((error, derived));
                 }
@@ -533,6 +606,73 @@ impl Writer {
                 })
             })
         })
+    }
+
+    /// As `ingest`, of a response about rows of the derived block `derived` that do not come by derivation.
+    ///
+    /// The request was for the interval that is fetched for that block (see `open`). Where rows were derived as well
+    /// the exchange's stand; `conflicts` counts the differences. Rows from the oldest that is not final on are left
+    /// out. Returns what it changed, and what is to be requested next. Raises as `ingest`, ConfigError for another
+    /// name.
+    #[pyo3(signature = (derived, symbol, body, *, sent_ms, received_ms, settle_ms, limit, start_ms=None, end_ms=None, patience_ms=0, sent_seconds=f64::INFINITY))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of one Python call")]
+    fn ingest_older(
+        &self,
+        py: Python<'_>,
+        derived: &str,
+        symbol: &str,
+        body: &[u8],
+        sent_ms: i64,
+        received_ms: i64,
+        settle_ms: i64,
+        limit: usize,
+        start_ms: Option<i64>,
+        end_ms: Option<i64>,
+        patience_ms: i64,
+        sent_seconds: f64,
+    ) -> PyResult<(Ingested, Older)> {
+        let from_end = true;
+        let answer = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
+        let now_ms = process::now_ms();
+        py.detach(|| {
+            ROWS.with_borrow_mut(|rows| {
+                rows.clear();
+                parse(body, rows).map_err(|error| to_py(error.into(), derived))?;
+                let mut guarded = self.writer.enter_patiently();
+                if guarded.stopped || sent_seconds < guarded.restarted_seconds {
+                    return Err(not_merged());
+                }
+                self.work(&mut guarded, |writer| {
+                    let index = writer.index_of(symbol)?;
+                    let Fetched { mut report, disputes } =
+                        writer.ingest_older(derived, index, rows, &answer, now_ms)?;
+                    report.tally.conflicts = disputes;
+                    let older = writer.older(derived, index)?;
+                    Ok((Ingested::of(report, older.missing), Older::of(older)))
+                })
+            })
+        })
+    }
+
+    /// What is to be requested of each series of the derived block `derived`, by symbol.
+    ///
+    /// Series that lack nothing, or of which nothing could be derived so far, are left out. Raises ConfigError for
+    /// another name.
+    fn older<'py>(&self, py: Python<'py>, derived: &str) -> PyResult<Bound<'py, PyDict>> {
+        let found = py.detach(|| {
+            self.with(|writer| {
+                let count = writer.block().symbol_count();
+                let of = |index| Ok((writer.block().symbol(index), writer.older(derived, index)?));
+                (0..count).map(of).collect::<Result<Vec<_>, Error>>()
+            })
+        })?;
+        let wanting = found.into_iter().filter(|(_, older)| older.rows > 0 || older.disputed_ms.is_some());
+        wanting.map(|(symbol, older)| (symbol, Older::of(older))).collect::<Vec<_>>().into_py_dict(py)
+    }
+
+    /// Set whether the derived block `derived` has what is to be fetched; readers see it as ready only then.
+    fn set_filled(&self, derived: &str, filled: bool) -> PyResult<()> {
+        self.with(|writer| writer.set_filled(derived, filled))
     }
 
     /// Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.
@@ -676,6 +816,22 @@ impl Writer {
             (name, error)
         };
         Ok(outcomes.into_iter().map(raised).collect())
+    }
+
+    /// Store what the calendar of a symbol says: two halves of 32 bits, as docs/segment-format.md has them.
+    ///
+    /// Until `quiet_until_ms` (exchange time) no newer candle of it need come, and responses without one are current.
+    fn set_calendar(&self, symbol: &str, low: u32, high: u32, quiet_until_ms: i64) -> PyResult<()> {
+        self.with(|writer| {
+            let index = writer.index_of(symbol)?;
+            writer.set_calendar(index, u64::from(high) << 32 | u64::from(low), quiet_until_ms);
+            Ok(())
+        })
+    }
+
+    /// What the calendar of a symbol says, as (low, high); zeroes while it says nothing.
+    fn calendar(&self, symbol: &str) -> PyResult<(u32, u32)> {
+        self.with(|writer| Ok(halves(writer.block().calendar(writer.index_of(symbol)?))))
     }
 
     /// Mark a symbol as trading (the default) or ended; `silent` is one that trades without new candles.

@@ -190,6 +190,12 @@ impl Block {
         self.entry(index)[symbol::TRADING].load(Relaxed) == Presence::Ended as u64
     }
 
+    /// Returns the calendar of a symbol, 0 while it has none: see [`symbol::CALENDAR`].
+    #[must_use]
+    pub fn calendar(&self, index: usize) -> u64 {
+        self.entry(index)[symbol::CALENDAR].load(Relaxed)
+    }
+
     /// Returns the words of a series.
     ///
     /// # Panics

@@ -9,6 +9,9 @@
 //! All three together prove that the candle holds every trade of its time. A candle without trades (ids -1) carries the
 //! last id over, and is proven with its neighbours: no id is left for a trade of its own. The proof of a candle is
 //! therefore complete only once the first trade behind it is known.
+//!
+//! Block trades of SPOT have ids of their own. A candle that holds some has more trades than ids: nothing is missing, and
+//! nothing proves that it holds all of its block trades. It is left to responses, and its neighbours stay joined.
 
 use std::ops::Range;
 
@@ -24,14 +27,25 @@ pub struct TradeIds {
 }
 
 impl TradeIds {
+    /// Returns how many trades the candle holds beyond those with ids, negative for fewer; `None` for ids that cannot be.
+    fn surplus(self) -> Option<i64> {
+        if (self.first, self.last) == (-1, -1) {
+            Some(self.count)
+        } else {
+            let span = self.last.checked_sub(self.first).filter(|span| self.first >= 0 && *span >= 0)?;
+            self.count.checked_sub(span + 1)
+        }
+    }
+
     /// Returns whether the candle holds as many trades as its ids imply.
     #[must_use]
     pub fn are_consistent(self) -> bool {
-        if self.count == 0 {
-            (self.first, self.last) == (-1, -1)
-        } else {
-            self.first >= 0 && self.last.checked_sub(self.first).is_some_and(|span| span + 1 == self.count)
-        }
+        self.surplus() == Some(0)
+    }
+
+    /// Returns whether the candle holds trades without ids.
+    fn has_surplus(self) -> bool {
+        self.surplus().is_some_and(|surplus| surplus > 0)
     }
 }
 
@@ -65,7 +79,7 @@ impl Chain {
     pub fn saw(&mut self, candle_index: u64, ids: TradeIds) -> Proof {
         let mut proof = Proof::default();
         let Some(link) = &mut self.link else { return proof };
-        if candle_index <= link.candle_index || ids.count == 0 {
+        if candle_index <= link.candle_index || ids.first < 0 {
             return proof;
         }
         let Some(unproven) = link.unproven else { return proof };
@@ -79,22 +93,25 @@ impl Chain {
         proof
     }
 
-    /// Takes in the event that closed a candle, and that [`Self::saw`] before.
-    pub fn closed(&mut self, candle_index: u64, ids: TradeIds) -> Proof {
+    /// Takes in the event that closed a candle, and that [`Self::saw`] before; `has_block_trades` is whether the market
+    /// has trades with ids of their own.
+    pub fn closed(&mut self, candle_index: u64, ids: TradeIds, has_block_trades: bool) -> Proof {
         let mut proof = Proof::default();
         if self.link.is_some_and(|link| candle_index <= link.candle_index) {
             return proof;
         }
         let before = self.link.take();
-        if !ids.are_consistent() {
+        let is_left_to_responses = has_block_trades && ids.has_surplus();
+        if !ids.are_consistent() && !is_left_to_responses {
             proof.broken = candle_index..candle_index + 1;
             return proof;
         }
-        if ids.count == 0 {
+        if ids.first < 0 {
             if let Some(link) = before
                 && link.candle_index + 1 == candle_index
             {
-                self.link = Some(Link { candle_index, unproven: link.unproven.or(Some(candle_index)), ..link });
+                let unproven = if is_left_to_responses { None } else { link.unproven.or(Some(candle_index)) };
+                self.link = Some(Link { candle_index, unproven, ..link });
             }
             return proof;
         }
@@ -102,7 +119,8 @@ impl Chain {
         if !follows && before.is_some_and(|link| link.candle_index + 1 == candle_index) {
             proof.broken = candle_index..candle_index + 1;
         }
-        self.link = Some(Link { candle_index, last: ids.last, unproven: follows.then_some(candle_index) });
+        let unproven = (follows && !is_left_to_responses).then_some(candle_index);
+        self.link = Some(Link { candle_index, last: ids.last, unproven });
         proof
     }
 }
@@ -118,7 +136,7 @@ mod tests {
     const FLAT: TradeIds = TradeIds { first: -1, last: -1, count: 0 };
 
     fn close(chain: &mut Chain, candle_index: u64, ids: TradeIds) -> (Proof, Proof) {
-        (chain.saw(candle_index, ids), chain.closed(candle_index, ids))
+        (chain.saw(candle_index, ids), chain.closed(candle_index, ids, true))
     }
 
     #[test]
@@ -156,6 +174,23 @@ mod tests {
         assert_eq!(close(&mut chain, 3, ids(11, 12)).1.broken, 3..4);
         assert_eq!(close(&mut chain, 4, TradeIds { first: 13, last: 20, count: 7 }).1.broken, 4..5);
         assert_eq!(close(&mut chain, 5, TradeIds { first: i64::MIN, last: i64::MAX, count: 1 }).1.broken, 5..6);
+    }
+
+    #[test]
+    fn block_trades_have_ids_of_their_own() {
+        let mut chain = Chain::default();
+        close(&mut chain, 1, ids(0, 4));
+        close(&mut chain, 2, ids(5, 9));
+        let with_blocks = TradeIds { first: 10, last: 14, count: 7 };
+        let only_blocks = TradeIds { first: -1, last: -1, count: 2 };
+        assert_eq!(chain.saw(3, with_blocks).proven, 2..3);
+        assert_eq!(chain.closed(3, with_blocks, true), Proof::default(), "neither proven nor broken");
+        assert_eq!(close(&mut chain, 4, only_blocks), Default::default());
+        assert_eq!(close(&mut chain, 5, ids(15, 16)), Default::default());
+        assert_eq!(chain.saw(6, ids(17, 17)).proven, 5..6, "its neighbours are still joined by their ids");
+        let mut futures = Chain::default();
+        close(&mut futures, 1, ids(0, 4));
+        assert_eq!(futures.closed(2, TradeIds { first: 5, last: 9, count: 6 }, false).broken, 2..3);
     }
 
     #[test]

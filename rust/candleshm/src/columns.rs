@@ -6,6 +6,8 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::price::Price;
+
 /// Columns of a row.
 pub const COLUMNS: usize = 12;
 
@@ -56,9 +58,10 @@ pub type Row = [f64; COLUMNS];
 /// The last open time that is believed: the end of the year 9999. Microseconds taken for milliseconds lie above it.
 pub const OPEN_TIME_MS_MAX: i64 = 253_402_300_799_999;
 
-/// Prices, volumes and the number of trades: what cannot be negative.
-const AMOUNTS: [usize; 9] =
-    [OPEN, HIGH, LOW, CLOSE, VOLUME, QUOTE_VOLUME, TRADES, TAKER_BUY_VOLUME, TAKER_BUY_QUOTE_VOLUME];
+/// Volumes and the number of trades: what cannot be negative.
+const AMOUNTS: [usize; 5] = [VOLUME, QUOTE_VOLUME, TRADES, TAKER_BUY_VOLUME, TAKER_BUY_QUOTE_VOLUME];
+/// What cannot be negative unless it is a premium.
+const PRICES: [usize; 4] = [OPEN, HIGH, LOW, CLOSE];
 
 /// Why a row cannot be true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,25 +107,29 @@ impl Error for Implausible {}
 ///
 /// The first reason found, in the order of the variants of [`Implausible`].
 #[expect(clippy::needless_bitwise_bool, reason = "lazy operators would be branches")]
-pub fn plausible(row: &Row) -> Result<(), Implausible> {
+pub fn plausible(row: &Row, price: Price) -> Result<(), Implausible> {
     let open_ms = row[OPEN_TIME_MS];
     // Every row of every response comes through here, and almost all pass: no branches, so that it is a few vector
     // instructions. The reason is looked for afterwards.
     let finite = row.iter().fold(true, |all, value| all & value.is_finite());
+    let lowest = if price == Price::Premium { f64::NEG_INFINITY } else { 0.0 };
+    let prices = PRICES.iter().fold(true, |all, &column| all & (row[column] >= lowest));
     let amounts = AMOUNTS.iter().fold(true, |all, &column| all & (row[column] >= 0.0));
     let open_fits = ((open_ms as i64) as f64 == open_ms) & (open_ms >= 1.0) & (open_ms <= OPEN_TIME_MS_MAX as f64);
-    if finite & amounts & open_fits & (row[HIGH] >= row[LOW]) & (row[CLOSE_TIME_MS] >= open_ms) {
+    if finite & prices & amounts & open_fits & (row[HIGH] >= row[LOW]) & (row[CLOSE_TIME_MS] >= open_ms) {
         return Ok(());
     }
-    Err(reason(row, open_fits))
+    Err(reason(row, lowest, open_fits))
 }
 
 #[cold]
-fn reason(row: &Row, open_fits: bool) -> Implausible {
+fn reason(row: &Row, lowest: f64, open_fits: bool) -> Implausible {
     if let Some(column) = row.iter().position(|value| !value.is_finite()) {
         Implausible::NonFinite { column }
     } else if row[HIGH] < row[LOW] {
         Implausible::HighBelowLow
+    } else if let Some(&column) = PRICES.iter().find(|&&column| row[column] < lowest) {
+        Implausible::Negative { column }
     } else if let Some(&column) = AMOUNTS.iter().find(|&&column| row[column] < 0.0) {
         Implausible::Negative { column }
     } else if open_fits {
@@ -178,7 +185,7 @@ mod tests {
 
     #[test]
     fn ordinary_row() {
-        assert_eq!(plausible(&GOOD), Ok(()));
+        assert_eq!(plausible(&GOOD, Price::Trade), Ok(()));
     }
 
     #[test]
@@ -212,44 +219,49 @@ mod tests {
             0.0,
             0.0,
         ];
-        assert_eq!(plausible(&cut), Ok(()));
-        assert_eq!(plausible(&flat), Ok(()));
+        assert_eq!(plausible(&cut, Price::Trade), Ok(()));
+        assert_eq!(plausible(&flat, Price::Trade), Ok(()));
         // 1m rows opened at seconds like :14.789 after the outage of 2018-02-08.
-        assert_eq!(plausible(&with(OPEN_TIME_MS, 1_518_170_414_789.0)), Ok(()));
+        assert_eq!(plausible(&with(OPEN_TIME_MS, 1_518_170_414_789.0), Price::Trade), Ok(()));
     }
 
     #[test]
     fn non_finite_in_any_column() {
         for column in 0..COLUMNS {
             for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-                assert_eq!(plausible(&with(column, value)), Err(Implausible::NonFinite { column }));
+                assert_eq!(plausible(&with(column, value), Price::Trade), Err(Implausible::NonFinite { column }));
             }
         }
     }
 
     #[test]
     fn negative_amounts() {
-        for column in AMOUNTS {
+        for column in PRICES.into_iter().chain(AMOUNTS) {
             let mut row = with(column, -f64::MIN_POSITIVE);
             // The low follows a negative high, or the row would be refused for their order.
             row[LOW] = row[LOW].min(row[HIGH]);
-            assert_eq!(plausible(&row), Err(Implausible::Negative { column }));
+            for price in [Price::Trade, Price::Mark, Price::Index] {
+                assert_eq!(plausible(&row, price), Err(Implausible::Negative { column }));
+            }
+            // A contract may stand below its index; no volume is below nothing.
+            let premium = if PRICES.contains(&column) { Ok(()) } else { Err(Implausible::Negative { column }) };
+            assert_eq!(plausible(&row, Price::Premium), premium);
         }
     }
 
     #[test]
     fn negative_zero_is_not_negative() {
         let mut row = GOOD;
-        for column in AMOUNTS {
+        for column in PRICES.into_iter().chain(AMOUNTS) {
             row[column] = -0.0;
         }
-        assert_eq!(plausible(&row), Ok(()));
+        assert_eq!(plausible(&row, Price::Trade), Ok(()));
     }
 
     #[test]
     fn high_below_low() {
-        assert_eq!(plausible(&with(HIGH, 93_489.02)), Err(Implausible::HighBelowLow));
-        assert_eq!(plausible(&with(HIGH, 93_489.03)), Ok(()));
+        assert_eq!(plausible(&with(HIGH, 93_489.02), Price::Trade), Err(Implausible::HighBelowLow));
+        assert_eq!(plausible(&with(HIGH, 93_489.03), Price::Trade), Ok(()));
     }
 
     #[test]
@@ -258,18 +270,18 @@ mod tests {
         for open_ms in [0.0, -0.0, -1.0, 0.5, 1_735_689_600_000.5, last + 1.0, 1_735_689_600_000_000.0] {
             let mut row = with(OPEN_TIME_MS, open_ms);
             row[CLOSE_TIME_MS] = open_ms + 1.0;
-            assert_eq!(plausible(&row), Err(Implausible::OpenTime), "{open_ms}");
+            assert_eq!(plausible(&row, Price::Trade), Err(Implausible::OpenTime), "{open_ms}");
         }
         for open_ms in [1.0, last] {
             let mut row = with(OPEN_TIME_MS, open_ms);
             row[CLOSE_TIME_MS] = open_ms;
-            assert_eq!(plausible(&row), Ok(()), "{open_ms}");
+            assert_eq!(plausible(&row, Price::Trade), Ok(()), "{open_ms}");
         }
     }
 
     #[test]
     fn close_time_before_open_time() {
-        assert_eq!(plausible(&with(CLOSE_TIME_MS, 1_735_689_599_999.0)), Err(Implausible::CloseTime));
+        assert_eq!(plausible(&with(CLOSE_TIME_MS, 1_735_689_599_999.0), Price::Trade), Err(Implausible::CloseTime));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! - A small candle in which nobody traded is flat at the close before it. It gives neither open, high nor low: these
 //!   come from the candles with trades, the open from the first of them. When nobody traded at all the big candle is
 //!   flat at the close before it, too.
+//!   That is so for prices of trades. A mark price, index or premium is computed whether somebody trades or not: there
+//!   every row gives open, high and low.
 //! - The close is the last row's. Volumes and trades add up.
 //! - It opens on its own grid, also where a small candle opens off it, and closes a millisecond before its end, or with
 //!   its last row where an outage cut that short.
@@ -23,6 +25,7 @@ use crate::columns::{
 use crate::error::Error;
 use crate::interval::{Grid, Interval};
 use crate::layout::RowState;
+use crate::price::Price;
 
 /// Units of a whole: sums are counted in 1e-8.
 const UNITS: f64 = 1e8;
@@ -49,6 +52,8 @@ pub struct Fold {
     sums: [i128; 4],
     trades: f64,
     traded: bool,
+    /// Whether only candles with trades give open, high and low.
+    of_trades: bool,
     rows: usize,
     /// Of the rows, those that may still change.
     live: usize,
@@ -59,22 +64,26 @@ pub struct Fold {
 
 impl Fold {
     /// A candle without rows.
-    pub const EMPTY: Self = Self {
-        prices: [f64::NAN; 4],
-        close_time_ms: f64::NAN,
-        sums: [0; 4],
-        trades: 0.0,
-        traded: false,
-        rows: 0,
-        live: 0,
-        verified: 0,
-        holes: 0,
-    };
+    #[must_use]
+    pub const fn of(price: Price) -> Self {
+        Self {
+            prices: [f64::NAN; 4],
+            close_time_ms: f64::NAN,
+            sums: [0; 4],
+            trades: 0.0,
+            traded: false,
+            of_trades: matches!(price, Price::Trade),
+            rows: 0,
+            live: 0,
+            verified: 0,
+            holes: 0,
+        }
+    }
 
     /// Takes in the next row.
     #[inline]
     pub fn push(&mut self, row: &Row, state: RowState) {
-        if row[TRADES] > 0.0 || row[VOLUME] > 0.0 {
+        if !self.of_trades || row[TRADES] > 0.0 || row[VOLUME] > 0.0 {
             if self.traded {
                 self.prices[1] = self.prices[1].max(row[HIGH]);
                 self.prices[2] = self.prices[2].min(row[LOW]);
@@ -206,11 +215,24 @@ fn value_of_many(units: u128) -> f64 {
     quotient as f64 * f64::from_bits((1023 - u64::from(shift) - 8) << 52)
 }
 
+/// Returns whether a candle that the exchange sent is the derived one: bit for bit, quote volumes within 2 units in the
+/// last place. The last column has no meaning.
+#[must_use]
+pub fn agrees(sent: &Row, derived: &Row) -> bool {
+    const ULPS_MAX: u64 = 2;
+    (OPEN_TIME_MS..=TAKER_BUY_QUOTE_VOLUME).all(|column| {
+        let (sent, derived) = (sent[column].to_bits(), derived[column].to_bits());
+        let ulps = if matches!(column, QUOTE_VOLUME | TAKER_BUY_QUOTE_VOLUME) { ULPS_MAX } else { 0 };
+        sent.abs_diff(derived) <= ulps
+    })
+}
+
 /// What is derived from what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Derivation {
     source: Grid,
     target: Grid,
+    price: Price,
 }
 
 impl Derivation {
@@ -228,15 +250,33 @@ impl Derivation {
             (Some(step_ms), None) => target.zone().is_none_or(|zone| step_ms < DAY_MS && zone.fits(step_ms)),
         };
         if tiles {
-            return Ok(Self { source, target });
+            return Ok(Self { source, target, price: Price::Trade });
         }
         Err(Error::Derivation { source: source.name(), target: target.name() })
+    }
+
+    /// Returns the same derivation for candles of another price.
+    #[must_use]
+    pub fn with_price(self, price: Price) -> Self {
+        Self { price, ..self }
+    }
+
+    /// Returns a big candle without rows.
+    #[must_use]
+    pub fn fold(&self) -> Fold {
+        Fold::of(self.price)
     }
 
     /// Returns the grid of the big candles.
     #[must_use]
     pub fn target(&self) -> Grid {
         self.target
+    }
+
+    /// Returns the grid of the small candles.
+    #[must_use]
+    pub fn source(&self) -> Grid {
+        self.source
     }
 
     /// Returns the big candle that a small one is part of.
@@ -279,7 +319,7 @@ impl Derivation {
     pub fn rows<'a>(&self, rows: impl Iterator<Item = &'a Row>, known_ms: (i64, i64)) -> Result<Vec<Row>, Error> {
         let (known_start_ms, known_end_ms) = known_ms;
         let mut derived = Vec::new();
-        let mut fold = Fold::EMPTY;
+        let mut fold = self.fold();
         let (mut open_ms, mut end_ms) = (i64::MIN, i64::MIN);
         let mut previous_ms = f64::NEG_INFINITY;
         let finish = |fold: &Fold, open_ms: i64, end_ms: i64, derived: &mut Vec<Row>| {
@@ -295,7 +335,7 @@ impl Derivation {
             previous_ms = row_ms;
             if row_ms as i64 >= end_ms {
                 finish(&fold, open_ms, end_ms, &mut derived);
-                fold = Fold::EMPTY;
+                fold = self.fold();
                 let candle_index = self.target.index_of(row_ms as i64);
                 (open_ms, end_ms) = (self.target.open_ms(candle_index), self.target.end_ms(candle_index));
             }
@@ -341,7 +381,7 @@ mod tests {
     }
 
     fn folded(rows: &[(Row, RowState)], whole: bool) -> Option<(Row, RowState)> {
-        let mut fold = Fold::EMPTY;
+        let mut fold = Fold::of(Price::Trade);
         for (row, state) in rows {
             match state {
                 RowState::Hole => fold.push_hole(),
@@ -369,6 +409,23 @@ mod tests {
     }
 
     #[test]
+    fn every_row_of_another_price_gives_open_high_and_low() {
+        let rows = [
+            row(0, [9.0; 4], 0.0, 0.0),
+            row(1, [5.0, 6.0, 4.0, 5.5], 0.0, 60.0),
+            row(2, [-3.0, -2.0, -3.5, -2.5], 0.0, 0.0),
+        ];
+        for price in [Price::Mark, Price::Index, Price::Premium] {
+            let mut fold = Fold::of(price);
+            for row in &rows {
+                fold.push(row, RowState::Closed);
+            }
+            let (derived, _) = fold.finish(0, 180_000, true).expect("rows");
+            assert_eq!(derived[..9], [0.0, 9.0, 9.0, -3.5, -2.5, 0.0, 179_999.0, 0.0, 60.0]);
+        }
+    }
+
+    #[test]
     fn states_follow_from_those_of_the_rows() {
         use RowState::{Closed, Hole, Live, Verified};
         let of = |states: &[RowState], whole: bool| {
@@ -383,6 +440,18 @@ mod tests {
         assert_eq!(of(&[Hole, Hole], true), Some(Hole));
         assert_eq!(of(&[Hole], false), None);
         assert_eq!(of(&[], true), None);
+    }
+
+    #[test]
+    fn quote_volumes_agree_within_two_units_in_the_last_place() {
+        let derived = row(0, [1.0, 2.0, 1.0, 1.5], 3.0, 2.0);
+        let moved = |column: usize, ulps: u64| {
+            let mut sent = derived;
+            sent[column] = f64::from_bits(sent[column].to_bits() + ulps);
+            agrees(&sent, &derived)
+        };
+        assert!(moved(QUOTE_VOLUME, 2) && moved(TAKER_BUY_QUOTE_VOLUME, 2) && !moved(QUOTE_VOLUME, 3));
+        assert!(!moved(VOLUME, 1) && !moved(CLOSE, 1) && !moved(CLOSE_TIME_MS, 1) && moved(11, 9));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::error::{Corruption, Error};
 use crate::interval::{Grid, Interval};
 use crate::market::Market;
+use crate::price::Price;
 use crate::sync::AtomicU64;
 use crate::zone::{ZONE_NAME_BYTES, Zone};
 
@@ -17,7 +18,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"CANDLSHM");
 /// Changes when a reader of the old format would misread the new one.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when words that were reserved get a meaning that old readers may ignore.
-pub const ABI_MINOR: u32 = 2;
+pub const ABI_MINOR: u32 = 3;
 /// Both as they lie in the header.
 pub const ABI: u64 = ABI_MAJOR as u64 | (ABI_MINOR as u64) << 32;
 /// SHA-256 of the table between the `layout-table` markers of `docs/segment-format.md`.
@@ -58,7 +59,7 @@ pub mod header {
     pub const STATE: usize = 7;
     /// Size of the whole block.
     pub const BLOCK_BYTES: usize = 8;
-    /// [`crate::market::Market::code`].
+    /// [`super::market_code`].
     pub const MARKET: usize = 9;
     /// [`crate::interval::Interval::code`], or [`super::ZONE_DAY_CODE`].
     pub const INTERVAL: usize = 10;
@@ -120,6 +121,8 @@ pub mod header {
     pub const LAST_ERROR: usize = 91;
     /// Since minor 2: when that was, epoch ms.
     pub const LAST_ERROR_MS: usize = 92;
+    /// Since minor 3: [`crate::price::Price::code`].
+    pub const PRICE: usize = 93;
 }
 
 /// Word offsets in a symbol's entry.
@@ -138,6 +141,9 @@ pub mod symbol {
     pub const PHASE_DAYS: usize = 5;
     /// A `Presence`.
     pub const TRADING: usize = 6;
+    /// Since minor 3, two halves in minutes since the epoch, or a kind in the high one: for a continuous contract its
+    /// last roll and the delivery of the present contract, for a `TRADIFI_PERPETUAL` the end and the kind of its session.
+    pub const CALENDAR: usize = 7;
     /// The first of four seqlock slots.
     pub const SLOTS: usize = 8;
     /// Words of one seqlock slot.
@@ -347,11 +353,29 @@ pub fn words_of(bytes: &[u8]) -> impl Iterator<Item = u64> {
     })
 }
 
+/// What is added to the code of a market in a block whose prices are not those of trades: a reader that does not know
+/// [`header::PRICE`] must not take them for trades, and refuses the code.
+const OTHER_PRICES: u64 = 2;
+
+/// Returns the number that a block holds for its market.
+#[must_use]
+pub fn market_code(market: Market, price: Price) -> u64 {
+    u64::from(market.code()) + if price == Price::Trade { 0 } else { OTHER_PRICES }
+}
+
+/// Returns the market of such a number.
+#[must_use]
+pub fn market_of_code(code: u64) -> Option<Market> {
+    Market::from_code(code).or_else(|| Market::from_code(code.checked_sub(OTHER_PRICES)?))
+}
+
 /// Everything that a block's offsets follow from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// The market whose symbols the block carries.
     pub market: Market,
+    /// What their prices are.
+    pub price: Price,
     /// Interval of all its candles.
     pub interval: Interval,
     /// The time zone whose days they are, if it is not UTC's intervals.
@@ -381,13 +405,32 @@ impl Geometry {
             return Err(Error::SymbolCapacity { capacity: symbol_capacity });
         }
         let capacity = (length + CAPACITY_SPARE).next_multiple_of(8);
-        Ok(Self { market, interval, zone: None, ring: RingShape { length, capacity }, symbol_capacity })
+        Ok(Self {
+            market,
+            price: Price::Trade,
+            interval,
+            zone: None,
+            ring: RingShape { length, capacity },
+            symbol_capacity,
+        })
+    }
+
+    /// Returns the same geometry for candles of another price.
+    #[must_use]
+    pub fn with_price(self, price: Price) -> Self {
+        Self { price, ..self }
     }
 
     /// Returns the same geometry for days of a time zone.
     #[must_use]
     pub fn with_zone(self, zone: Option<Zone>) -> Self {
         Self { zone, ..self }
+    }
+
+    /// Returns whether both blocks hold candles of the same kind: what one has of a symbol may lie in the other.
+    #[must_use]
+    pub fn is_of_candles_of(&self, other: &Self) -> bool {
+        (self.market, self.price, self.interval, self.zone) == (other.market, other.price, other.interval, other.zone)
     }
 
     /// Returns the grid of the candles, whose phase for `3d` is each symbol's own.
@@ -415,10 +458,11 @@ impl Geometry {
     }
 
     /// The header words that follow from the geometry, as (offset, value): written at creation, compared at opening.
-    fn words(self) -> [(usize, u64); 11] {
+    fn words(self) -> [(usize, u64); 12] {
         [
             (header::BLOCK_BYTES, self.block_bytes() as u64),
-            (header::MARKET, u64::from(self.market.code())),
+            (header::MARKET, market_code(self.market, self.price)),
+            (header::PRICE, u64::from(self.price.code())),
             (header::INTERVAL, u64::from(self.zone.map_or(self.interval.code(), |_| ZONE_DAY_CODE))),
             (header::LENGTH, self.ring.length as u64),
             (header::CAPACITY, self.ring.capacity as u64),
@@ -472,7 +516,8 @@ impl Geometry {
             return Err(Error::Incompatible { name: name.into(), major, minor, hash });
         }
         let field = |field, offset: usize| corrupt(Corruption::Field { field, value: word(offset) });
-        let market = Market::from_code(word(header::MARKET)).ok_or_else(|| field("market", header::MARKET))?;
+        let market = market_of_code(word(header::MARKET)).ok_or_else(|| field("market", header::MARKET))?;
+        let price = Price::from_code(word(header::PRICE)).ok_or_else(|| field("price", header::PRICE))?;
         let zone = if word(header::INTERVAL) == u64::from(ZONE_DAY_CODE) {
             let bytes: Vec<u8> = (0..ZONE_NAME_BYTES / 8).flat_map(|i| word(header::ZONE + i).to_le_bytes()).collect();
             let name = String::from_utf8_lossy(&bytes);
@@ -491,7 +536,7 @@ impl Geometry {
             Error::Length { .. } => field("length", header::LENGTH),
             _ => field("symbol capacity", header::SYMBOL_CAPACITY),
         })?;
-        let geometry = geometry.with_zone(zone);
+        let geometry = geometry.with_zone(zone).with_price(price);
         if let Some((offset, _)) = geometry.words().into_iter().find(|&(offset, value)| word(offset) != value) {
             return Err(field("a size or offset", offset));
         }

@@ -33,6 +33,7 @@ pub mod error;
 pub mod interval;
 pub mod layout;
 pub mod market;
+pub mod price;
 pub mod publish;
 pub mod read;
 pub mod ring;

@@ -10,6 +10,7 @@ use std::ops::Range;
 use crate::columns::{COLUMNS, OPEN_TIME_MS, Row, TRADES, VOLUME, bits_equal, plausible};
 use crate::interval::Grid;
 use crate::layout::RowState;
+use crate::price::Price;
 use crate::publish::{RingRow, SeriesState};
 use crate::ring::SeriesWords;
 
@@ -47,17 +48,17 @@ pub struct RequestWindow {
 impl RequestWindow {
     /// Returns whether the response holds the whole candle `candle_index`, where `newest` is the newest candle of which
     /// it holds a row: the candle has ended and settled, and the response was made after that or waited long enough.
-    fn is_final(&self, grid: Grid, candle_index: u64, newest: Option<u64>) -> bool {
+    pub(crate) fn is_final(&self, grid: Grid, candle_index: u64, newest: Option<u64>) -> bool {
         let end_ms = grid.end_ms(candle_index as i64);
         let is_proven = newest.is_some_and(|newest| newest > candle_index) || end_ms <= self.sent_ms - self.patience_ms;
         is_proven && end_ms <= self.sent_ms - self.settle_ms
     }
 
     /// Returns how long ago, when the response was received, the candle `candle_index` had ended for so long that the
-    /// exchange must have a newer one; 0 while it may be the newest.
+    /// exchange must have a newer one; 0 while it may be the newest. Until `quiet_until_ms` there need be none.
     #[must_use]
-    pub fn outdated_ms(&self, grid: Grid, candle_index: u64) -> u64 {
-        let current_until_ms = grid.end_ms(candle_index as i64) + self.settle_ms + CURRENT_MS;
+    pub fn outdated_ms(&self, grid: Grid, candle_index: u64, quiet_until_ms: i64) -> u64 {
+        let current_until_ms = grid.end_ms(candle_index as i64).max(quiet_until_ms) + self.settle_ms + CURRENT_MS;
         (self.received_ms - current_until_ms).max(0) as u64
     }
 }
@@ -181,6 +182,9 @@ impl Plan {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Origin(i64);
 
+/// The earliest of all.
+const FOUND: Origin = Origin(2);
+
 impl Origin {
     fn by_response(sent_ms: i64) -> Self {
         Self(sent_ms << 1)
@@ -273,6 +277,38 @@ impl Confirmations {
         self.absent.clear();
     }
 
+    /// Returns since when responses have lacked `candle_index`, as the sending time of the first such request.
+    #[must_use]
+    pub(crate) fn absent_since_ms(&self, candle_index: u64) -> Option<i64> {
+        self.absent.get(&candle_index).map(|&(first_ms, _)| first_ms)
+    }
+
+    /// Returns whether a response held the row that is known of `candle_index`, or may have: see [`Self::find`].
+    #[must_use]
+    pub(crate) fn is_told(&self, candle_index: u64) -> bool {
+        let slots = self.origins.len() as u64;
+        slots > 0 && self.origins[(candle_index % slots) as usize] != Origin::default()
+    }
+
+    /// Lets the row of `candle_index` count as one that no response held.
+    pub(crate) fn untell(&mut self, candle_index: u64) {
+        if !self.origins.is_empty() {
+            *self.origin_of(candle_index) = Origin::default();
+        }
+    }
+
+    /// Notes a row whose origin is not known: whatever comes is later.
+    pub(crate) fn find(&mut self, candle_index: u64, capacity: usize) {
+        self.origins.resize(capacity, Origin::default());
+        *self.origin_of(candle_index) = FOUND;
+    }
+
+    /// As [`Self::forget_times`], but which rows came from responses stays known.
+    pub(crate) fn forget_when(&mut self) {
+        self.origins.iter_mut().filter(|origin| **origin != Origin::default()).for_each(|origin| *origin = FOUND);
+        self.absent.clear();
+    }
+
     fn origin_of(&mut self, candle_index: u64) -> &mut Origin {
         let slot = (candle_index % self.origins.len() as u64) as usize;
         &mut self.origins[slot]
@@ -302,12 +338,12 @@ pub fn plan(
     words: SeriesWords<'_>,
     state: &SeriesState,
     seen: &mut Confirmations,
-    grid: Grid,
+    (grid, price): (Grid, Price),
     window: &RequestWindow,
     rows: &[Row],
 ) -> Plan {
     let mut tally = Tally { rows: rows.len(), ..Tally::default() };
-    let mut rows = admit(grid, window, rows, &mut tally);
+    let mut rows = admit((grid, price), window, rows, &mut tally);
     let newest_held = rows.last().map(|&(candle_index, _)| candle_index);
     let tells_newer = window.from_end || tally.rows < window.limit;
     rows.pop_if(|&mut (candle_index, row)| {
@@ -409,7 +445,12 @@ impl Plan {
 }
 
 /// Keeps the plausible rows, one for each candle, ascending.
-fn admit<'a>(grid: Grid, window: &RequestWindow, rows: &'a [Row], tally: &mut Tally) -> Vec<(u64, &'a Row)> {
+fn admit<'a>(
+    (grid, price): (Grid, Price),
+    window: &RequestWindow,
+    rows: &'a [Row],
+    tally: &mut Tally,
+) -> Vec<(u64, &'a Row)> {
     let step_ms = grid.duration_ms();
     let mut admitted: Vec<(u64, &Row)> = Vec::with_capacity(rows.len());
     let (mut previous_ms, mut previous_index) = (i64::MIN, 0);
@@ -419,7 +460,7 @@ fn admit<'a>(grid: Grid, window: &RequestWindow, rows: &'a [Row], tally: &mut Ta
         let follows = step_ms.is_some_and(|step_ms| previous_ms.checked_add(step_ms) == Some(open_ms));
         let candle_index = if follows { previous_index + 1 } else { grid.index_of(open_ms) };
         (previous_ms, previous_index) = (open_ms, candle_index);
-        if plausible(row).is_err() || candle_index < 1 || candle_index >= i64::from(u32::MAX) {
+        if plausible(row, price).is_err() || candle_index < 1 || candle_index >= i64::from(u32::MAX) {
             tally.refused += 1;
         } else if grid.open_ms(candle_index) > window.received_ms {
             tally.refused += 1;
@@ -655,7 +696,7 @@ pub fn absence(
 }
 
 /// The settled candles `[start, end)` of which a response would have held every row that exists.
-fn coverage(grid: Grid, window: &RequestWindow, rows: usize, held: Option<(u64, u64)>) -> (u64, u64) {
+pub(crate) fn coverage(grid: Grid, window: &RequestWindow, rows: usize, held: Option<(u64, u64)>) -> (u64, u64) {
     let candle_index_of = |open_ms: i64| grid.index_of(open_ms).max(0) as u64;
     let full = rows >= window.limit;
     let settled_end = candle_index_of(window.sent_ms - window.settle_ms);

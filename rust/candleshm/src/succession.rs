@@ -18,7 +18,7 @@ pub(crate) fn places(block: &Block) -> HashMap<String, usize> {
 #[must_use]
 pub(crate) fn fits(old: &Block, new: &Geometry, boot_id: [u64; 2]) -> bool {
     let there = old.geometry();
-    (there.market, there.interval, there.zone) == (new.market, new.interval, new.zone)
+    there.is_of_candles_of(new)
         && old.value(header::ABI) == ABI
         // Times of receipt from before the last boot mean nothing.
         && old.boot_id() == boot_id
@@ -30,7 +30,7 @@ pub(crate) fn fits(old: &Block, new: &Geometry, boot_id: [u64; 2]) -> bool {
 #[must_use]
 pub fn has_all_of(new: &Block, old: &Block) -> bool {
     let (here, there) = (new.geometry(), old.geometry());
-    if (here.market, here.interval, here.zone) != (there.market, there.interval, there.zone) {
+    if !here.is_of_candles_of(there) {
         return false;
     }
     let places = places(new);

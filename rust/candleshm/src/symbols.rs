@@ -44,6 +44,7 @@ pub fn add(count: &AtomicU64, entry: &[AtomicU64], index: usize, name: &str) {
     }
     entry[symbol::LAST_CLOSE].store(f64::NAN.to_bits(), Relaxed);
     entry[symbol::TRADING].store(Presence::Trading as u64, Relaxed);
+    entry[symbol::CALENDAR].store(0, Relaxed);
     // SYNC POINT symbol: a counted symbol is wholly there; one whose writer died before is simply written again.
     count.store(index as u64 + 1, Release);
 }

@@ -2,6 +2,7 @@
 //! of candles derived from its own.
 
 mod derived;
+mod older;
 mod opening;
 mod pushed;
 mod replacing;
@@ -17,6 +18,7 @@ use crate::interval::{Grid, Interval};
 use crate::layout::{BlockState, Presence, RowState, header, symbol};
 use crate::market::Market;
 use crate::merge::{self, Absence, Confirmations, Plan, RequestWindow, Tally};
+use crate::price::Price;
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::read::{Gap, SeriesReader};
 use crate::ring::SeriesWords;
@@ -25,6 +27,7 @@ use crate::symbols;
 use crate::sync::Ordering::Relaxed;
 
 use derived::Derived;
+pub use older::{Fetched, Older};
 pub use pushed::{Pushed, RepairReason, RepairRequest};
 
 /// Who owns a block, and since when; the core itself reads neither clock nor process table.
@@ -45,6 +48,8 @@ pub struct Owner {
 pub struct Config {
     /// The market of all symbols.
     pub market: Market,
+    /// What their prices are.
+    pub price: Price,
     /// The interval of all candles.
     pub interval: Interval,
     /// Candles of a full window, the live one included.
@@ -118,6 +123,8 @@ struct Series {
     /// Index of the newest candle that is closed, verified or a hole; 0 while there is none.
     newest_settled: u64,
     presence: Presence,
+    /// Until when, in exchange time, no newer candle need come: the end of a session without trading.
+    quiet_until_ms: i64,
 }
 
 /// The owner of a block.
@@ -217,6 +224,15 @@ impl Writer {
         self.commit();
     }
 
+    /// Stores what the calendar of a symbol says, and until when (exchange time) no newer candle of it need come.
+    pub fn set_calendar(&mut self, index: usize, calendar: u64, quiet_until_ms: i64) {
+        for derived in &mut self.derived {
+            derived.set_calendar(index, calendar, quiet_until_ms);
+        }
+        self.block.entry(index)[symbol::CALENDAR].store(calendar, Relaxed);
+        self.series[index].quiet_until_ms = quiet_until_ms;
+    }
+
     /// Merges the rows of one response into a series, publishes the result and wakes waiters. `now_boot_ms` is
     /// `CLOCK_BOOTTIME`.
     pub fn ingest(&mut self, index: usize, rows: &[Row], window: &RequestWindow, now_boot_ms: u64) -> Report {
@@ -250,7 +266,8 @@ impl Writer {
         let told_end = plan.held.map_or(0, |(_, newest)| newest + 1);
         if open_ended && told_end >= known_end || told_end > head {
             // A response can be as new as its newest candle at most, however fresh it is itself.
-            let outdated_ms = plan.held.map_or(0, |(_, newest)| window.outdated_ms(grid, newest));
+            let outdated_ms =
+                plan.held.map_or(0, |(_, newest)| window.outdated_ms(grid, newest, series.quiet_until_ms));
             let current_ms = now_boot_ms.saturating_sub(outdated_ms);
             series.state.marks.received_ms = series.state.marks.received_ms.max(current_ms);
         }
@@ -334,8 +351,10 @@ impl Writer {
     /// Lets the grid of a series without rows begin at the oldest of `rows`: 3d candles count from a symbol's first
     /// day.
     fn anchor<'a>(&self, index: usize, rows: impl Iterator<Item = &'a Row>) {
+        let price = self.block.geometry().price;
         if self.series[index].state.marks.head == 0
-            && let Some(first) = rows.filter(|row| plausible(row).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
+            && let Some(first) =
+                rows.filter(|row| plausible(row, price).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
         {
             // Nothing was published yet, so nobody has used the grid.
             let grid = Grid::anchored(self.block.geometry().interval, first);
@@ -346,9 +365,9 @@ impl Writer {
     /// Writes what `rows` change in a series, and returns it.
     fn apply(&mut self, index: usize, rows: &[Row], window: &RequestWindow) -> Plan {
         self.anchor(index, rows.iter());
-        let (words, grid) = (self.block.series(index), self.block.grid(index));
+        let (words, grid, price) = (self.block.series(index), self.block.grid(index), self.block.geometry().price);
         let series = &mut self.series[index];
-        let plan = merge::plan(words, &series.state, &mut series.seen, grid, window, rows);
+        let plan = merge::plan(words, &series.state, &mut series.seen, (grid, price), window, rows);
         store(words, series, &plan);
         plan
     }
@@ -449,6 +468,7 @@ impl Writer {
             series.seen.forget_times();
             series.newest_event = (0, 0);
         }
+        self.derived.iter_mut().for_each(Derived::forget_times);
     }
 
     /// Publishes a sign of life. `now_ns` is `CLOCK_BOOTTIME`.
@@ -473,7 +493,9 @@ impl Writer {
         self.block.header(header::POLLED).store(health.polled, Relaxed);
         self.block.header(header::LAST_ERROR).store(health.last_error, Relaxed);
         self.block.header(header::LAST_ERROR_MS).store(health.last_error_ms, Relaxed);
-        self.derived.iter().for_each(|derived| derived.writer().set_health(health));
+        for derived in &self.derived {
+            derived.writer().set_health(&Health { ready: health.ready && derived.filled, ..*health });
+        }
     }
 
     /// Ends the block, and those derived from it: readers see it closed and every waiter wakes up. The name goes unless
@@ -542,6 +564,7 @@ impl Series {
             pause_ms: 0,
             newest_settled: 0,
             presence: Presence::Trading,
+            quiet_until_ms: 0,
         }
     }
 

@@ -407,6 +407,77 @@ fn rows_that_left_the_source_stay() {
     drop(writer);
 }
 
+/// What the exchange itself says of hours that lie within these quarters: the sums of them.
+fn hours_of(quarters: std::ops::Range<i64>) -> Vec<Row> {
+    let rows: Vec<Row> = quarters.clone().filter_map(|index| kline(index, 0)).collect();
+    let derivation = Derivation::new(Interval::Minute15.into(), Interval::Hour1.into()).expect("it tiles");
+    derivation.rows(rows.iter(), (quarters.start * STEP_MS, quarters.end * STEP_MS)).expect("ascending")
+}
+
+#[test]
+fn older_rows_are_merged_and_compared() {
+    const HOUR_MS: i64 = 4 * STEP_MS;
+    let scratch = Scratch::new("derived-older");
+    let name = target_name(&scratch, "1h");
+    let start = || {
+        let config = Config { interval: Interval::Minute15, ..config(LENGTH, &["BTCUSDT"]) };
+        let mut writer = Writer::open(scratch.name(), &config, owner()).expect("nobody serves it");
+        let hour = Interval::Hour1.into();
+        writer.derive_and_fetch(&name, hour, hour, LENGTH, owner()).expect("nobody serves it");
+        writer
+    };
+    let mut writer = start();
+    assert_eq!(writer.older(&name, 0).expect("a series").rows, 0, "before there is a row nothing is known to lack");
+    let now_ms = 1_761_868_800_000 + 20 * STEP_MS;
+    let from_ms = now_ms - 300 * STEP_MS;
+    ask(&mut writer, now_ms + 2_000, from_ms, 1_000, 0);
+    ask(&mut writer, now_ms + 4_000, from_ms, 1_000, 0);
+    let older = writer.older(&name, 0).expect("a series");
+    let (start_ms, end_ms) = older.missing.newest_ms.expect("hours before the quarters");
+    assert_eq!(older.rows as i64, (end_ms - start_ms) / HOUR_MS);
+    assert!(older.rows > 80 && older.seam_end_ms > end_ms, "{older:?}");
+    let answer = |writer: &mut Writer, until_ms: i64, spoiled: Option<i64>, sent_ms: i64| {
+        let mut rows = hours_of((start_ms - HOUR_MS) / STEP_MS..until_ms / STEP_MS);
+        for row in rows.iter_mut().filter(|row| Some(row[0] as i64) == spoiled) {
+            row[HIGH] += 1.0;
+        }
+        let window = RequestWindow {
+            sent_ms,
+            received_ms: sent_ms,
+            settle_ms: SETTLE_MS,
+            limit: 1_000,
+            start_ms: None,
+            end_ms: Some(until_ms - 1),
+            from_end: true,
+            patience_ms: 0,
+        };
+        writer.ingest_older(&name, 0, &rows, &window, 1).expect("a series")
+    };
+    let disputed_ms = end_ms + HOUR_MS;
+    let high = || {
+        let (_, rows) = rows_of(&target_name(&scratch, "1h"));
+        rows.iter().find(|(_, _, row)| row[0] as i64 == disputed_ms).expect("the row").2[HIGH]
+    };
+    let derived_high = high();
+    let fetched = answer(&mut writer, end_ms + 4 * HOUR_MS, Some(disputed_ms), now_ms + 5_000);
+    assert_eq!((fetched.disputes, fetched.report.tally.corrected), (1, 1));
+    answer(&mut writer, end_ms + 4 * HOUR_MS, Some(disputed_ms), now_ms + 9_000);
+    assert_eq!(writer.older(&name, 0).expect("a series").rows, 0);
+    assert_eq!(high(), derived_high + 1.0, "the exchange's row stands");
+    // Also when the quarters are told again, and after a kill: then the exchange is asked, and what it says stands.
+    ask(&mut writer, now_ms + 20_000, from_ms, 1_000, 0);
+    assert_eq!(high(), derived_high + 1.0);
+    drop(writer);
+    let mut writer = start();
+    assert_eq!(high(), derived_high + 1.0);
+    assert_eq!(writer.older(&name, 0).expect("a series").disputed_ms, Some((disputed_ms, disputed_ms + HOUR_MS)));
+    let fetched = answer(&mut writer, end_ms + 4 * HOUR_MS, None, now_ms + 30_000);
+    assert_eq!((fetched.disputes, fetched.report.tally.corrected), (0, 1));
+    assert_eq!(high(), derived_high);
+    assert_eq!(writer.older(&name, 0).expect("a series").disputed_ms, None);
+    writer.close(true).expect("the blocks are there");
+}
+
 #[test]
 fn a_start_that_fails_leaves_what_was_there_and_nothing_else() {
     let scratch = Scratch::new("derived-abandoned");

@@ -12,6 +12,7 @@ use candleshm::interval::{Grid, Interval};
 use candleshm::layout::{self, BlockState, EXCHANGE_BYTES, Geometry, RowState, Tag, header, slot, symbol};
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
+use candleshm::price::Price;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::writer::Writer;
 use candleshm::zone::{ZONE_NAME_BYTES, Zone};
@@ -120,6 +121,7 @@ fn fields_lie_where_the_document_says() {
         word("header", "polled", header::POLLED),
         word("header", "last_error", header::LAST_ERROR),
         word("header", "last_error_ms", header::LAST_ERROR_MS),
+        word("header", "price", header::PRICE),
         word("symbol", "version", symbol::VERSION),
         word("symbol", "last_close", symbol::LAST_CLOSE),
         word("symbol", "rev", symbol::REV),
@@ -127,6 +129,7 @@ fn fields_lie_where_the_document_says() {
         word("symbol", "first_bar", symbol::FIRST_BAR),
         word("symbol", "phase_days", symbol::PHASE_DAYS),
         word("symbol", "trading", symbol::TRADING),
+        word("symbol", "calendar", symbol::CALENDAR),
         (("symbol", "latches"), (8 * symbol::SLOTS, 4 * 8 * symbol::SLOT_WORDS)),
         (("symbol", "name"), (8 * symbol::NAME, layout::SYMBOL_NAME_BYTES)),
         word("latch", "head", slot::HEAD),
@@ -180,7 +183,10 @@ fn codes_mean_what_the_document_says() {
         coded.extend(BlockState::from_word(code).map(|state| ("state", code, state.as_str())));
     }
     for code in 0..=u64::from(u8::MAX) {
-        coded.extend(Market::from_code(code).map(|market| ("market", code, market.as_str())));
+        coded.extend(layout::market_of_code(code).map(|market| ("market", code, market.as_str())));
+    }
+    for code in 0..=u64::from(u8::MAX) {
+        coded.extend(Price::from_code(code).map(|price| ("price", code, price.as_str())));
     }
     for code in 0..=u32::from(u8::MAX) {
         coded.extend(Interval::from_code(code).map(|interval| ("interval", code.into(), interval.as_str())));
@@ -218,6 +224,32 @@ fn days_of_a_time_zone_name_it() {
     words[header::ZONE].store(u64::from_le_bytes(*b"Asia/Xha"), Relaxed);
     let what = Corruption::Field { field: "time zone", value: u64::from_le_bytes(*b"Asia/Xha") };
     assert_eq!(Geometry::load("x", &words), Err(Error::Corrupt { name: "x".into(), what }));
+}
+
+#[test]
+fn a_block_of_another_price_is_none_to_older_readers() {
+    for market in [Market::Um, Market::Cm] {
+        let trade = Geometry::new(market, Interval::Minute1, 9, 1).expect("within the limits");
+        for price in Price::ALL {
+            let geometry = trade.with_price(price);
+            let words: Vec<AtomicU64> = (0..geometry.block_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
+            geometry.store(&words);
+            assert_eq!(words[93].load(Relaxed), u64::from(price.code()));
+            assert_eq!(Geometry::load("x", &words), Ok(geometry));
+            // An older reader has no other code than these.
+            let known = Market::from_code(words[header::MARKET].load(Relaxed));
+            assert_eq!(known, (price == Price::Trade).then_some(market));
+            // One of the two words alone makes no sense, and neither does an unknown price.
+            for damaged in [u64::from(price == Price::Trade), 4] {
+                words[header::PRICE].store(damaged, Relaxed);
+                assert!(Geometry::load("x", &words).is_err_and(|error| is_about_the_header(&error)));
+            }
+        }
+    }
+    let spot = Geometry::new(Market::Spot, Interval::Minute1, 9, 1).expect("within the limits").with_price(Price::Mark);
+    let words: Vec<AtomicU64> = (0..spot.block_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
+    spot.store(&words);
+    assert!(Geometry::load("x", &words).is_err(), "spot has no other price");
 }
 
 /// A block of one symbol with two closed candles, a missing one between them, and a live one.
@@ -261,7 +293,7 @@ fn a_small_block_has_these_bytes() {
 }
 
 /// Header words that the geometry is read from, and the two that identify the format.
-const GEOMETRY: [usize; 18] = [
+const GEOMETRY: [usize; 19] = [
     header::MAGIC,
     header::ABI,
     header::LAYOUT_HASH,
@@ -270,6 +302,7 @@ const GEOMETRY: [usize; 18] = [
     header::LAYOUT_HASH + 3,
     header::BLOCK_BYTES,
     header::MARKET,
+    header::PRICE,
     header::INTERVAL,
     header::LENGTH,
     header::CAPACITY,
@@ -342,7 +375,7 @@ fn files_with_one_wrong_field_are_refused() {
     let mut random = random();
     for field in GEOMETRY {
         let was = u64::from_le_bytes(whole[8 * field..8 * field + 8].try_into().expect("eight bytes"));
-        for value in [0, u64::MAX, random.next_u64()] {
+        for value in [0, u64::MAX, random.next_u64()].into_iter().filter(|&value| value != was) {
             let mut bytes = whole.clone();
             bytes[8 * field..8 * field + 8].copy_from_slice(&value.to_le_bytes());
             std::fs::write(scratch.path(), &bytes).expect("/dev/shm can be written");

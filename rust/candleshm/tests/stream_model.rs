@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use candleshm::columns::{COLUMNS, Row, TRADES, bits_equal};
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::{RowState, header};
+use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
+use candleshm::price::Price;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::wire::event;
-use candleshm::writer::{Pushed, RepairReason, Writer};
+use candleshm::writer::{Config, Pushed, RepairReason, Writer};
 use proptest::prelude::*;
 use proptest::test_runner::Config as Cases;
 
@@ -398,6 +400,40 @@ fn a_close_with_fewer_trades_than_known_is_suspect() {
     assert_eq!((pushed.tally.closed, pushed.tally.conflicts), (0, 1));
     assert_eq!(needs(&pushed), [(RepairReason::Suspect, FIRST)]);
     assert_eq!((world.state(FIRST), world.rows()[0].2[TRADES]), (RowState::Live, 5.0));
+}
+
+#[test]
+fn an_event_of_another_price_is_foreign_and_its_ids_prove_nothing() {
+    let scratch = Scratch::new("stream-mark");
+    let config = Config { market: Market::Cm, price: Price::Mark, ..scratch::config(LENGTH, &["BTCUSDT"]) };
+    let mut writer = Writer::open(scratch.name(), &config, scratch::owner()).expect("a new block");
+    let exchange = Exchange { trades: vec![5; 6] };
+    let at_ms = FIRST * MINUTE_MS + 5_500;
+    let window = RequestWindow {
+        sent_ms: at_ms,
+        received_ms: at_ms,
+        settle_ms: SETTLE_MS,
+        limit: 1,
+        start_ms: None,
+        end_ms: None,
+        from_end: true,
+        patience_ms: 0,
+    };
+    writer.ingest(0, &exchange.rows(1, at_ms), &window, 1);
+    let mut receive = |frame: &str, received_ms| writer.ingest_events([event::parse(frame.as_bytes())], received_ms, 1);
+    for candle_index in FIRST..FIRST + 4 {
+        let end_ms = (candle_index + 1) * MINUTE_MS;
+        let trade = exchange.frame(candle_index, end_ms, true, 0.0);
+        let mark = trade.replace("@kline_", "@markPriceKline_").replace(r#""e":"kline""#, r#""e":"markPrice_kline""#);
+        let index = trade
+            .replace("@kline_", "@indexPriceKline_")
+            .replace(r#""e":"kline""#, r#""e":"indexPrice_kline","ps":"BTCUSDT""#);
+        assert_eq!(receive(&trade, end_ms).foreign, 1);
+        assert_eq!(receive(&index, end_ms).foreign, 1);
+        let pushed = receive(&mark, end_ms);
+        assert_eq!((pushed.events, pushed.foreign, pushed.tally.closed), (1, 0, 1));
+        assert_eq!(pushed.tally.verified, 0);
+    }
 }
 
 #[test]

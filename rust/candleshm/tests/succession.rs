@@ -11,7 +11,9 @@ use candleshm::error::{Corruption, Error};
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::RowState::{self, Closed, Hole, Live, Missing, MissingFinal, Verified};
 use candleshm::layout::{BlockState, Presence, header, symbol};
+use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
+use candleshm::price::Price;
 use candleshm::read::SeriesReader;
 use candleshm::removal;
 use candleshm::shared_memory;
@@ -181,12 +183,17 @@ fn a_final_row_whose_rewrite_was_cut_stays_known_as_one() {
 #[test]
 fn what_are_not_the_same_candles_does_not_come_along() {
     let hours = Config { interval: Interval::Hour1, ..config(LENGTH, &["BTCUSDT"]) };
-    let futures = Config { market: candleshm::market::Market::Um, ..config(LENGTH, &["BTCUSDT"]) };
-    for other in [hours, futures] {
+    let futures = Config { market: Market::Um, ..config(LENGTH, &["BTCUSDT"]) };
+    let marks = Config { price: Price::Mark, ..futures.clone() };
+    let indices = Config { price: Price::Index, ..futures.clone() };
+    let spot = config(LENGTH, &["BTCUSDT"]);
+    for (own, other) in [(&spot, &hours), (&spot, &futures), (&futures, &marks), (&marks, &futures), (&marks, &indices)]
+    {
         let scratch = Scratch::new("carry-other");
-        drop(filled(&scratch));
+        fill(&mut open(&scratch, own));
         let old = read(&scratch);
-        let writer = open(&scratch, &other);
+        let writer = open(&scratch, other);
+        assert!(!writer.is_taken_over());
         assert_eq!((writer.carried_rows(), writer.report(0).newest_open_ms), (0, None));
         assert!(!has_all_of(writer.block(), &old));
     }

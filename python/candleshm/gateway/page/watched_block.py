@@ -13,6 +13,7 @@ from candleshm._core import INTERVAL_MS
 from candleshm.errors import BlockError, ConfigError, UnknownSymbol
 from candleshm.reader.events import Event, changes
 from candleshm.reader.feed import Feed, attach
+from candleshm.reader.figures import kind_of
 from candleshm.reader.freshness import STALE_SECONDS
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
@@ -71,7 +72,7 @@ class WatchedBlock:
         return (
             stem != other.name
             and self.name in {stem, f"{stem}-{self.feed.interval}"}
-            and self.feed.market == other.feed.market
+            and (self.feed.market, self.feed.price) == (other.feed.market, other.feed.price)
             and self.interval_ms < other.interval_ms
             and self.health.pid == other.health.pid
         )
@@ -87,7 +88,7 @@ class WatchedBlock:
         return {
             "name": self.name,
             "parent": self.parent,
-            "market": health.market,
+            "market": kind_of(health),
             "interval": health.interval,
             "interval_ms": self.interval_ms,
             "length": health.length,

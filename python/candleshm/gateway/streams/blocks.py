@@ -24,7 +24,11 @@ def feeds_of(directory: BlockDirectory, market: Market, kline: KlineName) -> Seq
     if kline.is_utc8 and kline.interval == "1d":
         feeds = directory.feeds.values()
         return [
-            feed for feed in feeds if feed.market == market and is_of_utc8_days(feed.interval) and kline.symbol in feed
+            feed
+            for feed in feeds
+            if (feed.market, feed.price) == (market, "trade")
+            and is_of_utc8_days(feed.interval)
+            and kline.symbol in feed
         ]
     # Candles that divide eight hours open at the same moments in both time zones.
     if kline.is_utc8 and (INTERVAL_MS[kline.interval] > UTC8_MS or UTC8_MS % INTERVAL_MS[kline.interval]):

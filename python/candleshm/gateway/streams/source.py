@@ -40,7 +40,7 @@ class Source:
         second, but not again before the next `take`. Raises BlockError when the block cannot be attached.
         """
         self.feed = Feed(name)
-        self._kind = (self.feed.market, self.feed.interval)
+        self._kind = (self.feed.market, self.feed.price, self.feed.interval)
         self._events = KlineEvents(self.feed)
         self._streams: dict[str, list[Stream]] = {}
         self._changed = changed
@@ -78,11 +78,11 @@ class Source:
     def take(self) -> list[tuple[bytes, list[Stream]]]:
         """Return the events since the last time, oldest first, each with the streams that it is sent on.
 
-        Raises BlockError when another market or interval has the block's name by now.
+        Raises BlockError when another market, price or interval has the block's name by now.
         """
         # Before the look: what is published after it ends the next sleep at once.
         seen = self._events.announced()
-        if (self.feed.market, self.feed.interval) != self._kind:
+        if (self.feed.market, self.feed.price, self.feed.interval) != self._kind:
             raise BlockError(self.feed.name, f"it is no longer {' '.join(self._kind)}")
         events = [(event, self._streams[symbol]) for symbol, event in self._events.take()]
         self._seen = seen

@@ -1,7 +1,7 @@
 //! One text frame of a stream as an event.
 //!
 //! A frame is a JSON object: an event, an event wrapped as `{"stream": name, "data": event}`, or a reply to what the
-//! client sent. Of all events only klines of a symbol are read; their twelve values have the bits that
+//! client sent. Of all events only klines are read, of trades, of mark prices and of indices; their twelve values have the bits that
 //! [`parse`](crate::wire::parse) gives the same text in a response. Keys may come in any order, and those without a
 //! meaning here are checked for being JSON and passed over.
 //!
@@ -17,6 +17,7 @@ use crate::columns::{
     CLOSE, CLOSE_TIME_MS, HIGH, LOW, OPEN, OPEN_TIME_MS, QUOTE_VOLUME, Row, TAKER_BUY_QUOTE_VOLUME, TAKER_BUY_VOLUME,
     TRADES, VOLUME,
 };
+use crate::price::Price;
 use crate::wire::parse::Cursor;
 
 /// Brackets that may be open in what is passed over; more than any exchange nests.
@@ -25,7 +26,9 @@ const DEPTH_MAX: u32 = 64;
 /// A pushed candle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event<'a> {
-    /// The symbol, as the exchange spells it.
+    /// What its prices are.
+    pub price: Price,
+    /// The symbol, as the exchange spells it; of an index the pair.
     pub symbol: Cow<'a, str>,
     /// The interval's name.
     pub interval: Cow<'a, str>,
@@ -35,10 +38,13 @@ pub struct Event<'a> {
     pub row: Row,
     /// Whether the candle is final.
     pub closed: bool,
-    /// Id of the candle's first trade, -1 while it has none.
+    /// Id of the candle's first trade, -1 while it has none; a time where the prices are not those of trades.
     pub first_id: i64,
-    /// Id of its newest trade, -1 while it has none.
+    /// Id of its newest trade, as above.
     pub last_id: i64,
+    /// Whether it is of a continuous contract: the symbol is made of its pair and its kind, as `BTCUSDT:PERPETUAL`, and
+    /// the ids are not those of trades.
+    pub is_continuous: bool,
     /// Which futures family the symbol belongs to, where the event states it: 1 is UM, 2 is CM.
     pub family: Option<i64>,
 }
@@ -138,6 +144,8 @@ struct Payload<'a> {
     kind: Option<Cow<'a, str>>,
     event_ms: Option<i64>,
     symbol: Option<Cow<'a, str>>,
+    pair: Option<Cow<'a, str>>,
+    contract: Option<Cow<'a, str>>,
     family: Option<i64>,
     /// The frame from the value of `k` on, which was not yet looked into.
     kline: Option<&'a [u8]>,
@@ -163,14 +171,17 @@ impl<'a> Scan<'a> {
         let stream = outer.stream.take().filter(|_| outer.wraps);
         let event = if outer.wraps { inner } else { outer };
         match event.kind.as_deref() {
-            Some("kline") => {
-                let event = self.kline(event)?;
-                let is_its_own = stream.is_none_or(|name| is_name_of(&name, &event));
-                if is_its_own { Ok(Frame::Kline(event)) } else { Err(FrameErrorKind::Contradiction) }
-            }
             Some("serverShutdown") => Ok(Frame::Shutdown),
             None if event.acknowledges => Ok(Frame::Acknowledgement),
-            Some(_) | None => Ok(Frame::Other),
+            Some(kind) => match STREAMS.iter().find(|(event, ..)| *event == kind) {
+                Some(&(kind, price, infix)) => {
+                    let event = self.kline(event, price, kind == CONTINUOUS)?;
+                    let is_its_own = stream.is_none_or(|name| is_name_of(&name, infix, &event));
+                    if is_its_own { Ok(Frame::Kline(event)) } else { Err(FrameErrorKind::Contradiction) }
+                }
+                None => Ok(Frame::Other),
+            },
+            None => Ok(Frame::Other),
         }
     }
 
@@ -198,6 +209,8 @@ impl<'a> Scan<'a> {
                     payload.stream = Some(name);
                 }
                 (b"s", Some(b'"')) => payload.symbol = Some(self.string()?),
+                (b"ps", Some(b'"')) => payload.pair = Some(self.string()?),
+                (b"ct", Some(b'"')) => payload.contract = Some(self.string()?),
                 (b"data", Some(b'{')) => match inner.as_deref_mut() {
                     Some(inner) => {
                         payload.wraps = true;
@@ -229,7 +242,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads the kline of an event. Its text is known to be JSON.
-    fn kline(&mut self, event: Payload<'a>) -> Result<Event<'a>, FrameErrorKind> {
+    fn kline(&mut self, event: Payload<'a>, price: Price, is_continuous: bool) -> Result<Event<'a>, FrameErrorKind> {
         let text = event.kline.ok_or(FrameErrorKind::Missing("k"))?;
         let event_ms = event.event_ms.ok_or(FrameErrorKind::Missing("E"))?;
         let end = std::mem::replace(&mut self.cursor.rest, text);
@@ -274,17 +287,29 @@ impl<'a> Scan<'a> {
         if let Some((_, name)) = KLINE_COLUMNS.iter().find(|(column, _)| seen >> column & 1 == 0) {
             return Err(FrameErrorKind::Missing(name));
         }
-        if event.symbol.is_some() && symbol.is_some() && event.symbol != symbol {
-            return Err(FrameErrorKind::Contradiction);
-        }
+        let symbol = if is_continuous {
+            let pair = event.pair.ok_or(FrameErrorKind::Missing("ps"))?;
+            let contract = event.contract.ok_or(FrameErrorKind::Missing("ct"))?;
+            Cow::Owned(format!("{pair}:{contract}"))
+        } else if price == Price::Index {
+            // Its `s` is a zero.
+            event.pair.ok_or(FrameErrorKind::Missing("ps"))?
+        } else {
+            if event.symbol.is_some() && symbol.is_some() && event.symbol != symbol {
+                return Err(FrameErrorKind::Contradiction);
+            }
+            event.symbol.or(symbol).ok_or(FrameErrorKind::Missing("s"))?
+        };
         Ok(Event {
-            symbol: event.symbol.or(symbol).ok_or(FrameErrorKind::Missing("s"))?,
+            price,
+            symbol,
             interval: interval.ok_or(FrameErrorKind::Missing("i"))?,
             event_ms,
             row,
             closed: closed.ok_or(FrameErrorKind::Missing("x"))?,
             first_id: first_id.ok_or(FrameErrorKind::Missing("f"))?,
             last_id: last_id.ok_or(FrameErrorKind::Missing("L"))?,
+            is_continuous,
             family: event.family,
         })
     }
@@ -423,12 +448,24 @@ fn column_of(key: &[u8]) -> Option<(usize, &'static str)> {
     KLINE_COLUMNS.into_iter().find(|(_, name)| name.as_bytes()[0] == letter)
 }
 
-/// Whether a stream of this name brings candles of the event's symbol and interval.
-fn is_name_of(name: &str, event: &Event<'_>) -> bool {
-    let symbol = name.strip_suffix(&*event.interval).and_then(|rest| rest.strip_suffix("@kline_"));
-    symbol.is_some_and(|symbol| {
-        symbol.eq_ignore_ascii_case(&event.symbol) || symbol.to_lowercase() == event.symbol.to_lowercase()
-    })
+/// The events that are read, what their prices are, and what stands between symbol and interval in a stream's name.
+const STREAMS: [(&str, Price, &str); 4] = [
+    ("kline", Price::Trade, "@kline_"),
+    (CONTINUOUS, Price::Trade, "@continuousKline_"),
+    ("markPrice_kline", Price::Mark, "@markPriceKline_"),
+    ("indexPrice_kline", Price::Index, "@indexPriceKline_"),
+];
+
+const CONTINUOUS: &str = "continuous_kline";
+
+/// Whether a stream of this name, with that between symbol and interval, brings candles of the event's symbol and
+/// interval. In the name of a stream of a continuous contract the colon of its symbol is an underscore.
+fn is_name_of(name: &str, infix: &str, event: &Event<'_>) -> bool {
+    let rest = name.strip_suffix(&*event.interval);
+    let symbol = rest.and_then(|rest| rest.strip_suffix(infix));
+    let own =
+        if event.is_continuous { Cow::Owned(event.symbol.replace(':', "_")) } else { Cow::Borrowed(&*event.symbol) };
+    symbol.is_some_and(|symbol| symbol.eq_ignore_ascii_case(&own) || symbol.to_lowercase() == own.to_lowercase())
 }
 
 fn integer(text: &[u8]) -> Option<i64> {
@@ -610,6 +647,50 @@ mod tests {
         assert_eq!(parse(bare.expect("it is wrapped").as_bytes()), parse(SPOT.as_bytes()));
     }
 
+    /// As the exchange's pages show them.
+    const MARK: &str = r#"{"stream":"btcusd_200626@markPriceKline_1m","data":{"e":"markPrice_kline","E":1591267398004,"ps":"BTCUSD","k":{"t":1591267380000,"T":1591267439999,"s":"BTCUSD_200626","i":"1m","f":1591267380000,"L":1591267398000,"o":"9539.67161333","c":"9540.82761333","h":"9540.82761333","l":"9539.66961333","v":"0","n":19,"x":false,"q":"0","V":"0","Q":"0","B":"0"}}}"#;
+    const INDEX: &str = r#"{"e":"indexPrice_kline","E":1591267070033,"ps":"BTCUSD","k":{"t":1591267020000,"T":1591267079999,"s":"0","i":"1m","f":1591267020000,"L":1591267070000,"o":"9542.21900000","c":"9542.50440000","h":"9542.71640000","l":"9542.21040000","v":"0","n":59,"x":true,"q":"0","V":"0","Q":"0","B":"0"}}"#;
+
+    #[test]
+    fn events_of_mark_price_and_index() {
+        let Ok(Frame::Kline(mark)) = parse(MARK.as_bytes()) else { panic!("the exchange sends it") };
+        assert_eq!((mark.price, &*mark.symbol, &*mark.interval), (Price::Mark, "BTCUSD_200626", "1m"));
+        let row = [1_591_267_380_000.0, 9_539.671_613_33, 9_540.827_613_33, 9_539.669_613_33, 9_540.827_613_33];
+        assert_eq!(mark.row[..5], row);
+        assert_eq!((mark.row[VOLUME], mark.row[TRADES], mark.closed), (0.0, 19.0, false));
+        let Ok(Frame::Kline(index)) = parse(INDEX.as_bytes()) else { panic!("the exchange sends it") };
+        assert_eq!((index.price, &*index.symbol, index.closed), (Price::Index, "BTCUSD", true));
+
+        for name in ["btcusd_200626@kline_1m", "btcusd@markPriceKline_1m", "btcusd_200626@indexPriceKline_1m"] {
+            let frame = MARK.replace("btcusd_200626@markPriceKline_1m", name);
+            assert_eq!(parse(frame.as_bytes()).expect_err("another stream").kind, FrameErrorKind::Contradiction);
+        }
+        let without_pair = INDEX.replace(r#""ps":"BTCUSD","#, "");
+        assert_eq!(parse(without_pair.as_bytes()).expect_err("no pair").kind, FrameErrorKind::Missing("ps"));
+    }
+
+    /// As the exchange's pages show it: its ids are far more than its trades.
+    const CONTINUOUS_EVENT: &str = r#"{"stream":"btcusdt_perpetual@continuousKline_1m","data":{"e":"continuous_kline","E":1607443058651,"ps":"BTCUSDT","ct":"PERPETUAL","k":{"t":1607443020000,"T":1607443079999,"i":"1m","f":116467658886,"L":116468012423,"o":"18787.00","c":"18804.04","h":"18804.04","l":"18786.54","v":"197.664","n":543,"x":false,"q":"3715253.19494","V":"184.769","Q":"3472925.84746","B":"0"}}}"#;
+
+    #[test]
+    fn events_of_continuous_contracts() {
+        let Ok(Frame::Kline(event)) = parse(CONTINUOUS_EVENT.as_bytes()) else { panic!("the exchange sends it") };
+        assert_eq!((event.price, &*event.symbol, &*event.interval), (Price::Trade, "BTCUSDT:PERPETUAL", "1m"));
+        assert!(event.is_continuous && !event.closed);
+        assert_eq!((event.row[TRADES], event.row[CLOSE]), (543.0, 18_804.04));
+
+        for name in
+            ["btcusdt_perpetual@kline_1m", "btcusdt@continuousKline_1m", "btcusdt_current_quarter@continuousKline_1m"]
+        {
+            let frame = CONTINUOUS_EVENT.replace("btcusdt_perpetual@continuousKline_1m", name);
+            assert_eq!(parse(frame.as_bytes()).expect_err("another stream").kind, FrameErrorKind::Contradiction);
+        }
+        for (field, name) in [(r#""ps":"BTCUSDT","#, "ps"), (r#""ct":"PERPETUAL","#, "ct")] {
+            let frame = CONTINUOUS_EVENT.replace(field, "");
+            assert_eq!(parse(frame.as_bytes()).expect_err("no name").kind, FrameErrorKind::Missing(name));
+        }
+    }
+
     #[test]
     fn fields_in_any_order_and_fields_without_a_meaning() {
         let frame = concat!(
@@ -667,7 +748,6 @@ mod tests {
             (r#"{"e":"serverShutdown","E":1770123456789}"#, Frame::Shutdown),
             (r#"{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}"#, Frame::Shutdown),
             (r#"{"stream":"a@aggTrade","data":{"e":"aggTrade","k":7,"E":1}}"#, Frame::Other),
-            (r#"{"e":"continuous_kline","ps":"ILVUSDT","ct":"PERPETUAL","k":{"t":1}}"#, Frame::Other),
             ("{}", Frame::Other),
         ] {
             assert_eq!(parse(frame.as_bytes()), Ok(expected), "{frame}");

@@ -4,34 +4,46 @@
 //! missing row. When that concerns the newest candle, the series stays as it was, and so does its age, until the newest
 //! candle can be derived again. What is final stays final: a row is taken back neither because rows it was made of have
 //! left the source's window, nor because they are being loaded again.
+//!
+//! What cannot be derived, because the source does not reach back so far, may be fetched from the exchange (`older.rs`).
+//! A row that the exchange itself sent stands: a derivation that differs from it has it requested again.
+
+use std::collections::BTreeSet;
 
 use super::{Config, Error, News, Owner, Report, Writer};
 use crate::columns::{OPEN_TIME_MS, Row, bits_equal};
-use crate::derive::{Derivation, Fold};
+use crate::derive::{Derivation, Fold, agrees};
 use crate::interval::Grid;
 use crate::layout::{Presence, RowState, RowWords};
+use crate::price::Price;
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::ring::SeriesWords;
 
 /// The writer of derived candles.
 pub(super) struct Derived {
-    derivation: Derivation,
-    writer: Writer,
-    series: Vec<Part>,
+    pub(super) derivation: Derivation,
+    /// The candles that are fetched where none can be derived: those of the block, or smaller ones of the exchange.
+    pub(super) fetched: Option<Grid>,
+    /// Whether every series has what is to be fetched.
+    pub(super) filled: bool,
+    pub(super) writer: Writer,
+    pub(super) series: Vec<Part>,
 }
 
 /// The series of one symbol.
-struct Part {
+pub(super) struct Part {
     /// Its place in the derived block; that of the source is its place here.
-    index: usize,
+    pub(super) index: usize,
     prefix: Prefix,
     /// Whether the newest candle is derived of all that there is.
     current: bool,
+    /// Candles of which the exchange sent another row than is derived now; they are to be requested again.
+    pub(super) disputed: BTreeSet<u64>,
 }
 
 /// The final rows of the newest candle, added up: the next row is all that is to be added.
 #[derive(Clone, Copy)]
-struct Prefix {
+pub(super) struct Prefix {
     candle_index: u64,
     /// Source candles that are in the fold, from `start` to `end`.
     start: u64,
@@ -39,12 +51,12 @@ struct Prefix {
     fold: Fold,
 }
 
-const NOTHING: Prefix = Prefix { candle_index: 0, start: 0, end: 0, fold: Fold::EMPTY };
+pub(super) const NOTHING: Prefix = Prefix { candle_index: 0, start: 0, end: 0, fold: Fold::of(Price::Trade) };
 
 /// The rows that a candle is made of.
-struct Source<'a> {
-    words: SeriesWords<'a>,
-    state: &'a SeriesState,
+pub(super) struct Source<'a> {
+    pub(super) words: SeriesWords<'a>,
+    pub(super) state: &'a SeriesState,
 }
 
 impl Source<'_> {
@@ -59,8 +71,20 @@ impl Source<'_> {
         self.state.first_bar > 0 && self.state.first_bar >= self.oldest()
     }
 
+    /// Returns the oldest derived candle that lies wholly in the window: those below it do not come by derivation.
+    pub(super) fn reach(&self, derivation: &Derivation) -> u64 {
+        let start = self.state.window_start(self.words.ring.length);
+        let candle_index = candle_index_of(derivation, start);
+        candle_index + u64::from((derivation.parts_of(candle_index as i64).0.max(0) as u64) < start && !self.begins())
+    }
+
     /// Folds the rows of a derived candle; `None` if one is missing or out of reach.
-    fn derive(&self, derivation: &Derivation, candle_index: u64, prefix: &mut Prefix) -> Option<(RowWords, RowState)> {
+    pub(super) fn derive(
+        &self,
+        derivation: &Derivation,
+        candle_index: u64,
+        prefix: &mut Prefix,
+    ) -> Option<(RowWords, RowState)> {
         let (start, end) = derivation.parts_of(candle_index as i64);
         let (start, end) = (start.max(0) as u64, end.max(0) as u64);
         let start = if self.begins() { start.max(self.state.first_bar) } else { start };
@@ -69,7 +93,7 @@ impl Source<'_> {
         }
         let head = self.state.marks.head;
         if prefix.candle_index != candle_index || prefix.start != start {
-            *prefix = Prefix { candle_index, start, end: start, fold: Fold::EMPTY };
+            *prefix = Prefix { candle_index, start, end: start, fold: derivation.fold() };
         }
         for source_index in prefix.end..end.min(head) {
             let tag = self.words.tag(source_index);
@@ -111,8 +135,39 @@ impl Writer {
     /// `Derivation`, `Window` when a candle of the target has more parts than this block has rows, and as
     /// [`Self::open`].
     pub fn derive(&mut self, name: &str, target: Grid, length: usize, owner: Owner) -> Result<(), Error> {
+        self.derive_into(name, target, None, length, owner)
+    }
+
+    /// As [`Self::derive`], with older rows to be fetched: candles of `fetched`, which are those of the target or make
+    /// it up. See [`Self::older`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::derive`], `Derivation` also for candles of `fetched` that do not make up the target.
+    pub fn derive_and_fetch(
+        &mut self,
+        name: &str,
+        target: Grid,
+        fetched: Grid,
+        length: usize,
+        owner: Owner,
+    ) -> Result<(), Error> {
+        if fetched != target {
+            Derivation::new(fetched, target)?;
+        }
+        self.derive_into(name, target, Some(fetched), length, owner)
+    }
+
+    fn derive_into(
+        &mut self,
+        name: &str,
+        target: Grid,
+        fetched: Option<Grid>,
+        length: usize,
+        owner: Owner,
+    ) -> Result<(), Error> {
         let geometry = *self.block.geometry();
-        let derivation = Derivation::new(geometry.grid(0), target)?;
+        let derivation = Derivation::new(geometry.grid(0), target)?.with_price(geometry.price);
         let (parts, rows) = (derivation.parts_max(), geometry.ring.length);
         if parts > rows {
             return Err(Error::Window { target: target.name(), parts, length: rows });
@@ -120,6 +175,7 @@ impl Writer {
         let symbols: Vec<String> = (0..self.series.len()).map(|index| self.block.symbol(index)).collect();
         let config = Config {
             market: geometry.market,
+            price: geometry.price,
             interval: target.interval(),
             length,
             spare_symbols: geometry.symbol_capacity - symbols.len(),
@@ -132,7 +188,7 @@ impl Writer {
             writer.close(false)?;
             writer = Self::open_on(target, name, &config, owner)?;
         }
-        let mut derived = Derived::new(derivation, writer);
+        let mut derived = Derived::new(derivation, fetched, writer);
         for index in 0..self.series.len() {
             derived.add_symbol(&self.block.symbol(index))?;
         }
@@ -154,10 +210,8 @@ impl Writer {
         rows: &[(Row, RowState)],
         sent_ms: i64,
     ) -> Result<Report, Error> {
-        let Some(derived) = self.derived.iter_mut().find(|derived| derived.writer.block.name() == name) else {
-            return Err(Error::Name { name: name.to_owned() });
-        };
-        let writer = &mut derived.writer;
+        let derived = self.derived_named(name)?;
+        let (writer, is_fetched) = (&mut derived.writer, derived.fetched.is_some());
         let index = writer.index_of(symbol)?;
         let grid = writer.block.grid(index);
         // Days of a zone whose rules have changed since are others.
@@ -168,7 +222,8 @@ impl Writer {
         let rows: Vec<(Row, RowState)> = rows.iter().filter(|(row, _)| is_candle(row)).copied().collect();
         let report = writer.load(index, &rows, sent_ms);
         let state = &mut writer.series[index].state;
-        if state.first_bar == 0
+        if !is_fetched
+            && state.first_bar == 0
             && let Some((oldest, _)) = rows.first()
         {
             // Below it nothing can be derived, and so nothing is missing.
@@ -178,6 +233,12 @@ impl Writer {
         }
         writer.commit();
         Ok(report)
+    }
+
+    /// Returns the derived block of that name.
+    pub(super) fn derived_named(&mut self, name: &str) -> Result<&mut Derived, Error> {
+        let named = self.derived.iter_mut().find(|derived| derived.writer.block.name() == name);
+        named.ok_or_else(|| Error::Name { name: name.to_owned() })
     }
 
     /// Derives everything that the rows of this block reach.
@@ -209,8 +270,8 @@ impl Writer {
 
 impl Derived {
     /// Puts derived candles into the block of `writer`.
-    pub(super) fn new(derivation: Derivation, writer: Writer) -> Self {
-        Self { derivation, writer, series: Vec::new() }
+    pub(super) fn new(derivation: Derivation, fetched: Option<Grid>, writer: Writer) -> Self {
+        Self { derivation, fetched, filled: fetched.is_none(), writer, series: Vec::new() }
     }
 
     /// Returns the owner of the block.
@@ -227,13 +288,47 @@ impl Derived {
     pub(super) fn add_symbol(&mut self, symbol: &str) -> Result<(), Error> {
         self.writer.add_symbol(symbol)?;
         let index = self.writer.index_of(symbol)?;
-        self.series.push(Part { index, prefix: NOTHING, current: false });
+        self.series.push(Part { index, prefix: NOTHING, current: false, disputed: BTreeSet::new() });
+        if self.fetched.is_some() {
+            self.find(index);
+        }
         Ok(())
+    }
+
+    /// Takes a series as an earlier owner left it: of its rows it is not known which the exchange sent, and what is
+    /// older than them is to be fetched.
+    fn find(&mut self, index: usize) {
+        let words = self.writer.block.series(index);
+        let series = &mut self.writer.series[index];
+        let head = series.state.marks.head;
+        if head == 0 {
+            return;
+        }
+        let before = series.standing(words, self.writer.universe_bar);
+        let mut writer = SeriesWriter::new(words, &mut series.state);
+        writer.set_first_bar(0);
+        writer.publish();
+        for candle_index in series.state.window_start(words.ring.length)..head {
+            if words.tag(candle_index).is_final_of(candle_index) {
+                series.seen.find(candle_index, words.ring.capacity);
+            }
+        }
+        self.writer.settle(index, before, News::None);
+    }
+
+    /// As [`Writer::forget_times`]; which rows the exchange sent stays known.
+    pub(super) fn forget_times(&mut self) {
+        self.writer.series.iter_mut().for_each(|series| series.seen.forget_when());
     }
 
     /// As [`Writer::set_presence`], for the symbol at that place of the source.
     pub(super) fn set_presence(&mut self, index: usize, presence: Presence) {
         self.writer.set_presence(self.series[index].index, presence);
+    }
+
+    /// As [`Writer::set_calendar`], for the symbol at that place of the source.
+    pub(super) fn set_calendar(&mut self, index: usize, calendar: u64, quiet_until_ms: i64) {
+        self.writer.set_calendar(self.series[index].index, calendar, quiet_until_ms);
     }
 
     /// As [`Writer::commit`].
@@ -270,13 +365,15 @@ impl Derived {
         }
         let mine = self.writer.block.series(part.index);
         let before = self.writer.series[part.index].standing(mine, self.writer.universe_bar);
-        let series = &mut self.writer.series[part.index].state;
-        let mut writer = SeriesWriter::new(mine, series);
-        if let Some(first) = first_bar(&source, &derivation, writer.state()) {
+        let series = &mut self.writer.series[part.index];
+        let is_fetched = self.fetched.is_some();
+        let seen = &mut series.seen;
+        let mut writer = SeriesWriter::new(mine, &mut series.state);
+        if let Some(first) = first_bar(&source, &derivation, writer.state(), is_fetched) {
             writer.set_first_bar(first);
         }
         let mut scratch = NOTHING;
-        if let Some(first) = first_left(&source, &derivation, mine, writer.state(), &mut scratch) {
+        if !is_fetched && let Some(first) = first_left(&source, &derivation, mine, writer.state(), &mut scratch) {
             writer.set_first_bar(first);
         }
         let newest = candle_index_of(&derivation, state.marks.end() - 1);
@@ -287,7 +384,8 @@ impl Derived {
             let candle_index = candle_index_of(&derivation, source_index);
             if (next..head).contains(&candle_index) && candle_index < newest {
                 let derived = source.derive(&derivation, candle_index, &mut scratch);
-                changes.below(mine, writer.state(), candle_index, derived);
+                let is_told = is_fetched && seen.is_told(candle_index);
+                changes.below(mine, writer.state(), candle_index, derived, is_told);
                 next = candle_index + 1;
             }
         }
@@ -295,7 +393,7 @@ impl Derived {
             let derived = source.derive(&derivation, newest, &mut part.prefix);
             part.current = derived.is_some();
             if newest < head {
-                changes.below(mine, writer.state(), newest, derived);
+                changes.below(mine, writer.state(), newest, derived, is_fetched && seen.is_told(newest));
             } else if let Some((row, row_state)) = derived {
                 // The head passes candles that may have been derived before there was a newest row behind them.
                 let new_head = newest + u64::from(row_state != RowState::Live);
@@ -308,6 +406,10 @@ impl Derived {
                 changes.newest(writer.state(), newest, (row, row_state));
             }
         }
+        // In these slots there may have been other candles.
+        let written = changes.rewrite.iter().chain(&changes.passed).map(|row| row.candle_index);
+        written.chain(std::mem::take(&mut changes.settled)).for_each(|candle_index| seen.untell(candle_index));
+        part.disputed.append(&mut changes.disputed);
         let news = changes.write(&mut writer);
         if part.current {
             writer.set_received(state.marks.received_ms);
@@ -328,20 +430,34 @@ struct Changes {
     advance: Option<u64>,
     passed: Vec<RingRow>,
     live: Option<RowWords>,
+    /// Candles that the exchange sent as they are derived.
+    settled: Vec<u64>,
+    /// Candles that the exchange sent otherwise.
+    disputed: BTreeSet<u64>,
 }
 
 impl Changes {
-    /// Takes in a candle that was derived below the head.
+    /// Takes in a candle that was derived below the head. A row that the exchange sent itself (`is_told`) stands.
     fn below(
         &mut self,
         words: SeriesWords<'_>,
         state: &SeriesState,
         candle_index: u64,
         derived: Option<(RowWords, RowState)>,
+        is_told: bool,
     ) {
         let Some((row, next)) = derived else { return };
         let tag = words.tag(candle_index);
         let known = if tag.candle_index() == candle_index { tag.state() } else { RowState::Missing };
+        if is_told && tag.is_final_of(candle_index) && matches!(next, RowState::Closed | RowState::Verified) {
+            if agrees(&words.row(candle_index), &row) {
+                self.settled.push(candle_index);
+                self.verify.extend((known == RowState::Closed && next == RowState::Verified).then_some(candle_index));
+            } else {
+                self.disputed.insert(candle_index);
+            }
+            return;
+        }
         let same = tag.is_readable_of(candle_index) && bits_equal(&row, &words.row(candle_index));
         match (known, next) {
             (RowState::Closed | RowState::Verified, RowState::Closed | RowState::Verified) if !same => {
@@ -419,14 +535,17 @@ impl Changes {
     }
 }
 
-fn candle_index_of(derivation: &Derivation, source_index: u64) -> u64 {
+pub(super) fn candle_index_of(derivation: &Derivation, source_index: u64) -> u64 {
     derivation.target_of(source_index).max(0) as u64
 }
 
 /// Returns the first index of a derived series if it has changed. It is the one with the symbol's
 /// first candle, or, while that is unknown or out of reach, the first that the source's window held whole when the
-/// series was empty: what lies below cannot be derived, and is not missing.
-fn first_bar(source: &Source<'_>, derivation: &Derivation, mine: &SeriesState) -> Option<u64> {
+/// series was empty: what lies below cannot be derived, and is not missing. Where that is fetched, it is.
+fn first_bar(source: &Source<'_>, derivation: &Derivation, mine: &SeriesState, is_fetched: bool) -> Option<u64> {
+    if is_fetched && !source.begins() {
+        return None;
+    }
     let first = if source.begins() {
         candle_index_of(derivation, source.state.first_bar)
     } else {

@@ -38,7 +38,8 @@ impl Writer {
         }
         let geometry =
             Geometry::new(config.market, config.interval, config.length, config.symbols.len() + config.spare_symbols)?
-                .with_zone(grid.zone());
+                .with_zone(grid.zone())
+                .with_price(config.price);
         for _ in 0..OPEN_ATTEMPTS_MAX {
             let old = match BlockFile::open(name, true) {
                 Ok(old) => old,
@@ -173,9 +174,7 @@ fn may_be_of(block: &Block, exchange: &str) -> bool {
 /// Whether a block left by a dead owner can go on as it is.
 fn may_take_over(block: &Block, geometry: &Geometry, config: &Config, owner: Owner) -> bool {
     let there = block.geometry();
-    let same_shape = there.market == geometry.market
-        && there.interval == geometry.interval
-        && there.zone == geometry.zone
+    let same_shape = there.is_of_candles_of(geometry)
         && there.ring == geometry.ring
         && there.symbol_capacity >= config.symbols.len();
     let wanted: std::collections::HashSet<&str> = config.symbols.iter().map(String::as_str).collect();

@@ -4,7 +4,9 @@ use super::{Writer, store};
 use crate::chain::TradeIds;
 use crate::columns::{OPEN_TIME_MS, TRADES, plausible};
 use crate::layout::{Geometry, RowState};
+use crate::market::Market;
 use crate::merge::{self, Tally};
+use crate::price::Price;
 use crate::publish::SeriesWriter;
 use crate::wire::event::{Event, Frame, FrameError, FrameErrorKind};
 
@@ -44,9 +46,9 @@ pub struct RepairRequest {
 /// What a batch of frames did.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pushed {
-    /// Klines of the block's interval and market.
+    /// Klines of the block's market, price and interval.
     pub events: usize,
-    /// Events of other kinds, intervals and markets.
+    /// Events of other kinds, prices, intervals and markets.
     pub foreign: usize,
     /// Klines of symbols that the block does not carry.
     pub unknown: usize,
@@ -93,8 +95,9 @@ impl Writer {
     }
 
     fn push(&mut self, event: &Event<'_>, received_ms: i64, now_boot_ms: u64, pushed: &mut Pushed) {
-        let Geometry { market, interval, .. } = *self.block.geometry();
-        let is_ours = event.interval == interval.as_str()
+        let Geometry { market, price, interval, .. } = *self.block.geometry();
+        let is_ours = event.price == price
+            && event.interval == interval.as_str()
             && event.family.is_none_or(|family| market.family().is_none_or(|ours| ours == family));
         let Some(&index) = self.index.get(&*event.symbol).filter(|_| is_ours) else {
             *(if is_ours { &mut pushed.unknown } else { &mut pushed.foreign }) += 1;
@@ -111,7 +114,7 @@ impl Writer {
         let is_early = event.closed && event_ms + SERVERS_APART_MS.min((end_ms - open_ms) / 4) < end_ms;
         if beyond
             || is_early
-            || plausible(&event.row).is_err()
+            || plausible(&event.row, price).is_err()
             || candle_index < 1
             || candle_index >= i64::from(u32::MAX)
         {
@@ -157,10 +160,16 @@ impl Writer {
         let ids = TradeIds { first: event.first_id, last: event.last_id, count: event.row[TRADES] as i64 };
         let mut suspect = plan.suspect;
         // Only what the block has as it was pushed can be proven by what was pushed.
-        let stands =
-            event.closed && words.tag(candle_index).is_final_of(candle_index) && series.seen.is_pushed(candle_index);
-        let proofs =
-            [Some(series.chain.saw(candle_index, ids)), stands.then(|| series.chain.closed(candle_index, ids))];
+        let stands = price == Price::Trade
+            && !event.is_continuous
+            && event.closed
+            && words.tag(candle_index).is_final_of(candle_index)
+            && series.seen.is_pushed(candle_index);
+        // Without ids of trades there is no chain: that of other prices and of continuous contracts never begins.
+        let proofs = [
+            Some(series.chain.saw(candle_index, ids)),
+            stands.then(|| series.chain.closed(candle_index, ids, market == Market::Spot)),
+        ];
         let mut verified = Vec::new();
         for proof in proofs.into_iter().flatten() {
             for candle_index in proof.proven {

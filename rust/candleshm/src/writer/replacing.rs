@@ -75,9 +75,12 @@ impl Writer {
         // Nothing is built, and no memory taken, for a name that another one keeps.
         self.rival()?;
         let old = *self.block.geometry();
-        let geometry = Geometry::new(old.market, old.interval, old.ring.length, symbol_capacity)?.with_zone(old.zone);
+        let geometry = Geometry::new(old.market, old.interval, old.ring.length, symbol_capacity)?
+            .with_zone(old.zone)
+            .with_price(old.price);
         let config = Config {
             market: old.market,
+            price: old.price,
             interval: old.interval,
             length: old.ring.length,
             symbols: (0..self.series.len()).map(|index| self.block.symbol(index)).collect(),
@@ -115,7 +118,9 @@ impl Writer {
         for index in 0..self.series.len() {
             let Some(&place) = places.get(&self.block.symbol(index)) else { continue };
             let (from, words) = (old.series(place), self.block.series(index));
-            words.entry[symbol::PHASE_DAYS].store(from.entry[symbol::PHASE_DAYS].load(Relaxed), Relaxed);
+            for word in [symbol::PHASE_DAYS, symbol::CALENDAR] {
+                words.entry[word].store(from.entry[word].load(Relaxed), Relaxed);
+            }
             let mut series = Series::new();
             SeriesWriter::new(words, &mut series.state).carry(from);
             series.find_newest_settled(&self.block, index);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use candleshm::interval::Interval;
 use candleshm::market::Market;
+use candleshm::price::Price;
 use candleshm::writer::{Config, Owner};
 
 /// The boot id that tests pretend to run under.
@@ -65,6 +66,7 @@ pub(crate) fn owner() -> Owner {
 pub(crate) fn config(length: usize, symbols: &[&str]) -> Config {
     Config {
         market: Market::Spot,
+        price: Price::Trade,
         interval: Interval::Minute1,
         length,
         symbols: symbols.iter().map(|&symbol| symbol.to_owned()).collect(),
