@@ -86,7 +86,7 @@ def test_a_block_of_hours_is_as_full_as_its_source(
         candleshm.attach(f"{block_name}-1d") as days,
     ):
         status = status_of(collector)
-        assert (status.derived_series, status.derived_filled, status.derived_disputes) == (4, 4, 0)
+        assert (status.derived_series, status.derived_filled, status.derived_conflicts) == (4, 4, 0)
         assert hours.health.ready
         assert days.health.ready
         assert (hours.health.missing, days.health.missing) == (0, 0)
@@ -209,15 +209,15 @@ def test_where_the_exchange_differs_from_the_derivation_its_row_stands(
         collecting(exchange, block_name, symbols=SYMBOLS, length=600, derive=["1h:50"]) as (collector, source),
         candleshm.attach(f"{block_name}-1h") as hours,
     ):
-        disputed = status_of(collector).derived_disputes
-        assert disputed >= 8
-        assert f"ETHUSDT: the exchange has other values than were derived in {disputed} candles" in caplog.text
+        suspect = status_of(collector).derived_conflicts
+        assert suspect >= 8
+        assert f"ETHUSDT: the exchange has other values than were derived in {suspect} candles" in caplog.text
         assert_full(exchange, hours, "BTCUSDT", 50)
         rows = hours["ETHUSDT"].candles(closed_only=True)
         truth = truth_of(exchange, hours, "ETHUSDT", int(rows[0, 0]), int(rows[-1, 0]))
         ratio = rows[:-1, CLOSE] / truth[:-1, CLOSE]
         assert (np.abs(ratio - 1000) < 1).all(), "what the exchange sent, although the minutes say otherwise"
-        assert hours["ETHUSDT"].revision == disputed
+        assert hours["ETHUSDT"].revision == suspect
         assert source["ETHUSDT"].gaps() == []
 
 
@@ -240,7 +240,7 @@ def test_a_start_from_the_cache_requests_nothing_that_is_in_it(
         assert hours.health.ready
         assert days.health.ready
         assert len(older_requests(exchange)) == asked
-        assert status_of(collector).derived_disputes == 0
+        assert status_of(collector).derived_conflicts == 0
 
 
 def test_a_symbol_that_is_added_later_is_filled_as_well(exchange: SimulatedExchange, block_name: str) -> None:
@@ -303,14 +303,14 @@ def test_the_exchanges_row_stands_after_a_kill_too(exchange: SimulatedExchange, 
     words = [*serving(exchange, block_name, "--derive", "1h:400")]
     with started(*words) as first, candleshm.attach(wait_for(f"{block_name}-1h", first)) as hours:
         until(lambda: hours.health.ready)
-        disputed = hours["BTCUSDT"].candles(closed_only=True)
+        suspect = hours["BTCUSDT"].candles(closed_only=True)
         first.send_signal(signal.SIGKILL)
         first.wait()
         with started(*words) as second:
             until(lambda: hours.health.pid == second.pid and hours.health.ready)
             after = hours["BTCUSDT"].candles(closed_only=True)
-            both = np.isin(after[:, 0], disputed[:, 0])
-            assert after[both].tolist() == disputed[np.isin(disputed[:, 0], after[:, 0])].tolist()
+            both = np.isin(after[:, 0], suspect[:, 0])
+            assert after[both].tolist() == suspect[np.isin(suspect[:, 0], after[:, 0])].tolist()
             second.send_signal(signal.SIGKILL)
             second.wait()
         exchange.faults.clear()

@@ -364,7 +364,7 @@ class Older:
     def seam_end_ms(self) -> int:
         """Up to where derived rows follow `missing_ms` without a gap, to be compared with the response."""
     @property
-    def disputed_ms(self) -> tuple[int, int] | None:
+    def suspect_ms(self) -> tuple[int, int] | None:
         """Range of the rows that the exchange sent otherwise than they are derived now, or None."""
 
 @final

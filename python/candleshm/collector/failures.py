@@ -7,6 +7,7 @@ from random import Random
 
 from candleshm.collector.counters import RequestCounters
 from candleshm.collector.loading import FAILURES_MAX, hopeless, limited_delay_seconds, refused_delay_seconds
+from candleshm.collector.older_rows import OlderRows
 from candleshm.collector.outage import Outage
 from candleshm.collector.series_plan import SeriesPlan
 from candleshm.collector.symbols import SymbolSet
@@ -29,6 +30,7 @@ class Failures:
         self,
         *,
         block_name: str,
+        older_rows: OlderRows,
         symbols: SymbolSet,
         budget: WeightBudget,
         random: Random,
@@ -38,6 +40,7 @@ class Failures:
     ) -> None:
         """`tries_max` is how many requests a first load may take."""
         self._log = BlockLog(logger, block_name)
+        self._older_rows = older_rows
         self._symbols = symbols
         self._budget = budget
         self._random = random
@@ -54,6 +57,8 @@ class Failures:
         self._counters.failed(type(error).__name__, without_credentials(str(error)), now)
         if not isinstance(error, Exception):
             raise error
+        if job.older is not None:
+            self._older_rows.fail(job.older, error, now)
         if isinstance(error, RateLimited):
             self._stop_pool(job, error, now)
             return False

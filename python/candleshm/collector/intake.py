@@ -6,6 +6,7 @@ from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import RowCounters
 from candleshm.collector.failover import Failover
 from candleshm.collector.failures import Failures
+from candleshm.collector.older_rows import OlderRows
 from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.collector.repair import Repair
 from candleshm.collector.series_plan import Kind, PollPolicy
@@ -26,6 +27,7 @@ class Intake:
         clock_sync: ClockSync,
         repair: Repair,
         failover: Failover,
+        older_rows: OlderRows,
         failures: Failures,
         outdated: OutdatedResponses,
         rows: RowCounters,
@@ -34,12 +36,16 @@ class Intake:
         self._clock_sync = clock_sync
         self._repair = repair
         self._failover = failover
+        self._older_rows = older_rows
         self._failures = failures
         self._outdated = outdated
         self._rows = rows
 
     def take(self, report: Report, now: float) -> None:
         """Take a response in that was merged. Raises BadResponse when it lacks all rows of a series that had some."""
+        if report.job.older is not None:
+            self._older_rows.take(report, now)
+            return
         plan, kind, response, ingested = report.job.plan, report.job.kind, report.response, report.ingested
         if plan is None or response is None or ingested is None:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from candleshm.collector.series_plan import PollPolicy, SeriesPlan
 from candleshm.collector.status import CollectorStatus
@@ -65,15 +65,22 @@ def limited_delay_seconds(plan: SeriesPlan) -> float:
 
 
 class Loading:
-    """The start of a collector. Belongs to the loop; `done` may be waited for by any thread."""
+    """The start of a collector. Belongs to the loop; `done` and `filled` may be waited for by any thread."""
 
-    def __init__(self, block_name: str) -> None:
+    def __init__(self, block_name: str, are_filled: Callable[[], bool]) -> None:
+        """`are_filled` returns whether derived blocks have their older rows as well."""
         self._log = BlockLog(logging.getLogger(__name__), block_name)
+        self._are_filled = are_filled
         self.done = threading.Event()
+        self.filled = threading.Event()
 
     def ends_with(self, plans: Iterable[SeriesPlan]) -> bool:
         """Return whether the start is over now, and was not before."""
         return not self.done.is_set() and all(plan.loaded or plan.given_up for plan in plans)
+
+    def fills_now(self) -> bool:
+        """Return whether derived blocks are filled after the start, and were not before."""
+        return self.done.is_set() and not self.filled.is_set() and self._are_filled()
 
     def end(self, status: CollectorStatus) -> None:
         """Log the end of the start, and let waiting threads go on."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -39,9 +38,7 @@ Errand = tuple[OlderSeries, KlineRequest, int]
 
 
 class OlderRows:
-    """Finds older rows to be requested, and takes in what responses show. Belongs to the loop; `done` may be waited for
-    by any thread.
-    """
+    """Finds older rows to be requested, and takes in what responses show. Belongs to the loop."""
 
     def __init__(
         self,
@@ -63,12 +60,8 @@ class OlderRows:
         self._series: dict[FetchedBlock, dict[str, OlderSeries]] = {block: {} for block in blocks}
         self._filled: set[FetchedBlock] = set()
         self._look_seconds = -math.inf
-        self.disputes = 0
+        self.conflicts = 0
         """Rows in which the exchange differed from the derivation; the exchange's stands."""
-        self.done = threading.Event()
-        """Whether all blocks were filled once, as far as the exchange has the rows; the scheduler sets it."""
-        if not blocks:
-            self.done.set()
 
     @property
     def serieses(self) -> list[OlderSeries]:
@@ -91,7 +84,7 @@ class OlderRows:
             return None, math.inf
         if now >= self._look_seconds:
             self._look()
-            self._look_seconds = now + (FILLED_LOOK_SECONDS if self.done.is_set() else LOOK_SECONDS)
+            self._look_seconds = now + (FILLED_LOOK_SECONDS if self.are_filled else LOOK_SECONDS)
         now_ms = self._clock_sync.earliest_ms(now)
         look_seconds = self._look_seconds
         waiting = [(series.wait_seconds(now, now_ms), series) for series in self.serieses]
@@ -119,16 +112,16 @@ class OlderRows:
         if ingested is None or older is None:
             return
         brought = ingested.closed + ingested.holes + ingested.absent > 0 or older.rows < series.rows
-        is_settled = older.rows == 0 and older.disputed_ms is None
+        is_settled = older.rows == 0 and older.suspect_ms is None
         series.no_progress = 0 if brought or is_settled else series.no_progress + 1
         series.failures = 0
         series.older = None if is_settled else older
         series.pause(now)
         self._give_up(series, "its responses do not bring the missing rows")
         if ingested.conflicts:
-            self.disputes += ingested.conflicts
+            self.conflicts += ingested.conflicts
             text = "%s: the exchange has other values than were derived in %d candles; the exchange's are kept"
-            self._logs[series.block].write(logging.WARNING, "disputes", now, text, series.symbol, ingested.conflicts)
+            self._logs[series.block].write(logging.WARNING, "conflicts", now, text, series.symbol, ingested.conflicts)
         if ingested.refused:
             text = "%s: a response has %d rows with impossible values and was left out"
             self._logs[series.block].write(logging.WARNING, "refused", now, text, series.symbol, ingested.refused)

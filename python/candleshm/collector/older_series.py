@@ -69,7 +69,7 @@ class OlderSeries:
         older = self.older
         if older is None or self.in_flight:
             return math.inf
-        if older.missing_ms is not None or older.disputed_ms is not None:
+        if older.missing_ms is not None or older.suspect_ms is not None:
             return self.due_seconds
         if older.unconfirmed_ms is not None:
             return max(self.due_seconds, now + (older.confirm_from_ms - now_ms) / 1000)
@@ -80,7 +80,7 @@ class OlderSeries:
         older = self.older
         if older is None:
             return None
-        range_ms = older.disputed_ms
+        range_ms = older.suspect_ms
         if range_ms is None and older.missing_ms is not None:
             range_ms = self._with_seam(older.missing_ms, older.seam_end_ms, exchange)
         if range_ms is None:

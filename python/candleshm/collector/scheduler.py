@@ -129,8 +129,17 @@ class Scheduler:
             now=now,
             quiet_ms=calendars.quiet_ms,
         )
+        older_rows = OlderRows(
+            writer,
+            fetched,
+            exchange=exchange,
+            symbols=self._symbols,
+            clock_sync=self._clock_sync,
+            in_flight_max=max(1, workers // 2),
+        )
         self._failures = Failures(
             block_name=name,
+            older_rows=older_rows,
             symbols=self._symbols,
             budget=budget,
             random=random,
@@ -150,14 +159,6 @@ class Scheduler:
             wake=self._workers.wake,
         )
         outdated = OutdatedResponses(name, urlsplit(exchange.time_url).netloc)
-        self._older_rows = OlderRows(
-            writer,
-            fetched,
-            exchange=exchange,
-            symbols=self._symbols,
-            clock_sync=self._clock_sync,
-            in_flight_max=max(1, workers // 2),
-        )
         self._dispatcher = Dispatcher(
             exchange=exchange,
             budget=budget,
@@ -166,7 +167,7 @@ class Scheduler:
             clock_sync=self._clock_sync,
             refresh=self._refresh,
             repair=repair,
-            older_rows=self._older_rows,
+            older_rows=older_rows,
             counters=requests,
         )
         self._intake = Intake(
@@ -174,6 +175,7 @@ class Scheduler:
             clock_sync=self._clock_sync,
             repair=repair,
             failover=self._failover,
+            older_rows=older_rows,
             failures=self._failures,
             outdated=outdated,
             rows=rows,
@@ -187,14 +189,14 @@ class Scheduler:
             clock_sync=self._clock_sync,
             refresh=self._refresh,
             repair=repair,
-            older_rows=self._older_rows,
+            older_rows=older_rows,
             failover=self._failover,
             failures=self._failures,
             outdated=outdated,
             requests=requests,
             rows=rows,
         )
-        self._loading = Loading(name)
+        self._loading = Loading(name, lambda: older_rows.are_filled)
         self._board = StatusBoard(sources, now)
         self._stopping = threading.Event()
         self._align(now)
@@ -218,9 +220,7 @@ class Scheduler:
 
     def wait_filled(self, timeout_seconds: float) -> bool:
         """As `wait_loaded`, and for the older rows of derived blocks."""
-        if self._loading.done.is_set():
-            return self._older_rows.done.wait(timeout_seconds)
-        return self._loading.done.wait(timeout_seconds) and self._older_rows.done.is_set()
+        return self._loading.filled.wait(timeout_seconds)
 
     def wake(self) -> None:
         """Let the loop look at the clock again, from any thread."""
@@ -308,8 +308,6 @@ class Scheduler:
                 error = unreadable
         if error is not None and self._failures.take(job, error, now):
             self._refresh.wish()
-        if error is not None and job.older is not None:
-            self._older_rows.fail(job.older, error, now)
         if job.maintenance is self._refresh.request:
             self._refresh.ended()
         elif job.maintenance is self._refresh.calendars.request and error is not None:
@@ -322,9 +320,6 @@ class Scheduler:
     def _take_response(self, report: Report, now: float) -> None:
         maintenance, response = report.job.maintenance, report.response
         assert response is not None
-        if report.job.older is not None:
-            self._older_rows.take(report, now)
-            return
         if maintenance is None:
             self._intake.take(report, now)
             return
@@ -358,6 +353,6 @@ class Scheduler:
         if self._loading.ends_with(self._symbols.plans.values()):
             self._loading.end(self._board.publish(now, is_loaded=False))
             self._agenda.look_now()
-        if not self._older_rows.done.is_set() and self._older_rows.are_filled:
-            self._board.publish(now, is_loaded=self._loading.done.is_set())
-            self._older_rows.done.set()
+        if self._loading.fills_now():
+            self._board.publish(now, is_loaded=True)
+            self._loading.filled.set()

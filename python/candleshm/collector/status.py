@@ -86,7 +86,7 @@ class CollectorStatus:
     """Of these, the ones that could not be filled; they are retried at growing intervals."""
     derived_missing: int = 0
     """Their rows that are neither there, nor confirmed absent, nor to come by derivation."""
-    derived_disputes: int = 0
+    derived_conflicts: int = 0
     """Derived rows of which the exchange has sent other values; the exchange's are kept."""
     caches_failing: int = 0
     """Caches that could not be written the last time."""

@@ -153,7 +153,7 @@ class StatusBoard:
             derived_filled=sum(series.filled for series in sources.older_rows.serieses),
             derived_given_up=sum(series.given_up for series in sources.older_rows.serieses),
             derived_missing=sum(series.rows for series in sources.older_rows.serieses),
-            derived_disputes=sources.older_rows.disputes,
+            derived_conflicts=sources.older_rows.conflicts,
         )
 
     def _freshness(self) -> Freshness:

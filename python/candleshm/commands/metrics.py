@@ -116,9 +116,9 @@ OF_COLLECTOR: Sequence[_Column] = (
     ),
     _Gauge("derived_missing_rows", "Older rows of derived blocks to be fetched.", lambda s: s.derived_missing),
     _Counter(
-        "derived_disputes",
+        "derived_conflicts",
         "Derived rows of which the exchange sent other values; the exchange's are kept.",
-        lambda status: status.derived_disputes,
+        lambda status: status.derived_conflicts,
     ),
     _Gauge("caches_failing", "Caches that could not be written the last time.", lambda status: status.caches_failing),
     _Gauge(

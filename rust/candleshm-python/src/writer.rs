@@ -119,19 +119,19 @@ pub(crate) struct Older {
     /// Up to where derived rows follow `missing_ms` without a gap, to be compared with the response.
     seam_end_ms: i64,
     /// Range of the rows that the exchange sent otherwise than they are derived now, or None.
-    disputed_ms: Option<(i64, i64)>,
+    suspect_ms: Option<(i64, i64)>,
 }
 
 impl Older {
     fn of(older: CoreOlder) -> Self {
-        let CoreOlder { rows, missing, seam_end_ms, disputed_ms } = older;
+        let CoreOlder { rows, missing, seam_end_ms, suspect_ms } = older;
         Self {
             rows,
             missing_ms: missing.newest_ms,
             unconfirmed_ms: missing.unconfirmed_ms,
             confirm_from_ms: missing.confirm_from_ms,
             seam_end_ms,
-            disputed_ms,
+            suspect_ms,
         }
     }
 }
@@ -644,9 +644,9 @@ impl Writer {
                 }
                 self.work(&mut guarded, |writer| {
                     let index = writer.index_of(symbol)?;
-                    let Fetched { mut report, disputes } =
+                    let Fetched { mut report, conflicts } =
                         writer.ingest_older(derived, index, rows, &answer, now_ms)?;
-                    report.tally.conflicts = disputes;
+                    report.tally.conflicts = conflicts;
                     let older = writer.older(derived, index)?;
                     Ok((Ingested::of(report, older.missing), Older::of(older)))
                 })
@@ -666,7 +666,7 @@ impl Writer {
                 (0..count).map(of).collect::<Result<Vec<_>, Error>>()
             })
         })?;
-        let wanting = found.into_iter().filter(|(_, older)| older.rows > 0 || older.disputed_ms.is_some());
+        let wanting = found.into_iter().filter(|(_, older)| older.rows > 0 || older.suspect_ms.is_some());
         wanting.map(|(symbol, older)| (symbol, Older::of(older))).collect::<Vec<_>>().into_py_dict(py)
     }
 

@@ -453,15 +453,15 @@ fn older_rows_are_merged_and_compared() {
         };
         writer.ingest_older(&name, 0, &rows, &window, 1).expect("a series")
     };
-    let disputed_ms = end_ms + HOUR_MS;
+    let suspect_ms = end_ms + HOUR_MS;
     let high = || {
         let (_, rows) = rows_of(&target_name(&scratch, "1h"));
-        rows.iter().find(|(_, _, row)| row[0] as i64 == disputed_ms).expect("the row").2[HIGH]
+        rows.iter().find(|(_, _, row)| row[0] as i64 == suspect_ms).expect("the row").2[HIGH]
     };
     let derived_high = high();
-    let fetched = answer(&mut writer, end_ms + 4 * HOUR_MS, Some(disputed_ms), now_ms + 5_000);
-    assert_eq!((fetched.disputes, fetched.report.tally.corrected), (1, 1));
-    answer(&mut writer, end_ms + 4 * HOUR_MS, Some(disputed_ms), now_ms + 9_000);
+    let fetched = answer(&mut writer, end_ms + 4 * HOUR_MS, Some(suspect_ms), now_ms + 5_000);
+    assert_eq!((fetched.conflicts, fetched.report.tally.corrected), (1, 1));
+    answer(&mut writer, end_ms + 4 * HOUR_MS, Some(suspect_ms), now_ms + 9_000);
     assert_eq!(writer.older(&name, 0).expect("a series").rows, 0);
     assert_eq!(high(), derived_high + 1.0, "the exchange's row stands");
     // Also when the quarters are told again, and after a kill: then the exchange is asked, and what it says stands.
@@ -470,11 +470,11 @@ fn older_rows_are_merged_and_compared() {
     drop(writer);
     let mut writer = start();
     assert_eq!(high(), derived_high + 1.0);
-    assert_eq!(writer.older(&name, 0).expect("a series").disputed_ms, Some((disputed_ms, disputed_ms + HOUR_MS)));
+    assert_eq!(writer.older(&name, 0).expect("a series").suspect_ms, Some((suspect_ms, suspect_ms + HOUR_MS)));
     let fetched = answer(&mut writer, end_ms + 4 * HOUR_MS, None, now_ms + 30_000);
-    assert_eq!((fetched.disputes, fetched.report.tally.corrected), (0, 1));
+    assert_eq!((fetched.conflicts, fetched.report.tally.corrected), (0, 1));
     assert_eq!(high(), derived_high);
-    assert_eq!(writer.older(&name, 0).expect("a series").disputed_ms, None);
+    assert_eq!(writer.older(&name, 0).expect("a series").suspect_ms, None);
     writer.close(true).expect("the blocks are there");
 }
 

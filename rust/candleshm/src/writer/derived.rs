@@ -38,7 +38,7 @@ pub(super) struct Part {
     /// Whether the newest candle is derived of all that there is.
     current: bool,
     /// Candles of which the exchange sent another row than is derived now; they are to be requested again.
-    pub(super) disputed: BTreeSet<u64>,
+    pub(super) suspect: BTreeSet<u64>,
 }
 
 /// The final rows of the newest candle, added up: the next row is all that is to be added.
@@ -288,7 +288,7 @@ impl Derived {
     pub(super) fn add_symbol(&mut self, symbol: &str) -> Result<(), Error> {
         self.writer.add_symbol(symbol)?;
         let index = self.writer.index_of(symbol)?;
-        self.series.push(Part { index, prefix: NOTHING, current: false, disputed: BTreeSet::new() });
+        self.series.push(Part { index, prefix: NOTHING, current: false, suspect: BTreeSet::new() });
         if self.fetched.is_some() {
             self.find(index);
         }
@@ -409,7 +409,7 @@ impl Derived {
         // In these slots there may have been other candles.
         let written = changes.rewrite.iter().chain(&changes.passed).map(|row| row.candle_index);
         written.chain(std::mem::take(&mut changes.settled)).for_each(|candle_index| seen.untell(candle_index));
-        part.disputed.append(&mut changes.disputed);
+        part.suspect.append(&mut changes.suspect);
         let news = changes.write(&mut writer);
         if part.current {
             writer.set_received(state.marks.received_ms);
@@ -433,7 +433,7 @@ struct Changes {
     /// Candles that the exchange sent as they are derived.
     settled: Vec<u64>,
     /// Candles that the exchange sent otherwise.
-    disputed: BTreeSet<u64>,
+    suspect: BTreeSet<u64>,
 }
 
 impl Changes {
@@ -454,7 +454,7 @@ impl Changes {
                 self.settled.push(candle_index);
                 self.verify.extend((known == RowState::Closed && next == RowState::Verified).then_some(candle_index));
             } else {
-                self.disputed.insert(candle_index);
+                self.suspect.insert(candle_index);
             }
             return;
         }

@@ -23,7 +23,7 @@ pub struct Older {
     /// Up to where derived rows follow the newest missing range without a gap: there the two can be compared.
     pub seam_end_ms: i64,
     /// Rows that the exchange sent otherwise than they are derived now.
-    pub disputed_ms: Option<(i64, i64)>,
+    pub suspect_ms: Option<(i64, i64)>,
 }
 
 /// What a response about a derived series did.
@@ -32,7 +32,7 @@ pub struct Fetched {
     /// As of any response.
     pub report: Report,
     /// Rows that differ from the derived ones.
-    pub disputes: usize,
+    pub conflicts: usize,
 }
 
 /// What a response tells about the candles of a derived block.
@@ -93,7 +93,7 @@ impl Writer {
 
 impl Derived {
     fn older(&self, source: &Source<'_>, index: usize) -> Result<Older, Error> {
-        let Part { index, ref disputed, .. } = self.series[index];
+        let Part { index, ref suspect, .. } = self.series[index];
         let (block, series) = (&self.writer.block, &self.writer.series[index]);
         let (words, state) = (block.series(index), &series.state);
         if self.fetched.is_none() || state.marks.head == 0 || source.state.marks.end() == 0 {
@@ -101,9 +101,9 @@ impl Derived {
         }
         let grid = self.derivation.target();
         let times_of = |start: u64, end: u64| (grid.open_ms(start as i64), grid.open_ms(end as i64));
-        let disputed_ms = disputed.first().zip(disputed.last()).map(|(&oldest, &newest)| times_of(oldest, newest + 1));
+        let suspect_ms = suspect.first().zip(suspect.last()).map(|(&oldest, &newest)| times_of(oldest, newest + 1));
         if state.shown_gaps(words).0 == 0 {
-            return Ok(Older { disputed_ms, ..Older::default() });
+            return Ok(Older { suspect_ms, ..Older::default() });
         }
         let reader = SeriesReader::new(block, index);
         let (shown, reach) = (reader.shown()?, source.reach(&self.derivation));
@@ -125,7 +125,7 @@ impl Derived {
                 confirm_from_ms: unconfirmed.map_or(0, |found| found.from_ms),
             },
             seam_end_ms: grid.open_ms(seam_end as i64),
-            disputed_ms,
+            suspect_ms,
         })
     }
 
@@ -140,16 +140,16 @@ impl Derived {
         let at = self.series[index].index;
         let grid = self.derivation.target();
         let Some(fetched) = self.fetched.filter(|_| self.writer.series[at].state.marks.head > 0) else {
-            return Fetched { report: self.writer.report(at), disputes: 0 };
+            return Fetched { report: self.writer.report(at), conflicts: 0 };
         };
         let told = if fetched == grid { self.cut(at, rows, window) } else { self.fold(at, fetched, rows, window) };
         if told.refused > 0 {
             let mut report = self.writer.report(at);
             (report.tally.rows, report.tally.refused) = (rows.len(), told.refused);
-            return Fetched { report, disputes: 0 };
+            return Fetched { report, conflicts: 0 };
         }
         let Told { mut rows, window, .. } = told;
-        let (disputes, agreed) = self.compare(source, at, &mut rows, &window);
+        let (conflicts, agreed) = self.compare(source, at, &mut rows, &window);
         let report = self.writer.merge(at, &rows, &window, now_boot_ms);
         let series = &mut self.writer.series[at];
         for candle_index in agreed {
@@ -157,9 +157,9 @@ impl Derived {
         }
         let held = held(grid, &rows);
         let (start, end) = coverage(grid, &window, rows.len(), held);
-        self.series[index].disputed.retain(|candle_index| !(start..end).contains(candle_index));
+        self.series[index].suspect.retain(|candle_index| !(start..end).contains(candle_index));
         self.writer.commit();
-        Fetched { report, disputes }
+        Fetched { report, conflicts }
     }
 
     /// Returns a response about candles of this block without those that are not settled here.
@@ -173,7 +173,7 @@ impl Derived {
         Told { rows: kept, window: RequestWindow { limit, end_ms: Some(until_ms), ..*window }, refused }
     }
 
-    /// Makes candles of this block of smaller ones of the exchange. One of which rows are lacking counts when a second
+    /// Makes candles of this block of smaller ones of the exchange. One without all its rows counts when a second
     /// response lacks them as well.
     fn fold(&self, at: usize, fetched: Grid, rows: &[Row], window: &RequestWindow) -> Told {
         let series = &self.writer.series[at];
@@ -233,7 +233,7 @@ impl Derived {
         let (words, series) = (self.writer.block.series(at), &self.writer.series[at]);
         let grid = self.derivation.target();
         let newest = held(grid, rows).map(|(_, newest)| newest);
-        let (mut disputes, mut agreed) = (0, Vec::new());
+        let (mut conflicts, mut agreed) = (0, Vec::new());
         let mut scratch = NOTHING;
         for row in rows {
             let candle_index = grid.index_of(row[OPEN_TIME_MS] as i64).max(0) as u64;
@@ -254,11 +254,11 @@ impl Derived {
                     }
                     agreed.push(candle_index);
                 }
-                Some(_) => disputes += 1,
+                Some(_) => conflicts += 1,
                 None => {}
             }
         }
-        (disputes, agreed)
+        (conflicts, agreed)
     }
 }
 
