@@ -115,7 +115,7 @@ def measure(interval: str, of_symbols: dict[str, list[DayCandles]], directory: P
             f" load all {best_of(3, lambda at=base_dir: load(at)) * 1e3:8.1f} ms,"  # type: ignore[misc]
             f" a week {best_of(3, lambda at=base_dir: load_week(at)) * 1e3:6.1f} ms"  # type: ignore[misc]
         )
-    symbol, days = next(iter(of_symbols.items()))
+    days = next(iter(of_symbols.values()))
     newest = [day for day in days if day.day.date >= date(2025, 12, 2)]
     with stores[packed].writing():
         grow_seconds = best_of(3, lambda: [stores[packed].write(day) for day in newest]) / len(newest)
