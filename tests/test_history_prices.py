@@ -152,3 +152,23 @@ def test_a_feed_of_another_price_cannot_be_joined(tmp_path: Path, block_name: st
     with candleshm.attach(block_name) as feed, pytest.raises(ConfigError, match="candles of UM-mark, not of UM"):
         history.load("UM", "BTCUSDT", "2026-11-01", base_dir=tmp_path, join=feed)
     writer.close()
+
+
+@pytest.mark.parametrize("interval", ["1m", "1h"])
+@pytest.mark.parametrize("kind", ["PERPETUAL", "CURRENT_QUARTER"])
+@pytest.mark.parametrize(("market", "pair"), [("UM", "BTCUSDT"), ("CM", "BTCUSD")])
+def test_continuous_contracts_come_by_requests(
+    exchange: SimulatedExchange, tmp_path: Path, market: Market, pair: str, kind: str, interval: str
+) -> None:
+    symbol, first, last = f"{pair}:{kind}", day_before(exchange, 2), day_before(exchange)
+    options = {"archive": archive_of(exchange)}  # which has none of them
+    done = downloaded(
+        exchange, tmp_path, first.date, market=market, symbols=[symbol], interval=interval, options=options
+    )
+    assert (done.failed, done.written) == (0, 2)
+    assert not any(served.target.startswith("/data/") for served in exchange.served())
+    rows = history.load(market, symbol, first.date, last.date, interval=interval, base_dir=tmp_path)
+    truth = exchange.truth.floats(market, symbol, interval, first.start_ms, last.end_ms)
+    assert rows.tobytes() == truth.tobytes()
+    [path] = {path.parent.name for path in history.paths(market, interval=interval, base_dir=tmp_path)}
+    assert path == f"symbol={pair}%3A{kind}"

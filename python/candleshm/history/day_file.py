@@ -6,8 +6,8 @@ it holds, and from where (format 2). Ranges of days that follow one another are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import date
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -17,13 +17,14 @@ from candleshm._core import MARKETS, PRICES, Zone
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.exchanges.base import Market, Price
 from candleshm.history.candles import SOURCES, Candles, DayCandles, Source, Span, as_spans, joined
-from candleshm.history.day import Day, Grid, days_between
+from candleshm.history.day import Day, Grid
 from candleshm.history.file_names import Period
 from candleshm.history.parquet import packed, unpacked
 
-__all__ = ["decode", "encode"]
+__all__ = ["DayFile", "decode", "encode"]
 
 ONE_DAY, MANY_DAYS = 1, 2
+ONE, DAYS_MAX, EPOCH = timedelta(days=1), 366, date(1970, 1, 1)
 SPANS = ("holes", "outside", "verified")
 
 
@@ -54,87 +55,112 @@ def _about(days: Sequence[DayCandles], period: Period) -> dict[str, Any]:
     return about
 
 
-def decode(data: bytes) -> list[DayCandles]:
-    """Read the days of a file, oldest first. Raises ValueError for what is not as it was written; MissingExtra."""
+class DayFile(Mapping[date, DayCandles]):
+    """The days of a file, by date, oldest first; each is made when it is asked for, which may raise ValueError."""
+
+    def __init__(self, about: Mapping[str, Any], rows: Candles) -> None:
+        """Raises ValueError, KeyError, TypeError for what cannot be."""
+        if about["format"] not in {ONE_DAY, MANY_DAYS}:
+            raise ValueError(f"written in format {about['format']}, this version reads {ONE_DAY} and {MANY_DAYS}")
+        price = about.get("price", "trade")
+        if about["market"] not in MARKETS or price not in PRICES:
+            raise ValueError(f"unknown market or price: `{about['market']}`, `{price}`")
+        self.market: Market = about["market"]
+        self.price: Price = price
+        self.symbol: str = about["symbol"]
+        self.interval: str = about["interval"]
+        self.zone = Zone(about["timezone"])
+        self._rows = rows
+        self._spans = {name: as_spans(about[name]) for name in SPANS}
+        day = about.get("day")
+        runs = about["days"] if about["format"] == MANY_DAYS else [(day, day, about["source"], about["fetched_ms"])]
+        self._origins = dict(_origins(runs))
+        dates = list(self._origins)
+        if not dates or any(one >= other for one, other in pairwise(dates)):
+            raise ValueError("its days are not ascending")
+        self._check_places(dates)
+
+    def __getitem__(self, day: date) -> DayCandles:
+        source, fetched_ms = self._origins[day]
+        of = Day(day, self.zone)
+        grid = Grid.of(of, self.interval)
+        start_ms, end_ms = grid.first_ms, grid.end_ms
+        first, last = np.searchsorted(self._rows[:, OPEN_TIME_MS], (start_ms, end_ms))
+        return DayCandles(
+            market=self.market,
+            price=self.price,
+            symbol=self.symbol,
+            interval=self.interval,
+            day=of,
+            rows=self._rows[first:last],
+            source=source,
+            fetched_ms=fetched_ms,
+            **{name: _within(spans, start_ms, end_ms) for name, spans in self._spans.items()},
+        )
+
+    def __iter__(self) -> Iterator[date]:
+        return iter(self._origins)
+
+    def __len__(self) -> int:
+        return len(self._origins)
+
+    def __contains__(self, day: object) -> bool:
+        return day in self._origins
+
+    def _check_places(self, dates: Sequence[date]) -> None:
+        """Raise ValueError when rows or ranges belong to no day of the file."""
+        firsts = [0, *(number for number in range(1, len(dates)) if dates[number] - dates[number - 1] != ONE)]
+        lasts = [*(number - 1 for number in firsts[1:]), len(dates) - 1]
+        places = [
+            (self._grid(dates[first]).first_ms, self._grid(dates[last]).end_ms)
+            for first, last in zip(firsts, lasts, strict=True)
+        ]
+        opened = self._rows[:, OPEN_TIME_MS]
+        known = sum(int(np.diff(np.searchsorted(opened, place))[0]) for place in places)
+        if known != len(opened) or bool((np.diff(opened) <= 0).any()):
+            raise ValueError("its rows are not ascending, or of no day that it names")
+        for name, spans in self._spans.items():
+            if _length_ms(spans) != sum(_length_ms(_within(spans, *place)) for place in places):
+                raise ValueError(f"some of its {name} are of no day that it names")
+
+    def _grid(self, day: date) -> Grid:
+        return Grid.of(Day(day, self.zone), self.interval)
+
+
+def decode(data: bytes) -> DayFile:
+    """Read a file. Raises ValueError for what is not as it was written; MissingExtra."""
     about, rows, _ = unpacked(data)
     rows.flags.writeable = False  # several readers may be given the same days
     try:
-        if about["format"] not in {ONE_DAY, MANY_DAYS}:
-            raise ValueError(f"written in format {about['format']}, this version reads {ONE_DAY} and {MANY_DAYS}")
-        zone, price = Zone(about["timezone"]), about.get("price", "trade")
-        if about["market"] not in MARKETS or price not in PRICES:
-            raise ValueError(f"unknown market or price: `{about['market']}`, `{price}`")
-        if about["format"] == ONE_DAY:
-            found = [(Day.parse(about["day"], zone), about["source"], int(about["fetched_ms"]))]
-        else:
-            found = list(_days(about["days"], zone))
-        if not found or any(day.date >= after.date for (day, *_), (after, *_) in pairwise(found)):
-            raise ValueError("its days are not ascending")
-        spans = {name: as_spans(about[name]) for name in SPANS}
-        return _cut(found, rows, spans, about["market"], price, about["symbol"], about["interval"])
+        return DayFile(about, rows)
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"its metadata are incomplete ({type(error).__name__}: {error})") from None
 
 
-def _cut(
-    days: Sequence[tuple[Day, Source, int]],
-    rows: Candles,
-    spans: dict[str, tuple[Span, ...]],
-    market: Market,
-    price: Price,
-    symbol: str,
-    interval: str,
-) -> list[DayCandles]:
-    """Give each day its rows and ranges. Raises ValueError when some belong to no day."""
-    found = []
-    for day, source, fetched_ms in days:
-        if source not in SOURCES:
-            raise ValueError(f"unknown source: `{source}`")
-        grid = Grid.of(day, interval)
-        start_ms, end_ms = grid.first_ms, grid.end_ms
-        first, last = np.searchsorted(rows[:, OPEN_TIME_MS], (start_ms, end_ms))
-        found.append(
-            DayCandles(
-                market=market,
-                price=price,
-                symbol=symbol,
-                interval=interval,
-                day=day,
-                rows=rows[first:last],
-                source=source,
-                fetched_ms=fetched_ms,
-                **{name: _within(of_file, start_ms, end_ms) for name, of_file in spans.items()},
-            )
-        )
-    if sum(len(day.rows) for day in found) != len(rows):
-        raise ValueError("some of its rows are of no day that it names")
-    for name, of_file in spans.items():
-        if _length_ms(of_file) != sum(_length_ms(getattr(day, name)) for day in found):
-            raise ValueError(f"some of its {name} are of no day that it names")
-    return found
-
-
 def _runs(days: Sequence[DayCandles]) -> list[tuple[str, str, Source, int]]:
-    """Return the first and the last of days that follow one another, are from one source and fetched at one time."""
+    """Return the first and the last of dates that follow one another, are from one source and fetched at one time."""
     runs: list[tuple[str, str, Source, int]] = []
-    before: Day | None = None
+    before: date | None = None
     for candles in days:
         of = (candles.source, candles.fetched_ms)
-        if before is not None and before.end_ms == candles.day.start_ms and runs[-1][2:] == of:
+        if before is not None and before + ONE == candles.day.date and runs[-1][2:] == of:
             runs[-1] = (runs[-1][0], str(candles.day), *of)
         else:
             runs.append((str(candles.day), str(candles.day), *of))
-        before = candles.day
+        before = candles.day.date
     return runs
 
 
-def _days(runs: Iterable[Sequence[Any]], zone: Zone) -> Iterable[tuple[Day, Source, int]]:
+def _origins(runs: Iterable[Sequence[Any]]) -> Iterator[tuple[date, tuple[Source, int]]]:
     for first, last, source, fetched_ms in runs:
-        # Checked before the days are counted: a file has those of a year at most.
-        if (date.fromisoformat(last) - date.fromisoformat(first)).days > 366:
-            raise ValueError("it names more days than a year has")
-        for day in days_between(Day.parse(first, zone), Day.parse(last, zone)):
-            yield day, source, int(fetched_ms)
+        if source not in SOURCES:
+            raise ValueError(f"unknown source: `{source}`")
+        day, end = date.fromisoformat(first), date.fromisoformat(last)
+        # Checked before they are counted.
+        if not EPOCH <= day <= end or (end - day).days > DAYS_MAX:
+            raise ValueError(f"it names days that no file has: {first} .. {last}")
+        for number in range((end - day).days + 1):
+            yield day + number * ONE, (source, int(fetched_ms))
 
 
 def _length_ms(spans: Iterable[Span]) -> int:

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from itertools import groupby
@@ -19,6 +19,7 @@ from candleshm.exchanges.base import Market, Price
 from candleshm.history import day_file
 from candleshm.history.candles import DayCandles, is_same
 from candleshm.history.day import DAILY_INTERVALS, Day, days_between
+from candleshm.history.day_file import DayFile
 from candleshm.history.file_names import (
     Period,
     daily_files_pattern,
@@ -166,8 +167,8 @@ class ParquetStore:
         path = self.destination(symbol, day)
         if self.period != "day":
             try:
-                if candles := self._days(path).get(day.date):
-                    return candles
+                if day.date in (days := self._days(path)):
+                    return _day_of(days, day, path)
             except DayDamaged as error:
                 damage = error
             except FileNotFoundError:
@@ -179,7 +180,8 @@ class ParquetStore:
 
     def read_own(self, symbol: str, day: Day) -> DayCandles:
         """Read the file that a day has of its own. Raises FileNotFoundError, DayDamaged, StoreUnavailable."""
-        return self._decoded(self.own_file(symbol, day), "day")[day.date]
+        path = self.own_file(symbol, day)
+        return _day_of(self._decoded(path, "day"), day, path)
 
     def write(self, *days: DayCandles) -> None:
         """Put days in the place of what is there, each file wholly or not at all; after an error what is there stays.
@@ -200,16 +202,16 @@ class ParquetStore:
 
     def _write_into(self, path: Path, days: Sequence[DayCandles]) -> None:
         """Replace a file by one that has these days, too; then the files that they had of their own go."""
-        before: Mapping[date, DayCandles] = {}
+        merged: dict[date, DayCandles] = {}
         try:
-            before = self._days(path)
+            merged = dict(self._days(path))
         except FileNotFoundError:
             pass
-        except DayDamaged as error:
+        except ValueError as error:  # DayDamaged is one
             aside = path.with_name(path.name + DAMAGED_SUFFIX)
             logger.warning("%s; it is kept as %s, and its other days have to be downloaded again", error, aside.name)
             os.replace(path, aside)
-        merged = {**before, **{candles.day.date: candles for candles in days}}
+        merged |= {candles.day.date: candles for candles in days}
         merged = {day: merged[day] for day in sorted(merged)}
         replace_file(path, day_file.encode(list(merged.values()), self.period))
         own = [file for candles in days if (file := self.own_file(candles.symbol, candles.day)).exists()]
@@ -244,7 +246,7 @@ class ParquetStore:
                 if not name.startswith(".") and (bounds := period_days(name, period)):
                     yield directory / name, period, *bounds
 
-    def _days(self, path: Path) -> Mapping[date, DayCandles]:
+    def _days(self, path: Path) -> DayFile:
         """Return the days of a file of a month or year. Raises FileNotFoundError, DayDamaged, StoreUnavailable."""
         with refusals(path, besides=FileNotFoundError):
             is_of = path.stat()
@@ -255,7 +257,7 @@ class ParquetStore:
         self._kept.put(path, stamp, days)
         return days
 
-    def _decoded(self, path: Path, period: Period) -> Mapping[date, DayCandles]:
+    def _decoded(self, path: Path, period: Period) -> DayFile:
         """Read a file. Raises FileNotFoundError, DayDamaged, StoreUnavailable, MissingExtra."""
         symbol, bounds = daily_symbol(path.parent.name), period_days(path.name, period)
         try:
@@ -264,13 +266,13 @@ class ParquetStore:
             days = day_file.decode(data)
         except ValueError as error:
             raise DayDamaged(str(path), f"damaged: {error}") from None
-        for candles in days:
-            holds = (candles.market, candles.price, candles.symbol, candles.interval, candles.day.zone.name)
-            is_named = bounds is not None and bounds[0] <= candles.day.date <= bounds[1]
-            if holds != (self.market, self.price, symbol, self.interval, self.zone.name) or not is_named:
-                words = (market_name(candles.market, candles.price), *holds[2:], candles.day.date)
-                raise DayDamaged(str(path), f"holds {' '.join(map(str, words))}, its path names another one")
-        return {candles.day.date: candles for candles in days}
+        holds = (days.market, days.price, days.symbol, days.interval, days.zone.name)
+        dates = list(days)
+        is_named = bounds is not None and bounds[0] <= dates[0] <= dates[-1] <= bounds[1]
+        if holds != (self.market, self.price, symbol, self.interval, self.zone.name) or not is_named:
+            words = (market_name(days.market, days.price), *holds[2:], dates[0])
+            raise DayDamaged(str(path), f"holds {' '.join(map(str, words))}, its path names another one")
+        return days
 
 
 class _Kept:
@@ -278,9 +280,9 @@ class _Kept:
 
     def __init__(self) -> None:
         self._gate = threading.Lock()
-        self._files: OrderedDict[Path, tuple[object, Mapping[date, DayCandles]]] = OrderedDict()
+        self._files: OrderedDict[Path, tuple[object, DayFile]] = OrderedDict()
 
-    def get(self, path: Path, stamp: object) -> Mapping[date, DayCandles] | None:
+    def get(self, path: Path, stamp: object) -> DayFile | None:
         with self._gate:
             kept = self._files.get(path)
             if kept is None or kept[0] != stamp:
@@ -288,7 +290,7 @@ class _Kept:
             self._files.move_to_end(path)
             return kept[1]
 
-    def put(self, path: Path, stamp: object, days: Mapping[date, DayCandles]) -> None:
+    def put(self, path: Path, stamp: object, days: DayFile) -> None:
         with self._gate:
             self._files[path] = (stamp, days)
             if len(self._files) > FILES_KEPT:
@@ -321,6 +323,13 @@ def refusals(path: Path, besides: type[OSError] | tuple[()] = ()) -> Iterator[No
         raise
     except OSError as error:
         raise StoreUnavailable(str(path), error.strerror or str(error), error.errno or 0) from None
+
+
+def _day_of(days: DayFile, day: Day, path: Path) -> DayCandles:
+    try:
+        return days[day.date]
+    except ValueError as error:
+        raise DayDamaged(str(path), f"damaged: {error}") from None
 
 
 def _names(directory: Path) -> Sequence[str]:
