@@ -39,6 +39,7 @@ pub mod ring;
 pub mod seqlock;
 pub mod symbols;
 pub mod sync;
+pub mod waiting;
 pub mod wire;
 pub mod zone;
 
@@ -49,6 +50,8 @@ pub mod block;
 #[cfg(not(loom))]
 pub mod chain;
 pub mod derive;
+#[cfg(not(loom))]
+pub mod feed;
 #[cfg(not(loom))]
 pub mod gate;
 #[cfg(not(loom))]
@@ -73,3 +76,6 @@ pub mod succession;
 pub mod watch;
 #[cfg(not(loom))]
 pub mod writer;
+
+#[cfg(not(loom))]
+pub use feed::{Feed, Series};
