@@ -1,4 +1,4 @@
-"""Builds libcandleshm and puts it, with its headers, where compilers look: `python build_backend/native_library.py PREFIX`.
+"""Builds libcandleshm and puts it, with its headers, where compilers look: `native_library.py PREFIX`.
 
 Without PREFIX it goes into the Python package, from where the wheel takes it. Needs cargo, and nothing beyond the
 standard library, because pip calls it before anything is installed.
@@ -27,7 +27,7 @@ def build() -> tuple[dict[str, Path], str]:
     """Return the paths of the libraries by their suffix, and what programs need beside the static one."""
     command = "cargo rustc --release --locked --package candleshm-c --lib --message-format json-render-diagnostics"
     words = [*command.split(), "--", "--print", "native-static-libs"]
-    result = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"libcandleshm was not built:\n{result.stderr}")
     for line in result.stdout.splitlines():

@@ -19,7 +19,7 @@ def include() -> str:
 
 
 def library() -> str:
-    """Return the path of the shared library, to link with or to load; the same folder has pkg-config's and CMake's files.
+    """Return the path of the shared library, to link with or to load; pkg-config's and CMake's files lie beside it.
 
     >>> candleshm.library()  # doctest: +SKIP
     '/home/ann/.venv/lib/python3.13/site-packages/candleshm/native/lib/libcandleshm.so.1'

@@ -31,6 +31,9 @@ struct CGap {
 }
 
 fn window_of(n: usize, flags: i32) -> Result<Window, Error> {
+    if n == 0 {
+        return Err(argument("n must be a positive integer: `0`"));
+    }
     let holes = match flags & HOLES {
         0 => Some(Holes::Drop),
         1 => Some(Holes::Nan),
