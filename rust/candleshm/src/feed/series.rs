@@ -16,7 +16,7 @@ use crate::feed::window::Window;
 use crate::interval::Grid;
 use crate::layout::RowState;
 use crate::page::{Page, PageRequest};
-use crate::read::{SeriesReader, Snapshot};
+use crate::read::{self, SeriesReader, Snapshot};
 use crate::sync::Target;
 use crate::waiting::until;
 
@@ -36,6 +36,14 @@ pub struct Gap {
     pub end_ms: i64,
     /// Whether the exchange confirmed that it has no such rows; else they are not fetched yet.
     pub is_hole: bool,
+}
+
+impl Gap {
+    /// Returns the open times of a range of candle indices.
+    #[must_use]
+    pub fn of(gap: read::Gap, grid: Grid) -> Self {
+        Self { start_ms: grid.open_ms(gap.start as i64), end_ms: grid.open_ms(gap.end as i64), is_hole: gap.hole }
+    }
 }
 
 /// What was copied.
@@ -126,6 +134,21 @@ impl Series {
     #[must_use]
     pub fn block_name(&self) -> &str {
         self.source.name()
+    }
+
+    /// Returns the feed's limit of age, ms.
+    #[must_use]
+    pub fn max_age_ms(&self) -> Option<u64> {
+        self.source.max_age_ms()
+    }
+
+    /// Refuses when the feed was closed.
+    ///
+    /// # Errors
+    ///
+    /// `FeedClosed`.
+    pub fn check_open(&self) -> Result<(), Error> {
+        self.source.check_open()
     }
 
     /// Returns the grid of the candles.
@@ -334,12 +357,7 @@ impl Series {
     pub fn gaps(&self) -> Result<Vec<Gap>, Error> {
         self.with(|attached, index| {
             let grid = attached.block().grid(index);
-            let of = |gap: crate::read::Gap| Gap {
-                start_ms: grid.open_ms(gap.start as i64),
-                end_ms: grid.open_ms(gap.end as i64),
-                is_hole: gap.hole,
-            };
-            Ok(attached.reader(index).gaps()?.into_iter().map(of).collect())
+            Ok(attached.reader(index).gaps()?.into_iter().map(|gap| Gap::of(gap, grid)).collect())
         })
     }
 
