@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,32 @@ SCRIPT += ["candles 16 1 20 1", "candles 16 0 16 0", "column 4 16 0", "gaps 4", 
 SCRIPT += ["view_valid", "view_check", "view_close", "view 4", "wait_open 0 0.01", "wait_closed 0 1 0.01"]
 SCRIPT += ["interrupted_wait 0.05", "last 4 3", "panel 4 9 0 3", "panel 4 40 1 3", "nulls", "arguments", "threads 50"]
 SCRIPT += ["error_name -6", "api", "series NOPE", "series ETHUSDT", "detach", "last_close"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_wheel_that_pip_builds_from_the_sdist_holds_it(tmp_path: Path) -> None:
+    maturin = [sys.executable, "-m", "maturin", "sdist", "--out", str(tmp_path)]
+    run(*maturin, cwd=ROOT)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "CARGO_TARGET_DIR": str(ROOT / "target")}
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    run(*pip, archive, cwd=tmp_path, env=environment)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        names = set(opened.namelist())
+    folder = "candleshm/native"
+    assert {name.removeprefix(f"{folder}/") for name in names if name.startswith(folder)} == {
+        "__init__.py",
+        "include/candleshm.h",
+        "include/candleshm.hpp",
+        "lib/libcandleshm.so",
+        "lib/libcandleshm.so.1",
+        "lib/pkgconfig/candleshm.pc",
+        "lib/cmake/candleshm/candleshm-config.cmake",
+        "lib/cmake/candleshm/candleshm-config-version.cmake",
+    }
 
 
 @pytest.fixture

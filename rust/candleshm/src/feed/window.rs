@@ -62,9 +62,10 @@ impl Window {
 impl Holes {
     /// Refuses a copy with gaps, if that is what the caller wants.
     pub(super) fn check(self, symbol: &str, snapshot: &Snapshot, grid: Grid) -> Result<(), Error> {
-        match snapshot.states.iter().position(|&state| !has_row(state)) {
-            Some(first) if self == Self::Raise => Err(gap_at(first, symbol, snapshot, grid)),
-            _ => Ok(()),
+        let gap = || snapshot.states.iter().position(|&state| !has_row(state));
+        match (self == Self::Raise).then(gap).flatten() {
+            Some(first) => Err(gap_at(first, symbol, snapshot, grid)),
+            None => Ok(()),
         }
     }
 
@@ -107,15 +108,16 @@ fn has_row(state: RowState) -> bool {
 
 /// Moves the rows that are there together; returns how many.
 fn drop_gaps<T: Target>(snapshot: &Snapshot, columns: &mut [T], stride: usize) -> usize {
-    let kept: Vec<usize> = (0..snapshot.states.len()).filter(|&slot| has_row(snapshot.states[slot])).collect();
-    if kept.len() < snapshot.states.len() {
+    let rows = snapshot.states.iter().filter(|&&state| has_row(state)).count();
+    if rows < snapshot.states.len() {
+        let kept: Vec<usize> = (0..snapshot.states.len()).filter(|&slot| has_row(snapshot.states[slot])).collect();
         for column in columns.chunks_mut(stride) {
             for (to, &from) in kept.iter().enumerate() {
                 column[to] = column[from];
             }
         }
     }
-    kept.len()
+    rows
 }
 
 /// Gives slots without a row their grid open time and NaN; returns how many slots there are.
