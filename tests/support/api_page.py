@@ -34,6 +34,7 @@ PARTS: list[tuple[str, str, list[str]]] = [
         "candleshm",
         ["attach", "blocks", "unlink", "Feed", "Series", "View", "Panel", "Closed", "Gap", "Health"],
     ),
+    ("C and C++", "candleshm", ["include", "library"]),
     ("Rows", "candleshm", ["RowState", "derive", "to_pandas", "to_polars", "to_arrow"]),
     ("Daily files", "candleshm.history", list(history.__all__)),
     ("Collecting", "candleshm", ["CollectorConfig", "Collector", "CandleRule", "CandleServer"]),
