@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from material import VALUES, WINDOW, FloatArray, rows_of, symbols_of, whole, whole_column
+from native import Native
 from rounds import REFUSED, TORN, WHOLE, Contender, Table, Target, each, keeping, less_overhead, race
 from stores import Iceoryx2, Lmdb, Manager, Memmap, Ours, Redis, Store, redis_server, with_file_locks, with_locks
 
@@ -32,6 +33,9 @@ LENGTH = 2880
 CHECKED = 32
 """Of a sample of many short reads as many are kept and checked."""
 PAST_CLOSES = 60
+IN_C = 4096
+"""Reads of one call into C, whose own price does not show then."""
+LAST_CLOSE = "cshm_last_close"
 COPY, ONTO, VIEW = "candles(1440)", "candles(1440, out=)", "view(1440).close + live"
 
 
@@ -140,6 +144,10 @@ def run(*, quick: bool) -> Iterator[Table]:
         yield _copies(ours, private, rounds, seconds)
         yield _columns_copied(ours, private, rounds, seconds)
         yield _panels(ours, private, rounds, seconds)
+        native = Native(ours.feed.name, SYMBOLS)
+        yield _values_from_c(ours, native, rounds, seconds)
+        yield _views_from_c(ours, native, rounds, seconds)
+        yield _copies_from_c(ours, native, rounds, seconds)
 
 
 def _whole(symbol: int, rows: FloatArray) -> str:
@@ -314,6 +322,85 @@ def _panels(ours: Ours, private: FloatArray, rounds: int, seconds: float) -> Tab
     ]
     timings = race(contenders, [0], rounds=rounds, turn_seconds=seconds)
     return Table("R", f"newest {PAST_CLOSES} closes of {SYMBOLS} symbols, aligned", timings, ours_name)
+
+
+def _last_of(read: Callable[[int], Any]) -> Callable[[list[int]], list[Any]]:
+    """Return what reads as many symbols as there are picks, of its own choice, and hands out what it read last."""
+    return lambda picks: [read(len(picks))]
+
+
+def _value_verdict(symbol: int, value: float) -> str:
+    return WHOLE if symbols_of(np.array([value]))[0] == symbol else TORN
+
+
+def _newest(symbol: int, row: FloatArray) -> str:
+    return WHOLE if whole(symbol, row.reshape(1, 12), 1) else TORN
+
+
+def _values_from_c(ours: Ours, native: Native, rounds: int, seconds: float) -> Table:
+    """The loop and the choice of a symbol are taken off, in C as in Python."""
+    series, batch = ours.series, 256
+    in_c = [
+        Contender("empty loop in C", _last_of(native.draw_only), _unchecked, IN_C),
+        Contender(LAST_CLOSE, _last_of(native.last_close), each(lambda _, read: _value_verdict(*read)), IN_C),
+        Contender("cshm_live", _last_of(native.live), each(lambda _, read: _newest(*read)), IN_C),
+    ]
+    in_python = [
+        Contender("empty loop", lambda picks: [series[pick] for pick in picks], _unchecked, batch),
+        Contender("last_close", lambda picks: [series[pick].last_close for pick in picks], each(_value_verdict), batch),
+        Contender(
+            "live",
+            lambda picks: [series[pick].live for pick in picks],
+            each(_newest),
+            batch,
+        ),
+    ]
+    timings = race([*in_c, *in_python], range(SYMBOLS), rounds=rounds, turn_seconds=seconds)
+    timings = less_overhead(timings[: len(in_c)], "empty loop in C") + less_overhead(timings[len(in_c) :], "empty loop")
+    limit = Target("cshm_last_close <= 10 ns", LAST_CLOSE, 10)
+    note = f"means of {IN_C} calls from C, and of {batch} from Python, the loop's own time taken off"
+    return Table("R", "one value, or the newest row, from C and from Python", timings, LAST_CLOSE, [limit], note)
+
+
+def _views_from_c(ours: Ours, native: Native, rounds: int, seconds: float) -> Table:
+    name = "cshm_view_open(1440), column, cshm_live"
+
+    def check(_: int, read: tuple[int, int, FloatArray]) -> str:
+        symbol, view, live = read
+        column = native.column_of(view)
+        if column is None:
+            return REFUSED
+        return _newest(symbol, live) if whole_column(symbol, column) else TORN
+
+    def check_view(symbol: int, result: tuple[Any, FloatArray, FloatArray]) -> str:
+        view, column, live = result
+        copy = np.array(column)
+        if not view.valid():
+            return REFUSED
+        return _newest(symbol, live) if whole_column(symbol, copy) else TORN
+
+    contenders = [
+        Contender(name, _last_of(native.view_and_live), each(check), IN_C),
+        Contender(VIEW, partial(_view_and_live, ours.series), each(check_view), SYMBOLS),
+    ]
+    timings = race(contenders, range(SYMBOLS), rounds=rounds, turn_seconds=seconds)
+    title = "one column of 1440 rows in place and the live row, from C and from Python"
+    return Table("R", title, timings, name, [Target("from C <= 0.3 us", name, 300)])
+
+
+def _copies_from_c(ours: Ours, native: Native, rounds: int, seconds: float) -> Table:
+    name, memcpy, batch = "cshm_candles(1440)", "12 x memcpy, no lock", 20
+    out = np.empty((WINDOW, 12), order="F")
+    check = each(lambda _, read: _whole(*read))
+    contenders = [
+        Contender(name, _last_of(native.candles), check, batch),
+        Contender(memcpy, _last_of(native.copies), check, batch, may_tear=True),
+        Contender(ONTO, _each(partial(_onto, ours.series, out)), each(_whole)),
+    ]
+    timings = race(contenders, range(SYMBOLS), rounds=rounds, turn_seconds=seconds)
+    limit = Target("from C <= 1.1x memcpy", name, 1.1, memcpy)
+    title = "full copy of 1440 x 12 into the caller's memory, from C and from Python"
+    return Table("R", title, timings, name, [limit])
 
 
 def _each(read: Callable[[int], Any]) -> Callable[[list[int]], list[Any]]:

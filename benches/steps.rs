@@ -12,6 +12,7 @@ use candleshm::columns::{COLUMNS, Row};
 use candleshm::interval::Interval;
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
+use candleshm::price::Price;
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
@@ -70,6 +71,7 @@ fn pushed(candle_index: i64, update: i64) -> String {
 fn full_block() -> (Writer, i64) {
     let config = Config {
         market: Market::Spot,
+        price: Price::Trade,
         interval: Interval::Minute1,
         length: LENGTH,
         symbols: vec!["S".into()],

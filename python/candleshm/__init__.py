@@ -57,6 +57,7 @@ from candleshm.errors import (
     UnknownSymbol,
     WaitTimeout,
 )
+from candleshm.native import include, library
 from candleshm.reader.alignment import Alignment, align
 from candleshm.reader.contracts import Contract
 from candleshm.reader.derivation import derive
@@ -135,6 +136,8 @@ __all__ = [
     "blocks",
     "derive",
     "history",
+    "include",
+    "library",
     "to_arrow",
     "to_pandas",
     "to_polars",

@@ -49,6 +49,7 @@ PARTS: list[tuple[str, str, list[str]]] = [
             "Session",
         ],
     ),
+    ("C and C++", "candleshm", ["include", "library"]),
     ("Rows", "candleshm", ["RowState", "derive", "to_pandas", "to_polars", "to_arrow"]),
     ("Daily files", "candleshm.history", list(history.__all__)),
     ("Collecting", "candleshm", ["CollectorConfig", "Collector", "CandleRule", "CandleServer"]),
