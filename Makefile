@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_SECONDS ?= 30
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/tests/*') $(shell find rust -name Cargo.toml) Cargo.toml Cargo.lock
+NATIVE_SOURCES := $(wildcard rust/candleshm-c/*.in rust/candleshm-c/include/* build_backend/*.py)
+PREFIX ?= /usr/local
 
 BENCH := .venv-bench
 CLIENTS := .venv-clients
@@ -28,7 +30,7 @@ LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
 ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build clients demo test test-long test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
+.PHONY: help setup build install-c clients demo test test-long test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -43,13 +45,17 @@ $(VENV)/.tools: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --group test --group lint
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) pyproject.toml README.md
+$(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) $(NATIVE_SOURCES) pyproject.toml README.md
+	$(BIN)/python build_backend/native_library.py
 	VIRTUAL_ENV=$(VENV) $(BIN)/maturin develop --release --quiet >/dev/null
 	@touch $@
 
 setup: $(VENV)/.tools ## Make the local venv with every Python tool
 
-build: $(VENV)/.built ## Build the extension in release mode into the local venv
+build: $(VENV)/.built ## Build the extension and libcandleshm in release mode, the former into the local venv
+
+install-c: ## Install libcandleshm and its headers, for C and C++: PREFIX=/usr/local, DESTDIR= for packagers
+	$(PYTHON) build_backend/native_library.py $(abspath $(DESTDIR)$(PREFIX))
 
 demo: build ## Simulated exchange, collector and a strategy in another process (DEMO_SECONDS=30)
 	@$(BIN)/candleshm demo --seconds $(DEMO_SECONDS)
@@ -61,7 +67,7 @@ test-long: steps loom build ## The longer proofs: deaths at every store, interle
 	$(MAKE) stateful STATEFUL_EXAMPLES=$(LONG_ROUNDS)
 
 test-rust: ## The tests in Rust: units, models, format, takeover, and the thread of the streams
-	cargo test --profile checked --quiet --package candleshm --package candleshm-stream
+	cargo test --profile checked --quiet --package candleshm --package candleshm-stream --package candleshm-c
 
 $(CLIENTS)/%/.tools: tests/clients/%.txt
 	$(PYTHON) -m venv $(CLIENTS)/$*
@@ -146,6 +152,7 @@ dependencies: build ## Write docs/dependencies.md anew: names, versions, licence
 lint: build ## clippy, rustfmt, ruff, mypy, stubtest; a missing tool is a failure
 	cargo fmt --check
 	cargo clippy --quiet --workspace --all-targets -- --deny warnings
+	cargo clippy --quiet --package candleshm --lib -- --deny warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -101,20 +101,22 @@ def test_protocol_of_streams_is_pure() -> None:
         assert not re.search(r"std::net|mio::|std::env|SystemTime|Instant", code), name
 
 
-def test_core_has_no_python_no_network_no_clock() -> None:
+def test_core_has_no_python_no_network_and_a_clock_for_readers_only() -> None:
     for path in CORE.rglob("*.rs"):
         code = re.sub(r"//.*", "", path.read_text())
-        assert not re.search(r"pyo3|std::net|std::env|SystemTime|Instant|clock_gettime", code), path
+        assert not re.search(r"pyo3|std::net|std::env|SystemTime", code), path
+        assert CORE / "feed" in path.parents or not re.search(r"\bInstant\b|clock_gettime", code), path
 
 
-def test_unsafe_code_stands_in_three_files() -> None:
+def test_unsafe_code_stands_in_three_files_and_at_the_border_to_c() -> None:
     with_unsafe = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "rust").rglob("src/*.rs")
         if re.search(r"\bunsafe\b(?!_)", re.sub(r"//.*", "", path.read_text()).replace("unsafe_code", ""))
     }
     binding = "rust/candleshm-python/src"
-    assert with_unsafe == {"rust/candleshm/src/shared_memory.rs", f"{binding}/array.rs", f"{binding}/descriptor.rs"}
+    beside_c = {path for path in with_unsafe if not path.startswith("rust/candleshm-c/")}
+    assert beside_c == {"rust/candleshm/src/shared_memory.rs", f"{binding}/array.rs", f"{binding}/descriptor.rs"}
 
 
 def test_memory_that_was_never_set_is_not_lent_as_numbers() -> None:

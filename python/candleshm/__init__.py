@@ -57,6 +57,7 @@ from candleshm.errors import (
     UnknownSymbol,
     WaitTimeout,
 )
+from candleshm.native import include, library
 from candleshm.reader.derivation import derive
 from candleshm.reader.feed import Feed, attach, blocks, unlink
 from candleshm.reader.frames import to_arrow, to_pandas, to_polars
@@ -128,6 +129,8 @@ __all__ = [
     "blocks",
     "derive",
     "history",
+    "include",
+    "library",
     "to_arrow",
     "to_pandas",
     "to_polars",

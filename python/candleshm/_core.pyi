@@ -19,6 +19,8 @@ __all__ = [
     "INTERVAL_MS",
     "MARKETS",
     "ROW_STATES",
+    "SILENT_MS",
+    "STALE_MS",
     "ZONES_VERSION",
     "Closed",
     "Feed",
@@ -48,6 +50,7 @@ __all__ = [
     "derive",
     "ended_ms",
     "frame_text",
+    "freshness",
     "hole_apart_ms",
     "is_block_name",
     "is_owned",
@@ -65,6 +68,10 @@ INTERVAL_MS: dict[str, int]
 """Every interval of the exchange and the length of its shortest candle: 28 days for a month."""
 ROW_STATES: dict[str, int]
 """The states of rows by name, as the core stores them; `candleshm.RowState` is the same for people."""
+SILENT_MS: int
+"""A collector without a heartbeat for this long shows no life."""
+STALE_MS: int
+"""A series whose data is older than this is stale, where the reader has set no limit."""
 ZONES_VERSION: str
 """The release of the IANA time zone database that is compiled in, such as 2026b."""
 
@@ -1001,7 +1008,7 @@ class Feed:
             ConfigError: `field` or `out` cannot be used.
         """
 
-    def _health(self) -> dict[str, Any]: ...
+    def _health(self, max_age: float | None = None) -> dict[str, Any]: ...
     def _panel(
         self,
         fields: Sequence[str],
@@ -1184,6 +1191,9 @@ class PoolWords:
 
     def assume(self, other: PoolWords) -> None:
         """Copy what counts from other words into these, which no other process may use yet."""
+
+def freshness(ages: Sequence[float], max_age: float | None) -> tuple[int, float, bool]:
+    """Return the fields of `candleshm.reader.freshness.Freshness` from ages in seconds."""
 
 def candle_end_ms(interval: str, open_ms: int) -> int:
     """Return where the candle ends (half-open) that opened at `open_ms`, also when it opened off the grid.

@@ -9,7 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "ARCHITECTURE.md"
 BEGIN, END = "<!-- modules: begin -->\n", "<!-- modules: end -->\n"
-SOURCES = ["python/candleshm", "rust/candleshm/src", "rust/candleshm-stream/src", "rust/candleshm-python/src"]
+SOURCES = [
+    "python/candleshm",
+    "rust/candleshm/src",
+    "rust/candleshm-stream/src",
+    "rust/candleshm-python/src",
+    "rust/candleshm-c/src",
+]
 
 
 def first_sentence(path: Path) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from candleshm import _core
+
 __all__ = ["SILENT_SECONDS", "STALE_SECONDS", "Freshness"]
 
 # A series whose data is older than this is stale, where the reader has set no `max_age`.
-STALE_SECONDS = 60.0
+STALE_SECONDS = _core.STALE_MS / 1000
 # A collector publishes a heartbeat every half second.
-SILENT_SECONDS = 5.0
-# One in so many of the symbols that trade may be stale while the feed as a whole is current.
-STALE_PART = 10
+SILENT_SECONDS = _core.SILENT_MS / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +37,4 @@ class Freshness:
         >>> Freshness.of([0.5] * 20 + [90.0, 61.0])
         Freshness(stale=2, oldest_age=90.0, is_current=True)
         """
-        limit = STALE_SECONDS if max_age is None or math.isinf(max_age) else max_age
-        stale = sum(age > limit for age in ages)
-        known = [age for age in ages if math.isfinite(age)]
-        aged = sum(age > limit for age in known)
-        oldest_age = max(known, default=math.inf if ages else 0.0)
-        is_current = not ages or (aged < len(known) and aged <= max(1, len(ages) // STALE_PART))
-        return cls(stale, oldest_age, is_current)
+        return cls(*_core.freshness(ages, max_age))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from candleshm import _core
 from candleshm.errors import BlockError, BlockNotFound
-from candleshm.reader.freshness import SILENT_SECONDS, Freshness
+from candleshm.reader.freshness import SILENT_SECONDS
 from candleshm.reader.notebook import table
 
 # The last second that a datetime can hold: a damaged block may name any number.
@@ -16,8 +16,6 @@ LAST_MS = 253_402_300_799_000
 ERROR_KINDS = ("BadResponse", "Banned", "ExchangeError", "ExchangeUnavailable", "RateLimited", "another")
 # So few symbols by requests do not count while the others come by streams: some are idle.
 STREAMS_PART = 10
-# A block that is being replaced is served until readers move on.
-SERVED = {"ready", "superseded"}
 
 
 @dataclass(frozen=True)
@@ -106,23 +104,18 @@ class Health:
 
 def health_of(feed: _core.Feed, max_age: float | None = None) -> Health:
     """Return the health of the block that ``feed`` is attached to; ``max_age`` (seconds) in place of its own."""
-    fields = feed._health()
+    fields = feed._health(max_age)
     until_ms = fields.pop("banned_until_ms")
     kind, error_ms = fields.pop("last_error")
     banned_until = None if until_ms is None else datetime.fromtimestamp(min(until_ms, LAST_MS) / 1000, tz=UTC)
-    own_max_age = fields.pop("max_age")
-    freshness = Freshness.of(fields.pop("ages"), own_max_age if max_age is None else max_age)
-    is_alive = fields["heartbeat_age"] <= SILENT_SECONDS
-    if fields["state"] == "ready" and not is_alive and not _is_owned(fields["name"]):
+    del fields["is_current"]
+    if fields["state"] == "ready" and fields["heartbeat_age"] > SILENT_SECONDS and not _is_owned(fields["name"]):
         fields["state"] = "dead"
     return Health(
         **fields,
         banned_until=banned_until,
         last_error=(("", *ERROR_KINDS)[kind] if kind <= len(ERROR_KINDS) else "another"),
         last_error_at=datetime.fromtimestamp(min(error_ms, LAST_MS) / 1000, tz=UTC) if kind else None,
-        stale=freshness.stale,
-        oldest_age=freshness.oldest_age,
-        ready=fields["loaded"] and fields["state"] in SERVED and is_alive and freshness.is_current,
     )
 
 

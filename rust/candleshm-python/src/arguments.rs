@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::errors::exceptions::ConfigError;
+use crate::waiting;
 
 /// Milliseconds from here to [`MILLISECONDS_MAX`] are the years 1973 to 5138; seconds of our days lie below.
 const MILLISECONDS_MIN: f64 = 1e11;
@@ -76,13 +77,9 @@ impl FromPyObject<'_, '_> for Symbols {
 
 /// Raise ConfigError for a timeout that is no duration.
 #[pyfunction]
-pub(crate) fn check_timeout(timeout: Option<Number>) -> PyResult<()> {
-    match timeout {
-        Some(Number(seconds)) if seconds.is_nan() || seconds < 0.0 => {
-            Err(ConfigError::new_err(format!("timeout must be a number of seconds, 0 or more: `{seconds}`")))
-        }
-        _ => Ok(()),
-    }
+#[pyo3(name = "check_timeout")]
+pub(crate) fn py_check_timeout(timeout: Option<Number>) -> PyResult<()> {
+    waiting::timeout(timeout).map(|_| ())
 }
 
 /// A moment: epoch milliseconds, or a datetime with a time zone.

@@ -1,10 +1,10 @@
 //! The core's errors as the exceptions of `candleshm.errors`.
 
-use candleshm::error::{Corruption, Error};
-use candleshm::layout::{ABI_MAJOR, ABI_MINOR, LAYOUT_HASH};
+use candleshm::error::{Error, ErrorKind};
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 /// The exception classes, defined in Python.
 pub(crate) mod exceptions {
@@ -27,7 +27,7 @@ pub(crate) mod exceptions {
 
 use exceptions::{
     BadResponse, BlockCorrupt, BlockInUse, BlockIncompatible, BlockNotFound, BlockOfAnotherUser, BlockUnavailable,
-    ConfigError, UnknownSymbol,
+    ConfigError, GapError, OverwrittenView, StaleData, UnknownSymbol, WaitTimeout,
 };
 
 create_exception!(
@@ -39,51 +39,51 @@ create_exception!(
 
 /// Returns the exception for an error that came up around the block `name`.
 pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
-    let text = error.to_string();
+    let (kind, text) = (error.kind(), error.to_string());
+    if let Some((name, reason)) = error.of_block() {
+        match (kind, &error) {
+            (ErrorKind::NotFound, _) => return BlockNotFound::new_err((name.to_owned(), reason)),
+            (ErrorKind::Corrupt, _) => return BlockCorrupt::new_err((name.to_owned(), reason)),
+            (_, Error::NoMemory { .. }) => {
+                let errno = rustix::io::Errno::NOSPC.raw_os_error();
+                return BlockUnavailable::new_err((name.to_owned(), reason, errno));
+            }
+            _ => {}
+        }
+    }
     match error {
-        Error::NotFound { name } => {
-            BlockNotFound::new_err((name, "no block has that name; `candleshm ls` lists the blocks"))
-        }
-        Error::NotReady { name } => BlockNotFound::new_err((name, "it is still being initialised; try again")),
-        Error::Leftover { name } => {
-            BlockNotFound::new_err((name, "it is left over from before the last boot; start its collector again"))
-        }
+        Error::Incompatible { name, found, expected } => BlockIncompatible::new_err((name, found, expected)),
         Error::Owner { name, uid, gid, mode } => BlockOfAnotherUser::new_err((name, uid, gid, mode)),
+        Error::Os { name, errno, .. } => BlockUnavailable::new_err((name, text, errno)),
         Error::InUse { name, pid } => BlockInUse::new_err((name, pid)),
-        Error::Incompatible { name, major, minor, hash } => BlockIncompatible::new_err((
-            name,
-            format_name(major, minor, hash),
-            format_name(ABI_MAJOR, ABI_MINOR, [LAYOUT_HASH[0], LAYOUT_HASH[1], LAYOUT_HASH[2], LAYOUT_HASH[3]]),
-        )),
-        Error::Corrupt { name, what: what @ Corruption::NotAFile } => BlockCorrupt::new_err((name, what.to_string())),
-        Error::Corrupt { name, what: what @ Corruption::Foreign } => {
-            BlockCorrupt::new_err((name.clone(), format!("{what}; if no program needs it, remove /dev/shm/{name}")))
+        Error::UnknownSymbol { symbol, name } => UnknownSymbol::new_err((symbol, name)),
+        Error::Stale { symbol, age_ms, limit_ms, delisted } => {
+            StaleData::new_err((symbol, seconds(age_ms), limit_ms as f64 / 1e3, delisted))
         }
-        Error::Corrupt { name, what } => {
-            BlockCorrupt::new_err((name, format!("{what}; `candleshm rm` removes a block that no collector serves")))
+        Error::NothingOpened { symbol, .. } => WaitTimeout::new_err((text, (symbol,))),
+        Error::NothingClosed { missing, .. } => timed_out(text, missing),
+        Error::Gap { symbol, start_ms, end_ms, is_hole } => {
+            GapError::new_err((symbol, start_ms, end_ms, if is_hole { "hole" } else { "missing" }))
         }
-        Error::Name { .. }
-        | Error::Length { .. }
-        | Error::SymbolCapacity { .. }
-        | Error::SymbolsFull { .. }
-        | Error::SymbolName { .. }
-        | Error::Derivation { .. }
-        | Error::Window { .. }
-        | Error::Unsorted { .. } => ConfigError::new_err(text),
-        Error::UnknownSymbol { symbol } => UnknownSymbol::new_err((symbol, name.to_owned())),
+        Error::Overwritten { symbol } => OverwrittenView::new_err(symbol),
         Error::Parse(error) => bad_response(text, error.offset),
         Error::Csv(error) => bad_response(text, error.offset),
         Error::Contended => BlockCorrupt::new_err((name.to_owned(), text)),
-        Error::NoMemory { name, bytes } => BlockUnavailable::new_err((
-            name,
-            format!(
-                "/dev/shm has no room for its {} MiB; enlarge it, or serve fewer symbols or a smaller length",
-                bytes >> 20
-            ),
-            rustix::io::Errno::NOSPC.raw_os_error(),
-        )),
-        Error::Os { name, errno, .. } => BlockUnavailable::new_err((name, text, errno)),
+        _ => ConfigError::new_err(text),
     }
+}
+
+/// Returns an age in seconds, infinite for one that is not known.
+pub(crate) fn seconds(age_ms: Option<u64>) -> f64 {
+    age_ms.map_or(f64::INFINITY, |age_ms| age_ms as f64 / 1e3)
+}
+
+/// Returns `WaitTimeout` with the symbols as a tuple.
+fn timed_out(text: String, missing: Vec<String>) -> PyErr {
+    Python::attach(|py| match PyTuple::new(py, missing) {
+        Ok(missing) => WaitTimeout::new_err((text, missing.unbind())),
+        Err(failed) => failed,
+    })
 }
 
 fn bad_response(text: String, offset: usize) -> PyErr {
@@ -93,8 +93,4 @@ fn bad_response(text: String, offset: usize) -> PyErr {
         Ok(()) => raised,
         Err(failed) => failed,
     }
-}
-
-fn format_name(major: u32, minor: u32, hash: [u8; 4]) -> String {
-    format!("{major}.{minor} ({:08x})", u32::from_be_bytes(hash))
 }

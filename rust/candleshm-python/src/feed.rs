@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use candleshm::asof;
 use candleshm::columns;
-use candleshm::layout::{BlockState, header};
-use candleshm::panel::{self, PanelRange};
-use candleshm::read::SeriesReader;
+use candleshm::error::Error;
+use candleshm::feed::{self, Attached, Awaited, Close, max_age_of};
+use candleshm::layout::BlockState;
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -15,13 +14,12 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use crate::arguments::{Count, Moment, Number, Symbols, check_moments, not_contiguous};
 use crate::array;
-use crate::attached::{Attached, age_ms, exchange_ms, heartbeat_age_ms, seconds, trading_ages};
-use crate::closed::{Awaited, Closed, common_grid};
-use crate::errors::exceptions::{ConfigError, UnknownSymbol};
-use crate::process;
+use crate::closed::Closed;
+use crate::errors::exceptions::ConfigError;
+use crate::errors::{seconds, to_py};
+use crate::rows::count_of;
 use crate::series::Series;
-use crate::source::{Source, stale};
-use crate::waiting::{Deadline, News};
+use crate::waiting::{self, News, until_signalled};
 
 /// One attached block: a read-only mapping from symbols to `Series`. `candleshm.attach` makes one.
 ///
@@ -29,7 +27,7 @@ use crate::waiting::{Deadline, News};
 /// >>> "BTCUSDT" in feed, len(feed), feed["BTCUSDT"].last_close  # doctest: +SKIP
 #[pyclass(frozen, subclass, module = "candleshm._core")]
 pub(crate) struct Feed {
-    pub(crate) source: Arc<Source>,
+    pub(crate) feed: feed::Feed,
     series: RwLock<HashMap<String, Py<Series>>>,
 }
 
@@ -38,74 +36,68 @@ impl Feed {
     #[new]
     #[pyo3(signature = (name, max_age=None))]
     fn py_new(name: &str, max_age: Option<Number>) -> PyResult<Self> {
-        let max_age_ms = match max_age.map(|Number(seconds)| seconds) {
-            Some(age) if age.is_nan() || age <= 0.0 => {
-                return Err(ConfigError::new_err(format!(
-                    "max_age must be a positive number of seconds, or None: `{age}`"
-                )));
-            }
-            age => age.map(|age| (age * 1e3) as u64),
-        };
-        let source = Source::open(name, max_age_ms)?;
-        Ok(Self { source: Arc::new(source), series: RwLock::default() })
+        let failed = |error| to_py(error, name);
+        let max_age = max_age.map(|Number(seconds)| max_age_of(seconds)).transpose().map_err(failed)?;
+        let feed = feed::Feed::attach(name, max_age).map_err(failed)?;
+        Ok(Self { feed, series: RwLock::default() })
     }
 
     /// The name of the block.
     #[getter]
     fn name(&self) -> &str {
-        self.source.name()
+        self.feed.name()
     }
 
     /// The age limit of data that is handed out, seconds, as given to `attach`; None without one.
     #[getter]
     fn max_age(&self) -> Option<f64> {
-        self.source.max_age()
+        self.feed.max_age_ms().map(|limit_ms| limit_ms as f64 / 1e3)
     }
 
     /// Pickled as what it takes to attach again.
     #[expect(clippy::type_complexity, reason = "what pickle needs")]
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (String, Option<f64>))> {
-        let source = &slf.get().source;
-        source.check_open()?;
-        Ok((slf.get_type(), (source.name().to_owned(), source.max_age())))
+        let this = slf.get();
+        this.feed.check_open().map_err(|error| this.error(error))?;
+        Ok((slf.get_type(), (this.name().to_owned(), this.max_age())))
     }
 
     /// The symbols that the block carries, in its order.
     #[getter]
     fn symbols<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.source.attached()?.symbols())
+        PyTuple::new(py, self.attached()?.symbols())
     }
 
     /// Whose candles these are: "binance", or host and port of another exchange; empty where it is not known.
     #[getter]
     fn exchange(&self) -> PyResult<String> {
-        Ok(self.source.attached()?.block.exchange())
+        Ok(self.attached()?.block().exchange())
     }
 
     /// 'SPOT', 'UM' (USDT futures) or 'CM' (coin futures).
     #[getter]
     fn market(&self) -> PyResult<&'static str> {
-        Ok(self.source.attached()?.block.geometry().market.as_str())
+        Ok(self.attached()?.block().geometry().market.as_str())
     }
 
     /// The length of a candle, such as 1m.
     #[getter]
     fn interval(&self) -> PyResult<String> {
-        Ok(self.source.attached()?.block.geometry().grid(0).name())
+        Ok(self.attached()?.block().geometry().grid(0).name())
     }
 
     /// Candles of a full window, the live one included.
     #[getter]
     fn length(&self) -> PyResult<usize> {
-        Ok(self.source.attached()?.block.geometry().ring.length)
+        Ok(self.attached()?.block().geometry().ring.length)
     }
 
     fn __len__(&self) -> PyResult<usize> {
-        Ok(self.source.attached()?.block.symbol_count())
+        Ok(self.attached()?.block().symbol_count())
     }
 
     fn __contains__(&self, symbol: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let attached = self.source.attached()?;
+        let attached = self.attached()?;
         let symbol = symbol.cast::<PyString>();
         Ok(symbol.is_ok_and(|symbol| symbol.to_str().is_ok_and(|symbol| attached.place(symbol).is_some())))
     }
@@ -115,7 +107,7 @@ impl Feed {
         if let Some(series) = self.series.read().unwrap_or_else(PoisonError::into_inner).get(symbol) {
             return Ok(series.clone_ref(py));
         }
-        let series = Py::new(py, Series::new(self.source.clone(), symbol)?)?;
+        let series = Py::new(py, Series(self.feed.series(symbol).map_err(|error| self.error(error))?))?;
         let mut known = self.series.write().unwrap_or_else(PoisonError::into_inner);
         Ok(known.entry(symbol.to_owned()).or_insert(series).clone_ref(py))
     }
@@ -130,42 +122,45 @@ impl Feed {
         Err(PyTypeError::new_err(format!(
             "the feed of block `{}` is not an array; use feed.panel('close', n).array, or feed.last('close') for the \
              newest values",
-            self.source.name()
+            self.name()
         )))
     }
 
     /// End the use of the feed. Arrays and views already handed out stay readable: each keeps the block mapped.
     fn close(&self) {
-        self.source.close();
+        self.feed.close();
         self.series.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The fields of `Feed.health`.
-    fn _health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let attached = self.source.attached()?;
-        let block = &attached.block;
-        let health = PyDict::new(py);
-        health.set_item("name", self.source.name())?;
-        health.set_item("market", block.geometry().market.as_str())?;
-        health.set_item("interval", block.geometry().grid(0).name())?;
-        health.set_item("exchange", block.exchange())?;
-        health.set_item("length", block.geometry().ring.length)?;
-        health.set_item("symbols", block.symbol_count())?;
-        health.set_item("state", block.state().map_or("unknown", BlockState::as_str))?;
-        health.set_item("pid", block.value(header::PID))?;
-        health.set_item("heartbeat_age", seconds(heartbeat_age_ms(block)))?;
-        health.set_item("loaded", block.announced(header::READY) == 1)?;
-        health.set_item("max_age", self.source.max_age_ms().map(seconds))?;
-        health.set_item("ages", trading_ages(block, process::now_ms()))?;
-        health.set_item("missing", block.value(header::MISSING))?;
-        health.set_item("holes", block.value(header::HOLES))?;
-        health.set_item("weight_used", block.value(header::WEIGHT_USED))?;
-        health.set_item("weight_limit", block.value(header::WEIGHT_LIMIT))?;
-        health.set_item("failing", block.value(header::FAILING))?;
-        health.set_item("polled", block.value(header::POLLED))?;
-        health.set_item("last_error", (block.value(header::LAST_ERROR), block.value(header::LAST_ERROR_MS)))?;
-        health.set_item("banned_until_ms", Some(block.value(header::BANNED_UNTIL_MS)).filter(|&until| until > 0))?;
-        Ok(health)
+    /// The fields of `Feed.health`, judged by `max_age` seconds in place of the feed's own.
+    #[pyo3(signature = (max_age=None))]
+    fn _health<'py>(&self, py: Python<'py>, max_age: Option<f64>) -> PyResult<Bound<'py, PyDict>> {
+        let limit_ms = max_age.map(|seconds| (seconds * 1e3) as u64);
+        let health = self.feed.health(limit_ms).map_err(|error| self.error(error))?;
+        let fields = PyDict::new(py);
+        fields.set_item("name", health.name)?;
+        fields.set_item("market", health.market)?;
+        fields.set_item("interval", health.interval)?;
+        fields.set_item("exchange", health.exchange)?;
+        fields.set_item("length", health.length)?;
+        fields.set_item("symbols", health.symbols)?;
+        fields.set_item("state", health.state.map_or("unknown", BlockState::as_str))?;
+        fields.set_item("pid", health.pid)?;
+        fields.set_item("heartbeat_age", seconds(health.heartbeat_age_ms))?;
+        fields.set_item("loaded", health.loaded)?;
+        fields.set_item("ready", health.ready)?;
+        fields.set_item("stale", health.freshness.stale)?;
+        fields.set_item("oldest_age", seconds(health.freshness.oldest_age_ms))?;
+        fields.set_item("is_current", health.freshness.is_current)?;
+        fields.set_item("missing", health.missing)?;
+        fields.set_item("holes", health.holes)?;
+        fields.set_item("weight_used", health.weight_used)?;
+        fields.set_item("weight_limit", health.weight_limit)?;
+        fields.set_item("failing", health.failing)?;
+        fields.set_item("polled", health.polled)?;
+        fields.set_item("last_error", health.last_error)?;
+        fields.set_item("banned_until_ms", health.banned_until_ms)?;
+        Ok(fields)
     }
 
     /// Sleep until a candle is final for enough of the symbols, and return it. A hole counts as closed.
@@ -196,35 +191,23 @@ impl Feed {
         quorum: Number,
         timeout: Option<Number>,
     ) -> PyResult<Closed> {
-        let (Number(quorum), timeout) = (quorum, timeout.map(|Number(seconds)| seconds));
-        let deadline = Deadline::after(timeout)?;
-        let mut open_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
-        loop {
-            let news = News::of_closes(self.source.attached()?);
-            let awaited = self.awaited(news.attached(), symbols.as_deref(), quorum)?;
-            open_ms = open_ms.or_else(|| awaited.next_ms());
-            if let Some(closed) = awaited.closed(py, open_ms)? {
-                return Ok(closed);
-            }
-            self.source.check_collector(news.attached(), "the collector")?;
-            let Some(slice) = deadline.slice() else {
-                return Err(awaited.timed_out(py, open_ms, timeout.unwrap_or_default()));
-            };
-            news.sleep_for(py, slice)?;
-        }
+        let timeout = waiting::timeout(timeout)?;
+        let open_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
+        let close = Close { open_ms, symbols: symbols.as_deref(), quorum: quorum.0 };
+        let closed = until_signalled(py, self.name(), |goes_on| self.feed.wait_closed(&close, timeout, goes_on))?;
+        Closed::of(py, closed)
     }
 
     /// Return the exchange's clock now, epoch ms, as the collector measured it; None when it never did.
     ///
     /// It is right to half a round trip, and to what clocks drift apart in the minutes since.
     fn exchange_ms(&self) -> PyResult<Option<i64>> {
-        let attached = self.source.attached()?;
-        Ok(exchange_ms(&attached.block))
+        Ok(self.attached()?.exchange_ms())
     }
 
     /// What is announced of closes now.
     fn _news(&self) -> PyResult<News> {
-        Ok(News::of_closes(self.source.attached()?))
+        Ok(News(self.feed.news().map_err(|error| self.error(error))?))
     }
 
     /// What `wait_closed` returns, the open time of the candle after it, and how many candles from this one on have
@@ -239,18 +222,17 @@ impl Feed {
         quorum: Number,
         waited: Option<f64>,
     ) -> PyResult<Option<(Closed, i64, i64)>> {
-        let attached = self.source.attached()?;
-        let awaited = self.awaited(&attached, symbols.as_deref(), quorum.0)?;
-        let open_time_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
-        if let Some(closed) = awaited.closed(py, open_time_ms)? {
-            let grid = awaited.grid();
-            let candle_index = grid.index_of(open_time_ms.unwrap_or_default());
-            return Ok(Some((closed, grid.open_ms(candle_index + 1), awaited.closed_since(candle_index))));
+        let attached = self.attached()?;
+        let awaited = self.awaited(symbols.as_deref(), quorum.0)?;
+        let open_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
+        if let Some(closed) = open_ms.and_then(|open_ms| awaited.closed(open_ms)) {
+            let (end_ms, lag) = (closed.end_ms, awaited.closed_since(closed.open_ms));
+            return Ok(Some((Closed::of(py, closed)?, end_ms, lag)));
         }
-        self.source.check_collector(&attached, "the collector")?;
-        match waited {
+        self.feed.check_collector(&attached).map_err(|error| self.error(error))?;
+        match waiting::timeout(waited.map(Number))? {
             None => Ok(None),
-            Some(waited) => Err(awaited.timed_out(py, open_time_ms, waited)),
+            Some(waited) => Err(self.error(awaited.timed_out(open_ms, waited))),
         }
     }
 
@@ -266,28 +248,15 @@ impl Feed {
         live: bool,
         out: Option<Bound<'py, PyArray1<f64>>>,
     ) -> PyResult<PanelParts<'py>> {
-        let attached = self.source.attached()?;
-        let block = &attached.block;
+        let error = |error| self.error(error);
         let columns = fields.iter().map(|field| column_of(field)).collect::<PyResult<Vec<_>>>()?;
-        let indices = self.fresh(&attached, symbols.as_deref())?;
-        let grid = common_grid(block, &indices)?;
-        let count = match n {
-            None => block.geometry().ring.length,
-            Some(Count(n)) if n < 1 => {
-                return Err(ConfigError::new_err(format!("n must be a positive integer: `{n}`")));
-            }
-            Some(Count(n)) => n as usize,
-        };
-        let error = |error| self.source.error(error);
-        let range =
-            panel::newest(block, &indices, count, live).map_err(error)?.unwrap_or(PanelRange { start: 0, count: 0 });
-        let values = array::values_in(py, columns.len() * indices.len() * range.count, out, |values| {
-            py.detach(|| panel::copy(block, &indices, &columns, range, live, values)).map_err(error)
+        let group = self.feed.group(symbols.as_deref()).map_err(error)?;
+        let panel = group.panel(count_of(n)?, live).map_err(error)?;
+        let values = array::values_in(py, columns.len() * group.len() * panel.rows(), out, |values| {
+            py.detach(|| panel.copy_into(&columns, values)).map_err(error)
         })?;
-        let open_times = (0..range.count).map(|row| grid.open_ms((range.start + row as u64) as i64));
-        let open_times = PyArray1::from_iter(py, open_times);
-        let names = PyTuple::new(py, indices.iter().map(|&index| block.symbol(index)))?;
-        Ok((values, open_times, names))
+        let open_times = PyArray1::from_iter(py, panel.open_ms());
+        Ok((values, open_times, PyTuple::new(py, group.symbols())?))
     }
 
     /// Returns (values, symbols): values in the order symbol, moment.
@@ -303,42 +272,32 @@ impl Feed {
         let moments = moments_ms.try_readonly().map_err(|_| not_contiguous())?;
         let moments = moments.as_slice().map_err(|_| not_contiguous())?;
         check_moments(moments)?;
-        let attached = self.source.attached()?;
-        let block = &attached.block;
         let column = column_of(field)?;
-        let indices = self.fresh(&attached, symbols.as_deref())?;
-        let values = array::new_values(py, moments.len() * indices.len(), |values| {
-            py.detach(|| {
-                for (place, &index) in indices.iter().enumerate() {
-                    let out = &mut values[place * moments.len()..][..moments.len()];
-                    asof::copy(SeriesReader::new(block, index), block.grid(index), &[column], moments, out)?;
-                }
-                Ok(())
-            })
-            .map_err(|error| self.source.error(error))
+        let group = self.feed.group(symbols.as_deref()).map_err(|error| self.error(error))?;
+        let values = array::new_values(py, moments.len() * group.len(), |values| {
+            py.detach(|| group.asof_into(column, moments, values)).map_err(|error| self.error(error))
         })?;
-        Ok((values, PyTuple::new(py, indices.iter().map(|&index| block.symbol(index)))?))
+        Ok((values, PyTuple::new(py, group.symbols())?))
     }
 
     /// The open time that `wait_closed(None)` would wait for, if it is known.
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     #[pyo3(signature = (symbols, quorum))]
     fn _next_close_ms(&self, symbols: Option<Symbols>, quorum: f64) -> PyResult<Option<i64>> {
-        Ok(self.awaited(&self.source.attached()?, symbols.as_deref(), quorum)?.next_ms())
+        Ok(self.awaited(symbols.as_deref(), quorum)?.next_ms())
     }
 
     /// The open time of the candle of these symbols so many places after the one that contains `open_time_ms`.
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn _later_open_ms(&self, open_time_ms: i64, places: i64, symbols: Option<Symbols>) -> PyResult<i64> {
-        let grid = self.awaited(&self.source.attached()?, symbols.as_deref(), 1.0)?.grid();
+        let grid = self.awaited(symbols.as_deref(), 1.0)?.grid();
         Ok(grid.open_ms(grid.index_of(open_time_ms) + places))
     }
 
     /// How many candles from the one that contains `open_time_ms` on have closed.
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn _closed_since(&self, open_time_ms: i64, symbols: Option<Symbols>, quorum: f64) -> PyResult<i64> {
-        let awaited = self.awaited(&self.source.attached()?, symbols.as_deref(), quorum)?;
-        Ok(awaited.closed_since(awaited.grid().index_of(open_time_ms)))
+        Ok(self.awaited(symbols.as_deref(), quorum)?.closed_since(open_time_ms))
     }
 
     /// Return the newest value of a field for each symbol: float64 (S,), NaN where there is none.
@@ -360,19 +319,13 @@ impl Feed {
         symbols: Option<Symbols>,
         out: Option<Bound<'py, PyArray1<f64>>>,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let attached = self.source.attached()?;
-        let column = column_of(field)?;
-        let indices = match &symbols {
-            None => {
-                let all: Vec<usize> = (0..attached.block.symbol_count()).collect();
-                self.check_fresh(&attached, &self.trading(&attached, None)?)?;
-                all
-            }
-            Some(symbols) => self.fresh(&attached, Some(symbols))?,
-        };
-        array::values_in(py, indices.len(), out, |values| {
-            panel::last(&attached.block, &indices, column, values).map_err(|error| self.source.error(error))
-        })
+        let (column, error) = (column_of(field)?, |error| self.error(error));
+        let group = match &symbols {
+            None => self.feed.all(),
+            Some(symbols) => self.feed.group(Some(symbols)),
+        }
+        .map_err(error)?;
+        array::values_in(py, group.len(), out, |values| group.last_into(column, values).map_err(error))
     }
 }
 
@@ -380,56 +333,17 @@ impl Feed {
 type PanelParts<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyTuple>);
 
 impl Feed {
-    /// The places of symbols whose data may be handed out: those requested, else all that trade and have rows.
-    fn fresh(&self, attached: &Attached, symbols: Option<&[String]>) -> PyResult<Vec<usize>> {
-        let indices = match symbols {
-            None => self.trading(attached, None)?,
-            Some(symbols) => self.places(attached, symbols)?,
-        };
-        self.check_fresh(attached, &indices)?;
-        Ok(indices)
+    fn error(&self, error: Error) -> PyErr {
+        to_py(error, self.name())
     }
 
-    fn check_fresh(&self, attached: &Attached, indices: &[usize]) -> PyResult<()> {
-        let Some(limit_ms) = self.source.max_age_ms() else { return Ok(()) };
-        let now_ms = process::now_ms();
-        for &index in indices {
-            let age_ms = age_ms(attached, index, now_ms);
-            if age_ms > limit_ms || attached.block.has_ended(index) {
-                return Err(stale(&attached.block.symbol(index), age_ms, limit_ms, age_ms <= limit_ms));
-            }
-        }
-        Ok(())
-    }
-
-    fn places(&self, attached: &Attached, symbols: &[String]) -> PyResult<Vec<usize>> {
-        symbols
-            .iter()
-            .map(|symbol| {
-                attached
-                    .place(symbol)
-                    .ok_or_else(|| UnknownSymbol::new_err((symbol.clone(), self.source.name().to_owned())))
-            })
-            .collect()
+    fn attached(&self) -> PyResult<Arc<Attached>> {
+        self.feed.attached().map_err(|error| self.error(error))
     }
 
     /// The closes that a wait is about.
-    fn awaited(&self, attached: &Arc<Attached>, symbols: Option<&[String]>, quorum: f64) -> PyResult<Awaited> {
-        Awaited::new(attached.clone(), self.trading(attached, symbols)?, quorum)
-    }
-
-    /// The places of the symbols that trade, of those that were named, else of all that have rows.
-    fn trading(&self, attached: &Attached, symbols: Option<&[String]>) -> PyResult<Vec<usize>> {
-        let block = &attached.block;
-        let mut indices = match symbols {
-            Some([]) => return Err(ConfigError::new_err("symbols must not be an empty list; None means all symbols")),
-            None => (0..block.symbol_count())
-                .filter(|&index| SeriesReader::new(block, index).marks().is_ok_and(|marks| marks.head > 0))
-                .collect(),
-            Some(symbols) => self.places(attached, symbols)?,
-        };
-        indices.retain(|&index| block.is_trading(index));
-        Ok(indices)
+    fn awaited(&self, symbols: Option<&[String]>, quorum: f64) -> PyResult<Awaited> {
+        self.feed.awaited(symbols, quorum).map_err(|error| self.error(error))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `Gap`: a range of open times without rows.
 
-use candleshm::interval::Grid;
+use candleshm::feed;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -51,11 +51,7 @@ impl Gap {
 }
 
 impl Gap {
-    pub(crate) fn of(gap: candleshm::read::Gap, grid: Grid) -> Self {
-        Self {
-            start_ms: grid.open_ms(gap.start as i64),
-            end_ms: grid.open_ms(gap.end as i64),
-            kind: if gap.hole { "hole" } else { "missing" },
-        }
+    pub(crate) fn of(gap: feed::Gap) -> Self {
+        Self { start_ms: gap.start_ms, end_ms: gap.end_ms, kind: if gap.is_hole { "hole" } else { "missing" } }
     }
 }

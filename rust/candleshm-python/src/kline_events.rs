@@ -4,17 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use candleshm::columns::OPEN_TIME_MS;
+use candleshm::feed::{self, Attached, clock};
 use candleshm::read::SeriesReader;
 use candleshm::watch::{Change, Watch};
 use candleshm::wire::event_text::{EventText, frame};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use crate::attached::{Attached, exchange_ms};
+use crate::errors::to_py;
 use crate::feed::Feed;
 use crate::klines::{Digits, decimals_of};
-use crate::process;
-use crate::source::Source;
 use crate::waiting::News;
 
 /// What changed in the watched series of a feed, as events of kline streams in the exchange's wording.
@@ -32,7 +31,7 @@ use crate::waiting::News;
 /// >>> news.sleep()  # doctest: +SKIP
 #[pyclass(frozen, module = "candleshm._core")]
 pub(crate) struct KlineEvents {
-    source: Arc<Source>,
+    feed: feed::Feed,
     watched: Mutex<Watched>,
 }
 
@@ -63,9 +62,9 @@ struct Event {
 impl KlineEvents {
     #[new]
     fn py_new(feed: &Bound<'_, Feed>) -> PyResult<Self> {
-        let source = feed.get().source.clone();
-        source.check_open()?;
-        Ok(Self { source, watched: Mutex::default() })
+        let feed = feed.get().feed.clone();
+        feed.check_open().map_err(|error| to_py(error, ""))?;
+        Ok(Self { feed, watched: Mutex::default() })
     }
 
     /// Tell of a symbol from now on, beginning with its newest candle; `decimals` as for `Series.klines_text`.
@@ -73,8 +72,8 @@ impl KlineEvents {
     /// Of a symbol that is watched already only the decimals are taken over. Raises UnknownSymbol, ConfigError.
     fn watch(&self, symbol: &Bound<'_, PyString>, decimals: Option<Digits>) -> PyResult<()> {
         let (name, decimals) = (symbol.to_str()?, decimals_of(decimals)?);
-        let (attached, _) = self.source.place(name)?;
-        let text = EventText::new(name, attached.block.geometry().interval.as_str(), decimals);
+        let grid = self.feed.series(name).and_then(|series| series.grid()).map_err(|error| to_py(error, ""))?;
+        let text = EventText::new(name, grid.interval().as_str(), decimals);
         let mut watched = self.lock();
         if let Some(series) = watched.series.iter_mut().find(|series| series.name == name) {
             series.text = text;
@@ -92,7 +91,7 @@ impl KlineEvents {
 
     /// Return what the block has announced so far, to sleep on. Take it before `take`, and no change is missed.
     fn announced(&self) -> PyResult<News> {
-        Ok(News::of_rows(self.source.attached()?))
+        Ok(News(self.feed.news_of_rows().map_err(|error| to_py(error, ""))?))
     }
 
     /// Return the events since the last call as (symbol, JSON), those of older candles first.
@@ -100,7 +99,7 @@ impl KlineEvents {
     /// ``E`` is the exchange's clock now, or, where the collector has not measured it, when the row was received.
     /// ``f`` and ``L`` are -1: a block has no ids of trades. Raises BlockNotFound once the feed was closed.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyString>, Bound<'py, PyBytes>)>> {
-        let attached = self.source.attached()?;
+        let attached = self.feed.attached().map_err(|error| to_py(error, ""))?;
         let mut watched = self.lock();
         let events = watched.take(&attached);
         let symbols: Vec<_> = events.iter().map(|event| watched.series[event.series].symbol.clone_ref(py)).collect();
@@ -129,15 +128,14 @@ impl Watched {
                 series.watch.look_anew();
             }
         }
-        let block = &attached.block;
-        let exchange_ms = exchange_ms(block);
+        let exchange_ms = attached.exchange_ms();
         let mut events = Vec::new();
         for (place, series) in self.series.iter_mut().enumerate() {
             if series.place.is_none() {
                 series.place = attached.place(&series.name);
             }
             let Some(index) = series.place else { continue };
-            let reader = SeriesReader::new(block, index);
+            let reader = attached.reader(index);
             let tell = |Change { row, is_final, .. }: Change| {
                 let mut text = Vec::new();
                 series.text.write(&mut text, exchange_ms.unwrap_or_else(|| received_ms(&reader)), &row, is_final);
@@ -154,7 +152,7 @@ impl Watched {
 /// When the newest response or event of a series was received, by this machine's clock, epoch ms.
 fn received_ms(reader: &SeriesReader<'_>) -> i64 {
     let epoch_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis() as i64);
-    epoch_ms - process::now_ms().saturating_sub(reader.received_ms()) as i64
+    epoch_ms - clock::now_ms().saturating_sub(reader.received_ms()) as i64
 }
 
 /// Return an event as a server's whole websocket frame; with `stream_name` in the wrapper of combined streams.

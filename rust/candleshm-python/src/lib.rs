@@ -5,14 +5,12 @@
 
 mod arguments;
 mod array;
-mod attached;
 mod blocks;
 mod closed;
 mod derive;
 mod descriptor;
 mod errors;
 mod feed;
-mod following;
 mod gap;
 mod kline_events;
 mod klines;
@@ -21,7 +19,6 @@ mod process;
 mod rows;
 mod rules;
 mod series;
-mod source;
 mod streams;
 mod view;
 mod waiting;
@@ -52,7 +49,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;
     module.add_function(wrap_pyfunction!(derive::ended_ms, module)?)?;
     module.add_function(wrap_pyfunction!(arguments::check_moment, module)?)?;
-    module.add_function(wrap_pyfunction!(arguments::check_timeout, module)?)?;
+    module.add_function(wrap_pyfunction!(arguments::py_check_timeout, module)?)?;
     module.add_class::<writer::Pushed>()?;
     module.add_class::<streams::StreamThread>()?;
     module.add_class::<streams::StreamCounts>()?;
@@ -67,6 +64,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::PoolWords>()?;
     rules::add_constants(module)?;
     module.add_function(wrap_pyfunction!(rules::candle_end_ms, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::freshness, module)?)?;
     module.add_function(wrap_pyfunction!(rules::hole_apart_ms, module)?)?;
     module.add_function(wrap_pyfunction!(rules::candles_within, module)?)?;
     module.add_function(wrap_pyfunction!(rules::is_symbol_name, module)?)?;

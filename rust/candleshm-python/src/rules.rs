@@ -1,6 +1,7 @@
 //! What Python takes from the core instead of keeping a copy: markets, intervals and their grids, what can be a name;
 //! and the states of rows, which Python spells out for its readers and a test compares.
 
+use candleshm::feed::{Freshness, SILENT_MS, STALE_MS};
 use candleshm::interval::{Grid, Interval};
 use candleshm::layout::RowState;
 use candleshm::market::Market;
@@ -10,6 +11,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::derive::grid;
 use crate::errors::exceptions::ConfigError;
+use crate::errors::seconds;
 
 /// Adds the constants.
 pub(crate) fn add_constants(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -35,6 +37,8 @@ pub(crate) fn add_constants(module: &Bound<'_, PyModule>) -> PyResult<()> {
         }
     }
     module.add("ROW_STATES", states)?;
+    module.add("STALE_MS", STALE_MS)?;
+    module.add("SILENT_MS", SILENT_MS)?;
     module.add("ZONES_VERSION", crate::zone::ZONES_VERSION)
 }
 
@@ -103,4 +107,15 @@ pub(crate) fn is_block_name(name: &Bound<'_, PyAny>) -> bool {
 /// Returns the text, `None` for what is none: no str, or one with halves of surrogate pairs.
 fn text<'a>(value: &'a Bound<'_, PyAny>) -> Option<&'a str> {
     value.cast::<PyString>().ok()?.to_str().ok()
+}
+
+/// Return the fields of `candleshm.reader.freshness.Freshness` from ages in seconds.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
+#[pyo3(signature = (ages, max_age))]
+pub(crate) fn freshness(ages: Vec<f64>, max_age: Option<f64>) -> (usize, f64, bool) {
+    let ms = |seconds: f64| seconds.is_finite().then_some((seconds * 1e3).round() as u64);
+    let ages_ms: Vec<Option<u64>> = ages.iter().map(|&age| ms(age)).collect();
+    let Freshness { stale, oldest_age_ms, is_current } = Freshness::of(&ages_ms, max_age.and_then(ms));
+    (stale, seconds(oldest_age_ms), is_current)
 }

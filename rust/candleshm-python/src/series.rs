@@ -1,11 +1,10 @@
 //! `Series`: the candles of one symbol.
 
-use std::sync::{Arc, PoisonError, RwLock};
-
-use candleshm::asof;
-use candleshm::columns::{COLUMNS, OPEN_TIME_MS};
+use candleshm::columns::{COLUMNS, Row};
+use candleshm::error::Error;
+use candleshm::feed::{self, Copied, Window};
+use candleshm::layout::RowState;
 use candleshm::page::PageRequest;
-use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::sync::Target;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
@@ -14,27 +13,19 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::arguments::{Count, Moment, Number, check_moments, not_contiguous};
 use crate::array;
-use crate::attached::{Attached, age_ms, seconds};
 use crate::derive::note_ended;
-use crate::errors::exceptions::{ConfigError, WaitTimeout};
+use crate::errors::exceptions::ConfigError;
+use crate::errors::{seconds, to_py};
 use crate::gap::Gap;
 use crate::klines::{Digits, KlinesText, WrittenPage, decimals_of};
-use crate::process;
-use crate::rows::{Holes, in_rows};
-use crate::source::{Source, stale};
+use crate::rows::{count_of, in_rows, window_of};
 use crate::view::View;
-use crate::waiting::{Deadline, News};
+use crate::waiting::{self, News, until_signalled};
 
 /// Copies larger than this are made with the GIL released.
 const DETACH_BYTES_MIN: usize = 16 * 1024;
 /// Text of more rows than this is written with the GIL released: to get it back may take longer than to write less.
 const DETACH_ROWS_MIN: usize = 100;
-
-/// Where a series was last found.
-struct Place {
-    attached: Arc<Attached>,
-    index: usize,
-}
 
 /// The candles of one symbol. Cheap to keep; follows its symbol when the block is replaced.
 ///
@@ -46,77 +37,14 @@ struct Place {
 /// >>> btc = candleshm.attach("candleshm-spot-1m")["BTCUSDT"]  # doctest: +SKIP
 /// >>> btc.candles(100, closed_only=True)[:, candleshm.CLOSE].mean()  # doctest: +SKIP
 #[pyclass(frozen, module = "candleshm")]
-pub(crate) struct Series {
-    source: Arc<Source>,
-    symbol: String,
-    place: RwLock<Place>,
-}
-
-impl Series {
-    pub(crate) fn new(source: Arc<Source>, symbol: &str) -> PyResult<Self> {
-        let (attached, index) = source.place(symbol)?;
-        Ok(Self { source, symbol: symbol.to_owned(), place: RwLock::new(Place { attached, index }) })
-    }
-
-    /// Runs `read` on the series in the block that stands under the name now.
-    #[inline]
-    fn with<T>(&self, read: impl FnOnce(&Arc<Attached>, usize) -> T) -> PyResult<T> {
-        self.source.check_open()?;
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        if self.source.is_good(&place.attached) {
-            return Ok(read(&place.attached, place.index));
-        }
-        drop(place);
-        let (attached, index) = self.moved()?;
-        Ok(read(&attached, index))
-    }
-
-    #[cold]
-    fn moved(&self) -> PyResult<(Arc<Attached>, usize)> {
-        let (attached, index) = self.source.place(&self.symbol)?;
-        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
-        *place = Place { attached: attached.clone(), index };
-        Ok((attached, index))
-    }
-
-    /// As `with`, for calls that must not hand out stale data.
-    #[inline]
-    fn with_fresh<T>(&self, read: impl FnOnce(&Arc<Attached>, usize) -> T) -> PyResult<T> {
-        self.with(|attached, index| {
-            self.check_fresh(attached, index)?;
-            Ok(read(attached, index))
-        })?
-    }
-
-    #[inline]
-    fn check_fresh(&self, attached: &Attached, index: usize) -> PyResult<()> {
-        let Some(limit_ms) = self.source.max_age_ms() else { return Ok(()) };
-        let age_ms = age_ms(attached, index, process::now_ms());
-        if age_ms > limit_ms || attached.block.has_ended(index) {
-            return Err(stale(&self.symbol, age_ms, limit_ms, age_ms <= limit_ms));
-        }
-        Ok(())
-    }
-
-    fn selection(&self, n: Option<Count>, closed_only: bool, states: bool) -> PyResult<Selection> {
-        let length = self.with(|attached, _| attached.block.geometry().ring.length)?;
-        let count = match n {
-            None => length,
-            Some(Count(n)) if n < 1 => {
-                return Err(ConfigError::new_err(format!("n must be a positive integer: `{n}`")));
-            }
-            Some(Count(n)) => usize::try_from(n).unwrap_or(usize::MAX).min(length),
-        };
-        Ok(Selection { count, closed_only, states })
-    }
-}
+pub(crate) struct Series(pub(crate) feed::Series);
 
 #[pymethods]
 impl Series {
     /// The name of the symbol, such as BTCUSDT.
     #[getter(symbol)]
     fn py_symbol(&self) -> &str {
-        &self.symbol
+        self.0.symbol()
     }
 
     /// Return a private, consistent copy of the newest rows: float64 (m, 12), oldest first.
@@ -142,12 +70,11 @@ impl Series {
         holes: &str,
         out: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let holes = Holes::parse(holes)?;
-        let selection = self.selection(n, closed_only, false)?;
-        if let Some(out) = out {
-            return self.copy_into(py, n, &selection, holes, &out);
+        let window = window_of(n, closed_only, holes)?;
+        match out {
+            Some(out) => self.copy_into(py, &window, &out),
+            None => self.copied(py, &window, None),
         }
-        Ok(self.copied(py, selection, holes)?.0)
     }
 
     /// Return the states of the rows that `candles` with the same arguments returns: uint8 (m,), see `RowState`.
@@ -162,17 +89,8 @@ impl Series {
         closed_only: bool,
         holes: &str,
     ) -> PyResult<Bound<'py, PyArray1<u8>>> {
-        let holes = Holes::parse(holes)?;
-        let selection = self.selection(n, closed_only, true)?;
-        let (snapshot, grid) = self.with(|attached, index| {
-            let mut snapshot = Snapshot::default();
-            SeriesReader::new(&attached.block, index)
-                .copy::<f64>(&selection, &mut [], &mut snapshot)
-                .map(|()| (snapshot, attached.block.grid(index)))
-                .map_err(|error| self.source.error(error))
-        })??;
-        holes.check(&self.symbol, &snapshot, grid)?;
-        Ok(PyArray1::from_vec(py, holes.states_of(&snapshot)))
+        let states = self.0.states(&window_of(n, closed_only, holes)?).map_err(|error| self.error(error))?;
+        Ok(numbers_of(py, &states))
     }
 
     /// Return rows and their states of one moment: float64 (m, 12) and uint8 (m,), see `candleshm.RowState`.
@@ -189,9 +107,9 @@ impl Series {
         closed_only: bool,
         holes: &str,
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
-        let holes = Holes::parse(holes)?;
-        let (rows, snapshot) = self.copied(py, self.selection(n, closed_only, true)?, holes)?;
-        Ok((rows, PyArray1::from_vec(py, holes.states_of(&snapshot))))
+        let mut states = Vec::new();
+        let rows = self.copied(py, &window_of(n, closed_only, holes)?, Some(&mut states))?;
+        Ok((rows, numbers_of(py, &states)))
     }
 
     /// Return, for each moment, the newest candle that had closed by then: float64 (m, 12), NaN before the window.
@@ -205,12 +123,7 @@ impl Series {
         let moments = moments.as_slice().map_err(|_| not_contiguous())?;
         check_moments(moments)?;
         array::new_columns(py, moments.len(), |values| {
-            self.with_fresh(|attached, index| {
-                let (reader, grid) = (SeriesReader::new(&attached.block, index), attached.block.grid(index));
-                let columns: [usize; COLUMNS] = std::array::from_fn(|column| column);
-                py.detach(|| asof::copy(reader, grid, &columns, moments, values))
-                    .map_err(|error| self.source.error(error))
-            })?
+            py.detach(|| self.0.asof_into(moments, values)).map_err(|error| self.error(error))
         })
     }
 
@@ -290,63 +203,48 @@ impl Series {
             return Err(ConfigError::new_err(format!("limit must be a positive integer: `{}`", limit.0)));
         }
         let request = PageRequest { low_ms, high_ms, limit: limit.0 as usize, newest, knows_first: !derived };
-        self.with(|attached, index| {
-            let block = &attached.block;
-            let read = || {
-                let page = SeriesReader::new(block, index).page(block.grid(index), &request)?;
-                Ok(WrittenPage::of(&page, decimals))
-            };
-            let written = if request.limit > DETACH_ROWS_MIN { py.detach(read) } else { read() };
-            Ok(KlinesText::new(py, &written.map_err(|error| self.source.error(error))?))
-        })?
+        let read = || Ok(WrittenPage::of(&self.0.page(&request)?, decimals));
+        let written = if request.limit > DETACH_ROWS_MIN { py.detach(read) } else { read() };
+        Ok(KlinesText::new(py, &written.map_err(|error| self.error(error))?))
     }
 
     /// The newest row: float64 (12,), a copy. NaN while the series is empty. Raises StaleData.
     #[getter]
     fn live<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let mut row = [0.0; COLUMNS];
-        self.with_fresh(|attached, index| SeriesReader::new(&attached.block, index).newest(&mut row))?
-            .map_err(|error| self.source.error(error))?;
+        let mut row: Row = [0.0; COLUMNS];
+        self.0.live(&mut row).map_err(|error| self.error(error))?;
         Ok(PyArray1::from_slice(py, &row))
     }
 
     /// Close of the newest row. NaN while the series is empty. Raises StaleData.
     #[getter]
     fn last_close(&self) -> PyResult<f64> {
-        self.with_fresh(|attached, index| SeriesReader::new(&attached.block, index).last_close())
+        self.0.last_close().map_err(|error| self.error(error))
     }
 
     /// Seconds since the exchange last confirmed this series; infinite before the first response.
     #[getter]
     fn age(&self) -> PyResult<f64> {
-        let age_ms = self.with(|attached, index| age_ms(attached, index, process::now_ms()))?;
-        Ok(seconds(age_ms))
+        let age = self.0.age().map_err(|error| self.error(error))?;
+        Ok(seconds(age.map(|age| age.as_millis() as u64)))
     }
 
     /// Open time of the newest row, epoch ms, as the exchange sent it; None while the series is empty.
     #[getter]
     fn last_open_time_ms(&self) -> PyResult<Option<i64>> {
-        let mut row = [0.0; COLUMNS];
-        let marks = self
-            .with(|attached, index| SeriesReader::new(&attached.block, index).newest(&mut row))?
-            .map_err(|error| self.source.error(error))?;
-        Ok((marks.head > 0).then_some(row[OPEN_TIME_MS] as i64))
+        self.0.last_open_ms().map_err(|error| self.error(error))
     }
 
     /// How many times closed rows were corrected so far.
     #[getter]
     fn revision(&self) -> PyResult<u32> {
-        let marks = self.with(|attached, index| SeriesReader::new(&attached.block, index).marks())?;
-        Ok(marks.map_err(|error| self.source.error(error))?.revision)
+        self.0.revision().map_err(|error| self.error(error))
     }
 
     /// Return the gaps of the readable window, oldest first: see `Gap`.
     fn gaps(&self) -> PyResult<Vec<Gap>> {
-        self.with(|attached, index| {
-            let grid = attached.block.grid(index);
-            let gaps = SeriesReader::new(&attached.block, index).gaps().map_err(|error| self.source.error(error))?;
-            Ok(gaps.into_iter().map(|gap| Gap::of(gap, grid)).collect())
-        })?
+        let gaps = self.0.gaps().map_err(|error| self.error(error))?;
+        Ok(gaps.into_iter().map(Gap::of).collect())
     }
 
     /// Return the newest `n` final slots in place, without a copy; fewer if fewer exist. None: LENGTH of the block.
@@ -354,13 +252,8 @@ impl Series {
     /// Raises StaleData, UnknownSymbol, ConfigError (`n`).
     #[pyo3(signature = (n=None))]
     fn view(&self, n: Option<Count>) -> PyResult<View> {
-        let selection = self.selection(n, true, false)?;
-        let (attached, index, marks) = self.with_fresh(|attached, index| {
-            let marks = SeriesReader::new(&attached.block, index).view(selection.count);
-            (attached.clone(), index, marks)
-        })?;
-        let marks = marks.map_err(|error| self.source.error(error))?;
-        Ok(View::new(self.symbol.clone(), attached, index, marks))
+        let view = self.0.view(count_of(n)?).map_err(|error| self.error(error))?;
+        Ok(View::new(self.0.symbol().to_owned(), view))
     }
 
     /// Return a view as `view` does, for ``with``: its end raises OverwrittenView when a row changed meanwhile.
@@ -381,57 +274,30 @@ impl Series {
     ///     ConfigError: A time that is not in milliseconds, or a timeout that is not a duration.
     #[pyo3(signature = (after_open_time_ms=None, timeout=None))]
     fn wait(&self, py: Python<'_>, after_open_time_ms: Option<Moment>, timeout: Option<Number>) -> PyResult<i64> {
-        let timeout = timeout.map(|Number(seconds)| seconds);
-        let deadline = Deadline::after(timeout)?;
-        let after = self.end_of(after_open_time_ms)?;
-        loop {
-            let news = self.news()?;
-            if let Some(open_ms) = self.look_newer(after, None)? {
-                return Ok(open_ms);
-            }
-            let Some(slice) = deadline.slice() else { return Err(self.opened_none(timeout.unwrap_or_default())) };
-            news.sleep_for(py, slice)?;
-        }
+        let (timeout, after) = (waiting::timeout(timeout)?, after_open_time_ms.map(|Moment(open_ms)| open_ms));
+        until_signalled(py, self.0.block_name(), |goes_on| self.0.wait_open(after, timeout, goes_on))
     }
 
     /// What is announced of rows now.
     #[pyo3(name = "_news")]
     fn news(&self) -> PyResult<News> {
-        Ok(News::of_rows(self.source.attached()?))
+        Ok(News(self.0.news().map_err(|error| self.error(error))?))
     }
 
     /// The candle index after that of the open time, or after the newest one.
     #[pyo3(name = "_end_of", signature = (open_time_ms))]
     fn end_of(&self, open_time_ms: Option<Moment>) -> PyResult<u64> {
-        let (attached, index) = self.source.place(&self.symbol)?;
-        match open_time_ms {
-            Some(Moment(open_ms)) => Ok((attached.block.grid(index).index_of(open_ms) + 1).max(0) as u64),
-            None => {
-                Ok(SeriesReader::new(&attached.block, index).marks().map_err(|error| self.source.error(error))?.end())
-            }
-        }
+        self.0.end_of(open_time_ms.map(|Moment(open_ms)| open_ms)).map_err(|error| self.error(error))
     }
 
     /// What `wait` returns, None while there is nothing to return. Raises `WaitTimeout` instead when `waited` seconds were
     /// enough.
     #[pyo3(name = "_look_newer", signature = (end, waited=None))]
     fn look_newer(&self, end: u64, waited: Option<f64>) -> PyResult<Option<i64>> {
-        let (attached, index) = self.source.place(&self.symbol)?;
-        let mut row = [0.0; COLUMNS];
-        let marks =
-            SeriesReader::new(&attached.block, index).newest(&mut row).map_err(|error| self.source.error(error))?;
-        if marks.end() > end {
-            return Ok(Some(row[OPEN_TIME_MS] as i64));
-        }
-        self.source.check_collector(&attached, &self.symbol)?;
-        if let Some(limit_ms) = self.source.max_age_ms()
-            && attached.block.has_ended(index)
-        {
-            return Err(stale(&self.symbol, age_ms(&attached, index, process::now_ms()), limit_ms, true));
-        }
-        match waited {
-            None => Ok(None),
-            Some(waited) => Err(self.opened_none(waited)),
+        let newer = self.0.look_newer(end).map_err(|error| self.error(error))?;
+        match waiting::timeout(waited.map(Number))? {
+            Some(waited) if newer.is_none() => Err(self.error(self.0.nothing_opened(waited))),
+            _ => Ok(newer),
         }
     }
 
@@ -440,16 +306,17 @@ impl Series {
     fn __array__(&self, _arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         Err(PyTypeError::new_err(format!(
             "a Series is not an array; use candles(n), float64 (n, 12) of {}, or view(n) without a copy",
-            self.symbol
+            self.0.symbol()
         )))
     }
 
     /// Pickled as what it takes to attach again: name, `max_age` and symbol.
     #[expect(clippy::type_complexity, reason = "what pickle needs")]
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (String, Option<f64>, String))> {
-        self.source.check_open()?;
+        self.0.check_open().map_err(|error| self.error(error))?;
+        let max_age = self.0.max_age_ms().map(|limit_ms| limit_ms as f64 / 1e3);
         let attach_series = py.import("candleshm.reader.feed")?.getattr("attach_series")?;
-        Ok((attach_series, (self.source.name().to_owned(), self.source.max_age(), self.symbol.clone())))
+        Ok((attach_series, (self.0.block_name().to_owned(), max_age, self.0.symbol().to_owned())))
     }
 
     /// As Jupyter shows it.
@@ -458,104 +325,82 @@ impl Series {
     }
 
     fn __repr__(&self) -> String {
-        let (symbol, name) = (&self.symbol, self.source.name());
-        match self.with(|attached, _| *attached.block.geometry()) {
+        let (symbol, name) = (self.0.symbol(), self.0.block_name());
+        match self.0.with(|attached, _| Ok(*attached.block().geometry())) {
             Ok(geometry) => {
                 format!("<Series {} {symbol} {} of {name}>", geometry.market.as_str(), geometry.grid(0).name())
             }
-            Err(_) if self.source.check_open().is_err() => format!("<Series {symbol} of {name}: closed>"),
+            Err(Error::FeedClosed { .. }) => format!("<Series {symbol} of {name}: closed>"),
             Err(_) => format!("<Series {symbol} of {name}: no longer there>"),
         }
     }
 }
 
+/// Returns states as numbers.
+fn numbers_of<'py>(py: Python<'py>, states: &[RowState]) -> Bound<'py, PyArray1<u8>> {
+    PyArray1::from_vec(py, states.iter().map(|&state| state as u8).collect())
+}
+
 impl Series {
-    fn opened_none(&self, waited: f64) -> PyErr {
-        let text = format!("no newer candle of {} within {waited} s", self.symbol);
-        WaitTimeout::new_err((text, (self.symbol.clone(),)))
+    fn error(&self, error: Error) -> PyErr {
+        to_py(error, self.0.block_name())
     }
 
-    /// Copies rows into a new array. Returns it, what the copy found in each slot, and the grid of the series.
+    /// Copies rows into a new array, and their states.
     fn copied<'py>(
         &self,
         py: Python<'py>,
-        mut selection: Selection,
-        holes: Holes,
-    ) -> PyResult<(Bound<'py, PyAny>, Snapshot)> {
-        selection.count = self
-            .with_fresh(|attached, index| SeriesReader::new(&attached.block, index).available(&selection))?
-            .map_err(|error| self.source.error(error))?;
-        let mut snapshot = Snapshot::default();
+        window: &Window,
+        states: Option<&mut Vec<RowState>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let stride = self.0.available(window).map_err(|error| self.error(error))?;
         let mut rows = 0;
-        let array = array::new_unset_columns(py, selection.count, |values| {
-            rows = self.copy(py, &selection, holes, values, &mut snapshot)?;
+        let array = array::new_unset_columns(py, stride, |values| {
+            rows = self.copy(py, window, values, stride, states)?;
             Ok(())
         })?;
-        if rows == selection.count {
-            return Ok((array.into_any(), snapshot));
-        }
-        Ok((array::first_rows(array.as_any(), rows)?, snapshot))
+        if rows == stride { Ok(array.into_any()) } else { array::first_rows(array.as_any(), rows) }
     }
 
-    /// Copies rows into `columns` (stride: the selection's count) and treats slots without a row; returns how many
-    /// rows there are.
+    /// Copies rows into `columns`; returns how many rows there are.
     fn copy<T: Target + Send>(
         &self,
         py: Python<'_>,
-        selection: &Selection,
-        holes: Holes,
+        window: &Window,
         columns: &mut [T],
-        snapshot: &mut Snapshot,
+        stride: usize,
+        states: Option<&mut Vec<RowState>>,
     ) -> PyResult<usize> {
-        if selection.count == 0 {
-            return Ok(0);
+        let is_long = size_of_val(columns) > DETACH_BYTES_MIN;
+        let run = || self.0.candles_into(window, columns, stride, states);
+        let copied = if is_long { py.detach(run) } else { run() };
+        let Copied { rows, end_ms } = copied.map_err(|error| self.error(error))?;
+        if let Some(end_ms) = end_ms.filter(|_| window.closed_only) {
+            note_ended(end_ms);
         }
-        self.with_fresh(|attached, index| {
-            let reader = SeriesReader::new(&attached.block, index);
-            let mut run = || reader.copy(selection, columns, snapshot);
-            let copied = if selection.count * COLUMNS * 8 > DETACH_BYTES_MIN { py.detach(run) } else { run() };
-            copied.map_err(|error| self.source.error(error))?;
-            let grid = attached.block.grid(index);
-            let rows = holes.apply(&self.symbol, snapshot, grid, columns, selection.count)?;
-            if selection.closed_only
-                && let Some(last) = snapshot.states.len().checked_sub(1)
-            {
-                note_ended(grid.end_ms((snapshot.start + last as u64) as i64));
-            }
-            Ok(rows)
-        })?
+        Ok(rows)
     }
 
-    fn copy_into<'py>(
-        &self,
-        py: Python<'py>,
-        n: Option<Count>,
-        selection: &Selection,
-        holes: Holes,
-        out: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn copy_into<'py>(&self, py: Python<'py>, window: &Window, out: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let length = self.0.with(|attached, _| Ok(attached.block().geometry().ring.length));
+        let length = length.map_err(|error| self.error(error))?;
+        let slots = window.count.unwrap_or(length).min(length);
         let wrong = || {
             ConfigError::new_err(format!(
-                "out must be a writable, contiguous float64 array of shape ({}, {COLUMNS})",
-                selection.count
+                "out must be a writable, contiguous float64 array of shape ({slots}, {COLUMNS})"
             ))
         };
         let array = out.cast::<PyArray2<f64>>().map_err(|_| wrong())?;
-        let exact =
-            n.is_none_or(|Count(n)| n as usize == selection.count) && array.shape() == [selection.count, COLUMNS];
+        let exact = window.count.is_none_or(|count| count == slots) && array.shape() == [slots, COLUMNS];
         // NumPy's own bookkeeping refuses read-only arrays and those that are borrowed already.
         let mut borrowed = array.try_readwrite().map_err(|_| wrong())?;
         let values = borrowed.as_slice_mut().map_err(|_| wrong())?;
         if !exact {
             return Err(wrong());
         }
-        let mut snapshot = Snapshot::default();
-        let mut fill = |columns: &mut [f64]| self.copy(py, selection, holes, columns, &mut snapshot);
+        let fill = |columns: &mut [f64]| self.copy(py, window, columns, slots, None);
         let rows = if array.is_fortran_contiguous() { fill(values)? } else { in_rows(values, fill)? };
-        if rows == selection.count {
-            return Ok(out.clone());
-        }
-        array::first_rows(out, rows)
+        if rows == slots { Ok(out.clone()) } else { array::first_rows(out, rows) }
     }
 
     /// Copies rows and hands them to the function of that name in `candleshm.reader.frames`.

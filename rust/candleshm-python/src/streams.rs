@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use candleshm::feed::clock;
 use candleshm_stream::board::{Counts, News, Notice};
 use candleshm_stream::streams::{Opening, Streams};
 use candleshm_stream::tls::{self, Trust};
@@ -12,7 +13,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::descriptor::taken_over;
-use crate::process;
 use crate::writer::{Writer, reason_name};
 
 /// Returns a duration; what is none counts as zero.
@@ -112,7 +112,7 @@ impl StreamThread {
     #[new]
     #[pyo3(signature = (writer, *, roots_file=None, spin_seconds=0.0))]
     fn new(writer: &Writer, roots_file: Option<PathBuf>, spin_seconds: f64) -> PyResult<Self> {
-        let streams = Streams::start(writer.sink(), process::now_ms, duration(spin_seconds))
+        let streams = Streams::start(writer.sink(), clock::now_ms, duration(spin_seconds))
             .map_err(|error| PyOSError::new_err(format!("cannot start the thread of the streams: {error}")))?;
         Ok(Self { streams, roots_file, trusted: OnceLock::new() })
     }

@@ -1,17 +1,14 @@
 //! `View`: a zero-copy window of final rows.
 
-use std::sync::Arc;
-
 use candleshm::columns;
-use candleshm::read::{SeriesReader, ViewMarks};
+use candleshm::feed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::array;
-use crate::attached::Attached;
 use crate::derive::note_ended;
-use crate::errors::exceptions::OverwrittenView;
+use crate::errors::to_py;
 
 /// A window of final rows that lies in the block itself: nothing is copied.
 ///
@@ -24,25 +21,18 @@ use crate::errors::exceptions::OverwrittenView;
 #[pyclass(frozen, module = "candleshm")]
 pub(crate) struct View {
     symbol: String,
-    attached: Arc<Attached>,
-    index: usize,
-    marks: ViewMarks,
+    view: feed::View,
 }
 
 impl View {
-    pub(crate) fn new(symbol: String, attached: Arc<Attached>, index: usize, marks: ViewMarks) -> Self {
-        Self { symbol, attached, index, marks }
-    }
-
-    fn reader(&self) -> SeriesReader<'_> {
-        SeriesReader::new(&self.attached.block, self.index)
+    pub(crate) fn new(symbol: String, view: feed::View) -> Self {
+        Self { symbol, view }
     }
 }
 
 /// Returns a column of the view; the array keeps the view, and so the mapping, alive.
 fn column<'py>(view: &Bound<'py, View>, column: usize) -> PyResult<Bound<'py, PyAny>> {
-    let this = view.get();
-    array::lend(view.clone().into_any(), this.reader().column(&this.marks, column), None)
+    array::lend(view.clone().into_any(), view.get().view.words(column), None)
 }
 
 #[pymethods]
@@ -50,12 +40,11 @@ impl View {
     /// All columns: float64 (n, 12), columns as in `candleshm.OPEN_TIME_MS` ... `candleshm.IGNORE`.
     #[getter]
     fn array<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let stride = this.attached.block.geometry().ring.column_stride_words();
-        if let Some(last) = this.marks.count.checked_sub(1) {
-            note_ended(this.attached.block.grid(this.index).end_ms((this.marks.start + last as u64) as i64));
+        let view = &slf.get().view;
+        if let Some(end_ms) = view.end_ms() {
+            note_ended(end_ms);
         }
-        array::lend(slf.clone().into_any(), this.reader().column(&this.marks, 0), Some(stride))
+        array::lend(slf.clone().into_any(), view.words(0), Some(view.column_stride()))
     }
 
     /// Open times, epoch ms: float64 (n,).
@@ -133,16 +122,16 @@ impl View {
     /// Whether every slot of the window has a row.
     #[getter]
     fn complete(&self) -> bool {
-        self.marks.is_complete()
+        self.view.is_complete()
     }
 
     /// Return whether no row was overwritten or revised so far. Call it after computing, not before.
     fn valid(&self) -> bool {
-        self.reader().is_valid(&self.marks)
+        self.view.is_valid()
     }
 
     fn __len__(&self) -> usize {
-        self.marks.count
+        self.view.len()
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -151,10 +140,7 @@ impl View {
 
     /// An exception that is already under way is not replaced.
     fn __exit__(&self, kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _trace: &Bound<'_, PyAny>) -> PyResult<()> {
-        if kind.is_none() && !self.valid() {
-            return Err(OverwrittenView::new_err(self.symbol.clone()));
-        }
-        Ok(())
+        if kind.is_none() { self.view.check().map_err(|error| to_py(error, "")) } else { Ok(()) }
     }
 
     /// NumPy would make an object array of one view, without a word; and a copy could not tell whether it is valid.
@@ -176,6 +162,6 @@ impl View {
     }
 
     fn __repr__(&self) -> String {
-        format!("<View of {} final rows of {}>", self.marks.count, self.symbol)
+        format!("<View of {} final rows of {}>", self.view.len(), self.symbol)
     }
 }

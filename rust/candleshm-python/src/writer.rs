@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
+use candleshm::feed::{self, clock, trading_ages_ms};
 use candleshm::gate::Gate;
 use candleshm::interval::Interval;
 use candleshm::layout::{Presence, RowState};
@@ -25,10 +26,9 @@ use pyo3::types::{IntoPyDict, PyDict, PyTuple};
 
 use crate::array::new_columns;
 
-use crate::attached::trading_ages;
 use crate::derive::grid;
 use crate::errors::exceptions::{BlockNotFound, ConfigError};
-use crate::errors::{NotMerged, to_py};
+use crate::errors::{NotMerged, seconds, to_py};
 use crate::gap::Gap;
 use crate::process;
 
@@ -244,7 +244,7 @@ pub(crate) struct EventSink(Arc<Owned>);
 
 impl Sink for EventSink {
     fn merge(&mut self, frames: Vec<Result<event::Frame<'_>, event::FrameError>>) -> Option<Merged> {
-        let now_ms = process::now_ms();
+        let now_ms = clock::now_ms();
         let mut guarded = self.0.enter();
         let received_ms = guarded.exchange_clock.filter(|_| !guarded.stopped)?.latest_ms(now_ms);
         let writer = guarded.writer.as_mut()?;
@@ -517,7 +517,7 @@ impl Writer {
         sent_seconds: f64,
     ) -> PyResult<Ingested> {
         let answer = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
-        let now_ms = process::now_ms();
+        let now_ms = clock::now_ms();
         py.detach(|| {
             ROWS.with_borrow_mut(|rows| {
                 rows.clear();
@@ -544,7 +544,7 @@ impl Writer {
     #[pyo3(signature = (frames, *, received_ms))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn ingest_events(&self, py: Python<'_>, frames: Vec<PyBackedBytes>, received_ms: i64) -> PyResult<Pushed> {
-        let now_ms = process::now_ms();
+        let now_ms = clock::now_ms();
         py.detach(|| {
             let parsed: Vec<_> = frames.iter().map(|frame| event::parse(frame)).collect();
             let mut guarded = self.writer.enter();
@@ -611,7 +611,7 @@ impl Writer {
 
     /// How old the data of each symbol that trades is, seconds; infinite before its first response.
     fn trading_ages(&self) -> PyResult<Vec<f64>> {
-        self.with(|writer| Ok(trading_ages(writer.block(), process::now_ms())))
+        self.with(|writer| Ok(trading_ages_ms(writer.block()).into_iter().map(seconds).collect()))
     }
 
     /// Return the state of the series. Raises UnknownSymbol.
@@ -640,7 +640,7 @@ impl Writer {
         self.with(|writer| {
             let index = writer.index_of(symbol)?;
             let grid = writer.block().grid(index);
-            Ok(writer.gaps(index)?.into_iter().map(|gap| Gap::of(gap, grid)).collect())
+            Ok(writer.gaps(index)?.into_iter().map(|gap| Gap::of(feed::Gap::of(gap, grid))).collect())
         })
     }
 
@@ -760,7 +760,7 @@ impl Writer {
     /// Publish a heartbeat; to be called every 500 ms.
     fn heartbeat(&self) -> PyResult<()> {
         self.with(|writer| {
-            writer.heartbeat(process::now_ns());
+            writer.heartbeat(clock::now_ns());
             Ok(())
         })
     }

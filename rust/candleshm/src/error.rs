@@ -1,9 +1,11 @@
 //! One error enum for the crate: a variant for each cause, with its facts in fields.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::wire::archive_csv::CsvError;
 use crate::wire::parse::ParseError;
+use crate::zone::utc_text;
 
 /// Why a block's bytes cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,38 @@ pub enum Corruption {
         /// What it holds.
         value: u64,
     },
+}
+
+/// What a reader can do about an error: one kind for each exception of Python and each code of C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// There is no block of that name, or none that is ready; or the feed was closed.
+    NotFound,
+    /// The block was written in another format.
+    Incompatible,
+    /// The block's bytes cannot be used.
+    Corrupt,
+    /// The system refused: no room, no permission, another user's block.
+    Unavailable,
+    /// A live collector owns the block. Only writers meet it.
+    InUse,
+    /// The block does not carry the symbol.
+    UnknownSymbol,
+    /// The data is older than the feed's limit, or the symbol is delisted, or the collector shows no life.
+    Stale,
+    /// A wait reached its deadline, or was interrupted.
+    Timeout,
+    /// Rows are missing where none may be.
+    Gap,
+    /// Rows of a view were overwritten or revised.
+    Overwritten,
+    /// An argument cannot be used.
+    Argument,
+    /// The newest row changed during every attempt to read it; try again.
+    Contended,
+    /// A response of the exchange, or a file of its archive, is not what was requested. Only writers meet it.
+    BadResponse,
 }
 
 /// Everything that can go wrong in the core.
@@ -66,12 +100,10 @@ pub enum Error {
     Incompatible {
         /// The block's name.
         name: String,
-        /// Its ABI major.
-        major: u32,
-        /// Its ABI minor.
-        minor: u32,
-        /// First bytes of its layout hash.
-        hash: [u8; 4],
+        /// Its format: ABI numbers, and the first bytes of its layout hash.
+        found: String,
+        /// The format that this version reads.
+        expected: String,
     },
     /// The block's bytes cannot be used.
     Corrupt {
@@ -105,11 +137,70 @@ pub enum Error {
         /// The symbol.
         symbol: String,
     },
+    /// The feed was closed.
+    FeedClosed {
+        /// The block's name.
+        name: String,
+    },
     /// The block does not have the symbol.
     UnknownSymbol {
         /// The symbol.
         symbol: String,
+        /// The block's name.
+        name: String,
     },
+    /// The data was last confirmed longer ago than the limit, or the symbol is delisted.
+    Stale {
+        /// The symbol, or what else shows no life.
+        symbol: String,
+        /// How long ago, ms; `None` when it was never loaded.
+        age_ms: Option<u64>,
+        /// The feed's limit, ms.
+        limit_ms: u64,
+        /// Whether the data is young enough, and the symbol delisted.
+        delisted: bool,
+    },
+    /// No newer candle opened in time.
+    NothingOpened {
+        /// The symbol.
+        symbol: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// No candle closed in time, for enough of the symbols.
+    NothingClosed {
+        /// Open time of the awaited candle, epoch ms; `None` while it is not known.
+        open_ms: Option<i64>,
+        /// How many symbols have it final.
+        closed: usize,
+        /// The awaited symbols that do not.
+        missing: Vec<String>,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// A wait was ended by its own process.
+    Interrupted,
+    /// Rows are missing where none may be.
+    Gap {
+        /// The symbol.
+        symbol: String,
+        /// Open time of the first row that is absent, epoch ms.
+        start_ms: i64,
+        /// Open time of the first row behind the gap, epoch ms.
+        end_ms: i64,
+        /// Whether the exchange confirmed that it has no such rows.
+        is_hole: bool,
+    },
+    /// Rows of a view were overwritten or revised while it was used.
+    Overwritten {
+        /// The symbol.
+        symbol: String,
+    },
+    /// An argument cannot be used.
+    Argument(
+        /// Which one, its value, and what is allowed.
+        String,
+    ),
     /// Candles of one interval cannot be derived from those of the other.
     Derivation {
         /// The interval of the candles to derive from.
@@ -166,20 +257,90 @@ impl fmt::Display for Corruption {
     }
 }
 
+impl Error {
+    /// Returns what a reader can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } | Self::NotReady { .. } | Self::Leftover { .. } | Self::FeedClosed { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::Incompatible { .. } => ErrorKind::Incompatible,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Owner { .. } | Self::NoMemory { .. } | Self::Os { .. } => ErrorKind::Unavailable,
+            Self::InUse { .. } => ErrorKind::InUse,
+            Self::UnknownSymbol { .. } => ErrorKind::UnknownSymbol,
+            Self::Stale { .. } => ErrorKind::Stale,
+            Self::NothingOpened { .. } | Self::NothingClosed { .. } | Self::Interrupted => ErrorKind::Timeout,
+            Self::Gap { .. } => ErrorKind::Gap,
+            Self::Overwritten { .. } => ErrorKind::Overwritten,
+            Self::Contended => ErrorKind::Contended,
+            Self::Parse(_) | Self::Csv(_) => ErrorKind::BadResponse,
+            Self::Argument(_)
+            | Self::Name { .. }
+            | Self::Length { .. }
+            | Self::SymbolCapacity { .. }
+            | Self::SymbolsFull { .. }
+            | Self::SymbolName { .. }
+            | Self::Derivation { .. }
+            | Self::Window { .. }
+            | Self::Unsorted { .. } => ErrorKind::Argument,
+        }
+    }
+
+    /// Returns the name of a block that cannot be used, and why not.
+    #[must_use]
+    pub fn of_block(&self) -> Option<(&str, String)> {
+        Some(match self {
+            Self::NotFound { name } => (name, "no block has that name; `candleshm ls` lists the blocks".into()),
+            Self::NotReady { name } => (name, "it is still being initialised; try again".into()),
+            Self::Leftover { name } => {
+                (name, "it is left over from before the last boot; start its collector again".into())
+            }
+            Self::FeedClosed { name } => (name, "this feed was closed; attach again".into()),
+            Self::Incompatible { name, found, expected } => (
+                name,
+                format!(
+                    "it was written in format {found}, and this version reads {expected}; use the same candleshm version \
+                     on both sides"
+                ),
+            ),
+            Self::Corrupt { name, what: what @ Corruption::NotAFile } => (name, what.to_string()),
+            Self::Corrupt { name, what: what @ Corruption::Foreign } => {
+                (name, format!("{what}; if no program needs it, remove /dev/shm/{name}"))
+            }
+            Self::Corrupt { name, what } => {
+                (name, format!("{what}; `candleshm rm` removes a block that no collector serves"))
+            }
+            Self::NoMemory { name, bytes } => (
+                name,
+                format!(
+                    "/dev/shm has no room for its {} MiB; enlarge it, or serve fewer symbols or a smaller length",
+                    bytes >> 20
+                ),
+            ),
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((name, reason)) = self.of_block() {
+            return write!(f, "block `{name}`: {reason}");
+        }
         match self {
-            Self::NotFound { name } => write!(f, "no block has that name: `{name}`"),
-            Self::NotReady { name } => write!(f, "the block is still being initialised: `{name}`"),
-            Self::Leftover { name } => write!(f, "the block was left over from before the last boot: `{name}`"),
+            Self::NotFound { .. }
+            | Self::NotReady { .. }
+            | Self::Leftover { .. }
+            | Self::FeedClosed { .. }
+            | Self::Incompatible { .. }
+            | Self::Corrupt { .. }
+            | Self::NoMemory { .. } => Ok(()),
             Self::Owner { name, uid, mode, .. } => {
                 write!(f, "block `{name}`, mode {mode:04o}, belongs to another user: `{uid}`")
             }
             Self::InUse { name, pid } => write!(f, "process {pid} already serves the block: `{name}`"),
-            Self::Incompatible { name, major, minor, .. } => {
-                write!(f, "block `{name}` has another format: `{major}.{minor}`")
-            }
-            Self::Corrupt { name, what } => write!(f, "block `{name}` cannot be used: {what}"),
             Self::Name { name } => {
                 write!(f, "a block name must be 1 to 200 of A-Z a-z 0-9 . _ - and must not begin with a dot: `{name}`")
             }
@@ -196,7 +357,40 @@ impl fmt::Display for Error {
                     "a symbol name must be 1 to 64 bytes without blanks, slashes and control characters: `{symbol}`"
                 )
             }
-            Self::UnknownSymbol { symbol } => write!(f, "unknown symbol: `{symbol}`"),
+            Self::UnknownSymbol { symbol, name } => {
+                write!(f, "unknown symbol in {name}: `{symbol}`; `candleshm top {name} --once` lists its symbols")
+            }
+            Self::Stale { symbol, age_ms: None, delisted: true, .. } => {
+                write!(f, "{symbol} no longer trades, and was never loaded")
+            }
+            Self::Stale { symbol, age_ms: None, .. } => write!(f, "{symbol} has not been loaded yet; try again"),
+            Self::Stale { symbol, age_ms: Some(age_ms), limit_ms, delisted } => {
+                let (age, limit) = (*age_ms as f64 / 1e3, *limit_ms as f64 / 1e3);
+                if *delisted {
+                    return write!(f, "{symbol} no longer trades; it was last confirmed {age:.1} s ago");
+                }
+                write!(f, "{symbol} is stale: last confirmed {age:.1} s ago, the limit is {limit:?} s")
+            }
+            Self::NothingOpened { symbol, waited } => {
+                write!(f, "no newer candle of {symbol} within {} s", waited.as_secs_f64())
+            }
+            Self::NothingClosed { open_ms, closed, missing, waited } => {
+                let candle = open_ms.map_or_else(|| "next candle".into(), |ms| format!("candle of {}", utc_text(ms)));
+                let (waited, awaited) = (waited.as_secs_f64(), closed + missing.len());
+                write!(f, "no close within {waited} s: {closed} of {awaited} symbols have the {candle} final")
+            }
+            Self::Interrupted => write!(f, "the wait was interrupted"),
+            Self::Gap { symbol, start_ms, end_ms, is_hole } => {
+                let [start, end] = [start_ms, end_ms].map(|&ms| utc_text(ms).replace('T', " ").replace('Z', ""));
+                let kind = if *is_hole { "hole" } else { "missing" };
+                write!(f, "{symbol} has no candles from {start} to {end} UTC: {kind}")
+            }
+            Self::Overwritten { symbol } => write!(
+                f,
+                "rows of a view of {symbol} were overwritten or revised while it was used; discard the result and take \
+                 a new view"
+            ),
+            Self::Argument(text) => write!(f, "{text}"),
             Self::Derivation { source, target } => {
                 write!(f, "{source} candles cannot be combined to candles of this interval: `{target}`")
             }
@@ -213,7 +407,6 @@ impl fmt::Display for Error {
             Self::Parse(error) => error.fmt(f),
             Self::Csv(error) => error.fmt(f),
             Self::Contended => write!(f, "the newest row changed during every attempt to read it"),
-            Self::NoMemory { name, bytes } => write!(f, "/dev/shm has no room for {bytes} bytes of block `{name}`"),
             Self::Os { action, name, errno } => {
                 write!(f, "cannot {action} `{name}`: {}", std::io::Error::from_raw_os_error(*errno))
             }

@@ -315,6 +315,12 @@ impl Tag {
     }
 }
 
+/// Returns a format as people read it: the ABI numbers, and the first bytes of the layout hash.
+fn format_name(major: u32, minor: u32, hash: &[u8]) -> String {
+    let first = hash.iter().take(4).fold(0, |number, &byte| number << 8 | u32::from(byte));
+    format!("{major}.{minor} ({first:08x})")
+}
+
 /// Shape of one series' ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingShape {
@@ -468,8 +474,11 @@ impl Geometry {
         let (major, minor) = (word(header::ABI) as u32, (word(header::ABI) >> 32) as u32);
         let hash: Vec<u8> = (0..4).flat_map(|i| word(header::LAYOUT_HASH + i).to_le_bytes()).collect();
         if major != ABI_MAJOR || hash != LAYOUT_HASH {
-            let hash = [hash[0], hash[1], hash[2], hash[3]];
-            return Err(Error::Incompatible { name: name.into(), major, minor, hash });
+            return Err(Error::Incompatible {
+                name: name.into(),
+                found: format_name(major, minor, &hash),
+                expected: format_name(ABI_MAJOR, ABI_MINOR, &LAYOUT_HASH),
+            });
         }
         let field = |field, offset: usize| corrupt(Corruption::Field { field, value: word(offset) });
         let market = Market::from_code(word(header::MARKET)).ok_or_else(|| field("market", header::MARKET))?;

@@ -178,11 +178,32 @@ impl<'a> SeriesReader<'a> {
         columns: &mut [T],
         snapshot: &mut Snapshot,
     ) -> Result<(), Error> {
+        self.copy_columns(selection, 0, columns, selection.count, snapshot)
+    }
+
+    /// As [`Self::copy`], from column `first` on, as many as `columns` has room for, `stride` values apart.
+    ///
+    /// # Errors
+    ///
+    /// `Contended`.
+    ///
+    /// # Panics
+    ///
+    /// When `stride` is smaller than the selection's count.
+    pub fn copy_columns<T: Target>(
+        &self,
+        selection: &Selection,
+        first: usize,
+        columns: &mut [T],
+        stride: usize,
+        snapshot: &mut Snapshot,
+    ) -> Result<(), Error> {
+        let mut target = Columns { first, values: columns, stride };
         let mut try_fast = !selection.states;
         let mut attempt = 0;
         loop {
             let last = attempt + 1 == ATTEMPTS_MAX;
-            match self.try_copy(selection, try_fast, last, columns, snapshot)? {
+            match self.try_copy(selection, try_fast, last, &mut target, snapshot)? {
                 Outcome::Good => return Ok(()),
                 // The fast check tells only that something moved; the tags tell where.
                 Outcome::FastFailed => try_fast = false,
@@ -196,7 +217,7 @@ impl<'a> SeriesReader<'a> {
         selection: &Selection,
         try_fast: bool,
         last: bool,
-        columns: &mut [T],
+        to: &mut Columns<'_, T>,
         snapshot: &mut Snapshot,
     ) -> Result<Outcome, Error> {
         let rev = self.rev();
@@ -204,14 +225,13 @@ impl<'a> SeriesReader<'a> {
         let marks = seqlock::read(self.words.entry, &mut newest)?;
         let (start, end, live) = self.range_of(&marks, selection);
         let in_ring = (end - start) as usize;
-        let stride = selection.count;
         // Below this candle index `rev` and the watermark vouch for every row, from it on the tags do.
         let tagged = if try_fast && start >= marks.final_start { end.min(marks.final_end).max(start) } else { start };
 
         let tags: Vec<Tag> = (tagged..end).map(|candle_index| self.words.tag(candle_index)).collect();
         // SYNC POINT row: the values loaded below are at least as new as the tags loaded above.
         fence(Acquire);
-        for (column, target) in columns.chunks_exact_mut(stride).take(ROW_WORDS).enumerate() {
+        for (column, target) in (to.first..ROW_WORDS).zip(to.values.chunks_mut(to.stride)) {
             copy_run(self.words.column(column, start, in_ring), &mut target[..in_ring]);
             if live {
                 target[in_ring].put(newest[column]);
@@ -549,6 +569,14 @@ impl<'a> SeriesReader<'a> {
         let window = marks.head.saturating_sub(self.words.ring.length as u64);
         end.saturating_sub(count).max(window).max(first).min(end)
     }
+}
+
+/// Where columns are copied to.
+struct Columns<'a, T> {
+    first: usize,
+    values: &'a mut [T],
+    /// From one column to the next.
+    stride: usize,
 }
 
 enum Outcome {

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use crate::block::Block;
 use crate::interval::Grid;
+#[cfg(feature = "collector")]
 use crate::layout::{ABI, Geometry, header};
 use crate::read::SeriesReader;
+#[cfg(feature = "collector")]
 use crate::soundness::is_sound;
 
 /// Returns the places of a block's symbols by name.
@@ -15,6 +17,7 @@ pub(crate) fn places(block: &Block) -> HashMap<String, usize> {
 
 /// Returns whether the rows of `old`, whose owner is dead, may be carried over into a block of the shape `new`: they
 /// are the same candles, and the body is sound. Length and symbols may differ.
+#[cfg(feature = "collector")]
 #[must_use]
 pub(crate) fn fits(old: &Block, new: &Geometry, boot_id: [u64; 2]) -> bool {
     let there = old.geometry();

@@ -178,7 +178,10 @@ impl Writer {
     ///
     /// `UnknownSymbol`.
     pub fn index_of(&self, symbol: &str) -> Result<usize, Error> {
-        self.index.get(symbol).copied().ok_or_else(|| Error::UnknownSymbol { symbol: symbol.into() })
+        self.index
+            .get(symbol)
+            .copied()
+            .ok_or_else(|| Error::UnknownSymbol { symbol: symbol.into(), name: self.block.name().into() })
     }
 
     /// Adds a symbol in a reserved place; one that is there already is left as it is.

@@ -20,7 +20,6 @@ from candleshm.gateway.streams.blocks import feeds_of
 from candleshm.gateway.streams.names import KlineName
 from candleshm.gateway.streams.source import Source, Stream
 from candleshm.reader.feed import Feed
-from candleshm.reader.freshness import Freshness
 
 __all__ = ["Hub", "Listener", "StreamCounts"]
 
@@ -168,14 +167,13 @@ class Hub:
         max_age_seconds = self._max_age_seconds
         if max_age_seconds is None:
             max_age_seconds = MAX_AGE_SECONDS[feed.market]
-        health = feed._health()
+        health = feed._health(max_age_seconds)
         if health["state"] == "closed" and feed.name not in self._sources:
             # Those who have streams of it already wait for its next collector.
             return f"without a collector: {feed.name}"
-        freshness = Freshness.of(health["ages"], max_age_seconds)
-        if freshness.is_current:
+        if health["is_current"]:
             return None
-        return f"stale by {freshness.oldest_age:.0f} s, allowed {max_age_seconds:g}: {feed.name}"
+        return f"stale by {health['oldest_age']:.0f} s, allowed {max_age_seconds:g}: {feed.name}"
 
     def _hold(self, stream: Stream) -> None:
         """Count a client of a stream, and watch its series for the first one. Raises CandleShmError."""

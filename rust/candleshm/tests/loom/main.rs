@@ -26,3 +26,4 @@ mod range;
 mod rewrite;
 mod seqlock;
 mod symbols;
+mod wait;

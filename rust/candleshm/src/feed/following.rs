@@ -6,25 +6,24 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use candleshm::layout::header;
-use candleshm::shared_memory;
-use candleshm::succession::has_all_of;
-
-use crate::attached::{Attached, heartbeat_age_ms};
-use crate::process;
+use crate::feed::attached::Attached;
+use crate::feed::clock;
+use crate::layout::header;
+use crate::shared_memory;
+use crate::succession::has_all_of;
 
 /// Interval between checks of the heartbeat.
 const LOOK_MS: u64 = 500;
 /// Interval between checks for another block, when its own is superseded or closed.
-pub(crate) const FOLLOW_MS: u64 = 100;
+pub(super) const FOLLOW_MS: u64 = 100;
 /// The heartbeat comes every 500 ms; a collector without one for this long may be dead.
 const QUIET_MS: u64 = 1_500;
 /// A block without a heartbeat for this long is left for one that is not loaded yet.
 const TOO_OLD_MS: u64 = 60_000;
 
 /// When a feed last checked.
-#[derive(Default)]
-pub(crate) struct Lookout {
+#[derive(Debug, Default)]
+pub(super) struct Lookout {
     /// The heartbeat.
     looked_ms: AtomicU64,
     /// For another block.
@@ -34,28 +33,28 @@ pub(crate) struct Lookout {
 impl Lookout {
     /// Whether it is time to check the heartbeat.
     #[inline]
-    pub(crate) fn is_due(&self) -> bool {
-        process::coarse_ms().saturating_sub(self.looked_ms.load(Ordering::Relaxed)) >= LOOK_MS
+    pub(super) fn is_due(&self) -> bool {
+        clock::coarse_ms().saturating_sub(self.looked_ms.load(Ordering::Relaxed)) >= LOOK_MS
     }
 
     /// Returns the block to move to, if there is one.
     #[cold]
-    pub(crate) fn look(&self, name: &str, old: &Attached, max_age_ms: Option<u64>) -> Option<Attached> {
+    pub(super) fn look(&self, name: &str, old: &Attached, max_age_ms: Option<u64>) -> Option<Attached> {
         let (last, pause_ms) = if old.is_current() { (&self.looked_ms, LOOK_MS) } else { (&self.sought_ms, FOLLOW_MS) };
-        let (now_ms, last_ms) = (process::coarse_ms(), last.load(Ordering::Relaxed));
+        let (now_ms, last_ms) = (clock::coarse_ms(), last.load(Ordering::Relaxed));
         // One of several threads checks, and the others do not wait for it.
         let looks = now_ms.saturating_sub(last_ms) >= pause_ms
             && last.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if !looks || old.is_current() && heartbeat_age_ms(&old.block) < QUIET_MS {
+        let silent_ms = old.heartbeat_age_ms().unwrap_or(u64::MAX);
+        if !looks || old.is_current() && silent_ms < QUIET_MS {
             return None;
         }
         // While its own block has the name, or none has, it keeps what it has.
-        shared_memory::standing(name).ok().flatten().filter(|&standing| standing != old.id)?;
+        shared_memory::standing(name).ok().flatten().filter(|&standing| standing != old.id())?;
         let new = Attached::open(name).ok().filter(Attached::is_current)?;
         let too_old_ms = max_age_ms.map_or(TOO_OLD_MS, |limit_ms| limit_ms.min(TOO_OLD_MS));
-        let moves = new.block.announced(header::READY) == 1
-            || has_all_of(&new.block, &old.block)
-            || heartbeat_age_ms(&old.block) > too_old_ms;
+        let moves =
+            new.block().announced(header::READY) == 1 || has_all_of(new.block(), old.block()) || silent_ms > too_old_ms;
         moves.then_some(new)
     }
 }
