@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance import generator, outside_readers, python_reader
+from tests.conformance import generator, hot_readers, library_reader, outside_readers, python_reader
 from tests.conformance.image import BOOT_ID
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +85,15 @@ def test_python_reads(name: str, block_name: str) -> None:
     assert got["open"] == "ok" or expected == got
 
 
-@pytest.mark.parametrize("reader", outside_readers.READERS)
+@pytest.mark.parametrize("name", CASES)
+def test_libcandleshm_reads(name: str, block_name: str) -> None:
+    expected = place(name, block_name)
+    got = library_reader.read(block_name)
+    assert differences(expected, got) == []
+    assert got["open"] == "ok" or expected == got
+
+
+@pytest.mark.parametrize("reader", [*outside_readers.READERS, pytest.param("aarch64", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", CASES)
 def test_a_reader_from_the_page_alone_reads(reader: str, name: str, block_name: str) -> None:
     expected = place(name, block_name)
@@ -103,3 +111,24 @@ def test_a_reader_from_the_page_alone_is_not_held_by_a_pipe(block_name: str) -> 
     command = [*outside_readers.command("gcc"), "read", str(SHM / block_name)]
     asked = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(asked.stdout) == {"open": "corrupt"}
+
+
+def test_a_reader_from_the_page_alone_wakes_up_when_a_candle_closes(block_name: str) -> None:
+    with hot_readers.writer(block_name):
+        command = [*outside_readers.command("gcc"), "wait", str(SHM / block_name), "60"]
+        first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert all(int(later) > int(bar) for bar, later in zip(first.split(), second.split(), strict=True))
+
+
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.long)])
+def test_all_readers_read_whole_rows_beside_the_fastest_writer(seconds: float, block_name: str) -> None:
+    with hot_readers.writer(block_name) as writer:
+        counts = hot_readers.judged(block_name, seconds)
+        control = hot_readers.until_torn(block_name)
+        assert writer.poll() is None
+    assert set(counts) == set(hot_readers.READERS)
+    for reader, ways in counts.items():
+        for way, of in ways.items():
+            assert of["rows"] > 0, (reader, way)
+            assert (of["torn"], of["foreign"], of["order"]) == (0, 0, 0), (reader, way)
+    assert any(of["torn"] for of in control.values()), "the readers were never under fire"

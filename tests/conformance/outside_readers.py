@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import platform
 import subprocess
 import tempfile
 from pathlib import Path
@@ -15,7 +14,6 @@ __all__ = ["READERS", "SOURCE", "command"]
 SOURCE = Path(__file__).with_name("outsider.c")
 STRICT = ["-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-IS_X86 = platform.machine() == "x86_64"
 BUILDS = {
     "gcc": ({"gcc": "gcc"}, ["gcc"]),
     "clang": ({"clang": "clang"}, ["clang"]),
@@ -23,7 +21,7 @@ BUILDS = {
 }
 """For each build the programs that it needs, with their Debian packages, and its compiler."""
 READERS = list(BUILDS)
-EMULATED = {"aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
+EMULATED = {"aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross", "qemu-aarch64": "qemu-user"}
 _folder = tempfile.TemporaryDirectory(prefix="candleshm-outsider-")
 
 
