@@ -130,6 +130,7 @@ static void gaps(size_t room) {
 }
 
 static void open_view(size_t n) {
+    cshm_view_close(view);
     int64_t rows = cshm_view_open(series, n, &view);
     printed(rows);
     view_rows = rows < 0 ? 0 : (size_t)rows;
@@ -199,6 +200,7 @@ static void arguments(void) {
     double values[32];
     cshm_health found;
     cshm_feed *no_feed = (cshm_feed *)&found;
+    cshm_view *no_view = (cshm_view *)&found;
     char name[CSHM_SYMBOL_BYTES];
     found.size = 8;
     int64_t answers[] = {
@@ -206,12 +208,12 @@ static void arguments(void) {
         cshm_candles(series, 2, 0, values, 1, NULL), cshm_candles(series, 1, 3, values, 1, NULL),
         cshm_candles(series, 1, 4, values, 1, NULL), cshm_candles(series, 1, 0, values, SIZE_MAX, NULL),
         cshm_candles(series, SIZE_MAX, 0, values, SIZE_MAX, NULL), cshm_column(series, 12, 1, 0, values),
-        cshm_column(series, -1, 1, 0, values), cshm_view_open(series, 0, &view), cshm_last(feed, 12, values, 1),
+        cshm_column(series, -1, 1, 0, values), cshm_view_open(series, 0, &no_view), cshm_last(feed, 12, values, 1),
         cshm_panel(feed, 4, 0, 0, values, NULL), cshm_panel(feed, 4, SIZE_MAX, 0, values, NULL),
         cshm_wait_closed(feed, 0, 0.0, 0, NULL), cshm_wait_closed(feed, 0, 1.0, strtod("nan", NULL), NULL),
         cshm_attach("no/name", 0, &no_feed), cshm_attach("\xff", 0, &no_feed), cshm_attach("a", strtod("nan", NULL), &no_feed),
     };
-    if (no_feed != NULL || view != NULL || cshm_last_message()[0] == '\0') abort();
+    if (no_feed != NULL || no_view != NULL || cshm_last_message()[0] == '\0') abort();
     if (cshm_symbol_count(feed) < 0 || cshm_last_message()[0] != '\0') abort();
     printf("%zu", sizeof answers / sizeof *answers);
     for (size_t call = 0; call < sizeof answers / sizeof *answers; call++) printf(" %d", (int)answers[call]);

@@ -2,7 +2,7 @@
 
 use std::sync::Once;
 
-use candleshm::shared_memory;
+use candleshm::feed::share_with;
 
 static TAKEN: Once = Once::new();
 
@@ -13,7 +13,7 @@ pub(crate) fn take() {
         let group = std::env::var("CANDLESHM_GROUP").unwrap_or_default();
         let groups = || std::fs::read_to_string("/etc/group").unwrap_or_default();
         if let Some(gid) = group.parse().ok().or_else(|| gid_of(&group, &groups())) {
-            shared_memory::share_with(Some(gid));
+            share_with(Some(gid));
         }
     });
 }

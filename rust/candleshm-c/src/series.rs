@@ -3,11 +3,10 @@
 use std::cell::RefCell;
 use std::ffi::c_char;
 
-use candleshm::Series;
 use candleshm::columns::COLUMNS;
 use candleshm::error::Error;
 use candleshm::feed::{Holes, Window};
-use candleshm::layout::RowState;
+use candleshm::{RowState, Series};
 
 use crate::border::{answer, argument, borrowed, handed_out, memory, put, taken_back, text};
 use crate::feed::CFeed;

@@ -32,6 +32,7 @@ pub use window::{Holes, Window};
 
 use crate::error::Error;
 use crate::shared_memory;
+pub use crate::shared_memory::share_with;
 use crate::waiting::until;
 use news::Deadline;
 use source::Source;
