@@ -32,7 +32,7 @@ LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
 ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build install-c clients demo test test-long test-rust test-python steps loom orderings bounds aarch64 stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
+.PHONY: help setup build install-c clients demo test test-long test-rust test-python steps loom orderings bounds miri aarch64 stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -94,6 +94,10 @@ orderings: ## Remove each ordering of the protocol once: a test must fail
 
 bounds: ## Leave out each check of a bound once: a test must fail
 	$(PYTHON) rust/candleshm/tests/mutants.py bounds
+
+miri: ## A writer and a reader in plain memory under Miri, eight schedules; needs rustup +nightly component add miri
+	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "make miri needs: rustup toolchain install nightly --component miri --component rust-src" >&2; exit 1; }
+	MIRIFLAGS="-Zmiri-many-seeds=0..8" cargo +nightly miri test --quiet --package candleshm --test memory --target-dir target/miri
 
 aarch64: ## Recorded blocks and format on an emulated aarch64; needs Debian's packages of qemu and gcc for it, and rustup
 	@rustup target list --installed | grep -q aarch64-unknown-linux-gnu || { echo "make aarch64 needs: rustup target add aarch64-unknown-linux-gnu; apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user" >&2; exit 1; }
