@@ -32,7 +32,7 @@ LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
 ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build install-c clients demo test test-long test-rust test-python steps loom orderings bounds miri aarch64 stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
+.PHONY: help setup build install-c clients demo test test-long test-rust test-python steps loom orderings bounds miri arm stateful fuzz stress soak soak-edges soak-live bench acceptance weights dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -99,8 +99,8 @@ miri: ## A writer and a reader in plain memory under Miri, eight schedules; need
 	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "make miri needs: rustup toolchain install nightly --component miri --component rust-src" >&2; exit 1; }
 	MIRIFLAGS="-Zmiri-many-seeds=0..8" cargo +nightly miri test --quiet --package candleshm --test memory --target-dir target/miri
 
-aarch64: ## Recorded blocks and format on an emulated aarch64; needs Debian's packages of qemu and gcc for it, and rustup
-	@rustup target list --installed | grep -q aarch64-unknown-linux-gnu || { echo "make aarch64 needs: rustup target add aarch64-unknown-linux-gnu; apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user" >&2; exit 1; }
+arm: ## Recorded blocks and format on an emulated aarch64; needs Debian's packages of qemu and gcc for it, and rustup
+	@rustup target list --installed | grep -q aarch64-unknown-linux-gnu || { echo "make arm needs: rustup target add aarch64-unknown-linux-gnu; apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user" >&2; exit 1; }
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
 		cargo test --profile checked --quiet --package candleshm --target aarch64-unknown-linux-gnu \

@@ -52,7 +52,7 @@ def gaps() -> Image:
     image.add(Series(symbol="NEWUSDT", head=HEAD, states="CCC", first_bar=HEAD - 3))
     # Delisted; the oldest slot of the window is missing, and beside a live row it is not shown.
     image.add(Series(symbol="OLDUSDT", head=HEAD, states=".VVVVVVV", trading=0))
-    image.header(missing=6, holes=3, universe_bar=HEAD - 1)
+    image.header(missing=4, holes=3, universe_bar=HEAD - 1)
     return image
 
 
@@ -107,14 +107,15 @@ def cut() -> Image:
     half = (*ahead[:6], *[0.0] * 6)
     image.store_latch(place, series.version + 1, marks=(HEAD, 0, HEAD), state="L", row=half, series=series)
     struct.pack_into("<d", image.bytes, image.entry_at(place) + FIELDS["symbol", "last_close"], ahead[4])
-    image.header(missing=6)
+    # As it was in front of the last batches: a missing row counts until its fill is published.
+    image.header(missing=2)
     return image
 
 
 def minor_0() -> Image:
     """The words of later minors are zero; a ban, and a collector that has not loaded everything."""
     image = Image(minor=0, market="UM", length=16)
-    image.add(Series(symbol="BTCUSDT", head=HEAD, states="V" * 12 + "CC", first_bar=BAR))
+    image.add(Series(symbol="BTCUSDT", head=HEAD, states="V" * 11 + ".CC", first_bar=HEAD - 14))
     image.header(missing=1, ready=0, banned_until_ms=1_735_690_000_000)
     return image
 

@@ -4,6 +4,8 @@
 //! Every row holds one value in all its value columns, whose whole part is its candle, counted from `START_MS`. So a row
 //! of two writes shows, and a row in the place of another one.
 
+#![expect(clippy::print_stdout, reason = "a program that another one reads")]
+
 use std::time::{Duration, Instant};
 
 use candleshm::columns::{CLOSE, CLOSE_TIME_MS, COLUMNS, IGNORE, OPEN_TIME_MS, Row, TRADES};

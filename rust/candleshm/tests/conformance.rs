@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use candleshm::block::Block;
 use candleshm::columns::{COLUMNS, OPEN_TIME_MS, Row};
 use candleshm::error::Error;
-use candleshm::layout::{BlockState, RowState, header, symbol};
+use candleshm::layout::{BlockState, PAGE_BYTES, RowState, SYMBOL_BYTES, header, symbol};
 use candleshm::read::{Selection, SeriesReader, Snapshot};
 use candleshm::seqlock;
 use candleshm::soundness::is_sound;
 use candleshm::sync::Ordering::Relaxed;
+use candleshm::writer::Writer;
 use serde_json::{Value, json};
 
-use scratch::{BOOT_ID, Scratch};
+use scratch::{BOOT_ID, Scratch, config, owner};
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/conformance").join(name)
@@ -208,5 +209,34 @@ fn recorded_blocks_are_sound() {
         let scratch = Scratch::new("conformance-sound");
         std::fs::copy(folder("blocks").join(format!("{block}.block")), scratch.path()).expect("the block was recorded");
         assert!(is_sound(&Block::open(scratch.name(), BOOT_ID).expect("a sound header")), "{block}");
+    }
+}
+
+/// A writer that takes a recorded block over counts the same gaps, finds the same marks, and so changes nothing behind
+/// the header.
+#[test]
+fn recorded_blocks_are_as_a_writer_leaves_them() {
+    for name in ["rows", "gaps", "provisional", "minor-2"] {
+        let scratch = Scratch::new("conformance-taken");
+        let before = std::fs::read(folder("blocks").join(format!("{name}.block"))).expect("the block was recorded");
+        std::fs::write(scratch.path(), &before).expect("/dev/shm can be written");
+        let symbols: Vec<String> = {
+            let block = Block::open(scratch.name(), BOOT_ID).expect("a sound block");
+            (0..block.symbol_count()).map(|index| block.symbol(index)).collect()
+        };
+        let wanted = config(8, &symbols.iter().map(String::as_str).collect::<Vec<_>>());
+        let writer = Writer::open(scratch.name(), &wanted, owner()).expect("nobody owns it");
+        assert!(writer.is_taken_over(), "{name}");
+        let mut after = std::fs::read(scratch.path()).expect("the block can be read");
+        for word in [header::MISSING, header::HOLES] {
+            assert_eq!(after[8 * word..8 * word + 8], before[8 * word..8 * word + 8], "{name}, word {word}");
+        }
+        // Whether a symbol trades is for the new owner to find out.
+        for index in 0..symbols.len() {
+            let at = PAGE_BYTES + index * SYMBOL_BYTES + 8 * symbol::TRADING;
+            after[at..at + 8].copy_from_slice(&before[at..at + 8]);
+        }
+        let changed = (PAGE_BYTES..before.len()).find(|&at| after[at] != before[at]);
+        assert_eq!(changed, None, "{name}: the first byte that the writer changed");
     }
 }
