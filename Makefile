@@ -104,7 +104,7 @@ arm: ## Recorded blocks and format on an emulated aarch64; needs Debian's packag
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
 		cargo test --profile checked --quiet --package candleshm --target aarch64-unknown-linux-gnu \
-		--test conformance --test format --test damage --test ring_model
+		--test conformance --test format --test ring_model
 	$(BIN)/python -m pytest -q tests/test_conformance.py -m long -k aarch64
 
 stateful: build ## Random lives of a block through the Python API beside a dictionary, STATEFUL_EXAMPLES=500
