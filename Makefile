@@ -25,6 +25,8 @@ SOAK_RATE ?= 10
 EDGES_SECONDS ?= 3600
 FUZZ_SECONDS ?= 60
 STEP_ROUNDS ?= 500
+# How long all readers read beside the fastest writer.
+HOT_SECONDS ?= 120
 STATEFUL_EXAMPLES ?= 500
 # How many killed writers, and random lives of a block, `make test-long` has.
 LONG_ROUNDS ?= 100
@@ -34,7 +36,7 @@ LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
 ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build install-c clients demo docs test test-long test-lowest test-rust test-python steps loom orderings bounds stateful fuzz stress soak soak-edges soak-live bench bench-quick acceptance weights dependencies lint format clean
+.PHONY: help setup build install-c clients demo docs test test-long test-lowest test-rust test-python steps loom orderings bounds miri arm stateful fuzz stress soak soak-edges soak-live bench bench-quick acceptance weights dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -97,6 +99,18 @@ orderings: ## Remove each ordering of the protocol once: a test must fail
 bounds: ## Leave out each check of a bound once: a test must fail
 	$(PYTHON) rust/candleshm/tests/mutants.py bounds
 
+miri: ## A writer and a reader in plain memory under Miri, eight schedules; needs rustup +nightly component add miri
+	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "make miri needs: rustup toolchain install nightly --component miri --component rust-src" >&2; exit 1; }
+	MIRIFLAGS="-Zmiri-many-seeds=0..8" cargo +nightly miri test --quiet --package candleshm --test memory --target-dir target/miri
+
+arm: ## Recorded blocks and format on an emulated aarch64; needs Debian's packages of qemu and gcc for it, and rustup
+	@rustup target list --installed | grep -q aarch64-unknown-linux-gnu || { echo "make arm needs: rustup target add aarch64-unknown-linux-gnu; apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user" >&2; exit 1; }
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
+		cargo test --profile checked --quiet --package candleshm --target aarch64-unknown-linux-gnu \
+		--test conformance --test format --test ring_model
+	$(BIN)/python -m pytest -q tests/test_conformance.py -m long -k aarch64
+
 stateful: build ## Random lives of a block through the Python API beside a dictionary, STATEFUL_EXAMPLES=500
 	STATEFUL_EXAMPLES=$(STATEFUL_EXAMPLES) $(BIN)/python -m pytest -q tests/test_stateful.py --timeout 3600
 
@@ -110,6 +124,7 @@ fuzz: ## Fuzz parsers, frames, merge and damaged blocks, FUZZ_SECONDS=60 each; n
 
 stress: build ## Long proofs: 10^7 reads under fire, a death at every store, ROUNDS=1000 killed writers, random lives
 	$(BIN)/python -m tests.long.stress_reads
+	$(BIN)/python -m tests.conformance.hot_readers --seconds $(HOT_SECONDS)
 	cargo test --profile checked --quiet --package candleshm --features steps --test steps
 	KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -s tests/test_processes.py -k killed --timeout 3600
 	$(MAKE) stateful

@@ -122,7 +122,8 @@ impl<'a> SeriesReader<'a> {
     #[inline]
     pub fn newest(&self, row: &mut RowWords) -> Result<Marks, Error> {
         let marks = seqlock::read(self.words.entry, row)?;
-        if marks.head == 0 {
+        // Only a damaged block has another state and a row.
+        if marks.head == 0 || !matches!(marks.state, RowState::Live | RowState::Closed | RowState::Verified) {
             *row = [f64::NAN; ROW_WORDS];
         }
         Ok(marks)

@@ -68,6 +68,8 @@ fn size_of(kind: &str, capacity: usize) -> usize {
 fn the_layout_hash_is_that_of_the_table() {
     let hash: [u8; 32] = Sha256::digest(marked("layout-table")).into();
     assert_eq!(hash, layout::LAYOUT_HASH, "a changed table is another format: set LAYOUT_HASH to {hash:#04x?}");
+    let digits = data_encoding::HEXLOWER.encode(&hash);
+    assert!(DOCUMENT.contains(&format!("`{digits}`")), "the document has to give the hash: {digits}");
 }
 
 #[test]
