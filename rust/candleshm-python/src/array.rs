@@ -31,18 +31,30 @@ pub(crate) fn new_columns<'py>(
     Ok(array)
 }
 
-/// As [`new_columns`] without the zeroes: `fill` is given memory that was never set, and must set all of it that it does
-/// not have cut off afterwards.
+/// What memory that nobody set holds in debug builds: a NaN that no row has.
+const UNSET: f64 = f64::from_bits(0x7FF8_C0DE_C0DE_C0DE);
+
+/// As [`new_columns`] without the zeroes: `fill` is given memory that was never set, sets the first rows of every column
+/// and returns how many. Only these are handed out.
 pub(crate) fn new_unset_columns<'py>(
     py: Python<'py>,
     rows: usize,
-    fill: impl FnOnce(&mut [MaybeUninit<f64>]) -> PyResult<()>,
-) -> PyResult<Bound<'py, PyArray2<f64>>> {
-    // SAFETY: nobody sees the array before it is returned, and `fill` gets its values as what they are: not set.
+    fill: impl FnOnce(&mut [MaybeUninit<f64>]) -> PyResult<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: nobody sees the array before it is returned; until then its values are lent as what they are: not set.
     let array = unsafe { PyArray2::<f64>::new(py, [rows, COLUMNS], true) };
-    // SAFETY: the array is contiguous, of this many values, new, and known only here, so the exclusive borrow is one.
-    fill(unsafe { std::slice::from_raw_parts_mut(array.data().cast(), rows * COLUMNS) })?;
-    Ok(array)
+    // SAFETY: the array is contiguous, aligned, of this many values, new, and known only here, so the exclusive borrow
+    // is one; and a `MaybeUninit` may hold what was never set.
+    let values = unsafe { std::slice::from_raw_parts_mut(array.data().cast::<MaybeUninit<f64>>(), rows * COLUMNS) };
+    if cfg!(debug_assertions) {
+        values.fill(MaybeUninit::new(UNSET));
+    }
+    let set = fill(values)?;
+    debug_assert!(
+        array.readonly().as_array().rows().into_iter().take(set).flatten().all(|x| x.to_bits() != UNSET.to_bits()),
+        "not all of {set} rows are set"
+    );
+    if set == rows { Ok(array.into_any()) } else { first_rows(array.as_any(), set) }
 }
 
 /// Returns a new one-dimensional float64 array, filled by `fill`, which is given its values, zero so far.
@@ -52,7 +64,7 @@ pub(crate) fn new_values<'py>(
     fill: impl FnOnce(&mut [f64]) -> PyResult<()>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let array = PyArray1::<f64>::zeros(py, [count], false);
-    // SAFETY: as in `new_columns`.
+    // SAFETY: the array is contiguous, new, initialised, and known only here, so the exclusive borrow is one.
     fill(unsafe { array.as_slice_mut()? })?;
     Ok(array)
 }

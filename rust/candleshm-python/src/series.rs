@@ -354,12 +354,7 @@ impl Series {
         states: Option<&mut Vec<RowState>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let stride = self.0.available(window).map_err(|error| self.error(error))?;
-        let mut rows = 0;
-        let array = array::new_unset_columns(py, stride, |values| {
-            rows = self.copy(py, window, values, stride, states)?;
-            Ok(())
-        })?;
-        if rows == stride { Ok(array.into_any()) } else { array::first_rows(array.as_any(), rows) }
+        array::new_unset_columns(py, stride, |values| self.copy(py, window, values, stride, states))
     }
 
     /// Copies rows into `columns`; returns how many rows there are.

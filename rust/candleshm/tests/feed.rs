@@ -170,6 +170,28 @@ fn rows_land_where_the_caller_has_room() {
     );
 }
 
+/// The binding lends memory that was never set, and hands these rows out.
+#[test]
+fn every_value_of_a_row_that_is_handed_out_is_set() {
+    let scratch = Scratch::new("feed-unset");
+    let _writer = with_a_gap(&scratch);
+    let series = series(&scratch);
+    let unset = f64::from_bits(0x7FF8_C0DE_C0DE_C0DE);
+    for count in 1..=LENGTH + 1 {
+        for holes in [Holes::Drop, Holes::Nan] {
+            for (closed_only, stride) in [(false, count), (true, count), (false, LENGTH + 2), (true, 1)] {
+                let window = Window { count: Some(count), closed_only, holes };
+                let mut columns = vec![unset; COLUMNS * stride];
+                let rows = series.candles_into(&window, &mut columns, stride, None).expect("nothing is refused").rows;
+                assert!(rows > 0);
+                for column in columns.chunks(stride) {
+                    assert!(column[..rows].iter().all(|value| value.to_bits() != unset.to_bits()), "{window:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_used_is_refused_by_name() {
     let scratch = Scratch::new("feed-refusals");

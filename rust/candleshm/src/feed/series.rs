@@ -1,8 +1,11 @@
 //! `Series`: the candles of one symbol, in whatever block has the name.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
+
+use thread_local::ThreadLocal;
 
 use crate::asof;
 use crate::columns::{COLUMNS, OPEN_TIME_MS, Row};
@@ -107,21 +110,22 @@ impl Candles {
 pub struct Series {
     source: Arc<Source>,
     symbol: Box<str>,
-    place: RwLock<Place>,
+    /// Where it was last found: each thread remembers by itself, as a lock costs more than a read. A block stays mapped
+    /// until the last of them has looked again.
+    places: ThreadLocal<RefCell<Place>>,
 }
 
 impl Clone for Series {
     fn clone(&self) -> Self {
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner).clone();
-        Self { source: self.source.clone(), symbol: self.symbol.clone(), place: RwLock::new(place) }
+        Self { source: self.source.clone(), symbol: self.symbol.clone(), places: ThreadLocal::new() }
     }
 }
 
 impl Series {
     pub(super) fn new(source: Arc<Source>, symbol: &str) -> Result<Self, Error> {
-        let attached = source.attached()?;
-        let index = attached.place_of(symbol)?;
-        Ok(Self { source, symbol: symbol.into(), place: RwLock::new(Place { attached, index }) })
+        let series = Self { source, symbol: symbol.into(), places: ThreadLocal::new() };
+        series.found()?;
+        Ok(series)
     }
 
     /// Returns the name of the symbol.
@@ -168,22 +172,27 @@ impl Series {
     #[inline]
     pub fn with<T>(&self, read: impl FnOnce(&Arc<Attached>, usize) -> Result<T, Error>) -> Result<T, Error> {
         self.source.check_open()?;
-        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
-        if self.source.is_good(&place.attached) {
-            return read(&place.attached, place.index);
+        if let Some(place) = self.places.get() {
+            let place = place.borrow();
+            if self.source.is_good(&place.attached) {
+                return read(&place.attached, place.index);
+            }
         }
-        drop(place);
-        let (attached, index) = self.moved()?;
-        read(&attached, index)
+        let place = self.found()?;
+        read(&place.attached, place.index)
     }
 
+    /// Looks the symbol up in the block that has the name now.
     #[cold]
-    fn moved(&self) -> Result<(Arc<Attached>, usize), Error> {
+    fn found(&self) -> Result<Place, Error> {
         let attached = self.source.attached()?;
         let index = attached.place_of(&self.symbol)?;
-        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
-        *place = Place { attached: attached.clone(), index };
-        Ok((attached, index))
+        let place = Place { attached, index };
+        // While `read` runs, which may come here again, its place stays.
+        if let Ok(mut old) = self.places.get_or(|| RefCell::new(place.clone())).try_borrow_mut() {
+            *old = place.clone();
+        }
+        Ok(place)
     }
 
     /// As `with`, for what hands out data.

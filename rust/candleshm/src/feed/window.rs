@@ -62,11 +62,11 @@ impl Window {
 impl Holes {
     /// Refuses a copy with gaps, if that is what the caller wants.
     pub(super) fn check(self, symbol: &str, snapshot: &Snapshot, grid: Grid) -> Result<(), Error> {
-        let gap = || snapshot.states.iter().position(|&state| !has_row(state));
-        match (self == Self::Raise).then(gap).flatten() {
-            Some(first) => Err(gap_at(first, symbol, snapshot, grid)),
-            None => Ok(()),
+        if self != Self::Raise || !has_gaps(snapshot) {
+            return Ok(());
         }
+        let gap = snapshot.states.iter().position(|&state| !has_row(state));
+        gap.map_or(Ok(()), |first| Err(gap_at(first, symbol, snapshot, grid)))
     }
 
     /// Makes of a copy what is handed out; returns how many rows that is. `columns` begins with column `first`.
@@ -78,6 +78,9 @@ impl Holes {
         columns: &mut [T],
         stride: usize,
     ) -> usize {
+        if !has_gaps(snapshot) {
+            return snapshot.states.len();
+        }
         match self {
             Self::Drop | Self::Raise => drop_gaps(snapshot, columns, stride),
             Self::Nan => blank_gaps(snapshot, grid, first, columns, stride),
@@ -102,22 +105,26 @@ fn gap_at(first: usize, symbol: &str, snapshot: &Snapshot, grid: Grid) -> Error 
     }
 }
 
-fn has_row(state: RowState) -> bool {
-    matches!(state, RowState::Live | RowState::Closed | RowState::Verified)
+/// Looks at every slot, and not up to the first gap only: most windows have none, and this is done many at a time.
+fn has_gaps(snapshot: &Snapshot) -> bool {
+    snapshot.states.iter().fold(false, |found, &state| found | !has_row(state))
 }
+
+fn has_row(state: RowState) -> bool {
+    (RowState::Live as u8..=RowState::Verified as u8).contains(&(state as u8))
+}
+
+const _: () = assert!(RowState::Live as u8 == 1 && RowState::Closed as u8 == 2 && RowState::Verified as u8 == 3);
 
 /// Moves the rows that are there together; returns how many.
 fn drop_gaps<T: Target>(snapshot: &Snapshot, columns: &mut [T], stride: usize) -> usize {
-    let rows = snapshot.states.iter().filter(|&&state| has_row(state)).count();
-    if rows < snapshot.states.len() {
-        let kept: Vec<usize> = (0..snapshot.states.len()).filter(|&slot| has_row(snapshot.states[slot])).collect();
-        for column in columns.chunks_mut(stride) {
-            for (to, &from) in kept.iter().enumerate() {
-                column[to] = column[from];
-            }
+    let kept: Vec<usize> = (0..snapshot.states.len()).filter(|&slot| has_row(snapshot.states[slot])).collect();
+    for column in columns.chunks_mut(stride) {
+        for (to, &from) in kept.iter().enumerate() {
+            column[to] = column[from];
         }
     }
-    rows
+    kept.len()
 }
 
 /// Gives slots without a row their grid open time and NaN; returns how many slots there are.
