@@ -181,7 +181,9 @@ def columns_name(column: int) -> str:
 
 
 def test_a_symbol_that_was_added_takes_no_more_room_than_was_told(block_name: str, reader: Reader) -> None:
-    writer = _core.Writer.open(block_name, market="SPOT", interval="1m", length=LENGTH, symbols=["AUSDT", "BUSDT"])
+    writer = _core.Writer.open(
+        block_name, market="SPOT", interval="1m", length=LENGTH, symbols=["AUSDT", "BUSDT"], spare_symbols=1
+    )
     try:
         for symbol in ("AUSDT", "BUSDT"):
             ingest(writer, symbol, kline(open_ms(0), 1), kline(open_ms(1), 2), sent_ms=open_ms(1) + 1)
