@@ -57,7 +57,7 @@ from candleshm.errors import (
     UnknownSymbol,
     WaitTimeout,
 )
-from candleshm.native import include, library
+from candleshm.native.files import include, library
 from candleshm.reader.derivation import derive
 from candleshm.reader.feed import Feed, attach, blocks, unlink
 from candleshm.reader.frames import to_arrow, to_pandas, to_polars
