@@ -196,7 +196,7 @@ def test_whatever_cannot_be_used_is_refused(writer: _core.Writer, in_c: Path) ->
 
 def test_a_latch_that_never_holds_still(writer: _core.Writer, folder: Path) -> None:
     program = compiled("gcc", PROGRAMS / "contender.c", folder)
-    words = [program, writer.name, "BTCUSDT"]
+    words = [str(program), writer.name, "BTCUSDT"]
     result = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "CSHM_CONTENDED the newest row changed during every attempt to read it\n"

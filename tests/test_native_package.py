@@ -49,6 +49,7 @@ def test_a_wheel_that_pip_builds_from_the_sdist_holds_it(tmp_path: Path) -> None
     folder = "candleshm/native"
     assert {name.removeprefix(f"{folder}/") for name in names if name.startswith(folder)} == {
         "__init__.py",
+        "files.py",
         "include/candleshm.h",
         "include/candleshm.hpp",
         "lib/libcandleshm.so",

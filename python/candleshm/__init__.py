@@ -57,7 +57,7 @@ from candleshm.errors import (
     UnknownSymbol,
     WaitTimeout,
 )
-from candleshm.native import include, library
+from candleshm.native.files import include, library
 from candleshm.reader.alignment import Alignment, align
 from candleshm.reader.contracts import Contract
 from candleshm.reader.derivation import derive

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use candleshm::columns::{CLOSE, CLOSE_TIME_MS, COLUMNS, IGNORE, OPEN_TIME_MS, Row, TRADES};
 use candleshm::feed::clock;
 use candleshm::merge::RequestWindow;
+use candleshm::price::Price;
 use candleshm::writer::{Config, Owner, Writer};
 use candleshm::{Error, Feed, Holes, Interval, Market, RowState, Series, Window};
 
@@ -49,6 +50,7 @@ fn write(name: &str) -> Result<(), Error> {
         Owner { pid: std::process::id().into(), pid_start: 1, boot_id: clock::boot_id(), now_ns: clock::now_ns() };
     let config = Config {
         market: Market::Spot,
+        price: Price::Trade,
         interval: Interval::Second1,
         length: LENGTH,
         symbols: SYMBOLS.map(str::to_owned).to_vec(),

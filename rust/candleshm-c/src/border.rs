@@ -67,6 +67,7 @@ pub(crate) fn answer<T: From<i32>>(call: impl FnOnce() -> Result<T, Error>) -> T
 }
 
 #[cold]
+#[inline(never)]
 fn failed(code: i32, text: &str) -> i32 {
     let line = text.replace(['\n', '\0'], " ");
     HAS_FAILED.set(true);
@@ -186,6 +187,8 @@ pub(crate) unsafe fn taken_back<T>(pointer: *mut T) {
     }
 }
 
+#[cold]
+#[inline(never)]
 fn is_null(what: &str) -> Error {
     argument(format!("{what} must not be NULL"))
 }
