@@ -17,8 +17,8 @@ MINUTE_MS = 60_000
 class Contract:
     """The contract that a continuous contract, such as BTCUSDT:CURRENT_QUARTER, stands for now.
 
-    >>> feed.contracts["BTCUSDT:CURRENT_QUARTER"].symbol  # doctest: +SKIP
-    'BTCUSDT_260327'
+    >>> {name: contract.symbol for name, contract in feed.contracts.items()}  # doctest: +SKIP
+    {'BTCUSDT:CURRENT_QUARTER': 'BTCUSDT_260327'}
     """
 
     symbol: str

@@ -19,8 +19,8 @@ ANOTHER = len(SESSION_KINDS) + 1
 class Session:
     """The session of the market behind a TradFi perpetual.
 
-    >>> feed.sessions["TSLAUSDT"].kind  # doctest: +SKIP
-    'REGULAR'
+    >>> {name: session.kind for name, session in feed.sessions.items()}  # doctest: +SKIP
+    {'TSLAUSDT': 'REGULAR'}
     """
 
     kind: str
