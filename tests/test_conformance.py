@@ -117,7 +117,8 @@ def test_a_reader_from_the_page_alone_wakes_up_when_a_candle_closes(block_name: 
     with hot_readers.writer(block_name):
         command = [*outside_readers.command("gcc"), "wait", str(SHM / block_name), "60"]
         first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
-    assert all(int(later) > int(bar) for bar, later in zip(first.split(), second.split(), strict=True))
+    # A close of one symbol wakes it; the others may stand where they stood.
+    assert any(int(later) > int(bar) for bar, later in zip(first.split(), second.split(), strict=True))
 
 
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.long)])

@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from tests.conformance.image import BOOT_ID, FIELDS, Image, Series
+from tests.conformance.image import BOOT_ID, CODES, FIELDS, Image, Series
 from tests.conformance.reading import reading_of
 
 __all__ = ["BLOCKS", "CASES", "blocks", "cases", "patched"]
@@ -120,9 +120,17 @@ def minor_0() -> Image:
     return image
 
 
+def minor_3() -> Image:
+    """Mark prices: the market has another code, and volumes are 0 in real ones."""
+    image = Image(market="UM", price="mark")
+    image.add(Series(symbol="BTCUSDT", head=HEAD, states="VVVVVVVVVVCC", received_ms=900))
+    image.header(universe_bar=HEAD - 1)
+    return image
+
+
 def minor_2() -> Image:
     """One whole window; the damaged blocks are this one with other bytes."""
-    image = Image()
+    image = Image(minor=2)
     image.add(Series(symbol="BTCUSDT", head=HEAD, states="VVVVVVVVVVCC", received_ms=900))
     image.header(universe_bar=HEAD - 1)
     return image
@@ -147,7 +155,7 @@ def days_3d() -> Image:
 
 def blocks() -> dict[str, bytes]:
     """Return the recorded blocks by name."""
-    makers = (rows, gaps, provisional, cut, minor_0, minor_1, minor_2, days_3d)
+    makers = (rows, gaps, provisional, cut, minor_0, minor_1, minor_2, minor_3, days_3d)
     return {maker.__name__.replace("_", "-"): bytes(maker().bytes) for maker in makers}
 
 
@@ -184,7 +192,20 @@ def cases() -> dict[str, dict[str, Any]]:
 
     case("superseded", "Another block stands under the name, or will in a moment.", "minor-2", header("state", 3))
     case("closed", "The collector has ended.", "minor-2", header("state", 4))
-    case("minor-3", "A later minor, which this reader may ignore.", "minor-2", [(12, b"\x03\0\0\0")])
+    case("minor-4", "A later minor, which this reader may ignore.", "minor-3", [(12, b"\x04\0\0\0")])
+    case("price-unknown", "A price that is not known.", "minor-3", header("price", 4))
+    case(
+        "price-of-trades",
+        "The market says another price, and the price is that of trades.",
+        "minor-3",
+        header("price", 0),
+    )
+    case(
+        "price-without-market",
+        "A price beside the market of trades.",
+        "minor-3",
+        header("market", CODES["market", "UM"]),
+    )
     case(
         "minor-9",
         "A much later minor, with words that have no meaning yet.",

@@ -40,7 +40,14 @@ FIELDS = {
     if re.fullmatch(r"\d+", offset)
 }
 """Byte offset of each field in its structure."""
-CODES = {(kind, name): int(code) for kind, code, name, _ in _cells("code-table")}
+CODES: dict[tuple[str, str], int] = {}
+OTHER_PRICE_MARKETS: dict[str, int] = {}
+"""Codes of the markets in blocks whose prices are not those of trades."""
+for _kind, _code, _name, _ in _cells("code-table"):
+    if (_kind, _name) in CODES:
+        OTHER_PRICE_MARKETS[_name] = int(_code)
+    else:
+        CODES[_kind, _name] = int(_code)
 
 
 def row(bar: int, open_ms: int, length_ms: int, version: int = 0) -> tuple[float, ...]:
@@ -79,8 +86,9 @@ class Image:
         interval: str = "1m",
         length: int = 8,
         places: int = 1,
-        minor: int = 2,
+        minor: int = 3,
         market: str = "SPOT",
+        price: str = "trade",
         zone: str = "",
         exchange: str = "example",
     ) -> None:
@@ -95,9 +103,8 @@ class Image:
         self.bytes[:8] = b"CANDLSHM"
         struct.pack_into("<II", self.bytes, 8, 1, minor)
         self.bytes[16:48] = LAYOUT_HASH
-        self.header(
-            generation=1, block_bytes=size, market=CODES["market", market], interval=CODES["interval", interval]
-        )
+        market_code = CODES["market", market] if price == "trade" else OTHER_PRICE_MARKETS[market]
+        self.header(generation=1, block_bytes=size, market=market_code, interval=CODES["interval", interval])
         self.header(length=length, capacity=self.capacity, symbol_capacity=places, symbols_offset=4096)
         self.header(data_offset=self.data_offset, symbol_stride=640, data_stride=self.data_stride)
         self.header(column_stride=self.column_stride, boot_id=BOOT_ID[0], pid=4242, pid_start=77, heartbeat_ns=10**9)
@@ -108,6 +115,8 @@ class Image:
         if minor >= 2:
             self.text(FIELDS["header", "exchange"], exchange, 64)
             self.header(exchange_offset_ms=1_735_689_000_000)
+        if minor >= 3:
+            self.header(price=CODES["price", price])
 
     def word(self, offset: int, value: int) -> None:
         struct.pack_into("<Q", self.bytes, offset, value)

@@ -27,6 +27,7 @@ class _Health(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_uint32) for name in ("size", "state", "ready", "loaded")),
         *(("market", ctypes.c_char * 8), ("interval", ctypes.c_char * 80), ("exchange", ctypes.c_char * 80)),
+        ("price", ctypes.c_char * 8),
         *(
             (name, ctypes.c_uint64)
             for name in (
@@ -165,7 +166,7 @@ def read(name: str) -> dict[str, Any]:
         return {
             "open": "ok",
             "state": STATES[health.state],
-            **{name: health.__getattribute__(name).decode() for name in ("market", "interval", "exchange")},
+            **{name: health.__getattribute__(name).decode() for name in ("market", "price", "interval", "exchange")},
             **{name: health.__getattribute__(name) for name in NUMBERS},
             "ready": health.loaded,
             "collector": "in the future" if math.isinf(health.heartbeat_age_s) else "alive once",

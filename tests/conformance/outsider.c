@@ -33,7 +33,8 @@ enum { OPEN_TIME = 0, CLOSE = 4, CLOSE_TIME = 6, TRADES = 8, IGNORE = 11 };
 enum { H_ABI = 1, H_HASH = 2, H_GENERATION = 6, H_STATE = 7, H_BYTES = 8, H_MARKET = 9, H_INTERVAL = 10, H_LENGTH = 11,
        H_CAPACITY = 12, H_PLACES = 13, H_SYMBOLS_AT = 14, H_DATA_AT = 15, H_SYMBOL_STRIDE = 16, H_DATA_STRIDE = 17,
        H_COLUMN_STRIDE = 18, H_BOOT = 20, H_HEARTBEAT = 26, H_COUNT = 32, H_CLOSE_SEQ = 48, H_UNIVERSE = 56,
-       H_READY = 64, H_MISSING = 65, H_HOLES = 66, H_USED = 67, H_LIMIT = 68, H_BANNED = 69, H_ZONE = 72, H_EXCHANGE = 81 };
+       H_READY = 64, H_MISSING = 65, H_HOLES = 66, H_USED = 67, H_LIMIT = 68, H_BANNED = 69, H_ZONE = 72, H_EXCHANGE = 81,
+       H_PRICE = 93 };
 enum { S_VERSION = 0, S_LAST_CLOSE = 1, S_REV = 2, S_WMARK = 3, S_FIRST = 4, S_PHASE = 5, S_TRADING = 6, S_LATCH = 8, S_NAME = 72 };
 enum { ATTEMPTS = 3, LATCH_ATTEMPTS = 4096, STRING_COPY_MIN = 64 };
 
@@ -41,7 +42,8 @@ static const unsigned char LAYOUT_HASH[32] = {
     0xce, 0xf0, 0xdc, 0xd9, 0xde, 0x0a, 0x5e, 0x17, 0x96, 0xdc, 0x86, 0x36, 0xcf, 0xfd, 0xdb, 0xb8,
     0x72, 0xfb, 0xeb, 0xa3, 0xea, 0xa9, 0x1f, 0x88, 0xe2, 0x74, 0x38, 0x31, 0xd3, 0x66, 0x9c, 0xb1 };
 static const char *const STATES[] = { 0, 0, "ready", "superseded", "closed" };
-static const char *const MARKETS[] = { 0, "SPOT", "UM", "CM" };
+static const char *const MARKETS[] = { 0, "SPOT", "UM", "CM", "UM", "CM" };
+static const char *const PRICES[] = { "trade", "mark", "index", "premium" };
 static const char *const INTERVALS[] = { 0, "1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M", "1d@" };
 
 typedef struct { const word *words; uint64_t length, capacity, places, symbols_at, data_at, data_stride, column_stride; } block;
@@ -117,7 +119,7 @@ static const char *open_block(const char *path, block *b) {
     if (mapping == MAP_FAILED) return "corrupt";
     const word *w = mapping;
     const char *why = "ok";
-    uint64_t market = get(w + H_MARKET), interval = get(w + H_INTERVAL), state = get(w + H_STATE), boot[2];
+    uint64_t market = get(w + H_MARKET), price = get(w + H_PRICE), interval = get(w + H_INTERVAL), state = get(w + H_STATE), boot[2];
     fence();
     unsigned char hash[32];
     for (int i = 0; i < 4; i++) {
@@ -127,7 +129,7 @@ static const char *open_block(const char *path, block *b) {
     uint64_t magic = get(w), length = get(w + H_LENGTH), places = get(w + H_PLACES);
     if (memcmp(&magic, "CANDLSHM", 8)) why = "corrupt";
     else if (low(get(w + H_ABI)) != 1 || memcmp(hash, LAYOUT_HASH, 32)) why = "incompatible";
-    else if (market < 1 || market > 3 || interval < 1 || interval > 17) why = "corrupt";
+    else if (price > 3 || market < (price ? 4 : 1) || market > (price ? 5 : 3) || interval < 1 || interval > 17) why = "corrupt";
     else if (length < 2 || length > 100000 || places < 1 || places > 16384) why = "corrupt";
     else {
         uint64_t capacity = up_to(length + 64, 8), data_at = up_to(PAGE + SYMBOL * places, PAGE);
@@ -423,8 +425,8 @@ static int print_block(const char *path) {
     printf("{\"open\":\"%s\"", why);
     if (!strcmp(why, "ok")) {
         const word *w = b.words;
-        printf(",\"minor\":%" PRIu64 ",\"state\":\"%s\",\"market\":\"%s\",\"interval\":", get(w + H_ABI) >> 32,
-               STATES[get(w + H_STATE)], MARKETS[get(w + H_MARKET)]);
+        printf(",\"minor\":%" PRIu64 ",\"state\":\"%s\",\"market\":\"%s\",\"price\":\"%s\",\"interval\":",
+               get(w + H_ABI) >> 32, STATES[get(w + H_STATE)], MARKETS[get(w + H_MARKET)], PRICES[get(w + H_PRICE)]);
         printf("\"%s", INTERVALS[get(w + H_INTERVAL)]);
         for (int i = 0; i < NAME; i++) {
             char c = (char)(get(w + H_ZONE + i / 8) >> 8 * (i % 8));

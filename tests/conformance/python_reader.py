@@ -30,6 +30,7 @@ def read(name: str) -> dict[str, Any]:
             # Nobody owns a recorded block, and the API tells that of a ready one.
             "state": "ready" if health.state == "dead" else health.state,
             "market": health.market,
+            "price": health.price,
             "interval": health.interval,
             "exchange": health.exchange,
             "length": health.length,

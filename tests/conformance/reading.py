@@ -9,7 +9,7 @@ import math
 import struct
 from typing import Any
 
-from tests.conformance.image import CODES, DAY_MS, FIELDS, LAYOUT_HASH
+from tests.conformance.image import CODES, DAY_MS, FIELDS, LAYOUT_HASH, OTHER_PRICE_MARKETS
 
 __all__ = ["reading_of"]
 
@@ -55,7 +55,8 @@ def reading_of(image: bytes, boot_id: tuple[int, int]) -> Json:
         name for (kind, name), code in CODES.items() if (kind, code) == ("interval", words.header("interval"))
     )
     zone = words.text(FIELDS["header", "zone"], 64)
-    market = next(name for (kind, name), code in CODES.items() if (kind, code) == ("market", words.header("market")))
+    price = next(name for (kind, name), code in CODES.items() if (kind, code) == ("price", words.header("price")))
+    market = next(name for name, code in _markets(price).items() if code == words.header("market"))
     numbers = ("generation", "length", "ready", "missing", "holes", "universe_bar", "weight_used", "weight_limit")
     state = {2: "ready", 3: "superseded", 4: "closed"}[words.header("state")]
     return {
@@ -63,6 +64,7 @@ def reading_of(image: bytes, boot_id: tuple[int, int]) -> Json:
         "minor": words[8] >> 32,
         "state": state,
         "market": market,
+        "price": price,
         "interval": interval.replace("zone", zone),
         "exchange": words.text(FIELDS["header", "exchange"], 64),
         **{number: words.header(number) for number in (*numbers, "banned_until_ms")},
@@ -71,6 +73,13 @@ def reading_of(image: bytes, boot_id: tuple[int, int]) -> Json:
             _series(words, place, length, capacity, places, interval) for place in range(words.header("symbol_count"))
         ],
     }
+
+
+def _markets(price: str) -> dict[str, int]:
+    """Return the codes of the markets in blocks of that price."""
+    if price != "trade":
+        return OTHER_PRICE_MARKETS
+    return {name: code for (kind, name), code in CODES.items() if kind == "market"}
 
 
 def _open(image: bytes, boot_id: tuple[int, int]) -> tuple[str, tuple[int, int, int]]:
@@ -83,8 +92,12 @@ def _open(image: bytes, boot_id: tuple[int, int]) -> tuple[str, tuple[int, int, 
     if words[8] & MASK != 1 or image[16:48] != LAYOUT_HASH:
         return "incompatible", none
     length, places = words.header("length"), words.header("symbol_capacity")
-    known = {kind: {code for (other, _), code in CODES.items() if other == kind} for kind in ("market", "interval")}
+    known = {
+        kind: {code: name for (other, name), code in CODES.items() if other == kind} for kind in ("price", "interval")
+    }
     if any(words.header(kind) not in codes for kind, codes in known.items()):
+        return "corrupt", none
+    if words.header("market") not in _markets(known["price"][words.header("price")]).values():
         return "corrupt", none
     if not (2 <= length <= 100_000 and 1 <= places <= 16_384):
         return "corrupt", none

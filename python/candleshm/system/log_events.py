@@ -28,6 +28,11 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "cache %s cannot be read (%s); its rows are requested again": "cache_not_read",
         "cache %s is not used: %s; its rows are requested again": "cache_not_read",
     },
+    "collector.calendars": {
+        "%s rolled at %s: it was %s and is %s now": "contract_rolled",
+        "%s does not trade until %s: candles of %s are flat or absent until then": "session_ended",
+        "%s trades again: candles of %s are awaited": "session_began",
+    },
     "collector.clock_sync": {
         "%s; the exchange's clock is measured before any other request": "exchange_clock_remeasured",
         "this machine's clock is %.1f s %s the exchange's; this affects only times in logs, not candles": "clock_off",
@@ -38,8 +43,12 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "no streams: %s; candles by REST requests every %g s": "by_requests",
         "candles by streams of %s (live is %s); by REST requests until they flow, and if one stalls": "by_streams",
         "%s candles derived into block %s, %d each": "block_derived",
+        "the hours of markets are not known yet: %s": "sessions_not_read",
         "stopped, block removed": "stopped",
         "the collector ends because of an internal error": "internal_error",
+    },
+    "collector.derived_files": {
+        "%s: daily files are left out: %s": "day_not_read",
     },
     "collector.failures": {
         "%s: %s; failure %d, next try in %.1f s": "request_failed",
@@ -97,7 +106,11 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "%s was read again; the symbols of %d feeds change": "configuration_read",
         "%s: %s of block %s is `%s` now, and stays `%s`; it takes a restart": "configuration_refused",
     },
-    "commands.days": {"verified: the archive agrees on %d candles and differs on %d": "days_verified"},
+    "commands.days": {
+        "verified: the archive agrees on %d candles and differs on %d": "days_verified",
+        "%s; it is left as it is": "day_damaged",
+    },
+    "commands.funding": {"%s: funding rates could not be fetched: %s": "funding_failed"},
     "commands.progress": {"%s: %s": "progress"},
     "commands.scrape_server": {"metrics: %s": "metrics_failed"},
     "gateway.directory": {
@@ -155,8 +168,14 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "%s: left out, its status is %s; type `all` includes it": "symbol_left_out",
         "%s is not over yet and is left out; the newest complete day is %s": "day_left_out",
     },
+    "history.funding_rates": {
+        "%s; fetched again": "funding_damaged",
+    },
     "history.lock": {
         "%s: its file system has no locks; only this user's writers on this host are excluded": "no_file_locks",
+    },
+    "history.store": {
+        "%s; it is kept as %s, and its other days have to be downloaded again": "day_damaged",
     },
     "history.tally": {"%s %s: %d of %d symbols new, %d done before, %d with remarks, %d failed": "day_done"},
     "history.verification": {

@@ -74,6 +74,7 @@ typedef struct {
     uint32_t ready;                              /* 1: all was loaded, a heartbeat within 5 s, and the data is current */
     uint32_t loaded;                             /* 1: every symbol was loaded once */
     char market[8], interval[80], exchange[80];  /* "SPOT" "UM" "CM"; "1m", "1d@Asia/Shanghai"; "binance" or "" */
+    char price[8];                               /* what the prices are: "trade", "mark", "index", "premium" */
     uint64_t generation;                         /* blocks that have stood under the name one after the other */
     uint64_t length;                             /* rows of a full window, the live one included */
     uint64_t symbols, symbol_capacity;           /* that the block carries; that it has room for */

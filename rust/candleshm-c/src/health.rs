@@ -9,6 +9,7 @@ use crate::border::{answer, argument, borrowed, memory};
 use crate::feed::{CFeed, put_text};
 
 const MARKET_BYTES: usize = 8;
+const PRICE_BYTES: usize = 8;
 const TEXT_BYTES: usize = 80;
 
 /// `cshm_health`.
@@ -21,6 +22,7 @@ struct CHealth {
     market: [c_char; MARKET_BYTES],
     interval: [c_char; TEXT_BYTES],
     exchange: [c_char; TEXT_BYTES],
+    price: [c_char; PRICE_BYTES],
     generation: u64,
     length: u64,
     symbols: u64,
@@ -51,6 +53,7 @@ impl CHealth {
             market: chars(health.market),
             interval: chars(&health.interval),
             exchange: chars(&health.exchange),
+            price: chars(health.price),
             generation: health.generation,
             length: health.length as u64,
             symbols: health.symbols as u64,
