@@ -277,6 +277,11 @@ def _damaged_bodies(case: Any) -> None:
             [(latch("head"), _word(5)), (latch("solid"), _word(0))],
         ),
         ("head-0", "No head, so no row.", [(latch("head"), bytes(24))]),
+        (
+            "head-0-live",
+            "No head, so no row, although the latch has a live one.",
+            [(latch("head"), bytes(16))],
+        ),
         ("final-max", "`final` above the head counts as the head.", [(latch("final"), b"\xff" * 4)]),
         ("final-0", "`final` far below the window: nothing is final.", [(latch("final"), bytes(4))]),
         ("solid-max", "`solid` above `final`: no window is fast.", [(latch("solid"), b"\xff" * 4)]),

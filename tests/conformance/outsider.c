@@ -172,7 +172,7 @@ static int read_latch(const series *s, latch *l) {
         l->head = low(head);
         l->solid = low(marks);
         l->final = least(marks >> 32, l->head);
-        l->state = (int)(state & 0xFF);
+        l->state = l->head ? (int)(state & 0xFF) : 0;   /* without a head there is no row */
         l->revision = state >> 32;
         return 1;
     }

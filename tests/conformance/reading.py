@@ -123,7 +123,7 @@ def _series(words: _Words, place: int, length: int, capacity: int, places: int, 
     of = {name: words[entry + at] for (structure, name), at in FIELDS.items() if structure == "symbol"}
     latch = entry + 64 + 128 * (of["version"] % 4)
     head, solid, final = words[latch] & MASK, words[latch + 8] & MASK, min(words[latch + 8] >> 32, words[latch] & MASK)
-    newest_state = words[latch + 16] & 0xFF
+    newest_state = words[latch + 16] & 0xFF if head else 0
     newest = [words.double(latch + 32 + 8 * column) for column in range(12)]
     live = int(newest_state == LIVE)
 

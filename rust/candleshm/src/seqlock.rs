@@ -121,7 +121,8 @@ fn read_with(entry: &[AtomicU64], mut copy: impl FnMut(&[AtomicU64])) -> Result<
                 head,
                 final_start: final_start_end & CANDLE_INDEX_MASK,
                 final_end: (final_start_end >> 32).min(head),
-                state: Tag(state_revision).state(),
+                // Without a head there is no row, whatever a damaged block says of it.
+                state: if head == 0 { RowState::Empty } else { Tag(state_revision).state() },
                 revision: (state_revision >> 32) as u32,
                 received_ms,
             });
