@@ -16,7 +16,7 @@ release = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package
 
 extensions = ["myst_parser", "sphinx_copybutton"]
 # The source directory is the repository, so that links between pages work there as they do in a clone.
-include_patterns = ["*.md", "docs/**", "examples/README.md", "benches/README.md"]
+include_patterns = ["*.md", "docs/**", "examples/README.md", "benches/README.md", "tests/conformance/README.md"]
 # The front page has the README's place.
 exclude_patterns = ["README.md"]
 root_doc = "docs/site/index"

@@ -95,10 +95,8 @@ impl Writer {
     }
 
     fn push(&mut self, event: &Event<'_>, received_ms: i64, now_boot_ms: u64, pushed: &mut Pushed) {
-        let Geometry { market, price, interval, .. } = *self.block.geometry();
-        let is_ours = event.price == price
-            && event.interval == interval.as_str()
-            && event.family.is_none_or(|family| market.family().is_none_or(|ours| ours == family));
+        let Geometry { market, price, .. } = *self.block.geometry();
+        let is_ours = self.is_of_this_block(event);
         let Some(&index) = self.index.get(&*event.symbol).filter(|_| is_ours) else {
             *(if is_ours { &mut pushed.unknown } else { &mut pushed.foreign }) += 1;
             return;
@@ -202,6 +200,14 @@ impl Writer {
         }
         self.finish(index, before, tally, || plan.touched(head).into_iter().chain(verified).collect());
         pushed.tally.add(&tally);
+    }
+
+    /// Whether an event is about candles of the block's market, price and interval.
+    fn is_of_this_block(&self, event: &Event<'_>) -> bool {
+        let Geometry { market, price, interval, .. } = *self.block.geometry();
+        event.price == price
+            && event.interval == interval.as_str()
+            && event.family.is_none_or(|family| market.family().is_none_or(|ours| ours == family))
     }
 
     /// Returns, for each series, when its stream last sent an event: `CLOCK_BOOTTIME` in ms, 0 for never.
