@@ -613,7 +613,7 @@ def test_block_of_another_format_names_both(loaded: _core.Writer) -> None:
     with path.open("r+b") as file:
         file.seek(8)
         file.write((2).to_bytes(4, "little"))
-    with pytest.raises(candleshm.BlockIncompatible, match=r"2\.2 .* 1\.2"):
+    with pytest.raises(candleshm.BlockIncompatible, match=r"2\.\d+ .* 1\.\d+"):
         candleshm.attach(loaded.name)
 
 

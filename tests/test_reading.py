@@ -45,7 +45,7 @@ WORDS = {"n", "closed_only", "scan", "candles", "derive"}
 
 def rows_of_the_page() -> list[tuple[list[str], list[str]]]:
     found = []
-    for line in PAGE.read_text().splitlines():
+    for line in PAGE.read_text().split("## What to call")[1].split("\n## ")[0].splitlines():
         if line.startswith("| ") and not line.startswith(("| looked", "|---")):
             _, left, right, _ = line.split("|")
             found.append(tuple([code for code in re.findall(r"`([^`]+)`", cell)] for cell in (left, right)))
@@ -66,6 +66,7 @@ def stage(block_name: str, tmp_path: Path) -> Iterator[dict[str, Any]]:
             "history": history,
             "np": np,
             "feed": feed,
+            "other": feed,
             "series": feed["BTCUSDT"],
             "rows": feed["BTCUSDT"].candles(5),
             "n": 5,

@@ -95,6 +95,10 @@ def stage(
             "candleshm-spot-5m": f"{block_name}-spot-1m-5m",
             "candleshm-spot-1m": f"{block_name}-spot-1m",
             "https://api.binance.com": exchange.base_url,
+            'funding("UM", "BTCUSDT", "2026-11-01", "2026-11-27")': (
+                f"funding('UM', 'BTCUSDT', {days[0]!r}, {days[1]!r}, base_url={exchange.base_url!r})"
+            ),
+            'funding("UM", "BTCUSDT")': f"funding('UM', 'BTCUSDT', base_url={exchange.base_url!r})",
             "2026-11-01": days[0],
             "2026-11-27": days[1],
             'symbols=["BTCUSDT"])': f"symbols=['BTCUSDT'], base_url={exchange.base_url!r}, name={block_name!r})",

@@ -83,7 +83,9 @@ class Source:
         # Before the look: what is published after it ends the next sleep at once.
         seen = self._events.announced()
         if (self.feed.market, self.feed.price, self.feed.interval) != self._kind:
-            raise BlockError(self.feed.name, f"it is no longer {' '.join(self._kind)}")
+            market, price, interval = self._kind
+            kind = market if price == "trade" else f"{market}-{price}"
+            raise BlockError(self.feed.name, f"it is no longer {kind} {interval}")
         events = [(event, self._streams[symbol]) for symbol, event in self._events.take()]
         self._seen = seen
         self._taken.set()
