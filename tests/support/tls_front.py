@@ -67,5 +67,8 @@ async def _end(server: asyncio.Server) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    # A connection in the middle of its handshake is nobody's task.
+    for transport in list(asyncio.get_running_loop()._transports.values()):  # type: ignore[attr-defined]
+        transport.abort()
     # Transports tell of their end in the next rounds of the loop.
     await asyncio.sleep(0.05)
