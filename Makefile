@@ -47,16 +47,22 @@ $(BIN)/python:
 
 $(VENV)/.tools: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet "maturin>=1.8,<2" "numpy>=1.26" "requests>=2.31" "urllib3>=2.2" "filelock>=3.13" "msgspec>=0.18.6"
+	$(BIN)/python -m pip install --quiet "maturin>=1.8,<2" "numpy>=1.26" "requests>=2.31" "urllib3>=2.2" "filelock>=3.13" "msgspec>=0.18.6" \
+		"websockets>=15" "starlette>=0.40" "uvicorn>=0.53"
+	@touch $@
+
+# What developers need and the demo does not: most of a gigabyte.
+$(VENV)/.groups: $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet --group test --group lint --group docs --group release
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) $(NATIVE_SOURCES) pyproject.toml README.md
 	$(BIN)/python build_backend/native_library.py
-	VIRTUAL_ENV=$(VENV) $(BIN)/maturin develop --release --quiet >/dev/null
+	@echo "building the core; the first time takes minutes"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/maturin develop --release --quiet >/dev/null 2>$(VENV)/build.log || { cat $(VENV)/build.log >&2; exit 1; }
 	@touch $@
 
-setup: $(VENV)/.tools ## Make the local venv with every Python tool
+setup: $(VENV)/.groups ## Make the local venv with every Python tool
 
 build: $(VENV)/.built ## Build the extension and libcandleshm in release mode, the former into the local venv
 
@@ -68,7 +74,7 @@ demo: build ## Simulated exchange, collector and a strategy in another process (
 
 test: test-rust test-python ## What every change has to pass: the core, and real processes against the simulated exchange
 
-test-long: steps loom build ## The longer proofs: deaths at every store, interleavings, killed writers, random operations
+test-long: steps loom build setup ## The longer proofs: deaths at every store, interleavings, killed writers, random operations
 	KILL_ROUNDS=$(LONG_ROUNDS) $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m long
 	$(MAKE) stateful STATEFUL_EXAMPLES=$(LONG_ROUNDS)
 
@@ -83,7 +89,7 @@ $(CLIENTS)/%/.tools: tests/clients/%.txt
 
 clients: $(CLIENTS)/common/.tools $(CLIENTS)/python-binance/.tools $(CLIENTS)/research/.tools ## Environments with clients of the exchange and with a library for backtests, for tests of recipes
 
-test-python: build clients ## The Python tests: real processes against the simulated exchange
+test-python: build setup clients ## The Python tests: real processes against the simulated exchange
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -m "not long and not acceptance"
 
 steps: ## A writer that dies in front of a store, STEP_ROUNDS=500 of them
@@ -111,7 +117,7 @@ arm: ## Recorded blocks and format on an emulated aarch64; needs Debian's packag
 		--test conformance --test format --test ring_model
 	$(BIN)/python -m pytest -q tests/test_conformance.py -m long -k aarch64
 
-stateful: build ## Random lives of a block through the Python API beside a dictionary, STATEFUL_EXAMPLES=500
+stateful: build setup ## Random lives of a block through the Python API beside a dictionary, STATEFUL_EXAMPLES=500
 	STATEFUL_EXAMPLES=$(STATEFUL_EXAMPLES) $(BIN)/python -m pytest -q tests/test_stateful.py --timeout 3600
 
 fuzz: ## Fuzz parsers, frames, merge and damaged blocks, FUZZ_SECONDS=60 each; needs a nightly toolchain and cargo-fuzz
@@ -122,21 +128,21 @@ fuzz: ## Fuzz parsers, frames, merge and damaged blocks, FUZZ_SECONDS=60 each; n
 			-- -max_total_time=$(FUZZ_SECONDS) -timeout=30 -verbosity=0 -print_final_stats=1 || exit 1; \
 	done
 
-stress: build ## Long proofs: 10^7 reads under fire, a death at every store, ROUNDS=1000 killed writers, random lives
+stress: build setup ## Long proofs: 10^7 reads under fire, a death at every store, ROUNDS=1000 killed writers, random lives
 	$(BIN)/python -m tests.long.stress_reads
 	$(BIN)/python -m tests.conformance.hot_readers --seconds $(HOT_SECONDS)
 	cargo test --profile checked --quiet --package candleshm --features steps --test steps
 	KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -s tests/test_processes.py -k killed --timeout 3600
 	$(MAKE) stateful
 
-soak: build ## Two hours of 1s candles in 12 minutes, faults on, then soak-edges (SOAK_SECONDS, ...)
+soak: build setup ## Two hours of 1s candles in 12 minutes, faults on, then soak-edges (SOAK_SECONDS, ...)
 	$(BIN)/python -m tests.long.soak --seconds $(SOAK_SECONDS) --symbols $(SOAK_SYMBOLS) --rate $(SOAK_RATE)
 	$(MAKE) soak-edges
 
-soak-edges: build ## An hour of removed names, kills, halts, dead addresses, clock offsets; readers attach once (EDGES_SECONDS)
+soak-edges: build setup ## An hour of removed names, kills, halts, dead addresses, clock offsets; readers attach once (EDGES_SECONDS)
 	$(BIN)/python -m tests.long.soak_edges --seconds $(EDGES_SECONDS)
 
-soak-live: build ## Half an hour of 1s candles by streams, 500 symbols, faults on (LIVE_SECONDS, LIVE_SYMBOLS)
+soak-live: build setup ## Half an hour of 1s candles by streams, 500 symbols, faults on (LIVE_SECONDS, LIVE_SYMBOLS)
 	$(BIN)/python -m tests.long.soak --live ws --seconds $(LIVE_SECONDS) --symbols $(LIVE_SYMBOLS)
 
 $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
@@ -162,18 +168,19 @@ $(ACCEPTANCE)/.tools: tests/acceptance/requirements.txt
 	$(ACCEPTANCE)/bin/python -m pip install --quiet -r $<
 	@touch $@
 
-acceptance: build $(ACCEPTANCE)/.tools $(CLIENTS)/vectorbt/.tools $(CLIENTS)/nautilus/.tools ## freqtrade by the gateway (ACCEPTANCE_SECONDS=300), libraries for backtests, and alerts on a real Prometheus
+acceptance: build setup $(ACCEPTANCE)/.tools $(CLIENTS)/vectorbt/.tools $(CLIENTS)/nautilus/.tools ## freqtrade by the gateway (ACCEPTANCE_SECONDS=300), libraries for backtests, and alerts on a real Prometheus
 	$(BIN)/python -m pytest -m acceptance
 	$(BIN)/python -m tests.acceptance.bots --seconds $(ACCEPTANCE_SECONDS)
 	$(BIN)/python -m tests.acceptance.alerts
 
-weights: build ## Twenty bots of 50 pairs: the weight that the exchange sees, with and without the gateway; six minutes
+weights: build setup ## Twenty bots of 50 pairs: the weight that the exchange sees, with and without the gateway; six minutes
 	$(BIN)/python -m benches.gateway_weight
 
 docs: setup ## The documentation as a site: build/site/index.html; a warning or a broken link is an error
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html -c docs/site . build/site
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html -c docs/site . build/site
+	@echo build/site/index.html
 
-$(LOWEST)/.tools: $(VENV)/.tools pyproject.toml
+$(LOWEST)/.tools: $(VENV)/.groups pyproject.toml
 	rm -rf $(LOWEST)
 	$(BIN)/uv venv --quiet $(LOWEST)
 	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --resolution lowest-direct --only-binary :all: -r pyproject.toml --all-extras
@@ -181,15 +188,15 @@ $(LOWEST)/.tools: $(VENV)/.tools pyproject.toml
 	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --constraint $(LOWEST)/lowest.txt --group test
 	@touch $@
 
-test-lowest: build $(LOWEST)/.tools ## The same reading, files, requests and gateway with the oldest libraries that pyproject.toml admits
+test-lowest: build setup $(LOWEST)/.tools ## The same reading, files, requests and gateway with the oldest libraries that pyproject.toml admits
 	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(LOWEST) $(BIN)/maturin develop --release --quiet --uv >/dev/null
 	$(LOWEST)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider $(WHEEL_TESTS)
 
-dependencies: build ## Write docs/dependencies.md (names, versions, licences, reasons) and docs/sbom.cdx.json (CycloneDX) anew
+dependencies: build setup ## Write docs/dependencies.md (names, versions, licences, reasons) and docs/sbom.cdx.json (CycloneDX) anew
 	$(BIN)/python -m tests.dependencies > docs/dependencies.md
 	$(BIN)/python -m tests.sbom > docs/sbom.cdx.json
 
-lint: build ## clippy, rustfmt, ruff, mypy, stubtest, the workflows; a missing tool is a failure
+lint: build setup ## clippy, rustfmt, ruff, mypy, stubtest, the workflows; a missing tool is a failure
 	cargo fmt --check
 	cargo clippy --quiet --workspace --all-targets -- --deny warnings
 	cargo clippy --quiet --package candleshm --lib -- --deny warnings
@@ -201,7 +208,7 @@ lint: build ## clippy, rustfmt, ruff, mypy, stubtest, the workflows; a missing t
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 
-format: $(VENV)/.tools ## Format Rust and Python
+format: $(VENV)/.groups ## Format Rust and Python
 	cargo fmt
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

@@ -35,7 +35,8 @@ def build() -> tuple[dict[str, Path], str]:
         if message["reason"] == "compiler-artifact" and message["target"]["name"] == "candleshm_c":
             found = {Path(name).suffix: Path(name) for name in message["filenames"]}
     beside = re.search(r"native-static-libs: (.*)", result.stderr)
-    return found, beside[1].strip() if beside else ""
+    # gcc adds its own library by itself, and with -static another one than this.
+    return found, " ".join(word for word in beside[1].split() if word != "-lgcc_s") if beside else ""
 
 
 def version() -> str:

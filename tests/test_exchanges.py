@@ -67,9 +67,34 @@ def test_a_gateway_answers_from_the_blocks_of_its_exchange_alone(
                 return requests.get(f"{url}/api/v3/klines", query, timeout=DEADLINE_SECONDS).status_code == 503
 
             until(refused)
+            query = {"symbol": "BTCUSDT", "interval": "1m", "limit": "5"}
+            told = requests.get(f"{url}/api/v3/klines", query, timeout=DEADLINE_SECONDS).json()["msg"]
+            # Other blocks of this machine may be named first.
+            assert "carries BTCUSDT, but its candles are those of 127.0.0.1:" in told
+            assert "--base-url" in told
         # Who names a block means it.
         with gateway_command([f"{block_name}-other"], one.base_url) as url:
             assert rows(url, endTime=end_ms) == rows(other.base_url, endTime=end_ms)
+
+
+def test_named_blocks_of_two_exchanges_are_not_mixed(
+    one: SimulatedExchange, other: SimulatedExchange, block_name: str
+) -> None:
+    names = [f"{block_name}-1m", f"{block_name}-1s"]
+    words = ([*serving(one, names[0])], [*serving(other, names[1]), "--interval", "1s"])
+    with started(*words[0]) as first, started(*words[1]) as second:
+        first_line(first)
+        first_line(second)
+        until(lambda: sum(health.ready for health in candleshm.blocks() if health.name in names) == 2)
+        for exchange, interval in ((one, "1m"), (other, "1s")):
+            with gateway_command(names, exchange.base_url) as url:
+                found = {}
+                for asked in ("1m", "1s"):
+                    query = {"symbol": "BTCUSDT", "interval": asked, "limit": "5"}
+                    found[asked] = requests.get(f"{url}/api/v3/klines", query, timeout=DEADLINE_SECONDS).status_code
+            # Minutes can be made of the seconds of the same exchange; of the other one's nothing is.
+            assert found[interval] == 200
+            assert found["1s"] == (503 if exchange is one else 200)
 
 
 def test_a_collector_does_not_go_on_with_the_rows_of_another_exchange(

@@ -48,8 +48,8 @@ def test_the_example_in_c(writer: _core.Writer, tmp_path: Path) -> None:
     source = tmp_path / "example.c"
     source.write_text(example("c", writer))
     first, second = printed(compiled("gcc", source, tmp_path))
-    assert first.endswith(", not final")
-    assert second == f"1020.000000 {sum(range(1004, 1020)):.6f} -7"
+    assert first.startswith("live: opened at ")
+    assert second == f"close 1020.000000, sum {sum(range(1004, 1020)):.6f}, nothing closed in ten seconds"
 
 
 def test_the_example_in_cpp(writer: _core.Writer, tmp_path: Path) -> None:

@@ -83,8 +83,14 @@ def _serve(arguments: argparse.Namespace) -> None:
         share_with(given.process["group"])
     if arguments.check:
         from candleshm.commands.forecast import forecast
+        from candleshm.commands.gateway import check_libraries
+        from candleshm.reader.frames import library
 
         forecast(given.feeds)
+        if "gateway" in given.process:
+            check_libraries()
+        if "metrics" in given.process:
+            library("prometheus_client.core", "metrics")
         return
     from candleshm.commands.reload import Reload
     from candleshm.commands.serve import Address, serve

@@ -142,7 +142,10 @@ class StatusBoard:
             given_up=tuple(plan.symbol for plan in plans if plan.given_up),
             silent=tuple(sorted(sources.refresh.laggards.silent)),
             stream=sources.failover.stream_status,
-            by_requests=tuple(plan.symbol for plan in plans if sources.failover.is_polled(plan, now)),
+            # A stream of a market that does not trade is silent, and nothing is wrong with it.
+            by_requests=tuple(
+                plan.symbol for plan in plans if not plan.quiet_until_ms and sources.failover.is_polled(plan, now)
+            ),
             verified=rows.verified,
             conflicts=rows.conflicts,
             audits=audits.audits,

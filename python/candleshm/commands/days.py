@@ -140,6 +140,8 @@ def repack(base_dir: str, *, quiet: bool) -> None:
     Raises StoreInUse, StoreUnavailable, MissingExtra, and HistoryError when files are damaged.
     """
     library("pyarrow", "parquet")
+    if not Path(base_dir).is_dir():
+        raise ConfigError(f"candle_dir cannot be `{base_dir}`: there is no such directory")
     stopping = threading.Event()
     on_stop_signal(stopping.set)
     log_to_stderr(logging.WARNING if quiet else logging.INFO)

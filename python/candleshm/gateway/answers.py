@@ -221,6 +221,12 @@ class Answers:
                 f"candles of {query.interval} cannot be made of those that blocks have of {query.symbol}: "
                 f"{' '.join(intervals)}; serve {query.interval}, or start the gateway with --pass-through"
             )
+        elif (left_out := self._directory.left_out(query.market, query.symbol)) is not None:
+            text = (
+                f"block {left_out.name} carries {query.symbol}, but its candles are those of "
+                f"{left_out.exchange or 'an unknown exchange'}; a gateway answers with the candles of one exchange, "
+                f"which --base-url names"
+            )
         else:
             text = (
                 f"no block on this machine carries {query.symbol} of {query.market}{of_price}; serve it, or start the "

@@ -36,10 +36,11 @@ class BlockDirectory:
         """`names` are the blocks to use; None means all of this machine. They may appear later.
 
         Of blocks that are not named only those are used that have the candles of the market's exchange in `exchanges`,
-        where it is given: a simulated exchange may have blocks beside the real one's.
+        where it is given: a simulated exchange may have blocks beside the real one's. Of those that are named, all of a
+        market are of one exchange: that one if a block has it, else the first by name.
         """
         self._names = None if names is None else frozenset(names)
-        self._exchanges = exchanges if names is None else None
+        self._exchanges = exchanges or {}
         self._foreign: set[str] = set()
         self._feeds: dict[str, Feed] = {}
         self._found: dict[tuple[str, str, str], list[Feed]] = {}
@@ -95,6 +96,11 @@ class BlockDirectory:
     def has_symbol(self, market: str, symbol: str, price: Price = "trade") -> bool:
         """Return whether a block of the market carries the symbol, or of an index the pair, in any interval."""
         return any(symbol in feed for feed in self.of_market(market, price))
+
+    def left_out(self, market: str, symbol: str) -> Feed | None:
+        """Return a feed that carries a symbol with the candles of another exchange."""
+        foreign = (feed for name, feed in sorted(dict(self._feeds).items()) if name in self._foreign)
+        return next((feed for feed in foreign if symbol in feed and feed.market == market), None)
 
     def is_derived(self, feed: Feed) -> bool:
         """Return whether the block was made of the candles of another one."""
@@ -154,10 +160,10 @@ class BlockDirectory:
     def _is_foreign(self, feed: Feed) -> bool:
         """Whether a block has the candles of another exchange now; logged once."""
         try:
-            there, wanted = feed.exchange, self._exchanges.get(feed.market) if self._exchanges is not None else None
+            there, wanted = feed.exchange, self._wanted(feed.market)
         except BlockError:
             return True
-        if wanted is None or there == wanted:
+        if wanted is None or there == wanted or (self._names is not None and not there):
             self._foreign.discard(feed.name)
             return False
         if feed.name not in self._foreign:
@@ -166,12 +172,28 @@ class BlockDirectory:
             logger.info(text, feed.name, there or "an unknown exchange", wanted)
         return True
 
+    def _wanted(self, market: str) -> str | None:
+        """Return whose candles answer requests of a market; None: anybody's."""
+        wanted = next((exchange for of, exchange in self._exchanges.items() if of == market), None)
+        if self._names is None:
+            return wanted
+        named = {_exchange_of(feed, market) for feed in self._feeds.values()} - {""}
+        return wanted if wanted in named else min(named, default=None)
+
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):
             try:
                 self.look()
             except Exception:
                 logger.exception("the blocks of this machine cannot be listed; the gateway goes on with those it has")
+
+
+def _exchange_of(feed: Feed, market: str) -> str:
+    """Return whose candles a block of a market has; nothing where it is not known, and for other markets."""
+    try:
+        return feed.exchange if feed.market == market else ""
+    except BlockError:
+        return ""
 
 
 def _has_ended(feed: Feed) -> bool:

@@ -90,7 +90,8 @@ typedef struct {
 int cshm_get_health(const cshm_feed *feed, cshm_health *out);
 
 /* Symbols have places, 0 to cshm_symbol_count - 1. A place keeps its symbol as long as the same block has the name, and
- * symbols that are added come behind; another block (health.generation or health.pid differ) may order them otherwise.
+ * symbols that are added come behind; another block may order them otherwise. Then cshm_last, cshm_panel and
+ * cshm_wait_closed with missing fail with CSHM_UNKNOWN_SYMBOL until the number and the names have been asked for again.
  * The feed remembers the number that this function returned last (after attaching: how many there were), and
  * cshm_wait_closed and cshm_panel fill memory for so many symbols, whatever the collector adds meanwhile. Threads that
  * call it for the same feed at different times must have room for the largest number; else attach once in each. */

@@ -53,6 +53,23 @@ class overwritten_view : public error {
 };
 
 namespace detail {
+/// A number that an object which was moved from has no more of.
+class count {
+ public:
+  count(std::size_t value = 0) noexcept : value_(value) {}
+  count(const count&) = default;
+  count& operator=(const count&) = default;
+  count(count&& other) noexcept : value_(std::exchange(other.value_, 0)) {}
+  count& operator=(count&& other) noexcept {
+    value_ = std::exchange(other.value_, 0);
+    return *this;
+  }
+  operator std::size_t() const noexcept { return value_; }
+
+ private:
+  std::size_t value_;
+};
+
 
 [[noreturn]] inline void fail(int code) {
   const std::string message = cshm_last_message();
@@ -139,8 +156,8 @@ class candles {
   friend class series;
   std::vector<double> values_;
   std::vector<std::uint8_t> states_;
-  std::size_t stride_ = 0;
-  std::size_t size_ = 0;
+  detail::count stride_;
+  detail::count size_;
 };
 
 /// The newest final rows in place. Call `check` after computing, and discard the result where it throws.
@@ -162,7 +179,7 @@ class view {
   friend class series;
   view(cshm_view* handle, std::size_t size) noexcept : handle_(handle), size_(size) {}
   std::unique_ptr<cshm_view, detail::free_with<cshm_view_close>> handle_;
-  std::size_t size_;
+  detail::count size_;
 };
 
 /// The candles of one symbol. It stays usable when its feed is gone.

@@ -2,13 +2,13 @@
 
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use candleshm::Feed;
 use candleshm::error::Error;
-use candleshm::feed::{max_age_of, names};
+use candleshm::feed::{Attached, max_age_of, names};
 
-use crate::border::{answer, argument, borrowed, handed_out, memory, taken_back, text};
+use crate::border::{answer, argument, borrowed, handed_out, memory, put, taken_back, text};
 use crate::environment;
 
 /// Bytes of a symbol's name and its NUL.
@@ -17,28 +17,53 @@ const SYMBOL_BYTES: usize = 65;
 /// What C knows as `cshm_feed`.
 pub(crate) struct CFeed {
     pub(crate) feed: Feed,
-    /// For how many symbols C has room: as many as it was told last.
-    places: AtomicUsize,
+    /// The symbols that C was told last, in their places: it has room for so many.
+    known: Mutex<Vec<String>>,
 }
 
 impl CFeed {
+    /// For how many symbols C has room.
     pub(crate) fn places(&self) -> usize {
-        self.places.load(Relaxed)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
+
+    /// Remembers the symbols of a block; returns how many there are.
+    fn remember(&self, attached: &Attached) -> usize {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_alike(attached, &known) || attached.block().symbol_count() != known.len() {
+            *known = attached.symbols();
+        }
+        known.len()
+    }
+
+    /// Refuses a block that has other symbols in the places that C knows.
+    pub(crate) fn check_places(&self, attached: &Attached) -> Result<(), Error> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_alike(attached, &known) {
+            return Ok(());
+        }
+        Err(Error::Places { name: attached.block().name().to_owned() })
+    }
+}
+
+/// Whether a block has these symbols in these places, as far as it has so many.
+fn is_alike(attached: &Attached, known: &[String]) -> bool {
+    attached.symbols().iter().zip(known).all(|(symbol, known)| symbol == known)
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cshm_attach(name: *const c_char, max_age_s: f64, out: *mut *mut CFeed) -> i32 {
     answer(|| {
-        // SAFETY: the header asks for a text, and for a place that nobody else uses.
-        let (name, place) = unsafe { (text(name, "name")?, memory(out, 1, "out")?) };
-        place[0].write(std::ptr::null_mut());
+        // SAFETY: the header asks for a place that nobody else uses.
+        unsafe { put(out, std::ptr::null_mut(), "out") }?;
+        // SAFETY: the header asks for a text.
+        let name = unsafe { text(name, "name") }?;
         environment::take();
         let max_age = if max_age_s <= 0.0 { None } else { Some(max_age_of(max_age_s)?) };
         let feed = Feed::attach(name, max_age)?;
-        let places = feed.attached()?.block().symbol_count().into();
+        let known = Mutex::new(feed.attached()?.symbols());
         // SAFETY: as above.
-        unsafe { handed_out(out, CFeed { feed, places }) }?;
+        unsafe { handed_out(out, CFeed { feed, known }) }?;
         Ok(0)
     })
 }
@@ -70,9 +95,7 @@ unsafe extern "C" fn cshm_symbol_count(feed: *const CFeed) -> i64 {
     answer(|| {
         // SAFETY: the header asks for a feed.
         let feed = unsafe { borrowed(feed, "feed") }?;
-        let count = feed.feed.attached()?.block().symbol_count();
-        feed.places.store(count, Relaxed);
-        Ok(count as i64)
+        Ok(feed.remember(&*feed.feed.attached()?) as i64)
     })
 }
 

@@ -9,7 +9,9 @@ unsafe extern "C" fn cshm_last(feed: *mut CFeed, column: i32, values: *mut f64, 
     answer(|| {
         let column = column_of(column)?;
         // SAFETY: the header asks for a feed.
-        let group = unsafe { borrowed(feed, "feed") }?.feed.all()?;
+        let feed = unsafe { borrowed(feed, "feed") }?;
+        let group = feed.feed.all()?;
+        feed.check_places(group.attached())?;
         if room > 0 {
             // SAFETY: the header asks for `room` places that nobody else uses.
             group.last_into(column, unsafe { filled(values, room.min(group.len()), f64::NAN, "values") }?)?;
@@ -36,12 +38,13 @@ unsafe extern "C" fn cshm_panel(
         // SAFETY: the header asks for so many places that nobody else uses.
         let values = unsafe { filled(values, count, f64::NAN, "values") }?;
         let group = feed.feed.all()?;
+        feed.check_places(group.attached())?;
         let panel = group.panel(Some(n), live != 0)?;
         let rows = panel.rows();
         if group.len() == places && rows == n {
             panel.copy_into(&[column], values)?;
         } else {
-            // A symbol was added that C has no room for, or another block has the name, or there are fewer rows.
+            // A symbol was added that C has no room for, or a block with fewer has the name, or there are fewer rows.
             let mut all = vec![f64::NAN; group.len() * rows];
             panel.copy_into(&[column], &mut all)?;
             spread(&all, rows, values, n);

@@ -55,10 +55,10 @@ pub(crate) fn column_of(column: i32) -> Result<usize, Error> {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cshm_series_of(feed: *mut CFeed, symbol: *const c_char, out: *mut *mut Series) -> i32 {
     answer(|| {
-        // SAFETY: the header asks for a feed, a text, and a place that nobody else uses.
-        let (feed, symbol, place) =
-            unsafe { (borrowed(feed, "feed")?, text(symbol, "symbol")?, memory(out, 1, "out")?) };
-        place[0].write(std::ptr::null_mut());
+        // SAFETY: the header asks for a place that nobody else uses.
+        unsafe { put(out, std::ptr::null_mut(), "out") }?;
+        // SAFETY: the header asks for a feed and a text.
+        let (feed, symbol) = unsafe { (borrowed(feed, "feed")?, text(symbol, "symbol")?) };
         // SAFETY: as above.
         unsafe { handed_out(out, feed.feed.series(symbol)?) }?;
         Ok(0)
@@ -112,7 +112,7 @@ unsafe extern "C" fn cshm_age(series: *const Series, out_s: *mut f64) -> i32 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cshm_last_open_ms(series: *const Series) -> i64 {
     // SAFETY: the header asks for a series.
-    answer(|| Ok(unsafe { borrowed(series, "series") }?.last_open_ms()?.unwrap_or(0)))
+    answer(|| Ok(unsafe { borrowed(series, "series") }?.last_open_ms()?.unwrap_or(0).max(0)))
 }
 
 #[unsafe(no_mangle)]
@@ -143,13 +143,18 @@ unsafe extern "C" fn cshm_candles(
         }
         // SAFETY: the header asks for as many states as slots.
         let states = unsafe { memory(states, n, "states") }?;
-        STATES.with_borrow_mut(|copied| {
+        let mut copy = |copied: &mut Vec<RowState>| {
             let rows = series.candles_into(&window, columns, stride, Some(copied))?.rows;
             for (place, &state) in states.iter_mut().zip(&*copied) {
                 place.write(state as u8);
             }
             Ok(rows as i64)
-        })
+        };
+        // A thread that is ending has none of its own any more.
+        if STATES.try_with(|_| ()).is_err() {
+            return copy(&mut Vec::new());
+        }
+        STATES.with_borrow_mut(copy)
     })
 }
 

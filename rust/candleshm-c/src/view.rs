@@ -3,15 +3,16 @@
 use candleshm::Series;
 use candleshm::feed::View;
 
-use crate::border::{answer, borrowed, handed_out, memory, taken_back};
+use crate::border::{answer, borrowed, handed_out, put, taken_back};
 use crate::series::column_of;
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cshm_view_open(series: *const Series, n: usize, out: *mut *mut View) -> i64 {
     answer(|| {
-        // SAFETY: the header asks for a series, and a place that nobody else uses.
-        let (series, place) = unsafe { (borrowed(series, "series")?, memory(out, 1, "out")?) };
-        place[0].write(std::ptr::null_mut());
+        // SAFETY: the header asks for a place that nobody else uses.
+        unsafe { put(out, std::ptr::null_mut(), "out") }?;
+        // SAFETY: the header asks for a series.
+        let series = unsafe { borrowed(series, "series") }?;
         let view = series.view(Some(n))?;
         let rows = view.len() as i64;
         // SAFETY: as above.

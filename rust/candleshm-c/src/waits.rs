@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use candleshm::Series;
 use candleshm::error::Error;
 use candleshm::feed::{Close, timeout_of};
+use candleshm::{Closed, Series};
 
-use crate::border::{answer, borrowed, filled};
+use crate::border::{answer, argument, borrowed, filled};
 use crate::feed::CFeed;
 
 /// Below zero: for ever.
@@ -51,12 +51,23 @@ unsafe extern "C" fn cshm_wait_closed(
                 }
             }
         };
+        if open_ms < 0 {
+            return Err(argument(format!("open_ms must not be negative: `{open_ms}`")));
+        }
         let close = Close { open_ms: named(open_ms), symbols: None, quorum };
         let closed = feed.feed.wait_closed(&close, timeout(timeout_s)?, || true);
         match &closed {
             Ok(closed) => mark(&closed.missing),
             Err(Error::NothingClosed { missing, .. }) => mark(missing),
+            // The core does not count for whom it was interrupted; a wait without time does.
+            Err(Error::Interrupted) => match feed.feed.wait_closed(&close, Some(Duration::ZERO), || true) {
+                Ok(Closed { missing, .. }) | Err(Error::NothingClosed { missing, .. }) => mark(&missing),
+                Err(_) => {}
+            },
             Err(_) => {}
+        }
+        if !missing.is_null() {
+            feed.check_places(&*feed.feed.attached()?)?;
         }
         Ok(closed?.open_ms)
     })
@@ -64,9 +75,12 @@ unsafe extern "C" fn cshm_wait_closed(
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cshm_interrupt(feed: *mut CFeed) {
-    let _: i32 = answer(|| {
-        // SAFETY: the header asks for a feed.
-        unsafe { borrowed(feed, "feed") }?.feed.interrupt();
-        Ok(0)
-    });
+    // SAFETY: the header asks for a feed.
+    match unsafe { borrowed(feed, "feed") } {
+        // It returns nothing, so it leaves the message of an earlier failure as it is.
+        Ok(feed) => feed.feed.interrupt(),
+        Err(error) => {
+            let _: i32 = answer(|| Err(error));
+        }
+    }
 }

@@ -149,6 +149,11 @@ pub enum Error {
         /// The block's name.
         name: String,
     },
+    /// Another block has the name, with other symbols in the places that the caller knows.
+    Places {
+        /// The block's name.
+        name: String,
+    },
     /// The data was last confirmed longer ago than the limit, or the symbol is delisted.
     Stale {
         /// The symbol, or what else shows no life.
@@ -269,7 +274,7 @@ impl Error {
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Owner { .. } | Self::NoMemory { .. } | Self::Os { .. } => ErrorKind::Unavailable,
             Self::InUse { .. } => ErrorKind::InUse,
-            Self::UnknownSymbol { .. } => ErrorKind::UnknownSymbol,
+            Self::UnknownSymbol { .. } | Self::Places { .. } => ErrorKind::UnknownSymbol,
             Self::Stale { .. } => ErrorKind::Stale,
             Self::NothingOpened { .. } | Self::NothingClosed { .. } | Self::Interrupted => ErrorKind::Timeout,
             Self::Gap { .. } => ErrorKind::Gap,
@@ -360,6 +365,10 @@ impl fmt::Display for Error {
             Self::UnknownSymbol { symbol, name } => {
                 write!(f, "unknown symbol in {name}: `{symbol}`; `candleshm top {name} --once` lists its symbols")
             }
+            Self::Places { name } => write!(
+                f,
+                "block `{name}` has other symbols in these places now; ask for their number and their names again"
+            ),
             Self::Stale { symbol, age_ms: None, delisted: true, .. } => {
                 write!(f, "{symbol} no longer trades, and was never loaded")
             }

@@ -271,6 +271,9 @@ fn awaited(attached: &Arc<Attached>, symbols: Option<&[String]>, quorum: f64) ->
 }
 
 fn places(attached: &Attached, symbols: &[String]) -> Result<Vec<usize>, Error> {
+    if symbols.is_empty() {
+        return Err(Error::Argument("symbols must not be an empty list; None means all symbols".into()));
+    }
     symbols.iter().map(|symbol| attached.place_of(symbol)).collect()
 }
 

@@ -21,6 +21,12 @@ impl Group {
         Self { attached, indices }
     }
 
+    /// Returns the block that has them.
+    #[must_use]
+    pub fn attached(&self) -> &Attached {
+        &self.attached
+    }
+
     /// Returns how many symbols there are.
     #[must_use]
     pub fn len(&self) -> usize {

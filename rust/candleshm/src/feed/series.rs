@@ -1,6 +1,6 @@
 //! `Series`: the candles of one symbol, in whatever block has the name.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +115,21 @@ pub struct Series {
     places: ThreadLocal<RefCell<Place>>,
 }
 
+thread_local! {
+    /// Whether the values of this thread are ending, and `places` with them. It has no destructor, so it never ends.
+    static ENDING: Cell<bool> = const { Cell::new(false) };
+    static END: End = const { End };
+}
+
+/// Tells that a thread is ending. Values that began later end earlier.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        ENDING.set(true);
+    }
+}
+
 impl Clone for Series {
     fn clone(&self) -> Self {
         Self { source: self.source.clone(), symbol: self.symbol.clone(), places: ThreadLocal::new() }
@@ -172,6 +187,9 @@ impl Series {
     #[inline]
     pub fn with<T>(&self, read: impl FnOnce(&Arc<Attached>, usize) -> Result<T, Error>) -> Result<T, Error> {
         self.source.check_open()?;
+        if ENDING.get() {
+            return self.read_unremembered(read);
+        }
         if let Some(place) = self.places.get() {
             let place = place.borrow();
             if self.source.is_good(&place.attached) {
@@ -182,16 +200,29 @@ impl Series {
         read(&place.attached, place.index)
     }
 
+    /// As `with`, in a thread that remembers nothing any more: in `atexit`, or the destructors of its own values.
+    #[cold]
+    fn read_unremembered<T>(&self, read: impl FnOnce(&Arc<Attached>, usize) -> Result<T, Error>) -> Result<T, Error> {
+        let attached = self.source.attached()?;
+        let index = attached.place_of(&self.symbol)?;
+        read(&attached, index)
+    }
+
     /// Looks the symbol up in the block that has the name now.
     #[cold]
     fn found(&self) -> Result<Place, Error> {
         let attached = self.source.attached()?;
         let index = attached.place_of(&self.symbol)?;
         let place = Place { attached, index };
+        if ENDING.get() {
+            return Ok(place);
+        }
         // While `read` runs, which may come here again, its place stays.
         if let Ok(mut old) = self.places.get_or(|| RefCell::new(place.clone())).try_borrow_mut() {
             *old = place.clone();
         }
+        // Behind the first use of `places`, so that it ends before them.
+        END.with(|_| ());
         Ok(place)
     }
 
