@@ -154,7 +154,7 @@ impl Feed {
     ///
     /// # Errors
     ///
-    /// `Stale`, `UnknownSymbol`, `Argument` for an empty list, `FeedClosed`.
+    /// `Stale`, `UnknownSymbol`, `FeedClosed`.
     pub fn group(&self, symbols: Option<&[String]>) -> Result<Group, Error> {
         let attached = self.attached()?;
         let indices = match symbols {
@@ -271,9 +271,6 @@ fn awaited(attached: &Arc<Attached>, symbols: Option<&[String]>, quorum: f64) ->
 }
 
 fn places(attached: &Attached, symbols: &[String]) -> Result<Vec<usize>, Error> {
-    if symbols.is_empty() {
-        return Err(Error::Argument("symbols must not be an empty list; None means all symbols".into()));
-    }
     symbols.iter().map(|symbol| attached.place_of(symbol)).collect()
 }
 
