@@ -73,15 +73,13 @@ def demo(seconds: float, name: str) -> None:
 
 
 def _gateway_port() -> int:
-    """Return a port at which the gateway can listen, its usual one if it is free; 0 without the extra `web`."""
+    """Return a free port for the gateway, 0 without the extra `web`. The usual one may be taken a moment later."""
     try:
         check_libraries()
     except MissingExtra:
         return 0
-    for port in (8700, 0):
-        with contextlib.suppress(OSError), listen("127.0.0.1", port) as listener:
-            return int(listener.getsockname()[1])
-    return 0
+    with listen("127.0.0.1", 0) as listener:
+        return int(listener.getsockname()[1])
 
 
 def _tell(seconds: float, block_name: str, port: int) -> None:
