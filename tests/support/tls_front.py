@@ -63,6 +63,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def _end(server: asyncio.Server) -> None:
     server.close()
+    # The task of a connection that was accepted just now has its socket only once it has begun.
+    await asyncio.sleep(0)
     tasks: list[asyncio.Task[Any]] = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
