@@ -13,7 +13,7 @@ import candleshm
 from candleshm import _core
 from candleshm.columns import CLOSE
 from candleshm.errors import ConfigError, UnknownSymbol
-from tests.support.klines import MINUTE_MS, ingest
+from tests.support.klines import MINUTE_MS, ingest, kline
 
 LENGTH = 20
 START_MS = 1_700_000_100_000
@@ -180,6 +180,19 @@ def test_without_a_count_there_are_as_many_rows_as_the_first_block_has(opened: A
     assert candleshm.align([first, second]).shape == (2, LENGTH, 1)
     assert candleshm.align([first, empty], symbols=["A"]).shape == (2, 0, 1)
     assert np.isfinite(candleshm.align([first, second]).array).all()
+
+
+def test_blocks_whose_3d_candles_open_on_different_days_are_refused(opened: Any) -> None:
+    span_ms = 3 * 86_400_000
+    feeds = {}
+    for name, market, days in (("first", "SPOT", 0), ("other", "UM", 1), ("same", "CM", 3)):
+        writer, feeds[name] = opened(f"{name}-3d", market, "trade", ["A"])
+        start_ms = 19_000 * span_ms + days * 86_400_000
+        ingest(writer, "A", *(kline(start_ms + bar * span_ms, bar, span_ms) for bar in range(4)), sent_ms=2 * start_ms)
+
+    with pytest.raises(ConfigError, match=f"block `{feeds['other'].name}` open on other days than those of `"):
+        candleshm.align([feeds["first"], feeds["other"]])
+    assert np.isfinite(candleshm.align([feeds["first"], feeds["same"]], n=2).array).all()
 
 
 @pytest.mark.parametrize(

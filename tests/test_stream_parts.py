@@ -12,13 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from candleshm._core import StreamThread, Writer
 from candleshm.collector.planner import next_tasks, request_for
 from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Market
 from candleshm.exchanges.binance import Binance
+from candleshm.stream.connection import Connection
 from candleshm.stream.outage import Outage
+from candleshm.stream.paths import SILENT_SECONDS, Paths
 from candleshm.stream.rate_limiter import RateLimiter
 from candleshm.stream.repeated_log import RepeatedLog
 from candleshm.stream.shards import Shards
@@ -100,6 +103,28 @@ def test_addresses_and_names(market: Market, urls: tuple[str, ...], paths: list[
     assert exchange.stream_name("BTCUSD_PERP", "1M") == "btcusd_perp@kline_1M"
     here = Binance(market, ws_url="ws://h:1/um/").stream_rules("1m").urls
     assert here == tuple(f"ws://h:1/um{path}" for path in paths)
+
+
+def test_a_connection_whose_symbols_all_rest_says_nothing_of_its_path(block_name: str) -> None:
+    now = [0.0]
+    writer = Writer.open(block_name, market="UM", interval="1m", length=8, symbols=["TSLAUSDT", "AAPLUSDT"])
+    thread = StreamThread(writer)
+    rules, paths = Binance("UM").stream_rules("1m"), Paths("UM", ["wss://h/first", "wss://h/second"])
+    names = ["tslausdt@kline_1m", "aaplusdt@kline_1m"]
+    connection = Connection(1, paths.choose(), names, rules, thread=thread, now=lambda: now[0])
+    try:
+        for now[0] in range(0, 3601, 60):
+            connection.look(paths, may_be_silent=True)
+        # Their market opens: from now on they have as long as any connection to send something.
+        now[0] += SILENT_SECONDS
+        connection.look(paths)
+        assert (paths.moves, connection.rotation) == (0, "")
+        now[0] += 1.0
+        connection.look(paths)
+        assert (paths.moves, connection.rotation) == (1, "its path acknowledged 2 streams and sent no data")
+    finally:
+        thread.stop(5.0)
+        writer.close()
 
 
 def test_a_spot_stream_is_stalled_three_periods_after_its_last_event_or_subscription() -> None:
