@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 import candleshm
+from candleshm.commands.metrics import MetricsServer
 from candleshm.exchanges.base import Price
 from candleshm.sim import SimulatedExchange
 from tests.support.collecting import assert_true, collecting
@@ -74,7 +76,7 @@ def test_what_a_market_does_not_have_is_one_line_with_the_choices(
 
 
 def test_what_shows_a_block_says_its_price(exchange: SimulatedExchange, block_name: str) -> None:
-    with collecting(exchange, block_name, market="UM", price="premium", symbols=["BTCUSDT"]) as (_, feed):
+    with collecting(exchange, block_name, market="UM", price="premium", symbols=["BTCUSDT"]) as (collector, feed):
         assert (feed.market, feed.price) == ("UM", "premium")
         assert f"<Feed UM-premium 1m of {block_name}: 1 symbols" in repr(feed)
         assert repr(feed["BTCUSDT"]) == f"<Series UM-premium BTCUSDT 1m of {block_name}>"
@@ -85,6 +87,10 @@ def test_what_shows_a_block_says_its_price(exchange: SimulatedExchange, block_na
         assert (row["market"], row["price"]) == ("UM", "premium")
         assert f"{block_name}  UM-premium 1m, " in run("top", block_name, "--once").stdout
         assert run("read", block_name, "BTCUSDT").stdout.startswith(f"BTCUSDT  UM-premium 1m  {block_name}")
+        with MetricsServer("127.0.0.1", 0, lambda: {block_name: collector.status()}) as metrics:
+            scraped = requests.get(metrics.url, timeout=30).text
+        lines = [line for line in scraped.splitlines() if f'_info{{block="{block_name}"' in line]
+        assert ['price="premium"' in line for line in lines] == [True]
         # A premium is about nothing and often below it.
         assert abs(feed["BTCUSDT"].candles()[:, candleshm.CLOSE]).max() < 0.1
         assert (feed["BTCUSDT"].candles()[:, candleshm.LOW] < 0).any()
