@@ -98,6 +98,7 @@ def test_a_cable_can_be_cut_in_one_direction(net: Network) -> None:
 def test_a_cable_loses_some_and_not_all(net: Network) -> None:
     first, second = net.host(), net.host()
     with echo(second):
+        assert returned(first, second, patience_seconds=30) == 1  # who has the address is known from here on
         first.lose(30, "out")
         seen = returned(first, second, 200)
         assert 0 < seen < 200

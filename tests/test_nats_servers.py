@@ -1,4 +1,4 @@
-"""The servers that cluster tests run on: they take clients, demand what they are told to, and survive their own death."""
+"""The servers that cluster tests run on: they take clients, make their demands, and come back as the same ones."""
 
 from __future__ import annotations
 

@@ -101,20 +101,19 @@ class Network:
         self.middle = Host(f"{label}-switch", f"{SUBNET}.1")
         """The switch itself: a place for the exchange, and for whatever is to reach everybody."""
         self._namespace(self.middle)
-        run(*self.middle.command("ip link add name switch type bridge".split()))
+        run(*self.middle.command(["ip", "link", "add", "name", "switch", "type", "bridge"]))
         # Without a wait for other bridges, of which there are none.
-        run(*self.middle.command("ip link set switch type bridge forward_delay 0".split()))
+        run(*self.middle.command(["ip", "link", "set", "switch", "type", "bridge", "forward_delay", "0"]))
         self._address(self.middle, "switch")
 
     def host(self, *, delay_seconds: float = 0.0) -> Host:
-        """Plug a host in. With a delay, each packet to it and from it takes that long, through a pump of this process."""
+        """Plug a host in. With a delay, each packet to it or from it takes that long, by a pump of this process."""
         number = next(self._addresses)
         host = Host(f"{self._label}-h{number}", f"{SUBNET}.{number}", self.middle)
         self._namespace(host)
         port = f"cable{number}"
         if delay_seconds:
-            ends = [_tap(host, "eth0"), _tap(self.middle, port)]
-            cable = SlowCable(*ends, delay_seconds)
+            cable = SlowCable(_tap(host, "eth0"), _tap(self.middle, port), delay_seconds)
             self._stack.callback(cable.close)
         else:
             words = f"ip link add name {port} type veth peer name eth0 netns {host.namespace}"
@@ -130,7 +129,7 @@ class Network:
     def _namespace(self, host: Host) -> None:
         run("ip", "netns", "add", host.namespace)
         self._stack.callback(run, "ip", "netns", "delete", host.namespace)
-        run(*host.command("ip link set lo up".split()))
+        run(*host.command(["ip", "link", "set", "lo", "up"]))
 
     def _address(self, host: Host, device: str) -> None:
         run(*host.command(f"ip address add {host.address}/24 dev {device}".split()))

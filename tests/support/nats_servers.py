@@ -1,4 +1,4 @@
-"""Real NATS servers as processes of a test: one node or three, with TLS and users, stopped, killed and started again."""
+"""Real NATS servers as processes of a test: one node or three, with TLS and users, paused, killed and restarted."""
 
 from __future__ import annotations
 
