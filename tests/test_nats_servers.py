@@ -117,3 +117,24 @@ async def relayed(url: str, sent: list[bytes]) -> list[bytes]:
     await asyncio.sleep(0.2)
     await client.close()
     return told
+
+
+def test_a_disk_can_be_filled_and_freed() -> None:
+    with nats_server(disk_bytes=8 << 20) as server:
+        assert asyncio.run(kept(server.url, 1)) == 1
+        server.fill_disk()
+        with pytest.raises(Error):
+            asyncio.run(filled(server.url))
+        assert "no space left" in server.log
+        server.free_disk()
+
+
+async def filled(url: str) -> None:
+    """Put more into a stream than the node has space for."""
+    client = await nats.connect(url, connect_timeout=5)
+    try:
+        stream = client.jetstream(timeout=2)
+        for _ in range(100):
+            await stream.publish("log.1", bytes(100_000))
+    finally:
+        await client.close()
