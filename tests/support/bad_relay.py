@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
 
@@ -31,6 +31,8 @@ class BadRelay:
     def __init__(self, url: str, near: str, far: str, seed: int) -> None:
         self.is_honest = False
         """Whether it passes everything on as it came, from now on."""
+        self.rewrite: Callable[[bytes], bytes] = bytes
+        """Makes another message of each one before anything else happens to it."""
         self.spoiled: Counter[str] = Counter()
         self.passed = 0
         self._url = url
@@ -71,14 +73,15 @@ class BadRelay:
 
     async def _pass_on(self, subject: str, data: bytes) -> None:
         self.passed += 1
+        data = self.rewrite(data)
         fault = next((fault for fault in FAULTS if self._random.random() < PART), "") if not self.is_honest else ""
         self.spoiled[fault] += 1
         late, self._late = self._late, []
         if fault == "late":
             self._late = [(subject, data)]
         elif fault == "cut":
-            await self._client.publish(subject, data[: self._random.randrange(len(data))])
-        elif fault == "altered":
+            await self._client.publish(subject, data[: self._random.randrange(len(data) + 1)])
+        elif fault == "altered" and data:
             spoiled = bytearray(data)
             spoiled[self._random.randrange(len(data))] ^= 1 << self._random.randrange(8)
             await self._client.publish(subject, bytes(spoiled))
