@@ -20,15 +20,18 @@ ANSWER_SECONDS = 0.8
 
 
 class LeaseBucket:
-    """The bucket by one connection; made where it does not exist, in files, so that epochs outlive the servers."""
+    """The bucket, made where it does not exist; in files, so that epochs outlive the servers."""
 
-    def __init__(self, client: Client, bucket: str, *, replicas: int) -> None:
-        self.client = client
-        """The connection that it uses."""
-        self._stream = client.jetstream(timeout=ANSWER_SECONDS)
+    def __init__(self, bucket: str, *, replicas: int) -> None:
         self._bucket = bucket
         self._replicas = replicas
+        self._client: Client | None = None
         self._opened: KeyValue | None = None
+
+    def use(self, client: Client) -> None:
+        """Go on by another connection."""
+        if client is not self._client:
+            self._client, self._opened = client, None
 
     async def read(self, key: str) -> Entry | None:
         """Return the newest entry, None where there is none. Raises ConnectionError and TimeoutError."""
@@ -53,14 +56,17 @@ class LeaseBucket:
             raise self._failed(error) from error
 
     async def _open(self) -> KeyValue:
+        if self._client is None:
+            raise ConnectionError("no server is connected")
         if self._opened is None:
+            stream = self._client.jetstream(timeout=ANSWER_SECONDS)
             try:
-                self._opened = await self._stream.key_value(self._bucket)
+                self._opened = await stream.key_value(self._bucket)
             except nats.js.errors.NotFoundError:
                 config = KeyValueConfig(
                     bucket=self._bucket, history=1, storage=StorageType.FILE, replicas=self._replicas
                 )
-                self._opened = await self._stream.create_key_value(config)
+                self._opened = await stream.create_key_value(config)
         return self._opened
 
     def _failed(self, error: nats.errors.Error) -> ConnectionError:
