@@ -73,6 +73,8 @@ WHY = {
     "websockets": "streams of the simulated exchange and of the gateway",
     "starlette": "routes of the gateway",
     "uvicorn": "HTTP of the gateway",
+    "nats-py": "the servers of a cluster",
+    "nkeys": "credentials of a cluster: signs what its servers ask for",
     "pandas": "`to_pandas`",
     "polars": "`to_polars`",
     "pyarrow": "`to_arrow`, daily files",
