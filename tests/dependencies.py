@@ -100,7 +100,6 @@ WHY = {
     "cyclonedx-python-lib": "tests: docs/sbom.cdx.json",
     "pyyaml": "tests: the files of ops/",
     "types-pyyaml": "lint: types of pyyaml",
-    "nats-py": "tests: a client of NATS servers",
 }
 
 # Where the metadata has the licence's text, or a classifier only.
