@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candleshm.cluster.presence import LIVING_SECONDS, Presence, Roll, decoded
+from candleshm.cluster.presence import LEFT, LIVING_SECONDS, Presence, Roll, decoded
 from candleshm.cluster.sharding import assignment, heir
 
 MEMBERS = st.sets(st.text("abcdef123", min_size=1, max_size=6), min_size=1, max_size=8)
@@ -58,7 +58,7 @@ def test_who_is_silent_is_gone() -> None:
     assert [each.member for each in roll.living(11.0) if each.feed == "f"] == ["a", "m"]
     assert (roll.newest_epoch("f", 0), roll.newest_epoch("f", 1), roll.newest_epoch("f", 2)) == (9, 3, 0)
     assert [each.member for each in roll.living(10.2 + LIVING_SECONDS)] == ["m", "other"]
-    roll.drop(presence("m"))
+    roll.note(presence("m", role=LEFT), 12.0)
     assert [each.member for each in roll.living(10.2 + LIVING_SECONDS)] == ["other"]
 
 

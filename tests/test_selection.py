@@ -37,7 +37,7 @@ class Sharing:
         self.writers: list[Writer] = []
 
     @contextmanager
-    def serving(self, writer: Writer) -> Iterator[None]:
+    def serving(self, writer: Writer, _status: object) -> Iterator[None]:
         """Keep the writer for the test."""
         self.writers.append(writer)
         yield

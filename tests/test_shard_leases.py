@@ -61,7 +61,7 @@ class Party:
                 NOW(),
             )
         for name in names or self.members:
-            self.members[name].tend(roll, is_complete=True)
+            self.members[name].tend(roll.living(NOW()), roll, is_complete=True)
         time.sleep(0.02)
         return {name: sorted(leases.epochs) for name, leases in self.members.items()}
 

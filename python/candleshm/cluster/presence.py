@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["LIVING_SECONDS", "Exit", "Presence", "Roll", "decoded"]
+__all__ = ["LEFT", "LIVING_SECONDS", "Exit", "Presence", "Roll", "decoded", "encoded"]
 
 # Who was not heard for so long counts as gone.
 LIVING_SECONDS = 3.0
+# The role in the last message of one that ends in order.
+LEFT = "left"
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """The request weight of one address at which a member meets the exchange."""
 
     way: str
-    """The host and the egress, without credentials."""
+    """The host and its egress, without credentials."""
+    to: str
+    """The exchange's host and family of markets, which has a weight limit of its own."""
     weight_used: int
     weight_limit: int
 
@@ -57,6 +61,11 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
 _DECODER = msgspec.json.Decoder(Presence)
 
 
+def encoded(presence: Presence) -> bytes:
+    """Return the message that says it."""
+    return msgspec.json.encode(presence)
+
+
 def decoded(message: bytes) -> Presence | None:
     """Return what a message says; None for one that cannot be read, as of a version to come."""
     try:
@@ -72,12 +81,11 @@ class Roll:
         self._heard: dict[tuple[str, str], tuple[Presence, float]] = {}
 
     def note(self, presence: Presence, now: float) -> None:
-        """Take in what somebody said."""
-        self._heard[presence.feed, presence.member] = presence, now
-
-    def drop(self, presence: Presence) -> None:
-        """Forget somebody who has left."""
-        self._heard.pop((presence.feed, presence.member), None)
+        """Take in what somebody said, be it farewell."""
+        if presence.role == LEFT:
+            self._heard.pop((presence.feed, presence.member), None)
+        else:
+            self._heard[presence.feed, presence.member] = presence, now
 
     def living(self, now: float) -> list[Presence]:
         """Return who was heard within the last seconds, members before mirrors, by host and process."""

@@ -54,6 +54,10 @@ class ShardLeases:
         self._bucket = LeaseBucket(subjects.leases, replicas=connection.settings.replicas)
         self._leases = [Lease(self._bucket, subjects.lease(shard), member, now=now) for shard in range(shards)]
         self._due_seconds = [-math.inf] * shards
+        self._reached_seconds = now()
+        self._is_silent = False
+        self.failure = "the cluster's servers did not respond"
+        """Why the servers could not be used the last time that they could not."""
         self._heir_seconds: dict[int, float] = {}
         self._handed_seconds: dict[int, float] = {}
 
@@ -75,26 +79,37 @@ class ShardLeases:
         """Return whether this member surely leads a shard now."""
         return self._leases[shard].may_publish
 
-    def tend(self, roll: Roll, *, is_complete: bool) -> bool:
-        """Renew, take and hand on what is due; return whether the servers were reached.
+    @property
+    def silent_seconds(self) -> float:
+        """For how long no lease could be looked at; 0 while they can."""
+        return self._now() - self._reached_seconds if self._is_silent else 0.0
+
+    def tend(self, present: Collection[Presence], roll: Roll, *, is_complete: bool) -> None:
+        """Renew, take and hand on what is due, among those that are `present`.
 
         `is_complete` says whether this member has all rows, so that its turn to lead comes first.
         """
         now = self._now()
         due = [shard for shard, due_seconds in enumerate(self._due_seconds) if due_seconds <= now]
-        if not due:
-            return True
-        members = [each for each in roll.living(now) if each.feed == self._subjects.feed and each.role != "mirror"]
+        members = [each for each in present if each.feed == self._subjects.feed and each.role != "mirror"]
 
-        async def tend(client: Client) -> bool:
+        async def tend(client: Client) -> list[str | None]:
             self._bucket.use(client)
             steps = (self._step(shard, members, roll, is_complete=is_complete) for shard in due)
-            return any(await asyncio.gather(*steps))
+            return await asyncio.gather(*steps)
 
+        if not due:
+            return
         try:
-            return self._connection.run(tend, ANSWER_SECONDS)
-        except ClusterUnavailable:
-            return False
+            failures = self._connection.run(tend, ANSWER_SECONDS)
+        except ClusterUnavailable as error:
+            failures = [error.reason]
+        failed = [failure for failure in failures if failure is not None]
+        self._is_silent = len(failed) == len(failures)
+        if failed:
+            self.failure = failed[0]
+        if not self._is_silent:
+            self._reached_seconds = self._now()
 
     def release(self) -> None:
         """Step down from everything, as far as the servers can be reached."""
@@ -106,8 +121,8 @@ class ShardLeases:
         with suppress(ClusterUnavailable):
             self._connection.run(release, ANSWER_SECONDS)
 
-    async def _step(self, shard: int, members: Collection[Presence], roll: Roll, *, is_complete: bool) -> bool:
-        """Do what is due for one shard; return whether the servers responded."""
+    async def _step(self, shard: int, members: Collection[Presence], roll: Roll, *, is_complete: bool) -> str | None:
+        """Do what is due for one shard; return why it could not be done."""
         lease = self._leases[shard]
         newest_epoch = roll.newest_epoch(self._subjects.feed, shard)
         try:
@@ -119,12 +134,12 @@ class ShardLeases:
                 self._handed_seconds[shard] = self._now()
             else:
                 await lease.renew(newest_epoch)
-        except (ConnectionError, TimeoutError):
-            return False
+        except (ConnectionError, TimeoutError) as error:
+            return str(error) or "no response in time"
         finally:
             look_seconds = LOOK_SECONDS * max(1.0, len(self._leases) / LOOKS_MAX)
             self._due_seconds[shard] = self._now() + (RENEW_SECONDS if lease.epoch is not None else look_seconds)
-        return True
+        return None
 
     def _patience_seconds(self, shard: int, members: Collection[Presence], *, is_complete: bool) -> float:
         """Return how long a lease has to be free before this member takes it: whose turn it is comes first."""

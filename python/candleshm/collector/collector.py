@@ -342,7 +342,7 @@ class Collector:
             self._daily_writer.start()
         try:
             try:
-                with nullcontext() if self._membership is None else self._membership.serving(writer):
+                with nullcontext() if self._membership is None else self._membership.serving(writer, self.status):
                     self._scheduler.run()
             finally:
                 if cache_writer is not None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
+from candleshm.collector.status import CollectorStatus
+
 if TYPE_CHECKING:
     from candleshm._core import Writer
 
@@ -71,5 +73,5 @@ class Membership(Protocol):
     def selection(self) -> Selection:
         """What the collector collects."""
 
-    def serving(self, writer: Writer) -> AbstractContextManager[object]:
-        """Take part with the rows of `writer` while the context is open."""
+    def serving(self, writer: Writer, status: Callable[[], CollectorStatus | None]) -> AbstractContextManager[object]:
+        """Take part with the rows of `writer` while the context is open; `status` tells how the collector does."""
