@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["LEFT", "LIVING_SECONDS", "Exit", "Presence", "Roll", "decoded", "encoded"]
+__all__ = ["LEFT", "LIVING_SECONDS", "MIRROR", "Exit", "Presence", "Roll", "decoded", "encoded"]
 
 # Who was not heard for so long counts as gone.
 LIVING_SECONDS = 3.0
 # The role in the last message of one that ends in order.
 LEFT = "left"
+# The role of one that only follows.
+MIRROR = "mirror"
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +48,8 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """The newest epoch that it has heard of, for each shard."""
     lag_ms: float | None = None
     """How old the newest change was when it was applied; None where nothing comes from others."""
-    differing: tuple[str, ...] = ()
-    """Series whose rows differ from their leader's, as far as known."""
+    differing: int = 0
+    """How many requests for rows its newest comparison with leaders led to; 0 while all digests agree."""
     is_complete: bool = False
     """Whether its block has every row that others have, so that it could lead at once."""
     exits: tuple[Exit, ...] = ()
@@ -91,7 +93,7 @@ class Roll:
         """Return who was heard within the last seconds, members before mirrors, by host and process."""
         self._heard = {key: heard for key, heard in self._heard.items() if now - heard[1] < LIVING_SECONDS}
         found = [presence for presence, _ in self._heard.values()]
-        return sorted(found, key=lambda each: (each.feed, each.role == "mirror", each.host, each.pid))
+        return sorted(found, key=lambda each: (each.feed, each.role == MIRROR, each.host, each.pid))
 
     def newest_epoch(self, feed: str, shard: int) -> int:
         """Return the newest epoch of a shard that anybody has heard of lately, 0 for none."""

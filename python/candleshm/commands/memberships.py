@@ -1,0 +1,43 @@
+"""The memberships of the feeds of `serve --cluster`: one connection to the servers for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from candleshm.cluster.member_config import MemberConfig
+from candleshm.cluster.settings import ClusterSettings
+from candleshm.config import CollectorConfig
+
+if TYPE_CHECKING:
+    from candleshm.cluster.member import Member
+
+__all__ = ["memberships"]
+
+
+@contextmanager
+def memberships(
+    cluster: ClusterSettings | None, feeds: Sequence[CollectorConfig], members: Mapping[str, MemberConfig]
+) -> Iterator[dict[str, Member]]:
+    """Connect to the cluster, and give the membership of each feed by the name of its block; none without a cluster.
+
+    Nothing of NATS is imported without one. Raises as `ClusterConnection`.
+    """
+    if cluster is None:
+        yield {}
+        return
+    from candleshm.cluster.connection import ClusterConnection
+
+    with ClusterConnection(cluster, "candleshm serve") as connection:
+        from candleshm.cluster.member import Member
+
+        yield {
+            config.block_name: Member(
+                connection,
+                config,
+                feed=members[config.block_name].feed,
+                shards=members[config.block_name].shards,
+            )
+            for config in feeds
+        }
