@@ -42,13 +42,12 @@ class Subjects:
         """Changes and heartbeats of all shards, to subscribe to."""
         return f"{self.root}.changes.*"
 
-    @property
-    def ask(self) -> str:
-        """Requests for rows; whoever can answer takes them in turn."""
-        return f"{self.root}.ask"
+    def ask(self, shard: int) -> str:
+        """Requests for rows of a shard; all who can answer take them in turn."""
+        return f"{self.root}.ask.{shard}"
 
-    def clock(self, shard: int) -> str:
-        """Requests for the boot clock of the shard's leader."""
+    def clock(self, shard: int | str) -> str:
+        """Requests for the boot clock of the shard's leader; `*` for those of all shards."""
         return f"{self.root}.clock.{shard}"
 
     def present(self, member: str) -> str:
