@@ -174,8 +174,7 @@ class Member:
         self._present = self._roll.living(self._now())
         self._leases.tend(self._present, self._roll, is_complete=status is not None and status.is_loaded)
         self._stand(Stance(self._leases.epochs, is_alone=self._is_alone()), replica)
-        collected = self._stance.collected(self._shards)
-        self.selection.is_complete = all(shard in collected or replica.has_all(shard) for shard in range(self._shards))
+        self.selection.is_complete = replica.look()
         if self._now() >= self._due_seconds:
             self._due_seconds = self._now() + PRESENT_SECONDS
             self._say(replica, status, role=self._stance.role)

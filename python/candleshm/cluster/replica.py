@@ -41,14 +41,13 @@ class Replica:
         self._writer = writer
         self._shards = shards
         self._collected: frozenset[int] = frozenset()
-        self._complete: set[int] = set()
+        self._complete: frozenset[int] = frozenset()
         self._publisher = Publisher(
             connection,
             subjects,
             Shadow(writer.name, shards),
             block_name=writer.name,
             may_publish=may_publish,
-            answers=lambda: all(shard in self._collected or self.has_all(shard) for shard in range(shards)),
         )
         self._follower = Follower(connection, subjects, writer, shards=shards, missing=missing)
         writer.follow(shards, [])
@@ -73,14 +72,21 @@ class Replica:
         """Tell nothing of a shard any more."""
         self._publisher.leave(shard)
 
-    def has_all(self, shard: int) -> bool:
-        """Return whether the block has what the leader of a shard has, or had while it was heard."""
-        status = self._follower.status.shards[shard]
-        if status.is_equal:
-            self._complete.add(shard)
-        elif status.heard_seconds is not None and status.heard_seconds < SILENT_SECONDS:
-            self._complete.discard(shard)
-        return shard in self._complete
+    def look(self) -> bool:
+        """Return whether the block has what the leaders of all shards have, or had while they were heard.
+
+        Requests of others are answered for the shards of which it has everything.
+        """
+        before, complete = self._complete, set(self._complete)
+        for shard, status in self._follower.status.shards.items():
+            if status.is_equal:
+                complete.add(shard)
+            elif status.heard_seconds is not None and status.heard_seconds < SILENT_SECONDS:
+                complete.discard(shard)
+        self._complete = frozenset(complete - self._collected)
+        if self._complete != before:
+            self._publisher.answer_also(self._complete)
+        return len(self._complete | self._collected) == self._shards
 
     @property
     def symbols(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from candleshm.cluster.member_config import MemberConfig
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["memberships"]
 
+OPEN_SECONDS = 3.0
+
 
 @contextmanager
 def memberships(
@@ -22,14 +24,17 @@ def memberships(
 ) -> Iterator[dict[str, Member]]:
     """Connect to the cluster, and give the membership of each feed by the name of its block; none without a cluster.
 
-    Nothing of NATS is imported without one. Raises as `ClusterConnection`.
+    Nothing of NATS is imported without one. Raises MissingExtra, and ClusterRefused when a server refuses this program.
     """
     if cluster is None:
         yield {}
         return
     from candleshm.cluster.connection import ClusterConnection
 
-    with ClusterConnection(cluster, "candleshm serve") as connection:
+    connection = ClusterConnection(cluster, "candleshm serve")
+    # Without servers a host serves itself.
+    connection.open(OPEN_SECONDS, patiently=True)
+    with closing(connection):
         from candleshm.cluster.member import Member
 
         yield {
