@@ -230,8 +230,7 @@ class MetricsServer:
         }
         yield from self._families(OF_STREAM, ("block",), streams)
         figures: dict[tuple[str, ...], object] = {(name,): member.figures for name, member in self._members.items()}
-        if figures:
-            yield from self._families(OF_MEMBER, ("block",), figures)
+        yield from self._families(OF_MEMBER, ("block",), figures)
         yield self._universe(seen)
         yield from self._shared_memory()
         yield self._counts("request_errors", "Requests that failed, by kind of error.", "kind", _errors_of(statuses))
