@@ -73,6 +73,8 @@ WHY = {
     "websockets": "streams of the simulated exchange and of the gateway",
     "starlette": "routes of the gateway",
     "uvicorn": "HTTP of the gateway",
+    "nats-py": "the servers of a cluster",
+    "nkeys": "credentials of a cluster: signs what its servers ask for",
     "pandas": "`to_pandas`",
     "polars": "`to_polars`",
     "pyarrow": "`to_arrow`, daily files",
@@ -98,7 +100,6 @@ WHY = {
     "cyclonedx-python-lib": "tests: docs/sbom.cdx.json",
     "pyyaml": "tests: the files of ops/",
     "types-pyyaml": "lint: types of pyyaml",
-    "nats-py": "tests: a client of NATS servers",
 }
 
 # Where the metadata has the licence's text, or a classifier only.

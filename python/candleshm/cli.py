@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from candleshm._core import MARKETS, ZONES_VERSION
+from candleshm.commands.cluster_flags import add_cluster_flags, add_member_flags
 from candleshm.commands.outcome import outcome
 from candleshm.commands.settings import (
     PROCESS_KEYS,
     Configuration,
     add_field_flags,
     add_flags,
+    cluster_settings,
     collector_configs,
     configuration,
     in_utf8,
@@ -107,6 +109,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         gateway=addresses.get("gateway"),
         until_stdin_closes=arguments.until_stdin_closes,
         reload=Reload(arguments.config, read, given) if is_file else None,
+        cluster=given.cluster,
+        members=given.members,
     )
 
 
@@ -270,6 +274,13 @@ def _check(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def _cluster(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.cluster_status import heard, status_json, status_table
+
+    present = heard(cluster_settings(vars(arguments)))
+    print(status_json(present) if arguments.json else status_table(present), end="")
+
+
 def _rm(arguments: argparse.Namespace) -> None:
     from candleshm.reader.feed import unlink
 
@@ -336,6 +347,8 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="[HOST:]PORT",
         help=PROCESS_KEYS["gateway"].help,
     )
+    add_cluster_flags(serve)
+    add_member_flags(serve)
     _add_log_flags(serve)
 
     gateway = add(
@@ -560,6 +573,16 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also exit with 1 while requests, not streams, bring the candles of more than one symbol in ten",
     )
+
+    cluster = add(
+        "cluster",
+        _cluster,
+        "show who takes part in a cluster, who leads, and who is behind",
+        "cluster status --cluster nats://h1,h2,h3",
+    )
+    cluster.add_argument("action", choices=("status",), help="status: members, mirrors, and the weight of each exit")
+    cluster.add_argument("--json", action="store_true", help="print an object with every field")
+    add_cluster_flags(cluster)
 
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
     rm.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")

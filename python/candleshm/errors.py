@@ -24,6 +24,9 @@
     │   ├── DayIncomplete        (ValueError)         candles of that day are missing
     │   ├── StoreInUse                                another process writes these daily files
     │   └── StoreUnavailable     (OSError)            the system refused: the disk is full, no permission
+    ├── ClusterError                                  the servers of a cluster
+    │   ├── ClusterRefused                            a server refuses this program, or this program it
+    │   └── ClusterUnavailable                        no server of the cluster responds
     └── ExchangeError                                 the exchange responded with an error, or not at all
         ├── RateLimited                               HTTP 429
         ├── Banned                                    HTTP 418 (or 403 from the firewall in front)
@@ -54,6 +57,9 @@ __all__ = [
     "BlockUnavailable",
     "CandleShmError",
     "ClosesMissed",
+    "ClusterError",
+    "ClusterRefused",
+    "ClusterUnavailable",
     "ConfigError",
     "DayDamaged",
     "DayIncomplete",
@@ -353,6 +359,26 @@ class StoreUnavailable(HistoryError, OSError):
         super().__init__(path, reason)
         self.args = (path, reason, error_number)
         self.errno = error_number
+
+
+class ClusterError(CandleShmError):
+    """The servers of a cluster cannot be used. ``servers`` names them, without credentials; ``reason`` says why."""
+
+    def __init__(self, servers: str, reason: str) -> None:
+        super().__init__(servers, reason)
+        self.servers = servers
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cluster {self.servers}: {self.reason}"
+
+
+class ClusterRefused(ClusterError):
+    """A server refuses the credentials, or what it shows is not what was to be trusted; trying again does not help."""
+
+
+class ClusterUnavailable(ClusterError):
+    """No server of the cluster responds, or none can do what was requested at the moment."""
 
 
 class ExchangeError(CandleShmError):

@@ -80,6 +80,10 @@ class Calendars:
         elif not markets:
             self.request.due_seconds = math.inf
 
+    def forget(self) -> None:
+        """Show every calendar again: other hosts may have shown others meanwhile."""
+        self._shown.clear()
+
     def sent(self, now: float) -> None:
         """Note that a request for the schedule leaves."""
         self._asked_seconds = now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -13,9 +13,10 @@ from typing import Self
 from candleshm._core import Feed, Writer
 from candleshm.collector.cache import CacheWriter
 from candleshm.collector.filling import Filling
-from candleshm.collector.older_series import fetched_blocks
+from candleshm.collector.older_series import FetchedBlock, fetched_blocks
 from candleshm.collector.report_writer import ReportWriter
 from candleshm.collector.scheduler import Scheduler
+from candleshm.collector.selection import Membership
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.shared_memory import SharedMemory
 from candleshm.collector.status import CollectorStatus
@@ -79,9 +80,11 @@ class Collector:
         transport: Transport | None = None,
         clock: Clock | None = None,
         budget: WeightBudget | None = None,
+        membership: Membership | None = None,
     ) -> None:
         """Check the configuration as far as that needs no network. Raises ConfigError.
 
+        With a `membership` the collector is one of several that share the feed, and collects what that selects.
         Without a `budget` it is the one that all processes of the user share for this pool, opened at the start.
         """
         self.config = config
@@ -89,7 +92,7 @@ class Collector:
         self._market = MarketAccess(config, exchange=exchange, transport=transport, clock=clock, budget=budget)
         self._check_interval(() if config.symbols == "all" else config.symbols)
         self._universe = Universe(config)
-        self._fetched = fetched_blocks(config.derived, self._market.exchange.intervals)
+        self._membership = membership
         self._make_streams = self._find_streams()
         self._stopping = threading.Event()
         self._filling = Filling(config, self._market.clock, self._stopping)
@@ -296,7 +299,7 @@ class Collector:
                 symbols=symbols,
                 spare_symbols=spare_symbols,
                 derive=config.derived,
-                fetched={block.name: block.interval for block in self._fetched},
+                fetched={block.name: block.interval for block in self._fetched()},
                 exchange=exchange_of(config),
             )
         try:
@@ -339,7 +342,8 @@ class Collector:
             self._daily_writer.start()
         try:
             try:
-                self._scheduler.run()
+                with nullcontext() if self._membership is None else self._membership.serving(writer, self.status):
+                    self._scheduler.run()
             finally:
                 if cache_writer is not None:
                     cache_writer.end()
@@ -461,6 +465,10 @@ class Collector:
             self._log.warning("the hours of markets are not known yet: %s", error)
             return {}
 
+    def _fetched(self) -> list[FetchedBlock]:
+        """Return the derived blocks whose older rows are requested."""
+        return fetched_blocks(self.config.derived, self._market.exchange.intervals)
+
     def _make_scheduler(
         self,
         writer: Writer,
@@ -492,7 +500,8 @@ class Collector:
             workers=config.workers,
             make_streams=self._make_streams,
             schedule=schedule,
-            fetched=self._fetched,
+            fetched=self._fetched(),
+            selection=None if self._membership is None else self._membership.selection,
         )
 
 

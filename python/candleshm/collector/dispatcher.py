@@ -69,6 +69,8 @@ class Dispatcher:
         self._budget.finished(report.job.ticket, now, used)
 
     def _choose(self, now: float, *, is_loaded: bool, has_streams: bool) -> tuple[Job | None, float]:
+        if not self._symbols.selection.collects_any:
+            return None, math.inf
         look_seconds = math.inf
         refresh = self._refresh
         for maintenance in (

@@ -35,6 +35,7 @@ from candleshm.collector.older_rows import OlderRows
 from candleshm.collector.older_series import FetchedBlock
 from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.collector.repair import Repair
+from candleshm.collector.selection import Selection
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.status import CollectorStatus
 from candleshm.collector.status_board import StatusBoard, StatusSources
@@ -83,11 +84,12 @@ class Scheduler:
         make_streams: MakeStreams | None = None,
         schedule: Mapping[str, tuple[ScheduledSession, ...]] | None = None,
         fetched: Sequence[FetchedBlock] = (),
+        selection: Selection | None = None,
     ) -> None:
         """`make_streams` makes the source of events; without one everything is requested by REST.
 
         `schedule` has the hours of markets, as far as they are known. `fetched` are the derived blocks whose older rows
-        are requested.
+        are requested. Of a `selection` only those symbols are requested and streamed that it has.
         """
         random = random or Random()
         now, name = clock.monotonic_seconds(), writer.name
@@ -97,7 +99,8 @@ class Scheduler:
         self._agenda = Agenda(policy)
         self._ingest = Ingest(writer, exchange_time=exchange_time, settle_ms=policy.settle_ms)
         self._workers = Workers(workers, transport=transport, exchange=exchange, ingest=self._ingest, block_name=name)
-        self._symbols = SymbolSet(writer, universe, info, random)
+        self._symbols = SymbolSet(writer, universe, info, random, selection)
+        self._symbols.selection.on_change(self._workers.wake)
         calendars = Calendars(writer, exchange=exchange, symbols=self._symbols, schedule=schedule or {}, now=now)
         self._names = BlockNames(writer, now)
         self._clock_sync = ClockSync(
@@ -270,6 +273,8 @@ class Scheduler:
                 if self._refresh.changed.is_set():
                     self._refresh.take_changes()
                     self._align(now)
+                if self._symbols.selection.take_change():
+                    self._reselect(now)
                 self._failover.look(now)
                 if now >= self._agenda.look_seconds:
                     self._agenda.look_seconds = self._dispatch(now)
@@ -338,6 +343,14 @@ class Scheduler:
             self._align(now)
         maintenance.failures = 0
 
+    def _reselect(self, now: float) -> None:
+        """Collect what is selected now; what the exchange lists may have changed since this collector last asked."""
+        self._refresh.calendars.forget()
+        if self._symbols.selection.collects_any:
+            self._refresh.wish()
+        self._align(now)
+        self._agenda.look_now()
+
     def _align(self, now: float) -> None:
         """Let the symbol set follow the list of symbols and the universe."""
         now_ms = self._clock_sync.earliest_ms(now)
@@ -350,7 +363,8 @@ class Scheduler:
         self._board.publish(now, is_loaded=self._loading.done.is_set())
 
     def _note_loaded(self, now: float) -> None:
-        if self._loading.ends_with(self._symbols.plans.values()):
+        is_complete = self._symbols.selection.is_complete
+        if is_complete and self._loading.ends_with(self._symbols.plans.values()):
             self._loading.end(self._board.publish(now, is_loaded=False))
             self._agenda.look_now()
         if self._loading.fills_now():

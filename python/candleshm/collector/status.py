@@ -92,6 +92,8 @@ class CollectorStatus:
     """Caches that could not be written the last time."""
     days_due: int = 0
     """Days whose daily files are due and not complete."""
+    is_complete: bool = True
+    """Whether the rows that come from other hosts of a cluster are all here."""
     freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
     """How old the data is, judged as by a reader without `max_age`; a feed that pauses for more than 30 s gets two of
     its pauses."""
@@ -120,8 +122,8 @@ class CollectorStatus:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether every symbol is loaded, or given up for now."""
-        return self.loaded + len(self.given_up) == self.symbols
+        """Whether every symbol is loaded, or given up for now; in a cluster also those that other hosts collect."""
+        return self.is_complete and self.loaded + len(self.given_up) == self.symbols
 
     @property
     def is_filled(self) -> bool:

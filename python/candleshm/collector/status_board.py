@@ -151,6 +151,7 @@ class StatusBoard:
             audits=audits.audits,
             audit_rows=audits.rows,
             standing=sources.outdated.symbols,
+            is_complete=sources.symbols.selection.is_complete,
             freshness=self._freshness(),
             derived_series=sources.older_rows.blocks * len(plans),
             derived_filled=sum(series.filled for series in sources.older_rows.serieses),

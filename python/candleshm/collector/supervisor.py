@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from candleshm.collector.collector import Collector
+from candleshm.collector.selection import Membership
 from candleshm.collector.status import CollectorStatus
 from candleshm.config import CollectorConfig
 from candleshm.errors import CandleShmError, ConfigError
@@ -28,9 +29,17 @@ class Supervisor:
     """
 
     def __init__(
-        self, feeds: Sequence[CollectorConfig], *, transport: Transport | None = None, clock: Clock | None = None
+        self,
+        feeds: Sequence[CollectorConfig],
+        *,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        memberships: Mapping[str, Membership] | None = None,
     ) -> None:
-        """Check the configurations as far as that needs no network. Raises ConfigError."""
+        """Check the configurations as far as that needs no network. Raises ConfigError.
+
+        `memberships`, by the name of the block, make collectors part of a cluster.
+        """
         if not feeds:
             raise ConfigError("feeds cannot be empty; give at least one")
         names = [name for config in feeds for name in config.block_names]
@@ -40,7 +49,10 @@ class Supervisor:
         self._clock = clock or SystemClock()
         self._stopping = threading.Event()
         self.collectors: Mapping[str, Collector] = {
-            config.block_name: Collector(config, transport=transport, clock=clock) for config in feeds
+            config.block_name: Collector(
+                config, transport=transport, clock=clock, membership=(memberships or {}).get(config.block_name)
+            )
+            for config in feeds
         }
 
     def start(self) -> None:

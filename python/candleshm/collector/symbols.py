@@ -7,6 +7,7 @@ from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
+from candleshm.collector.selection import Selection
 from candleshm.collector.series_plan import SeriesPlan
 from candleshm.errors import BlockUnavailable
 from candleshm.exchanges.base import ExchangeInfo
@@ -27,13 +28,17 @@ SHOWN_MAX = 20
 class SymbolSet:
     """Follows the universe: newcomers get a place and a plan, ended symbols keep their place. Belongs to the loop."""
 
-    def __init__(self, writer: Writer, universe: Universe, info: ExchangeInfo, random: Random) -> None:
+    def __init__(
+        self, writer: Writer, universe: Universe, info: ExchangeInfo, random: Random, selection: Selection | None = None
+    ) -> None:
+        """Without a `selection` every symbol is collected here."""
         self._log = BlockLog(logger, writer.name)
         self._writer = writer
         self.info = info
         self.plans: dict[str, SeriesPlan] = {}
-        self.symbols: tuple[str, ...] = writer.symbols
-        """The symbols of the block, in its order."""
+        self.selection = selection or Selection()
+        self.symbols: tuple[str, ...] = ()
+        """The symbols of the block that are collected here, in its order."""
         self._universe = universe
         self._random = random
         self._not_trading: dict[str, float] = {}
@@ -63,7 +68,10 @@ class SymbolSet:
         if newcomers:
             self._log.info("symbols added: %s", " ".join(newcomers))
         changed, ended = [], []
-        self.symbols = self._writer.symbols
+        in_block = self._writer.symbols
+        self.symbols = tuple(filter(self.selection.collects, in_block))
+        for symbol in set(in_block) - set(self.symbols):
+            self._leave(symbol)
         for symbol in self.symbols:
             trades = self.info.is_trading(symbol) and not self._universe.is_removed(symbol, self.info)
             if trades == (symbol in self._not_trading):
@@ -94,6 +102,13 @@ class SymbolSet:
         if ended:
             self._log.warning("not trading: %s; their rows stay readable but are no longer updated", " ".join(ended))
         return changed
+
+    def _leave(self, symbol: str) -> None:
+        """Forget a symbol that another host collects: also whether it trades comes from there."""
+        self.plans.pop(symbol, None)
+        self._not_trading.pop(symbol, None)
+        self._silent -= {symbol}
+        self._resting -= {symbol}
 
     def has(self, plan: SeriesPlan) -> bool:
         """Return whether a plan is still that of its series: it ends with a removal, and with the block."""
@@ -135,7 +150,8 @@ class SymbolSet:
     def _add_listed(self) -> list[str]:
         """Add the newcomers to the block, a larger one when this one is full, and return them."""
         carried = set(self._writer.symbols)
-        newcomers = [symbol for symbol in self._universe.wanted(self.info) if symbol not in carried]
+        wanted = dict.fromkeys([*self._universe.wanted(self.info), *self.selection.carried])
+        newcomers = [symbol for symbol in wanted if symbol not in carried]
         if len(carried) + len(newcomers) <= self._writer.symbol_capacity:
             for symbol in newcomers:
                 self._writer.add_symbol(symbol)

@@ -7,7 +7,15 @@ import sys
 from collections.abc import Callable
 
 from candleshm.commands.streams import drop, escape_unwritable, open_missing
-from candleshm.errors import BlockInUse, CandleShmError, ConfigError, ExchangeError, MissingExtra
+from candleshm.errors import (
+    BlockInUse,
+    CandleShmError,
+    ClusterRefused,
+    ClusterUnavailable,
+    ConfigError,
+    ExchangeError,
+    MissingExtra,
+)
 from candleshm.system.log_text import printable, without_credentials
 
 __all__ = ["outcome"]
@@ -19,8 +27,8 @@ CONFIGURATION, TEMPORARY, FAILED = os.EX_CONFIG, os.EX_TEMPFAIL, 1
 def outcome(command: Callable[[], None]) -> int:
     """Run `command` and return the exit code. Errors in candleshm itself are not caught: their traceback helps most.
 
-    0 is done, 78 a configuration that cannot be used, 75 something outside that may pass (the exchange, the system,
-    another collector), 1 everything else.
+    0 is done, 78 a configuration that cannot be used, 75 something outside that may pass (the exchange, the
+    servers of a cluster, the system, another collector), 1 everything else.
     """
     open_missing()
     escape_unwritable()
@@ -48,9 +56,9 @@ def outcome(command: Callable[[], None]) -> int:
 
 
 def _code(error: Exception) -> int:
-    if isinstance(error, ConfigError | MissingExtra):
+    if isinstance(error, ConfigError | MissingExtra | ClusterRefused):
         return CONFIGURATION
-    if isinstance(error, ExchangeError | BlockInUse):
+    if isinstance(error, ExchangeError | BlockInUse | ClusterUnavailable):
         return TEMPORARY
     # A file or block that does not exist is the user's affair, everything else that the system refuses is not.
     return TEMPORARY if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) else FAILED

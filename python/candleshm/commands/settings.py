@@ -13,11 +13,15 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from dataclasses import field as field_of
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from candleshm.cluster.member_config import MEMBER_KEYS, MemberConfig
+from candleshm.cluster.mirror_config import MirrorConfig
+from candleshm.cluster.settings import CLUSTER_KEYS, ClusterSettings
 from candleshm.config import CollectorConfig, Setting, settings
 from candleshm.errors import ConfigError
 from candleshm.system.sharing import is_group
@@ -27,13 +31,14 @@ __all__ = [
     "Configuration",
     "add_field_flags",
     "add_flags",
+    "cluster_settings",
     "collector_configs",
     "configuration",
     "in_utf8",
     "listening_address",
 ]
 
-FEED = "feed"
+FEED, MIRROR = "feed", "mirror"
 # Other words for what these keys mean.
 ALIASES = {"feeds": FEED, "symbol": "symbols", "port": "metrics", "bars": "length", "window": "length"}
 # So alike must two keys be for the one to be what was meant by the other.
@@ -57,6 +62,15 @@ class Configuration:
 
     feeds: list[CollectorConfig]
     process: Mapping[str, Any]
+    mirrors: Sequence[MirrorConfig] = ()
+    """Those of the file's `[[mirror]]` tables."""
+    members: Mapping[str, MemberConfig] = field_of(default_factory=dict)
+    """What each feed is in the cluster, by the name of its block; empty without a cluster."""
+
+    @property
+    def cluster(self) -> ClusterSettings | None:
+        """The cluster's servers; None without a cluster. Raises ConfigError."""
+        return ClusterSettings.of(self.process)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +108,8 @@ def configuration(flags: Mapping[str, Any], path: Path | None) -> Configuration:
     """
     variables = _variables(os.environ)
     given = variables | {name: value for name, value in flags.items() if name in settings()}
-    process, feeds = ({}, [{}]) if path is None else _file_parts(path)
+    given |= {name: flags[name] for name in MEMBER_KEYS if flags.get(name) is not None}
+    process, feeds, mirrors = ({}, [{}], []) if path is None else _file_parts(path)
     if len(feeds) > 1 and "name" in given:
         where = "--name" if "name" in flags else f"{VARIABLE}NAME"
         raise ConfigError(
@@ -105,7 +120,20 @@ def configuration(flags: Mapping[str, Any], path: Path | None) -> Configuration:
         if value is not None:
             process[name] = value
         given.pop(name, None)
-    return Configuration([_config(feed | given) for feed in feeds], process)
+    members = [_member(feed | given, is_clustered="cluster" in process) for feed in feeds]
+    configs = [config for config, _ in members]
+    in_cluster = {config.block_name: member for config, member in members} if "cluster" in process else {}
+    return Configuration(configs, process, mirrors, in_cluster)
+
+
+def cluster_settings(flags: Mapping[str, Any]) -> ClusterSettings:
+    """Return the cluster's servers for a command that does nothing but with them. Raises ConfigError."""
+    given = {name: value for name, value in _variables(os.environ).items() if name in CLUSTER_KEYS}
+    given |= {name: flags[name] for name in CLUSTER_KEYS if flags.get(name) is not None}
+    settings = ClusterSettings.of(given)
+    if settings is None:
+        raise ConfigError("cluster is missing; give --cluster nats://HOST")
+    return settings
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -113,7 +141,8 @@ def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
 
     An empty one says nothing. Raises ConfigError for one that is nearly a setting, or whose text cannot be read.
     """
-    types, names = get_type_hints(CollectorConfig), [*settings(), *PROCESS_KEYS]
+    types = get_type_hints(CollectorConfig) | {"as": str, "shards": int}
+    names = [*settings(), *MEMBER_KEYS, *PROCESS_KEYS]
     values: dict[str, Any] = {}
     for variable, text in environment.items():
         name = variable.removeprefix(VARIABLE).lower()
@@ -183,6 +212,7 @@ PROCESS_KEYS = {
         "a group of this machine, or its number",
         is_group,
     ),
+    **CLUSTER_KEYS,
 }
 
 
@@ -192,7 +222,21 @@ PROCESS_READERS: Mapping[str, Callable[[Any], Any]] = {
     "gateway": listening_address,
     "metrics_per_symbol": lambda value: value if isinstance(value, bool) else _truth(value),
     "group": str,
+    **dict.fromkeys(CLUSTER_KEYS, str),
+    "cluster_replicas": int,
 }
+
+
+def _member(values: dict[str, Any], *, is_clustered: bool) -> tuple[CollectorConfig, MemberConfig]:
+    """Return the settings of a feed's collector, and what it is in the cluster. Raises ConfigError."""
+    given = {name: values.pop(name) for name in MEMBER_KEYS if name in values}
+    for name, value in given.items():
+        MEMBER_KEYS[name].check(name, value)
+        if not is_clustered:
+            raise ConfigError(f"{name} is given without cluster; give --cluster nats://HOST as well")
+    config = _config(values)
+    member = MemberConfig(config.block_name, given.get("shards", 1))
+    return (replace(config, name=given["as"]) if "as" in given else config), member
 
 
 def _config(values: dict[str, Any]) -> CollectorConfig:
@@ -201,8 +245,11 @@ def _config(values: dict[str, Any]) -> CollectorConfig:
     return CollectorConfig(**values)
 
 
-def _file_parts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the keys of the process, and the settings of each feed; without `[[feed]]` tables the file is one feed."""
+def _file_parts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[MirrorConfig]]:
+    """Return the keys of the process, the settings of each feed, and the mirrors.
+
+    Without `[[feed]]` tables the file is one feed, unless it has nothing but mirrors and keys of the process.
+    """
     try:
         # The file may be a pipe, as `<(...)` of a shell makes one, or a device without an end.
         with path.open("rb") as file:
@@ -212,24 +259,34 @@ def _file_parts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         loaded = tomllib.loads(text.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    tables = loaded.pop(FEED, None)
-    if tables is not None and not (
-        isinstance(tables, list) and tables and all(isinstance(table, dict) for table in tables)
-    ):
-        raise ConfigError(f"{path}: feed must be a list of tables; begin each with a line [[feed]]")
+    tables, mirror_tables = _tables(loaded, FEED, path), _tables(loaded, MIRROR, path)
     common = _settings(loaded, str(path), PROCESS_KEYS)
     process = {name: common.pop(name) for name in PROCESS_KEYS if name in common}
     for name, value in process.items():
         PROCESS_KEYS[name].check(f"{path}: {name}", value)
     process = {name: PROCESS_READERS[name](value) for name, value in process.items()}
+    mirrors = [
+        MirrorConfig.of_table(table, f"{path}, mirror {number}") for number, table in enumerate(mirror_tables or (), 1)
+    ]
     if tables is None:
-        return process, [common]
-    return process, [common | _settings(table, f"{path}, feed {number}") for number, table in enumerate(tables, 1)]
+        return process, [common] if common or not mirrors else [], mirrors
+    feeds = [common | _settings(table, f"{path}, feed {number}") for number, table in enumerate(tables, 1)]
+    return process, feeds, mirrors
+
+
+def _tables(loaded: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]] | None:
+    """Take the tables of one name out of a file, None where it has none. Raises ConfigError for anything else."""
+    tables = loaded.pop(name, None)
+    if tables is not None and not (
+        isinstance(tables, list) and tables and all(isinstance(table, dict) for table in tables)
+    ):
+        raise ConfigError(f"{path}: {name} must be a list of tables; begin each with a line [[{name}]]")
+    return tables
 
 
 def _settings(table: Mapping[str, Any], where: str, more: Collection[str] = ()) -> dict[str, Any]:
     """Return the settings of a table, and the keys in `more`; LENGTH, length and the flag's spelling are the same."""
-    names = [*settings(), *more]
+    names = [*settings(), *MEMBER_KEYS, *more]
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = key.lower().replace("-", "_")
@@ -245,14 +302,14 @@ def _settings(table: Mapping[str, Any], where: str, more: Collection[str] = ()) 
 
 def _advice(name: str, names: Collection[str]) -> str:
     """Return which key was probably meant, or where they all stand."""
-    known = [*names, *ALIASES, FEED]
+    known = [*names, *ALIASES, FEED, MIRROR]
     near = next(iter(difflib.get_close_matches(name, known, n=1, cutoff=NEAR_MIN)), None)
     # A part of a longer name is near as well, whatever its share of it.
     near = near or next((known_name for known_name in names if name in known_name.split("_")), None)
     meant = ALIASES.get(near, near) if near is not None else None
     if meant is None:
         return "; `candleshm serve --help` lists the settings"
-    return f"; did you mean {'[[feed]]' if meant == FEED else meant}?"
+    return f"; did you mean {f'[[{meant}]]' if meant in (FEED, MIRROR) else meant}?"
 
 
 def _default_text(field: Field[Any]) -> str:

@@ -1,0 +1,75 @@
+"""The key-value bucket of JetStream in which the leases of a cluster stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import nats.errors
+import nats.js.errors
+from nats.js.api import KeyValueConfig, StorageType
+
+from candleshm.cluster.leases import Entry
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.js.kv import KeyValue
+
+__all__ = ["LeaseBucket"]
+
+ANSWER_SECONDS = 0.8
+
+
+class LeaseBucket:
+    """The bucket, made where it does not exist; in files, so that epochs outlive the servers."""
+
+    def __init__(self, bucket: str, *, replicas: int) -> None:
+        self._bucket = bucket
+        self._replicas = replicas
+        self._client: Client | None = None
+        self._opened: KeyValue | None = None
+
+    def use(self, client: Client) -> None:
+        """Go on by another connection."""
+        if client is not self._client:
+            self._client, self._opened = client, None
+
+    async def read(self, key: str) -> Entry | None:
+        """Return the newest entry, None where there is none. Raises ConnectionError and TimeoutError."""
+        try:
+            found = await (await self._open()).get(key)
+        except nats.js.errors.KeyNotFoundError:
+            return None
+        except nats.errors.Error as error:
+            raise self._failed(error) from error
+        return Entry(found.revision or 0, found.value or b"")
+
+    async def write(self, key: str, value: bytes, revision: int) -> int | None:
+        """Write in place of that revision, 0 for none, and return the new one; None where another was there.
+
+        Raises ConnectionError and TimeoutError.
+        """
+        try:
+            return await (await self._open()).update(key, value, last=revision)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            return None
+        except nats.errors.Error as error:
+            raise self._failed(error) from error
+
+    async def _open(self) -> KeyValue:
+        if self._client is None:
+            raise ConnectionError("no server is connected")
+        if self._opened is None:
+            stream = self._client.jetstream(timeout=ANSWER_SECONDS)
+            try:
+                self._opened = await stream.key_value(self._bucket)
+            except nats.js.errors.NotFoundError:
+                config = KeyValueConfig(
+                    bucket=self._bucket, history=1, storage=StorageType.FILE, replicas=self._replicas
+                )
+                self._opened = await stream.create_key_value(config)
+        return self._opened
+
+    def _failed(self, error: nats.errors.Error) -> ConnectionError:
+        # A bucket that was deleted is made anew by the next attempt.
+        self._opened = None
+        return ConnectionError(str(error) or type(error).__name__)

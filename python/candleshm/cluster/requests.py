@@ -1,0 +1,110 @@
+"""The requests of a follower for rows that differ: a few at a time, each with any number of answers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from candleshm.cluster.clock_offset import boot_ns
+from candleshm.cluster.connection import ClusterConnection
+from candleshm.cluster.message import Message
+from candleshm.cluster.subjects import Subjects
+from candleshm.errors import ClusterUnavailable
+
+__all__ = ["Requests"]
+
+OUTSTANDING_MAX = 8
+# A request whose answers pause for so long is given up; the next heartbeat tells what is still to be requested.
+PATIENCE_NS = 2_000_000_000
+
+
+@dataclass
+class _Outstanding:
+    shard: int
+    sent_ns: int
+    heard_ns: int
+
+
+class Requests:
+    """Sends requests, and knows which are still being answered. For one thread; `receive` is called in another.
+
+    Each request has a number, which is the last part of the subject that its answers come to. An empty answer ends it.
+    """
+
+    def __init__(self, connection: ClusterConnection, subjects: Subjects, receive: Callable[[Message], None]) -> None:
+        """`receive` gets each answer, for `take`."""
+        self._connection = connection
+        self._subjects = subjects
+        self._inbox = connection.new_inbox()
+        self._subscription = connection.subscribe(f"{self._inbox}.*", receive)
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._outstanding: dict[int, _Outstanding] = {}
+        self._numbers = 0
+        self.sent = 0
+        """How many were sent."""
+        self.unanswered = 0
+        """How many were given up, or found nobody."""
+
+    def close(self) -> None:
+        """Take no more answers."""
+        self._subscription.close()
+
+    def is_busy(self, shard: int) -> bool:
+        """Return whether a request of the shard waits or is being answered."""
+        return any(waiting == shard for waiting, _ in self._waiting) or any(
+            request.shard == shard for request in self._outstanding.values()
+        )
+
+    def put(self, shard: int, requests: Sequence[bytes]) -> None:
+        """Send requests, those beyond the bound once others are answered."""
+        self._waiting.extend((shard, request) for request in requests)
+        self._send()
+
+    def drop(self, shard: int | None = None) -> None:
+        """Forget the requests of a shard whose leader is another now, of all shards without one."""
+        self._waiting = deque(each for each in self._waiting if shard is not None and each[0] != shard)
+        self._outstanding = {
+            number: request
+            for number, request in self._outstanding.items()
+            if shard is not None and request.shard != shard
+        }
+
+    def take(self, answer: Message) -> int | None:
+        """Take an answer in; return when its request left this host, None for one that has no rows, or is too late."""
+        text = answer.subject.rpartition(".")[2]
+        request = self._outstanding.get(int(text)) if text.isascii() and text.isdigit() else None
+        if request is None:
+            return None
+        if answer.data:
+            request.heard_ns = boot_ns()
+            return request.sent_ns
+        del self._outstanding[int(text)]
+        self.unanswered += answer.is_unheard
+        self._send()
+        return None
+
+    def look(self, now_ns: int) -> None:
+        """Give up what is not answered any more, and send what waits."""
+        for number, request in list(self._outstanding.items()):
+            if now_ns - request.heard_ns > PATIENCE_NS:
+                del self._outstanding[number]
+                self.unanswered += 1
+                # The others wait for the same one, who is gone.
+                self._waiting = deque(each for each in self._waiting if each[0] != request.shard)
+        self._send()
+
+    def _send(self) -> None:
+        while self._waiting and len(self._outstanding) < OUTSTANDING_MAX:
+            shard, request = self._waiting.popleft()
+            self._numbers += 1
+            sent_ns = boot_ns()
+            self._outstanding[self._numbers] = _Outstanding(shard, sent_ns, sent_ns)
+            try:
+                is_sent = self._connection.request(self._subjects.ask(shard), request, f"{self._inbox}.{self._numbers}")
+            except ClusterUnavailable:
+                is_sent = False
+            if not is_sent:
+                del self._outstanding[self._numbers]
+                self._waiting.clear()
+            self.sent += is_sent

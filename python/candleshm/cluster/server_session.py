@@ -1,0 +1,147 @@
+"""One connection of the client of NATS: made to one server, ended for good. Belongs to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import suppress
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from candleshm.cluster.failure_text import is_refusal, reason_of
+from candleshm.cluster.message import Message, Receive
+from candleshm.cluster.settings import ClusterSettings
+from candleshm.errors import ClusterRefused, ClusterUnavailable
+
+__all__ = ["CLIENT_ERRORS", "ServerSession"]
+
+CLIENT_ERRORS = (OSError, nats.errors.Error)
+"""What the client raises, JetStream's errors and timeouts included."""
+CONNECT_SECONDS = 3.0
+# A server that is silent for so long is taken for lost; it is asked that often.
+PING_SECONDS, PINGS_MAX = 1, 2
+FLUSH_SECONDS = 1
+
+
+class _Client(Client):
+    """The client, which says at once that it is lost, and sends nothing secret to a server without TLS."""
+
+    def __init__(self, *, needs_tls: bool) -> None:
+        super().__init__()
+        self.lost = asyncio.Event()
+        self._needs_tls = needs_tls
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001
+        # The client would first wait until the rest is sent, to a server that may be stopped.
+        self.lost.set()
+        self._pending.clear()
+        self._pending_data_size = 0
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        await super()._close(status, do_cbs)
+
+    def _connect_command(self) -> bytes:
+        # The client would go on in plain text, and this command has the password.
+        if self._needs_tls and not self._server_info.get("tls_required"):
+            raise nats.errors.SecureConnWantedError
+        return super()._connect_command()
+
+
+class ServerSession:
+    """A connection to one server. `connect`, then subscriptions, then `end`.
+
+    Raises ClusterRefused when the files of the settings cannot be used.
+    """
+
+    def __init__(self, settings: ClusterSettings, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._tls = _tls_of(settings)
+        self._client: _Client | None = None
+        self.faults: list[str] = []
+        """What the server complained about since it was looked at last, such as rights that are missing."""
+
+    async def connect(self, url: str) -> _Client:
+        """Connect to the server at `url`. Raises ClusterRefused, ClusterUnavailable; then `end` is due all the same."""
+        settings = self._settings
+        client = self._client = _Client(needs_tls=settings.has_tls)
+        newest: list[Exception] = []
+
+        async def note(error: Exception) -> None:
+            newest.append(error)
+            if client.is_connected and len(self.faults) < 100:
+                self.faults.append(reason_of(error, settings))
+
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await client.connect(
+                    [url],
+                    name=self._name,
+                    error_cb=note,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    ping_interval=PING_SECONDS,
+                    max_outstanding_pings=PINGS_MAX,
+                    tls=self._tls,
+                    user=settings.user,
+                    password=settings.password,
+                    token=settings.token,
+                    user_credentials=None if settings.credentials is None else str(settings.credentials),
+                )
+        except (ValueError, *CLIENT_ERRORS) as error:
+            cause = newest[-1] if isinstance(error, nats.errors.NoServersError) and newest else error
+            where = url.partition("://")[2]
+            if isinstance(cause, nats.errors.SecureConnWantedError):
+                raise ClusterRefused(where, "it has no TLS, and nothing was sent; give its URL as nats://") from None
+            reason = reason_of(cause, settings)
+            kind = ClusterRefused if is_refusal(cause) else ClusterUnavailable
+            raise kind(where, reason) from None
+        return client
+
+    async def subscribe(self, subject: str, queue: str, receive: Receive) -> Subscription | None:
+        """Subscribe; None where the connection is lost already."""
+        client = self._client
+        if client is None:
+            return None
+
+        async def take(msg: Msg) -> None:
+            receive(_message_of(msg))
+
+        with suppress(*CLIENT_ERRORS):
+            # What waits here is bounded by who receives.
+            return await client.subscribe(subject, queue, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
+        return None
+
+    async def end(self) -> None:
+        """End the connection; what was sent goes out before, if the server takes it at once."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if client.is_connected:
+            with suppress(*CLIENT_ERRORS):
+                await client.flush(FLUSH_SECONDS)
+        with suppress(*CLIENT_ERRORS):
+            await client.close()
+
+
+def _message_of(msg: Msg) -> Message:
+    is_unheard = not msg.data and bool(msg.headers) and (msg.headers or {}).get("Status") == "503"
+    return Message(msg.subject, msg.data, msg.reply, is_unheard)
+
+
+def _tls_of(settings: ClusterSettings) -> ssl.SSLContext | None:
+    """Return whom to trust; None where the client's own way will do, with the authorities of this machine."""
+    if settings.authority is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=settings.authority)
+    except ssl.SSLError:
+        raise ClusterRefused(
+            ",".join(settings.urls), f"cluster_ca cannot be `{settings.authority}`: it has no certificate in PEM"
+        ) from None

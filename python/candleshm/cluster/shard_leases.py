@@ -1,0 +1,165 @@
+"""The leases of all shards of a feed, as one member holds them, waits for them and hands them on."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from candleshm.cluster.leases import RENEW_SECONDS, Lease
+from candleshm.cluster.presence import MIRROR, Presence, Roll
+from candleshm.cluster.sharding import assignment, heir
+from candleshm.cluster.subjects import Subjects
+from candleshm.errors import ClusterUnavailable
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from candleshm.cluster.connection import ClusterConnection
+
+__all__ = ["ShardLeases"]
+
+# How often a lease is looked at that another holds: so much is added to the lease's life when a leader dies.
+LOOK_SECONDS = 0.1
+# Looks of so many shards in that time are what a server is asked for by one member.
+LOOKS_MAX = 4
+# Whose turn it is not waits for the one whose turn it is; who lacks rows waits for those who have them.
+SECOND_SECONDS, INCOMPLETE_SECONDS = 0.3, 1.5
+# A shard moves to another member once that has been its heir for so long; who handed it on waits as long.
+HEIR_SECONDS = 3.0
+ANSWER_SECONDS = 1.0
+
+
+class ShardLeases:
+    """Belongs to the member's thread, but for `may_publish`, which may be called from any."""
+
+    def __init__(
+        self,
+        connection: ClusterConnection,
+        subjects: Subjects,
+        member: str,
+        *,
+        shards: int,
+        now: Callable[[], float],
+    ) -> None:
+        """`now` tells seconds of the boot clock."""
+        self._connection = connection
+        self._subjects = subjects
+        self._member = member
+        self._now = now
+        from candleshm.cluster.lease_bucket import LeaseBucket
+
+        self._bucket = LeaseBucket(subjects.leases, replicas=connection.settings.replicas)
+        self._leases = [Lease(self._bucket, subjects.lease(shard), member, now=now) for shard in range(shards)]
+        self._due_seconds = [-math.inf] * shards
+        self._reached_seconds = now()
+        self._is_silent = False
+        self.failure = "the cluster's servers did not respond"
+        """Why the servers could not be used the last time that they could not."""
+        self._heir_seconds: dict[int, float] = {}
+        self._handed_seconds: dict[int, float] = {}
+
+    @property
+    def epochs(self) -> dict[int, int]:
+        """The epoch of each shard that this member leads."""
+        return {shard: lease.epoch for shard, lease in enumerate(self._leases) if lease.epoch is not None}
+
+    @property
+    def newest_epochs(self) -> dict[int, int]:
+        """The newest epoch of each shard that the bucket had."""
+        return {shard: lease.newest_epoch for shard, lease in enumerate(self._leases) if lease.newest_epoch}
+
+    def holder(self, shard: int) -> str | None:
+        """Return who leads a shard by the newest entry; None or empty for nobody."""
+        return self._leases[shard].holder
+
+    def may_publish(self, shard: int) -> bool:
+        """Return whether this member surely leads a shard now."""
+        return self._leases[shard].may_publish
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long no lease could be looked at; 0 while they can."""
+        return self._now() - self._reached_seconds if self._is_silent else 0.0
+
+    def tend(self, present: Collection[Presence], roll: Roll, *, is_complete: bool) -> None:
+        """Renew, take and hand on what is due, among those that are `present`.
+
+        `is_complete` says whether this member has all rows, so that its turn to lead comes first.
+        """
+        now = self._now()
+        due = [shard for shard, due_seconds in enumerate(self._due_seconds) if due_seconds <= now]
+        members = [each for each in present if each.feed == self._subjects.feed and each.role != MIRROR]
+
+        async def tend(client: Client) -> list[str | None]:
+            self._bucket.use(client)
+            steps = (self._step(shard, members, roll, is_complete=is_complete) for shard in due)
+            return await asyncio.gather(*steps)
+
+        if not due:
+            return
+        try:
+            failures = self._connection.run(tend, ANSWER_SECONDS)
+        except ClusterUnavailable as error:
+            failures = [error.reason]
+        failed = [failure for failure in failures if failure is not None]
+        self._is_silent = len(failed) == len(failures)
+        if failed:
+            self.failure = failed[0]
+        if not self._is_silent:
+            self._reached_seconds = self._now()
+
+    def release(self) -> None:
+        """Step down from everything, as far as the servers can be reached."""
+
+        async def release(_client: Client) -> None:
+            with suppress(ConnectionError, TimeoutError):
+                await asyncio.gather(*(lease.release() for lease in self._leases))
+
+        with suppress(ClusterUnavailable):
+            self._connection.run(release, ANSWER_SECONDS)
+
+    async def _step(self, shard: int, members: Collection[Presence], roll: Roll, *, is_complete: bool) -> str | None:
+        """Do what is due for one shard; return why it could not be done."""
+        lease = self._leases[shard]
+        newest_epoch = roll.newest_epoch(self._subjects.feed, shard)
+        try:
+            if lease.epoch is None:
+                patience_seconds = self._patience_seconds(shard, members, is_complete=is_complete)
+                await lease.acquire(patience_seconds=patience_seconds, newest_epoch=newest_epoch)
+            elif self._is_handed_on(shard, members):
+                await lease.release()
+                self._handed_seconds[shard] = self._now()
+            else:
+                await lease.renew(newest_epoch)
+        except (ConnectionError, TimeoutError) as error:
+            return str(error) or "no response in time"
+        finally:
+            look_seconds = LOOK_SECONDS * max(1.0, len(self._leases) / LOOKS_MAX)
+            self._due_seconds[shard] = self._now() + (RENEW_SECONDS if lease.epoch is not None else look_seconds)
+        return None
+
+    def _patience_seconds(self, shard: int, members: Collection[Presence], *, is_complete: bool) -> float:
+        """Return how long a lease has to be free before this member takes it: whose turn it is comes first."""
+        if self._now() - self._handed_seconds.get(shard, -math.inf) < HEIR_SECONDS:
+            return HEIR_SECONDS
+        if any(each.epochs and each.shards != len(self._leases) for each in members):
+            return math.inf  # The feed is divided otherwise; `Member` says so.
+        # Whoever led it until now is gone, although it may have been heard a moment ago.
+        holder = self._leases[shard].holder
+        able = {each.member for each in members if each.is_complete and each.member != holder} - {self._member}
+        if not is_complete:
+            return INCOMPLETE_SECONDS if able else SECOND_SECONDS
+        first = assignment(len(self._leases), able | {self._member})[shard]
+        return 0.0 if first == self._member else SECOND_SECONDS
+
+    def _is_handed_on(self, shard: int, members: Collection[Presence]) -> bool:
+        """Return whether another member should lead a shard, and has been ready for it long enough."""
+        leading = {each.member: len(each.epochs) for each in members if each.is_complete and each.role != "alone"}
+        leading[self._member] = len(self.epochs)
+        if heir(shard, self._member, leading, shards=len(self._leases)) is None:
+            self._heir_seconds.pop(shard, None)
+            return False
+        return self._now() - self._heir_seconds.setdefault(shard, self._now()) > HEIR_SECONDS

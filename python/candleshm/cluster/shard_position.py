@@ -1,0 +1,76 @@
+"""Where a follower stands in the changes of one shard: epoch, sequence, the leader's clock, what waits for it."""
+
+from __future__ import annotations
+
+from candleshm.cluster.clock_offset import ClockOffset
+from candleshm.cluster.message_head import CHANGES, MessageHead
+
+__all__ = ["ShardPosition"]
+
+# Messages that came before the leader's clock was measured wait for it, but not for ever.
+HELD_MAX = 512
+HELD_NS = 1_000_000_000
+MEASURE_NS = 5_000_000_000
+MEASURE_AGAIN_NS = 200_000_000
+
+
+class ShardPosition:
+    """The state of one shard. Pure: times are arguments, nanoseconds of this host's boot clock."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.sequence: int | None = None
+        """The newest `CHANGES` that was taken; None while none of the epoch was, and nothing can be missing."""
+        self.clock = ClockOffset()
+        self.held: list[bytes] = []
+        """Messages that wait until the leader's clock is measured."""
+        self.heard_ns = 0
+        """When the leader said something last."""
+        self.differing = 0
+        """How many requests the newest comparison led to."""
+        self.compared_ns = 0
+        """When a heartbeat was last compared, at its own position."""
+        self.lag_ns: int | None = None
+        """How old the newest message was when it was applied."""
+        self.gaps = 0
+        self._new_ns = 0
+        self._measured_ns = 0
+
+    def follow(self, head: MessageHead, now_ns: int) -> bool:
+        """Take in the head of a message; return whether it begins an epoch that is newer than those before."""
+        is_new = head.epoch > self.epoch
+        if is_new:
+            self.epoch, self.sequence, self.clock = head.epoch, None, ClockOffset()
+            self.held, self.lag_ns = [], None
+            self._new_ns, self._measured_ns = now_ns, 0
+        if head.epoch == self.epoch:
+            self.heard_ns = now_ns
+        return is_new
+
+    def missed(self, head: MessageHead) -> tuple[int, int] | None:
+        """Return the first and the last number of the changes that are missing before a message of this epoch."""
+        if self.sequence is None:
+            return None
+        last = head.sequence - 1 if head.kind == CHANGES else head.sequence
+        return (self.sequence + 1, last) if last > self.sequence else None
+
+    def advance(self, head: MessageHead) -> None:
+        """Stand behind a message of this epoch."""
+        if head.epoch == self.epoch:
+            self.sequence = max(head.sequence, self.sequence or 0)
+
+    def waits(self, now_ns: int) -> bool:
+        """Return whether messages wait for the leader's clock."""
+        return not self.clock.is_known and now_ns - self._new_ns < HELD_NS and len(self.held) < HELD_MAX
+
+    def is_clock_due(self, now_ns: int) -> bool:
+        """Return whether the leader's clock is to be measured now; counts as done then."""
+        pause_ns = MEASURE_NS if self.clock.is_known else MEASURE_AGAIN_NS
+        if self.epoch == 0 or (self._measured_ns and now_ns - self._measured_ns < pause_ns):
+            return False
+        self._measured_ns = now_ns
+        return True
+
+    def offset_ns(self, head: MessageHead, now_ns: int) -> int:
+        """Return what is added to the sender's times; while nothing is known of its clock they become ancient."""
+        return self.clock.at(now_ns) if self.clock.is_known else -head.sent_boot_ns

@@ -1,0 +1,100 @@
+"""The command `cluster status`: who takes part in a cluster, who leads what, and how far the others are behind."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from candleshm.cluster.connection import ClusterConnection
+from candleshm.cluster.message import Message
+from candleshm.cluster.presence import Presence, Roll, decoded
+from candleshm.cluster.settings import ClusterSettings
+from candleshm.cluster.subjects import Subjects
+from candleshm.commands.table import aligned
+from candleshm.system.clock import SystemClock
+
+__all__ = ["heard", "status_json", "status_table"]
+
+# Everyone says something each second.
+HEARD_SECONDS = 2.0
+HEADS = ("FEED", "HOST", "PID", "ROLE", "SHARDS", "EPOCH", "LAG", "SYMBOLS", "LENGTH", "BLOCK", "DIFFERS")
+LEFT = ("FEED", "HOST", "ROLE", "SHARDS", "BLOCK", "DIFFERS", "EXIT", "TO")
+EXIT_HEADS = ("EXIT", "TO", "WEIGHT")
+
+
+def heard(settings: ClusterSettings) -> list[Presence]:
+    """Return who is present in the cluster, of all its feeds. Raises as `ClusterConnection.open`."""
+    said: deque[bytes] = deque()
+
+    def hear(message: Message) -> None:
+        said.append(message.data)
+
+    with ClusterConnection(settings, "candleshm cluster status") as connection:
+        connection.subscribe(Subjects(settings.prefix, settings.name, "").all_present, hear)
+        threading.Event().wait(HEARD_SECONDS)
+    now, roll = SystemClock().monotonic_seconds(), Roll()
+    for presence in filter(None, map(decoded, said)):
+        roll.note(presence, now)
+    return roll.living(now)
+
+
+def status_table(present: Sequence[Presence]) -> str:
+    """Return a table of members and mirrors, and one of the exits by which the members meet the exchange."""
+    if not present:
+        return "nobody is present\n"
+    rows = [
+        (
+            each.feed,
+            each.host,
+            str(each.pid),
+            each.role,
+            _shards(each),
+            " ".join(map(str, sorted(set(each.epochs.values())))),
+            "" if each.lag_ms is None else f"{each.lag_ms:.0f} ms",
+            str(each.symbols),
+            str(each.length),
+            each.block,
+            _differing(each),
+        )
+        for each in present
+    ]
+    table = aligned(HEADS, rows, left=LEFT)
+    exits = [(way, to, f"{used}/{limit}") for (way, to), (used, limit) in _exits(present).items()]
+    return f"{table}\n{aligned(EXIT_HEADS, exits, left=LEFT)}" if exits else table
+
+
+def status_json(present: Sequence[Presence]) -> str:
+    """Return what the members and mirrors say of themselves, and the weight of each exit, as a JSON object."""
+    exits = [
+        {"exit": way, "to": to, "weight_used": used, "weight_limit": limit}
+        for (way, to), (used, limit) in _exits(present).items()
+    ]
+    return json.dumps({"present": msgspec.to_builtins(list(present), str_keys=True), "exits": exits}, indent=2) + "\n"
+
+
+def _shards(presence: Presence) -> str:
+    """Return which shards somebody leads, of how many."""
+    if not presence.epochs:
+        return ""
+    return f"{','.join(map(str, presence.leads))} of {presence.shards}"
+
+
+def _differing(presence: Presence) -> str:
+    """Return whether somebody's rows differ from the leaders'."""
+    if presence.differing:
+        return f"{presence.differing} requests"
+    return "" if presence.is_complete else "incomplete"
+
+
+def _exits(present: Sequence[Presence]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return the weight used and allowed of each exit and what it leads to; feeds of one exit share its weight."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for each in present:
+        for exit in each.exits:
+            used, limit = found.get((exit.way, exit.to), (0, 0))
+            found[exit.way, exit.to] = max(used, exit.weight_used), max(limit, exit.weight_limit)
+    return dict(sorted(found.items()))
