@@ -8,17 +8,15 @@ import os
 import secrets
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
 from candleshm._core import shard_of
 from candleshm.cluster.connection import ClusterConnection
-from candleshm.cluster.message import Message
-from candleshm.cluster.presence import LEFT, MIRROR, Exit, Presence, Roll, decoded, encoded
+from candleshm.cluster.gathering import Gathering
+from candleshm.cluster.presence import LEFT, MIRROR, Exit, Presence
 from candleshm.cluster.replica import Replica
 from candleshm.cluster.shard_leases import ShardLeases
 from candleshm.cluster.subjects import Subjects
@@ -37,14 +35,12 @@ __all__ = ["Member"]
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
-PRESENT_SECONDS = 1.0
 # Without any lease for so long, as without servers, a member collects everything that its own host needs.
 ALONE_SECONDS = 10.0
 STOP_SECONDS = 5.0
 # How long the thread rests after a fault of its own.
 FAULT_SECONDS = 1.0
 
-LEAVE_SECONDS = 0.5
 HOST = socket.gethostname()
 VERSION = version("candleshm")
 
@@ -97,13 +93,10 @@ class Member:
         self._now = SystemClock().monotonic_seconds
         self._name = f"{HOST}-{os.getpid()}-{secrets.token_hex(3)}"
         self._leases = ShardLeases(connection, self._subjects, self._name, shards=shards, now=self._now)
-        self._roll = Roll()
-        self._said: deque[bytes] = deque(maxlen=10_000)
+        self._gathering = Gathering(connection, self._subjects)
         self._stance = Stance({})
         self._stopping = threading.Event()
-        self._present: list[Presence] = []
-        self._said_last: Presence | None = None
-        self._due_seconds = -math.inf
+        self._otherwise = ""
 
     @contextmanager
     def serving(self, writer: Writer, status: Status) -> Iterator[None]:
@@ -116,7 +109,7 @@ class Member:
             may_publish=self._leases.may_publish,
             missing=self.selection.carry,
         )
-        hearing = self._connection.subscribe(f"{self._subjects.root}.present.*", self._hear)
+        self._gathering.open()
         thread = threading.Thread(target=self._work, args=(replica, status), name="candleshm-member", daemon=True)
         thread.start()
         try:
@@ -126,19 +119,12 @@ class Member:
             thread.join(STOP_SECONDS)
             replica.close()
             self._leases.release()
-            with suppress(TimeoutError):
-                self._say(replica, None, role=LEFT).result(LEAVE_SECONDS)
-            hearing.close()
-
-    @property
-    def present(self) -> list[Presence]:
-        """Who was heard lately of the feed, this member included. From any thread."""
-        return self._present
+            self._gathering.close(self._presence(replica, None, role=LEFT))
 
     @property
     def figures(self) -> MemberFigures:
         """What the metrics show. From any thread."""
-        said, stance, present = self._said_last, self._stance, self._present
+        said, stance, present = self._gathering.said, self._stance, self._gathering.present
         led = {shard for presence in present for shard in presence.epochs} | stance.epochs.keys()
         mirrors = sum(presence.role == MIRROR for presence in present)
         return MemberFigures(
@@ -154,9 +140,6 @@ class Member:
             mirrors=mirrors,
         )
 
-    def _hear(self, message: Message) -> None:
-        self._said.append(message.data)
-
     def _work(self, replica: Replica, status: Status) -> None:
         while not self._stopping.wait(LOOK_SECONDS):
             try:
@@ -167,17 +150,25 @@ class Member:
 
     def _look(self, replica: Replica, status: CollectorStatus | None) -> None:
         """Hear who is there, tend the leases, collect and tell what is led, follow the rest, and say so."""
-        while self._said:
-            presence = decoded(self._said.popleft())
-            if presence is not None:
-                self._roll.note(presence, self._now())
-        self._present = self._roll.living(self._now())
-        self._leases.tend(self._present, self._roll, is_complete=status is not None and status.is_loaded)
+        gathering = self._gathering
+        gathering.look(self._now())
+        self._compare_shards()
+        is_loaded = status is not None and status.is_loaded
+        self._leases.tend(gathering.present, gathering.roll, is_complete=is_loaded)
         self._stand(Stance(self._leases.epochs, is_alone=self._is_alone()), replica)
         self.selection.is_complete = replica.look()
-        if self._now() >= self._due_seconds:
-            self._due_seconds = self._now() + PRESENT_SECONDS
-            self._say(replica, status, role=self._stance.role)
+        now = self._now()
+        if gathering.is_due(now):
+            gathering.say(self._presence(replica, status, role=self._stance.role), now)
+
+    def _compare_shards(self) -> None:
+        """Log who divides the feed otherwise and leads it, once: this member leads nothing then."""
+        shards = self._shards
+        other = next((each for each in self._gathering.present if each.epochs and each.shards != shards), None)
+        if other is not None and other.member != self._otherwise:
+            self._otherwise = other.member
+            text = "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same number"
+            self._log.error(text, self._subjects.feed, other.host, other.shards, shards)
 
     def _is_alone(self) -> bool:
         """Return whether no lease could be had for so long that this host has to help itself.
@@ -186,7 +177,7 @@ class Member:
         """
         if not self._stance.is_alone:
             return self._leases.silent_seconds >= ALONE_SECONDS
-        living = {presence.member for presence in self._present}
+        living = {presence.member for presence in self._gathering.present}
         led = (self._leases.holder(shard) for shard in range(self._shards))
         return self._leases.silent_seconds > 0.0 or not all(holder in living for holder in led)
 
@@ -217,7 +208,7 @@ class Member:
         else:
             self._log.info("cluster feed %s: stands by", feed)
 
-    def _say(self, replica: Replica, status: CollectorStatus | None, *, role: str) -> Future[bool]:
+    def _presence(self, replica: Replica, status: CollectorStatus | None, *, role: str) -> Presence:
         config = self._config
         exits: tuple[Exit, ...] = ()
         if status is not None and self.selection.collects_any:
@@ -230,7 +221,7 @@ class Member:
                     weight_limit=status.weight_limit,
                 ),
             )
-        presence = Presence(
+        return Presence(
             member=self._name,
             host=HOST,
             pid=os.getpid(),
@@ -248,5 +239,3 @@ class Member:
             is_complete=status is not None and status.is_loaded,
             exits=exits,
         )
-        self._said_last = presence
-        return self._connection.publish([(self._subjects.present(self._name), encoded(presence))])

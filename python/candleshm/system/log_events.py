@@ -15,6 +15,14 @@ OTHER = "other"
 REPEATED = "; %d times so far"
 
 EVENTS: Mapping[str, Mapping[str, str]] = {
+    "cluster.member": {
+        "cluster feed %s: leads shard %s of %d": "cluster_leads",
+        "cluster feed %s: stands by": "cluster_stands_by",
+        "cluster feed %s: no lease since %.0f s (%s); this host collects everything for itself": "cluster_alone",
+        "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same "
+        "number": "cluster_divided_otherwise",
+        "the cluster's member goes on after an internal error": "internal_error",
+    },
     "collector.block_names": {
         "another program removed block %s from /dev/shm%s; it was created again with the same rows": "name_restored",
         "another program removed block %s from /dev/shm, and it cannot be created again: %s. Attached readers keep "
