@@ -64,8 +64,15 @@ class Member:
     def feed(self) -> Feed:
         """Return its block, attached once; waits until there is one."""
         if self._feed is None:
-            self._feed = candleshm.attach(self.block, timeout=DEADLINE_SECONDS)
+            self._feed = until(self._attached, lambda: f"{self.block} has no block; the log: {self.log}")
         return self._feed
+
+    def _attached(self) -> Feed | None:
+        assert self.process is None or self.process.poll() is None, f"{self.block} ended: {self.log}"
+        try:
+            return candleshm.attach(self.block)
+        except candleshm.BlockNotFound:
+            return None
 
     def kill(self) -> None:
         """Kill -9."""
