@@ -9,6 +9,8 @@ from functools import partial
 from threading import Timer
 from typing import NamedTuple
 
+from candleshm.cluster.mirror_config import MirrorConfig
+from candleshm.cluster.settings import ClusterSettings
 from candleshm.collector.supervisor import Supervisor
 from candleshm.commands.log import HeldLog, LogFormat
 from candleshm.commands.progress import LoadingProgress
@@ -42,6 +44,8 @@ def serve(
     gateway: Address | None = None,
     until_stdin_closes: bool = False,
     reload: Reload | None = None,
+    cluster: ClusterSettings | None = None,
+    mirrors: Sequence[MirrorConfig] = (),
 ) -> None:
     """Serve until a signal asks to stop, or stdin ends; with `reload` SIGHUP is none of these and applies that.
 
@@ -55,6 +59,7 @@ def serve(
     if any(config.candle_dir is not None for config in feeds):
         library("pyarrow", "parquet")
     supervisor = Supervisor(feeds)
+    running = None
     on_stop_signal(supervisor.stop, on_hangup=None if reload is None else partial(reload.apply, supervisor))
     if until_stdin_closes:
         on_stdin_closed(supervisor.stop)
@@ -62,6 +67,10 @@ def serve(
         stack.callback(telling.cancel)
         stack.callback(supervisor.stop)
         reports = stack.enter_context(ServiceReports(ServiceManager.take_from(os.environ), supervisor.statuses))
+        if mirrors and cluster is not None:
+            from candleshm.commands.mirror import Mirrors
+
+            running = stack.enter_context(Mirrors(cluster, mirrors, on_end=supervisor.stop))
         where = ""
         if metrics is not None:
             from candleshm.commands.metrics import MetricsServer
@@ -92,3 +101,5 @@ def serve(
             if supervisor.wait_loaded(progress=progress):
                 reports.up()
         supervisor.run()
+        if running is not None:
+            running.raise_failure()
