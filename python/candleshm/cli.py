@@ -275,9 +275,9 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _cluster(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.cluster_status import heard, status_json, status_table
+    from candleshm.commands.cluster_status import present_in, status_json, status_table
 
-    present = heard(cluster_settings(vars(arguments)))
+    present = present_in(cluster_settings(vars(arguments)))
     print(status_json(present) if arguments.json else status_table(present), end="")
 
 

@@ -73,7 +73,7 @@ class Replica:
         self._publisher.leave(shard)
 
     def look(self) -> bool:
-        """Return whether the block has what the leaders of all shards have, or had while they were heard.
+        """Return whether the block has what the leaders of all shards have, or had while they spoke.
 
         Requests of others are answered for the shards of which it has everything.
         """
