@@ -3,7 +3,7 @@
 Times are integer milliseconds since the epoch, UTC, as the exchange states them, unless a name says otherwise.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self, TypeAlias, final
@@ -672,6 +672,31 @@ class Writer:
     def stop_merging(self) -> None:
         """Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first."""
 
+    def follow(self, shards: int, led: Collection[int]) -> None:
+        """Say how the symbols are divided into shards, and which of these this process leads itself.
+
+        Those refuse messages; the symbols of all others come by `apply`. Before the first call, and with 0 shards,
+        nothing is applied. Raises ConfigError for a shard that there is not.
+        """
+    def apply(self, message: bytes, clock_offset_ns: int) -> Applied:
+        """Apply a message of changes, an answer or a heartbeat: publish what it tells and wake waiters.
+
+        `clock_offset_ns` is this machine's CLOCK_BOOTTIME minus the sender's, at most what it can be: ages of data come
+        out too high rather than too low. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
+        The GIL is released. NotMerged is not raised: `stop_merging` stops only what comes from the exchange.
+        """
+    def differences(self, heartbeat: bytes, limit: int = 8) -> list[bytes]:
+        """Return requests for exactly what this block has otherwise than a heartbeat says, at most `limit`.
+
+        None where all agrees, and where the heartbeat is not of the newest epoch or was not applied before. Series that
+        were requested are left out until their answer was applied, or for 3 s: call it again with the same heartbeat
+        after each answer, and with each new one. The GIL is released.
+        """
+    def set_source(self, epoch: int, source: str) -> None:
+        """Publish where the candles come from in a cluster, for `Feed.health`: the leader's epoch and its host/pid.
+
+        For a leader's own block; `apply` does it in those of followers. Epoch 0 stands for no cluster.
+        """
     def heartbeat(self) -> None:
         """Publish a heartbeat; to be called every 500 ms."""
 
@@ -1275,6 +1300,144 @@ class PoolWords:
 
     def assume(self, other: PoolWords) -> None:
         """Copy what counts from other words into these, which no other process may use yet."""
+
+def shard_of(symbol: str, shards: int) -> int:
+    """Return the shard of a symbol, from 0 to `shards` - 1. Raises ConfigError for 0 shards."""
+
+def message_feed(heartbeat: bytes) -> FeedShape:
+    """Return what the block of a heartbeat's sender is. Raises ConfigError for bytes that are no heartbeat of this version."""
+
+def message_head(message: bytes) -> dict[str, Any]:
+    """Return what a message begins with, as a dict: kind, shard, shards, epoch, sequence, sent_boot_ns, is_last.
+
+    `kind` is 'changes', 'heartbeat', 'request' or 'answer'. Raises ConfigError for bytes that are no message of this
+    version.
+    """
+
+@final
+class Shadow:
+    """What followers of a block were told, and what has changed since. A reader of the block: it follows a replaced one.
+
+    For one thread at a time, but for `rouse` and `answer`. Messages are bytes; who carries them is up to the caller.
+    """
+    def __new__(cls, name: str, shards: int = 1, source: str = "") -> Self: ...
+    @property
+    def name(self) -> str:
+        """The name of the block."""
+    @property
+    def led(self) -> list[int]:
+        """The shards that are told of, ascending."""
+    def lead(self, shard: int, epoch: int) -> None:
+        """Tell of a shard from now on, under that epoch, with messages counted from 1.
+
+        What its symbols hold now counts as told: followers find by the first heartbeat what they lack. Raises
+        ConfigError for a shard that there is not.
+        """
+    def leave(self, shard: int) -> None:
+        """Tell nothing more of a shard."""
+    def wait(self, timeout: float) -> bool:
+        """Sleep until the block has announced something since the last `collect`, `timeout` seconds at the longest.
+
+        Returns whether it has; False after the timeout, and after `rouse`. Raises ConfigError for a timeout that is no
+        duration.
+        """
+    def rouse(self) -> None:
+        """End a `wait` from another thread: the one that is under way, else the next."""
+    def collect(self) -> list[tuple[int, bytes]]:
+        """Return messages with what changed since the last call, as (shard, bytes), in order; [] when nothing did.
+
+        Raises BlockNotFound once the feed is closed.
+        """
+    def heartbeat(self) -> list[tuple[int, bytes]]:
+        """Return messages with where every series stands, as (shard, bytes), for each shard that is told of.
+
+        They are about what `collect` returned so far: call that first.
+        """
+    def answer(self, request: bytes) -> list[bytes]:
+        """Return messages with the rows that a request wants, from the block as it is. Any thread may call it.
+
+        None for a request that cannot be read, is about other candles, or comes from a follower of a newer leader. Of
+        shards that are not told of here it returns what the block has as well: whoever follows them completely may.
+        """
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was sent so far: `messages`, `rows` (of the ring) and `bytes`."""
+
+@final
+class Applied:
+    """What a message did to the block of a follower."""
+    @property
+    def shard(self) -> int:
+        """The shard that it was about."""
+    @property
+    def shards(self) -> int:
+        """How many shards its sender knows."""
+    @property
+    def epoch(self) -> int:
+        """The leader's epoch."""
+    @property
+    def sequence(self) -> int:
+        """Its number in the epoch; of an answer or a heartbeat, that of the newest message of changes before it."""
+    @property
+    def kind(self) -> Literal["changes", "answer", "heartbeat", "refused"]:
+        """'changes', 'answer' or 'heartbeat'; 'refused' when nothing of it was applied."""
+    @property
+    def refused(self) -> Literal["epoch", "feed", "damaged", "version", "led", "shards"] | None:
+        """Why nothing was applied: 'epoch' (a newer leader was seen), 'feed' (other candles), 'damaged', 'version' (another
+        major version), 'led' (this process leads the shard), 'shards' (divided otherwise than `follow` says); None.
+        """
+    @property
+    def gap(self) -> int:
+        """How many messages of changes before it did not come."""
+    @property
+    def rows(self) -> int:
+        """Rows that were new or had other values."""
+    @property
+    def closed(self) -> int:
+        """Of these, rows that became final."""
+    @property
+    def symbols_missing(self) -> list[str]:
+        """Symbols that it tells of and the block does not carry."""
+    @property
+    def sent_boot_ns(self) -> int:
+        """When it was sent: the sender's CLOCK_BOOTTIME, ns."""
+
+@final
+class FeedShape:
+    """What the block of a heartbeat's sender is: what it takes to open one for its rows."""
+    @property
+    def market(self) -> Literal["SPOT", "UM", "CM"]:
+        """'SPOT', 'UM' or 'CM'."""
+    @property
+    def price(self) -> Literal["trade", "mark", "index", "premium"]:
+        """What the prices are: 'trade', 'mark', 'index' or 'premium'."""
+    @property
+    def interval(self) -> str:
+        """The length of a candle, such as 1m or 1d@Asia/Shanghai."""
+    @property
+    def length(self) -> int:
+        """Candles of a full window, the live one included."""
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols of the heartbeat's shard, in the order of the sender's block."""
+    @property
+    def symbol_count(self) -> int:
+        """How many symbols the sender's block carries, of all shards."""
+    @property
+    def symbol_capacity(self) -> int:
+        """How many it has room for."""
+    @property
+    def exchange(self) -> str:
+        """Whose candles they are: 'binance', or host and port of another exchange; '' where that is not known."""
+    @property
+    def shard(self) -> int:
+        """The shard of the heartbeat."""
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+    @property
+    def epoch(self) -> int:
+        """The leader's epoch."""
 
 def freshness(ages: Sequence[float], max_age: float | None) -> tuple[int, float, bool]:
     """Return the fields of `candleshm.reader.freshness.Freshness` from ages in seconds."""

@@ -74,6 +74,14 @@ class Health:
     """What the prices are: 'trade', 'mark', 'index' or 'premium'."""
     exchange: str = ""
     """Whose candles these are: 'binance', or host and port of another exchange; '' where it is not known."""
+    source: str | None = None
+    """Host and process of the leader that the candles come from, as host/pid; None outside a cluster."""
+    epoch: int | None = None
+    """The epoch of that leader: each leader of a shard has a higher one than those before; None outside a cluster."""
+    source_at: datetime | None = None
+    """When its newest message was sent, by the exchange's clock, aware, UTC; None while that is not known."""
+    lag: float | None = None
+    """How long that message was on its way, seconds: 0 at a leader, None outside a cluster."""
 
     @property
     def has_streams(self) -> bool:
@@ -109,6 +117,7 @@ def health_of(feed: _core.Feed, max_age: float | None = None) -> Health:
     fields = feed._health(max_age)
     until_ms = fields.pop("banned_until_ms")
     kind, error_ms = fields.pop("last_error")
+    source_ms = fields.pop("source_ms")
     banned_until = None if until_ms is None else datetime.fromtimestamp(min(until_ms, LAST_MS) / 1000, tz=UTC)
     del fields["is_current"]
     if fields["state"] == "ready" and fields["heartbeat_age"] > SILENT_SECONDS and not _is_owned(fields["name"]):
@@ -116,6 +125,7 @@ def health_of(feed: _core.Feed, max_age: float | None = None) -> Health:
     return Health(
         **fields,
         banned_until=banned_until,
+        source_at=None if source_ms is None else datetime.fromtimestamp(min(source_ms, LAST_MS) / 1000, tz=UTC),
         last_error=(("", *ERROR_KINDS)[kind] if kind <= len(ERROR_KINDS) else "another"),
         last_error_at=datetime.fromtimestamp(min(error_ms, LAST_MS) / 1000, tz=UTC) if kind else None,
     )

@@ -165,6 +165,10 @@ impl Feed {
         fields.set_item("weight_limit", health.weight_limit)?;
         fields.set_item("failing", health.failing)?;
         fields.set_item("polled", health.polled)?;
+        fields.set_item("source", (health.cluster_epoch > 0).then_some(health.source))?;
+        fields.set_item("epoch", Some(health.cluster_epoch).filter(|&epoch| epoch > 0))?;
+        fields.set_item("source_ms", health.source_ms)?;
+        fields.set_item("lag", health.lag_us.map(|lag_us| lag_us as f64 / 1e6))?;
         fields.set_item("last_error", health.last_error)?;
         fields.set_item("banned_until_ms", health.banned_until_ms)?;
         Ok(fields)

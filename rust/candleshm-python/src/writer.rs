@@ -25,7 +25,7 @@ use candleshm_stream::streams::{Merged, Sink};
 use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{IntoPyDict, PyDict, PyTuple};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyTuple};
 
 use crate::array::new_columns;
 use crate::derive::grid;
@@ -34,6 +34,7 @@ use crate::errors::{NotMerged, seconds, to_py};
 use crate::feed::halves;
 use crate::gap::Gap;
 use crate::process;
+use crate::replica::Applied;
 
 /// What one response did to a series, and the state of the series afterwards.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
@@ -911,6 +912,53 @@ impl Writer {
     /// Let `ingest` and `ingest_events` raise NotMerged from now on; what is being merged is finished first.
     fn stop_merging(&self, py: Python<'_>) {
         py.detach(|| self.writer.enter().stopped = true);
+    }
+
+    /// Say how the symbols are divided into shards, and which of these this process leads itself.
+    ///
+    /// Those refuse messages; the symbols of all others come by `apply`. Before the first call, and with 0 shards,
+    /// nothing is applied. Raises ConfigError for a shard that there is not.
+    fn follow(&self, py: Python<'_>, shards: u32, led: Vec<u32>) -> PyResult<()> {
+        if let Some(shard) = led.iter().find(|shard| **shard >= shards) {
+            return Err(ConfigError::new_err(format!("shard cannot be {shard}; there are {shards}")));
+        }
+        py.detach(|| {
+            self.with(|writer| {
+                writer.follow(shards, led);
+                Ok(())
+            })
+        })
+    }
+
+    /// Apply a message of changes, an answer or a heartbeat: publish what it tells and wake waiters.
+    ///
+    /// `clock_offset_ns` is this machine's CLOCK_BOOTTIME minus the sender's, at most what it can be: ages of data come
+    /// out too high rather than too low. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
+    /// The GIL is released. NotMerged is not raised: `stop_merging` stops only what comes from the exchange.
+    fn apply(&self, py: Python<'_>, message: &[u8], clock_offset_ns: i64) -> PyResult<Applied> {
+        py.detach(|| self.with(|writer| Ok(writer.apply_message(message, clock_offset_ns, clock::now_ns()))))
+            .map(Applied::of)
+    }
+
+    /// Return requests for exactly what this block has otherwise than a heartbeat says, at most `limit`.
+    ///
+    /// None where all agrees, and where the heartbeat is not of the newest epoch or was not applied before. Series that
+    /// were requested are left out until their answer was applied, or for 3 s: call it again with the same heartbeat
+    /// after each answer, and with each new one. The GIL is released.
+    #[pyo3(signature = (heartbeat, limit=8))]
+    fn differences<'py>(&self, py: Python<'py>, heartbeat: &[u8], limit: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let requests = py.detach(|| self.with(|writer| Ok(writer.differences(heartbeat, limit, clock::now_ns()))))?;
+        Ok(requests.into_iter().map(|request| PyBytes::new(py, &request)).collect())
+    }
+
+    /// Publish where the candles come from in a cluster, for `Feed.health`: the leader's epoch and its host/pid.
+    ///
+    /// For a leader's own block; `apply` does it in those of followers. Epoch 0 stands for no cluster.
+    fn set_source(&self, epoch: u64, source: &str) -> PyResult<()> {
+        self.with(|writer| {
+            writer.set_source(epoch, source, 0, 0);
+            Ok(())
+        })
     }
 
     /// Publish a heartbeat; to be called every 500 ms.

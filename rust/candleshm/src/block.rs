@@ -3,7 +3,9 @@
 use crate::announce;
 use crate::error::Error;
 use crate::interval::Grid;
-use crate::layout::{BlockState, EXCHANGE_BYTES, Geometry, Presence, SYMBOL_BYTES, header, symbol, words_of};
+use crate::layout::{
+    BlockState, EXCHANGE_BYTES, Geometry, Presence, SOURCE_BYTES, SYMBOL_BYTES, header, symbol, words_of,
+};
 use crate::ring::SeriesWords;
 use crate::shared_memory::{self, BlockFile, FileId, Mapping};
 use crate::symbols;
@@ -145,16 +147,35 @@ impl Block {
     /// Returns whose candles these are; empty where it is not known.
     #[must_use]
     pub fn exchange(&self) -> String {
-        let words = header::EXCHANGE..header::EXCHANGE + EXCHANGE_BYTES / 8;
-        let bytes: Vec<u8> = words.flat_map(|word| self.value(word).to_le_bytes()).collect();
-        String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+        self.text(header::EXCHANGE, EXCHANGE_BYTES)
     }
 
     /// Stores whose candles these are.
     pub fn set_exchange(&self, name: &str) {
-        let name = &name[..name.floor_char_boundary(EXCHANGE_BYTES)];
-        let words = words_of(name.as_bytes()).chain(std::iter::repeat(0));
-        for (word, value) in (header::EXCHANGE..header::EXCHANGE + EXCHANGE_BYTES / 8).zip(words) {
+        self.set_text(header::EXCHANGE, EXCHANGE_BYTES, name);
+    }
+
+    /// Returns host and process of the leader that the candles come from; empty outside a cluster.
+    #[must_use]
+    pub fn source(&self) -> String {
+        self.text(header::SOURCE, SOURCE_BYTES)
+    }
+
+    /// Stores host and process of the leader that the candles come from.
+    #[cfg(feature = "collector")]
+    pub(crate) fn set_source(&self, source: &str) {
+        self.set_text(header::SOURCE, SOURCE_BYTES, source);
+    }
+
+    fn text(&self, from: usize, bytes: usize) -> String {
+        let bytes: Vec<u8> = (from..from + bytes / 8).flat_map(|word| self.value(word).to_le_bytes()).collect();
+        String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+    }
+
+    fn set_text(&self, from: usize, bytes: usize, text: &str) {
+        let text = &text[..text.floor_char_boundary(bytes)];
+        let words = words_of(text.as_bytes()).chain(std::iter::repeat(0));
+        for (word, value) in (from..from + bytes / 8).zip(words) {
             self.header(word).store(value, Relaxed);
         }
     }

@@ -18,7 +18,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"CANDLSHM");
 /// Changes when a reader of the old format would misread the new one.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when words that were reserved get a meaning that old readers may ignore.
-pub const ABI_MINOR: u32 = 3;
+pub const ABI_MINOR: u32 = 4;
 /// Both as they lie in the header.
 pub const ABI: u64 = ABI_MAJOR as u64 | (ABI_MINOR as u64) << 32;
 /// SHA-256 of the table between the `layout-table` markers of `docs/segment-format.md`.
@@ -35,6 +35,8 @@ pub const SYMBOL_BYTES: usize = 640;
 pub const SYMBOL_NAME_BYTES: usize = 64;
 /// Longest name of an exchange in bytes of UTF-8; the rest of a longer one is left out.
 pub const EXCHANGE_BYTES: usize = 64;
+/// Longest name of a leader in bytes of UTF-8; the rest of a longer one is left out.
+pub const SOURCE_BYTES: usize = 64;
 /// Slots beyond LENGTH, so that a view survives 64 closes before its oldest row is overwritten.
 pub const CAPACITY_SPARE: usize = 64;
 /// Padding words behind each column's two copies: it spreads the columns over cache sets.
@@ -123,6 +125,14 @@ pub mod header {
     pub const LAST_ERROR_MS: usize = 92;
     /// Since minor 3: [`crate::price::Price::code`].
     pub const PRICE: usize = 93;
+    /// Since minor 4: the epoch of the leader of a cluster whose message was applied last; 0 outside a cluster.
+    pub const CLUSTER_EPOCH: usize = 95;
+    /// Since minor 4: when that message was sent, by the exchange's clock, epoch ms; 0 while it is not known.
+    pub const SOURCE_MS: usize = 96;
+    /// Since minor 4: how long it was on its way, us.
+    pub const LAG_US: usize = 97;
+    /// Eight words, since minor 4: host and process of that leader, zero padded; zeroes outside a cluster.
+    pub const SOURCE: usize = 98;
 }
 
 /// Word offsets in a symbol's entry.
@@ -173,7 +183,8 @@ const _: () = {
     assert!(header::ZONE > header::BANNED_UNTIL_MS);
     assert!(header::ZONE * 8 + ZONE_NAME_BYTES <= header::EXCHANGE_OFFSET_MS * 8);
     assert!(header::EXCHANGE_OFFSET_MS < header::EXCHANGE);
-    assert!(header::EXCHANGE * 8 + EXCHANGE_BYTES <= PAGE_BYTES);
+    assert!(header::EXCHANGE * 8 + EXCHANGE_BYTES <= header::FAILING * 8);
+    assert!(header::SOURCE * 8 + SOURCE_BYTES <= PAGE_BYTES);
     // Words that the writer stores often stand on cache lines of their own.
     assert!(header::SYMBOL_COUNT.is_multiple_of(8) && header::COMMIT_SEQ.is_multiple_of(8));
     assert!(header::CLOSE_SEQ.is_multiple_of(8) && header::UNIVERSE_BAR.is_multiple_of(8));

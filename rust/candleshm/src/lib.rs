@@ -138,6 +138,8 @@ pub mod publish;
 #[cfg(all(not(loom), feature = "collector"))]
 pub mod removal;
 #[cfg(all(not(loom), feature = "collector"))]
+pub mod replica;
+#[cfg(all(not(loom), feature = "collector"))]
 pub mod soundness;
 #[cfg(all(not(loom), feature = "collector"))]
 pub mod watch;

@@ -108,6 +108,12 @@ impl<'a> SeriesWriter<'a> {
         self.state.marks.received_ms = received_ms;
     }
 
+    /// Sets how many corrections there were, as the owner of the block that this one follows counts them. Becomes
+    /// visible with the next publish.
+    pub fn set_revision(&mut self, revision: u32) {
+        self.state.marks.revision = revision;
+    }
+
     /// Makes the marks and the newest row visible.
     pub fn publish(&mut self) {
         let state = &mut *self.state;
@@ -233,6 +239,15 @@ impl<'a> SeriesWriter<'a> {
         if tag.candle_index() == candle_index && tag.state() == RowState::Closed {
             // SYNC POINT row.
             self.words.tag_word(candle_index).store(tag.with_state(RowState::Verified).0, Release);
+        }
+    }
+
+    /// Declares a verified row closed: what confirmed it is not known where it comes from now. Its values stay.
+    pub fn unverify(&mut self, candle_index: u64) {
+        let tag = self.words.tag(candle_index);
+        if tag.candle_index() == candle_index && tag.state() == RowState::Verified {
+            // SYNC POINT row.
+            self.words.tag_word(candle_index).store(tag.with_state(RowState::Closed).0, Release);
         }
     }
 

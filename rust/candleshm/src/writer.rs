@@ -2,6 +2,7 @@
 //! of candles derived from its own.
 
 mod derived;
+mod mirrored;
 mod older;
 mod opening;
 mod pushed;
@@ -27,6 +28,8 @@ use crate::symbols;
 use crate::sync::Ordering::Relaxed;
 
 use derived::Derived;
+pub use mirrored::Applied;
+use mirrored::Mirrored;
 pub use older::{Fetched, Older};
 pub use pushed::{Pushed, RepairReason, RepairRequest};
 
@@ -143,6 +146,8 @@ pub struct Writer {
     /// Whether something changed since waiters were last woken, and whether a row became final.
     news: News,
     derived: Vec<Derived>,
+    /// What comes from leaders of a cluster.
+    mirrored: Mirrored,
 }
 
 /// What of a series counts in the block's totals.
@@ -216,6 +221,12 @@ impl Writer {
 
     /// Marks a symbol as trading, silent or ended. Only one that trades is waited for.
     pub fn set_presence(&mut self, index: usize, presence: Presence) {
+        self.place_presence(index, presence);
+        self.commit();
+    }
+
+    /// As [`Self::set_presence`] without waking anybody.
+    fn place_presence(&mut self, index: usize, presence: Presence) {
         for derived in &mut self.derived {
             derived.set_presence(index, presence);
         }
@@ -224,7 +235,6 @@ impl Writer {
         self.settle_universe();
         // Waiters for a close need not wait for this symbol any longer.
         self.news = News::Closed;
-        self.commit();
     }
 
     /// Stores what the calendar of a symbol says, and until when (exchange time) no newer candle of it need come.
@@ -484,6 +494,16 @@ impl Writer {
     pub fn set_exchange_offset(&self, offset_ms: i64) {
         self.block.header(header::EXCHANGE_OFFSET_MS).store(offset_ms as u64, Relaxed);
         self.derived.iter().for_each(|derived| derived.writer().set_exchange_offset(offset_ms));
+    }
+
+    /// Publishes where the candles come from in a cluster: the leader's epoch, host and process, when its newest message
+    /// was sent by the exchange's clock (epoch ms, 0 while it is not known), and how long that was on its way.
+    pub fn set_source(&self, epoch: u64, source: &str, sent_ms: u64, lag_us: u64) {
+        self.block.set_source(source);
+        self.block.header(header::CLUSTER_EPOCH).store(epoch, Relaxed);
+        self.block.header(header::SOURCE_MS).store(sent_ms, Relaxed);
+        self.block.header(header::LAG_US).store(lag_us, Relaxed);
+        self.derived.iter().for_each(|derived| derived.writer().set_source(epoch, source, sent_ms, lag_us));
     }
 
     /// Publishes what the collector knows about itself.

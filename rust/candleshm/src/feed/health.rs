@@ -84,6 +84,14 @@ pub struct Health {
     pub failing: u64,
     /// Symbols that are kept fresh by requests instead of streams.
     pub polled: u64,
+    /// Host and process of the leader that the candles come from; empty outside a cluster.
+    pub source: String,
+    /// The epoch of that leader; 0 outside a cluster.
+    pub cluster_epoch: u64,
+    /// When its newest message was sent, by the exchange's clock, epoch ms.
+    pub source_ms: Option<u64>,
+    /// How long that message was on its way, us; `None` outside a cluster.
+    pub lag_us: Option<u64>,
     /// The kind of the newest failure of a request, as on the format's page, and when it was, epoch ms; 0 for none.
     pub last_error: (u64, u64),
 }
@@ -95,6 +103,7 @@ impl Health {
         let (state, heartbeat_age_ms) = (block.state(), attached.heartbeat_age_ms());
         let loaded = block.announced(header::READY) == 1;
         let freshness = Freshness::of(&trading_ages_ms(block), limit_ms);
+        let cluster_epoch = block.value(header::CLUSTER_EPOCH);
         let is_served = matches!(state, Some(BlockState::Ready | BlockState::Superseded));
         let is_alive = heartbeat_age_ms.is_some_and(|age_ms| age_ms <= SILENT_MS);
         Self {
@@ -120,6 +129,10 @@ impl Health {
             banned_until_ms: Some(block.value(header::BANNED_UNTIL_MS)).filter(|&until_ms| until_ms > 0),
             failing: block.value(header::FAILING),
             polled: block.value(header::POLLED),
+            source: block.source(),
+            cluster_epoch,
+            source_ms: Some(block.value(header::SOURCE_MS)).filter(|&sent_ms| sent_ms > 0),
+            lag_us: (cluster_epoch > 0).then(|| block.value(header::LAG_US)),
             last_error: (block.value(header::LAST_ERROR), block.value(header::LAST_ERROR_MS)),
         }
     }

@@ -70,7 +70,14 @@ impl News {
         self.sleep_for(SLICE);
     }
 
-    pub(super) fn sleep_for(&self, slice: Duration) {
+    /// Returns whether the block has announced something newer, or is done.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        !self.attached.is_current() || Seen::of(self.attached.block().header(self.offset)) != self.seen
+    }
+
+    /// As [`Self::sleep`], for at most so long.
+    pub fn sleep_for(&self, slice: Duration) {
         // Nobody is woken by a block that is done when another one is there.
         let slice = if self.attached.is_current() { slice } else { slice.min(Duration::from_millis(FOLLOW_MS)) };
         shared_memory::futex_wait(self.attached.block().header(self.offset), self.seen.number(), slice);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::mirrored::Mirrored;
 use super::replacing::supersede;
 use super::{Config, Health, News, Owner, Series, Writer, check_symbol};
 use crate::block::Block;
@@ -104,6 +105,7 @@ impl Writer {
             universe_bar: 0,
             news: News::None,
             derived: Vec::new(),
+            mirrored: Mirrored::default(),
         };
         writer.sign(owner);
         writer.block.set_exchange(&config.exchange);
@@ -129,6 +131,7 @@ impl Writer {
             universe_bar: 0,
             news: News::None,
             derived: Vec::new(),
+            mirrored: Mirrored::default(),
         };
         writer.universe_bar = writer.block.value(header::UNIVERSE_BAR);
         writer.sign(owner);

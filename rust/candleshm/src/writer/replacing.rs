@@ -13,7 +13,7 @@ use crate::sync::Ordering::Relaxed;
 /// How often to start again because the name went to another block meanwhile.
 const ATTEMPTS_MAX: usize = 16;
 /// Words of the header that a block of the same owner starts with.
-const KEPT: [usize; 9] = [
+const KEPT: [usize; 12] = [
     header::READY,
     header::WEIGHT_USED,
     header::WEIGHT_LIMIT,
@@ -23,6 +23,9 @@ const KEPT: [usize; 9] = [
     header::POLLED,
     header::LAST_ERROR,
     header::LAST_ERROR_MS,
+    header::CLUSTER_EPOCH,
+    header::SOURCE_MS,
+    header::LAG_US,
 ];
 
 impl Writer {
@@ -89,6 +92,7 @@ impl Writer {
         };
         let generation = self.block.value(header::GENERATION) + 1;
         let mut created = Self::create(self.block.name(), geometry, &config, owner, generation, Some(&self.block))?;
+        created.block.set_source(&self.block.source());
         for word in KEPT {
             created.block.announce(word, self.block.value(word));
         }
@@ -108,7 +112,9 @@ impl Writer {
         }
         let derived = std::mem::take(&mut self.derived);
         let (taken_over, carried_rows) = (self.taken_over, self.carried_rows);
-        *self = Self { derived, taken_over, carried_rows, news: self.news, ..created };
+        let mut mirrored = std::mem::take(&mut self.mirrored);
+        mirrored.look_anew();
+        *self = Self { derived, taken_over, carried_rows, news: self.news, mirrored, ..created };
         Ok(())
     }
 
