@@ -15,7 +15,7 @@ from candleshm.cluster.inbox import Inbox
 from candleshm.cluster.leader_clocks import LeaderClocks
 from candleshm.cluster.log import ChangeLog
 from candleshm.cluster.message import Message
-from candleshm.cluster.message_head import CHANGES, HEARTBEAT, MessageHead
+from candleshm.cluster.message_head import MessageHead
 from candleshm.cluster.requests import Requests
 from candleshm.cluster.shard_position import ShardPosition
 from candleshm.cluster.subjects import Subjects
@@ -151,7 +151,7 @@ class Follower:
         now_ns = boot_ns()
         head = MessageHead.of(message.data)
         if head is None:
-            self._refuse("damaged", message.data)
+            self._put(message.data, 0)  # It is refused, with the reason.
             return
         if head.shards != len(self._positions) and not self._divide_anew(head):
             self._refuse("shards", message.data)
@@ -187,7 +187,7 @@ class Follower:
                     if earlier_head is not None:
                         self._apply(position, earlier_head, earlier, now_ns)
         self._apply(position, head, data, now_ns)
-        if head.kind == HEARTBEAT and head.epoch == position.epoch:
+        if head.kind == "heartbeat" and head.epoch == position.epoch:
             self._compare(position, head, data, now_ns)
 
     def _apply(self, position: ShardPosition, head: MessageHead, data: bytes, now_ns: int) -> Applied | None:
@@ -195,7 +195,7 @@ class Follower:
         if applied is None:
             return None
         position.advance(head)
-        if head.kind == CHANGES and position.clock.is_known:
+        if head.kind == "changes" and position.clock.is_known:
             position.lag_ns = max(0, now_ns - head.sent_boot_ns - position.clock.at(now_ns))
         return applied
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from candleshm.cluster.clock_offset import ClockOffset
-from candleshm.cluster.message_head import CHANGES, MessageHead
+from candleshm.cluster.message_head import MessageHead
 
 __all__ = ["ShardPosition"]
 
@@ -51,7 +51,7 @@ class ShardPosition:
         """Return the first and the last number of the changes that are missing before a message of this epoch."""
         if self.sequence is None:
             return None
-        last = head.sequence - 1 if head.kind == CHANGES else head.sequence
+        last = head.sequence - 1 if head.kind == "changes" else head.sequence
         return (self.sequence + 1, last) if last > self.sequence else None
 
     def advance(self, head: MessageHead) -> None:
