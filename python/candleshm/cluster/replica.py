@@ -36,8 +36,8 @@ class Replica:
     ) -> None:
         """Begin to follow all shards, and to lead none.
 
-        `source` is what readers elsewhere are told about where rows come from. `may_publish` says whether a shard's lease still holds; `missing` is called with symbols that a leader has and
-        the block has not.
+        Readers on other hosts are told that rows come from `source`. `may_publish` says whether a shard's lease still
+        holds; `missing` is called with symbols that a leader has and the block has not.
         """
         self._writer = writer
         self._shards = shards
