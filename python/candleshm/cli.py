@@ -14,13 +14,14 @@ from typing import Any, Literal, NoReturn
 
 from candleshm._core import MARKETS, ZONES_VERSION
 from candleshm.cluster.mirror_config import MIRROR_KEYS
-from candleshm.commands.cluster_flags import add_cluster_flags
+from candleshm.commands.cluster_flags import add_cluster_flags, add_member_flags
 from candleshm.commands.outcome import outcome
 from candleshm.commands.settings import (
     PROCESS_KEYS,
     Configuration,
     add_field_flags,
     add_flags,
+    cluster_settings,
     collector_configs,
     configuration,
     in_utf8,
@@ -112,6 +113,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         until_stdin_closes=arguments.until_stdin_closes,
         reload=Reload(arguments.config, read, given) if is_file else None,
         cluster=given.cluster,
+        members=given.members,
         mirrors=given.mirrors,
     )
 
@@ -311,6 +313,13 @@ def _check(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def _cluster(arguments: argparse.Namespace) -> None:
+    from candleshm.commands.cluster_status import present_in, status_json, status_table
+
+    present = present_in(cluster_settings(vars(arguments)))
+    print(status_json(present) if arguments.json else status_table(present), end="")
+
+
 def _rm(arguments: argparse.Namespace) -> None:
     from candleshm.reader.feed import unlink
 
@@ -377,6 +386,8 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="[HOST:]PORT",
         help=PROCESS_KEYS["gateway"].help,
     )
+    add_cluster_flags(serve)
+    add_member_flags(serve)
     _add_log_flags(serve)
 
     mirror = add(
@@ -623,6 +634,16 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also exit with 1 while requests, not streams, bring the candles of more than one symbol in ten",
     )
+
+    cluster = add(
+        "cluster",
+        _cluster,
+        "show who takes part in a cluster, who leads, and who is behind",
+        "cluster status --cluster nats://h1,h2,h3",
+    )
+    cluster.add_argument("action", choices=("status",), help="status: members, mirrors, and the weight of each exit")
+    cluster.add_argument("--json", action="store_true", help="print an object with every field")
+    add_cluster_flags(cluster)
 
     rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
     rm.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")

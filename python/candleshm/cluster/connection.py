@@ -89,15 +89,15 @@ class ClusterConnection:
         self._keeping: asyncio.Task[None] | None = None
         self._complaints: set[str] = set()
 
-    def open(self, seconds: float = OPEN_SECONDS) -> None:
-        """Connect, with further attempts for so long.
+    def open(self, seconds: float = OPEN_SECONDS, *, patiently: bool = False) -> None:
+        """Connect, with further attempts for so long; `patiently` goes on trying behind the back of the caller.
 
         Raises ClusterRefused when a server refuses this program or is not the one to be trusted, ClusterUnavailable
-        when none responds.
+        when none responds and the caller is not patient.
         """
         self._thread.start()
         try:
-            self._wait_for(self._open(seconds))
+            self._wait_for(self._open(seconds, patiently=patiently))
         except BaseException:
             self.close()
             raise
@@ -249,18 +249,21 @@ class ClusterConnection:
         finally:
             self._loop.close()
 
-    async def _open(self, seconds: float) -> None:
+    async def _open(self, seconds: float, *, patiently: bool) -> None:
         deadline_seconds = time.monotonic() + seconds
         attempt = 0
-        while True:
+        lost: asyncio.Event | None = None
+        while lost is None:
             attempt += 1
             try:
                 lost = await self._connect()
-                break
-            except ClusterUnavailable:
+            except ClusterUnavailable as error:
                 pause_seconds = PAUSES.delay_seconds(attempt, self._random)
                 if time.monotonic() + pause_seconds >= deadline_seconds:
-                    raise
+                    if not patiently:
+                        raise
+                    logger.warning("%s; it is tried again", error)
+                    break
                 await asyncio.sleep(pause_seconds)
         self._keeping = self._loop.create_task(self._keep(lost))
 
@@ -288,8 +291,11 @@ class ClusterConnection:
                 return client.lost
         raise ClusterUnavailable(self._servers, "; ".join(reasons))
 
-    async def _keep(self, lost: asyncio.Event) -> None:
-        """Replace each connection that is lost, and log what servers complain about."""
+    async def _keep(self, lost: asyncio.Event | None) -> None:
+        """Replace each connection that is lost, and log what servers complain about. None: there never was one."""
+        if lost is None:
+            lost = await self._connect_again()
+            logger.info("connected to the cluster's servers")
         while True:
             while not lost.is_set():
                 with suppress(TimeoutError):

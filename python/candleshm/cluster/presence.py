@@ -1,15 +1,17 @@
-"""What every member and mirror of a cluster says of itself each second, and who was heard lately."""
+"""What every member and mirror of a cluster says of itself each second, and who was there lately."""
 
 from __future__ import annotations
 
 import msgspec
 
-__all__ = ["LEFT", "LIVING_SECONDS", "Exit", "Presence", "Roll", "decoded", "encoded"]
+__all__ = ["LEFT", "LIVING_SECONDS", "MIRROR", "Exit", "Presence", "Roll", "decoded", "encoded"]
 
-# Who was not heard for so long counts as gone.
+# Who says nothing for so long counts as gone.
 LIVING_SECONDS = 3.0
 # The role in the last message of one that ends in order.
 LEFT = "left"
+# The role of one that only follows.
+MIRROR = "mirror"
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,11 +45,11 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     epochs: dict[int, int] = {}
     """The epoch of each shard that it leads."""
     newest_epochs: dict[int, int] = {}
-    """The newest epoch that it has heard of, for each shard."""
+    """The newest epoch that it knows of, for each shard."""
     lag_ms: float | None = None
     """How old the newest change was when it was applied; None where nothing comes from others."""
-    differing: tuple[str, ...] = ()
-    """Series whose rows differ from their leader's, as far as known."""
+    differing: int = 0
+    """How many requests for rows its newest comparison with leaders led to; 0 while all digests agree."""
     is_complete: bool = False
     """Whether its block has every row that others have, so that it could lead at once."""
     exits: tuple[Exit, ...] = ()
@@ -75,7 +77,7 @@ def decoded(message: bytes) -> Presence | None:
 
 
 class Roll:
-    """Who was heard lately. For one thread; the time is an argument, seconds of any clock that does not step."""
+    """Who was there lately. For one thread; the time is an argument, seconds of any clock that does not step."""
 
     def __init__(self) -> None:
         self._heard: dict[tuple[str, str], tuple[Presence, float]] = {}
@@ -88,13 +90,13 @@ class Roll:
             self._heard[presence.feed, presence.member] = presence, now
 
     def living(self, now: float) -> list[Presence]:
-        """Return who was heard within the last seconds, members before mirrors, by host and process."""
-        self._heard = {key: heard for key, heard in self._heard.items() if now - heard[1] < LIVING_SECONDS}
+        """Return who spoke within the last seconds, members before mirrors, by host and process."""
+        self._heard = {key: last for key, last in self._heard.items() if now - last[1] < LIVING_SECONDS}
         found = [presence for presence, _ in self._heard.values()]
-        return sorted(found, key=lambda each: (each.feed, each.role == "mirror", each.host, each.pid))
+        return sorted(found, key=lambda each: (each.feed, each.role == MIRROR, each.host, each.pid))
 
     def newest_epoch(self, feed: str, shard: int) -> int:
-        """Return the newest epoch of a shard that anybody has heard of lately, 0 for none."""
+        """Return the newest epoch of a shard that anybody knows of lately, 0 for none."""
         return max(
             (
                 max(presence.epochs.get(shard, 0), presence.newest_epochs.get(shard, 0))

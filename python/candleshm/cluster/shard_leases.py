@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from candleshm.cluster.leases import RENEW_SECONDS, Lease
-from candleshm.cluster.presence import Presence, Roll
+from candleshm.cluster.presence import MIRROR, Presence, Roll
 from candleshm.cluster.sharding import assignment, heir
 from candleshm.cluster.subjects import Subjects
 from candleshm.errors import ClusterUnavailable
@@ -91,7 +91,7 @@ class ShardLeases:
         """
         now = self._now()
         due = [shard for shard, due_seconds in enumerate(self._due_seconds) if due_seconds <= now]
-        members = [each for each in present if each.feed == self._subjects.feed and each.role != "mirror"]
+        members = [each for each in present if each.feed == self._subjects.feed and each.role != MIRROR]
 
         async def tend(client: Client) -> list[str | None]:
             self._bucket.use(client)
@@ -145,7 +145,9 @@ class ShardLeases:
         """Return how long a lease has to be free before this member takes it: whose turn it is comes first."""
         if self._now() - self._handed_seconds.get(shard, -math.inf) < HEIR_SECONDS:
             return HEIR_SECONDS
-        # Whoever led it until now is gone, although it may have been heard a moment ago.
+        if any(each.epochs and each.shards != len(self._leases) for each in members):
+            return math.inf  # The feed is divided otherwise; `Member` says so.
+        # Whoever led it until now is gone, although it may have spoken a moment ago.
         holder = self._leases[shard].holder
         able = {each.member for each in members if each.is_complete and each.member != holder} - {self._member}
         if not is_complete:

@@ -17,17 +17,16 @@ from candleshm.cluster.subjects import Subjects
 from candleshm.commands.table import aligned
 from candleshm.system.clock import SystemClock
 
-__all__ = ["heard", "status_json", "status_table"]
+__all__ = ["present_in", "status_json", "status_table"]
 
 # Everyone says something each second.
 HEARD_SECONDS = 2.0
-DIFFERING_MAX = 3
 HEADS = ("FEED", "HOST", "PID", "ROLE", "SHARDS", "EPOCH", "LAG", "SYMBOLS", "LENGTH", "BLOCK", "DIFFERS")
 LEFT = ("FEED", "HOST", "ROLE", "SHARDS", "BLOCK", "DIFFERS", "EXIT", "TO")
 EXIT_HEADS = ("EXIT", "TO", "WEIGHT")
 
 
-def heard(settings: ClusterSettings) -> list[Presence]:
+def present_in(settings: ClusterSettings) -> list[Presence]:
     """Return who is present in the cluster, of all its feeds. Raises as `ClusterConnection.open`."""
     said: deque[bytes] = deque()
 
@@ -85,11 +84,10 @@ def _shards(presence: Presence) -> str:
 
 
 def _differing(presence: Presence) -> str:
-    """Return which series differ from their leader's."""
-    names = presence.differing[:DIFFERING_MAX]
-    more = len(presence.differing) - len(names)
-    text = " ".join(names) + (f" and {more} more" if more else "")
-    return text or ("" if presence.is_complete else "incomplete")
+    """Return whether somebody's rows differ from the leaders'."""
+    if presence.differing:
+        return f"{presence.differing} requests"
+    return "" if presence.is_complete else "incomplete"
 
 
 def _exits(present: Sequence[Presence]) -> dict[tuple[str, str], tuple[int, int]]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from candleshm.collector.status import CollectorStatus
 from candleshm.commands.scrape_server import ScrapeServer
@@ -22,6 +22,9 @@ from candleshm.reader.frames import library
 from candleshm.reader.health import ERROR_KINDS
 from candleshm.reader.observation import Observation, SeriesFacts, attach_to_observe, observe
 from candleshm.row_state import RowState
+
+if TYPE_CHECKING:
+    from candleshm.cluster.member import Member
 
 __all__ = ["MetricsServer"]
 
@@ -129,6 +132,18 @@ OF_COLLECTOR: Sequence[_Column] = (
     _Gauge("polled_symbols", "Symbols kept fresh by requests instead of streams.", lambda status: status.polled),
     _Counter("audits", "Requests that only checked closed rows.", lambda status: status.audits),
 )
+OF_MEMBER: Sequence[_Column] = (
+    _Gauge("cluster_led_shards", "Shards of the feed that this collector leads.", lambda member: member.led),
+    _Gauge("cluster_shards", "Shards into which the feed is divided.", lambda member: member.shards),
+    _Gauge("cluster_unled_shards", "Shards that nobody leads, as far as known.", lambda member: member.unled),
+    _Gauge("cluster_epoch", "Newest epoch of a shard that this collector leads; 0 for none.", lambda m: m.epoch),
+    _Gauge("cluster_alone", "1 while the collector has no lease and serves its own host only.", lambda m: m.is_alone),
+    _Gauge("cluster_complete", "1 while the block has every row that its leaders have.", lambda m: m.is_complete),
+    _Gauge("cluster_differing", "Requests for rows that the newest comparison led to.", lambda m: m.differing),
+    _Gauge("cluster_lag_seconds", "Age of the newest change of another host when it was applied.", lambda m: m.lag),
+    _Gauge("cluster_members", "Collectors of the feed that are present, this one included.", lambda m: m.members),
+    _Gauge("cluster_mirrors", "Mirrors of the feed that are present.", lambda member: member.mirrors),
+)
 OF_STREAM: Sequence[_Column] = (
     _Gauge("stream_connections", "Open stream connections.", lambda stream: stream.connections),
     _Gauge("stream_symbols", "Symbols with a stream on an open connection.", lambda stream: stream.streams),
@@ -162,8 +177,11 @@ class MetricsServer:
         *,
         derived: Mapping[str, Sequence[str]] | None = None,
         with_series: bool = True,
+        members: Mapping[str, Member] | None = None,
     ) -> None:
         """Listen. `derived` are the names of the blocks derived from each feed's; `with_series` shows every symbol.
+
+        `members` are those of a cluster, by the names of their blocks.
 
         Raises MissingExtra without prometheus-client, OSError when it cannot listen there.
         """
@@ -171,6 +189,7 @@ class MetricsServer:
         exposition = library("prometheus_client.exposition", EXTRA)
         self._statuses = statuses
         self._derived = derived or {}
+        self._members = members or {}
         self._with_series = with_series
         self._feeds: dict[str, Feed] = {}
         self._registry = self._core.CollectorRegistry(auto_describe=False)
@@ -210,6 +229,8 @@ class MetricsServer:
             (name,): status.stream for name, status in statuses.items() if status.stream is not None
         }
         yield from self._families(OF_STREAM, ("block",), streams)
+        figures: dict[tuple[str, ...], object] = {(name,): member.figures for name, member in self._members.items()}
+        yield from self._families(OF_MEMBER, ("block",), figures)
         yield self._universe(seen)
         yield from self._shared_memory()
         yield self._counts("request_errors", "Requests that failed, by kind of error.", "kind", _errors_of(statuses))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from threading import Timer
 from typing import NamedTuple
 
+from candleshm.cluster.member_config import MemberConfig
 from candleshm.cluster.mirror_config import MirrorConfig
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.collector.supervisor import Supervisor
 from candleshm.commands.log import HeldLog, LogFormat
+from candleshm.commands.memberships import memberships
 from candleshm.commands.progress import LoadingProgress
 from candleshm.commands.reload import Reload
 from candleshm.commands.service_reports import ServiceReports
@@ -45,11 +47,13 @@ def serve(
     until_stdin_closes: bool = False,
     reload: Reload | None = None,
     cluster: ClusterSettings | None = None,
+    members: Mapping[str, MemberConfig] | None = None,
     mirrors: Sequence[MirrorConfig] = (),
 ) -> None:
     """Serve until a signal asks to stop, or stdin ends; with `reload` SIGHUP is none of these and applies that.
 
-    Raises as `Supervisor`, `MetricsServer` and `GatewayChild` do.
+    With a `cluster` each feed is one of its `members`, named by their blocks. Raises as `Supervisor`,
+    `ClusterConnection`, `MetricsServer` and `GatewayChild` do.
     """
     log = HeldLog(log_level, log_format)
     # A start that fails at once leaves its one line; who waits longer is told for what.
@@ -58,13 +62,14 @@ def serve(
     telling.start()
     if any(config.candle_dir is not None for config in feeds):
         library("pyarrow", "parquet")
-    supervisor = Supervisor(feeds)
     running = None
-    on_stop_signal(supervisor.stop, on_hangup=None if reload is None else partial(reload.apply, supervisor))
-    if until_stdin_closes:
-        on_stdin_closed(supervisor.stop)
     with ExitStack() as stack:
         stack.callback(telling.cancel)
+        in_cluster = stack.enter_context(memberships(cluster, feeds, members or {}))
+        supervisor = Supervisor(feeds, memberships=in_cluster)
+        on_stop_signal(supervisor.stop, on_hangup=None if reload is None else partial(reload.apply, supervisor))
+        if until_stdin_closes:
+            on_stdin_closed(supervisor.stop)
         stack.callback(supervisor.stop)
         reports = stack.enter_context(ServiceReports(ServiceManager.take_from(os.environ), supervisor.statuses))
         if mirrors and cluster is not None:
@@ -76,7 +81,9 @@ def serve(
             from candleshm.commands.metrics import MetricsServer
 
             derived = {config.block_name: config.block_names[1:] for config in feeds}
-            server = MetricsServer(*metrics, supervisor.statuses, derived=derived, with_series=metrics_per_symbol)
+            server = MetricsServer(
+                *metrics, supervisor.statuses, derived=derived, with_series=metrics_per_symbol, members=in_cluster
+            )
             where = stack.enter_context(server).url
         child = None
         if gateway is not None:

@@ -13,11 +13,13 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from dataclasses import field as field_of
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from candleshm.cluster.member_config import MEMBER_KEYS, MemberConfig
 from candleshm.cluster.mirror_config import MirrorConfig
 from candleshm.cluster.settings import CLUSTER_KEYS, ClusterSettings
 from candleshm.config import CollectorConfig, Setting, settings
@@ -29,6 +31,7 @@ __all__ = [
     "Configuration",
     "add_field_flags",
     "add_flags",
+    "cluster_settings",
     "collector_configs",
     "configuration",
     "in_utf8",
@@ -62,6 +65,8 @@ class Configuration:
     process: Mapping[str, Any]
     mirrors: Sequence[MirrorConfig] = ()
     """Those of the file's `[[mirror]]` tables."""
+    members: Mapping[str, MemberConfig] = field_of(default_factory=dict)
+    """What each feed is in the cluster, by the name of its block; empty without a cluster."""
 
     @property
     def cluster(self) -> ClusterSettings | None:
@@ -104,6 +109,7 @@ def configuration(flags: Mapping[str, Any], path: Path | None) -> Configuration:
     """
     variables = _variables(os.environ)
     given = variables | {name: value for name, value in flags.items() if name in settings()}
+    given |= {name: flags[name] for name in MEMBER_KEYS if flags.get(name) is not None}
     process, feeds, mirrors = ({}, [{}], []) if path is None else _file_parts(path)
     if len(feeds) > 1 and "name" in given:
         where = "--name" if "name" in flags else f"{VARIABLE}NAME"
@@ -111,7 +117,20 @@ def configuration(flags: Mapping[str, Any], path: Path | None) -> Configuration:
             f"{where} names one block, but {path} has {len(feeds)} feeds; give each of them a `name` in that file"
         )
     process = _process(process, flags, given)
-    return Configuration([_config(feed | given) for feed in feeds], process, mirrors)
+    members = [_member(feed | given, is_clustered="cluster" in process) for feed in feeds]
+    configs = [config for config, _ in members]
+    in_cluster = {config.block_name: member for config, member in members} if "cluster" in process else {}
+    return Configuration(configs, process, mirrors, in_cluster)
+
+
+def cluster_settings(flags: Mapping[str, Any]) -> ClusterSettings:
+    """Return the cluster's servers for a command that does nothing but with them. Raises ConfigError."""
+    given = {name: value for name, value in _variables(os.environ).items() if name in CLUSTER_KEYS}
+    given |= {name: flags[name] for name in CLUSTER_KEYS if flags.get(name) is not None}
+    settings = ClusterSettings.of(given)
+    if settings is None:
+        raise ConfigError("cluster is missing; give --cluster nats://HOST")
+    return settings
 
 
 def mirror_configuration(flags: Mapping[str, Any], path: Path | None) -> Configuration:
@@ -138,7 +157,8 @@ def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
 
     An empty one says nothing. Raises ConfigError for one that is nearly a setting, or whose text cannot be read.
     """
-    types, names = get_type_hints(CollectorConfig), [*settings(), *PROCESS_KEYS]
+    types = get_type_hints(CollectorConfig) | {"as": str, "shards": int}
+    names = [*settings(), *MEMBER_KEYS, *PROCESS_KEYS]
     values: dict[str, Any] = {}
     for variable, text in environment.items():
         name = variable.removeprefix(VARIABLE).lower()
@@ -223,6 +243,18 @@ PROCESS_READERS: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
+def _member(values: dict[str, Any], *, is_clustered: bool) -> tuple[CollectorConfig, MemberConfig]:
+    """Return the settings of a feed's collector, and what it is in the cluster. Raises ConfigError."""
+    given = {name: values.pop(name) for name in MEMBER_KEYS if name in values}
+    for name, value in given.items():
+        MEMBER_KEYS[name].check(name, value)
+        if not is_clustered:
+            raise ConfigError(f"{name} is given without cluster; give --cluster nats://HOST as well")
+    config = _config(values)
+    member = MemberConfig(config.block_name, given.get("shards", 1))
+    return (replace(config, name=given["as"]) if "as" in given else config), member
+
+
 def _config(values: dict[str, Any]) -> CollectorConfig:
     if "market" not in values:
         raise ConfigError("market is missing; give --market spot, um or cm")
@@ -270,7 +302,7 @@ def _tables(loaded: dict[str, Any], name: str, path: Path) -> list[dict[str, Any
 
 def _settings(table: Mapping[str, Any], where: str, more: Collection[str] = ()) -> dict[str, Any]:
     """Return the settings of a table, and the keys in `more`; LENGTH, length and the flag's spelling are the same."""
-    names = [*settings(), *more]
+    names = [*settings(), *MEMBER_KEYS, *more]
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = key.lower().replace("-", "_")

@@ -1,0 +1,113 @@
+"""The two ways of one block through a cluster: it tells what its host leads, and takes in what others lead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from candleshm._core import Shadow
+from candleshm.cluster.connection import ClusterConnection
+from candleshm.cluster.follower import Follower
+from candleshm.cluster.publisher import Publisher
+from candleshm.cluster.subjects import Subjects
+
+if TYPE_CHECKING:
+    from candleshm._core import Writer
+
+__all__ = ["Replica"]
+
+# Who leads a shard says something each second. One that is silent for longer has died, and what was equal stays so.
+SILENT_SECONDS = 2.5
+
+
+class Replica:
+    """Publisher and follower of one block, from the start until `close`. Belongs to the member's thread."""
+
+    def __init__(
+        self,
+        connection: ClusterConnection,
+        subjects: Subjects,
+        writer: Writer,
+        *,
+        shards: int,
+        source: str,
+        may_publish: Callable[[int], bool],
+        missing: Callable[[Sequence[str]], None],
+    ) -> None:
+        """Begin to follow all shards, and to lead none.
+
+        Readers on other hosts are told that rows come from `source`. `may_publish` says whether a shard's lease still
+        holds; `missing` is called with symbols that a leader has and the block has not.
+        """
+        self._writer = writer
+        self._shards = shards
+        self._source = source
+        self._collected: frozenset[int] = frozenset()
+        self._complete: frozenset[int] = frozenset()
+        self._publisher = Publisher(
+            connection,
+            subjects,
+            Shadow(writer.name, shards, source),
+            block_name=writer.name,
+            may_publish=may_publish,
+        )
+        self._follower = Follower(connection, subjects, writer, shards=shards, missing=missing)
+        writer.follow(shards, [])
+        self._publisher.start()
+        self._follower.start()
+
+    def close(self) -> None:
+        """Say and take nothing any more."""
+        self._publisher.stop()
+        self._follower.stop()
+
+    def collect(self, shards: Collection[int]) -> None:
+        """Let the block's rows of these shards come from the exchange alone, and the others from who leads them."""
+        self._collected = frozenset(shards)
+        self._writer.follow(self._shards, sorted(shards))
+
+    def lead(self, shard: int, epoch: int) -> None:
+        """Tell what changes in a shard, under that epoch; readers here are told where it comes from."""
+        self._writer.set_source(epoch, self._source)
+        self._publisher.lead(shard, epoch)
+
+    def leave(self, shard: int) -> None:
+        """Tell nothing of a shard any more."""
+        self._publisher.leave(shard)
+
+    def look(self) -> bool:
+        """Return whether the block has what the leaders of all shards have, or had while they spoke.
+
+        Requests of others are answered for the shards of which it has everything.
+        """
+        before, complete = self._complete, set(self._complete)
+        for shard, status in self._follower.status.shards.items():
+            if status.is_equal:
+                complete.add(shard)
+            elif status.heard_seconds is not None and status.heard_seconds < SILENT_SECONDS:
+                complete.discard(shard)
+        self._complete = frozenset(complete - self._collected)
+        if self._complete != before:
+            self._publisher.answer_also(self._complete)
+        return len(self._complete | self._collected) == self._shards
+
+    @property
+    def symbols(self) -> int:
+        """How many symbols the block has."""
+        return len(self._writer.symbols)
+
+    @property
+    def lag_ms(self) -> float | None:
+        """How old the newest change from another host was when it was applied; None where none came lately."""
+        lags = [
+            status.lag_seconds
+            for shard, status in self._follower.status.shards.items()
+            if shard not in self._collected and status.lag_seconds is not None
+        ]
+        return max(lags) * 1000 if lags else None
+
+    @property
+    def differing(self) -> int:
+        """How many requests the newest comparisons with leaders led to; 0 while everything agrees."""
+        shards = self._follower.status.shards.items()
+        return sum(status.differing for shard, status in shards if shard not in self._collected)
