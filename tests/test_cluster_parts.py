@@ -1,4 +1,4 @@
-"""Who should lead what, and who was heard: the parts of a cluster that decide without any server."""
+"""Who should lead what, and who is there: the parts of a cluster that decide without any server."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_a_lost_bucket_takes_no_epoch_back(leases: list[Lease], bucket: Bucket) 
     assert take(third, newest_epoch=epoch)
     assert (third.epoch or 0) > epoch
     assert not run(first.renew(0))
-    # One that heard of nothing takes a low epoch, and a higher one as soon as it hears.
+    # One that knows of nothing takes a low epoch, and a higher one as soon as it hears.
     bucket.entries.clear()
     bucket.sequence = 0
     assert take(second)

@@ -21,9 +21,9 @@ async def echoed(url: str, **options: Any) -> bytes:
     """Return what comes back when a client tells itself something."""
     client = await nats.connect(url, allow_reconnect=False, connect_timeout=5, **options)
     try:
-        heard = await client.subscribe("a.subject")
+        told = await client.subscribe("a.subject")
         await client.publish("a.subject", b"rows")
-        return (await heard.next_msg(5)).data
+        return (await told.next_msg(5)).data
     finally:
         await client.close()
 

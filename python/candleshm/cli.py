@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from candleshm._core import MARKETS, ZONES_VERSION
+from candleshm.cluster.mirror_config import MIRROR_KEYS
 from candleshm.commands.cluster_flags import add_cluster_flags, add_member_flags
 from candleshm.commands.outcome import outcome
 from candleshm.commands.settings import (
@@ -25,6 +26,7 @@ from candleshm.commands.settings import (
     configuration,
     in_utf8,
     listening_address,
+    mirror_configuration,
 )
 from candleshm.commands.signals import UNTIL_STDIN_CLOSES
 from candleshm.commands.streams import say
@@ -81,6 +83,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         return configuration(vars(arguments), arguments.config)
 
     given = read()
+    _check_mirrors(given, arguments.config)
     if "group" in given.process:
         share_with(given.process["group"])
     if arguments.check:
@@ -111,6 +114,42 @@ def _serve(arguments: argparse.Namespace) -> None:
         reload=Reload(arguments.config, read, given) if is_file else None,
         cluster=given.cluster,
         members=given.members,
+        mirrors=given.mirrors,
+    )
+
+
+def _check_mirrors(given: Configuration, path: Path | None) -> None:
+    """Raise ConfigError for mirrors without a cluster, and for a file that has nothing else."""
+    from candleshm.errors import ConfigError
+
+    if given.mirrors and given.cluster is None:
+        raise ConfigError(f"{path} has mirrors and no cluster; give it a key `cluster`, or --cluster nats://HOST")
+    if given.mirrors and not given.feeds:
+        raise ConfigError(f"{path} has mirrors and no feed; run: candleshm mirror --config {path}")
+
+
+def _mirror(arguments: argparse.Namespace) -> None:
+    from candleshm.cluster.mirror_config import MirrorConfig
+    from candleshm.commands.mirror import mirror
+    from candleshm.errors import ConfigError
+
+    given = mirror_configuration(vars(arguments), arguments.config)
+    if "group" in given.process:
+        share_with(given.process["group"])
+    configs = list(given.mirrors)
+    if arguments.name is not None:
+        configs = [MirrorConfig.of({name: getattr(arguments, name) for name in MIRROR_KEYS})]
+    if not configs:
+        raise ConfigError("no feed is named; give NAME, or --config FILE with a [[mirror]] table")
+    settings = given.cluster
+    if settings is None:
+        raise ConfigError("cluster is missing; give --cluster nats://HOST")
+    mirror(
+        settings,
+        configs,
+        log_level=arguments.log_level,
+        log_format=arguments.log_format,
+        until_stdin_closes=arguments.until_stdin_closes,
     )
 
 
@@ -275,9 +314,9 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _cluster(arguments: argparse.Namespace) -> None:
-    from candleshm.commands.cluster_status import heard, status_json, status_table
+    from candleshm.commands.cluster_status import present_in, status_json, status_table
 
-    present = heard(cluster_settings(vars(arguments)))
+    present = present_in(cluster_settings(vars(arguments)))
     print(status_json(present) if arguments.json else status_table(present), end="")
 
 
@@ -350,6 +389,28 @@ def make_parser() -> argparse.ArgumentParser:
     add_cluster_flags(serve)
     add_member_flags(serve)
     _add_log_flags(serve)
+
+    mirror = add(
+        "mirror",
+        _mirror,
+        "keep a block of a feed that another host collects, until Ctrl-C",
+        "mirror candleshm-spot-1m --cluster nats://h1,h2,h3",
+    )
+    mirror.add_argument(
+        "name", type=in_utf8, metavar="NAME", nargs="?", help="name of the feed, which is that of its collector's block"
+    )
+    mirror.add_argument("--as", type=_block_name, metavar="LOCAL", help=MIRROR_KEYS["as"].help)
+    mirror.add_argument("--length", type=_count, metavar="N", help=MIRROR_KEYS["length"].help)
+    mirror.add_argument("--derive", type=_words, metavar="A,B,...", help=MIRROR_KEYS["derive"].help)
+    mirror.add_argument(
+        "--config",
+        metavar="FILE.toml",
+        type=Path,
+        help="read keys of the cluster from this file, and without NAME a [[mirror]] table for each mirror",
+    )
+    add_cluster_flags(mirror)
+    mirror.add_argument("--group", metavar="NAME", help=PROCESS_KEYS["group"].help)
+    _add_log_flags(mirror)
 
     gateway = add(
         "gateway", _gateway, "answer Binance's own API from the blocks, until Ctrl-C", "gateway --listen 8700"
@@ -612,6 +673,10 @@ def _add_log_flags(command: argparse.ArgumentParser) -> None:
 
 def _version() -> str:
     return f"candleshm {version('candleshm')} (time zones {ZONES_VERSION})"
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _count(text: str) -> int:

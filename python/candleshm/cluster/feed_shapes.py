@@ -10,8 +10,9 @@ from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.inbox import Inbox
 from candleshm.cluster.leader_clocks import LeaderClocks
 from candleshm.cluster.message import Message
-from candleshm.cluster.message_head import HEARTBEAT, MessageHead
+from candleshm.cluster.message_head import MessageHead
 from candleshm.cluster.subjects import Subjects
+from candleshm.errors import ConfigError
 
 if TYPE_CHECKING:
     from candleshm._core import FeedShape
@@ -77,9 +78,12 @@ class FeedShapes:
 
     def _take(self, message: Message) -> None:
         head = MessageHead.of(message.data)
-        if head is None or head.kind != HEARTBEAT or (self._newest is not None and head.epoch < self._newest.epoch):
+        if head is None or head.kind != "heartbeat" or (self._newest is not None and head.epoch < self._newest.epoch):
             return
-        shape = message_feed(message.data)
+        try:
+            shape = message_feed(message.data)
+        except ConfigError:
+            return
         if self._newest is not None and head.shards != self._newest.shards:
             self._shapes.clear()
         if self._first_seconds is None:

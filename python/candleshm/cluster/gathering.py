@@ -31,7 +31,7 @@ class Gathering:
         self._due_seconds = -math.inf
         self.roll = Roll()
         self.present: list[Presence] = []
-        """Who was heard within the last seconds, this member included."""
+        """Who spoke within the last seconds, this member included."""
         self.said: Presence | None = None
         """What this member said last."""
 
@@ -47,7 +47,7 @@ class Gathering:
             self._hearing.close()
 
     def look(self, now: float) -> None:
-        """Take in what was heard."""
+        """Take in what others said."""
         while self._heard:
             presence = decoded(self._heard.popleft())
             if presence is not None:

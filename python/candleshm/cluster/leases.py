@@ -6,7 +6,7 @@ whole life by the waiter's own boot clock. So no clock is compared with another,
 holder that was paused knows by its own boot clock that its lease may be over before anybody else can have it.
 
 The entry outlives its holder, and every take-over writes a higher epoch. When the bucket is lost altogether, the epoch
-goes on above the newest that anybody has heard of.
+goes on above the newest that anybody knows of.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Lease:
     async def renew(self, newest_epoch: int) -> bool:
         """Confirm a lease that is held; return whether this member still leads.
 
-        Where an epoch was heard that is newer than its own, as after the bucket was lost, it goes on under one that is
+        Where an epoch is known that is newer than its own, as after the bucket was lost, it goes on under one that is
         newer still.
         """
         if self.epoch is None:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from candleshm.cluster.connection import ClusterConnection
-from candleshm.cluster.message_head import CHANGES, MessageHead
+from candleshm.cluster.message_head import MessageHead
 from candleshm.cluster.subjects import Subjects
 from candleshm.errors import ClusterUnavailable
 from candleshm.system.block_log import BlockLog
@@ -134,7 +134,7 @@ class ChangeLog:
                 return
             low = message.seq + 1
             head = MessageHead.of(message.data or b"")
-            if head is not None and head.kind == CHANGES and place >= first:
+            if head is not None and head.kind == "changes" and place >= first:
                 found.append(message.data or b"")
                 if place == last:
                     return

@@ -106,6 +106,7 @@ class Member:
             self._subjects,
             writer,
             shards=self._shards,
+            source=f"{HOST}/{os.getpid()}",
             may_publish=self._leases.may_publish,
             missing=self.selection.carry,
         )

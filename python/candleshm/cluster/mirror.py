@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from candleshm._core import Writer
 from candleshm.cluster.connection import ClusterConnection
@@ -13,6 +16,7 @@ from candleshm.cluster.feed_shapes import FeedShapes
 from candleshm.cluster.follower import Follower
 from candleshm.cluster.follower_status import FollowerStatus
 from candleshm.cluster.mirror_config import MirrorConfig
+from candleshm.cluster.presence import LEFT, Presence, encoded
 from candleshm.cluster.subjects import Subjects
 from candleshm.collector.block_names import BlockNames
 from candleshm.collector.shared_memory import SharedMemory
@@ -26,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.25
 SILENT_SECONDS = 5.0
+PRESENT_SECONDS = 1.0
 # Free places for symbols that the feed gets later: a tenth of those it has.
 SPARE_MIN, SPARE_PART = 16, 10
 
@@ -55,9 +60,10 @@ class Mirror:
         """Begin."""
         self._thread.start()
 
-    def wait_open(self, seconds: float) -> bool:
-        """Wait until the block can be attached to, or the mirror has ended; return whether either is so."""
-        return self._opened.wait(seconds)
+    @property
+    def is_open(self) -> bool:
+        """Whether the block can be attached to."""
+        return self._opened.is_set()
 
     def stop(self) -> None:
         """End and remove the block. May be called repeatedly."""
@@ -81,16 +87,6 @@ class Mirror:
         return () if self._settings is None else self._settings.block_names
 
     @property
-    def symbols(self) -> tuple[str, ...]:
-        """The symbols of the block; empty before it has one."""
-        return () if self._writer is None else self._writer.symbols
-
-    @property
-    def length(self) -> int:
-        """Candles kept of every symbol; 0 before there is a block."""
-        return 0 if self._settings is None else self._settings.length
-
-    @property
     def status(self) -> FollowerStatus | None:
         """Where it stands; None before it has a block."""
         return None if self._follower is None else self._follower.status
@@ -111,7 +107,6 @@ class Mirror:
             self._failure = error
         finally:
             self._ended.set()
-            self._opened.set()
 
     def _await_leader(self) -> FeedShapes | None:
         """Wait until leaders have told what the feed is; None when the mirror is stopped meanwhile."""
@@ -144,22 +139,52 @@ class Mirror:
             names = BlockNames(writer, time.monotonic())
             follower.start()
             self._opened.set()
+            present_seconds = 0.0
             while not self._stopping.wait(BEAT_SECONDS) and follower.failure is None:
+                now_seconds = time.monotonic()
                 writer.heartbeat()
-                names.look(time.monotonic())
+                names.look(now_seconds)
+                if now_seconds >= present_seconds:
+                    present_seconds = now_seconds + PRESENT_SECONDS
+                    self._tell_presence("mirror")
             if follower.failure is not None:
                 raise follower.failure
         finally:
+            self._tell_presence(LEFT)
             follower.stop()
             writer.close()
         self._log.info("stopped, block removed")
+
+    def _tell_presence(self, role: str) -> None:
+        """Tell the cluster that this mirror is there, or that it leaves."""
+        writer, follower = self._writer, self._follower
+        if writer is None or follower is None or not self._connection.is_connected:
+            return
+        status, host, pid = follower.status, socket.gethostname(), os.getpid()
+        member = f"{host}/{pid}/{writer.name}"
+        presence = Presence(
+            member=member,
+            host=host,
+            pid=pid,
+            role=role,
+            feed=self.config.name,
+            block=writer.name,
+            version=version("candleshm"),
+            length=0 if self._settings is None else self._settings.length,
+            symbols=len(writer.symbols),
+            shards=len(status.shards),
+            newest_epochs={shard: each.epoch for shard, each in status.shards.items()},
+            lag_ms=None if status.lag_seconds is None else status.lag_seconds * 1000,
+            is_complete=status.is_equal,
+        )
+        self._connection.publish([(self.subjects.present(member), encoded(presence))])
 
     def _open(self, shapes: FeedShapes) -> Writer:
         shape, symbols = shapes.newest, shapes.symbols
         config = self._settings = self.config.as_collector(
             market=shape.market, price=shape.price, interval=shape.interval, length=shape.length
         )
-        spare_symbols = max(SPARE_MIN, len(symbols) // SPARE_PART)
+        spare_symbols = max(shape.symbol_capacity - len(symbols), 0)
         memory = SharedMemory.of(config, len(symbols) + spare_symbols)
         memory.check()
         writer = Writer.open(

@@ -1,4 +1,4 @@
-"""What every member and mirror of a cluster says of itself each second, and who was heard lately."""
+"""What every member and mirror of a cluster says of itself each second, and who was there lately."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 __all__ = ["LEFT", "LIVING_SECONDS", "MIRROR", "Exit", "Presence", "Roll", "decoded", "encoded"]
 
-# Who was not heard for so long counts as gone.
+# Who says nothing for so long counts as gone.
 LIVING_SECONDS = 3.0
 # The role in the last message of one that ends in order.
 LEFT = "left"
@@ -45,7 +45,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     epochs: dict[int, int] = {}
     """The epoch of each shard that it leads."""
     newest_epochs: dict[int, int] = {}
-    """The newest epoch that it has heard of, for each shard."""
+    """The newest epoch that it knows of, for each shard."""
     lag_ms: float | None = None
     """How old the newest change was when it was applied; None where nothing comes from others."""
     differing: int = 0
@@ -77,7 +77,7 @@ def decoded(message: bytes) -> Presence | None:
 
 
 class Roll:
-    """Who was heard lately. For one thread; the time is an argument, seconds of any clock that does not step."""
+    """Who was there lately. For one thread; the time is an argument, seconds of any clock that does not step."""
 
     def __init__(self) -> None:
         self._heard: dict[tuple[str, str], tuple[Presence, float]] = {}
@@ -90,13 +90,13 @@ class Roll:
             self._heard[presence.feed, presence.member] = presence, now
 
     def living(self, now: float) -> list[Presence]:
-        """Return who was heard within the last seconds, members before mirrors, by host and process."""
-        self._heard = {key: heard for key, heard in self._heard.items() if now - heard[1] < LIVING_SECONDS}
+        """Return who spoke within the last seconds, members before mirrors, by host and process."""
+        self._heard = {key: last for key, last in self._heard.items() if now - last[1] < LIVING_SECONDS}
         found = [presence for presence, _ in self._heard.values()]
         return sorted(found, key=lambda each: (each.feed, each.role == MIRROR, each.host, each.pid))
 
     def newest_epoch(self, feed: str, shard: int) -> int:
-        """Return the newest epoch of a shard that anybody has heard of lately, 0 for none."""
+        """Return the newest epoch of a shard that anybody knows of lately, 0 for none."""
         return max(
             (
                 max(presence.epochs.get(shard, 0), presence.newest_epochs.get(shard, 0))

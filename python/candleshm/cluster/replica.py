@@ -30,22 +30,24 @@ class Replica:
         writer: Writer,
         *,
         shards: int,
+        source: str,
         may_publish: Callable[[int], bool],
         missing: Callable[[Sequence[str]], None],
     ) -> None:
         """Begin to follow all shards, and to lead none.
 
-        `may_publish` says whether a shard's lease still holds; `missing` is called with symbols that a leader has and
-        the block has not.
+        Readers on other hosts are told that rows come from `source`. `may_publish` says whether a shard's lease still
+        holds; `missing` is called with symbols that a leader has and the block has not.
         """
         self._writer = writer
         self._shards = shards
+        self._source = source
         self._collected: frozenset[int] = frozenset()
         self._complete: frozenset[int] = frozenset()
         self._publisher = Publisher(
             connection,
             subjects,
-            Shadow(writer.name, shards),
+            Shadow(writer.name, shards, source),
             block_name=writer.name,
             may_publish=may_publish,
         )
@@ -65,7 +67,8 @@ class Replica:
         self._writer.follow(self._shards, sorted(shards))
 
     def lead(self, shard: int, epoch: int) -> None:
-        """Tell what changes in a shard, under that epoch."""
+        """Tell what changes in a shard, under that epoch; readers here are told where it comes from."""
+        self._writer.set_source(epoch, self._source)
         self._publisher.lead(shard, epoch)
 
     def leave(self, shard: int) -> None:
@@ -73,7 +76,7 @@ class Replica:
         self._publisher.leave(shard)
 
     def look(self) -> bool:
-        """Return whether the block has what the leaders of all shards have, or had while they were heard.
+        """Return whether the block has what the leaders of all shards have, or had while they spoke.
 
         Requests of others are answered for the shards of which it has everything.
         """

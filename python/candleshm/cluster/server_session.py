@@ -43,6 +43,8 @@ class _Client(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+        # It would also wait for the end of a transport whose TLS failed, and that one never says so.
+        self._transport = None
         await super()._close(status, do_cbs)
 
     def _connect_command(self) -> bytes:

@@ -147,7 +147,7 @@ class ShardLeases:
             return HEIR_SECONDS
         if any(each.epochs and each.shards != len(self._leases) for each in members):
             return math.inf  # The feed is divided otherwise; `Member` says so.
-        # Whoever led it until now is gone, although it may have been heard a moment ago.
+        # Whoever led it until now is gone, although it may have spoken a moment ago.
         holder = self._leases[shard].holder
         able = {each.member for each in members if each.is_complete and each.member != holder} - {self._member}
         if not is_complete:

@@ -17,7 +17,7 @@ from candleshm.cluster.subjects import Subjects
 from candleshm.commands.table import aligned
 from candleshm.system.clock import SystemClock
 
-__all__ = ["heard", "status_json", "status_table"]
+__all__ = ["present_in", "status_json", "status_table"]
 
 # Everyone says something each second.
 HEARD_SECONDS = 2.0
@@ -26,7 +26,7 @@ LEFT = ("FEED", "HOST", "ROLE", "SHARDS", "BLOCK", "DIFFERS", "EXIT", "TO")
 EXIT_HEADS = ("EXIT", "TO", "WEIGHT")
 
 
-def heard(settings: ClusterSettings) -> list[Presence]:
+def present_in(settings: ClusterSettings) -> list[Presence]:
     """Return who is present in the cluster, of all its feeds. Raises as `ClusterConnection.open`."""
     said: deque[bytes] = deque()
 

@@ -135,14 +135,14 @@ OF_COLLECTOR: Sequence[_Column] = (
 OF_MEMBER: Sequence[_Column] = (
     _Gauge("cluster_led_shards", "Shards of the feed that this collector leads.", lambda member: member.led),
     _Gauge("cluster_shards", "Shards into which the feed is divided.", lambda member: member.shards),
-    _Gauge("cluster_unled_shards", "Shards that nobody leads, as far as heard.", lambda member: member.unled),
+    _Gauge("cluster_unled_shards", "Shards that nobody leads, as far as known.", lambda member: member.unled),
     _Gauge("cluster_epoch", "Newest epoch of a shard that this collector leads; 0 for none.", lambda m: m.epoch),
     _Gauge("cluster_alone", "1 while the collector has no lease and serves its own host only.", lambda m: m.is_alone),
     _Gauge("cluster_complete", "1 while the block has every row that its leaders have.", lambda m: m.is_complete),
     _Gauge("cluster_differing", "Requests for rows that the newest comparison led to.", lambda m: m.differing),
     _Gauge("cluster_lag_seconds", "Age of the newest change of another host when it was applied.", lambda m: m.lag),
-    _Gauge("cluster_members", "Collectors of the feed that are heard, this one included.", lambda m: m.members),
-    _Gauge("cluster_mirrors", "Mirrors of the feed that are heard.", lambda member: member.mirrors),
+    _Gauge("cluster_members", "Collectors of the feed that are present, this one included.", lambda m: m.members),
+    _Gauge("cluster_mirrors", "Mirrors of the feed that are present.", lambda member: member.mirrors),
 )
 OF_STREAM: Sequence[_Column] = (
     _Gauge("stream_connections", "Open stream connections.", lambda stream: stream.connections),

@@ -10,6 +10,7 @@ from threading import Timer
 from typing import NamedTuple
 
 from candleshm.cluster.member_config import MemberConfig
+from candleshm.cluster.mirror_config import MirrorConfig
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.collector.supervisor import Supervisor
 from candleshm.commands.log import HeldLog, LogFormat
@@ -47,6 +48,7 @@ def serve(
     reload: Reload | None = None,
     cluster: ClusterSettings | None = None,
     members: Mapping[str, MemberConfig] | None = None,
+    mirrors: Sequence[MirrorConfig] = (),
 ) -> None:
     """Serve until a signal asks to stop, or stdin ends; with `reload` SIGHUP is none of these and applies that.
 
@@ -60,6 +62,7 @@ def serve(
     telling.start()
     if any(config.candle_dir is not None for config in feeds):
         library("pyarrow", "parquet")
+    running = None
     with ExitStack() as stack:
         stack.callback(telling.cancel)
         in_cluster = stack.enter_context(memberships(cluster, feeds, members or {}))
@@ -69,6 +72,10 @@ def serve(
             on_stdin_closed(supervisor.stop)
         stack.callback(supervisor.stop)
         reports = stack.enter_context(ServiceReports(ServiceManager.take_from(os.environ), supervisor.statuses))
+        if mirrors and cluster is not None:
+            from candleshm.commands.mirror import Mirrors
+
+            running = stack.enter_context(Mirrors(cluster, mirrors, on_end=supervisor.stop))
         where = ""
         if metrics is not None:
             from candleshm.commands.metrics import MetricsServer
@@ -101,3 +108,5 @@ def serve(
             if supervisor.wait_loaded(progress=progress):
                 reports.up()
         supervisor.run()
+        if running is not None:
+            running.raise_failure()

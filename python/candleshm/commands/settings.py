@@ -36,6 +36,7 @@ __all__ = [
     "configuration",
     "in_utf8",
     "listening_address",
+    "mirror_configuration",
 ]
 
 FEED, MIRROR = "feed", "mirror"
@@ -115,11 +116,7 @@ def configuration(flags: Mapping[str, Any], path: Path | None) -> Configuration:
         raise ConfigError(
             f"{where} names one block, but {path} has {len(feeds)} feeds; give each of them a `name` in that file"
         )
-    for name in PROCESS_KEYS:
-        value = flags.get(name) if flags.get(name) is not None else given.pop(name, None)
-        if value is not None:
-            process[name] = value
-        given.pop(name, None)
+    process = _process(process, flags, given)
     members = [_member(feed | given, is_clustered="cluster" in process) for feed in feeds]
     configs = [config for config, _ in members]
     in_cluster = {config.block_name: member for config, member in members} if "cluster" in process else {}
@@ -134,6 +131,25 @@ def cluster_settings(flags: Mapping[str, Any]) -> ClusterSettings:
     if settings is None:
         raise ConfigError("cluster is missing; give --cluster nats://HOST")
     return settings
+
+
+def mirror_configuration(flags: Mapping[str, Any], path: Path | None) -> Configuration:
+    """Return the mirrors of the TOML file at `path`, and keys of the process as `configuration` does; feeds are left
+    out. Raises ConfigError and OSError."""
+    process, _, mirrors = ({}, [], []) if path is None else _file_parts(path)
+    return Configuration([], _process(process, flags, _variables(os.environ)), mirrors)
+
+
+def _process(process: Mapping[str, Any], flags: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of the process: of the file, unless `given` or `flags` have them. They are taken from `given`."""
+    merged = dict(process)
+    for name in PROCESS_KEYS:
+        value = given.pop(name, None)
+        if flags.get(name) is not None:
+            value = flags[name]
+        if value is not None:
+            merged[name] = value
+    return merged
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -23,6 +23,28 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "number": "cluster_divided_otherwise",
         "the cluster's member goes on after an internal error": "internal_error",
     },
+    "cluster.connection": {
+        "the connection to the cluster's servers is lost; connecting again to %s": "cluster_lost",
+        "connected to the cluster's servers again": "cluster_reachable",
+        "%s; it is tried again": "cluster_refused",
+        "the cluster's server complains: %s": "cluster_complaint",
+    },
+    "cluster.follower": {
+        "the follower ends because of an internal error": "internal_error",
+        "a message of %d bytes was not used (%s); %d so far": "message_refused",
+    },
+    "cluster.log": {
+        "the cluster's servers keep no log of changes (%s); what a host misses, digests bring back": "change_log_missing",
+    },
+    "cluster.mirror": {
+        "mirror of feed %s, %d %s symbols, %d candles each; %s": "block_opened",
+        "no collector of cluster %s tells of feed %s yet; the mirror waits for one": "mirror_waits",
+        "left out, because the block is full: %s; %s": "block_full",
+        "symbols added: %s": "symbols_added",
+        "stopped, block removed": "stopped",
+        "the mirror ends because of an internal error": "internal_error",
+    },
+    "cluster.publisher": {"the publisher ends because of an internal error": "internal_error"},
     "collector.block_names": {
         "another program removed block %s from /dev/shm%s; it was created again with the same rows": "name_restored",
         "another program removed block %s from /dev/shm, and it cannot be created again: %s. Attached readers keep "

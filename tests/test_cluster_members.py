@@ -1,0 +1,264 @@
+"""Collectors that share a feed, as processes over a real server: one leads, others stand by, and every row is true."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+pytest.importorskip("nats")
+
+import candleshm
+from candleshm.reader.feed import Feed
+from candleshm.sim import SimulatedExchange
+from tests.support.collecting import assert_complete_and_true, close_seconds, klines, until
+from tests.support.commanding import CLI, DEADLINE_SECONDS, first_lines, run
+from tests.support.nats_servers import NatsServer, nats_server
+
+LENGTH = 90
+SYMBOLS = ["BTCUSDT", "ETHUSDT", "SUSHIBTC", "LTCUSDT"]
+# A request for more rows than this is a download; those after a take-over, and tails, are for fewer.
+TAIL_ROWS_MAX = 60
+
+
+class Hosts:
+    """Members of one feed, each a process with a block and a weight ledger of its own."""
+
+    def __init__(self, exchange: SimulatedExchange, server: NatsServer, feed: str, folder: Path) -> None:
+        self.exchange = exchange
+        self.server = server
+        self.feed = feed
+        self._folder = folder
+        self._stack = ExitStack()
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+
+    def block(self, name: str) -> str:
+        return f"{self.feed}-{name}"
+
+    def start(self, name: str, *more: str) -> subprocess.Popen[str]:
+        """Start a member, without waiting for it."""
+        home = self._folder / name
+        home.mkdir(exist_ok=True)
+        words = [
+            *(["serve", "--market", "spot", "--interval", "1s", "--length"]),
+            str(LENGTH),
+            *("--name", self.feed, "--as", self.block(name), "--cluster", self.server.url),
+            *("--base-url", self.exchange.base_url, "--ws-url", self.exchange.ws_url),
+            *(() if "--symbols" in more else ("--symbols", ",".join(SYMBOLS))),
+            *more,
+        ]
+        log = (self._folder / f"{name}.log").open("a")
+        process = subprocess.Popen(
+            [*CLI, *words],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | {"XDG_RUNTIME_DIR": str(home)},
+        )
+        log.close()
+        self._stack.callback(process.communicate)
+        self._stack.callback(process.kill)
+        self.processes[name] = process
+        return process
+
+    def feed_of(self, name: str) -> Feed:
+        """Attach to the block of a member, which may be about to begin."""
+
+        def attach() -> Feed | None:
+            try:
+                return candleshm.attach(self.block(name))
+            except candleshm.BlockNotFound:
+                return None
+
+        feed = until(attach)
+        assert feed is not None
+        self._stack.callback(feed.close)
+        return feed
+
+    def ready(self, name: str, *more: str) -> Feed:
+        """Start a member and wait until it has every row."""
+        self.start(name, *more)
+        feed = self.feed_of(name)
+        until(lambda: feed.health.ready)
+        return feed
+
+    def log(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text()
+
+    def present(self) -> dict[str, dict[str, Any]]:
+        """Return what each member says of itself, by the name that `start` has given it."""
+        shown = run("cluster", "status", "--json", "--cluster", self.server.url)
+        assert shown.returncode == 0, shown.stderr
+        there = [each for each in json.loads(shown.stdout)["present"] if each["feed"] == self.feed]
+        return {each["block"].removeprefix(f"{self.feed}-"): each for each in there}
+
+    def roles(self) -> dict[str, str]:
+        return {name: each["role"] for name, each in self.present().items()}
+
+    def settles(self, **roles: str) -> Callable[[], bool]:
+        return lambda: self.roles() == roles
+
+    def kill(self, name: str) -> None:
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def signal(self, name: str, number: int) -> None:
+        self.processes[name].send_signal(number)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture
+def exchange() -> Iterator[SimulatedExchange]:
+    with SimulatedExchange(symbols=6) as running:
+        yield running
+
+
+@pytest.fixture
+def hosts(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> Iterator[Hosts]:
+    with nats_server() as server:
+        hosts = Hosts(exchange, server, block_name, tmp_path)
+        try:
+            yield hosts
+        finally:
+            hosts.close()
+
+
+def downloads(exchange: SimulatedExchange) -> int:
+    """Return how many requests for many rows the exchange has served."""
+    return sum(int(parameters.get("limit", "500")) > TAIL_ROWS_MAX for _, parameters in klines(exchange))
+
+
+def goes_on(hosts: Hosts, feed: Feed) -> None:
+    """A few more candles close, and every row is the exchange's."""
+    close_seconds(feed, 3)
+    until(lambda: not any(feed[symbol].gaps() for symbol in feed.symbols))
+    close_seconds(feed, 1)
+    assert_complete_and_true(hosts.exchange, feed)
+
+
+def test_a_standby_has_every_row_and_requests_none(hosts: Hosts, exchange: SimulatedExchange) -> None:
+    first = hosts.ready("a")
+    until(hosts.settles(a="leader"))
+    before, weight = downloads(exchange), exchange.stats().count("/exchangeInfo")
+    second = hosts.ready("b", "--length", "40")
+    until(hosts.settles(a="leader", b="standby"))
+    goes_on(hosts, second)
+    goes_on(hosts, first)
+    assert downloads(exchange) == before
+    # One list at its start, none since.
+    assert exchange.stats().count("/exchangeInfo") <= weight + 2
+    assert second.length == 40
+    assert (second.health.epoch or 0) > 0
+    assert str(hosts.processes["a"].pid) in str(second.health.source)
+
+
+def test_a_killed_leader_is_followed_without_a_download(hosts: Hosts, exchange: SimulatedExchange) -> None:
+    hosts.ready("a")
+    second = hosts.ready("b")
+    until(hosts.settles(a="leader", b="standby"))
+    epoch = hosts.present()["a"]["epochs"]["0"]
+    before = downloads(exchange)
+    hosts.kill("a")
+    goes_on(hosts, second)
+    until(hosts.settles(b="leader"))
+    assert hosts.present()["b"]["epochs"]["0"] > epoch
+    assert downloads(exchange) == before
+    # It comes back, and stands by with a block that it took over.
+    third = hosts.ready("a")
+    until(hosts.settles(a="standby", b="leader"))
+    goes_on(hosts, third)
+
+
+def test_a_leader_that_stops_in_order_hands_over_at_once(hosts: Hosts) -> None:
+    hosts.ready("a")
+    second = hosts.ready("b")
+    hosts.signal("a", signal.SIGTERM)
+    assert hosts.processes["a"].wait(DEADLINE_SECONDS) == 0
+    goes_on(hosts, second)
+    until(hosts.settles(b="leader"))
+
+
+def test_a_paused_leader_wakes_up_as_a_standby(hosts: Hosts) -> None:
+    first = hosts.ready("a")
+    second = hosts.ready("b")
+    until(hosts.settles(a="leader", b="standby"))
+    hosts.signal("a", signal.SIGSTOP)
+    try:
+        goes_on(hosts, second)
+        close_seconds(second, 6)
+    finally:
+        hosts.signal("a", signal.SIGCONT)
+    until(hosts.settles(a="standby", b="leader"))
+    goes_on(hosts, second)
+    goes_on(hosts, first)
+
+
+def test_shards_divide_the_symbols_and_move_to_who_lives(hosts: Hosts, exchange: SimulatedExchange) -> None:
+    more = ("--shards", "4")
+    first, second = hosts.ready("a", *more), hosts.ready("b", *more)
+
+    def divided() -> bool:
+        led = [set(each["epochs"]) for each in hosts.present().values()]
+        return sorted(map(len, led)) == [2, 2] and not set.intersection(*led)
+
+    until(divided)
+    goes_on(hosts, first)
+    goes_on(hosts, second)
+    hosts.kill("b")
+    until(lambda: len(hosts.present()["a"]["epochs"]) == 4)
+    goes_on(hosts, first)
+
+
+def test_without_servers_every_host_serves_itself(hosts: Hosts) -> None:
+    first, second = hosts.ready("a"), hosts.ready("b")
+    until(hosts.settles(a="leader", b="standby"))
+    hosts.server.kill()
+    goes_on(hosts, first)
+    until(lambda: "this host collects everything for itself" in hosts.log("b"))
+    goes_on(hosts, second)
+    goes_on(hosts, first)
+    hosts.server.start()
+    hosts.server.wait()
+    until(lambda: sorted(hosts.roles().values()) == ["leader", "standby"])
+    goes_on(hosts, first)
+    goes_on(hosts, second)
+
+
+def test_a_host_begins_without_servers(hosts: Hosts) -> None:
+    hosts.server.kill()
+    goes_on(hosts, hosts.ready("a"))
+    hosts.server.start()
+    hosts.server.wait()
+    until(hosts.settles(a="leader"))
+    goes_on(hosts, hosts.ready("b"))
+
+
+def test_who_divides_otherwise_leads_nothing(hosts: Hosts) -> None:
+    hosts.ready("a")
+    until(hosts.settles(a="leader"))
+    hosts.start("b", "--shards", "3")
+    until(lambda: "so it leads none; give all the same number" in hosts.log("b"))
+    assert hosts.roles() == {"a": "leader", "b": "standby"}
+
+
+def test_the_metrics_of_a_member(hosts: Hosts) -> None:
+    process = hosts.start("a", "--metrics", "0")
+    url = first_lines(process, 2)[-1].removeprefix("metrics: ").strip()
+    labels = f'{{block="{hosts.block("a")}"}}'
+
+    def shown(name: str, value: str) -> bool:
+        return f"candleshm_cluster_{name}{labels} {value}" in requests.get(url, timeout=DEADLINE_SECONDS).text
+
+    until(lambda: shown("led_shards", "1.0") and shown("complete", "1.0") and shown("members", "1.0"))
+    assert shown("unled_shards", "0.0")
+    assert shown("alone", "0.0")
