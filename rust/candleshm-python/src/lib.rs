@@ -16,6 +16,7 @@ mod kline_events;
 mod klines;
 mod pool;
 mod process;
+mod recording;
 mod rows;
 mod rules;
 mod series;
@@ -44,6 +45,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<writer::Writer>()?;
     module.add_class::<writer::Ingested>()?;
     module.add_class::<writer::SeriesState>()?;
+    module.add_class::<recording::RecordingStatus>()?;
+    module.add_class::<recording::RecordingPlayer>()?;
     module.add_class::<writer::Older>()?;
     module.add("NotMerged", module.py().get_type::<errors::NotMerged>())?;
     module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;

@@ -1,6 +1,7 @@
 //! The one owner of a block: opens it, merges responses into it, wakes waiters, gives it back. It also owns the blocks
 //! of candles derived from its own.
 
+mod checkpoint;
 mod derived;
 mod older;
 mod opening;

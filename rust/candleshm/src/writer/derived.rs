@@ -34,9 +34,9 @@ pub(super) struct Derived {
 pub(super) struct Part {
     /// Its place in the derived block; that of the source is its place here.
     pub(super) index: usize,
-    prefix: Prefix,
+    pub(super) prefix: Prefix,
     /// Whether the newest candle is derived of all that there is.
-    current: bool,
+    pub(super) current: bool,
     /// Candles of which the exchange sent another row than is derived now; they are to be requested again.
     pub(super) suspect: BTreeSet<u64>,
 }
