@@ -1,4 +1,4 @@
-"""What a replay takes from daily files: which moments, which days have to be there, when symbols were listed and ended."""
+"""What a replay takes from daily files: which moments, which days it needs, when symbols were listed and ended."""
 
 from __future__ import annotations
 
