@@ -225,7 +225,7 @@ def test_files_of_months_are_given_in_larger_parts(tmp_path: Path) -> None:
 )
 def test_arguments_that_cannot_be_used_are_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     written(store_in(tmp_path), candles_of(day_of("2026-03-07")))
-    given = {
+    given: dict[str, Any] = {
         "candle_dir": tmp_path,
         "market": "SPOT",
         "symbols": ["BTCUSDT"],

@@ -38,9 +38,15 @@ class Replay:
     """
 
     def __init__(
-        self, core: _core.Replay, name: str, span: Span, symbols: Sequence[str], left_out: Sequence[str], rows: DayRows
+        self,
+        core: _core.Replay,
+        config: CollectorConfig,
+        span: Span,
+        rows: DayRows,
+        symbols: Sequence[str],
+        left_out: Sequence[str],
     ) -> None:
-        self.name = name
+        self.name = config.block_name
         """The name of the block of the interval that is replayed."""
         self.start_ms, self.end_ms = span.start_ms, span.end_ms
         """From when to when it goes, epoch ms; the end is excluded."""
@@ -50,14 +56,10 @@ class Replay:
         """Symbols that, as their files show, do not trade in that range."""
         self._core = core
         self._rows = rows
-        self._feed: Feed | None = None
-
-    @property
-    def feed(self) -> Feed:
+        self.feed = attach(self.name)
         """The block, attached: what `candleshm.attach(name)` returns."""
-        if self._feed is None:
-            self._feed = attach(self.name)
-        return self._feed
+        self.derived = {block.interval: attach(block.name) for block in config.derived}
+        """The derived blocks, attached, by their intervals."""
 
     @property
     def now_ms(self) -> int:
@@ -82,8 +84,8 @@ class Replay:
 
     def close(self) -> None:
         """End the replay and remove its blocks; may be called twice. Waits of others raise ReplayEnded."""
-        if self._feed is not None:
-            self._feed.close()
+        for feed in (self.feed, *self.derived.values()):
+            feed.close()
         self._core.close()
 
     def __enter__(self) -> Self:
@@ -212,11 +214,11 @@ def replay(
         for symbol, life in trading.items():
             core.set_life(symbol, life.listed_ms, life.ended_ms)
         core.begin(warm_rows)
+        left_out = [symbol for symbol in names if symbol not in trading]
+        return Replay(core, config, span, rows, list(trading), left_out)
     except BaseException:
         core.close()
         raise
-    left_out = [symbol for symbol in names if symbol not in trading]
-    return Replay(core, config.block_name, span, list(trading), left_out, rows)
 
 
 def _seconds(store: ParquetStore, span: Span, symbols: Sequence[str], absent: Absent) -> DayRows:
