@@ -15,7 +15,7 @@ from candleshm.errors import ConfigError
 from candleshm.exchanges.base import Price
 from candleshm.history.day import DayLike
 from candleshm.history.store import ParquetStore
-from candleshm.reader.feed import Feed, attach
+from candleshm.reader.feed import attach
 from candleshm.replaying.day_rows import DayRows
 from candleshm.replaying.lives import Absent, lives_of
 from candleshm.replaying.span import Span
@@ -50,6 +50,8 @@ class Replay:
         """The name of the block of the interval that is replayed."""
         self.start_ms, self.end_ms = span.start_ms, span.end_ms
         """From when to when it goes, epoch ms; the end is excluded."""
+        self.length_ms = span.length_ms
+        """How long a candle of its interval lasts."""
         self.symbols = tuple(symbols)
         """The symbols that trade in that range, also those that are listed later."""
         self.left_out = tuple(left_out)
@@ -65,6 +67,11 @@ class Replay:
     def now_ms(self) -> int:
         """The replayed time, epoch ms: nothing that closed later can be read."""
         return self._core.now_ms
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no later moment comes: the range is over, or the replay was stopped."""
+        return self.now_ms >= self.end_ms or self.feed.health.state != "replay"
 
     @property
     def missing(self) -> int:
