@@ -51,6 +51,7 @@ from candleshm.errors import (
     MissingExtra,
     OverwrittenView,
     RateLimited,
+    ReplayEnded,
     StaleData,
     StoreInUse,
     StoreUnavailable,
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from candleshm.compat.candle_server import CandleServer
     from candleshm.compat.rule import CandleRule
     from candleshm.config import CollectorConfig
+    from candleshm.replaying.replay import Replay, replay
 
 __all__ = [
     "CLOSE",
@@ -122,6 +124,8 @@ __all__ = [
     "OverwrittenView",
     "Panel",
     "RateLimited",
+    "Replay",
+    "ReplayEnded",
     "RowState",
     "Series",
     "Session",
@@ -138,6 +142,7 @@ __all__ = [
     "history",
     "include",
     "library",
+    "replay",
     "to_arrow",
     "to_pandas",
     "to_polars",
@@ -155,6 +160,8 @@ _LAZY = {
     "CandleServer": "candleshm.compat.candle_server",
     "Collector": "candleshm.collector.collector",
     "CollectorConfig": "candleshm.config",
+    "Replay": "candleshm.replaying.replay",
+    "replay": "candleshm.replaying.replay",
 }
 
 

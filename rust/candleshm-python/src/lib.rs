@@ -17,6 +17,7 @@ mod klines;
 mod pool;
 mod process;
 mod recording;
+mod replay;
 mod rows;
 mod rules;
 mod series;
@@ -43,6 +44,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<view::View>()?;
     module.add_class::<waiting::News>()?;
     module.add_class::<writer::Writer>()?;
+    module.add_class::<replay::Replay>()?;
     module.add_class::<writer::Ingested>()?;
     module.add_class::<writer::SeriesState>()?;
     module.add_class::<recording::RecordingStatus>()?;
@@ -75,8 +77,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(rules::is_block_name, module)?)?;
     module.add_class::<zone::PyZone>()?;
     module.add_function(wrap_pyfunction!(zone::zone_names, module)?)?;
-    let after_fork = PyDict::new(module.py());
-    after_fork.set_item("after_in_child", wrap_pyfunction!(writer::forget_writers, module)?)?;
-    module.py().import("os")?.call_method("register_at_fork", (), Some(&after_fork))?;
+    for forget in [wrap_pyfunction!(writer::forget_writers, module)?, wrap_pyfunction!(replay::forget_replays, module)?]
+    {
+        let after_fork = PyDict::new(module.py());
+        after_fork.set_item("after_in_child", forget)?;
+        module.py().import("os")?.call_method("register_at_fork", (), Some(&after_fork))?;
+    }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"CANDLSHM");
 /// Changes when a reader of the old format would misread the new one.
 pub const ABI_MAJOR: u32 = 1;
 /// Changes when words that were reserved get a meaning that old readers may ignore.
-pub const ABI_MINOR: u32 = 3;
+pub const ABI_MINOR: u32 = 4;
 /// Both as they lie in the header.
 pub const ABI: u64 = ABI_MAJOR as u64 | (ABI_MINOR as u64) << 32;
 /// SHA-256 of the table between the `layout-table` markers of `docs/segment-format.md`.
@@ -123,6 +123,9 @@ pub mod header {
     pub const LAST_ERROR_MS: usize = 92;
     /// Since minor 3: [`crate::price::Price::code`].
     pub const PRICE: usize = 93;
+    /// Since minor 4: the replayed time, epoch ms, in a block of a replay, whose times of receipt are of this clock; 0 in
+    /// any other.
+    pub const REPLAY_MS: usize = 94;
 }
 
 /// Word offsets in a symbol's entry.
@@ -173,7 +176,7 @@ const _: () = {
     assert!(header::ZONE > header::BANNED_UNTIL_MS);
     assert!(header::ZONE * 8 + ZONE_NAME_BYTES <= header::EXCHANGE_OFFSET_MS * 8);
     assert!(header::EXCHANGE_OFFSET_MS < header::EXCHANGE);
-    assert!(header::EXCHANGE * 8 + EXCHANGE_BYTES <= PAGE_BYTES);
+    assert!(header::EXCHANGE * 8 + EXCHANGE_BYTES <= PAGE_BYTES && header::REPLAY_MS * 8 < PAGE_BYTES);
     // Words that the writer stores often stand on cache lines of their own.
     assert!(header::SYMBOL_COUNT.is_multiple_of(8) && header::COMMIT_SEQ.is_multiple_of(8));
     assert!(header::CLOSE_SEQ.is_multiple_of(8) && header::UNIVERSE_BAR.is_multiple_of(8));
