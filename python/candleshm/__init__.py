@@ -73,6 +73,7 @@ from candleshm.system.sharing import take_environment as _take_environment
 if TYPE_CHECKING:
     from candleshm import history, weight
     from candleshm.collector.collector import Collector
+    from candleshm.collector.recorded_run import replay_recording
     from candleshm.compat.candle_server import CandleServer
     from candleshm.compat.rule import CandleRule
     from candleshm.config import CollectorConfig
@@ -143,6 +144,7 @@ __all__ = [
     "include",
     "library",
     "replay",
+    "replay_recording",
     "to_arrow",
     "to_pandas",
     "to_polars",
@@ -160,6 +162,7 @@ _LAZY = {
     "CandleServer": "candleshm.compat.candle_server",
     "Collector": "candleshm.collector.collector",
     "CollectorConfig": "candleshm.config",
+    "replay_recording": "candleshm.collector.recorded_run",
     "Replay": "candleshm.replaying.replay",
     "replay": "candleshm.replaying.replay",
 }

@@ -5,6 +5,7 @@ Times are integer milliseconds since the epoch, UTC, as the exchange states them
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self, TypeAlias, final
 
@@ -34,6 +35,8 @@ __all__ = [
     "Older",
     "PoolWords",
     "Pushed",
+    "RecordingPlayer",
+    "RecordingStatus",
     "Replay",
     "Series",
     "SeriesState",
@@ -184,6 +187,48 @@ class Ingested:
     @property
     def suspect_open_ms(self) -> int | None:
         """Open time of the oldest suspect row, which has to be requested again; None without one."""
+
+@final
+class RecordingStatus:
+    """x"""
+
+    @property
+    def written_bytes(self) -> int:
+        """x"""
+    @property
+    def missing_records(self) -> int:
+        """x"""
+    @property
+    def removed_files(self) -> int:
+        """x"""
+    @property
+    def error(self) -> str | None:
+        """x"""
+
+@final
+@disjoint_base
+class RecordingPlayer:
+    """x"""
+
+    def __new__(cls, directory: str | PathLike[str], name: str) -> Self: ...
+    def play(self, records: int) -> tuple[bool, str | None]:
+        """x"""
+    def heartbeat(self) -> None:
+        """x"""
+    @property
+    def run(self) -> dict[str, Any] | None:
+        """x"""
+    @property
+    def blocks(self) -> list[str]:
+        """x"""
+    @property
+    def played(self) -> dict[str, Any]:
+        """x"""
+    @property
+    def cuts(self) -> list[tuple[Path, int, str]]:
+        """x"""
+    def close(self) -> None:
+        """x"""
 
 @final
 class SeriesState:
@@ -560,6 +605,13 @@ class Writer:
         OSError (ENOSPC: /dev/shm is too small).
         """
 
+    def record_into(self, directory: str | PathLike[str], *, bytes_max: int, offset_ms: int) -> None:
+        """x"""
+    def note(self, text: str) -> None:
+        """x"""
+    @property
+    def recording(self) -> RecordingStatus | None:
+        """x"""
     @property
     def name(self) -> str:
         """The name of the block."""

@@ -194,6 +194,10 @@ def _history(arguments: argparse.Namespace) -> None:
 
 
 def _replay(arguments: argparse.Namespace) -> None:
+    if arguments.recording is not None:
+        from candleshm.commands.replay_recording import replay_recording_command
+
+        sys.exit(replay_recording_command(arguments.recording, arguments.name, as_json=arguments.json))
     from candleshm.commands.replay import replay
 
     given = {name: getattr(arguments, name) for name in REPLAY_ARGUMENTS}
@@ -581,6 +585,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
+    replay.add_argument(
+        "--recording",
+        type=Path,
+        metavar="DIR",
+        help="replay what `serve --record DIR` wrote instead of daily files: through parser, merge, planner and writer; "
+        "of the other flags only --name and --json count",
+    )
     replay.add_argument(
         "--candle-dir", metavar="DIR", default=CANDLE_DIR, help=f"directory of the daily files (default: {CANDLE_DIR})"
     )

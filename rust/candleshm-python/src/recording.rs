@@ -46,6 +46,7 @@ pub(crate) fn start(
     derived: &[DerivedBlock],
     directory: PathBuf,
     bytes_max: u64,
+    offset_ms: i64,
 ) -> PyResult<Recorder> {
     let (block, now_ms) = (writer.block(), clock::now_ms());
     let geometry = block.geometry();
@@ -60,7 +61,7 @@ pub(crate) fn start(
         capacity: geometry.symbol_capacity as u64,
         exchange: block.exchange(),
         derived: derived.to_vec(),
-        offset_ms: epoch.as_millis() as i64 - now_ms as i64,
+        offset_ms,
         is_whole: !writer.has_rows(),
     };
     let place = Place { directory, bytes_max, run: epoch.as_nanos() as u64 };

@@ -610,15 +610,17 @@ impl Writer {
 
     /// Record from now on what changes the block, into files of `directory`, which must exist and be of this block only.
     ///
-    /// Together they have at most `bytes_max`; the oldest go first. A thread of its own writes them. Where the disk is
+    /// Together they have at most `bytes_max`; the oldest go first. `offset_ms` is what the exchange's clock (epoch ms)
+    /// shows beyond CLOCK_BOOTTIME in ms; a replay's clock starts from it. A thread of its own writes them. Where the disk is
     /// too slow or full records are dropped, never candles: see `recording`. A second call does nothing. Raises OSError
     /// when the first file cannot be written.
-    fn record_into(&self, py: Python<'_>, directory: PathBuf, bytes_max: u64) -> PyResult<()> {
+    #[pyo3(signature = (directory, *, bytes_max, offset_ms))]
+    fn record_into(&self, py: Python<'_>, directory: PathBuf, bytes_max: u64, offset_ms: i64) -> PyResult<()> {
         py.detach(|| {
             let guarded = self.writer.enter();
             let Some(writer) = guarded.writer.as_ref() else { return Ok(()) };
             if self.recorder.get().is_none() {
-                let recorder = recording::start(writer, &self.derived, directory, bytes_max)?;
+                let recorder = recording::start(writer, &self.derived, directory, bytes_max, offset_ms)?;
                 let _ = self.recorder.set(recorder);
             }
             drop(guarded);

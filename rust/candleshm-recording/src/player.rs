@@ -1,6 +1,7 @@
 //! `Player`: runs records through the core's parser, merge and writer, into a block of its own.
 //!
-//! Time is what the records say. A series counts from its first checkpoint on, or from the beginning of a run that began
+//! Time is what the records say: the block is one of a replay, whose clock shows when the newest record was made, and ages
+//! are judged by it. A series counts from its first checkpoint on, or from the beginning of a run that began
 //! without rows; what comes before is left out. After records that were dropped every series waits for a checkpoint.
 
 use std::collections::{BTreeMap, HashSet};
@@ -113,9 +114,9 @@ impl Player {
     pub fn play(&mut self, boot_ms: u64, record: &Record<'_>, run: u64) -> Result<(), Error> {
         *self.played.records.entry(record.name()).or_default() += 1;
         if let Record::Run(about) = record {
-            self.begin(run, about)?;
+            self.begin(run, about, boot_ms)?;
         }
-        let now_ms = boot_ms as i64 + self.offset_ms;
+        let now_ms = (boot_ms as i64).saturating_add(self.offset_ms);
         if !matches!(record, Record::Continued) {
             self.played.from_ms.get_or_insert(now_ms);
             self.played.until_ms = self.played.until_ms.max(Some(now_ms));
@@ -127,7 +128,8 @@ impl Player {
             return Ok(());
         }
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        let outcome = self.apply(&mut writer, boot_ms, record);
+        writer.set_replayed(replay_ms(now_ms));
+        let outcome = self.apply(&mut writer, now_ms, record);
         self.writer = Some(writer);
         match outcome {
             Ok(true) => {}
@@ -141,7 +143,7 @@ impl Player {
     }
 
     /// Takes a block for a run, unless it goes on in another file.
-    fn begin(&mut self, run: u64, about: &Run) -> Result<(), Error> {
+    fn begin(&mut self, run: u64, about: &Run, boot_ms: u64) -> Result<(), Error> {
         if self.run.as_ref().is_some_and(|(playing, _)| *playing == run) {
             return Ok(());
         }
@@ -149,6 +151,7 @@ impl Player {
         self.known.clear();
         self.played.runs += 1;
         self.offset_ms = about.offset_ms;
+        let now_ms = (boot_ms as i64).saturating_add(about.offset_ms);
         let field = |name: &str| Error::Name { name: name.to_owned() };
         let config = Config {
             market: Market::parse(&about.market).ok_or_else(|| field(&about.market))?,
@@ -159,7 +162,7 @@ impl Player {
             spare_symbols: (about.capacity as usize).saturating_sub(about.symbols.len()),
             exchange: about.exchange.clone(),
         };
-        let mut writer = Writer::open(&self.name, &config, (self.owner)())?;
+        let mut writer = Writer::open_replayed(&self.name, &config, (self.owner)(), replay_ms(now_ms))?;
         self.derived.clear();
         for block in &about.derived {
             let name = format!("{}-{}", self.name, block.interval.replace(['/', '@'], "-"));
@@ -202,13 +205,13 @@ impl Player {
     }
 
     /// Does what a record says; returns false when it is about a series that does not count yet.
-    fn apply(&mut self, writer: &mut Writer, boot_ms: u64, record: &Record<'_>) -> Result<bool, String> {
+    fn apply(&mut self, writer: &mut Writer, now_ms: i64, record: &Record<'_>) -> Result<bool, String> {
         let text = |error: Error| error.to_string();
         match *record {
             Record::Response { symbol, derived, window, fate, body } => {
-                return self.respond(writer, boot_ms, (symbol, derived), window, fate, body);
+                return self.respond(writer, now_ms, (symbol, derived), window, fate, body);
             }
-            Record::Frames { received_ms, texts, .. } => return self.push(writer, boot_ms, received_ms, texts),
+            Record::Frames { received_ms, texts, .. } => return self.push(writer, now_ms, received_ms, texts),
             Record::Rows { symbol, derived, sent_ms, rows, states } => {
                 let index = writer.index_of(symbol).map_err(text)?;
                 let (block, name) = self.block_of(derived)?;
@@ -245,10 +248,9 @@ impl Player {
                 writer.set_calendar(index, calendar, quiet_until_ms);
             }
             Record::Restart => writer.forget_times(),
-            Record::Clock { offset_ms } => {
-                self.offset_ms = offset_ms;
-                writer.set_exchange_offset(offset_ms);
-            }
+            // The clock of the replay is one, from the beginning of a run to its end: steps of the exchange's are in the
+            // windows of requests.
+            Record::Clock { offset_ms } => writer.set_exchange_offset(offset_ms - self.offset_ms),
             Record::Health(health) => {
                 let [weight_used, weight_limit, banned_until_ms, failing, polled, last_error, last_error_ms] =
                     health.words;
@@ -272,7 +274,7 @@ impl Player {
                 let (block, name) = self.block_of(derived)?;
                 if !self.known.contains(&(block, index)) {
                     let words = words(bytes).ok_or("its words cannot be read")?;
-                    writer.restore(name.as_deref(), index, &words).map_err(text)?;
+                    writer.restore(name.as_deref(), index, &words, self.offset_ms).map_err(text)?;
                     self.known.insert((block, index));
                 }
             }
@@ -288,7 +290,7 @@ impl Player {
     fn respond(
         &mut self,
         writer: &mut Writer,
-        boot_ms: u64,
+        now_ms: i64,
         (symbol, derived): (&str, &str),
         window: Window,
         fate: Fate,
@@ -314,16 +316,16 @@ impl Player {
         let limit = limit as usize;
         let window = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
         match name {
-            None => drop(writer.ingest(index, &self.rows, &window, boot_ms)),
+            None => drop(writer.ingest(index, &self.rows, &window, replay_ms(now_ms))),
             Some(name) => {
-                let merged = writer.ingest_older(&name, index, &self.rows, &window, boot_ms);
+                let merged = writer.ingest_older(&name, index, &self.rows, &window, replay_ms(now_ms));
                 merged.map_err(|error| error.to_string())?;
             }
         }
         Ok(true)
     }
 
-    fn push(&self, writer: &mut Writer, boot_ms: u64, received_ms: i64, bytes: &[u8]) -> Result<bool, String> {
+    fn push(&self, writer: &mut Writer, now_ms: i64, received_ms: i64, bytes: &[u8]) -> Result<bool, String> {
         let texts = texts(bytes).ok_or("its texts cannot be read")?;
         let mut frames: Vec<_> = texts.into_iter().map(event::parse).collect();
         let count = frames.len();
@@ -336,9 +338,14 @@ impl Player {
             });
         }
         let is_whole = frames.len() == count;
-        writer.ingest_events(frames, received_ms, boot_ms);
+        writer.ingest_events(frames, received_ms, replay_ms(now_ms));
         Ok(is_whole)
     }
+}
+
+/// Returns a time as the core takes that of a replay.
+fn replay_ms(now_ms: i64) -> u64 {
+    now_ms.max(1) as u64
 }
 
 /// Returns rows with their states; `None` for bytes that do not hold them.

@@ -48,24 +48,25 @@ impl Writer {
         Ok(words)
     }
 
-    /// Puts a series where [`Self::checkpoint`] of a writer of the same shape found it. Waiters are woken.
+    /// Puts a series where [`Self::checkpoint`] of a writer of the same shape found it. Waiters are woken. `offset_ms` is
+    /// added to times of `CLOCK_BOOTTIME`.
     ///
     /// # Errors
     ///
     /// `Name` when no such block is derived. `Corrupt` for words that are of another shape or cannot be: the series may
     /// then hold anything, and the writer is of no more use.
-    pub fn restore(&mut self, derived: Option<&str>, index: usize, words: &[u64]) -> Result<(), Error> {
+    pub fn restore(&mut self, derived: Option<&str>, index: usize, words: &[u64], offset_ms: i64) -> Result<(), Error> {
         let corrupt = |writer: &Self| Error::Corrupt {
             name: writer.block.name().to_owned(),
             what: Corruption::Field { field: "checkpoint", value: index as u64 },
         };
         let Some(name) = derived else {
-            let rest = self.put_back(index, words).ok_or_else(|| corrupt(self))?;
+            let rest = self.put_back(index, words, offset_ms).ok_or_else(|| corrupt(self))?;
             return if rest.is_empty() { Ok(()) } else { Err(corrupt(self)) };
         };
         let derived = self.derived_named(name)?;
         let at = derived.series[index].index;
-        let rest = derived.writer.put_back(at, words).ok_or_else(|| corrupt(&derived.writer))?;
+        let rest = derived.writer.put_back(at, words, offset_ms).ok_or_else(|| corrupt(&derived.writer))?;
         let (&current, suspect) = rest.split_first().ok_or_else(|| corrupt(&derived.writer))?;
         let part = &mut derived.series[index];
         part.prefix = NOTHING;
@@ -95,7 +96,7 @@ impl Writer {
     }
 
     /// Returns the words behind those of the series; `None` for words that cannot be.
-    fn put_back<'a>(&mut self, index: usize, words: &'a [u64]) -> Option<&'a [u64]> {
+    fn put_back<'a>(&mut self, index: usize, words: &'a [u64], offset_ms: i64) -> Option<&'a [u64]> {
         let (before, _) = self.standing(index);
         let SeriesWords { entry, data, ring } = self.block.series(index);
         let (entry_words, rest) = words.split_at_checked(ENTRY_WORDS)?;
@@ -124,7 +125,8 @@ impl Writer {
         let words = self.block.series(index);
         let series = &mut self.series[index];
         series.newest_event = (own[0], own[1] as i64);
-        (series.last_event_ms, series.pause_ms, series.quiet_until_ms) = (own[2], own[3], own[4] as i64);
+        let shifted = |boot_ms: u64| if boot_ms == 0 { 0 } else { boot_ms.saturating_add_signed(offset_ms) };
+        (series.last_event_ms, series.pause_ms, series.quiet_until_ms) = (shifted(own[2]), own[3], own[4] as i64);
         (series.chain, series.seen) = (chain, seen);
         series.presence = match words.entry[symbol::TRADING].load(Relaxed) {
             0 => Presence::Ended,
@@ -132,7 +134,11 @@ impl Writer {
             _ => Presence::Silent,
         };
         series.state = SeriesState::empty();
-        SeriesWriter::new(words, &mut series.state).recover();
+        let mut writer = SeriesWriter::new(words, &mut series.state);
+        writer.recover();
+        let received_ms = shifted(writer.state().marks.received_ms);
+        writer.set_received(received_ms);
+        writer.publish();
         series.newest_settled = 0;
         series.find_newest_settled(&self.block, index);
         let after = series.state.shown_gaps(self.block.series(index));
