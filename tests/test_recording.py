@@ -64,14 +64,14 @@ def test_an_hour_with_faults_is_replayed_to_the_same_block(block_name: str, tmp_
         collector = Collector(config_of(exchange, block_name, **changes), clock=clock)
         live = loaded(collector)
         derived = [candleshm.attach(f"{block_name}-{interval}") for interval in ("5m", "15m")]
-        exchange.inject(
+        exchange.faults.add(
             Fault(kind="status", status=503, path="/klines", rate=0.05),
             Fault(kind="truncate", path="/klines", rate=0.02),
             Fault(kind="rows", rows="empty", path="/klines", rate=0.02),
             Fault(kind="reset", path="/klines", rate=0.02),
         )
         clock.let_pass(collector, HOUR_SECONDS / 2)
-        exchange.inject(rate_limited(5, path="/klines", count=2))
+        exchange.faults.add(rate_limited(5, path="/klines", count=2))
         clock.let_pass(collector, HOUR_SECONDS / 2)
         errors = status_of(collector).errors
         collector.stop()
@@ -98,7 +98,7 @@ def test_streams_with_faults_are_replayed_to_the_same_block(
     with Collector(config_of(exchange, block_name, **changes)) as collector:
         live = loaded(collector)
         until(lambda: status_of(collector).live == "ws")
-        exchange.inject(
+        exchange.stream_faults.add(
             StreamFault(kind="lose", rate=0.1),
             StreamFault(kind="unclosed", rate=0.1),
             StreamFault(kind="wrong", rate=0.05),
