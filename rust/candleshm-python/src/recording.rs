@@ -5,14 +5,14 @@ use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use candleshm::columns::Row;
-use candleshm::error::Error;
 use candleshm::feed::clock;
-use candleshm::layout::{CAPACITY_SPARE, ROW_WORDS, RowState};
+use candleshm::layout::RowState;
 use candleshm::writer::Writer as CoreWriter;
 use candleshm_recording::player::Player;
 use candleshm_recording::reading::{Reading, Step};
-use candleshm_recording::record::{DerivedBlock, Record, Run, bytes};
+use candleshm_recording::record::{DerivedBlock, Record, bytes};
 use candleshm_recording::recorder::{Place, Recorder, Status};
+use candleshm_recording::source::run_of;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -48,52 +48,10 @@ pub(crate) fn start(
     bytes_max: u64,
     offset_ms: i64,
 ) -> PyResult<Recorder> {
-    let (block, now_ms) = (writer.block(), clock::now_ms());
-    let geometry = block.geometry();
     let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let run = Run {
-        name: block.name().to_owned(),
-        market: geometry.market.as_str().to_owned(),
-        price: geometry.price.as_str().to_owned(),
-        interval: geometry.interval.as_str().to_owned(),
-        length: geometry.ring.length as u64,
-        symbols: (0..block.symbol_count()).map(|index| block.symbol(index)).collect(),
-        capacity: geometry.symbol_capacity as u64,
-        exchange: block.exchange(),
-        derived: derived.to_vec(),
-        offset_ms,
-        is_whole: !writer.has_rows(),
-    };
+    let run = run_of(writer, derived, offset_ms);
     let place = Place { directory, bytes_max, run: epoch.as_nanos() as u64 };
-    Recorder::start(place, run, now_ms).map_err(|error| PyOSError::new_err(error.to_string()))
-}
-
-/// Returns about how large the checkpoints of one symbol are.
-pub(crate) fn checkpoint_bytes(derived: &[DerivedBlock]) -> usize {
-    let rows: usize = derived.iter().map(|block| block.length as usize + CAPACITY_SPARE).sum();
-    rows * (ROW_WORDS + 2) * 8
-}
-
-/// Records all that is known of the series at a place, and returns how many bytes that is.
-pub(crate) fn checkpoint(
-    recorder: &Recorder,
-    writer: &CoreWriter,
-    derived: &[DerivedBlock],
-    place: usize,
-) -> Result<usize, Error> {
-    let (block, now_ms) = (writer.block(), clock::now_ms());
-    let count = block.symbol_count();
-    let mut total = 0;
-    if place < count {
-        let symbol = block.symbol(place);
-        for name in std::iter::once("").chain(derived.iter().map(|block| block.name.as_str())) {
-            let words = bytes(&writer.checkpoint((!name.is_empty()).then_some(name), place)?);
-            total += words.len();
-            recorder.push(&Record::Checkpoint { symbol: &symbol, derived: name, words: &words }, now_ms);
-        }
-    }
-    recorder.checkpointed(place, count);
-    Ok(total)
+    Recorder::start(place, run, clock::now_ms()).map_err(|error| PyOSError::new_err(error.to_string()))
 }
 
 /// Returns the bytes of rows, and their states.

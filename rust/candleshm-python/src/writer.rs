@@ -24,6 +24,7 @@ use candleshm::writer::{
 };
 use candleshm_recording::record::{DerivedBlock, Fate, Health as RecordedHealth, Record, Window, add_text};
 use candleshm_recording::recorder::Recorder;
+use candleshm_recording::source::{checkpoint, checkpoint_bytes};
 use candleshm_stream::board::Counts;
 use candleshm_stream::streams::{Merged, Sink};
 use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
@@ -467,13 +468,16 @@ impl Writer {
     fn checkpoint(&self, recorder: &Recorder, most_bytes: usize) -> PyResult<()> {
         let mut bytes = 0;
         while bytes < most_bytes {
-            let size = recording::checkpoint_bytes(&self.derived);
-            let Some(place) = recorder.next_checkpoint(size) else { break };
             let mut guarded = self.writer.enter_patiently();
-            self.work(&mut guarded, |writer| {
-                bytes += recording::checkpoint(recorder, writer, &self.derived, place)?;
-                Ok(())
+            let is_done = self.work(&mut guarded, |writer| {
+                let size = checkpoint_bytes(writer, &self.derived);
+                let Some(place) = recorder.next_checkpoint(size) else { return Ok(true) };
+                bytes += checkpoint(recorder, writer, &self.derived, place, clock::now_ms())?;
+                Ok(false)
             })?;
+            if is_done {
+                break;
+            }
         }
         Ok(())
     }

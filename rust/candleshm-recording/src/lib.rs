@@ -16,3 +16,4 @@ pub mod player;
 pub mod reading;
 pub mod record;
 pub mod recorder;
+pub mod source;
