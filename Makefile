@@ -160,7 +160,7 @@ $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --upgrade "pip>=25.1" "maturin>=1.8,<2"
 	$(BENCH)/bin/python -m pip install --quiet -r benches/requirements.txt
-	$(BENCH)/bin/python -m pip install --quiet --no-build-isolation .[web]
+	$(BENCH)/bin/python -m pip install --quiet --no-build-isolation .[web,parquet]
 	@touch $@
 
 bench: $(BENCH)/.tools setup ## Every workload beside its peers; peers come from PyPI and apt (redis-server)
@@ -169,6 +169,7 @@ bench: $(BENCH)/.tools setup ## Every workload beside its peers; peers come from
 	$(BENCH)/bin/python benches/live.py
 	$(BENCH)/bin/python benches/gateway.py
 	PYTHONPATH=. $(BIN)/python benches/cluster.py
+	$(BENCH)/bin/python benches/replay.py
 
 bench-quick: $(BENCH)/.tools ## In under three minutes: instructions of the core's steps, and reads and merges beside their peers, against the committed run
 	$(BIN)/python benches/instructions.py

@@ -31,7 +31,7 @@ from tests.support.commanding import DEADLINE_SECONDS, complaint, first_line, ru
 from tests.support.klines import MINUTE_MS, START_MS, body_of, ingest, kline
 
 SHM = Path("/dev/shm")
-COMMANDS = ("demo", "serve", "sim", "ls", "read", "top", "check", "rm")
+COMMANDS = ("demo", "serve", "replay", "sim", "ls", "read", "top", "check", "rm")
 
 
 @pytest.fixture(scope="module")

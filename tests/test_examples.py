@@ -15,6 +15,7 @@ from candleshm.sim import SimulatedExchange
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+OTHER_TESTS = ("test_candle_server.py", "test_example_strategies.py")
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +24,7 @@ def exchange() -> Iterator[SimulatedExchange]:
         yield running
 
 
-def collector(
-    exchange: SimulatedExchange, name: str, interval: str, derive: tuple[str, ...] = (), length: int = 600
-) -> candleshm.Collector:
+def collector(exchange: SimulatedExchange, name: str, interval: str, length: int = 600) -> candleshm.Collector:
     return candleshm.Collector(
         candleshm.CollectorConfig(
             market="SPOT",
@@ -33,7 +32,6 @@ def collector(
             interval=interval,
             length=length,
             name=name,
-            derive=list(derive),
             base_url=exchange.base_url,
             update_interval_seconds=0.2,
         )
@@ -49,7 +47,7 @@ def output(name: str, *arguments: str) -> list[str]:
 
 
 def test_examples_of_minutes(exchange: SimulatedExchange, block_name: str) -> None:
-    with collector(exchange, block_name, "1m", ("5m",)) as running:
+    with collector(exchange, block_name, "1m") as running:
         assert running.wait_loaded(60)
         attached = output("attach.py", block_name)
         assert attached[0] == "SPOT 1m: 3 symbols, up to 600 candles each"
@@ -62,9 +60,6 @@ def test_examples_of_minutes(exchange: SimulatedExchange, block_name: str) -> No
         panel = output("panel.py", block_name)
         assert [line.split(":")[0] for line in panel[:-1]] == SYMBOLS
         assert panel[-1].startswith("correlation of BTCUSDT and ETHUSDT: ")
-        asof = output("multi_interval_asof.py", block_name, f"{block_name}-5m")
-        assert [line.split(":")[0] for line in asof] == SYMBOLS
-        assert all(line.endswith("of the last 30 closes lie above the last 5m close") for line in asof)
 
 
 def test_the_example_of_a_panel_with_a_row_that_no_symbol_has(exchange: SimulatedExchange, block_name: str) -> None:
@@ -99,7 +94,8 @@ def test_the_example_of_a_test(tmp_path: Path) -> None:
 
 def test_every_example_is_listed_and_run() -> None:
     listed = (EXAMPLES / "README.md").read_text()
-    written = Path(__file__).read_text() + (Path(__file__).parent / "test_candle_server.py").read_text()
+    tests = (Path(__file__), *(Path(__file__).parent / name for name in OTHER_TESTS))
+    written = "".join(path.read_text() for path in tests)
     for path in EXAMPLES.iterdir():
         if path.suffix in (".py", ".ipynb"):
             assert f"[{path.name}]({path.name})" in listed

@@ -51,6 +51,7 @@ from candleshm.errors import (
     MissingExtra,
     OverwrittenView,
     RateLimited,
+    ReplayEnded,
     StaleData,
     StoreInUse,
     StoreUnavailable,
@@ -72,9 +73,11 @@ from candleshm.system.sharing import take_environment as _take_environment
 if TYPE_CHECKING:
     from candleshm import history, weight
     from candleshm.collector.collector import Collector
+    from candleshm.collector.recorded_run import replay_recording
     from candleshm.compat.candle_server import CandleServer
     from candleshm.compat.rule import CandleRule
     from candleshm.config import CollectorConfig
+    from candleshm.replaying.replay import Replay, replay
 
 __all__ = [
     "CLOSE",
@@ -122,6 +125,8 @@ __all__ = [
     "OverwrittenView",
     "Panel",
     "RateLimited",
+    "Replay",
+    "ReplayEnded",
     "RowState",
     "Series",
     "Session",
@@ -138,6 +143,8 @@ __all__ = [
     "history",
     "include",
     "library",
+    "replay",
+    "replay_recording",
     "to_arrow",
     "to_pandas",
     "to_polars",
@@ -155,6 +162,9 @@ _LAZY = {
     "CandleServer": "candleshm.compat.candle_server",
     "Collector": "candleshm.collector.collector",
     "CollectorConfig": "candleshm.config",
+    "replay_recording": "candleshm.collector.recorded_run",
+    "Replay": "candleshm.replaying.replay",
+    "replay": "candleshm.replaying.replay",
 }
 
 

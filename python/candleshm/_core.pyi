@@ -3,8 +3,9 @@
 Times are integer milliseconds since the epoch, UTC, as the exchange states them, unless a name says otherwise.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self, TypeAlias, final
 
@@ -34,6 +35,9 @@ __all__ = [
     "Older",
     "PoolWords",
     "Pushed",
+    "RecordingPlayer",
+    "RecordingStatus",
+    "Replay",
     "Series",
     "SeriesState",
     "StreamCounts",
@@ -183,6 +187,48 @@ class Ingested:
     @property
     def suspect_open_ms(self) -> int | None:
         """Open time of the oldest suspect row, which has to be requested again; None without one."""
+
+@final
+class RecordingStatus:
+    """x"""
+
+    @property
+    def written_bytes(self) -> int:
+        """x"""
+    @property
+    def missing_records(self) -> int:
+        """x"""
+    @property
+    def removed_files(self) -> int:
+        """x"""
+    @property
+    def error(self) -> str | None:
+        """x"""
+
+@final
+@disjoint_base
+class RecordingPlayer:
+    """x"""
+
+    def __new__(cls, directory: str | PathLike[str], name: str) -> Self: ...
+    def play(self, records: int) -> tuple[bool, str | None]:
+        """x"""
+    def heartbeat(self) -> None:
+        """x"""
+    @property
+    def run(self) -> dict[str, Any] | None:
+        """x"""
+    @property
+    def blocks(self) -> list[str]:
+        """x"""
+    @property
+    def played(self) -> dict[str, Any]:
+        """x"""
+    @property
+    def cuts(self) -> list[tuple[Path, int, str]]:
+        """x"""
+    def close(self) -> None:
+        """x"""
 
 @final
 class SeriesState:
@@ -435,6 +481,94 @@ class Pushed:
         """
 
 @final
+class Replay:
+    """Publishes given rows in order of time, in lockstep with those who read.
+
+    `symbols` are all that will ever be listed. `derived` are names, intervals and LENGTHs of further blocks, as
+    `Writer.open` takes them. Candles that close after `start_ms` and until `end_ms` are shown, each when it closes; with
+    `inside` they are shown before: "steps" in four steps, "1s" as candles of 1s make them.
+
+    With a `speed` the replayed clock runs so many times as fast as the real one, from the first wait or `run` on. Without
+    it time moves when everybody who ever waited waits again, once `consumers` have.
+
+    `more` is called with the open time from which rows are needed, epoch ms. It gives rows of all symbols, and returns
+    the open time up to which all were given. What it raises ends the replay, and comes out of `step` and `run`.
+    """
+
+    def __new__(
+        cls,
+        name: str,
+        *,
+        market: Literal["SPOT", "UM", "CM"],
+        interval: str,
+        length: int,
+        symbols: Sequence[str],
+        start_ms: int,
+        end_ms: int,
+        more: Callable[[int], int],
+        price: Literal["trade", "mark", "index", "premium"] = "trade",
+        derived: Sequence[tuple[str, str, int]] | None = None,
+        exchange: str = "",
+        inside: Literal["steps", "1s"] | None = None,
+        speed: float | None = None,
+        consumers: int = 1,
+    ) -> Self: ...
+    @property
+    def name(self) -> str:
+        """The name of the block."""
+
+    @property
+    def now_ms(self) -> int:
+        """The replayed time, epoch ms."""
+
+    def give(self, symbol: str, rows: npt.NDArray[np.float64], states: npt.NDArray[np.uint8]) -> None:
+        """Give base candles of a symbol that are to come, ascending: float64 (n, 12), and uint8 (n,) of `ROW_STATES`.
+
+        May be called many times; candles at or before the newest one that was given are left out. Closed and verified
+        rows are shown, holes become known with the next row; what is left out or in another state is missing. A row of
+        NaN lies behind the row before it. A symbol that the replay does not have is passed over.
+
+        Raises ConfigError for other shapes.
+        """
+
+    def give_inside(self, symbol: str, rows: npt.NDArray[np.float64]) -> None:
+        """Give candles of 1s of a symbol that are to come, ascending: float64 (n, 12). Raises ConfigError."""
+
+    def set_life(self, symbol: str, listed_ms: int | None, ended_ms: int | None) -> None:
+        """Say when the first candle of a symbol opens, and when its last one ends, epoch ms; None where that is not known,
+        or not within the replay. To be called before `begin`.
+
+        A symbol that is listed after the start joins the block then. One that ended is awaited no longer.
+        """
+
+    def begin(self, warm_rows: int) -> None:
+        """Take the name, and publish the newest `warm_rows` candles of before the start: from now on readers can attach.
+
+        Calls `more` with the open time of the oldest of them.
+
+        Raises BlockInUse (a live process owns the name), ConfigError (also when a collector left the block of that
+        name), OSError, and what `more` raises.
+        """
+
+    def step(self) -> bool:
+        """Publish the next moment without awaiting anybody; return False, and do nothing, at the end.
+
+        Raises what `more` raises.
+        """
+
+    def run(self) -> None:
+        """Go on to the end, with whoever waits. Nobody is awaited before the first moment.
+
+        Raises what `more` raises, and what signal handlers raise.
+        """
+
+    def close(self) -> None:
+        """End the run and remove the names. What readers have mapped stays readable; their waits raise `ReplayEnded`.
+
+        May be called twice.
+        """
+
+@final
 class Writer:
     """The one owner of a named block. Methods may be called from any thread; they are serialised inside."""
 
@@ -471,6 +605,13 @@ class Writer:
         OSError (ENOSPC: /dev/shm is too small).
         """
 
+    def record_into(self, directory: str | PathLike[str], *, bytes_max: int, offset_ms: int) -> None:
+        """x"""
+    def note(self, text: str) -> None:
+        """x"""
+    @property
+    def recording(self) -> RecordingStatus | None:
+        """x"""
     @property
     def name(self) -> str:
         """The name of the block."""

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from candleshm._core import MARKETS, ZONES_VERSION
+from candleshm._core import MARKETS, PRICES, ZONES_VERSION
 from candleshm.cluster.mirror_config import MIRROR_KEYS
 from candleshm.commands.cluster_flags import add_cluster_flags, add_member_flags
 from candleshm.commands.outcome import outcome
@@ -42,6 +42,10 @@ DOWNLOAD_FIELDS = (
     *("market", "price", "interval", "timezone", "symbols", "symbols_filter", "symbol_contains", "symbol_endswith"),
     *("contract", "quote", "top"),
     *("base_url", "proxy_host", "proxies", "trust_env", "server_weight", "settle_seconds", "workers", "start_seconds"),
+)
+REPLAY_ARGUMENTS = (
+    *("candle_dir", "market", "price", "symbols", "interval", "start", "end", "derive", "length", "warm", "speed"),
+    *("inside", "timezone", "name", "consumers", "absent"),
 )
 UPSTREAM_FIELDS = ("proxy_host", "proxies", "trust_env")
 
@@ -230,6 +234,17 @@ def _history(arguments: argparse.Namespace) -> None:
     from candleshm.commands.days import repack
 
     repack(arguments.candle_dir, quiet=arguments.quiet)
+
+
+def _replay(arguments: argparse.Namespace) -> None:
+    if arguments.recording is not None:
+        from candleshm.commands.replay_recording import replay_recording_command
+
+        sys.exit(replay_recording_command(arguments.recording, arguments.name, as_json=arguments.json))
+    from candleshm.commands.replay import replay
+
+    given = {name: getattr(arguments, name) for name in REPLAY_ARGUMENTS}
+    replay(given, as_json=arguments.json)
 
 
 def _sim(arguments: argparse.Namespace) -> None:
@@ -553,6 +568,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     stored.add_argument("--quiet", action="store_true", help="log warnings and the sum only")
 
+    example = "replay --market spot --symbols BTCUSDT,ETHUSDT --start 2026-11-01 --end 2026-11-27 --name my-replay"
+    _add_replay_flags(add("replay", _replay, "publish stored days into a block as if they happened now", example))
+
     sim = add("sim", _sim, "run the simulated exchange alone, until Ctrl-C", "sim --port 8400 --seed 1 --symbols 40")
     sim.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     sim.add_argument(
@@ -650,6 +668,70 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
+    replay.add_argument(
+        "--recording",
+        type=Path,
+        metavar="DIR",
+        help="replay what `serve --record DIR` wrote instead of daily files: through parser, merge, planner and writer; "
+        "of the other flags only --name and --json count",
+    )
+    replay.add_argument(
+        "--candle-dir", metavar="DIR", default=CANDLE_DIR, help=f"directory of the daily files (default: {CANDLE_DIR})"
+    )
+    replay.add_argument("--market", metavar="MARKET", help="SPOT | UM | CM, in any case")
+    replay.add_argument("--price", choices=PRICES, default="trade", help="what the prices are (default: trade)")
+    replay.add_argument("--symbols", type=_names, metavar="A,B", help="symbols (default: all that have files)")
+    replay.add_argument(
+        "--interval", metavar="NAME", default="1m", help="length of a candle; one that has files (default: 1m)"
+    )
+    replay.add_argument("--start", metavar="DAY", help="the first day, YYYY-MM-DD, or a moment, YYYY-MM-DDTHH:MM")
+    replay.add_argument("--end", metavar="DAY", help="the last day, included, or a moment, excluded")
+    replay.add_argument(
+        "--derive",
+        type=_names,
+        metavar="A,B",
+        default=(),
+        help="further intervals, each in a block of its own: 5m,1h:400,1d@Asia/Shanghai",
+    )
+    replay.add_argument(
+        "--length", type=_count, metavar="N", help="candles kept of every symbol, the live one included (default: 2880)"
+    )
+    replay.add_argument(
+        "--warm", type=_count, metavar="N", help="rows before the start that are there from the beginning (default: 0)"
+    )
+    replay.add_argument(
+        "--speed",
+        type=_speed,
+        metavar="max|X",
+        default="max",
+        help="max: time moves on when every reader has asked for it; X: so many times faster than the clock "
+        "(default: max)",
+    )
+    replay.add_argument(
+        "--inside",
+        metavar="HOW",
+        help="show candles before they close: open,high,low,close in four steps, 1s from files of 1s (default: not)",
+    )
+    replay.add_argument("--timezone", metavar="NAME", default="UTC", help="whose days the files hold (default: UTC)")
+    replay.add_argument("--name", type=_block_name, help="name of the block (default: one that nobody else uses)")
+    replay.add_argument(
+        "--consumers",
+        type=_whole,
+        metavar="N",
+        default=1,
+        help="readers that are awaited before time begins to move; 0 awaits none (default: 1)",
+    )
+    replay.add_argument(
+        "--absent",
+        choices=("raise", "unlisted"),
+        default="raise",
+        help="unlisted: days before the first and after the newest stored one of a symbol have no candles (default: "
+        "raise an error)",
+    )
+    replay.add_argument("--json", action="store_true", help="print what was replayed as an object, at the end")
+
+
 def _add_log_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--log-level",
@@ -683,6 +765,23 @@ def _count(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"must be a positive integer: `{text}`")
+
+
+def _whole(text: str) -> int:
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 0 on: `{text}`")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if all(names):
+        return names
+    raise argparse.ArgumentTypeError(f"must be names with commas between them: `{text}`")
+
+
+def _speed(text: str) -> float | Literal["max"]:
+    return "max" if text == "max" else _seconds(text)
 
 
 def _seconds(text: str) -> float:

@@ -30,6 +30,7 @@ __all__ = [
     "CollectorConfig",
     "DerivedBlock",
     "Setting",
+    "bytes_of",
     "is_path",
     "is_zone",
     "settings",
@@ -86,6 +87,19 @@ def is_zone(value: object) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def bytes_of(text: str) -> int | None:
+    """Return the bytes of a text such as `500MiB` or `2 GiB`, in any case of letters; None for another text.
+
+    >>> bytes_of("2GiB")
+    2147483648
+    """
+    found = re.fullmatch(r"(\d{1,9}) ?([KMGT]i?)?B?", text.strip(), re.IGNORECASE | re.ASCII)
+    if found is None:
+        return None
+    unit = (found[2] or "").upper()
+    return int(found[1]) * (1024 if unit.endswith("I") else 1000) ** (" KMGT".index(unit[0]) if unit else 0)
 
 
 def is_path(value: object) -> bool:
@@ -451,6 +465,24 @@ class CollectorConfig:
         ),
     )
 
+    record: str | os.PathLike[str] | None = field(
+        default=None,
+        metadata=_about(
+            "directory in which everything that the exchange sends is recorded as it comes, for `candleshm replay "
+            "--recording`; without it nothing is recorded",
+            "a path",
+            _or_none(is_path),
+        ),
+    )
+    record_bytes: str = field(
+        default="2GiB",
+        metadata=_about(
+            "how large the recording of a block may become; its oldest files go first",
+            "a number with a unit, such as 500MiB or 2GiB; 1MiB or more",
+            lambda value: _is_text(value) and (bytes_of(value) or 0) >= 1 << 20,
+        ),
+    )
+
     def __post_init__(self) -> None:
         for name, setting in settings().items():
             value = getattr(self, name)
@@ -535,6 +567,11 @@ class CollectorConfig:
         if any(address.lower().startswith("https://") for address in self.proxies.values()):
             return f"proxies has one whose URL begins with https://, and {NO_TLS_TO_PROXY}"
         return None
+
+    @property
+    def record_bytes_max(self) -> int:
+        """`record_bytes` as a number."""
+        return bytes_of(self.record_bytes) or 0
 
     @property
     def settle_ms(self) -> int:

@@ -17,6 +17,7 @@
     ├── ClosesMissed                                  closes left the window before they were handed out
     ├── MissingExtra             (ImportError)        an optional library is not installed
     ├── WaitTimeout              (TimeoutError)       a wait reached its deadline
+    ├── ReplayEnded                                   a replay has no later moment, or was stopped
     ├── ConfigError              (ValueError)         a setting cannot be used
     ├── HistoryError                                  daily files
     │   ├── DayNotFound          (FileNotFoundError)  no file of that day
@@ -71,6 +72,7 @@ __all__ = [
     "MissingExtra",
     "OverwrittenView",
     "RateLimited",
+    "ReplayEnded",
     "StaleData",
     "StoreInUse",
     "StoreUnavailable",
@@ -288,6 +290,37 @@ class WaitTimeout(CandleShmError, TimeoutError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class ReplayEnded(CandleShmError):
+    """A replay of ``[start_ms, end_ms)`` has no later moment to wait for: it has reached its end, or was stopped.
+
+    ``now_ms`` is the moment at which it stands, epoch ms: ``end_ms`` unless it was stopped before. The rows of block
+    ``name`` stay readable until the replay is left.
+    """
+
+    def __init__(self, name: str, start_ms: int, end_ms: int, now_ms: int) -> None:
+        super().__init__(name, start_ms, end_ms, now_ms)
+        self.name = name
+        self.start_ms = start_ms
+        self.end_ms = end_ms
+        self.now_ms = now_ms
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole range was replayed."""
+        return self.now_ms >= self.end_ms
+
+    def __str__(self) -> str:
+        start, end, now = (
+            f"{datetime.fromtimestamp(ms / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}"
+            for ms in (self.start_ms, self.end_ms, self.now_ms)
+        )
+        how = "has ended" if self.is_complete else f"was stopped at {now} UTC"
+        return (
+            f"the replay of {start} to {end} UTC in block `{self.name}` {how}: no later moment comes; catch "
+            f"ReplayEnded to end a loop over it"
+        )
 
 
 class ConfigError(CandleShmError, ValueError):

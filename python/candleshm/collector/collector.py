@@ -14,6 +14,7 @@ from candleshm._core import Feed, Writer
 from candleshm.collector.cache import CacheWriter
 from candleshm.collector.filling import Filling
 from candleshm.collector.older_series import FetchedBlock, fetched_blocks
+from candleshm.collector.recording import Place, Recording
 from candleshm.collector.report_writer import ReportWriter
 from candleshm.collector.scheduler import Scheduler
 from candleshm.collector.selection import Membership
@@ -303,6 +304,7 @@ class Collector:
                 exchange=exchange_of(config),
             )
         try:
+            recording = Recording(writer, Place.of(config), exchange_time)
             schedule = self._schedule(connection, info, symbols)
             now_ms = exchange_time.earliest_ms(self._market.clock.monotonic_seconds())
             self._filling.fill(writer, connection, now_ms)
@@ -310,7 +312,9 @@ class Collector:
                 if self._stopping.is_set():
                     writer.close()
                     return
-                self._scheduler = self._make_scheduler(writer, connection.budget, exchange_time, info, schedule)
+                self._scheduler = self._make_scheduler(
+                    writer, connection.budget, exchange_time, info, schedule, recording
+                )
         except BaseException:
             writer.close()
             raise
@@ -476,6 +480,7 @@ class Collector:
         exchange_time: ExchangeTime,
         info: ExchangeInfo,
         schedule: dict[str, tuple[ScheduledSession, ...]],
+        recording: Recording,
     ) -> Scheduler:
         config = self.config
         return Scheduler(
@@ -500,8 +505,9 @@ class Collector:
             workers=config.workers,
             make_streams=self._make_streams,
             schedule=schedule,
-            fetched=self._fetched(),
             selection=None if self._membership is None else self._membership.selection,
+            fetched=self._fetched(),
+            recording=recording,
         )
 
 

@@ -8,6 +8,7 @@ from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.counters import RequestCounters
 from candleshm.collector.older_rows import OlderRows
 from candleshm.collector.planner import choose, request_for
+from candleshm.collector.recording import Recording
 from candleshm.collector.repair import Claim, Repair
 from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
 from candleshm.collector.symbols import SymbolSet
@@ -37,6 +38,7 @@ class Dispatcher:
         repair: Repair,
         older_rows: OlderRows,
         counters: RequestCounters,
+        recording: Recording,
     ) -> None:
         self._exchange = exchange
         self._budget = budget
@@ -47,6 +49,7 @@ class Dispatcher:
         self._repair = repair
         self._older_rows = older_rows
         self._counters = counters
+        self._recording = recording
         self._repairs_many = False
 
     def begin(self, plan: SeriesPlan, now: float) -> None:
@@ -110,6 +113,7 @@ class Dispatcher:
                 request.weight, now, closing=kind is Kind.CLOSING, loading=due is selection.loading
             )
             if wait_seconds <= 0:
+                self._recording.note_request(plan, kind, request, now, bounds_ms)
                 return self._job(plan, kind, request, ticket), now
             look_seconds = min(look_seconds, now + wait_seconds)
         if is_loaded and (selection.steady is None or not is_spent):

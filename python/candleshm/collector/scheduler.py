@@ -34,6 +34,7 @@ from candleshm.collector.loading import Loading, tries_max
 from candleshm.collector.older_rows import OlderRows
 from candleshm.collector.older_series import FetchedBlock
 from candleshm.collector.outdated_responses import OutdatedResponses
+from candleshm.collector.recording import Recording
 from candleshm.collector.repair import Repair
 from candleshm.collector.selection import Selection
 from candleshm.collector.series_plan import PollPolicy
@@ -85,12 +86,15 @@ class Scheduler:
         schedule: Mapping[str, tuple[ScheduledSession, ...]] | None = None,
         fetched: Sequence[FetchedBlock] = (),
         selection: Selection | None = None,
+        recording: Recording | None = None,
     ) -> None:
         """`make_streams` makes the source of events; without one everything is requested by REST.
 
         `schedule` has the hours of markets, as far as they are known. `fetched` are the derived blocks whose older rows
-        are requested. Of a `selection` only those symbols are requested and streamed that it has.
+        are requested. Of a `selection` only those symbols are requested and streamed that it has. `recording` is told of requests; without one nothing is recorded.
         """
+        recording = recording or Recording(writer, None)
+        recording.begin(policy)
         random = random or Random()
         now, name = clock.monotonic_seconds(), writer.name
         requests, rows = RequestCounters(), RowCounters()
@@ -172,6 +176,7 @@ class Scheduler:
             repair=repair,
             older_rows=older_rows,
             counters=requests,
+            recording=recording,
         )
         self._intake = Intake(
             policy=policy,
@@ -198,6 +203,7 @@ class Scheduler:
             outdated=outdated,
             requests=requests,
             rows=rows,
+            recording=recording,
         )
         self._loading = Loading(name, lambda: older_rows.are_filled)
         self._board = StatusBoard(sources, now)

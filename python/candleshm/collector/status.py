@@ -94,6 +94,10 @@ class CollectorStatus:
     """Days whose daily files are due and not complete."""
     is_complete: bool = True
     """Whether the rows that come from other hosts of a cluster are all here."""
+    records_missing: int = 0
+    """Records that the recording of the exchange lacks, because the disk was too slow or full."""
+    recording_fails: bool = False
+    """Whether a recording was wished, and cannot be written now."""
     freshness: Freshness = field(default_factory=lambda: Freshness.of([]))
     """How old the data is, judged as by a reader without `max_age`; a feed that pauses for more than 30 s gets two of
     its pauses."""

@@ -14,6 +14,7 @@ from candleshm.collector.older_rows import OlderRows
 from candleshm.collector.outage import Steady
 from candleshm.collector.outdated_responses import OutdatedResponses
 from candleshm.collector.planner import closing_weight_of, loading_weight_of
+from candleshm.collector.recording import Recording
 from candleshm.collector.repair import Repair
 from candleshm.collector.series_plan import PollPolicy
 from candleshm.collector.status import CollectorStatus
@@ -57,6 +58,7 @@ class StatusSources:
     outdated: OutdatedResponses
     requests: RequestCounters
     rows: RowCounters
+    recording: Recording
 
 
 class StatusBoard:
@@ -73,6 +75,7 @@ class StatusBoard:
 
     def publish(self, now: float, *, is_loaded: bool) -> CollectorStatus:
         """Take the status, log what has lasted, and publish the health in the block."""
+        self._sources.recording.look(now)
         sources, status = self._sources, self._snapshot(now)
         self.status, self.taken_seconds = status, now
         plans = sources.symbols.plans
@@ -158,6 +161,8 @@ class StatusBoard:
             derived_given_up=sum(series.given_up for series in sources.older_rows.serieses),
             derived_missing=sum(series.rows for series in sources.older_rows.serieses),
             derived_conflicts=sources.older_rows.conflicts,
+            records_missing=sources.recording.missing_records,
+            recording_fails=sources.recording.fails,
         )
 
     def _freshness(self) -> Freshness:

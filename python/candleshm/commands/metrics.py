@@ -124,6 +124,12 @@ OF_COLLECTOR: Sequence[_Column] = (
         lambda status: status.derived_conflicts,
     ),
     _Gauge("caches_failing", "Caches that could not be written the last time.", lambda status: status.caches_failing),
+    _Counter(
+        "recording_missing_records",
+        "Records that the recording of the exchange lacks, because the disk was too slow or full.",
+        lambda status: status.records_missing,
+    ),
+    _Gauge("recording_failing", "Whether the recording cannot be written now.", lambda s: int(s.recording_fails)),
     _Gauge(
         "daily_files_due",
         "Days whose daily files are due and not complete.",

@@ -15,7 +15,7 @@ __all__ = ["Overview"]
 HEADS = ("#", "NAME", "MARKET", "INTERVAL", "SYMBOLS", "STALE", "OLDEST", "MISSING", "WEIGHT", "STATE", "NOTE")
 LEFT = ("NAME", "MARKET", "STATE", "NOTE")
 # The words for blocks about which nothing is to be done.
-CALM = {"ready", "loading"}
+CALM = {"ready", "loading", "replay"}
 
 
 class Overview:

@@ -266,6 +266,8 @@ def _state(health: Health, screen: Screen) -> str:
         return screen.alarm(text) if health.banned_until is not None else screen.signed("ready", 1)
     if word == "loading" and health.banned_until is None:
         return word
+    if health.replayed_at is not None and word == "replay":
+        return f"replay: {health.replayed_at:%Y-%m-%d %H:%M:%S} UTC"
     return screen.alarm(f"{word}: {text}" if text else word)
 
 

@@ -37,7 +37,7 @@ def _of_the_collector(before: Health, after: Health) -> Iterator[Event]:
     if after.pid != before.pid:
         yield Event(f"collector {after.pid} has replaced {before.pid}")
     if after.state != before.state:
-        yield Event(f"block is {after.state}, was {before.state}", is_bad=after.state != "ready")
+        yield Event(f"block is {after.state}, was {before.state}", is_bad=after.state not in {"ready", "replay"})
     is_silent, was_silent = after.is_silent, before.is_silent
     if is_silent and not was_silent:
         yield Event(f"collector {after.pid} has no heartbeat", is_bad=True)

@@ -37,8 +37,9 @@ class Health:
     symbols: int
     """How many symbols the block carries."""
     state: str
-    """Of the block, not of its data (see `ready`): 'ready', 'superseded' (another block stands under the name),
-    'closed' (its collector ended) or 'dead' (no heartbeat for 5 s, and no process owns the block any more)."""
+    """Of the block, not of its data (see `ready`): 'ready', 'replay' (history is replayed into it), 'superseded' (another
+    block stands under the name), 'closed' (its collector, or replay, ended) or 'dead' (no heartbeat for 5 s, and no
+    process owns the block any more)."""
     pid: int
     """The collector's process."""
     heartbeat_age: float
@@ -82,6 +83,8 @@ class Health:
     """When its newest message was sent, by the exchange's clock, aware, UTC; None while that is not known."""
     lag: float | None = None
     """How long that message was on its way, seconds: 0 at a leader, None outside a cluster."""
+    replayed_at: datetime | None = None
+    """The replayed time, aware, UTC, in the block of a replay: ages are of this clock. None in any other."""
 
     @property
     def has_streams(self) -> bool:
@@ -91,14 +94,14 @@ class Health:
     @property
     def is_silent(self) -> bool:
         """Whether the collector of a block that should be served has stopped its heartbeat."""
-        return self.state in {"ready", "dead"} and self.heartbeat_age > SILENT_SECONDS
+        return self.state in {"ready", "replay", "dead"} and self.heartbeat_age > SILENT_SECONDS
 
     @property
     def condition(self) -> str:
         """The state of block and data in one word: 'ready' only while the data may be relied on.
 
         Else 'loading' (not every symbol was loaded yet), 'stale' (the data is not current), 'silent' (no heartbeat for
-        5 s, though a process owns the block), or the block's own state: 'superseded', 'closed', 'dead'.
+        5 s, though a process owns the block), or the block's own state: 'replay', 'superseded', 'closed', 'dead'.
         """
         if self.state != "ready" or self.ready:
             return self.state
@@ -119,13 +122,20 @@ def health_of(feed: _core.Feed, max_age: float | None = None) -> Health:
     kind, error_ms = fields.pop("last_error")
     source_ms = fields.pop("source_ms")
     banned_until = None if until_ms is None else datetime.fromtimestamp(min(until_ms, LAST_MS) / 1000, tz=UTC)
+    replay_ms = fields.pop("replay_ms")
+    replayed_at = None if replay_ms is None else datetime.fromtimestamp(min(replay_ms, LAST_MS) / 1000, tz=UTC)
     del fields["is_current"]
-    if fields["state"] == "ready" and fields["heartbeat_age"] > SILENT_SECONDS and not _is_owned(fields["name"]):
+    if (
+        fields["state"] in {"ready", "replay"}
+        and fields["heartbeat_age"] > SILENT_SECONDS
+        and not _is_owned(fields["name"])
+    ):
         fields["state"] = "dead"
     return Health(
         **fields,
         banned_until=banned_until,
         source_at=None if source_ms is None else datetime.fromtimestamp(min(source_ms, LAST_MS) / 1000, tz=UTC),
+        replayed_at=replayed_at,
         last_error=(("", *ERROR_KINDS)[kind] if kind <= len(ERROR_KINDS) else "another"),
         last_error_at=datetime.fromtimestamp(min(error_ms, LAST_MS) / 1000, tz=UTC) if kind else None,
     )

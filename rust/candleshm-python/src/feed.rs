@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use candleshm::columns;
 use candleshm::error::Error;
 use candleshm::feed::{self, Attached, Awaited, Close, max_age_of};
-use candleshm::layout::BlockState;
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -144,6 +143,7 @@ impl Feed {
         let limit_ms = max_age.map(|seconds| (seconds * 1e3) as u64);
         let health = self.feed.health(limit_ms).map_err(|error| self.error(error))?;
         let fields = PyDict::new(py);
+        fields.set_item("state", health.state_name())?;
         fields.set_item("name", health.name)?;
         fields.set_item("market", health.market)?;
         fields.set_item("price", health.price)?;
@@ -151,7 +151,7 @@ impl Feed {
         fields.set_item("exchange", health.exchange)?;
         fields.set_item("length", health.length)?;
         fields.set_item("symbols", health.symbols)?;
-        fields.set_item("state", health.state.map_or("unknown", BlockState::as_str))?;
+        fields.set_item("replay_ms", health.replay_ms)?;
         fields.set_item("pid", health.pid)?;
         fields.set_item("heartbeat_age", seconds(health.heartbeat_age_ms))?;
         fields.set_item("loaded", health.loaded)?;

@@ -16,6 +16,8 @@ mod kline_events;
 mod klines;
 mod pool;
 mod process;
+mod recording;
+mod replay;
 mod replica;
 mod rows;
 mod rules;
@@ -43,8 +45,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<view::View>()?;
     module.add_class::<waiting::News>()?;
     module.add_class::<writer::Writer>()?;
+    module.add_class::<replay::Replay>()?;
     module.add_class::<writer::Ingested>()?;
     module.add_class::<writer::SeriesState>()?;
+    module.add_class::<recording::RecordingStatus>()?;
+    module.add_class::<recording::RecordingPlayer>()?;
     module.add_class::<writer::Older>()?;
     module.add("NotMerged", module.py().get_type::<errors::NotMerged>())?;
     module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
@@ -79,8 +84,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(rules::is_block_name, module)?)?;
     module.add_class::<zone::PyZone>()?;
     module.add_function(wrap_pyfunction!(zone::zone_names, module)?)?;
-    let after_fork = PyDict::new(module.py());
-    after_fork.set_item("after_in_child", wrap_pyfunction!(writer::forget_writers, module)?)?;
-    module.py().import("os")?.call_method("register_at_fork", (), Some(&after_fork))?;
+    for forget in [wrap_pyfunction!(writer::forget_writers, module)?, wrap_pyfunction!(replay::forget_replays, module)?]
+    {
+        let after_fork = PyDict::new(module.py());
+        after_fork.set_item("after_in_child", forget)?;
+        module.py().import("os")?.call_method("register_at_fork", (), Some(&after_fork))?;
+    }
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use candleshm::columns::{COLUMNS, Row, plausible};
 use candleshm::error::Error;
@@ -20,6 +22,9 @@ use candleshm::writer::{
     Config, Fetched, Health, Missing, Older as CoreOlder, Pushed as CorePushed, RepairReason, RepairRequest, Report,
     Writer as CoreWriter,
 };
+use candleshm_recording::record::{DerivedBlock, Fate, Health as RecordedHealth, Record, Window, add_text};
+use candleshm_recording::recorder::Recorder;
+use candleshm_recording::source::{checkpoint, checkpoint_bytes};
 use candleshm_stream::board::Counts;
 use candleshm_stream::streams::{Merged, Sink};
 use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
@@ -34,6 +39,7 @@ use crate::errors::{NotMerged, seconds, to_py};
 use crate::feed::halves;
 use crate::gap::Gap;
 use crate::process;
+use crate::recording::{self, RecordingStatus, packed_rows};
 use crate::replica::Applied;
 
 /// What one response did to a series, and the state of the series afterwards.
@@ -239,6 +245,25 @@ pub(crate) fn reason_name(reason: RepairReason) -> &'static str {
     }
 }
 
+/// Bytes of checkpoints that go into the queue of a recording with one heartbeat.
+const CHECKPOINT_BYTES_MAX: usize = 8 << 20;
+/// How long the end of a collector waits for the disk of its recording.
+const END_MAX: Duration = Duration::from_secs(2);
+
+/// Returns a request window as it is recorded.
+fn window_of(window: &RequestWindow) -> Window {
+    let RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms } = *window;
+    Window { sent_ms, received_ms, settle_ms, limit: limit as u64, start_ms, end_ms, from_end, patience_ms }
+}
+
+/// Returns health as it is recorded.
+fn recorded_health(health: &Health) -> RecordedHealth {
+    let Health { ready, weight_used, weight_limit, banned_until_ms, failing, polled, last_error, last_error_ms } =
+        *health;
+    let words = [weight_used, weight_limit, banned_until_ms, failing, polled, last_error, last_error_ms];
+    RecordedHealth { ready, words }
+}
+
 thread_local! {
     /// Rows between parse and merge; each fetching thread keeps its own.
     static ROWS: RefCell<Vec<Row>> = const { RefCell::new(Vec::new()) };
@@ -257,6 +282,8 @@ struct Guarded {
     restarted_seconds: f64,
     /// By what clock the streams' events are judged; None before it is known.
     exchange_clock: Option<ExchangeClock>,
+    /// What is merged is also given to it, by the thread that is inside.
+    recorder: Arc<OnceLock<Recorder>>,
 }
 
 /// The latest that the exchange's clock can show: it was measured once, and clocks drift.
@@ -275,15 +302,32 @@ impl ExchangeClock {
 }
 
 /// The events of streams, on their way into a block.
-pub(crate) struct EventSink(Arc<Owned>);
+pub(crate) struct EventSink {
+    writer: Arc<Owned>,
+    recorder: Arc<OnceLock<Recorder>>,
+    /// The connection and texts of the read that is merged next, where it is recorded.
+    received: (u64, Vec<u8>),
+}
 
 impl Sink for EventSink {
+    fn received(&mut self, connection: u64, texts: &mut dyn Iterator<Item = &[u8]>) {
+        if self.recorder.get().is_some() {
+            self.received.0 = connection;
+            self.received.1.clear();
+            texts.for_each(|text| add_text(text, &mut self.received.1));
+        }
+    }
+
     fn merge(&mut self, frames: Vec<Result<event::Frame<'_>, event::FrameError>>) -> Option<Merged> {
         let now_ms = clock::now_ms();
-        let mut guarded = self.0.enter();
+        let mut guarded = self.writer.enter();
         let received_ms = guarded.exchange_clock.filter(|_| !guarded.stopped)?.latest_ms(now_ms);
         let writer = guarded.writer.as_mut()?;
         let pushed = writer.ingest_events(frames, received_ms, now_ms);
+        if let Some(recorder) = self.recorder.get() {
+            let (connection, ref texts) = self.received;
+            recorder.push(&Record::Frames { connection, received_ms, texts }, now_ms);
+        }
         let counts = Counts {
             batches: 1,
             events: pushed.events as u64,
@@ -318,6 +362,9 @@ pub(crate) fn forget_writers() {
         for writer in writers.drain(..).filter_map(|writer| writer.upgrade()) {
             if let Some(mut writer) = writer.try_enter() {
                 drop(writer.writer.take());
+                if let Some(recorder) = writer.recorder.get() {
+                    recorder.forget();
+                }
             }
         }
     }
@@ -385,12 +432,55 @@ fn rows_of(
 pub(crate) struct Writer {
     name: String,
     writer: Arc<Owned>,
+    derived: Vec<DerivedBlock>,
+    recorder: Arc<OnceLock<Recorder>>,
 }
 
 impl Writer {
     /// Returns where the events of streams go.
     pub(crate) fn sink(&self) -> EventSink {
-        EventSink(Arc::clone(&self.writer))
+        EventSink { writer: Arc::clone(&self.writer), recorder: Arc::clone(&self.recorder), received: (0, Vec::new()) }
+    }
+
+    /// Records what was just done, if anything is recorded; to be called inside the gate.
+    fn record(&self, record: &Record<'_>) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.push(record, clock::now_ms());
+        }
+    }
+
+    /// As [`Self::record`], of a record that was packed before the gate.
+    fn record_packed(&self, packed: Option<Vec<u8>>, boot_ms: u64) {
+        if let (Some(recorder), Some(packed)) = (self.recorder.get(), packed) {
+            recorder.push_body(packed, boot_ms);
+        }
+    }
+
+    /// Tells the recorder which symbols there are.
+    fn tell_symbols(&self, writer: &CoreWriter) {
+        if let Some(recorder) = self.recorder.get() {
+            let block = writer.block();
+            let symbols = (0..block.symbol_count()).map(|index| block.symbol(index)).collect();
+            recorder.set_symbols(symbols, block.geometry().symbol_capacity as u64);
+        }
+    }
+
+    /// Records what is known of series that are due, as far as the queue has room for it.
+    fn checkpoint(&self, recorder: &Recorder, most_bytes: usize) -> PyResult<()> {
+        let mut bytes = 0;
+        while bytes < most_bytes {
+            let mut guarded = self.writer.enter_patiently();
+            let is_done = self.work(&mut guarded, |writer| {
+                let size = checkpoint_bytes(writer, &self.derived);
+                let Some(place) = recorder.next_checkpoint(size) else { return Ok(true) };
+                bytes += checkpoint(recorder, writer, &self.derived, place, clock::now_ms())?;
+                Ok(false)
+            })?;
+            if is_done {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut CoreWriter) -> Result<T, Error>) -> PyResult<T> {
@@ -502,16 +592,56 @@ impl Writer {
             Ok(writer)
         });
         let writer = opened.map_err(|(error, name)| to_py(error, name))?;
+        let recorder = Arc::new(OnceLock::new());
         let writer = Arc::new(Gate::new(Guarded {
             writer: Some(writer),
             stopped: false,
             restarted_seconds: f64::NEG_INFINITY,
             exchange_clock: None,
+            recorder: Arc::clone(&recorder),
         }));
         let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
         writers.retain(|writer| writer.strong_count() > 0);
         writers.push(Arc::downgrade(&writer));
-        Ok(Self { name, writer })
+        let derived = derive
+            .into_iter()
+            .map(|(name, interval, length)| {
+                let fetched = fetched.get(&name).cloned().unwrap_or_default();
+                DerivedBlock { name, interval, length: length as u64, fetched }
+            })
+            .collect();
+        Ok(Self { name, writer, derived, recorder })
+    }
+
+    /// Record from now on what changes the block, into files of `directory`, which must exist and be of this block only.
+    ///
+    /// Together they have at most `bytes_max`; the oldest go first. `offset_ms` is what the exchange's clock (epoch ms)
+    /// shows beyond CLOCK_BOOTTIME in ms; a replay's clock starts from it. A thread of its own writes them. Where the disk is
+    /// too slow or full records are dropped, never candles: see `recording`. A second call does nothing. Raises OSError
+    /// when the first file cannot be written.
+    #[pyo3(signature = (directory, *, bytes_max, offset_ms))]
+    fn record_into(&self, py: Python<'_>, directory: PathBuf, bytes_max: u64, offset_ms: i64) -> PyResult<()> {
+        py.detach(|| {
+            let guarded = self.writer.enter();
+            let Some(writer) = guarded.writer.as_ref() else { return Ok(()) };
+            if self.recorder.get().is_none() {
+                let recorder = recording::start(writer, &self.derived, directory, bytes_max, offset_ms)?;
+                let _ = self.recorder.set(recorder);
+            }
+            drop(guarded);
+            self.recorder.get().map_or(Ok(()), |recorder| self.checkpoint(recorder, usize::MAX))
+        })
+    }
+
+    /// Record a text, JSON, that a replay shows or checks; does nothing where nothing is recorded.
+    fn note(&self, text: &str) {
+        self.record(&Record::Note(text));
+    }
+
+    /// What was recorded so far; None where nothing is.
+    #[getter]
+    fn recording(&self) -> Option<RecordingStatus> {
+        self.recorder.get().map(|recorder| RecordingStatus::of(recorder.status()))
     }
 
     /// The name of the block.
@@ -595,14 +725,21 @@ impl Writer {
         py.detach(|| {
             ROWS.with_borrow_mut(|rows| {
                 rows.clear();
-                parse(body, rows).map_err(|error| to_py(error.into(), &self.name))?;
+                let recorded = |fate| Record::Response { symbol, derived: "", window: window_of(&answer), fate, body };
+                if let Err(error) = parse(body, rows) {
+                    self.record(&recorded(Fate::Malformed));
+                    return Err(to_py(error.into(), &self.name));
+                }
+                let packed = self.recorder.get().map(|_| recorded(Fate::Merged).pack(now_ms));
                 let mut guarded = self.writer.enter_patiently();
                 if guarded.stopped || sent_seconds < guarded.restarted_seconds {
+                    self.record(&recorded(Fate::Dropped));
                     return Err(not_merged());
                 }
                 self.work(&mut guarded, |writer| {
                     let index = writer.index_of(symbol)?;
                     let report = writer.ingest(index, rows, &answer, now_ms);
+                    self.record_packed(packed, now_ms);
                     Ok(Ingested::of(report, writer.missing(index)?))
                 })
             })
@@ -638,15 +775,22 @@ impl Writer {
         py.detach(|| {
             ROWS.with_borrow_mut(|rows| {
                 rows.clear();
-                parse(body, rows).map_err(|error| to_py(error.into(), derived))?;
+                let recorded = |fate| Record::Response { symbol, derived, window: window_of(&answer), fate, body };
+                if let Err(error) = parse(body, rows) {
+                    self.record(&recorded(Fate::Malformed));
+                    return Err(to_py(error.into(), derived));
+                }
+                let packed = self.recorder.get().map(|_| recorded(Fate::Merged).pack(now_ms));
                 let mut guarded = self.writer.enter_patiently();
                 if guarded.stopped || sent_seconds < guarded.restarted_seconds {
+                    self.record(&recorded(Fate::Dropped));
                     return Err(not_merged());
                 }
                 self.work(&mut guarded, |writer| {
                     let index = writer.index_of(symbol)?;
                     let Fetched { mut report, conflicts } =
                         writer.ingest_older(derived, index, rows, &answer, now_ms)?;
+                    self.record_packed(packed, now_ms);
                     report.tally.conflicts = conflicts;
                     let older = writer.older(derived, index)?;
                     Ok((Ingested::of(report, older.missing), Older::of(older)))
@@ -673,7 +817,11 @@ impl Writer {
 
     /// Set whether the derived block `derived` has what is to be fetched; readers see it as ready only then.
     fn set_filled(&self, derived: &str, filled: bool) -> PyResult<()> {
-        self.with(|writer| writer.set_filled(derived, filled))
+        self.with(|writer| {
+            writer.set_filled(derived, filled)?;
+            self.record(&Record::Filled { derived, filled });
+            Ok(())
+        })
     }
 
     /// Parse the text frames of one socket read, merge, publish and wake waiters once; the GIL is released.
@@ -694,6 +842,11 @@ impl Writer {
             }
             self.work(&mut guarded, |writer| {
                 let pushed = writer.ingest_events(parsed, received_ms, now_ms);
+                if let Some(recorder) = self.recorder.get() {
+                    let mut texts = Vec::new();
+                    frames.iter().for_each(|frame| add_text(frame, &mut texts));
+                    recorder.push(&Record::Frames { connection: 0, received_ms, texts: &texts }, now_ms);
+                }
                 Ok(Pushed::of(pushed, writer))
             })
         })
@@ -734,12 +887,21 @@ impl Writer {
             .filter_map(|row| Some((std::array::from_fn(|column| rows[[row, column]]), state_of(row)?)))
             .collect();
         py.detach(|| {
+            let packed = self.recorder.get().map(|_| packed_rows(&kept));
+            let record = || {
+                if let Some((rows, states)) = &packed {
+                    self.record(&Record::Rows { symbol, derived: derived.unwrap_or(""), sent_ms, rows, states });
+                }
+            };
             self.with(|writer| {
                 if let Some(name) = derived {
-                    return Ok(Ingested::of(writer.load_derived(name, symbol, &kept, sent_ms)?, Missing::default()));
+                    let report = writer.load_derived(name, symbol, &kept, sent_ms)?;
+                    record();
+                    return Ok(Ingested::of(report, Missing::default()));
                 }
                 let index = writer.index_of(symbol)?;
                 let report = writer.load(index, &kept, sent_ms);
+                record();
                 Ok(Ingested::of(report, writer.missing(index)?))
             })
         })
@@ -792,7 +954,12 @@ impl Writer {
 
     /// Add a symbol in a reserved place. Raises ConfigError when `symbol_capacity` is reached.
     fn add_symbol(&self, symbol: &str) -> PyResult<()> {
-        self.with(|writer| writer.add_symbol(symbol))
+        self.with(|writer| {
+            writer.add_symbol(symbol)?;
+            self.record(&Record::Symbol(symbol));
+            self.tell_symbols(writer);
+            Ok(())
+        })
     }
 
     /// Put a block for these symbols, with the same rows, in the place of this one; readers follow.
@@ -802,7 +969,14 @@ impl Writer {
     #[pyo3(signature = (symbols, spare_symbols=0))]
     #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn enlarge(&self, py: Python<'_>, symbols: Vec<String>, spare_symbols: usize) -> PyResult<()> {
-        py.detach(|| self.with(|writer| writer.enlarge(&symbols, spare_symbols, process::owner())))
+        py.detach(|| {
+            self.with(|writer| {
+                writer.enlarge(&symbols, spare_symbols, process::owner())?;
+                self.tell_symbols(writer);
+                self.record(&Record::Enlarged { symbols, spare: spare_symbols as u64 });
+                Ok(())
+            })
+        })
     }
 
     /// Put the block, and those derived from it, back under their names where these were removed or taken.
@@ -825,7 +999,9 @@ impl Writer {
     fn set_calendar(&self, symbol: &str, low: u32, high: u32, quiet_until_ms: i64) -> PyResult<()> {
         self.with(|writer| {
             let index = writer.index_of(symbol)?;
-            writer.set_calendar(index, u64::from(high) << 32 | u64::from(low), quiet_until_ms);
+            let calendar = u64::from(high) << 32 | u64::from(low);
+            writer.set_calendar(index, calendar, quiet_until_ms);
+            self.record(&Record::Calendar { symbol, calendar, quiet_until_ms });
             Ok(())
         })
     }
@@ -849,6 +1025,7 @@ impl Writer {
         self.with(|writer| {
             let index = writer.index_of(&symbol)?;
             writer.set_presence(index, presence);
+            self.record(&Record::Presence { symbol: &symbol, presence: presence as u8 });
             Ok(())
         })
     }
@@ -880,6 +1057,7 @@ impl Writer {
         };
         self.with(|writer| {
             writer.set_health(&health);
+            self.record(&Record::Health(recorded_health(&health)));
             Ok(())
         })
     }
@@ -892,6 +1070,7 @@ impl Writer {
         guarded.restarted_seconds = now_seconds;
         self.work(&mut guarded, |writer| {
             writer.forget_times();
+            self.record(&Record::Restart);
             Ok(())
         })
     }
@@ -905,7 +1084,9 @@ impl Writer {
         let mut guarded = self.writer.enter();
         guarded.exchange_clock = Some(ExchangeClock { measured_seconds, upper_ms, drift });
         if let Some(writer) = &guarded.writer {
-            writer.set_exchange_offset((f64::midpoint(lower_ms, upper_ms) - measured_seconds * 1000.0).round() as i64);
+            let offset_ms = (f64::midpoint(lower_ms, upper_ms) - measured_seconds * 1000.0).round() as i64;
+            writer.set_exchange_offset(offset_ms);
+            self.record(&Record::Clock { offset_ms });
         }
     }
 
@@ -962,11 +1143,15 @@ impl Writer {
     }
 
     /// Publish a heartbeat; to be called every 500 ms.
-    fn heartbeat(&self) -> PyResult<()> {
+    fn heartbeat(&self, py: Python<'_>) -> PyResult<()> {
         self.with(|writer| {
             writer.heartbeat(clock::now_ns());
             Ok(())
-        })
+        })?;
+        match self.recorder.get() {
+            Some(recorder) => py.detach(|| self.checkpoint(recorder, CHECKPOINT_BYTES_MAX)),
+            None => Ok(()),
+        }
     }
 
     /// Newest open time at which every trading symbol is closed, verified or a hole.
@@ -977,8 +1162,11 @@ impl Writer {
 
     /// Mark the block CLOSED, wake every waiter, release the lock and, with `unlink`, remove the name.
     #[pyo3(signature = (*, unlink=true))]
-    fn close(&self, unlink: bool) -> PyResult<()> {
+    fn close(&self, py: Python<'_>, unlink: bool) -> PyResult<()> {
         let writer = self.writer.enter().writer.take();
+        if let (Some(recorder), true) = (self.recorder.get(), writer.is_some()) {
+            py.detach(|| recorder.end(clock::now_ms(), END_MAX));
+        }
         match writer {
             Some(writer) => writer.close(unlink).map_err(|error| to_py(error, &self.name)),
             None => Ok(()),

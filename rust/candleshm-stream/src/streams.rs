@@ -41,6 +41,9 @@ pub struct Merged {
 
 /// Where events go.
 pub trait Sink: Send + 'static {
+    /// Looks at the texts of one read, as they came over that connection, before they are merged.
+    fn received(&mut self, _connection: u64, _texts: &mut dyn Iterator<Item = &[u8]>) {}
+
     /// Merges the parsed texts of one read, publishes what they change and wakes readers. None once nothing is merged
     /// any more.
     fn merge(&mut self, frames: Vec<Result<Frame<'_>, FrameError>>) -> Option<Merged>;
@@ -357,6 +360,7 @@ impl<S: Sink> Service<S> {
             return;
         }
         let text = |message| session.frames().text(message);
+        self.sink.received(connection, &mut self.messages.iter().map(text));
         let frames = self.messages.iter().map(|message| parse(text(message))).collect();
         let Some(merged) = self.sink.merge(frames) else { return };
         self.board.count(connection, &merged.counts, merged.repairs, merged.fault);

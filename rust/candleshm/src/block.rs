@@ -144,6 +144,13 @@ impl Block {
         Some(self.value(header::EXCHANGE_OFFSET_MS) as i64).filter(|&offset_ms| offset_ms != 0)
     }
 
+    /// Returns the replayed time, epoch ms, in a block of a replay: the clock of its times of receipt.
+    #[inline]
+    #[must_use]
+    pub fn replay_ms(&self) -> Option<u64> {
+        Some(self.value(header::REPLAY_MS)).filter(|&replay_ms| replay_ms != 0)
+    }
+
     /// Returns whose candles these are; empty where it is not known.
     #[must_use]
     pub fn exchange(&self) -> String {

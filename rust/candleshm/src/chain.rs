@@ -75,6 +75,24 @@ struct Link {
 }
 
 impl Chain {
+    /// Appends the chain to a checkpoint: four words.
+    pub(crate) fn take_down(&self, words: &mut Vec<u64>) {
+        let Link { candle_index, last, unproven } =
+            self.link.unwrap_or(Link { candle_index: 0, last: 0, unproven: None });
+        words.extend([self.link.is_some().into(), candle_index, last as u64, unproven.map_or(0, |first| first + 1)]);
+    }
+
+    /// Reads the chain from a checkpoint; returns the words behind it, `None` for words that cannot
+    /// be.
+    pub(crate) fn put_back(words: &[u64]) -> Option<(Self, &[u64])> {
+        let (&[is_there, candle_index, last, unproven], rest) = words.split_first_chunk::<4>()?;
+        if candle_index > u64::from(u32::MAX) || unproven > candle_index + 1 || last > 1 << 62 {
+            return None;
+        }
+        let link = Link { candle_index, last: last as i64, unproven: unproven.checked_sub(1) };
+        Some((Self { link: (is_there == 1).then_some(link) }, rest))
+    }
+
     /// Takes in any event of a candle.
     pub fn saw(&mut self, candle_index: u64, ids: TradeIds) -> Proof {
         let mut proof = Proof::default();

@@ -125,6 +125,9 @@ pub mod header {
     pub const LAST_ERROR_MS: usize = 92;
     /// Since minor 3: [`crate::price::Price::code`].
     pub const PRICE: usize = 93;
+    /// Since minor 4: the replayed time, epoch ms, in a block of a replay, whose times of receipt are of this clock; 0 in
+    /// any other.
+    pub const REPLAY_MS: usize = 94;
     /// Since minor 4: the epoch of the leader of a cluster whose message was applied last; 0 outside a cluster.
     pub const CLUSTER_EPOCH: usize = 95;
     /// Since minor 4: when that message was sent, by the exchange's clock, epoch ms; 0 while it is not known.

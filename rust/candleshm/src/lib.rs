@@ -67,7 +67,7 @@
 //!   (resampling).
 //! - `shared_memory`: the operating system. `block`, `soundness`, `succession` (one block after another), `removal`.
 //! - `feed`: readers that follow a name and wait. It reads the machine's clocks; to all else time is an argument.
-//! - `writer`: the owner of a block. `gate`: how threads take turns at it. Beside it, `pool`: how much request
+//! - `writer`: the owner of a block. `replay`: history, written as if it happened. `gate`: how threads take turns at it. Beside it, `pool`: how much request
 //!   weight may still be spent, and `ledger`: the file that holds a pool.
 //!
 //! What the crate never does: read the network or the environment; wait for a reader; allocate while a reader could see
@@ -101,6 +101,8 @@ pub mod panel;
 pub mod price;
 #[cfg(feature = "collector")]
 pub mod read;
+#[cfg(all(not(loom), feature = "collector"))]
+pub mod replay;
 #[cfg(feature = "collector")]
 pub mod ring;
 #[cfg(feature = "collector")]

@@ -224,6 +224,30 @@ pub struct Unconfirmed {
 }
 
 impl Confirmations {
+    /// Appends all of it to a checkpoint.
+    pub(crate) fn take_down(&self, words: &mut Vec<u64>) {
+        words.extend([self.apart_ms as u64, self.origins.len() as u64, self.absent.len() as u64]);
+        words.extend(self.origins.iter().map(|origin| origin.0 as u64));
+        for (&candle_index, &(first_ms, last_ms)) in &self.absent {
+            words.extend([candle_index, first_ms as u64, last_ms as u64]);
+        }
+    }
+
+    /// Reads it from a checkpoint of a ring of that capacity; returns the words behind it, `None` for words that cannot
+    /// be.
+    pub(crate) fn put_back(words: &[u64], capacity: usize) -> Option<(Self, &[u64])> {
+        let (&[apart_ms, slots, absent], rest) = words.split_first_chunk::<3>()?;
+        let (slots, absent) = (usize::try_from(slots).ok()?, usize::try_from(absent).ok()?);
+        if slots != 0 && slots != capacity || apart_ms > 1 << 60 {
+            return None;
+        }
+        let (origins, rest) = rest.split_at_checked(slots)?;
+        let (times, rest) = rest.split_at_checked(absent.checked_mul(3)?)?;
+        let origins = origins.iter().map(|&word| Origin(word as i64)).collect();
+        let absent = times.chunks_exact(3).map(|of| (of[0], (of[1] as i64, of[2] as i64))).collect();
+        Some((Self { origins, absent, apart_ms: apart_ms as i64 }, rest))
+    }
+
     /// Returns whether a response lacked `candle_index` when it should have held it.
     #[must_use]
     pub fn is_absent(&self, candle_index: u64) -> bool {

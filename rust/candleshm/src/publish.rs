@@ -34,6 +34,8 @@ pub struct SeriesState {
     pub newest: RowWords,
     /// Index of the symbol's first candle, 0 while unknown.
     pub first_bar: u64,
+    /// Whether `first_bar` is only where the rows of a replay begin: the symbol may have older candles.
+    pub is_cut: bool,
     /// Rows of the window that are not there and not known to be holes.
     pub missing: usize,
     /// Rows of the window known to be holes.
@@ -53,6 +55,7 @@ impl SeriesState {
             marks: Marks::EMPTY,
             newest: [f64::NAN; ROW_WORDS],
             first_bar: 0,
+            is_cut: false,
             missing: 0,
             holes: 0,
             provisional: Vec::new(),

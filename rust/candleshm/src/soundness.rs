@@ -30,8 +30,8 @@ pub fn is_sound(block: &Block) -> bool {
         && series().all(|index| is_sound_series(block.series(index), block.grid(index)))
 }
 
-/// Whether the marks are possible, and every row is the candle whose slot it is in.
-fn is_sound_series(words: SeriesWords<'_>, grid: Grid) -> bool {
+/// Returns whether the marks are possible, and every row is the candle whose slot it is in.
+pub(crate) fn is_sound_series(words: SeriesWords<'_>, grid: Grid) -> bool {
     let mut newest = [f64::NAN; ROW_WORDS];
     let Ok(marks) = seqlock::read(words.entry, &mut newest) else { return false };
     let word = |offset: usize| words.entry[offset].load(Relaxed);

@@ -23,6 +23,8 @@ pub(crate) fn fits(old: &Block, new: &Geometry, boot_id: [u64; 2]) -> bool {
     let there = old.geometry();
     there.is_of_candles_of(new)
         && old.value(header::ABI) == ABI
+        // Its times of receipt are of another clock, and its rows not of now.
+        && old.value(header::REPLAY_MS) == 0
         // Times of receipt from before the last boot mean nothing.
         && old.boot_id() == boot_id
         && is_sound(old)

@@ -1,12 +1,14 @@
 //! The one owner of a block: opens it, merges responses into it, wakes waiters, gives it back. It also owns the blocks
 //! of candles derived from its own.
 
+mod checkpoint;
 mod derived;
 mod mirrored;
 mod older;
 mod opening;
 mod pushed;
 mod replacing;
+mod replayed;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -32,6 +34,7 @@ pub use mirrored::Applied;
 use mirrored::Mirrored;
 pub use older::{Fetched, Older};
 pub use pushed::{Pushed, RepairReason, RepairRequest};
+pub use replayed::Arrival;
 
 /// Who owns a block, and since when; the core itself reads neither clock nor process table.
 #[derive(Debug, Clone, Copy)]
@@ -221,14 +224,14 @@ impl Writer {
 
     /// Marks a symbol as trading, silent or ended. Only one that trades is waited for.
     pub fn set_presence(&mut self, index: usize, presence: Presence) {
-        self.place_presence(index, presence);
+        self.set_presence_quietly(index, presence);
         self.commit();
     }
 
     /// As [`Self::set_presence`] without waking anybody.
-    fn place_presence(&mut self, index: usize, presence: Presence) {
+    fn set_presence_quietly(&mut self, index: usize, presence: Presence) {
         for derived in &mut self.derived {
-            derived.set_presence(index, presence);
+            derived.set_presence_quietly(index, presence);
         }
         self.block.entry(index)[symbol::TRADING].store(presence as u64, Relaxed);
         self.series[index].presence = presence;
@@ -369,10 +372,14 @@ impl Writer {
             && let Some(first) =
                 rows.filter(|row| plausible(row, price).is_ok()).map(|row| row[OPEN_TIME_MS] as i64).min()
         {
-            // Nothing was published yet, so nobody has used the grid.
-            let grid = Grid::anchored(self.block.geometry().interval, first);
-            self.block.entry(index)[symbol::PHASE_DAYS].store(grid.phase_days().into(), Relaxed);
+            self.anchor_at(index, first);
         }
+    }
+
+    /// Lets the grid of a series without rows begin at an open time: nobody has used it yet.
+    fn anchor_at(&self, index: usize, first_open_ms: i64) {
+        let grid = Grid::anchored(self.block.geometry().interval, first_open_ms);
+        self.block.entry(index)[symbol::PHASE_DAYS].store(grid.phase_days().into(), Relaxed);
     }
 
     /// Writes what `rows` change in a series, and returns it.

@@ -107,17 +107,31 @@ impl Attached {
         (heartbeat_ms <= now_ms + AHEAD_MS).then(|| now_ms.saturating_sub(heartbeat_ms))
     }
 
-    /// The exchange's clock now, epoch ms, if it was measured.
+    /// The exchange's clock now, epoch ms, if it was measured; in a replay the replayed time.
     #[must_use]
     pub fn exchange_ms(&self) -> Option<i64> {
+        if let Some(replay_ms) = self.block.replay_ms() {
+            return Some(replay_ms as i64);
+        }
         self.block.exchange_offset_ms().map(|offset_ms| offset_ms.saturating_add(clock::now_ms() as i64))
     }
 }
 
-/// Milliseconds since the newest response about a series, `None` when there was none, or when it lies in the future, as
-/// only in a damaged block.
+/// What the clock shows, in ms, that the times of receipt of a block are of.
 #[inline]
-pub(super) fn age_ms(block: &Block, index: usize, now_ms: u64) -> Option<u64> {
+fn now_ms_of(block: &Block) -> u64 {
+    block.replay_ms().unwrap_or_else(clock::now_ms)
+}
+
+/// Milliseconds since the newest response about a series, `None` when there was none, or when it lies in the future, as
+/// only in a damaged block. In a replay, in replayed time, since its newest row.
+#[inline]
+pub(super) fn age_ms(block: &Block, index: usize) -> Option<u64> {
+    age_at_ms(block, index, now_ms_of(block))
+}
+
+#[inline]
+fn age_at_ms(block: &Block, index: usize, now_ms: u64) -> Option<u64> {
     match SeriesReader::new(block, index).received_ms() {
         0 => None,
         received_ms if received_ms > now_ms + AHEAD_MS => None,
@@ -128,7 +142,7 @@ pub(super) fn age_ms(block: &Block, index: usize, now_ms: u64) -> Option<u64> {
 /// The ages in milliseconds of all series whose symbols trade, `None` for those without a response.
 #[must_use]
 pub fn trading_ages_ms(block: &Block) -> Vec<Option<u64>> {
-    let now_ms = clock::now_ms();
+    let now_ms = now_ms_of(block);
     let trading = (0..block.symbol_count()).filter(|&index| block.is_trading(index));
-    trading.map(|index| age_ms(block, index, now_ms)).collect()
+    trading.map(|index| age_at_ms(block, index, now_ms)).collect()
 }

@@ -60,6 +60,8 @@ pub struct Health {
     pub generation: u64,
     /// Of the block, not of its data; `None` in a damaged block.
     pub state: Option<BlockState>,
+    /// The replayed time, epoch ms, in a block of a replay. Ages are of this clock then.
+    pub replay_ms: Option<u64>,
     /// The collector's process.
     pub pid: u64,
     /// Since the collector's last heartbeat, ms; `None` when that lies in the future.
@@ -97,6 +99,15 @@ pub struct Health {
 }
 
 impl Health {
+    /// Returns the state as a word: that of the block, `replay` while one is under way, `unknown` in a damaged block.
+    #[must_use]
+    pub fn state_name(&self) -> &'static str {
+        match (self.state, self.replay_ms) {
+            (Some(BlockState::Ready), Some(_)) => "replay",
+            (state, _) => state.map_or("unknown", BlockState::as_str),
+        }
+    }
+
     pub(super) fn of(name: &str, attached: &Attached, limit_ms: Option<u64>) -> Self {
         let block = attached.block();
         let geometry = block.geometry();
@@ -117,6 +128,7 @@ impl Health {
             symbol_capacity: geometry.symbol_capacity,
             generation: block.value(header::GENERATION),
             state,
+            replay_ms: block.replay_ms(),
             pid: block.value(header::PID),
             heartbeat_age_ms,
             loaded,

@@ -11,7 +11,6 @@ use crate::asof;
 use crate::columns::{COLUMNS, OPEN_TIME_MS, Row};
 use crate::error::Error;
 use crate::feed::attached::{Attached, age_ms};
-use crate::feed::clock;
 use crate::feed::news::{Deadline, News};
 use crate::feed::source::Source;
 use crate::feed::view::View;
@@ -365,7 +364,7 @@ impl Series {
     ///
     /// See the type.
     pub fn age(&self) -> Result<Option<Duration>, Error> {
-        let age_ms = self.with(|attached, index| Ok(age_ms(attached.block(), index, clock::now_ms())))?;
+        let age_ms = self.with(|attached, index| Ok(age_ms(attached.block(), index)))?;
         Ok(age_ms.map(Duration::from_millis))
     }
 

@@ -5,7 +5,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::Error;
 use crate::feed::attached::{Attached, age_ms};
-use crate::feed::clock;
 use crate::feed::following::Lookout;
 use crate::layout::header;
 use crate::shared_memory;
@@ -89,7 +88,7 @@ impl Source {
     pub(super) fn check_fresh(&self, attached: &Attached, index: usize) -> Result<(), Error> {
         let Some(limit_ms) = self.max_age_ms else { return Ok(()) };
         let block = attached.block();
-        let age_ms = age_ms(block, index, clock::now_ms());
+        let age_ms = age_ms(block, index);
         let is_young = is_within(age_ms, limit_ms);
         if is_young && !block.has_ended(index) {
             return Ok(());
@@ -111,7 +110,7 @@ impl Source {
         let block = attached.block();
         match self.max_age_ms {
             Some(limit_ms) if block.has_ended(index) => {
-                Err(stale(block.symbol(index), age_ms(block, index, clock::now_ms()), limit_ms, true))
+                Err(stale(block.symbol(index), age_ms(block, index), limit_ms, true))
             }
             _ => Ok(()),
         }

@@ -14,7 +14,7 @@ use super::{Config, Error, News, Owner, Report, Writer};
 use crate::columns::{OPEN_TIME_MS, Row, bits_equal};
 use crate::derive::{Derivation, Fold, agrees};
 use crate::interval::Grid;
-use crate::layout::{Presence, RowState, RowWords};
+use crate::layout::{Presence, RowState, RowWords, header};
 use crate::price::Price;
 use crate::publish::{RingRow, SeriesState, SeriesWriter};
 use crate::ring::SeriesWords;
@@ -34,9 +34,9 @@ pub(super) struct Derived {
 pub(super) struct Part {
     /// Its place in the derived block; that of the source is its place here.
     pub(super) index: usize,
-    prefix: Prefix,
+    pub(super) prefix: Prefix,
     /// Whether the newest candle is derived of all that there is.
-    current: bool,
+    pub(super) current: bool,
     /// Candles of which the exchange sent another row than is derived now; they are to be requested again.
     pub(super) suspect: BTreeSet<u64>,
 }
@@ -68,7 +68,7 @@ impl Source<'_> {
 
     /// Whether the symbol's first candle is known and within reach.
     fn begins(&self) -> bool {
-        self.state.first_bar > 0 && self.state.first_bar >= self.oldest()
+        self.state.first_bar > 0 && !self.state.is_cut && self.state.first_bar >= self.oldest()
     }
 
     /// Returns the oldest derived candle that lies wholly in the window: those below it do not come by derivation.
@@ -182,11 +182,12 @@ impl Writer {
             exchange: self.block.exchange(),
             symbols,
         };
-        let mut writer = Self::open_on(target, name, &config, owner)?;
+        let replay_ms = self.block.value(header::REPLAY_MS);
+        let mut writer = Self::open_on(target, name, &config, owner, replay_ms)?;
         if writer.block.geometry().symbol_capacity < geometry.symbol_capacity {
             // What was taken over could not follow when symbols are added here.
             writer.close(false)?;
-            writer = Self::open_on(target, name, &config, owner)?;
+            writer = Self::open_on(target, name, &config, owner, replay_ms)?;
         }
         let mut derived = Derived::new(derivation, fetched, writer);
         for index in 0..self.series.len() {
@@ -324,6 +325,11 @@ impl Derived {
     /// As [`Writer::set_presence`], for the symbol at that place of the source.
     pub(super) fn set_presence(&mut self, index: usize, presence: Presence) {
         self.writer.set_presence(self.series[index].index, presence);
+    }
+
+    /// As [`Self::set_presence`] without waking anybody.
+    pub(super) fn set_presence_quietly(&mut self, index: usize, presence: Presence) {
+        self.writer.set_presence_quietly(self.series[index].index, presence);
     }
 
     /// As [`Writer::set_calendar`], for the symbol at that place of the source.

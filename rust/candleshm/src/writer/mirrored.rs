@@ -287,7 +287,7 @@ impl Writer {
             _ => Presence::Silent,
         };
         if self.series[index].presence != presence {
-            self.place_presence(index, presence);
+            self.set_presence_quietly(index, presence);
         }
         if self.block.entry(index)[symbol::CALENDAR].load(Relaxed) != calendar {
             self.set_calendar(index, calendar, self.series[index].quiet_until_ms);

@@ -28,11 +28,18 @@ impl Writer {
     /// `InUse` when a live collector owns it; `Name`, `Length`, `SymbolCapacity`, `SymbolName`; `Corrupt` and
     /// `Incompatible` when something else has the name; `Os`.
     pub fn open(name: &str, config: &Config, owner: Owner) -> Result<Self, Error> {
-        Self::open_on(Grid::new(config.interval), name, config, owner)
+        Self::open_on(Grid::new(config.interval), name, config, owner, 0)
     }
 
-    /// As [`Self::open`], for the candles of a grid of `config.interval`.
-    pub(super) fn open_on(grid: Grid, name: &str, config: &Config, owner: Owner) -> Result<Self, Error> {
+    /// As [`Self::open`], for the candles of a grid of `config.interval`; in a block of a replay whose clock shows
+    /// `replay_ms`, unless that is 0. Neither kind takes over, or takes rows from, what the other kind left.
+    pub(super) fn open_on(
+        grid: Grid,
+        name: &str,
+        config: &Config,
+        owner: Owner,
+        replay_ms: u64,
+    ) -> Result<Self, Error> {
         shared_memory::check_name(name)?;
         for symbol in &config.symbols {
             check_symbol(symbol)?;
@@ -45,7 +52,7 @@ impl Writer {
             let old = match BlockFile::open(name, true) {
                 Ok(old) => old,
                 Err(Error::NotFound { .. }) => {
-                    let created = Self::create(name, geometry, config, owner, 1, None)?;
+                    let created = Self::create(name, geometry, config, owner, 1, None, replay_ms)?;
                     if created.file.link()? {
                         return Ok(created);
                     }
@@ -59,22 +66,30 @@ impl Writer {
                 continue;
             }
             let generation = match Block::check(name, old.map(true)?) {
-                Ok(block) if may_take_over(&block, &geometry, config, owner) => {
+                Ok(block) if replay_ms != 0 && block.value(header::REPLAY_MS) == 0 => {
+                    return Err(Error::Argument(format!(
+                        "a replay cannot take the name of the block that a collector left; choose another name, or \
+                         `candleshm rm` the block: `{}`",
+                        block.name()
+                    )));
+                }
+                Ok(block) if replay_ms == 0 && may_take_over(&block, &geometry, config, owner) => {
                     old.share()?;
                     return Self::take_over(block, old, config, owner);
                 }
                 Ok(block) => {
                     let generation = block.value(header::GENERATION) + 1;
-                    let is_kept = fits(&block, &geometry, owner.boot_id) && may_be_of(&block, &config.exchange);
+                    let is_kept =
+                        replay_ms == 0 && fits(&block, &geometry, owner.boot_id) && may_be_of(&block, &config.exchange);
                     let kept = is_kept.then_some(&block);
-                    let created = Self::create(name, geometry, config, owner, generation, kept)?;
+                    let created = Self::create(name, geometry, config, owner, generation, kept, replay_ms)?;
                     supersede(&block, || created.file.link_over().map(|()| true))?;
                     return Ok(created);
                 }
                 Err(Error::NotReady { .. }) => 1,
                 Err(error) => return Err(error),
             };
-            let created = Self::create(name, geometry, config, owner, generation, None)?;
+            let created = Self::create(name, geometry, config, owner, generation, None, replay_ms)?;
             created.file.link_over()?;
             return Ok(created);
         }
@@ -89,11 +104,13 @@ impl Writer {
         owner: Owner,
         generation: u64,
         old: Option<&Block>,
+        replay_ms: u64,
     ) -> Result<Self, Error> {
         let file = BlockFile::create_unnamed(name, geometry.block_bytes())?;
         let block = Block::create(name, file.map(true)?, geometry);
         block.header(header::STATE).store(BlockState::Init as u64, Relaxed);
         block.header(header::GENERATION).store(generation, Relaxed);
+        block.header(header::REPLAY_MS).store(replay_ms, Relaxed);
         let mut writer = Self {
             block,
             file,
@@ -184,6 +201,7 @@ fn may_take_over(block: &Block, geometry: &Geometry, config: &Config, owner: Own
     same_shape
         // Readers may ignore what a later minor added; a writer would have to keep it true.
         && block.value(header::ABI) == ABI
+        && block.value(header::REPLAY_MS) == 0
         && block.state() == Some(BlockState::Ready)
         && block.boot_id() == owner.boot_id
         && may_be_of(block, &config.exchange)

@@ -91,7 +91,7 @@ impl Writer {
             exchange: self.block.exchange(),
         };
         let generation = self.block.value(header::GENERATION) + 1;
-        let mut created = Self::create(self.block.name(), geometry, &config, owner, generation, Some(&self.block))?;
+        let mut created = Self::create(self.block.name(), geometry, &config, owner, generation, Some(&self.block), 0)?;
         created.block.set_source(&self.block.source());
         for word in KEPT {
             created.block.announce(word, self.block.value(word));
