@@ -192,9 +192,10 @@ test-lowest: build setup $(LOWEST)/.tools ## The same reading, files, requests a
 	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(LOWEST) $(BIN)/maturin develop --release --quiet --uv >/dev/null
 	$(LOWEST)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider $(WHEEL_TESTS)
 
-dependencies: build setup ## Write docs/dependencies.md (names, versions, licences, reasons) and docs/sbom.cdx.json (CycloneDX) anew
+dependencies: build setup ## Write docs/dependencies.md (names, versions, licences, reasons) and docs/sbom.cdx.json (CycloneDX), and THIRD-PARTY-LICENCES, anew
 	$(BIN)/python -m tests.dependencies > docs/dependencies.md
 	$(BIN)/python -m tests.sbom > docs/sbom.cdx.json
+	$(BIN)/python -m tests.licences > THIRD-PARTY-LICENCES
 
 lint: build setup ## clippy, rustfmt, ruff, mypy, stubtest, the workflows; a missing tool is a failure
 	cargo fmt --check
