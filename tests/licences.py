@@ -63,7 +63,9 @@ def compiled_in() -> set[tuple[str, str]]:
 def document() -> str:
     """Return THIRD-PARTY-LICENCES: every text once, below the crates that have it."""
     words = ["cargo", "metadata", "--format-version", "1", "--locked"]
-    packages = json.loads(subprocess.run(words, cwd=ROOT, capture_output=True, check=True, text=True).stdout)["packages"]
+    packages = json.loads(subprocess.run(words, cwd=ROOT, capture_output=True, check=True, text=True).stdout)[
+        "packages"
+    ]
     wanted = compiled_in()
     crates: dict[str, list[str]] = {}
     for package in packages:
