@@ -58,7 +58,7 @@ def _stage(folder: Path, repository: str | None) -> None:
     names = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, names):
         source = ROOT / name
-        if source.is_file() and not source.is_symlink():
+        if source.is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / name)
     if repository:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,10 +12,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from release.contents import NEEDED_OF_SOURCE, NEEDED_OF_WHEEL, faults_of_source, faults_of_wheel
 from release.source import absolute_links
 from release.versions import faults_of_changelog, faults_of_tag, faults_of_versions
+from release.wheel import TARGETS
 
 ROOT = Path(__file__).parent.parent
 NAME = "candleshm-0.1.0-cp311-abi3-manylinux2014_x86_64.whl"
@@ -112,6 +115,23 @@ def test_a_tag_of_another_version_is_refused() -> None:
     faults = faults_of_tag("v99.0.0")
     assert "expected v" in faults[0]
     assert "not at the commit" in faults[1]
+
+
+def test_only_approved_jobs_of_the_workflow_may_publish_and_every_action_is_pinned() -> None:
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {}
+    may_publish = {name for name, job in workflow["jobs"].items() if "id-token" in job["permissions"]}
+    assert (
+        may_publish == {name for name, job in workflow["jobs"].items() if "environment" in job} == {"pypi", "crates-io"}
+    )
+    for name in may_publish:
+        job = workflow["jobs"][name]
+        assert job["if"] == "github.ref_type == 'tag'"
+        assert {"test", "test-musl", "test-free-threaded", "check"} <= set(job["needs"])
+    assert "secrets." not in text
+    assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", uses) for uses in re.findall(r"uses: (.*)", text))
+    assert {target for target in TARGETS if f"- {target}\n" in text} == set(TARGETS)
 
 
 def test_a_build_waits_for_another_one_of_the_same_clone(tmp_path: Path) -> None:
