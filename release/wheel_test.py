@@ -69,6 +69,7 @@ def _run(words: list[str], what: str, **environment: str) -> None:
 def test(python: str, wheel: Path, tests: list[str], processes: str) -> None:
     """Install the wheel into a clean environment of an interpreter, without a compiler, and run tests there."""
     with tempfile.TemporaryDirectory(prefix="candleshm-wheel-test-") as name:
+        os.chmod(name, 0o755)  # Some tests drop privileges, and import afterwards.
         venv = Path(name) / "venv"
         inside = str(venv / "bin" / "python")
         _run([python, "-m", "venv", str(venv)], "making an environment")
