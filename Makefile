@@ -190,7 +190,7 @@ $(LOWEST)/.tools: $(VENV)/.groups pyproject.toml
 	@touch $@
 
 test-lowest: build setup $(LOWEST)/.tools ## The same reading, files, requests and gateway with the oldest libraries that pyproject.toml admits
-	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(LOWEST) $(BIN)/maturin develop --release --quiet --uv >/dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(LOWEST) flock target/candleshm-build.lock $(BIN)/maturin develop --release --quiet --uv >/dev/null
 	$(LOWEST)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider $(WHEEL_TESTS)
 
 $(RELEASE)/.tools: release/requirements.txt

@@ -124,7 +124,8 @@ can choose; it pins them itself.
 One file is not a package: the gateway's page draws with TradingView Lightweight Charts 5.2.0 (Apache-2.0), which lies
 with its licence, notice and hash in `python/candleshm/gateway/static/vendor`.
 
-The same as a bill of materials in CycloneDX: [sbom.cdx.json](sbom.cdx.json). Each wheel holds one of its crates, too.
+The same as a bill of materials in CycloneDX: [sbom.cdx.json](sbom.cdx.json). Each wheel holds one of its crates, too,
+and their licences (`THIRD-PARTY-LICENCES`).
 `cargo deny check licenses bans sources` judges licences, duplicates and sources of the crates without network
 (`deny.toml`).
 
