@@ -12,6 +12,7 @@ BENCH := .venv-bench
 CLIENTS := .venv-clients
 ACCEPTANCE := .venv-acceptance
 LOWEST := .venv-lowest
+RELEASE := .venv-release
 # What users of a wheel rely on: reading, panels, derivation, parsing, files, settings, requests, a collector, the gateway.
 WHEEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,reader panel library derivation captured klines_text history_store \
 	history_panel config transport collector gateway_answers))
@@ -38,7 +39,7 @@ LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
 ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build install-c clients demo demo-cluster docs test test-long test-lowest test-rust test-python steps loom orderings bounds miri arm stateful fuzz stress soak soak-edges soak-live bench bench-quick acceptance weights dependencies lint format clean
+.PHONY: help setup build install-c clients demo demo-cluster docs test test-long test-lowest sdist wheel wheel-test release-check test-rust test-python steps loom orderings bounds miri arm stateful fuzz stress soak soak-edges soak-live bench bench-quick acceptance weights dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -66,7 +67,7 @@ $(VENV)/.nats: tests/nats-server.txt | $(BIN)/python
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) $(NATIVE_SOURCES) pyproject.toml README.md
 	$(BIN)/python build_backend/native_library.py
 	@echo "building the core; the first time takes minutes"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/maturin develop --release --quiet >/dev/null 2>$(VENV)/build.log || { cat $(VENV)/build.log >&2; exit 1; }
+	@VIRTUAL_ENV=$(VENV) flock target/candleshm-build.lock $(BIN)/maturin develop --release --quiet >/dev/null 2>$(VENV)/build.log || { cat $(VENV)/build.log >&2; exit 1; }
 	@touch $@
 
 setup: $(VENV)/.groups $(VENV)/.nats ## Make the local venv with every Python tool
@@ -202,12 +203,31 @@ $(LOWEST)/.tools: $(VENV)/.groups pyproject.toml
 	@touch $@
 
 test-lowest: build setup $(LOWEST)/.tools ## The same reading, files, requests and gateway with the oldest libraries that pyproject.toml admits
-	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(LOWEST) $(BIN)/maturin develop --release --quiet --uv >/dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(LOWEST) flock target/candleshm-build.lock $(BIN)/maturin develop --release --quiet --uv >/dev/null
 	$(LOWEST)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider $(WHEEL_TESTS)
 
-dependencies: build setup ## Write docs/dependencies.md (names, versions, licences, reasons) and docs/sbom.cdx.json (CycloneDX) anew
+$(RELEASE)/.tools: release/requirements.txt
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(RELEASE)/bin/python -m pip install --quiet -r $<
+	@touch $@
+
+sdist: $(RELEASE)/.tools ## The source distribution into dist/; REPOSITORY=https://HOST/OWNER/NAME makes links of the README absolute
+	@$(RELEASE)/bin/python -m release.source $(if $(REPOSITORY),--repository $(REPOSITORY))
+
+wheel: sdist ## A wheel for every CPython from 3.11 on, built from the source distribution; WHEEL_TARGET= another platform
+	@$(RELEASE)/bin/python -m release.wheel $(if $(WHEEL_TARGET),--target $(WHEEL_TARGET))
+
+wheel-test: $(RELEASE)/.tools ## The wheel in dist/ in every CPython that is here: installed without a compiler, and tested
+	$(RELEASE)/bin/python -m release.wheel_test --processes $(TEST_PROCESSES) $(WHEEL_TESTS)
+
+release-check: $(RELEASE)/.tools ## What is in dist/: version, changelog, contents, licences, platform, size, description; TAG= of a release
+	@$(RELEASE)/bin/python -m release.check $(if $(TAG),--tag $(TAG))
+
+dependencies: build setup ## Write docs/dependencies.md (names, versions, licences, reasons) and docs/sbom.cdx.json (CycloneDX), and THIRD-PARTY-LICENCES, anew
 	$(BIN)/python -m tests.dependencies > docs/dependencies.md
 	$(BIN)/python -m tests.sbom > docs/sbom.cdx.json
+	$(BIN)/python -m tests.licences > THIRD-PARTY-LICENCES
 
 lint: build setup ## clippy, rustfmt, ruff, mypy, stubtest, the workflows; a missing tool is a failure
 	cargo fmt --check

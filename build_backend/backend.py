@@ -13,7 +13,7 @@ from maturin import (
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
 )
-from native_library import IN_PACKAGE, install
+from native_library import IN_PACKAGE, alone, install
 
 __all__ = [
     "build_editable",
@@ -29,11 +29,13 @@ __all__ = [
 
 def build_wheel(*arguments: Any, **keywords: Any) -> str:
     """Build libcandleshm, and then the wheel."""
-    install(IN_PACKAGE, static=False)
-    return str(maturin.build_wheel(*arguments, **keywords))
+    with alone():
+        install(IN_PACKAGE, static=False)
+        return str(maturin.build_wheel(*arguments, **keywords))
 
 
 def build_editable(*arguments: Any, **keywords: Any) -> str:
     """Build libcandleshm, and then the wheel that refers to this tree."""
-    install(IN_PACKAGE, static=False)
-    return str(maturin.build_editable(*arguments, **keywords))
+    with alone():
+        install(IN_PACKAGE, static=False)
+        return str(maturin.build_editable(*arguments, **keywords))

@@ -1,11 +1,14 @@
 """Builds libcandleshm and puts it, with its headers, where compilers look: `native_library.py PREFIX`.
 
-Without PREFIX it goes into the Python package, from where the wheel takes it. Needs cargo, and nothing beyond the
-standard library, because pip calls it before anything is installed.
+Without PREFIX it goes into the Python package, from where the wheel takes it; with `--target TRIPLE` it is built for
+that platform by zig (`cargo-zigbuild`). Else it needs cargo, and nothing beyond the standard library, because pip calls
+it before anything is installed.
 """
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import json
 import os
 import re
@@ -13,6 +16,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,11 +28,31 @@ SOVERSION = 1
 SHARED = f"libcandleshm.so.{SOVERSION}"
 
 
-def build() -> tuple[dict[str, Path], str]:
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait for other builds of this clone: they put the same files into the package and into `target`."""
+    folder = ROOT / "target"
+    folder.mkdir(exist_ok=True)
+    with (folder / "candleshm-build.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another build in {ROOT}", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def build(target: str | None) -> tuple[dict[str, Path], str]:
     """Return the paths of the libraries by their suffix, and what programs need beside the static one."""
-    command = "cargo rustc --release --locked --package candleshm-c --lib --message-format json-render-diagnostics"
+    cargo = f"cargo-zigbuild rustc --target {target}" if target else "cargo rustc"
+    command = f"{cargo} --release --locked --package candleshm-c --lib --message-format json-render-diagnostics"
     words = [*command.split(), "--", "--print", "native-static-libs"]
-    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    # A shared library for musl finds the machine's libc, as everywhere.
+    flags = os.environ.get("RUSTFLAGS", "")
+    if target and "musl" in target:
+        flags += " -C target-feature=-crt-static"
+    environment = os.environ | ({"RUSTFLAGS": flags.strip()} if flags else {})
+    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"libcandleshm was not built:\n{result.stderr}")
     for line in result.stdout.splitlines():
@@ -45,9 +70,9 @@ def version() -> str:
     return str(manifest["workspace"]["package"]["version"])
 
 
-def install(prefix: Path, *, static: bool) -> None:
+def install(prefix: Path, *, static: bool, target: str | None = None) -> None:
     """Build the library, and put everything into `include` and `lib` below `prefix`."""
-    libraries, beside = build()
+    libraries, beside = build(target)
     include, lib = prefix / "include", prefix / "lib"
     for folder in (include, lib / "pkgconfig", lib / "cmake" / "candleshm"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,8 +106,16 @@ def _replace(source: Path, target: Path) -> None:
     new.replace(target)
 
 
+def main() -> None:
+    """Build what the arguments say, when no other build of this clone runs."""
+    parser = argparse.ArgumentParser(description="Build libcandleshm and put it where compilers look.")
+    parser.add_argument("prefix", nargs="?", type=Path, help="such as /usr/local; default: into the Python package")
+    parser.add_argument("--target", help="a platform, by zig: x86_64-unknown-linux-gnu.2.17")
+    arguments = parser.parse_args()
+    prefix = arguments.prefix
+    with alone():
+        install(prefix or IN_PACKAGE, static=prefix is not None, target=arguments.target)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        install(Path(sys.argv[1]), static=True)
-    else:
-        install(IN_PACKAGE, static=False)
+    main()

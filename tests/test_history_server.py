@@ -263,9 +263,7 @@ def test_the_command_downloads_and_says_so(exchange: SimulatedExchange, tmp_path
     exchange.faults.add(Fault(kind="status", status=400, body='{"code":-1121,"msg":"no"}', symbol="ETHUSDT"))
     result = run(*words(exchange, tmp_path, "--start", str(day), "--replace"))
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].endswith(
-        "2 of 4 daily files were not downloaded; the same command retries them"
-    )
+    assert result.stderr.splitlines()[-1].endswith("2 of 4 daily files not downloaded; the same command retries them")
     assert "Traceback" not in result.stderr
 
 

@@ -219,7 +219,7 @@ def test_an_empty_feed_prints_that_it_has_no_data(block_name: str) -> None:
     writer = _core.Writer.open(block_name, market="UM", interval="1h", length=LENGTH, symbols=["BTCUSDT"])
     try:
         with candleshm.attach(block_name) as feed:
-            assert repr(feed) == f"<Feed UM 1h of {block_name}: 1 symbols, no data yet, loading>"
+            assert repr(feed) == f"<Feed UM 1h of {block_name}: 1 symbol, no data yet, loading>"
             assert repr(feed.panel("close")) == "<Panel close (0, 0)>"
             for shown in (feed, feed["BTCUSDT"], feed.panel("close"), feed.health):
                 assert "<table>" in shown._repr_html_()

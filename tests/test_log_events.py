@@ -81,7 +81,7 @@ def test_the_name_survives_a_block_s_name_and_a_count(caplog: pytest.LogCaptureF
     log = BlockLog(logging.getLogger("candleshm.collector.repair"), "100%-spot")
     with caplog.at_level(logging.INFO, "candleshm"):
         log.warning("%s: stream and REST differ in %d rows; %d times so far", "BTCUSDT", 3, 8)
-        logging.getLogger("candleshm.collector.loading").info("loaded %d of %d symbols%s", 1, 2, "")
+        logging.getLogger("candleshm.collector.loading").info("loaded %d of %s%s", 1, "2 symbols", "")
         logging.getLogger("candleshm.somebody_else").info("hello")
     assert [event_of(record) for record in caplog.records] == ["sources_differ", "loaded", OTHER]
     line = json.loads(JsonFormatter().format(caplog.records[0]))

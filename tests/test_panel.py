@@ -466,13 +466,14 @@ def test_awaitable_waits_for_closes_and_for_rows_take_a_thread_each_and_time_out
     writer: _core.Writer, feed: candleshm.Feed
 ) -> None:
     async def main() -> None:
-        before = threading.active_count()
+        # Those of feeds of other tests may still be there, and end at any moment.
+        before = set(threading.enumerate())
         closed = asyncio.create_task(feed.wait_closed_async(open_ms(20), timeout=30))
         opened = asyncio.create_task(feed.wait_async("BTCUSDT", timeout=30))
         with pytest.raises(candleshm.WaitTimeout) as caught:
             await feed.wait_closed_async(open_ms(20), timeout=0.05)
         assert caught.value.missing == ("BTCUSDT", "ETHUSDT")
-        assert threading.active_count() == before + 2
+        assert [thread.name for thread in set(threading.enumerate()) - before] == ["candleshm-wait"] * 2
         close_all(writer, 20)
         assert (await closed).open_time_ms == open_ms(20)
         assert await opened == open_ms(21)

@@ -78,7 +78,7 @@ def test_what_a_market_does_not_have_is_one_line_with_the_choices(
 def test_what_shows_a_block_says_its_price(exchange: SimulatedExchange, block_name: str) -> None:
     with collecting(exchange, block_name, market="UM", price="premium", symbols=["BTCUSDT"]) as (collector, feed):
         assert (feed.market, feed.price) == ("UM", "premium")
-        assert f"<Feed UM-premium 1m of {block_name}: 1 symbols" in repr(feed)
+        assert f"<Feed UM-premium 1m of {block_name}: 1 symbol" in repr(feed)
         assert repr(feed["BTCUSDT"]) == f"<Series UM-premium BTCUSDT 1m of {block_name}>"
         assert next(health.price for health in candleshm.blocks() if health.name == block_name) == "premium"
         listed = next(line.split() for line in run("ls").stdout.splitlines() if line.startswith(f"{block_name} "))

@@ -96,7 +96,7 @@ def seen(*series: SeriesFacts, closed_until_ms: int | None = None, **health: Any
         (seen(), seen(heartbeat_age=9.0), "collector 7 has no heartbeat", True),
         (seen(heartbeat_age=9.0), seen(), "collector 7 has a heartbeat again after 9.0 s", False),
         (seen(ready=False, loaded=False), seen(), "all 2 symbols are loaded", False),
-        (seen(), seen(ready=False, stale=2), "not ready: 2 symbols are stale", True),
+        (seen(), seen(ready=False, stale=2), "not ready: 2 symbols stale", True),
         (seen(ready=False, stale=2), seen(), "the data is current again", False),
     ],
     ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
@@ -217,7 +217,7 @@ def test_the_head_says_who_keeps_the_series_fresh_and_what_fails() -> None:
     board = Board(Screen(), LIMIT_SECONDS)
     text = "\n".join(board.frame(Observation(HEALTH, None, (facts("AUSDT"), facts("BUSDT"))), 0.0, report))
 
-    assert "1 streams on 1 connections, 1 symbols by requests  1 stalled: BUSDT  path wss://x/stream" in text
+    assert "1 stream on 1 connection, 1 symbol by requests  1 stalled: BUSDT  path wss://x/stream" in text
     assert "5 audits (60 equal, 0 corrected)" in text
     assert "loading: 1 of 2 symbols, 12 s to go" in text
     assert "3 of 100 requests failed, now failing: BUSDT; the newest: HTTP 503 \\x1b[31mred" in text

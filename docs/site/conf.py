@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -28,6 +30,8 @@ copybutton_prompt_text = "$ "
 html_theme = "furo"
 html_title = f"candleshm {release}"
 html_extra_path = ["index.html"]
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 
 
 def setup(app: Sphinx) -> None:
@@ -42,6 +46,13 @@ def setup(app: Sphinx) -> None:
             Path(app.outdir, "llms.txt").write_text(head + "\n".join(lines) + "\n")
 
     app.connect("build-finished", write)
+    app.connect("html-page-context", _keep_flags_whole)
+
+
+def _keep_flags_whole(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Mark the flags of commands in the text: browsers break lines behind a hyphen, also behind those of `--flag`."""
+    if "body" in context:
+        context["body"] = re.sub(r'<span class="pre">(?=[\[(]?-)', '<span class="pre flag">', context["body"])
 
 
 def _in_order(below: dict[str, list[str]], page: str) -> list[str]:

@@ -24,6 +24,7 @@ from candleshm.commands.settings import (
     cluster_settings,
     collector_configs,
     configuration,
+    in_environment,
     in_utf8,
     listening_address,
     mirror_configuration,
@@ -161,9 +162,11 @@ def _gateway(arguments: argparse.Namespace) -> None:
     from candleshm.commands.gateway import GatewayOptions, gateway
     from candleshm.gateway.settings import GatewaySettings, Upstream
 
-    given = vars(arguments)
+    variables = in_environment(("base_url", *UPSTREAM_FIELDS))
+    given = variables | vars(arguments)
     ways = {name: given[name] for name in UPSTREAM_FIELDS if name in given}
-    upstreams = {market: Upstream(base_url=url, **ways) for market, url in _urls_of_markets(arguments.base_url).items()}
+    urls = _urls_of_markets(arguments.base_url, variables.get("base_url"))
+    upstreams = {market: Upstream(base_url=url, **ways) for market, url in urls.items()}
     settings = GatewaySettings(
         blocks=tuple(arguments.block),
         candle_dir=arguments.candle_dir,
@@ -191,12 +194,16 @@ def _gateway(arguments: argparse.Namespace) -> None:
 def _download(arguments: argparse.Namespace) -> None:
     feeds = collector_configs(vars(arguments), arguments.config)
     if arguments.funding:
-        given = {"--format csv": arguments.format != "parquet", "--source archive": arguments.source != "exchange"}
-        given |= {"--verify": arguments.verify, "--archive-url": arguments.archive_url is not None}
         from candleshm.errors import ConfigError
 
+        if arguments.format == "csv":
+            raise ConfigError("--funding cannot be given with --format csv: files of funding rates are Parquet")
+        given = {"--source archive": arguments.source != "exchange"}
+        given |= {"--verify": arguments.verify, "--archive-url": arguments.archive_url is not None}
         if others := [flag for flag, is_given in given.items() if is_given]:
-            raise ConfigError(f"--funding cannot be given with {', '.join(others)}: the archive has candles only")
+            raise ConfigError(
+                f"--funding cannot be given with {', '.join(others)}: funding rates come from the exchange"
+            )
         from candleshm.commands.funding import download_funding
 
         download_funding(
@@ -336,10 +343,20 @@ def _cluster(arguments: argparse.Namespace) -> None:
 
 
 def _rm(arguments: argparse.Namespace) -> None:
+    from candleshm.errors import CandleShmError
     from candleshm.reader.feed import unlink
 
-    unlink(arguments.name)
-    print(f"removed {arguments.name}")
+    errors: list[CandleShmError] = []
+    for name in arguments.name:
+        try:
+            unlink(name)
+            print(f"removed {name}")
+        except CandleShmError as error:
+            errors.append(error)
+    for other in errors[:-1]:
+        say(f"candleshm: {other}\n", sys.stderr)
+    if errors:
+        raise errors[-1]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -378,32 +395,34 @@ def make_parser() -> argparse.ArgumentParser:
     serve = add("serve", _serve, "keep the newest candles in a block until Ctrl-C", example)
     add_flags(serve)
     serve.add_argument(
-        "--metrics",
-        type=_address,
-        metavar="[HOST:]PORT",
-        help=PROCESS_KEYS["metrics"].help,
-    )
-    serve.add_argument(
         "--check",
         action="store_true",
         help="print what the configuration would take (memory, weight, time) and what is in its way, and exit",
     )
-    serve.add_argument(
-        "--metrics-per-symbol",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help=PROCESS_KEYS["metrics_per_symbol"].help,
-    )
-    serve.add_argument("--group", metavar="NAME", help=PROCESS_KEYS["group"].help)
-    serve.add_argument(
+    beside = serve.add_argument_group("for others")
+    beside.add_argument(
         "--gateway",
         type=_address,
         metavar="[HOST:]PORT",
         help=PROCESS_KEYS["gateway"].help,
     )
-    add_cluster_flags(serve)
-    add_member_flags(serve)
-    _add_log_flags(serve)
+    beside.add_argument(
+        "--metrics",
+        type=_address,
+        metavar="[HOST:]PORT",
+        help=PROCESS_KEYS["metrics"].help,
+    )
+    beside.add_argument(
+        "--metrics-per-symbol",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help=PROCESS_KEYS["metrics_per_symbol"].help,
+    )
+    beside.add_argument("--group", metavar="NAME", help=PROCESS_KEYS["group"].help)
+    with_others = serve.add_argument_group("with other hosts")
+    add_cluster_flags(with_others)
+    add_member_flags(with_others)
+    _add_log_flags(serve.add_argument_group("the process"))
 
     mirror = add(
         "mirror",
@@ -463,7 +482,8 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="[MARKET=]URL",
         action="append",
         default=[],
-        help="URL that replaces the exchange's REST host, of all markets or of one; may be repeated",
+        help="URL that replaces the exchange's REST host, of all markets or of one; may be repeated (default: the "
+        "variable CANDLESHM_BASE_URL, or the exchange's own)",
     )
     gateway.add_argument(
         "--token-file",
@@ -663,8 +683,8 @@ def make_parser() -> argparse.ArgumentParser:
     cluster.add_argument("--json", action="store_true", help="print an object with every field")
     add_cluster_flags(cluster)
 
-    rm = add("rm", _rm, "remove a block that a dead collector left behind", "rm candleshm-spot-1m")
-    rm.add_argument("name", type=in_utf8, metavar="NAME", help="the block's name")
+    rm = add("rm", _rm, "remove blocks that dead collectors left behind", "rm candleshm-spot-1m")
+    rm.add_argument("name", type=in_utf8, metavar="NAME", nargs="+", help="a block's name")
     return parser
 
 
@@ -732,7 +752,7 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("--json", action="store_true", help="print what was replayed as an object, at the end")
 
 
-def _add_log_flags(command: argparse.ArgumentParser) -> None:
+def _add_log_flags(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--log-level",
         type=str.lower,
@@ -811,9 +831,12 @@ def _url_of_market(text: str) -> tuple[str, str]:
     """Return (market, URL) of `MARKET=URL`, and ("", URL) of a URL alone."""
     market, equals, url = text.partition("=")
     if not equals or "://" in market:
-        return "", text
-    if market.upper() not in MARKETS:
+        market, url = "", text
+    elif market.upper() not in MARKETS:
         raise argparse.ArgumentTypeError(f"`{market}` is no market; use SPOT=URL, UM=URL, CM=URL, or a URL alone")
+    if not url.startswith(("http://", "https://")):
+        form = f"{market.upper()}=https://host" if market else "https://host, or SPOT=https://host for one market"
+        raise argparse.ArgumentTypeError(f"`{url}` is no URL of a REST host; use {form}")
     return market.upper(), url
 
 
@@ -838,7 +861,9 @@ def _host_name(text: str) -> str:
     return text.lower()
 
 
-def _urls_of_markets(pairs: Sequence[tuple[str, str]]) -> dict[Literal["SPOT", "UM", "CM"], str | None]:
+def _urls_of_markets(
+    pairs: Sequence[tuple[str, str]], of_others: str | None
+) -> dict[Literal["SPOT", "UM", "CM"], str | None]:
     """Return the URL of every market, None where the exchange's own counts; one market's wins over that of all."""
     given = dict(pairs)
-    return {market: given.get(market, given.get("")) for market in MARKETS}
+    return {market: given.get(market, given.get("", of_others)) for market in MARKETS}

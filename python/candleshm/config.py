@@ -151,6 +151,15 @@ def _names(names: object, is_name: Callable[[object], bool] = is_symbol_name) ->
     return tuple(dict.fromkeys(names))
 
 
+def _slashed(value: object) -> str | None:
+    """Return the first name with a slash, as other libraries write pairs, that is a symbol without it."""
+    names = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    return next(
+        (name for name in names if isinstance(name, str) and is_symbol_name(name.replace("/", "")) and "/" in name),
+        None,
+    )
+
+
 def _words(value: object) -> tuple[str, ...] | None:
     """Return a word, or a list of words, in capitals and each once; None when it is neither."""
     words = (value,) if isinstance(value, str) else value
@@ -205,9 +214,9 @@ class CollectorConfig:
         default="trade",
         metadata=_about(
             "what the prices are: trade for those of trades; UM and CM also mark, index (of pairs instead of symbols) "
-            "and premium, the premium index",
+            "and premium, the premium index; in upper or lower case",
             " | ".join(PRICES),
-            lambda value: value in PRICES,
+            lambda value: isinstance(value, str) and value.lower() in PRICES,
         ),
     )
     interval: str = field(
@@ -488,7 +497,11 @@ class CollectorConfig:
             value = getattr(self, name)
             if name == "proxies" and (fault := fault_of_proxies(value)):
                 raise ConfigError(fault)
+            if name in ("symbols", "symbols_filter") and (slashed := _slashed(value)) is not None:
+                meant = slashed.replace("/", "")
+                raise ConfigError(f"{name} cannot have `{slashed}`: a symbol has no slash; did you mean `{meant}`?")
             setting.check(name, value)
+        object.__setattr__(self, "price", self.price.lower())
         self._check_derived()
         if self.price != "trade" and self.market.upper() == "SPOT":
             raise ConfigError(f"price cannot be `{self.price}` with market SPOT; allowed there: trade")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,9 +12,10 @@ from typing import Literal
 
 from candleshm.config import CollectorConfig
 from candleshm.errors import ConfigError
-from candleshm.exchanges.base import ExchangeInfo
+from candleshm.exchanges.base import ExchangeInfo, Market
 from candleshm.exchanges.continuous import is_continuous, parts_of
 from candleshm.system.block_log import BlockLog
+from candleshm.system.log_text import counted
 
 __all__ = ["KINDS", "Kind", "Universe", "check_names", "implausibility", "symbols_of"]
 
@@ -27,6 +29,8 @@ SPARE_PART = 0.1
 # A list that lost more than this part of its symbols at once is taken for an error of the exchange, or maintenance.
 LOST_PART_MAX = 0.5
 SHOWN_MAX = 20
+# Perpetual contracts of CM, and quarterly ones, have names such as BTCUSD_PERP and BTCUSDT_261225.
+_CONTRACT = re.compile(r"([A-Z0-9]+(?:USD|USDT|USDC))_(?:PERP|\d{6})")
 # No exchange lists so many at once; a block for all of them would cost the rows of the existing ones.
 GAINED_MAX = 1000
 
@@ -91,11 +95,13 @@ class Universe:
         check_names(self._config, info)
         market = self._config.market
         for name in self.unlisted(info):
-            self._log.warning("%s: %s does not list it, left out%s", name, market, nearest(name, info))
+            self._log.warning("%s: %s does not list it, left out%s", name, market, nearest(name, info, market))
         wanted = self.wanted(info)
         if wanted:
             if self.is_ranked:
-                self._log.info("%d symbols chosen by their volume in 24 hours: %s", len(wanted), " ".join(wanted))
+                self._log.info(
+                    "%s chosen by their volume in 24 hours: %s", counted(len(wanted), "symbol"), " ".join(wanted)
+                )
             return wanted
         if self._config.symbols == "all":
             raise ConfigError(
@@ -104,8 +110,12 @@ class Universe:
         unlisted = self.unlisted(info)
         raise ConfigError(
             f"symbols: {market} lists none of `{', '.join(self._config.symbols)}`, or the filters leave them out"
-            f"{nearest(unlisted[0], info) if unlisted else ''}"
+            f"{nearest(unlisted[0], info, market) if unlisted else ''}"
         )
+
+    def nearest(self, symbol: str, info: ExchangeInfo) -> str:
+        """Return a hint at what was probably meant by a symbol that is not listed, or an empty text."""
+        return nearest(symbol, info, self._config.market)
 
     def _nearest(self, info: ExchangeInfo) -> str:
         """Return what the exchange has instead of a quote or a kind of contract that it does not have."""
@@ -187,8 +197,10 @@ def implausibility(believed: ExchangeInfo, newer: ExchangeInfo) -> str | None:
     return None
 
 
-def nearest(symbol: str, info: ExchangeInfo) -> str:
-    """Return a hint at the nearest listed name, or an empty text."""
+def nearest(symbol: str, info: ExchangeInfo, market: Market) -> str:
+    """Return a hint at the market or the listed name that was probably meant, or an empty text."""
+    if is_continuous(symbol) and market == "SPOT":
+        return "; SPOT has no contracts, UM and CM have"
     if is_continuous(symbol):
         pair, kind = parts_of(symbol)
         kinds = sorted(other for own, other in map(parts_of, info.continuous) if own == pair)
@@ -196,8 +208,17 @@ def nearest(symbol: str, info: ExchangeInfo) -> str:
             return f"; {pair} has no contract of kind {kind}, only: {' '.join(kinds)}"
         near = difflib.get_close_matches(pair.upper(), {own for own, _ in map(parts_of, info.continuous)}, n=1)
         return f"; no pair {pair} has contracts" + (f"; did you mean {near[0]}:{kind}?" if near else "")
-    near = difflib.get_close_matches(symbol.upper(), info.statuses, n=1)
+    if (contract := _CONTRACT.fullmatch(symbol.upper())) and (of := _market_of(contract[1])) != market:
+        return f"; that is the name of a contract of {of}, not of {market}"
+    # An asset alone is a pair in many minds.
+    whole = next((name for end in ("USDT", "USD_PERP") if (name := f"{symbol.upper()}{end}") in info.statuses), None)
+    near = [whole] if whole else difflib.get_close_matches(symbol.upper(), info.statuses, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _market_of(pair: str) -> Market:
+    """Return the market of futures that has a pair: prices of CM are in USD, those of UM in a coin such as USDT."""
+    return "CM" if pair.endswith("USD") else "UM"
 
 
 def _is_among(value: str | None, allowed: Sequence[str]) -> bool:

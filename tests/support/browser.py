@@ -20,8 +20,8 @@ __all__ = ["Keys", "Page", "browsing"]
 
 PROGRAMS = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 WIDE, NARROW = (1440, 900), (400, 800)
-# Chromium itself tells of every attempt to reach a gateway that is gone.
-EXPECTED = ("WebSocket connection to",)
+# Chromium itself tells of every attempt to reach a gateway that is gone, and of one that asks for its token.
+EXPECTED = ("WebSocket connection to", "/page/session - Failed to load resource")
 
 
 class Page:
@@ -33,6 +33,11 @@ class Page:
 
     def open(self, url: str, size: tuple[int, int] = WIDE, *, dark: bool = False) -> None:
         """Show the page anew, on a screen of that size, and wait until it has series."""
+        self.enter(url, size, dark=dark)
+        until(lambda: self.run("return globalThis.candleshm?.board.rows.length > 0"))
+
+    def enter(self, url: str, size: tuple[int, int] = WIDE, *, dark: bool = False) -> None:
+        """Show the page anew, on a screen of that size, whatever it then shows."""
         self._origins.add("/".join(url.split("/")[:3]))
         width, height = size
         self.look(dark=dark)
@@ -42,7 +47,6 @@ class Page:
         )
         self.driver.get("about:blank")
         self.driver.get(url)
-        until(lambda: self.run("return globalThis.candleshm?.board.rows.length > 0"))
 
     def look(self, *, dark: bool) -> None:
         """Switch to the dark theme or the light one."""

@@ -37,6 +37,7 @@ from candleshm.history.file_names import cache_file
 from candleshm.row_state import RowState
 from candleshm.system.atomic_file import make_directory, read_ours, remove_leftovers, replace_file
 from candleshm.system.block_log import BlockLog
+from candleshm.system.log_text import counted
 
 __all__ = ["BlockCache", "CacheWriter", "Origin", "SavedCache"]
 
@@ -253,10 +254,10 @@ class CacheWriter:
             return
         self._failures[cache] = 0
         cache.log.info(
-            "cache written: %s (%d rows of %d symbols, %.1f MB, %.2f s)",
+            "cache written: %s (%d rows of %s, %.1f MB, %.2f s)",
             saved.path,
             saved.rows,
-            saved.symbols,
+            counted(saved.symbols, "symbol"),
             saved.size_bytes / 1e6,
             saved.seconds,
             extra={"event": "cache_written", "saved": saved},

@@ -46,7 +46,7 @@ from candleshm.stream.source import EventSink, MakeStreams, StreamSource
 from candleshm.stream.watchdog import stall_seconds
 from candleshm.system.block_log import BlockLog
 from candleshm.system.clock import Clock, ExchangeTime
-from candleshm.system.log_text import without_credentials
+from candleshm.system.log_text import counted, without_credentials
 from candleshm.universe import Universe
 
 __all__ = ["Collector"]
@@ -319,9 +319,9 @@ class Collector:
             writer.close()
             raise
         self._log.info(
-            "block %s, %d %s symbols, %d candles each; %s",
+            "block %s, %s of %s, %d candles each; %s",
             _come_by(writer),
-            len(writer.symbols),
+            counted(len(writer.symbols), "symbol"),
             config.market,
             config.length,
             memory,

@@ -15,6 +15,7 @@ from candleshm.collector.series_plan import PollPolicy, SeriesPlan
 from candleshm.collector.status import CollectorStatus
 from candleshm.exchanges.base import Exchange
 from candleshm.system.block_log import BlockLog
+from candleshm.system.log_text import counted
 
 __all__ = ["FAILURES_MAX", "Loading", "hopeless", "limited_delay_seconds", "refused_delay_seconds", "tries_max"]
 
@@ -85,5 +86,5 @@ class Loading:
     def end(self, status: CollectorStatus) -> None:
         """Log the end of the start, and let waiting threads go on."""
         missing = f"; given up for now: {' '.join(status.given_up)}" if status.given_up else ""
-        self._log.info("loaded %d of %d symbols%s", status.loaded, status.symbols, missing)
+        self._log.info("loaded %d of %s%s", status.loaded, counted(status.symbols, "symbol"), missing)
         self.done.set()

@@ -26,6 +26,7 @@ from candleshm.reader import freshness
 from candleshm.reader.freshness import Freshness
 from candleshm.reader.health import ERROR_KINDS
 from candleshm.system.block_log import BlockLog
+from candleshm.system.log_text import counted
 
 if TYPE_CHECKING:
     from candleshm._core import Writer
@@ -86,7 +87,9 @@ class StatusBoard:
             self._log.warning("%s", line)
         live = "ws" if status.live == "ws+rest" and status.polled <= max(1, len(trading) // LIVE_PART) else status.live
         if self._live.becomes(live, now):
-            self._log.info("source of live candles: %s; %d symbols by REST requests", status.live, status.polled)
+            self._log.info(
+                "source of live candles: %s; %s by REST requests", status.live, counted(status.polled, "symbol")
+            )
         window_seconds = sources.budget.window_seconds
         closing_weight = closing_weight_of(status.loaded, sources.exchange, sources.policy, window_seconds)
         sources.budget.reserve(closing_weight, now)

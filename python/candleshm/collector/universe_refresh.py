@@ -15,7 +15,7 @@ from candleshm.collector.workers import MaintenanceRequest
 from candleshm.exchanges.base import Exchange, Response
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.system.block_log import BlockLog
-from candleshm.universe import Universe, nearest
+from candleshm.universe import Universe
 
 __all__ = ["UniverseRefresh"]
 
@@ -121,6 +121,8 @@ class UniverseRefresh:
         self.changed.clear()
         for symbol in self._universe.unlisted(self._symbols.info):
             self._log.warning(
-                "%s: not listed; it is added once the exchange lists it%s", symbol, nearest(symbol, self._symbols.info)
+                "%s: not listed; it is added once the exchange lists it%s",
+                symbol,
+                self._universe.nearest(symbol, self._symbols.info),
             )
             self._listing.wish()

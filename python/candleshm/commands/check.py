@@ -8,6 +8,7 @@ from candleshm.errors import BlockError
 from candleshm.reader.feed import attach
 from candleshm.reader.figures import age
 from candleshm.reader.notes import note
+from candleshm.system.log_text import counted
 
 __all__ = ["check"]
 
@@ -23,7 +24,10 @@ def check(name: str, max_age_seconds: float | None, *, requires_streams: bool = 
     except BlockError as error:
         return False, str(error)
     oldest = f"oldest {age(health.oldest_age)}" if math.isfinite(health.oldest_age) else "no data yet"
-    words = note(health) or f"{health.symbols} symbols, {oldest}"
+    words = note(health) or f"{counted(health.symbols, 'symbol')}, {oldest}"
     if requires_streams and health.ready and not health.has_streams:
-        return False, f"{name}: {health.condition}, but {health.polled} of {health.symbols} symbols come by requests"
+        return (
+            False,
+            f"{name}: {health.condition}, but {health.polled} of {counted(health.symbols, 'symbol')} come by requests",
+        )
     return health.ready, f"{name}: {health.condition}, {words}"

@@ -13,7 +13,7 @@ __all__ = ["add_cluster_flags", "add_member_flags"]
 FORMS = {"cluster": "URL,...", "cluster_replicas": "N", "cluster_credentials": "FILE", "cluster_ca": "FILE"}
 
 
-def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+def add_cluster_flags(parser: argparse._ActionsContainer) -> None:
     """Add one flag for each key of the cluster that is no secret; what is not given is None."""
     for name, setting in CLUSTER_KEYS.items():
         if name not in SECRET_KEYS:
@@ -25,7 +25,7 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
             )
 
 
-def add_member_flags(parser: argparse.ArgumentParser) -> None:
+def add_member_flags(parser: argparse._ActionsContainer) -> None:
     """Add the flags of a collector that is a member of a cluster; what is not given is None."""
     parser.add_argument("--as", metavar="NAME", type=in_utf8, help=MEMBER_KEYS["as"].help)
     parser.add_argument("--shards", metavar="N", type=int, help=MEMBER_KEYS["shards"].help)

@@ -28,6 +28,7 @@ from candleshm.history.repacking import repack as repack_days
 from candleshm.history.tally import DownloadProgress
 from candleshm.reader.frames import library
 from candleshm.rest.client import MarketAccess
+from candleshm.system.log_text import counted
 from candleshm.universe import Kind
 
 __all__ = ["download", "import_csv", "repack"]
@@ -96,16 +97,18 @@ def download(
         if verify:
             logger.info("verified: the archive agrees on %d candles and differs on %d", done.verified, conflicts)
     if failed:
-        raise HistoryError(where, f"{failed} of {files} daily files were not downloaded; the same command retries them")
+        raise HistoryError(
+            where, f"{failed} of {counted(files, 'daily file')} not downloaded; the same command retries them"
+        )
     if left_out:
         raise HistoryError(
             where,
-            f"{left_out} symbols were left out (see above); --type all includes them",
+            f"{counted(left_out, 'symbol')} left out (see above); --type all includes what no longer trades",
         )
     if verify and conflicts:
         raise HistoryError(
             where,
-            f"{conflicts} candles differ from the archive; the exchange's are kept, not verified",
+            f"{counted(conflicts, 'candle')} not as in the archive; the exchange's are kept, not verified",
         )
 
 
@@ -129,9 +132,9 @@ def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
     sys.stdout.write(aligned(heads, rows, left=("MARKET", "INTERVAL", "TIMEZONE")))
     sys.stdout.writelines([*damaged, *strange])
     if damaged:
-        raise HistoryError(str(source_dir), f"{len(damaged)} of {counts.total()} files are damaged and were left out")
+        raise HistoryError(str(source_dir), f"{len(damaged)} of {counted(counts.total(), 'file')} damaged and left out")
     if strange:
-        raise HistoryError(str(source_dir), f"{len(strange)} files were left out because of their paths")
+        raise HistoryError(str(source_dir), f"{counted(len(strange), 'file')} left out because of their paths")
 
 
 def repack(base_dir: str, *, quiet: bool) -> None:
@@ -153,12 +156,14 @@ def repack(base_dir: str, *, quiet: bool) -> None:
             for error in done.damaged:
                 logger.error("%s; it is left as it is", error)
             line.show((moved + damaged) / max(total, 1), f"{moved:,} of {total:,} days, {files:,} files")
-    say(f"{moved:,} of {total:,} days of {base_dir} were moved into {files:,} files of a month or a year\n", sys.stderr)
+    made = f"{counted(files, 'file')} of a month or a year"
+    say(f"{moved:,} of {counted(total, 'day')} of {base_dir} moved into {made}\n", sys.stderr)
     if stopping.is_set():
         say("stopped; the same command continues from here\n", sys.stderr)
     if damaged:
         raise HistoryError(
-            base_dir, f"{damaged} files are damaged and were left as they are; `candleshm download` replaces their days"
+            base_dir,
+            f"{counted(damaged, 'damaged file')} left alone; `candleshm download` replaces the days in it",
         )
 
 
@@ -167,16 +172,16 @@ def _sum(done: DownloadProgress, where: str) -> str:
     outcomes = (
         f"{done.written:,} new, {done.skipped:,} done before, {done.remarked:,} with remarks, {done.failed:,} failed"
     )
-    costs = f"{done.requests:,} requests, {done.rows:,} candles, {done.elapsed_seconds:.0f} s"
-    return f"{done.files_done:,} of {done.files:,} daily files of {where}: {outcomes}; {costs}\n"
+    costs = f"{counted(done.requests, 'request')}, {counted(done.rows, 'candle')}, {done.elapsed_seconds:.0f} s"
+    return f"{done.files_done:,} of {counted(done.files, 'daily file')} of {where}: {outcomes}; {costs}\n"
 
 
 def _show(line: ProgressLine, progress: DownloadProgress) -> None:
     """Show the share that is done, with symbols, days, weight and the time left."""
     days = progress.files // max(1, progress.symbols)
     words = [
-        f"{progress.symbols} symbols",
-        f"{progress.files_done // max(1, progress.symbols)} of {days} days",
+        counted(progress.symbols, "symbol"),
+        f"{progress.files_done // max(1, progress.symbols)} of {counted(days, 'day')}",
         f"weight {progress.weight_used / max(1, progress.weight_limit):.0%}",
     ]
     if progress.failed:

@@ -19,6 +19,7 @@ from candleshm.ratelimit.pools import pool_of
 from candleshm.reader.feed import attach
 from candleshm.reader.figures import kind_of
 from candleshm.rest.client import MarketAccess
+from candleshm.system.log_text import counted
 from candleshm.universe import Universe
 
 __all__ = ["forecast"]
@@ -33,6 +34,8 @@ class _Feed:
 
     config: CollectorConfig
     symbols: int
+    considered: int
+    """Symbols that were named, or that trade, before any filter."""
     memory: SharedMemory
     load_weight: int
     """Of the requests that load everything, without what caches and daily files have."""
@@ -68,6 +71,10 @@ def forecast(feeds: Sequence[CollectorConfig]) -> None:
     together = SharedMemory({name: size for feed in found for name, size in feed.memory.bytes_of.items()})
     say(f"memory: {-(-together.total_bytes // MIB)} MiB in all, {free_bytes() // MIB} MiB free in /dev/shm\n")
     for feed in found:
+        if feed.symbols < feed.considered:
+            of = "that trade" if feed.config.symbols == "all" else "named"
+            are = f"{feed.symbols} of {counted(feed.considered, 'symbol')} {of}"
+            say(f"{feed.config.block_name}: {are} {'passes' if feed.symbols == 1 else 'pass'}, see the filters\n")
         streams = "" if _way(feed.config) == "requests" else "; next to nothing while streams flow"
         say(
             f"{feed.config.block_name}: weight {feed.load_weight:,} to load everything, {_duration(feed.load_seconds)} "
@@ -93,12 +100,15 @@ def _look(config: CollectorConfig, weight_before: int) -> _Feed:
             client.budget.set_limit(info.weight_limit, info.window_seconds, now_seconds)
         universe = Universe(config)
         symbols = len(universe.at_start(info))
+        named = config.symbols
+        considered = sum(map(info.is_trading, info.statuses)) if named == "all" else len(named)
         page = exchange.newest("", config.interval, exchange.page_limit)
         load_weight = symbols * math.ceil(config.length / page.limit) * page.weight
         minutes = 60 / client.budget.window_seconds
         return _Feed(
             config,
             symbols,
+            considered,
             SharedMemory.of(config, symbols + universe.spare_places(info)),
             load_weight,
             client.budget.wait_seconds(weight_before + load_weight, now_seconds),

@@ -18,6 +18,7 @@ from candleshm.history.fetching import wanted_symbols
 from candleshm.history.funding_files import FundingFiles
 from candleshm.history.funding_rates import LISTED_MS, days_span, fetch_funding, funding_requests
 from candleshm.reader.frames import library
+from candleshm.system.log_text import counted
 from candleshm.universe import Kind
 
 __all__ = ["download_funding"]
@@ -66,9 +67,10 @@ def download_funding(
                     if new is None:
                         break
                     count, done = count + new, done + 1
-        say(f"{done} symbols of {where}: {count:,} new funding rates, {requests.sent} requests\n", sys.stderr)
+        sent = counted(requests.sent, "request")
+        say(f"{counted(done, 'symbol')} of {where}: {counted(count, 'new funding rate')}, {sent}\n", sys.stderr)
         if stopping.is_set():
             say("stopped; the same command continues from here\n", sys.stderr)
             return
     if failed:
-        raise HistoryError(where, f"the funding rates of {failed} symbols were not downloaded (see above)")
+        raise HistoryError(where, f"the funding rates of {counted(failed, 'symbol')} were not downloaded (see above)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -13,18 +14,21 @@ from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound, Block
 from candleshm.reader.feed import attach, blocks
 from candleshm.reader.figures import age, kind_of
 from candleshm.reader.notes import note
+from candleshm.system.log_text import counted
 
 __all__ = ["listing_json", "listing_table", "unlisted"]
 
 # What cannot be read may be a block of ours if its name begins so, as those do that get no other name.
 OUR_NAMES = "candleshm"
 
-HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "NOTE")
+# The exchange has a column where a block is of another one than Binance, such as a simulated one.
+BINANCE = "binance"
+HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "EXCHANGE", "NOTE")
 
 
 def listing_table() -> str:
-    """Return a table of the blocks."""
-    rows = [
+    """Return a table of the blocks; whose candles they have is shown where one has not Binance's."""
+    rows: list[tuple[str, ...]] = [
         (
             health.name,
             kind_of(health),
@@ -35,11 +39,17 @@ def listing_table() -> str:
             str(health.pid),
             age(health.heartbeat_age),
             f"{health.weight_used}/{health.weight_limit}",
+            health.exchange or "-",
             note(health),
         )
         for health in blocks()
     ]
-    return aligned(HEADS, rows, left=("NAME", "MARKET", "STATE", "NOTE")) if rows else "no blocks\n"
+    if not rows:
+        return "no blocks\n"
+    heads: Sequence[str] = HEADS
+    if {row[-2] for row in rows} <= {BINANCE, "-"}:
+        heads, rows = (*HEADS[:-2], HEADS[-1]), [(*row[:-2], row[-1]) for row in rows]
+    return aligned(heads, rows, left=("NAME", "MARKET", "STATE", "EXCHANGE", "NOTE"))
 
 
 def listing_json() -> str:
@@ -76,14 +86,14 @@ def unlisted() -> list[str]:
                 lines.append(str(error))
     for errors in of_others.values():
         names = ", ".join(error.name for error in errors)
-        blocks_text = "1 block" if len(errors) == 1 else f"{len(errors)} blocks"
-        lines.append(f"{blocks_text} of another user cannot be read: {names}; {errors[0].owned}")
+        lines.append(f"{counted(len(errors), 'block')} of another user cannot be read: {names}; {errors[0].owned}")
     return lines
 
 
 def _json_value(value: object) -> object:
     if isinstance(value, datetime):
-        return value.isoformat()
+        # As msgspec writes it, which `top --json` uses.
+        return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, float):
         return round(value, 3) if math.isfinite(value) else None
     return value

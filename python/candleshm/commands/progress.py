@@ -14,6 +14,7 @@ from typing import Self
 
 from candleshm.collector.status import CollectorStatus
 from candleshm.commands.log import ERASE_LINE
+from candleshm.system.log_text import counted
 
 __all__ = ["LoadingProgress", "ProgressLine"]
 
@@ -108,7 +109,7 @@ def _text(statuses: Collection[CollectorStatus]) -> str:
     Once all symbols are loaded, the older rows of derived blocks follow.
     """
     loaded, symbols = sum(status.loaded for status in statuses), sum(status.symbols for status in statuses)
-    words = [f"{loaded} of {symbols} symbols", f"{sum(status.rows for status in statuses):,} rows"]
+    words = [f"{loaded} of {counted(symbols, 'symbol')}", f"{sum(status.rows for status in statuses):,} rows"]
     series = sum(status.derived_series for status in statuses)
     if series and all(status.is_loaded for status in statuses):
         filled, left = (sum(status.derived_filled for status in statuses), sum(s.derived_missing for s in statuses))

@@ -34,6 +34,7 @@ __all__ = [
     "cluster_settings",
     "collector_configs",
     "configuration",
+    "in_environment",
     "in_utf8",
     "listening_address",
     "mirror_configuration",
@@ -57,6 +58,25 @@ VARIABLE = "CANDLESHM_"
 TRUTHS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
+# The flags of `serve` by what they are about, in the order of its help.
+GROUPS = {
+    "which candles": ("market", "price", "interval", "length", "derive", "name"),
+    "which symbols": (
+        *("symbols", "symbols_filter", "symbol_contains", "symbol_endswith", "contract", "quote", "top"),
+        *("spare_symbols", "universe_refresh_seconds"),
+    ),
+    "from where": ("base_url", "ws_url", "live", "proxy_host", "proxies", "trust_env"),
+    "how often, and at which cost": (
+        *("server_weight", "update_interval_seconds", "settle_seconds", "workers", "spin_microseconds"),
+        "start_seconds",
+    ),
+    "cache and daily files": (
+        *("cache_dir", "cache_delay_seconds", "candle_dir", "timezone", "download_time", "local_candle_days"),
+        "archive_url",
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """What `serve` is to do: the feeds, and what was given for the process itself, by the names of `PROCESS_KEYS`."""
@@ -75,11 +95,13 @@ class Configuration:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add `--config` and one flag for each field; what is not given is left out of the namespace."""
-    add_field_flags(parser, [field.name for field in fields(CollectorConfig)])
+    """Add `--config` and one flag for each field, in groups; what is not given is left out of the namespace."""
+    parser.add_argument("--config", metavar="FILE.toml", type=Path, help=CONFIG_HELP)
+    for title, names in GROUPS.items():
+        add_field_flags(parser.add_argument_group(title), names, has_file=False)
 
 
-def add_field_flags(parser: argparse.ArgumentParser, names: Collection[str], *, has_file: bool = True) -> None:
+def add_field_flags(parser: argparse._ActionsContainer, names: Collection[str], *, has_file: bool = True) -> None:
     """Add one flag for each of these fields, and `--config` where they can also stand in a file."""
     if has_file:
         parser.add_argument("--config", metavar="FILE.toml", type=Path, help=CONFIG_HELP)
@@ -150,6 +172,14 @@ def _process(process: Mapping[str, Any], flags: Mapping[str, Any], given: dict[s
         if value is not None:
             merged[name] = value
     return merged
+
+
+def in_environment(names: Collection[str]) -> dict[str, Any]:
+    """Return those of these settings that the environment has, such as CANDLESHM_BASE_URL. Raises ConfigError."""
+    values = {name: value for name, value in _variables(os.environ).items() if name in names}
+    for name, value in values.items():
+        settings()[name].check(f"{VARIABLE}{name.upper()}", value)
+    return values
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, Any]:

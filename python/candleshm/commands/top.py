@@ -24,7 +24,7 @@ from candleshm.reader.freshness import Freshness
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
 from candleshm.reader.observation import Observation, SeriesFacts, attach_to_observe, observe
-from candleshm.system.log_text import printable
+from candleshm.system.log_text import counted, printable
 
 __all__ = ["Board", "top", "top_json"]
 
@@ -169,7 +169,7 @@ class Board:
     def _head(self, seen: Observation, now_ms: float) -> list[str]:
         health, screen = seen.health, self._screen
         title = f"{screen.strong(health.name)}  {kind_of(health)} {health.interval}, "
-        title += f"{health.symbols} symbols of {health.length:,} candles"
+        title += f"{counted(health.symbols, 'symbol')} of {health.length:,} candles"
         return [
             f"{title}  {_state(health, screen)}{self._shown_hint()}",
             f"collector {health.pid}, heartbeat {age(health.heartbeat_age)} ago  {_weight(health, screen)}",
@@ -179,10 +179,12 @@ class Board:
     def _work(self, report: CollectorReport) -> list[str]:
         """Return who keeps the series fresh and what was proven, how far a start is, and what fails."""
         stream, requested = report.stream, len(report.by_requests)
+        by_requests = f"{counted(requested, 'symbol')} by requests"
         if stream is None:
-            words = [f"no streams, {requested} symbols by requests"]
+            words = [f"no streams, {by_requests}"]
         else:
-            words = [f"{stream.streams} streams on {stream.connections} connections, {requested} symbols by requests"]
+            connections = counted(stream.connections, "connection")
+            words = [f"{counted(stream.streams, 'stream')} on {connections}, {by_requests}"]
             if stream.stalled:
                 words.append(self._screen.alarm(f"{len(stream.stalled)} stalled: {_named(stream.stalled)}"))
             words.append(f"path {stream.path}")
@@ -193,7 +195,7 @@ class Board:
         lines = ["  ".join(words)]
         if report.loaded < report.symbols:
             left = "" if not report.eta_seconds else f", {report.eta_seconds:.0f} s to go"
-            lines.append(f"loading: {report.loaded} of {report.symbols} symbols{left}")
+            lines.append(f"loading: {report.loaded} of {counted(report.symbols, 'symbol')}{left}")
         if report.failing or report.newest_error:
             failed = sum(report.errors.values())
             now = f"now failing: {_named(report.failing)}" if report.failing else "no symbol fails now"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -14,16 +15,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from candleshm.gateway.access import Access
 from candleshm.gateway.refusals import Refused
+from candleshm.gateway.token import Token
 
 __all__ = ["Admission"]
 
 URL_BYTES_MAX = 16_384
 HEADER_BYTES_MAX = 16_384
 METHODS = frozenset({"GET", "HEAD"})
+# What a page is told, and whether its browser has been shown the token: by the token, or by the cookie made of it.
+PAGE_DATA = frozenset({"/page/live", "/page/session"})
 # Headers that are looked at.
 WATCHED = frozenset(
     {
-        *(b"authorization", b"content-length", b"host", b"origin", b"sec-fetch-site"),
+        *(b"authorization", b"content-length", b"cookie", b"host", b"origin", b"sec-fetch-site"),
         *(b"transfer-encoding", b"x-mbx-apikey"),
     }
 )
@@ -94,7 +98,7 @@ class Admission:
         query = scope["query_string"]
         if found.get(b"x-mbx-apikey") or (query and _has_secret(query)):
             return WITH_KEY
-        if access.token is not None and not access.token.fits(found.get(b"authorization", b"")):
+        if access.token is not None and not _is_admitted(access.token, scope["path"], found):
             return WITHOUT_TOKEN
         host = found.get(b"host", b"")
         if access.is_loopback and not _is_own_host(host) and host.lower().partition(b":")[0] not in access.hosts:
@@ -116,6 +120,15 @@ class Admission:
         if scope["type"] == "http" and len(scope["raw_path"]) + len(query) > URL_BYTES_MAX:
             return LONG_URL
         return LONG_HEADERS if size_bytes > HEADER_BYTES_MAX else None
+
+
+def _is_admitted(token: Token, path: str, found: Mapping[bytes, bytes]) -> bool:
+    """Say whether a request shows the token, or needs none: the page's own files hold no data."""
+    if token.fits(found.get(b"authorization", b"")):
+        return True
+    if path in PAGE_DATA:
+        return token.fits_cookies(found.get(b"cookie", b""))
+    return path == "/" or path.startswith("/page/")
 
 
 def _has_secret(query: bytes) -> bool:

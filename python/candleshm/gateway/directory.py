@@ -16,6 +16,7 @@ from candleshm.errors import BlockError, BlockNotFound, ConfigError
 from candleshm.exchanges.base import Market, Price
 from candleshm.reader.feed import Feed, attach
 from candleshm.reader.figures import kind_of
+from candleshm.system.log_text import counted
 
 __all__ = ["BlockDirectory"]
 
@@ -102,6 +103,14 @@ class BlockDirectory:
         foreign = (feed for name, feed in sorted(dict(self._feeds).items()) if name in self._foreign)
         return next((feed for feed in foreign if symbol in feed and feed.market == market), None)
 
+    def why_left_out(self, name: str) -> str:
+        """Return why no request is answered from a block of this machine; an empty text when it is used."""
+        feed = dict(self._feeds).get(name)
+        if feed is None or name not in self._foreign:
+            return ""
+        whose = _exchange_of(feed, feed.market) or "an unknown exchange"
+        return f"left out: its candles are those of {whose}, requests are answered for {self._wanted(feed.market)}"
+
     def is_derived(self, feed: Feed) -> bool:
         """Return whether the block was made of the candles of another one."""
         return feed.name in self._derived
@@ -130,7 +139,7 @@ class BlockDirectory:
                 self._feeds.pop(name).close()
             for name in names - self._feeds.keys():
                 if (feed := self._attached(name)) is not None:
-                    logger.info("block %s: %s %s, %d symbols", name, kind_of(feed), feed.interval, len(feed))
+                    logger.info("block %s: %s %s, %s", name, kind_of(feed), feed.interval, counted(len(feed), "symbol"))
                     self._feeds[name] = feed
             self._derived = _derived(self._feeds, _core.block_names())
             self._found = self._by_interval()

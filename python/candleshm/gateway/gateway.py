@@ -67,13 +67,13 @@ class Gateway:
         markets = lifetime.enter_context(Markets(directory, settings))
         hub = Hub(directory, markets.decimals, settings.max_age_seconds)
         lifetime.callback(hub.close)
-        watch = lifetime.enter_context(Watch(settings.blocks or None))
+        watch = lifetime.enter_context(Watch(settings.blocks or None, directory.why_left_out))
         routes = [
             *market_routes(markets),
             *block_routes(settings.blocks, self._listing),
             *metrics_routes(counts),
             *health_routes(directory, settings.blocks, settings.max_age_seconds),
-            *page_routes(watch),
+            *page_routes(watch, self._access.token),
             # Every other websocket is one for streams.
             *stream_routes(hub),
         ]

@@ -141,9 +141,16 @@ class MarketPages:
     async def _continuous(self, scope: Scope) -> Reply:
         query = read_continuous(self._market, scope["query_string"])
         if query.contract_type not in PERPETUAL:
-            return await self._passed(
-                scope, Refused(503, -1001, f"candles of {query.contract_type} contracts are not in any block")
+            name = f"{query.symbol}:{query.contract_type}"
+            has_block = self._markets.directory.has_symbol(self._market, name)
+            text = (
+                f"a block carries {name}, but the gateway answers no {query.contract_type} contracts: ask /klines for "
+                f"the contract's own symbol, or start the gateway with --pass-through"
+                if has_block
+                else f"no block carries contracts of {query.contract_type}: serve the contract's own symbol and ask "
+                f"/klines for it, or start the gateway with --pass-through"
             )
+            return await self._passed(scope, Refused(503, -1001, text))
         return await self._candles(scope, replace(query, symbol=self._perpetual(query)))
 
     def _prices(self, price: Price) -> Answer:

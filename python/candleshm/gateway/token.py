@@ -1,7 +1,12 @@
-"""The bearer token of a gateway: read from a file that nobody else can read, compared in constant time."""
+"""The bearer token of a gateway: read from a file that nobody else can read, compared in constant time.
+
+A browser cannot send it with the websocket of the page. So the page shows it once, and gets a cookie that was made from
+it: no script can read it, no page of another site can have it sent, and the token cannot be computed from it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
 import re
@@ -13,6 +18,7 @@ __all__ = ["Token"]
 
 TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]{16,512}=*")
 FILE_BYTES_MAX = 4096
+COOKIE_SECONDS = 30 * 86_400
 
 
 class Token:
@@ -20,6 +26,9 @@ class Token:
 
     def __init__(self, text: bytes) -> None:
         self._expected = b"Bearer " + text
+        derived = hmac.digest(text, b"candleshm page", hashlib.sha256).hex()
+        # Cookies belong to a host, whatever the port: gateways of other tokens have other names.
+        self._cookie_name, self._cookie_value = f"candleshm-{derived[:8]}", derived[8:]
 
     def __repr__(self) -> str:
         return "<Token>"
@@ -41,6 +50,19 @@ class Token:
                 "-._~+/ such as `openssl rand -hex 32` prints"
             )
         return cls(text)
+
+    @property
+    def cookie(self) -> str:
+        """The header Set-Cookie for a browser whose user has shown the token."""
+        return (
+            f"{self._cookie_name}={self._cookie_value}; Path=/page; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict"
+        )
+
+    def fits_cookies(self, cookies: bytes) -> bool:
+        """Say whether a Cookie header has that cookie."""
+        shown = dict(pair.strip().partition(b"=")[::2] for pair in cookies.split(b";"))
+        value = shown.get(self._cookie_name.encode(), b"")
+        return hmac.compare_digest(value, self._cookie_value.encode())
 
     def fits(self, authorization: bytes) -> bool:
         """Say whether an Authorization header shows the token; the scheme's case does not matter."""

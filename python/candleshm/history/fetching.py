@@ -23,7 +23,7 @@ from candleshm.history.verification import Verification
 from candleshm.rest.client import Client
 from candleshm.rest.transport import HttpTransport, Transport
 from candleshm.system.clock import Clock
-from candleshm.universe import KINDS, Kind, Universe, nearest, symbols_of
+from candleshm.universe import KINDS, Kind, Universe, check_names, nearest, symbols_of
 
 __all__ = ["FORMATS", "Format", "archive_of", "fetch_days", "store_of", "wanted_symbols"]
 
@@ -101,9 +101,16 @@ def fetch_days(
             logger.warning("%s is not over yet and is left out; the newest complete day is %s", last, newest)
         if not days:
             raise ConfigError(f"start cannot be `{start}`; allowed: a day that is over, up to {newest}")
+        check_names(config, info)
         symbols, left_out = wanted_symbols(config, info, kind, has_archive=archive is not None)
         if not symbols:
             named = "all" if config.symbols == "all" else ", ".join(config.symbols)
+            named_first = None if config.symbols == "all" else config.symbols[0]
+            if named_first and not info.lists(named_first) and (hint := nearest(named_first, info, config.market)):
+                raise ConfigError(
+                    f"symbols cannot be `{named}`: {config.market} lists none of them{hint} (source `archive` has "
+                    f"those that are no longer listed)"
+                )
             raise ConfigError(
                 f"symbols cannot be `{named}`: {config.market} lists none of type `{kind}` that passes the filters; "
                 f"type `all` has those that no longer trade, source `archive` those that are no longer listed"
@@ -148,7 +155,7 @@ def wanted_symbols(
     is_requested = has_archive or bool(listed)
     fate = "requested all the same" if is_requested else "left out"
     for name in unlisted:
-        logger.warning("%s: %s does not list it, %s%s", name, config.market, fate, nearest(name, info))
+        logger.warning("%s: %s does not list it, %s%s", name, config.market, fate, nearest(name, info, config.market))
     others = [name for name in universe.wanted(info) if name not in listed]
     for name in others:
         logger.warning(

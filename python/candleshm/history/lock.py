@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Readers of whole directories leave out what begins with a dot, and so does `*`.
 LOCK_NAME = ".candleshm.lock"
+TRIES = 3
 # Some network file systems have no locks.
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
@@ -31,12 +32,12 @@ def writing(tree: Path) -> Iterator[None]:
 
     Raises StoreInUse at once when another process or thread is, StoreUnavailable where the tree cannot be written.
 
-    The kernel frees the lock when its owner dies. The file stays: if it were removed, two writers could lock two files
-    of one name. Readers need no lock.
+    The kernel frees the lock when its owner dies. The file stays, so that nobody waits for a lock on a removed one; but
+    a tree that was made here, and into which nothing was written, is removed again with it. Readers need no lock.
     """
+    made = [path for path in (tree, *tree.parents) if not path.exists()]
     try:
-        make_directory(tree)
-        descriptor = _locked(tree / LOCK_NAME)
+        descriptor = _locked_in(tree)
         if descriptor is None:
             logger.warning("%s: its file system has no locks; only this user's writers on this host are excluded", tree)
             name = hashlib.sha256(str(tree.resolve()).encode()).hexdigest()[:32]
@@ -48,8 +49,29 @@ def writing(tree: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if made:
+            _remove_empty(tree, made)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _locked_in(tree: Path) -> int | None:
+    """Make a tree and lock it, once more when another writer removed its own empty one meanwhile. Raises OSError."""
+    for _ in range(TRIES):
+        make_directory(tree)
+        with suppress(FileNotFoundError):
+            return _locked(tree / LOCK_NAME)
+    make_directory(tree)
+    return _locked(tree / LOCK_NAME)
+
+
+def _remove_empty(tree: Path, made: Sequence[Path]) -> None:
+    """Remove a tree with nothing but its lock, which this process has, and those parents that it had made."""
+    with suppress(OSError):
+        if os.listdir(tree) == [LOCK_NAME]:
+            os.unlink(tree / LOCK_NAME)
+            for path in made:
+                path.rmdir()
 
 
 def _locked(path: Path) -> int | None:

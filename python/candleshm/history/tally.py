@@ -12,6 +12,7 @@ from typing import Literal
 from candleshm.history.day import Day
 from candleshm.ratelimit.budget import WeightBudget
 from candleshm.system.clock import Clock
+from candleshm.system.log_text import counted
 
 __all__ = ["DayTally", "DownloadProgress", "Outcome", "Tally"]
 
@@ -44,11 +45,11 @@ class DayTally:
     def log(self) -> None:
         """Log the counts; the record carries the tally, for other forms of the line."""
         logger.info(
-            "%s %s: %d of %d symbols new, %d done before, %d with remarks, %d failed",
+            "%s %s: %d of %s new, %d done before, %d with remarks, %d failed",
             self.task,
             self.day,
             self.written,
-            self.all,
+            counted(self.all, "symbol"),
             self.skipped,
             self.remarked,
             self.failed,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from candleshm.reader.figures import age, clock_time
 from candleshm.reader.health import Health
 from candleshm.reader.observation import Observation, SeriesFacts
+from candleshm.system.log_text import counted
 
 __all__ = ["Event", "changes"]
 
@@ -48,9 +49,9 @@ def _of_the_collector(before: Health, after: Health) -> Iterator[Event]:
     if before.banned_until is not None and after.banned_until is None:
         yield Event("requests are allowed again")
     if after.loaded and not before.loaded:
-        yield Event(f"all {after.symbols} symbols are loaded")
+        yield Event("the only symbol is loaded" if after.symbols == 1 else f"all {after.symbols} symbols are loaded")
     if before.loaded and after.loaded and before.ready != after.ready:
-        text = "the data is current again" if after.ready else f"not ready: {after.stale} symbols are stale"
+        text = "the data is current again" if after.ready else f"not ready: {counted(after.stale, 'symbol')} stale"
         if not (is_silent or was_silent):
             yield Event(text, is_bad=not after.ready)
 

@@ -23,6 +23,7 @@ from candleshm.reader.notebook import feed_html
 from candleshm.reader.panel import Panel
 from candleshm.reader.sessions import Session, sessions_of
 from candleshm.reader.waiter import Waiter
+from candleshm.system.log_text import counted
 
 # How often a wait for a block, or for its data, looks again.
 LOOK_SECONDS = 0.05
@@ -225,7 +226,7 @@ class Feed(_core.Feed, Mapping[str, Series]):
             return f"<Feed {self.name}: closed>"
         age = f"data {health.oldest_age:.1f} s old at most" if math.isfinite(health.oldest_age) else "no data yet"
         return (
-            f"<Feed {kind_of(health)} {health.interval} of {self.name}: {health.symbols} symbols, {age}, "
+            f"<Feed {kind_of(health)} {health.interval} of {self.name}: {counted(health.symbols, 'symbol')}, {age}, "
             f"{health.condition}>"
         )
 

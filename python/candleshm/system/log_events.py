@@ -53,7 +53,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "block %s was removed, and another collector has taken its name; this one stops": "name_taken",
     },
     "collector.cache": {
-        "cache written: %s (%d rows of %d symbols, %.1f MB, %.2f s)": "cache_written",
+        "cache written: %s (%d rows of %s, %.1f MB, %.2f s)": "cache_written",
         "cache %s could not be written (%s); the older file is kept": "cache_not_written",
         "cache %s cannot be read (%s); its rows are requested again": "cache_not_read",
         "cache %s is not used: %s; its rows are requested again": "cache_not_read",
@@ -69,7 +69,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "this machine's clock agrees with that of the exchange again": "clock_right",
     },
     "collector.collector": {
-        "block %s, %d %s symbols, %d candles each; %s": "block_opened",
+        "block %s, %s of %s, %d candles each; %s": "block_opened",
         "no streams: %s; candles by REST requests every %g s": "by_requests",
         "candles by streams of %s (live is %s); by REST requests until they flow, and if one stalls": "by_streams",
         "%s candles derived into block %s, %d each": "block_derived",
@@ -93,7 +93,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "no daily files are read or written: %s": "no_daily_files",
         "no days were fetched from the archive: %s": "archive_failed",
     },
-    "collector.loading": {"loaded %d of %d symbols%s": "loaded"},
+    "collector.loading": {"loaded %d of %s%s": "loaded"},
     "collector.outdated_responses": {
         "%s has sent the same old data since %s (exchange time), although its clock runs: %d symbols (%s); their age "
         "grows, and none of their candles becomes final": "responses_outdated",
@@ -108,7 +108,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     },
     "collector.status_board": {
         "%s": "outage",
-        "source of live candles: %s; %d symbols by REST requests": "live_source",
+        "source of live candles: %s; %s by REST requests": "live_source",
     },
     "collector.symbols": {
         "symbols added: %s": "symbols_added",
@@ -144,7 +144,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     "commands.progress": {"%s: %s": "progress"},
     "commands.scrape_server": {"metrics: %s": "metrics_failed"},
     "gateway.directory": {
-        "block %s: %s %s, %d symbols": "block_found",
+        "block %s: %s %s, %s": "block_found",
         "block %s is gone": "block_gone",
         "block %s is left out: its candles are those of %s, and requests are answered for %s": "block_left_out",
         "%s": "block_not_read",
@@ -207,7 +207,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     "history.store": {
         "%s; it is kept as %s, and its other days have to be downloaded again": "day_damaged",
     },
-    "history.tally": {"%s %s: %d of %d symbols new, %d done before, %d with remarks, %d failed": "day_done"},
+    "history.tally": {"%s %s: %d of %s new, %d done before, %d with remarks, %d failed": "day_done"},
     "history.verification": {
         "%s": "day_failed",
         "%s: %s is from %s, not from the exchange": "day_incomplete",
@@ -239,7 +239,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     "system.sharing": {"%s is not used: %s": "group_not_used"},
     "universe": {
         "%s: %s does not list it, left out%s": "symbol_not_listed",
-        "%d symbols chosen by their volume in 24 hours: %s": "symbols_chosen",
+        "%s chosen by their volume in 24 hours: %s": "symbols_chosen",
     },
 }
 

@@ -14,6 +14,7 @@ from candleshm.gateway.page.files import PageFiles
 from candleshm.gateway.page.viewer import VIOLATION, Viewer
 from candleshm.gateway.page.watch import Watch
 from candleshm.gateway.streams.protocol import EXTENSION, StreamProtocol
+from candleshm.gateway.token import Token
 
 __all__ = ["page_routes"]
 
@@ -31,8 +32,11 @@ class Drawn(msgspec.Struct):
     symbol: str
 
 
-def page_routes(watch: Watch) -> list[BaseRoute]:
-    """Return the page's routes, for a server with `StreamProtocol`; `watch` has to be started."""
+def page_routes(watch: Watch, token: Token | None) -> list[BaseRoute]:
+    """Return the page's routes, for a server with `StreamProtocol`; `watch` has to be started.
+
+    Requests for the session come here once they were admitted; a browser that showed the `token` gets a cookie.
+    """
     files = PageFiles()
     viewers: set[Viewer] = set()
 
@@ -41,6 +45,12 @@ def page_routes(watch: Watch) -> list[BaseRoute]:
 
     async def file(request: Request) -> Response:
         return files.respond(request, request.path_params["name"])
+
+    async def session(request: Request) -> Response:
+        headers = {"Cache-Control": "no-store"}
+        if token is not None and token.fits(request.headers.get("authorization", "").encode("latin-1")):
+            headers["Set-Cookie"] = token.cookie
+        return Response(status_code=204, headers=headers)
 
     async def live(socket: WebSocket) -> None:
         connection: StreamProtocol = socket.scope["extensions"][EXTENSION]["connection"]
@@ -66,6 +76,7 @@ def page_routes(watch: Watch) -> list[BaseRoute]:
 
     return [
         Route("/", index, methods=["GET"]),
+        Route("/page/session", session, methods=["GET"]),
         WebSocketRoute("/page/live", live),
         Route("/page/{name:path}", file, methods=["GET"]),
     ]

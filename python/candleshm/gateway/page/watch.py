@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,8 +41,12 @@ _text = msgspec.json.Encoder().encode
 class Watch:
     """All blocks, or those that are named; `with` starts the thread. Methods may be called from any thread."""
 
-    def __init__(self, names: Sequence[str] | None = None) -> None:
-        """`names` None means all blocks of this machine; blocks that are named may appear later."""
+    def __init__(self, names: Sequence[str] | None = None, why_left_out: Callable[[str], str] = lambda _: "") -> None:
+        """`names` None means all blocks of this machine; blocks that are named may appear later.
+
+        `why_left_out` says of the name of a block why the gateway answers nothing from it, or nothing.
+        """
+        self._why_left_out = why_left_out
         self._names = None if names is None else frozenset(names)
         self._blocks: dict[str, WatchedBlock] = {}
         self._left: dict[str, float] = {}  # when a block was first seen without its name
@@ -199,7 +203,7 @@ class Watch:
         return _text({"k": "event", "replaced": None if replaced is None else replaced["number"], **told})
 
     def _blocks_text(self) -> bytes:
-        rows = [block.as_row() for block in self._blocks.values()]
+        rows = [block.as_row(self._why_left_out(block.name)) for block in self._blocks.values()]
         rows += [absent_row(name) for name in sorted((self._names or frozenset()) - self._blocks.keys())]
         return _text({"k": "blocks", "now": _now_ms(), "blocks": rows})
 

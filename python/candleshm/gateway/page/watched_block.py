@@ -81,8 +81,11 @@ class WatchedBlock:
         """Read the health anew. Raises BlockError."""
         self.health = self.feed.health
 
-    def as_row(self) -> Message:
-        """Return what the page says about the block and its collector; ages in seconds, null for never."""
+    def as_row(self, why_left_out: str = "") -> Message:
+        """Return what the page says about the block and its collector; ages in seconds, null for never.
+
+        `why_left_out` says why the gateway answers nothing from it, if that is so.
+        """
         health = self.health
         closed_until_ms = self._before.closed_until_ms if self._before is not None else None
         return {
@@ -94,7 +97,7 @@ class WatchedBlock:
             "length": health.length,
             "symbols": health.symbols,
             "condition": health.condition,
-            "note": note(health),
+            "note": "; ".join(filter(None, (note(health), why_left_out))),
             "pid": health.pid,
             "heartbeat_age": _finite(health.heartbeat_age),
             "oldest_age": _finite(health.oldest_age),

@@ -7,6 +7,7 @@ import {Events} from "./events.js";
 import {age, clock, count, directionOf, price, share} from "./figures.js";
 import {Link} from "./link.js";
 import {Table, set} from "./table.js";
+import {Token} from "./token.js";
 
 const $ = id => document.getElementById(id);
 const TITLES = {ok: "●", loading: "◔", connecting: "…", stale: "▲", dead: "✕", lost: "✕"};
@@ -30,7 +31,11 @@ const dirty = {rows: true, blocks: true};
 const spent = [];
 let frames = 0;
 
-const link = new Link(receive, () => due("blocks"));
+const token = new Token($("token"), () => link.retry());
+const link = new Link(receive, () => {
+  due("blocks");
+  if (!link.isOpen) token.look();
+});
 
 function receive(message) {
   const began = performance.now();

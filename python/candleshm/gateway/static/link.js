@@ -39,6 +39,12 @@ export class Link {
     this.#asking ||= setTimeout(() => this.#ask(), performance.now() - this.#askedMs > ASK_MS ? 0 : ASK_MS);
   }
 
+  /** Connect now, whatever the pause. */
+  retry() {
+    this.#pauseMs = PAUSE_MS_MIN;
+    this.#again(0);
+  }
+
   #ask() {
     clearTimeout(this.#asking);
     this.#asking = 0;

@@ -1,0 +1,1 @@
+"""What makes a release: source distribution, wheels, their tests, and the checks before they go out."""
