@@ -496,6 +496,10 @@ class Replay:
         A symbol that is listed after the start joins the block then. One that ended is awaited no longer.
         """
 
+    @property
+    def readers(self) -> tuple[int, int]:
+        """How many readers take part, and how many of them are at work: time waits for these."""
+
     def begin(self, warm_rows: int) -> None:
         """Take the name, and publish the newest `warm_rows` candles of before the start: from now on readers can attach.
 
@@ -844,11 +848,18 @@ class News:
     the sleep at once.
     """
 
-    def sleep(self) -> None:
+    @property
+    def is_lockstep(self) -> bool:
+        """Whether a replay stands still while the caller is at work."""
+
+    def sleep(self, thread_id: int | None = None) -> None:
         """Sleep until the block announces something newer, one second at the longest.
 
         The caller looks again afterwards in any case: another block may have the name by now, or the collector may
         have died, and neither wakes anybody.
+
+        In a replay it waits for a later moment, on behalf of the thread of that native id, None for the caller's. Raises
+        ReplayEnded when this was taken at the end of a replay.
         """
 
 @final
@@ -1185,10 +1196,28 @@ class Feed:
     def _asof(
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None
     ) -> tuple[_FloatArray, tuple[str, ...]]: ...
+    def step(self, timeout: float | None = None) -> int:
+        """Sleep until something newer is published, of any kind, and return what time it is then, epoch ms.
+
+        That is the replayed time in a replay; else the exchange's clock, or this machine's where the collector has not
+        measured it. What was published since the last step counts: then it returns at once. In a replay in lockstep each
+        call goes to the next moment.
+
+        Args:
+            timeout: Seconds; None waits for ever.
+
+        Raises:
+            WaitTimeout: Nothing was published.
+            ReplayEnded: The replay has no later moment.
+            StaleData: The collector published no heartbeat for `max_age`.
+            ConfigError: `timeout` cannot be used.
+        """
+
     def exchange_ms(self) -> int | None:
         """Return the exchange's clock now, epoch ms, as the collector measured it; None when it never did.
 
-        It is right to half a round trip, and to what clocks drift apart in the minutes since.
+        It is right to half a round trip, and to what clocks drift apart in the minutes since. In a replay it is the
+        replayed time.
         """
     def _calendars(self) -> list[tuple[str, int, int]]: ...
     def _news(self) -> News: ...

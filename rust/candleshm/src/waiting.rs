@@ -17,6 +17,12 @@ impl Seen {
         Self(announce::load(word) as u32)
     }
 
+    /// A number that was taken before.
+    #[must_use]
+    pub fn new(number: u32) -> Self {
+        Self(number)
+    }
+
     /// Returns the number, which a sleeper compares with the low half of the word.
     #[must_use]
     pub fn number(self) -> u32 {

@@ -58,6 +58,11 @@ impl Awaited {
         newest.get(self.needed - 1).copied()
     }
 
+    /// Returns when the candle that contains `open_ms` ends, epoch ms.
+    pub(super) fn end_ms(&self, open_ms: i64) -> i64 {
+        self.grid.end_ms(self.grid.index_of(open_ms))
+    }
+
     /// Returns how many candles, from the one that contains `open_ms` on, enough of the series have final.
     #[must_use]
     pub fn closed_since(&self, open_ms: i64) -> i64 {

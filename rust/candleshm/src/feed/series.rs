@@ -468,8 +468,7 @@ impl Series {
                 if self.source.interrupts() != interrupts || !goes_on() {
                     return Err(Error::Interrupted);
                 }
-                news.sleep_for(slice);
-                Ok(())
+                news.pass(0, None, slice)
             },
         )
     }
@@ -480,13 +479,13 @@ impl Series {
         Error::NothingOpened { symbol: self.symbol.to_string(), waited }
     }
 
-    /// Takes what is announced of rows now: for those who wait by themselves.
+    /// Takes what is announced of rows now: for those who wait by themselves. It takes part in a replay.
     ///
     /// # Errors
     ///
-    /// `FeedClosed`.
+    /// `FeedClosed`, and as a wait in a replay.
     pub fn news(&self) -> Result<News, Error> {
-        Ok(News::of_rows(self.source.attached()?))
+        Ok(News::of_rows(self.source.turn()?))
     }
 
     /// Returns the candle index after that of the open time, or after the newest one.
