@@ -130,7 +130,7 @@ def test_four_steps_inside_a_candle_show_low_or_high_first_as_its_direction_impl
 def test_seconds_inside_a_candle_are_derived_as_in_a_live_block(tmp_path: Path) -> None:
     day = day_of(DAYS[0])
     grid = candles_of(day, interval="1s").grid
-    opens = grid.first_ms + 1000.0 * np.arange(grid.count)
+    opens = grid.first_ms + 1000 * np.arange(grid.count, dtype=np.float64)
     seconds = random_rows(opens, 1000, np.random.default_rng(4))
     minutes = candleshm.derive(seconds, "1m", source="1s")
     written(store_in(tmp_path, "1s"), candles_of(day, interval="1s", rows=seconds))

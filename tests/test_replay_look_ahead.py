@@ -1,4 +1,4 @@
-"""No look-ahead: at every moment exactly that has closed which had closed by then, whatever is read, in whatever order."""
+"""No look-ahead: at every moment exactly that has closed which had closed by then, whatever is read, in any order."""
 
 from __future__ import annotations
 

@@ -43,6 +43,7 @@ class Replay:
         config: CollectorConfig,
         span: Span,
         rows: DayRows,
+        seconds: DayRows | None,
         symbols: Sequence[str],
         left_out: Sequence[str],
     ) -> None:
@@ -57,7 +58,7 @@ class Replay:
         self.left_out = tuple(left_out)
         """Symbols that, as their files show, do not trade in that range."""
         self._core = core
-        self._rows = rows
+        self._files = [rows] if seconds is None else [rows, seconds]
         self.feed = attach(self.name)
         """The block, attached: what `candleshm.attach(name)` returns."""
         self.derived = {block.interval: attach(block.name) for block in config.derived}
@@ -76,7 +77,7 @@ class Replay:
     @property
     def missing(self) -> int:
         """How many candles, of the days read so far, may exist and are not in the files: their rows are missing."""
-        return self._rows.missing
+        return self._files[0].missing
 
     def step(self) -> bool:
         """Let the next moment come without waiting for any reader; False at the end."""
@@ -94,6 +95,8 @@ class Replay:
         for feed in (self.feed, *self.derived.values()):
             feed.close()
         self._core.close()
+        for files in self._files:
+            files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -222,7 +225,7 @@ def replay(
             core.set_life(symbol, life.listed_ms, life.ended_ms)
         core.begin(warm_rows)
         left_out = [symbol for symbol in names if symbol not in trading]
-        return Replay(core, config, span, rows, list(trading), left_out)
+        return Replay(core, config, span, rows, seconds, list(trading), left_out)
     except BaseException:
         core.close()
         raise
