@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import candleshm
 from candleshm.columns import CLOSE, HIGH, LOW, OPEN_TIME_MS, VOLUME
-from candleshm.errors import BlockInUse, BlockNotFound, ConfigError, DayDamaged
+from candleshm.errors import BlockInUse, BlockNotFound, ConfigError, DayDamaged, DayIncomplete
 from candleshm.row_state import RowState
-from tests.support.days import MINUTE, candles_of, day_of, store_in, written
+from tests.support.days import MINUTE, candles_of, day_of, store_in, without, written
 from tests.support.histories import ENDED, FULL, HOLES, LISTED, MISSING, SYMBOLS, History, random_rows, stored_history
 
 SHM = Path("/dev/shm")
@@ -34,7 +36,8 @@ def history(candle_dir: Path) -> History:
 def test_a_run_without_readers_ends_in_the_rows_of_the_files(
     candle_dir: Path, history: History, block_name: str
 ) -> None:
-    with candleshm.replay(candle_dir, "spot", None, "5m", *DAYS, derive=["1h"], name=block_name) as replay:
+    given: dict[str, Any] = {"derive": ["1h"], "name": block_name, "absent": "accept"}
+    with candleshm.replay(candle_dir, "spot", None, "5m", *DAYS, **given) as replay:
         assert (replay.name, replay.start_ms, replay.end_ms) == (block_name, START_MS, START_MS + 2 * DAY_MS)
         assert sorted(replay.symbols) == sorted(SYMBOLS)
         assert (replay.left_out, replay.now_ms, replay.is_over) == ((), START_MS, False)
@@ -68,7 +71,7 @@ def test_rows_from_before_the_start_are_there_from_the_beginning(candle_dir: Pat
 
 
 def test_a_symbol_is_listed_and_another_one_ends(candle_dir: Path, history: History) -> None:
-    with candleshm.replay(candle_dir, "SPOT", SYMBOLS, "5m", *DAYS) as replay:
+    with candleshm.replay(candle_dir, "SPOT", [FULL, LISTED, ENDED], "5m", *DAYS) as replay:
         feed = replay.feed
         while replay.step():
             assert (LISTED in feed) == (replay.now_ms >= history.listed_ms[LISTED])
@@ -153,15 +156,36 @@ def test_seconds_inside_a_candle_are_derived_as_in_a_live_block(tmp_path: Path) 
         assert moments == 4 * 60
 
 
-def test_a_file_that_is_damaged_ends_the_run_at_its_day(tmp_path: Path, block_name: str) -> None:
+def close_all(replay: candleshm.Replay) -> None:
+    """Wait for one close after the other, as a strategy does."""
+    with replay, contextlib.suppress(candleshm.ReplayEnded):
+        for _ in replay.feed.closes():
+            pass
+
+
+def test_a_day_that_cannot_be_used_ends_the_run_there(tmp_path: Path, block_name: str) -> None:
     store = store_in(tmp_path)
-    written(store, *(candles_of(day_of(text)) for text in (*DAYS, "2026-03-09")))
-    path = store.path("BTCUSDT", day_of(DAYS[1]))
-    path.write_bytes(path.read_bytes()[:-50])
-    with candleshm.replay(tmp_path, "SPOT", "BTCUSDT", "1m", DAYS[0], "2026-03-09", name=block_name) as replay:
-        with pytest.raises(DayDamaged, match=DAYS[1]):
-            replay.run()
-        assert replay.now_ms <= START_MS + DAY_MS
+    written(store, *(candles_of(day_of(text)) for text in (*DAYS, "2026-03-09", "2026-03-10")))
+    written(store, without(candles_of(day_of("2026-03-10")), 700, 710, as_hole=False))
+    path = store.path("BTCUSDT", day_of("2026-03-09"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    span = (tmp_path, "SPOT", "BTCUSDT", "1m", DAYS[0], "2026-03-10")
+    with pytest.raises(DayDamaged, match="2026-03-09"), candleshm.replay(*span, name=block_name) as replay:
+        replay.run()
+    assert START_MS < replay.now_ms <= START_MS + 2 * DAY_MS
+    path.write_bytes(whole)
+    with (
+        pytest.raises(DayIncomplete, match="2026-03-10") as refused,
+        candleshm.replay(*span, name=block_name) as replay,
+    ):
+        replay.run()
+    assert refused.value.missing == ((START_MS + 3 * DAY_MS + 700 * MINUTE, START_MS + 3 * DAY_MS + 710 * MINUTE),)
+    # A loop over closes ends with it, too, although it only learns that there is no later moment.
+    replay = candleshm.replay(*span, name=block_name)
+    with pytest.raises(DayIncomplete):
+        close_all(replay)
+    assert replay.now_ms <= START_MS + 3 * DAY_MS
     assert list(SHM.glob(f"*{block_name}*")) == []
 
 

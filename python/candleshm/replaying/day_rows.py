@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from candleshm._core import INTERVAL_MS
-from candleshm.columns import NAMES, OPEN_TIME_MS
+from candleshm.columns import OPEN_TIME_MS
+from candleshm.errors import DayIncomplete
 from candleshm.history.block import with_states
 from candleshm.history.candles import Candles, DayCandles
 from candleshm.history.day import Day
 from candleshm.history.store import ParquetStore
-from candleshm.replaying.lives import Life
+from candleshm.replaying.lives import Absent, Life
 from candleshm.row_state import RowState
 
 __all__ = ["DayRows", "RowsTaker"]
@@ -49,31 +50,37 @@ class _Ahead:
 
 
 class DayRows:
-    """The rows of several symbols in `[start_ms, end_ms)`: given when they are needed, read while those before are used.
+    """The rows of several symbols inside bounds: given when they are needed, read while those before are used.
 
-    `missing` counts the candles that may exist and are not in the files. To be closed: threads read.
+    With `absent` "accept" candles may be missing, and `missing` counts them. To be closed: threads read.
     """
 
     def __init__(
-        self, store: ParquetStore, lives: Mapping[str, Life], days: Sequence[Day], start_ms: int, end_ms: int
+        self,
+        store: ParquetStore,
+        lives: Mapping[str, Life],
+        days: Sequence[Day],
+        bounds: tuple[int, int],
+        absent: Absent = "raise",
     ) -> None:
-        """Name the days; nothing is read."""
+        """Name the days, and the first and the last open time, excluded; nothing is read."""
         self.missing = 0
-        self.given_ms = start_ms
+        self.given_ms = bounds[0]
         """Up to here all rows were given."""
         self._store = store
         self._lives = lives
         at_once = max(1, -(-ROWS_AT_ONCE * INTERVAL_MS[store.interval] // DAY_MS))
         self._spans = [days[first : first + at_once] for first in range(0, len(days), at_once)]
         self._spans.reverse()
-        self._bounds = (start_ms, end_ms)
+        self._bounds = bounds
+        self._absent = absent
         self._readers = ThreadPoolExecutor(READERS, "candleshm-replay")
         self._ahead: _Ahead | None = None
 
     def give(self, taker: RowsTaker, *, is_inside: bool = False) -> int:
         """Give the rows of the next days, and return up to when all are given now; no row is given twice.
 
-        Raises DayDamaged, DayNotFound, StoreUnavailable for a file that changed since it was looked for.
+        Raises DayDamaged, DayIncomplete; DayNotFound, StoreUnavailable for a file that is gone since it was looked for.
         """
         ahead = self._ahead or self._read_ahead()
         if ahead is None:
@@ -88,6 +95,11 @@ class DayRows:
             else:
                 taker.give(symbol, rows, states)
         return self.given_ms
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all rows were given."""
+        return self.given_ms >= self._bounds[1]
 
     def close(self) -> None:
         """End the reading. May be called twice."""
@@ -111,9 +123,11 @@ class DayRows:
         parts = []
         for day in days:
             candles = self._store.read(symbol, day)
-            missing += sum(
-                max(0, min(end, end_ms) - max(start, start_ms)) // length_ms for start, end in candles.missing
-            )
+            gaps = [(max(start, start_ms), min(end, end_ms)) for start, end in candles.missing]
+            gaps = [(start, end) for start, end in gaps if start < end]
+            if gaps and self._absent == "raise":
+                raise DayIncomplete(str(self._store.path(symbol, day)), tuple(gaps))
+            missing += sum(end - start for start, end in gaps) // length_ms
             rows, states = with_states(_with_pauses(candles, self._lives[symbol]))
             places = rows[:, OPEN_TIME_MS] // length_ms * length_ms
             inside = (places >= start_ms) & (places < end_ms)
