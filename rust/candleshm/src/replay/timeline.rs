@@ -46,7 +46,7 @@ impl Timeline {
                 "a replay must start after 1970 and end after its start: `{start_ms}` to `{end_ms}`"
             )));
         }
-        let lines: Vec<Line> = symbols.iter().map(|symbol| Line::new(symbol.clone(), grid)).collect();
+        let lines: Vec<Line> = symbols.iter().map(|symbol| Line::new(symbol.clone(), grid, end_ms)).collect();
         let next_ms = vec![NEVER; lines.len()];
         let arrival = Arrival::default();
         let (given_ms, oldest_ms) = (start_ms, start_ms);
