@@ -195,10 +195,9 @@ def replay(
         ConfigError: an argument cannot be used.
         BlockInUse, BlockUnavailable: another process serves the name; /dev/shm is full.
 
-    >>> with candleshm.replay("candles", "SPOT", ["BTCUSDT"], "1m", "2026-11-01", "2026-11-27") as replay:
-    ...     with contextlib.suppress(candleshm.ReplayEnded):
-    ...         for closed in replay.feed.closes():
-    ...             print(closed.open_time_ms, replay.feed["BTCUSDT"].last_close)  # doctest: +SKIP
+    >>> with candleshm.replay("candles", "SPOT", "BTCUSDT", "1m", "2026-11-01", "2026-11-27") as replay:
+    ...     for closed in replay.feed.closes():  # until ReplayEnded
+    ...         print(closed.open_time_ms, replay.feed["BTCUSDT"].last_close)  # doctest: +SKIP
     """
     span = Span.of(start, end, interval, timezone)
     warm_rows = 0 if warm is None else _whole("warm", warm, 0, 100_000)
