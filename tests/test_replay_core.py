@@ -205,7 +205,7 @@ def test_time_stands_still_while_a_reader_is_at_work(make: Make) -> None:
         with pytest.raises(candleshm.ReplayEnded) as ended:
             for closed in feed.closes():
                 assert replay.now_ms == end_of(closed) == feed.exchange_ms()
-                assert feed.panel("close", 3).open_times_ms[-1] == closed.open_time_ms
+                assert feed.panel("close", 3).open_time_ms[-1] == closed.open_time_ms
                 seen.append(closed.open_time_ms)
         assert seen == minutes(60)
         assert (ended.value.start_ms, ended.value.now_ms) == (START_MS, START_MS + 60 * MINUTE_MS)

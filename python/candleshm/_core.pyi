@@ -852,14 +852,14 @@ class News:
     def is_lockstep(self) -> bool:
         """Whether a replay stands still while the caller is at work."""
 
-    def sleep(self, thread_id: int | None = None) -> None:
+    def sleep(self) -> None:
         """Sleep until the block announces something newer, one second at the longest.
 
         The caller looks again afterwards in any case: another block may have the name by now, or the collector may
         have died, and neither wakes anybody.
 
-        In a replay it waits for a later moment, on behalf of the thread of that native id, None for the caller's. Raises
-        ReplayEnded when this was taken at the end of a replay.
+        In a replay it waits for a later moment. Raises ReplayEnded when this was taken at the end of a replay. A replay
+        stands still from then on until this object is gone.
         """
 
 @final
@@ -1066,7 +1066,7 @@ class Series:
 
     def __array__(self, *_arguments: object, **_options: object) -> NoReturn: ...
     def _repr_html_(self) -> str: ...
-    def _news(self) -> News: ...
+    def _news(self, thread_id: int | None = None) -> News: ...
     def _end_of(self, open_time_ms: MomentLike | None) -> int: ...
     def _look_newer(self, end: int, waited: float | None = None) -> int | None: ...
     def wait(self, after_open_time_ms: MomentLike | None = None, timeout: float | None = None) -> int:
@@ -1220,7 +1220,7 @@ class Feed:
         replayed time.
         """
     def _calendars(self) -> list[tuple[str, int, int]]: ...
-    def _news(self) -> News: ...
+    def _news(self, thread_id: int | None = None) -> News: ...
     def _look_closed(
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
     ) -> tuple[Closed, int, int] | None: ...

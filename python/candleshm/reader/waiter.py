@@ -29,7 +29,7 @@ Look = Callable[[float | None], object]
 class _Group:
     """The futures of all coroutines that wait for the same."""
 
-    def __init__(self, look: Look, news: Callable[[], News]) -> None:
+    def __init__(self, look: Look, news: Callable[..., News]) -> None:
         self.look = look
         self.news = news
         # On behalf of which thread the helper waits.
@@ -84,7 +84,7 @@ class _Waits:
         self.thread: threading.Thread | None = None
         self.has_ended = False
 
-    def join(self, key: Hashable, look: Look, news: Callable[[], News], future: asyncio.Future[object]) -> bool:
+    def join(self, key: Hashable, look: Look, news: Callable[..., News], future: asyncio.Future[object]) -> bool:
         """Let a future wait, and return whether it is the first of its group."""
         with self.changed:
             group = self.groups.get(key)
@@ -118,29 +118,36 @@ class _Waits:
             self.changed.notify()
 
     def run(self) -> None:
-        while self.await_groups():
+        # What was slept on. A replay stands still while it is there: until whoever got something has worked.
+        slept: News | None = None
+        while True:
+            if not self.groups:
+                slept = None
+            if not self.await_groups():
+                return
             with self.changed:
                 group = next(iter(self.groups.values()), None)
             if group is None:
                 continue
             # Before the look: what is published after it ends the sleep.
             try:
-                seen, thread_id = group.news(), group.thread_id
+                seen = group.news(group.thread_id)
             except BaseException as error:
                 self.settle_all(error)
                 continue
             group = None
             loops = self.look()
-            if loops and seen.is_lockstep:
-                # A replay stands still until those have worked that got something.
+            if seen.is_lockstep:
                 for loop in loops:
                     _await_loop(loop)
-            else:
+            slept = None
+            if not loops:
                 try:
-                    seen.sleep(thread_id)
+                    seen.sleep()
                 except BaseException as error:
                     self.settle_all(error)
-            del seen, loops
+                slept = seen
+            del seen
 
     def await_groups(self) -> bool:
         """Sleep until somebody waits; return False at the end."""
@@ -199,7 +206,7 @@ class Waiter:
         self,
         key: Hashable,
         look: Callable[[float | None], T | None],
-        news: Callable[[], News],
+        news: Callable[..., News],
         timeout: float | None = None,
     ) -> T:
         """Await what `look` returns once it is not None.
@@ -208,7 +215,8 @@ class Waiter:
             key: Equal for waits that have the same outcome; one look serves them all.
             look: Called with None, in this thread or the helper's. After a timeout called with the seconds waited:
                 then it raises WaitTimeout.
-            news: Return what is announced now. It is called before `look`, and slept on.
+            news: Return what is announced now, for a wait of the thread of a native id, none for the caller's. It is
+                called before `look`, and slept on.
             timeout: Seconds; None waits for ever.
 
         Raises:

@@ -245,9 +245,10 @@ impl Feed {
         Ok(known.map(|(index, (low, high))| (block.symbol(index), low, high)).collect())
     }
 
-    /// What is announced of closes now.
-    fn _news(&self) -> PyResult<News> {
-        Ok(News(self.feed.news().map_err(|error| self.error(error))?))
+    /// What is announced of closes now, for a wait of the thread of that native id, None for the caller's.
+    #[pyo3(signature = (thread_id=None))]
+    fn _news(&self, thread_id: Option<u64>) -> PyResult<News> {
+        Ok(News(self.feed.news(thread_id).map_err(|error| self.error(error))?))
     }
 
     /// What `wait_closed` returns, the open time of the candle after it, and how many candles from this one on have

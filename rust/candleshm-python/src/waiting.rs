@@ -54,11 +54,10 @@ impl News {
     /// The caller looks again afterwards in any case: another block may have the name by now, or the collector may
     /// have died, and neither wakes anybody.
     ///
-    /// In a replay it waits for a later moment, on behalf of the thread of that native id, None for the caller's. Raises
-    /// ReplayEnded when this was taken at the end of a replay.
-    #[pyo3(signature = (thread_id=None))]
-    fn sleep(&self, py: Python<'_>, thread_id: Option<u64>) -> PyResult<()> {
-        py.detach(|| self.0.sleep(thread_id)).map_err(|error| to_py(error, ""))?;
+    /// In a replay it waits for a later moment. Raises ReplayEnded when this was taken at the end of a replay. A replay
+    /// stands still from then on until this object is gone.
+    fn sleep(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.sleep()).map_err(|error| to_py(error, ""))?;
         py.check_signals()
     }
 

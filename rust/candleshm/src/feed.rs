@@ -196,7 +196,7 @@ impl Feed {
         let (deadline, interrupts) = (Deadline::after(timeout), self.source.interrupts());
         let mut open_ms = close.open_ms;
         until(
-            || Ok(News::of_closes(self.source.turn()?)),
+            || self.news(None),
             |news| {
                 let awaited = awaited(news.attached(), close.symbols, close.quorum)?;
                 open_ms = open_ms.or_else(|| awaited.next_ms());
@@ -212,7 +212,7 @@ impl Feed {
                 if self.source.interrupts() != interrupts || !goes_on() {
                     return Err(Error::Interrupted);
                 }
-                news.pass(open_ms.map_or(0, |open_ms| awaited.end_ms(open_ms)), None, slice)
+                news.pass(open_ms.map_or(0, |open_ms| awaited.end_ms(open_ms)), slice)
             },
         )
     }
@@ -229,7 +229,7 @@ impl Feed {
         let (deadline, interrupts) = (Deadline::after(timeout), self.source.interrupts());
         let mut seen = None;
         until(
-            || Ok(News::of_rows(self.source.turn()?)),
+            || Ok(News::of_rows(self.source.turn(None)?)),
             |news| {
                 let from = *seen.get_or_insert_with(|| {
                     if news.is_lockstep() { news.seen() } else { self.source.stepped().unwrap_or(news.seen()) }
@@ -249,7 +249,7 @@ impl Feed {
                     return Err(Error::Interrupted);
                 }
                 self.source.set_stepped(news.seen());
-                news.pass(0, None, slice)
+                news.pass(0, slice)
             },
         )
     }
@@ -260,13 +260,14 @@ impl Feed {
         self.source.interrupt();
     }
 
-    /// Takes what is announced of closes now: for those who wait by themselves. It takes part in a replay.
+    /// Takes what is announced of closes now: for those who wait by themselves. It takes part in a replay,
+    /// for the thread of the number `holder`, `None` for this one.
     ///
     /// # Errors
     ///
     /// `FeedClosed`, and as a wait in a replay.
-    pub fn news(&self) -> Result<News, Error> {
-        Ok(News::of_closes(self.source.turn()?))
+    pub fn news(&self, holder: Option<u64>) -> Result<News, Error> {
+        Ok(News::of_closes(self.source.turn(holder)?))
     }
 
     /// Takes what is announced of rows of every kind now: for those who watch, and do not hold a replay up.

@@ -222,12 +222,14 @@ impl Lockstep {
     }
 
     /// Asks to be let go at a time at which a wait may be over; any moment that is later than now will do for 0.
-    /// Returns what [`Self::await_grant`] needs.
-    pub fn ask(&self, place: usize, until_ms: i64) -> u32 {
-        let words = self.place(place);
-        let seen = words[place::GRANTS].load(SeqCst) as u32;
-        words[place::ASK].store(until_ms.max(0) as u64 + 1, SeqCst);
-        seen
+    pub fn ask(&self, place: usize, until_ms: i64) {
+        self.place(place)[place::ASK].store(until_ms.max(0) as u64 + 1, SeqCst);
+    }
+
+    /// Returns how often the reader was let go, which [`Self::await_grant`] compares.
+    #[must_use]
+    pub fn grants(&self, place: usize) -> u32 {
+        self.place(place)[place::GRANTS].load(SeqCst) as u32
     }
 
     /// Asks nothing while the reader waits elsewhere: its place does not hold time up.

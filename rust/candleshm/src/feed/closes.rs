@@ -102,7 +102,7 @@ impl Awaited {
     }
 
     fn names(&self, indices: &[usize]) -> Vec<String> {
-        indices.iter().map(|&index| self.attached.block().symbol(index)).collect()
+        self.attached.names_of(indices)
     }
 }
 

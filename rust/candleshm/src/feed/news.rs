@@ -1,6 +1,7 @@
 //! How a reader waits: until when, and asleep on which word of the header.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
@@ -44,6 +45,17 @@ pub struct News {
     seen: Seen,
     /// What a wait takes part in.
     turn: Turn,
+    /// Where it waited there, 0 when it did not.
+    number: AtomicU64,
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        let number = *self.number.get_mut();
+        if number != 0 {
+            self.turn.resolve(number);
+        }
+    }
 }
 
 impl News {
@@ -59,7 +71,7 @@ impl News {
 
     fn of(turn: Turn, attached: Arc<Attached>, offset: usize) -> Self {
         let seen = Seen::of(attached.block().header(offset));
-        Self { attached, offset, seen, turn }
+        Self { attached, offset, seen, turn, number: AtomicU64::new(0) }
     }
 
     /// Returns the number that it was when this was taken.
@@ -71,17 +83,16 @@ impl News {
         &self.attached
     }
 
-    /// Sleeps until the block announces something newer, one second at the longest. `holder` is the number of the thread
-    /// for which is waited, `None` for this one.
+    /// Sleeps until the block announces something newer, one second at the longest.
     ///
     /// The caller looks again afterwards in any case: another block may have the name by now, or the collector may
-    /// have died, and neither wakes anybody.
+    /// have died, and neither wakes anybody. A replay stands still from then on until this is dropped.
     ///
     /// # Errors
     ///
     /// `ReplayEnded` when it was taken, before the caller looked, at the end of a replay.
-    pub fn sleep(&self, holder: Option<u64>) -> Result<(), Error> {
-        self.pass(0, holder, SLICE)
+    pub fn sleep(&self) -> Result<(), Error> {
+        self.pass(0, SLICE)
     }
 
     /// Whether time stands still while the waiter is at work.
@@ -91,8 +102,11 @@ impl News {
     }
 
     /// As [`Self::sleep`], for `slice` at the longest. What is waited for cannot come before `until_ms` of a replay.
-    pub(super) fn pass(&self, until_ms: i64, holder: Option<u64>, slice: Duration) -> Result<(), Error> {
-        self.turn.pass(self.attached.block().name(), until_ms, holder, slice, |slice| self.sleep_for(slice))
+    pub(super) fn pass(&self, until_ms: i64, slice: Duration) -> Result<(), Error> {
+        let name = self.attached.block().name();
+        let number = self.turn.pass(name, until_ms, slice, |slice| self.sleep_for(slice))?;
+        self.number.store(number, Ordering::Relaxed);
+        Ok(())
     }
 
     fn sleep_for(&self, slice: Duration) {

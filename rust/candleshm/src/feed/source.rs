@@ -52,9 +52,10 @@ impl Source {
     }
 
     /// Takes part in the replay that the block is of, if it is of one. To be called before each look of a wait.
-    pub(super) fn turn(&self) -> Result<(Turn, Arc<Attached>), Error> {
+    /// `holder` is the number of the thread for which is waited, `None` for this one.
+    pub(super) fn turn(&self, holder: Option<u64>) -> Result<(Turn, Arc<Attached>), Error> {
         let attached = self.attached()?;
-        Ok((self.turns.take(&attached)?, attached))
+        Ok((self.turns.take(&attached, holder)?, attached))
     }
 
     pub(super) fn name(&self) -> &str {

@@ -37,8 +37,23 @@ pub(super) struct Seat {
     driver: Option<Weak<dyn Driver>>,
     /// Who waited here last: the number of a thread.
     holder: AtomicU64,
-    /// What each wait that is under way asks for.
-    asked: Mutex<Vec<i64>>,
+    /// The waits that are under way.
+    asks: Mutex<Asks>,
+}
+
+/// Several waits by one feed, at one place.
+#[derive(Debug, Default)]
+struct Asks {
+    newest: u64,
+    all: Vec<Ask>,
+}
+
+#[derive(Debug)]
+struct Ask {
+    number: u64,
+    until_ms: i64,
+    /// How often the place had been let go. Where it was since, time goes on only once this wait has looked.
+    grants: u32,
 }
 
 impl Drop for Seat {
@@ -66,11 +81,14 @@ pub(super) enum Turn {
 
 impl Turns {
     /// Takes part in what the block is in. To be called before each look of a wait.
-    pub(super) fn take(&self, attached: &Attached) -> Result<Turn, Error> {
+    /// `holder` is the number of the thread for which is waited, `None` for this one.
+    pub(super) fn take(&self, attached: &Attached, holder: Option<u64>) -> Result<Turn, Error> {
         let block = attached.block();
         let Some(replay_ms) = block.replay_ms() else { return Ok(Turn::Live) };
+        let holder = holder.unwrap_or_else(|| gettid().as_raw_nonzero().get() as u64);
         let mut seat = lock(&self.0);
         if let Some(seat) = seat.as_ref().filter(|seat| seat.pid == std::process::id() && seat.block == attached.id()) {
+            seat.holder.store(holder, Ordering::Relaxed);
             return Ok(Turn::Replay(seat.clone(), seat.lockstep.course()));
         }
         let owner = (block.value(header::PID), block.value(header::PID_START));
@@ -82,8 +100,8 @@ impl Turns {
         let place = lockstep.take_place((pid.into(), clock::process_start()));
         let place = place.ok_or_else(|| Error::LockstepFull { name: block.name().to_owned(), places: PLACES })?;
         let (course, driver) = (lockstep.course(), lockstep.driver());
-        let (holder, asked) = (AtomicU64::new(0), Mutex::default());
-        let taken = Arc::new(Seat { block: attached.id(), lockstep, place, pid, driver, holder, asked });
+        let (holder, asks) = (AtomicU64::new(holder), Mutex::default());
+        let taken = Arc::new(Seat { block: attached.id(), lockstep, place, pid, driver, holder, asks });
         let mut seats = lock(&SEATS);
         seats.retain(|seat| seat.strong_count() > 0);
         seats.push(Arc::downgrade(&taken));
@@ -106,51 +124,65 @@ impl Turn {
     }
 
     /// Waits for a later moment after a look in vain, for `slice` at the longest; `sleep` is how a reader of a block
-    /// without a lockstep does. What the wait is for cannot come before `until_ms` (0: at any time). `holder` is the
-    /// thread for which is waited, `None` for this one.
+    /// without a lockstep does. What the wait is for cannot come before `until_ms` (0: at any time). Returns the number
+    /// to [`Self::resolve`] after the next look, 0 for none.
     pub(super) fn pass(
         &self,
         name: &str,
         until_ms: i64,
-        holder: Option<u64>,
         slice: Duration,
         sleep: impl FnOnce(Duration),
-    ) -> Result<(), Error> {
-        match self {
-            Self::Live => sleep(slice),
+    ) -> Result<u64, Error> {
+        let (seat, course) = match self {
+            Self::Live => {
+                sleep(slice);
+                return Ok(0);
+            }
             Self::Gone(now_ms) => {
                 let (start_ms, end_ms, now_ms) = (*now_ms, *now_ms, *now_ms);
                 return Err(Error::ReplayEnded { name: name.to_owned(), start_ms, end_ms, now_ms });
             }
-            Self::Replay(seat, Course::Ended | Course::Stopped) => return Err(seat.lockstep.ended(name)),
-            Self::Replay(seat, Course::Going) => {
-                let holder = holder.unwrap_or_else(|| gettid().as_raw_nonzero().get() as u64);
-                seat.holder.store(holder, Ordering::Relaxed);
-                if seat.lockstep.is_clock() {
-                    sleep(slice);
-                } else {
-                    seat.ask(until_ms, holder, slice);
-                }
-                // A replay that ends says so, and one that dies does not.
-                let is_dead = seat.driver.is_none() && matches!(shared_memory::is_owned(name), Ok(false));
-                if is_dead && seat.lockstep.course() == Course::Going {
-                    return Err(seat.lockstep.ended(name));
-                }
-            }
+            Self::Replay(seat, course) => (seat, course),
+        };
+        if *course != Course::Going {
+            return Err(seat.lockstep.ended(name));
         }
-        Ok(())
+        let number = if seat.lockstep.is_clock() {
+            sleep(slice);
+            0
+        } else {
+            seat.ask(until_ms, slice)
+        };
+        // A replay that ends says so, and one that dies does not.
+        let is_dead = seat.driver.is_none() && matches!(shared_memory::is_owned(name), Ok(false));
+        if is_dead && seat.lockstep.course() == Course::Going {
+            seat.resolve(number);
+            return Err(seat.lockstep.ended(name));
+        }
+        Ok(number)
+    }
+
+    /// Says that whoever passed has looked, and has done what there was to do, or passes again.
+    pub(super) fn resolve(&self, number: u64) {
+        if let Self::Replay(seat, _) = self {
+            seat.resolve(number);
+        }
     }
 }
 
 impl Seat {
     /// Asks for a later moment, and waits until it is there, or for a time.
-    fn ask(&self, until_ms: i64, holder: u64, slice: Duration) {
-        let others = self.others_of(holder);
+    fn ask(&self, until_ms: i64, slice: Duration) -> u64 {
+        let others = self.others_of(self.holder.load(Ordering::Relaxed));
         others.iter().for_each(|other| other.lockstep.lend(other.place));
-        let seen = {
-            let mut asked = lock(&self.asked);
-            asked.push(until_ms);
-            self.lockstep.ask(self.place, asked.iter().copied().min().unwrap_or(0))
+        let seen = self.lockstep.grants(self.place);
+        let number = {
+            let mut asks = lock(&self.asks);
+            asks.newest += 1;
+            let number = asks.newest;
+            asks.all.push(Ask { number, until_ms, grants: self.lockstep.grants(self.place) });
+            self.settle(&asks);
+            number
         };
         let is_left = match self.driver.as_ref().and_then(Weak::upgrade) {
             Some(driver) => driver.advance(),
@@ -159,18 +191,33 @@ impl Seat {
                 false
             }
         };
-        if !is_left && self.lockstep.asks(self.place) && self.lockstep.course() == Course::Going {
+        if !is_left && self.lockstep.course() == Course::Going {
             self.lockstep.await_grant(self.place, seen, slice);
         }
-        let mut asked = lock(&self.asked);
-        if let Some(mine) = asked.iter().position(|&other_ms| other_ms == until_ms) {
-            asked.swap_remove(mine);
-        }
-        if asked.is_empty() {
-            self.lockstep.hold(self.place);
-        }
-        drop(asked);
         others.iter().for_each(|other| other.lockstep.hold(other.place));
+        number
+    }
+
+    /// Asks what the waits ask together, or nothing as long as one of them still looks.
+    fn settle(&self, asks: &Asks) {
+        let grants = self.lockstep.grants(self.place);
+        if asks.all.iter().any(|ask| ask.grants != grants) {
+            return;
+        }
+        match asks.all.iter().map(|ask| ask.until_ms).min() {
+            Some(until_ms) => self.lockstep.ask(self.place, until_ms),
+            None => self.lockstep.hold(self.place),
+        }
+    }
+
+    fn resolve(&self, number: u64) {
+        let mut asks = lock(&self.asks);
+        let Some(mine) = asks.all.iter().position(|ask| ask.number == number) else { return };
+        asks.all.swap_remove(mine);
+        self.settle(&asks);
+        if !asks.all.is_empty() {
+            self.lockstep.notify();
+        }
     }
 
     /// The other seats of this process by which a thread waited last, and nobody waits now.
@@ -181,7 +228,7 @@ impl Seat {
             !std::ptr::eq(Arc::as_ptr(other), self)
                 && other.holder.load(Ordering::Relaxed) == holder
                 && other.pid == self.pid
-                && lock(&other.asked).is_empty()
+                && lock(&other.asks).all.is_empty()
         })
         .collect()
     }
