@@ -159,7 +159,7 @@ def test_a_candle_is_shown_in_four_steps(make: Make) -> None:
         (75_000, second, second, second - 2, second - 2, 0.0),
         (90_000, second, second + 2, second - 2, second + 2, 0.0),
         (105_000, second, second + 2, second - 2, second + 1, 0.0),
-        (120_000, *rising[OPEN:VOLUME + 1]),
+        (120_000, *rising[OPEN : VOLUME + 1]),
     ]
 
 
@@ -177,7 +177,7 @@ def test_a_candle_is_shown_as_its_seconds_make_it(make: Make) -> None:
             open_ms = replay.now_ms // MINUTE_MS * MINUTE_MS
             seconds = np.array([row_of(ms, 0.0, 1000) for ms in range(open_ms, replay.now_ms, 1000)])
             expected = candleshm.derive(seconds, "1m", source="1s", start_ms=open_ms, end_ms=open_ms + MINUTE_MS)
-            assert btc.live[:CLOSE + 2].tolist() == expected[-1, :CLOSE + 2].tolist()
+            assert btc.live[: CLOSE + 2].tolist() == expected[-1, : CLOSE + 2].tolist()
 
 
 def test_symbols_come_and_go_when_they_did(make: Make) -> None:
@@ -249,7 +249,9 @@ def test_time_waits_for_all_threads_that_read(make: Make) -> None:
                 time.sleep(pause)
                 mine.append((end_of(closed), replay.now_ms))
 
-    threads = [threading.Thread(target=read, args=(number, replay.name, pause)) for number, pause in ((0, 0), (1, 0.002))]
+    threads = [
+        threading.Thread(target=read, args=(number, replay.name, pause)) for number, pause in ((0, 0), (1, 0.002))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
