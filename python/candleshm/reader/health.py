@@ -116,7 +116,11 @@ def health_of(feed: _core.Feed, max_age: float | None = None) -> Health:
     replay_ms = fields.pop("replay_ms")
     replayed_at = None if replay_ms is None else datetime.fromtimestamp(min(replay_ms, LAST_MS) / 1000, tz=UTC)
     del fields["is_current"]
-    if fields["state"] in {"ready", "replay"} and fields["heartbeat_age"] > SILENT_SECONDS and not _is_owned(fields["name"]):
+    if (
+        fields["state"] in {"ready", "replay"}
+        and fields["heartbeat_age"] > SILENT_SECONDS
+        and not _is_owned(fields["name"])
+    ):
         fields["state"] = "dead"
     return Health(
         **fields,
