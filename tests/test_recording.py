@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from candleshm.reader.feed import Feed
 from candleshm.sim import Fault, SimulatedExchange, StreamFault
 from candleshm.sim.faults import rate_limited
 from tests.support.collecting import SYMBOLS, WorldClock, close_seconds, config_of, loaded, status_of, until
-from tests.support.commanding import run, started
+from tests.support.commanding import CLI, lines_until, run, started
+from tests.support.confined import mounted
 
 HOUR_SECONDS = 3600.0
 
@@ -113,3 +116,173 @@ def test_streams_with_faults_are_replayed_to_the_same_block(
         assert replayed.report.records["frames"] > 20
         assert_same(live, replayed.feed)
         assert_same(derived, replayed.derived["1m"])
+
+
+def serving(exchange: SimulatedExchange, name: str, directory: Path, *more: str) -> list[str]:
+    words = f"serve --market spot --symbols BTCUSDT,ETHUSDT --interval 1s --length 90 --derive 1m --name {name}"
+    return [*words.split(), "--base-url", exchange.base_url, "--record", str(directory), *more]
+
+
+def test_a_killed_collector_and_the_next_one_are_replayed_to_the_same_block(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path
+) -> None:
+    with started(*serving(exchange, block_name, tmp_path)) as first:
+        live = candleshm.attach(block_name, timeout=60.0)
+        derived = candleshm.attach(f"{block_name}-1m", timeout=60.0)
+        until(lambda: live.health.pid == first.pid and live.health.ready)
+        close_seconds(live, 2)
+        first.kill()
+        first.wait()
+    with started(*serving(exchange, block_name, tmp_path)) as second:
+        until(lambda: live.health.pid == second.pid and live.health.ready)
+        close_seconds(live, 2)
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(60) == 0
+    with candleshm.replay_recording(tmp_path) as replayed:
+        report = replayed.report
+        assert (report.runs, report.ended, len(report.cuts)) == (2, True, 1)
+        assert "checkpoint" in report.records
+        assert (report.missing, report.left_out, report.differing, report.unasked) == (0, 0, 0, 0), report
+        assert not report.is_whole
+        assert_same(live, replayed.feed)
+        assert_same(derived, replayed.derived["1m"])
+        assert replayed.feed.health.state == "replay"
+
+
+@pytest.fixture
+def recorded(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> Path:
+    """A recording of a few seconds."""
+    changes: dict[str, Any] = {"record": tmp_path / "recorded", "interval": "1s", "length": 60, "live": "rest"}
+    with Collector(config_of(exchange, block_name, **changes)) as collector:
+        close_seconds(loaded(collector), 2)
+    return tmp_path / "recorded"
+
+
+def test_the_command_prints_what_was_replayed(recorded: Path, block_name: str) -> None:
+    told = run("replay", "--recording", str(recorded))
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "requests the planner did not ask for: 0" in told.stdout
+    assert told.stdout.count("1s") == len(SYMBOLS["SPOT"])
+    facts = json.loads(run("replay", "--recording", str(recorded / block_name), "--json").stdout)
+    assert facts["is_whole"]
+    assert facts["records"]["response"] >= len(SYMBOLS["SPOT"])
+    assert {(series["rows"], series["missing"]) for series in facts["series"]} == {(60, 0)}
+    assert not list(Path("/dev/shm").glob("recording-*"))
+
+
+def test_a_recording_that_was_cut_is_replayed_up_to_there(recorded: Path, block_name: str) -> None:
+    file = next((recorded / block_name).iterdir())
+    whole = file.read_bytes()
+    for share in (0.3, 0.9):
+        file.write_bytes(whole[: int(len(whole) * share)])
+        told = run("replay", "--recording", str(recorded))
+        assert told.returncode == 1
+        assert f"{file}: cut after " in told.stderr
+        assert "the newest without an end" in told.stdout
+    file.write_bytes(whole[:30])
+    told = run("replay", "--recording", str(recorded))
+    assert told.returncode == os.EX_CONFIG
+    assert told.stderr.count("\n") == 1
+    assert "cannot be replayed" in told.stderr
+
+
+def test_the_block_stays_for_readers_under_a_name(recorded: Path, block_name: str) -> None:
+    name = f"{block_name}-again"
+    with started("replay", "--recording", str(recorded), "--name", name) as process:
+        feed = candleshm.attach(name, timeout=60.0)
+        until(lambda: feed.health.ready)
+        assert len(feed["BTCUSDT"].candles()) == 60
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    feed.close()
+    assert not list(Path("/dev/shm").glob(f"{name}*"))
+
+
+def test_a_request_that_the_planner_would_not_send_is_counted(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("candleshm.collector.recorded_run.next_tasks", lambda *_: ())
+    with candleshm.replay_recording(recorded) as replayed:
+        assert replayed.report.unasked == replayed.report.requests > 0
+        assert not replayed.report.is_whole
+
+
+def test_a_disk_that_fails_costs_records_and_no_candle(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes: dict[str, Any] = {"record": tmp_path, "interval": "1s", "length": 60, "live": "rest"}
+    directory = tmp_path / block_name
+    caplog.set_level(logging.INFO, "candleshm")
+    with Collector(config_of(exchange, block_name, **changes)) as collector:
+        live = loaded(collector)
+        # In its place stands a file, in which nothing can be created.
+        shutil.rmtree(directory)
+        directory.touch()
+        until(lambda: status_of(collector).recording_fails)
+        close_seconds(live, 2)
+        assert not any(live[symbol].gaps() for symbol in live.symbols)
+        until(lambda: "cannot be written" in caplog.text)
+        assert caplog.text.count("cannot be written") == 1
+        directory.unlink()
+        directory.mkdir()
+        until(lambda: not status_of(collector).recording_fails)
+        until(lambda: "the recording goes on" in caplog.text)
+    assert list(directory.iterdir())
+
+
+def test_a_full_disk_is_said_once_and_costs_no_candle(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path
+) -> None:
+    directory = tmp_path / "small"
+    directory.mkdir()
+    # Of a disk that small the first file takes a half.
+    words = mounted(str(directory), "size=8k", [*CLI, *serving(exchange, block_name, directory)])
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            live = candleshm.attach(block_name, timeout=60.0)
+            said = lines_until(process, "No space left on device")
+            close_seconds(live, 2)
+            assert not any(live[symbol].gaps() for symbol in live.symbols)
+        finally:
+            process.terminate()
+            said += process.communicate()[1]
+    assert process.returncode == 0
+    assert said.count("No space left on device") == 1
+    assert "candles come as ever" in said
+
+
+def test_a_recording_that_cannot_begin_is_begun_later(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("candleshm.collector.recording.RETRY_SECONDS", 0.1)
+    (tmp_path / block_name).touch()
+    changes: dict[str, Any] = {"record": tmp_path, "interval": "1s", "length": 60, "live": "rest"}
+    with Collector(config_of(exchange, block_name, **changes)) as collector:
+        live = loaded(collector)
+        assert status_of(collector).recording_fails
+        (tmp_path / block_name).unlink()
+        until(lambda: not status_of(collector).recording_fails)
+        # With checkpoints of all that is there by then.
+        close_seconds(live, 3)
+    with candleshm.replay_recording(tmp_path) as replayed:
+        assert_same(live, replayed.feed)
+
+
+def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(candleshm.ConfigError, match=r"holds no recording; `candleshm serve --record DIR` writes one"):
+        candleshm.replay_recording(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.cshmrec").touch()
+    with pytest.raises(candleshm.ConfigError, match="holds the recordings of 2 blocks; give one of its: a b"):
+        candleshm.replay_recording(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["2", "900KiB", "two", "-1GiB", "1 PiB", ""])
+def test_a_size_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(candleshm.ConfigError, match="record_bytes cannot be"):
+        candleshm.CollectorConfig(market="SPOT", record_bytes=text)
+
+
+def test_sizes_are_read_with_their_units() -> None:
+    sizes = {"1MiB": 1 << 20, "2 gib": 2 << 30, "3000000": 3_000_000, "5MB": 5_000_000, "1T": 10**12}
+    for text, size in sizes.items():
+        assert candleshm.CollectorConfig(market="SPOT", record_bytes=text).record_bytes_max == size

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / "python" / "candleshm"
 CORE = ROOT / "rust" / "candleshm" / "src"
 STREAM = ROOT / "rust" / "candleshm-stream" / "src"
+RECORDING = ROOT / "rust" / "candleshm-recording" / "src"
 SOURCES = sorted(path for folder in ("python", "rust", "tests", "benches") for path in (ROOT / folder).rglob("*.py"))
 
 # Spelled so that this file does not hold them.
@@ -32,7 +33,11 @@ def drawn_floors(language: str) -> list[set[str]]:
 
 # A folder, or a module beside the folders, imports only from floors below its own.
 PYTHON_FLOORS = drawn_floors("Python")
-RUST_FLOORS = {CORE: drawn_floors("Rust"), STREAM: drawn_floors("Streams")}
+RUST_FLOORS = {
+    CORE: drawn_floors("Rust"),
+    STREAM: drawn_floors("Streams"),
+    RECORDING: drawn_floors("Recordings"),
+}
 
 
 def floor_of(module: str, floors: list[set[str]]) -> int:
@@ -83,7 +88,7 @@ def test_no_python_modules_import_each_other_in_a_circle() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("sources", [CORE, STREAM], ids=lambda sources: sources.parent.name)
+@pytest.mark.parametrize("sources", list(RUST_FLOORS), ids=lambda sources: sources.parent.name)
 def test_every_rust_module_uses_downwards(sources: Path) -> None:
     floors = RUST_FLOORS[sources]
     files = [path for path in sources.rglob("*.rs") if path.name != "lib.rs"]

@@ -190,45 +190,51 @@ class Ingested:
 
 @final
 class RecordingStatus:
-    """x"""
+    """What was recorded so far."""
 
     @property
     def written_bytes(self) -> int:
-        """x"""
+        """Bytes written since the start."""
     @property
     def missing_records(self) -> int:
-        """x"""
+        """Records that were dropped, because the disk was too slow or full."""
     @property
     def removed_files(self) -> int:
-        """x"""
+        """Old files that were removed, to stay below the bound."""
     @property
     def error(self) -> str | None:
-        """x"""
+        """Why nothing can be written now; None while all is well."""
 
 @final
 @disjoint_base
 class RecordingPlayer:
-    """x"""
+    """Plays the recording of a directory into a block of its own, through the parser, the merge and the writer."""
 
     def __new__(cls, directory: str | PathLike[str], name: str) -> Self: ...
     def play(self, records: int) -> tuple[bool, str | None]:
-        """x"""
+        """Play up to `records` records, or up to the next note; return whether there may be more, and the note.
+
+        Raises OSError when a file cannot be read, BlockInUse and what `Writer.open` raises when the block cannot be
+        taken.
+        """
     def heartbeat(self) -> None:
-        """x"""
+        """Publish a heartbeat, so that readers know that somebody owns the block."""
     @property
     def run(self) -> dict[str, Any] | None:
-        """x"""
+        """The newest run: name, market, price, interval, length, derived (names and intervals); None before the first."""
     @property
     def blocks(self) -> list[str]:
-        """x"""
+        """Names of the blocks that are played into, the own one first; empty before the first run."""
     @property
     def played(self) -> dict[str, Any]:
-        """x"""
+        """What was played so far: records (a dict by kind), runs, left_out, differing, difference, missing, from_ms,
+        until_ms (epoch ms), ended.
+        """
     @property
     def cuts(self) -> list[tuple[Path, int, str]]:
-        """x"""
+        """Where files ended before their end: path, records read from it, reason."""
     def close(self) -> None:
-        """x"""
+        """Remove the block; safe twice."""
 
 @final
 class SeriesState:
@@ -610,12 +616,18 @@ class Writer:
         """
 
     def record_into(self, directory: str | PathLike[str], *, bytes_max: int, offset_ms: int) -> None:
-        """x"""
+        """Record from now on what changes the block, into files of `directory`, which must exist and be of this block only.
+
+        Together they have at most `bytes_max`; the oldest go first. `offset_ms` is what the exchange's clock (epoch ms)
+        shows beyond CLOCK_BOOTTIME in ms; a replay's clock starts from it. A thread of its own writes them. Where the disk is
+        too slow or full records are dropped, never candles: see `recording`. A second call does nothing. Raises OSError
+        when the first file cannot be written.
+        """
     def note(self, text: str) -> None:
-        """x"""
+        """Record a text, JSON, that a replay shows or checks; does nothing where nothing is recorded."""
     @property
     def recording(self) -> RecordingStatus | None:
-        """x"""
+        """What was recorded so far; None where nothing is."""
     @property
     def name(self) -> str:
         """The name of the block."""

@@ -693,8 +693,8 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
         "--recording",
         type=Path,
         metavar="DIR",
-        help="replay what `serve --record DIR` wrote instead of daily files: through parser, merge, planner and writer; "
-        "of the other flags only --name and --json count",
+        help="replay what `serve --record DIR` wrote instead of daily files, through parser, merge, planner and "
+        "writer; of the other flags only --name and --json count",
     )
     replay.add_argument(
         "--candle-dir", metavar="DIR", default=CANDLE_DIR, help=f"directory of the daily files (default: {CANDLE_DIR})"

@@ -98,8 +98,11 @@ def bytes_of(text: str) -> int | None:
     found = re.fullmatch(r"(\d{1,9}) ?([KMGT]i?)?B?", text.strip(), re.IGNORECASE | re.ASCII)
     if found is None:
         return None
-    unit = (found[2] or "").upper()
-    return int(found[1]) * (1024 if unit.endswith("I") else 1000) ** (" KMGT".index(unit[0]) if unit else 0)
+    unit, found_bytes = (found[2] or "").upper(), int(found[1])
+    factor = 1024 if unit.endswith("I") else 1000
+    for _ in range(" KMGT".index(unit[0]) if unit else 0):
+        found_bytes *= factor
+    return found_bytes
 
 
 def is_path(value: object) -> bool:

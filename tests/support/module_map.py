@@ -13,6 +13,7 @@ SOURCES = [
     "python/candleshm",
     "rust/candleshm/src",
     "rust/candleshm-stream/src",
+    "rust/candleshm-recording/src",
     "rust/candleshm-python/src",
     "rust/candleshm-c/src",
 ]

@@ -152,7 +152,7 @@ def replay_recording(
     name: str | None = None,
     progress: Callable[[int, int | None], object] | None = None,
 ) -> RecordedRun:
-    """Replay what `serve --record` wrote into a block as it was when the recording ended; return it as a context manager.
+    """Replay what `serve --record` wrote, into a block as it was when the recording ended; a context manager.
 
     >>> with candleshm.replay_recording("recorded/candleshm-spot-1m") as run:  # doctest: +SKIP
     ...     print(run.report.is_whole, run.feed["BTCUSDT"].gaps())

@@ -87,7 +87,7 @@ class Recording:
     def note_request(
         self, plan: SeriesPlan, kind: Kind, request: KlineRequest, now: float, bounds_ms: tuple[int, int]
     ) -> None:
-        """Note a request that the planner asked for, and all that it knew: `now` in local seconds, and the exchange time
+        """Note a request that the planner wants, and all that it knew: `now` in local seconds, and the exchange time
         that had surely been reached, and surely not been passed.
         """
         if self._writer.recording is None:

@@ -18,7 +18,7 @@ from candleshm.row_state import RowState
 
 __all__ = ["DIFFERENT", "replay_recording_command"]
 
-DIFFERENT = 3
+DIFFERENT = 1
 """The exit status when something is missing in the recording, or did something else here."""
 GAPS_MAX = 5
 

@@ -99,6 +99,16 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "grows, and none of their candles becomes final": "responses_outdated",
         "%s sends new data again": "responses_current",
     },
+    "collector.recording": {
+        "nothing is recorded in %s: %s; candles come as ever": "recording_failed",
+        "recording into %s, at most %.1f MiB": "recording_began",
+        "the recording in %s cannot be written: %s; candles come as ever, and what does not fit is left out": (
+            "recording_failed"
+        ),
+        "the recording goes on; %d records are missing in it": "recording_began",
+        "the recording lacks %d records: %s is too slow; candles come as ever": "recording_lacks",
+        "%d old files of the recording were removed so far, to stay below %.1f MiB": "recording_shortened",
+    },
     "collector.repair": {
         "%s: stream and REST differ in %d rows": "sources_differ",
         "%s: two responses had no row for %d candles; they count as holes": "holes_confirmed",

@@ -27,6 +27,8 @@ pub(crate) struct Files {
     pub(crate) written_bytes: u64,
     /// Old files removed since the start.
     pub(crate) removed: u64,
+    /// Whether records were lost on the disk, so that series have to be checkpointed again.
+    pub(crate) has_lost: bool,
 }
 
 struct Current {
@@ -39,7 +41,7 @@ struct Current {
 
 impl Files {
     pub(crate) fn new(place: Place) -> Self {
-        Self { place, current: None, begun: 0, written_bytes: 0, removed: 0 }
+        Self { place, current: None, begun: 0, written_bytes: 0, removed: 0, has_lost: false }
     }
 
     /// Begins a file.
@@ -73,15 +75,23 @@ impl Files {
             self.current = None;
         }
         if self.current.as_ref().is_some_and(|current| !current.path.exists()) {
-            // Somebody removed it; what would be written there is lost.
+            // Somebody removed it, with all that was in it.
             self.current = None;
+            self.has_lost = true;
         }
         if self.current.is_none() {
             self.begin(run, boot_ms)?;
         }
         let Some(current) = &mut self.current else { return Ok(()) };
         let bytes = compressed(batch)?;
-        current.append(&bytes)?;
+        if let Err(error) = current.append(&bytes) {
+            if current.cut_back().is_err() {
+                // Half a frame would hide whatever came behind it.
+                self.current = None;
+                self.has_lost = true;
+            }
+            return Err(error);
+        }
         self.written_bytes += bytes.len() as u64;
         self.make_room();
         Ok(())
@@ -108,14 +118,15 @@ impl Files {
 
 impl Current {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(bytes) {
-            // Half a frame would hide whatever came behind it.
-            let _ = self.file.set_len(self.bytes);
-            let _ = self.file.seek(SeekFrom::Start(self.bytes));
-            return Err(error);
-        }
+        self.file.write_all(bytes)?;
         self.bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Takes half a frame away.
+    fn cut_back(&mut self) -> io::Result<()> {
+        self.file.set_len(self.bytes)?;
+        self.file.seek(SeekFrom::Start(self.bytes)).map(drop)
     }
 }
 

@@ -247,7 +247,7 @@ impl Shared {
             if ending {
                 return;
             }
-            if files.written_bytes - checkpointed_bytes > checkpoint_bytes {
+            if std::mem::take(&mut files.has_lost) || files.written_bytes - checkpointed_bytes > checkpoint_bytes {
                 checkpointed_bytes = files.written_bytes;
                 self.want_checkpoints();
             }
