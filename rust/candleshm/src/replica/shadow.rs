@@ -245,10 +245,8 @@ impl Shadow {
         for record in &records {
             let Record::Wanted(wanted) = record else { continue };
             let Some(index) = attached.place(&wanted.symbol) else { continue };
-            let update = match answer(block, index, wanted) {
-                Ok(update) => update,
-                Err(_) => continue,
-            };
+            // Contended: it is requested again.
+            let Ok(update) = answer(block, index, wanted) else { continue };
             sender.add(update);
         }
         self.counts.rows += sender.rows() as u64;
@@ -278,7 +276,9 @@ impl Shadow {
             }
             if !is_alike {
                 let led: Vec<u32> = self.led.keys().copied().collect();
-                led.into_iter().for_each(|shard| self.begin(shard));
+                for shard in led {
+                    self.begin(shard);
+                }
             }
         }
         self.find_symbols();
