@@ -136,6 +136,15 @@ def minor_4() -> Image:
     return image
 
 
+def minor_4_copy() -> Image:
+    """A copy of a leader's block on another host."""
+    image = Image(minor=4)
+    image.add(Series(symbol="BTCUSDT", head=HEAD, states="VVVVVVVVVVCC", received_ms=900))
+    image.header(universe_bar=HEAD - 1, cluster_epoch=7, source_ms=1_735_689_600_000, lag_us=350)
+    image.text(FIELDS["header", "source"], "host-a/4242", 64)
+    return image
+
+
 def minor_2() -> Image:
     """One whole window; the damaged blocks are this one with other bytes."""
     image = Image(minor=2)
@@ -163,7 +172,7 @@ def days_3d() -> Image:
 
 def blocks() -> dict[str, bytes]:
     """Return the recorded blocks by name."""
-    makers = (rows, gaps, provisional, cut, minor_0, minor_1, minor_2, minor_3, minor_4, days_3d)
+    makers = (rows, gaps, provisional, cut, minor_0, minor_1, minor_2, minor_3, minor_4, minor_4_copy, days_3d)
     return {maker.__name__.replace("_", "-"): bytes(maker().bytes) for maker in makers}
 
 
