@@ -64,6 +64,7 @@ class Replica:
     def collect(self, shards: Collection[int]) -> None:
         """Let the block's rows of these shards come from the exchange alone, and the others from who leads them."""
         self._collected = frozenset(shards)
+        self._follower.leave_out(shards)
         self._writer.follow(self._shards, sorted(shards))
 
     def lead(self, shard: int, epoch: int) -> None:

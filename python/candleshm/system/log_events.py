@@ -34,7 +34,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "a message of %d bytes was not used (%s); %d so far": "message_refused",
     },
     "cluster.log": {
-        "the cluster's servers keep no log of changes (%s); what a host misses, digests bring back": "change_log_missing",
+        "the cluster's servers keep no log of changes (%s); what a host misses comes by requests": "change_log_missing",
     },
     "cluster.mirror": {
         "mirror of feed %s, %d %s symbols, %d candles each; %s": "block_opened",
