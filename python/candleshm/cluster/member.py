@@ -185,7 +185,7 @@ class Member:
     def _stand(self, stance: Stance, replica: Replica) -> None:
         """Let collector, block and messages follow what this member leads now."""
         before, self._stance = self._stance, stance
-        if stance == before:
+        if stance == before and self._gathering.said is not None:
             return
         shards, collected = self._shards, stance.collected(self._shards)
         for shard in before.epochs.keys() - stance.epochs.keys():
