@@ -19,7 +19,7 @@ pytest.importorskip("nats")
 
 import candleshm
 from candleshm.reader.feed import Feed
-from candleshm.reader.observation import observe
+from candleshm.reader.observation import attach_to_observe, observe
 from candleshm.row_state import RowState
 from candleshm.sim import SimulatedExchange
 from tests.support.collecting import MINUTE, assert_true, close_seconds, klines, until
@@ -139,7 +139,8 @@ def hosts(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> Itera
 
 def ended(feed: Feed) -> set[str]:
     """Return the symbols that do not trade, as readers see them."""
-    return {facts.symbol for facts in observe(feed).series if not facts.trading}
+    with attach_to_observe(feed.name) as observed:
+        return {facts.symbol for facts in observe(observed).series if not facts.trading}
 
 
 def downloads(exchange: SimulatedExchange) -> int:
