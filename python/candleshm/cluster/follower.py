@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.1
 # A comparison at most this old says that a block is the leader's.
 COMPARED_NS = 3_000_000_000
+# Series whose answers were lost are left out of comparisons for so long.
+LEFT_OUT_NS = 3_000_000_000
+# Comparisons with one heartbeat: each finds more exactly what differs.
+COMPARISONS_MAX = 16
 REFUSED = "refused "
 
 
@@ -188,6 +192,7 @@ class Follower:
                         self._apply(position, earlier_head, earlier, now_ns)
         self._apply(position, head, data, now_ns)
         if head.kind == "heartbeat" and head.epoch == position.epoch:
+            position.heartbeat, position.comparisons = (head, data), 0
             self._compare(position, head, data, now_ns)
 
     def _apply(self, position: ShardPosition, head: MessageHead, data: bytes, now_ns: int) -> Applied | None:
@@ -217,19 +222,27 @@ class Follower:
         if self._requests.is_busy(head.shard):
             return
         requests = self._writer.differences(data, REQUESTS_MAX)
+        position.comparisons += 1
         position.differing = len(requests)
         if requests:
             self._requests.put(head.shard, requests)
-        elif position.sequence == head.sequence:
+        elif position.sequence == head.sequence and now_ns - self._requests.unanswered_ns > LEFT_OUT_NS:
             position.compared_ns = now_ns
 
     def _take_answer(self, message: Message) -> None:
-        sent_ns = self._requests.take(message)
-        head = MessageHead.of(message.data)
-        if sent_ns is None or head is None:
+        taken = self._requests.take(message)
+        if taken is None:
             return
-        # Whoever answered looked at its clock after the request had left: no time becomes newer than it is.
-        self._put(message.data, sent_ns - head.sent_boot_ns)
+        shard, sent_ns = taken
+        head = MessageHead.of(message.data) if message.data else None
+        if head is not None:
+            # Whoever answered looked at its clock after the request had left: no time becomes newer than it is.
+            self._put(message.data, sent_ns - head.sent_boot_ns)
+        elif not self._requests.is_busy(shard):
+            # What was unknown of the differences may be known now.
+            position = self._positions[shard]
+            if position.heartbeat is not None and position.comparisons < COMPARISONS_MAX:
+                self._compare(position, *position.heartbeat, boot_ns())
 
     def _refuse(self, reason: str, data: bytes) -> None:
         count = self._counts[REFUSED + reason] = self._counts[REFUSED + reason] + 1

@@ -45,6 +45,8 @@ class Requests:
         """How many were sent."""
         self.unanswered = 0
         """How many were given up, or found nobody."""
+        self.unanswered_ns = 0
+        """When that was last, on the boot clock."""
 
     def close(self) -> None:
         """Take no more answers."""
@@ -70,19 +72,21 @@ class Requests:
             if shard is not None and request.shard != shard
         }
 
-    def take(self, answer: Message) -> int | None:
-        """Take an answer in; return when its request left this host, None for one that has no rows, or is too late."""
+    def take(self, answer: Message) -> tuple[int, int] | None:
+        """Take an answer in; return its shard and when its request left this host, None for one that is too late."""
         text = answer.subject.rpartition(".")[2]
         request = self._outstanding.get(int(text)) if text.isascii() and text.isdigit() else None
         if request is None:
             return None
         if answer.data:
             request.heard_ns = boot_ns()
-            return request.sent_ns
-        del self._outstanding[int(text)]
-        self.unanswered += answer.is_unheard
-        self._send()
-        return None
+        else:
+            del self._outstanding[int(text)]
+            if answer.is_unheard:
+                self.unanswered += 1
+                self.unanswered_ns = boot_ns()
+            self._send()
+        return request.shard, request.sent_ns
 
     def look(self, now_ns: int) -> None:
         """Give up what is not answered any more, and send what waits."""
@@ -90,6 +94,7 @@ class Requests:
             if now_ns - request.heard_ns > PATIENCE_NS:
                 del self._outstanding[number]
                 self.unanswered += 1
+                self.unanswered_ns = now_ns
                 # The others wait for the same one, who is gone.
                 self._waiting = deque(each for each in self._waiting if each[0] != request.shard)
         self._send()

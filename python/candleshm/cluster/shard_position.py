@@ -28,6 +28,10 @@ class ShardPosition:
         """When the leader said something last."""
         self.differing = 0
         """How many requests the newest comparison led to."""
+        self.heartbeat: tuple[MessageHead, bytes] | None = None
+        """The newest one that was applied."""
+        self.comparisons = 0
+        """How often the block was compared with that one."""
         self.compared_ns = 0
         """When a heartbeat was last compared, at its own position."""
         self.lag_ns: int | None = None
@@ -41,7 +45,7 @@ class ShardPosition:
         is_new = head.epoch > self.epoch
         if is_new:
             self.epoch, self.sequence, self.clock = head.epoch, None, ClockOffset()
-            self.held, self.lag_ns = [], None
+            self.held, self.lag_ns, self.heartbeat = [], None, None
             self._new_ns, self._measured_ns = now_ns, 0
         if head.epoch == self.epoch:
             self.heard_ns = now_ns
