@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,16 @@ import requests
 pytest.importorskip("nats")
 
 import candleshm
+from candleshm.cluster.connection import ClusterConnection
+from candleshm.cluster.follower import Follower
+from candleshm.cluster.member import Member
+from candleshm.cluster.settings import ClusterSettings
+from candleshm.collector.collector import Collector
 from candleshm.reader.feed import Feed
 from candleshm.reader.observation import attach_to_observe, observe
 from candleshm.row_state import RowState
 from candleshm.sim import SimulatedExchange
-from tests.support.collecting import MINUTE, assert_true, close_seconds, klines, until
+from tests.support.collecting import MINUTE, assert_true, close_seconds, config_of, klines, until
 from tests.support.commanding import CLI, DEADLINE_SECONDS, first_lines, run
 from tests.support.nats_servers import NatsServer, nats_server
 
@@ -141,6 +148,11 @@ def ended(feed: Feed) -> set[str]:
     """Return the symbols that do not trade, as readers see them."""
     with attach_to_observe(feed.name) as observed:
         return {facts.symbol for facts in observe(observed).series if not facts.trading}
+
+
+def leads_all(hosts: Hosts, name: str) -> bool:
+    """Return whether a member leads both of two shards."""
+    return len(hosts.present()[name]["epochs"]) == 2
 
 
 def downloads(exchange: SimulatedExchange) -> int:
@@ -285,9 +297,7 @@ def test_a_shard_that_moves_back_and_forth_keeps_every_row(hosts: Hosts) -> None
     for _ in range(2):
         for name, other in (("a", second), ("b", first)):
             hosts.signal(name, signal.SIGSTOP)
-            until(
-                lambda name=name: sum(len(each["epochs"]) for key, each in hosts.present().items() if key != name) == 2
-            )
+            until(partial(leads_all, hosts, "b" if name == "a" else "a"))
             hosts.signal(name, signal.SIGCONT)
             until(lambda: sorted(len(each["epochs"]) for each in hosts.present().values()) == [1, 1])
             goes_on(hosts, other)
@@ -314,3 +324,29 @@ def test_the_metrics_of_a_member(hosts: Hosts) -> None:
     until(lambda: shown("led_shards", "1.0") and shown("complete", "1.0") and shown("members", "1.0"))
     assert shown("unled_shards", "0.0")
     assert shown("alone", "0.0")
+
+
+def test_a_member_whose_follower_fails_serves_its_own_host(
+    hosts: Hosts, exchange: SimulatedExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts.ready("a")
+    until(hosts.settles(a="leader"))
+    fails = threading.Event()
+    take = Follower._look
+
+    def look(self: Follower, now_ns: int) -> None:
+        if fails.is_set():
+            raise RuntimeError("a fault of the test")
+        take(self, now_ns)
+
+    monkeypatch.setattr(Follower, "_look", look)
+    config = config_of(exchange, hosts.block("b"), interval="1s", live="rest", symbols=SYMBOLS, length=LENGTH)
+    with ClusterConnection(ClusterSettings(urls=(hosts.server.url,)), "test") as connection:
+        member = Member(connection, config, feed=hosts.feed)
+        with Collector(config, membership=member):
+            feed = hosts.feed_of("b")
+            until(lambda: feed.health.ready and member.figures.is_complete)
+            fails.set()
+            until(lambda: member.figures.is_alone)
+            hosts.kill("a")
+            goes_on(hosts, feed)

@@ -154,6 +154,13 @@ class Member:
         gathering = self._gathering
         gathering.look(self._now())
         self._compare_shards()
+        if replica.failure is not None:
+            # Of no use to others, and others of none to it: it still serves its own host.
+            if self._leases.epochs:
+                self._leases.release()
+            self._stand(Stance({}, is_alone=True), replica)
+            self.selection.is_complete = True
+            return
         is_loaded = status is not None and status.is_loaded
         self._leases.tend(gathering.present, gathering.roll, is_complete=is_loaded)
         self._stand(Stance(self._leases.epochs, is_alone=self._is_alone()), replica)
