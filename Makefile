@@ -28,6 +28,8 @@ STEP_ROUNDS ?= 500
 # How long all readers read beside the fastest writer.
 HOT_SECONDS ?= 120
 STATEFUL_EXAMPLES ?= 500
+# How many leaders of a cluster are killed.
+LEADER_KILLS ?= 200
 # How many killed writers, and random lives of a block, `make test-long` has.
 LONG_ROUNDS ?= 100
 FUZZ_TARGETS := parse csv merge block frames
@@ -36,7 +38,7 @@ LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
 ACCEPTANCE_SECONDS ?= 300
 
-.PHONY: help setup build install-c clients demo docs test test-long test-lowest test-rust test-python steps loom orderings bounds miri arm stateful fuzz stress soak soak-edges soak-live bench bench-quick acceptance weights dependencies lint format clean
+.PHONY: help setup build install-c clients demo demo-cluster docs test test-long test-lowest test-rust test-python steps loom orderings bounds miri arm stateful fuzz stress soak soak-edges soak-live bench bench-quick acceptance weights dependencies lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List the verbs
@@ -76,6 +78,9 @@ install-c: ## Install libcandleshm and its headers, for C and C++: PREFIX=/usr/l
 
 demo: build ## Simulated exchange, collector and a strategy in another process (DEMO_SECONDS=30)
 	@$(BIN)/candleshm demo --seconds $(DEMO_SECONDS)
+
+demo-cluster: build setup ## Three hosts with mirror and NATS; the leader is killed on stage (network namespaces as root; DEMO_SECONDS=30)
+	@$(BIN)/python -m tests.demo_cluster --seconds $(DEMO_SECONDS)
 
 test: test-rust test-python ## What every change has to pass: the core, and real processes against the simulated exchange
 
@@ -133,11 +138,12 @@ fuzz: ## Fuzz parsers, frames, merge and damaged blocks, FUZZ_SECONDS=60 each; n
 			-- -max_total_time=$(FUZZ_SECONDS) -timeout=30 -verbosity=0 -print_final_stats=1 || exit 1; \
 	done
 
-stress: build setup ## Long proofs: 10^7 reads under fire, a death at every store, ROUNDS=1000 killed writers, random lives
+stress: build setup ## Long proofs: 10^7 reads under fire, a death at every store, ROUNDS=1000 killed writers, LEADER_KILLS=200, random lives
 	$(BIN)/python -m tests.long.stress_reads
 	$(BIN)/python -m tests.conformance.hot_readers --seconds $(HOT_SECONDS)
 	cargo test --profile checked --quiet --package candleshm --features steps --test steps
 	KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -s tests/test_processes.py -k killed --timeout 3600
+	$(BIN)/python -m tests.long.leader_kills --kills $(LEADER_KILLS)
 	$(MAKE) stateful
 
 soak: build setup ## Two hours of 1s candles in 12 minutes, faults on, then soak-edges (SOAK_SECONDS, ...)
@@ -157,11 +163,12 @@ $(BENCH)/.tools: $(VENV)/.built benches/requirements.txt
 	$(BENCH)/bin/python -m pip install --quiet --no-build-isolation .[web]
 	@touch $@
 
-bench: $(BENCH)/.tools ## Every workload beside its peers; peers come from PyPI and apt (redis-server)
+bench: $(BENCH)/.tools setup ## Every workload beside its peers; peers come from PyPI and apt (redis-server)
 	$(BENCH)/bin/python benches/run.py
 	$(BENCH)/bin/python benches/collector.py
 	$(BENCH)/bin/python benches/live.py
 	$(BENCH)/bin/python benches/gateway.py
+	PYTHONPATH=. $(BIN)/python benches/cluster.py
 
 bench-quick: $(BENCH)/.tools ## In under three minutes: instructions of the core's steps, and reads and merges beside their peers, against the committed run
 	$(BIN)/python benches/instructions.py

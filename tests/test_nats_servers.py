@@ -10,8 +10,10 @@ from typing import Any
 import nats
 import pytest
 import trustme
+from nats.aio.msg import Msg
 from nats.errors import Error
 
+from tests.support.bad_relay import FAULTS, bad_relay
 from tests.support.nats_servers import NatsServer, Security, nats_cluster, nats_server, tls_of, wait_until
 
 
@@ -78,3 +80,61 @@ def test_a_server_wants_its_password_and_shows_its_certificate(tmp_path: Path) -
         for wrong in ({"password": "guessed"}, {"tls": ssl.create_default_context()}):
             with pytest.raises((Error, ssl.SSLError)):
                 asyncio.run(echoed(server.url, **{**options, **wrong}))
+
+
+def test_a_bad_relay_spoils_what_it_passes_on_until_it_is_told_not_to() -> None:
+    with nats_server() as server, bad_relay(server.url, "near", "far") as relay:
+        sent = [f"message {number}".encode() for number in range(500)]
+        spoiled = asyncio.run(relayed(server.url, sent))
+        assert spoiled != sent
+        assert relay.spoiled.keys() == {*FAULTS, ""}
+        assert set(sent) - set(spoiled)
+        assert set(spoiled) - set(sent)
+        relay.is_honest = True
+        assert asyncio.run(relayed(server.url, sent)) == sent
+
+
+async def relayed(url: str, sent: list[bytes]) -> list[bytes]:
+    """Publish messages, and ask two questions; return what came of the messages, until the second answer."""
+    client = await nats.connect(url)
+    told: list[bytes] = []
+    answers = await client.subscribe("inbox.>")
+
+    async def take(message: Msg) -> None:
+        told.append(message.data)
+
+    async def answer(message: Msg) -> None:
+        await client.publish(message.reply, b"an answer")
+
+    await client.subscribe("far.rows", cb=take)
+    await client.subscribe("near.ask", cb=answer)
+    for data in sent:
+        await client.publish("near.rows", data)
+    # An answer may be lost as well; one of many is not.
+    for number in range(50):
+        await client.publish("far.ask", b"a question", f"inbox.{number}")
+    await answers.next_msg(5)
+    await asyncio.sleep(0.2)
+    await client.close()
+    return told
+
+
+def test_a_disk_can_be_filled_and_freed() -> None:
+    with nats_server(disk_bytes=8 << 20) as server:
+        assert asyncio.run(kept(server.url, 1)) == 1
+        server.fill_disk()
+        with pytest.raises(Error):
+            asyncio.run(filled(server.url))
+        assert "no space left" in server.log
+        server.free_disk()
+
+
+async def filled(url: str) -> None:
+    """Put more into a stream than the node has space for."""
+    client = await nats.connect(url, connect_timeout=5)
+    try:
+        stream = client.jetstream(timeout=2)
+        for _ in range(100):
+            await stream.publish("log.1", bytes(100_000))
+    finally:
+        await client.close()

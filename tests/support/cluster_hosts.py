@@ -45,11 +45,14 @@ class Host:
     def __init__(self, namespace: str, address: str, switch: Host | None = None) -> None:
         self.namespace = namespace
         self.address = address
+        self.name = namespace.rpartition("-")[2]
+        """What its processes are told that the host is called."""
         self._switch = switch
 
     def command(self, words: Sequence[str]) -> list[str]:
         """Return the words that run a command on this host; the process is the command's own."""
-        return ["ip", "netns", "exec", self.namespace, *words]
+        named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self.name]
+        return ["ip", "netns", "exec", self.namespace, *named, *words]
 
     @contextmanager
     def inside(self) -> Iterator[None]:

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 import trustme
 
+from tests.support.confined import mounted
+
 __all__ = ["NatsServer", "Place", "Security", "nats_cluster", "nats_server", "tls_of"]
 
 PROGRAM = Path(sys.executable).with_name("nats-server")
@@ -85,8 +87,8 @@ class NatsServer:
     place: Place = HERE
     security: Security = Security()
     has_jetstream: bool = True
-    confined: Callable[[Sequence[str]], list[str]] = list
-    """Puts the process where it has less than the machine has: a store that is full, see `confined.mounted`."""
+    disk_bytes: int = 0
+    """A disk of its own of that size, in memory, which can be filled; it is gone with the process."""
     port: int = 0
     monitor_port: int = 0
     route_port: int = 0
@@ -127,7 +129,10 @@ class NatsServer:
         assert self.process is None, f"{self.name} runs already"
         path = self.folder / self.name / "nats.conf"
         path.write_text(self._configuration())
-        words = self.place.command(self.confined([str(PROGRAM), "--config", str(path)]))
+        words = [str(PROGRAM), "--config", str(path)]
+        if self.disk_bytes:
+            words = mounted(str(self.store), f"size={self.disk_bytes}", words)
+        words = self.place.command(words)
         with (self.folder / self.name / "log").open("ab") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
 
@@ -155,6 +160,21 @@ class NatsServer:
         self.kill()
         self.start()
         self.wait()
+
+    def fill_disk(self) -> None:
+        """Leave no space on the disk of its own."""
+        with suppress(OSError), (self._disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+
+    def free_disk(self) -> None:
+        """Undo `fill_disk`."""
+        (self._disk / "filler").unlink()
+
+    @property
+    def _disk(self) -> Path:
+        """Return the store as the process sees it."""
+        return Path(f"/proc/{self.pid}/root{self.store}")
 
     def monitor(self, page: str) -> dict[str, Any]:
         """Return a page of the monitoring port: `varz`, `jsz`, `connz`. Raises OSError when it cannot be had."""

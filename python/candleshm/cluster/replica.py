@@ -93,6 +93,11 @@ class Replica:
         return len(self._complete | self._collected) == self._shards
 
     @property
+    def failure(self) -> BaseException | None:
+        """What ended one of the two by a fault of its own, if anything did; the other is of no use then."""
+        return self._publisher.failure or self._follower.failure
+
+    @property
     def symbols(self) -> int:
         """How many symbols the block has."""
         return len(self._writer.symbols)

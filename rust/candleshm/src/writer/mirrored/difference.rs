@@ -122,10 +122,8 @@ impl Writer {
             let few = SERIES_BYTES + (rows / 8).max(32) * ROW_BYTES;
             let is_smaller = range.start > standing.window.start;
             let has_any = followed.digest.has_settled(range.clone());
-            let differs = match is_smaller {
-                true => followed.differs || !has_any && standing.digest != 0,
-                false => ours != standing.digest,
-            };
+            let differs =
+                if is_smaller { followed.differs || !has_any && standing.digest != 0 } else { ours != standing.digest };
             let compared = (ours, standing.digest);
             let is_in_vain = (followed.compared.0, followed.compared.1) == compared
                 && head.sent_boot_ns < followed.compared.2.saturating_add(PAUSE_NS);

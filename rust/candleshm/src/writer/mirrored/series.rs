@@ -14,7 +14,6 @@ use crate::writer::Writer;
 #[derive(Default)]
 struct Changes {
     rewrite: Vec<RingRow>,
-    corrected: u32,
     close: Vec<u64>,
     verify: Vec<u64>,
     unverify: Vec<u64>,
@@ -148,17 +147,12 @@ impl Changes {
                 self.tally.verified += 1;
                 self.verify.push(candle_index);
             }
-            (RowState::Verified, RowState::Closed) if same => {
-                if counts {
-                    self.unverify.push(candle_index);
-                }
+            (RowState::Verified, RowState::Closed) if same && counts => self.unverify.push(candle_index),
+            (RowState::Closed | RowState::Verified, RowState::Closed | RowState::Verified) if !same && counts => {
+                self.tally.corrected += 1;
+                self.rewrite(row);
             }
-            (RowState::Closed | RowState::Verified, RowState::Closed | RowState::Verified) => {
-                if !same && counts {
-                    self.tally.corrected += 1;
-                    self.rewrite(row);
-                }
-            }
+            (RowState::Closed | RowState::Verified, _) => {}
             (RowState::Live, RowState::Closed | RowState::Verified) if same => {
                 self.tally.closed += 1;
                 self.close.push(candle_index);
@@ -227,7 +221,8 @@ impl Changes {
         let settled = self.close.iter().chain(&self.verify).chain(&self.unverify).copied();
         written.chain(settled).for_each(|candle_index| seen.untell(candle_index));
         if !self.rewrite.is_empty() {
-            writer.rewrite(&self.rewrite, self.corrected);
+            // Corrections are counted as the leader counts them.
+            writer.rewrite(&self.rewrite, 0);
         }
         self.close.into_iter().for_each(|candle_index| writer.close(candle_index));
         self.verify.into_iter().for_each(|candle_index| writer.verify(candle_index));
