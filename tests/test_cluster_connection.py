@@ -17,6 +17,7 @@ from candleshm.cluster.message import Message
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.errors import ClusterRefused, ClusterUnavailable, ConfigError
 from tests.support.commanding import complaint, until
+from tests.support.nats_credentials import Identities
 from tests.support.nats_servers import NatsServer, Security, nats_cluster, nats_server, tls_of
 
 SECRET = "s3cret-of-the-test"
@@ -182,6 +183,18 @@ def test_a_token_opens_and_a_wrong_one_does_not() -> None:
             assert connection.is_connected
         with pytest.raises(ClusterRefused, match="refuses the token"):
             ClusterConnection(settings_of(server, cluster_token="guessed"), "test").open()
+
+
+def test_a_file_of_credentials_opens_and_that_of_another_operator_does_not(tmp_path: Path) -> None:
+    ours, others = Identities(), Identities()
+    with nats_server(security=Security(identities=ours.configuration), has_jetstream=False) as server:
+        with connected(
+            settings_of(server, cluster_credentials=ours.credentials(tmp_path / "ours.creds"))
+        ) as connection:
+            assert connection.is_connected
+        stranger = settings_of(server, cluster_credentials=others.credentials(tmp_path / "others.creds"))
+        with pytest.raises(ClusterRefused, match=r"refuses the credentials of .*others\.creds"):
+            ClusterConnection(stranger, "test").open()
 
 
 def test_rights_that_are_missing_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
