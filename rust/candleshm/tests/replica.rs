@@ -1,36 +1,30 @@
 //! Blocks that follow one another by messages: whatever is lost, comes twice or in another order, they hold the same in
 //! the end, and what is no message of theirs changes nothing.
 
+#[path = "replica/parts.rs"]
+mod parts;
 mod scratch;
 
-use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candleshm::block::Block;
 use candleshm::columns::{CLOSE_TIME_MS, COLUMNS, OPEN_TIME_MS, Row, TRADES};
 use candleshm::feed::clock;
-use candleshm::interval::Interval;
-use candleshm::layout::{Geometry, RowState, header};
-use candleshm::market::Market;
+use candleshm::layout::{RowState, header};
 use candleshm::merge::RequestWindow;
 use candleshm::publish::RingRow;
 use candleshm::read::SeriesReader;
-use candleshm::replica::checksum::crc32c;
-use candleshm::replica::message::{
-    BYTES_MAX, Builder, HEAD_BYTES, Head, Kind, Message, Query, Record, Refusal, Sender, Shape, Standing, State,
-    Update, Wanted, feed_of,
-};
+use candleshm::replica::message::{Builder, Head, Kind, Record, Refusal, Update};
 use candleshm::replica::shadow::Shadow;
 use candleshm::writer::{Owner, Writer};
+use parts::{MINUTE_MS, SYMBOLS, head_of, update};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use scratch::{Scratch, config};
 
-const MINUTE_MS: i64 = 60_000;
 /// The first candle of the exchange of these tests.
 const FIRST: i64 = 28_400_000;
 const LENGTH: usize = 40;
-const SYMBOLS: [&str; 2] = ["AUSDT", "BUSDT"];
 
 fn owner() -> Owner {
     Owner { pid: std::process::id().into(), pid_start: 1, boot_id: clock::boot_id(), now_ns: clock::now_ns() }
@@ -108,6 +102,8 @@ struct World {
     exchange: [Exchange; 2],
     under_way: Vec<Vec<u8>>,
     now_ms: i64,
+    /// By how much the leader's clock is ahead: waiting costs no time.
+    ahead_ns: u64,
 }
 
 impl World {
@@ -128,6 +124,7 @@ impl World {
             exchange: Default::default(),
             under_way: Vec::new(),
             now_ms: 0,
+            ahead_ns: 0,
         };
         for exchange in &mut world.exchange {
             exchange.trades.push(Some(1));
@@ -241,7 +238,8 @@ impl World {
     fn compare(&mut self) -> Result<Vec<Vec<u8>>, TestCaseError> {
         let mut answers = Vec::new();
         let mut messages = self.hosts[self.leader].shadow.collect(clock::now_ns()).expect("the feed is open");
-        let beats = self.hosts[self.leader].shadow.heartbeat(clock::now_ns()).expect("the feed is open");
+        let now_ns = clock::now_ns() + self.ahead_ns;
+        let beats = self.hosts[self.leader].shadow.heartbeat(now_ns).expect("the feed is open");
         messages.extend(beats.iter().cloned());
         for (_, message) in messages {
             self.apply(&message)?;
@@ -261,12 +259,9 @@ impl World {
             self.page(symbol, 1000, 0);
         }
         self.under_way.clear();
-        // An answer that got lost is waited for, and rows that only one side had are not requested for a while: a
-        // follower that begins anew waits for none.
-        let follower = &mut self.hosts[1 - self.leader].writer;
-        follower.follow(0, []);
-        follower.follow(1, []);
+        // An answer that got lost is waited for, and rows that only one side had are not requested for a while.
         for _ in 0..4 {
+            self.ahead_ns += 20_000_000_000;
             for answer in self.compare()? {
                 self.apply(&answer)?;
             }
@@ -341,9 +336,8 @@ proptest! {
             world.page(symbol, 1000, 0);
             world.page(symbol, 1000, 0);
         }
-        world.hosts[1].writer.follow(0, []);
-        world.hosts[1].writer.follow(1, []);
         for _ in 0..6 {
+            world.ahead_ns += 20_000_000_000;
             for answer in world.compare()? {
                 world.apply(&answer)?;
             }
@@ -411,257 +405,6 @@ fn what_is_final_stays_final() {
     let applied = world.hosts[1].writer.apply_message(&builder.finish(true), 0, clock::now_ns());
     assert_eq!((applied.refused, applied.closed), (None, 0));
     assert_eq!(seen(world.hosts[1].writer.block(), 0, LENGTH).rows, before.rows);
-}
-
-fn head_of(geometry: &Geometry, exchange: &str, kind: Kind) -> Head {
-    Head {
-        kind,
-        is_last: true,
-        feed: feed_of(geometry, exchange),
-        shard: 0,
-        shards: 1,
-        epoch: 1,
-        sequence: 1,
-        sent_boot_ns: 5,
-        exchange_offset_ms: 6,
-    }
-}
-
-fn update(symbol: usize) -> Update {
-    Update {
-        symbol: SYMBOLS[symbol].to_owned(),
-        phase_days: 0,
-        first_bar: 0,
-        presence: 1,
-        calendar: 0,
-        head: 0,
-        revision: 0,
-        received_ms: 3,
-        newest: None,
-        rows: Vec::new(),
-        has_more: false,
-        differs: false,
-    }
-}
-
-/// A row of a 1m candle, on its grid or not.
-fn any_row(candle_index: u64, values: [f64; COLUMNS], is_odd: bool) -> Row {
-    let mut row = values.map(f64::abs);
-    row[2] = row[1].max(row[3]) + 1.0;
-    row[OPEN_TIME_MS] = (candle_index as i64 * MINUTE_MS) as f64 + if is_odd { 7.0 } else { 0.0 };
-    row[CLOSE_TIME_MS] = row[OPEN_TIME_MS] + if is_odd { 5.0 } else { 59_999.0 };
-    row[COLUMNS - 1] = if is_odd { values[0].abs() } else { 0.0 };
-    row
-}
-
-fn any_update() -> impl Strategy<Value = Update> {
-    let value = -1e12..1e12;
-    let row = (1..1_000_u64, proptest::array::uniform12(value), any::<bool>(), 1..5_u8);
-    (
-        proptest::collection::btree_map(1..1_000_u64, row.prop_map(|row| row), 0..20),
-        0..2_usize,
-        any::<u32>(),
-        any::<[bool; 4]>(),
-    )
-        .prop_map(|(rows, symbol, revision, [has_newest, is_live, has_more, differs])| {
-            let rows: Vec<RingRow> = rows
-                .into_iter()
-                .map(|(candle_index, (_, values, is_odd, state))| RingRow {
-                    candle_index,
-                    row: if state == 4 { [f64::NAN; COLUMNS] } else { any_row(candle_index, values, is_odd) },
-                    state: [RowState::Live, RowState::Closed, RowState::Verified, RowState::Hole]
-                        [usize::from(state) - 1],
-                })
-                .collect();
-            let head = rows.last().map_or(3, |row| row.candle_index + 1);
-            let state = if is_live { RowState::Live } else { RowState::Verified };
-            let newest_index = head - u64::from(!is_live);
-            let newest = has_newest.then(|| (state, any_row(newest_index, [2.5; COLUMNS], is_live)));
-            Update {
-                head,
-                revision,
-                newest,
-                rows,
-                has_more,
-                differs,
-                calendar: 1 << 40,
-                first_bar: 2,
-                ..update(symbol)
-            }
-        })
-}
-
-/// NaN is not equal to itself.
-fn text_of(message: &Message) -> String {
-    format!("{message:?}")
-}
-
-thread_local! {
-    static TARGET: RefCell<Option<World>> = const { RefCell::new(None) };
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_message_is_read_as_it_was_written(
-        updates in proptest::collection::vec(any_update(), 0..4),
-        numbers in any::<[u64; 8]>(),
-        sums in proptest::collection::vec(any::<u64>(), 3),
-    ) {
-        let geometry = Geometry::new(Market::Spot, Interval::Minute1, LENGTH, 4).expect("a shape");
-        let head = Head {
-            sequence: numbers[0],
-            epoch: numbers[1],
-            sent_boot_ns: numbers[2],
-            exchange_offset_ms: numbers[3] as i64,
-            ..head_of(&geometry, "example", Kind::Answer)
-        };
-        let mut records: Vec<Record> = updates.into_iter().map(Record::Update).collect();
-        records.push(Record::Standing(Standing {
-            symbol: "AUSDT".into(),
-            phase_days: 2,
-            first_bar: 7,
-            presence: 2,
-            calendar: numbers[4],
-            window: 5..45,
-            final_end: 44,
-            revision: 9,
-            received_ms: numbers[5],
-            digest: numbers[6],
-            newest: numbers[7],
-        }));
-        for query in [Query::Newest, Query::All, Query::Digest(numbers[0]), Query::Buckets(sums)] {
-            records.push(Record::Wanted(Wanted { symbol: "BUSDT".into(), range: 10..40, query }));
-        }
-        records.push(Record::Shape(Shape {
-            market: Market::Spot,
-            price: geometry.price,
-            grid: geometry.grid(0),
-            exchange: "example".into(),
-            length: 40,
-            symbol_capacity: 4,
-            symbols: 2,
-        }));
-        records.push(Record::State(State { source: "a/1".into(), ready: true, failing: numbers[3], ..State::default() }));
-        let mut builder = Builder::new(&head);
-        for record in &records {
-            prop_assert!(builder.add(record, &geometry));
-        }
-        let bytes = builder.finish(true);
-        prop_assert_eq!(Head::read(&bytes), Ok(head));
-        let read = Message::read(&bytes, &geometry).expect("it is a message");
-        prop_assert_eq!(text_of(&read), text_of(&Message { head, records }));
-    }
-
-    #[test]
-    fn a_message_with_other_bytes_is_refused(at in any::<prop::sample::Index>(), bit in 0..8_u32) {
-        let geometry = Geometry::new(Market::Spot, Interval::Minute1, LENGTH, 4).expect("a shape");
-        let mut builder = Builder::new(&head_of(&geometry, "example", Kind::Changes));
-        builder.add(&Record::Update(update(0)), &geometry);
-        let mut bytes = builder.finish(true);
-        let at = at.index(bytes.len());
-        bytes[at] ^= 1 << bit;
-        prop_assert!(Message::read(&bytes, &geometry).is_err());
-        bytes.truncate(at);
-        prop_assert!(Message::read(&bytes, &geometry).is_err());
-    }
-
-    /// As from a host whose memory is bad: the checksum fits whatever stands there.
-    #[test]
-    fn bytes_that_cannot_be_true_do_no_harm(
-        update in any_update(),
-        patches in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-    ) {
-        TARGET.with_borrow_mut(|target| {
-            let world = target.get_or_insert_with(|| World::new([LENGTH, LENGTH]));
-            let writer = &mut world.hosts[1].writer;
-            let geometry = *writer.block().geometry();
-            let head = head_of(&geometry, &writer.block().exchange(), Kind::Changes);
-            let mut builder = Builder::new(&head);
-            builder.add(&Record::Update(update), &geometry);
-            let mut bytes = builder.finish(true);
-            for (at, value) in patches {
-                let at = HEAD_BYTES + at.index(bytes.len() - HEAD_BYTES);
-                bytes[at] = value;
-            }
-            let checksum = crc32c(&[&bytes[..12], &bytes[16..]]);
-            bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
-            let before = seen(writer.block(), 0, LENGTH);
-            let applied = writer.apply_message(&bytes, 0, clock::now_ns());
-            if applied.refused.is_some() {
-                assert_eq!(seen(writer.block(), 0, LENGTH), before);
-            }
-            for index in 0..SYMBOLS.len() {
-                for (candle_index, state, row) in seen(writer.block(), index, LENGTH).rows {
-                    if matches!(state, RowState::Closed | RowState::Verified | RowState::Live) {
-                        let open_ms = f64::from_bits(row[OPEN_TIME_MS]) as i64;
-                        assert_eq!(open_ms.div_euclid(MINUTE_MS), candle_index as i64);
-                    }
-                }
-            }
-        });
-    }
-}
-
-#[test]
-fn more_rows_than_a_message_holds_come_in_several() {
-    let geometry = Geometry::new(Market::Spot, Interval::Minute1, 100_000, 4).expect("a shape");
-    let rows: Vec<RingRow> = (1..30_000)
-        .map(|candle_index| RingRow {
-            candle_index,
-            row: any_row(candle_index, [1.5; COLUMNS], true),
-            state: RowState::Closed,
-        })
-        .collect();
-    let mut sender = Sender::new(head_of(&geometry, "example", Kind::Changes), &geometry);
-    for symbol in 0..2 {
-        sender.add(Update { head: 30_000, rows: rows.clone(), ..update(symbol) });
-    }
-    assert_eq!(sender.rows(), 2 * rows.len());
-    let messages = sender.finish();
-    assert!(messages.len() > 6);
-    let (mut found, mut sequence) = (vec![Vec::new(), Vec::new()], 0);
-    for (at, message) in messages.iter().enumerate() {
-        assert!(message.len() <= BYTES_MAX);
-        let message = Message::read(message, &geometry).expect("it is a message");
-        sequence += 1;
-        assert_eq!((message.head.sequence, message.head.is_last), (sequence, at + 1 == messages.len()));
-        for record in message.records {
-            let Record::Update(part) = record else { panic!("another record") };
-            let symbol = SYMBOLS.iter().position(|symbol| *symbol == part.symbol).expect("a symbol");
-            found[symbol].extend(part.rows);
-            assert_eq!(part.has_more, found[symbol].len() < rows.len());
-        }
-    }
-    assert_eq!(found, [rows.clone(), rows]);
-}
-
-#[test]
-fn a_later_minor_is_read_and_another_major_is_not() {
-    let geometry = Geometry::new(Market::Spot, Interval::Minute1, LENGTH, 4).expect("a shape");
-    let mut builder = Builder::new(&head_of(&geometry, "example", Kind::Changes));
-    builder.add(&Record::Update(update(0)), &geometry);
-    let bytes = builder.finish(true);
-    let sealed = |mut bytes: Vec<u8>| {
-        let size = bytes.len() as u32;
-        bytes[16..20].copy_from_slice(&size.to_le_bytes());
-        let checksum = crc32c(&[&bytes[..12], &bytes[16..]]);
-        bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
-        bytes
-    };
-    let known = Message::read(&bytes, &geometry).expect("it is a message");
-    let mut later = bytes.clone();
-    later[9] = 7;
-    // A field at the end of the record, and a record of a kind that is not known.
-    let size = u32::from_le_bytes(later[HEAD_BYTES..HEAD_BYTES + 4].try_into().expect("four bytes")) + 3;
-    later[HEAD_BYTES..HEAD_BYTES + 4].copy_from_slice(&size.to_le_bytes());
-    later.extend([1, 2, 3]);
-    later.extend([2, 0, 0, 0, 99, 0, 0, 0, 5, 6]);
-    assert_eq!(Message::read(&sealed(later), &geometry).map(|message| message.records), Ok(known.records));
-    let mut other = bytes;
-    other[8] = 2;
-    assert_eq!(Message::read(&sealed(other), &geometry), Err(Refusal::Version));
 }
 
 #[test]

@@ -77,14 +77,16 @@ impl Writer {
             bytes += want.bytes;
             let record = Record::Wanted(Wanted { symbol: standing.symbol, range: want.range, query: want.query });
             if builder.add(&record, &geometry) {
-                self.mirrored.series[index].requested_ns = Some(head.sent_boot_ns);
+                let followed = &mut self.mirrored.series[index];
+                followed.requested_ns = Some(head.sent_boot_ns);
+                followed.waiting_since_ns.get_or_insert(now_ns);
             }
         }
         if !builder.is_empty() && requests.len() < limit {
             requests.push(builder.finish(true));
         }
         let leader: &mut Leader = self.leader(head.shard);
-        if agrees && !leader.has_agreed {
+        if agrees && !leader.has_agreed && leader.state.as_ref().is_some_and(|state| state.ready) {
             leader.has_agreed = true;
             self.show_state();
         }

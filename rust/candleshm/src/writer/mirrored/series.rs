@@ -43,10 +43,16 @@ impl Writer {
         if is_answer || !update.rows.is_empty() {
             followed.rows_told = followed.rows_told.max(head.sequence);
         }
+        let made_ns = if is_answer { followed.waiting_since_ns } else { Some(0) };
         if is_answer && !update.has_more {
-            followed.requested_ns = None;
+            (followed.requested_ns, followed.waiting_since_ns) = (None, None);
             followed.differs |= update.differs;
         }
+        let clock = match made_ns {
+            // Whoever sent it, it left after our request: that makes what it says older rather than fresher.
+            Some(made_ns) if is_answer => Clock { offset_ns: made_ns as i64 - head.sent_boot_ns as i64, ..clock },
+            _ => clock,
+        };
         if counts {
             self.apply_entry(index, update.presence, update.calendar);
         }
@@ -77,8 +83,10 @@ impl Writer {
             return;
         }
         if counts && update.newest.is_some() {
-            writer.set_received(clock.here_ms(update.received_ms).max(writer.state().marks.received_ms));
             writer.set_revision(update.revision);
+            if made_ns.is_some() {
+                writer.set_received(clock.here_ms(update.received_ms).max(writer.state().marks.received_ms));
+            }
         }
         applied.rows += tally.changed;
         applied.closed += tally.closed;
