@@ -32,7 +32,7 @@ STATEFUL_EXAMPLES ?= 500
 LEADER_KILLS ?= 200
 # How many killed writers, and random lives of a block, `make test-long` has.
 LONG_ROUNDS ?= 100
-FUZZ_TARGETS := parse csv merge block frames
+FUZZ_TARGETS := parse csv merge block frames message
 LIVE_SECONDS ?= 1800
 LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.

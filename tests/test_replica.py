@@ -374,17 +374,35 @@ def test_a_wait_ends_with_news_and_when_it_is_roused(pair: Pair) -> None:
 
 
 def test_ages_of_a_copy_are_never_below_those_of_the_leader(pair: Pair, block_name: str) -> None:
+    def ages() -> tuple[float, float]:
+        leader = candleshm.attach(block_name)["AUSDT"].age
+        return candleshm.attach(f"{block_name}-copy")["AUSDT"].age, leader
+
     pair.merge("AUSDT", 5, 1.0)
     pair.shadow.lead(0, 1)
+    # Whatever was measured of the clocks: an answer was made after its request.
     ((_, beat),) = pair.shadow.heartbeat()
-    # The leader's clock is a minute ahead, and what was measured of it says two seconds more.
-    offset_ns = -2_000_000_000
-    pair.follower.apply(beat, offset_ns)
+    for offset_ns in (0, 5_000_000_000):
+        pair.follower.apply(beat, offset_ns)
     for request in pair.follower.differences(beat):
         for answer in pair.shadow.answer(request):
-            pair.follower.apply(answer, offset_ns)
-    copy, leader = (candleshm.attach(name)["AUSDT"].age for name in (f"{block_name}-copy", block_name))
+            pair.follower.apply(answer, 60_000_000_000)
+    copy, leader = ages()
+    assert copy >= leader
+    # Changes count by the clocks, and never as of the future.
+    pair.minute = 3
+    pair.merge("AUSDT", 5, 1.0)
+    ((_, changes),) = pair.shadow.collect()
+    pair.follower.apply(changes, 60_000_000_000)
+    copy, leader = ages()
+    assert 0.0 <= copy <= leader
+    pair.follower.close()
+    pair.follower = open_block(f"{block_name}-copy")
+    pair.follower.follow(1, [])
+    pair.follower.apply(changes, -2_000_000_000)
+    copy, leader = ages()
     assert copy >= leader + 1.9
+    pair.follower.close()
 
 
 def test_the_rows_of_a_copy_survive_its_own_replacement(pair: Pair, block_name: str) -> None:

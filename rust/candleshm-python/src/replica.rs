@@ -33,7 +33,7 @@ pub(crate) fn shard_of(symbol: &str, shards: u32) -> PyResult<u32> {
 /// For one thread at a time, but for `rouse` and `answer`. Messages are bytes; who carries them is up to the caller.
 #[pyclass(frozen, module = "candleshm._core")]
 pub(crate) struct Shadow {
-    shadow: Mutex<CoreShadow>,
+    core: Mutex<CoreShadow>,
     feed: feed::Feed,
     /// What was announced before the last `collect`.
     news: Mutex<Option<feed::News>>,
@@ -42,7 +42,7 @@ pub(crate) struct Shadow {
 
 impl Shadow {
     fn enter(&self) -> MutexGuard<'_, CoreShadow> {
-        self.shadow.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls the core with the GIL released.
@@ -71,7 +71,7 @@ impl Shadow {
     fn py_new(name: &str, shards: u32, source: &str) -> PyResult<Self> {
         let shadow = CoreShadow::open(name, shards, source).map_err(|error| to_py(error, name))?;
         let feed = shadow.feed().clone();
-        Ok(Self { shadow: Mutex::new(shadow), feed, news: Mutex::new(None), roused: AtomicBool::new(false) })
+        Ok(Self { core: Mutex::new(shadow), feed, news: Mutex::new(None), roused: AtomicBool::new(false) })
     }
 
     /// The name of the block.

@@ -932,8 +932,9 @@ impl Writer {
 
     /// Apply a message of changes, an answer or a heartbeat: publish what it tells and wake waiters.
     ///
-    /// `clock_offset_ns` is this machine's CLOCK_BOOTTIME minus the sender's, at most what it can be: ages of data come
-    /// out too high rather than too low. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
+    /// `clock_offset_ns` is this machine's CLOCK_BOOTTIME minus the leader's, the lowest that it can be: ages of data
+    /// come out too high rather than too low. Answers need none (0), and may come from anybody: they were made after
+    /// their request. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
     /// The GIL is released. NotMerged is not raised: `stop_merging` stops only what comes from the exchange.
     fn apply(&self, py: Python<'_>, message: &[u8], clock_offset_ns: i64) -> PyResult<Applied> {
         py.detach(|| self.with(|writer| Ok(writer.apply_message(message, clock_offset_ns, clock::now_ns()))))

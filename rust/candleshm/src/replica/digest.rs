@@ -174,9 +174,9 @@ impl Digest {
 /// Returns the parts of a range that lie in one bucket each.
 pub fn buckets_of(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
     let (start, end) = (range.start, range.end);
-    let last = if start < end { (end - 1 >> BUCKET_BITS) + 1 } else { start >> BUCKET_BITS };
+    let last = if start < end { ((end - 1) >> BUCKET_BITS) + 1 } else { start >> BUCKET_BITS };
     (start >> BUCKET_BITS..last)
-        .map(move |bucket| (bucket << BUCKET_BITS).max(start)..(bucket + 1 << BUCKET_BITS).min(end))
+        .map(move |bucket| (bucket << BUCKET_BITS).max(start)..((bucket + 1) << BUCKET_BITS).min(end))
 }
 
 #[cfg(test)]
@@ -206,7 +206,7 @@ mod tests {
         for (start, end) in [(0, 0), (5, 5), (0, 16), (3, 17), (16, 33), (31, 100)] {
             let parts: Vec<_> = buckets_of(&(start..end)).collect();
             assert_eq!(parts.iter().cloned().flatten().collect::<Vec<_>>(), (start..end).collect::<Vec<_>>());
-            assert!(parts.iter().all(|part| part.start >> BUCKET_BITS == part.end - 1 >> BUCKET_BITS));
+            assert!(parts.iter().all(|part| part.start >> BUCKET_BITS == (part.end - 1) >> BUCKET_BITS));
         }
     }
 }

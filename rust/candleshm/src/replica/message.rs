@@ -156,7 +156,7 @@ impl Head {
         let checksum = reader.u32()?;
         let size = reader.u32()? as usize;
         let head_bytes = reader.u32()? as usize;
-        let is_whole = bytes.len() == size && head_bytes == HEAD_BYTES && size >= HEAD_BYTES && size <= BYTES_MAX;
+        let is_whole = bytes.len() == size && head_bytes == HEAD_BYTES && (HEAD_BYTES..=BYTES_MAX).contains(&size);
         if !is_whole || crc32c(&[&bytes[..CHECKSUM.start], &bytes[CHECKSUM.end..]]) != checksum {
             return Err(Refusal::Damaged);
         }

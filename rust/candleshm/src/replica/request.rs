@@ -53,7 +53,7 @@ pub(crate) fn answer(block: &Block, index: usize, wanted: &Wanted) -> Result<Upd
     let within = |range: &Range<u64>| range.start.max(window.start)..range.end.min(window.end);
     let mut digest = Digest::default();
     let mut rows: Vec<RingRow> = Vec::new();
-    let mut keep = |candle_index, state, row| rows.push(RingRow { candle_index, state, row });
+    let mut keep = |candle_index, state, row| rows.push(RingRow { candle_index, row, state });
     let range = match wanted.query {
         Query::Newest => return Ok(update),
         Query::Digest(_) => within(&wanted.range),

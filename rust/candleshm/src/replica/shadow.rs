@@ -65,8 +65,8 @@ struct Told {
     first_bar: u64,
     presence: u64,
     calendar: u64,
-    /// The counters of rewrites, and of slots that are taken.
-    counters: (u64, u64),
+    /// How often rows of the ring were rewritten.
+    rewrites: u64,
     /// Whether not all rows were looked at, or some were being written.
     is_partial: bool,
 }
@@ -245,10 +245,8 @@ impl Shadow {
         for record in &records {
             let Record::Wanted(wanted) = record else { continue };
             let Some(index) = attached.place(&wanted.symbol) else { continue };
-            let update = match answer(block, index, wanted) {
-                Ok(update) => update,
-                Err(_) => continue,
-            };
+            // Contended: it is requested again.
+            let Ok(update) = answer(block, index, wanted) else { continue };
             sender.add(update);
         }
         self.counts.rows += sender.rows() as u64;
@@ -278,7 +276,9 @@ impl Shadow {
             }
             if !is_alike {
                 let led: Vec<u32> = self.led.keys().copied().collect();
-                led.into_iter().for_each(|shard| self.begin(shard));
+                for shard in led {
+                    self.begin(shard);
+                }
             }
         }
         self.find_symbols();
@@ -365,7 +365,7 @@ impl Told {
             first_bar: 0,
             presence: u64::MAX,
             calendar: 0,
-            counters: (0, 0),
+            rewrites: 0,
             is_partial: false,
         }
     }
@@ -384,10 +384,10 @@ impl Told {
         let is_whole = self.version.is_none();
         let version = entry[symbol::VERSION].load(Relaxed);
         let (mut update, marks) = update_of(block, index, &self.symbol)?;
-        let counters = (entry[symbol::REV].load(Relaxed), entry[symbol::WMARK].load(Relaxed));
+        let rewrites = entry[symbol::REV].load(Relaxed);
         let bounds = |marks: &Marks| (marks.head, marks.final_start, marks.final_end);
         let has_moved =
-            bounds(&marks) != bounds(&self.marks) || update.first_bar != self.first_bar || counters != self.counters;
+            bounds(&marks) != bounds(&self.marks) || update.first_bar != self.first_bar || rewrites != self.rewrites;
         let length = words.ring.length as u64;
         let start = marks.head.saturating_sub(length).max(update.first_bar).min(marks.head);
         let from = if is_whole || has_moved { start } else { start.max(marks.head.saturating_sub(NEAR)) };
@@ -404,7 +404,7 @@ impl Told {
         self.marks = marks;
         self.newest = newest;
         (self.first_bar, self.presence, self.calendar) = (update.first_bar, update.presence, update.calendar);
-        self.counters = counters;
+        self.rewrites = rewrites;
         self.is_partial = !is_stable || from > start;
         Ok(has_changed.then_some(update))
     }

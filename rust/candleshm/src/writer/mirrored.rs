@@ -40,7 +40,7 @@ struct Leader {
     sequence: Option<u64>,
     /// What it said about itself last.
     state: Option<State>,
-    /// Whether the block agreed with it once.
+    /// Whether the block agreed once with a leader that had loaded everything.
     has_agreed: bool,
 }
 
@@ -55,6 +55,8 @@ struct Followed {
     version: Option<u64>,
     /// The heartbeat after which it was requested, by the leader's clock (ns), while no answer is there.
     requested_ns: Option<u64>,
+    /// When it was first requested since the last answer, by our clock, ns.
+    waiting_since_ns: Option<u64>,
     /// Our digest and the leader's when its rows were requested last, and when.
     compared: (u64, u64, u64),
     /// Whether the leader said that the rows of our smaller window differ.
@@ -142,7 +144,8 @@ impl Writer {
     }
 
     /// Applies a message of changes, an answer or a heartbeat, publishes it, and wakes waiters where a commit of the
-    /// leader ends. `clock_offset_ns` is our `CLOCK_BOOTTIME` minus the sender's, at most; `now_ns` is ours now.
+    /// leader ends. `clock_offset_ns` is our `CLOCK_BOOTTIME` minus the leader's, at most; `now_ns` is ours now.
+    /// Answers need none, and may come from anybody: they were made after their request.
     pub fn apply_message(&mut self, message: &[u8], clock_offset_ns: i64, now_ns: u64) -> Applied {
         let mut applied = Applied::default();
         let read = Head::read(message).and_then(|head| {
@@ -164,7 +167,7 @@ impl Writer {
                 Record::Wanted(_) => false,
                 Record::Shape(_) | Record::State(_) => true,
             });
-            if are_of_shard { Ok(message) } else { Err(Refusal::Damaged) }
+            if are_of_shard && head.kind != Kind::Request { Ok(message) } else { Err(Refusal::Damaged) }
         });
         match read {
             Ok(message) => self.take_in(&message, Clock { offset_ns: clock_offset_ns, now_ns }, &mut applied),
@@ -207,7 +210,10 @@ impl Writer {
                 Record::Wanted(_) | Record::Shape(_) => {}
             }
         }
-        self.show_source(head, clock);
+        if head.kind != Kind::Answer {
+            // Answers may come from others than the leader.
+            self.show_source(head, clock);
+        }
         if head.kind == Kind::Heartbeat {
             self.show_state();
         }
@@ -225,7 +231,8 @@ impl Writer {
             for index in 0..self.series.len() {
                 if shard_of(&self.block.symbol(index), head.shards) == head.shard {
                     let followed = &mut self.mirrored.series[index];
-                    (followed.told, followed.rows_told, followed.requested_ns) = (0, 0, None);
+                    (followed.told, followed.rows_told) = (0, 0);
+                    (followed.requested_ns, followed.waiting_since_ns) = (None, None);
                 }
             }
         }
@@ -311,7 +318,7 @@ impl Writer {
     }
 
     /// Publishes what the leaders say about themselves, where nothing is led here. Ready is a block of which every shard
-    /// agreed once with a leader that is.
+    /// agreed once with a leader that was.
     fn show_state(&mut self) {
         let Mirrored { shards, led, leaders, .. } = &self.mirrored;
         if !led.is_empty() {
@@ -319,10 +326,7 @@ impl Writer {
         }
         let states = || leaders.values().filter_map(|leader| leader.state.as_ref());
         let mut health = Health {
-            ready: (0..*shards).all(|shard| {
-                let is_ready = |leader: &Leader| leader.state.as_ref().is_some_and(|state| state.ready);
-                leaders.get(&shard).is_some_and(|leader| leader.has_agreed && is_ready(leader))
-            }),
+            ready: (0..*shards).all(|shard| leaders.get(&shard).is_some_and(|leader| leader.has_agreed)),
             banned_until_ms: states().map(|state| state.banned_until_ms).max().unwrap_or(0),
             ..Health::default()
         };

@@ -382,7 +382,9 @@ impl Wanted {
             Query::Buckets(sums) => {
                 bytes.push(2);
                 put::u32(bytes, sums.len() as u32);
-                sums.iter().for_each(|&sum| put::u64(bytes, sum));
+                for &sum in sums {
+                    put::u64(bytes, sum);
+                }
             }
             Query::Digest(sum) => {
                 bytes.push(3);

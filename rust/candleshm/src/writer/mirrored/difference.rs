@@ -77,14 +77,16 @@ impl Writer {
             bytes += want.bytes;
             let record = Record::Wanted(Wanted { symbol: standing.symbol, range: want.range, query: want.query });
             if builder.add(&record, &geometry) {
-                self.mirrored.series[index].requested_ns = Some(head.sent_boot_ns);
+                let followed = &mut self.mirrored.series[index];
+                followed.requested_ns = Some(head.sent_boot_ns);
+                followed.waiting_since_ns.get_or_insert(now_ns);
             }
         }
         if !builder.is_empty() && requests.len() < limit {
             requests.push(builder.finish(true));
         }
         let leader: &mut Leader = self.leader(head.shard);
-        if agrees && !leader.has_agreed {
+        if agrees && !leader.has_agreed && leader.state.as_ref().is_some_and(|state| state.ready) {
             leader.has_agreed = true;
             self.show_state();
         }
@@ -122,10 +124,8 @@ impl Writer {
             let few = SERIES_BYTES + (rows / 8).max(32) * ROW_BYTES;
             let is_smaller = range.start > standing.window.start;
             let has_any = followed.digest.has_settled(range.clone());
-            let differs = match is_smaller {
-                true => followed.differs || !has_any && standing.digest != 0,
-                false => ours != standing.digest,
-            };
+            let differs =
+                if is_smaller { followed.differs || !has_any && standing.digest != 0 } else { ours != standing.digest };
             let compared = (ours, standing.digest);
             let is_in_vain = (followed.compared.0, followed.compared.1) == compared
                 && head.sent_boot_ns < followed.compared.2.saturating_add(PAUSE_NS);

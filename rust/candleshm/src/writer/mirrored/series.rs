@@ -14,7 +14,6 @@ use crate::writer::Writer;
 #[derive(Default)]
 struct Changes {
     rewrite: Vec<RingRow>,
-    corrected: u32,
     close: Vec<u64>,
     verify: Vec<u64>,
     unverify: Vec<u64>,
@@ -44,10 +43,16 @@ impl Writer {
         if is_answer || !update.rows.is_empty() {
             followed.rows_told = followed.rows_told.max(head.sequence);
         }
+        let made_ns = if is_answer { followed.waiting_since_ns } else { Some(0) };
         if is_answer && !update.has_more {
-            followed.requested_ns = None;
+            (followed.requested_ns, followed.waiting_since_ns) = (None, None);
             followed.differs |= update.differs;
         }
+        let clock = match made_ns {
+            // Whoever sent it, it left after our request: that makes what it says older rather than fresher.
+            Some(made_ns) if is_answer => Clock { offset_ns: made_ns as i64 - head.sent_boot_ns as i64, ..clock },
+            _ => clock,
+        };
         if counts {
             self.apply_entry(index, update.presence, update.calendar);
         }
@@ -78,8 +83,10 @@ impl Writer {
             return;
         }
         if counts && update.newest.is_some() {
-            writer.set_received(clock.here_ms(update.received_ms).max(writer.state().marks.received_ms));
             writer.set_revision(update.revision);
+            if made_ns.is_some() {
+                writer.set_received(clock.here_ms(update.received_ms).max(writer.state().marks.received_ms));
+            }
         }
         applied.rows += tally.changed;
         applied.closed += tally.closed;
@@ -148,17 +155,12 @@ impl Changes {
                 self.tally.verified += 1;
                 self.verify.push(candle_index);
             }
-            (RowState::Verified, RowState::Closed) if same => {
-                if counts {
-                    self.unverify.push(candle_index);
-                }
+            (RowState::Verified, RowState::Closed) if same && counts => self.unverify.push(candle_index),
+            (RowState::Closed | RowState::Verified, RowState::Closed | RowState::Verified) if !same && counts => {
+                self.tally.corrected += 1;
+                self.rewrite(row);
             }
-            (RowState::Closed | RowState::Verified, RowState::Closed | RowState::Verified) => {
-                if !same && counts {
-                    self.tally.corrected += 1;
-                    self.rewrite(row);
-                }
-            }
+            (RowState::Closed | RowState::Verified, _) => {}
             (RowState::Live, RowState::Closed | RowState::Verified) if same => {
                 self.tally.closed += 1;
                 self.close.push(candle_index);
@@ -227,7 +229,8 @@ impl Changes {
         let settled = self.close.iter().chain(&self.verify).chain(&self.unverify).copied();
         written.chain(settled).for_each(|candle_index| seen.untell(candle_index));
         if !self.rewrite.is_empty() {
-            writer.rewrite(&self.rewrite, self.corrected);
+            // Corrections are counted as the leader counts them.
+            writer.rewrite(&self.rewrite, 0);
         }
         self.close.into_iter().for_each(|candle_index| writer.close(candle_index));
         self.verify.into_iter().for_each(|candle_index| writer.verify(candle_index));
