@@ -292,10 +292,10 @@ def test_damaged_and_foreign_messages_change_nothing(
 ) -> None:
     block.fill()
     with leading(reaching(server), block.name) as leader, copy_of(server, block) as mirror, ExitStack() as stack:
-        heard: list[bytes] = []
-        leader.connection.subscribe(leader.subjects.changes(0), lambda message: heard.append(message.data))
-        until(lambda: heard)
-        beat = heard[0]
+        received: list[bytes] = []
+        leader.connection.subscribe(leader.subjects.changes(0), lambda message: received.append(message.data))
+        until(lambda: received)
+        beat = received[0]
         subject = leader.subjects.changes(0)
         # The epoch of a head may be what was damaged: it would shut out the true leader.
         broken = beat[:40] + (2**60).to_bytes(8, "little") + beat[48:]

@@ -85,7 +85,7 @@ class Replica:
         for shard, status in self._follower.status.shards.items():
             if status.is_equal:
                 complete.add(shard)
-            elif status.heard_seconds is not None and status.heard_seconds < SILENT_SECONDS:
+            elif status.silent_seconds is not None and status.silent_seconds < SILENT_SECONDS:
                 complete.discard(shard)
         self._complete = frozenset(complete - self._collected)
         if self._complete != before:

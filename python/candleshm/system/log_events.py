@@ -25,6 +25,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     },
     "cluster.connection": {
         "the connection to the cluster's servers is lost; connecting again to %s": "cluster_lost",
+        "connected to the cluster's servers": "cluster_reachable",
         "connected to the cluster's servers again": "cluster_reachable",
         "%s; it is tried again": "cluster_refused",
         "the cluster's server complains: %s": "cluster_complaint",
