@@ -350,3 +350,20 @@ def test_a_member_whose_follower_fails_serves_its_own_host(
             until(lambda: member.figures.is_alone)
             hosts.kill("a")
             goes_on(hosts, feed)
+
+
+def test_servers_that_keep_no_leases_leave_every_host_to_itself(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path
+) -> None:
+    with nats_server(has_jetstream=False) as server:
+        hosts = Hosts(exchange, server, block_name, tmp_path)
+        try:
+            hosts.start("a")
+            feed = hosts.feed_of("a")
+            until(lambda: "this host collects everything for itself" in hosts.log("a"))
+            goes_on(hosts, feed)
+            assert "(the servers have no JetStream at the moment, which keeps the leases)" in hosts.log("a")
+            assert hosts.roles() == {"a": "alone"}
+            assert hosts.log("a").count("WARNING") == 1
+        finally:
+            hosts.close()

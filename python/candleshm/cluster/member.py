@@ -208,7 +208,7 @@ class Member:
     def _log_stance(self, stance: Stance) -> None:
         feed = self._subjects.feed
         if stance.is_alone:
-            text = "cluster feed %s: no lease since %.0f s (%s); this host collects everything for itself"
+            text = "cluster feed %s: no lease for %.0f s (%s); this host collects everything for itself"
             self._log.warning(text, feed, self._leases.silent_seconds, self._leases.failure)
         elif stance.epochs:
             led = ", ".join(f"{shard} (epoch {epoch})" for shard, epoch in sorted(stance.epochs.items()))

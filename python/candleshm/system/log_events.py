@@ -18,7 +18,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     "cluster.member": {
         "cluster feed %s: leads shard %s of %d": "cluster_leads",
         "cluster feed %s: stands by": "cluster_stands_by",
-        "cluster feed %s: no lease since %.0f s (%s); this host collects everything for itself": "cluster_alone",
+        "cluster feed %s: no lease for %.0f s (%s); this host collects everything for itself": "cluster_alone",
         "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same "
         "number": "cluster_divided_otherwise",
         "the cluster's member goes on after an internal error": "internal_error",
