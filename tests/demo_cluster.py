@@ -49,7 +49,7 @@ def perform(running: RunningCluster, places: Sequence[Place], seconds: float) ->
         running.collect("--cluster-replicas", "3", place=place)
     running.mirror(place=places[2])
     running.until_equal()
-    watch(running, "two collectors and a mirror; the exchange is asked by one of them only", seconds / 3)
+    watch(running, "two collectors and a mirror; only the leader sends requests to the exchange", seconds / 3)
     leader = running.leader()
     host, pid = running.mirrors[0].feed.health.source, leader.pid
     leader.kill()

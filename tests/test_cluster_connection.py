@@ -17,6 +17,7 @@ from candleshm.cluster.message import Message
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.errors import ClusterRefused, ClusterUnavailable, ConfigError
 from tests.support.commanding import complaint, until
+from tests.support.nats_credentials import Identities
 from tests.support.nats_servers import NatsServer, Security, nats_cluster, nats_server, tls_of
 
 SECRET = "s3cret-of-the-test"
@@ -29,7 +30,7 @@ def settings_of(*servers: NatsServer, **keys: object) -> ClusterSettings:
     return found
 
 
-class Heard(list[Message]):
+class Received(list[Message]):
     """What came for a subject."""
 
     @property
@@ -47,12 +48,12 @@ def connected(settings: ClusterSettings) -> Iterator[ClusterConnection]:
 
 def test_what_is_published_comes_in_order_and_a_request_finds_who_answers() -> None:
     with nats_server() as server, connected(settings_of(server)) as here, connected(settings_of(server)) as there:
-        heard, answers = Heard(), Heard()
-        there.subscribe("rows.*", heard.append)
+        received, answers = Received(), Received()
+        there.subscribe("rows.*", received.append)
         there.subscribe("ask", lambda request: there.publish_soon(request.reply, b"for " + request.data))
         assert here.publish([("rows.1", bytes([number])) for number in range(100)]).result()
-        until(lambda: len(heard) == 100)
-        assert heard.texts == [bytes([number]) for number in range(100)]
+        until(lambda: len(received) == 100)
+        assert received.texts == [bytes([number]) for number in range(100)]
 
         inbox = here.new_inbox()
         here.subscribe(f"{inbox}.*", answers.append)
@@ -66,7 +67,7 @@ def test_what_is_published_comes_in_order_and_a_request_finds_who_answers() -> N
 
 def test_a_closed_subscription_hears_nothing_and_a_queue_shares() -> None:
     with nats_server() as server, connected(settings_of(server)) as here, connected(settings_of(server)) as there:
-        ended, first, second = Heard(), Heard(), Heard()
+        ended, first, second = Received(), Received(), Received()
         there.subscribe("rows", ended.append).close()
         here.subscribe("ask", first.append, "answer")
         there.subscribe("ask", second.append, "answer")
@@ -79,8 +80,8 @@ def test_a_closed_subscription_hears_nothing_and_a_queue_shares() -> None:
 def test_a_lost_server_is_connected_to_again_with_every_subscription(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "candleshm")
     with nats_server() as server, connected(settings_of(server)) as connection:
-        heard, changes = Heard(), list[bool]()
-        connection.subscribe("rows", heard.append)
+        received, changes = Received(), list[bool]()
+        connection.subscribe("rows", received.append)
         connection.on_change(changes.append)
         server.kill()
         until(lambda: changes == [False])
@@ -92,8 +93,8 @@ def test_a_lost_server_is_connected_to_again_with_every_subscription(caplog: pyt
         server.restart()
         until(lambda: changes == [False, True])
         assert connection.publish([("rows", b"new")]).result()
-        until(lambda: heard)
-        assert heard.texts == [b"new"]
+        until(lambda: received)
+        assert received.texts == [b"new"]
     lines = [record.getMessage() for record in caplog.records]
     assert len([line for line in lines if "is lost" in line]) == 1
     assert lines[-1] == "connected to the cluster's servers again"
@@ -101,8 +102,8 @@ def test_a_lost_server_is_connected_to_again_with_every_subscription(caplog: pyt
 
 def test_a_server_that_stands_still_is_lost_and_another_takes_its_place() -> None:
     with nats_cluster() as servers, connected(settings_of(*servers)) as connection:
-        heard = Heard()
-        connection.subscribe("rows", heard.append)
+        received = Received()
+        connection.subscribe("rows", received.append)
         url = connection.run(_url_of)
         silent = next(server for server in servers if server.url == url)
         silent.pause()
@@ -110,9 +111,9 @@ def test_a_server_that_stands_still_is_lost_and_another_takes_its_place() -> Non
             # More than the system's buffers hold: the client waits for the server to take it.
             connection.publish([("rows", bytes(900_000))] * 40)
             until(lambda: connection.is_connected and connection.run(_url_of) != url)
-            heard.clear()
+            received.clear()
             connection.publish([("rows", b"by another")]).result()
-            until(lambda: heard.texts == [b"by another"])
+            until(lambda: received.texts == [b"by another"])
         finally:
             silent.resume()
 
@@ -131,10 +132,10 @@ def test_tls_shows_whom_it_trusts_and_a_password_opens(tmp_path: Path) -> None:
     with nats_server(security=demands) as server:
         keys = {"cluster_user": "candles", "cluster_password": SECRET, "cluster_ca": ours}
         with connected(settings_of(server, **keys)) as connection:
-            heard = Heard()
-            connection.subscribe("rows", heard.append)
+            received = Received()
+            connection.subscribe("rows", received.append)
             connection.publish([("rows", bytes(900_000))]).result()
-            until(lambda: heard)
+            until(lambda: received)
         for wrong, reason in (
             ({"cluster_ca": theirs}, "certificate is not trusted .*theirs.pem did not sign it"),
             ({"cluster_password": "guessed"}, "refuses user `candles` with that password"),
@@ -182,6 +183,18 @@ def test_a_token_opens_and_a_wrong_one_does_not() -> None:
             assert connection.is_connected
         with pytest.raises(ClusterRefused, match="refuses the token"):
             ClusterConnection(settings_of(server, cluster_token="guessed"), "test").open()
+
+
+def test_a_file_of_credentials_opens_and_that_of_another_operator_does_not(tmp_path: Path) -> None:
+    ours, others = Identities(), Identities()
+    with nats_server(security=Security(identities=ours.configuration), has_jetstream=False) as server:
+        with connected(
+            settings_of(server, cluster_credentials=ours.credentials(tmp_path / "ours.creds"))
+        ) as connection:
+            assert connection.is_connected
+        stranger = settings_of(server, cluster_credentials=others.credentials(tmp_path / "others.creds"))
+        with pytest.raises(ClusterRefused, match=r"refuses the credentials of .*others\.creds"):
+            ClusterConnection(stranger, "test").open()
 
 
 def test_rights_that_are_missing_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -121,7 +121,7 @@ def test_commands_run_on_their_host_and_nothing_is_left_behind() -> None:
         shown = subprocess.run(host.command(["ip", "-brief", "address"]), capture_output=True, text=True, check=True)
         assert host.address in shown.stdout
         told = subprocess.run(host.command(["hostname"]), capture_output=True, text=True, check=True)
-        assert told.stdout == f"{host.name}\n" == "h2\n"
+        assert told.stdout == f"{host.name}\n" == "h1\n"
         names = [host.namespace, net.middle.namespace]
         assert all((NETNS / name).exists() for name in names)
     assert not any((NETNS / name).exists() for name in names)

@@ -6,8 +6,11 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,24 @@ import requests
 pytest.importorskip("nats")
 
 import candleshm
+from candleshm.cluster.connection import ClusterConnection
+from candleshm.cluster.follower import Follower
+from candleshm.cluster.member import Member
+from candleshm.cluster.settings import ClusterSettings
+from candleshm.collector.collector import Collector
 from candleshm.reader.feed import Feed
+from candleshm.reader.observation import attach_to_observe, observe
+from candleshm.row_state import RowState
 from candleshm.sim import SimulatedExchange
-from tests.support.collecting import assert_complete_and_true, close_seconds, klines, until
+from tests.support.collecting import MINUTE, assert_true, close_seconds, config_of, klines, until
 from tests.support.commanding import CLI, DEADLINE_SECONDS, first_lines, run
 from tests.support.nats_servers import NatsServer, nats_server
 
 LENGTH = 90
-SYMBOLS = ["BTCUSDT", "ETHUSDT", "SUSHIBTC", "LTCUSDT"]
-# A request for more rows than this is a download; those after a take-over, and tails, are for fewer.
-TAIL_ROWS_MAX = 60
+SYMBOLS = ["BTCUSDT", "ETHUSDT", "SUSHIBTC"]
+# A request for more rows than this is a download; those after a take-over, and tails, are for fewer, and an audit is
+# for as many as a request of the least weight may have.
+TAIL_ROWS_MAX, AUDIT_ROWS = 60, 1000
 
 
 class Hosts:
@@ -133,17 +144,33 @@ def hosts(exchange: SimulatedExchange, block_name: str, tmp_path: Path) -> Itera
             hosts.close()
 
 
+def ended(feed: Feed) -> set[str]:
+    """Return the symbols that do not trade, as readers see them."""
+    with attach_to_observe(feed.name) as observed:
+        return {facts.symbol for facts in observe(observed).series if not facts.trading}
+
+
+def leads_all(hosts: Hosts, name: str) -> bool:
+    """Return whether a member leads both of two shards."""
+    return len(hosts.present()[name]["epochs"]) == 2
+
+
 def downloads(exchange: SimulatedExchange) -> int:
     """Return how many requests for many rows the exchange has served."""
-    return sum(int(parameters.get("limit", "500")) > TAIL_ROWS_MAX for _, parameters in klines(exchange))
+    return sum(TAIL_ROWS_MAX < int(parameters["limit"]) < AUDIT_ROWS for _, parameters in klines(exchange))
 
 
 def goes_on(hosts: Hosts, feed: Feed) -> None:
-    """A few more candles close, and every row is the exchange's."""
+    """A few more candles close, and the window is full of final rows, all of them the exchange's."""
     close_seconds(feed, 3)
     until(lambda: not any(feed[symbol].gaps() for symbol in feed.symbols))
     close_seconds(feed, 1)
-    assert_complete_and_true(hosts.exchange, feed)
+    for symbol in feed.symbols:
+        states = feed[symbol].states(holes="nan")
+        assert len(states) == feed.length
+        # After a take-over responses confirm rows that were pushed before.
+        assert set(states[: -feed.length // 2]) <= {RowState.CLOSED, RowState.VERIFIED}, states
+    assert_true(hosts.exchange, feed)
 
 
 def test_a_standby_has_every_row_and_requests_none(hosts: Hosts, exchange: SimulatedExchange) -> None:
@@ -243,6 +270,41 @@ def test_a_host_begins_without_servers(hosts: Hosts) -> None:
     goes_on(hosts, hosts.ready("b"))
 
 
+def test_listings_and_ends_arrive_at_a_standby_that_then_leads(hosts: Hosts, exchange: SimulatedExchange) -> None:
+    # No free place: a listing takes a larger block, on each host.
+    more = ("--symbols", "all", "--symbol-endswith", "USDT", "--spare-symbols", "0", "--universe-refresh-seconds", "1")
+    hosts.ready("a", *more)
+    second = hosts.ready("b", *more)
+    until(hosts.settles(a="leader", b="standby"))
+    listed_ms = (exchange.now_ms() // MINUTE - 2) * MINUTE
+    sample = exchange.truth.instrument("SPOT", "BTCUSDT")
+    exchange.truth.enlist(replace(sample, symbol="FRESHUSDT", base="FRESH", listed_ms=listed_ms))
+    until(lambda: "FRESHUSDT" in second.symbols and second["FRESHUSDT"].last_open_time_ms)
+    exchange.truth.delist("SPOT", "ETHUSDT", exchange.now_ms())
+    until(lambda: "ETHUSDT" in ended(second))
+    close_seconds(second, 2, ["BTCUSDT", "FRESHUSDT"])
+    hosts.kill("a")
+    until(hosts.settles(b="leader"))
+    close_seconds(second, 2, ["BTCUSDT", "FRESHUSDT"])
+    assert_true(exchange, second)
+    assert "ETHUSDT" in ended(second)
+
+
+def test_a_shard_that_moves_back_and_forth_keeps_every_row(hosts: Hosts) -> None:
+    more = ("--shards", "2")
+    first, second = hosts.ready("a", *more), hosts.ready("b", *more)
+    until(lambda: [len(each["epochs"]) for each in hosts.present().values()] == [1, 1])
+    for _ in range(2):
+        for name, other in (("a", second), ("b", first)):
+            hosts.signal(name, signal.SIGSTOP)
+            until(partial(leads_all, hosts, "b" if name == "a" else "a"))
+            hosts.signal(name, signal.SIGCONT)
+            until(lambda: sorted(len(each["epochs"]) for each in hosts.present().values()) == [1, 1])
+            goes_on(hosts, other)
+    goes_on(hosts, first)
+    goes_on(hosts, second)
+
+
 def test_who_divides_otherwise_leads_nothing(hosts: Hosts) -> None:
     hosts.ready("a")
     until(hosts.settles(a="leader"))
@@ -262,3 +324,46 @@ def test_the_metrics_of_a_member(hosts: Hosts) -> None:
     until(lambda: shown("led_shards", "1.0") and shown("complete", "1.0") and shown("members", "1.0"))
     assert shown("unled_shards", "0.0")
     assert shown("alone", "0.0")
+
+
+def test_a_member_whose_follower_fails_serves_its_own_host(
+    hosts: Hosts, exchange: SimulatedExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts.ready("a")
+    until(hosts.settles(a="leader"))
+    fails = threading.Event()
+    take = Follower._look
+
+    def look(self: Follower, now_ns: int) -> None:
+        if fails.is_set():
+            raise RuntimeError("a fault of the test")
+        take(self, now_ns)
+
+    monkeypatch.setattr(Follower, "_look", look)
+    config = config_of(exchange, hosts.block("b"), interval="1s", live="rest", symbols=SYMBOLS, length=LENGTH)
+    with ClusterConnection(ClusterSettings(urls=(hosts.server.url,)), "test") as connection:
+        member = Member(connection, config, feed=hosts.feed)
+        with Collector(config, membership=member):
+            feed = hosts.feed_of("b")
+            until(lambda: feed.health.ready and member.figures.is_complete)
+            fails.set()
+            until(lambda: member.figures.is_alone)
+            hosts.kill("a")
+            goes_on(hosts, feed)
+
+
+def test_servers_that_keep_no_leases_leave_every_host_to_itself(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path
+) -> None:
+    with nats_server(has_jetstream=False) as server:
+        hosts = Hosts(exchange, server, block_name, tmp_path)
+        try:
+            hosts.start("a")
+            feed = hosts.feed_of("a")
+            until(lambda: "this host collects everything for itself" in hosts.log("a"))
+            goes_on(hosts, feed)
+            assert "(the servers have no JetStream at the moment, which keeps the leases)" in hosts.log("a")
+            assert hosts.roles() == {"a": "alone"}
+            assert hosts.log("a").count("WARNING") == 1
+        finally:
+            hosts.close()

@@ -36,11 +36,11 @@ def test_a_mirror_beside_a_leader_of_a_later_version(block_name: str, tmp_path: 
             relay.is_honest, relay.rewrite = True, of_later_minor
             mirror = running.mirror("--cluster-prefix", far)
             running.until_equal()
-            # Of the next major it takes nothing, says so once, and serves what it has.
+            # Of the next major it takes nothing, says so ever more rarely, and serves what it has.
             relay.rewrite = of_later_major
             until(lambda: mirror.feed["BTCUSDT"].age > 3, running.describe)
             running.assert_no_lies()
-            assert mirror.log.count("another major version") == 1
+            assert 1 <= mirror.log.count("another major version") < 10
             relay.rewrite = bytes
             running.until_equal()
 

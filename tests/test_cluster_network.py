@@ -23,10 +23,13 @@ CUT_SECONDS = 8.0
 def on_hosts(
     name: str, folder: Path, delay_seconds: float = 0.0
 ) -> Iterator[tuple[RunningCluster, list[Host], list[Host]]]:
-    """Give a cluster of three nodes on hosts of their own, and the hosts of nodes and of members, in order."""
+    """Give a cluster of three nodes on hosts of their own, and the hosts of nodes and of members, in order.
+
+    A delay is that of each packet from a member, and of each to it.
+    """
     with network() as net:
-        nodes = [net.host(delay_seconds=delay_seconds) for _ in range(3)]
-        hosts = [net.host() for _ in range(3)]
+        nodes = [net.host() for _ in range(3)]
+        hosts = [net.host(delay_seconds=delay_seconds) for _ in range(3)]
         with running_cluster(name, folder, places=nodes, exchange_place=net.middle) as running:
             for host in hosts[:2]:
                 running.collect("--cluster-replicas", "3", place=host)

@@ -99,6 +99,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         forecast(given.feeds)
         if "gateway" in given.process:
             check_libraries()
+        if given.cluster is not None:
+            library("nats", "cluster")
         if "metrics" in given.process:
             library("prometheus_client.core", "metrics")
         return

@@ -112,7 +112,7 @@ class Network:
     def host(self, *, delay_seconds: float = 0.0) -> Host:
         """Plug a host in. With a delay, each packet to it or from it takes that long, by a pump of this process."""
         number = next(self._addresses)
-        host = Host(f"{self._label}-h{number}", f"{SUBNET}.{number}", self.middle)
+        host = Host(f"{self._label}-h{number - 1}", f"{SUBNET}.{number}", self.middle)
         self._namespace(host)
         port = f"cable{number}"
         if delay_seconds:

@@ -65,6 +65,8 @@ class Security:
 
     tls: str = ""
     authorization: str = ""
+    identities: str = ""
+    """Further lines, as for operators and accounts."""
 
 
 def tls_of(authority: trustme.CA, folder: Path, *hosts: str, verifies: bool = False) -> str:
@@ -215,6 +217,8 @@ class NatsServer:
             lines.append(f"tls: {self.security.tls}")
         if self.security.authorization:
             lines.append(f"authorization: {self.security.authorization}")
+        if self.security.identities:
+            lines.append(self.security.identities)
         if self.routes:
             routes = ", ".join(f'"{route}"' for route in self.routes)
             listen = f"{self.place.address}:{self.route_port}"

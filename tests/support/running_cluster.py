@@ -110,6 +110,8 @@ class RunningCluster:
     symbols: tuple[str, ...]
     length: int
     live: str
+    universe: str = ""
+    """What collectors serve, if it is not a list of `symbols`."""
     collectors: list[Member] = field(default_factory=list)
     mirrors: list[Member] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -127,7 +129,7 @@ class RunningCluster:
     def collect(self, *more: str, place: Place = HERE, environment: dict[str, str] | None = None) -> Member:
         """Start a collector of the feed."""
         number = len(self.collectors) + 1
-        words = ["serve", "--market", "spot", "--interval", "1s", "--symbols", ",".join(self.symbols)]
+        words = ["serve", "--market", "spot", "--interval", "1s", "--symbols", self.universe or ",".join(self.symbols)]
         words += ["--length", str(self.length), "--name", self.name, "--as", f"{self.name}-c{number}"]
         words += ["--base-url", self.exchange.base_url, "--update-interval-seconds", "0.5", "--cluster", self.urls]
         words += ["--ws-url", self.exchange.ws_url] if self.live == "ws" else []

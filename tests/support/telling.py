@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -38,24 +38,32 @@ class Leader:
     connection: ClusterConnection
     subjects: Subjects
     publisher: Publisher
-    shadow: Shadow
+    source: str
+    """Who it says it is."""
 
 
 @contextmanager
 def leading(
-    settings: ClusterSettings, name: str, *, feed: str | None = None, epoch: int = 1, shards: int = 1
+    settings: ClusterSettings,
+    name: str,
+    *,
+    feed: str | None = None,
+    epoch: int = 1,
+    shards: int = 1,
+    may_publish: Callable[[int], bool] = lambda shard: True,
 ) -> Iterator[Leader]:
     """Tell of all shards of the block `name`, as the feed of that name or of another."""
     with ExitStack() as stack:
         connection = stack.enter_context(ClusterConnection(settings, "leader"))
         subjects = Subjects(settings.prefix, settings.name, feed or name)
-        shadow = Shadow(name, shards, f"{socket.gethostname()}/{os.getpid()}")
-        publisher = Publisher(connection, subjects, shadow, block_name=name)
+        source = f"{socket.gethostname()}/{os.getpid()}"
+        shadow = Shadow(name, shards, source)
+        publisher = Publisher(connection, subjects, shadow, block_name=name, may_publish=may_publish)
         stack.callback(publisher.stop)
         publisher.start()
         for shard in range(shards):
             publisher.lead(shard, epoch)
-        yield Leader(connection, subjects, publisher, shadow)
+        yield Leader(connection, subjects, publisher, source)
 
 
 @contextmanager
@@ -82,10 +90,9 @@ def differences_of(name: str, other: str) -> list[str]:
 
 def _differences(one: Feed, two: Feed, symbol: str) -> list[str]:
     count = min(one.length, two.length)
-    mine, theirs = (feed[symbol].candles(count, holes="nan") for feed in (one, two))
+    (mine, states), (theirs, others) = (feed[symbol].snapshot(count, holes="nan") for feed in (one, two))
     if len(mine) != len(theirs):
         return [f"{len(mine)} rows and {len(theirs)}"]
-    states, others = (feed[symbol].states(count) for feed in (one, two))
     # The live row is the last one; it may have changed between the two looks.
     unequal = np.flatnonzero((mine[:-1].view(np.int64) != theirs[:-1].view(np.int64)).any(axis=1))
     found = [f"row {index} of {len(mine)}" for index in unequal]

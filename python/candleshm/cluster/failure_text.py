@@ -32,6 +32,11 @@ def reason_of(error: BaseException, settings: ClusterSettings) -> str:
         return "nothing listens there"
     if isinstance(error, TimeoutError):
         return "no response in time"
+    if type(error).__name__ in {"ServiceUnavailableError", "NoRespondersError"}:
+        return "JetStream is not enabled there"
+    # Of errors of JetStream the description says it; the rest is codes.
+    if isinstance(description := getattr(error, "description", None), str):
+        return printable(description)
     text = printable(without_credentials(" ".join(str(error).split())))
     if "authorization violation" in text.lower():
         return f"it refuses {_credentials_of(settings)}"

@@ -76,8 +76,8 @@ class Follower:
         self._inbox = Inbox()
         self._requests = Requests(connection, subjects, self._inbox.receiver(self._take_answer))
         self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take_clock))
-        self._to_take = self._inbox.receiver(self._take_message)
-        self._changes = connection.subscribe(subjects.all_changes, self._receive)
+        receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
+        self._changes = connection.subscribe(subjects.all_changes, receive)
         self._counts: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-follower", daemon=True)
@@ -103,10 +103,9 @@ class Follower:
         for part in (self._changes, self._clocks, self._requests):
             part.close()
 
-    def _receive(self, message: Message) -> None:
-        """Take a message in the connection's thread."""
-        if message.subject.rpartition(".")[2] not in map(str, self._led):
-            self._to_take(message)
+    def _is_followed(self, message: Message) -> bool:
+        """Return, in the connection's thread, whether a message is of a shard that others lead."""
+        return message.subject.rpartition(".")[2] not in map(str, self._led)
 
     def _work(self) -> None:
         """Be the thread of the follower."""
@@ -258,7 +257,7 @@ class Follower:
                 shard: ShardStatus(
                     epoch=position.epoch,
                     sequence=position.sequence,
-                    heard_seconds=(now_ns - position.heard_ns) / 1e9 if position.heard_ns else None,
+                    silent_seconds=(now_ns - position.received_ns) / 1e9 if position.received_ns else None,
                     lag_seconds=None if position.lag_ns is None else position.lag_ns / 1e9,
                     differing=position.differing,
                     is_equal=bool(position.compared_ns) and now_ns - position.compared_ns < COMPARED_NS,

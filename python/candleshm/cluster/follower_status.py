@@ -14,7 +14,7 @@ class ShardStatus:
 
     epoch: int
     sequence: int | None
-    heard_seconds: float | None
+    silent_seconds: float | None
     """Seconds since the leader said something; None before."""
     lag_seconds: float | None
     """How old the newest message was when it was applied; None before."""

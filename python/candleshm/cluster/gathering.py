@@ -26,7 +26,7 @@ class Gathering:
     def __init__(self, connection: ClusterConnection, subjects: Subjects) -> None:
         self._connection = connection
         self._subjects = subjects
-        self._heard: deque[bytes] = deque(maxlen=SAID_MAX)
+        self._present: deque[bytes] = deque(maxlen=SAID_MAX)
         self._hearing: Subscription | None = None
         self._due_seconds = -math.inf
         self.roll = Roll()
@@ -48,8 +48,8 @@ class Gathering:
 
     def look(self, now: float) -> None:
         """Take in what others said."""
-        while self._heard:
-            presence = decoded(self._heard.popleft())
+        while self._present:
+            presence = decoded(self._present.popleft())
             if presence is not None:
                 self.roll.note(presence, now)
         self.present = self.roll.living(now)
@@ -68,4 +68,4 @@ class Gathering:
         return self._connection.publish([(self._subjects.present(presence.member), encoded(presence))])
 
     def _hear(self, message: Message) -> None:
-        self._heard.append(message.data)
+        self._present.append(message.data)

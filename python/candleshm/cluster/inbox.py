@@ -25,10 +25,12 @@ class Inbox:
         self.dropped = 0
         """Messages for which there was no room. What they said is found by digests."""
 
-    def receiver(self, take: Take) -> Receive:
-        """Return what the connection calls for each message that `take` is to get."""
+    def receiver(self, take: Take, *, is_wanted: Callable[[Message], bool] = lambda message: True) -> Receive:
+        """Return what the connection calls for each message; `take` gets those that are wanted."""
 
         def receive(message: Message) -> None:
+            if not is_wanted(message):
+                return
             if self._received_bytes - self._taken_bytes > self._waiting_bytes_max:
                 self.dropped += 1
                 return

@@ -72,4 +72,6 @@ class LeaseBucket:
     def _failed(self, error: nats.errors.Error) -> ConnectionError:
         # A bucket that was deleted is made anew by the next attempt.
         self._opened = None
+        if isinstance(error, nats.js.errors.ServiceUnavailableError | nats.errors.NoRespondersError):
+            return ConnectionError("the servers have no JetStream at the moment, which keeps the leases")
         return ConnectionError(str(error) or type(error).__name__)

@@ -109,8 +109,8 @@ class Lease:
         entry = await self._store.read(self._key)
         holding = self._note(entry, self._now())
         if entry is None or (holding is not None and holding.member == self._member):
-            heard_epoch = max(newest_epoch, 0 if holding is None else holding.epoch)
-            epoch = self.epoch if heard_epoch <= self.epoch else heard_epoch + 1
+            told_epoch = max(newest_epoch, 0 if holding is None else holding.epoch)
+            epoch = self.epoch if told_epoch <= self.epoch else told_epoch + 1
             if await self._write(epoch, self._revision):
                 return True
         self.epoch = None

@@ -51,7 +51,7 @@ class ChangeLog:
         except ClusterUnavailable as error:
             if self._connection.is_connected and not self._is_missed:
                 self._is_missed = True
-                text = "the cluster's servers keep no log of changes (%s); what a host misses, digests bring back"
+                text = "the cluster's servers keep no log of changes (%s); what a host misses comes by requests"
                 self._log.warning(text, error.reason)
             return False
         self._is_missed = False

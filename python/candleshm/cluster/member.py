@@ -154,6 +154,13 @@ class Member:
         gathering = self._gathering
         gathering.look(self._now())
         self._compare_shards()
+        if replica.failure is not None:
+            # Of no use to others, and others of none to it: it still serves its own host.
+            if self._leases.epochs:
+                self._leases.release()
+            self._stand(Stance({}, is_alone=True), replica)
+            self.selection.is_complete = True
+            return
         is_loaded = status is not None and status.is_loaded
         self._leases.tend(gathering.present, gathering.roll, is_complete=is_loaded)
         self._stand(Stance(self._leases.epochs, is_alone=self._is_alone()), replica)
@@ -185,7 +192,7 @@ class Member:
     def _stand(self, stance: Stance, replica: Replica) -> None:
         """Let collector, block and messages follow what this member leads now."""
         before, self._stance = self._stance, stance
-        if stance == before:
+        if stance == before and self._gathering.said is not None:
             return
         shards, collected = self._shards, stance.collected(self._shards)
         for shard in before.epochs.keys() - stance.epochs.keys():
@@ -201,7 +208,7 @@ class Member:
     def _log_stance(self, stance: Stance) -> None:
         feed = self._subjects.feed
         if stance.is_alone:
-            text = "cluster feed %s: no lease since %.0f s (%s); this host collects everything for itself"
+            text = "cluster feed %s: no lease for %.0f s (%s); this host collects everything for itself"
             self._log.warning(text, feed, self._leases.silent_seconds, self._leases.failure)
         elif stance.epochs:
             led = ", ".join(f"{shard} (epoch {epoch})" for shard, epoch in sorted(stance.epochs.items()))

@@ -80,19 +80,19 @@ class Roll:
     """Who was there lately. For one thread; the time is an argument, seconds of any clock that does not step."""
 
     def __init__(self) -> None:
-        self._heard: dict[tuple[str, str], tuple[Presence, float]] = {}
+        self._present: dict[tuple[str, str], tuple[Presence, float]] = {}
 
     def note(self, presence: Presence, now: float) -> None:
         """Take in what somebody said, be it farewell."""
         if presence.role == LEFT:
-            self._heard.pop((presence.feed, presence.member), None)
+            self._present.pop((presence.feed, presence.member), None)
         else:
-            self._heard[presence.feed, presence.member] = presence, now
+            self._present[presence.feed, presence.member] = presence, now
 
     def living(self, now: float) -> list[Presence]:
         """Return who spoke within the last seconds, members before mirrors, by host and process."""
-        self._heard = {key: last for key, last in self._heard.items() if now - last[1] < LIVING_SECONDS}
-        found = [presence for presence, _ in self._heard.values()]
+        self._present = {key: last for key, last in self._present.items() if now - last[1] < LIVING_SECONDS}
+        found = [presence for presence, _ in self._present.values()]
         return sorted(found, key=lambda each: (each.feed, each.role == MIRROR, each.host, each.pid))
 
     def newest_epoch(self, feed: str, shard: int) -> int:
@@ -100,7 +100,7 @@ class Roll:
         return max(
             (
                 max(presence.epochs.get(shard, 0), presence.newest_epochs.get(shard, 0))
-                for presence, _ in self._heard.values()
+                for presence, _ in self._present.values()
                 if presence.feed == feed
             ),
             default=0,

@@ -64,6 +64,7 @@ class Replica:
     def collect(self, shards: Collection[int]) -> None:
         """Let the block's rows of these shards come from the exchange alone, and the others from who leads them."""
         self._collected = frozenset(shards)
+        self._follower.leave_out(shards)
         self._writer.follow(self._shards, sorted(shards))
 
     def lead(self, shard: int, epoch: int) -> None:
@@ -84,12 +85,17 @@ class Replica:
         for shard, status in self._follower.status.shards.items():
             if status.is_equal:
                 complete.add(shard)
-            elif status.heard_seconds is not None and status.heard_seconds < SILENT_SECONDS:
+            elif status.silent_seconds is not None and status.silent_seconds < SILENT_SECONDS:
                 complete.discard(shard)
         self._complete = frozenset(complete - self._collected)
         if self._complete != before:
             self._publisher.answer_also(self._complete)
         return len(self._complete | self._collected) == self._shards
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended one of the two by a fault of its own, if anything did; the other is of no use then."""
+        return self._publisher.failure or self._follower.failure
 
     @property
     def symbols(self) -> int:

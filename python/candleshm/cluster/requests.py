@@ -23,7 +23,7 @@ PATIENCE_NS = 2_000_000_000
 class _Outstanding:
     shard: int
     sent_ns: int
-    heard_ns: int
+    received_ns: int
 
 
 class Requests:
@@ -79,7 +79,7 @@ class Requests:
         if request is None:
             return None
         if answer.data:
-            request.heard_ns = boot_ns()
+            request.received_ns = boot_ns()
         else:
             del self._outstanding[int(text)]
             if answer.is_unheard:
@@ -91,7 +91,7 @@ class Requests:
     def look(self, now_ns: int) -> None:
         """Give up what is not answered any more, and send what waits."""
         for number, request in list(self._outstanding.items()):
-            if now_ns - request.heard_ns > PATIENCE_NS:
+            if now_ns - request.received_ns > PATIENCE_NS:
                 del self._outstanding[number]
                 self.unanswered += 1
                 self.unanswered_ns = now_ns

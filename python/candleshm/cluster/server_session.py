@@ -25,6 +25,7 @@ CONNECT_SECONDS = 3.0
 # A server that is silent for so long is taken for lost; it is asked that often.
 PING_SECONDS, PINGS_MAX = 1, 2
 FLUSH_SECONDS = 1
+FAULTS_MAX = 100
 
 
 class _Client(Client):
@@ -76,7 +77,8 @@ class ServerSession:
 
         async def note(error: Exception) -> None:
             newest.append(error)
-            if client.is_connected and len(self.faults) < 100:
+            is_loss = isinstance(error, OSError | nats.errors.StaleConnectionError)
+            if client.is_connected and not is_loss and len(self.faults) < FAULTS_MAX:
                 self.faults.append(reason_of(error, settings))
 
         try:

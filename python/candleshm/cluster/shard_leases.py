@@ -29,6 +29,8 @@ LOOKS_MAX = 4
 SECOND_SECONDS, INCOMPLETE_SECONDS = 0.3, 1.5
 # A shard moves to another member once that has been its heir for so long; who handed it on waits as long.
 HEIR_SECONDS = 3.0
+# Before it takes one of several shards, a member has to know whether others divide the feed as it does.
+GREETING_SECONDS = 1.5
 ANSWER_SECONDS = 1.0
 
 
@@ -54,7 +56,7 @@ class ShardLeases:
         self._bucket = LeaseBucket(subjects.leases, replicas=connection.settings.replicas)
         self._leases = [Lease(self._bucket, subjects.lease(shard), member, now=now) for shard in range(shards)]
         self._due_seconds = [-math.inf] * shards
-        self._reached_seconds = now()
+        self._started_seconds = self._reached_seconds = now()
         self._is_silent = False
         self.failure = "the cluster's servers did not respond"
         """Why the servers could not be used the last time that they could not."""
@@ -145,6 +147,8 @@ class ShardLeases:
         """Return how long a lease has to be free before this member takes it: whose turn it is comes first."""
         if self._now() - self._handed_seconds.get(shard, -math.inf) < HEIR_SECONDS:
             return HEIR_SECONDS
+        if len(self._leases) > 1 and self._now() - self._started_seconds < GREETING_SECONDS:
+            return math.inf
         if any(each.epochs and each.shards != len(self._leases) for each in members):
             return math.inf  # The feed is divided otherwise; `Member` says so.
         # Whoever led it until now is gone, although it may have spoken a moment ago.

@@ -24,7 +24,7 @@ class ShardPosition:
         self.clock = ClockOffset()
         self.held: list[bytes] = []
         """Messages that wait until the leader's clock is measured."""
-        self.heard_ns = 0
+        self.received_ns = 0
         """When the leader said something last."""
         self.differing = 0
         """How many requests the newest comparison led to."""
@@ -48,7 +48,7 @@ class ShardPosition:
             self.held, self.lag_ns, self.heartbeat = [], None, None
             self._new_ns, self._measured_ns = now_ns, 0
         if head.epoch == self.epoch:
-            self.heard_ns = now_ns
+            self.received_ns = now_ns
         return is_new
 
     def missed(self, head: MessageHead) -> tuple[int, int] | None:

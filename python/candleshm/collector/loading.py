@@ -86,5 +86,6 @@ class Loading:
     def end(self, status: CollectorStatus) -> None:
         """Log the end of the start, and let waiting threads go on."""
         missing = f"; given up for now: {' '.join(status.given_up)}" if status.given_up else ""
-        self._log.info("loaded %d of %s%s", status.loaded, counted(status.symbols, "symbol"), missing)
+        if status.symbols:  # A standby of a cluster requests none.
+            self._log.info("loaded %d of %s%s", status.loaded, counted(status.symbols, "symbol"), missing)
         self.done.set()

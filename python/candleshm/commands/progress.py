@@ -86,6 +86,9 @@ class LoadingProgress(ProgressLine):
     def __call__(self, statuses: Mapping[str, CollectorStatus | None]) -> None:
         """Show the progress of all feeds together, in a log of each that loads; one without a status does not count."""
         known = {name: status for name, status in statuses.items() if status is not None}
+        if known and not any(status.symbols for status in known.values()):
+            self.show(None, "waiting for the rows of other hosts")
+            return
         parts = [
             f"{name}: {self._share([name], [status]):.0%}  {_text([status])}"
             for name, status in known.items()

@@ -18,13 +18,14 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     "cluster.member": {
         "cluster feed %s: leads shard %s of %d": "cluster_leads",
         "cluster feed %s: stands by": "cluster_stands_by",
-        "cluster feed %s: no lease since %.0f s (%s); this host collects everything for itself": "cluster_alone",
+        "cluster feed %s: no lease for %.0f s (%s); this host collects everything for itself": "cluster_alone",
         "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same "
         "number": "cluster_divided_otherwise",
         "the cluster's member goes on after an internal error": "internal_error",
     },
     "cluster.connection": {
         "the connection to the cluster's servers is lost; connecting again to %s": "cluster_lost",
+        "connected to the cluster's servers": "cluster_reachable",
         "connected to the cluster's servers again": "cluster_reachable",
         "%s; it is tried again": "cluster_refused",
         "the cluster's server complains: %s": "cluster_complaint",
@@ -34,7 +35,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "a message of %d bytes was not used (%s); %d so far": "message_refused",
     },
     "cluster.log": {
-        "the cluster's servers keep no log of changes (%s); what a host misses, digests bring back": "change_log_missing",
+        "the cluster's servers keep no log of changes (%s); what a host misses comes by requests": "change_log_missing",
     },
     "cluster.mirror": {
         "mirror of feed %s, %d %s symbols, %d candles each; %s": "block_opened",
