@@ -1,4 +1,4 @@
-"""Tests a wheel in every CPython that is here: `python -m release.wheel_test [--all]`.
+"""Tests a wheel in every CPython that is here: `python -m release.wheel_test [--all] TESTS`.
 
 Each gets a clean environment, in which pip installs the wheel from dist/ with no compiler and no cargo to be found.
 The tests that follow are those of what users of a wheel rely on; they import what was installed, not this tree.

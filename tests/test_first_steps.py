@@ -15,7 +15,7 @@ import pytest
 from candleshm import CollectorConfig, ConfigError
 from candleshm._core import Writer
 from candleshm.cli import make_parser
-from candleshm.commands.settings import GROUPS
+from candleshm.commands.settings import GROUPS, OTHERS
 from candleshm.history.lock import writing
 from candleshm.sim import SimulatedExchange
 from tests.support.commanding import complaint, first_line, run, started
@@ -118,10 +118,14 @@ def test_ls_shows_the_exchange_of_blocks_that_have_another_one(blocks: list[str]
 
 def test_serve_has_its_flags_in_groups() -> None:
     grouped = [name for names in GROUPS.values() for name in names]
-    assert sorted(grouped) == sorted(field.name for field in fields(CollectorConfig))
+    every = {field.name for field in fields(CollectorConfig)}
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) < every
     shown = run("serve", "--help").stdout
-    for title in (*GROUPS, "for others", "the process"):
+    for title in (*GROUPS, OTHERS, "for others", "the process"):
         assert f"\n{title}:\n" in shown
+    for name in every:
+        assert re.search(rf"^  --{name.replace('_', '-')}[ ,\n]", shown, re.MULTILINE), name
 
 
 @pytest.mark.parametrize(

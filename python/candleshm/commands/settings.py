@@ -70,11 +70,9 @@ GROUPS = {
         *("server_weight", "update_interval_seconds", "settle_seconds", "workers", "spin_microseconds"),
         "start_seconds",
     ),
-    "cache and daily files": (
-        *("cache_dir", "cache_delay_seconds", "candle_dir", "timezone", "download_time", "local_candle_days"),
-        "archive_url",
-    ),
 }
+OTHERS = "what is kept on disk"
+"""The group of all flags that no other group has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +97,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE.toml", type=Path, help=CONFIG_HELP)
     for title, names in GROUPS.items():
         add_field_flags(parser.add_argument_group(title), names, has_file=False)
+    grouped = {name for names in GROUPS.values() for name in names}
+    others = [field.name for field in fields(CollectorConfig) if field.name not in grouped]
+    add_field_flags(parser.add_argument_group(OTHERS), others, has_file=False)
 
 
 def add_field_flags(parser: argparse._ActionsContainer, names: Collection[str], *, has_file: bool = True) -> None:
