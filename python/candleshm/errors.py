@@ -312,8 +312,8 @@ class ReplayEnded(CandleShmError):
         )
         how = "has ended" if self.is_complete else f"was stopped at {now} UTC"
         return (
-            f"the replay of {start} to {end} UTC in block `{self.name}` {how}: no later moment comes; catch ReplayEnded "
-            f"to end a loop over it"
+            f"the replay of {start} to {end} UTC in block `{self.name}` {how}: no later moment comes; catch "
+            f"ReplayEnded to end a loop over it"
         )
 
 
