@@ -185,7 +185,9 @@ impl Seat {
     fn ask(&self, until_ms: i64, before: u64, slice: Duration) -> u64 {
         let holder = self.holder.load(Ordering::Relaxed);
         let others = self.others_of(holder);
-        others.iter().for_each(|other| other.lockstep.lend(other.place));
+        for other in &others {
+            other.lockstep.lend(other.place);
+        }
         let seen = self.lockstep.grants(self.place);
         let number = {
             let mut asks = lock(&self.asks);
@@ -200,17 +202,18 @@ impl Seat {
             self.settle(&asks);
             number
         };
-        let is_left = match self.driver.as_ref().and_then(Weak::upgrade) {
-            Some(driver) => driver.advance(),
-            None => {
-                self.lockstep.notify();
-                false
-            }
+        let is_left = if let Some(driver) = self.driver.as_ref().and_then(Weak::upgrade) {
+            driver.advance()
+        } else {
+            self.lockstep.notify();
+            false
         };
         if !is_left && self.lockstep.course() == Course::Going {
             self.lockstep.await_grant(self.place, seen, slice);
         }
-        others.iter().for_each(|other| other.lockstep.hold(other.place));
+        for other in &others {
+            other.lockstep.hold(other.place);
+        }
         number
     }
 
