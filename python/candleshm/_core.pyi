@@ -852,7 +852,7 @@ class News:
     def is_lockstep(self) -> bool:
         """Whether a replay stands still while the caller is at work."""
 
-    def sleep(self) -> None:
+    def sleep(self, slept: News | None = None) -> None:
         """Sleep until the block announces something newer, one second at the longest.
 
         The caller looks again afterwards in any case: another block may have the name by now, or the collector may
