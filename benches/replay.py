@@ -1,6 +1,9 @@
 """Replays: candles published, closes handed to a strategy, and one strategy beside backtesting.py, vectorbt and pandas.
 
-    python benches/replay.py [--quick] [--only publish|closes|strategy]
+    python benches/replay.py [--quick] [--cpu] [--only publish|closes|strategy]
+
+With `--cpu` times are those that the CPUs spent on the process, for a machine that does other things beside it; threads
+that read files ahead count there, which the clock does not see.
 
 The strategy is one that every library can express: long while the mean of the last 20 closes is above that of the last
 50, traded at the close that decides. All have to make the same trades, or the run fails. Prices are whole numbers, so
@@ -11,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,7 @@ import numpy as np
 from rounds import WHOLE, Table, Target, Timing, WrongAnswer, printed
 
 import candleshm
-from candleshm._core import Zone
+from candleshm._core import Replay, Zone
 from candleshm.history.candles import DayCandles
 from candleshm.history.day import Day, Grid
 from candleshm.history.store import ParquetStore
@@ -31,11 +36,17 @@ from candleshm.history.store import ParquetStore
 FAST, SLOW = 20, 50
 FIRST = date(2025, 1, 1)
 PANEL_ROWS = 60
-OURS_PUBLISH = "replay.run(), no reader"
+OURS_PUBLISH, OURS_CORE = "replay.run(), files read", "rows from memory"
 OURS_CLOSES, OURS_PANEL = "closes() alone", "closes() and a panel"
 OURS_REPLAY, OURS_NUMPY = "candleshm.replay", "NumPy over history.load"
+CLOCK = [time.perf_counter]
 Trades = list[tuple[int, float, int, float]]
 """Open times of the candles at whose closes a position was opened and closed, with the prices."""
+
+
+def seconds_now() -> float:
+    """Return the time by the clock that was chosen."""
+    return CLOCK[0]()
 
 
 def stored(directory: Path, symbols: int, days: int) -> tuple[list[str], str, str]:
@@ -79,53 +90,80 @@ def publish(*, quick: bool) -> Iterator[Table]:
 
     def run() -> tuple[float, int, int]:
         with candleshm.replay(directory, "SPOT", names, "1m", start, end) as replay:
-            began = time.perf_counter()
+            began = seconds_now()
             replay.run()
-            seconds = time.perf_counter() - began
+            seconds = seconds_now() - began
             newest = [replay.feed[name].last_open_time_ms for name in names]
             if newest != [replay.end_ms - 60_000] * symbols:
                 raise WrongAnswer(f"the newest candles are {set(newest)}")
             return seconds, symbols * days * 1440, symbols
 
     def load() -> tuple[float, int, int]:
-        began = time.perf_counter()
+        began = seconds_now()
         rows = sum(len(candleshm.history.load("SPOT", name, start, end, base_dir=directory)) for name in names)
-        return time.perf_counter() - began, rows, symbols
+        return seconds_now() - began, rows, symbols
+
+    def given() -> tuple[float, int, int]:
+        """Publish rows that lie in memory, by the core alone."""
+        loaded = {name: candleshm.history.load("SPOT", name, start, end, base_dir=directory) for name in names}
+        states = np.full(days * 1440, candleshm.RowState.CLOSED, np.uint8)
+        start_ms, end_ms = int(loaded[names[0]][0, 0]), int(loaded[names[0]][-1, 0]) + 60_000
+
+        def more(_: int) -> int:
+            for name, rows in loaded.items():
+                core.give(name, rows, states)
+            return end_ms
+
+        config: dict[str, Any] = {"market": "SPOT", "interval": "1m", "length": 2880, "symbols": names}
+        core = Replay(f"bench-replay-{os.getpid()}", **config, start_ms=start_ms, end_ms=end_ms, more=more)
+        try:
+            core.begin(0)
+            began = seconds_now()
+            core.run()
+            return seconds_now() - began, symbols * days * 1440, symbols
+        finally:
+            core.close()
 
     with tempfile.TemporaryDirectory() as directory:
         names, start, end = stored(Path(directory), symbols, days)
-        timings = measured(2 if quick else 5, {OURS_PUBLISH: run, "history.load alone": load})
-    target = Target("1 M candles a second, files read", OURS_PUBLISH, 1000.0)
-    yield Table("Y", f"{symbols} symbols x {days * 1440} candles published; a candle", timings, OURS_PUBLISH, [target])
+        timings = measured(2 if quick else 5, {OURS_PUBLISH: run, OURS_CORE: given, "history.load alone": load})
+    targets = [Target(f"1 M candles a second, {name}", name, 1000.0) for name in (OURS_CORE, OURS_PUBLISH)]
+    yield Table("Y", f"{symbols} symbols x {days * 1440} candles published; a candle", timings, OURS_PUBLISH, targets)
 
 
 def closes(*, quick: bool) -> Iterator[Table]:
-    """Closes a second with one Python consumer in the same process, that reads a panel of 100 symbols at each."""
-    symbols, days = 100, 2 if quick else 5
+    """Closes a second with one Python consumer in the same process, alone and with a panel of all symbols at each."""
+    for symbols in (1, 100):
+        with tempfile.TemporaryDirectory() as directory:
+            days = 2 if quick else 5
+            names, start, end = stored(Path(directory), symbols, days)
+            works = {
+                name: partial(consume, directory, names, (start, end), days * 1440 - PANEL_ROWS, reads=reads)
+                for name, reads in ((OURS_CLOSES, False), (OURS_PANEL, True))
+            }
+            timings = measured(2 if quick else 5, works)
+        # Each symbol closes a candle at each moment.
+        target = Target("30,000 candles closed a second", OURS_PANEL, symbols * 1e9 / 30_000)
+        yield Table("Y", f"closes of {symbols} symbols, files read meanwhile; a close", timings, OURS_PANEL, [target])
 
-    def consume(*, reads: bool) -> Callable[[], tuple[float, int, int]]:
-        def run() -> tuple[float, int, int]:
-            count = 0
-            with candleshm.replay(directory, "SPOT", names, "1m", start, end, warm=PANEL_ROWS) as replay:
-                feed, began = replay.feed, time.perf_counter()
-                with contextlib.suppress(candleshm.ReplayEnded):
-                    for closed in feed.closes():
-                        count += 1
-                        if reads and feed.panel("close", n=PANEL_ROWS).open_time_ms[-1] != closed.open_time_ms:
-                            raise WrongAnswer(f"the panel at {closed.open_time_ms} does not end there")
-                seconds = time.perf_counter() - began
-            if count != days * 1440:
-                raise WrongAnswer(f"{count} closes instead of {days * 1440}")
-            return seconds, count, count
 
-        return run
-
-    with tempfile.TemporaryDirectory() as directory:
-        names, start, end = stored(Path(directory), symbols, days)
-        works = {OURS_CLOSES: consume(reads=False), OURS_PANEL: consume(reads=True)}
-        timings = measured(2 if quick else 5, works)
-    target = Target("30,000 closes a second", OURS_PANEL, 1e9 / 30_000)
-    yield Table("Y", f"{symbols} symbols; a close of all of them", timings, OURS_PANEL, [target])
+def consume(
+    directory: str, names: list[str], span: tuple[str, str], expected: int, *, reads: bool
+) -> tuple[float, int, int]:
+    """Wait for every close, and read a panel at each or not."""
+    count = 0
+    start, end = span
+    with candleshm.replay(directory, "SPOT", names, "1m", f"{start}T01:00", end, warm=PANEL_ROWS) as replay:
+        feed, began = replay.feed, seconds_now()
+        with contextlib.suppress(candleshm.ReplayEnded):
+            for closed in feed.closes():
+                count += 1
+                if reads and feed.panel("close", n=PANEL_ROWS).open_time_ms[-1] != closed.open_time_ms:
+                    raise WrongAnswer(f"the panel at {closed.open_time_ms} does not end there")
+        seconds = seconds_now() - began
+    if count != expected:
+        raise WrongAnswer(f"{count} closes instead of {expected}")
+    return seconds, count, count
 
 
 def strategy(*, quick: bool) -> Iterator[Table]:
@@ -154,9 +192,9 @@ def strategy(*, quick: bool) -> Iterator[Table]:
 
 def checked(expected: Trades, work: Callable[[], Trades], count: int) -> tuple[float, int, int]:
     """Time a backtest and compare its trades."""
-    began = time.perf_counter()
+    began = seconds_now()
     trades = work()
-    seconds = time.perf_counter() - began
+    seconds = seconds_now() - began
     if trades != expected:
         raise WrongAnswer(f"{len(trades)} trades instead of {len(expected)}, or others: {trades[:2]} {expected[:2]}")
     return seconds, count, len(trades)
@@ -260,8 +298,11 @@ PARTS = {"publish": publish, "closes": closes, "strategy": strategy}
 def main() -> None:
     parser = argparse.ArgumentParser(description="How fast replays are, and one strategy beside its peers.")
     parser.add_argument("--quick", action="store_true", help="fewer candles and rounds")
+    parser.add_argument("--cpu", action="store_true", help="CPU time instead of the clock's")
     parser.add_argument("--only", choices=tuple(PARTS), help="one part")
     options = parser.parse_args()
+    if options.cpu:
+        CLOCK[0] = time.process_time
     for name, part in PARTS.items():
         if options.only in (None, name):
             for table in part(quick=options.quick):

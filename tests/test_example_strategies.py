@@ -86,7 +86,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.mark.parametrize("example", STRATEGIES)
-def test_a_strategy_gives_the_same_signals_live_and_over_history(world: World, example: str) -> None:
+def test_a_strategy_gives_the_same_signals_live_in_a_replay_and_over_history(world: World, example: str) -> None:
     _, lines, signals = STRATEGIES[example]
     span = ["--symbols", ",".join(SYMBOLS), "--start", world.day, "--end", world.day]
 
@@ -97,6 +97,7 @@ def test_a_strategy_gives_the_same_signals_live_and_over_history(world: World, e
     assert len(world.live[example]) == CLOSES * lines
     first = over_history.index(world.live[example][0])
     assert over_history[first : first + CLOSES * lines] == world.live[example]
+    assert output(example, "--replay", str(world.candle_dir), *span) == over_history
 
 
 def test_the_commands_of_the_worlds_are_those_of_their_page(world: World) -> None:
@@ -104,5 +105,5 @@ def test_the_commands_of_the_worlds_are_those_of_their_page(world: World) -> Non
     shown = [line.split() for line in page.splitlines() if line.startswith("    python examples/")]
     ours = {"candles": str(world.candle_dir), "2026-11-02": world.day, "2026-11-27": world.day}
     assert [words[2] for words in shown] == ["--live", "--replay", "--history"]
-    (words,) = (words for words in shown if words[2] == "--history")
-    assert len(output(Path(words[1]).name, *(ours.get(word, word) for word in words[2:]))) == 2 * 1440
+    for words in shown[1:]:
+        assert len(output(Path(words[1]).name, *(ours.get(word, word) for word in words[2:]))) == 2 * 1440

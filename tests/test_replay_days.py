@@ -97,7 +97,7 @@ def test_the_rows_holes_and_states_of_the_files_are_given_once_and_in_order(tmp_
     written(store, first, second, third)
     span = Span.of("2026-03-07T00:01", "2026-03-09T12:00", "1m", "UTC")
     lives = lives_of(store, ["BTCUSDT"], span.days())
-    days = DayRows(store, lives, span.days(), span.start_ms, span.end_ms)
+    days = DayRows(store, lives, span.days(), (span.start_ms, span.end_ms), "accept")
     taken = Taken()
     given = [days.give(taken) for _ in range(4)]
 
@@ -129,7 +129,7 @@ def test_a_symbol_that_was_listed_or_ended_needs_no_other_days(tmp_path: Path) -
     assert not lives["NEWUSDT"].trades_in(FIRST_MS, FIRST_MS + DAY_MS)
     assert not lives["OLDUSDT"].trades_in(FIRST_MS + DAY_MS, FIRST_MS + 2 * DAY_MS)
     taken = Taken()
-    rows = DayRows(store, lives, days, FIRST_MS, FIRST_MS + 3 * DAY_MS)
+    rows = DayRows(store, lives, days, (FIRST_MS, FIRST_MS + 3 * DAY_MS))
     for _ in days:
         rows.give(taken)
     assert [len(taken.all_rows(symbol)) for symbol in lives] == [3 * 1440, 1140 + 1440, 200]
@@ -140,7 +140,7 @@ def test_a_pause_of_trading_inside_a_life_is_a_hole(tmp_path: Path) -> None:
     written(store, ended("2026-03-07", 1000), candles_of(day_of("2026-03-08")))
     days = Span.of("2026-03-07", "2026-03-08", "1m", "UTC").days()
     taken = Taken()
-    rows = DayRows(store, lives_of(store, ["BTCUSDT"], days), days, FIRST_MS, FIRST_MS + 2 * DAY_MS)
+    rows = DayRows(store, lives_of(store, ["BTCUSDT"], days), days, (FIRST_MS, FIRST_MS + 2 * DAY_MS))
     for _ in days:
         rows.give(taken)
     assert (np.concatenate(taken.states["BTCUSDT"]) == RowState.HOLE).sum() == 440
@@ -165,9 +165,9 @@ def test_days_that_are_not_stored_are_named_with_the_command_that_brings_them(tm
     cli.make_parser().parse_args(command.split()[1:])
     # Only days between stored ones have to be there if others count as days without trading.
     with pytest.raises(DayNotFound) as refused:
-        lives_of(store, ["BTCUSDT", "ETHUSDT"], days, "unlisted")
+        lives_of(store, ["BTCUSDT", "ETHUSDT"], days, "accept")
     assert refused.value.days == ("2026-03-08",)
-    lives = lives_of(store, ["ETHUSDT"], days, "unlisted")
+    lives = lives_of(store, ["ETHUSDT"], days, "accept")
     assert (lives["ETHUSDT"].listed_ms, lives["ETHUSDT"].ended_ms) == (FIRST_MS + DAY_MS, FIRST_MS + 2 * DAY_MS)
 
 
@@ -184,7 +184,7 @@ def test_the_days_of_a_zone_with_changed_clocks_follow_each_other_without_a_seam
     store = store_in(tmp_path, zone=NEW_YORK)
     span = Span.of("2026-03-07", "2026-03-09", "1m", "America/New_York")
     written(store, *(candles_of(day) for day in span.days()))
-    rows = DayRows(store, lives_of(store, ["BTCUSDT"], span.days()), span.days(), span.start_ms, span.end_ms)
+    rows = DayRows(store, lives_of(store, ["BTCUSDT"], span.days()), span.days(), (span.start_ms, span.end_ms))
     taken = Taken()
     while rows.give(taken) < span.end_ms:
         pass
@@ -198,7 +198,7 @@ def test_files_of_months_are_given_in_larger_parts(tmp_path: Path) -> None:
     span = Span.of("2026-01-01", "2026-04-30", "1h", "UTC")
     with store.writing():
         store.write(*(candles_of(day, interval="1h") for day in span.days()))
-    rows = DayRows(store, lives_of(store, ["BTCUSDT"], span.days()), span.days(), span.start_ms, span.end_ms)
+    rows = DayRows(store, lives_of(store, ["BTCUSDT"], span.days()), span.days(), (span.start_ms, span.end_ms))
     taken = Taken()
     assert rows.give(taken) == span.start_ms + 60 * DAY_MS
     assert rows.give(taken) == span.end_ms

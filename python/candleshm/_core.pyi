@@ -547,6 +547,10 @@ class Replay:
         A symbol that is listed after the start joins the block then. One that ended is awaited no longer.
         """
 
+    @property
+    def readers(self) -> tuple[int, int]:
+        """How many readers take part, and how many of them are at work: time waits for these."""
+
     def begin(self, warm_rows: int) -> None:
         """Take the name, and publish the newest `warm_rows` candles of before the start: from now on readers can attach.
 
@@ -908,11 +912,18 @@ class News:
     the sleep at once.
     """
 
+    @property
+    def is_lockstep(self) -> bool:
+        """Whether a replay stands still while the caller is at work."""
+
     def sleep(self) -> None:
         """Sleep until the block announces something newer, one second at the longest.
 
         The caller looks again afterwards in any case: another block may have the name by now, or the collector may
         have died, and neither wakes anybody.
+
+        In a replay it waits for a later moment. Raises ReplayEnded when this was taken at the end of a replay. A replay
+        stands still from then on until this object is gone.
         """
 
 @final
@@ -1119,7 +1130,7 @@ class Series:
 
     def __array__(self, *_arguments: object, **_options: object) -> NoReturn: ...
     def _repr_html_(self) -> str: ...
-    def _news(self) -> News: ...
+    def _news(self, thread_id: int | None = None) -> News: ...
     def _end_of(self, open_time_ms: MomentLike | None) -> int: ...
     def _look_newer(self, end: int, waited: float | None = None) -> int | None: ...
     def wait(self, after_open_time_ms: MomentLike | None = None, timeout: float | None = None) -> int:
@@ -1249,13 +1260,31 @@ class Feed:
     def _asof(
         self, field: str, moments_ms: npt.NDArray[np.int64], symbols: Sequence[str] | None
     ) -> tuple[_FloatArray, tuple[str, ...]]: ...
+    def step(self, timeout: float | None = None) -> int:
+        """Sleep until something newer is published, of any kind, and return what time it is then, epoch ms.
+
+        That is the replayed time in a replay; else the exchange's clock, or this machine's where the collector has not
+        measured it. What was published since the last step counts: then it returns at once. In a replay in lockstep each
+        call goes to the next moment.
+
+        Args:
+            timeout: Seconds; None waits for ever.
+
+        Raises:
+            WaitTimeout: Nothing was published.
+            ReplayEnded: The replay has no later moment.
+            StaleData: The collector published no heartbeat for `max_age`.
+            ConfigError: `timeout` cannot be used.
+        """
+
     def exchange_ms(self) -> int | None:
         """Return the exchange's clock now, epoch ms, as the collector measured it; None when it never did.
 
-        It is right to half a round trip, and to what clocks drift apart in the minutes since.
+        It is right to half a round trip, and to what clocks drift apart in the minutes since. In a replay it is the
+        replayed time.
         """
     def _calendars(self) -> list[tuple[str, int, int]]: ...
-    def _news(self) -> News: ...
+    def _news(self, thread_id: int | None = None) -> News: ...
     def _look_closed(
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
     ) -> tuple[Closed, int, int] | None: ...

@@ -640,10 +640,10 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     )
     replay.add_argument(
         "--absent",
-        choices=("raise", "unlisted"),
+        choices=("raise", "accept"),
         default="raise",
-        help="unlisted: days before the first and after the newest stored one of a symbol have no candles (default: "
-        "raise an error)",
+        help="accept: days before the first and after the newest stored one of a symbol have no candles, and candles "
+        "that are missing in the files stay missing (default: raise an error)",
     )
     replay.add_argument("--json", action="store_true", help="print what was replayed as an object, at the end")
 

@@ -128,6 +128,14 @@ def minor_3() -> Image:
     return image
 
 
+def minor_4() -> Image:
+    """A replay: times of receipt are of the replayed clock, in ms since the epoch."""
+    image = Image(minor=4)
+    image.add(Series(symbol="BTCUSDT", head=HEAD, states="VVVVVVVVVVCC", received_ms=1_735_691_999_000))
+    image.header(universe_bar=HEAD - 1, replay_ms=1_735_692_000_000)
+    return image
+
+
 def minor_2() -> Image:
     """One whole window; the damaged blocks are this one with other bytes."""
     image = Image(minor=2)
@@ -155,7 +163,7 @@ def days_3d() -> Image:
 
 def blocks() -> dict[str, bytes]:
     """Return the recorded blocks by name."""
-    makers = (rows, gaps, provisional, cut, minor_0, minor_1, minor_2, minor_3, days_3d)
+    makers = (rows, gaps, provisional, cut, minor_0, minor_1, minor_2, minor_3, minor_4, days_3d)
     return {maker.__name__.replace("_", "-"): bytes(maker().bytes) for maker in makers}
 
 
@@ -192,7 +200,7 @@ def cases() -> dict[str, dict[str, Any]]:
 
     case("superseded", "Another block stands under the name, or will in a moment.", "minor-2", header("state", 3))
     case("closed", "The collector has ended.", "minor-2", header("state", 4))
-    case("minor-4", "A later minor, which this reader may ignore.", "minor-3", [(12, b"\x04\0\0\0")])
+    case("minor-5", "A later minor, which this reader may ignore.", "minor-4", [(12, b"\x05\0\0\0")])
     case("price-unknown", "A price that is not known.", "minor-3", header("price", 4))
     case(
         "price-of-trades",

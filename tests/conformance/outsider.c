@@ -34,7 +34,7 @@ enum { H_ABI = 1, H_HASH = 2, H_GENERATION = 6, H_STATE = 7, H_BYTES = 8, H_MARK
        H_CAPACITY = 12, H_PLACES = 13, H_SYMBOLS_AT = 14, H_DATA_AT = 15, H_SYMBOL_STRIDE = 16, H_DATA_STRIDE = 17,
        H_COLUMN_STRIDE = 18, H_BOOT = 20, H_HEARTBEAT = 26, H_COUNT = 32, H_CLOSE_SEQ = 48, H_UNIVERSE = 56,
        H_READY = 64, H_MISSING = 65, H_HOLES = 66, H_USED = 67, H_LIMIT = 68, H_BANNED = 69, H_ZONE = 72, H_EXCHANGE = 81,
-       H_PRICE = 93 };
+       H_PRICE = 93, H_REPLAY = 94 };
 enum { S_VERSION = 0, S_LAST_CLOSE = 1, S_REV = 2, S_WMARK = 3, S_FIRST = 4, S_PHASE = 5, S_TRADING = 6, S_LATCH = 8, S_NAME = 72 };
 enum { ATTEMPTS = 3, LATCH_ATTEMPTS = 4096, STRING_COPY_MIN = 64 };
 
@@ -312,11 +312,12 @@ static uint64_t newest_settled(const series *s) {
     return newest;
 }
 
-/* "Age". Infinity for none, and for times from the future. */
-static double age_s(uint64_t stored_ms) {
+/* "Age". Infinity for none, and for times from the future. In a replay times of receipt are of its clock. */
+static double age_s(uint64_t stored_ms, uint64_t replay_ms) {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
-    uint64_t now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    uint64_t boot_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    uint64_t now_ms = replay_ms ? replay_ms : boot_ms;
     if (!stored_ms || stored_ms > now_ms + 1000) return INFINITY;
     return (double)minus(now_ms, stored_ms) / 1e3;
 }
@@ -377,7 +378,7 @@ static void print_gaps(const series *s, const window *w) {
     printf("],\n");
 }
 
-static int print_series(const series *s) {
+static int print_series(const series *s, uint64_t replay_ms) {
     uint64_t n = s->length;
     unsigned char states[n + 1];
     double *rows = malloc(sizeof(double) * COLUMNS * n);
@@ -391,7 +392,7 @@ static int print_series(const series *s) {
            get(s->entry + S_PHASE), get(s->entry + S_TRADING));
     printf(",\"last_close\":");
     print_number(as_double(get(s->entry + S_LAST_CLOSE)));
-    printf(",\"age\":\"%s\"", isinf(age_s(l.received_ms)) ? "none" : "known");
+    printf(",\"age\":\"%s\"", isinf(age_s(l.received_ms, replay_ms)) ? "none" : "known");
     printf(",\"head\":%" PRIu64 ",\"final\":%" PRIu64 ",\"revision\":%" PRIu64, l.head, l.final, l.revision);
     int there_is_one = l.head && l.state >= LIVE && l.state <= VERIFIED;
     printf(",\n\"newest\":{\"state\":%d,\"row\":", there_is_one ? l.state : 0);
@@ -441,12 +442,12 @@ static int print_block(const char *path) {
             { "banned_until_ms", H_BANNED } };
         for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
             printf(",\"%s\":%" PRIu64, numbers[i].name, get(w + numbers[i].at));
-        printf(",\"collector\":\"%s\"", isinf(age_s(get(w + H_HEARTBEAT) / 1000000)) ? "in the future" : "alive once");
+        printf(",\"collector\":\"%s\"", isinf(age_s(get(w + H_HEARTBEAT) / 1000000, 0)) ? "in the future" : "alive once");
         printf(",\n\"series\":[");
         for (uint64_t place = 0; place < symbol_count(&b); place++) {
             series s = series_at(&b, place);
             printf(place ? ",\n" : "");
-            if (print_series(&s)) return 1;
+            if (print_series(&s, get(w + H_REPLAY))) return 1;
         }
         printf("]");
     }

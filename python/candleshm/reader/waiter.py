@@ -17,6 +17,11 @@ __all__ = ["Waiter"]
 
 T = TypeVar("T")
 
+# How many turns of an event loop an outcome takes at most through tasks that wait for each other.
+HOPS = 8
+# How often a closed event loop is noticed.
+HOP_SECONDS = 0.5
+
 Look = Callable[[float | None], object]
 """Return what is waited for, or None; given the seconds that were waited, raise WaitTimeout instead of None."""
 
@@ -24,13 +29,15 @@ Look = Callable[[float | None], object]
 class _Group:
     """The futures of all coroutines that wait for the same."""
 
-    def __init__(self, look: Look, news: Callable[[], News]) -> None:
+    def __init__(self, look: Look, news: Callable[..., News]) -> None:
         self.look = look
         self.news = news
+        # On behalf of which thread the helper waits.
+        self.thread_id = threading.get_native_id()
         self.futures: list[asyncio.Future[object]] = []
 
-    def settle(self, result: object, error: BaseException | None) -> None:
-        """Give the outcome to every future, in the event loop that it belongs to."""
+    def settle(self, result: object, error: BaseException | None) -> list[asyncio.AbstractEventLoop]:
+        """Give the outcome to every future, in the event loop that it belongs to; return these loops."""
         loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[object]]] = {}
         for future in self.futures:
             loops.setdefault(future.get_loop(), []).append(future)
@@ -38,6 +45,23 @@ class _Group:
             # A loop may close at this moment; then nobody waits there any more.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(_settle, futures, result, error)
+        return list(loops)
+
+
+def _await_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Return once the coroutines that were just given an outcome have run up to what they await next."""
+    done = threading.Event()
+
+    def hop(left: int) -> None:
+        if left:
+            loop.call_soon(hop, left - 1)
+        else:
+            done.set()
+
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(hop, HOPS)
+        while not done.wait(HOP_SECONDS) and not loop.is_closed():
+            pass
 
 
 def _settle(futures: list[asyncio.Future[object]], result: object, error: BaseException | None) -> None:
@@ -60,7 +84,7 @@ class _Waits:
         self.thread: threading.Thread | None = None
         self.has_ended = False
 
-    def join(self, key: Hashable, look: Look, news: Callable[[], News], future: asyncio.Future[object]) -> bool:
+    def join(self, key: Hashable, look: Look, news: Callable[..., News], future: asyncio.Future[object]) -> bool:
         """Let a future wait, and return whether it is the first of its group."""
         with self.changed:
             group = self.groups.get(key)
@@ -94,20 +118,35 @@ class _Waits:
             self.changed.notify()
 
     def run(self) -> None:
-        while self.await_groups():
+        # What was slept on. A replay stands still while it is there: until whoever got something has worked.
+        slept: News | None = None
+        while True:
+            if not self.groups:
+                slept = None
+            if not self.await_groups():
+                return
             with self.changed:
-                news = next((group.news for group in self.groups.values()), None)
-            if news is None:
+                group = next(iter(self.groups.values()), None)
+            if group is None:
                 continue
             # Before the look: what is published after it ends the sleep.
             try:
-                seen = news()
+                seen = group.news(group.thread_id)
             except BaseException as error:
                 self.settle_all(error)
                 continue
-            news = None
-            self.look()
-            seen.sleep()
+            group = None
+            loops = self.look()
+            if seen.is_lockstep:
+                for loop in loops:
+                    _await_loop(loop)
+            slept = None
+            if not loops:
+                try:
+                    seen.sleep()
+                except BaseException as error:
+                    self.settle_all(error)
+                slept = seen
             del seen
 
     def await_groups(self) -> bool:
@@ -121,25 +160,26 @@ class _Waits:
                     del self.groups[key]
             return not self.has_ended
 
-    def look(self) -> None:
-        """Look once for every group, and settle those whose wait is over."""
+    def look(self) -> list[asyncio.AbstractEventLoop]:
+        """Look once for every group, and settle those whose wait is over; return the event loops that got something."""
         with self.changed:
             groups = list(self.groups.items())
+        loops: list[asyncio.AbstractEventLoop] = []
         for key, group in groups:
             try:
                 found = group.look(None)
             except BaseException as error:
-                self.settle(key, None, error)
+                loops += self.settle(key, None, error)
             else:
                 if found is not None:
-                    self.settle(key, found, None)
+                    loops += self.settle(key, found, None)
+        return loops
 
-    def settle(self, key: Hashable, result: object, error: BaseException | None) -> None:
-        """End the wait of a group; whoever joins from here on looks for itself."""
+    def settle(self, key: Hashable, result: object, error: BaseException | None) -> list[asyncio.AbstractEventLoop]:
+        """End the wait of a group, and return its event loops; whoever joins from here on looks for itself."""
         with self.changed:
             group = self.groups.pop(key, None)
-        if group is not None:
-            group.settle(result, error)
+        return [] if group is None else group.settle(result, error)
 
     def settle_all(self, error: BaseException) -> None:
         with self.changed:
@@ -166,7 +206,7 @@ class Waiter:
         self,
         key: Hashable,
         look: Callable[[float | None], T | None],
-        news: Callable[[], News],
+        news: Callable[..., News],
         timeout: float | None = None,
     ) -> T:
         """Await what `look` returns once it is not None.
@@ -175,7 +215,8 @@ class Waiter:
             key: Equal for waits that have the same outcome; one look serves them all.
             look: Called with None, in this thread or the helper's. After a timeout called with the seconds waited:
                 then it raises WaitTimeout.
-            news: Return what is announced now. It is called before `look`, and slept on.
+            news: Return what is announced now, for a wait of the thread of a native id, none for the caller's. It is
+                called before `look`, and slept on.
             timeout: Seconds; None waits for ever.
 
         Raises:
@@ -183,6 +224,8 @@ class Waiter:
             WaitTimeout, StaleData, BlockNotFound, ...: What `look` raises.
         """
         check_timeout(timeout)
+        # Before the look: from here on a replay stands still.
+        news()
         waits = self._waits
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         try:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from candleshm._core import INTERVAL_MS
-from candleshm.columns import NAMES, OPEN_TIME_MS
+from candleshm.columns import OPEN_TIME_MS
+from candleshm.errors import DayIncomplete
 from candleshm.history.block import with_states
 from candleshm.history.candles import Candles, DayCandles
 from candleshm.history.day import Day
 from candleshm.history.store import ParquetStore
-from candleshm.replaying.lives import Life
+from candleshm.replaying.lives import Absent, Life
 from candleshm.row_state import RowState
 
 __all__ = ["DayRows", "RowsTaker"]
@@ -22,6 +25,9 @@ __all__ = ["DayRows", "RowsTaker"]
 # Of a symbol so many rows are given in one go, and whole days: a day of 1m, two months of 1h.
 ROWS_AT_ONCE = 1440
 DAY_MS = INTERVAL_MS["1d"]
+READERS = 2
+"""Threads that read days while those before are replayed; most of it is done without the GIL."""
+_Rows: TypeAlias = tuple[Candles, npt.NDArray[np.uint8], int]
 
 
 class RowsTaker(Protocol):
@@ -34,59 +40,99 @@ class RowsTaker(Protocol):
         """Take 1s candles, ascending."""
 
 
-class DayRows:
-    """The rows of several symbols in `[start_ms, end_ms)`, read when they are needed.
+@dataclass(frozen=True)
+class _Ahead:
+    """Days that are being read."""
 
-    `missing` counts the candles that may exist and are not in the files.
+    first_ms: int
+    """Open time of their first candle."""
+    rows: list[tuple[str, Future[_Rows]]]
+
+
+class DayRows:
+    """The rows of several symbols inside bounds: given when they are needed, read while those before are used.
+
+    With `absent` "accept" candles may be missing, and `missing` counts them. To be closed: threads read.
     """
 
     def __init__(
-        self, store: ParquetStore, lives: Mapping[str, Life], days: Sequence[Day], start_ms: int, end_ms: int
+        self,
+        store: ParquetStore,
+        lives: Mapping[str, Life],
+        days: Sequence[Day],
+        bounds: tuple[int, int],
+        absent: Absent = "raise",
     ) -> None:
-        """Name the days; nothing is read."""
+        """Name the days, and the first and the last open time, excluded; nothing is read."""
         self.missing = 0
-        self.given_ms = start_ms
+        self.given_ms = bounds[0]
         """Up to here all rows were given."""
         self._store = store
         self._lives = lives
         at_once = max(1, -(-ROWS_AT_ONCE * INTERVAL_MS[store.interval] // DAY_MS))
         self._spans = [days[first : first + at_once] for first in range(0, len(days), at_once)]
         self._spans.reverse()
-        self._bounds = (start_ms, end_ms)
+        self._bounds = bounds
+        self._absent = absent
+        self._readers = ThreadPoolExecutor(READERS, "candleshm-replay")
+        self._ahead: _Ahead | None = None
 
     def give(self, taker: RowsTaker, *, is_inside: bool = False) -> int:
         """Give the rows of the next days, and return up to when all are given now; no row is given twice.
 
-        Raises DayDamaged, DayNotFound, StoreUnavailable for a file that changed since it was looked for.
+        Raises DayDamaged, DayIncomplete; DayNotFound, StoreUnavailable for a file that is gone since it was looked for.
         """
-        if not self._spans:
+        ahead = self._ahead or self._read_ahead()
+        if ahead is None:
             return self.given_ms
-        days = self._spans.pop()
-        for symbol, life in self._lives.items():
-            known = [self._known(symbol, day) for day in days if day.date in life.stored]
-            rows = np.concatenate([np.empty((0, len(NAMES))), *(rows for rows, _ in known)])
-            states = np.concatenate([np.empty(0, np.uint8), *(states for _, states in known)])
-            if not len(rows):
-                continue
+        ready = [(symbol, rows.result()) for symbol, rows in ahead.rows]
+        self._ahead = self._read_ahead()
+        self.given_ms = self._bounds[1] if self._ahead is None else self._ahead.first_ms
+        for symbol, (rows, states, missing) in ready:
+            self.missing += missing
             if is_inside:
                 taker.give_inside(symbol, np.ascontiguousarray(rows[states != RowState.HOLE]))
             else:
                 taker.give(symbol, rows, states)
-        self.given_ms = self._bounds[1] if not self._spans else self._first_ms(self._spans[-1][0])
         return self.given_ms
 
-    def _known(self, symbol: str, day: Day) -> tuple[Candles, npt.NDArray[np.uint8]]:
-        """Return the rows and holes of a day that open inside the bounds, by their place on the grid."""
-        candles = self._store.read(symbol, day)
+    @property
+    def is_done(self) -> bool:
+        """Whether all rows were given."""
+        return self.given_ms >= self._bounds[1]
+
+    def close(self) -> None:
+        """End the reading. May be called twice."""
+        self._readers.shutdown(cancel_futures=True)
+
+    def _read_ahead(self) -> _Ahead | None:
+        """Begin to read the next days of every symbol that has some; return None when there are no more days."""
+        if not self._spans:
+            return None
+        days = self._spans.pop()
+        ahead = _Ahead(self._first_ms(days[0]), [])
+        for symbol, life in self._lives.items():
+            if stored := [day for day in days if day.date in life.stored]:
+                ahead.rows.append((symbol, self._readers.submit(self._known, symbol, stored)))
+        return ahead
+
+    def _known(self, symbol: str, days: Sequence[Day]) -> _Rows:
+        """Return rows and holes of days that open inside the bounds, their states, and how many are missing."""
         start_ms, end_ms = self._bounds
-        self.missing += sum(
-            max(0, min(end, end_ms) - max(start, start_ms)) // candles.grid.length_ms for start, end in candles.missing
-        )
-        rows, states = with_states(_with_pauses(candles, self._lives[symbol]))
-        length_ms = candles.grid.length_ms
-        places = rows[:, OPEN_TIME_MS] // length_ms * length_ms
-        inside = (places >= start_ms) & (places < end_ms)
-        return rows[inside], states[inside]
+        length_ms, missing = INTERVAL_MS[self._store.interval], 0
+        parts = []
+        for day in days:
+            candles = self._store.read(symbol, day)
+            gaps = [(max(start, start_ms), min(end, end_ms)) for start, end in candles.missing]
+            gaps = [(start, end) for start, end in gaps if start < end]
+            if gaps and self._absent == "raise":
+                raise DayIncomplete(str(self._store.path(symbol, day)), tuple(gaps))
+            missing += sum(end - start for start, end in gaps) // length_ms
+            rows, states = with_states(_with_pauses(candles, self._lives[symbol]))
+            places = rows[:, OPEN_TIME_MS] // length_ms * length_ms
+            inside = (places >= start_ms) & (places < end_ms)
+            parts.append((rows, states) if inside.all() else (rows[inside], states[inside]))
+        return np.concatenate([rows for rows, _ in parts]), np.concatenate([states for _, states in parts]), missing
 
     def _first_ms(self, day: Day) -> int:
         """Return the first open time of a day."""

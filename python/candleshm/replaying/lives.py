@@ -16,7 +16,8 @@ from candleshm.history.stored_rows import SOURCE, not_stored
 
 __all__ = ["Absent", "Life", "lives_of"]
 
-Absent = Literal["raise", "unlisted"]
+Absent = Literal["raise", "accept"]
+"""What becomes of days and candles that are not in the files and may exist."""
 # Symbols that a message names.
 NAMED_MAX = 5
 
@@ -45,11 +46,11 @@ def lives_of(
     """Return the life of each symbol, which has every wanted day on which it may have traded.
 
     A day before the first stored one is not needed where that one shows the symbol's first candle, and a day after the
-    newest where that one shows the last; with `absent` "unlisted" all of these count as days without trading. Raises
+    newest where that one shows the last; with `absent` "accept" all of these count as days without trading. Raises
     DayNotFound with the command that brings all days that are not there, DayDamaged, StoreUnavailable, ConfigError.
     """
-    if absent not in ("raise", "unlisted"):
-        raise ConfigError(f"absent cannot be `{absent}`; allowed: raise unlisted")
+    if absent not in ("raise", "accept"):
+        raise ConfigError(f"absent cannot be `{absent}`; allowed: raise accept")
     found: dict[str, Life] = {}
     not_there: dict[str, list[Day]] = {}
     for symbol in symbols:
@@ -62,15 +63,15 @@ def lives_of(
             is_before, is_after = day.date < stored[0].date, day.date > stored[-1].date
             if day.date in has:
                 continue
-            if is_before and (listed_ms is not None or absent == "unlisted"):
+            if is_before and (listed_ms is not None or absent == "accept"):
                 continue
-            if is_after and (ended_ms is not None or absent == "unlisted"):
+            if is_after and (ended_ms is not None or absent == "accept"):
                 continue
             without.append(day)
         if without:
             not_there[symbol] = without
             continue
-        if absent == "unlisted":
+        if absent == "accept":
             if listed_ms is None and days[0].date < stored[0].date:
                 listed_ms = _edge_ms(store, symbol, stored, is_first=True)
             if ended_ms is None and days[-1].date > stored[-1].date:
@@ -141,7 +142,7 @@ def _not_there(store: ParquetStore, not_there: Mapping[str, Sequence[Day]]) -> D
         words.append(f"--timezone {store.zone.name}")
     advice = (
         f"{', '.join(names[:NAMED_MAX])}{more} may have traded then; `{' '.join(words)}` brings the days. "
-        f"absent `unlisted` says that days before the first and after the newest stored one have no candles"
+        f"absent `accept` says that days before the first and after the newest stored one have no candles"
     )
     symbol = names[0]
     path = store.path(symbol, not_there[symbol][0])

@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from candleshm import _core
 from candleshm.config import CollectorConfig
-from candleshm.errors import ConfigError
+from candleshm.errors import CandleShmError, ConfigError, ReplayEnded
 from candleshm.exchanges.base import Price
 from candleshm.history.day import DayLike
 from candleshm.history.store import ParquetStore
@@ -30,6 +30,36 @@ CONSUMERS_MAX = 64
 StrPath = str | os.PathLike[str]
 
 
+class Source:
+    """The rows of a replay, of its interval and of 1s, as its core asks for them."""
+
+    def __init__(self, base: DayRows, seconds: DayRows | None) -> None:
+        """Nothing is read yet."""
+        self.base = base
+        self.failure: CandleShmError | None = None
+        """What went wrong while files were read; the replay has ended then."""
+        self._seconds = seconds
+
+    def more(self, core: _core.Replay, moment_ms: int) -> int:
+        """Give rows until those of `moment_ms` are given, and return up to when all are. Raises as `DayRows.give`."""
+        base, seconds = self.base, self._seconds
+        try:
+            while base.given_ms <= moment_ms and not base.is_done:
+                base.give(core)
+            while seconds is not None and seconds.given_ms < base.given_ms:
+                seconds.give(core, is_inside=True)
+        except CandleShmError as error:
+            self.failure = error
+            raise
+        return base.given_ms
+
+    def close(self) -> None:
+        """End the reading. May be called twice."""
+        self.base.close()
+        if self._seconds is not None:
+            self._seconds.close()
+
+
 class Replay:
     """A replay under way, see `replay`; a context manager that ends it and removes its blocks.
 
@@ -42,7 +72,7 @@ class Replay:
         core: _core.Replay,
         config: CollectorConfig,
         span: Span,
-        rows: DayRows,
+        source: Source,
         symbols: Sequence[str],
         left_out: Sequence[str],
     ) -> None:
@@ -57,7 +87,7 @@ class Replay:
         self.left_out = tuple(left_out)
         """Symbols that, as their files show, do not trade in that range."""
         self._core = core
-        self._rows = rows
+        self._source = source
         self.feed = attach(self.name)
         """The block, attached: what `candleshm.attach(name)` returns."""
         self.derived = {block.interval: attach(block.name) for block in config.derived}
@@ -76,7 +106,7 @@ class Replay:
     @property
     def missing(self) -> int:
         """How many candles, of the days read so far, may exist and are not in the files: their rows are missing."""
-        return self._rows.missing
+        return self._source.base.missing
 
     def step(self) -> bool:
         """Let the next moment come without waiting for any reader; False at the end."""
@@ -94,6 +124,7 @@ class Replay:
         for feed in (self.feed, *self.derived.values()):
             feed.close()
         self._core.close()
+        self._source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +133,8 @@ class Replay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if self._source.failure is not None and (error is None or isinstance(error, ReplayEnded)):
+            raise self._source.failure from None
 
     def __repr__(self) -> str:
         return (
@@ -151,19 +184,20 @@ def replay(
         name: of the block. None: one that nobody else uses.
         price: what the prices are: "trade", for UM and CM also "mark", "index" or "premium".
         consumers: how many readers are awaited before time begins to move; `run` awaits none.
-        absent: days without a file are an error ("raise"), or, before the first and after the newest stored day of a
-            symbol, days without trading ("unlisted").
+        absent: days without a file, and days with missing candles, are an error ("raise"). With "accept" days before
+            the first and after the newest stored one of a symbol count as days without trading, and candles that are
+            missing in the files stay missing: a close of all symbols then needs a `quorum` below 1.
 
     Raises:
         DayNotFound: days are not stored; it names symbols, days and the command that brings them.
-        DayDamaged, StoreUnavailable, MissingExtra: a file cannot be read; pyarrow is not installed.
+        DayDamaged, DayIncomplete, StoreUnavailable, MissingExtra: a file cannot be used; pyarrow is not installed. Days
+            are read while time goes on: then it comes out of `run` and `step`, or at the end of the `with` block.
         ConfigError: an argument cannot be used.
         BlockInUse, BlockUnavailable: another process serves the name; /dev/shm is full.
 
-    >>> with candleshm.replay("candles", "SPOT", ["BTCUSDT"], "1m", "2026-11-01", "2026-11-27") as replay:
-    ...     with contextlib.suppress(candleshm.ReplayEnded):
-    ...         for closed in replay.feed.closes():
-    ...             print(closed.open_time_ms, replay.feed["BTCUSDT"].last_close)  # doctest: +SKIP
+    >>> with candleshm.replay("candles", "SPOT", "BTCUSDT", "1m", "2026-11-01", "2026-11-27") as replay:
+    ...     for closed in replay.feed.closes():  # until ReplayEnded
+    ...         print(closed.open_time_ms, replay.feed["BTCUSDT"].last_close)  # doctest: +SKIP
     """
     span = Span.of(start, end, interval, timezone)
     warm_rows = 0 if warm is None else _whole("warm", warm, 0, 100_000)
@@ -188,20 +222,14 @@ def replay(
     trading = {symbol: life for symbol, life in lives.items() if life.trades_in(first_ms, span.end_ms)}
     if not trading:
         raise ConfigError(f"symbols: none of {', '.join(names)} trades from `{start}` to `{end}`, as their files show")
-    rows = DayRows(store, trading, days, first_ms, span.end_ms)
+    rows = DayRows(store, trading, days, (first_ms, span.end_ms), absent)
     seconds: DayRows | None = None
     if inside == INSIDE_SECONDS:
         seconds = _seconds(store, span, list(trading), absent)
     elif inside not in (None, INSIDE_STEPS):
         raise ConfigError(f"inside cannot be `{inside}`; allowed: {INSIDE_STEPS} | {INSIDE_SECONDS}")
 
-    def more(moment_ms: int) -> int:
-        while rows.given_ms <= moment_ms and rows.given_ms < span.end_ms:
-            rows.give(core)
-        while seconds is not None and seconds.given_ms < rows.given_ms:
-            seconds.give(core, is_inside=True)
-        return rows.given_ms
-
+    source = Source(rows, seconds)
     core = _core.Replay(
         config.block_name,
         market=store.market,
@@ -215,16 +243,17 @@ def replay(
         inside=None if inside is None else "1s" if seconds is not None else "steps",
         speed=times,
         consumers=consumers,
-        more=more,
+        more=lambda moment_ms: source.more(core, moment_ms),
     )
     try:
         for symbol, life in trading.items():
             core.set_life(symbol, life.listed_ms, life.ended_ms)
         core.begin(warm_rows)
         left_out = [symbol for symbol in names if symbol not in trading]
-        return Replay(core, config, span, rows, list(trading), left_out)
+        return Replay(core, config, span, source, list(trading), left_out)
     except BaseException:
         core.close()
+        source.close()
         raise
 
 
@@ -235,7 +264,7 @@ def _seconds(store: ParquetStore, span: Span, symbols: Sequence[str], absent: Ab
     files = ParquetStore(store.tree.parents[2], store.market, INSIDE_SECONDS, store.zone, store.price)
     inside = span.inside(INSIDE_SECONDS)
     days = inside.days()
-    return DayRows(files, lives_of(files, symbols, days, absent), days, span.start_ms, span.end_ms)
+    return DayRows(files, lives_of(files, symbols, days, absent), days, (span.start_ms, span.end_ms), absent)
 
 
 def _symbols(store: ParquetStore, symbols: str | Sequence[str] | None) -> list[str]:

@@ -45,7 +45,8 @@ enum cshm_error {
     CSHM_OVERWRITTEN = -9,      /* rows of a view changed: discard what was computed (cshm_view_check only) */
     CSHM_ARGUMENT = -10,        /* an argument cannot be used: NULL, n = 0, a column above 11, ... */
     CSHM_CONTENDED = -11,       /* the newest row changed during every one of 4096 attempts to read it; try again */
-    CSHM_INTERNAL = -12         /* a fault in this library: please report what cshm_last_message says */
+    CSHM_INTERNAL = -12,        /* a fault in this library: please report what cshm_last_message says */
+    CSHM_ENDED = -13            /* the replay that a wait is in has no later moment */
 };
 const char *cshm_error_name(int error);          /* "CSHM_STALE"; "unknown" for what is none. Never freed. */
 /* Of this thread's newest call, one line in English for people: "" when it succeeded. Stays until this thread's next

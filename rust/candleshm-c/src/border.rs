@@ -12,7 +12,7 @@ use candleshm::error::{Error, ErrorKind};
 const API: i32 = 1;
 
 /// The codes of the header, from -1 down.
-const NAMES: [&CStr; 13] = [
+const NAMES: [&CStr; 14] = [
     c"CSHM_OK",
     c"CSHM_NOT_FOUND",
     c"CSHM_INCOMPATIBLE",
@@ -26,6 +26,7 @@ const NAMES: [&CStr; 13] = [
     c"CSHM_ARGUMENT",
     c"CSHM_CONTENDED",
     c"CSHM_INTERNAL",
+    c"CSHM_ENDED",
 ];
 const INTERNAL: i32 = -12;
 
@@ -42,6 +43,7 @@ fn code_of(kind: ErrorKind) -> i32 {
         ErrorKind::Overwritten => -9,
         ErrorKind::Argument => -10,
         ErrorKind::Contended => -11,
+        ErrorKind::Ended => -13,
         // Only writers meet the others.
         _ => INTERNAL,
     }

@@ -20,6 +20,7 @@ pub(crate) mod exceptions {
     import_exception!(candleshm.errors, BlockNotFound);
     import_exception!(candleshm.errors, BlockOfAnotherUser);
     import_exception!(candleshm.errors, BlockUnavailable);
+    import_exception!(candleshm.errors, ReplayEnded);
     import_exception!(candleshm.errors, StaleData);
     import_exception!(candleshm.errors, UnknownSymbol);
     import_exception!(candleshm.errors, WaitTimeout);
@@ -27,7 +28,7 @@ pub(crate) mod exceptions {
 
 use exceptions::{
     BadResponse, BlockCorrupt, BlockInUse, BlockIncompatible, BlockNotFound, BlockOfAnotherUser, BlockUnavailable,
-    ConfigError, GapError, OverwrittenView, StaleData, UnknownSymbol, WaitTimeout,
+    ConfigError, GapError, OverwrittenView, ReplayEnded, StaleData, UnknownSymbol, WaitTimeout,
 };
 
 create_exception!(
@@ -60,6 +61,8 @@ pub(crate) fn to_py(error: Error, name: &str) -> PyErr {
         Error::Stale { symbol, age_ms, limit_ms, delisted } => {
             StaleData::new_err((symbol, seconds(age_ms), limit_ms as f64 / 1e3, delisted))
         }
+        Error::ReplayEnded { name, start_ms, end_ms, now_ms } => ReplayEnded::new_err((name, start_ms, end_ms, now_ms)),
+        Error::NothingPublished { .. } => timed_out(text, Vec::new()),
         Error::NothingOpened { symbol, .. } => WaitTimeout::new_err((text, (symbol,))),
         Error::NothingClosed { missing, .. } => timed_out(text, missing),
         Error::Gap { symbol, start_ms, end_ms, is_hole } => {

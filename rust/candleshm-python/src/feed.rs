@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use candleshm::columns;
 use candleshm::error::Error;
@@ -205,9 +206,32 @@ impl Feed {
         Closed::of(py, closed)
     }
 
+    /// Sleep until something newer is published, of any kind, and return what time it is then, epoch ms.
+    ///
+    /// That is the replayed time in a replay; else the exchange's clock, or this machine's where the collector has not
+    /// measured it. What was published since the last step counts: then it returns at once. In a replay in lockstep each
+    /// call goes to the next moment.
+    ///
+    /// Args:
+    ///     timeout: Seconds; None waits for ever.
+    ///
+    /// Raises:
+    ///     WaitTimeout: Nothing was published.
+    ///     ReplayEnded: The replay has no later moment.
+    ///     StaleData: The collector published no heartbeat for `max_age`.
+    ///     ConfigError: `timeout` cannot be used.
+    #[pyo3(signature = (timeout=None))]
+    fn step(&self, py: Python<'_>, timeout: Option<Number>) -> PyResult<i64> {
+        let timeout = waiting::timeout(timeout)?;
+        let now_ms = until_signalled(py, self.name(), |goes_on| self.feed.step(timeout, goes_on))?;
+        let of_machine = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis() as i64);
+        Ok(now_ms.unwrap_or_else(of_machine))
+    }
+
     /// Return the exchange's clock now, epoch ms, as the collector measured it; None when it never did.
     ///
-    /// It is right to half a round trip, and to what clocks drift apart in the minutes since.
+    /// It is right to half a round trip, and to what clocks drift apart in the minutes since. In a replay it is the
+    /// replayed time.
     fn exchange_ms(&self) -> PyResult<Option<i64>> {
         Ok(self.attached()?.exchange_ms())
     }
@@ -221,9 +245,10 @@ impl Feed {
         Ok(known.map(|(index, (low, high))| (block.symbol(index), low, high)).collect())
     }
 
-    /// What is announced of closes now.
-    fn _news(&self) -> PyResult<News> {
-        Ok(News(self.feed.news().map_err(|error| self.error(error))?))
+    /// What is announced of closes now, for a wait of the thread of that native id, None for the caller's.
+    #[pyo3(signature = (thread_id=None))]
+    fn _news(&self, thread_id: Option<u64>) -> PyResult<News> {
+        Ok(News(self.feed.news(thread_id).map_err(|error| self.error(error))?))
     }
 
     /// What `wait_closed` returns, the open time of the candle after it, and how many candles from this one on have

@@ -179,6 +179,12 @@ impl Replay {
         self.replay.now_ms()
     }
 
+    /// How many readers take part, and how many of them are at work: time waits for these.
+    #[getter]
+    fn readers(&self) -> (usize, usize) {
+        self.replay.readers()
+    }
+
     /// Publish the next moment without awaiting anybody; return False, and do nothing, at the end.
     ///
     /// Raises what `more` raises.

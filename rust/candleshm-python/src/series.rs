@@ -279,10 +279,10 @@ impl Series {
         until_signalled(py, self.0.block_name(), |goes_on| self.0.wait_open(after, timeout, goes_on))
     }
 
-    /// What is announced of rows now.
-    #[pyo3(name = "_news")]
-    fn news(&self) -> PyResult<News> {
-        Ok(News(self.0.news().map_err(|error| self.error(error))?))
+    /// What is announced of rows now, for a wait of the thread of that native id, None for the caller's.
+    #[pyo3(name = "_news", signature = (thread_id=None))]
+    fn news(&self, thread_id: Option<u64>) -> PyResult<News> {
+        Ok(News(self.0.news(thread_id).map_err(|error| self.error(error))?))
     }
 
     /// The candle index after that of the open time, or after the newest one.

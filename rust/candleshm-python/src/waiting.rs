@@ -53,8 +53,17 @@ impl News {
     ///
     /// The caller looks again afterwards in any case: another block may have the name by now, or the collector may
     /// have died, and neither wakes anybody.
+    ///
+    /// In a replay it waits for a later moment. Raises ReplayEnded when this was taken at the end of a replay. A replay
+    /// stands still from then on until this object is gone.
     fn sleep(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.0.sleep());
+        py.detach(|| self.0.sleep()).map_err(|error| to_py(error, ""))?;
         py.check_signals()
+    }
+
+    /// Whether a replay stands still while the caller is at work.
+    #[getter]
+    fn is_lockstep(&self) -> bool {
+        self.0.is_lockstep()
     }
 }

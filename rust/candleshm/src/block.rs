@@ -46,6 +46,15 @@ impl Block {
         Self::open_with_id(name, boot_id).map(|(block, _)| block)
     }
 
+    /// As [`Self::open`], to write into it: only for its owner.
+    pub(crate) fn open_to_write(name: &str, boot_id: [u64; 2]) -> Result<Self, Error> {
+        let block = Self::check(name, BlockFile::open(name, true)?.map(true)?)?;
+        if block.boot_id() != boot_id {
+            return Err(Error::Leftover { name: name.into() });
+        }
+        Ok(block)
+    }
+
     /// Checks the header of a mapping.
     pub(crate) fn check(name: &str, mapping: Mapping) -> Result<Self, Error> {
         let geometry = Geometry::load(name, &mapping)?;

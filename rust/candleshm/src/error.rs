@@ -56,6 +56,8 @@ pub enum ErrorKind {
     Argument,
     /// The newest row changed during every attempt to read it; try again.
     Contended,
+    /// The replay that a wait is in has no later moment.
+    Ended,
     /// A response of the exchange, or a file of its archive, is not what was requested. Only writers meet it.
     BadResponse,
 }
@@ -183,6 +185,31 @@ pub enum Error {
         /// How long was waited.
         waited: Duration,
     },
+    /// Nothing was published in time.
+    NothingPublished {
+        /// The block's name.
+        name: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// A replay has no later moment to wait for: it has reached its end, or was stopped.
+    ReplayEnded {
+        /// The block's name.
+        name: String,
+        /// When it started, epoch ms.
+        start_ms: i64,
+        /// When it ends, epoch ms.
+        end_ms: i64,
+        /// Where it stands, epoch ms.
+        now_ms: i64,
+    },
+    /// All places of a lockstep are taken.
+    LockstepFull {
+        /// The block's name.
+        name: String,
+        /// How many there are.
+        places: usize,
+    },
     /// A wait was ended by its own process.
     Interrupted,
     /// Rows are missing where none may be.
@@ -276,12 +303,17 @@ impl Error {
             Self::InUse { .. } => ErrorKind::InUse,
             Self::UnknownSymbol { .. } | Self::Places { .. } => ErrorKind::UnknownSymbol,
             Self::Stale { .. } => ErrorKind::Stale,
-            Self::NothingOpened { .. } | Self::NothingClosed { .. } | Self::Interrupted => ErrorKind::Timeout,
+            Self::NothingOpened { .. }
+            | Self::NothingClosed { .. }
+            | Self::NothingPublished { .. }
+            | Self::Interrupted => ErrorKind::Timeout,
+            Self::ReplayEnded { .. } => ErrorKind::Ended,
             Self::Gap { .. } => ErrorKind::Gap,
             Self::Overwritten { .. } => ErrorKind::Overwritten,
             Self::Contended => ErrorKind::Contended,
             Self::Parse(_) | Self::Csv(_) => ErrorKind::BadResponse,
             Self::Argument(_)
+            | Self::LockstepFull { .. }
             | Self::Name { .. }
             | Self::Length { .. }
             | Self::SymbolCapacity { .. }
@@ -388,6 +420,18 @@ impl fmt::Display for Error {
                 let (waited, awaited) = (waited.as_secs_f64(), closed + missing.len());
                 write!(f, "no close within {waited} s: {closed} of {awaited} symbols have the {candle} final")
             }
+            Self::NothingPublished { name, waited } => {
+                write!(f, "block `{name}` published nothing within {} s", waited.as_secs_f64())
+            }
+            Self::ReplayEnded { name, start_ms, end_ms, now_ms } => {
+                let [start, end, now] = [start_ms, end_ms, now_ms].map(|&ms| utc_text(ms));
+                let how = if now_ms >= end_ms { "has ended".into() } else { format!("was stopped at {now}") };
+                write!(f, "the replay of {start} to {end} in block `{name}` {how}: no later moment comes")
+            }
+            Self::LockstepFull { name, places } => write!(
+                f,
+                "the replay `{name}` has {places} readers, as many as can wait in it; close feeds that wait no longer"
+            ),
             Self::Interrupted => write!(f, "the wait was interrupted"),
             Self::Gap { symbol, start_ms, end_ms, is_hole } => {
                 let [start, end] = [start_ms, end_ms].map(|&ms| utc_text(ms).replace('T', " ").replace('Z', ""));

@@ -13,6 +13,7 @@ mod health;
 mod news;
 mod series;
 mod source;
+mod turns;
 mod view;
 mod window;
 
@@ -36,6 +37,7 @@ pub use crate::shared_memory::share_with;
 use crate::waiting::until;
 use news::Deadline;
 use source::Source;
+use turns::Turn;
 
 /// Returns the names of the blocks of this machine, sorted; other programs' shared memory may be among them.
 ///
@@ -194,7 +196,7 @@ impl Feed {
         let (deadline, interrupts) = (Deadline::after(timeout), self.source.interrupts());
         let mut open_ms = close.open_ms;
         until(
-            || self.news(),
+            || self.news(None),
             |news| {
                 let awaited = awaited(news.attached(), close.symbols, close.quorum)?;
                 open_ms = open_ms.or_else(|| awaited.next_ms());
@@ -210,8 +212,44 @@ impl Feed {
                 if self.source.interrupts() != interrupts || !goes_on() {
                     return Err(Error::Interrupted);
                 }
-                news.sleep_for(slice);
-                Ok(())
+                news.pass(open_ms.map_or(0, |open_ms| awaited.end_ms(open_ms)), slice)
+            },
+        )
+    }
+
+    /// Sleeps until something newer is published, of any kind, and returns what time it is then, epoch ms: in a replay
+    /// the replayed time, else the exchange's clock, `None` where it was not measured. What was published since the last
+    /// step counts, unless the replay awaits this feed. `goes_on` is asked before each sleep, at least once a second.
+    ///
+    /// # Errors
+    ///
+    /// `NothingPublished` after the timeout (`None`: for ever); `Interrupted`, `Stale` as [`Self::wait_closed`];
+    /// `ReplayEnded`, `FeedClosed`.
+    pub fn step(&self, timeout: Option<Duration>, mut goes_on: impl FnMut() -> bool) -> Result<Option<i64>, Error> {
+        let (deadline, interrupts) = (Deadline::after(timeout), self.source.interrupts());
+        let mut seen = None;
+        until(
+            || Ok(News::of_rows(self.source.turn(None)?)),
+            |news| {
+                let from = *seen.get_or_insert_with(|| {
+                    if news.is_lockstep() { news.seen() } else { self.source.stepped().unwrap_or(news.seen()) }
+                });
+                if news.seen() != from {
+                    self.source.set_stepped(news.seen());
+                    return Ok(ControlFlow::Break(news.attached().exchange_ms()));
+                }
+                self.check_collector(news.attached())?;
+                Ok(ControlFlow::Continue(()))
+            },
+            |news, ()| {
+                let in_vain =
+                    || Error::NothingPublished { name: self.name().to_owned(), waited: timeout.unwrap_or_default() };
+                let slice = deadline.slice().ok_or_else(in_vain)?;
+                if self.source.interrupts() != interrupts || !goes_on() {
+                    return Err(Error::Interrupted);
+                }
+                self.source.set_stepped(news.seen());
+                news.pass(0, slice)
             },
         )
     }
@@ -222,22 +260,23 @@ impl Feed {
         self.source.interrupt();
     }
 
-    /// Takes what is announced of closes now: for those who wait by themselves.
+    /// Takes what is announced of closes now: for those who wait by themselves. It takes part in a replay,
+    /// for the thread of the number `holder`, `None` for this one.
     ///
     /// # Errors
     ///
-    /// `FeedClosed`.
-    pub fn news(&self) -> Result<News, Error> {
-        Ok(News::of_closes(self.attached()?))
+    /// `FeedClosed`, and as a wait in a replay.
+    pub fn news(&self, holder: Option<u64>) -> Result<News, Error> {
+        Ok(News::of_closes(self.source.turn(holder)?))
     }
 
-    /// Takes what is announced of rows of every kind now.
+    /// Takes what is announced of rows of every kind now: for those who watch, and do not hold a replay up.
     ///
     /// # Errors
     ///
     /// `FeedClosed`.
     pub fn news_of_rows(&self) -> Result<News, Error> {
-        Ok(News::of_rows(self.attached()?))
+        Ok(News::of_rows((Turn::Live, self.attached()?)))
     }
 
     /// Returns the closes that a wait would be about.

@@ -66,6 +66,7 @@
 //! - `wire`: what the exchange sends, as rows, and its text of them. `merge`, `chain` (proof by trade ids), `derive`
 //!   (resampling).
 //! - `shared_memory`: the operating system. `block`, `soundness`, `succession` (one block after another), `removal`.
+//! - `lockstep`: how a replay awaits its readers.
 //! - `feed`: readers that follow a name and wait. It reads the machine's clocks; to all else time is an argument.
 //! - `writer`: the owner of a block. `replay`: history, written as if it happened. `gate`: how threads take turns at it. Beside it, `pool`: how much request
 //!   weight may still be spent, and `ledger`: the file that holds a pool.
@@ -91,6 +92,8 @@ pub mod block;
 pub mod interval;
 #[cfg(feature = "collector")]
 pub mod layout;
+#[cfg(all(not(loom), feature = "collector"))]
+pub mod lockstep;
 #[cfg(feature = "collector")]
 pub mod market;
 #[cfg(all(not(loom), feature = "collector"))]
@@ -152,7 +155,7 @@ macro_rules! private {
 }
 #[cfg(not(feature = "collector"))]
 private! {
-    announce asof block interval layout market page panel price read
+    announce asof block interval layout lockstep market page panel price read
     ring seqlock shared_memory succession symbols sync waiting wire zone
 }
 

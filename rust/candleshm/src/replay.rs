@@ -3,13 +3,18 @@
 mod line;
 mod timeline;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
+use crate::block::Block;
 use crate::columns::Row;
 use crate::error::Error;
 use crate::feed::clock;
 use crate::interval::Grid;
-use crate::layout::RowState;
+use crate::layout::{RowState, header};
+use crate::lockstep::{Course, Driver, Lockstep, PLACES};
+use crate::sync::Ordering::Relaxed;
 use crate::writer::{Config, Health, Owner, Writer};
 
 pub use line::Inside;
@@ -50,7 +55,21 @@ struct Stage {
     timeline: Timeline,
     /// `None` before the beginning and after the end.
     writer: Option<Writer>,
+    /// Whether the last moment was published, or the replay was ended.
     has_ended: bool,
+    /// Whether as many readers have come as were awaited, or nobody is awaited.
+    is_gathered: bool,
+    /// Since when the clock runs, of the machine, and from which replayed time on, both in ms.
+    started_ms: Option<(u64, i64)>,
+    /// When the dead were last looked for, of the machine.
+    freed_ms: u64,
+}
+
+/// What stays of a beginning, whoever moves time on.
+struct Begun {
+    lockstep: Lockstep,
+    /// The blocks, for their signs of life: these must not wait for whoever moves time on.
+    blocks: Vec<Block>,
 }
 
 /// History on its way into a block.
@@ -58,8 +77,13 @@ pub struct Replay {
     name: String,
     plan: Plan,
     stage: Mutex<Stage>,
+    begun: OnceLock<Begun>,
     given: Mutex<Given>,
     more: More,
+    /// Whether `run` is under way: time moves on also when nobody reads.
+    is_running: AtomicBool,
+    /// The newest moment, epoch ms.
+    now_ms: AtomicI64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -81,8 +105,28 @@ impl Replay {
         }
         let kind = (plan.config.interval, plan.config.price);
         let timeline = Timeline::new(kind, plan.inside, &plan.config.symbols, (plan.start_ms, plan.end_ms))?;
-        let stage = Mutex::new(Stage { timeline, writer: None, has_ended: false });
-        Ok(Self { name: name.to_owned(), plan, stage, given: Mutex::default(), more })
+        if plan.consumers > PLACES {
+            return Err(Error::Argument(format!("consumers must be at most {PLACES}: `{}`", plan.consumers)));
+        }
+        let is_gathered = plan.consumers == 0;
+        let stage = Stage {
+            timeline,
+            writer: None,
+            has_ended: false,
+            is_gathered,
+            started_ms: None,
+            freed_ms: clock::now_ms(),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            now_ms: AtomicI64::new(plan.start_ms),
+            plan,
+            stage: Mutex::new(stage),
+            begun: OnceLock::new(),
+            given: Mutex::default(),
+            more,
+            is_running: AtomicBool::new(false),
+        })
     }
 
     /// Returns the name of the block.
@@ -113,7 +157,7 @@ impl Replay {
     ///
     /// As [`Writer::open_replayed`] and [`Writer::derive`]; `Argument` when rows cannot be had, and for a replay that
     /// has begun.
-    pub fn begin(&self, warm_rows: usize, owner: Owner) -> Result<(), Error> {
+    pub fn begin(self: &Arc<Self>, warm_rows: usize, owner: Owner) -> Result<(), Error> {
         let mut stage = lock(&self.stage);
         if stage.writer.is_some() || stage.has_ended {
             return Err(Error::Argument(format!("a replay begins once: `{}`", self.name)));
@@ -124,22 +168,56 @@ impl Replay {
         let spare_symbols = self.plan.config.symbols.len() - first.len() + self.plan.config.spare_symbols;
         let config = Config { symbols: first, spare_symbols, ..self.plan.config.clone() };
         let mut writer = Writer::open_replayed(&self.name, &config, owner, self.plan.start_ms as u64)?;
-        let begun = self.fill(&mut writer, &mut stage.timeline, warm_rows, owner);
-        match begun {
-            Ok(()) => stage.writer = Some(writer),
-            Err(_) => writer.abandon(),
+        let filled = self.fill(&mut writer, &mut stage.timeline, warm_rows, owner).and_then(|()| self.prepare(owner));
+        let begun = match filled {
+            Ok(begun) => begun,
+            Err(error) => {
+                writer.abandon();
+                return Err(error);
+            }
+        };
+        let driver: Weak<dyn Driver> = Arc::downgrade(&(self.clone() as Arc<dyn Driver>));
+        begun.lockstep.set_driver(driver);
+        // The stage, which is locked, lets it be set once.
+        let _ = self.begun.set(begun);
+        writer.set_health(&Health { ready: true, ..Health::default() });
+        writer.commit();
+        stage.writer = Some(writer);
+        drop(stage);
+        let replay = Arc::downgrade(self);
+        let spawned = std::thread::Builder::new().name("candleshm-replay".into()).spawn(move || {
+            while let Some(replay) = replay.upgrade()
+                && replay.attend()
+            {}
+        });
+        spawned.map(|_| ()).map_err(|error| {
+            let _ = self.close();
+            let errno = error.raw_os_error().unwrap_or(0);
+            Error::Os { action: "start the thread of replay", name: self.name.clone(), errno }
+        })
+    }
+
+    /// Puts a lockstep beside the blocks.
+    fn prepare(&self, owner: Owner) -> Result<Begun, Error> {
+        let range = (self.plan.start_ms, self.plan.end_ms);
+        let lockstep = Lockstep::create(&self.name, (owner.pid, owner.pid_start), range, self.plan.speed.is_some())?;
+        for (name, _, _) in &self.plan.derived {
+            lockstep.link(&self.name, name)?;
         }
-        begun
+        let blocks = self.names().map(|name| Block::open_to_write(name, owner.boot_id)).collect::<Result<_, _>>()?;
+        Ok(Begun { lockstep, blocks })
+    }
+
+    /// The names of all blocks.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name.as_str()).chain(self.plan.derived.iter().map(|(name, _, _)| name.as_str()))
     }
 
     fn fill(&self, writer: &mut Writer, timeline: &mut Timeline, warm_rows: usize, owner: Owner) -> Result<(), Error> {
         for (name, grid, length) in &self.plan.derived {
             writer.derive(name, *grid, *length, owner)?;
         }
-        timeline.warm(writer, warm_rows)?;
-        writer.set_health(&Health { ready: true, ..Health::default() });
-        writer.commit();
-        Ok(())
+        timeline.warm(writer, warm_rows)
     }
 
     /// Has rows brought until all that open before a time were given.
@@ -172,7 +250,13 @@ impl Replay {
     /// Returns the replayed time, epoch ms.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
-        lock(&self.stage).timeline.now_ms()
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many readers take part, and how many of them are at work.
+    #[must_use]
+    pub fn readers(&self) -> (usize, usize) {
+        self.begun.get().map_or((0, 0), |begun| begun.lockstep.readers())
     }
 
     /// Publishes the next moment, whoever reads; returns false, and does nothing, at the end.
@@ -185,43 +269,173 @@ impl Replay {
     }
 
     fn step_on(&self, stage: &mut Stage) -> Result<bool, Error> {
-        let Stage { timeline, writer, has_ended } = stage;
-        if *has_ended {
+        if stage.has_ended {
             return Ok(false);
         }
-        let Some(writer) = writer else {
-            return Err(Error::Argument(format!("the replay has not begun: `{}`", self.name)));
-        };
-        let next_ms = loop {
-            match timeline.next_ms() {
-                Some(next_ms) => break next_ms,
-                None => self.bring_until(timeline, timeline.given_ms() + 1)?,
-            }
-        };
-        timeline.publish(writer, next_ms)?;
-        *has_ended = next_ms >= timeline.end_ms();
+        let next_ms = self.next_ms(stage)?;
+        self.publish(stage, next_ms)?;
         Ok(true)
     }
 
-    /// Publishes all that is left. `goes_on` is asked now and then.
+    /// Returns when the next moment is, with its rows at hand.
+    fn next_ms(&self, stage: &mut Stage) -> Result<i64, Error> {
+        if stage.writer.is_none() {
+            return Err(Error::Argument(format!("the replay has not begun: `{}`", self.name)));
+        }
+        loop {
+            match stage.timeline.next_ms() {
+                Some(next_ms) => return Ok(next_ms),
+                None => {
+                    let until_ms = stage.timeline.given_ms() + 1;
+                    let brought = self.bring_until(&mut stage.timeline, until_ms);
+                    if brought.is_err() {
+                        self.end(stage, Course::Stopped);
+                    }
+                    brought?;
+                }
+            }
+        }
+    }
+
+    fn publish(&self, stage: &mut Stage, now_ms: i64) -> Result<(), Error> {
+        let (Some(writer), Some(begun)) = (&mut stage.writer, self.begun.get()) else { return Ok(()) };
+        stage.timeline.publish(writer, now_ms)?;
+        self.now_ms.store(now_ms, Ordering::Relaxed);
+        begun.lockstep.grant(now_ms);
+        if now_ms >= self.plan.end_ms {
+            self.end(stage, Course::Ended);
+        }
+        Ok(())
+    }
+
+    /// Ends the course: whoever waits goes.
+    fn end(&self, stage: &mut Stage, course: Course) {
+        stage.has_ended = true;
+        if let Some(begun) = self.begun.get() {
+            begun.lockstep.end(course);
+        }
+        if let Some(writer) = &stage.writer {
+            writer.wake_all();
+        }
+    }
+
+    /// Moves time on for as long as nobody is at work, and somebody waits or `run` is under way. Returns whether it left
+    /// off before that.
+    fn advance_on(&self, stage: &mut Stage) -> Result<bool, Error> {
+        let Some(Begun { lockstep, .. }) = self.begun.get() else { return Ok(false) };
+        if self.plan.speed.is_some() {
+            return Ok(false);
+        }
+        let until_ms = clock::now_ms() + LOOK_MS;
+        let mut steps = 0_u32;
+        loop {
+            let (readers, busy) = lockstep.readers();
+            stage.is_gathered = stage.is_gathered || readers >= self.plan.consumers;
+            let is_wanted = self.is_running.load(Ordering::Relaxed) || stage.is_gathered && lockstep.is_asked();
+            if stage.has_ended || busy > 0 || !is_wanted {
+                return Ok(false);
+            }
+            self.step_on(stage)?;
+            steps += 1;
+            if steps.is_multiple_of(16) && clock::now_ms() >= until_ms {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Moves time on as the clock does; returns how long there is nothing to do, ms.
+    fn follow_clock(&self, stage: &mut Stage, speed: f64) -> Result<u64, Error> {
+        let Some(Begun { lockstep, .. }) = self.begun.get() else { return Ok(LOOK_MS) };
+        let now_ms = clock::now_ms();
+        let is_wanted = self.is_running.load(Ordering::Relaxed) || lockstep.readers().0 >= self.plan.consumers;
+        if stage.started_ms.is_none() && is_wanted {
+            stage.started_ms = Some((now_ms, self.now_ms()));
+        }
+        let Some((started_ms, from_ms)) = stage.started_ms else { return Ok(LOOK_MS) };
+        let passed_ms = now_ms.saturating_sub(started_ms) as f64 * speed;
+        let target_ms = from_ms.saturating_add(passed_ms as i64);
+        while !stage.has_ended && clock::now_ms() < now_ms + LOOK_MS {
+            let next_ms = self.next_ms(stage)?;
+            if next_ms > target_ms {
+                // Between two moments the clock goes on.
+                if let Some(writer) = &stage.writer
+                    && target_ms > self.now_ms()
+                {
+                    writer.set_replayed(target_ms as u64);
+                    self.now_ms.store(target_ms, Ordering::Relaxed);
+                }
+                return Ok((((next_ms - target_ms) as f64 / speed).ceil() as u64).clamp(1, LOOK_MS));
+            }
+            self.publish(stage, next_ms)?;
+        }
+        Ok(1)
+    }
+
+    /// What the replay's own thread does in one go: it gives signs of life, frees the places of dead readers, and moves
+    /// time on for readers of other processes, or by the clock. Returns whether there is more to do.
+    fn attend(&self) -> bool {
+        let Some(begun) = self.begun.get() else { return false };
+        let seen = begun.lockstep.turn();
+        let now_ns = clock::now_ns();
+        begun.blocks.iter().for_each(|block| block.header(header::HEARTBEAT_NS).store(now_ns, Relaxed));
+        let mut stage = lock(&self.stage);
+        if stage.writer.is_none() {
+            return false;
+        }
+        if now_ns / 1_000_000 >= stage.freed_ms + FREE_MS {
+            stage.freed_ms = now_ns / 1_000_000;
+            begun.lockstep.free_dead();
+        }
+        // What is in the way of the rows ended the course; whoever moves time on next is told.
+        let rest_ms = match self.plan.speed {
+            Some(speed) => self.follow_clock(&mut stage, speed).unwrap_or(LOOK_MS),
+            None => {
+                if self.advance_on(&mut stage) == Ok(true) {
+                    0
+                } else {
+                    FREE_MS
+                }
+            }
+        };
+        drop(stage);
+        match self.plan.speed {
+            Some(_) => std::thread::sleep(Duration::from_millis(rest_ms)),
+            None => begun.lockstep.await_turn(seen, Duration::from_millis(rest_ms)),
+        }
+        true
+    }
+
+    /// Goes on to the end, with whoever takes part, without awaiting anybody. `goes_on` is asked now and then.
     ///
     /// # Errors
     ///
     /// As [`Self::step`]; `Interrupted` when `goes_on` says no.
     pub fn run(&self, mut goes_on: impl FnMut() -> bool) -> Result<(), Error> {
-        loop {
-            let until_ms = clock::now_ms() + LOOK_MS;
+        self.is_running.store(true, Ordering::Relaxed);
+        let ran = loop {
+            let Some(Begun { lockstep, .. }) = self.begun.get() else {
+                break Err(Error::Argument(format!("the replay has not begun: `{}`", self.name)));
+            };
+            let seen = lockstep.turn();
             let mut stage = lock(&self.stage);
-            while clock::now_ms() < until_ms {
-                if !self.step_on(&mut stage)? {
-                    return Ok(());
+            let advanced = self.advance_on(&mut stage);
+            let has_ended = stage.has_ended;
+            drop(stage);
+            match advanced {
+                Err(error) => break Err(error),
+                Ok(_) if has_ended => break Ok(()),
+                Ok(is_left) => {
+                    if !goes_on() {
+                        break Err(Error::Interrupted);
+                    }
+                    if !is_left {
+                        lockstep.await_turn(seen, Duration::from_millis(LOOK_MS));
+                    }
                 }
             }
-            drop(stage);
-            if !goes_on() {
-                return Err(Error::Interrupted);
-            }
-        }
+        };
+        self.is_running.store(false, Ordering::Relaxed);
+        ran
     }
 
     /// Lets go of the block without a word to it: in a forked child, which shares the parent's lock on it.
@@ -240,10 +454,30 @@ impl Replay {
     /// `Os` when a name cannot be removed.
     pub fn close(&self) -> Result<(), Error> {
         let mut stage = lock(&self.stage);
-        stage.has_ended = true;
-        stage.writer.take().map_or(Ok(()), |writer| writer.close(true))
+        let course = if stage.has_ended { Course::Ended } else { Course::Stopped };
+        self.end(&mut stage, course);
+        let Some(writer) = stage.writer.take() else { return Ok(()) };
+        if let Some(begun) = self.begun.get() {
+            self.names().for_each(|name| begun.lockstep.unlink(name));
+        }
+        writer.close(true)
     }
 }
 
-/// How long a thread moves time on before it looks whether it still should.
+impl Driver for Replay {
+    fn advance(&self) -> bool {
+        // An error has ended the course, and is told to whoever waits as that.
+        self.advance_on(&mut lock(&self.stage)).unwrap_or(false)
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+/// How long a thread moves time on before it looks whether it still should, and how long it sleeps at most.
 const LOOK_MS: u64 = 50;
+/// How often places of the dead are looked for.
+const FREE_MS: u64 = 100;

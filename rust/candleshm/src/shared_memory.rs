@@ -373,6 +373,72 @@ impl BlockFile {
     }
 }
 
+/// Where a file lies that belongs to a block without being one.
+fn beside(name: &str, ending: &str) -> String {
+    path(&format!(".{name}.{ending}"))
+}
+
+/// Creates a file without a name, for [`link_beside`]: for its user alone.
+///
+/// # Errors
+///
+/// As [`BlockFile::create_unnamed`].
+pub fn create_beside(name: &str, ending: &str, bytes: usize) -> Result<BlockFile, Error> {
+    let file = BlockFile::create_unnamed(name, bytes)?;
+    fs::fchmod(&file.descriptor, Mode::RUSR | Mode::WUSR).map_err(os("give its mode to", &beside(name, ending)))?;
+    Ok(file)
+}
+
+/// Gives a file the name that belongs to a block, in place of what a dead owner left there. Only for the owner of the
+/// block.
+///
+/// # Errors
+///
+/// `Os`.
+pub fn link_beside(file: &BlockFile, name: &str, ending: &str) -> Result<(), Error> {
+    let target = beside(name, ending);
+    match file.link_as(&target) {
+        Err(Errno::EXIST) => {
+            fs::unlink(&target).map_err(os("remove", &target))?;
+            file.link_as(&target).map_err(os("name", &target))
+        }
+        linked => linked.map_err(os("name", &target)),
+    }
+}
+
+/// Opens a file that belongs to a block, to read and write it. It is this user's own, or it is refused.
+///
+/// # Errors
+///
+/// `NotFound`, `Owner`, `Corrupt` for what is no file, `Os` (not permitted, for one).
+pub fn open_beside(name: &str, ending: &str) -> Result<BlockFile, Error> {
+    check_name(name)?;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let target = beside(name, ending);
+    let descriptor = fs::open(&target, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT => Error::NotFound { name: name.into() },
+        Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_a_file(&format!(".{name}.{ending}")),
+        other => os("open", &target)(other),
+    })?;
+    let stat = fs::fstat(&descriptor).map_err(os("look at", &target))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(not_a_file(&format!(".{name}.{ending}")));
+    }
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(of_another(name, &stat));
+    }
+    Ok(BlockFile { descriptor, name: name.into() })
+}
+
+/// Removes the name of a file that belongs to a block, if it leads to that file. What cannot be removed is in nobody's
+/// way.
+pub fn unlink_beside(name: &str, ending: &str, id: FileId) {
+    let target = beside(name, ending);
+    if fs::lstat(&target).is_ok_and(|stat| FileId { device: stat.st_dev, inode: stat.st_ino } == id) {
+        let _ = fs::unlink(&target);
+    }
+}
+
 /// A mapped block, lent out as atomic words.
 #[derive(Debug)]
 pub struct Mapping {

@@ -149,6 +149,24 @@ mod steps {
         }
     }
 
+    /// What several processes change is none of the steps of a writer: these are not counted.
+    impl AtomicU64 {
+        /// The standard one.
+        pub fn compare_exchange(&self, old: u64, new: u64, done: Ordering, not: Ordering) -> Result<u64, u64> {
+            self.0.compare_exchange(old, new, done, not)
+        }
+
+        /// The standard one.
+        pub fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+            self.0.fetch_add(value, order)
+        }
+
+        /// The standard one.
+        pub fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+            self.0.fetch_sub(value, order)
+        }
+    }
+
     /// Lets this process, which must have one thread, kill itself, or stop itself with `stop`, before store `number`,
     /// counted from 0 since the process began.
     pub fn signal_before(number: u64, stop: bool) {

@@ -17,6 +17,12 @@ impl Seen {
         Self(announce::load(word) as u32)
     }
 
+    /// A number that was taken before.
+    #[must_use]
+    pub fn new(number: u32) -> Self {
+        Self(number)
+    }
+
     /// Returns the number, which a sleeper compares with the low half of the word.
     #[must_use]
     pub fn number(self) -> u32 {
@@ -25,7 +31,8 @@ impl Seen {
 }
 
 /// Returns what `look` finds. `take` takes what is announced before each look; `sleep` is given that, and what the look
-/// found wanting. So whatever is published after a look in vain ends the sleep at once.
+/// found wanting. So whatever is published after a look in vain ends the sleep at once. What was taken for a sleep stays
+/// until the look after it is over.
 ///
 /// # Errors
 ///
@@ -35,11 +42,16 @@ pub fn until<N, T, W, E>(
     mut look: impl FnMut(&N) -> Result<ControlFlow<T, W>, E>,
     mut sleep: impl FnMut(&N, W) -> Result<(), E>,
 ) -> Result<T, E> {
+    let mut slept = None;
     loop {
         let news = take()?;
         match look(&news)? {
             ControlFlow::Break(found) => return Ok(found),
-            ControlFlow::Continue(wanting) => sleep(&news, wanting)?,
+            ControlFlow::Continue(wanting) => {
+                drop(slept.take());
+                sleep(&news, wanting)?;
+                slept = Some(news);
+            }
         }
     }
 }

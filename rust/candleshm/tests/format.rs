@@ -124,6 +124,7 @@ fn fields_lie_where_the_document_says() {
         word("header", "last_error", header::LAST_ERROR),
         word("header", "last_error_ms", header::LAST_ERROR_MS),
         word("header", "price", header::PRICE),
+        word("header", "replay_ms", header::REPLAY_MS),
         word("symbol", "version", symbol::VERSION),
         word("symbol", "last_close", symbol::LAST_CLOSE),
         word("symbol", "rev", symbol::REV),

@@ -72,6 +72,11 @@ impl Attached {
         self.with_places(|places| places.symbols.clone())
     }
 
+    /// Returns the symbols at some places.
+    pub(super) fn names_of(&self, indices: &[usize]) -> Vec<String> {
+        self.with_places(|places| indices.iter().filter_map(|&index| places.symbols.get(index).cloned()).collect())
+    }
+
     fn with_places<T>(&self, read: impl Fn(&Places) -> T) -> T {
         let count = self.block.symbol_count();
         {

@@ -55,7 +55,15 @@ impl Awaited {
         };
         let mut newest: Vec<i64> = self.indices.iter().filter_map(end_ms).collect();
         newest.sort_unstable_by(|a, b| b.cmp(a));
-        newest.get(self.needed - 1).copied()
+        let block = self.attached.block();
+        // A replay may begin without a row: the candle that is open there closes next.
+        let first_ms = || block.replay_ms().map(|replay_ms| self.grid.floor_ms(replay_ms as i64));
+        newest.get(self.needed - 1).copied().or_else(|| first_ms().filter(|_| newest.is_empty()))
+    }
+
+    /// Returns when the candle that contains `open_ms` ends, epoch ms.
+    pub(super) fn end_ms(&self, open_ms: i64) -> i64 {
+        self.grid.end_ms(self.grid.index_of(open_ms))
     }
 
     /// Returns how many candles, from the one that contains `open_ms` on, enough of the series have final.
@@ -94,7 +102,7 @@ impl Awaited {
     }
 
     fn names(&self, indices: &[usize]) -> Vec<String> {
-        indices.iter().map(|&index| self.attached.block().symbol(index)).collect()
+        self.attached.names_of(indices)
     }
 }
 

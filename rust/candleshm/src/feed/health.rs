@@ -68,7 +68,8 @@ pub struct Health {
     pub heartbeat_age_ms: Option<u64>,
     /// Whether every symbol was loaded once.
     pub loaded: bool,
-    /// About this moment: every symbol was loaded, there was a heartbeat within 5 s, and the data is current.
+    /// About this moment: every symbol was loaded, there was a heartbeat within 5 s, and the data is current, or a
+    /// replay's.
     pub ready: bool,
     /// How old the data is.
     pub freshness: Freshness,
@@ -123,7 +124,8 @@ impl Health {
             pid: block.value(header::PID),
             heartbeat_age_ms,
             loaded,
-            ready: loaded && is_served && is_alive && freshness.is_current,
+            // A replay waits for its readers, so none of them may wait for its data.
+            ready: loaded && is_served && is_alive && (freshness.is_current || block.replay_ms().is_some()),
             freshness,
             missing: block.value(header::MISSING),
             holes: block.value(header::HOLES),

@@ -1,10 +1,13 @@
 //! How a reader waits: until when, and asleep on which word of the header.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::error::Error;
 use crate::feed::attached::Attached;
 use crate::feed::following::FOLLOW_MS;
+use crate::feed::turns::Turn;
 use crate::layout::header;
 use crate::shared_memory;
 use crate::waiting::Seen;
@@ -40,22 +43,40 @@ pub struct News {
     /// Word of the header.
     offset: usize,
     seen: Seen,
+    /// What a wait takes part in.
+    turn: Turn,
+    /// Where it waited there, 0 when it did not.
+    number: AtomicU64,
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        let number = *self.number.get_mut();
+        if number != 0 {
+            self.turn.resolve(number);
+        }
+    }
 }
 
 impl News {
     /// Takes what is announced of closes.
-    pub(super) fn of_closes(attached: Arc<Attached>) -> Self {
-        Self::of(attached, header::CLOSE_SEQ)
+    pub(super) fn of_closes((turn, attached): (Turn, Arc<Attached>)) -> Self {
+        Self::of(turn, attached, header::CLOSE_SEQ)
     }
 
     /// Takes what is announced of rows of every kind.
-    pub(super) fn of_rows(attached: Arc<Attached>) -> Self {
-        Self::of(attached, header::COMMIT_SEQ)
+    pub(super) fn of_rows((turn, attached): (Turn, Arc<Attached>)) -> Self {
+        Self::of(turn, attached, header::COMMIT_SEQ)
     }
 
-    fn of(attached: Arc<Attached>, offset: usize) -> Self {
+    fn of(turn: Turn, attached: Arc<Attached>, offset: usize) -> Self {
         let seen = Seen::of(attached.block().header(offset));
-        Self { attached, offset, seen }
+        Self { attached, offset, seen, turn, number: AtomicU64::new(0) }
+    }
+
+    /// Returns the number that it was when this was taken.
+    pub(super) fn seen(&self) -> Seen {
+        self.seen
     }
 
     pub(super) fn attached(&self) -> &Arc<Attached> {
@@ -65,12 +86,30 @@ impl News {
     /// Sleeps until the block announces something newer, one second at the longest.
     ///
     /// The caller looks again afterwards in any case: another block may have the name by now, or the collector may
-    /// have died, and neither wakes anybody.
-    pub fn sleep(&self) {
-        self.sleep_for(SLICE);
+    /// have died, and neither wakes anybody. A replay stands still from then on until this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `ReplayEnded` when it was taken, before the caller looked, at the end of a replay.
+    pub fn sleep(&self) -> Result<(), Error> {
+        self.pass(0, SLICE)
     }
 
-    pub(super) fn sleep_for(&self, slice: Duration) {
+    /// Whether time stands still while the waiter is at work.
+    #[must_use]
+    pub fn is_lockstep(&self) -> bool {
+        self.turn.is_lockstep()
+    }
+
+    /// As [`Self::sleep`], for `slice` at the longest. What is waited for cannot come before `until_ms` of a replay.
+    pub(super) fn pass(&self, until_ms: i64, slice: Duration) -> Result<(), Error> {
+        let name = self.attached.block().name();
+        let number = self.turn.pass(name, until_ms, slice, |slice| self.sleep_for(slice))?;
+        self.number.store(number, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sleep_for(&self, slice: Duration) {
         // Nobody is woken by a block that is done when another one is there.
         let slice = if self.attached.is_current() { slice } else { slice.min(Duration::from_millis(FOLLOW_MS)) };
         shared_memory::futex_wait(self.attached.block().header(self.offset), self.seen.number(), slice);

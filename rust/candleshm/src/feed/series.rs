@@ -458,7 +458,7 @@ impl Series {
         let (deadline, interrupts) = (Deadline::after(timeout), self.source.interrupts());
         let end = self.end_of(after_open_ms)?;
         until(
-            || self.news(),
+            || self.news(None),
             |news| {
                 let newer = self.look_newer_in(news.attached(), end)?;
                 Ok(newer.map_or(ControlFlow::Continue(()), ControlFlow::Break))
@@ -468,8 +468,7 @@ impl Series {
                 if self.source.interrupts() != interrupts || !goes_on() {
                     return Err(Error::Interrupted);
                 }
-                news.sleep_for(slice);
-                Ok(())
+                news.pass(0, slice)
             },
         )
     }
@@ -480,13 +479,14 @@ impl Series {
         Error::NothingOpened { symbol: self.symbol.to_string(), waited }
     }
 
-    /// Takes what is announced of rows now: for those who wait by themselves.
+    /// Takes what is announced of rows now: for those who wait by themselves. It takes part in a replay,
+    /// for the thread of the number `holder`, `None` for this one.
     ///
     /// # Errors
     ///
-    /// `FeedClosed`.
-    pub fn news(&self) -> Result<News, Error> {
-        Ok(News::of_rows(self.source.attached()?))
+    /// `FeedClosed`, and as a wait in a replay.
+    pub fn news(&self, holder: Option<u64>) -> Result<News, Error> {
+        Ok(News::of_rows(self.source.turn(holder)?))
     }
 
     /// Returns the candle index after that of the open time, or after the newest one.

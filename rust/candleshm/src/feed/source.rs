@@ -6,8 +6,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::error::Error;
 use crate::feed::attached::{Attached, age_ms};
 use crate::feed::following::Lookout;
+use crate::feed::turns::{Turn, Turns};
 use crate::layout::header;
 use crate::shared_memory;
+use crate::waiting::Seen;
+
+/// Says that a number of `stepped` is one.
+const STEPPED: u64 = 1 << 32;
 
 /// What a feed and its series share.
 #[derive(Debug)]
@@ -17,9 +22,12 @@ pub(super) struct Source {
     max_age_ms: Option<u64>,
     attached: RwLock<Arc<Attached>>,
     lookout: Lookout,
+    turns: Turns,
     closed: AtomicBool,
     /// How often the waits of this feed were interrupted.
     interrupts: AtomicU64,
+    /// What was announced when the last step ended, and a bit that says so; 0 before the first.
+    stepped: AtomicU64,
 }
 
 impl Source {
@@ -30,14 +38,24 @@ impl Source {
             max_age_ms,
             attached: RwLock::new(Arc::new(Attached::open(name)?)),
             lookout: Lookout::default(),
+            turns: Turns::default(),
             closed: AtomicBool::new(false),
             interrupts: AtomicU64::new(0),
+            stepped: AtomicU64::new(0),
         })
     }
 
     /// Ends the use of the feed.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+        self.turns.leave();
+    }
+
+    /// Takes part in the replay that the block is of, if it is of one. To be called before each look of a wait.
+    /// `holder` is the number of the thread for which is waited, `None` for this one.
+    pub(super) fn turn(&self, holder: Option<u64>) -> Result<(Turn, Arc<Attached>), Error> {
+        let attached = self.attached()?;
+        Ok((self.turns.take(&attached, holder)?, attached))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -114,6 +132,16 @@ impl Source {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Returns what was announced when the last step ended.
+    pub(super) fn stepped(&self) -> Option<Seen> {
+        let stepped = self.stepped.load(Ordering::Relaxed);
+        (stepped & STEPPED != 0).then(|| Seen::new(stepped as u32))
+    }
+
+    pub(super) fn set_stepped(&self, seen: Seen) {
+        self.stepped.store(STEPPED | u64::from(seen.number()), Ordering::Relaxed);
     }
 
     pub(super) fn interrupts(&self) -> u64 {

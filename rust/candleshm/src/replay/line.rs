@@ -39,6 +39,8 @@ pub(super) struct Line {
     pub(super) name: String,
     /// Its place in the block, once it is listed.
     pub(super) place: Option<usize>,
+    /// When the replay ends: candles that end later are not shown.
+    end_ms: i64,
     grid: Grid,
     /// Candles that are still to come, ascending: closed, verified, or holes.
     rows: VecDeque<RingRow>,
@@ -56,10 +58,11 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(name: String, grid: Grid) -> Self {
+    pub(super) fn new(name: String, grid: Grid, end_ms: i64) -> Self {
         Self {
             name,
             place: None,
+            end_ms,
             grid,
             rows: VecDeque::new(),
             seconds: VecDeque::new(),
@@ -102,7 +105,7 @@ impl Line {
                 RowState::Hole => true,
                 _ => false,
             };
-            if counts && candle_index >= self.given_end.max(1) {
+            if counts && candle_index >= self.given_end.max(1) && self.end_of(candle_index) <= self.end_ms {
                 let row = if state == RowState::Hole { [f64::NAN; COLUMNS] } else { row };
                 self.rows.push_back(RingRow { candle_index, row, state });
                 self.given_end = candle_index + 1;
@@ -113,7 +116,9 @@ impl Line {
     /// Takes candles of 1s that are to come, ascending.
     pub(super) fn give_seconds(&mut self, rows: &[Row]) {
         let newest_ms = self.seconds.back().map_or(f64::NEG_INFINITY, |row| row[OPEN_TIME_MS]);
-        self.seconds.extend(rows.iter().filter(|row| row[OPEN_TIME_MS] > newest_ms && !row[CLOSE].is_nan()));
+        let end_ms = (self.end_ms - SECOND_MS) as f64;
+        let counts = |row: &&Row| (newest_ms..end_ms + 1.0).contains(&row[OPEN_TIME_MS]) && !row[CLOSE].is_nan();
+        self.seconds.extend(rows.iter().filter(counts).filter(|row| row[OPEN_TIME_MS] > newest_ms));
     }
 
     /// The candle that closes next.

@@ -23,8 +23,6 @@ pub(super) struct Timeline {
     given_ms: i64,
     /// Open time of the oldest candle that is shown.
     oldest_ms: i64,
-    /// The newest moment.
-    now_ms: i64,
     arrival: Arrival,
 }
 
@@ -48,19 +46,15 @@ impl Timeline {
                 "a replay must start after 1970 and end after its start: `{start_ms}` to `{end_ms}`"
             )));
         }
-        let lines: Vec<Line> = symbols.iter().map(|symbol| Line::new(symbol.clone(), grid)).collect();
+        let lines: Vec<Line> = symbols.iter().map(|symbol| Line::new(symbol.clone(), grid, end_ms)).collect();
         let next_ms = vec![NEVER; lines.len()];
         let arrival = Arrival::default();
         let (given_ms, oldest_ms) = (start_ms, start_ms);
-        Ok(Self { grid, making, lines, next_ms, start_ms, end_ms, given_ms, oldest_ms, now_ms: start_ms, arrival })
+        Ok(Self { grid, making, lines, next_ms, start_ms, end_ms, given_ms, oldest_ms, arrival })
     }
 
     fn line(&mut self, symbol: &str) -> Option<&mut Line> {
         self.lines.iter_mut().find(|line| line.name == symbol)
-    }
-
-    pub(super) fn now_ms(&self) -> i64 {
-        self.now_ms
     }
 
     /// Returns the open time from which rows are needed: all before it were given.
@@ -134,7 +128,6 @@ impl Timeline {
 
     /// Publishes a moment: everything that happens in it, and then wakes whoever waits.
     pub(super) fn publish(&mut self, writer: &mut Writer, now_ms: i64) -> Result<(), Error> {
-        self.now_ms = now_ms;
         writer.set_replayed(now_ms as u64);
         for (line, next_ms) in self.lines.iter_mut().zip(&mut self.next_ms) {
             if *next_ms > now_ms {
@@ -159,9 +152,5 @@ impl Timeline {
         }
         writer.commit();
         Ok(())
-    }
-
-    pub(super) fn end_ms(&self) -> i64 {
-        self.end_ms
     }
 }

@@ -71,13 +71,13 @@ impl Writer {
         let live_index = arrival.live.as_ref().map(|row| grid.index_of(row[OPEN_TIME_MS] as i64).max(0) as u64);
         let head = live_index.unwrap_or_else(|| arrival.rows.last().map_or(known_head, |row| row.candle_index + 1));
         let mut writer = SeriesWriter::new(words, state);
+        let oldest = head.saturating_sub(words.ring.capacity as u64);
         if head > known_head {
             let has_holes = arrival.rows.iter().any(|row| row.state == RowState::Hole);
             if has_holes {
                 let rows: Vec<RingRow> =
                     arrival.rows.iter().filter(|row| row.state != RowState::Hole).copied().collect();
                 writer.advance(head, &rows, arrival.live.as_ref());
-                let oldest = head.saturating_sub(words.ring.capacity as u64);
                 for hole in arrival.rows.iter().filter(|row| row.state == RowState::Hole && row.candle_index >= oldest)
                 {
                     writer.hole(hole.candle_index);
@@ -96,8 +96,14 @@ impl Writer {
             // Nothing below the oldest of the rows was there before.
             let from =
                 if known_head > 0 { known_head } else { arrival.rows.first().map_or(head, |row| row.candle_index) };
-            self.update_derived(index, (from..head + u64::from(arrival.live.is_some())).collect());
+            self.update_derived(index, (from.max(oldest)..head + u64::from(arrival.live.is_some())).collect());
         }
+    }
+
+    /// Wakes everybody who waits, so that they look how far the replay has come.
+    pub fn wake_all(&self) {
+        self.derived.iter().for_each(|derived| derived.writer().wake_all());
+        self.block.tell(true);
     }
 
     /// Ends a symbol: closes and panels wait for it no longer.

@@ -1,0 +1,235 @@
+//! How a feed takes part in a replay: it has a place in its lockstep from its first wait on, and asks there while it
+//! waits.
+//!
+//! A thread does one thing at a time. So when it waits by one feed, the places of the others by which it waited last do
+//! not hold time up meanwhile.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::thread::gettid;
+
+use crate::error::Error;
+use crate::feed::attached::Attached;
+use crate::feed::clock;
+use crate::layout::{BlockState, header};
+use crate::lockstep::{Course, Driver, Lockstep, PLACES};
+use crate::shared_memory::{self, FileId};
+
+/// The seats of this process.
+static SEATS: Mutex<Vec<Weak<Seat>>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A feed's place in a replay.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// The block.
+    block: FileId,
+    lockstep: Lockstep,
+    place: usize,
+    /// The process that took it: a forked child takes one of its own.
+    pid: u32,
+    /// What moves time on, in the process of the replay.
+    driver: Option<Weak<dyn Driver>>,
+    /// Who waited here last: the number of a thread.
+    holder: AtomicU64,
+    /// The waits that are under way.
+    asks: Mutex<Asks>,
+}
+
+/// Several waits by one feed, at one place.
+#[derive(Debug, Default)]
+struct Asks {
+    newest: u64,
+    all: Vec<Ask>,
+}
+
+#[derive(Debug)]
+struct Ask {
+    number: u64,
+    until_ms: i64,
+    /// How often the place had been let go. Where it was since, time goes on only once this wait has looked.
+    grants: u32,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.pid == std::process::id() {
+            self.lockstep.leave_place(self.place, self.pid.into());
+        }
+    }
+}
+
+/// The seat of a feed, taken with its first wait.
+#[derive(Debug, Default)]
+pub(super) struct Turns(Mutex<Option<Arc<Seat>>>);
+
+/// What a wait is in, as of before it looked.
+#[derive(Debug, Clone)]
+pub(super) enum Turn {
+    /// A collector's block, or a replay that has no lockstep yet.
+    Live,
+    /// A replay whose block is closed, and its lockstep gone: its time, epoch ms.
+    Gone(i64),
+    /// A replay.
+    Replay(Arc<Seat>, Course),
+}
+
+impl Turns {
+    /// Takes part in what the block is in. To be called before each look of a wait.
+    /// `holder` is the number of the thread for which is waited, `None` for this one.
+    pub(super) fn take(&self, attached: &Attached, holder: Option<u64>) -> Result<Turn, Error> {
+        let block = attached.block();
+        let Some(replay_ms) = block.replay_ms() else { return Ok(Turn::Live) };
+        let holder = holder.unwrap_or_else(|| gettid().as_raw_nonzero().get() as u64);
+        let mut seat = lock(&self.0);
+        if let Some(seat) = seat.as_ref().filter(|seat| seat.pid == std::process::id() && seat.block == attached.id()) {
+            seat.holder.store(holder, Ordering::Relaxed);
+            return Ok(Turn::Replay(seat.clone(), seat.lockstep.course()));
+        }
+        let owner = (block.value(header::PID), block.value(header::PID_START));
+        let Some(lockstep) = Lockstep::open(block.name(), owner.0, owner.1)? else {
+            let is_there = block.state() == Some(BlockState::Ready);
+            return Ok(if is_there { Turn::Live } else { Turn::Gone(replay_ms as i64) });
+        };
+        let pid = std::process::id();
+        let place = lockstep.take_place((pid.into(), clock::process_start()));
+        let place = place.ok_or_else(|| Error::LockstepFull { name: block.name().to_owned(), places: PLACES })?;
+        let (course, driver) = (lockstep.course(), lockstep.driver());
+        let (holder, asks) = (AtomicU64::new(holder), Mutex::default());
+        let taken = Arc::new(Seat { block: attached.id(), lockstep, place, pid, driver, holder, asks });
+        let mut seats = lock(&SEATS);
+        seats.retain(|seat| seat.strong_count() > 0);
+        seats.push(Arc::downgrade(&taken));
+        *seat = Some(taken.clone());
+        Ok(Turn::Replay(taken, course))
+    }
+
+    /// Gives the seat back.
+    pub(super) fn leave(&self) {
+        // Dropped behind the lock of nothing else.
+        let seat = lock(&self.0).take();
+        drop(seat);
+    }
+}
+
+impl Turn {
+    /// Whether time stands still while the waiter is at work.
+    pub(super) fn is_lockstep(&self) -> bool {
+        matches!(self, Self::Replay(seat, _) if !seat.lockstep.is_clock())
+    }
+
+    /// Waits for a later moment after a look in vain, for `slice` at the longest; `sleep` is how a reader of a block
+    /// without a lockstep does. What the wait is for cannot come before `until_ms` (0: at any time). Returns the number
+    /// to [`Self::resolve`] after the next look, 0 for none.
+    pub(super) fn pass(
+        &self,
+        name: &str,
+        until_ms: i64,
+        slice: Duration,
+        sleep: impl FnOnce(Duration),
+    ) -> Result<u64, Error> {
+        let (seat, course) = match self {
+            Self::Live => {
+                sleep(slice);
+                return Ok(0);
+            }
+            Self::Gone(now_ms) => {
+                let (start_ms, end_ms, now_ms) = (*now_ms, *now_ms, *now_ms);
+                return Err(Error::ReplayEnded { name: name.to_owned(), start_ms, end_ms, now_ms });
+            }
+            Self::Replay(seat, course) => (seat, course),
+        };
+        if *course != Course::Going {
+            return Err(seat.lockstep.ended(name));
+        }
+        let number = if seat.lockstep.is_clock() {
+            sleep(slice);
+            0
+        } else {
+            seat.ask(until_ms, slice)
+        };
+        // A replay that ends says so, and one that dies does not.
+        let is_dead = seat.driver.is_none() && matches!(shared_memory::is_owned(name), Ok(false));
+        if is_dead && seat.lockstep.course() == Course::Going {
+            seat.resolve(number);
+            return Err(seat.lockstep.ended(name));
+        }
+        Ok(number)
+    }
+
+    /// Says that whoever passed has looked, and has done what there was to do, or passes again.
+    pub(super) fn resolve(&self, number: u64) {
+        if let Self::Replay(seat, _) = self {
+            seat.resolve(number);
+        }
+    }
+}
+
+impl Seat {
+    /// Asks for a later moment, and waits until it is there, or for a time.
+    fn ask(&self, until_ms: i64, slice: Duration) -> u64 {
+        let others = self.others_of(self.holder.load(Ordering::Relaxed));
+        others.iter().for_each(|other| other.lockstep.lend(other.place));
+        let seen = self.lockstep.grants(self.place);
+        let number = {
+            let mut asks = lock(&self.asks);
+            asks.newest += 1;
+            let number = asks.newest;
+            asks.all.push(Ask { number, until_ms, grants: self.lockstep.grants(self.place) });
+            self.settle(&asks);
+            number
+        };
+        let is_left = match self.driver.as_ref().and_then(Weak::upgrade) {
+            Some(driver) => driver.advance(),
+            None => {
+                self.lockstep.notify();
+                false
+            }
+        };
+        if !is_left && self.lockstep.course() == Course::Going {
+            self.lockstep.await_grant(self.place, seen, slice);
+        }
+        others.iter().for_each(|other| other.lockstep.hold(other.place));
+        number
+    }
+
+    /// Asks what the waits ask together, or nothing as long as one of them still looks.
+    fn settle(&self, asks: &Asks) {
+        let grants = self.lockstep.grants(self.place);
+        if asks.all.iter().any(|ask| ask.grants != grants) {
+            return;
+        }
+        match asks.all.iter().map(|ask| ask.until_ms).min() {
+            Some(until_ms) => self.lockstep.ask(self.place, until_ms),
+            None => self.lockstep.hold(self.place),
+        }
+    }
+
+    fn resolve(&self, number: u64) {
+        let mut asks = lock(&self.asks);
+        let Some(mine) = asks.all.iter().position(|ask| ask.number == number) else { return };
+        asks.all.swap_remove(mine);
+        self.settle(&asks);
+        if !asks.all.is_empty() {
+            self.lockstep.notify();
+        }
+    }
+
+    /// The other seats of this process by which a thread waited last, and nobody waits now.
+    fn others_of(&self, holder: u64) -> Vec<Arc<Self>> {
+        let seats = lock(&SEATS);
+        let all = seats.iter().filter_map(Weak::upgrade);
+        all.filter(|other| {
+            !std::ptr::eq(Arc::as_ptr(other), self)
+                && other.holder.load(Ordering::Relaxed) == holder
+                && other.pid == self.pid
+                && lock(&other.asks).all.is_empty()
+        })
+        .collect()
+    }
+}
