@@ -160,7 +160,9 @@ pub(crate) fn files_of(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
 /// Returns a zstd frame of records.
 fn compressed(bodies: &[Vec<u8>]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    bodies.iter().for_each(|body| frame(body, &mut bytes));
+    for body in bodies {
+        frame(body, &mut bytes);
+    }
     let mut compressor = Compressor::new(LEVEL)?;
     compressor.include_checksum(true)?;
     compressor.compress(&bytes)
