@@ -52,10 +52,13 @@ PARTS: list[tuple[str, str, list[str]]] = [
     ("C and C++", "candleshm", ["include", "library"]),
     ("Rows", "candleshm", ["RowState", "derive", "to_pandas", "to_polars", "to_arrow"]),
     ("Daily files", "candleshm.history", list(history.__all__)),
+    ("Replays", "candleshm", ["replay", "Replay", "replay_recording"]),
     ("Collecting", "candleshm", ["CollectorConfig", "Collector", "CandleRule", "CandleServer"]),
     ("Request weight", "candleshm.weight", list(weight.__all__)),
 ]
 MODULES = {"candleshm": candleshm, "candleshm.history": history, "candleshm.weight": weight}
+MADE = (weight.Ticket, candleshm.Replay)
+"""Classes that functions make, and no user calls."""
 STUB_TREE = ast.parse(STUB.read_text())
 
 
@@ -141,7 +144,7 @@ class Item:
     def _is_called(self) -> bool:
         """Whether a user calls it; the fields of a dataclass stand in a table, and the core makes its own classes."""
         if isinstance(self.value, type):
-            return "__init__" in vars(self.value) and not self.fields and self.value is not weight.Ticket
+            return "__init__" in vars(self.value) and not self.fields and self.value not in MADE
         return callable(self._plain) and not self.is_property
 
     @property

@@ -62,6 +62,8 @@ def main(name: str, way: str, sleeps: str, seed: str) -> None:
     """Read until the replay ends."""
     with candleshm.attach(name, timeout=60.0) as feed:
         reading = Reading(feed, int(seed), sleeps=sleeps == "sleeps")
+        sys.stdout.write("attached\n")
+        sys.stdout.flush()
         try:
             if way == "async":
                 asyncio.run(take_all(feed, reading))

@@ -65,14 +65,14 @@ class Given:
 
 def made(name: str, given: Given, minutes: int, *, warm_rows: int = 0, **options: Any) -> _core.Replay:
     """Return a replay that has begun; whoever calls closes it."""
-    options = {"market": "SPOT", "interval": "1m", "length": 200} | options
+    settings: dict[str, Any] = {"market": "SPOT", "interval": "1m", "length": 200} | options
     replay = _core.Replay(
         name,
         symbols=given.symbols,
         start_ms=START_MS,
         end_ms=START_MS + minutes * MINUTE_MS,
         more=given,
-        **options,
+        **settings,
     )
     given.replay = replay
     for symbol, life in given.lives.items():

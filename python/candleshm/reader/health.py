@@ -37,9 +37,9 @@ class Health:
     symbols: int
     """How many symbols the block carries."""
     state: str
-    """Of the block, not of its data (see `ready`): 'ready', 'replay' (history is replayed into it), 'superseded' (another
-    block stands under the name), 'closed' (its collector, or replay, ended) or 'dead' (no heartbeat for 5 s, and no
-    process owns the block any more)."""
+    """Of the block, not of its data (see `ready`): 'ready', 'replay' (history is replayed into it), 'superseded'
+    (another block stands under the name), 'closed' (its collector, or replay, ended) or 'dead' (no heartbeat for 5 s,
+    and no process owns the block any more)."""
     pid: int
     """The collector's process."""
     heartbeat_age: float
@@ -116,11 +116,8 @@ def health_of(feed: _core.Feed, max_age: float | None = None) -> Health:
     replay_ms = fields.pop("replay_ms")
     replayed_at = None if replay_ms is None else datetime.fromtimestamp(min(replay_ms, LAST_MS) / 1000, tz=UTC)
     del fields["is_current"]
-    if (
-        fields["state"] in {"ready", "replay"}
-        and fields["heartbeat_age"] > SILENT_SECONDS
-        and not _is_owned(fields["name"])
-    ):
+    is_silent = fields["state"] in {"ready", "replay"} and fields["heartbeat_age"] > SILENT_SECONDS
+    if is_silent and not _is_owned(fields["name"]):
         fields["state"] = "dead"
     return Health(
         **fields,

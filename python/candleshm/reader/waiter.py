@@ -138,16 +138,21 @@ class _Waits:
             group = None
             loops = self.look()
             if seen.is_lockstep:
-                for loop in loops:
+                # A replay stands still until those have worked that got something, and all wait that will.
+                for loop in {*loops, *self.loops()}:
                     _await_loop(loop)
-            slept = None
             if not loops:
                 try:
-                    seen.sleep()
+                    seen.sleep(slept)
                 except BaseException as error:
                     self.settle_all(error)
                 slept = seen
             del seen
+
+    def loops(self) -> set[asyncio.AbstractEventLoop]:
+        """Return the event loops in which somebody waits."""
+        with self.changed:
+            return {future.get_loop() for group in self.groups.values() for future in group.futures}
 
     def await_groups(self) -> bool:
         """Sleep until somebody waits; return False at the end."""

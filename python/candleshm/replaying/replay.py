@@ -11,13 +11,14 @@ from typing import Literal, Self
 
 from candleshm import _core
 from candleshm.config import CollectorConfig
-from candleshm.errors import CandleShmError, ConfigError, ReplayEnded
+from candleshm.errors import ConfigError, ReplayEnded
 from candleshm.exchanges.base import Price
 from candleshm.history.day import DayLike
 from candleshm.history.store import ParquetStore
 from candleshm.reader.feed import attach
 from candleshm.replaying.day_rows import DayRows
 from candleshm.replaying.lives import Absent, lives_of
+from candleshm.replaying.source import Source
 from candleshm.replaying.span import Span
 
 __all__ = ["INSIDE_SECONDS", "INSIDE_STEPS", "LENGTH", "Replay", "replay"]
@@ -30,41 +31,17 @@ CONSUMERS_MAX = 64
 StrPath = str | os.PathLike[str]
 
 
-class Source:
-    """The rows of a replay, of its interval and of 1s, as its core asks for them."""
-
-    def __init__(self, base: DayRows, seconds: DayRows | None) -> None:
-        """Nothing is read yet."""
-        self.base = base
-        self.failure: CandleShmError | None = None
-        """What went wrong while files were read; the replay has ended then."""
-        self._seconds = seconds
-
-    def more(self, core: _core.Replay, moment_ms: int) -> int:
-        """Give rows until those of `moment_ms` are given, and return up to when all are. Raises as `DayRows.give`."""
-        base, seconds = self.base, self._seconds
-        try:
-            while base.given_ms <= moment_ms and not base.is_done:
-                base.give(core)
-            while seconds is not None and seconds.given_ms < base.given_ms:
-                seconds.give(core, is_inside=True)
-        except CandleShmError as error:
-            self.failure = error
-            raise
-        return base.given_ms
-
-    def close(self) -> None:
-        """End the reading. May be called twice."""
-        self.base.close()
-        if self._seconds is not None:
-            self._seconds.close()
-
-
 class Replay:
     """A replay under way, see `replay`; a context manager that ends it and removes its blocks.
 
-    Other processes attach by `name` as to a collector's block. When the range is over, or the replay was closed, every
-    wait raises `ReplayEnded`; rows can be read until then.
+    `feed` is its block, attached, `derived` are the feeds of the derived blocks by interval; other processes attach by
+    `name`. It goes from `start_ms` to `end_ms` (epoch ms, excluded), with `symbols`; `left_out` are those that do not
+    trade in that range. When it is over, or was closed, every wait raises `ReplayEnded`; rows can be read until it is
+    closed.
+
+    >>> with candleshm.replay("candles", "SPOT", "BTCUSDT", "1m", "2026-11-01", "2026-11-27") as replay:
+    ...     replay.run()
+    ...     print(replay.feed["BTCUSDT"].last_close)  # doctest: +SKIP
     """
 
     def __init__(

@@ -209,8 +209,8 @@ impl Feed {
     /// Sleep until something newer is published, of any kind, and return what time it is then, epoch ms.
     ///
     /// That is the replayed time in a replay; else the exchange's clock, or this machine's where the collector has not
-    /// measured it. What was published since the last step counts: then it returns at once. In a replay in lockstep each
-    /// call goes to the next moment.
+    /// measured it. What was published since the last step counts: then it returns at once. In a replay in lockstep
+    /// each call goes to the next moment.
     ///
     /// Args:
     ///     timeout: Seconds; None waits for ever.

@@ -35,11 +35,11 @@ type Raised = Arc<Mutex<Option<PyErr>>>;
 /// Publishes given rows in order of time, in lockstep with those who read.
 ///
 /// `symbols` are all that will ever be listed. `derived` are names, intervals and LENGTHs of further blocks, as
-/// `Writer.open` takes them. Candles that close after `start_ms` and until `end_ms` are shown, each when it closes; with
-/// `inside` they are shown before: "steps" in four steps, "1s" as candles of 1s make them.
+/// `Writer.open` takes them. Candles that close after `start_ms` and until `end_ms` are shown, each when it closes;
+/// with `inside` they are shown before: "steps" in four steps, "1s" as candles of 1s make them.
 ///
-/// With a `speed` the replayed clock runs so many times as fast as the real one, from the first wait or `run` on. Without
-/// it time moves when everybody who ever waited waits again, once `consumers` have.
+/// With a `speed` the replayed clock runs so many times as fast as the real one, from the first wait or `run` on.
+/// Without it time moves when everybody who ever waited waits again, once `consumers` have.
 ///
 /// `more` is called with the open time from which rows are needed, epoch ms. It gives rows of all symbols, and returns
 /// the open time up to which all were given. What it raises ends the replay, and comes out of `step` and `run`.
@@ -153,8 +153,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Say when the first candle of a symbol opens, and when its last one ends, epoch ms; None where that is not known,
-    /// or not within the replay. To be called before `begin`.
+    /// Say when the first candle of a symbol opens, and when its last one ends, epoch ms; None where that is not
+    /// known, or not within the replay. To be called before `begin`.
     ///
     /// A symbol that is listed after the start joins the block then. One that ended is awaited no longer.
     #[pyo3(signature = (symbol, listed_ms, ended_ms))]
@@ -162,7 +162,7 @@ impl Replay {
         py.detach(|| self.replay.set_life(symbol, listed_ms, ended_ms));
     }
 
-    /// Take the name, and publish the newest `warm_rows` candles of before the start: from now on readers can attach.
+    /// Take the name, and publish the newest `warm_rows` candles of before the start: now readers can attach.
     ///
     /// Calls `more` with the open time of the oldest of them.
     ///

@@ -55,9 +55,10 @@ impl News {
     /// have died, and neither wakes anybody.
     ///
     /// In a replay it waits for a later moment. Raises ReplayEnded when this was taken at the end of a replay. A replay
-    /// stands still from then on until this object is gone.
-    fn sleep(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.0.sleep()).map_err(|error| to_py(error, ""))?;
+    /// stands still from then on until this object is gone, or given to the next sleep as what was `slept` on before.
+    #[pyo3(signature = (slept=None))]
+    fn sleep(&self, py: Python<'_>, slept: Option<&Self>) -> PyResult<()> {
+        py.detach(|| self.0.sleep(slept.map(|slept| &slept.0))).map_err(|error| to_py(error, ""))?;
         py.check_signals()
     }
 

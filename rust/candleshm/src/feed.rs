@@ -206,13 +206,13 @@ impl Feed {
                 self.check_collector(news.attached())?;
                 Ok(ControlFlow::Continue((awaited, open_ms)))
             },
-            |news, (awaited, open_ms)| {
+            |news, (awaited, open_ms), slept| {
                 let in_vain = || awaited.timed_out(open_ms, timeout.unwrap_or_default());
                 let slice = deadline.slice().ok_or_else(in_vain)?;
                 if self.source.interrupts() != interrupts || !goes_on() {
                     return Err(Error::Interrupted);
                 }
-                news.pass(open_ms.map_or(0, |open_ms| awaited.end_ms(open_ms)), slice)
+                news.pass(open_ms.map_or(0, |open_ms| awaited.end_ms(open_ms)), slice, slept.as_ref())
             },
         )
     }
@@ -241,7 +241,7 @@ impl Feed {
                 self.check_collector(news.attached())?;
                 Ok(ControlFlow::Continue(()))
             },
-            |news, ()| {
+            |news, (), slept| {
                 let in_vain =
                     || Error::NothingPublished { name: self.name().to_owned(), waited: timeout.unwrap_or_default() };
                 let slice = deadline.slice().ok_or_else(in_vain)?;
@@ -249,7 +249,7 @@ impl Feed {
                     return Err(Error::Interrupted);
                 }
                 self.source.set_stepped(news.seen());
-                news.pass(0, slice)
+                news.pass(0, slice, slept.as_ref())
             },
         )
     }

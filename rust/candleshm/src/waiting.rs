@@ -32,7 +32,7 @@ impl Seen {
 
 /// Returns what `look` finds. `take` takes what is announced before each look; `sleep` is given that, and what the look
 /// found wanting. So whatever is published after a look in vain ends the sleep at once. What was taken for a sleep stays
-/// until the look after it is over.
+/// until the look after it is over, and is given to the next sleep.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ impl Seen {
 pub fn until<N, T, W, E>(
     mut take: impl FnMut() -> Result<N, E>,
     mut look: impl FnMut(&N) -> Result<ControlFlow<T, W>, E>,
-    mut sleep: impl FnMut(&N, W) -> Result<(), E>,
+    mut sleep: impl FnMut(&N, W, Option<N>) -> Result<(), E>,
 ) -> Result<T, E> {
     let mut slept = None;
     loop {
@@ -48,8 +48,7 @@ pub fn until<N, T, W, E>(
         match look(&news)? {
             ControlFlow::Break(found) => return Ok(found),
             ControlFlow::Continue(wanting) => {
-                drop(slept.take());
-                sleep(&news, wanting)?;
+                sleep(&news, wanting, slept.take())?;
                 slept = Some(news);
             }
         }

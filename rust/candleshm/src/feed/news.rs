@@ -52,9 +52,7 @@ pub struct News {
 impl Drop for News {
     fn drop(&mut self) {
         let number = *self.number.get_mut();
-        if number != 0 {
-            self.turn.resolve(number);
-        }
+        self.turn.resolve(number);
     }
 }
 
@@ -86,13 +84,14 @@ impl News {
     /// Sleeps until the block announces something newer, one second at the longest.
     ///
     /// The caller looks again afterwards in any case: another block may have the name by now, or the collector may
-    /// have died, and neither wakes anybody. A replay stands still from then on until this is dropped.
+    /// have died, and neither wakes anybody. A replay stands still from then on until this is dropped,
+    /// or given to the next sleep as what was `slept` on before.
     ///
     /// # Errors
     ///
     /// `ReplayEnded` when it was taken, before the caller looked, at the end of a replay.
-    pub fn sleep(&self) -> Result<(), Error> {
-        self.pass(0, SLICE)
+    pub fn sleep(&self, slept: Option<&Self>) -> Result<(), Error> {
+        self.pass(0, SLICE, slept)
     }
 
     /// Whether time stands still while the waiter is at work.
@@ -102,9 +101,10 @@ impl News {
     }
 
     /// As [`Self::sleep`], for `slice` at the longest. What is waited for cannot come before `until_ms` of a replay.
-    pub(super) fn pass(&self, until_ms: i64, slice: Duration) -> Result<(), Error> {
+    pub(super) fn pass(&self, until_ms: i64, slice: Duration, slept: Option<&Self>) -> Result<(), Error> {
         let name = self.attached.block().name();
-        let number = self.turn.pass(name, until_ms, slice, |slice| self.sleep_for(slice))?;
+        let before = slept.map_or(0, |slept| slept.number.swap(0, Ordering::Relaxed));
+        let number = self.turn.pass(name, until_ms, before, slice, |slice| self.sleep_for(slice))?;
         self.number.store(number, Ordering::Relaxed);
         Ok(())
     }

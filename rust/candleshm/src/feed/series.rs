@@ -463,12 +463,12 @@ impl Series {
                 let newer = self.look_newer_in(news.attached(), end)?;
                 Ok(newer.map_or(ControlFlow::Continue(()), ControlFlow::Break))
             },
-            |news, ()| {
+            |news, (), slept| {
                 let slice = deadline.slice().ok_or_else(|| self.nothing_opened(timeout.unwrap_or_default()))?;
                 if self.source.interrupts() != interrupts || !goes_on() {
                     return Err(Error::Interrupted);
                 }
-                news.pass(0, slice)
+                news.pass(0, slice, slept.as_ref())
             },
         )
     }

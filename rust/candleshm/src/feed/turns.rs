@@ -24,6 +24,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The number of the calling thread, as Python's `threading.get_native_id` gives it.
+fn this_thread() -> u64 {
+    gettid().as_raw_nonzero().get() as u64
+}
+
 /// A feed's place in a replay.
 #[derive(Debug)]
 pub(super) struct Seat {
@@ -54,6 +59,8 @@ struct Ask {
     until_ms: i64,
     /// How often the place had been let go. Where it was since, time goes on only once this wait has looked.
     grants: u32,
+    /// The thread for which is waited.
+    holder: u64,
 }
 
 impl Drop for Seat {
@@ -85,7 +92,7 @@ impl Turns {
     pub(super) fn take(&self, attached: &Attached, holder: Option<u64>) -> Result<Turn, Error> {
         let block = attached.block();
         let Some(replay_ms) = block.replay_ms() else { return Ok(Turn::Live) };
-        let holder = holder.unwrap_or_else(|| gettid().as_raw_nonzero().get() as u64);
+        let holder = holder.unwrap_or_else(this_thread);
         let mut seat = lock(&self.0);
         if let Some(seat) = seat.as_ref().filter(|seat| seat.pid == std::process::id() && seat.block == attached.id()) {
             seat.holder.store(holder, Ordering::Relaxed);
@@ -124,12 +131,14 @@ impl Turn {
     }
 
     /// Waits for a later moment after a look in vain, for `slice` at the longest; `sleep` is how a reader of a block
-    /// without a lockstep does. What the wait is for cannot come before `until_ms` (0: at any time). Returns the number
-    /// to [`Self::resolve`] after the next look, 0 for none.
+    /// without a lockstep does. What the wait is for cannot come before `until_ms` (0: at any time). `before` is the
+    /// number of what was passed before, which is resolved by it. Returns the number to [`Self::resolve`] after the next
+    /// look, 0 for none.
     pub(super) fn pass(
         &self,
         name: &str,
         until_ms: i64,
+        before: u64,
         slice: Duration,
         sleep: impl FnOnce(Duration),
     ) -> Result<u64, Error> {
@@ -145,13 +154,14 @@ impl Turn {
             Self::Replay(seat, course) => (seat, course),
         };
         if *course != Course::Going {
+            seat.resolve(before);
             return Err(seat.lockstep.ended(name));
         }
         let number = if seat.lockstep.is_clock() {
             sleep(slice);
             0
         } else {
-            seat.ask(until_ms, slice)
+            seat.ask(until_ms, before, slice)
         };
         // A replay that ends says so, and one that dies does not.
         let is_dead = seat.driver.is_none() && matches!(shared_memory::is_owned(name), Ok(false));
@@ -172,15 +182,21 @@ impl Turn {
 
 impl Seat {
     /// Asks for a later moment, and waits until it is there, or for a time.
-    fn ask(&self, until_ms: i64, slice: Duration) -> u64 {
-        let others = self.others_of(self.holder.load(Ordering::Relaxed));
+    fn ask(&self, until_ms: i64, before: u64, slice: Duration) -> u64 {
+        let holder = self.holder.load(Ordering::Relaxed);
+        let others = self.others_of(holder);
         others.iter().for_each(|other| other.lockstep.lend(other.place));
         let seen = self.lockstep.grants(self.place);
         let number = {
             let mut asks = lock(&self.asks);
             asks.newest += 1;
-            let number = asks.newest;
-            asks.all.push(Ask { number, until_ms, grants: self.lockstep.grants(self.place) });
+            let (number, grants) = (asks.newest, self.lockstep.grants(self.place));
+            asks.all.retain(|ask| ask.number != before);
+            if holder == this_thread() {
+                // It waits here, so it is not at work on what others waited for on its behalf.
+                asks.all.iter_mut().filter(|ask| ask.holder == holder).for_each(|ask| ask.grants = grants);
+            }
+            asks.all.push(Ask { number, until_ms, grants, holder });
             self.settle(&asks);
             number
         };
