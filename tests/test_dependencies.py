@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from urllib.parse import quote
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -49,7 +50,7 @@ def test_the_bill_of_materials_names_every_crate_of_the_module_with_its_checksum
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     written, now = json.loads(text), json.loads(document())
     locked = {
-        f"pkg:cargo/{package['name']}@{package['version']}": package["checksum"]
+        f"pkg:cargo/{package['name']}@{quote(package['version'])}": package["checksum"]
         for package in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
         if "source" in package
     }

@@ -52,7 +52,7 @@ PARTS: list[tuple[str, str, list[str]]] = [
     ("C and C++", "candleshm", ["include", "library"]),
     ("Rows", "candleshm", ["RowState", "derive", "to_pandas", "to_polars", "to_arrow"]),
     ("Daily files", "candleshm.history", list(history.__all__)),
-    ("Replays", "candleshm", ["replay", "Replay"]),
+    ("Replays", "candleshm", ["replay", "Replay", "replay_recording"]),
     ("Collecting", "candleshm", ["CollectorConfig", "Collector", "CandleRule", "CandleServer"]),
     ("Request weight", "candleshm.weight", list(weight.__all__)),
 ]

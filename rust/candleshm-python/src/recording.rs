@@ -84,6 +84,7 @@ impl RecordingPlayer {
 impl RecordingPlayer {
     /// Open a recording. The block `name` is taken with its first record. Raises OSError for a directory without one.
     #[new]
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn new(directory: PathBuf, name: String) -> PyResult<Self> {
         let reading = Reading::open(&directory).map_err(|error| PyOSError::new_err(error.to_string()))?;
         let player = Player::new(&name, process::owner);

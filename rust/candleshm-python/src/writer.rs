@@ -429,6 +429,7 @@ fn rows_of(
 
 /// The one owner of a named block. Methods may be called from any thread; they are serialised inside.
 #[pyclass(frozen, module = "candleshm._core")]
+#[expect(clippy::struct_field_names, reason = "it is the core's writer, and what records it")]
 pub(crate) struct Writer {
     name: String,
     writer: Arc<Owned>,
@@ -844,7 +845,9 @@ impl Writer {
                 let pushed = writer.ingest_events(parsed, received_ms, now_ms);
                 if let Some(recorder) = self.recorder.get() {
                     let mut texts = Vec::new();
-                    frames.iter().for_each(|frame| add_text(frame, &mut texts));
+                    for frame in &frames {
+                        add_text(frame, &mut texts);
+                    }
                     recorder.push(&Record::Frames { connection: 0, received_ms, texts: &texts }, now_ms);
                 }
                 Ok(Pushed::of(pushed, writer))
@@ -967,7 +970,6 @@ impl Writer {
     /// Raises BlockUnavailable when there is no room for both, with this one as it was; BlockInUse when the name
     /// was removed and another collector has taken it.
     #[pyo3(signature = (symbols, spare_symbols=0))]
-    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
     fn enlarge(&self, py: Python<'_>, symbols: Vec<String>, spare_symbols: usize) -> PyResult<()> {
         py.detach(|| {
             self.with(|writer| {

@@ -31,7 +31,9 @@ impl Packed {
 
     pub(crate) fn texts(&mut self, texts: &[String]) {
         self.word(texts.len() as u64);
-        texts.iter().for_each(|text| self.bytes(text.as_bytes()));
+        for text in texts {
+            self.bytes(text.as_bytes());
+        }
     }
 }
 
@@ -70,10 +72,9 @@ impl<'a> Cursor<'a> {
         Some(self.word()? as i64)
     }
 
-    pub(crate) fn maybe(&mut self) -> Option<Option<i64>> {
-        let is_there = self.flag()?;
-        let value = self.number()?;
-        Some(is_there.then_some(value))
+    /// One that may be missing: whether it is there, and the number.
+    pub(crate) fn maybe(&mut self) -> Option<(bool, i64)> {
+        Some((self.flag()?, self.number()?))
     }
 
     pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {

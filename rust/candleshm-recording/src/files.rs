@@ -10,12 +10,22 @@ use zstd::bulk::Compressor;
 
 use crate::format::{HEAD_BYTES, SUFFIX, frame, head};
 use crate::record::{Record, Run};
-use crate::recorder::Place;
 
 /// Parts of the whole of which a file may be one.
 const FILES_MIN: u64 = 16;
 const FILE_AGE_MAX: Duration = Duration::from_hours(1);
 const LEVEL: i32 = 3;
+
+/// Where to record, and how much.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// An existing directory, for this block only.
+    pub directory: PathBuf,
+    /// Bytes of all files there; the oldest go first.
+    pub bytes_max: u64,
+    /// Names the run; no other run in that directory has the same number.
+    pub run: u64,
+}
 
 /// The files of one run; belongs to one thread.
 pub(crate) struct Files {
@@ -150,7 +160,9 @@ pub(crate) fn files_of(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
 /// Returns a zstd frame of records.
 fn compressed(bodies: &[Vec<u8>]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    bodies.iter().for_each(|body| frame(body, &mut bytes));
+    for body in bodies {
+        frame(body, &mut bytes);
+    }
     let mut compressor = Compressor::new(LEVEL)?;
     compressor.include_checksum(true)?;
     compressor.compress(&bytes)

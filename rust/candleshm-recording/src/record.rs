@@ -398,13 +398,14 @@ fn unpack_run(from: &mut Cursor<'_>) -> Option<Run> {
 }
 
 fn unpack_window(from: &mut Cursor<'_>) -> Option<Window> {
+    let known = |(is_there, number): (bool, i64)| is_there.then_some(number);
     Some(Window {
         sent_ms: from.number()?,
         received_ms: from.number()?,
         settle_ms: from.number()?,
         limit: from.word()?,
-        start_ms: from.maybe()?,
-        end_ms: from.maybe()?,
+        start_ms: known(from.maybe()?),
+        end_ms: known(from.maybe()?),
         from_end: from.flag()?,
         patience_ms: from.number()?,
     })

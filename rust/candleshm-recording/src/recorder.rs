@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::files::Files;
+pub use crate::files::Place;
 use crate::record::{Record, Run};
 
 /// Bytes that wait for the disk at most.
@@ -24,17 +25,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Part of the whole recording after which all series are checkpointed again, so that a recording whose oldest files are
 /// gone can be replayed.
 const CHECKPOINT_PART: u64 = 4;
-
-/// Where to record, and how much.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// An existing directory, for this block only.
-    pub directory: std::path::PathBuf,
-    /// Bytes of all files there; the oldest go first.
-    pub bytes_max: u64,
-    /// Names the run; no other run in that directory has the same number.
-    pub run: u64,
-}
 
 /// What was recorded so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use candleshm_recording::record::{DerivedBlock, Fate, Record, Run, Window, add_t
 use candleshm_recording::recorder::{Place, Recorder};
 use proptest::prelude::*;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Directory(PathBuf);
 
@@ -286,7 +286,9 @@ proptest! {
     #[test]
     fn texts_are_read_as_they_were_added(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)) {
         let mut packed = Vec::new();
-        parts.iter().for_each(|part| add_text(part, &mut packed));
+        for part in &parts {
+            add_text(part, &mut packed);
+        }
         prop_assert_eq!(texts(&packed), Some(parts.iter().map(Vec::as_slice).collect()));
     }
 

@@ -32,7 +32,7 @@ const SYMBOLS: [&str; 2] = ["AUSDT", "BUSDT"];
 const START_MS: i64 = 1_700_000_000_000;
 /// `CLOCK_BOOTTIME` of these tests is the exchange's time minus this.
 const OFFSET_MS: i64 = START_MS - 1_000_000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn owner() -> Owner {
     Owner { pid: std::process::id().into(), pid_start: 1, boot_id: [1, 2], now_ns: 1_000_000_000 }
@@ -108,6 +108,15 @@ fn kline(symbol: usize, open_ms: i64, span_ms: i64, version: i64) -> Option<Row>
     let (high, low) = (open.max(close) + 0.5, open.min(close) - 0.5);
     let end_ms = open_ms + span_ms - 1;
     Some([open_ms as f64, open, high, low, close, volume, end_ms as f64, volume * 100.0, trades, 0.0, 0.0, 0.0])
+}
+
+/// Returns the newest rows of a symbol up to a time.
+fn rows_until(symbol: usize, end_ms: i64, count: usize, span_ms: i64, version: i64) -> Vec<Row> {
+    let newest = end_ms / span_ms;
+    let row = |index: i64| kline(symbol, index * span_ms, span_ms, version);
+    let mut rows: Vec<Row> = (0..).map(|back| newest - back).filter_map(row).take(count).collect();
+    rows.reverse();
+    rows
 }
 
 struct World {
@@ -204,28 +213,20 @@ impl World {
         }
     }
 
-    fn rows(&self, symbol: usize, end_ms: i64, count: usize, span_ms: i64, version: i64) -> Vec<Row> {
-        let newest = end_ms / span_ms;
-        let row = |index: i64| kline(symbol, index * span_ms, span_ms, version);
-        let mut rows: Vec<Row> = (0..).map(|back| newest - back).filter_map(row).take(count).collect();
-        rows.reverse();
-        rows
-    }
-
     fn take(&mut self, step: &Step) {
         match *step {
             Step::Pass(seconds) => self.now_ms += seconds * 1000,
             Step::Newest(symbol, count) => {
-                let rows = self.rows(symbol, self.now_ms, count, MINUTE_MS, 0);
+                let rows = rows_until(symbol, self.now_ms, count, MINUTE_MS, 0);
                 self.respond(symbol, &rows, self.window(count, None), false);
             }
             Step::Older(symbol, back, count, version) => {
                 let end_ms = self.now_ms - back * MINUTE_MS;
-                let rows = self.rows(symbol, end_ms, count, MINUTE_MS, version);
+                let rows = rows_until(symbol, end_ms, count, MINUTE_MS, version);
                 self.respond(symbol, &rows, self.window(count, Some(end_ms)), false);
             }
             Step::Fetched(symbol, count) => {
-                let rows = self.rows(symbol, self.now_ms, count, 5 * MINUTE_MS, 0);
+                let rows = rows_until(symbol, self.now_ms, count, 5 * MINUTE_MS, 0);
                 self.respond(symbol, &rows, self.window(count, Some(self.now_ms)), true);
             }
             Step::Pushed(symbol, back, is_final, version) => {
@@ -249,8 +250,7 @@ impl World {
             }
             Step::Loaded(symbol, back, count) => {
                 let sent_ms = self.now_ms - back * MINUTE_MS;
-                let rows: Vec<(Row, RowState)> = self
-                    .rows(symbol, sent_ms, count, MINUTE_MS, 0)
+                let rows: Vec<(Row, RowState)> = rows_until(symbol, sent_ms, count, MINUTE_MS, 0)
                     .into_iter()
                     .enumerate()
                     .map(|(place, row)| (row, if place % 3 == 0 { RowState::Verified } else { RowState::Closed }))
@@ -291,22 +291,27 @@ impl World {
         let (received_ms, boot_ms) = (self.now_ms + 1, self.boot_ms());
         self.live.ingest_events(frames, received_ms, boot_ms);
         let mut packed = Vec::new();
-        texts.iter().for_each(|text| add_text(text, &mut packed));
+        for text in texts {
+            add_text(text, &mut packed);
+        }
         self.push(&Record::Frames { connection: 1, received_ms, texts: &packed });
     }
 }
 
+/// First index, states, bits of the rows, final end, revision.
+type SeriesPicture = (u64, Vec<RowState>, Vec<u64>, u64, u32);
+
 /// All that a reader and the planner can know of a block.
 #[derive(Debug, PartialEq)]
 struct Picture {
-    rows: Vec<(u64, Vec<RowState>, Vec<u64>, u64, u32)>,
+    series: Vec<SeriesPicture>,
     missing: Vec<Missing>,
     older: Vec<Older>,
     totals: (u64, u64),
 }
 
 fn picture(writer: &Writer, derived: &str, derived_block: &candleshm::block::Block) -> Picture {
-    let mut rows = Vec::new();
+    let mut series = Vec::new();
     for block in [writer.block(), derived_block] {
         for index in 0..block.symbol_count() {
             let reader = SeriesReader::new(block, index);
@@ -316,13 +321,13 @@ fn picture(writer: &Writer, derived: &str, derived_block: &candleshm::block::Blo
             reader.copy(&selection, &mut columns, &mut snapshot).unwrap();
             let marks = reader.marks().unwrap();
             let bits = columns.iter().map(|value| value.to_bits()).collect();
-            rows.push((snapshot.start, snapshot.states.clone(), bits, marks.final_end, marks.revision));
+            series.push((snapshot.start, snapshot.states.clone(), bits, marks.final_end, marks.revision));
         }
     }
     let places = || 0..writer.block().symbol_count();
     let header = |offset: usize| writer.block().value(offset);
     Picture {
-        rows,
+        series,
         missing: places().map(|index| writer.missing(index).unwrap()).collect(),
         older: places().map(|index| writer.older(derived, index).unwrap()).collect(),
         totals: (header(candleshm::layout::header::MISSING), header(candleshm::layout::header::HOLES)),
@@ -367,9 +372,13 @@ proptest! {
     ) {
         let scratch = Scratch::new();
         let mut world = World::new(&scratch);
-        before.iter().for_each(|step| world.take(step));
+        for step in &before {
+            world.take(step);
+        }
         world.record(&scratch.directory, 1 << 30);
-        after.iter().for_each(|step| world.take(step));
+        for step in &after {
+            world.take(step);
+        }
         prop_assert!(world.recorder.take().unwrap().end(world.boot_ms(), PATIENCE));
         let expected = picture_of(&world.live);
         let played = assert_replays(&scratch, &expected);
