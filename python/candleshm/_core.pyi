@@ -1346,7 +1346,7 @@ class Shadow:
     def wait(self, timeout: float) -> bool:
         """Sleep until the block has announced something since the last `collect`, `timeout` seconds at the longest.
 
-        Returns whether it has; False after the timeout, and after `rouse`. Raises ConfigError for a timeout that is no
+        Returns whether it has, or is done: superseded or closed; False after the timeout, and after `rouse`. Raises ConfigError for a timeout that is no
         duration.
         """
     def rouse(self) -> None:
