@@ -94,10 +94,16 @@ impl News {
         self.pass(0, SLICE, slept)
     }
 
-    /// Returns whether the block has announced something newer, or is done.
+    /// Returns whether the block has announced something newer.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        !self.attached.is_current() || Seen::of(self.attached.block().header(self.offset)) != self.seen
+        Seen::of(self.attached.block().header(self.offset)) != self.seen
+    }
+
+    /// Returns whether the block is done, so that another one may have its name.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        !self.attached.is_current()
     }
 
     /// Whether time stands still while the waiter is at work.
