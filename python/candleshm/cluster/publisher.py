@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ SOON_NS = 100_000_000
 LOG_NS = 15_000_000_000
 WAIT_SECONDS_MAX = 0.25
 # Between two looks at the block: what changes meanwhile is told together.
-PAUSE_SECONDS = 0.002
+PAUSE_SECONDS = 0.005
 SEND_SECONDS = 5.0
 # Requests that wait beyond so many are dropped; their followers request again.
 REQUESTS_MAX = 256
@@ -70,6 +71,7 @@ class Publisher:
         self._asked: dict[int, Subscription] = {}
         self._requests: deque[Message] = deque(maxlen=REQUESTS_MAX)
         self._answers: deque[tuple[str, bytes]] = deque()
+        self._sending: Future[bool] | None = None
         self._due = _Due()
         self._clock = connection.subscribe(subjects.clock("*"), self._tell_clock)
         self._stopping = threading.Event()
@@ -131,7 +133,8 @@ class Publisher:
                     self._stopping.wait(WAIT_SECONDS_MAX)
                     self._due.now()
                     continue
-                self._set_asked({*self._led, *self._asked})
+                if not self._led.keys() <= self._asked.keys():
+                    self._set_asked({*self._led, *self._asked})
                 self._tell(boot_ns())
                 self._answer()
                 self._stopping.wait(PAUSE_SECONDS)
@@ -170,9 +173,11 @@ class Publisher:
             self._send(part)
 
     def _send(self, messages: list[tuple[str, bytes]]) -> None:
-        """Send, and wait until that is done: so the servers' pace is ours."""
-        with suppress(TimeoutError):
-            self._connection.publish(messages).result(SEND_SECONDS)
+        """Send, once what was to be sent before is: so the servers' pace is ours."""
+        if self._sending is not None:
+            with suppress(TimeoutError, CancelledError):
+                self._sending.result(SEND_SECONDS)
+        self._sending = self._connection.publish(messages)
 
     def _set_asked(self, shards: Collection[int]) -> None:
         """Take requests for these shards, and no others."""
