@@ -35,7 +35,7 @@ SOON_NS = 100_000_000
 LOG_NS = 15_000_000_000
 WAIT_SECONDS_MAX = 0.25
 # Between two looks at the block: what changes meanwhile is told together.
-PAUSE_SECONDS = 0.005
+PAUSE_SECONDS = 0.002
 SEND_SECONDS = 5.0
 # Requests that wait beyond so many are dropped; their followers request again.
 REQUESTS_MAX = 256
