@@ -1,4 +1,4 @@
-"""A block and copies of it, with messages passed by hand: no server, no network, every order and loss of our choosing."""
+"""A block and copies of it, with messages passed by hand: no server, no network, any order and loss."""
 
 from __future__ import annotations
 
@@ -371,6 +371,10 @@ def test_a_wait_ends_with_news_and_when_it_is_roused(pair: Pair) -> None:
     pair.shadow.collect()
     pair.shadow.rouse()
     assert not pair.shadow.wait(60.0)
+    pair.leader.close()
+    assert pair.shadow.wait(60.0)
+    pair.shadow.collect()
+    assert not pair.shadow.wait(0.0)
 
 
 def test_ages_of_a_copy_are_never_below_those_of_the_leader(pair: Pair, block_name: str) -> None:

@@ -23,8 +23,10 @@ __all__ = [
     "SILENT_MS",
     "STALE_MS",
     "ZONES_VERSION",
+    "Applied",
     "Closed",
     "Feed",
+    "FeedShape",
     "Gap",
     "Ingested",
     "KlineEvents",
@@ -36,6 +38,7 @@ __all__ = [
     "Pushed",
     "Series",
     "SeriesState",
+    "Shadow",
     "StreamCounts",
     "StreamNews",
     "StreamThread",
@@ -58,8 +61,11 @@ __all__ = [
     "is_owned",
     "is_symbol_name",
     "klines_text",
+    "message_feed",
+    "message_head",
     "parse_archive_csv",
     "parse_klines",
+    "shard_of",
     "share_with",
     "unlink",
     "zone_names",
@@ -681,8 +687,9 @@ class Writer:
     def apply(self, message: bytes, clock_offset_ns: int) -> Applied:
         """Apply a message of changes, an answer or a heartbeat: publish what it tells and wake waiters.
 
-        `clock_offset_ns` is this machine's CLOCK_BOOTTIME minus the sender's, at most what it can be: ages of data come
-        out too high rather than too low. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
+        `clock_offset_ns` is this machine's CLOCK_BOOTTIME minus the leader's, the lowest that it can be: ages of data
+        come out too high rather than too low. Answers need none (0), and may come from anybody: they were made after
+        their request. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
         The GIL is released. NotMerged is not raised: `stop_merging` stops only what comes from the exchange.
         """
     def differences(self, heartbeat: bytes, limit: int = 8) -> list[bytes]:
@@ -1305,7 +1312,7 @@ def shard_of(symbol: str, shards: int) -> int:
     """Return the shard of a symbol, from 0 to `shards` - 1. Raises ConfigError for 0 shards."""
 
 def message_feed(heartbeat: bytes) -> FeedShape:
-    """Return what the block of a heartbeat's sender is. Raises ConfigError for bytes that are no heartbeat of this version."""
+    """Return what the block of a heartbeat's sender is. Raises ConfigError for what is no heartbeat of this version."""
 
 def message_head(message: bytes) -> dict[str, Any]:
     """Return what a message begins with, as a dict: kind, shard, shards, epoch, sequence, sent_boot_ns, is_last.
@@ -1316,9 +1323,10 @@ def message_head(message: bytes) -> dict[str, Any]:
 
 @final
 class Shadow:
-    """What followers of a block were told, and what has changed since. A reader of the block: it follows a replaced one.
+    """What followers of a block were told, and what has changed since.
 
-    For one thread at a time, but for `rouse` and `answer`. Messages are bytes; who carries them is up to the caller.
+    A reader of the block: it follows a replaced one. For one thread at a time, but for `rouse` and `answer`. Messages
+    are bytes; who carries them is up to the caller.
     """
     def __new__(cls, name: str, shards: int = 1, source: str = "") -> Self: ...
     @property
@@ -1383,8 +1391,8 @@ class Applied:
         """'changes', 'answer' or 'heartbeat'; 'refused' when nothing of it was applied."""
     @property
     def refused(self) -> Literal["epoch", "feed", "damaged", "version", "led", "shards"] | None:
-        """Why nothing was applied: 'epoch' (a newer leader was seen), 'feed' (other candles), 'damaged', 'version' (another
-        major version), 'led' (this process leads the shard), 'shards' (divided otherwise than `follow` says); None.
+        """Why nothing was applied, or None: 'epoch' (a newer leader was seen), 'feed' (other candles), 'damaged',
+        'version' (another major version), 'led' (this process leads the shard), 'shards' (another number of them).
         """
     @property
     def gap(self) -> int:

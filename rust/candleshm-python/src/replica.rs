@@ -28,9 +28,10 @@ pub(crate) fn shard_of(symbol: &str, shards: u32) -> PyResult<u32> {
     Ok(candleshm::replica::shard_of(symbol, shards))
 }
 
-/// What followers of a block were told, and what has changed since. A reader of the block: it follows a replaced one.
+/// What followers of a block were told, and what has changed since.
 ///
-/// For one thread at a time, but for `rouse` and `answer`. Messages are bytes; who carries them is up to the caller.
+/// A reader of the block: it follows a replaced one. For one thread at a time, but for `rouse` and `answer`. Messages
+/// are bytes; who carries them is up to the caller.
 #[pyclass(frozen, module = "candleshm._core")]
 pub(crate) struct Shadow {
     core: Mutex<CoreShadow>,
@@ -101,7 +102,7 @@ impl Shadow {
 
     /// Sleep until the block has announced something since the last `collect`, `timeout` seconds at the longest.
     ///
-    /// Returns whether it has; False after the timeout, and after `rouse`. Raises ConfigError for a timeout that is no
+    /// Returns whether it has, or is done: superseded or closed; False after the timeout, and after `rouse`. Raises ConfigError for a timeout that is no
     /// duration.
     fn wait(&self, py: Python<'_>, timeout: Number) -> PyResult<bool> {
         let timeout = timeout_of(timeout.0).map_err(|error| to_py(error, ""))?;
@@ -121,6 +122,10 @@ impl Shadow {
                     break false;
                 }
                 news.sleep_for(left.min(SLICE));
+                if news.is_done() {
+                    // Nobody announces anything there: the next `collect` looks for another block.
+                    break true;
+                }
             };
             *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(news);
             found
@@ -194,8 +199,8 @@ pub(crate) struct Applied {
     sequence: u64,
     /// 'changes', 'answer' or 'heartbeat'; 'refused' when nothing of it was applied.
     kind: &'static str,
-    /// Why nothing was applied: 'epoch' (a newer leader was seen), 'feed' (other candles), 'damaged', 'version' (another
-    /// major version), 'led' (this process leads the shard), 'shards' (divided otherwise than `follow` says); None.
+    /// Why nothing was applied, or None: 'epoch' (a newer leader was seen), 'feed' (other candles), 'damaged',
+    /// 'version' (another major version), 'led' (this process leads the shard), 'shards' (another number of them).
     refused: Option<&'static str>,
     /// How many messages of changes before it did not come.
     gap: u64,
@@ -260,7 +265,7 @@ pub(crate) struct FeedShape {
     epoch: u64,
 }
 
-/// Return what the block of a heartbeat's sender is. Raises ConfigError for bytes that are no heartbeat of this version.
+/// Return what the block of a heartbeat's sender is. Raises ConfigError for what is no heartbeat of this version.
 #[pyfunction]
 pub(crate) fn message_feed(heartbeat: &[u8]) -> PyResult<FeedShape> {
     let (head, shape, symbols) = shape_of(heartbeat).map_err(refused)?;

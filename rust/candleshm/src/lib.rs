@@ -67,6 +67,7 @@
 //!   (resampling).
 //! - `shared_memory`: the operating system. `block`, `soundness`, `succession` (one block after another), `removal`.
 //! - `feed`: readers that follow a name and wait. It reads the machine's clocks; to all else time is an argument.
+//! - `replica`: what copies of a block on other hosts are told, and what they request.
 //! - `writer`: the owner of a block. `gate`: how threads take turns at it. Beside it, `pool`: how much request
 //!   weight may still be spent, and `ledger`: the file that holds a pool.
 //!

@@ -380,6 +380,46 @@ fn waiters_of_a_follower_wake_up_once_for_each_commit() {
 }
 
 #[test]
+fn an_older_message_overwrites_nothing() {
+    let mut world = World::new([LENGTH, LENGTH]);
+    for _ in 0..20 {
+        world.step(&Step::Pass { symbol: 0, candles: 1, is_hole: false }).expect("it is a step");
+    }
+    world.page(0, 100, 0);
+    world.settle().expect("all is told");
+    // Three times a final row is corrected and the live one grows. The answers are as of before the last time.
+    let mut answers = Vec::new();
+    for number in 0..3 {
+        world.step(&Step::Correct { symbol: 0, back: 7 }).expect("it is a step");
+        world.step(&Step::Grow { symbol: 0 }).expect("it is a step");
+        world.page(0, 30, 0);
+        if number == 1 {
+            let messages = world.hosts[0].shadow.collect(clock::now_ns()).expect("the feed is open");
+            let beats = world.hosts[0].shadow.heartbeat(clock::now_ns()).expect("the feed is open");
+            for (_, beat) in beats {
+                world.apply(&beat).expect("it is applied");
+                for request in world.hosts[1].writer.differences(&beat, 8, clock::now_ns()) {
+                    answers.extend(world.hosts[0].shadow.answer(&request, clock::now_ns()).expect("it is open"));
+                }
+            }
+            world.under_way.extend(messages.into_iter().map(|(_, message)| message));
+        } else {
+            world.collect();
+        }
+    }
+    assert!(!answers.is_empty());
+    let mut messages = std::mem::take(&mut world.under_way);
+    assert_eq!(messages.len(), 3);
+    messages.reverse();
+    messages.extend(answers);
+    for message in messages {
+        world.apply(&message).expect("it is applied");
+        let [first, second] = [0, 1].map(|at: usize| seen(world.hosts[at].writer.block(), 0, LENGTH));
+        assert_eq!((first.rows, first.newest), (second.rows, second.newest));
+    }
+}
+
+#[test]
 fn what_is_final_stays_final() {
     let mut world = World::new([LENGTH, LENGTH]);
     for _ in 0..20 {

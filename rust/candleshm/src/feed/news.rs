@@ -70,10 +70,16 @@ impl News {
         self.sleep_for(SLICE);
     }
 
-    /// Returns whether the block has announced something newer, or is done.
+    /// Returns whether the block has announced something newer.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        !self.attached.is_current() || Seen::of(self.attached.block().header(self.offset)) != self.seen
+        Seen::of(self.attached.block().header(self.offset)) != self.seen
+    }
+
+    /// Returns whether the block is done, so that another one may have its name.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        !self.attached.is_current()
     }
 
     /// As [`Self::sleep`], for at most so long.
