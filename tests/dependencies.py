@@ -110,6 +110,7 @@ LICENCES = {
     "duckdb": "MIT",
     "furo": "MIT",
     "myst-parser": "MIT",
+    "nkeys": "Apache-2.0",
     "polars": "MIT",
     "pysocks": "BSD-3-Clause",
     "sphinx-copybutton": "MIT",

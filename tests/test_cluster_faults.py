@@ -72,6 +72,7 @@ def test_a_leader_that_was_stopped_changes_nothing_when_it_goes_on(cluster: Runn
     assert cluster.leader() is second
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["kill", "pause"])
 @pytest.mark.parametrize("who", ["standby", "mirror"])
 def test_a_follower_that_was_away_comes_back_complete(cluster: RunningCluster, who: str, how: str) -> None:
@@ -89,6 +90,7 @@ def test_a_follower_that_was_away_comes_back_complete(cluster: RunningCluster, w
     assert cluster.leader() is leader
 
 
+@pytest.mark.long
 def test_all_members_are_killed_and_come_back(cluster: RunningCluster) -> None:
     for member in cluster.members:
         member.kill()
@@ -114,6 +116,7 @@ def paused(servers: list[NatsServer]) -> None:
         server.resume()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("which", [(0,), (1,), (2,), (0, 1, 2)], ids=["first", "second", "third", "all"])
 @pytest.mark.parametrize("fault", [killed, paused])
 def test_nodes_fail(
@@ -135,6 +138,7 @@ def test_a_leader_collects_for_its_own_host_while_no_node_is_there(cluster: Runn
     cluster.until_equal()
 
 
+@pytest.mark.long
 def test_a_node_that_lost_everything_is_filled_anew(cluster: RunningCluster) -> None:
     server = cluster.servers[0]
     server.kill()

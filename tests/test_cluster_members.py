@@ -290,6 +290,7 @@ def test_listings_and_ends_arrive_at_a_standby_that_then_leads(hosts: Hosts, exc
     assert "ETHUSDT" in ended(second)
 
 
+@pytest.mark.long
 def test_a_shard_that_moves_back_and_forth_keeps_every_row(hosts: Hosts) -> None:
     more = ("--shards", "2")
     first, second = hosts.ready("a", *more), hosts.ready("b", *more)

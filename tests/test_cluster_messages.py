@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from nats.js import JetStreamContext
 
 from tests.support.bad_relay import FAULTS, bad_relay
 from tests.support.later_messages import of_later_major, of_later_minor
+from tests.support.nats_servers import Security
 from tests.support.running_cluster import running_cluster, until
 
 
@@ -53,6 +55,7 @@ async def delete(streams: JetStreamContext, name: str) -> None:
     await streams.delete_stream(name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [purge, delete])
 def test_streams_vanish(
     block_name: str, tmp_path: Path, change: Callable[[JetStreamContext, str], Awaitable[None]]
@@ -89,3 +92,33 @@ def test_a_node_has_no_space_left_on_its_disk(block_name: str, tmp_path: Path) -
         running.until_equal(seconds=10)
         running.servers[0].free_disk()
         running.until_equal()
+
+
+MIRROR_RIGHTS = (
+    '{ publish: ["candleshm.*.*.ask.*", "candleshm.*.*.clock.*", "candleshm.*.*.present.*", "$JS.API.DIRECT.GET.>"], '
+    'subscribe: ["candleshm.>", "_INBOX.>"] }'
+)
+"""What docs/cluster.md gives to mirrors."""
+
+
+def test_a_mirror_needs_no_right_to_publish_changes(block_name: str, tmp_path: Path) -> None:
+    users = '{ user: "collector", password: "s3cret" }'
+    users += f', {{ user: "mirror", password: "other", permissions: {MIRROR_RIGHTS} }}'
+    page = (Path(__file__).parent.parent / "docs" / "cluster.md").read_text()
+    assert MIRROR_RIGHTS in " ".join(page.split())
+
+    def known_as(user: str, password: str) -> dict[str, str]:
+        return {"CANDLESHM_CLUSTER_USER": user, "CANDLESHM_CLUSTER_PASSWORD": password}
+
+    security = Security(authorization=f"{{ users: [{users}] }}")
+    with running_cluster(block_name, tmp_path, security=security) as running:
+        leader = running.collect(environment=known_as("collector", "s3cret"))
+        mirror = running.mirror(environment=known_as("mirror", "other"))
+        running.until_equal()
+        mirror.pause()
+        time.sleep(3)
+        mirror.resume()
+        running.until_equal()
+        for member in (leader, mirror):
+            assert "ermission" not in member.log
+            assert "s3cret" not in member.log

@@ -15,7 +15,7 @@ import pytest
 from tests.support.cluster_hosts import Direction, Host, needs_root, network
 from tests.support.running_cluster import Member, RunningCluster, running_cluster
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.long]
 CUT_SECONDS = 8.0
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import candleshm
 from candleshm.columns import OPEN_TIME_MS
@@ -64,6 +65,7 @@ def test_a_symbol_that_is_listed_and_a_universe_that_outgrows_its_block_arrive(b
         assert {*leader.feed.symbols} == {*running.mirrors[0].feed.symbols}
 
 
+@pytest.mark.long
 def test_a_hole_arrives_and_so_does_what_fills_it(block_name: str, tmp_path: Path) -> None:
     with running_cluster(block_name, tmp_path, symbols=("BTCUSDT", "ETHUSDT"), length=300) as running:
         # A whole minute: candles of a minute that an outage cuts have no trades.
@@ -91,6 +93,7 @@ def holes(member: Member) -> int:
     return sum((gap.end_ms - gap.start_ms) // 1000 for gap in gaps)
 
 
+@pytest.mark.long
 def test_a_correction_of_old_rows_arrives(block_name: str, tmp_path: Path) -> None:
     """Audits find it, which collectors have that are fed by streams."""
     with running_cluster(block_name, tmp_path, symbols=("BTCUSDT",), length=300, live="ws") as running:
@@ -105,6 +108,7 @@ def test_a_correction_of_old_rows_arrives(block_name: str, tmp_path: Path) -> No
         assert mirror.feed["BTCUSDT"].revision > revision
 
 
+@pytest.mark.long
 def test_hosts_have_lengths_of_their_own(block_name: str, tmp_path: Path) -> None:
     with running_cluster(block_name, tmp_path) as running:
         running.collect()
@@ -117,6 +121,7 @@ def test_hosts_have_lengths_of_their_own(block_name: str, tmp_path: Path) -> Non
         running.until_equal(*(member for member in running.members if member.process is not None))
 
 
+@pytest.mark.long
 def test_a_leader_whose_block_has_another_length_now_supersedes_its_old_one(block_name: str, tmp_path: Path) -> None:
     with running_cluster(block_name, tmp_path) as running:
         leader, mirror = running.collect(), running.mirror()

@@ -248,9 +248,16 @@ def running_cluster(
         witness = stack.enter_context(witnessing(folder / "seen", [*blocks, *derivatives], witness_prefix))
         judge = Judge(exchange, "SPOT", "1s", derivatives)
         cluster = RunningCluster(name, folder, exchange, servers, witness, judge, symbols, length, live)
+        # Who is killed leaves its blocks.
+        stack.callback(_unlink, name)
         stack.callback(cluster._stack.close)
         yield cluster
         cluster.assert_no_lies()
+
+
+def _unlink(name: str) -> None:
+    for left in Path("/dev/shm").glob(f"*{name}*"):
+        left.unlink(missing_ok=True)
 
 
 def until(question: Callable[[], Any], complaint: Callable[[], str]) -> Any:

@@ -35,7 +35,7 @@ SOON_NS = 100_000_000
 LOG_NS = 15_000_000_000
 WAIT_SECONDS_MAX = 0.25
 # Between two looks at the block: what changes meanwhile is told together.
-PAUSE_SECONDS = 0.005
+PAUSE_SECONDS = 0.002
 SEND_SECONDS = 5.0
 # Requests that wait beyond so many are dropped; their followers request again.
 REQUESTS_MAX = 256
@@ -69,8 +69,7 @@ class Publisher:
         self._led: Mapping[int, int] = {}
         self._turns: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._asked: dict[int, Subscription] = {}
-        self._requests: deque[Message] = deque(maxlen=REQUESTS_MAX)
-        self._answers: deque[tuple[str, bytes]] = deque()
+        self._answers = _Answers(shadow)
         self._sending: Future[bool] | None = None
         self._due = _Due()
         self._clock = connection.subscribe(subjects.clock("*"), self._tell_clock)
@@ -136,9 +135,10 @@ class Publisher:
                 if not self._led.keys() <= self._asked.keys():
                     self._set_asked({*self._led, *self._asked})
                 self._tell(boot_ns())
-                self._answer()
+                if part := self._answers.part():
+                    self._send(part)
                 self._stopping.wait(PAUSE_SECONDS)
-                if not self._answers and not self._requests:
+                if self._answers.is_empty:
                     self._shadow.wait(min(WAIT_SECONDS_MAX, self._due.seconds(boot_ns())))
         except ClusterUnavailable:
             pass  # The connection was closed.
@@ -158,20 +158,6 @@ class Publisher:
         if allowed:
             self._send(allowed)
 
-    def _answer(self) -> None:
-        """Answer one request, or go on with the answers to one."""
-        if not self._answers and self._requests:
-            request = self._requests.popleft()
-            self._answers.extend((request.reply, answer) for answer in self._shadow.answer(request.data))
-            self._answers.append((request.reply, b""))
-        part: list[tuple[str, bytes]] = []
-        size_bytes = 0
-        while self._answers and size_bytes < ANSWER_BYTES:
-            part.append(self._answers.popleft())
-            size_bytes += len(part[-1][1])
-        if part:
-            self._send(part)
-
     def _send(self, messages: list[tuple[str, bytes]]) -> None:
         """Send, once what was to be sent before is: so the servers' pace is ours."""
         if self._sending is not None:
@@ -189,7 +175,7 @@ class Publisher:
     def _take_request(self, request: Message) -> None:
         """Take a request in the connection's thread."""
         if request.reply:
-            self._requests.append(request)
+            self._answers.put(request)
             self._shadow.rouse()
 
     def _tell_clock(self, request: Message) -> None:
@@ -203,6 +189,37 @@ class Publisher:
         if not asked:
             self._due.soon()
             self._shadow.rouse()
+
+
+class _Answers:
+    """Requests that wait, and what is still to be sent for one of them."""
+
+    def __init__(self, shadow: Shadow) -> None:
+        self._shadow = shadow
+        self._requests: deque[Message] = deque(maxlen=REQUESTS_MAX)
+        self._left: deque[tuple[str, bytes]] = deque()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be answered."""
+        return not self._left and not self._requests
+
+    def put(self, request: Message) -> None:
+        """Take a request. May be called from any thread; the oldest of too many is dropped."""
+        self._requests.append(request)
+
+    def part(self) -> list[tuple[str, bytes]]:
+        """Return the next messages, as subject and bytes, of one request; an empty one ends its answers."""
+        if not self._left and self._requests:
+            request = self._requests.popleft()
+            self._left.extend((request.reply, answer) for answer in self._shadow.answer(request.data))
+            self._left.append((request.reply, b""))
+        part: list[tuple[str, bytes]] = []
+        size_bytes = 0
+        while self._left and size_bytes < ANSWER_BYTES:
+            part.append(self._left.popleft())
+            size_bytes += len(part[-1][1])
+        return part
 
 
 class _Due:

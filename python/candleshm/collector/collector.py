@@ -70,7 +70,8 @@ class Collector:
     ...     collector.wait_loaded()
 
     The work is done by daemon threads; every method may be called from any thread. Raises ConfigError for an interval
-    that the market does not have. `exchange`, `transport`, `clock` and `budget` replace parts of it in tests.
+    that the market does not have. `exchange`, `transport`, `clock` and `budget` replace parts of it in tests, and a
+    `membership` makes it one of several that share a feed: it collects what that selects.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from candleshm.system.clock import SystemClock
 __all__ = ["present_in", "status_json", "status_table"]
 
 # Everyone says something each second.
-HEARD_SECONDS = 2.0
+LISTEN_SECONDS = 2.0
 HEADS = ("FEED", "HOST", "PID", "ROLE", "SHARDS", "EPOCH", "LAG", "SYMBOLS", "LENGTH", "BLOCK", "DIFFERS")
 LEFT = ("FEED", "HOST", "ROLE", "SHARDS", "BLOCK", "DIFFERS", "EXIT", "TO")
 EXIT_HEADS = ("EXIT", "TO", "WEIGHT")
@@ -35,7 +35,7 @@ def present_in(settings: ClusterSettings) -> list[Presence]:
 
     with ClusterConnection(settings, "candleshm cluster status") as connection:
         connection.subscribe(Subjects(settings.prefix, settings.name, "").all_present, hear)
-        threading.Event().wait(HEARD_SECONDS)
+        threading.Event().wait(LISTEN_SECONDS)
     now, roll = SystemClock().monotonic_seconds(), Roll()
     for presence in filter(None, map(decoded, said)):
         roll.note(presence, now)
