@@ -440,11 +440,11 @@ class Replay:
     """Publishes given rows in order of time, in lockstep with those who read.
 
     `symbols` are all that will ever be listed. `derived` are names, intervals and LENGTHs of further blocks, as
-    `Writer.open` takes them. Candles that close after `start_ms` and until `end_ms` are shown, each when it closes; with
-    `inside` they are shown before: "steps" in four steps, "1s" as candles of 1s make them.
+    `Writer.open` takes them. Candles that close after `start_ms` and until `end_ms` are shown, each when it closes;
+    with `inside` they are shown before: "steps" in four steps, "1s" as candles of 1s make them.
 
-    With a `speed` the replayed clock runs so many times as fast as the real one, from the first wait or `run` on. Without
-    it time moves when everybody who ever waited waits again, once `consumers` have.
+    With a `speed` the replayed clock runs so many times as fast as the real one, from the first wait or `run` on.
+    Without it time moves when everybody who ever waited waits again, once `consumers` have.
 
     `more` is called with the open time from which rows are needed, epoch ms. It gives rows of all symbols, and returns
     the open time up to which all were given. What it raises ends the replay, and comes out of `step` and `run`.
@@ -490,8 +490,8 @@ class Replay:
         """Give candles of 1s of a symbol that are to come, ascending: float64 (n, 12). Raises ConfigError."""
 
     def set_life(self, symbol: str, listed_ms: int | None, ended_ms: int | None) -> None:
-        """Say when the first candle of a symbol opens, and when its last one ends, epoch ms; None where that is not known,
-        or not within the replay. To be called before `begin`.
+        """Say when the first candle of a symbol opens, and when its last one ends, epoch ms; None where that is not
+        known, or not within the replay. To be called before `begin`.
 
         A symbol that is listed after the start joins the block then. One that ended is awaited no longer.
         """
@@ -501,7 +501,7 @@ class Replay:
         """How many readers take part, and how many of them are at work: time waits for these."""
 
     def begin(self, warm_rows: int) -> None:
-        """Take the name, and publish the newest `warm_rows` candles of before the start: from now on readers can attach.
+        """Take the name, and publish the newest `warm_rows` candles of before the start: now readers can attach.
 
         Calls `more` with the open time of the oldest of them.
 
@@ -859,7 +859,7 @@ class News:
         have died, and neither wakes anybody.
 
         In a replay it waits for a later moment. Raises ReplayEnded when this was taken at the end of a replay. A replay
-        stands still from then on until this object is gone.
+        stands still from then on until this object is gone, or given to the next sleep as what was `slept` on before.
         """
 
 @final
@@ -1200,8 +1200,8 @@ class Feed:
         """Sleep until something newer is published, of any kind, and return what time it is then, epoch ms.
 
         That is the replayed time in a replay; else the exchange's clock, or this machine's where the collector has not
-        measured it. What was published since the last step counts: then it returns at once. In a replay in lockstep each
-        call goes to the next moment.
+        measured it. What was published since the last step counts: then it returns at once. In a replay in lockstep
+        each call goes to the next moment.
 
         Args:
             timeout: Seconds; None waits for ever.
