@@ -95,7 +95,8 @@ proptest! {
             let closed: Vec<i64> = (START - 10..now / MINUTE_MS).collect();
             let oldest = closed.iter().copied().find(|&minute| is_row(minute));
             let live_is_later = |minute: i64| {
-                has_started && inside.is_some() && (minute + 1..START + 40).find(|&next| is_row(next)).is_some_and(|next| next * MINUTE_MS <= now)
+                let later = (minute + 1..START + 40).find(|&next| is_row(next));
+                has_started && inside.is_some() && later.is_some_and(|next| next * MINUTE_MS <= now)
             };
             let newest = closed.iter().copied().rev().find(|&minute| is_row(minute) || live_is_later(minute));
             let expected: Vec<i64> = match (oldest, newest) {
