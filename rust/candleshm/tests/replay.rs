@@ -84,6 +84,8 @@ proptest! {
         let replay = begun(&scratch, known.clone(), piece, inside);
         let feed = Feed::attach(scratch.name(), None).expect("begun");
         let series = feed.series("BTCUSDT").expect("a symbol");
+        // The moment at which it starts is one like all others.
+        let mut has_started = false;
         loop {
             let now = replay.now_ms();
             let window = Window { holes: Holes::Nan, closed_only: true, ..Window::default() };
@@ -93,7 +95,8 @@ proptest! {
             let closed: Vec<i64> = (START - 10..now / MINUTE_MS).collect();
             let oldest = closed.iter().copied().find(|&minute| is_row(minute));
             let live_is_later = |minute: i64| {
-                inside.is_some() && (minute + 1..START + 40).find(|&next| is_row(next)).is_some_and(|next| next * MINUTE_MS <= now)
+                let later = (minute + 1..START + 40).find(|&next| is_row(next));
+                has_started && inside.is_some() && later.is_some_and(|next| next * MINUTE_MS <= now)
             };
             let newest = closed.iter().copied().rev().find(|&minute| is_row(minute) || live_is_later(minute));
             let expected: Vec<i64> = match (oldest, newest) {
@@ -111,6 +114,7 @@ proptest! {
             if !replay.step().expect("rows") {
                 break;
             }
+            has_started = true;
         }
         prop_assert_eq!(replay.now_ms(), (START + 40) * MINUTE_MS);
         replay.close().expect("removable");
