@@ -75,9 +75,11 @@ pub trait Driver: Send + Sync {
     fn advance(&self) -> bool;
 }
 
+type Driven = (FileId, u32, Weak<dyn Driver>);
+
 /// The replays of this process: the file, the process that began it (a forked child has the list, and may not move
 /// time), and what moves it.
-static DRIVERS: Mutex<Vec<(FileId, u32, Weak<dyn Driver>)>> = Mutex::new(Vec::new());
+static DRIVERS: Mutex<Vec<Driven>> = Mutex::new(Vec::new());
 
 /// The mapped file.
 #[derive(Debug)]
@@ -299,12 +301,12 @@ impl Lockstep {
             let words = self.place(place);
             let asked = words[place::ASK].load(SeqCst);
             if asked != 0 && asked <= now_ms as u64 + 1 {
-                self.let_go(words);
+                Self::let_go(words);
             }
         }
     }
 
-    fn let_go(&self, words: &[AtomicU64]) {
+    fn let_go(words: &[AtomicU64]) {
         words[place::ASK].store(0, SeqCst);
         words[place::GRANTS].fetch_add(1, SeqCst);
         if words[place::SLEEPERS].load(SeqCst) > 0 {
@@ -317,7 +319,7 @@ impl Lockstep {
         if self.course() == Course::Going {
             self.mapping[word::COURSE].store(course as u64, SeqCst);
         }
-        (0..PLACES).for_each(|place| self.let_go(self.place(place)));
+        (0..PLACES).for_each(|place| Self::let_go(self.place(place)));
         self.notify();
     }
 

@@ -242,8 +242,12 @@ impl Replay {
 
     fn take_given(&self, timeline: &mut Timeline) {
         let Given { rows, seconds } = std::mem::take(&mut *lock(&self.given));
-        rows.iter().for_each(|(symbol, rows)| timeline.give(symbol, rows));
-        seconds.iter().for_each(|(symbol, rows)| timeline.give_seconds(symbol, rows));
+        for (symbol, rows) in &rows {
+            timeline.give(symbol, rows);
+        }
+        for (symbol, rows) in &seconds {
+            timeline.give_seconds(symbol, rows);
+        }
         timeline.set_given(timeline.given_ms());
     }
 
@@ -283,17 +287,15 @@ impl Replay {
             return Err(Error::Argument(format!("the replay has not begun: `{}`", self.name)));
         }
         loop {
-            match stage.timeline.next_ms() {
-                Some(next_ms) => return Ok(next_ms),
-                None => {
-                    let until_ms = stage.timeline.given_ms() + 1;
-                    let brought = self.bring_until(&mut stage.timeline, until_ms);
-                    if brought.is_err() {
-                        self.end(stage, Course::Stopped);
-                    }
-                    brought?;
-                }
+            if let Some(next_ms) = stage.timeline.next_ms() {
+                return Ok(next_ms);
             }
+            let until_ms = stage.timeline.given_ms() + 1;
+            let brought = self.bring_until(&mut stage.timeline, until_ms);
+            if brought.is_err() {
+                self.end(stage, Course::Stopped);
+            }
+            brought?;
         }
     }
 

@@ -90,7 +90,7 @@ proptest! {
             let candles = series.candles(&window).expect("a copy");
             // From the first row of the last ten minutes before the start up to the newest that has closed, or that is
             // followed by a live one.
-            let closed: Vec<i64> = (START - 10..).take_while(|minute| (minute + 1) * MINUTE_MS <= now).collect();
+            let closed: Vec<i64> = (START - 10..now / MINUTE_MS).collect();
             let oldest = closed.iter().copied().find(|&minute| is_row(minute));
             let live_is_later = |minute: i64| {
                 inside.is_some() && (minute + 1..START + 40).find(|&next| is_row(next)).is_some_and(|next| next * MINUTE_MS <= now)

@@ -17,8 +17,8 @@ use crate::layout::{BlockState, header};
 use crate::lockstep::{Course, Driver, Lockstep, PLACES};
 use crate::shared_memory::{self, FileId};
 
-/// The seats of this process.
-static SEATS: Mutex<Vec<Weak<Seat>>> = Mutex::new(Vec::new());
+/// The attendances of this process.
+static ATTENDANCES: Mutex<Vec<Weak<Attendance>>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -31,7 +31,7 @@ fn this_thread() -> u64 {
 
 /// A feed's place in a replay.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Attendance {
     /// The block.
     block: FileId,
     lockstep: Lockstep,
@@ -63,7 +63,7 @@ struct Ask {
     holder: u64,
 }
 
-impl Drop for Seat {
+impl Drop for Attendance {
     fn drop(&mut self) {
         if self.pid == std::process::id() {
             self.lockstep.leave_place(self.place, self.pid.into());
@@ -71,9 +71,9 @@ impl Drop for Seat {
     }
 }
 
-/// The seat of a feed, taken with its first wait.
+/// The attendance of a feed, taken with its first wait.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<Option<Arc<Seat>>>);
+pub(super) struct Turns(Mutex<Option<Arc<Attendance>>>);
 
 /// What a wait is in, as of before it looked.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ pub(super) enum Turn {
     /// A replay whose block is closed, and its lockstep gone: its time, epoch ms.
     Gone(i64),
     /// A replay.
-    Replay(Arc<Seat>, Course),
+    Replay(Arc<Attendance>, Course),
 }
 
 impl Turns {
@@ -93,10 +93,13 @@ impl Turns {
         let block = attached.block();
         let Some(replay_ms) = block.replay_ms() else { return Ok(Turn::Live) };
         let holder = holder.unwrap_or_else(this_thread);
-        let mut seat = lock(&self.0);
-        if let Some(seat) = seat.as_ref().filter(|seat| seat.pid == std::process::id() && seat.block == attached.id()) {
-            seat.holder.store(holder, Ordering::Relaxed);
-            return Ok(Turn::Replay(seat.clone(), seat.lockstep.course()));
+        let mut attendance = lock(&self.0);
+        if let Some(attendance) = attendance
+            .as_ref()
+            .filter(|attendance| attendance.pid == std::process::id() && attendance.block == attached.id())
+        {
+            attendance.holder.store(holder, Ordering::Relaxed);
+            return Ok(Turn::Replay(attendance.clone(), attendance.lockstep.course()));
         }
         let owner = (block.value(header::PID), block.value(header::PID_START));
         let Some(lockstep) = Lockstep::open(block.name(), owner.0, owner.1)? else {
@@ -108,26 +111,26 @@ impl Turns {
         let place = place.ok_or_else(|| Error::LockstepFull { name: block.name().to_owned(), places: PLACES })?;
         let (course, driver) = (lockstep.course(), lockstep.driver());
         let (holder, asks) = (AtomicU64::new(holder), Mutex::default());
-        let taken = Arc::new(Seat { block: attached.id(), lockstep, place, pid, driver, holder, asks });
-        let mut seats = lock(&SEATS);
-        seats.retain(|seat| seat.strong_count() > 0);
-        seats.push(Arc::downgrade(&taken));
-        *seat = Some(taken.clone());
+        let taken = Arc::new(Attendance { block: attached.id(), lockstep, place, pid, driver, holder, asks });
+        let mut attendances = lock(&ATTENDANCES);
+        attendances.retain(|attendance| attendance.strong_count() > 0);
+        attendances.push(Arc::downgrade(&taken));
+        *attendance = Some(taken.clone());
         Ok(Turn::Replay(taken, course))
     }
 
-    /// Gives the seat back.
+    /// Gives the attendance back.
     pub(super) fn leave(&self) {
         // Dropped behind the lock of nothing else.
-        let seat = lock(&self.0).take();
-        drop(seat);
+        let attendance = lock(&self.0).take();
+        drop(attendance);
     }
 }
 
 impl Turn {
     /// Whether time stands still while the waiter is at work.
     pub(super) fn is_lockstep(&self) -> bool {
-        matches!(self, Self::Replay(seat, _) if !seat.lockstep.is_clock())
+        matches!(self, Self::Replay(attendance, _) if !attendance.lockstep.is_clock())
     }
 
     /// Waits for a later moment after a look in vain, for `slice` at the longest; `sleep` is how a reader of a block
@@ -142,7 +145,7 @@ impl Turn {
         slice: Duration,
         sleep: impl FnOnce(Duration),
     ) -> Result<u64, Error> {
-        let (seat, course) = match self {
+        let (attendance, course) = match self {
             Self::Live => {
                 sleep(slice);
                 return Ok(0);
@@ -151,41 +154,43 @@ impl Turn {
                 let (start_ms, end_ms, now_ms) = (*now_ms, *now_ms, *now_ms);
                 return Err(Error::ReplayEnded { name: name.to_owned(), start_ms, end_ms, now_ms });
             }
-            Self::Replay(seat, course) => (seat, course),
+            Self::Replay(attendance, course) => (attendance, course),
         };
         if *course != Course::Going {
-            seat.resolve(before);
-            return Err(seat.lockstep.ended(name));
+            attendance.resolve(before);
+            return Err(attendance.lockstep.ended(name));
         }
-        let number = if seat.lockstep.is_clock() {
+        let number = if attendance.lockstep.is_clock() {
             sleep(slice);
             0
         } else {
-            seat.ask(until_ms, before, slice)
+            attendance.ask(until_ms, before, slice)
         };
         // A replay that ends says so, and one that dies does not.
-        let is_dead = seat.driver.is_none() && matches!(shared_memory::is_owned(name), Ok(false));
-        if is_dead && seat.lockstep.course() == Course::Going {
-            seat.resolve(number);
-            return Err(seat.lockstep.ended(name));
+        let is_dead = attendance.driver.is_none() && matches!(shared_memory::is_owned(name), Ok(false));
+        if is_dead && attendance.lockstep.course() == Course::Going {
+            attendance.resolve(number);
+            return Err(attendance.lockstep.ended(name));
         }
         Ok(number)
     }
 
     /// Says that whoever passed has looked, and has done what there was to do, or passes again.
     pub(super) fn resolve(&self, number: u64) {
-        if let Self::Replay(seat, _) = self {
-            seat.resolve(number);
+        if let Self::Replay(attendance, _) = self {
+            attendance.resolve(number);
         }
     }
 }
 
-impl Seat {
+impl Attendance {
     /// Asks for a later moment, and waits until it is there, or for a time.
     fn ask(&self, until_ms: i64, before: u64, slice: Duration) -> u64 {
         let holder = self.holder.load(Ordering::Relaxed);
         let others = self.others_of(holder);
-        others.iter().for_each(|other| other.lockstep.lend(other.place));
+        for other in &others {
+            other.lockstep.lend(other.place);
+        }
         let seen = self.lockstep.grants(self.place);
         let number = {
             let mut asks = lock(&self.asks);
@@ -200,17 +205,18 @@ impl Seat {
             self.settle(&asks);
             number
         };
-        let is_left = match self.driver.as_ref().and_then(Weak::upgrade) {
-            Some(driver) => driver.advance(),
-            None => {
-                self.lockstep.notify();
-                false
-            }
+        let is_left = if let Some(driver) = self.driver.as_ref().and_then(Weak::upgrade) {
+            driver.advance()
+        } else {
+            self.lockstep.notify();
+            false
         };
         if !is_left && self.lockstep.course() == Course::Going {
             self.lockstep.await_grant(self.place, seen, slice);
         }
-        others.iter().for_each(|other| other.lockstep.hold(other.place));
+        for other in &others {
+            other.lockstep.hold(other.place);
+        }
         number
     }
 
@@ -236,10 +242,10 @@ impl Seat {
         }
     }
 
-    /// The other seats of this process by which a thread waited last, and nobody waits now.
+    /// The other attendances of this process by which a thread waited last, and nobody waits now.
     fn others_of(&self, holder: u64) -> Vec<Arc<Self>> {
-        let seats = lock(&SEATS);
-        let all = seats.iter().filter_map(Weak::upgrade);
+        let attendances = lock(&ATTENDANCES);
+        let all = attendances.iter().filter_map(Weak::upgrade);
         all.filter(|other| {
             !std::ptr::eq(Arc::as_ptr(other), self)
                 && other.holder.load(Ordering::Relaxed) == holder

@@ -133,12 +133,11 @@ impl Timeline {
             if *next_ms > now_ms {
                 continue;
             }
-            let index = match line.place {
-                Some(index) => index,
-                None => {
-                    writer.add_symbol(&line.name)?;
-                    *line.place.insert(writer.index_of(&line.name)?)
-                }
+            let index = if let Some(index) = line.place {
+                index
+            } else {
+                writer.add_symbol(&line.name)?;
+                *line.place.insert(writer.index_of(&line.name)?)
             };
             line.pass(self.making.as_ref(), now_ms, &mut self.arrival);
             if let Some((open_ms, is_cut)) = line.beginning(&self.arrival, self.oldest_ms) {
