@@ -227,7 +227,7 @@ class RecordingPlayer:
         """Publish a heartbeat, so that readers know that somebody owns the block."""
     @property
     def run(self) -> dict[str, Any] | None:
-        """The newest run: name, market, price, interval, length, derived (names and intervals); None before the first."""
+        """The newest run: name, market, price, interval, length, derived (names and intervals); None before any."""
     @property
     def blocks(self) -> list[str]:
         """Names of the blocks that are played into, the own one first; empty before the first run."""
@@ -622,12 +622,12 @@ class Writer:
         """
 
     def record_into(self, directory: str | PathLike[str], *, bytes_max: int, offset_ms: int) -> None:
-        """Record from now on what changes the block, into files of `directory`, which must exist and be of this block only.
+        """Record from now on what changes the block, into files of `directory`.
 
-        Together they have at most `bytes_max`; the oldest go first. `offset_ms` is what the exchange's clock (epoch ms)
-        shows beyond CLOCK_BOOTTIME in ms; a replay's clock starts from it. A thread of its own writes them. Where the disk is
-        too slow or full records are dropped, never candles: see `recording`. A second call does nothing. Raises OSError
-        when the first file cannot be written.
+        It must exist and be of this block only. Together the files have at most `bytes_max`; the oldest go first.
+        `offset_ms` is what the exchange's clock (epoch ms) shows beyond CLOCK_BOOTTIME in ms; a replay's clock starts
+        from it. A thread of its own writes. Where the disk is too slow or full records are dropped, never candles: see
+        `recording`. A second call does nothing. Raises OSError when the first file cannot be written.
         """
     def note(self, text: str) -> None:
         """Record a text, JSON, that a replay shows or checks; does nothing where nothing is recorded."""

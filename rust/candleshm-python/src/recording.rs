@@ -128,7 +128,7 @@ impl RecordingPlayer {
         }
     }
 
-    /// The newest run: name, market, price, interval, length, derived (names and intervals); None before the first.
+    /// The newest run: name, market, price, interval, length, derived (names and intervals); None before any.
     #[getter]
     fn run<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let playing = self.lock();

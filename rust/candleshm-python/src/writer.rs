@@ -614,12 +614,12 @@ impl Writer {
         Ok(Self { name, writer, derived, recorder })
     }
 
-    /// Record from now on what changes the block, into files of `directory`, which must exist and be of this block only.
+    /// Record from now on what changes the block, into files of `directory`.
     ///
-    /// Together they have at most `bytes_max`; the oldest go first. `offset_ms` is what the exchange's clock (epoch ms)
-    /// shows beyond CLOCK_BOOTTIME in ms; a replay's clock starts from it. A thread of its own writes them. Where the disk is
-    /// too slow or full records are dropped, never candles: see `recording`. A second call does nothing. Raises OSError
-    /// when the first file cannot be written.
+    /// It must exist and be of this block only. Together the files have at most `bytes_max`; the oldest go first.
+    /// `offset_ms` is what the exchange's clock (epoch ms) shows beyond CLOCK_BOOTTIME in ms; a replay's clock starts
+    /// from it. A thread of its own writes. Where the disk is too slow or full records are dropped, never candles: see
+    /// `recording`. A second call does nothing. Raises OSError when the first file cannot be written.
     #[pyo3(signature = (directory, *, bytes_max, offset_ms))]
     fn record_into(&self, py: Python<'_>, directory: PathBuf, bytes_max: u64, offset_ms: i64) -> PyResult<()> {
         py.detach(|| {
