@@ -122,7 +122,7 @@ def minor_0() -> Image:
 
 def minor_3() -> Image:
     """Mark prices: the market has another code, and volumes are 0 in real ones."""
-    image = Image(market="UM", price="mark")
+    image = Image(minor=3, market="UM", price="mark")
     image.add(Series(symbol="BTCUSDT", head=HEAD, states="VVVVVVVVVVCC", received_ms=900))
     image.header(universe_bar=HEAD - 1)
     return image

@@ -86,7 +86,7 @@ class Image:
         interval: str = "1m",
         length: int = 8,
         places: int = 1,
-        minor: int = 3,
+        minor: int = 4,
         market: str = "SPOT",
         price: str = "trade",
         zone: str = "",

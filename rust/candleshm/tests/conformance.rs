@@ -206,7 +206,9 @@ fn recorded_blocks_are_read_as_expected() {
 /// What a writer may have left, a writer may go on with: the recorded blocks are no inventions.
 #[test]
 fn recorded_blocks_are_sound() {
-    for block in ["rows", "gaps", "provisional", "cut", "minor-0", "minor-1", "minor-2", "minor-3", "days-3d"] {
+    for block in
+        ["rows", "gaps", "provisional", "cut", "minor-0", "minor-1", "minor-2", "minor-3", "minor-4", "days-3d"]
+    {
         let scratch = Scratch::new("conformance-sound");
         std::fs::copy(folder("blocks").join(format!("{block}.block")), scratch.path()).expect("the block was recorded");
         assert!(is_sound(&Block::open(scratch.name(), BOOT_ID).expect("a sound header")), "{block}");
