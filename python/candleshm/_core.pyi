@@ -1346,8 +1346,8 @@ class Shadow:
     def wait(self, timeout: float) -> bool:
         """Sleep until the block has announced something since the last `collect`, `timeout` seconds at the longest.
 
-        Returns whether it has, or is done: superseded or closed; False after the timeout, and after `rouse`. Raises ConfigError for a timeout that is no
-        duration.
+        Returns whether it has, or is done (superseded or closed); False after the timeout, and after `rouse`. Raises
+        ConfigError for a timeout that is no duration.
         """
     def rouse(self) -> None:
         """End a `wait` from another thread: the one that is under way, else the next."""

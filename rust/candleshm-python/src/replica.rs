@@ -102,8 +102,8 @@ impl Shadow {
 
     /// Sleep until the block has announced something since the last `collect`, `timeout` seconds at the longest.
     ///
-    /// Returns whether it has, or is done: superseded or closed; False after the timeout, and after `rouse`. Raises ConfigError for a timeout that is no
-    /// duration.
+    /// Returns whether it has, or is done (superseded or closed); False after the timeout, and after `rouse`. Raises
+    /// ConfigError for a timeout that is no duration.
     fn wait(&self, py: Python<'_>, timeout: Number) -> PyResult<bool> {
         let timeout = timeout_of(timeout.0).map_err(|error| to_py(error, ""))?;
         let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
