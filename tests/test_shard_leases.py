@@ -55,6 +55,7 @@ class Party:
                     role="leader",
                     feed=FEED,
                     block=FEED,
+                    shards=self.shards,
                     epochs=leases.epochs,
                     is_complete=True,
                 ),
