@@ -69,8 +69,8 @@
 //! - `lockstep`: how a replay awaits its readers.
 //! - `feed`: readers that follow a name and wait. It reads the machine's clocks; to all else time is an argument.
 //! - `replica`: what copies of a block on other hosts are told, and what they request.
-//! - `writer`: the owner of a block. `replay`: history, written as if it happened. `gate`: how threads take turns at it. Beside it, `pool`: how much request
-//!   weight may still be spent, and `ledger`: the file that holds a pool.
+//! - `writer`: the owner of a block. `replay`: history, written as if it happened. `gate`: how threads take turns at it.
+//!   Beside it, `pool`: how much request weight may still be spent, and `ledger`: the file that holds a pool.
 //!
 //! What the crate never does: read the network or the environment; wait for a reader; allocate while a reader could see
 //! half of a change.
