@@ -154,6 +154,8 @@ def _mirror(arguments: argparse.Namespace) -> None:
     mirror(
         settings,
         configs,
+        metrics=given.process.get("metrics"),
+        metrics_per_symbol=given.process.get("metrics_per_symbol", True),
         log_level=arguments.log_level,
         log_format=arguments.log_format,
         until_stdin_closes=arguments.until_stdin_closes,
@@ -445,6 +447,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="read keys of the cluster from this file, and without NAME a [[mirror]] table for each mirror",
     )
     add_cluster_flags(mirror)
+    mirror.add_argument("--metrics", type=_address, metavar="[HOST:]PORT", help=PROCESS_KEYS["metrics"].help)
     mirror.add_argument("--group", metavar="NAME", help=PROCESS_KEYS["group"].help)
     _add_log_flags(mirror)
 

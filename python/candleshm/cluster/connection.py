@@ -88,6 +88,7 @@ class ClusterConnection:
         self._random = Random()
         self._keeping: asyncio.Task[None] | None = None
         self._complaints: set[str] = set()
+        self._tolerated: set[str] = set()
 
     def open(self, seconds: float = OPEN_SECONDS, *, patiently: bool = False) -> None:
         """Connect, with further attempts for so long; `patiently` goes on trying behind the back of the caller.
@@ -147,6 +148,10 @@ class ClusterConnection:
 
         self._wait_for(subscribe())
         return subscription
+
+    def tolerate(self, subject: str) -> None:
+        """Log no complaint about a subject of lower case: whether it may be used is what is to be found out."""
+        self._tolerated.add(subject.lower())
 
     def forget(self, subscription: Subscription) -> None:
         """End a subscription."""
@@ -325,6 +330,8 @@ class ClusterConnection:
     def _log_faults(self) -> None:
         """Log each complaint of a server once."""
         for fault in self._session.faults:
+            if any(subject in fault.lower() for subject in self._tolerated):
+                continue
             if fault not in self._complaints and len(self._complaints) < COMPLAINTS_MAX:
                 self._complaints.add(fault)
                 logger.warning("the cluster's server complains: %s", fault)

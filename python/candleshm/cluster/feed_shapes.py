@@ -21,6 +21,7 @@ __all__ = ["FeedShapes"]
 
 # Shards without a leader are not waited for longer than this after the first that has one.
 PATIENCE_SECONDS = 2.0
+ASK_SECONDS = 1.0
 
 
 class FeedShapes:
@@ -29,10 +30,12 @@ class FeedShapes:
     def __init__(self, connection: ClusterConnection, subjects: Subjects) -> None:
         self._inbox = Inbox()
         self._changes = connection.subscribe(subjects.all_changes, self._inbox.receiver(self._take))
-        self._clocks = LeaderClocks(connection, subjects, lambda answer: None)
+        # While a leader is silent, a mirror answers with the heartbeat that it has.
+        self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take))
         self._shapes: dict[int, FeedShape] = {}
         self._first_seconds: float | None = None
         self._newest: MessageHead | None = None
+        self._asked_seconds = time.monotonic()
         # Whoever leads a shard, and there is a first one in any feed, says so at once.
         self._clocks.request(0, 0)
 
@@ -44,6 +47,8 @@ class FeedShapes:
     def wait(self, seconds: float) -> bool:
         """Wait for so long at most, and return whether what is known suffices."""
         deadline_seconds = time.monotonic() + seconds
+        if time.monotonic() - self._asked_seconds >= ASK_SECONDS:
+            self._ask()
         while not self._suffices():
             left_seconds = deadline_seconds - time.monotonic()
             if left_seconds <= 0:
@@ -69,6 +74,13 @@ class FeedShapes:
     def symbols(self) -> list[str]:
         """The symbols of all shards that have a leader, each once."""
         return list(dict.fromkeys(symbol for _, shape in sorted(self._shapes.items()) for symbol in shape.symbols))
+
+    def _ask(self) -> None:
+        """Request once more what is unknown."""
+        self._asked_seconds = time.monotonic()
+        for shard in range(1 if self._newest is None else self._newest.shards):
+            if shard not in self._shapes:
+                self._clocks.request(shard, 0)
 
     def _suffices(self) -> bool:
         if self._newest is None or self._first_seconds is None:

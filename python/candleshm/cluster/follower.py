@@ -94,6 +94,11 @@ class Follower:
         """Take no messages of these shards, which this process leads itself. May be called from any thread."""
         self._led = frozenset(led)
 
+    def standing(self, shard: int) -> tuple[bytes, ...]:
+        """Return the messages of a shard's newest heartbeat; nothing before. May be called from any thread."""
+        position = self._positions.get(shard)
+        return () if position is None else position.standing
+
     def stop(self) -> None:
         """Follow no longer; what was received and not applied is dropped."""
         self._stopping.set()
@@ -130,17 +135,33 @@ class Follower:
         for shard, position in self._positions.items():
             if position.is_clock_due(now_ns):
                 self._clocks.request(shard, position.epoch)
+            if shard not in self._led and position.is_standing_due(now_ns):
+                self._clocks.request(shard, 0)
             if position.held and not position.waits(now_ns):
                 self._release(position, now_ns)
         self.status = self._snapshot(now_ns)
 
     def _take_clock(self, message: Message) -> None:
         now_ns = boot_ns()
+        head = MessageHead.of(message.data)
+        if head is not None:
+            self._take_standing(head, message)
+            return
         told = self._clocks.read(message)
         position = None if told is None else self._positions.get(told[0])
         if told is not None and position is not None and told[1] == position.epoch:
             position.clock.measure(told[2], told[3], now_ns)
             self._release(position, now_ns)
+
+    def _take_standing(self, head: MessageHead, message: Message) -> None:
+        """Take the heartbeat of a silent leader, as another follower has kept it; it does not count as heard."""
+        before = self._positions.get(head.shard)
+        if head.kind != "heartbeat" or (before is not None and not before.is_news(head)):
+            return
+        heard_ns = 0 if before is None else before.received_ns
+        self._take_message(message)
+        if head.shard in self._positions:
+            self._positions[head.shard].received_ns = heard_ns
 
     def _release(self, position: ShardPosition, now_ns: int) -> None:
         """Take the messages that waited for the leader's clock."""
@@ -191,7 +212,7 @@ class Follower:
                         self._apply(position, earlier_head, earlier, now_ns)
         self._apply(position, head, data, now_ns)
         if head.kind == "heartbeat" and head.epoch == position.epoch:
-            position.heartbeat, position.comparisons = (head, data), 0
+            position.stand(head, data)
             self._compare(position, head, data, now_ns)
 
     def _apply(self, position: ShardPosition, head: MessageHead, data: bytes, now_ns: int) -> Applied | None:

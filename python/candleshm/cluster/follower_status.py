@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -44,6 +45,27 @@ class FollowerStatus:
     def is_equal(self) -> bool:
         """Whether every shard was found to be its leader's within the last seconds."""
         return bool(self.shards) and all(shard.is_equal for shard in self.shards.values())
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch of a shard's leader; 0 before one was heard."""
+        return max((shard.epoch for shard in self.shards.values()), default=0)
+
+    @property
+    def differing(self) -> int:
+        """How many requests the newest comparisons led to."""
+        return sum(shard.differing for shard in self.shards.values())
+
+    @property
+    def gaps(self) -> int:
+        """How often messages were missing, of all shards."""
+        return sum(shard.gaps for shard in self.shards.values())
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the most silent leader has said nothing; infinite while one never did."""
+        silent = [math.inf if shard.silent_seconds is None else shard.silent_seconds for shard in self.shards.values()]
+        return max(silent, default=math.inf)
 
     @property
     def lag_seconds(self) -> float | None:

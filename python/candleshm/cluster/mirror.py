@@ -15,6 +15,7 @@ from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.feed_shapes import FeedShapes
 from candleshm.cluster.follower import Follower
 from candleshm.cluster.follower_status import FollowerStatus
+from candleshm.cluster.mirror_answers import MirrorAnswers
 from candleshm.cluster.mirror_config import MirrorConfig
 from candleshm.cluster.presence import LEFT, Presence, encoded
 from candleshm.cluster.subjects import Subjects
@@ -33,6 +34,8 @@ SILENT_SECONDS = 5.0
 PRESENT_SECONDS = 1.0
 # Free places for symbols that the feed gets later: a tenth of those it has.
 SPARE_MIN, SPARE_PART = 16, 10
+
+HOST = socket.gethostname()
 
 
 class Mirror:
@@ -53,6 +56,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._live, name="candleshm-mirror", daemon=True)
         self._writer: Writer | None = None
         self._follower: Follower | None = None
+        self._answers: MirrorAnswers | None = None
         self._settings: CollectorConfig | None = None
         self._failure: BaseException | None = None
 
@@ -91,6 +95,11 @@ class Mirror:
         """Where it stands; None before it has a block."""
         return None if self._follower is None else self._follower.status
 
+    @property
+    def answered(self) -> int:
+        """How many requests of others for rows it has answered."""
+        return 0 if self._answers is None else self._answers.answered
+
     def _live(self) -> None:
         """Be the thread of the mirror."""
         try:
@@ -127,6 +136,7 @@ class Mirror:
     def _serve(self, shapes: FeedShapes) -> None:
         """Keep the block until the end."""
         writer = self._writer = self._open(shapes)
+        assert self._settings is not None
         follower = self._follower = Follower(
             self._connection,
             self.subjects,
@@ -135,15 +145,25 @@ class Mirror:
             missing=self._add,
             reshard=lambda shards: writer.follow(shards, ()),
         )
+        answers = self._answers = MirrorAnswers(
+            self._connection,
+            self.subjects,
+            follower,
+            block_name=writer.name,
+            length=self._settings.length,
+            source=f"{HOST}/{os.getpid()}",
+        )
         try:
             names = BlockNames(writer, time.monotonic())
             follower.start()
+            answers.start()
             self._opened.set()
             present_seconds = 0.0
             while not self._stopping.wait(BEAT_SECONDS) and follower.failure is None:
                 now_seconds = time.monotonic()
                 writer.heartbeat()
                 names.look(now_seconds)
+                answers.look()
                 if now_seconds >= present_seconds:
                     present_seconds = now_seconds + PRESENT_SECONDS
                     self._tell_presence("mirror")
@@ -151,6 +171,7 @@ class Mirror:
                 raise follower.failure
         finally:
             self._tell_presence(LEFT)
+            answers.stop()
             follower.stop()
             writer.close()
         self._log.info("stopped, block removed")
@@ -160,11 +181,11 @@ class Mirror:
         writer, follower = self._writer, self._follower
         if writer is None or follower is None or not self._connection.is_connected:
             return
-        status, host, pid = follower.status, socket.gethostname(), os.getpid()
-        member = f"{host}/{pid}/{writer.name}"
+        status, pid = follower.status, os.getpid()
+        member = f"{HOST}/{pid}/{writer.name}"
         presence = Presence(
             member=member,
-            host=host,
+            host=HOST,
             pid=pid,
             role=role,
             feed=self.config.name,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from candleshm._core import Shadow
+from candleshm.cluster.complete_shards import CompleteShards
 from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.follower import Follower
 from candleshm.cluster.publisher import Publisher
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from candleshm._core import Writer
 
 __all__ = ["Replica"]
-
-# Who leads a shard says something each second. One that is silent for longer has died, and what was equal stays so.
-SILENT_SECONDS = 2.5
 
 
 class Replica:
@@ -44,6 +42,7 @@ class Replica:
         self._source = source
         self._collected: frozenset[int] = frozenset()
         self._complete: frozenset[int] = frozenset()
+        self._found = CompleteShards()
         self._publisher = Publisher(
             connection,
             subjects,
@@ -81,13 +80,8 @@ class Replica:
 
         Requests of others are answered for the shards of which it has everything.
         """
-        before, complete = self._complete, set(self._complete)
-        for shard, status in self._follower.status.shards.items():
-            if status.is_equal:
-                complete.add(shard)
-            elif status.silent_seconds is not None and status.silent_seconds < SILENT_SECONDS:
-                complete.discard(shard)
-        self._complete = frozenset(complete - self._collected)
+        before = self._complete
+        self._complete = self._found.after(self._follower.status.shards, collected=self._collected)
         if self._complete != before:
             self._publisher.answer_also(self._complete)
         return len(self._complete | self._collected) == self._shards

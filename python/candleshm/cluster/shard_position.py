@@ -12,6 +12,8 @@ HELD_MAX = 512
 HELD_NS = 1_000_000_000
 MEASURE_NS = 5_000_000_000
 MEASURE_AGAIN_NS = 200_000_000
+# Who leads says something each second. What a leader said that is silent for longer, others are asked for that often.
+SILENT_NS, ASK_NS = 2_500_000_000, 1_000_000_000
 
 
 class ShardPosition:
@@ -30,6 +32,8 @@ class ShardPosition:
         """How many requests the newest comparison led to."""
         self.heartbeat: tuple[MessageHead, bytes] | None = None
         """The newest one that was applied."""
+        self.standing: tuple[bytes, ...] = ()
+        """All messages of the newest heartbeat, which may be several."""
         self.comparisons = 0
         """How often the block was compared with that one."""
         self.compared_ns = 0
@@ -39,13 +43,14 @@ class ShardPosition:
         self.gaps = 0
         self._new_ns = 0
         self._measured_ns = 0
+        self._asked_ns = 0
 
     def follow(self, head: MessageHead, now_ns: int) -> bool:
         """Take in the head of a message; return whether it begins an epoch that is newer than those before."""
         is_new = head.epoch > self.epoch
         if is_new:
             self.epoch, self.sequence, self.clock = head.epoch, None, ClockOffset()
-            self.held, self.lag_ns, self.heartbeat = [], None, None
+            self.held, self.lag_ns, self.heartbeat, self.standing = [], None, None, ()
             self._new_ns, self._measured_ns = now_ns, 0
         if head.epoch == self.epoch:
             self.received_ns = now_ns
@@ -62,6 +67,24 @@ class ShardPosition:
         """Stand behind a message of this epoch."""
         if head.epoch == self.epoch:
             self.sequence = max(head.sequence, self.sequence or 0)
+
+    def stand(self, head: MessageHead, data: bytes) -> None:
+        """Take in a heartbeat of this epoch that was applied."""
+        is_next_part = self.heartbeat is not None and self.heartbeat[0] == head and data not in self.standing
+        self.standing = (*self.standing, data) if is_next_part else (data,)
+        self.heartbeat, self.comparisons = (head, data), 0
+
+    def is_news(self, head: MessageHead) -> bool:
+        """Return whether a heartbeat that another follower has kept is not older than what was taken."""
+        return (head.epoch, head.sequence) >= (self.epoch, self.sequence or 0)
+
+    def is_standing_due(self, now_ns: int) -> bool:
+        """Return whether others are to be asked where the leader stood, which is silent; counts as done then."""
+        is_needed = self.heartbeat is None or self.differing > 0
+        if not is_needed or now_ns - self.received_ns < SILENT_NS or now_ns - self._asked_ns < ASK_NS:
+            return False
+        self._asked_ns = now_ns
+        return True
 
     def waits(self, now_ns: int) -> bool:
         """Return whether messages wait for the leader's clock."""

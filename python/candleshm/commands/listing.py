@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -12,7 +11,7 @@ from candleshm import _core
 from candleshm.commands.table import aligned
 from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound, BlockOfAnotherUser
 from candleshm.reader.feed import attach, blocks
-from candleshm.reader.figures import age, kind_of
+from candleshm.reader.figures import age, kind_of, lag_of, role_of
 from candleshm.reader.notes import note
 from candleshm.system.log_text import counted
 
@@ -23,11 +22,19 @@ OUR_NAMES = "candleshm"
 
 # The exchange has a column where a block is of another one than Binance, such as a simulated one.
 BINANCE = "binance"
-HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "EXCHANGE", "NOTE")
+HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT")
+CLUSTER_HEADS = ("ROLE", "SOURCE", "LAG")
+LEFT = ("NAME", "MARKET", "STATE", "ROLE", "SOURCE", "EXCHANGE", "NOTE")
 
 
 def listing_table() -> str:
-    """Return a table of the blocks; whose candles they have is shown where one has not Binance's."""
+    """Return a table of the blocks.
+
+    Where one has candles of another exchange than Binance, there is a column for that; where one is of a cluster, there
+    are columns for what it is in it, whose rows it has, and how long these were on their way.
+    """
+    found = blocks()
+    heads: tuple[str, ...] = HEADS
     rows: list[tuple[str, ...]] = [
         (
             health.name,
@@ -39,17 +46,20 @@ def listing_table() -> str:
             str(health.pid),
             age(health.heartbeat_age),
             f"{health.weight_used}/{health.weight_limit}",
-            health.exchange or "-",
-            note(health),
         )
-        for health in blocks()
+        for health in found
     ]
     if not rows:
         return "no blocks\n"
-    heads: Sequence[str] = HEADS
-    if {row[-2] for row in rows} <= {BINANCE, "-"}:
-        heads, rows = (*HEADS[:-2], HEADS[-1]), [(*row[:-2], row[-1]) for row in rows]
-    return aligned(heads, rows, left=("NAME", "MARKET", "STATE", "EXCHANGE", "NOTE"))
+    if any(health.source is not None for health in found):
+        heads = heads + CLUSTER_HEADS
+        more = [(role_of(health), health.source or "", lag_of(health)) for health in found]
+        rows = [row + of_cluster for row, of_cluster in zip(rows, more, strict=True)]
+    if not {health.exchange for health in found} <= {BINANCE, ""}:
+        heads = (*heads, "EXCHANGE")
+        rows = [(*row, health.exchange or "-") for row, health in zip(rows, found, strict=True)]
+    rows = [(*row, note(health)) for row, health in zip(rows, found, strict=True)]
+    return aligned((*heads, "NOTE"), rows, left=LEFT)
 
 
 def listing_json() -> str:

@@ -1,10 +1,11 @@
-"""The page of `serve --metrics`: blocks and collectors in Prometheus' text format.
+"""The page of `serve --metrics` and `mirror --metrics`: blocks and collectors in Prometheus' text format.
 
 Everything is read at a scrape, at most once a second; facts about candles come from the block, as any reader sees it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -25,6 +26,7 @@ from candleshm.row_state import RowState
 
 if TYPE_CHECKING:
     from candleshm.cluster.member import Member
+    from candleshm.commands.mirror_report import MirrorReport
 
 __all__ = ["MetricsServer"]
 
@@ -150,6 +152,29 @@ OF_MEMBER: Sequence[_Column] = (
     _Gauge("cluster_members", "Collectors of the feed that are present, this one included.", lambda m: m.members),
     _Gauge("cluster_mirrors", "Mirrors of the feed that are present.", lambda member: member.mirrors),
 )
+OF_MIRROR: Sequence[_Column] = (
+    _Gauge("mirror_shards", "Shards of the feed that the mirror knows.", lambda report: len(report.status.shards)),
+    _Gauge("mirror_epoch", "Newest epoch of a leader that the mirror follows; 0 before.", lambda r: r.status.epoch),
+    _Gauge("mirror_complete", "1 while the block has every row that its leaders have.", lambda r: r.status.is_equal),
+    _Gauge("mirror_differing", "Requests for rows that the newest comparisons led to.", lambda r: r.status.differing),
+    _Gauge(
+        "mirror_lag_seconds",
+        "Age of the newest change when it was applied; not a number before the first.",
+        lambda report: math.nan if report.status.lag_seconds is None else report.status.lag_seconds,
+    ),
+    _Gauge(
+        "mirror_leader_silent_seconds",
+        "Seconds since the most silent leader said something; infinite while one never did.",
+        lambda report: report.status.silent_seconds,
+    ),
+    _Counter("mirror_messages", "Messages of leaders that were applied.", lambda report: report.status.messages),
+    _Counter("mirror_rows", "Rows that these messages changed.", lambda report: report.status.rows),
+    _Counter("mirror_gaps", "Times that messages were missing.", lambda report: report.status.gaps),
+    _Counter("mirror_dropped_messages", "Messages for which there was no room.", lambda r: r.status.dropped),
+    _Counter("mirror_requests", "Requests for rows that the mirror sent.", lambda report: report.status.requests),
+    _Counter("mirror_unanswered_requests", "Requests that nobody answered.", lambda r: r.status.unanswered),
+    _Counter("mirror_answered_requests", "Requests of others that the mirror answered.", lambda r: r.answered),
+)
 OF_STREAM: Sequence[_Column] = (
     _Gauge("stream_connections", "Open stream connections.", lambda stream: stream.connections),
     _Gauge("stream_symbols", "Symbols with a stream on an open connection.", lambda stream: stream.streams),
@@ -184,10 +209,11 @@ class MetricsServer:
         derived: Mapping[str, Sequence[str]] | None = None,
         with_series: bool = True,
         members: Mapping[str, Member] | None = None,
+        mirrors: Callable[[], Mapping[str, MirrorReport | None]] | None = None,
     ) -> None:
         """Listen. `derived` are the names of the blocks derived from each feed's; `with_series` shows every symbol.
 
-        `members` are those of a cluster, by the names of their blocks.
+        `members` are those of a cluster, by the names of their blocks; `mirrors` is called at every scrape as well.
 
         Raises MissingExtra without prometheus-client, OSError when it cannot listen there.
         """
@@ -196,6 +222,7 @@ class MetricsServer:
         self._statuses = statuses
         self._derived = derived or {}
         self._members = members or {}
+        self._mirrors = mirrors
         self._with_series = with_series
         self._feeds: dict[str, Feed] = {}
         self._registry = self._core.CollectorRegistry(auto_describe=False)
@@ -221,8 +248,11 @@ class MetricsServer:
     def collect(self) -> Iterator[Any]:
         """Return the metrics of this moment; Prometheus' client calls it at every scrape, in the server's thread."""
         statuses = {name: status for name, status in self._statuses().items() if status is not None}
-        collected = {name: observe(feed) for name in statuses if (feed := self._feed(name)) is not None}
+        told = {} if self._mirrors is None else self._mirrors()
+        mirrors = {name: report for name, report in told.items() if report is not None}
+        collected = {name: observe(feed) for name in (*statuses, *mirrors) if (feed := self._feed(name)) is not None}
         derived = [name for source in statuses for name in self._derived.get(source, ())]
+        derived += [name for report in mirrors.values() for name in report.block_names[1:]]
         seen = collected | {name: observe(feed) for name in derived if (feed := self._feed(name)) is not None}
         yield self._build()
         yield self._info(seen)
@@ -237,6 +267,11 @@ class MetricsServer:
         yield from self._families(OF_STREAM, ("block",), streams)
         figures: dict[tuple[str, ...], object] = {(name,): member.figures for name, member in self._members.items()}
         yield from self._families(OF_MEMBER, ("block",), figures)
+        if self._mirrors is not None:
+            yield from self._families(OF_MIRROR, ("block",), {(name,): report for name, report in mirrors.items()})
+            text = "Messages that the mirror did not use, by reason."
+            refused = {name: report.status.refused for name, report in mirrors.items()}
+            yield self._counts("mirror_refused_messages", text, "reason", refused)
         yield self._universe(seen)
         yield from self._shared_memory()
         yield self._counts("request_errors", "Requests that failed, by kind of error.", "kind", _errors_of(statuses))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -12,13 +14,17 @@ from candleshm.cluster.mirror import Mirror
 from candleshm.cluster.mirror_config import MirrorConfig
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.commands.log import HeldLog, LogFormat
+from candleshm.commands.mirror_report import MirrorReport, report_of
+from candleshm.commands.service_reports import ServiceReports
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
 from candleshm.commands.streams import say
 from candleshm.errors import ConfigError
+from candleshm.system.service_manager import ServiceManager
 
 __all__ = ["Mirrors", "mirror"]
 
 LOOK_SECONDS = 0.25
+OPEN_SECONDS = 3.0
 
 
 class Mirrors:
@@ -41,12 +47,24 @@ class Mirrors:
         self._connection = ClusterConnection(settings, "candleshm mirror")
         self._mirrors = [Mirror(config, self._connection) for config in configs]
         self._on_end = on_end
+        self._on_equal: Callable[[], object] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="candleshm-mirrors", daemon=True)
 
+    def on_equal(self, listener: Callable[[], object]) -> None:
+        """Have `listener` called once, when every mirror has every row of its leaders. To be called before `start`."""
+        self._on_equal = listener
+
+    def reports(self) -> Mapping[str, MirrorReport | None]:
+        """Return a report of each mirror by the name of its block; None while there is no block."""
+        return {each.config.block_name: report_of(each) for each in self._mirrors}
+
     def start(self) -> None:
-        """Connect and begin; blocks come when their leaders tell of them. Raises as `ClusterConnection.open`."""
-        self._connection.open()
+        """Connect and begin; blocks come when their leaders tell of them, and servers are waited for.
+
+        Raises ClusterRefused when a server refuses this program.
+        """
+        self._connection.open(OPEN_SECONDS, patiently=True)
         for each in self._mirrors:
             each.start()
         self._thread.start()
@@ -83,6 +101,9 @@ class Mirrors:
                 waiting.remove(each)
                 for name in each.block_names:
                     say(f'mirroring {name}: candleshm.attach("{name}")\n')
+            if self._on_equal is not None and all(each.status and each.status.is_equal for each in self._mirrors):
+                listener, self._on_equal = self._on_equal, None
+                listener()
 
 
 def mirror(
@@ -91,15 +112,30 @@ def mirror(
     *,
     log_level: str = "info",
     log_format: LogFormat = "text",
+    metrics: tuple[str, int] | None = None,
+    metrics_per_symbol: bool = True,
     until_stdin_closes: bool = False,
 ) -> None:
-    """Mirror until a signal asks to stop, or stdin ends. Raises as `Mirrors` does, and what ends a mirror."""
+    """Mirror until a signal asks to stop, or stdin ends; `metrics` is a host and port to serve them at.
+
+    Raises as `Mirrors` and `MetricsServer` do, and what ends a mirror.
+    """
     log = HeldLog(log_level, log_format)
     stop = threading.Event()
     on_stop_signal(stop.set)
     if until_stdin_closes:
         on_stdin_closed(stop.set)
-    with Mirrors(settings, configs, on_end=stop.set) as running:
+    running = Mirrors(settings, configs, on_end=stop.set)
+    with ExitStack() as stack:
+        manager = ServiceManager.take_from(os.environ)
+        reports = stack.enter_context(ServiceReports(manager, running.reports, awaited="the cluster"))
+        running.on_equal(reports.up)
+        if metrics is not None:
+            from candleshm.commands.metrics import MetricsServer
+
+            server = MetricsServer(*metrics, dict, mirrors=running.reports, with_series=metrics_per_symbol)
+            say(f"metrics: {stack.enter_context(server).url}\n")
+        stack.enter_context(running)
         log.release()
         stop.wait()
     running.raise_failure()

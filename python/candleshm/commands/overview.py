@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from candleshm.commands.screen import Screen
 from candleshm.commands.table import aligned
-from candleshm.reader.figures import age, kind_of
+from candleshm.reader.figures import age, kind_of, lag_of, role_of
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
 
 __all__ = ["Overview"]
 
 HEADS = ("#", "NAME", "MARKET", "INTERVAL", "SYMBOLS", "STALE", "OLDEST", "MISSING", "WEIGHT", "STATE", "NOTE")
-LEFT = ("NAME", "MARKET", "STATE", "NOTE")
+CLUSTER_HEADS = ("ROLE", "SOURCE", "LAG")
+LEFT = ("NAME", "MARKET", "ROLE", "SOURCE", "STATE", "NOTE")
 # The words for blocks about which nothing is to be done.
 CALM = {"ready", "loading", "replay"}
 
@@ -39,8 +40,10 @@ class Overview:
         below = [screen.alarm(line) for line in unreadable]
         if not shown:
             return [title, "", "no blocks; `candleshm serve` or `candleshm demo` makes some", *below]
-        cells = [_row(place, health) for place, health in enumerate(shown, 1)]
-        head, *lines = aligned(HEADS, cells, left=LEFT).splitlines()
+        is_clustered = any(health.source is not None for health in shown)
+        heads = (*HEADS[:-2], *CLUSTER_HEADS, *HEADS[-2:]) if is_clustered else HEADS
+        cells = [_row(place, health, is_clustered=is_clustered) for place, health in enumerate(shown, 1)]
+        head, *lines = aligned(heads, cells, left=LEFT).splitlines()
         rows = [
             line if health.condition in CALM else screen.alarm(line) for line, health in zip(lines, shown, strict=True)
         ]
@@ -62,7 +65,7 @@ class Overview:
         return None
 
 
-def _row(place: int, health: Health) -> tuple[str, ...]:
+def _row(place: int, health: Health, *, is_clustered: bool) -> tuple[str, ...]:
     return (
         str(place),
         health.name,
@@ -73,6 +76,7 @@ def _row(place: int, health: Health) -> tuple[str, ...]:
         age(health.oldest_age),
         f"{health.missing:,}",
         f"{health.weight_used}/{health.weight_limit}",
+        *((role_of(health), health.source or "", lag_of(health)) if is_clustered else ()),
         health.condition,
         note(health),
     )

@@ -82,7 +82,12 @@ def serve(
 
             derived = {config.block_name: config.block_names[1:] for config in feeds}
             server = MetricsServer(
-                *metrics, supervisor.statuses, derived=derived, with_series=metrics_per_symbol, members=in_cluster
+                *metrics,
+                supervisor.statuses,
+                derived=derived,
+                with_series=metrics_per_symbol,
+                members=in_cluster,
+                mirrors=None if running is None else running.reports,
             )
             where = stack.enter_context(server).url
         child = None

@@ -1,4 +1,4 @@
-"""What `serve` tells the service manager: the progress of the start, then how the feeds do, and signs of life."""
+"""What `serve` and `mirror` tell the service manager: progress of the start, how the feeds do, and signs of life."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from candleshm import _core
-from candleshm.collector.status import CollectorStatus
 from candleshm.errors import BlockError
 from candleshm.reader.figures import age
 from candleshm.reader.freshness import SILENT_SECONDS
@@ -22,7 +21,21 @@ REPORT_SECONDS = 5.0
 # A start may take as long as the request weight makes it take, as long as it goes on.
 EXTENSION_MICROSECONDS = 60_000_000
 
-Statuses = Callable[[], Mapping[str, CollectorStatus | None]]
+
+class Served(Protocol):
+    """What is told of a block that this process keeps."""
+
+    @property
+    def symbols(self) -> int: ...
+    @property
+    def loaded(self) -> int: ...
+    @property
+    def stale(self) -> int: ...
+    @property
+    def oldest_age(self) -> float: ...
+
+
+Statuses = Callable[[], Mapping[str, Served | None]]
 
 
 class ServiceReports:
@@ -32,9 +45,10 @@ class ServiceReports:
     loop that hangs is enough for the manager to restart the service.
     """
 
-    def __init__(self, manager: ServiceManager, statuses: Statuses) -> None:
-        """`statuses` is asked at every report."""
+    def __init__(self, manager: ServiceManager, statuses: Statuses, *, awaited: str = "the exchange") -> None:
+        """`statuses` is asked at every report; what has none there waits for what is `awaited`."""
         self._manager = manager
+        self._awaited = awaited
         self._statuses = statuses
         self._is_up = False
         self._ending = threading.Event()
@@ -76,7 +90,7 @@ class ServiceReports:
         known = [status for status in statuses.values() if status is not None]
         symbols, loaded = sum(status.symbols for status in known), sum(status.loaded for status in known)
         if len(known) < len(statuses):
-            return "waiting for the exchange"
+            return f"waiting for {self._awaited}"
         if not self._is_up:
             return f"loading: {loaded} of {symbols} symbols"
         oldest_seconds, stale = max(status.oldest_age for status in known), sum(status.stale for status in known)

@@ -19,7 +19,7 @@ from candleshm.errors import BlockError
 from candleshm.reader.collector_report import CollectorReport, read_report
 from candleshm.reader.events import Event, changes
 from candleshm.reader.feed import blocks
-from candleshm.reader.figures import age, change, clock_time, kind_of, price
+from candleshm.reader.figures import age, change, clock_time, kind_of, lag_of, price, role_of
 from candleshm.reader.freshness import Freshness
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
@@ -173,6 +173,7 @@ class Board:
         return [
             f"{title}  {_state(health, screen)}{self._shown_hint()}",
             f"collector {health.pid}, heartbeat {age(health.heartbeat_age)} ago  {_weight(health, screen)}",
+            *_cluster(health),
             self._content(seen, now_ms),
         ]
 
@@ -271,6 +272,15 @@ def _state(health: Health, screen: Screen) -> str:
     if health.replayed_at is not None and word == "replay":
         return f"replay: {health.replayed_at:%Y-%m-%d %H:%M:%S} UTC"
     return screen.alarm(f"{word}: {text}" if text else word)
+
+
+def _cluster(health: Health) -> list[str]:
+    """Return a line about where the rows of a block of a cluster come from; none for any other block."""
+    role, lag = role_of(health), lag_of(health)
+    if not role:
+        return []
+    where = "" if role == "leader" else f" of {health.source}{f', {lag} behind' if lag else ''}"
+    return [f"cluster: {role}{where}, epoch {health.epoch}"]
 
 
 def _weight(health: Health, screen: Screen) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import socket
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["age", "change", "clock_time", "kind_of", "price"]
+__all__ = ["age", "change", "clock_time", "kind_of", "lag_of", "price", "role_of"]
 
 DECIMALS_MAX = 8
 
@@ -18,6 +19,17 @@ class Priced(Protocol):
     def market(self) -> str: ...
     @property
     def price(self) -> str: ...
+
+
+class Followed(Protocol):
+    """What says where its candles come from: the health of a block."""
+
+    @property
+    def source(self) -> str | None: ...
+    @property
+    def lag(self) -> float | None: ...
+    @property
+    def pid(self) -> int: ...
 
 
 def price(value: float) -> str:
@@ -37,6 +49,20 @@ def change(share: float) -> str:
 def kind_of(block: Priced) -> str:
     """Return the market of a block, and what its prices are unless they are those of trades: `UM-mark`."""
     return block.market if block.price == "trade" else f"{block.market}-{block.price}"
+
+
+def role_of(block: Followed) -> str:
+    """Return what a block is in its cluster: leader, if its own process sent the newest row, or follower; else ''."""
+    if block.source is None:
+        return ""
+    return "leader" if block.source == f"{socket.gethostname()}/{block.pid}" else "follower"
+
+
+def lag_of(block: Followed) -> str:
+    """Return how long the newest message of the leader was on its way; '' where nothing comes from others."""
+    if role_of(block) != "follower" or block.lag is None:
+        return ""
+    return f"{block.lag * 1000:.0f} ms" if block.lag < 1 else age(block.lag)
 
 
 def age(seconds: float) -> str:

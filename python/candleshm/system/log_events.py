@@ -37,6 +37,9 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     "cluster.log": {
         "the cluster's servers keep no log of changes (%s); what a host misses comes by requests": "change_log_missing",
     },
+    "cluster.mirror_answers": {
+        "the mirror goes on and answers no requests because of an internal error": "internal_error",
+    },
     "cluster.mirror": {
         "mirror of feed %s, %d %s symbols, %d candles each; %s": "block_opened",
         "no collector of cluster %s tells of feed %s yet; the mirror waits for one": "mirror_waits",

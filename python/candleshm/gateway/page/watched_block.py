@@ -13,7 +13,7 @@ from candleshm._core import INTERVAL_MS
 from candleshm.errors import BlockError, ConfigError, UnknownSymbol
 from candleshm.reader.events import Event, changes
 from candleshm.reader.feed import Feed, attach
-from candleshm.reader.figures import kind_of
+from candleshm.reader.figures import kind_of, role_of
 from candleshm.reader.freshness import STALE_SECONDS
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
@@ -31,7 +31,7 @@ DAY_MS = 86_400_000
 FACTS = (
     *("name", "parent", "market", "interval", "interval_ms", "length", "symbols", "condition", "note", "pid"),
     *("heartbeat_age", "oldest_age", "stale", "missing", "holes", "weight_used", "weight_limit"),
-    *("banned_until_ms", "closed_until_ms"),
+    *("banned_until_ms", "closed_until_ms", "role", "source", "lag"),
 )
 
 
@@ -108,6 +108,9 @@ class WatchedBlock:
             "weight_limit": health.weight_limit,
             "banned_until_ms": None if health.banned_until is None else health.banned_until.timestamp() * 1000,
             "closed_until_ms": closed_until_ms,
+            "role": role_of(health) or None,
+            "source": health.source,
+            "lag": health.lag,
         }
 
     def table(self) -> Message:

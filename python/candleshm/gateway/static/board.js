@@ -5,7 +5,7 @@ export const EMPTY = 0, LIVE = 1, CLOSED = 2, VERIFIED = 3, HOLE = 4, MISSING = 
 const WORDS = {[EMPTY]: "loading", [LIVE]: "live", [CLOSED]: "closed", [VERIFIED]: "verified", [HOLE]: "hole", [MISSING]: "missing",
   [DELISTED]: "delisted"};
 /** Conditions of a block in which its data may not be relied on, and how bad each is. */
-export const SEVERITY = {dead: 3, silent: 3, closed: 3, absent: 3, stale: 2, loading: 1, superseded: 1, ready: 0};
+export const SEVERITY = {dead: 3, silent: 3, closed: 3, absent: 3, stale: 2, loading: 1, superseded: 1, replay: 0, ready: 0};
 const GONE = new Set(["dead", "closed", "silent", "absent"]);
 // A heartbeat comes every half second.
 export const LATE_SECONDS = 3;

@@ -5,7 +5,7 @@ import {age, clock, count} from "./figures.js";
 import {set} from "./table.js";
 
 export const SIGNS = {ready: "●", loading: "◔", stale: "▲", late: "▲", silent: "■", dead: "✕", closed: "✕", absent: "✕",
-  superseded: "↷", lost: "✕", unknown: "?"};
+  superseded: "↷", replay: "●", lost: "✕", unknown: "?"};
 const NAMED_MAX = 3;
 // Weight above this part of the limit is worth a look.
 const WEIGHT_HIGH = 0.9;
@@ -123,7 +123,15 @@ function noteOf(block, board) {
     const seconds = (block.banned_until_ms - board.now()) / 1000;
     return `no requests for ${age(seconds)}: ${block.note}`;
   }
-  return block.note;
+  return [block.note, clusterNote(block)].filter(Boolean).join("; ");
+}
+
+/** Say where the rows of a block of a cluster come from; nothing of any other. */
+function clusterNote(block) {
+  if (!block.role) return "";
+  if (block.role === "leader") return "leads in its cluster";
+  const lag = block.lag === null ? "" : `, ${Math.round(block.lag * 1000)} ms behind`;
+  return `follows ${block.source}${lag}`;
 }
 
 /** Write a text in which commands stand between backticks. */
