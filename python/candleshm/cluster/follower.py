@@ -99,6 +99,11 @@ class Follower:
         position = self._positions.get(shard)
         return () if position is None else position.standing
 
+    def is_level(self, head: MessageHead) -> bool:
+        """Return whether the block surely has what a sender of this head requests. May be called from any thread."""
+        position = self._positions.get(head.shard)
+        return position is not None and position.is_level(head)
+
     def stop(self) -> None:
         """Follow no longer; what was received and not applied is dropped."""
         self._stopping.set()

@@ -17,6 +17,7 @@ from candleshm.cluster.connection import ClusterConnection, Subscription
 from candleshm.cluster.follower import Follower
 from candleshm.cluster.inbox import Inbox
 from candleshm.cluster.message import Message
+from candleshm.cluster.message_head import MessageHead
 from candleshm.cluster.subjects import Subjects
 from candleshm.errors import CandleShmError, ClusterUnavailable
 from candleshm.system.block_log import BlockLog
@@ -97,10 +98,6 @@ class MirrorAnswers:
         now_seconds = time.monotonic()
         if now_seconds - self._tried_seconds < TRY_SECONDS or not self._connection.is_connected:
             return
-        if self._tried_seconds > -math.inf:
-            self._log.debug(
-                "the cluster's servers do not let this mirror answer others: it may not publish to _INBOX.>"
-            )
         self._tried_seconds = now_seconds
         self._connection.publish([(self._proof, b"")])
 
@@ -130,15 +127,20 @@ class MirrorAnswers:
             self._log.exception("the mirror goes on and answers no requests because of an internal error")
 
     def _answer(self, request: Message) -> None:
-        """Send the rows that are requested; an empty message ends them."""
-        if not request.reply:
+        """Send the rows that are requested; an empty message ends them, and is all that is sent of older rows.
+
+        Who gets nothing compares again, and another may take the next request.
+        """
+        head = MessageHead.of(request.data)
+        if head is None or not request.reply:
             return
-        try:
-            answers = self._open().answer(request.data)
-        except CandleShmError:
-            return  # The block is being replaced; it is requested again.
+        answers: list[bytes] = []
+        if self._follower.is_level(head):
+            # A block that is being replaced has nothing for a moment.
+            with suppress(CandleShmError):
+                answers = self._open().answer(request.data)
         self._send(request.reply, [*answers, b""])
-        self.answered += 1
+        self.answered += bool(answers)
 
     def _stand_in(self, request: Message) -> None:
         """Send the newest heartbeat of a leader that is silent, to who asks whoever leads to say something."""

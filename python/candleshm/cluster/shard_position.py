@@ -78,6 +78,11 @@ class ShardPosition:
         """Return whether a heartbeat that another follower has kept is not older than what was taken."""
         return (head.epoch, head.sequence) >= (self.epoch, self.sequence or 0)
 
+    def is_level(self, head: MessageHead) -> bool:
+        """Return whether the newest comparison found nothing, no earlier than where a message of others stands."""
+        is_equal = self.differing == 0 and self.heartbeat is not None and self.compared_ns > 0
+        return is_equal and head.epoch == self.epoch and head.sequence <= (self.sequence or 0)
+
     def is_standing_due(self, now_ns: int) -> bool:
         """Return whether others are to be asked where the leader stood, which is silent; counts as done then."""
         is_needed = self.heartbeat is None or self.differing > 0
