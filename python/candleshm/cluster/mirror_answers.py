@@ -88,7 +88,8 @@ class MirrorAnswers:
 
     def look(self) -> None:
         """Take requests for the shards of which the block has everything, and no others."""
-        complete = frozenset(shard for shard in self._complete.after(self._follower.status.shards) if self._fits(shard))
+        shards = self._follower.status.shards
+        complete = frozenset(shard for shard in self._complete.after(shards) if shard in shards and self._fits(shard))
         if complete and not self._proven.is_set():
             self._try()
             complete = frozenset()
@@ -102,9 +103,9 @@ class MirrorAnswers:
         self._connection.publish([(self._proof, b"")])
 
     def _fits(self, shard: int) -> bool:
-        """Return whether the block is at least as long as the leader's."""
-        standing = self._follower.standing(shard)
-        return bool(standing) and message_feed(standing[0]).length <= self._length
+        """Return whether nothing was found to differ, and the block is at least as long as the leader's."""
+        standing, status = self._follower.standing(shard), self._follower.status.shards[shard]
+        return bool(standing) and status.differing == 0 and message_feed(standing[0]).length <= self._length
 
     def _ask(self, shards: frozenset[int]) -> None:
         for shard in self._asked.keys() - shards:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from candleshm.cluster.clock_offset import boot_ns
 from candleshm.cluster.connection import ClusterConnection
@@ -17,13 +17,23 @@ __all__ = ["Requests"]
 OUTSTANDING_MAX = 8
 # A request whose answers pause for so long is given up; the next heartbeat tells what is still to be requested.
 PATIENCE_NS = 2_000_000_000
+# Whoever was asked may not have what is requested any more, or not yet; the next one may.
+ATTEMPTS_MAX = 5
+
+
+@dataclass(frozen=True)
+class _Request:
+    shard: int
+    data: bytes
+    attempt: int = 1
 
 
 @dataclass
 class _Outstanding:
-    shard: int
+    request: _Request
     sent_ns: int
     received_ns: int
+    has_rows: bool = False
 
 
 class Requests:
@@ -38,7 +48,8 @@ class Requests:
         self._subjects = subjects
         self._inbox = connection.new_inbox()
         self._subscription = connection.subscribe(f"{self._inbox}.*", receive)
-        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting: deque[_Request] = deque()
+        self._vain: list[_Request] = []
         self._outstanding: dict[int, _Outstanding] = {}
         self._numbers = 0
         self.sent = 0
@@ -54,22 +65,22 @@ class Requests:
 
     def is_busy(self, shard: int) -> bool:
         """Return whether a request of the shard waits or is being answered."""
-        return any(waiting == shard for waiting, _ in self._waiting) or any(
-            request.shard == shard for request in self._outstanding.values()
-        )
+        sent = (outstanding.request for outstanding in self._outstanding.values())
+        return any(request.shard == shard for request in (*self._waiting, *self._vain, *sent))
 
     def put(self, shard: int, requests: Sequence[bytes]) -> None:
         """Send requests, those beyond the bound once others are answered."""
-        self._waiting.extend((shard, request) for request in requests)
+        self._waiting.extend(_Request(shard, request) for request in requests)
         self._send()
 
     def drop(self, shard: int | None = None) -> None:
         """Forget the requests of a shard whose leader is another now, of all shards without one."""
-        self._waiting = deque(each for each in self._waiting if shard is not None and each[0] != shard)
+        self._waiting = deque(each for each in self._waiting if shard is not None and each.shard != shard)
+        self._vain = [each for each in self._vain if shard is not None and each.shard != shard]
         self._outstanding = {
             number: request
             for number, request in self._outstanding.items()
-            if shard is not None and request.shard != shard
+            if shard is not None and request.request.shard != shard
         }
 
     def take(self, answer: Message) -> tuple[int, int] | None:
@@ -79,34 +90,39 @@ class Requests:
         if request is None:
             return None
         if answer.data:
-            request.received_ns = boot_ns()
+            request.received_ns, request.has_rows = boot_ns(), True
         else:
             del self._outstanding[int(text)]
             if answer.is_unheard:
                 self.unanswered += 1
                 self.unanswered_ns = boot_ns()
+            elif not request.has_rows and request.request.attempt < ATTEMPTS_MAX:
+                self._vain.append(replace(request.request, attempt=request.request.attempt + 1))
             self._send()
-        return request.shard, request.sent_ns
+        return request.request.shard, request.sent_ns
 
     def look(self, now_ns: int) -> None:
-        """Give up what is not answered any more, and send what waits."""
+        """Give up what is not answered any more, and send what waits, or was sent in vain."""
+        self._waiting.extend(self._vain)
+        self._vain.clear()
         for number, request in list(self._outstanding.items()):
             if now_ns - request.received_ns > PATIENCE_NS:
                 del self._outstanding[number]
                 self.unanswered += 1
                 self.unanswered_ns = now_ns
                 # The others wait for the same one, who is gone.
-                self._waiting = deque(each for each in self._waiting if each[0] != request.shard)
+                self._waiting = deque(each for each in self._waiting if each.shard != request.request.shard)
         self._send()
 
     def _send(self) -> None:
         while self._waiting and len(self._outstanding) < OUTSTANDING_MAX:
-            shard, request = self._waiting.popleft()
+            request = self._waiting.popleft()
             self._numbers += 1
             sent_ns = boot_ns()
-            self._outstanding[self._numbers] = _Outstanding(shard, sent_ns, sent_ns)
+            self._outstanding[self._numbers] = _Outstanding(request, sent_ns, sent_ns)
             try:
-                is_sent = self._connection.request(self._subjects.ask(shard), request, f"{self._inbox}.{self._numbers}")
+                reply = f"{self._inbox}.{self._numbers}"
+                is_sent = self._connection.request(self._subjects.ask(request.shard), request.data, reply)
             except ClusterUnavailable:
                 is_sent = False
             if not is_sent:

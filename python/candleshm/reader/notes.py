@@ -19,6 +19,8 @@ def note(health: Health) -> str:
     if health.is_silent:
         pause = age(health.heartbeat_age) if math.isfinite(health.heartbeat_age) else "ever"
         return f"no heartbeat for {pause}, but process {health.pid} still owns the block: it is stopped or hangs"
+    if health.replayed_at is not None:
+        return f"at {health.replayed_at:%Y-%m-%d %H:%M:%S} UTC"
     words = []
     if health.banned_until is not None:
         words.append(f"banned until {health.banned_until:%H:%M:%S} UTC")
