@@ -14,6 +14,7 @@ from candleshm.cluster.message import Message
 from candleshm.cluster.presence import Presence, Roll, decoded
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.cluster.subjects import Subjects
+from candleshm.commands.log import CLUSTER_LIBRARIES, HeldLog
 from candleshm.commands.table import aligned
 from candleshm.system.clock import SystemClock
 
@@ -28,6 +29,7 @@ EXIT_HEADS = ("EXIT", "TO", "WEIGHT")
 
 def present_in(settings: ClusterSettings) -> list[Presence]:
     """Return who is present in the cluster, of all its feeds. Raises as `ClusterConnection.open`."""
+    log = HeldLog("warning", "text", *CLUSTER_LIBRARIES)
     said: deque[bytes] = deque()
 
     def hear(message: Message) -> None:
@@ -36,6 +38,7 @@ def present_in(settings: ClusterSettings) -> list[Presence]:
     with ClusterConnection(settings, "candleshm cluster status") as connection:
         connection.subscribe(Subjects(settings.prefix, settings.name, "").all_present, hear)
         threading.Event().wait(LISTEN_SECONDS)
+    log.release()
     now, roll = SystemClock().monotonic_seconds(), Roll()
     for presence in filter(None, map(decoded, said)):
         roll.note(presence, now)

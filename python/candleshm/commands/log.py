@@ -11,13 +11,15 @@ from typing import Literal
 from candleshm.system.console import Console
 from candleshm.system.log_lines import JournalFormatter, JsonFormatter, TextFormatter
 
-__all__ = ["ERASE_LINE", "HeldLog", "LogFormat", "log_to_stderr"]
+__all__ = ["CLUSTER_LIBRARIES", "ERASE_LINE", "HeldLog", "LogFormat", "log_to_stderr"]
 
 # A progress bar may stand where a log line is to begin.
 ERASE_LINE = "\r\x1b[K"
 HELD_RECORDS = 10_000
 LogFormat = Literal["text", "json"]
 
+# It warns on stderr of each connection with TLS that is lost, as if that were news to its reader.
+CLUSTER_LIBRARIES = ("asyncio",)
 # The parent of every module's logger.
 logger = logging.getLogger("candleshm")
 

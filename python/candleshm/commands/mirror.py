@@ -13,7 +13,7 @@ from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.mirror import Mirror
 from candleshm.cluster.mirror_config import MirrorConfig
 from candleshm.cluster.settings import ClusterSettings
-from candleshm.commands.log import HeldLog, LogFormat
+from candleshm.commands.log import CLUSTER_LIBRARIES, HeldLog, LogFormat
 from candleshm.commands.mirror_report import MirrorReport, report_of
 from candleshm.commands.service_reports import ServiceReports
 from candleshm.commands.signals import on_stdin_closed, on_stop_signal
@@ -120,7 +120,7 @@ def mirror(
 
     Raises as `Mirrors` and `MetricsServer` do, and what ends a mirror.
     """
-    log = HeldLog(log_level, log_format)
+    log = HeldLog(log_level, log_format, *CLUSTER_LIBRARIES)
     stop = threading.Event()
     on_stop_signal(stop.set)
     if until_stdin_closes:

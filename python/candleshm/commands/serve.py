@@ -13,7 +13,7 @@ from candleshm.cluster.member_config import MemberConfig
 from candleshm.cluster.mirror_config import MirrorConfig
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.collector.supervisor import Supervisor
-from candleshm.commands.log import HeldLog, LogFormat
+from candleshm.commands.log import CLUSTER_LIBRARIES, HeldLog, LogFormat
 from candleshm.commands.memberships import memberships
 from candleshm.commands.progress import LoadingProgress
 from candleshm.commands.reload import Reload
@@ -55,7 +55,7 @@ def serve(
     With a `cluster` each feed is one of its `members`, named by their blocks. Raises as `Supervisor`,
     `ClusterConnection`, `MetricsServer` and `GatewayChild` do.
     """
-    log = HeldLog(log_level, log_format)
+    log = HeldLog(log_level, log_format, *(() if cluster is None else CLUSTER_LIBRARIES))
     # A start that fails at once leaves its one line; who waits longer is told for what.
     telling = Timer(TELL_SECONDS, log.release)
     telling.daemon = True

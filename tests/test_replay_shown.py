@@ -1,0 +1,55 @@
+"""A block of a replay beside blocks of collectors: every view shows the replayed time, and none raises an alarm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import candleshm
+from candleshm import _core
+from candleshm.commands.overview import Overview
+from candleshm.commands.screen import Screen
+from candleshm.gateway.page.watched_block import WatchedBlock
+from tests.support.commanding import run
+from tests.support.replaying import Given, made
+
+STATIC = Path(candleshm.__file__).parent / "gateway" / "static"
+TIME = "2023-11-15 00:00:00 UTC"
+
+
+@pytest.fixture
+def replay(block_name: str) -> Iterator[_core.Replay]:
+    given = Given(["AUSDT", "BUSDT"])
+    with closing(made(block_name, given, 120)) as replay:
+        given.replay = replay
+        yield replay
+
+
+def test_commands_show_a_replay_calmly(replay: _core.Replay) -> None:
+    name = replay.name
+    (line,) = (line for line in run("ls").stdout.splitlines() if line.startswith(name))
+    assert " replay " in line
+    assert line.endswith(f"at {TIME}")
+    checked = run("check", name)
+    assert (checked.returncode, checked.stdout) == (0, f"{name}: replay, at {TIME}\n")
+    assert f"  replay: {TIME}" in run("top", name, "--once").stdout.splitlines()[0]
+    with candleshm.attach(name) as feed:
+        title, *_ = Overview(Screen()).frame([feed.health], [])
+    assert title.endswith("all well")
+
+
+def test_the_page_shows_a_replay_calmly(replay: _core.Replay) -> None:
+    with closing(WatchedBlock(replay.name)) as block:
+        row = block.as_row()
+    assert (row["condition"], row["note"]) == ("replay", f"at {TIME}")
+    assert (row["role"], row["source"], row["lag"]) == (None, None, None)
+    severity = re.search(r"SEVERITY = \{(.*?)\}", (STATIC / "board.js").read_text())
+    signs = re.search(r"SIGNS = \{(.*?)\}", (STATIC / "collectors.js").read_text(), re.DOTALL)
+    assert severity is not None
+    assert signs is not None
+    assert "replay: 0" in severity[1]
+    assert "replay: " in signs[1]
