@@ -159,14 +159,14 @@ class Follower:
             self._release(position, now_ns)
 
     def _take_standing(self, head: MessageHead, message: Message) -> None:
-        """Take the heartbeat of a silent leader, as another follower has kept it; it does not count as heard."""
+        """Take the heartbeat of a silent leader, as another follower has kept it; its leader stays silent."""
         before = self._positions.get(head.shard)
         if head.kind != "heartbeat" or (before is not None and not before.is_news(head)):
             return
-        heard_ns = 0 if before is None else before.received_ns
+        received_ns = 0 if before is None else before.received_ns
         self._take_message(message)
         if head.shard in self._positions:
-            self._positions[head.shard].received_ns = heard_ns
+            self._positions[head.shard].received_ns = received_ns
 
     def _release(self, position: ShardPosition, now_ns: int) -> None:
         """Take the messages that waited for the leader's clock."""

@@ -48,7 +48,7 @@ class FollowerStatus:
 
     @property
     def epoch(self) -> int:
-        """The newest epoch of a shard's leader; 0 before one was heard."""
+        """The newest epoch of a shard's leader; 0 before one said something."""
         return max((shard.epoch for shard in self.shards.values()), default=0)
 
     @property

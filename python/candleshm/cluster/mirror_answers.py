@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 
 from candleshm._core import Shadow, message_feed
+from candleshm.cluster.answer_right import AnswerRight
 from candleshm.cluster.clock_offset import asked_epoch
 from candleshm.cluster.complete_shards import SILENT_SECONDS, CompleteShards
 from candleshm.cluster.connection import ClusterConnection, Subscription
@@ -31,8 +30,6 @@ SEND_SECONDS = 5.0
 # So much is sent before the servers have taken it.
 PART_BYTES = 1 << 20
 WAITING_BYTES_MAX = 1 << 20
-# Whether the servers let this mirror answer is tried again that often.
-TRY_SECONDS = 60.0
 QUEUE = "answer"
 
 
@@ -61,12 +58,7 @@ class MirrorAnswers:
         self._complete = CompleteShards()
         self._inbox = Inbox(WAITING_BYTES_MAX)
         self._asked: dict[int, tuple[Subscription, Subscription]] = {}
-        # A message to oneself arrives if answers may be published.
-        self._proof = connection.new_inbox()
-        self._proven = threading.Event()
-        connection.tolerate(self._proof)
-        self._proving = connection.subscribe(self._proof, lambda message: self._proven.set())
-        self._tried_seconds = -math.inf
+        self._right = AnswerRight(connection)
         self._shadow: tuple[int, Shadow] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-answers", daemon=True)
@@ -80,7 +72,7 @@ class MirrorAnswers:
     def stop(self) -> None:
         """Answer nothing more."""
         self._ask(frozenset())
-        self._proving.close()
+        self._right.close()
         self._stopping.set()
         self._inbox.rouse()
         if self._thread.is_alive():
@@ -90,17 +82,9 @@ class MirrorAnswers:
         """Take requests for the shards of which the block has everything, and no others."""
         shards = self._follower.status.shards
         complete = frozenset(shard for shard in self._complete.after(shards) if shard in shards and self._fits(shard))
-        if complete and not self._proven.is_set():
-            self._try()
+        if complete and not self._right.is_given():
             complete = frozenset()
         self._ask(complete if self._thread.is_alive() else frozenset())
-
-    def _try(self) -> None:
-        now_seconds = time.monotonic()
-        if now_seconds - self._tried_seconds < TRY_SECONDS or not self._connection.is_connected:
-            return
-        self._tried_seconds = now_seconds
-        self._connection.publish([(self._proof, b"")])
 
     def _fits(self, shard: int) -> bool:
         """Return whether nothing was found to differ, and the block is at least as long as the leader's."""

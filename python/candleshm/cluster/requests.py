@@ -78,40 +78,40 @@ class Requests:
         self._waiting = deque(each for each in self._waiting if shard is not None and each.shard != shard)
         self._vain = [each for each in self._vain if shard is not None and each.shard != shard]
         self._outstanding = {
-            number: request
-            for number, request in self._outstanding.items()
-            if shard is not None and request.request.shard != shard
+            number: outstanding
+            for number, outstanding in self._outstanding.items()
+            if shard is not None and outstanding.request.shard != shard
         }
 
     def take(self, answer: Message) -> tuple[int, int] | None:
         """Take an answer in; return its shard and when its request left this host, None for one that is too late."""
         text = answer.subject.rpartition(".")[2]
-        request = self._outstanding.get(int(text)) if text.isascii() and text.isdigit() else None
-        if request is None:
+        outstanding = self._outstanding.get(int(text)) if text.isascii() and text.isdigit() else None
+        if outstanding is None:
             return None
         if answer.data:
-            request.received_ns, request.has_rows = boot_ns(), True
+            outstanding.received_ns, outstanding.has_rows = boot_ns(), True
         else:
             del self._outstanding[int(text)]
             if answer.is_unheard:
                 self.unanswered += 1
                 self.unanswered_ns = boot_ns()
-            elif not request.has_rows and request.request.attempt < ATTEMPTS_MAX:
-                self._vain.append(replace(request.request, attempt=request.request.attempt + 1))
+            elif not outstanding.has_rows and outstanding.request.attempt < ATTEMPTS_MAX:
+                self._vain.append(replace(outstanding.request, attempt=outstanding.request.attempt + 1))
             self._send()
-        return request.request.shard, request.sent_ns
+        return outstanding.request.shard, outstanding.sent_ns
 
     def look(self, now_ns: int) -> None:
         """Give up what is not answered any more, and send what waits, or was sent in vain."""
         self._waiting.extend(self._vain)
         self._vain.clear()
-        for number, request in list(self._outstanding.items()):
-            if now_ns - request.received_ns > PATIENCE_NS:
+        for number, outstanding in list(self._outstanding.items()):
+            if now_ns - outstanding.received_ns > PATIENCE_NS:
                 del self._outstanding[number]
                 self.unanswered += 1
                 self.unanswered_ns = now_ns
                 # The others wait for the same one, who is gone.
-                self._waiting = deque(each for each in self._waiting if each.shard != request.request.shard)
+                self._waiting = deque(each for each in self._waiting if each.shard != outstanding.request.shard)
         self._send()
 
     def _send(self) -> None:
