@@ -9,8 +9,13 @@ import pytest
 
 import candleshm
 from candleshm._core import Writer
+from candleshm.cluster.clock_offset import boot_ns
+from candleshm.cluster.connection import ClusterConnection
+from candleshm.cluster.message import Message
 from candleshm.cluster.mirror import Mirror
 from candleshm.cluster.mirror_config import MirrorConfig
+from candleshm.cluster.requests import Requests
+from candleshm.cluster.subjects import Subjects
 from tests.support.commanding import until
 from tests.support.klines import MINUTE_MS, START_MS, ingest, kline
 from tests.support.nats_servers import NatsServer, Security, nats_server
@@ -112,3 +117,30 @@ def test_a_mirror_without_the_right_to_answer_takes_no_requests(
             assert is_complete(first)
             assert not answers(first)
             assert "ermission" not in caplog.text
+
+
+def test_a_request_is_tried_again_when_who_took_it_has_not_the_rows(server: NatsServer, block_name: str) -> None:
+    subjects = Subjects("candleshm", "main", block_name)
+    taken: list[Message] = []
+    answers: list[Message] = []
+    with ClusterConnection(reaching(server), "test") as connection:
+
+        def answer(request: Message) -> None:
+            taken.append(request)
+            if len(taken) == 3:
+                connection.publish_soon(request.reply, b"rows")
+            connection.publish_soon(request.reply, b"")
+
+        connection.subscribe(subjects.ask(0), answer)
+        sending = Requests(connection, subjects, answers.append)
+        sending.put(0, [b"which rows"])
+
+        def is_done() -> bool:
+            while answers:
+                sending.take(answers.pop(0))
+            sending.look(boot_ns())
+            return not sending.is_busy(0)
+
+        until(is_done)
+        assert [request.data for request in taken] == [b"which rows"] * 3
+        assert (sending.sent, sending.unanswered) == (3, 0)
