@@ -91,8 +91,8 @@ class Scheduler:
         """`make_streams` makes the source of events; without one everything is requested by REST.
 
         `schedule` has the hours of markets, as far as they are known. `fetched` are the derived blocks whose older rows
-        are requested. Of a `selection` only those symbols are requested and streamed that it has. `recording` is told of
-        requests; without one nothing is recorded.
+        are requested. Of a `selection` only those symbols are requested and streamed that it has. `recording` is told
+        of requests; without one nothing is recorded.
         """
         recording = recording or Recording(writer, None)
         recording.begin(policy)
