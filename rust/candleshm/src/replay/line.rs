@@ -16,6 +16,8 @@ pub(super) const NEVER: i64 = i64::MAX;
 const STEPS: i64 = 4;
 /// Length of a candle of which live rows are made.
 const SECOND_MS: i64 = 1_000;
+/// How many candles of a symbol are kept at hand.
+const NEAR_ROWS: usize = 16;
 
 /// What is shown of a candle before it closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,9 @@ pub(super) struct Line {
     /// When the replay ends: candles that end later are not shown.
     end_ms: i64,
     grid: Grid,
-    /// Candles that are still to come, ascending: closed, verified, or holes.
+    /// Candles that are still to come, ascending: closed, verified, or holes. Those in `near` come before those in
+    /// `rows`: they are taken over many at a time, as the rows of one symbol lie far from those of the next.
+    near: VecDeque<RingRow>,
     rows: VecDeque<RingRow>,
     /// Candles of 1s that are still to come.
     seconds: VecDeque<Row>,
@@ -64,6 +68,7 @@ impl Line {
             place: None,
             end_ms,
             grid,
+            near: VecDeque::with_capacity(NEAR_ROWS),
             rows: VecDeque::new(),
             seconds: VecDeque::new(),
             given_end: 0,
@@ -123,7 +128,7 @@ impl Line {
 
     /// The candle that closes next.
     fn front(&self) -> Option<&RingRow> {
-        self.rows.iter().find(|row| row.state != RowState::Hole)
+        self.near.iter().chain(&self.rows).find(|row| row.state != RowState::Hole)
     }
 
     fn end_of(&self, candle_index: u64) -> i64 {
@@ -158,10 +163,10 @@ impl Line {
     pub(super) fn pass(&mut self, making: Option<&Making>, now_ms: i64, arrival: &mut Arrival) {
         arrival.rows.clear();
         arrival.live = None;
-        while let Some(front) = self.front().copied()
-            && self.end_of(front.candle_index) <= now_ms
+        while let Some(candle_index) = self.front().map(|row| row.candle_index)
+            && self.end_of(candle_index) <= now_ms
         {
-            self.take_until(front.candle_index + 1, arrival);
+            self.take_until(candle_index + 1, arrival);
         }
         match making {
             None => {}
@@ -172,9 +177,22 @@ impl Line {
 
     /// Lets all candles below an index close.
     fn take_until(&mut self, end: u64, arrival: &mut Arrival) {
-        while let Some(row) = self.rows.pop_front_if(|row| row.candle_index < end) {
-            self.closed_end = row.candle_index + 1;
-            arrival.rows.push(row);
+        loop {
+            self.come_near();
+            let count = self.near.iter().take_while(|row| row.candle_index < end).count();
+            if count == 0 {
+                return;
+            }
+            self.closed_end = self.near[count - 1].candle_index + 1;
+            arrival.rows.extend(self.near.drain(..count));
+        }
+    }
+
+    /// Takes over the candles that come next, once there are none of them.
+    fn come_near(&mut self) {
+        if self.near.is_empty() {
+            let count = self.rows.len().min(NEAR_ROWS);
+            self.near.extend(self.rows.drain(..count));
         }
     }
 
