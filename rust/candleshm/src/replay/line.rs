@@ -41,6 +41,8 @@ pub(super) struct Line {
     pub(super) name: String,
     /// Its place in the block, once it is listed.
     pub(super) place: Option<usize>,
+    /// Whether it has had a row.
+    has_begun: bool,
     /// When the replay ends: candles that end later are not shown.
     end_ms: i64,
     grid: Grid,
@@ -66,6 +68,7 @@ impl Line {
         Self {
             name,
             place: None,
+            has_begun: false,
             end_ms,
             grid,
             near: VecDeque::with_capacity(NEAR_ROWS),
@@ -244,10 +247,14 @@ impl Line {
     }
 
     /// Returns where the candles of the series begin for its readers, as (open time, whether there may be older ones),
-    /// with the first rows that it gets.
-    pub(super) fn beginning(&self, arrival: &Arrival, oldest_ms: i64) -> Option<(i64, bool)> {
+    /// with the first rows that it gets; `None` after these.
+    pub(super) fn beginning(&mut self, arrival: &Arrival, oldest_ms: i64) -> Option<(i64, bool)> {
+        if self.has_begun {
+            return None;
+        }
         let live_ms = arrival.live.as_ref().map(|row| row[OPEN_TIME_MS] as i64);
         let first_ms = arrival.rows.first().map(|row| self.grid.open_ms(row.candle_index as i64)).or(live_ms)?;
+        self.has_begun = true;
         Some(match self.listed_ms {
             Some(listed_ms) if listed_ms >= oldest_ms => (listed_ms.min(first_ms), false),
             _ => (first_ms, true),
