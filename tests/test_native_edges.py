@@ -13,6 +13,7 @@ import candleshm
 from candleshm import _core
 from tests.support.apt import installed
 from tests.support.native import PROGRAMS, compiled
+from tests.support.replaying import MINUTE_MS, START_MS, Given, made, row_of
 from tests.test_panel import LENGTH, load
 
 UNKNOWN_SYMBOL = -5
@@ -49,6 +50,22 @@ def test_a_caller_in_c_that_is_wrong_or_late(writer: _core.Writer, tmp_path: Pat
 def test_what_was_moved_from_in_cpp_is_empty(writer: _core.Writer, tmp_path: Path) -> None:
     installed({"g++": "g++"})
     assert printed(compiled("g++", PROGRAMS / "moved.cpp", tmp_path), writer.name) == ["0 5, 0 5"]
+
+
+def test_a_reader_in_c_takes_part_in_a_replay_and_learns_that_it_ended(block_name: str, tmp_path: Path) -> None:
+    installed({"gcc": "gcc"})
+    program = compiled("gcc", PROGRAMS / "ended.c", tmp_path)
+    replay = made(block_name, Given(["BTCUSDT", "ETHUSDT"]), 90, warm_rows=1)
+    try:
+        closes, end, again, row = printed(program, block_name)
+    finally:
+        replay.close()
+    newest_ms = START_MS + 89 * MINUTE_MS
+    assert closes == f"closes: 90, the newest at {newest_ms}"
+    assert end.startswith("end: CSHM_ENDED, ")
+    assert block_name in end
+    assert again == "another wait: CSHM_ENDED"
+    assert row == f"still there: 0 {row_of(newest_ms)[4]:.1f}"
 
 
 def test_places_that_have_other_symbols_are_refused_until_they_are_asked_for(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from candleshm._core import Feed
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import DayDamaged, DayNotFound, StaleData, UnknownSymbol
-from candleshm.history.candles import Candles, DayCandles, slots_of, spans_of
+from candleshm.history.candles import Candles, DayCandles, Span, slots_of, spans_of
 from candleshm.history.day import Day, Grid
 from candleshm.history.store import DayStore
 from candleshm.row_state import RowState
@@ -84,15 +84,26 @@ def load_days(
 
 
 def with_states(candles: DayCandles) -> tuple[Candles, npt.NDArray[np.uint8]]:
-    """Return the rows and holes of a day as a block gives them: holes as grid open time and NaN, and every state."""
+    """Return the rows and holes of a day as a block gives them: holes as grid open time and NaN, and every state.
+
+    The rows of a whole day are those of `candles` themselves, which may not be writeable.
+    """
     grid = candles.grid
+    if len(candles.rows) == grid.count:
+        states = np.full(grid.count, RowState.CLOSED, np.uint8)
+        _mark(states, grid, candles.verified, RowState.VERIFIED)
+        return candles.rows, states
     rows = np.full((grid.count, candles.rows.shape[1]), np.nan)
     rows[:, OPEN_TIME_MS] = grid.first_ms + np.arange(grid.count) * grid.length_ms
     states = np.full(grid.count, RowState.EMPTY, np.uint8)
     slots = slots_of(candles.rows, grid)
     rows[slots], states[slots] = candles.rows, RowState.CLOSED
-    for spans, state in ((candles.verified, RowState.VERIFIED), (candles.holes, RowState.HOLE)):
-        for start_ms, end_ms in spans:
-            states[(start_ms - grid.first_ms) // grid.length_ms : (end_ms - grid.first_ms) // grid.length_ms] = state
+    _mark(states, grid, candles.verified, RowState.VERIFIED)
+    _mark(states, grid, candles.holes, RowState.HOLE)
     known = states != RowState.EMPTY
     return rows[known], states[known]
+
+
+def _mark(states: npt.NDArray[np.uint8], grid: Grid, spans: Iterable[Span], state: RowState) -> None:
+    for start_ms, end_ms in spans:
+        states[(start_ms - grid.first_ms) // grid.length_ms : (end_ms - grid.first_ms) // grid.length_ms] = state

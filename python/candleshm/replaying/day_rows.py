@@ -132,6 +132,8 @@ class DayRows:
             places = rows[:, OPEN_TIME_MS] // length_ms * length_ms
             inside = (places >= start_ms) & (places < end_ms)
             parts.append((rows, states) if inside.all() else (rows[inside], states[inside]))
+        if len(parts) == 1:
+            return (*parts[0], missing)
         return np.concatenate([rows for rows, _ in parts]), np.concatenate([states for _, states in parts]), missing
 
     def _first_ms(self, day: Day) -> int:

@@ -207,7 +207,7 @@ impl Feed {
         let open_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
         let close = Close { open_ms, symbols: symbols.as_deref(), quorum: quorum.0 };
         let closed = until_signalled(py, self.name(), |goes_on| self.feed.wait_closed(&close, timeout, goes_on))?;
-        Closed::of(py, closed)
+        Ok(Closed::of(closed))
     }
 
     /// Sleep until something newer is published, of any kind, and return what time it is then, epoch ms.
@@ -261,7 +261,6 @@ impl Feed {
     #[pyo3(signature = (open_time_ms, symbols, quorum, waited=None))]
     fn _look_closed(
         &self,
-        py: Python<'_>,
         open_time_ms: Option<Moment>,
         symbols: Option<Symbols>,
         quorum: Number,
@@ -272,7 +271,7 @@ impl Feed {
         let open_ms = open_time_ms.map(|Moment(open_ms)| open_ms);
         if let Some(closed) = open_ms.and_then(|open_ms| awaited.closed(open_ms)) {
             let (end_ms, lag) = (closed.end_ms, awaited.closed_since(closed.open_ms));
-            return Ok(Some((Closed::of(py, closed)?, end_ms, lag)));
+            return Ok(Some((Closed::of(closed), end_ms, lag)));
         }
         self.feed.check_collector(&attached).map_err(|error| self.error(error))?;
         match waiting::timeout(waited.map(Number))? {

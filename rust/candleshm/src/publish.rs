@@ -136,7 +136,8 @@ impl<'a> SeriesWriter<'a> {
         let capacity = self.words.ring.capacity as u64;
         let old_head = self.state.marks.head;
         debug_assert!(new_head > old_head);
-        debug_assert!(live.is_some() || rows.last().is_some_and(|row| row.candle_index + 1 == new_head));
+        let newest = rows.last().filter(|row| row.candle_index + 1 == new_head && row.state != RowState::Live);
+        debug_assert!(live.is_some() || newest.is_some());
         let from = old_head.max(new_head.saturating_sub(capacity));
         self.leave_window(new_head);
         // Readers of a window that begins before `overwrite_mark - capacity` reject it, whatever they copied.
@@ -164,9 +165,14 @@ impl<'a> SeriesWriter<'a> {
         for candle_index in from..new_head {
             self.count_in(candle_index);
         }
-        match live {
-            Some(row) => self.set_live(row),
-            None => self.repeat_newest(),
+        match (live, newest) {
+            (Some(row), _) => self.set_live(row),
+            // To read back what was stored a moment ago would wait for all of these stores.
+            (None, Some(newest)) => {
+                self.state.newest = newest.row;
+                self.state.marks.state = newest.state;
+            }
+            (None, None) => self.repeat_newest(),
         }
         self.settle_marks();
     }

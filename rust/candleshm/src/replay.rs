@@ -242,8 +242,8 @@ impl Replay {
 
     fn take_given(&self, timeline: &mut Timeline) {
         let Given { rows, seconds } = std::mem::take(&mut *lock(&self.given));
-        for (symbol, rows) in &rows {
-            timeline.give(symbol, rows);
+        for (symbol, rows) in rows {
+            timeline.give(&symbol, rows);
         }
         for (symbol, rows) in &seconds {
             timeline.give_seconds(symbol, rows);

@@ -368,6 +368,30 @@ fn a_candle_that_lacks_a_row_grows_old() {
 }
 
 #[test]
+fn what_is_whole_is_there_also_when_the_newest_candle_lacks_a_row() {
+    let scratch = Scratch::new("derived-whole");
+    let mut writer = open(&scratch).expect("a new block");
+    let gap = 1_957_696; // the first quarter of an hour; another one is absent 23 quarters before
+    assert!(kline(gap, 0).is_none() && gap % 4 == 0);
+    ask(&mut writer, (gap + 1) * STEP_MS + 2_000, (gap - 22) * STEP_MS, 1_000, 0);
+    // Of older quarters nothing was asked yet.
+    let there = |rows: &[(u64, RowState, Row)]| -> Vec<(u64, RowState)> {
+        let rows = rows.iter().map(|&(hour, state, _)| (hour, state));
+        rows.skip_while(|&(_, state)| state == RowState::Missing).collect()
+    };
+    let newest = (gap / 4) as u64;
+    let whole: Vec<(u64, RowState)> = (newest - 5..newest).map(|hour| (hour, RowState::Closed)).collect();
+    let hours = target_name(&scratch, "1h");
+    assert_eq!(there(&rows_of(&hours).1), whole);
+    assert_eq!(received_ms(&hours), 0, "it is not current");
+    // The gap turns out to be a hole: the newest hour is live.
+    ask(&mut writer, (gap + 1) * STEP_MS + 9_000, (gap - 22) * STEP_MS, 1_000, 0);
+    assert_eq!(there(&rows_of(&hours).1)[whole.len()..], [(newest, RowState::Live)]);
+    assert_eq!(received_ms(&hours), received_ms(scratch.name()));
+    writer.close(true).expect("the blocks are there");
+}
+
+#[test]
 fn what_left_the_source_before_it_was_loaded_is_not_missing() {
     let scratch = Scratch::new("derived-late");
     let mut writer = open(&scratch).expect("a new block");

@@ -16,6 +16,8 @@ pub(super) const NEVER: i64 = i64::MAX;
 const STEPS: i64 = 4;
 /// Length of a candle of which live rows are made.
 const SECOND_MS: i64 = 1_000;
+/// How many candles of a symbol are kept at hand.
+const NEAR_ROWS: usize = 16;
 
 /// What is shown of a candle before it closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,20 +35,36 @@ pub(super) enum Making {
     Seconds(Derivation),
 }
 
+/// Rows that were given in one go.
+#[derive(Debug)]
+struct Given {
+    rows: Vec<(Row, RowState)>,
+    /// How many of them were taken over.
+    place: usize,
+    /// Index of the candle of the next one, if it does not say when it opens.
+    next: i64,
+}
+
 /// A symbol on its way through time.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) name: String,
     /// Its place in the block, once it is listed.
     pub(super) place: Option<usize>,
+    /// Whether it has had a row.
+    has_begun: bool,
     /// When the replay ends: candles that end later are not shown.
     end_ms: i64,
     grid: Grid,
-    /// Candles that are still to come, ascending: closed, verified, or holes.
-    rows: VecDeque<RingRow>,
+    /// The candles that come next, ascending: closed, verified, or holes. One that is no hole is among them as long as
+    /// there is one at all.
+    near: VecDeque<RingRow>,
+    /// What is still to come behind them, as it was given. It is taken over many rows at a time: the rows of one symbol
+    /// lie far from those of the next.
+    given: VecDeque<Given>,
     /// Candles of 1s that are still to come.
     seconds: VecDeque<Row>,
-    /// Index behind the newest candle that was given, and behind the newest that has closed.
+    /// Index behind the newest candle that was taken over, and behind the newest that has closed.
     given_end: u64,
     closed_end: u64,
     /// The candle that is live, and how many of its steps were shown.
@@ -62,9 +80,11 @@ impl Line {
         Self {
             name,
             place: None,
+            has_begun: false,
             end_ms,
             grid,
-            rows: VecDeque::new(),
+            near: VecDeque::with_capacity(NEAR_ROWS),
+            given: VecDeque::new(),
             seconds: VecDeque::new(),
             given_end: 0,
             closed_end: 0,
@@ -86,19 +106,43 @@ impl Line {
 
     /// Takes candles that are to come; those at or before what it has are left out. A row without an open time lies
     /// one candle behind the row before it.
-    pub(super) fn give(&mut self, rows: &[(Row, RowState)]) {
-        let known = rows.iter().position(|(row, _)| !row[OPEN_TIME_MS].is_nan());
-        let Some(known) = known else { return };
-        let first_ms = rows[known].0[OPEN_TIME_MS] as i64;
-        if self.given_end == 0 {
-            // 3d candles count from a symbol's first day.
-            self.grid = Grid::anchored(self.grid.interval(), self.listed_ms.unwrap_or(first_ms));
+    pub(super) fn give(&mut self, rows: Vec<(Row, RowState)>) {
+        self.given.push_back(Given { rows, place: 0, next: 0 });
+        self.come_near();
+    }
+
+    /// Takes over the candles that come next, once none is at hand that closes.
+    fn come_near(&mut self) {
+        while self.front().is_none()
+            && let Some(mut given) = self.given.pop_front()
+        {
+            self.take_over(&mut given);
+            if given.place < given.rows.len() {
+                self.given.push_front(given);
+            }
         }
-        let mut next = self.grid.index_of(first_ms) - known as i64;
-        for &(row, state) in rows {
+    }
+
+    /// Takes over some of the rows that were given in one go.
+    fn take_over(&mut self, given: &mut Given) {
+        if given.place == 0 {
+            let known = given.rows.iter().position(|(row, _)| !row[OPEN_TIME_MS].is_nan());
+            let Some(known) = known else {
+                given.place = given.rows.len();
+                return;
+            };
+            let first_ms = given.rows[known].0[OPEN_TIME_MS] as i64;
+            if self.given_end == 0 {
+                // 3d candles count from a symbol's first day.
+                self.grid = Grid::anchored(self.grid.interval(), self.listed_ms.unwrap_or(first_ms));
+            }
+            given.next = self.grid.index_of(first_ms) - known as i64;
+        }
+        let end = given.rows.len().min(given.place + NEAR_ROWS);
+        for &(row, state) in &given.rows[given.place..end] {
             let candle_index =
-                if row[OPEN_TIME_MS].is_nan() { next } else { self.grid.index_of(row[OPEN_TIME_MS] as i64) };
-            next = candle_index + 1;
+                if row[OPEN_TIME_MS].is_nan() { given.next } else { self.grid.index_of(row[OPEN_TIME_MS] as i64) };
+            given.next = candle_index + 1;
             let candle_index = candle_index.max(0) as u64;
             let counts = match state {
                 RowState::Closed | RowState::Verified => !row[CLOSE].is_nan(),
@@ -107,10 +151,11 @@ impl Line {
             };
             if counts && candle_index >= self.given_end.max(1) && self.end_of(candle_index) <= self.end_ms {
                 let row = if state == RowState::Hole { [f64::NAN; COLUMNS] } else { row };
-                self.rows.push_back(RingRow { candle_index, row, state });
+                self.near.push_back(RingRow { candle_index, row, state });
                 self.given_end = candle_index + 1;
             }
         }
+        given.place = end;
     }
 
     /// Takes candles of 1s that are to come, ascending.
@@ -123,7 +168,7 @@ impl Line {
 
     /// The candle that closes next.
     fn front(&self) -> Option<&RingRow> {
-        self.rows.iter().find(|row| row.state != RowState::Hole)
+        self.near.iter().find(|row| row.state != RowState::Hole)
     }
 
     fn end_of(&self, candle_index: u64) -> i64 {
@@ -158,10 +203,10 @@ impl Line {
     pub(super) fn pass(&mut self, making: Option<&Making>, now_ms: i64, arrival: &mut Arrival) {
         arrival.rows.clear();
         arrival.live = None;
-        while let Some(front) = self.front().copied()
-            && self.end_of(front.candle_index) <= now_ms
+        while let Some(candle_index) = self.front().map(|row| row.candle_index)
+            && self.end_of(candle_index) <= now_ms
         {
-            self.take_until(front.candle_index + 1, arrival);
+            self.take_until(candle_index + 1, arrival);
         }
         match making {
             None => {}
@@ -172,9 +217,14 @@ impl Line {
 
     /// Lets all candles below an index close.
     fn take_until(&mut self, end: u64, arrival: &mut Arrival) {
-        while let Some(row) = self.rows.pop_front_if(|row| row.candle_index < end) {
-            self.closed_end = row.candle_index + 1;
-            arrival.rows.push(row);
+        loop {
+            let count = self.near.iter().take_while(|row| row.candle_index < end).count();
+            if count == 0 {
+                return;
+            }
+            self.closed_end = self.near[count - 1].candle_index + 1;
+            arrival.rows.extend(self.near.drain(..count));
+            self.come_near();
         }
     }
 
@@ -226,10 +276,14 @@ impl Line {
     }
 
     /// Returns where the candles of the series begin for its readers, as (open time, whether there may be older ones),
-    /// with the first rows that it gets.
-    pub(super) fn beginning(&self, arrival: &Arrival, oldest_ms: i64) -> Option<(i64, bool)> {
+    /// with the first rows that it gets; `None` after these.
+    pub(super) fn beginning(&mut self, arrival: &Arrival, oldest_ms: i64) -> Option<(i64, bool)> {
+        if self.has_begun {
+            return None;
+        }
         let live_ms = arrival.live.as_ref().map(|row| row[OPEN_TIME_MS] as i64);
         let first_ms = arrival.rows.first().map(|row| self.grid.open_ms(row.candle_index as i64)).or(live_ms)?;
+        self.has_begun = true;
         Some(match self.listed_ms {
             Some(listed_ms) if listed_ms >= oldest_ms => (listed_ms.min(first_ms), false),
             _ => (first_ms, true),

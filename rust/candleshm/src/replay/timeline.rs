@@ -77,7 +77,7 @@ impl Timeline {
         self.given_ms = self.oldest_ms;
     }
 
-    pub(super) fn give(&mut self, symbol: &str, rows: &[(Row, RowState)]) {
+    pub(super) fn give(&mut self, symbol: &str, rows: Vec<(Row, RowState)>) {
         if let Some(line) = self.line(symbol) {
             line.give(rows);
         }

@@ -1,7 +1,7 @@
 //! A block of derived candles, changed along with the block they are derived from.
 //!
 //! A derived row is never guessed. Where a row that it is made of is missing, it is missing, too: it comes with the
-//! missing row. When that concerns the newest candle, the series stays as it was, and so does its age, until the newest
+//! missing row. When that concerns the newest candle, the series ends before it, and its age stays, until the newest
 //! candle can be derived again. What is final stays final: a row is taken back neither because rows it was made of have
 //! left the source's window, nor because they are being loaded again.
 //!
@@ -400,16 +400,21 @@ impl Derived {
             part.current = derived.is_some();
             if newest < head {
                 changes.below(mine, writer.state(), newest, derived, is_fetched && seen.is_told(newest));
-            } else if let Some((row, row_state)) = derived {
-                // The head passes candles that may have been derived before there was a newest row behind them.
-                let new_head = newest + u64::from(row_state != RowState::Live);
+            } else if derived.is_some() || candle_index_of(&derivation, touched[0]) < newest {
+                // The head passes candles that may have been derived before there was a newest row behind them. Without
+                // a newest row, as when a batch ends in a gap, it passes those that are whole.
+                let is_final = derived.is_some_and(|(_, row_state)| row_state != RowState::Live);
+                let new_head = newest + u64::from(is_final);
                 let oldest = new_head.saturating_sub(mine.ring.length as u64).max(writer.state().first_bar).max(head);
                 for candle_index in oldest..newest {
                     if let Some(passed) = source.derive(&derivation, candle_index, &mut scratch) {
                         changes.pass(candle_index, passed);
                     }
                 }
-                changes.newest(writer.state(), newest, (row, row_state));
+                match derived {
+                    Some(derived) => changes.newest(writer.state(), newest, derived),
+                    None => changes.end_behind_final(head),
+                }
             }
         }
         // In these slots there may have been other candles.
@@ -500,6 +505,16 @@ impl Changes {
         } else {
             self.passed.push(RingRow { candle_index, row, state });
         }
+    }
+
+    /// Lets the head move behind the newest final candle that it passes, as there is no row behind it; what follows
+    /// that one waits until there is.
+    fn end_behind_final(&mut self, head: u64) {
+        let newest = self.passed.iter().rfind(|row| row.state != RowState::Live);
+        let end = newest.map_or(head, |row| row.candle_index + 1);
+        self.passed.retain(|row| row.candle_index < end);
+        self.holes.retain(|&candle_index| candle_index < end);
+        self.advance = (end > head).then_some(end);
     }
 
     /// Takes in the newest row, from the head on.

@@ -65,10 +65,11 @@ impl Writer {
             return;
         }
         let before = self.standing(index).0;
-        let (words, grid) = (self.block.series(index), self.block.grid(index));
+        let words = self.block.series(index);
         let Series { state, .. } = &mut self.series[index];
         let known_head = state.marks.head;
-        let live_index = arrival.live.as_ref().map(|row| grid.index_of(row[OPEN_TIME_MS] as i64).max(0) as u64);
+        let live_index =
+            arrival.live.as_ref().map(|row| self.block.grid(index).index_of(row[OPEN_TIME_MS] as i64).max(0) as u64);
         let head = live_index.unwrap_or_else(|| arrival.rows.last().map_or(known_head, |row| row.candle_index + 1));
         let mut writer = SeriesWriter::new(words, state);
         let oldest = head.saturating_sub(words.ring.capacity as u64);
