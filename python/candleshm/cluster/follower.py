@@ -72,12 +72,15 @@ class Follower:
         self._log = BlockLog(logger, writer.name)
         self._history = ChangeLog(connection, subjects, block_name=writer.name)
         self._positions = {shard: ShardPosition() for shard in range(shards)}
-        self._led: Collection[int] = ()
+        self._led: frozenset[int] = frozenset()
         self._inbox = Inbox()
         self._requests = Requests(connection, subjects, self._inbox.receiver(self._take_answer))
         self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take_clock))
-        receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
-        self._changes = connection.subscribe(subjects.all_changes, receive)
+        self._connection = connection
+        self._subjects = subjects
+        self._receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
+        self._left_out = self._led
+        self._changes = [connection.subscribe(subjects.all_changes, self._receive)]
         self._counts: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-follower", daemon=True)
@@ -93,6 +96,7 @@ class Follower:
     def leave_out(self, led: Collection[int]) -> None:
         """Take no messages of these shards, which this process leads itself. May be called from any thread."""
         self._led = frozenset(led)
+        self._inbox.rouse()
 
     def stop(self) -> None:
         """Follow no longer; what was received and not applied is dropped."""
@@ -100,8 +104,21 @@ class Follower:
         self._inbox.rouse()
         if self._thread.is_alive():
             self._thread.join()
-        for part in (self._changes, self._clocks, self._requests):
-            part.close()
+        for subscription in self._changes:
+            subscription.close()
+        self._clocks.close()
+        self._requests.close()
+
+    def _listen(self) -> None:
+        """Subscribe to what is followed now: what this process tells others does not come back to it."""
+        self._left_out = led = self._led
+        before = self._changes
+        shards = [self._subjects.changes(shard) for shard in self._positions if shard not in led]
+        subjects = shards if led else [self._subjects.all_changes]
+        # Before the others end: what comes twice changes nothing.
+        self._changes = [self._connection.subscribe(subject, self._receive) for subject in subjects]
+        for subscription in before:
+            subscription.close()
 
     def _is_followed(self, message: Message) -> bool:
         """Return, in the connection's thread, whether a message is of a shard that others lead."""
@@ -114,6 +131,8 @@ class Follower:
                 self._clocks.request(shard, 0)
             looked_ns = 0
             while not self._stopping.is_set():
+                if self._left_out != self._led:
+                    self._listen()
                 self._inbox.work(LOOK_SECONDS)
                 now_ns = boot_ns()
                 if now_ns - looked_ns > LOOK_SECONDS * 1e9:
