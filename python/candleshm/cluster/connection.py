@@ -169,9 +169,13 @@ class ClusterConnection:
 
         Nothing is sent without a connection. Who waits for the result before sending more keeps the memory bounded.
         """
-        # One call in the loop's thread, without a task: a leader publishes some hundred times a second.
+        # A leader publishes some hundred times a second: past the loop, else by one call there, without a task.
         data = self._published(messages)
         sent: Future[bool] = Future()
+        client = self._client
+        if client is not None and client.send_past_loop(data):
+            sent.set_result(True)
+            return sent
         try:
             if not self._thread.is_alive():
                 raise RuntimeError

@@ -18,6 +18,7 @@ from nats.aio.subscription import Subscription
 from candleshm.cluster.failure_text import is_refusal, reason_of
 from candleshm.cluster.message import Message, Receive
 from candleshm.cluster.settings import ClusterSettings
+from candleshm.cluster.shared_socket import SharedSocket
 from candleshm.errors import ClusterRefused, ClusterUnavailable
 
 __all__ = ["CLIENT_ERRORS", "ServerSession", "SessionClient", "published"]
@@ -41,11 +42,16 @@ class SessionClient(Client):
         super().__init__()
         self.lost = asyncio.Event()
         self._needs_tls = needs_tls
+        self._shared: SharedSocket | None = None
         self.receivers: dict[int, Receive] = {}
         """Who is called for each message of a subscription, by its number, without a task between."""
 
+    def send_past_loop(self, commands: bytes) -> bool:
+        """Send whole commands from any thread; return False where the loop has to, and nothing was sent."""
+        return self._shared is not None and self.is_connected and self._shared.send(commands)
+
     def send(self, commands: bytes) -> None:
-        """Hand whole commands to the transport, in the loop's thread and while there is a connection."""
+        """Send whole commands in the loop's thread, while there is a connection."""
         if self._transport is not None:
             self._transport.write(commands)
 
@@ -62,12 +68,14 @@ class SessionClient(Client):
             await transport.drain()
 
     def widen(self) -> None:
-        """Let whole chunks of rows pass at once, once there is a connection."""
+        """Let whole chunks of rows pass at once, and messages past the loop, once there is a connection."""
         transport: Any = self._transport
         reader, writer = transport._io_reader, transport._io_writer
         reader._limit = READ_BYTES
         transport.read = lambda _size: reader.read(READ_BYTES)
         writer.transport.set_write_buffer_limits(high=SENDING_BYTES_MAX)
+        shared = self._shared = SharedSocket(writer)
+        transport.write, transport.writelines = shared.write, shared.writelines
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         receive = self.receivers.get(sid)
@@ -80,6 +88,8 @@ class SessionClient(Client):
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001
         # The client would first wait until the rest is sent, to a server that may be stopped.
         self.lost.set()
+        if self._shared is not None:
+            self._shared.close()
         self._pending.clear()
         self._pending_data_size = 0
         writer = getattr(self._transport, "_io_writer", None)
