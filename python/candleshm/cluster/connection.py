@@ -42,6 +42,8 @@ COMPLAINTS_MAX = 100
 CLOSED = "the connection is closed"
 PAUSES = Backoff(first_seconds=0.1, limit_seconds=2.0)
 T = TypeVar("T")
+_SENT: Future[bool] = Future()
+_SENT.set_result(True)
 
 
 class Subscription:
@@ -171,11 +173,10 @@ class ClusterConnection:
         """
         # A leader publishes some hundred times a second: past the loop, else by one call there, without a task.
         data = self._published(messages)
-        sent: Future[bool] = Future()
         client = self._client
         if client is not None and client.send_past_loop(data):
-            sent.set_result(True)
-            return sent
+            return _SENT
+        sent: Future[bool] = Future()
         try:
             if not self._thread.is_alive():
                 raise RuntimeError

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_NS = 1_000_000_000
 # A heartbeat that followers request, so that they need not wait, comes this long after another at least.
-SOON_NS = 100_000_000
+SOON_NS = 50_000_000
 LOG_NS = 15_000_000_000
 WAIT_SECONDS_MAX = 0.25
 # Between two looks at the block: what changes meanwhile is told together. What comes after a silence is told at once.
