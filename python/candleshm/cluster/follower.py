@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from candleshm.cluster.clock_offset import boot_ns
 from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.follower_status import FollowerStatus, ShardStatus
+from candleshm.cluster.heard_changes import HeardChanges
 from candleshm.cluster.inbox import Inbox
 from candleshm.cluster.leader_clocks import LeaderClocks
 from candleshm.cluster.log import ChangeLog
@@ -76,11 +77,8 @@ class Follower:
         self._inbox = Inbox()
         self._requests = Requests(connection, subjects, self._inbox.receiver(self._take_answer))
         self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take_clock))
-        self._connection = connection
-        self._subjects = subjects
-        self._receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
-        self._left_out = self._led
-        self._changes = [connection.subscribe(subjects.all_changes, self._receive)]
+        receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
+        self._changes = HeardChanges(connection, subjects, receive)
         self._counts: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-follower", daemon=True)
@@ -104,21 +102,8 @@ class Follower:
         self._inbox.rouse()
         if self._thread.is_alive():
             self._thread.join()
-        for subscription in self._changes:
-            subscription.close()
-        self._clocks.close()
-        self._requests.close()
-
-    def _listen(self) -> None:
-        """Subscribe to what is followed now: what this process tells others does not come back to it."""
-        self._left_out = led = self._led
-        before = self._changes
-        shards = [self._subjects.changes(shard) for shard in self._positions if shard not in led]
-        subjects = shards if led else [self._subjects.all_changes]
-        # Before the others end: what comes twice changes nothing.
-        self._changes = [self._connection.subscribe(subject, self._receive) for subject in subjects]
-        for subscription in before:
-            subscription.close()
+        for part in (self._changes, self._clocks, self._requests):
+            part.close()
 
     def _is_followed(self, message: Message) -> bool:
         """Return, in the connection's thread, whether a message is of a shard that others lead."""
@@ -131,8 +116,7 @@ class Follower:
                 self._clocks.request(shard, 0)
             looked_ns = 0
             while not self._stopping.is_set():
-                if self._left_out != self._led:
-                    self._listen()
+                self._changes.leave_out(self._led, self._positions)
                 self._inbox.work(LOOK_SECONDS)
                 now_ns = boot_ns()
                 if now_ns - looked_ns > LOOK_SECONDS * 1e9:
