@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from candleshm.cluster.clock_offset import boot_ns
 from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.follower_status import FollowerStatus, ShardStatus
+from candleshm.cluster.heard_changes import HeardChanges
 from candleshm.cluster.inbox import Inbox
 from candleshm.cluster.leader_clocks import LeaderClocks
 from candleshm.cluster.log import ChangeLog
@@ -72,12 +73,12 @@ class Follower:
         self._log = BlockLog(logger, writer.name)
         self._history = ChangeLog(connection, subjects, block_name=writer.name)
         self._positions = {shard: ShardPosition() for shard in range(shards)}
-        self._led: Collection[int] = ()
+        self._led: frozenset[int] = frozenset()
         self._inbox = Inbox()
         self._requests = Requests(connection, subjects, self._inbox.receiver(self._take_answer))
         self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take_clock))
         receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
-        self._changes = connection.subscribe(subjects.all_changes, receive)
+        self._changes = HeardChanges(connection, subjects, receive)
         self._counts: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-follower", daemon=True)
@@ -93,6 +94,7 @@ class Follower:
     def leave_out(self, led: Collection[int]) -> None:
         """Take no messages of these shards, which this process leads itself. May be called from any thread."""
         self._led = frozenset(led)
+        self._inbox.rouse()
 
     def standing(self, shard: int) -> tuple[bytes, ...]:
         """Return the messages of a shard's newest heartbeat; nothing before. May be called from any thread."""
@@ -124,6 +126,7 @@ class Follower:
                 self._clocks.request(shard, 0)
             looked_ns = 0
             while not self._stopping.is_set():
+                self._changes.leave_out(self._led, self._positions)
                 self._inbox.work(LOOK_SECONDS)
                 now_ns = boot_ns()
                 if now_ns - looked_ns > LOOK_SECONDS * 1e9:

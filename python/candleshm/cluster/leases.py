@@ -80,6 +80,11 @@ class Lease:
         """Whether this member surely leads now: nobody else can have taken the lease yet."""
         return self.epoch is not None and self._now() - self._confirmed_seconds < LEASE_SECONDS
 
+    @property
+    def free_in_seconds(self) -> float:
+        """How long it is until the newest entry has stood unchanged for a lease's life; 0 when it has."""
+        return max(0.0, self._since_seconds + LEASE_SECONDS - self._now())
+
     async def acquire(self, *, patience_seconds: float, newest_epoch: int) -> bool:
         """Take the lease if it is free, and has been for `patience_seconds`; return whether this member leads now.
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
+from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -15,9 +18,10 @@ from nats.aio.subscription import Subscription
 from candleshm.cluster.failure_text import is_refusal, reason_of
 from candleshm.cluster.message import Message, Receive
 from candleshm.cluster.settings import ClusterSettings
+from candleshm.cluster.shared_socket import SharedSocket
 from candleshm.errors import ClusterRefused, ClusterUnavailable
 
-__all__ = ["CLIENT_ERRORS", "ServerSession"]
+__all__ = ["CLIENT_ERRORS", "ServerSession", "SessionClient", "published"]
 
 CLIENT_ERRORS = (OSError, nats.errors.Error)
 """What the client raises, JetStream's errors and timeouts included."""
@@ -26,19 +30,66 @@ CONNECT_SECONDS = 3.0
 PING_SECONDS, PINGS_MAX = 1, 2
 FLUSH_SECONDS = 1
 FAULTS_MAX = 100
+# Who sends waits while so many bytes are on their way to the system; so many are read in one go.
+SENDING_BYTES_MAX = READ_BYTES = 1 << 20
+UNHEARD = b"NATS/1.0 503"
 
 
-class _Client(Client):
+class SessionClient(Client):
     """The client, which says at once that it is lost, and sends nothing secret to a server without TLS."""
 
     def __init__(self, *, needs_tls: bool) -> None:
         super().__init__()
         self.lost = asyncio.Event()
         self._needs_tls = needs_tls
+        self._shared: SharedSocket | None = None
+        self.receivers: dict[int, Receive] = {}
+        """Who is called for each message of a subscription, by its number, without a task between."""
+
+    def send_past_loop(self, commands: bytes) -> bool:
+        """Send whole commands from any thread; return False where the loop has to, and nothing was sent."""
+        return self._shared is not None and self.is_connected and self._shared.send(commands)
+
+    def send(self, commands: bytes) -> None:
+        """Send whole commands in the loop's thread, while there is a connection."""
+        if self._transport is not None:
+            self._transport.write(commands)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the system has yet to take more than is good."""
+        writer = getattr(self._transport, "_io_writer", None)
+        return writer is not None and writer.transport.get_write_buffer_size() > SENDING_BYTES_MAX
+
+    async def drain_sent(self) -> None:
+        """Wait until the system has taken most of what was sent. Raises OSError when the connection is lost."""
+        transport: Any = self._transport
+        if transport is not None:
+            await transport.drain()
+
+    def widen(self) -> None:
+        """Let whole chunks of rows pass at once, and messages past the loop, once there is a connection."""
+        transport: Any = self._transport
+        reader, writer = transport._io_reader, transport._io_writer
+        reader._limit = READ_BYTES
+        transport.read = lambda _size: reader.read(READ_BYTES)
+        writer.transport.set_write_buffer_limits(high=SENDING_BYTES_MAX)
+        shared = self._shared = SharedSocket(writer)
+        transport.write, transport.writelines = shared.write, shared.writelines
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        receive = self.receivers.get(sid)
+        if receive is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        is_unheard = not data and bool(headers) and bytes(headers).startswith(UNHEARD)
+        receive(Message(subject.decode(), bytes(data), reply.decode(), is_unheard))
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001
         # The client would first wait until the rest is sent, to a server that may be stopped.
         self.lost.set()
+        if self._shared is not None:
+            self._shared.close()
         self._pending.clear()
         self._pending_data_size = 0
         writer = getattr(self._transport, "_io_writer", None)
@@ -65,14 +116,14 @@ class ServerSession:
         self._settings = settings
         self._name = name
         self._tls = _tls_of(settings)
-        self._client: _Client | None = None
+        self._client: SessionClient | None = None
         self.faults: list[str] = []
         """What the server complained about since it was looked at last, such as rights that are missing."""
 
-    async def connect(self, url: str) -> _Client:
+    async def connect(self, url: str) -> SessionClient:
         """Connect to the server at `url`. Raises ClusterRefused, ClusterUnavailable; then `end` is due all the same."""
         settings = self._settings
-        client = self._client = _Client(needs_tls=settings.has_tls)
+        client = self._client = SessionClient(needs_tls=settings.has_tls)
         newest: list[Exception] = []
 
         async def note(error: Exception) -> None:
@@ -106,6 +157,7 @@ class ServerSession:
             reason = reason_of(cause, settings)
             kind = ClusterRefused if is_refusal(cause) else ClusterUnavailable
             raise kind(where, reason) from None
+        client.widen()
         return client
 
     async def subscribe(self, subject: str, queue: str, receive: Receive) -> Subscription | None:
@@ -119,7 +171,9 @@ class ServerSession:
 
         with suppress(*CLIENT_ERRORS):
             # What waits here is bounded by who receives.
-            return await client.subscribe(subject, queue, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
+            found = await client.subscribe(subject, queue, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
+            client.receivers[found._id] = receive
+            return found
         return None
 
     async def end(self) -> None:
@@ -132,6 +186,12 @@ class ServerSession:
                 await client.flush(FLUSH_SECONDS)
         with suppress(*CLIENT_ERRORS):
             await client.close()
+
+
+def published(messages: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return the commands that publish messages, given as subject and bytes."""
+    parts = ((f"PUB {subject} {len(data)}\r\n".encode(), data, b"\r\n") for subject, data in messages)
+    return b"".join(chain.from_iterable(parts))
 
 
 def _message_of(msg: Msg) -> Message:

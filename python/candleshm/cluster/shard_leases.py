@@ -140,7 +140,11 @@ class ShardLeases:
             return str(error) or "no response in time"
         finally:
             look_seconds = LOOK_SECONDS * max(1.0, len(self._leases) / LOOKS_MAX)
-            self._due_seconds[shard] = self._now() + (RENEW_SECONDS if lease.epoch is not None else look_seconds)
+            if lease.epoch is not None:
+                self._due_seconds[shard] = self._now() + RENEW_SECONDS
+            else:
+                # A lease that ends sooner is looked at as soon as it may be taken.
+                self._due_seconds[shard] = self._now() + min(look_seconds, lease.free_in_seconds or look_seconds)
         return None
 
     def _patience_seconds(self, shard: int, members: Collection[Presence], *, is_complete: bool) -> float:
