@@ -61,6 +61,8 @@ def feed(writer: _core.Writer) -> Iterator[candleshm.Feed]:
 class Board:
     """What a look sees, and news that a test gives."""
 
+    is_lockstep = False
+
     def __init__(self) -> None:
         self.found: int | None = None
         self.error: Exception | None = None
@@ -76,11 +78,11 @@ class Board:
     def publish(self) -> None:
         self._changed.set()
 
-    def news(self) -> Board:
+    def news(self, _: int = 0) -> Board:
         self._changed.clear()
         return self
 
-    def sleep(self) -> None:
+    def sleep(self, _: Board | None) -> None:
         self._changed.wait(1)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from candleshm.cluster.clock_offset import boot_ns
 from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.follower_status import FollowerStatus, ShardStatus
-from candleshm.cluster.heard_changes import HeardChanges
+from candleshm.cluster.received_changes import ReceivedChanges
 from candleshm.cluster.inbox import Inbox
 from candleshm.cluster.leader_clocks import LeaderClocks
 from candleshm.cluster.log import ChangeLog
@@ -78,7 +78,7 @@ class Follower:
         self._requests = Requests(connection, subjects, self._inbox.receiver(self._take_answer))
         self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take_clock))
         receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
-        self._changes = HeardChanges(connection, subjects, receive)
+        self._changes = ReceivedChanges(connection, subjects, receive)
         self._counts: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-follower", daemon=True)

@@ -1,4 +1,4 @@
-"""The changes that a follower hears: those of all shards, but for what its own process tells others."""
+"""The changes that a follower receives: those of all shards, but for what its own process tells others."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.message import Receive
 from candleshm.cluster.subjects import Subjects
 
-__all__ = ["HeardChanges"]
+__all__ = ["ReceivedChanges"]
 
 
-class HeardChanges:
+class ReceivedChanges:
     """Subscriptions to the changes of a feed. For one thread; `receive` is called in the connection's."""
 
     def __init__(self, connection: ClusterConnection, subjects: Subjects, receive: Receive) -> None:
