@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +15,7 @@ from candleshm import _core
 from candleshm.commands.overview import Overview
 from candleshm.commands.screen import Screen
 from candleshm.gateway.page.watched_block import WatchedBlock
+from candleshm.reader.notes import note
 from tests.support.commanding import run
 from tests.support.replaying import Given, made
 
@@ -40,6 +42,14 @@ def test_commands_show_a_replay_calmly(replay: _core.Replay) -> None:
     with candleshm.attach(name) as feed:
         title, *_ = Overview(Screen()).frame([feed.health], [])
     assert title.endswith("all well")
+
+
+def test_nobody_is_told_to_start_the_collector_of_a_replay(replay: _core.Replay) -> None:
+    with candleshm.attach(replay.name) as feed:
+        health = feed.health
+    assert note(dataclasses.replace(health, state="closed")) == "its replay has ended"
+    dead = note(dataclasses.replace(health, state="dead"))
+    assert dead == f"replay {health.pid} is dead: `candleshm rm {replay.name}`"
 
 
 def test_the_page_shows_a_replay_calmly(replay: _core.Replay) -> None:

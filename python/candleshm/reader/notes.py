@@ -12,10 +12,12 @@ __all__ = ["note"]
 
 def note(health: Health) -> str:
     """Return what an operator should know about a block, the worst first; nothing while all is well."""
+    if health.state == "dead" and health.replayed_at is not None:
+        return f"replay {health.pid} is dead: `candleshm rm {health.name}`"
     if health.state == "dead":
         return f"collector {health.pid} is dead: start it again, or `candleshm rm {health.name}` if not needed"
     if health.state == "closed":
-        return "its collector has stopped"
+        return "its collector has stopped" if health.replayed_at is None else "its replay has ended"
     if health.is_silent:
         pause = age(health.heartbeat_age) if math.isfinite(health.heartbeat_age) else "ever"
         return f"no heartbeat for {pause}, but process {health.pid} still owns the block: it is stopped or hangs"
