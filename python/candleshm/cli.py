@@ -699,7 +699,7 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="replay what `serve --record DIR` wrote instead of daily files, through parser, merge, planner and "
-        "writer; of the other flags only --name and --json count",
+        "writer; with --name the block stays until Ctrl-C; of the other flags only --name and --json count",
     )
     replay.add_argument(
         "--candle-dir", metavar="DIR", default=CANDLE_DIR, help=f"directory of the daily files (default: {CANDLE_DIR})"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
+from candleshm._core import INTERVAL_MS
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import ConfigError, DayNotFound
 from candleshm.history.candles import DayCandles
@@ -115,7 +116,7 @@ def _slot_ms(candles: DayCandles, index: int) -> int:
 
 
 def _has_minutes(store: ParquetStore, symbol: str) -> bool:
-    return store.interval != SOURCE and bool(_minutes(store).days(symbol))
+    return INTERVAL_MS[store.interval] > INTERVAL_MS[SOURCE] and bool(_minutes(store).days(symbol))
 
 
 def _minutes(store: ParquetStore) -> ParquetStore:
