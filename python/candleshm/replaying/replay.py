@@ -274,7 +274,7 @@ def _times(speed: float | str) -> float | None:
 
 
 def _whole(field: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most:
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most:
         return int(value)
     raise ConfigError(f"{field} cannot be `{value}`; allowed: a whole number, {least} to {most}")
 
