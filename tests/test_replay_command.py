@@ -168,6 +168,33 @@ def test_a_signal_ends_it_in_order_and_readers_learn_of_it(
         assert how in ("stopped", "complete")
 
 
+SWALLOWING = """
+import os, signal, sys
+
+class Swallowing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pyarrow":
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(1000):
+                    pass
+            except KeyboardInterrupt:
+                print("swallowed", file=sys.stderr)
+
+sys.meta_path.insert(0, Swallowing())
+"""
+
+
+def test_a_signal_that_an_import_swallows_ends_it_all_the_same(replaying: list[str], tmp_path: Path) -> None:
+    # As some extension modules do while they begin, for a moment that no test can hit.
+    (tmp_path / "sitecustomize.py").write_text(SWALLOWING)
+    for consumers in ("0", "1"):
+        done = run(*replaying, "--consumers", consumers, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+        assert done.returncode == 0
+        assert done.stderr.startswith("swallowed\nstopped at 2026-03-07 00:00:00 of 2026-03-09 00:00:00 UTC\n")
+
+
 def test_on_the_clock_nobody_is_waited_for(replaying: list[str], block_name: str) -> None:
     words = [word.replace(DAYS[1], f"{DAYS[0]}T04:00") for word in replaying]
     with started(*words, "--speed", "7200") as process:
@@ -198,3 +225,35 @@ def test_a_reader_of_a_derived_block_waits_beside_one_of_the_base_block(replayin
         assert process.wait(DEADLINE_SECONDS) == 0
     assert [int(waits) for waits, _, _ in read] == [CLOSES, CLOSES // 12]
     assert {how for _, _, how in read} == {"complete"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--length", "0"), "length cannot be `0`"),
+        (("--length", "1"), "length cannot be `1`"),
+        (("--warm", "-1"), "warm cannot be `-1`; allowed: a whole number, 0 to"),
+        (("--consumers", "65"), "consumers cannot be `65`; allowed: a whole number, 0 to 64"),
+        (("--consumers", "-1"), "consumers cannot be `-1`; allowed: a whole number, 0 to 64"),
+        (("--speed", "0"), "speed cannot be `0.0`; allowed: max, or a number above 0 such as 60"),
+        (("--speed", "fast"), "speed cannot be `fast`; allowed: max"),
+        (("--candle-dir", ""), "candle_dir is empty"),
+        (("--candle-dir", "/nowhere"), "there is no such directory"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_a_configuration_that_cannot_be_used(
+    replaying: list[str], words: tuple[str, str], says: str
+) -> None:
+    done = run(*replaying, *words)
+    assert done.returncode == os.EX_CONFIG
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_epoch_ms_and_no_rows_before_them_are_taken(replaying: list[str]) -> None:
+    start_ms = candleshm.history.Day.parse(DAYS[0], Zone("UTC")).start_ms
+    moments = ["--start", str(start_ms + 300_000), "--end", str(start_ms + 1_500_000)]
+    done = run(*replaying, *moments, "--warm", "0", "--consumers", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["start_ms"], told["closes"]) == (start_ms + 300_000, 4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 import candleshm
 from candleshm import cli
+from candleshm._core import Zone
 from candleshm.errors import ConfigError, DayNotFound
 from candleshm.history.candles import Candles, DayCandles
+from candleshm.history.day import Day
 from candleshm.replaying.day_rows import DayRows
 from candleshm.replaying.lives import lives_of
 from candleshm.replaying.span import Span
@@ -73,6 +76,38 @@ def test_days_are_whole_and_moments_are_exact() -> None:
     assert [str(day) for day in hour.days(601)] == ["2026-03-06", "2026-03-07"]
 
 
+@pytest.mark.parametrize("of", [int, float, str, np.int64, np.float64, lambda ms: np.full(3, ms)[1]])
+def test_epoch_ms_are_a_moment_whatever_number_they_are(of: Callable[[int], Any]) -> None:
+    span = Span.of(of(FIRST_MS + 5 * MINUTE), of(FIRST_MS + 9 * MINUTE), "1m", "UTC")
+    assert (span.start_ms, span.end_ms) == (FIRST_MS + 5 * MINUTE, FIRST_MS + 9 * MINUTE)
+    assert Day.parse(of(FIRST_MS + 5 * MINUTE), Zone("UTC")) == day_of("2026-03-07")
+    with pytest.raises(ConfigError, match="milliseconds"):
+        Span.of(of(FIRST_MS // 1000), of(FIRST_MS // 1000 + 540), "1m", "UTC")
+
+
+def test_digits_without_dashes_are_a_date() -> None:
+    assert Span.of("20260307", "20260308", "1m", "UTC") == Span.of("2026-03-07", "2026-03-08", "1m", "UTC")
+
+
+@pytest.mark.parametrize(
+    ("zone", "first", "again"),
+    [
+        ("Europe/Berlin", "2026-10-25T02:30+02:00", "2026-10-25T02:30+01:00"),
+        ("America/New_York", "2026-11-01T01:00-04:00", "2026-11-01T01:00-05:00"),
+        ("Australia/Lord_Howe", "2026-04-05T01:45+11:00", "2026-04-05T01:45+10:30"),
+        # Neither comes twice: a time after the change, and one that the clocks jump over.
+        ("Europe/Berlin", "2026-10-25T03:00+01:00", "2026-10-25T03:00+01:00"),
+        ("Europe/Berlin", "2026-03-29T03:30+02:00", "2026-03-29T03:30+02:00"),
+        ("Europe/Berlin", "2026-03-29T02:30+01:00", "2026-03-29T02:30+01:00"),
+    ],
+)
+def test_of_a_time_that_comes_twice_fold_says_which(zone: str, first: str, again: str) -> None:
+    local = datetime.fromisoformat(first).replace(tzinfo=None)
+    for fold, expected in ((0, first), (1, again)):
+        span = Span.of(local.replace(fold=fold), datetime.fromisoformat(expected) + timedelta(hours=3), "1m", zone)
+        assert span.start_ms == datetime.fromisoformat(expected).timestamp() * 1000
+
+
 @pytest.mark.parametrize(
     ("start", "end", "interval", "words"),
     [
@@ -81,6 +116,16 @@ def test_days_are_whole_and_moments_are_exact() -> None:
         ("yesterday", "2026-03-08", "1m", "day cannot be `yesterday`"),
         ("2026-03-07", "2026-03-07", "1w", "interval cannot be `1w`"),
         (1772841600, "2026-03-08", "1m", "1772841600"),
+        ("2026-03-07T10:00", "2026-03-07T10:00", "1m", "no candle that opens then counts; allowed: one after start"),
+        ("2026-03-07", "2026-03-07T00:00", "1m", "it is a moment, and no candle that opens then counts"),
+        (
+            "9999-12-31",
+            "9999-12-31",
+            "1m",
+            "day cannot be `9999-12-31`; allowed: YYYY-MM-DD, a date, a datetime or epoch "
+            "milliseconds, from 1970 to 9998",
+        ),
+        (np.datetime64("2026-03-07"), "2026-03-08", "1m", "day cannot be `2026-03-07`"),
     ],
 )
 def test_what_is_no_range_is_refused(start: Any, end: Any, interval: str, words: str) -> None:
@@ -133,6 +178,17 @@ def test_a_symbol_that_was_listed_or_ended_needs_no_other_days(tmp_path: Path) -
     for _ in days:
         rows.give(taken)
     assert [len(taken.all_rows(symbol)) for symbol in lives] == [3 * 1440, 1140 + 1440, 200]
+
+
+def test_a_symbol_whose_stored_days_hold_no_candle_is_left_out(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for text in ("2026-03-07", "2026-03-08"):
+        written(store, candles_of(day_of(text)))
+        written(store, ended(text, 0, symbol="GONEUSDT"))
+    with candleshm.replay(tmp_path, "SPOT", None, "1m", "2026-03-07", "2026-03-08") as replay:
+        assert (replay.symbols, replay.left_out) == (("BTCUSDT",), ("GONEUSDT",))
+    with pytest.raises(ConfigError, match="none of GONEUSDT trades"):
+        candleshm.replay(tmp_path, "SPOT", "GONEUSDT", "1m", "2026-03-08", "2026-03-08")
 
 
 def test_a_pause_of_trading_inside_a_life_is_a_hole(tmp_path: Path) -> None:
@@ -221,6 +277,9 @@ def test_files_of_months_are_given_in_larger_parts(tmp_path: Path) -> None:
         ({"symbols": []}, "at least one is needed"),
         ({"absent": "nan"}, "absent cannot be `nan`"),
         ({"market": "moon"}, "market cannot be `moon`"),
+        ({"candle_dir": ""}, "candle_dir is empty"),
+        ({"candle_dir": "/nowhere/candles"}, "candle_dir cannot be `/nowhere/candles`: there is no such directory"),
+        ({"candle_dir": __file__}, "it is no directory"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

@@ -710,7 +710,9 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--interval", metavar="NAME", default="1m", help="length of a candle; one that has files (default: 1m)"
     )
-    replay.add_argument("--start", metavar="DAY", help="the first day, YYYY-MM-DD, or a moment, YYYY-MM-DDTHH:MM")
+    replay.add_argument(
+        "--start", metavar="DAY", help="the first day, YYYY-MM-DD, or a moment, YYYY-MM-DDTHH:MM or epoch ms"
+    )
     replay.add_argument("--end", metavar="DAY", help="the last day, included, or a moment, excluded")
     replay.add_argument(
         "--derive",
@@ -720,10 +722,10 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
         help="further intervals, each in a block of its own: 5m,1h:400,1d@Asia/Shanghai",
     )
     replay.add_argument(
-        "--length", type=_count, metavar="N", help="candles kept of every symbol, the live one included (default: 2880)"
+        "--length", type=int, metavar="N", help="candles kept of every symbol, the live one included (default: 2880)"
     )
     replay.add_argument(
-        "--warm", type=_count, metavar="N", help="rows before the start that are there from the beginning (default: 0)"
+        "--warm", type=int, metavar="N", help="rows before the start that are there from the beginning (default: 0)"
     )
     replay.add_argument(
         "--speed",
@@ -742,7 +744,7 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("--name", type=_block_name, help="name of the block (default: one that nobody else uses)")
     replay.add_argument(
         "--consumers",
-        type=_whole,
+        type=int,
         metavar="N",
         default=1,
         help="readers that are awaited before time begins to move; 0 awaits none (default: 1)",
@@ -792,12 +794,6 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"must be a positive integer: `{text}`")
 
 
-def _whole(text: str) -> int:
-    if text.isascii() and text.isdigit():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number from 0 on: `{text}`")
-
-
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if all(names):
@@ -805,8 +801,12 @@ def _names(text: str) -> list[str]:
     raise argparse.ArgumentTypeError(f"must be names with commas between them: `{text}`")
 
 
-def _speed(text: str) -> float | Literal["max"]:
-    return "max" if text == "max" else _seconds(text)
+def _speed(text: str) -> float | str:
+    """Return the number that a speed is, or its text: a replay says which speeds there are."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _seconds(text: str) -> float:

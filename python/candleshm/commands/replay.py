@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import Any
 from candleshm.commands.progress import ProgressLine
 from candleshm.commands.streams import say
 from candleshm.errors import ConfigError
-from candleshm.replaying.replay import Replay
+from candleshm.replaying.replay import CONSUMERS_MAX, Replay
 from candleshm.replaying.replay import replay as begin
 
 __all__ = ["replay"]
@@ -29,10 +30,10 @@ def replay(given: Mapping[str, Any], *, as_json: bool) -> None:
     """
     if absent := [name for name in ("market", "start", "end") if given.get(name) is None]:
         raise ConfigError(f"{absent[0]} is missing; a replay of daily files needs --market, --start and --end")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
     consumers = given["consumers"]
+    if not 0 <= consumers <= CONSUMERS_MAX:
+        raise ConfigError(f"consumers cannot be `{consumers}`; allowed: a whole number, 0 to {CONSUMERS_MAX}")
+    stopped = _interrupted_by_signals()
     with begin(**{**given, "consumers": max(1, consumers)}) as run:
         names = [run.name, *(feed.name for feed in run.derived.values())]
         told = sys.stderr if as_json else sys.stdout
@@ -43,10 +44,10 @@ def replay(given: Mapping[str, Any], *, as_json: bool) -> None:
         began_seconds = time.monotonic()
         try:
             with ProgressLine("replaying") as line:
-                if consumers == 0:
+                if consumers == 0 and not stopped.is_set():
                     run.run()
                 else:
-                    began_seconds = _watch(run, line, consumers, began_seconds)
+                    began_seconds = _watch(run, line, consumers, began_seconds, stopped)
         except KeyboardInterrupt:
             say(f"stopped at {_utc(run.now_ms)} of {_utc(run.end_ms)} UTC\n", sys.stderr)
         facts = _facts(run, time.monotonic() - began_seconds)
@@ -56,9 +57,28 @@ def replay(given: Mapping[str, Any], *, as_json: bool) -> None:
         say(_sum(facts), sys.stderr)
 
 
-def _watch(run: Replay, line: ProgressLine, consumers: int, began_seconds: float) -> float:
+def _interrupted_by_signals() -> threading.Event:
+    """Let each stop signal raise KeyboardInterrupt, and set what is returned.
+
+    An error that is raised while a library is imported, or an object deleted, may end there.
+    """
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: object) -> None:
+        stopped.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+    return stopped
+
+
+def _watch(run: Replay, line: ProgressLine, consumers: int, began_seconds: float, stopped: threading.Event) -> float:
     """Show how far it is until it ends; return when its first moment came, on the monotonic clock."""
     while not run.is_over:
+        if stopped.is_set():
+            raise KeyboardInterrupt
         if run.now_ms <= run.start_ms:
             began_seconds = time.monotonic()
             line.show(None, f"waiting for {consumers} {'reader' if consumers == 1 else 'readers'}")

@@ -7,15 +7,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from numbers import Integral, Real
+
+import numpy as np
 
 from candleshm._core import INTERVAL_MS, Zone, candles_within, check_moment
 from candleshm.errors import ConfigError
 from candleshm.exchanges.base import DAY_MS
 
-__all__ = ["DAILY_INTERVALS", "Day", "DayLike", "Grid", "days_between"]
+__all__ = ["DAILY_INTERVALS", "Day", "DayLike", "Grid", "days_between", "epoch_ms_of"]
 
-DayLike = str | date | datetime | int | float
-"""A day as users give it: 'YYYY-MM-DD', a date, a datetime (naive ones are local to the zone) or epoch milliseconds."""
+DayLike = str | date | datetime | int | float | np.integer | np.floating
+"""A day as users give it: 'YYYY-MM-DD', a date, a datetime (naive ones are local to the zone) or epoch milliseconds.
+
+Epoch milliseconds are a number of Python or NumPy, or its digits as a text.
+"""
 
 DAILY_INTERVALS = tuple(name for name, length_ms in INTERVAL_MS.items() if length_ms <= DAY_MS)
 """Intervals that have daily files: the grid of the longer ones depends on months or on the symbol."""
@@ -23,6 +29,8 @@ DAILY_INTERVALS = tuple(name for name, length_ms in INTERVAL_MS.items() if lengt
 EPOCH = date(1970, 1, 1)
 # The calendar of Python ends with the year 9999, and every day has one after it.
 DATE_MAX = date(9998, 12, 31)
+# A date without its dashes has eight digits; Python reads no number of thousands of them.
+DIGITS_MIN, DIGITS_MAX = 9, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +57,25 @@ class Day:
 
     @classmethod
     def parse(cls, value: DayLike, zone: Zone) -> Day:
-        """Return the day that a user means by `value`, a `DayLike`, from 1970 on. Raises ConfigError."""
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            check_moment(value)
+        """Return the day that a user means by `value`, a `DayLike`, from 1970 to 9998. Raises ConfigError."""
+        epoch_ms = epoch_ms_of(value)
         with suppress(ValueError, TypeError, OverflowError):
-            if isinstance(value, datetime):
+            if epoch_ms is not None:
+                day = cls.of(epoch_ms, zone)
+            elif isinstance(value, datetime):
                 is_local = value.tzinfo is None
                 day = cls(value.date(), zone) if is_local else cls.of(value.timestamp() * 1000, zone)
             elif isinstance(value, date):
                 day = cls(value, zone)
             elif isinstance(value, str):
                 day = cls(date.fromisoformat(value), zone)
-            elif isinstance(value, bool):
-                raise TypeError
             else:
-                day = cls.of(value, zone)
+                raise TypeError
             if EPOCH <= day.date <= DATE_MAX:
                 return day
         raise ConfigError(
-            f"day cannot be `{value}`; allowed: YYYY-MM-DD, a date, a datetime or epoch milliseconds, from 1970 on"
+            f"day cannot be `{value}`; allowed: YYYY-MM-DD, a date, a datetime or epoch milliseconds, "
+            f"from {EPOCH.year} to {DATE_MAX.year}"
         )
 
     def __str__(self) -> str:
@@ -83,12 +91,21 @@ class Day:
         """Where the day ends, which is where the next one begins."""
         return self.next().start_ms
 
-    def at_ms(self, hour: int, minute: int, second: int) -> int:
-        """Return when the zone's clocks show `hour`, `minute` and `second`, for the first time, in epoch ms.
+    def at_ms(self, hour: int, minute: int, second: int, *, fold: int = 0) -> int:
+        """Return when the zone's clocks show `hour`, `minute` and `second`, in epoch ms.
 
-        One that they jump over counts as reached when they would have shown it without the jump.
+        Of a time that comes twice it is the first, with a `fold` of 1 the second. One that the clocks jump over counts
+        as reached when they would have shown it without the jump.
         """
-        return self.zone.at_ms(self._number, ((hour * 60 + minute) * 60 + second) * 1000)
+        time_of_day_ms = ((hour * 60 + minute) * 60 + second) * 1000
+        first_ms = self.zone.at_ms(self._number, time_of_day_ms)
+        if not fold:
+            return first_ms
+        # What comes twice does so within a day, and clocks that were put back stay so for longer than that.
+        shown_ms = self._number * DAY_MS + time_of_day_ms
+        again_ms = shown_ms - self.zone.offset_ms(first_ms + DAY_MS)
+        is_shown = again_ms + self.zone.offset_ms(again_ms) == shown_ms
+        return max(first_ms, again_ms) if is_shown else first_ms
 
     def next(self) -> Day:
         """Return the day after."""
@@ -133,3 +150,23 @@ def days_between(first: Day, last: Day) -> Iterator[Day]:
         if day.end_ms > day.start_ms:
             yield day
         day = day.next()
+
+
+def epoch_ms_of(value: object) -> float | None:
+    """Return the epoch ms that a number, or a text of digits, is; None for what is neither, such as a date.
+
+    Raises ConfigError for a number that is evidently in another unit.
+
+    >>> epoch_ms_of("1795867200000"), epoch_ms_of("20261128")
+    (1795867200000, None)
+    """
+    if isinstance(value, str) and DIGITS_MIN <= len(value) <= DIGITS_MAX and value.isascii() and value.isdigit():
+        value = int(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    try:
+        if math.isfinite(value):
+            check_moment(float(value))
+    except OverflowError:
+        return math.inf
+    return int(value) if isinstance(value, Integral) else float(value)

@@ -33,11 +33,15 @@ class Life:
     """End of its last candle; None where the files do not show that there is no later one."""
     stored: frozenset[date]
     """The wanted days that have a file."""
+    is_empty: bool = False
+    """Whether its files show that it has no candle on any stored day."""
 
     def trades_in(self, start_ms: int, end_ms: int) -> bool:
         """Return whether it may have candles that open in `[start_ms, end_ms)`."""
-        return (self.listed_ms is None or self.listed_ms < end_ms) and (
-            self.ended_ms is None or self.ended_ms > start_ms
+        return (
+            not self.is_empty
+            and (self.listed_ms is None or self.listed_ms < end_ms)
+            and (self.ended_ms is None or self.ended_ms > start_ms)
         )
 
 
@@ -58,7 +62,9 @@ def lives_of(
         stored = store.days(symbol)
         if not stored:
             raise not_stored(store, symbol, days) if not _has_minutes(store, symbol) else _only_minutes(store, symbol)
-        listed_ms, ended_ms = _first_open_ms(store, symbol, stored), _last_end_ms(store, symbol, stored)
+        first = store.read(symbol, stored[0])
+        listed_ms, ended_ms = _first_open_ms(store, first, stored), _last_end_ms(store, symbol, stored)
+        is_empty = not len(first.rows) and all(map(_has_no_candle, (store.read(symbol, day) for day in stored)))
         has, without = {day.date for day in stored}, []
         for day in days:
             is_before, is_after = day.date < stored[0].date, day.date > stored[-1].date
@@ -77,18 +83,22 @@ def lives_of(
                 listed_ms = _edge_ms(store, symbol, stored, is_first=True)
             if ended_ms is None and days[-1].date > stored[-1].date:
                 ended_ms = _edge_ms(store, symbol, stored, is_first=False)
-        found[symbol] = Life(listed_ms, ended_ms, frozenset(has & {day.date for day in days}))
+        found[symbol] = Life(listed_ms, ended_ms, frozenset(has & {day.date for day in days}), is_empty)
     if not_there:
         raise _not_there(store, not_there)
     return found
 
 
-def _first_open_ms(store: ParquetStore, symbol: str, stored: Sequence[Day]) -> int | None:
+def _has_no_candle(candles: DayCandles) -> bool:
+    """Return whether a day shows that the symbol has no candle on it."""
+    return not len(candles.rows) and not candles.missing
+
+
+def _first_open_ms(store: ParquetStore, first: DayCandles, stored: Sequence[Day]) -> int | None:
     """Return when the first candle opens, where the first stored day begins before it."""
-    first = store.read(symbol, stored[0])
     if not first.outside or first.outside[0][0] > first.grid.first_ms:
         return None
-    return _edge_ms(store, symbol, stored, is_first=True)
+    return _edge_ms(store, first.symbol, stored, is_first=True)
 
 
 def _last_end_ms(store: ParquetStore, symbol: str, stored: Sequence[Day]) -> int | None:

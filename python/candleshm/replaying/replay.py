@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 from collections.abc import Sequence
+from numbers import Integral, Real
 from types import TracebackType
 from typing import Literal, Self
 
@@ -178,8 +179,9 @@ def replay(
     """
     span = Span.of(start, end, interval, timezone)
     warm_rows = 0 if warm is None else _whole("warm", warm, 0, 100_000)
-    _whole("consumers", consumers, 1, CONSUMERS_MAX)
+    awaited = _whole("consumers", consumers, 1, CONSUMERS_MAX)
     times = _times(speed)
+    _check_directory(candle_dir)
     store = ParquetStore(candle_dir, market, interval, span.zone, price)
     names = _symbols(store, symbols)
     config = CollectorConfig(
@@ -219,7 +221,7 @@ def replay(
         end_ms=span.end_ms,
         inside=None if inside is None else "1s" if seconds is not None else "steps",
         speed=times,
-        consumers=consumers,
+        consumers=awaited,
         more=lambda moment_ms: source.more(core, moment_ms),
     )
     try:
@@ -244,6 +246,15 @@ def _seconds(store: ParquetStore, span: Span, symbols: Sequence[str], absent: Ab
     return DayRows(files, lives_of(files, symbols, days, absent), days, (span.start_ms, span.end_ms), absent)
 
 
+def _check_directory(candle_dir: StrPath) -> None:
+    path = os.fspath(candle_dir)
+    if not path:
+        raise ConfigError("candle_dir is empty; allowed: the directory with the daily files, `.` for the current one")
+    if not os.path.isdir(path):
+        what = "it is no directory" if os.path.exists(path) else "there is no such directory"
+        raise ConfigError(f"candle_dir cannot be `{path}`: {what}; `candleshm download --candle-dir DIR` fills one")
+
+
 def _symbols(store: ParquetStore, symbols: str | Sequence[str] | None) -> list[str]:
     """Return the symbols that are meant, each once. Raises ConfigError."""
     names = store.symbols() if symbols is None else [symbols] if isinstance(symbols, str) else list(symbols)
@@ -257,14 +268,14 @@ def _times(speed: float | str) -> float | None:
     """Return how many times faster than the clock time goes, None for lockstep. Raises ConfigError."""
     if speed == "max":
         return None
-    if isinstance(speed, int | float) and not isinstance(speed, bool) and 0 < speed < math.inf:
+    if isinstance(speed, Real) and not isinstance(speed, bool) and 0 < speed < math.inf:
         return float(speed)
     raise ConfigError(f"speed cannot be `{speed}`; allowed: max, or a number above 0 such as 60")
 
 
 def _whole(field: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-        return value
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most:
+        return int(value)
     raise ConfigError(f"{field} cannot be `{value}`; allowed: a whole number, {least} to {most}")
 
 

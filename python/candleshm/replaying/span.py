@@ -8,7 +8,7 @@ from datetime import datetime
 
 from candleshm._core import INTERVAL_MS, Zone
 from candleshm.errors import ConfigError
-from candleshm.history.day import DAILY_INTERVALS, Day, DayLike, Grid, days_between
+from candleshm.history.day import DAILY_INTERVALS, Day, DayLike, Grid, days_between, epoch_ms_of
 
 __all__ = ["Span"]
 
@@ -40,7 +40,7 @@ class Span:
         start_ms = Grid.of(first, interval).first_ms if isinstance(first, Day) else _on_grid(start, first, interval)
         end_ms = Grid.of(last, interval).end_ms if isinstance(last, Day) else _on_grid(end, last, interval)
         if end_ms <= start_ms:
-            raise ConfigError(f"end cannot be `{end}`; allowed: a day from start on, which is `{start}`")
+            raise ConfigError(f"end cannot be `{end}`; {_later_end(start, last)}")
         return cls(start_ms, end_ms, interval, zone)
 
     @property
@@ -61,17 +61,27 @@ class Span:
 
 def _bound(value: DayLike, zone: Zone) -> Day | int:
     """Return a day, or a moment in epoch ms. Raises ConfigError."""
-    if isinstance(value, str) and len(value) > len("YYYY-MM-DD"):
+    epoch_ms = epoch_ms_of(value)
+    if epoch_ms is None and isinstance(value, str) and len(value) > len("YYYY-MM-DD"):
         with suppress(ValueError):
             value = datetime.fromisoformat(value)
     day = Day.parse(value, zone)
+    if epoch_ms is not None:
+        return int(epoch_ms)
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            return day.at_ms(value.hour, value.minute, value.second)
+            return day.at_ms(value.hour, value.minute, value.second, fold=value.fold)
         return round(value.timestamp() * 1000)
-    if isinstance(value, int | float):
-        return int(value)
     return day
+
+
+def _later_end(start: DayLike, last: Day | int) -> str:
+    """Return in words which ends are allowed with a start."""
+    if isinstance(last, Day):
+        return f"allowed: a day from start on, which is `{start}`"
+    return (
+        f"it is a moment, and no candle that opens then counts; allowed: one after start, which is `{start}`, or a day"
+    )
 
 
 def _on_grid(value: DayLike, moment_ms: int, interval: str) -> int:

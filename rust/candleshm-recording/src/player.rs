@@ -54,6 +54,8 @@ pub struct Player {
     known: HashSet<(usize, usize)>,
     rows: Vec<Row>,
     offset_ms: i64,
+    /// Whether a record came that is not about a run.
+    is_under_way: bool,
     played: Played,
 }
 
@@ -70,6 +72,7 @@ impl Player {
             known: HashSet::new(),
             rows: Vec::new(),
             offset_ms: 0,
+            is_under_way: false,
             played: Played::default(),
         }
     }
@@ -118,7 +121,11 @@ impl Player {
         }
         let now_ms = (boot_ms as i64).saturating_add(self.offset_ms);
         if !matches!(record, Record::Continued) {
-            self.played.from_ms.get_or_insert(now_ms);
+            // Every file begins with its run, as of the run's beginning: what was recorded then may be gone.
+            if !self.is_under_way {
+                self.played.from_ms = Some(now_ms);
+                self.is_under_way = !matches!(record, Record::Run(_));
+            }
             self.played.until_ms = self.played.until_ms.max(Some(now_ms));
             self.played.ended = matches!(record, Record::End);
         }

@@ -392,6 +392,7 @@ fn a_recording_without_its_oldest_files_replays_from_checkpoints() {
     let scratch = Scratch::new();
     let mut world = World::new(&scratch);
     world.record(&scratch.directory, 300_000);
+    let began_ms = world.boot_ms() as i64;
     for round in 0..4000_i64 {
         world.take(&Step::Pass(7));
         let symbol = round as usize % SYMBOLS.len();
@@ -413,5 +414,7 @@ fn a_recording_without_its_oldest_files_replays_from_checkpoints() {
     let played = assert_replays(&scratch, &picture_of(&world.live));
     assert!(played.left_out > 0);
     assert!(played.records["response"] > 1000);
+    let is_later = played.from_ms.zip(played.until_ms).is_some_and(|(from, until)| from - began_ms > 0 && from < until);
+    assert!(is_later, "{played:?} began at {began_ms} ms");
     world.live.close(true).unwrap();
 }
