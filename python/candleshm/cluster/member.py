@@ -18,6 +18,7 @@ from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.gathering import Gathering
 from candleshm.cluster.presence import LEFT, MIRROR, Exit, Presence
 from candleshm.cluster.replica import Replica
+from candleshm.cluster.served import OwnFeed, enumerated
 from candleshm.cluster.shard_leases import ShardLeases
 from candleshm.cluster.subjects import Subjects
 from candleshm.collector.selection import Selection
@@ -40,8 +41,11 @@ ALONE_SECONDS = 10.0
 STOP_SECONDS = 5.0
 # How long the thread rests after a fault of its own.
 FAULT_SECONDS = 1.0
+# Hosts do not see a listing, or a file that was read again, at the same moment.
+UNSERVED_SECONDS = 10.0
 
 HOST = socket.gethostname()
+SOURCE = f"{HOST}/{os.getpid()}"
 VERSION = version("candleshm")
 
 Status = Callable[[], CollectorStatus | None]
@@ -92,11 +96,14 @@ class Member:
         self._log = BlockLog(logger, config.block_name)
         self._now = SystemClock().monotonic_seconds
         self._name = f"{HOST}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._leases = ShardLeases(connection, self._subjects, self._name, shards=shards, now=self._now)
+        self._own = OwnFeed(config, self.selection, shards=shards, where=SOURCE)
+        self._leases = ShardLeases(connection, self._subjects, self._name, shards=shards, now=self._now, own=self._own)
         self._gathering = Gathering(connection, self._subjects)
         self._stance = Stance({})
         self._stopping = threading.Event()
-        self._otherwise = ""
+        self._otherwise = self._objection = ""
+        self._unserved: frozenset[str] = frozenset()
+        self._unserved_seconds = math.inf
 
     @contextmanager
     def serving(self, writer: Writer, status: Status) -> Iterator[None]:
@@ -106,7 +113,7 @@ class Member:
             self._subjects,
             writer,
             shards=self._shards,
-            source=f"{HOST}/{os.getpid()}",
+            source=SOURCE,
             may_publish=self._leases.may_publish,
             missing=self.selection.carry,
         )
@@ -119,7 +126,9 @@ class Member:
             self._stopping.set()
             thread.join(STOP_SECONDS)
             replica.close()
-            self._leases.release()
+            # Who starts anew after all have ended may serve something else.
+            present = (each for each in self._gathering.present if each.role != MIRROR)
+            self._leases.release(forgets=all(each.member == self._name for each in present))
             self._gathering.close(self._presence(replica, None, role=LEFT))
 
     @property
@@ -162,8 +171,12 @@ class Member:
             self.selection.is_complete = True
             return
         is_loaded = status is not None and status.is_loaded
+        is_new = self._own.look(lambda: replica.symbol_names, self._now())
         self._leases.tend(gathering.present, gathering.roll, is_complete=is_loaded)
         self._stand(Stance(self._leases.epochs, is_alone=self._is_alone()), replica)
+        self._compare_served()
+        if is_new:
+            self._compare_symbols()
         self.selection.is_complete = replica.look()
         now = self._now()
         if gathering.is_due(now):
@@ -177,6 +190,39 @@ class Member:
             self._otherwise = other.member
             text = "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same number"
             self._log.error(text, self._subjects.feed, other.host, other.shards, shards)
+
+    def _compare_served(self) -> None:
+        """Log once why this member takes no lease, if what it serves is not what leaders serve."""
+        objection = self._leases.objection or ""
+        if objection and objection != self._objection:
+            text = "cluster feed %s: this collector takes no lease: %s"
+            self._log.error(text, self._subjects.feed, objection)
+        self._objection = objection
+
+    def _compare_symbols(self) -> None:
+        """Log once which symbols have no rows because the leader of their shard does not serve them, and this one does.
+
+        As long as this member leads nothing either, it may be the one that was told too much.
+        """
+        if not self._stance.epochs or self._stance.is_alone:
+            self._unserved, self._unserved_seconds = frozenset(), math.inf
+            return
+        others: dict[str, str] = {}
+        for shard in range(self._shards):
+            served = self._leases.served(shard)
+            if shard not in self._stance.epochs and self._leases.holder(shard) and served is not None:
+                others |= dict.fromkeys(self._own.unserved(shard, served), served.where)
+        unserved, now = frozenset(others), self._now()
+        if unserved <= self._unserved:
+            # Those that were logged are not logged again.
+            self._unserved, self._unserved_seconds = unserved, math.inf
+        elif self._unserved_seconds == math.inf:
+            self._unserved_seconds = now
+        elif now - self._unserved_seconds > UNSERVED_SECONDS:
+            text = "cluster feed %s: no rows of %s: %s leads them and does not serve them; give it the same symbols"
+            shown, where = enumerated(sorted(unserved - self._unserved)), " ".join(sorted(set(others.values())))
+            self._log.warning(text, self._subjects.feed, shown, where)
+            self._unserved, self._unserved_seconds = unserved, math.inf
 
     def _is_alone(self) -> bool:
         """Return whether no lease could be had for so long that this host has to help itself.
@@ -245,5 +291,6 @@ class Member:
             lag_ms=replica.lag_ms,
             differing=replica.differing,
             is_complete=status is not None and status.is_loaded,
+            may_lead=self._leases.objection is None,
             exits=exits,
         )

@@ -21,7 +21,7 @@ __all__ = ["LoadingProgress", "ProgressLine"]
 logger = logging.getLogger(__name__)
 
 BAR_WIDTH_MIN, BAR_WIDTH_MAX = 8, 30
-LINES_SECONDS = 5.0
+LINES_SECONDS, LINES_SECONDS_MAX = 5.0, 3600.0
 
 
 class ProgressLine:
@@ -32,6 +32,7 @@ class ProgressLine:
         self._stream = sys.stderr
         self._is_terminal = sys.stderr.isatty()
         self._line_due_seconds = time.monotonic() + LINES_SECONDS
+        self._logged, self._pause_seconds = "", LINES_SECONDS
 
     def show(self, share: float | None, text: str, parts: Sequence[str] = ()) -> None:
         """Show `text`, and the share that is done as a bar and in percent where it is known.
@@ -49,7 +50,11 @@ class ProgressLine:
                 bar = f"[{'#' * filled}{' ' * (width - filled)}] "
             self._write(f"{self._doing} {bar}{text}")
         elif time.monotonic() >= self._line_due_seconds:
-            self._line_due_seconds = time.monotonic() + LINES_SECONDS
+            # What says nothing new comes at growing intervals.
+            is_new = text != self._logged
+            self._pause_seconds = LINES_SECONDS if is_new else min(2 * self._pause_seconds, LINES_SECONDS_MAX)
+            self._logged = text
+            self._line_due_seconds = time.monotonic() + self._pause_seconds
             for line in parts or (text.strip(),):
                 logger.info("%s: %s", self._doing, line)
 
