@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from candleshm._core import shard_of
 from candleshm.cluster.connection import ClusterConnection
+from candleshm.cluster.disagreements import Disagreements
 from candleshm.cluster.gathering import Gathering
 from candleshm.cluster.presence import LEFT, MIRROR, Exit, Presence
 from candleshm.cluster.replica import Replica
-from candleshm.cluster.served import OwnFeed, enumerated
+from candleshm.cluster.served import OwnFeed
 from candleshm.cluster.shard_leases import ShardLeases
 from candleshm.cluster.subjects import Subjects
 from candleshm.collector.selection import Selection
@@ -41,8 +42,6 @@ ALONE_SECONDS = 10.0
 STOP_SECONDS = 5.0
 # How long the thread rests after a fault of its own.
 FAULT_SECONDS = 1.0
-# Hosts do not see a listing, or a file that was read again, at the same moment.
-UNSERVED_SECONDS = 10.0
 
 HOST = socket.gethostname()
 SOURCE = f"{HOST}/{os.getpid()}"
@@ -101,9 +100,9 @@ class Member:
         self._gathering = Gathering(connection, self._subjects)
         self._stance = Stance({})
         self._stopping = threading.Event()
-        self._otherwise = self._objection = ""
-        self._unserved: frozenset[str] = frozenset()
-        self._unserved_seconds = math.inf
+        self._disagreements = Disagreements(
+            self._subjects.feed, self._leases, self._own, block_name=config.block_name, shards=shards
+        )
 
     @contextmanager
     def serving(self, writer: Writer, status: Status) -> Iterator[None]:
@@ -162,7 +161,7 @@ class Member:
         """Hear who is there, tend the leases, collect and tell what is led, follow the rest, and say so."""
         gathering = self._gathering
         gathering.look(self._now())
-        self._compare_shards()
+        self._disagreements.compare_shards(gathering.present)
         if replica.failure is not None:
             # Of no use to others, and others of none to it: it still serves its own host.
             if self._leases.epochs:
@@ -174,55 +173,13 @@ class Member:
         is_new = self._own.look(lambda: replica.symbol_names, self._now())
         self._leases.tend(gathering.present, gathering.roll, is_complete=is_loaded)
         self._stand(Stance(self._leases.epochs, is_alone=self._is_alone()), replica)
-        self._compare_served()
+        self._disagreements.compare_served()
         if is_new:
-            self._compare_symbols()
+            self._disagreements.compare_symbols(self._now(), is_alone=self._stance.is_alone)
         self.selection.is_complete = replica.look()
         now = self._now()
         if gathering.is_due(now):
             gathering.say(self._presence(replica, status, role=self._stance.role), now)
-
-    def _compare_shards(self) -> None:
-        """Log who divides the feed otherwise and leads it, once: this member leads nothing then."""
-        shards = self._shards
-        other = next((each for each in self._gathering.present if each.epochs and each.shards != shards), None)
-        if other is not None and other.member != self._otherwise:
-            self._otherwise = other.member
-            text = "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same number"
-            self._log.error(text, self._subjects.feed, other.host, other.shards, shards)
-
-    def _compare_served(self) -> None:
-        """Log once why this member takes no lease, if what it serves is not what leaders serve."""
-        objection = self._leases.objection or ""
-        if objection and objection != self._objection:
-            text = "cluster feed %s: this collector takes no lease: %s"
-            self._log.error(text, self._subjects.feed, objection)
-        self._objection = objection
-
-    def _compare_symbols(self) -> None:
-        """Log once which symbols have no rows because the leader of their shard does not serve them, and this one does.
-
-        As long as this member leads nothing either, it may be the one that was told too much.
-        """
-        if not self._stance.epochs or self._stance.is_alone:
-            self._unserved, self._unserved_seconds = frozenset(), math.inf
-            return
-        others: dict[str, str] = {}
-        for shard in range(self._shards):
-            served = self._leases.served(shard)
-            if shard not in self._stance.epochs and self._leases.holder(shard) and served is not None:
-                others |= dict.fromkeys(self._own.unserved(shard, served), served.where)
-        unserved, now = frozenset(others), self._now()
-        if unserved <= self._unserved:
-            # Those that were logged are not logged again.
-            self._unserved, self._unserved_seconds = unserved, math.inf
-        elif self._unserved_seconds == math.inf:
-            self._unserved_seconds = now
-        elif now - self._unserved_seconds > UNSERVED_SECONDS:
-            text = "cluster feed %s: no rows of %s: %s leads them and does not serve them; give it the same symbols"
-            shown, where = enumerated(sorted(unserved - self._unserved)), " ".join(sorted(set(others.values())))
-            self._log.warning(text, self._subjects.feed, shown, where)
-            self._unserved, self._unserved_seconds = unserved, math.inf
 
     def _is_alone(self) -> bool:
         """Return whether no lease could be had for so long that this host has to help itself.

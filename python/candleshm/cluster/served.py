@@ -98,10 +98,10 @@ class OwnFeed:
                 f"the feed's leader {served.where} serves {served.candles}, and this collector "
                 f"{self._candles.candles}; give this one another --name, or the same settings"
             )
-        lacking = [symbol for symbol in served.symbols if self._selection.lacks(symbol)]
-        if lacking:
+        missing = [symbol for symbol in served.symbols if self._selection.lacks(symbol)]
+        if missing:
             return (
-                f"it lacks {enumerated(lacking)}, which the feed's leader {served.where} serves; "
+                f"it lacks {enumerated(missing)}, which the feed's leader {served.where} serves; "
                 "give all collectors of a feed the same symbols"
             )
         return None
