@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,8 +21,10 @@ import requests
 pytest.importorskip("nats")
 
 import candleshm
+from candleshm._core import shard_of
 from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.follower import Follower
+from candleshm.cluster.leases import LEASE_SECONDS
 from candleshm.cluster.member import Member
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.collector.collector import Collector
@@ -66,6 +69,24 @@ class Hosts:
             *(() if "--symbols" in more else ("--symbols", ",".join(SYMBOLS))),
             *more,
         ]
+        return self._run(name, words)
+
+    def start_from(self, name: str, symbols: list[str], *, shards: int) -> None:
+        """Start a member with a file of settings; one that runs reads it again instead."""
+        path = self._folder / f"{name}.toml"
+        path.write_text(
+            f'cluster = "{self.server.url}"\n[[feed]]\nmarket = "spot"\ninterval = "1s"\nlength = {LENGTH}\n'
+            f'name = "{self.feed}"\nas = "{self.block(name)}"\nshards = {shards}\nsymbols = {json.dumps(symbols)}\n'
+            f'base_url = "{self.exchange.base_url}"\nws_url = "{self.exchange.ws_url}"\n'
+        )
+        if name in self.processes:
+            self.signal(name, signal.SIGHUP)
+        else:
+            (self._folder / name).mkdir()
+            self._run(name, ["serve", "--config", str(path)])
+
+    def _run(self, name: str, words: list[str]) -> subprocess.Popen[str]:
+        home = self._folder / name
         log = (self._folder / f"{name}.log").open("a")
         process = subprocess.Popen(
             [*CLI, *words],
@@ -368,3 +389,72 @@ def test_servers_that_keep_no_leases_leave_every_host_to_itself(
             assert hosts.log("a").count("WARNING") == 1
         finally:
             hosts.close()
+
+
+def test_who_lacks_symbols_of_the_feed_takes_no_lease(hosts: Hosts) -> None:
+    hosts.ready("a")
+    until(hosts.settles(a="leader"))
+    hosts.start("b", "--symbols", SYMBOLS[0])
+    line = f"takes no lease: it lacks {' '.join(SYMBOLS[1:])}, which the feed's leader"
+    until(lambda: line in hosts.log("b"))
+    feed = hosts.feed_of("b")
+    until(lambda: all(symbol in feed for symbol in SYMBOLS))
+    hosts.kill("a")
+    # Whoever leads would long have begun to.
+    until(lambda: "a" not in hosts.present())
+    time.sleep(3 * LEASE_SECONDS)
+    assert hosts.roles() == {"b": "standby"}
+    # Nobody lives who knows the symbols, and the block is gone.
+    hosts.kill("b")
+    hosts.start("b", "--symbols", SYMBOLS[0])
+    until(lambda: hosts.log("b").count(line) == 2)
+    assert "not trading" not in hosts.log("b")
+    assert hosts.roles().get("b", "standby") == "standby"
+    hosts.ready("a")
+    until(hosts.settles(a="leader", b="standby"))
+    assert not ended(hosts.feed_of("b"))
+
+
+def test_who_serves_other_candles_takes_no_lease(hosts: Hosts, exchange: SimulatedExchange) -> None:
+    hosts.ready("a")
+    until(hosts.settles(a="leader"))
+    hosts.start("b", "--market", "um", "--interval", "1m", "--symbols", "BTCUSDT")
+    other = exchange.base_url.replace("127.0.0.1", "localhost")
+    hosts.start("c", "--base-url", other)
+    for name, words in (
+        ("b", "this collector 1m candles of trade prices of UM at 127.0.0.1"),
+        ("c", "SPOT at localhost"),
+    ):
+        until(lambda name=name, words=words: words in hosts.log(name))  # type: ignore[misc]
+    hosts.kill("a")
+    until(lambda: "a" not in hosts.present())
+    time.sleep(3 * LEASE_SECONDS)
+    assert hosts.roles() == {"b": "standby", "c": "standby"}
+    assert all(hosts.log(name).count("takes no lease") == 1 for name in "bc")
+
+
+def test_all_that_ended_in_order_may_begin_with_fewer_symbols(hosts: Hosts) -> None:
+    hosts.ready("a")
+    until(hosts.settles(a="leader"))
+    hosts.processes["a"].terminate()
+    assert hosts.processes["a"].wait(DEADLINE_SECONDS) == 0
+    hosts.ready("a", "--symbols", SYMBOLS[0])
+    until(hosts.settles(a="leader"))
+
+
+def test_symbols_that_only_one_of_two_leaders_serves_are_named(hosts: Hosts) -> None:
+    symbols, more = ["BTCUSDT", "BNBUSDT"], ["ETHUSDT", "SOLUSDT"]
+    assert [shard_of(symbol, 2) for symbol in symbols + more] == [0, 1, 0, 1]
+    for name in "ab":
+        hosts.start_from(name, symbols, shards=2)
+    until(lambda: [len(each["epochs"]) for each in hosts.present().values()] == [1, 1])
+    led = int(*hosts.present()["a"]["epochs"])
+    hosts.start_from("a", symbols + more, shards=2)
+    until(lambda: f"no rows of {more[1 - led]}: " in hosts.log("a"))
+    until(lambda: f"takes no lease: it lacks {more[led]}, which the feed's leader" in hosts.log("b"))
+    feed = hosts.feed_of("a")
+    hosts.start_from("b", symbols + more, shards=2)
+    until(lambda: all(symbol in feed and feed[symbol].last_open_time_ms for symbol in more))
+    goes_on(hosts, feed)
+    assert not ended(feed)
+    assert hosts.log("a").count("no rows of") == 1

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from candleshm._core import Writer
 
 FIRST, *OTHERS = ["BTCUSDT", "ETHUSDT", "SUSHIBTC"]
+# Listed, and not configured.
+FOREIGN = "BNBUSDT"
 
 
 class Sharing:
@@ -115,3 +117,18 @@ def test_a_symbol_that_another_host_has_gets_a_place(sharing: Sharing) -> None:
         until(lambda: "NEWUSDT" in feed.symbols)
         # Neither requested nor called delisted by a host that does not collect it.
         assert status_of(collector).not_trading == ()
+
+
+def test_a_symbol_that_only_other_hosts_serve_is_not_ended(sharing: Sharing, exchange: SimulatedExchange) -> None:
+    collector, selection = collector_of(sharing), sharing.selection
+    selection.carry([FOREIGN])
+    assert FOREIGN not in collector.config.symbols
+    with candleshm.attach(collector.config.block_name) as feed:
+        until(lambda: FOREIGN in feed)
+        selection.choose(lambda _symbol: True)
+        until(lambda: status_of(collector).is_loaded or status_of(collector).loaded == len(collector.config.symbols))
+        close_seconds(feed, 2, [FIRST, *OTHERS])
+        assert not status_of(collector).not_trading
+        judged = [(selection.lacks(symbol), selection.serves(symbol)) for symbol in (FOREIGN, FIRST)]
+        assert judged == [(True, False), (False, True)]
+    assert FOREIGN not in {parameters["symbol"] for _, parameters in klines(exchange)}

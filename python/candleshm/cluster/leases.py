@@ -18,6 +18,8 @@ from typing import Protocol
 
 import msgspec
 
+from candleshm.cluster.served import Served
+
 __all__ = ["LEASE_SECONDS", "RENEW_SECONDS", "Entry", "Lease", "LeaseStore"]
 
 LEASE_SECONDS = 2.0
@@ -32,6 +34,8 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     beat: int = 0
     """Counts renewals, so that each makes another entry."""
+    served: Served | None = None
+    """What the leader serves; it outlives the leader as the entry does. None in entries of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,20 @@ _DECODER = msgspec.json.Decoder(Holding)
 class Lease:
     """One shard's lease, as one member holds it or waits for it. For one task; `may_publish` from any thread."""
 
-    def __init__(self, store: LeaseStore, key: str, member: str, *, now: Callable[[], float]) -> None:
-        """`now` tells seconds of the boot clock, which goes on while the machine sleeps."""
+    def __init__(
+        self,
+        store: LeaseStore,
+        key: str,
+        member: str,
+        *,
+        now: Callable[[], float],
+        serves: Callable[[], Served | None] = lambda: None,
+    ) -> None:
+        """`now` tells seconds of the boot clock, which goes on while the machine sleeps.
+
+        `serves` tells what this member serves where it leads, for others to read.
+        """
+        self._serves = serves
         self._store = store
         self._key = key
         self._member = member
@@ -74,6 +90,8 @@ class Lease:
         """Who leads by the newest entry that was read; empty or None for nobody."""
         self.newest_epoch = 0
         """The newest epoch that an entry had."""
+        self.served: Served | None = None
+        """What the leader serves, or the last one did, by the newest entry that was read."""
 
     @property
     def may_publish(self) -> bool:
@@ -85,10 +103,12 @@ class Lease:
         """How long it is until the newest entry has stood unchanged for a lease's life; 0 when it has."""
         return max(0.0, self._since_seconds + LEASE_SECONDS - self._now())
 
-    async def acquire(self, *, patience_seconds: float, newest_epoch: int) -> bool:
+    async def acquire(
+        self, *, patience_seconds: float, newest_epoch: int, may_lead: Callable[[], bool] = lambda: True
+    ) -> bool:
         """Take the lease if it is free, and has been for `patience_seconds`; return whether this member leads now.
 
-        The new epoch is above `newest_epoch` and above that of the entry.
+        The new epoch is above `newest_epoch` and above that of the entry. `may_lead` is asked once the entry was read.
         """
         entry = await self._store.read(self._key)
         # Not before the answer was there: the entry may have been written while the question was on its way.
@@ -96,7 +116,7 @@ class Lease:
         free_seconds = self._since_seconds
         if holding is not None and holding.member not in {"", self._member}:
             free_seconds += LEASE_SECONDS
-        if self._now() - free_seconds < patience_seconds:
+        if self._now() - free_seconds < patience_seconds or not may_lead():
             return False
         revision = 0 if entry is None else entry.revision
         epoch = max(newest_epoch, revision, self.newest_epoch) + 1
@@ -121,12 +141,13 @@ class Lease:
         self.epoch = None
         return False
 
-    async def release(self) -> None:
-        """Step down, so that others need not wait."""
+    async def release(self, *, forgets: bool = False) -> None:
+        """Step down, so that others need not wait. What was served stays known unless the entry `forgets` it."""
         if self.epoch is None:
             return
         epoch, self.epoch = self.epoch, None
-        value = msgspec.json.encode(Holding(member="", epoch=epoch, beat=self._beat))
+        served = None if forgets else self._serves()
+        value = msgspec.json.encode(Holding(member="", epoch=epoch, beat=self._beat, served=served))
         await self._store.write(self._key, value, self._revision)
 
     def _note(self, entry: Entry | None, now: float) -> Holding | None:
@@ -134,26 +155,27 @@ class Lease:
         revision = 0 if entry is None else entry.revision
         if revision != self._revision or self._since_seconds == -math.inf:
             self._revision, self._since_seconds = revision, now
-        self.holder = None
+        self.holder = self.served = None
         if entry is None:
             return None
         try:
             holding = _DECODER.decode(entry.value)
         except (msgspec.DecodeError, msgspec.ValidationError):
             return None
-        self.holder = holding.member
+        self.holder, self.served = holding.member, holding.served
         self.newest_epoch = max(self.newest_epoch, holding.epoch)
         return holding
 
     async def _write(self, epoch: int, revision: int) -> bool:
         sent_seconds = self._now()
         self._beat += 1
-        value = msgspec.json.encode(Holding(member=self._member, epoch=epoch, beat=self._beat))
+        served = self._serves()
+        value = msgspec.json.encode(Holding(member=self._member, epoch=epoch, beat=self._beat, served=served))
         written = await self._store.write(self._key, value, revision)
         if written is None:
             return False
         self._revision, self._since_seconds = written, sent_seconds
         self._confirmed_seconds = sent_seconds
-        self.epoch, self.holder = epoch, self._member
+        self.epoch, self.holder, self.served = epoch, self._member, served
         self.newest_epoch = max(self.newest_epoch, epoch)
         return True

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from candleshm._core import shard_of
 from candleshm.cluster.connection import ClusterConnection
+from candleshm.cluster.disagreements import Disagreements
 from candleshm.cluster.gathering import Gathering
 from candleshm.cluster.presence import LEFT, MIRROR, Exit, Presence
 from candleshm.cluster.replica import Replica
+from candleshm.cluster.served import OwnFeed
 from candleshm.cluster.shard_leases import ShardLeases
 from candleshm.cluster.subjects import Subjects
 from candleshm.collector.selection import Selection
@@ -42,6 +44,7 @@ STOP_SECONDS = 5.0
 FAULT_SECONDS = 1.0
 
 HOST = socket.gethostname()
+SOURCE = f"{HOST}/{os.getpid()}"
 VERSION = version("candleshm")
 
 Status = Callable[[], CollectorStatus | None]
@@ -92,11 +95,14 @@ class Member:
         self._log = BlockLog(logger, config.block_name)
         self._now = SystemClock().monotonic_seconds
         self._name = f"{HOST}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._leases = ShardLeases(connection, self._subjects, self._name, shards=shards, now=self._now)
+        self._own = OwnFeed(config, self.selection, shards=shards, where=SOURCE)
+        self._leases = ShardLeases(connection, self._subjects, self._name, shards=shards, now=self._now, own=self._own)
         self._gathering = Gathering(connection, self._subjects)
         self._stance = Stance({})
         self._stopping = threading.Event()
-        self._otherwise = ""
+        self._disagreements = Disagreements(
+            self._subjects.feed, self._leases, self._own, block_name=config.block_name, shards=shards
+        )
 
     @contextmanager
     def serving(self, writer: Writer, status: Status) -> Iterator[None]:
@@ -106,7 +112,7 @@ class Member:
             self._subjects,
             writer,
             shards=self._shards,
-            source=f"{HOST}/{os.getpid()}",
+            source=SOURCE,
             may_publish=self._leases.may_publish,
             missing=self.selection.carry,
         )
@@ -119,7 +125,9 @@ class Member:
             self._stopping.set()
             thread.join(STOP_SECONDS)
             replica.close()
-            self._leases.release()
+            # Who starts anew after all have ended may serve something else.
+            present = (each for each in self._gathering.present if each.role != MIRROR)
+            self._leases.release(forgets=all(each.member == self._name for each in present))
             self._gathering.close(self._presence(replica, None, role=LEFT))
 
     @property
@@ -153,7 +161,7 @@ class Member:
         """Hear who is there, tend the leases, collect and tell what is led, follow the rest, and say so."""
         gathering = self._gathering
         gathering.look(self._now())
-        self._compare_shards()
+        self._disagreements.compare_shards(gathering.present)
         if replica.failure is not None:
             # Of no use to others, and others of none to it: it still serves its own host.
             if self._leases.epochs:
@@ -162,21 +170,16 @@ class Member:
             self.selection.is_complete = True
             return
         is_loaded = status is not None and status.is_loaded
+        is_new = self._own.look(lambda: replica.symbol_names, self._now())
         self._leases.tend(gathering.present, gathering.roll, is_complete=is_loaded)
         self._stand(Stance(self._leases.epochs, is_alone=self._is_alone()), replica)
+        self._disagreements.compare_served()
+        if is_new:
+            self._disagreements.compare_symbols(self._now(), is_alone=self._stance.is_alone)
         self.selection.is_complete = replica.look()
         now = self._now()
         if gathering.is_due(now):
             gathering.say(self._presence(replica, status, role=self._stance.role), now)
-
-    def _compare_shards(self) -> None:
-        """Log who divides the feed otherwise and leads it, once: this member leads nothing then."""
-        shards = self._shards
-        other = next((each for each in self._gathering.present if each.epochs and each.shards != shards), None)
-        if other is not None and other.member != self._otherwise:
-            self._otherwise = other.member
-            text = "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same number"
-            self._log.error(text, self._subjects.feed, other.host, other.shards, shards)
 
     def _is_alone(self) -> bool:
         """Return whether no lease could be had for so long that this host has to help itself.
@@ -245,5 +248,6 @@ class Member:
             lag_ms=replica.lag_ms,
             differing=replica.differing,
             is_complete=status is not None and status.is_loaded,
+            may_lead=self._leases.objection is None,
             exits=exits,
         )

@@ -52,6 +52,8 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """How many requests for rows its newest comparison with leaders led to; 0 while all digests agree."""
     is_complete: bool = False
     """Whether its block has every row that others have, so that it could lead at once."""
+    may_lead: bool = True
+    """Whether it may take leases: it serves the candles and the symbols that leaders serve."""
     exits: tuple[Exit, ...] = ()
 
     @property

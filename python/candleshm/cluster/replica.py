@@ -97,6 +97,11 @@ class Replica:
         return len(self._writer.symbols)
 
     @property
+    def symbol_names(self) -> tuple[str, ...]:
+        """The symbols that the block has."""
+        return self._writer.symbols
+
+    @property
     def lag_ms(self) -> float | None:
         """How old the newest change from another host was when it was applied; None where none came lately."""
         lags = [

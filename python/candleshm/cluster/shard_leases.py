@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from candleshm.cluster.leases import RENEW_SECONDS, Lease
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from candleshm.cluster.connection import ClusterConnection
+    from candleshm.cluster.served import OwnFeed, Served
 
 __all__ = ["ShardLeases"]
 
@@ -45,8 +47,10 @@ class ShardLeases:
         *,
         shards: int,
         now: Callable[[], float],
+        own: OwnFeed | None = None,
     ) -> None:
-        """`now` tells seconds of the boot clock."""
+        """`now` tells seconds of the boot clock. `own` says what this member serves; without it, it may lead any."""
+        self._own = own
         self._connection = connection
         self._subjects = subjects
         self._member = member
@@ -54,7 +58,10 @@ class ShardLeases:
         from candleshm.cluster.lease_bucket import LeaseBucket
 
         self._bucket = LeaseBucket(subjects.leases, replicas=connection.settings.replicas)
-        self._leases = [Lease(self._bucket, subjects.lease(shard), member, now=now) for shard in range(shards)]
+        self._leases = [
+            Lease(self._bucket, subjects.lease(shard), member, now=now, serves=partial(self._served, shard))
+            for shard in range(shards)
+        ]
         self._due_seconds = [-math.inf] * shards
         self._started_seconds = self._reached_seconds = now()
         self._is_silent = False
@@ -76,6 +83,21 @@ class ShardLeases:
     def holder(self, shard: int) -> str | None:
         """Return who leads a shard by the newest entry; None or empty for nobody."""
         return self._leases[shard].holder
+
+    def served(self, shard: int) -> Served | None:
+        """Return what the leader of a shard serves, or the last one did; None where it is unknown."""
+        return self._leases[shard].served
+
+    @property
+    def objection(self) -> str | None:
+        """Why this member may take no lease, beside those that it has: what it serves is not what leaders serve."""
+        if self._own is None:
+            return None
+        others = (lease.served for lease in self._leases if lease.epoch is None)
+        return next(filter(None, map(self._own.objection, others)), None)
+
+    def _served(self, shard: int) -> Served | None:
+        return None if self._own is None else self._own.served(shard)
 
     def may_publish(self, shard: int) -> bool:
         """Return whether this member surely leads a shard now."""
@@ -113,12 +135,15 @@ class ShardLeases:
         if not self._is_silent:
             self._reached_seconds = self._now()
 
-    def release(self) -> None:
-        """Step down from everything, as far as the servers can be reached."""
+    def release(self, *, forgets: bool = False) -> None:
+        """Step down from everything, as far as the servers can be reached.
+
+        What was served stays known to those who lead next, unless the entries `forget` it.
+        """
 
         async def release(_client: Client) -> None:
             with suppress(ConnectionError, TimeoutError):
-                await asyncio.gather(*(lease.release() for lease in self._leases))
+                await asyncio.gather(*(lease.release(forgets=forgets) for lease in self._leases))
 
         with suppress(ClusterUnavailable):
             self._connection.run(release, ANSWER_SECONDS)
@@ -130,7 +155,11 @@ class ShardLeases:
         try:
             if lease.epoch is None:
                 patience_seconds = self._patience_seconds(shard, members, is_complete=is_complete)
-                await lease.acquire(patience_seconds=patience_seconds, newest_epoch=newest_epoch)
+                await lease.acquire(
+                    patience_seconds=patience_seconds,
+                    newest_epoch=newest_epoch,
+                    may_lead=lambda: self.objection is None,
+                )
             elif self._is_handed_on(shard, members):
                 await lease.release()
                 self._handed_seconds[shard] = self._now()
@@ -157,7 +186,8 @@ class ShardLeases:
             return math.inf  # The feed is divided otherwise; `Member` says so.
         # Whoever led it until now is gone, although it may have spoken a moment ago.
         holder = self._leases[shard].holder
-        able = {each.member for each in members if each.is_complete and each.member != holder} - {self._member}
+        able = {each.member for each in members if each.is_complete and each.may_lead and each.member != holder}
+        able.discard(self._member)
         if not is_complete:
             return INCOMPLETE_SECONDS if able else SECOND_SECONDS
         first = assignment(len(self._leases), able | {self._member})[shard]
@@ -165,7 +195,11 @@ class ShardLeases:
 
     def _is_handed_on(self, shard: int, members: Collection[Presence]) -> bool:
         """Return whether another member should lead a shard, and has been ready for it long enough."""
-        leading = {each.member: len(each.epochs) for each in members if each.is_complete and each.role != "alone"}
+        leading = {
+            each.member: len(each.epochs)
+            for each in members
+            if each.is_complete and each.may_lead and each.role != "alone"
+        }
         leading[self._member] = len(self.epochs)
         if heir(shard, self._member, leading, shards=len(self._leases)) is None:
             self._heir_seconds.pop(shard, None)

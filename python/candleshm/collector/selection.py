@@ -20,6 +20,8 @@ class Selection:
 
     def __init__(self, *, everything: bool = True) -> None:
         """Begin with every symbol, or with none."""
+        self._serves: Callable[[str], bool] = _never
+        self._lacks: Callable[[str], bool] = _never
         self._collects: Callable[[str], bool] = (lambda _: True) if everything else (lambda _: False)
         self._changed = threading.Event()
         self._carried: dict[str, None] = {}
@@ -38,6 +40,18 @@ class Selection:
         self._collects = collects
         self.collects_any = any_at_all
         self._note()
+
+    def judge(self, *, serves: Callable[[str], bool], lacks: Callable[[str], bool]) -> None:
+        """Have `serves` and `lacks` answered by who knows the configuration and the exchange's list."""
+        self._serves, self._lacks = serves, lacks
+
+    def serves(self, symbol: str) -> bool:
+        """Return whether a symbol trades and the configuration has it, whoever collects it."""
+        return self._serves(symbol)
+
+    def lacks(self, symbol: str) -> bool:
+        """Return whether a symbol trades and the configuration does not have it."""
+        return self._lacks(symbol)
 
     def carry(self, symbols: Iterable[str]) -> None:
         """Give these symbols a place in the block, listed by the exchange or not: another host has them."""
@@ -64,6 +78,10 @@ class Selection:
         self._changed.set()
         if self._wake is not None:
             self._wake()
+
+
+def _never(_symbol: str) -> bool:
+    return False
 
 
 class Membership(Protocol):

@@ -36,7 +36,9 @@ class SymbolSet:
         self._writer = writer
         self.info = info
         self.plans: dict[str, SeriesPlan] = {}
+        self._is_shared = selection is not None
         self.selection = selection or Selection()
+        self.selection.judge(serves=self._serves, lacks=self._lacks)
         self.symbols: tuple[str, ...] = ()
         """The symbols of the block that are collected here, in its order."""
         self._universe = universe
@@ -69,7 +71,9 @@ class SymbolSet:
             self._log.info("symbols added: %s", " ".join(newcomers))
         changed, ended = [], []
         in_block = self._writer.symbols
-        self.symbols = tuple(filter(self.selection.collects, in_block))
+        self.symbols = tuple(
+            symbol for symbol in in_block if self.selection.collects(symbol) and not self._is_foreign(symbol)
+        )
         for symbol in set(in_block) - set(self.symbols):
             self._leave(symbol)
         for symbol in self.symbols:
@@ -102,6 +106,17 @@ class SymbolSet:
         if ended:
             self._log.warning("not trading: %s; their rows stay readable but are no longer updated", " ".join(ended))
         return changed
+
+    def _serves(self, symbol: str) -> bool:
+        return self.info.is_trading(symbol) and not self._universe.is_removed(symbol, self.info)
+
+    def _lacks(self, symbol: str) -> bool:
+        return self.info.is_trading(symbol) and self._universe.is_removed(symbol, self.info)
+
+    def _is_foreign(self, symbol: str) -> bool:
+        """Return whether only other hosts were told to serve a symbol: that it is not served here does not end it."""
+        is_own = symbol in self.plans or symbol in self._not_trading
+        return self._is_shared and not is_own and self._lacks(symbol)
 
     def _leave(self, symbol: str) -> None:
         """Forget a symbol that another host collects: also whether it trades comes from there."""

@@ -1,4 +1,6 @@
-"""Progress of a start or a download: a bar on a terminal, a log line every five seconds elsewhere."""
+"""Progress of a start or a download: a bar on a terminal, a log line every five seconds elsewhere, more rarely if
+it says nothing new.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ __all__ = ["LoadingProgress", "ProgressLine"]
 logger = logging.getLogger(__name__)
 
 BAR_WIDTH_MIN, BAR_WIDTH_MAX = 8, 30
-LINES_SECONDS = 5.0
+LINES_SECONDS, LINES_SECONDS_MAX = 5.0, 3600.0
 
 
 class ProgressLine:
@@ -31,7 +33,8 @@ class ProgressLine:
         self._doing = doing
         self._stream = sys.stderr
         self._is_terminal = sys.stderr.isatty()
-        self._line_due_seconds = time.monotonic() + LINES_SECONDS
+        self._logged, self._logged_seconds = "", time.monotonic()
+        self._pause_seconds = LINES_SECONDS
 
     def show(self, share: float | None, text: str, parts: Sequence[str] = ()) -> None:
         """Show `text`, and the share that is done as a bar and in percent where it is known.
@@ -48,8 +51,13 @@ class ProgressLine:
                 filled = round(share * width)
                 bar = f"[{'#' * filled}{' ' * (width - filled)}] "
             self._write(f"{self._doing} {bar}{text}")
-        elif time.monotonic() >= self._line_due_seconds:
-            self._line_due_seconds = time.monotonic() + LINES_SECONDS
+        else:
+            # What says nothing new comes at growing intervals.
+            is_new, now = text != self._logged, time.monotonic()
+            if now - self._logged_seconds < (LINES_SECONDS if is_new else self._pause_seconds):
+                return
+            self._pause_seconds = min(2 * (LINES_SECONDS if is_new else self._pause_seconds), LINES_SECONDS_MAX)
+            self._logged, self._logged_seconds = text, now
             for line in parts or (text.strip(),):
                 logger.info("%s: %s", self._doing, line)
 

@@ -15,12 +15,17 @@ OTHER = "other"
 REPEATED = "; %d times so far"
 
 EVENTS: Mapping[str, Mapping[str, str]] = {
+    "cluster.disagreements": {
+        "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same "
+        "number": "cluster_divided_otherwise",
+        "cluster feed %s: this collector takes no lease: %s": "cluster_unfit",
+        "cluster feed %s: no rows of %s: %s leads them and does not serve them; give it the same "
+        "symbols": "cluster_unserved",
+    },
     "cluster.member": {
         "cluster feed %s: leads shard %s of %d": "cluster_leads",
         "cluster feed %s: stands by": "cluster_stands_by",
         "cluster feed %s: no lease for %.0f s (%s); this host collects everything for itself": "cluster_alone",
-        "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same "
-        "number": "cluster_divided_otherwise",
         "the cluster's member goes on after an internal error": "internal_error",
     },
     "cluster.connection": {
