@@ -31,6 +31,7 @@ __all__ = [
     "DerivedBlock",
     "Setting",
     "bytes_of",
+    "derived_name",
     "is_path",
     "is_zone",
     "settings",

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from candleshm.cluster.clock_offset import boot_ns
 from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.follower_status import FollowerStatus, ShardStatus
-from candleshm.cluster.received_changes import ReceivedChanges
 from candleshm.cluster.inbox import Inbox
 from candleshm.cluster.leader_clocks import LeaderClocks
 from candleshm.cluster.log import ChangeLog
 from candleshm.cluster.message import Message
 from candleshm.cluster.message_head import MessageHead
+from candleshm.cluster.received_changes import ReceivedChanges
 from candleshm.cluster.requests import Requests
 from candleshm.cluster.shard_position import ShardPosition
 from candleshm.cluster.subjects import Subjects

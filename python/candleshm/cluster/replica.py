@@ -72,7 +72,7 @@ class Replica:
         self._publisher.lead(shard, epoch)
 
     def show_source(self, epoch: int) -> None:
-        """Tell readers here that rows come from this collector, of that epoch; 0 while it collects for its host alone."""
+        """Tell readers here that rows come from this collector, of that epoch; 0 while it is alone."""
         self._writer.set_source(epoch, self._source)
 
     def leave(self, shard: int) -> None:

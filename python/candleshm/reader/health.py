@@ -76,8 +76,8 @@ class Health:
     exchange: str = ""
     """Whose candles these are: 'binance', or host and port of another exchange; '' where it is not known."""
     source: str | None = None
-    """Host and process of the leader that the candles come from, as host/pid, or of the block's own collector while it is
-    alone in its cluster; None outside a cluster."""
+    """Host and process of the leader that the candles come from, as host/pid; while the block's collector is alone in
+    its cluster, its own; None outside a cluster."""
     epoch: int | None = None
     """The epoch of that leader: each leader of a shard has a higher one than those before; None outside a cluster, and
     while the collector is alone in it."""
