@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -75,6 +76,41 @@ def test_nothing_of_nats_is_imported_without_a_cluster(block_name: str) -> None:
             [sys.executable, "-c", code, *serving(exchange, block_name)], capture_output=True, text=True, check=False
         )
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("tables", "owners", "name"),
+    [
+        ('[[mirror]]\nname = "b"', "feed 1 and mirror 1", "b"),
+        ('[[mirror]]\nname = "f"\nas = "b-5m"', "feed 1 and mirror 1", "b-5m"),
+        ('[[mirror]]\nname = "x"\n[[mirror]]\nname = "c"\nderive = ["1h"]', "feed 2 and mirror 2", "c-1h"),
+        ('[[mirror]]\nname = "x"\n[[mirror]]\nname = "y"\nas = "x"', "mirror 1 and mirror 2", "x"),
+        (
+            '[[mirror]]\nname = "candleshm-um-1m"\nderive = ["1h"]\n[[mirror]]\nname = "candleshm-um-1h"',
+            "mirror 1 and mirror 2",
+            "candleshm-um-1h",
+        ),
+    ],
+)
+def test_a_feed_and_a_mirror_of_one_block_do_not_start(tables: str, owners: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "feeds.toml"
+    path.write_text(
+        'cluster = "nats://127.0.0.1:1"\nmarket = "spot"\n[[feed]]\nname = "b"\nderive = ["5m"]\n'
+        f'[[feed]]\nname = "c-1h"\n{tables}\n'
+    )
+    line = f"candleshm: {path}: {owners} both have the block `{name}`; give one of them another name by `as`\n"
+    assert complaint("serve", "--config", str(path)) == line
+
+
+def test_a_check_says_whether_the_servers_respond(block_name: str) -> None:
+    with SimulatedExchange(symbols=2) as exchange, nats_server() as server:
+        words = [*serving(exchange, block_name), "--check", "--cluster"]
+        done = run(*words, server.url)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[-1] == f"cluster main: connected to {server.url}"
+        dead = run(*words, "nats://127.0.0.1:1")
+    assert dead.returncode == os.EX_TEMPFAIL
+    assert dead.stderr == "candleshm: cluster nats://127.0.0.1:1: nothing listens there\n"
 
 
 @contextmanager

@@ -144,6 +144,11 @@ def test_tls_shows_whom_it_trusts_and_a_password_opens(tmp_path: Path) -> None:
                 ClusterConnection(settings_of(server, **{**keys, **wrong}), "test").open()
             assert SECRET not in str(refused.value)
             assert "guessed" not in str(refused.value)
+        with nats_server(security=Security(tls_of(authority, tmp_path / "ours", "other.example"))) as elsewhere:
+            with pytest.raises(ClusterRefused, match="mismatch") as refused:
+                ClusterConnection(settings_of(elsewhere, cluster_ca=ours), "test").open()
+            assert "sign" not in str(refused.value)
+            assert str(refused.value).endswith("; name the server as its certificate does")
         with pytest.raises(ClusterRefused, match="give the authority by --cluster-ca"):
             ClusterConnection(settings_of(server, cluster_user="candles", cluster_password=SECRET), "test").open()
         with pytest.raises(ClusterRefused, match="who shows no credentials"):

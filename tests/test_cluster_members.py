@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -29,6 +30,7 @@ from candleshm.cluster.member import Member
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.collector.collector import Collector
 from candleshm.reader.feed import Feed
+from candleshm.reader.figures import lag_of, role_of
 from candleshm.reader.observation import attach_to_observe, observe
 from candleshm.row_state import RowState
 from candleshm.sim import SimulatedExchange
@@ -267,17 +269,29 @@ def test_shards_divide_the_symbols_and_move_to_who_lives(hosts: Hosts, exchange:
     goes_on(hosts, first)
 
 
+def is_alone(feed: candleshm.Feed) -> bool:
+    return role_of(feed.health) == "alone"
+
+
 def test_without_servers_every_host_serves_itself(hosts: Hosts) -> None:
     first, second = hosts.ready("a"), hosts.ready("b")
     until(hosts.settles(a="leader", b="standby"))
     hosts.server.kill()
+    until(lambda: lag_of(second.health).startswith("nothing for "))
     goes_on(hosts, first)
     until(lambda: "this host collects everything for itself" in hosts.log("b"))
     goes_on(hosts, second)
     goes_on(hosts, first)
+    for feed in (first, second):
+        until(partial(is_alone, feed))
+        health = feed.health
+        assert (health.source, health.epoch, health.lag) == (f"{socket.gethostname()}/{health.pid}", None, None)
     hosts.server.start()
     hosts.server.wait()
     until(lambda: sorted(hosts.roles().values()) == ["leader", "standby"])
+    until(lambda: sorted(role_of(feed.health) for feed in (first, second)) == ["follower", "leader"])
+    for name in ("a", "b"):
+        assert hosts.log(name).count("this host collects everything for itself") == 1
     goes_on(hosts, first)
     goes_on(hosts, second)
 

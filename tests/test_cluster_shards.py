@@ -38,6 +38,9 @@ def test_a_killed_leader_of_a_shard_loses_no_row_of_any(block_name: str, tmp_pat
         mirror = cluster.mirror()
         cluster.until_equal()
         until(lambda: is_divided(cluster), cluster.describe)
+        # One address: what its exchange counts is not counted twice.
+        limits = {member.feed.health.weight_limit for member in (first, second, mirror)}
+        assert len(limits) == 1, limits
         first.kill()
         cluster.until_equal(second, mirror)
         until(lambda: is_divided(cluster), cluster.describe)

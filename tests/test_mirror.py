@@ -16,6 +16,7 @@ import pytest
 
 import candleshm
 from candleshm._core import Writer
+from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.log import ChangeLog
 from candleshm.cluster.message import Message
 from candleshm.cluster.message_head import MessageHead
@@ -121,6 +122,24 @@ def watched(feed: Feed, count: int) -> tuple[threading.Thread, list[int]]:
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     return thread, seen
+
+
+def test_a_mirror_without_servers_waits_for_these_first(
+    server: NatsServer, block: Block, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("candleshm.cluster.mirror.SILENT_SECONDS", 0.5)
+    server.kill()
+    connection = ClusterConnection(reaching(server), "mirror")
+    connection.open(0.1, patiently=True)
+    with closing(connection):
+        mirror = Mirror(MirrorConfig(name=block.name), connection)
+        mirror.start()
+        threading.Event().wait(2.0)
+        assert "tells of feed" not in caplog.text
+        server.start()
+        server.wait()
+        until(lambda: "tells of feed" in caplog.text)
+        mirror.stop()
 
 
 def test_a_late_mirror_has_every_row_then_every_change_and_wakes_once_per_close(

@@ -859,7 +859,8 @@ class Writer:
     def set_source(self, epoch: int, source: str) -> None:
         """Publish where the candles come from in a cluster, for `Feed.health`: the leader's epoch and its host/pid.
 
-        For a leader's own block; `apply` does it in those of followers. Epoch 0 stands for no cluster.
+        For a leader's own block; `apply` does it in those of followers. Epoch 0 stands for a collector that is alone in
+        its cluster; with an empty source, for no cluster.
         """
     def heartbeat(self) -> None:
         """Publish a heartbeat; to be called every 500 ms."""

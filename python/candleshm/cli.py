@@ -94,13 +94,14 @@ def _serve(arguments: argparse.Namespace) -> None:
     if arguments.check:
         from candleshm.commands.forecast import forecast
         from candleshm.commands.gateway import check_libraries
+        from candleshm.commands.memberships import check_servers
         from candleshm.reader.frames import library
 
         forecast(given.feeds)
         if "gateway" in given.process:
             check_libraries()
         if given.cluster is not None:
-            library("nats", "cluster")
+            check_servers(given.cluster)
         if "metrics" in given.process:
             library("prometheus_client.core", "metrics")
         return
@@ -126,13 +127,15 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _check_mirrors(given: Configuration, path: Path | None) -> None:
-    """Raise ConfigError for mirrors without a cluster, and for a file that has nothing else."""
+    """Raise ConfigError for mirrors without a cluster, of blocks that a feed has, and for a file with nothing else."""
+    from candleshm.commands.mirror_names import refuse_shared_names
     from candleshm.errors import ConfigError
 
     if given.mirrors and given.cluster is None:
         raise ConfigError(f"{path} has mirrors and no cluster; give it a key `cluster`, or --cluster nats://HOST")
     if given.mirrors and not given.feeds:
         raise ConfigError(f"{path} has mirrors and no feed; run: candleshm mirror --config {path}")
+    refuse_shared_names(given.feeds, given.mirrors, path)
 
 
 def _mirror(arguments: argparse.Namespace) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "DerivedBlock",
     "Setting",
     "bytes_of",
+    "derived_name",
     "is_path",
     "is_zone",
     "settings",
@@ -556,13 +557,11 @@ class CollectorConfig:
 
     @property
     def derived(self) -> tuple[DerivedBlock, ...]:
-        """Each derived block. `/` and `@` cannot be part of a name and become dashes."""
-        stem = f"{self.name or self._stem}-"
+        """Each derived block."""
+        stem = self.name or self._stem
         parts = [interval.partition(":") for interval in self.derive]
         return tuple(
-            DerivedBlock(
-                stem + interval.replace("/", "-").replace("@", "-"), interval, int(text) if colon else self.length
-            )
+            DerivedBlock(derived_name(stem, interval), interval, int(text) if colon else self.length)
             for interval, colon, text in parts
         )
 
@@ -629,6 +628,11 @@ class CollectorConfig:
         twice = next((block.interval for block in self.derived if names.count(block.name) > 1), None)
         if twice is not None:
             raise ConfigError(f"derive has `{twice}` twice; give it once")
+
+
+def derived_name(stem: str, interval: str) -> str:
+    """Return the name of a derived block. `/` and `@` cannot be part of a name and become dashes."""
+    return f"{stem}-{interval.replace('/', '-').replace('@', '-')}"
 
 
 def settings() -> dict[str, Setting]:

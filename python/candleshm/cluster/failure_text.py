@@ -10,6 +10,10 @@ from candleshm.system.log_text import printable, without_credentials
 
 __all__ = ["is_refusal", "reason_of"]
 
+# Codes of OpenSSL: of a certificate that is of another host or address, and of one that nobody known signed.
+OTHER_NAME = {62, 64}
+UNKNOWN_AUTHORITY = {2, 7, 18, 19, 20, 21, 27}
+
 
 def is_refusal(error: BaseException) -> bool:
     """Return whether trying again will not help: credentials, or a certificate that is not trusted."""
@@ -19,11 +23,8 @@ def is_refusal(error: BaseException) -> bool:
 def reason_of(error: BaseException, settings: ClusterSettings) -> str:
     """Return the reason, and what to do about it where that is known."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        trusted = "--cluster-ca" if settings.authority is None else f"the authority of {settings.authority}"
-        advice = (
-            "give the authority by --cluster-ca FILE" if settings.authority is None else f"{trusted} did not sign it"
-        )
-        return f"its certificate is not trusted ({error.verify_message}); {advice}"
+        advice = _advice_about(error, settings)
+        return f"its certificate is not trusted ({error.verify_message.rstrip('.')}){advice}"
     if isinstance(error, ssl.SSLError):
         return f"TLS fails: {error.reason or error}"
     if isinstance(error, socket.gaierror):
@@ -41,6 +42,17 @@ def reason_of(error: BaseException, settings: ClusterSettings) -> str:
     if "authorization violation" in text.lower():
         return f"it refuses {_credentials_of(settings)}"
     return text.removeprefix("nats: ") or type(error).__name__
+
+
+def _advice_about(error: ssl.SSLCertVerificationError, settings: ClusterSettings) -> str:
+    """Return what to do about a certificate that is not trusted, where the error says what is wrong with it."""
+    if error.verify_code in OTHER_NAME:
+        return "; name the server as its certificate does"
+    if error.verify_code not in UNKNOWN_AUTHORITY:
+        return ""
+    if settings.authority is None:
+        return "; give the authority by --cluster-ca FILE"
+    return f"; the authority of {settings.authority} did not sign it"
 
 
 def _credentials_of(settings: ClusterSettings) -> str:

@@ -287,7 +287,7 @@ class Follower:
                     epoch=position.epoch,
                     sequence=position.sequence,
                     silent_seconds=(now_ns - position.received_ns) / 1e9 if position.received_ns else None,
-                    lag_seconds=None if position.lag_ns is None else position.lag_ns / 1e9,
+                    lag_seconds=position.lag_seconds(now_ns),
                     differing=position.differing,
                     is_equal=bool(position.compared_ns) and now_ns - position.compared_ns < COMPARED_NS,
                     gaps=position.gaps,

@@ -18,7 +18,7 @@ class ShardStatus:
     silent_seconds: float | None
     """Seconds since the leader said something; None before."""
     lag_seconds: float | None
-    """How old the newest message was when it was applied; None before."""
+    """How old the newest change was when it was applied, and since then, once the leader is silent; None before."""
     differing: int
     """Requests that the newest comparison led to; 0 where everything agrees."""
     is_equal: bool

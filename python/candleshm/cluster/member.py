@@ -206,7 +206,12 @@ class Member:
         for shard, epoch in stance.epochs.items():
             if before.epochs.get(shard) != epoch:
                 replica.lead(shard, epoch)
-        self._log_stance(stance)
+        if stance.is_alone:
+            replica.show_source(0)
+        elif before.is_alone and stance.epochs:
+            replica.show_source(max(stance.epochs.values()))
+        if not (before.is_alone and stance.is_alone):
+            self._log_stance(stance)
 
     def _log_stance(self, stance: Stance) -> None:
         feed = self._subjects.feed

@@ -125,6 +125,9 @@ class Mirror:
             while not shapes.wait(BEAT_SECONDS):
                 if self._stopping.is_set():
                     return None
+                if not self._connection.is_connected:
+                    # Who cannot hear knows nothing of collectors; the connection says what it lacks.
+                    silent_seconds = max(silent_seconds, time.monotonic() + SILENT_SECONDS)
                 if time.monotonic() >= silent_seconds:
                     silent_seconds = float("inf")
                     text = "no collector of cluster %s tells of feed %s yet; the mirror waits for one"

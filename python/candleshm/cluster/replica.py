@@ -68,8 +68,12 @@ class Replica:
 
     def lead(self, shard: int, epoch: int) -> None:
         """Tell what changes in a shard, under that epoch; readers here are told where it comes from."""
-        self._writer.set_source(epoch, self._source)
+        self.show_source(epoch)
         self._publisher.lead(shard, epoch)
+
+    def show_source(self, epoch: int) -> None:
+        """Tell readers here that rows come from this collector, of that epoch; 0 while it is alone."""
+        self._writer.set_source(epoch, self._source)
 
     def leave(self, shard: int) -> None:
         """Tell nothing of a shard any more."""

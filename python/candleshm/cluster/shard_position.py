@@ -14,6 +14,8 @@ MEASURE_NS = 5_000_000_000
 MEASURE_AGAIN_NS = 200_000_000
 # Who leads says something each second. What a leader said that is silent for longer, others are asked for that often.
 SILENT_NS, ASK_NS = 2_500_000_000, 1_000_000_000
+# After so long without a word the age of the newest change grows.
+LAG_GROWS_NS = 3_000_000_000
 
 
 class ShardPosition:
@@ -82,6 +84,13 @@ class ShardPosition:
         """Return whether the newest comparison found nothing, no earlier than where a message of others stands."""
         is_equal = self.differing == 0 and self.heartbeat is not None and self.compared_ns > 0
         return is_equal and head.epoch == self.epoch and head.sequence <= (self.sequence or 0)
+
+    def lag_seconds(self, now_ns: int) -> float | None:
+        """Return how old the newest change was when it was applied, and since then, once the leader is silent."""
+        if self.lag_ns is None:
+            return None
+        silent_ns = now_ns - self.received_ns
+        return (self.lag_ns + (silent_ns if silent_ns > LAG_GROWS_NS else 0)) / 1e9
 
     def is_standing_due(self, now_ns: int) -> bool:
         """Return whether others are to be asked where the leader stood, which is silent; counts as done then."""

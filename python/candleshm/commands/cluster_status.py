@@ -6,6 +6,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import closing
 
 import msgspec
 
@@ -16,12 +17,15 @@ from candleshm.cluster.settings import ClusterSettings
 from candleshm.cluster.subjects import Subjects
 from candleshm.commands.log import CLUSTER_LIBRARIES, HeldLog
 from candleshm.commands.table import aligned
+from candleshm.reader.figures import lag_text
 from candleshm.system.clock import SystemClock
 
 __all__ = ["present_in", "status_json", "status_table"]
 
 # Everyone says something each second.
 LISTEN_SECONDS = 2.0
+# A person waits for the answer.
+OPEN_SECONDS = 3.0
 HEADS = ("FEED", "HOST", "PID", "ROLE", "SHARDS", "EPOCH", "LAG", "SYMBOLS", "LENGTH", "BLOCK", "DIFFERS")
 LEFT = ("FEED", "HOST", "ROLE", "SHARDS", "BLOCK", "DIFFERS", "EXIT", "TO")
 EXIT_HEADS = ("EXIT", "TO", "WEIGHT")
@@ -35,7 +39,9 @@ def present_in(settings: ClusterSettings) -> list[Presence]:
     def hear(message: Message) -> None:
         said.append(message.data)
 
-    with ClusterConnection(settings, "candleshm cluster status") as connection:
+    connection = ClusterConnection(settings, "candleshm cluster status")
+    connection.open(OPEN_SECONDS)
+    with closing(connection):
         connection.subscribe(Subjects(settings.prefix, settings.name, "").all_present, hear)
         threading.Event().wait(LISTEN_SECONDS)
     log.release()
@@ -57,7 +63,7 @@ def status_table(present: Sequence[Presence]) -> str:
             each.role,
             _shards(each),
             " ".join(map(str, sorted(set(each.epochs.values())))),
-            "" if each.lag_ms is None else f"{each.lag_ms:.0f} ms",
+            "" if each.lag_ms is None else lag_text(each.lag_ms / 1000),
             str(each.symbols),
             str(each.length),
             each.block,

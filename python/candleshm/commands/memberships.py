@@ -8,14 +8,28 @@ from typing import TYPE_CHECKING
 
 from candleshm.cluster.member_config import MemberConfig
 from candleshm.cluster.settings import ClusterSettings
+from candleshm.commands.log import CLUSTER_LIBRARIES, HeldLog
+from candleshm.commands.streams import say
 from candleshm.config import CollectorConfig
 
 if TYPE_CHECKING:
     from candleshm.cluster.member import Member
 
-__all__ = ["memberships"]
+__all__ = ["check_servers", "memberships"]
 
 OPEN_SECONDS = 3.0
+
+
+def check_servers(settings: ClusterSettings) -> None:
+    """Print that a server of the cluster takes this program. Raises MissingExtra, and as `ClusterConnection.open`."""
+    log = HeldLog("warning", "text", *CLUSTER_LIBRARIES)
+    from candleshm.cluster.connection import ClusterConnection
+
+    connection = ClusterConnection(settings, "candleshm serve --check")
+    connection.open(OPEN_SECONDS)
+    connection.close()
+    log.release()
+    say(f"cluster {settings.name}: connected to {','.join(settings.urls)}\n")
 
 
 @contextmanager

@@ -279,7 +279,11 @@ def _cluster(health: Health) -> list[str]:
     role, lag = role_of(health), lag_of(health)
     if not role:
         return []
-    where = "" if role == "leader" else f" of {health.source}{f', {lag} behind' if lag else ''}"
+    if role == "alone":
+        return ["cluster: alone, collects everything for this host"]
+    if lag and not lag.startswith("nothing"):
+        lag += " behind"
+    where = "" if role == "leader" else f" of {health.source}{f', {lag}' if lag else ''}"
     return [f"cluster: {role}{where}, epoch {health.epoch}"]
 
 

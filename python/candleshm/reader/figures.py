@@ -7,9 +7,11 @@ import socket
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["age", "change", "clock_time", "kind_of", "lag_of", "price", "role_of"]
+__all__ = ["age", "change", "clock_time", "kind_of", "lag_of", "lag_text", "price", "role_of"]
 
 DECIMALS_MAX = 8
+# Leaders say something every second: a lag above this is the time since one did.
+LEADER_SILENT_SECONDS = 3.0
 
 
 class Priced(Protocol):
@@ -26,6 +28,8 @@ class Followed(Protocol):
 
     @property
     def source(self) -> str | None: ...
+    @property
+    def epoch(self) -> int | None: ...
     @property
     def lag(self) -> float | None: ...
     @property
@@ -52,17 +56,25 @@ def kind_of(block: Priced) -> str:
 
 
 def role_of(block: Followed) -> str:
-    """Return what a block is in its cluster: leader, if its own process sent the newest row, or follower; else ''."""
+    """Return what a block is in its cluster: leader, if its own process sent the newest row, alone, if that is all for
+    its own host, or follower; else ''."""
     if block.source is None:
         return ""
-    return "leader" if block.source == f"{socket.gethostname()}/{block.pid}" else "follower"
+    if block.source != f"{socket.gethostname()}/{block.pid}":
+        return "follower"
+    return "alone" if block.epoch is None else "leader"
 
 
 def lag_of(block: Followed) -> str:
-    """Return how long the newest message of the leader was on its way; '' where nothing comes from others."""
-    if role_of(block) != "follower" or block.lag is None:
-        return ""
-    return f"{block.lag * 1000:.0f} ms" if block.lag < 1 else age(block.lag)
+    """Return how far a block is behind its leader, or for how long nothing came; '' where nothing comes from others."""
+    return "" if role_of(block) != "follower" or block.lag is None else lag_text(block.lag)
+
+
+def lag_text(seconds: float) -> str:
+    """Return how long messages of a leader are on their way, or for how long none came, as after more than 3 s."""
+    if seconds > LEADER_SILENT_SECONDS:
+        return f"nothing for {age(seconds)}"
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else age(seconds)
 
 
 def age(seconds: float) -> str:

@@ -76,13 +76,16 @@ class Health:
     exchange: str = ""
     """Whose candles these are: 'binance', or host and port of another exchange; '' where it is not known."""
     source: str | None = None
-    """Host and process of the leader that the candles come from, as host/pid; None outside a cluster."""
+    """Host and process of the leader that the candles come from, as host/pid; while the block's collector is alone in
+    its cluster, its own; None outside a cluster."""
     epoch: int | None = None
-    """The epoch of that leader: each leader of a shard has a higher one than those before; None outside a cluster."""
+    """The epoch of that leader: each leader of a shard has a higher one than those before; None outside a cluster, and
+    while the collector is alone in it."""
     source_at: datetime | None = None
     """When its newest message was sent, by the exchange's clock, aware, UTC; None while that is not known."""
     lag: float | None = None
-    """How long that message was on its way, seconds: 0 at a leader, None outside a cluster."""
+    """How long that message was on its way, seconds; once nothing came for more than 3 s, the time since it was sent. 0
+    at a leader, None outside a cluster and while the collector is alone in it."""
     replayed_at: datetime | None = None
     """The replayed time, aware, UTC, in the block of a replay: ages are of this clock. None in any other."""
 

@@ -166,7 +166,7 @@ impl Feed {
         fields.set_item("weight_limit", health.weight_limit)?;
         fields.set_item("failing", health.failing)?;
         fields.set_item("polled", health.polled)?;
-        fields.set_item("source", (health.cluster_epoch > 0).then_some(health.source))?;
+        fields.set_item("source", Some(health.source).filter(|source| !source.is_empty()))?;
         fields.set_item("epoch", Some(health.cluster_epoch).filter(|&epoch| epoch > 0))?;
         fields.set_item("source_ms", health.source_ms)?;
         fields.set_item("lag", health.lag_us.map(|lag_us| lag_us as f64 / 1e6))?;

@@ -1137,7 +1137,8 @@ impl Writer {
 
     /// Publish where the candles come from in a cluster, for `Feed.health`: the leader's epoch and its host/pid.
     ///
-    /// For a leader's own block; `apply` does it in those of followers. Epoch 0 stands for no cluster.
+    /// For a leader's own block; `apply` does it in those of followers. Epoch 0 stands for a collector that is alone in
+    /// its cluster; with an empty source, for no cluster.
     fn set_source(&self, epoch: u64, source: &str) -> PyResult<()> {
         self.with(|writer| {
             writer.set_source(epoch, source, 0, 0);

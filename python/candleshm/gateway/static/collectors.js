@@ -130,8 +130,14 @@ function noteOf(block, board) {
 function clusterNote(block) {
   if (!block.role) return "";
   if (block.role === "leader") return "leads in its cluster";
-  const lag = block.lag === null ? "" : `, ${Math.round(block.lag * 1000)} ms behind`;
-  return `follows ${block.source}${lag}`;
+  if (block.role === "alone") return "alone in its cluster: collects everything for this host";
+  return `follows ${block.source}${lagNote(block.lag)}`;
+}
+
+/** Leaders say something every second: a lag above 3 s is the time since one did. */
+function lagNote(lag) {
+  if (lag === null) return "";
+  return lag > 3 ? `, nothing for ${age(lag)}` : `, ${Math.round(lag * 1000)} ms behind`;
 }
 
 /** Write a text in which commands stand between backticks. */

@@ -7,6 +7,8 @@ use crate::layout::{BlockState, header};
 pub const STALE_MS: u64 = 60_000;
 /// A collector without a heartbeat for this long shows no life, ms. The heartbeat comes every 500 ms.
 pub const SILENT_MS: u64 = 5_000;
+/// A leader of a cluster that said nothing for longer than this is silent, us.
+const LEADER_SILENT_US: u64 = 3_000_000;
 /// One in so many of the symbols that trade may be stale while the feed as a whole is current.
 const STALE_PART: usize = 10;
 
@@ -87,13 +89,15 @@ pub struct Health {
     pub failing: u64,
     /// Symbols that are kept fresh by requests instead of streams.
     pub polled: u64,
-    /// Host and process of the leader that the candles come from; empty outside a cluster.
+    /// Host and process of the leader that the candles come from, or of a collector that is alone in its cluster; empty
+    /// outside one.
     pub source: String,
-    /// The epoch of that leader; 0 outside a cluster.
+    /// The epoch of that leader; 0 outside a cluster, and of a collector that is alone in its one.
     pub cluster_epoch: u64,
     /// When its newest message was sent, by the exchange's clock, epoch ms.
     pub source_ms: Option<u64>,
-    /// How long that message was on its way, us; `None` outside a cluster.
+    /// How long that message was on its way, us, or since when it was sent, once nothing came for more than 3 s; `None`
+    /// where nothing can come.
     pub lag_us: Option<u64>,
     /// The kind of the newest failure of a request, as on the format's page, and when it was, epoch ms; 0 for none.
     pub last_error: (u64, u64),
@@ -116,6 +120,8 @@ impl Health {
         let loaded = block.announced(header::READY) == 1;
         let freshness = Freshness::of(&trading_ages_ms(block), limit_ms);
         let cluster_epoch = block.value(header::CLUSTER_EPOCH);
+        let source_ms = Some(block.value(header::SOURCE_MS)).filter(|&sent_ms| sent_ms > 0);
+        let lag_us = (cluster_epoch > 0).then(|| block.value(header::LAG_US));
         let is_served = matches!(state, Some(BlockState::Ready | BlockState::Superseded));
         let is_alive = heartbeat_age_ms.is_some_and(|age_ms| age_ms <= SILENT_MS);
         Self {
@@ -145,9 +151,34 @@ impl Health {
             polled: block.value(header::POLLED),
             source: block.source(),
             cluster_epoch,
-            source_ms: Some(block.value(header::SOURCE_MS)).filter(|&sent_ms| sent_ms > 0),
-            lag_us: (cluster_epoch > 0).then(|| block.value(header::LAG_US)),
+            source_ms,
+            lag_us: lag_us.map(|lag_us| lag_now_us(lag_us, source_ms, attached.exchange_ms())),
             last_error: (block.value(header::LAST_ERROR), block.value(header::LAST_ERROR_MS)),
         }
+    }
+}
+
+/// Returns how far a follower is behind: what the newest message of its leader took, which was sent at `source_ms`, or
+/// the time since then, if nothing followed for so long that its leader is silent. Leaders say something every second.
+fn lag_now_us(lag_us: u64, source_ms: Option<u64>, exchange_ms: Option<i64>) -> u64 {
+    let (Some(source_ms), Some(exchange_ms)) = (source_ms, exchange_ms) else { return lag_us };
+    let since_us = (exchange_ms.max(0) as u64).saturating_sub(source_ms).saturating_mul(1_000);
+    if since_us.saturating_sub(lag_us) > LEADER_SILENT_US { since_us } else { lag_us }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lag_now_us;
+
+    #[test]
+    fn a_lag_grows_while_nothing_comes() {
+        assert_eq!(lag_now_us(3_000, Some(1_000_000), Some(1_000_500)), 3_000);
+        assert_eq!(lag_now_us(3_000, Some(1_000_000), Some(1_060_000)), 60_000_000);
+        // A message that took long has just come.
+        assert_eq!(lag_now_us(5_000_000, Some(1_000_000), Some(1_005_100)), 5_000_000);
+        // A leader's own block, an unknown clock, a clock that is behind.
+        assert_eq!(lag_now_us(0, None, Some(1_060_000)), 0);
+        assert_eq!(lag_now_us(3_000, Some(1_000_000), None), 3_000);
+        assert_eq!(lag_now_us(3_000, Some(1_000_000), Some(-5)), 3_000);
     }
 }

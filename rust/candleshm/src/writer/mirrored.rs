@@ -8,7 +8,7 @@
 mod difference;
 mod series;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Health, News, Writer};
 use crate::layout::{Presence, RowState, symbol};
@@ -330,17 +330,21 @@ impl Writer {
             banned_until_ms: states().map(|state| state.banned_until_ms).max().unwrap_or(0),
             ..Health::default()
         };
-        let mut sources = BTreeSet::new();
+        let (mut sources, mut exits) = (BTreeSet::new(), BTreeMap::new());
         // A collector that leads several shards counts once.
         for state in states().filter(|state| sources.insert(state.source.as_str())) {
-            health.weight_used += state.weight_used;
-            health.weight_limit += state.weight_limit;
+            // The exchange counts by address, and collectors of one host have the same, as far as can be known here.
+            let host = state.source.rsplit_once('/').map_or(state.source.as_str(), |(host, _)| host);
+            let (used, limit) = exits.entry(host).or_insert((0, 0));
+            (*used, *limit) = (state.weight_used.max(*used), state.weight_limit.max(*limit));
             health.failing += state.failing;
             health.polled += state.polled;
             if state.last_error_ms > health.last_error_ms {
                 (health.last_error, health.last_error_ms) = (state.last_error, state.last_error_ms);
             }
         }
+        (health.weight_used, health.weight_limit) =
+            exits.values().fold((0, 0), |(used, limit), exit| (used + exit.0, limit + exit.1));
         self.set_health(&health);
     }
 }

@@ -156,6 +156,8 @@ impl Writer {
             writer.block.set_exchange(&config.exchange);
         }
         writer.set_health(&Health::default());
+        // Where the rows come from, its new owner says.
+        writer.set_source(0, "", 0, 0);
         writer.block.header(header::MISSING).store(0, Relaxed);
         writer.block.header(header::HOLES).store(0, Relaxed);
         for index in 0..writer.block.symbol_count() {
