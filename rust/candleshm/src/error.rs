@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::lockstep::HoldUp;
 use crate::wire::archive_csv::CsvError;
 use crate::wire::parse::ParseError;
 use crate::zone::utc_text;
@@ -184,6 +185,8 @@ pub enum Error {
         missing: Vec<String>,
         /// How long was waited.
         waited: Duration,
+        /// Why time stands still in a replay, if it does.
+        held_up: Option<HoldUp>,
     },
     /// Nothing was published in time.
     NothingPublished {
@@ -416,10 +419,11 @@ impl fmt::Display for Error {
             Self::NothingOpened { symbol, waited } => {
                 write!(f, "no newer candle of {symbol} within {} s", waited.as_secs_f64())
             }
-            Self::NothingClosed { open_ms, closed, missing, waited } => {
+            Self::NothingClosed { open_ms, closed, missing, waited, held_up } => {
                 let candle = open_ms.map_or_else(|| "next candle".into(), |ms| format!("candle of {}", utc_text(ms)));
                 let (waited, awaited) = (waited.as_secs_f64(), closed + missing.len());
-                write!(f, "no close within {waited} s: {closed} of {awaited} symbols have the {candle} final")
+                write!(f, "no close within {waited} s: {closed} of {awaited} symbols have the {candle} final")?;
+                held_up.as_ref().map_or(Ok(()), |held_up| write!(f, "; the replay stands still: {held_up}"))
             }
             Self::NothingPublished { name, waited } => {
                 write!(f, "block `{name}` published nothing within {} s", waited.as_secs_f64())

@@ -4,6 +4,8 @@
 //! Each has a place in it. Time stands still while the reader of any place is at work; whoever moves it on lets those go
 //! whose wait may be over. Blocks that are derived have a link to the same file.
 
+use std::fmt;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -33,6 +35,8 @@ mod word {
     pub(super) const END_MS: usize = 8;
     /// 1 when time goes on without awaiting anybody.
     pub(super) const IS_CLOCK: usize = 9;
+    /// How many readers have to come before time begins to move; 0 once it may.
+    pub(super) const AWAITED: usize = 10;
     /// The first place.
     pub(super) const PLACES: usize = 64;
 }
@@ -48,6 +52,8 @@ mod place {
     pub(super) const GRANTS: usize = 3;
     /// How many threads sleep on the word before.
     pub(super) const SLEEPERS: usize = 4;
+    /// The thread that waited here last, 0 while it is not known.
+    pub(super) const THREAD: usize = 5;
     pub(super) const WORDS: usize = 8;
 }
 
@@ -73,6 +79,39 @@ pub enum Course {
 pub trait Driver: Send + Sync {
     /// Moves time on for as long as nobody is at work; returns whether it left off before that.
     fn advance(&self) -> bool;
+}
+
+/// Why time stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldUp {
+    /// How many readers take part.
+    pub readers: usize,
+    /// How many have to come before time begins to move, 0 once it may.
+    pub awaited: usize,
+    /// The readers that are at work, as process and thread; 0 for a thread that is not known.
+    pub busy: Vec<(u64, u64)>,
+}
+
+impl fmt::Display for HoldUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.readers < self.awaited {
+            let verb = if self.readers == 1 { "takes" } else { "take" };
+            let nouns = if self.awaited == 1 { "reader is" } else { "readers are" };
+            return write!(f, "{} {nouns} awaited, {} {verb} part", self.awaited, self.readers);
+        }
+        f.write_str("a reader is awaited that does not wait: ")?;
+        for (place, (pid, thread)) in self.busy.iter().enumerate() {
+            f.write_str(if place == 0 { "" } else { ", " })?;
+            match thread {
+                0 => write!(f, "process {pid}")?,
+                _ => write!(f, "thread {thread} of process {pid}")?,
+            }
+            if *thread != 0 && !Path::new(&format!("/proc/{pid}/task/{thread}")).exists() {
+                f.write_str(", which has ended (close its Feed)")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 type Driven = (FileId, u32, Weak<dyn Driver>);
@@ -207,6 +246,7 @@ impl Lockstep {
     pub fn take_place(&self, (pid, pid_start): (u64, u64)) -> Option<usize> {
         let taken = (0..PLACES)
             .find(|&place| self.place(place)[place::PID].compare_exchange(0, pid, SeqCst, SeqCst).is_ok())?;
+        self.place(taken)[place::THREAD].store(0, SeqCst);
         self.place(taken)[place::PID_START].store(pid_start, SeqCst);
         self.notify();
         Some(taken)
@@ -237,6 +277,16 @@ impl Lockstep {
     /// Asks nothing while the reader waits elsewhere: its place does not hold time up.
     pub fn lend(&self, place: usize) {
         self.place(place)[place::ASK].store(ELSEWHERE, SeqCst);
+    }
+
+    /// Says which thread of its process the reader is.
+    pub fn set_thread(&self, place: usize, thread: u64) {
+        self.place(place)[place::THREAD].store(thread, SeqCst);
+    }
+
+    /// Holds time up again, if the place still waits elsewhere.
+    pub fn take_back(&self, place: usize) {
+        let _ = self.place(place)[place::ASK].compare_exchange(ELSEWHERE, 0, SeqCst, SeqCst);
     }
 
     /// Holds time up again.
@@ -286,6 +336,27 @@ impl Lockstep {
     pub fn readers(&self) -> (usize, usize) {
         let taken = (0..PLACES).filter(|&place| self.place(place)[place::PID].load(SeqCst) != 0);
         taken.fold((0, 0), |(all, busy), place| (all + 1, busy + usize::from(!self.asks(place))))
+    }
+
+    /// Says how many readers have to come before time begins to move, 0 when it may.
+    pub fn set_awaited(&self, readers: usize) {
+        self.mapping[word::AWAITED].store(readers as u64, SeqCst);
+    }
+
+    /// Returns why time stands still in lockstep, `None` when it moves on; a reader at work that is the thread `but` of
+    /// that process does not count.
+    #[must_use]
+    pub fn held_up(&self, but: Option<(u64, u64)>) -> Option<HoldUp> {
+        if self.is_clock() || self.course() != Course::Going {
+            return None;
+        }
+        let taken = (0..PLACES).filter(|&place| self.place(place)[place::PID].load(SeqCst) != 0);
+        let (asking, busy): (Vec<_>, Vec<_>) = taken.partition(|&place| self.asks(place));
+        let (readers, awaited) = (asking.len() + busy.len(), self.value(word::AWAITED) as usize);
+        let who =
+            |place: usize| [place::PID, place::THREAD].map(|offset| self.place(place)[offset].load(SeqCst)).into();
+        let busy: Vec<(u64, u64)> = busy.into_iter().map(who).filter(|&who| Some(who) != but).collect();
+        (readers < awaited || !busy.is_empty()).then_some(HoldUp { readers, awaited, busy })
     }
 
     /// Whether somebody waits here, so that moving time on can end a wait.
@@ -343,6 +414,13 @@ impl Lockstep {
     /// Sleeps until somebody asks, comes or goes, or for a time.
     pub fn await_turn(&self, seen: u32, timeout: Duration) {
         shared_memory::futex_wait(&self.mapping[word::TURN], seen, timeout);
+    }
+}
+
+/// Removes the file that a dead replay left beside its block. Only for the owner of the block.
+pub fn remove_left(name: &str) {
+    if let Ok(id) = shared_memory::open_beside(name, ENDING).and_then(|file| file.id()) {
+        shared_memory::unlink_beside(name, ENDING, id);
     }
 }
 
