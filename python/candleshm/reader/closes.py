@@ -45,11 +45,15 @@ class Wanted:
     @property
     def key(self) -> Hashable:
         """Equal for waits that end with the same close."""
-        return self if self.open_time_ms is None else (
-            self.open_time_ms,
-            self._symbols,
-            self._quorum,
-            self._is_earliest,
+        return (
+            self
+            if self.open_time_ms is None
+            else (
+                self.open_time_ms,
+                self._symbols,
+                self._quorum,
+                self._is_earliest,
+            )
         )
 
     def look(self, waited: float | None) -> tuple[Closed, int, int] | None:

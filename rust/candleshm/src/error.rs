@@ -1,12 +1,45 @@
 //! One error enum for the crate: a variant for each cause, with its facts in fields.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::lockstep::HoldUp;
 use crate::wire::archive_csv::CsvError;
 use crate::wire::parse::ParseError;
 use crate::zone::utc_text;
+
+/// Why the time of a replay stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldUp {
+    /// How many readers take part.
+    pub readers: usize,
+    /// How many have to come before time begins to move, 0 once it may.
+    pub awaited: usize,
+    /// The readers that are at work, as process and thread; 0 for a thread that is not known.
+    pub busy: Vec<(u64, u64)>,
+}
+
+impl fmt::Display for HoldUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.readers < self.awaited {
+            let verb = if self.readers == 1 { "takes" } else { "take" };
+            let nouns = if self.awaited == 1 { "reader is" } else { "readers are" };
+            return write!(f, "{} {nouns} awaited, {} {verb} part", self.awaited, self.readers);
+        }
+        f.write_str("a reader is awaited that does not wait: ")?;
+        for (place, (pid, thread)) in self.busy.iter().enumerate() {
+            f.write_str(if place == 0 { "" } else { ", " })?;
+            match thread {
+                0 => write!(f, "process {pid}")?,
+                _ => write!(f, "thread {thread} of process {pid}")?,
+            }
+            if *thread != 0 && !Path::new(&format!("/proc/{pid}/task/{thread}")).exists() {
+                f.write_str(", which has ended (close its Feed)")?;
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Why a block's bytes cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,12 +4,10 @@
 //! Each has a place in it. Time stands still while the reader of any place is at work; whoever moves it on lets those go
 //! whose wait may be over. Blocks that are derived have a link to the same file.
 
-use std::fmt;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::error::{Corruption, Error};
+use crate::error::{Corruption, Error, HoldUp};
 use crate::shared_memory::{self, FileId, Mapping};
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 
@@ -79,39 +77,6 @@ pub enum Course {
 pub trait Driver: Send + Sync {
     /// Moves time on for as long as nobody is at work; returns whether it left off before that.
     fn advance(&self) -> bool;
-}
-
-/// Why time stands still.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HoldUp {
-    /// How many readers take part.
-    pub readers: usize,
-    /// How many have to come before time begins to move, 0 once it may.
-    pub awaited: usize,
-    /// The readers that are at work, as process and thread; 0 for a thread that is not known.
-    pub busy: Vec<(u64, u64)>,
-}
-
-impl fmt::Display for HoldUp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.readers < self.awaited {
-            let verb = if self.readers == 1 { "takes" } else { "take" };
-            let nouns = if self.awaited == 1 { "reader is" } else { "readers are" };
-            return write!(f, "{} {nouns} awaited, {} {verb} part", self.awaited, self.readers);
-        }
-        f.write_str("a reader is awaited that does not wait: ")?;
-        for (place, (pid, thread)) in self.busy.iter().enumerate() {
-            f.write_str(if place == 0 { "" } else { ", " })?;
-            match thread {
-                0 => write!(f, "process {pid}")?,
-                _ => write!(f, "thread {thread} of process {pid}")?,
-            }
-            if *thread != 0 && !Path::new(&format!("/proc/{pid}/task/{thread}")).exists() {
-                f.write_str(", which has ended (close its Feed)")?;
-            }
-        }
-        Ok(())
-    }
 }
 
 type Driven = (FileId, u32, Weak<dyn Driver>);

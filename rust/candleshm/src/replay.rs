@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use crate::block::Block;
 use crate::columns::Row;
-use crate::error::Error;
+use crate::error::{Error, HoldUp};
 use crate::feed::{Lent, clock};
 use crate::interval::Grid;
 use crate::layout::{RowState, header};
-use crate::lockstep::{Course, Driver, HoldUp, Lockstep, PLACES};
+use crate::lockstep::{Course, Driver, Lockstep, PLACES};
 use crate::sync::Ordering::Relaxed;
 use crate::writer::{Config, Health, Owner, Writer};
 

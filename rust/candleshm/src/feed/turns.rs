@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use rustix::thread::gettid;
 
-use crate::error::Error;
+use crate::error::{Error, HoldUp};
 use crate::feed::attached::Attached;
 use crate::feed::clock;
 use crate::layout::{BlockState, header};
-use crate::lockstep::{Course, Driver, HoldUp, Lockstep, PLACES};
+use crate::lockstep::{Course, Driver, Lockstep, PLACES};
 use crate::shared_memory::{self, FileId};
 
 /// The attendances of this process.
