@@ -79,29 +79,31 @@ def test_a_feed_that_goes_to_another_thread_during_a_run_is_awaited_from_then_on
     replay = make(consumers=2)
     seen: list[tuple[int, int]] = []
 
-    def follow(feed: candleshm.Feed) -> None:
+    def follow(feed: candleshm.Feed, other: candleshm.Feed) -> None:
+        with pytest.raises(candleshm.WaitTimeout):
+            feed.step(timeout=0.1)
+        # From here on time waits for this thread alone.
+        other.close()
         with pytest.raises(candleshm.ReplayEnded):  # noqa: PT012
             while True:
                 seen.append((feed.step(), replay.now_ms))
 
-    def hold(other: candleshm.Feed) -> None:
+    def hold(feed: candleshm.Feed, other: candleshm.Feed) -> None:
         other.step()
+        # Only when the run is under way does it await this thread.
         until(lambda: replay.held_up is not None)
-        # Only now the run is under way, and awaits this thread.
+        follower = threading.Thread(target=follow, args=(feed, other))
         follower.start()
-        other.close()
         follower.join()
 
     with candleshm.attach(block_name) as feed, candleshm.attach(block_name) as other:
-        follower = threading.Thread(target=follow, args=(feed,))
-        holder = threading.Thread(target=hold, args=(other,))
-        holder.start()
+        thread = threading.Thread(target=hold, args=(feed, other))
+        thread.start()
         assert feed.step() == START_MS + MINUTE_MS
         run_in_time(replay)
-        holder.join()
-    assert replay.now_ms == END_MS
-    moments = [moment_ms for moment_ms, _ in seen]
-    assert moments == [now_ms for _, now_ms in seen] == list(range(moments[0], END_MS + 1, MINUTE_MS))
+        thread.join()
+    moments = range(START_MS + 2 * MINUTE_MS, END_MS + 1, MINUTE_MS)
+    assert seen == [(moment_ms, moment_ms) for moment_ms in moments]
 
 
 def test_there_is_no_close_before_the_first_candle(make: Make) -> None:
