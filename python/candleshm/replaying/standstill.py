@@ -1,4 +1,4 @@
-"""Whether the time of a replay stands still, which is said in the log: nobody can tell long work from a reader that hangs."""
+"""Whether the time of a replay stands still: that is said, because long work and a hang cannot be told apart."""
 
 from __future__ import annotations
 

@@ -284,7 +284,9 @@ impl Lent {
                 && lock(&other.asks).all.is_empty()
         });
         let idle: Vec<_> = idle.collect();
-        idle.iter().for_each(|other| other.lockstep.lend(other.place));
+        for other in &idle {
+            other.lockstep.lend(other.place);
+        }
         Self(idle)
     }
 }
