@@ -557,6 +557,10 @@ class Replay:
     def readers(self) -> tuple[int, int]:
         """How many readers take part, and how many of them are at work: time waits for these."""
 
+    @property
+    def held_up(self) -> str | None:
+        """Why time stands still although somebody waits for it, as text; None while it moves on, or nobody waits."""
+
     def begin(self, warm_rows: int) -> None:
         """Take the name, and publish the newest `warm_rows` candles of before the start: now readers can attach.
 
@@ -1322,6 +1326,8 @@ class Feed:
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
     ) -> tuple[Closed, int, int] | None: ...
     def _next_close_ms(self, symbols: Sequence[str] | None, quorum: float) -> int | None: ...
+    def _wait_closed_from(self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float) -> Closed: ...
+    def _listed_ms(self, open_time_ms: int, symbols: Sequence[str] | None) -> int: ...
     def _later_open_ms(self, open_time_ms: int, places: int, symbols: Sequence[str] | None) -> int: ...
     def _closed_since(self, open_time_ms: int, symbols: Sequence[str] | None, quorum: float) -> int: ...
 

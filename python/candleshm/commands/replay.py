@@ -81,11 +81,12 @@ def _watch(run: Replay, line: ProgressLine, consumers: int, began_seconds: float
             raise KeyboardInterrupt
         if run.now_ms <= run.start_ms:
             began_seconds = time.monotonic()
-            line.show(None, f"waiting for {consumers} {'reader' if consumers == 1 else 'readers'}")
+            line.show(None, run.held_up or f"waiting for {consumers} {'reader' if consumers == 1 else 'readers'}")
         else:
             facts = _facts(run, time.monotonic() - began_seconds)
             share = (run.now_ms - run.start_ms) / (run.end_ms - run.start_ms)
-            line.show(share, f"{_utc(run.now_ms)} UTC, {facts['closes_per_second']:,} closes/s")
+            pace = f"stands still: {run.held_up}" if run.held_up else f"{facts['closes_per_second']:,} closes/s"
+            line.show(share, f"{_utc(run.now_ms)} UTC, {pace}")
         time.sleep(LOOK_SECONDS)
     run.run()  # What went wrong while files were read comes out here.
     return began_seconds

@@ -22,10 +22,22 @@ def names_of(symbols: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 class Wanted:
-    """One close that is waited for: that of `open_time_ms`, or of the next candle once it is known which that is."""
+    """One close that is waited for: that of `open_time_ms`, or of the next candle once it is known which that is.
 
-    def __init__(self, feed: Feed, open_time_ms: int | None, symbols: tuple[str, ...] | None, quorum: float) -> None:
+    With `is_earliest` it is the first one from there on that exists: symbols may be listed only later.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        open_time_ms: int | None,
+        symbols: tuple[str, ...] | None,
+        quorum: float,
+        *,
+        is_earliest: bool = False,
+    ) -> None:
         self.open_time_ms = open_time_ms
+        self._is_earliest = is_earliest
         self._feed = feed
         self._symbols = symbols
         self._quorum = quorum
@@ -33,12 +45,23 @@ class Wanted:
     @property
     def key(self) -> Hashable:
         """Equal for waits that end with the same close."""
-        return self if self.open_time_ms is None else (self.open_time_ms, self._symbols, self._quorum)
+        return (
+            self
+            if self.open_time_ms is None
+            else (
+                self.open_time_ms,
+                self._symbols,
+                self._quorum,
+                self._is_earliest,
+            )
+        )
 
     def look(self, waited: float | None) -> tuple[Closed, int, int] | None:
         """Return the close, the open time of the next one, and how many have closed from this one on."""
         if self.open_time_ms is None:
             self.open_time_ms = self._feed._next_close_ms(self._symbols, self._quorum)
+        if self._is_earliest and self.open_time_ms is not None:
+            self.open_time_ms = self._feed._listed_ms(self.open_time_ms, self._symbols)
         return self._feed._look_closed(self.open_time_ms, self._symbols, self._quorum, waited)
 
 
@@ -72,7 +95,7 @@ class Closes(Iterator["Closed"], AsyncIterator["Closed"]):
         self._refuse_missed(self.lag)
         if self._target_ms is None:
             self._target_ms = self._next_ms()
-        closed = self._feed.wait_closed(self._target_ms, symbols=self._symbols, quorum=self._quorum)
+        closed = self._feed._wait_closed_from(self._target_ms, self._symbols, self._quorum)
         self._target_ms = self._feed._later_open_ms(closed.open_time_ms, 1, self._symbols)
         return closed
 
@@ -80,7 +103,7 @@ class Closes(Iterator["Closed"], AsyncIterator["Closed"]):
         return self
 
     async def __anext__(self) -> Closed:
-        wanted = Wanted(self._feed, self._target_ms, self._symbols, self._quorum)
+        wanted = Wanted(self._feed, self._target_ms, self._symbols, self._quorum, is_earliest=True)
         try:
             closed, later_ms, lag = await self._waiter.wait(wanted.key, wanted.look, self._feed._news)
         finally:
@@ -102,6 +125,6 @@ class Closes(Iterator["Closed"], AsyncIterator["Closed"]):
     def _refuse_missed(self, lag: int) -> None:
         missed = lag - self._feed.length
         if missed > 0 and self._target_ms is not None:
-            start_ms = self._target_ms
+            start_ms = self._feed._listed_ms(self._target_ms, self._symbols)
             self._target_ms = self._feed._later_open_ms(start_ms, missed, self._symbols)
             raise ClosesMissed(self._feed.name, start_ms, self._target_ms, missed)

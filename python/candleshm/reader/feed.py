@@ -198,7 +198,7 @@ class Feed(_core.Feed, Mapping[str, Series]):
         """Await what `wait_closed` waits for, without blocking the event loop. Arguments and errors are the same."""
         wanted = names_of(symbols)
         target_ms = self._next_close_ms(wanted, quorum) if open_time_ms is None else moment_of(open_time_ms)
-        close = Wanted(self, target_ms, wanted, quorum)
+        close = Wanted(self, target_ms, wanted, quorum, is_earliest=open_time_ms is None)
         closed, _, _ = await self._close_waiter.wait(close.key, close.look, self._news, timeout)
         return closed
 

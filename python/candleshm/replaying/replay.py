@@ -21,6 +21,7 @@ from candleshm.replaying.day_rows import DayRows
 from candleshm.replaying.lives import Absent, lives_of
 from candleshm.replaying.source import Source
 from candleshm.replaying.span import Span
+from candleshm.replaying.standstill import StandstillWatch
 
 __all__ = ["INSIDE_SECONDS", "INSIDE_STEPS", "LENGTH", "Replay", "replay"]
 
@@ -66,10 +67,12 @@ class Replay:
         """Symbols that, as their files show, do not trade in that range."""
         self._core = core
         self._source = source
+        self._watch = StandstillWatch(core)
         self.feed = attach(self.name)
         """The block, attached: what `candleshm.attach(name)` returns."""
         self.derived = {block.interval: attach(block.name) for block in config.derived}
         """The derived blocks, attached, by their intervals."""
+        self._watch.start()
 
     @property
     def now_ms(self) -> int:
@@ -80,6 +83,14 @@ class Replay:
     def is_over(self) -> bool:
         """Whether no later moment comes: the range is over, or the replay was stopped."""
         return self.now_ms >= self.end_ms or self.feed.health.state != "replay"
+
+    @property
+    def held_up(self) -> str | None:
+        """Whom time awaits, once it has stood still for seconds although somebody waits; None while it moves on.
+
+        It is text for people. The log has it too, as a warning at growing intervals.
+        """
+        return self._watch.text
 
     @property
     def missing(self) -> int:
@@ -99,6 +110,7 @@ class Replay:
 
     def close(self) -> None:
         """End the replay and remove its blocks; may be called twice. Waits of others raise ReplayEnded."""
+        self._watch.stop()
         for feed in (self.feed, *self.derived.values()):
             feed.close()
         self._core.close()

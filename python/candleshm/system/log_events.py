@@ -240,6 +240,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "the weight ledger %s was removed and cannot be created again: %s": "ledger_failed",
         "the weight ledger %s was removed while in use; it was created again": "ledger_restored",
     },
+    "replaying.standstill": {"replay %s has stood still for %.0f s at %s UTC: %s": "replay_held_up"},
     "rest.client": {
         "%s; failure %d, next attempt in %.1f s": "exchange_unreachable",
         "the exchange responds again after %d failures": "exchange_reachable",

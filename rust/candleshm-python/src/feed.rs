@@ -280,6 +280,26 @@ impl Feed {
         }
     }
 
+    /// `wait_closed` for the first candle from `open_time_ms` on that exists: symbols may be listed only later.
+    #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
+    fn _wait_closed_from(
+        &self,
+        py: Python<'_>,
+        open_time_ms: Option<i64>,
+        symbols: Option<Symbols>,
+        quorum: f64,
+    ) -> PyResult<Closed> {
+        let close = Close { open_ms: open_time_ms, symbols: symbols.as_deref(), quorum };
+        let closed = until_signalled(py, self.name(), |goes_on| self.feed.wait_closed_from(&close, None, goes_on))?;
+        Ok(Closed::of(closed))
+    }
+
+    /// `open_time_ms`, or the open time of the first candle of these symbols where all were listed later.
+    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
+    fn _listed_ms(&self, open_time_ms: i64, symbols: Option<Symbols>) -> PyResult<i64> {
+        Ok(self.awaited(symbols.as_deref(), 1.0)?.listed_ms(open_time_ms))
+    }
+
     /// Returns (values, open times, symbols): values in the order field, symbol, row.
     #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     #[pyo3(signature = (fields, n, symbols, live, out))]

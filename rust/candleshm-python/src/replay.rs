@@ -185,6 +185,12 @@ impl Replay {
         self.replay.readers()
     }
 
+    /// Why time stands still although somebody waits for it, as text; None while it moves on, or nobody waits.
+    #[getter]
+    fn held_up(&self) -> Option<String> {
+        self.replay.held_up().map(|held_up| held_up.to_string())
+    }
+
     /// Publish the next moment without awaiting anybody; return False, and do nothing, at the end.
     ///
     /// Raises what `more` raises.

@@ -1,11 +1,45 @@
 //! One error enum for the crate: a variant for each cause, with its facts in fields.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::wire::archive_csv::CsvError;
 use crate::wire::parse::ParseError;
 use crate::zone::utc_text;
+
+/// Why the time of a replay stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldUp {
+    /// How many readers take part.
+    pub readers: usize,
+    /// How many have to come before time begins to move, 0 once it may.
+    pub awaited: usize,
+    /// The readers that are at work, as process and thread; 0 for a thread that is not known.
+    pub busy: Vec<(u64, u64)>,
+}
+
+impl fmt::Display for HoldUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.readers < self.awaited {
+            let verb = if self.readers == 1 { "takes" } else { "take" };
+            let nouns = if self.awaited == 1 { "reader is" } else { "readers are" };
+            return write!(f, "{} {nouns} awaited, {} {verb} part", self.awaited, self.readers);
+        }
+        f.write_str("a reader is awaited that does not wait: ")?;
+        for (place, (pid, thread)) in self.busy.iter().enumerate() {
+            f.write_str(if place == 0 { "" } else { ", " })?;
+            match thread {
+                0 => write!(f, "process {pid}")?,
+                _ => write!(f, "thread {thread} of process {pid}")?,
+            }
+            if *thread != 0 && !Path::new(&format!("/proc/{pid}/task/{thread}")).exists() {
+                f.write_str(", which has ended (close its Feed)")?;
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Why a block's bytes cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,6 +218,8 @@ pub enum Error {
         missing: Vec<String>,
         /// How long was waited.
         waited: Duration,
+        /// Why time stands still in a replay, if it does.
+        held_up: Option<HoldUp>,
     },
     /// Nothing was published in time.
     NothingPublished {
@@ -416,10 +452,11 @@ impl fmt::Display for Error {
             Self::NothingOpened { symbol, waited } => {
                 write!(f, "no newer candle of {symbol} within {} s", waited.as_secs_f64())
             }
-            Self::NothingClosed { open_ms, closed, missing, waited } => {
+            Self::NothingClosed { open_ms, closed, missing, waited, held_up } => {
                 let candle = open_ms.map_or_else(|| "next candle".into(), |ms| format!("candle of {}", utc_text(ms)));
                 let (waited, awaited) = (waited.as_secs_f64(), closed + missing.len());
-                write!(f, "no close within {waited} s: {closed} of {awaited} symbols have the {candle} final")
+                write!(f, "no close within {waited} s: {closed} of {awaited} symbols have the {candle} final")?;
+                held_up.as_ref().map_or(Ok(()), |held_up| write!(f, "; the replay stands still: {held_up}"))
             }
             Self::NothingPublished { name, waited } => {
                 write!(f, "block `{name}` published nothing within {} s", waited.as_secs_f64())

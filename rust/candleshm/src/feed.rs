@@ -37,6 +37,7 @@ pub use crate::shared_memory::share_with;
 use crate::waiting::until;
 use news::Deadline;
 use source::Source;
+pub(crate) use turns::Lent;
 use turns::Turn;
 
 /// Returns the names of the blocks of this machine, sorted; other programs' shared memory may be among them.
@@ -191,6 +192,31 @@ impl Feed {
         &self,
         close: &Close<'_>,
         timeout: Option<Duration>,
+        goes_on: impl FnMut() -> bool,
+    ) -> Result<Closed, Error> {
+        self.await_close(close, close.open_ms.is_none(), timeout, goes_on)
+    }
+
+    /// As [`Self::wait_closed`], for the first candle from the open time of `close` on that exists: symbols may be listed
+    /// only later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::wait_closed`].
+    pub fn wait_closed_from(
+        &self,
+        close: &Close<'_>,
+        timeout: Option<Duration>,
+        goes_on: impl FnMut() -> bool,
+    ) -> Result<Closed, Error> {
+        self.await_close(close, true, timeout, goes_on)
+    }
+
+    fn await_close(
+        &self,
+        close: &Close<'_>,
+        is_earliest: bool,
+        timeout: Option<Duration>,
         mut goes_on: impl FnMut() -> bool,
     ) -> Result<Closed, Error> {
         let (deadline, interrupts) = (Deadline::after(timeout), self.source.interrupts());
@@ -200,6 +226,9 @@ impl Feed {
             |news| {
                 let awaited = awaited(news.attached(), close.symbols, close.quorum)?;
                 open_ms = open_ms.or_else(|| awaited.next_ms());
+                if is_earliest {
+                    open_ms = open_ms.map(|open_ms| awaited.listed_ms(open_ms));
+                }
                 if let Some(closed) = open_ms.and_then(|open_ms| awaited.closed(open_ms)) {
                     return Ok(ControlFlow::Break(closed));
                 }

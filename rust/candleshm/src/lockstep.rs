@@ -7,7 +7,7 @@
 use std::sync::{Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::error::{Corruption, Error};
+use crate::error::{Corruption, Error, HoldUp};
 use crate::shared_memory::{self, FileId, Mapping};
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 
@@ -33,6 +33,8 @@ mod word {
     pub(super) const END_MS: usize = 8;
     /// 1 when time goes on without awaiting anybody.
     pub(super) const IS_CLOCK: usize = 9;
+    /// How many readers have to come before time begins to move; 0 once it may.
+    pub(super) const AWAITED: usize = 10;
     /// The first place.
     pub(super) const PLACES: usize = 64;
 }
@@ -48,6 +50,8 @@ mod place {
     pub(super) const GRANTS: usize = 3;
     /// How many threads sleep on the word before.
     pub(super) const SLEEPERS: usize = 4;
+    /// The thread that waited here last, 0 while it is not known.
+    pub(super) const THREAD: usize = 5;
     pub(super) const WORDS: usize = 8;
 }
 
@@ -207,6 +211,7 @@ impl Lockstep {
     pub fn take_place(&self, (pid, pid_start): (u64, u64)) -> Option<usize> {
         let taken = (0..PLACES)
             .find(|&place| self.place(place)[place::PID].compare_exchange(0, pid, SeqCst, SeqCst).is_ok())?;
+        self.place(taken)[place::THREAD].store(0, SeqCst);
         self.place(taken)[place::PID_START].store(pid_start, SeqCst);
         self.notify();
         Some(taken)
@@ -237,6 +242,16 @@ impl Lockstep {
     /// Asks nothing while the reader waits elsewhere: its place does not hold time up.
     pub fn lend(&self, place: usize) {
         self.place(place)[place::ASK].store(ELSEWHERE, SeqCst);
+    }
+
+    /// Says which thread of its process the reader is.
+    pub fn set_thread(&self, place: usize, thread: u64) {
+        self.place(place)[place::THREAD].store(thread, SeqCst);
+    }
+
+    /// Holds time up again, if the place still waits elsewhere.
+    pub fn take_back(&self, place: usize) {
+        let _ = self.place(place)[place::ASK].compare_exchange(ELSEWHERE, 0, SeqCst, SeqCst);
     }
 
     /// Holds time up again.
@@ -286,6 +301,27 @@ impl Lockstep {
     pub fn readers(&self) -> (usize, usize) {
         let taken = (0..PLACES).filter(|&place| self.place(place)[place::PID].load(SeqCst) != 0);
         taken.fold((0, 0), |(all, busy), place| (all + 1, busy + usize::from(!self.asks(place))))
+    }
+
+    /// Says how many readers have to come before time begins to move, 0 when it may.
+    pub fn set_awaited(&self, readers: usize) {
+        self.mapping[word::AWAITED].store(readers as u64, SeqCst);
+    }
+
+    /// Returns why time stands still in lockstep, `None` when it moves on; a reader at work that is the thread `but` of
+    /// that process does not count.
+    #[must_use]
+    pub fn held_up(&self, but: Option<(u64, u64)>) -> Option<HoldUp> {
+        if self.is_clock() || self.course() != Course::Going {
+            return None;
+        }
+        let taken = (0..PLACES).filter(|&place| self.place(place)[place::PID].load(SeqCst) != 0);
+        let (asking, busy): (Vec<_>, Vec<_>) = taken.partition(|&place| self.asks(place));
+        let (readers, awaited) = (asking.len() + busy.len(), self.value(word::AWAITED) as usize);
+        let who =
+            |place: usize| [place::PID, place::THREAD].map(|offset| self.place(place)[offset].load(SeqCst)).into();
+        let busy: Vec<(u64, u64)> = busy.into_iter().map(who).filter(|&who| Some(who) != but).collect();
+        (readers < awaited || !busy.is_empty()).then_some(HoldUp { readers, awaited, busy })
     }
 
     /// Whether somebody waits here, so that moving time on can end a wait.
@@ -343,6 +379,13 @@ impl Lockstep {
     /// Sleeps until somebody asks, comes or goes, or for a time.
     pub fn await_turn(&self, seen: u32, timeout: Duration) {
         shared_memory::futex_wait(&self.mapping[word::TURN], seen, timeout);
+    }
+}
+
+/// Removes the file that a dead replay left beside its block. Only for the owner of the block.
+pub fn remove_left(name: &str) {
+    if let Ok(id) = shared_memory::open_beside(name, ENDING).and_then(|file| file.id()) {
+        shared_memory::unlink_beside(name, ENDING, id);
     }
 }
 

@@ -3,13 +3,14 @@
 use crate::block::Block;
 use crate::error::Error;
 use crate::layout::BlockState;
+use crate::lockstep;
 use crate::shared_memory::BlockFile;
 
 /// How often to start again because the name went to another block meanwhile.
 const ATTEMPTS_MAX: usize = 16;
 
 /// Removes the block of that name, unless a collector serves it. Its readers learn first that it is closed: they look
-/// at the name from then on, and move to whatever block gets it.
+/// at the name from then on, and move to whatever block gets it. What a replay left beside it goes, too.
 ///
 /// # Errors
 ///
@@ -28,6 +29,7 @@ pub fn unlink(name: &str) -> Result<(), Error> {
             block.enter(BlockState::Closed);
             block.tell(true);
         }
+        lockstep::remove_left(name);
         return file.unlink();
     }
     Err(Error::InUse { name: name.into(), pid: 0 })

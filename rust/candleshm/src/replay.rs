@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::block::Block;
 use crate::columns::Row;
-use crate::error::Error;
-use crate::feed::clock;
+use crate::error::{Error, HoldUp};
+use crate::feed::{Lent, clock};
 use crate::interval::Grid;
 use crate::layout::{RowState, header};
 use crate::lockstep::{Course, Driver, Lockstep, PLACES};
@@ -201,6 +201,7 @@ impl Replay {
     fn prepare(&self, owner: Owner) -> Result<Begun, Error> {
         let range = (self.plan.start_ms, self.plan.end_ms);
         let lockstep = Lockstep::create(&self.name, (owner.pid, owner.pid_start), range, self.plan.speed.is_some())?;
+        lockstep.set_awaited(self.plan.consumers);
         for (name, _, _) in &self.plan.derived {
             lockstep.link(&self.name, name)?;
         }
@@ -261,6 +262,14 @@ impl Replay {
     #[must_use]
     pub fn readers(&self) -> (usize, usize) {
         self.begun.get().map_or((0, 0), |begun| begun.lockstep.readers())
+    }
+
+    /// Returns why time stands still although somebody waits for it, `None` when it moves on, or nobody waits.
+    #[must_use]
+    pub fn held_up(&self) -> Option<HoldUp> {
+        let lockstep = &self.begun.get()?.lockstep;
+        let is_wanted = self.is_running.load(Ordering::Relaxed) || lockstep.is_asked();
+        if is_wanted { lockstep.held_up(None) } else { None }
     }
 
     /// Publishes the next moment, whoever reads; returns false, and does nothing, at the end.
@@ -332,8 +341,12 @@ impl Replay {
         let mut steps = 0_u32;
         loop {
             let (readers, busy) = lockstep.readers();
-            stage.is_gathered = stage.is_gathered || readers >= self.plan.consumers;
-            let is_wanted = self.is_running.load(Ordering::Relaxed) || stage.is_gathered && lockstep.is_asked();
+            let is_running = self.is_running.load(Ordering::Relaxed);
+            if !stage.is_gathered && (is_running || readers >= self.plan.consumers) {
+                stage.is_gathered = true;
+                lockstep.set_awaited(0);
+            }
+            let is_wanted = is_running || stage.is_gathered && lockstep.is_asked();
             if stage.has_ended || busy > 0 || !is_wanted {
                 return Ok(false);
             }
@@ -407,12 +420,14 @@ impl Replay {
         true
     }
 
-    /// Goes on to the end, with whoever takes part, without awaiting anybody. `goes_on` is asked now and then.
+    /// Goes on to the end, with whoever takes part, without awaiting anybody at the start, and no feed by which only the
+    /// calling thread has waited: it cannot wait by that now. `goes_on` is asked now and then.
     ///
     /// # Errors
     ///
     /// As [`Self::step`]; `Interrupted` when `goes_on` says no.
     pub fn run(&self, mut goes_on: impl FnMut() -> bool) -> Result<(), Error> {
+        let lent = Lent::of_this_thread();
         self.is_running.store(true, Ordering::Relaxed);
         let ran = loop {
             let Some(Begun { lockstep, .. }) = self.begun.get() else {
@@ -437,6 +452,7 @@ impl Replay {
             }
         };
         self.is_running.store(false, Ordering::Relaxed);
+        drop(lent);
         ran
     }
 

@@ -119,6 +119,42 @@ fn those_go_whose_wait_may_be_over() {
 }
 
 #[test]
+fn who_holds_time_up_is_named() {
+    let made = Made::new("lockstep-held");
+    assert_eq!(made.0.held_up(None), None);
+    made.0.set_awaited(2);
+    let first = made.0.take_place(me()).expect("a place");
+    made.0.ask(first, 0);
+    let early = made.0.held_up(None).expect("one more has to come");
+    assert_eq!(early.to_string(), "2 readers are awaited, 1 takes part");
+    made.0.set_awaited(0);
+    assert_eq!(made.0.held_up(None), None);
+    let busy = made.0.take_place(me()).expect("a place");
+    let mine = std::process::id();
+    let unknown = made.0.held_up(None).expect("one is at work").to_string();
+    assert_eq!(unknown, format!("a reader is awaited that does not wait: process {mine}"));
+    // The main thread has the number of its process.
+    made.0.set_thread(busy, me().0);
+    let known = made.0.held_up(None).expect("one is at work").to_string();
+    assert_eq!(known, format!("a reader is awaited that does not wait: thread {mine} of process {mine}"));
+    assert_eq!(made.0.held_up(Some((me().0, me().0))), None);
+    made.0.leave_place(busy, me().0);
+    // Whoever has the place next is not taken for that thread.
+    assert_eq!(made.0.take_place(me()), Some(busy));
+    assert_eq!(made.0.held_up(None).expect("one is at work").busy, [(me().0, 0)]);
+    made.0.lend(busy);
+    assert_eq!(made.0.held_up(None), None);
+    made.0.take_back(busy);
+    assert!(made.0.held_up(None).is_some());
+    // One that asks is not taken back.
+    made.0.ask(busy, 0);
+    made.0.take_back(busy);
+    assert!(made.0.asks(busy));
+    made.0.end(Course::Ended);
+    assert_eq!(made.0.held_up(None), None);
+}
+
+#[test]
 fn places_of_the_dead_are_freed() {
     let made = Made::new("lockstep-dead");
     let mut child = std::process::Command::new("sleep").arg("3600").spawn().expect("a process");

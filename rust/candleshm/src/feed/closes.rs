@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::block::Block;
 use crate::error::Error;
 use crate::feed::attached::Attached;
+use crate::feed::turns;
 use crate::interval::Grid;
 
 /// A candle that closed.
@@ -61,15 +62,31 @@ impl Awaited {
         newest.get(self.needed - 1).copied().or_else(|| first_ms().filter(|_| newest.is_empty()))
     }
 
+    /// Returns `open_ms`, or the open time of the first candle of these symbols where all were listed later.
+    #[must_use]
+    pub fn listed_ms(&self, open_ms: i64) -> i64 {
+        let first_ms = |&index: &usize| {
+            let first = self.attached.reader(index).first_candle()?;
+            Some(self.attached.block().grid(index).open_ms(first as i64))
+        };
+        // One whose listing is not known may have had any candle.
+        let is_there = |index| first_ms(index).is_none_or(|first_ms| first_ms <= open_ms);
+        let later =
+            if self.indices.iter().any(is_there) { None } else { self.indices.iter().filter_map(first_ms).min() };
+        later.unwrap_or(open_ms)
+    }
+
     /// Returns when the candle that contains `open_ms` ends, epoch ms.
     pub(super) fn end_ms(&self, open_ms: i64) -> i64 {
         self.grid.end_ms(self.grid.index_of(open_ms))
     }
 
-    /// Returns how many candles, from the one that contains `open_ms` on, enough of the series have final.
+    /// Returns how many candles, from the one that contains `open_ms` on, enough of the series have final. There is none
+    /// before the first one.
     #[must_use]
     pub fn closed_since(&self, open_ms: i64) -> i64 {
-        self.next_ms().map_or(0, |next_ms| (self.grid.index_of(next_ms) - self.grid.index_of(open_ms)).max(0))
+        let first = self.grid.index_of(self.listed_ms(open_ms));
+        self.next_ms().map_or(0, |next_ms| (self.grid.index_of(next_ms) - first).max(0))
     }
 
     /// Returns the close of the candle that contains `open_ms`, if enough of the series have it final.
@@ -87,8 +104,14 @@ impl Awaited {
     /// Returns the error of a wait that was in vain, with the symbols that do not have the candle final.
     #[must_use]
     pub fn timed_out(&self, open_ms: Option<i64>, waited: Duration) -> Error {
-        let (closed, missing) = self.parts(open_ms);
-        Error::NothingClosed { open_ms, closed: closed.len(), missing: self.names(&missing), waited }
+        let (closed, mut missing) = self.parts(open_ms);
+        if self.indices.is_empty() {
+            // None has a row yet.
+            let block = self.attached.block();
+            missing = (0..block.symbol_count()).filter(|&index| block.is_trading(index)).collect();
+        }
+        let held_up = turns::held_up(&self.attached);
+        Error::NothingClosed { open_ms, closed: closed.len(), missing: self.names(&missing), waited, held_up }
     }
 
     /// Splits the series into those that have the candle final, and the others.

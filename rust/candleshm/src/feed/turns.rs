@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::thread::gettid;
 
-use crate::error::Error;
+use crate::error::{Error, HoldUp};
 use crate::feed::attached::Attached;
 use crate::feed::clock;
 use crate::layout::{BlockState, header};
@@ -27,6 +27,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The number of the calling thread, as Python's `threading.get_native_id` gives it.
 fn this_thread() -> u64 {
     gettid().as_raw_nonzero().get() as u64
+}
+
+/// Returns why time stands still in the replay of a block, for the calling thread, `None` when it moves on, and in a
+/// block of no replay.
+pub(super) fn held_up(attached: &Attached) -> Option<HoldUp> {
+    let block = attached.block();
+    block.replay_ms()?;
+    let owner = (block.value(header::PID), block.value(header::PID_START));
+    let lockstep = Lockstep::open(block.name(), owner.0, owner.1).ok().flatten()?;
+    lockstep.held_up(Some((std::process::id().into(), this_thread())))
 }
 
 /// A feed's place in a replay.
@@ -98,7 +108,11 @@ impl Turns {
             .as_ref()
             .filter(|attendance| attendance.pid == std::process::id() && attendance.block == attached.id())
         {
-            attendance.holder.store(holder, Ordering::Relaxed);
+            if attendance.holder.swap(holder, Ordering::Relaxed) != holder {
+                // Another thread than before, for which the place may wait elsewhere, has it from here on.
+                attendance.lockstep.set_thread(attendance.place, holder);
+                attendance.lockstep.take_back(attendance.place);
+            }
             return Ok(Turn::Replay(attendance.clone(), attendance.lockstep.course()));
         }
         let owner = (block.value(header::PID), block.value(header::PID_START));
@@ -109,6 +123,7 @@ impl Turns {
         let pid = std::process::id();
         let place = lockstep.take_place((pid.into(), clock::process_start()));
         let place = place.ok_or_else(|| Error::LockstepFull { name: block.name().to_owned(), places: PLACES })?;
+        lockstep.set_thread(place, holder);
         let (course, driver) = (lockstep.course(), lockstep.driver());
         let (holder, asks) = (AtomicU64::new(holder), Mutex::default());
         let taken = Arc::new(Attendance { block: attached.id(), lockstep, place, pid, driver, holder, asks });
@@ -187,10 +202,7 @@ impl Attendance {
     /// Asks for a later moment, and waits until it is there, or for a time.
     fn ask(&self, until_ms: i64, before: u64, slice: Duration) -> u64 {
         let holder = self.holder.load(Ordering::Relaxed);
-        let others = self.others_of(holder);
-        for other in &others {
-            other.lockstep.lend(other.place);
-        }
+        let others = Lent::of(holder, Some(self));
         let seen = self.lockstep.grants(self.place);
         let number = {
             let mut asks = lock(&self.asks);
@@ -214,9 +226,7 @@ impl Attendance {
         if !is_left && self.lockstep.course() == Course::Going {
             self.lockstep.await_grant(self.place, seen, slice);
         }
-        for other in &others {
-            other.lockstep.hold(other.place);
-        }
+        drop(others);
         number
     }
 
@@ -241,17 +251,42 @@ impl Attendance {
             self.lockstep.notify();
         }
     }
+}
 
-    /// The other attendances of this process by which a thread waited last, and nobody waits now.
-    fn others_of(&self, holder: u64) -> Vec<Arc<Self>> {
+/// The attendances by which a thread waited last, and nobody waits now: they do not hold time up while this is there,
+/// because the thread waits elsewhere.
+#[derive(Debug)]
+pub(crate) struct Lent(Vec<Arc<Attendance>>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        for lent in &self.0 {
+            lent.lockstep.take_back(lent.place);
+        }
+    }
+}
+
+impl Lent {
+    /// Lends the places of the calling thread.
+    pub(crate) fn of_this_thread() -> Self {
+        Self::of(this_thread(), None)
+    }
+
+    /// Lends the places of a thread of this process, all but one.
+    fn of(holder: u64, but: Option<&Attendance>) -> Self {
         let attendances = lock(&ATTENDANCES);
         let all = attendances.iter().filter_map(Weak::upgrade);
-        all.filter(|other| {
-            !std::ptr::eq(Arc::as_ptr(other), self)
+        let pid = std::process::id();
+        let idle = all.filter(|other| {
+            !but.is_some_and(|but| std::ptr::eq(Arc::as_ptr(other), but))
                 && other.holder.load(Ordering::Relaxed) == holder
-                && other.pid == self.pid
+                && other.pid == pid
                 && lock(&other.asks).all.is_empty()
-        })
-        .collect()
+        });
+        let idle: Vec<_> = idle.collect();
+        for other in &idle {
+            other.lockstep.lend(other.place);
+        }
+        Self(idle)
     }
 }
