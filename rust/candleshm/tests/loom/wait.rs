@@ -40,7 +40,7 @@ fn a_waiter_never_sleeps_on_the_number_of_what_it_waits_for() {
                     let head = seqlock::read_marks(&words[ENTRY..]).map_or(0, |marks| marks.head);
                     Ok(if head == AWAITED { ControlFlow::Break(head) } else { ControlFlow::Continue(head) })
                 },
-                |news, head| {
+                |news, head, _| {
                     let number = u64::from(news.number());
                     assert!(number < AWAITED, "asleep with batch {number} seen and candle {head} found, for ever");
                     assert!(head >= number, "batch {number} is seen, and only candle {head} of it");
