@@ -212,7 +212,6 @@ class RecordingStatus:
         """Why nothing can be written now; None while all is well."""
 
 @final
-@disjoint_base
 class RecordingPlayer:
     """Plays the recording of a directory into a block of its own, through the parser, the merge and the writer."""
 
