@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,3 +34,18 @@ def runtime_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     directory = tmp_path_factory.mktemp("runtime")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
     return directory
+
+
+@pytest.fixture(autouse=True)
+def levels_of_loggers() -> Iterator[None]:
+    """Take back what a test did to the levels of our loggers: snippets of the docs set them, as programs do."""
+    before = levels()
+    yield
+    for name in before | levels():
+        logging.getLogger(name).setLevel(before.get(name, logging.NOTSET))
+
+
+def levels() -> dict[str, int]:
+    """Return the levels of our loggers that have one of their own."""
+    ours = (logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("candleshm"))
+    return {logger.name: logger.level for logger in ours if logger.level}
