@@ -195,10 +195,11 @@ docs: setup ## The documentation as a site: build/site/index.html; a warning or 
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html -c docs/site . build/site
 	@echo build/site/index.html
 
+# nkeys has no wheel; it is Python alone.
 $(LOWEST)/.tools: $(VENV)/.groups pyproject.toml
 	rm -rf $(LOWEST)
 	$(BIN)/uv venv --quiet $(LOWEST)
-	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --resolution lowest-direct --only-binary :all: -r pyproject.toml --all-extras
+	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --resolution lowest-direct --only-binary :all: --no-binary nkeys -r pyproject.toml --all-extras
 	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip freeze > $(LOWEST)/lowest.txt
 	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --constraint $(LOWEST)/lowest.txt --group test
 	@touch $@
