@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import candleshm
 from candleshm.collector.collector import Collector
 from candleshm.collector.recorded_run import RecordedRun
+from candleshm.collector.series_plan import SeriesPlan
 from candleshm.reader.feed import Feed
 from candleshm.sim import Fault, SimulatedExchange, StreamFault
 from candleshm.sim.faults import rate_limited
@@ -50,6 +52,7 @@ def assert_whole(replayed: RecordedRun) -> None:
     report = replayed.report
     assert (report.cuts, report.missing, report.left_out, report.differing) == ((), 0, 0, 0), report
     assert (report.unasked, report.first_unasked) == (0, None)
+    assert (report.strayed, report.first_strayed) == (0, None)
     assert report.requests > 0
     assert report.is_whole
 
@@ -199,10 +202,45 @@ def test_the_block_stays_for_readers_under_a_name(recorded: Path, block_name: st
 
 
 def test_a_request_that_the_planner_would_not_send_is_counted(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("candleshm.collector.recorded_run.next_tasks", lambda *_: ())
+    monkeypatch.setattr("candleshm.collector.replayed_plans.next_tasks", lambda *_: ())
     with candleshm.replay_recording(recorded) as replayed:
-        assert replayed.report.unasked == replayed.report.requests > 0
-        assert not replayed.report.is_whole
+        report = replayed.report
+        assert report.unasked == report.requests > 0
+        assert report.strayed == 0
+        assert not report.is_whole
+        line = r"20[0-9: -]{17}\.[0-9]{3} UTC, tail of [A-Z]+ \([0-9]+ rows\): the planner wants nothing here"
+        assert re.fullmatch(line, report.first_unasked or ""), report.first_unasked
+
+
+def test_what_is_learned_otherwise_shows_at_the_next_request(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn = SeriesPlan.learn
+
+    def learn_less(plan: SeriesPlan, *arguments: Any, **more: Any) -> None:
+        learn(plan, *arguments, **more)
+        if plan.symbol == "ETHUSDT":
+            plan.loaded = False
+
+    monkeypatch.setattr(SeriesPlan, "learn", learn_less)
+    with candleshm.replay_recording(recorded) as replayed:
+        report = replayed.report
+        assert 0 < report.strayed < report.requests
+        assert not report.is_whole
+        assert "plan of ETHUSDT: loaded is False here, and was True" in (report.first_strayed or "")
+        # A series that is not loaded waits longer, and its closing candles have no requests of their own.
+        assert " of ETHUSDT (" in (report.first_unasked or "")
+
+
+def test_notes_of_requests_alone_are_checked_on_what_was_known(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"record": tmp_path, "interval": "1s", "length": 60, "live": "rest"}
+    with monkeypatch.context() as before:
+        before.setattr("candleshm.collector.recording.NOTES", 1)
+        with Collector(config_of(exchange, block_name, **changes)) as collector:
+            close_seconds(loaded(collector), 2)
+    monkeypatch.setattr(SeriesPlan, "learn", lambda *_, **__: None)
+    with candleshm.replay_recording(tmp_path) as replayed:
+        assert_whole(replayed)
 
 
 def test_a_disk_that_fails_costs_records_and_no_candle(

@@ -224,6 +224,15 @@ class RecordingPlayer:
         """
     def heartbeat(self) -> None:
         """Publish a heartbeat, so that readers know that somebody owns the block."""
+    def ingested(self, symbol: str) -> Ingested | None:
+        """x"""
+    def state(self, symbol: str) -> SeriesState | None:
+        """x"""
+    def gaps(self, symbol: str) -> list[Gap]:
+        """x"""
+    @property
+    def losses(self) -> int:
+        """x"""
     @property
     def run(self) -> dict[str, Any] | None:
         """The newest run: name, market, price, interval, length, derived (names and intervals); None before any."""
@@ -763,7 +772,7 @@ class Writer:
     def trading_ages(self) -> list[float]:
         """How old the data of each symbol that trades is, seconds; infinite before its first response."""
 
-    def state(self, symbol: str) -> SeriesState:
+    def state(self, symbol: str, note: str | None = None) -> SeriesState:
         """Return the state of the series. Raises UnknownSymbol."""
 
     def gaps(self, symbol: str) -> list[Gap]:

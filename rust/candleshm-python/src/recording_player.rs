@@ -12,7 +12,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::errors::to_py;
+use crate::gap::Gap;
+use crate::ingested::Ingested;
 use crate::process;
+use crate::series_state::SeriesState;
 
 struct Playing {
     reading: Reading,
@@ -80,6 +83,34 @@ impl RecordingPlayer {
         if let Some(writer) = self.lock().player.writer() {
             writer.heartbeat(clock::now_ns());
         }
+    }
+
+    /// What the newest response about a series of the block changed here.
+    ///
+    /// None before any, and while the series waits for its checkpoint.
+    fn ingested(&self, symbol: &str) -> Option<Ingested> {
+        self.lock().player.merged(symbol).map(|(report, missing)| Ingested::of(report, missing))
+    }
+
+    /// The state of a series of the block; times as they were where it was recorded.
+    ///
+    /// None for symbols that the block does not carry, and while the series waits for its checkpoint.
+    fn state(&self, symbol: &str) -> Option<SeriesState> {
+        let playing = self.lock();
+        let (writer, offset_ms) = playing.player.known(symbol)?;
+        SeriesState::of(writer, symbol, offset_ms).ok()
+    }
+
+    /// Gaps of the readable window of a series, oldest first; none where `state` is None.
+    fn gaps(&self, symbol: &str) -> Vec<Gap> {
+        let playing = self.lock();
+        playing.player.known(symbol).and_then(|(writer, _)| Gap::all(writer, symbol).ok()).unwrap_or_default()
+    }
+
+    /// How often what is known of all series was lost: at the start of each run, and where records are missing.
+    #[getter]
+    fn losses(&self) -> u64 {
+        self.lock().player.losses()
     }
 
     /// The newest run: name, market, price, interval, length, derived (names and intervals); None before any.

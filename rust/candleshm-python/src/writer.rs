@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candleshm::columns::Row;
 use candleshm::error::Error;
-use candleshm::feed::{self, clock, trading_ages_ms};
+use candleshm::feed::{clock, trading_ages_ms};
 use candleshm::layout::Presence;
 use candleshm::merge::RequestWindow;
 use candleshm::wire::event;
@@ -439,17 +439,22 @@ impl Writer {
     }
 
     /// Return the state of the series. Raises UnknownSymbol.
-    fn state(&self, symbol: &str) -> PyResult<SeriesState> {
-        self.with(|writer| SeriesState::of(writer, symbol, 0))
+    ///
+    /// With a `note`, JSON, that is recorded as by `note`, between what was merged before and what will be.
+    #[pyo3(signature = (symbol, note=None))]
+    fn state(&self, symbol: &str, note: Option<&str>) -> PyResult<SeriesState> {
+        self.with(|writer| {
+            let state = SeriesState::of(writer, symbol, 0)?;
+            if let Some(note) = note {
+                self.recorded.push(&Record::Note(note));
+            }
+            Ok(state)
+        })
     }
 
     /// Gaps of the readable window, oldest first.
     fn gaps(&self, symbol: &str) -> PyResult<Vec<Gap>> {
-        self.with(|writer| {
-            let index = writer.index_of(symbol)?;
-            let grid = writer.block().grid(index);
-            Ok(writer.gaps(index)?.into_iter().map(|gap| Gap::of(feed::Gap::of(gap, grid))).collect())
-        })
+        self.with(|writer| Gap::all(writer, symbol))
     }
 
     /// Open time of the oldest candle that a full window holds at `now_ms` (exchange time).
