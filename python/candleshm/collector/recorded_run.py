@@ -55,8 +55,8 @@ class RecordingReport:
     """Records that were dropped while it was recorded, because the disk was too slow or full."""
     cuts: tuple[tuple[Path, int, str], ...] = ()
     """Files that end before their end: path, records read from it, reason."""
-    requests: int = 0
-    """Requests that were sent for candles of the block, those of which no policy is known yet left out."""
+    requests: Mapping[str, int] = field(default_factory=dict)
+    """Requests that were sent for candles of the block, by kind; those before the first policy are left out."""
     unasked: int = 0
     """Of these, the ones that the planner does not ask for."""
     first_unasked: str | None = None
@@ -65,13 +65,6 @@ class RecordingReport:
     """Of the requests, those whose plan came out otherwise here: something else was learned from the same responses."""
     first_strayed: str | None = None
     """The first of them: when (UTC), of which series, and what differs."""
-
-    late_seconds: float = 0.0
-    """For how long a request was due, by the planner here, before one was sent for its series: at the longest.
-
-    Weight that was short and bans are reasons; where there was neither, this planner asks more often."""
-    latest: str | None = None
-    """When that was (UTC), and what was due; None where nothing waited."""
 
     @property
     def is_whole(self) -> bool:
@@ -155,13 +148,11 @@ def replay_recording(
             blocks=tuple(player.blocks),
             seconds=time.monotonic() - began_seconds,
             cuts=tuple(player.cuts),
-            requests=plans.requests,
+            requests=dict(plans.requests),
             unasked=plans.unasked,
             first_unasked=plans.first_unasked,
             strayed=plans.strayed,
             first_strayed=plans.first_strayed,
-            late_seconds=plans.late_seconds,
-            latest=plans.latest,
             **played,
         )
         return RecordedRun(player, report)

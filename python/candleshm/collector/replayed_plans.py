@@ -7,8 +7,8 @@ After one the plan goes on as it was recorded, so that each difference counts on
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from candleshm.collector.loading import gives_up, tries_max
 from candleshm.collector.merged_response import MergedResponse
 from candleshm.collector.planner import next_tasks, request_for
 from candleshm.collector.recording import NOTES, plan_of
-from candleshm.collector.series_plan import FetchTask, Kind, PollPolicy, SeriesPlan
+from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
 from candleshm.collector.stream_look import StreamLook
 from candleshm.exchanges.base import INTERVAL_MS
 from candleshm.exchanges.binance import Binance
@@ -41,8 +41,8 @@ class ReplayedPlans:
 
     def __init__(self, player: RecordingPlayer) -> None:
         """Follow a recording while `player` plays it."""
-        self.requests = 0
-        """Requests that were sent."""
+        self.requests: Counter[str] = Counter()
+        """Requests that were sent, by kind."""
         self.unasked = 0
         """Of these, the ones that the planner does not ask for."""
         self.first_unasked: str | None = None
@@ -51,10 +51,6 @@ class ReplayedPlans:
         """Of all, the ones whose plan came out otherwise here."""
         self.first_strayed: str | None = None
         """The first of them: when, whose plan, and what differs."""
-        self.late_seconds = 0.0
-        """For how long a request was due, by the planner here, before one was sent for its series: at the longest."""
-        self.latest: str | None = None
-        """When that was, and what was due."""
         self._player = player
         self._losses = -1
         self._plans: dict[str, SeriesPlan] = {}
@@ -122,7 +118,7 @@ class ReplayedPlans:
                 look.teach(plan, state, policy, may_pause=self._on_change)
 
     def _take_request(self, told: Mapping[str, Any], policy: PollPolicy) -> None:
-        self.requests += 1
+        self.requests[told["kind"]] += 1
         recorded = plan_of(told["plan"])
         plan = self._plans.get(recorded.symbol) if self._is_followed else None
         if plan is None:
@@ -156,9 +152,7 @@ class ReplayedPlans:
             holes = (gap for gap in self._player.gaps(plan.symbol) if gap.kind == "hole")
             is_there = any(hole.start_ms < end_ms and start_ms < hole.end_ms for hole in holes)
             return None if is_there else "there is no hole here"
-        tasks = next_tasks(plan, policy, now, earliest_ms)
-        self._note_late(plan, tasks, told)
-        due_seconds = {task.kind: task.due_seconds for task in tasks}
+        due_seconds = {task.kind: task.due_seconds for task in next_tasks(plan, policy, now, earliest_ms)}
         if kind not in due_seconds:
             return f"the planner wants {', '.join(other.value for other in due_seconds) or 'nothing'} here"
         if due_seconds[kind] > now + DUE_SLACK_SECONDS:
@@ -166,14 +160,6 @@ class ReplayedPlans:
         wanted = request_for(plan, kind, self._exchange, policy, earliest_ms, latest_ms)
         here = {"limit": wanted.limit, "start_ms": wanted.start_ms, "end_ms": wanted.end_ms}
         return None if all(here[name] == told[name] for name in here) else f"the planner asks for {_window(here)} here"
-
-    def _note_late(self, plan: SeriesPlan, tasks: Sequence[FetchTask], told: Mapping[str, Any]) -> None:
-        """Note for how long a series has waited for a request: for weight, or because this planner asks more often."""
-        for task in tasks:
-            late_seconds = told["now_seconds"] - task.due_seconds
-            if self.late_seconds < late_seconds < math.inf:
-                self.late_seconds = late_seconds
-                self.latest = f"{_utc(told['bounds_ms'][0])}, {task.kind.value} of {plan.symbol}"
 
 
 def _window(request: Mapping[str, Any]) -> str:

@@ -94,9 +94,9 @@ def _table(run: RecordedRun) -> str:
         f"until      {_utc(report.until_ms)} UTC, replayed in {report.seconds:.1f} s\n"
         f"records    {kinds}\n"
         f"runs       {report.runs}, the newest {'ended in order' if report.ended else 'without an end'}\n"
-        f"requests   {report.requests:,} sent; requests the planner did not ask for: {report.unasked:,}; "
+        f"requests   {', '.join(f'{count:,} {kind}' for kind, count in sorted(report.requests.items())) or 'none'}\n"
+        f"planner    requests the planner did not ask for: {report.unasked:,}; "
         f"plans that came out otherwise: {report.strayed:,}\n"
-        f"latest     {_late(report)}\n"
         f"missing    {report.missing:,} records; {report.left_out:,} before a checkpoint; "
         f"{report.differing:,} did something else\n\n"
         f"{aligned(heads, rows, left=('interval', 'symbol'))}"
@@ -119,12 +119,6 @@ def _lines(report: RecordingReport) -> list[str]:
     if report.strayed:
         lines.append(f"{report.strayed:,} plans came out otherwise here; the first: {report.first_strayed}")
     return lines
-
-
-def _late(report: RecordingReport) -> str:
-    if report.latest is None:
-        return "every request left when it was due"
-    return f"a request left {report.late_seconds:.1f} s after it was due: {report.latest}"
 
 
 def _utc(moment_ms: int | None) -> str:
