@@ -268,7 +268,12 @@ def test_a_disk_that_fails_costs_records_and_no_candle(
         directory.mkdir()
         until(lambda: not status_of(collector).recording_fails)
         until(lambda: "the recording goes on" in caplog.text)
+        close_seconds(live, 2)
     assert list(directory.iterdir())
+    with candleshm.replay_recording(tmp_path) as replayed:
+        # It begins in the middle: plans count from their first requests.
+        assert replayed.report.requests
+        assert (replayed.report.unasked, replayed.report.strayed) == (0, 0), replayed.report
 
 
 def test_a_full_disk_is_said_once_and_costs_no_candle(

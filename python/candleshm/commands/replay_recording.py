@@ -15,6 +15,7 @@ from candleshm.commands.progress import ProgressLine
 from candleshm.commands.streams import say
 from candleshm.commands.table import aligned
 from candleshm.row_state import RowState
+from candleshm.system.log_text import counted
 
 __all__ = ["DIFFERENT", "replay_recording_command"]
 
@@ -115,9 +116,10 @@ def _lines(report: RecordingReport) -> list[str]:
     if report.differing:
         lines.append(f"{report.differing:,} records did something else here; the first: {report.difference}")
     if report.unasked:
-        lines.append(f"the planner did not ask for {report.unasked:,} requests; the first: {report.first_unasked}")
+        unasked = counted(report.unasked, "request")
+        lines.append(f"the planner did not ask for {unasked}; the first: {report.first_unasked}")
     if report.strayed:
-        lines.append(f"{report.strayed:,} plans came out otherwise here; the first: {report.first_strayed}")
+        lines.append(f"{counted(report.strayed, 'plan')} came out otherwise here; the first: {report.first_strayed}")
     return lines
 
 
