@@ -8,9 +8,8 @@ use candleshm::columns::Row;
 use candleshm::error::Error;
 use candleshm::feed::clock;
 use candleshm::layout::RowState;
-use candleshm::merge::RequestWindow;
-use candleshm::writer::{Health, Writer as CoreWriter};
-use candleshm_recording::record::{DerivedBlock, Fate, Health as RecordedHealth, Record, Window, bytes};
+use candleshm::writer::Writer as CoreWriter;
+use candleshm_recording::record::{DerivedBlock, Record, bytes};
 use candleshm_recording::recorder::{Place, Recorder, Status};
 use candleshm_recording::source::{checkpoint, checkpoint_bytes, run_of};
 use pyo3::exceptions::PyOSError;
@@ -123,27 +122,6 @@ impl Recorded {
             recorder.forget();
         }
     }
-}
-
-/// Returns a response as it is recorded.
-pub(crate) fn response<'a>(
-    (symbol, derived): (&'a str, &'a str),
-    window: &RequestWindow,
-    fate: Fate,
-    body: &'a [u8],
-) -> Record<'a> {
-    let RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms } = *window;
-    let limit = limit as u64;
-    let window = Window { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
-    Record::Response { symbol, derived, window, fate, body }
-}
-
-/// Returns health as it is recorded.
-pub(crate) fn health_record(health: &Health) -> Record<'static> {
-    let Health { ready, weight_used, weight_limit, banned_until_ms, failing, polled, last_error, last_error_ms } =
-        *health;
-    let words = [weight_used, weight_limit, banned_until_ms, failing, polled, last_error, last_error_ms];
-    Record::Health(RecordedHealth { ready, words })
 }
 
 /// Returns the bytes of rows, and their states.

@@ -30,7 +30,7 @@ use crate::ingested::{Ingested, Older};
 use crate::opening::{config_of, derived_of, open};
 use crate::process;
 use crate::pushed::Pushed;
-use crate::recording::{self, Recorded, RecordingStatus, health_record, packed_rows};
+use crate::recording::{Recorded, RecordingStatus, packed_rows};
 use crate::replica::Applied;
 use crate::rows::final_rows;
 use crate::series_state::{SeriesState, event_seconds};
@@ -83,7 +83,7 @@ impl Writer {
         merge: impl FnOnce(&mut CoreWriter, usize, &[Row], u64) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
         let now_ms = clock::now_ms();
-        let recorded = |fate| recording::response((symbol, derived), window, fate, body);
+        let recorded = |fate| Record::Response { symbol, derived, window: *window, fate, body };
         py.detach(|| {
             ROWS.with_borrow_mut(|rows| {
                 rows.clear();
@@ -566,7 +566,7 @@ impl Writer {
         };
         self.with(|writer| {
             writer.set_health(&health);
-            self.recorded.push(&health_record(&health));
+            self.recorded.push(&Record::Health(health));
             Ok(())
         })
     }

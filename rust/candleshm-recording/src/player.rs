@@ -15,9 +15,9 @@ use candleshm::merge::RequestWindow;
 use candleshm::price::Price;
 use candleshm::wire::event::{self, Frame};
 use candleshm::wire::parse::parse;
-use candleshm::writer::{Config, Health, Missing, Owner, Report, Writer};
+use candleshm::writer::{Config, Missing, Owner, Report, Writer};
 
-use crate::record::{Fate, Record, Run, Window, texts, words};
+use crate::record::{Fate, Record, Run, texts, words};
 
 /// What was played so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -287,20 +287,7 @@ impl Player {
             // The clock of the replay is one, from the beginning of a run to its end: steps of the exchange's are in the
             // windows of requests.
             Record::Clock { offset_ms } => writer.set_exchange_offset(offset_ms - self.offset_ms),
-            Record::Health(health) => {
-                let [weight_used, weight_limit, banned_until_ms, failing, polled, last_error, last_error_ms] =
-                    health.words;
-                writer.set_health(&Health {
-                    ready: health.ready,
-                    weight_used,
-                    weight_limit,
-                    banned_until_ms,
-                    failing,
-                    polled,
-                    last_error,
-                    last_error_ms,
-                });
-            }
+            Record::Health(health) => writer.set_health(&health),
             Record::Filled { derived, filled } => {
                 let (_, name) = self.block_of(derived)?;
                 writer.set_filled(&name.ok_or("it names no block")?, filled).map_err(text)?;
@@ -328,7 +315,7 @@ impl Player {
         writer: &mut Writer,
         now_ms: i64,
         (symbol, derived): (&str, &str),
-        window: Window,
+        window: RequestWindow,
         fate: Fate,
         body: &[u8],
     ) -> Result<bool, String> {
@@ -348,9 +335,6 @@ impl Player {
         if !self.known.contains(&(block, index)) {
             return Ok(false);
         }
-        let Window { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms } = window;
-        let limit = limit as usize;
-        let window = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
         match name {
             None => {
                 let report = writer.ingest(index, &self.rows, &window, replay_ms(now_ms));
