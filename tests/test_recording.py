@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,10 +19,11 @@ import pytest
 import candleshm
 from candleshm.collector.collector import Collector
 from candleshm.collector.recorded_run import RecordedRun
+from candleshm.collector.series_plan import SeriesPlan
 from candleshm.reader.feed import Feed
-from candleshm.sim import Fault, SimulatedExchange, StreamFault
+from candleshm.sim import Fault, Outage, SimulatedExchange, StreamFault
 from candleshm.sim.faults import rate_limited
-from tests.support.collecting import SYMBOLS, WorldClock, close_seconds, config_of, loaded, status_of, until
+from tests.support.collecting import MINUTE, SYMBOLS, WorldClock, close_seconds, config_of, loaded, status_of, until
 from tests.support.commanding import CLI, lines_until, run, started
 from tests.support.confined import mounted
 
@@ -50,7 +52,8 @@ def assert_whole(replayed: RecordedRun) -> None:
     report = replayed.report
     assert (report.cuts, report.missing, report.left_out, report.differing) == ((), 0, 0, 0), report
     assert (report.unasked, report.first_unasked) == (0, None)
-    assert report.requests > 0
+    assert (report.strayed, report.first_strayed) == (0, None)
+    assert sum(report.requests.values()) > 0
     assert report.is_whole
 
 
@@ -64,6 +67,10 @@ def test_an_hour_with_faults_is_replayed_to_the_same_block(block_name: str, tmp_
             "live": "rest",
             "update_interval_seconds": 3.0,
         }
+        minute_ms = clock() // MINUTE * MINUTE
+        exchange.truth.add_outage(
+            Outage(start_ms=minute_ms - 60 * MINUTE, end_ms=minute_ms - 50 * MINUTE, symbol="ETHUSDT")
+        )
         collector = Collector(config_of(exchange, block_name, **changes), clock=clock)
         live = loaded(collector)
         derived = [candleshm.attach(f"{block_name}-{interval}") for interval in ("5m", "15m")]
@@ -82,6 +89,7 @@ def test_an_hour_with_faults_is_replayed_to_the_same_block(block_name: str, tmp_
     with candleshm.replay_recording(tmp_path) as replayed:
         assert_whole(replayed)
         assert replayed.report.records["response"] > 100
+        assert set(replayed.report.requests) >= {"tail", "closing", "confirm", "hole"}
         assert_same(live, replayed.feed)
         for feed, interval in zip(derived, ("5m", "15m"), strict=True):
             assert_same(feed, replayed.derived[interval])
@@ -199,10 +207,45 @@ def test_the_block_stays_for_readers_under_a_name(recorded: Path, block_name: st
 
 
 def test_a_request_that_the_planner_would_not_send_is_counted(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("candleshm.collector.recorded_run.next_tasks", lambda *_: ())
+    monkeypatch.setattr("candleshm.collector.replayed_plans.next_tasks", lambda *_: ())
     with candleshm.replay_recording(recorded) as replayed:
-        assert replayed.report.unasked == replayed.report.requests > 0
-        assert not replayed.report.is_whole
+        report = replayed.report
+        assert report.unasked == sum(report.requests.values()) > 0
+        assert report.strayed == 0
+        assert not report.is_whole
+        line = r"20[0-9: -]{17}\.[0-9]{3} UTC, tail of [A-Z]+ \([0-9]+ rows\): the planner wants nothing here"
+        assert re.fullmatch(line, report.first_unasked or ""), report.first_unasked
+
+
+def test_what_is_learned_otherwise_shows_at_the_next_request(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn = SeriesPlan.learn
+
+    def learn_less(plan: SeriesPlan, *arguments: Any, **more: Any) -> None:
+        learn(plan, *arguments, **more)
+        if plan.symbol == "ETHUSDT":
+            plan.loaded = False
+
+    monkeypatch.setattr(SeriesPlan, "learn", learn_less)
+    with candleshm.replay_recording(recorded) as replayed:
+        report = replayed.report
+        assert 0 < report.strayed < sum(report.requests.values())
+        assert not report.is_whole
+        assert "plan of ETHUSDT: loaded is False here, and was True" in (report.first_strayed or "")
+        # A series that is not loaded waits longer, and its closing candles have no requests of their own.
+        assert " of ETHUSDT (" in (report.first_unasked or "")
+
+
+def test_notes_of_requests_alone_are_checked_on_what_was_known(
+    exchange: SimulatedExchange, block_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"record": tmp_path, "interval": "1s", "length": 60, "live": "rest"}
+    with monkeypatch.context() as before:
+        before.setattr("candleshm.collector.recording.NOTES", 1)
+        with Collector(config_of(exchange, block_name, **changes)) as collector:
+            close_seconds(loaded(collector), 2)
+    monkeypatch.setattr(SeriesPlan, "learn", lambda *_, **__: None)
+    with candleshm.replay_recording(tmp_path) as replayed:
+        assert_whole(replayed)
 
 
 def test_a_disk_that_fails_costs_records_and_no_candle(
@@ -225,7 +268,12 @@ def test_a_disk_that_fails_costs_records_and_no_candle(
         directory.mkdir()
         until(lambda: not status_of(collector).recording_fails)
         until(lambda: "the recording goes on" in caplog.text)
+        close_seconds(live, 2)
     assert list(directory.iterdir())
+    with candleshm.replay_recording(tmp_path) as replayed:
+        # It begins in the middle: plans count from their first requests.
+        assert replayed.report.requests
+        assert (replayed.report.unasked, replayed.report.strayed) == (0, 0), replayed.report
 
 
 def test_a_full_disk_is_said_once_and_costs_no_candle(

@@ -224,6 +224,21 @@ class RecordingPlayer:
         """
     def heartbeat(self) -> None:
         """Publish a heartbeat, so that readers know that somebody owns the block."""
+    def ingested(self, symbol: str) -> Ingested | None:
+        """What the newest response about a series of the block changed here.
+
+        None before any, and while the series waits for its checkpoint.
+        """
+    def state(self, symbol: str) -> SeriesState | None:
+        """The state of a series of the block; times as they were where it was recorded.
+
+        None for symbols that the block does not carry, and while the series waits for its checkpoint.
+        """
+    def gaps(self, symbol: str) -> list[Gap]:
+        """Gaps of the readable window of a series, oldest first; none where `state` is None."""
+    @property
+    def losses(self) -> int:
+        """How often what is known of all series was lost: at the start of each run, and where records are missing."""
     @property
     def run(self) -> dict[str, Any] | None:
         """The newest run: name, market, price, interval, length, derived (names and intervals); None before any."""
@@ -763,8 +778,11 @@ class Writer:
     def trading_ages(self) -> list[float]:
         """How old the data of each symbol that trades is, seconds; infinite before its first response."""
 
-    def state(self, symbol: str) -> SeriesState:
-        """Return the state of the series. Raises UnknownSymbol."""
+    def state(self, symbol: str, note: str | None = None) -> SeriesState:
+        """Return the state of the series. Raises UnknownSymbol.
+
+        With a `note`, JSON, that is recorded as by `note`, between what was merged before and what will be.
+        """
 
     def gaps(self, symbol: str) -> list[Gap]:
         """Gaps of the readable window, oldest first."""

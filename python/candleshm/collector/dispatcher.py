@@ -90,6 +90,9 @@ class Dispatcher:
         if is_loaded:
             errand, due_seconds = self._repair.next(now, self._claim_at(now), with_audits=has_streams)
             if errand is not None:
+                plan, kind, request, _ = errand
+                bounds_ms = self._clock_sync.earliest_ms(now), self._clock_sync.time.latest_ms(now)
+                self._recording.note_request(plan, kind, request, now, bounds_ms)
                 return self._job(*errand), now
             look_seconds = min(look_seconds, due_seconds)
         selection = choose(self._symbols.plans.values(), now, repairs_many=self._repairs_many)

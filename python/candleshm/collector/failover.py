@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from candleshm.collector.agenda import Agenda
 from candleshm.collector.clock_sync import ClockSync
 from candleshm.collector.ingest import Ingest
+from candleshm.collector.merged_response import MergedResponse
 from candleshm.collector.planner import idle_seconds_max
+from candleshm.collector.recording import Recording
 from candleshm.collector.repair import Repair
-from candleshm.collector.series_plan import IDLE_RESPONSES_MAX, Kind, PollPolicy, SeriesPlan
+from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
+from candleshm.collector.stream_look import StreamLook
 from candleshm.collector.symbols import SymbolSet
 from candleshm.stream.source import MakeStreams, StreamSource
 from candleshm.stream.status import StreamStatus
@@ -36,6 +38,7 @@ class Failover:
         clock_sync: ClockSync,
         repair: Repair,
         agenda: Agenda,
+        recording: Recording,
         make_streams: MakeStreams | None,
         wake: Callable[[], None],
     ) -> None:
@@ -47,6 +50,7 @@ class Failover:
         self._clock_sync = clock_sync
         self._repair = repair
         self._agenda = agenda
+        self._recording = recording
         self._wake = wake
         self._changed = threading.Event()
         self._refused = 0
@@ -94,15 +98,13 @@ class Failover:
             return
         self._changed.clear()
         touched: dict[str, SeriesPlan] = {}
+        repairs: dict[str, list[tuple[str, int]]] = {}
         for symbol, reason, open_ms in stream.repair_requests():
             plan = self._symbols.plans.get(symbol)
             if plan is None:
                 continue
             touched[symbol] = plan
-            if reason == "rows":
-                plan.no_progress = 0
-            elif reason == "suspect":
-                self._repair.suspect(plan, open_ms, now)
+            repairs.setdefault(symbol, []).append((reason, open_ms))
         refused = stream.status.refused
         if refused > self._refused:
             self._clock_sync.events_refused(now)
@@ -112,7 +114,7 @@ class Failover:
             if plan.is_streamed != (symbol in covered):
                 plan.is_streamed = not plan.is_streamed
                 touched[symbol] = plan
-        self._learn(touched, now)
+        self._learn(touched, now, repairs)
 
     def catch_up(self, now: float) -> None:
         """Let plans that are due take in what was streamed meanwhile; mostly nothing is left to request."""
@@ -124,18 +126,13 @@ class Failover:
                 for task in plan.tasks:
                     if task.due_seconds <= now and task.kind not in (Kind.BACKFILL, Kind.CONFIRM):
                         due[symbol] = plan
-        self._learn(due, now)
+        self._learn(due, now, {})
 
-    def judge(self, plan: SeriesPlan, ingested: Ingested, kind: Kind) -> None:
-        """Distinguish an idle stream from a stalled one: a response had something newer that was not streamed."""
-        stream = self._stream
-        if stream is None or kind is not Kind.TAIL or not plan.is_streamed or not plan.loaded:
-            return
-        if ingested.changed:
-            plan.idle_responses = 0
-            stream.suspect(plan.symbol)
-        elif stream.rules.on_change and plan.last_event_seconds > -math.inf:
-            plan.idle_responses = min(IDLE_RESPONSES_MAX, plan.idle_responses + 1)
+    def teach(self, plan: SeriesPlan, ingested: Ingested, response: MergedResponse) -> None:
+        """Let a plan take a response in, and suspect its stream where that should have sent what the response had."""
+        on_change = self._stream is not None and self._stream.rules.on_change
+        if response.teach(plan, ingested, self._policy, on_change=on_change) and self._stream is not None:
+            self._stream.suspect(plan.symbol)
 
     def is_polled(self, plan: SeriesPlan, now: float) -> bool:
         """Return whether REST keeps a series fresh. A stream is only idle whose silence a response has confirmed."""
@@ -148,15 +145,15 @@ class Failover:
         self._changed.set()
         self._wake()
 
-    def _learn(self, plans: Mapping[str, SeriesPlan], now: float) -> None:
+    def _learn(
+        self, plans: Mapping[str, SeriesPlan], now: float, repairs: Mapping[str, Sequence[tuple[str, int]]]
+    ) -> None:
+        """Let plans take in what was streamed, and the repairs that streams wish: reasons and open times by symbol."""
         may_pause = self._stream is not None and self._stream.rules.on_change
+        now_ms = self._clock_sync.earliest_ms(now)
         for symbol, plan in plans.items():
-            position = self._writer.state(symbol)
-            if position.last_event_seconds > plan.last_event_seconds:
-                plan.last_event_seconds = position.last_event_seconds
-                plan.idle_responses = 0
-            plan.stream_pause_seconds = position.stream_pause_seconds if may_pause else 0.0
-            plan.follow(position)
-            plan.note_missing(position)
+            look = StreamLook(tuple(repairs.get(symbol, ())), now_ms)
+            state = self._writer.state(symbol, self._recording.note_of_look(symbol, look))
+            look.teach(plan, state, self._policy, may_pause=may_pause)
             if plan.tasks:
-                self._agenda.plan(plan, now, self._clock_sync.earliest_ms(now))
+                self._agenda.plan(plan, now, now_ms)

@@ -6,9 +6,10 @@ import logging
 from random import Random
 
 from candleshm.collector.counters import RequestCounters
-from candleshm.collector.loading import FAILURES_MAX, hopeless, limited_delay_seconds, refused_delay_seconds
+from candleshm.collector.loading import FAILURES_MAX, gives_up, limited_delay_seconds, refused_delay_seconds
 from candleshm.collector.older_rows import OlderRows
 from candleshm.collector.outage import Outage
+from candleshm.collector.recording import Recording
 from candleshm.collector.series_plan import SeriesPlan
 from candleshm.collector.symbols import SymbolSet
 from candleshm.collector.workers import Job
@@ -37,6 +38,7 @@ class Failures:
         counters: RequestCounters,
         tries_max: int,
         workers: int,
+        recording: Recording,
     ) -> None:
         """`tries_max` is how many requests a first load may take."""
         self._log = BlockLog(logger, block_name)
@@ -47,6 +49,7 @@ class Failures:
         self._counters = counters
         self._tries_max = tries_max
         self._workers = workers
+        self._recording = recording
         self._backoff = Backoff()
         self._unusable = 0  # requests in a row without a usable response, whatever the symbol
         self._unusable_symbols: set[str] = set()
@@ -81,12 +84,11 @@ class Failures:
             self._log.info("%s: requests succeed again after %d failures", plan.symbol, plan.failures)
 
     def give_up(self, plan: SeriesPlan, error: BaseException | None) -> None:
-        """Have nothing wait any longer for a series that cannot be loaded."""
-        if plan.loaded or plan.given_up:
-            return
-        reason = hopeless(plan, self._tries_max)
+        """Have nothing wait any longer for a series that cannot be loaded; `error` is that of its newest request."""
+        if error is not None:
+            self._recording.note_failure(plan)
+        reason = gives_up(plan, self._tries_max)
         if reason is not None:
-            plan.given_up = True
             detail = "" if error is None else f": {error}"
             if not self.outage.is_on:
                 self._log.error("%s: given up for now: %s%s; retried at growing intervals", plan.symbol, reason, detail)

@@ -17,7 +17,15 @@ from candleshm.exchanges.base import Exchange
 from candleshm.system.block_log import BlockLog
 from candleshm.system.log_text import counted
 
-__all__ = ["FAILURES_MAX", "Loading", "hopeless", "limited_delay_seconds", "refused_delay_seconds", "tries_max"]
+__all__ = [
+    "FAILURES_MAX",
+    "Loading",
+    "gives_up",
+    "hopeless",
+    "limited_delay_seconds",
+    "refused_delay_seconds",
+    "tries_max",
+]
 
 FAILURES_MAX = 3
 # Requests in a row that brought nothing. A hole takes two responses, so this leaves room for servers that disagree.
@@ -50,6 +58,14 @@ def hopeless(plan: SeriesPlan, most_tries: int) -> str | None:
     if plan.tries >= most_tries:
         return f"{plan.tries} responses left {plan.missing} candles missing"
     return None
+
+
+def gives_up(plan: SeriesPlan, most_tries: int) -> str | None:
+    """Give a series up that cannot be loaded, and return why; None where it is not, or was before."""
+    reason = None if plan.loaded or plan.given_up else hopeless(plan, most_tries)
+    if reason is not None:
+        plan.given_up = True
+    return reason
 
 
 def refused_delay_seconds(plan: SeriesPlan) -> float:

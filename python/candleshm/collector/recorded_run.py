@@ -11,58 +11,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
 from candleshm._core import RecordingPlayer
-from candleshm.collector.planner import next_tasks, request_for
-from candleshm.collector.recording import plan_of
-from candleshm.collector.series_plan import Kind, PollPolicy
+from candleshm.collector.replayed_plans import ReplayedPlans
 from candleshm.errors import ConfigError
-from candleshm.exchanges.binance import Binance
 from candleshm.reader.feed import Feed, attach
 
 __all__ = ["RecordedRun", "RecordingReport", "replay_recording"]
 
 BATCH_RECORDS = 2000
 HEARTBEAT_SECONDS = 0.5
-# A task was planned by the bounds of the exchange's clock at that time, which have drifted apart since.
-DUE_SLACK_SECONDS = 0.1
-
-
-@dataclass(slots=True)
-class PlannerCheck:
-    """Runs the planner on what it knew when a request was sent, and counts the requests that it does not ask for."""
-
-    requests: int = 0
-    unasked: int = 0
-    first_unasked: str | None = None
-    _policy: PollPolicy | None = None
-    _exchange: Binance | None = None
-
-    def take(self, text: str, run: Mapping[str, Any]) -> None:
-        """Take a note of the recording in; what is none of a request or of a policy is left out."""
-        note = msgspec.json.decode(text)
-        if "policy" in note:
-            self._policy = PollPolicy(**note["policy"])
-            self._exchange = Binance(run["market"], price=run["price"])
-        elif "request" in note and self._policy is not None and self._exchange is not None:
-            self.requests += 1
-            told = note["request"]
-            if not self._asks_for(told, self._policy, self._exchange):
-                self.unasked += 1
-                if self.first_unasked is None:
-                    self.first_unasked = f"{told['kind']} of {told['plan']['symbol']}"
-
-    def _asks_for(self, told: Mapping[str, Any], policy: PollPolicy, exchange: Binance) -> bool:
-        plan, kind, now = plan_of(told["plan"]), Kind(told["kind"]), told["now_seconds"]
-        earliest_ms, latest_ms = told["bounds_ms"]
-        tasks = next_tasks(plan, policy, now, earliest_ms)
-        if not any(task.kind is kind and task.due_seconds <= now + DUE_SLACK_SECONDS for task in tasks):
-            return False
-        wanted = request_for(plan, kind, exchange, policy, earliest_ms, latest_ms)
-        return (wanted.limit, wanted.start_ms, wanted.end_ms) == (told["limit"], told["start_ms"], told["end_ms"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +55,22 @@ class RecordingReport:
     """Records that were dropped while it was recorded, because the disk was too slow or full."""
     cuts: tuple[tuple[Path, int, str], ...] = ()
     """Files that end before their end: path, records read from it, reason."""
-    requests: int = 0
-    """Requests that were planned."""
+    requests: Mapping[str, int] = field(default_factory=dict)
+    """Requests that were sent for candles of the block, by kind; those before the first policy are left out."""
     unasked: int = 0
     """Of these, the ones that the planner does not ask for."""
     first_unasked: str | None = None
-    """The first of them."""
+    """The first of them: when (UTC), what was requested, and what the planner asks for instead."""
+    strayed: int = 0
+    """Of the requests, those whose plan came out otherwise here: something else was learned from the same responses."""
+    first_strayed: str | None = None
+    """The first of them: when (UTC), of which series, and what differs."""
 
     @property
     def is_whole(self) -> bool:
         """Whether everything was there and did here what it did there."""
-        return not (self.cuts or self.missing or self.left_out or self.differing or self.unasked) and self.ended
+        differences = self.differing or self.unasked or self.strayed
+        return not (self.cuts or self.missing or self.left_out or differences) and self.ended
 
 
 class RecordedRun:
@@ -173,7 +139,7 @@ def replay_recording(
     except OSError as error:
         raise ConfigError(f"{path} cannot be replayed: {error}") from None
     try:
-        planner = _play(player, progress)
+        plans = _play(player, progress)
         played = player.played
         if not player.blocks:
             raise ConfigError(f"{path} cannot be replayed: {_reason(player)}")
@@ -182,9 +148,11 @@ def replay_recording(
             blocks=tuple(player.blocks),
             seconds=time.monotonic() - began_seconds,
             cuts=tuple(player.cuts),
-            requests=planner.requests,
-            unasked=planner.unasked,
-            first_unasked=planner.first_unasked,
+            requests=dict(plans.requests),
+            unasked=plans.unasked,
+            first_unasked=plans.first_unasked,
+            strayed=plans.strayed,
+            first_strayed=plans.first_strayed,
             **played,
         )
         return RecordedRun(player, report)
@@ -193,20 +161,20 @@ def replay_recording(
         raise
 
 
-def _play(player: RecordingPlayer, progress: Callable[[int, int | None], object] | None) -> PlannerCheck:
-    planner, is_more, batch_seconds = PlannerCheck(), True, 0.0
+def _play(player: RecordingPlayer, progress: Callable[[int, int | None], object] | None) -> ReplayedPlans:
+    plans, is_more, batch_seconds = ReplayedPlans(player), True, 0.0
     while is_more:
         is_more, note = player.play(BATCH_RECORDS)
         # A note that another version wrote is no fault of the recording.
         with suppress(msgspec.DecodeError, TypeError, KeyError, ValueError, AttributeError):
             if note is not None:
-                planner.take(note, player.run or {})
+                plans.take(note, player.run or {})
         if progress is not None and time.monotonic() - batch_seconds > HEARTBEAT_SECONDS:
             batch_seconds = time.monotonic()
             player.heartbeat()
             played = player.played
             progress(sum(played["records"].values()), played["until_ms"])
-    return planner
+    return plans
 
 
 def _reason(player: RecordingPlayer) -> str:

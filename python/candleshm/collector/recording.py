@@ -1,7 +1,8 @@
 """The recording of what the exchange sends: where it is written, and what is said when it cannot be.
 
-The writer of a block records what it merges, see `Writer.record_into`. Here a recording begins, a line in the log says
-when it fails and when it goes on, and requests are noted with what they were planned by.
+The writer of a block records what it merges, see `Writer.record_into`. Here a recording begins, and a line in the log
+says when it fails and when it goes on. What plans learn from beside the rows is noted, in the order in which they learn
+it, and each request with its plan: so a replay has plans of its own (`replayed_plans`), and the planner asks again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from candleshm.collector.merged_response import MergedResponse
 from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
+from candleshm.collector.stream_look import StreamLook
 from candleshm.config import CollectorConfig
 from candleshm.exchanges.base import KlineRequest
 from candleshm.system.atomic_file import make_directory
@@ -24,7 +27,7 @@ from candleshm.system.clock import ExchangeTime
 if TYPE_CHECKING:
     from candleshm._core import RecordingStatus, Writer
 
-__all__ = ["Place", "Recording", "plan_of", "told_of"]
+__all__ = ["NOTES", "Place", "Recording", "plan_of", "told_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 10.0
 # A replay may begin behind the oldest file, so the policy is noted again after so long.
 POLICY_SECONDS = 300.0
+NOTES = 2
+"""What is noted: 1, requests alone; 2, all that plans learn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +87,15 @@ class Recording:
         self._note_policy(policy)
 
     def _note_policy(self, policy: PollPolicy) -> None:
-        self._note({"policy": {item.name: getattr(policy, item.name) for item in fields(policy)}})
+        self._note({"policy": {item.name: getattr(policy, item.name) for item in fields(policy)}, "notes": NOTES})
 
     def note_request(
         self, plan: SeriesPlan, kind: Kind, request: KlineRequest, now: float, bounds_ms: tuple[int, int]
     ) -> None:
-        """Note a request that the planner wants, and all that it knew: `now` in local seconds, and the exchange time
-        that had surely been reached, and surely not been passed.
+        """Note a request that the planner wants, or a repair, and all that was known: `now` in local seconds, and the
+        exchange time that had surely been reached, and surely not been passed.
         """
-        if self._writer.recording is None:
+        if not self._is_on:
             return
         self._note(
             {
@@ -105,6 +110,37 @@ class Recording:
                 }
             }
         )
+
+    def note_response(self, plan: SeriesPlan, response: MergedResponse) -> None:
+        """Note that a plan takes in the response that was merged newest of its series."""
+        if self._is_on:
+            told = {item.name: getattr(response, item.name) for item in fields(response)}
+            self._note(
+                {
+                    "response": told | {"kind": response.kind.value},
+                    "symbol": plan.symbol,
+                    "trading": plan.trading,
+                    "is_streamed": plan.is_streamed,
+                }
+            )
+
+    def note_failure(self, plan: SeriesPlan) -> None:
+        """Note that a request for a series has failed."""
+        if self._is_on:
+            self._note({"failure": {"refused": plan.refused}, "symbol": plan.symbol})
+
+    def note_of_plan(self, symbol: str, jitter_seconds: float) -> str | None:
+        """Return the note that the plan of a series begins: to be recorded with the state of the series, if any is."""
+        return _text({"plan": {"jitter_seconds": jitter_seconds}, "symbol": symbol}) if self._is_on else None
+
+    def note_of_look(self, symbol: str, look: StreamLook) -> str | None:
+        """Return the note that a plan takes in what was streamed: to be recorded with the state of the series."""
+        told = {"repairs": look.repairs, "now_ms": look.now_ms}
+        return _text({"look": told, "symbol": symbol}) if self._is_on else None
+
+    @property
+    def _is_on(self) -> bool:
+        return self._place is not None and self._writer.recording is not None
 
     def look(self, now: float) -> None:
         """Log what became of it since the last look; begin it, where that has failed before."""
@@ -159,8 +195,12 @@ class Recording:
         self._told_error = status.error
 
     def _note(self, what: dict[str, Any]) -> None:
-        if self._writer.recording is not None:
-            self._writer.note(msgspec.json.encode(what).decode())
+        if self._is_on:
+            self._writer.note(_text(what))
+
+
+def _text(what: dict[str, Any]) -> str:
+    return msgspec.json.encode(what).decode()
 
 
 def told_of(plan: SeriesPlan) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from candleshm.collector.hole_requests import HoleRequests
 from candleshm.collector.planner import page_of
 from candleshm.collector.series_plan import Kind, PollPolicy, SeriesPlan
 from candleshm.collector.symbols import SymbolSet
-from candleshm.collector.workers import Report
 from candleshm.exchanges.base import INTERVAL_MS, Exchange, KlineRequest
 from candleshm.ratelimit.budget import HELD_SECONDS_MAX
 from candleshm.stream.repeated_log import RepeatedLog
@@ -84,31 +83,10 @@ class Repair:
                 return holes, now
         return None, min(self._hole_requests.due_seconds, self._audit_seconds if with_audits else math.inf)
 
-    def suspect(self, plan: SeriesPlan, open_ms: int, now: float) -> None:
-        """Have the rows from `open_ms` on requested again: what was traded shows in REST a moment later."""
-        plan.mark_suspect(open_ms, self._clock_sync.earliest_ms(now) + self._policy.settle_ms)
-
-    def settle_suspicion(self, plan: SeriesPlan, report: Report) -> None:
-        """End the suspicion of rows that are in a response to a request that was sent late enough."""
-        request = report.job.request
-        if plan.suspect_ms is None or request is None or report.sent_ms < plan.suspect_since_ms:
-            return
-        if request.end_ms is not None:
-            newest_ms = latest_ms = request.end_ms
-        else:
-            # The response ended somewhere between these two.
-            newest_ms, latest_ms = report.sent_ms, report.received_ms
-        oldest_ms = latest_ms - (request.limit - 1) * INTERVAL_MS[request.interval]
-        if oldest_ms <= plan.suspect_ms <= newest_ms:
-            plan.suspect_ms = None
-
     def take(self, plan: SeriesPlan, ingested: Ingested, kind: Kind, now: float) -> None:
-        """Note what a response repaired, and what it left to be repaired."""
+        """Note what a response repaired, and which holes it left to be requested again."""
         if kind is Kind.AUDIT:
             self.audits.add(ingested)
-        if ingested.suspect_open_ms is not None:
-            self.suspect(plan, ingested.suspect_open_ms, now)
-        plan.note_missing(ingested)
         if ingested.conflicts:
             text = "%s: stream and REST differ in %d rows"
             self._repeated_log.write(logging.WARNING, "conflicts", now, text, plan.symbol, ingested.conflicts)

@@ -104,7 +104,7 @@ class Scheduler:
         self._agenda = Agenda(policy)
         self._ingest = Ingest(writer, exchange_time=exchange_time, settle_ms=policy.settle_ms)
         self._workers = Workers(workers, transport=transport, exchange=exchange, ingest=self._ingest, block_name=name)
-        self._symbols = SymbolSet(writer, universe, info, random, selection)
+        self._symbols = SymbolSet(writer, universe, info, random, recording, selection)
         self._symbols.selection.on_change(self._workers.wake)
         calendars = Calendars(writer, exchange=exchange, symbols=self._symbols, schedule=schedule or {}, now=now)
         self._names = BlockNames(writer, now)
@@ -154,6 +154,7 @@ class Scheduler:
             counters=requests,
             tries_max=tries_max(exchange, policy),
             workers=workers,
+            recording=recording,
         )
         self._failover = Failover(
             writer,
@@ -163,6 +164,7 @@ class Scheduler:
             clock_sync=self._clock_sync,
             repair=repair,
             agenda=self._agenda,
+            recording=recording,
             make_streams=make_streams,
             wake=self._workers.wake,
         )
@@ -181,6 +183,7 @@ class Scheduler:
         )
         self._intake = Intake(
             policy=policy,
+            symbols=self._symbols,
             clock_sync=self._clock_sync,
             repair=repair,
             failover=self._failover,
@@ -188,6 +191,7 @@ class Scheduler:
             failures=self._failures,
             outdated=outdated,
             rows=rows,
+            recording=recording,
         )
         sources = StatusSources(
             writer=writer,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+if TYPE_CHECKING:
+    from candleshm._core import SeriesState
 
 __all__ = ["IDLE_RESPONSES_MAX", "FetchTask", "Kind", "PollPolicy", "Position", "Progress", "SeriesPlan"]
 
@@ -122,6 +125,14 @@ class SeriesPlan:
     suspect_since_ms: int = 0  # by a request sent after this
     jitter_seconds: float = 0.0  # spreads the series of a feed, and the collectors of the world, within a moment
     tasks: tuple[FetchTask, ...] = ()  # none while a request is on its way
+
+    @classmethod
+    def begun(cls, symbol: str, state: SeriesState, jitter_seconds: float) -> Self:
+        """Return the plan of a series that is in that state."""
+        plan = cls(symbol, jitter_seconds=jitter_seconds)
+        plan.follow(state)
+        plan.note_missing(state)
+        return plan
 
     @property
     def is_empty(self) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
+from candleshm.collector.recording import Recording
 from candleshm.collector.selection import Selection
 from candleshm.collector.series_plan import SeriesPlan
 from candleshm.errors import BlockUnavailable
@@ -29,7 +30,13 @@ class SymbolSet:
     """Follows the universe: newcomers get a place and a plan, ended symbols keep their place. Belongs to the loop."""
 
     def __init__(
-        self, writer: Writer, universe: Universe, info: ExchangeInfo, random: Random, selection: Selection | None = None
+        self,
+        writer: Writer,
+        universe: Universe,
+        info: ExchangeInfo,
+        random: Random,
+        recording: Recording,
+        selection: Selection | None = None,
     ) -> None:
         """Without a `selection` every symbol is collected here."""
         self._log = BlockLog(logger, writer.name)
@@ -43,6 +50,7 @@ class SymbolSet:
         """The symbols of the block that are collected here, in its order."""
         self._universe = universe
         self._random = random
+        self._recording = recording
         self._not_trading: dict[str, float] = {}
         self._silent: frozenset[str] = frozenset()
         self._resting: frozenset[str] = frozenset()
@@ -184,11 +192,9 @@ class SymbolSet:
         return newcomers
 
     def _new_plan(self, symbol: str) -> SeriesPlan:
-        state = self._writer.state(symbol)
-        plan = SeriesPlan(symbol, jitter_seconds=self._random.random() * JITTER_SECONDS)
-        plan.follow(state)
-        plan.note_missing(state)
-        return plan
+        jitter_seconds = self._random.random() * JITTER_SECONDS
+        state = self._writer.state(symbol, self._recording.note_of_plan(symbol, jitter_seconds))
+        return SeriesPlan.begun(symbol, state, jitter_seconds)
 
 
 def _enumerated(symbols: list[str]) -> str:

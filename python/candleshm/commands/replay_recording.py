@@ -15,6 +15,7 @@ from candleshm.commands.progress import ProgressLine
 from candleshm.commands.streams import say
 from candleshm.commands.table import aligned
 from candleshm.row_state import RowState
+from candleshm.system.log_text import counted
 
 __all__ = ["DIFFERENT", "replay_recording_command"]
 
@@ -94,7 +95,9 @@ def _table(run: RecordedRun) -> str:
         f"until      {_utc(report.until_ms)} UTC, replayed in {report.seconds:.1f} s\n"
         f"records    {kinds}\n"
         f"runs       {report.runs}, the newest {'ended in order' if report.ended else 'without an end'}\n"
-        f"requests   {report.requests:,} planned; requests the planner did not ask for: {report.unasked:,}\n"
+        f"requests   {', '.join(f'{count:,} {kind}' for kind, count in sorted(report.requests.items())) or 'none'}\n"
+        f"planner    requests the planner did not ask for: {report.unasked:,}; "
+        f"plans that came out otherwise: {report.strayed:,}\n"
         f"missing    {report.missing:,} records; {report.left_out:,} before a checkpoint; "
         f"{report.differing:,} did something else\n\n"
         f"{aligned(heads, rows, left=('interval', 'symbol'))}"
@@ -113,7 +116,10 @@ def _lines(report: RecordingReport) -> list[str]:
     if report.differing:
         lines.append(f"{report.differing:,} records did something else here; the first: {report.difference}")
     if report.unasked:
-        lines.append(f"the planner did not ask for {report.unasked:,} requests; the first: {report.first_unasked}")
+        unasked = counted(report.unasked, "request")
+        lines.append(f"the planner did not ask for {unasked}; the first: {report.first_unasked}")
+    if report.strayed:
+        lines.append(f"{counted(report.strayed, 'plan')} came out otherwise here; the first: {report.first_strayed}")
     return lines
 
 

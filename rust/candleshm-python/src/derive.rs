@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::errors::exceptions::ConfigError;
 use crate::errors::to_py;
-use crate::writer::price_of;
+use crate::parsed::price_of;
 
 /// Returns the grid of an interval, or of the days of a time zone.
 pub(crate) fn grid(name: &str) -> PyResult<Grid> {

@@ -1,6 +1,8 @@
 //! `Gap`: a range of open times without rows.
 
+use candleshm::error::Error;
 use candleshm::feed;
+use candleshm::writer::Writer;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -51,6 +53,13 @@ impl Gap {
 }
 
 impl Gap {
+    /// Returns the gaps of the readable window of a series, oldest first.
+    pub(crate) fn all(writer: &Writer, symbol: &str) -> Result<Vec<Self>, Error> {
+        let index = writer.index_of(symbol)?;
+        let grid = writer.block().grid(index);
+        Ok(writer.gaps(index)?.into_iter().map(|gap| Self::of(feed::Gap::of(gap, grid))).collect())
+    }
+
     pub(crate) fn of(gap: feed::Gap) -> Self {
         Self { start_ms: gap.start_ms, end_ms: gap.end_ms, kind: if gap.is_hole { "hole" } else { "missing" } }
     }

@@ -10,18 +10,27 @@ mod closed;
 mod derive;
 mod descriptor;
 mod errors;
+mod event_sink;
+mod exchange_clock;
 mod feed;
 mod gap;
+mod guarded;
+mod ingested;
 mod kline_events;
 mod klines;
+mod opening;
+mod parsed;
 mod pool;
 mod process;
+mod pushed;
 mod recording;
+mod recording_player;
 mod replay;
 mod replica;
 mod rows;
 mod rules;
 mod series;
+mod series_state;
 mod streams;
 mod view;
 mod waiting;
@@ -46,18 +55,18 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<waiting::News>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<replay::Replay>()?;
-    module.add_class::<writer::Ingested>()?;
-    module.add_class::<writer::SeriesState>()?;
+    module.add_class::<ingested::Ingested>()?;
+    module.add_class::<series_state::SeriesState>()?;
     module.add_class::<recording::RecordingStatus>()?;
-    module.add_class::<recording::RecordingPlayer>()?;
-    module.add_class::<writer::Older>()?;
+    module.add_class::<recording_player::RecordingPlayer>()?;
+    module.add_class::<ingested::Older>()?;
     module.add("NotMerged", module.py().get_type::<errors::NotMerged>())?;
     module.add_function(wrap_pyfunction!(derive::py_derive, module)?)?;
     module.add_function(wrap_pyfunction!(derive::derivation_parts, module)?)?;
     module.add_function(wrap_pyfunction!(derive::ended_ms, module)?)?;
     module.add_function(wrap_pyfunction!(arguments::check_moment, module)?)?;
     module.add_function(wrap_pyfunction!(arguments::py_check_timeout, module)?)?;
-    module.add_class::<writer::Pushed>()?;
+    module.add_class::<pushed::Pushed>()?;
     module.add_class::<streams::StreamThread>()?;
     module.add_class::<streams::StreamCounts>()?;
     module.add_class::<streams::StreamNews>()?;
@@ -66,8 +75,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(blocks::py_unlink, module)?)?;
     module.add_function(wrap_pyfunction!(blocks::block_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(blocks::share_with, module)?)?;
-    module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
-    module.add_function(wrap_pyfunction!(writer::parse_archive_csv, module)?)?;
+    module.add_function(wrap_pyfunction!(parsed::parse_klines, module)?)?;
+    module.add_function(wrap_pyfunction!(parsed::parse_archive_csv, module)?)?;
     module.add_class::<pool::PoolWords>()?;
     module.add_class::<replica::Shadow>()?;
     module.add_class::<replica::Applied>()?;
@@ -84,7 +93,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(rules::is_block_name, module)?)?;
     module.add_class::<zone::PyZone>()?;
     module.add_function(wrap_pyfunction!(zone::zone_names, module)?)?;
-    for forget in [wrap_pyfunction!(writer::forget_writers, module)?, wrap_pyfunction!(replay::forget_replays, module)?]
+    for forget in
+        [wrap_pyfunction!(guarded::forget_writers, module)?, wrap_pyfunction!(replay::forget_replays, module)?]
     {
         let after_fork = PyDict::new(module.py());
         after_fork.set_item("after_in_child", forget)?;

@@ -1,24 +1,22 @@
-//! Recordings: what a writer gives to one, and `RecordingPlayer`, which plays one into a block.
+//! `Recorded`: the recording of a writer, and what the writer gives to it.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use candleshm::columns::Row;
+use candleshm::error::Error;
 use candleshm::feed::clock;
 use candleshm::layout::RowState;
 use candleshm::writer::Writer as CoreWriter;
-use candleshm_recording::player::Player;
-use candleshm_recording::reading::{Reading, Step};
 use candleshm_recording::record::{DerivedBlock, Record, bytes};
 use candleshm_recording::recorder::{Place, Recorder, Status};
-use candleshm_recording::source::run_of;
+use candleshm_recording::source::{checkpoint, checkpoint_bytes, run_of};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
-use crate::errors::to_py;
-use crate::process;
+/// How long the end of a collector waits for the disk of its recording.
+const END_MAX: Duration = Duration::from_secs(2);
 
 /// What was recorded so far.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
@@ -33,151 +31,101 @@ pub(crate) struct RecordingStatus {
     error: Option<String>,
 }
 
-impl RecordingStatus {
-    pub(crate) fn of(status: Status) -> Self {
-        let Status { written_bytes, missing_records, removed_files, error } = status;
-        Self { written_bytes, missing_records, removed_files, error }
-    }
+/// The recording of a writer, once there is one. Records are given to it by the thread that is inside the writer's gate.
+#[derive(Clone)]
+pub(crate) struct Recorded {
+    recorder: Arc<OnceLock<Recorder>>,
+    derived: Arc<[DerivedBlock]>,
 }
 
-/// Starts a recording of a block as it is.
-pub(crate) fn start(
-    writer: &CoreWriter,
-    derived: &[DerivedBlock],
-    directory: PathBuf,
-    bytes_max: u64,
-    offset_ms: i64,
-) -> PyResult<Recorder> {
-    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let run = run_of(writer, derived, offset_ms);
-    let place = Place { directory, bytes_max, run: epoch.as_nanos() as u64 };
-    Recorder::start(place, run, clock::now_ms()).map_err(|error| PyOSError::new_err(error.to_string()))
+impl Recorded {
+    /// Returns the recording of a writer with these derived blocks; it has not begun.
+    pub(crate) fn new(derived: Vec<DerivedBlock>) -> Self {
+        Self { recorder: Arc::new(OnceLock::new()), derived: derived.into() }
+    }
+
+    /// Returns what takes records; `None` while nothing is recorded.
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.get()
+    }
+
+    /// Returns what was recorded so far; `None` where nothing is.
+    pub(crate) fn status(&self) -> Option<RecordingStatus> {
+        let Status { written_bytes, missing_records, removed_files, error } = self.recorder.get()?.status();
+        Some(RecordingStatus { written_bytes, missing_records, removed_files, error })
+    }
+
+    /// Begins to record a block as it is; does nothing where it is recorded.
+    pub(crate) fn start(
+        &self,
+        writer: &CoreWriter,
+        directory: PathBuf,
+        bytes_max: u64,
+        offset_ms: i64,
+    ) -> PyResult<()> {
+        if self.recorder.get().is_none() {
+            let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let run = run_of(writer, &self.derived, offset_ms);
+            let place = Place { directory, bytes_max, run: epoch.as_nanos() as u64 };
+            let recorder = Recorder::start(place, run, clock::now_ms());
+            let _ = self.recorder.set(recorder.map_err(|error| PyOSError::new_err(error.to_string()))?);
+        }
+        Ok(())
+    }
+
+    /// Records what was just done.
+    pub(crate) fn push(&self, record: &Record<'_>) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.push(record, clock::now_ms());
+        }
+    }
+
+    /// As [`Self::push`], of a record that [`Self::packed`] gave.
+    pub(crate) fn push_packed(&self, packed: Option<Vec<u8>>, boot_ms: u64) {
+        if let (Some(recorder), Some(packed)) = (self.recorder.get(), packed) {
+            recorder.push_body(packed, boot_ms);
+        }
+    }
+
+    /// Packs a record, where one will be needed; may be called outside of the gate.
+    pub(crate) fn packed(&self, record: &Record<'_>, boot_ms: u64) -> Option<Vec<u8>> {
+        self.recorder.get().map(|_| record.pack(boot_ms))
+    }
+
+    /// Tells which symbols there are.
+    pub(crate) fn tell_symbols(&self, writer: &CoreWriter) {
+        if let Some(recorder) = self.recorder.get() {
+            let block = writer.block();
+            let symbols = (0..block.symbol_count()).map(|index| block.symbol(index)).collect();
+            recorder.set_symbols(symbols, block.geometry().symbol_capacity as u64);
+        }
+    }
+
+    /// Records what is known of the series that is due, if one is and the queue has room for it, and returns how many
+    /// bytes that is.
+    pub(crate) fn checkpoint(&self, writer: &CoreWriter) -> Result<Option<usize>, Error> {
+        let size = checkpoint_bytes(writer, &self.derived);
+        let due = self.recorder.get().and_then(|recorder| Some((recorder, recorder.next_checkpoint(size)?)));
+        due.map(|(recorder, place)| checkpoint(recorder, writer, &self.derived, place, clock::now_ms())).transpose()
+    }
+
+    /// Ends the recording in order, as far as the disk allows.
+    pub(crate) fn end(&self) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.end(clock::now_ms(), END_MAX);
+        }
+    }
+
+    /// Lets go in a forked child.
+    pub(crate) fn forget(&self) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.forget();
+        }
+    }
 }
 
 /// Returns the bytes of rows, and their states.
 pub(crate) fn packed_rows(rows: &[(Row, RowState)]) -> (Vec<u8>, Vec<u8>) {
     let words: Vec<u64> = rows.iter().flat_map(|(row, _)| row.map(f64::to_bits)).collect();
     (bytes(&words), rows.iter().map(|&(_, state)| state as u8).collect())
-}
-
-struct Playing {
-    reading: Reading,
-    player: Player,
-    /// File, records read from it, and why it ends there.
-    cuts: Vec<(PathBuf, u64, String)>,
-}
-
-/// Plays the recording of a directory into a block of its own, through the parser, the merge and the writer.
-#[pyclass(frozen, module = "candleshm._core")]
-pub(crate) struct RecordingPlayer {
-    name: String,
-    playing: Mutex<Playing>,
-}
-
-impl RecordingPlayer {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Playing> {
-        self.playing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-#[pymethods]
-impl RecordingPlayer {
-    /// Open a recording. The block `name` is taken with its first record. Raises OSError for a directory without one.
-    #[new]
-    #[expect(clippy::needless_pass_by_value, reason = "a Python argument")]
-    fn new(directory: PathBuf, name: String) -> PyResult<Self> {
-        let reading = Reading::open(&directory).map_err(|error| PyOSError::new_err(error.to_string()))?;
-        let player = Player::new(&name, process::owner);
-        Ok(Self { name, playing: Mutex::new(Playing { reading, player, cuts: Vec::new() }) })
-    }
-
-    /// Play up to `records` records, or up to the next note; return whether there may be more, and the note.
-    ///
-    /// Raises OSError when a file cannot be read, BlockInUse and what `Writer.open` raises when the block cannot be
-    /// taken.
-    fn play(&self, py: Python<'_>, records: u64) -> PyResult<(bool, Option<String>)> {
-        py.detach(|| {
-            let Playing { reading, player, cuts } = &mut *self.lock();
-            for _ in 0..records {
-                match reading.step().map_err(|error| PyOSError::new_err(error.to_string()))? {
-                    Step::End => return Ok((false, None)),
-                    Step::Cut(cut) => {
-                        player.lose();
-                        cuts.push((cut.path, cut.records, cut.reason));
-                    }
-                    Step::Record => {
-                        let Some((boot_ms, record, run)) = reading.record() else { continue };
-                        player.play(boot_ms, &record, run).map_err(|error| to_py(error, &self.name))?;
-                        if let Record::Note(text) = record {
-                            return Ok((true, Some(text.to_owned())));
-                        }
-                    }
-                }
-            }
-            if let Some(writer) = player.writer() {
-                writer.heartbeat(clock::now_ns());
-            }
-            Ok((true, None))
-        })
-    }
-
-    /// Publish a heartbeat, so that readers know that somebody owns the block.
-    fn heartbeat(&self) {
-        if let Some(writer) = self.lock().player.writer() {
-            writer.heartbeat(clock::now_ns());
-        }
-    }
-
-    /// The newest run: name, market, price, interval, length, derived (names and intervals); None before any.
-    #[getter]
-    fn run<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let playing = self.lock();
-        let Some(run) = playing.player.run() else { return Ok(None) };
-        let found = PyDict::new(py);
-        found.set_item("name", &run.name)?;
-        found.set_item("market", &run.market)?;
-        found.set_item("price", &run.price)?;
-        found.set_item("interval", &run.interval)?;
-        found.set_item("length", run.length)?;
-        let derived: Vec<_> = run.derived.iter().map(|block| (&block.name, &block.interval)).collect();
-        found.set_item("derived", derived)?;
-        Ok(Some(found))
-    }
-
-    /// Names of the blocks that are played into, the own one first; empty before the first run.
-    #[getter]
-    fn blocks(&self) -> Vec<String> {
-        let playing = self.lock();
-        let Some(writer) = playing.player.writer() else { return Vec::new() };
-        std::iter::once(writer.block().name().to_owned()).chain(writer.derived_names()).collect()
-    }
-
-    /// What was played so far: records (a dict by kind), runs, left_out, differing, difference, missing, from_ms,
-    /// until_ms (epoch ms), ended.
-    #[getter]
-    fn played<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let played = self.lock().player.played().clone();
-        let found = PyDict::new(py);
-        found.set_item("records", played.records)?;
-        found.set_item("runs", played.runs)?;
-        found.set_item("left_out", played.left_out)?;
-        found.set_item("differing", played.differing)?;
-        found.set_item("difference", played.difference)?;
-        found.set_item("missing", played.missing)?;
-        found.set_item("from_ms", played.from_ms)?;
-        found.set_item("until_ms", played.until_ms)?;
-        found.set_item("ended", played.ended)?;
-        Ok(found)
-    }
-
-    /// Where files ended before their end: path, records read from it, reason.
-    #[getter]
-    fn cuts(&self) -> Vec<(PathBuf, u64, String)> {
-        self.lock().cuts.clone()
-    }
-
-    /// Remove the block; safe twice.
-    fn close(&self) -> PyResult<()> {
-        self.lock().player.close().map_err(|error| to_py(error, &self.name))
-    }
 }

@@ -14,9 +14,9 @@ use pyo3::prelude::*;
 use crate::derive::grid;
 use crate::errors::exceptions::ConfigError;
 use crate::errors::to_py;
+use crate::parsed::price_of;
 use crate::process;
 use crate::waiting::until_signalled;
-use crate::writer::price_of;
 
 /// The replays of this process, for `forget_replays`.
 static REPLAYS: Mutex<Vec<Weak<CoreReplay>>> = Mutex::new(Vec::new());

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 
-use candleshm::columns::COLUMNS;
+use candleshm::columns::{COLUMNS, Row};
 use candleshm::feed::{Holes, Window};
+use candleshm::layout::RowState;
+use numpy::{PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 
 use crate::arguments::Count;
@@ -45,4 +47,23 @@ pub(crate) fn in_rows(values: &mut [f64], fill: impl FnOnce(&mut [f64]) -> PyRes
         }
         Ok(rows)
     })
+}
+
+/// Returns the rows of an array that are final, each with its state; without states all are closed. Raises ConfigError
+/// for other shapes.
+pub(crate) fn final_rows(
+    rows: &PyReadonlyArray2<'_, f64>,
+    states: Option<&PyReadonlyArray1<'_, u8>>,
+) -> PyResult<Vec<(Row, RowState)>> {
+    let (rows, states) = (rows.as_array(), states.map(PyReadonlyArray1::as_array));
+    if rows.ncols() != COLUMNS || states.is_some_and(|states| states.len() != rows.nrows()) {
+        return Err(ConfigError::new_err("rows is not float64 (n, 12), or states not uint8 (n,)"));
+    }
+    // The others say nothing that is final.
+    let state_of = |row: usize| {
+        let Some(states) = states else { return Some(RowState::Closed) };
+        [RowState::Closed, RowState::Verified].into_iter().find(|state| *state as u8 == states[row])
+    };
+    let of = |row| Some((std::array::from_fn(|column| rows[[row, column]]), state_of(row)?));
+    Ok((0..rows.nrows()).filter_map(of).collect())
 }

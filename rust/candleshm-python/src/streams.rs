@@ -13,7 +13,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::descriptor::taken_over;
-use crate::writer::{Writer, reason_name};
+use crate::pushed::reason_name;
+use crate::writer::Writer;
 
 /// Returns a duration; what is none counts as zero.
 fn duration(seconds: f64) -> Duration {

@@ -3,485 +3,108 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
-use candleshm::columns::{COLUMNS, Row, plausible};
+use candleshm::columns::Row;
 use candleshm::error::Error;
-use candleshm::feed::{self, clock, trading_ages_ms};
-use candleshm::gate::Gate;
-use candleshm::interval::Interval;
-use candleshm::layout::{Presence, RowState};
-use candleshm::market::Market;
+use candleshm::feed::{clock, trading_ages_ms};
+use candleshm::layout::Presence;
 use candleshm::merge::RequestWindow;
-use candleshm::price::Price;
-use candleshm::wire::archive_csv::parse_csv;
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
-use candleshm::writer::{
-    Config, Fetched, Health, Missing, Older as CoreOlder, Pushed as CorePushed, RepairReason, RepairRequest, Report,
-    Writer as CoreWriter,
-};
-use candleshm_recording::record::{DerivedBlock, Fate, Health as RecordedHealth, Record, Window, add_text};
-use candleshm_recording::recorder::Recorder;
-use candleshm_recording::source::{checkpoint, checkpoint_bytes};
-use candleshm_stream::board::Counts;
-use candleshm_stream::streams::{Merged, Sink};
-use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
+use candleshm::writer::{Fetched, Health, Missing, Writer as CoreWriter};
+use candleshm_recording::record::{Fate, Record, add_text};
+use numpy::{PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyTuple};
 
-use crate::array::new_columns;
-use crate::derive::grid;
 use crate::errors::exceptions::{BlockNotFound, ConfigError};
 use crate::errors::{NotMerged, seconds, to_py};
+use crate::event_sink::EventSink;
+use crate::exchange_clock::ExchangeClock;
 use crate::feed::halves;
 use crate::gap::Gap;
+use crate::guarded::{Guarded, Owned};
+use crate::ingested::{Ingested, Older};
+use crate::opening::{config_of, derived_of, open};
 use crate::process;
-use crate::recording::{self, RecordingStatus, packed_rows};
+use crate::pushed::Pushed;
+use crate::recording::{Recorded, RecordingStatus, packed_rows};
 use crate::replica::Applied;
-
-/// What one response did to a series, and the state of the series afterwards.
-#[pyclass(frozen, get_all, module = "candleshm._core")]
-pub(crate) struct Ingested {
-    /// Rows in the body.
-    rows: usize,
-    /// Rows that cannot be true: non-finite, high < low, negative volume, beyond the exchange's clock.
-    refused: usize,
-    /// Of these, rows that open after `received_ms`: a reason to measure the clock again.
-    beyond: usize,
-    /// Rows older than the window.
-    older: usize,
-    /// Rows that were new or had other values.
-    changed: usize,
-    /// Of these, rows that had been closed already.
-    corrected: usize,
-    /// Rows that became final by this response.
-    closed: usize,
-    /// Rows that were confirmed not to exist.
-    holes: usize,
-    /// Rows that a response lacked for the first time.
-    absent: usize,
-    /// Final rows that the block had as they are.
-    agreed: usize,
-    /// Of these, rows that became verified: the stream had given the same values.
-    verified: usize,
-    /// Rows for which the response and the stream gave different values.
-    conflicts: usize,
-    /// Open time of the newest row; None while the series has none.
-    newest_open_ms: Option<i64>,
-    /// Open time of the oldest row not yet final: the next refresh starts here.
-    unsettled_open_ms: Option<i64>,
-    /// Rows of the window that are neither there nor holes.
-    missing: usize,
-    /// The newest missing rows that no response lacked so far: half-open range of their open times, or None.
-    newest_missing_ms: Option<(i64, i64)>,
-    /// Range of the missing rows that responses lacked and that are to be confirmed next, or None.
-    unconfirmed_ms: Option<(i64, i64)>,
-    /// Exchange time from which a request confirms them as holes.
-    confirm_from_ms: i64,
-    /// Open time of the oldest suspect row, which has to be requested again; None without one.
-    suspect_open_ms: Option<i64>,
-}
-
-impl Ingested {
-    fn of(report: Report, missing_rows: Missing) -> Self {
-        let Report { tally, newest_open_ms, unsettled_open_ms, missing, suspect_open_ms } = report;
-        Self {
-            rows: tally.rows,
-            refused: tally.refused,
-            beyond: tally.beyond,
-            older: tally.older,
-            changed: tally.changed,
-            corrected: tally.corrected,
-            closed: tally.closed,
-            holes: tally.holes,
-            absent: tally.absent,
-            agreed: tally.agreed,
-            verified: tally.verified,
-            conflicts: tally.conflicts,
-            newest_open_ms,
-            unsettled_open_ms,
-            missing,
-            newest_missing_ms: missing_rows.newest_ms,
-            unconfirmed_ms: missing_rows.unconfirmed_ms,
-            confirm_from_ms: missing_rows.confirm_from_ms,
-            suspect_open_ms,
-        }
-    }
-}
-
-/// What of a derived series is to be requested, because it does not come by derivation.
-#[pyclass(frozen, get_all, module = "candleshm._core")]
-pub(crate) struct Older {
-    /// Rows that are neither there, nor holes, nor to come by derivation.
-    rows: usize,
-    /// The newest of them that no response lacked so far: half-open range of their open times, or None.
-    missing_ms: Option<(i64, i64)>,
-    /// Range of those that responses lacked and that are to be confirmed next, or None.
-    unconfirmed_ms: Option<(i64, i64)>,
-    /// Exchange time from which a request confirms them as holes.
-    confirm_from_ms: i64,
-    /// Up to where derived rows follow `missing_ms` without a gap, to be compared with the response.
-    seam_end_ms: i64,
-    /// Range of the rows that the exchange sent otherwise than they are derived now, or None.
-    suspect_ms: Option<(i64, i64)>,
-}
-
-impl Older {
-    fn of(older: CoreOlder) -> Self {
-        let CoreOlder { rows, missing, seam_end_ms, suspect_ms } = older;
-        Self {
-            rows,
-            missing_ms: missing.newest_ms,
-            unconfirmed_ms: missing.unconfirmed_ms,
-            confirm_from_ms: missing.confirm_from_ms,
-            seam_end_ms,
-            suspect_ms,
-        }
-    }
-}
-
-/// The state of a series.
-#[pyclass(frozen, get_all, module = "candleshm._core")]
-pub(crate) struct SeriesState {
-    /// Open time of the newest row; None while the series has none.
-    newest_open_ms: Option<i64>,
-    /// Open time of the oldest row not yet final; None while the series has none.
-    unsettled_open_ms: Option<i64>,
-    /// Rows of the window that are neither there nor holes.
-    missing: usize,
-    /// The newest missing rows that no response lacked so far: half-open range of their open times, or None.
-    newest_missing_ms: Option<(i64, i64)>,
-    /// Range of the missing rows that responses lacked and that are to be confirmed next, or None.
-    unconfirmed_ms: Option<(i64, i64)>,
-    /// Exchange time from which a request confirms them as holes.
-    confirm_from_ms: i64,
-    /// When its stream brought the newest event: CLOCK_BOOTTIME, -inf for never.
-    last_event_seconds: f64,
-    /// How long its stream was lately silent between two events, at the longest.
-    stream_pause_seconds: f64,
-}
-
-/// Returns when an event came; -inf for never.
-fn event_seconds(last_event_ms: u64) -> f64 {
-    if last_event_ms == 0 { f64::NEG_INFINITY } else { last_event_ms as f64 / 1000.0 }
-}
-
-/// What a batch of frames did.
-#[pyclass(frozen, get_all, module = "candleshm._core")]
-pub(crate) struct Pushed {
-    /// Klines of the block's market, interval and symbols.
-    events: usize,
-    /// Events of other kinds, intervals or markets.
-    foreign: usize,
-    /// Klines of symbols that the block does not carry.
-    unknown: usize,
-    /// Klines that were older than what was known, and changed nothing.
-    stale: usize,
-    /// Klines that cannot be true.
-    refused: usize,
-    /// Rows that were new or had other values.
-    changed: usize,
-    /// Rows that became final.
-    closed: usize,
-    /// Rows that became verified: by trade ids, or because a response had given the same values.
-    verified: usize,
-    /// Rows for which a response and the stream gave different values.
-    conflicts: usize,
-    /// Whether the server sent notice of its shutdown.
-    shuts_down: bool,
-    /// Places in the batch of acknowledgements: replies to what the client sent.
-    acknowledgements: Vec<usize>,
-    /// Places in the batch of frames that could not be read, and why.
-    faults: Vec<(usize, String)>,
-    /// Series that have to be requested: (symbol, reason, open time of the oldest row concerned, epoch ms).
-    ///
-    /// ``rows``: the series has none yet. ``close``: a newer candle came, and one before it is not final or missing.
-    /// ``suspect``: by its trade ids a row is not whole, or stream and response differ.
-    repair_requests: Vec<(String, &'static str, i64)>,
-}
-
-impl Pushed {
-    fn of(pushed: CorePushed, writer: &CoreWriter) -> Self {
-        let CorePushed {
-            events,
-            foreign,
-            unknown,
-            stale,
-            tally,
-            acknowledgements,
-            shuts_down,
-            faults,
-            repair_requests,
-        } = pushed;
-        let repair_request =
-            |RepairRequest { index, need, open_ms }| (writer.block().symbol(index), reason_name(need), open_ms);
-        Self {
-            events,
-            foreign,
-            unknown,
-            stale,
-            refused: tally.refused,
-            changed: tally.changed,
-            closed: tally.closed,
-            verified: tally.verified,
-            conflicts: tally.conflicts,
-            shuts_down,
-            acknowledgements,
-            faults: faults.into_iter().map(|(place, error)| (place, error.to_string())).collect(),
-            repair_requests: repair_requests.into_iter().map(repair_request).collect(),
-        }
-    }
-}
-
-/// Returns how Python names a reason.
-pub(crate) fn reason_name(reason: RepairReason) -> &'static str {
-    match reason {
-        RepairReason::Rows => "rows",
-        RepairReason::Close => "close",
-        RepairReason::Suspect => "suspect",
-    }
-}
+use crate::rows::final_rows;
+use crate::series_state::{SeriesState, event_seconds};
 
 /// Bytes of checkpoints that go into the queue of a recording with one heartbeat.
 const CHECKPOINT_BYTES_MAX: usize = 8 << 20;
-/// How long the end of a collector waits for the disk of its recording.
-const END_MAX: Duration = Duration::from_secs(2);
-
-/// Returns a request window as it is recorded.
-fn window_of(window: &RequestWindow) -> Window {
-    let RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms } = *window;
-    Window { sent_ms, received_ms, settle_ms, limit: limit as u64, start_ms, end_ms, from_end, patience_ms }
-}
-
-/// Returns health as it is recorded.
-fn recorded_health(health: &Health) -> RecordedHealth {
-    let Health { ready, weight_used, weight_limit, banned_until_ms, failing, polled, last_error, last_error_ms } =
-        *health;
-    let words = [weight_used, weight_limit, banned_until_ms, failing, polled, last_error, last_error_ms];
-    RecordedHealth { ready, words }
-}
 
 thread_local! {
     /// Rows between parse and merge; each fetching thread keeps its own.
     static ROWS: RefCell<Vec<Row>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What serialises the threads. None is inside while Python runs, nor while it waits for the GIL.
-type Owned = Gate<Guarded>;
-
-/// A writer, and what it still merges.
-struct Guarded {
-    /// None once closed.
-    writer: Option<CoreWriter>,
-    /// Whether nothing is merged any more.
-    stopped: bool,
-    /// Responses to requests that left before are not merged; local seconds.
-    restarted_seconds: f64,
-    /// By what clock the streams' events are judged; None before it is known.
-    exchange_clock: Option<ExchangeClock>,
-    /// What is merged is also given to it, by the thread that is inside.
-    recorder: Arc<OnceLock<Recorder>>,
-}
-
-/// The latest that the exchange's clock can show: it was measured once, and clocks drift.
-#[derive(Clone, Copy)]
-struct ExchangeClock {
-    measured_seconds: f64,
-    upper_ms: f64,
-    drift: f64,
-}
-
-impl ExchangeClock {
-    fn latest_ms(self, now_ms: u64) -> i64 {
-        let passed_ms = now_ms as f64 - self.measured_seconds * 1000.0;
-        (self.upper_ms + passed_ms + passed_ms.abs() * self.drift).ceil() as i64
-    }
-}
-
-/// The events of streams, on their way into a block.
-pub(crate) struct EventSink {
-    writer: Arc<Owned>,
-    recorder: Arc<OnceLock<Recorder>>,
-    /// The connection and texts of the read that is merged next, where it is recorded.
-    received: (u64, Vec<u8>),
-}
-
-impl Sink for EventSink {
-    fn received(&mut self, connection: u64, texts: &mut dyn Iterator<Item = &[u8]>) {
-        if self.recorder.get().is_some() {
-            self.received.0 = connection;
-            self.received.1.clear();
-            texts.for_each(|text| add_text(text, &mut self.received.1));
-        }
-    }
-
-    fn merge(&mut self, frames: Vec<Result<event::Frame<'_>, event::FrameError>>) -> Option<Merged> {
-        let now_ms = clock::now_ms();
-        let mut guarded = self.writer.enter();
-        let received_ms = guarded.exchange_clock.filter(|_| !guarded.stopped)?.latest_ms(now_ms);
-        let writer = guarded.writer.as_mut()?;
-        let pushed = writer.ingest_events(frames, received_ms, now_ms);
-        if let Some(recorder) = self.recorder.get() {
-            let (connection, ref texts) = self.received;
-            recorder.push(&Record::Frames { connection, received_ms, texts }, now_ms);
-        }
-        let counts = Counts {
-            batches: 1,
-            events: pushed.events as u64,
-            stale: pushed.stale as u64,
-            verified: pushed.tally.verified as u64,
-            conflicts: pushed.tally.conflicts as u64,
-            refused: pushed.tally.refused as u64,
-            faults: pushed.faults.len() as u64,
-        };
-        let named = |RepairRequest { index, need, open_ms }| (writer.block().symbol(index), need, open_ms);
-        Some(Merged {
-            counts,
-            replies: pushed.acknowledgements,
-            shuts_down: pushed.shuts_down,
-            fault: pushed.faults.first().map(|(_, error)| error.to_string()),
-            repairs: pushed.repair_requests.into_iter().map(named).collect(),
-        })
-    }
-}
-
-/// The writers of this process, for `forget_writers`.
-static WRITERS: Mutex<Vec<Weak<Owned>>> = Mutex::new(Vec::new());
-
-/// Lets go of every writer, without a word to the blocks: to be called in a forked child.
-///
-/// A child shares the parent's lock on a block. Were it to keep the file open, a collector that dies would go on owning
-/// its block for as long as any process that it once forked is alive.
-#[pyfunction]
-pub(crate) fn forget_writers() {
-    // What another thread of the parent held at the moment of the fork stays locked in the child for ever.
-    if let Ok(mut writers) = WRITERS.try_lock() {
-        for writer in writers.drain(..).filter_map(|writer| writer.upgrade()) {
-            if let Some(mut writer) = writer.try_enter() {
-                drop(writer.writer.take());
-                if let Some(recorder) = writer.recorder.get() {
-                    recorder.forget();
-                }
-            }
-        }
-    }
-}
-
-/// Parse a klines body: its rows as they stand there, float64 (n, 12), and how many rows cannot be true.
-///
-/// Those are left out: non-finite, high < low, negative volume, negative prices unless `price` is premium. Raises
-/// BadResponse (with `.offset`).
-#[pyfunction]
-#[pyo3(signature = (body, price="trade"))]
-pub(crate) fn parse_klines<'py>(
-    py: Python<'py>,
-    body: &[u8],
-    price: &str,
-) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
-    rows_of(py, price_of(price)?, |rows| parse(body, rows).map_err(Error::from))
-}
-
-/// Returns the price of that name.
-pub(crate) fn price_of(name: &str) -> PyResult<Price> {
-    Price::parse(name).ok_or_else(|| {
-        let known = Price::ALL.map(Price::as_str).join(" | ");
-        ConfigError::new_err(format!("price cannot be `{name}`; allowed: {known}"))
-    })
-}
-
-/// Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
-///
-/// With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
-#[pyfunction]
-#[pyo3(signature = (file, price="trade"))]
-pub(crate) fn parse_archive_csv<'py>(
-    py: Python<'py>,
-    file: &[u8],
-    price: &str,
-) -> PyResult<(Bound<'py, PyArray2<f64>>, usize)> {
-    rows_of(py, price_of(price)?, |rows| parse_csv(file, rows).map_err(Error::from))
-}
-
-/// Returns the rows that can be true, and how many cannot.
-fn rows_of(
-    py: Python<'_>,
-    price: Price,
-    read: impl FnOnce(&mut Vec<Row>) -> Result<(), Error> + Send,
-) -> PyResult<(Bound<'_, PyArray2<f64>>, usize)> {
-    let (rows, found) = py.detach(|| {
-        let mut rows = Vec::new();
-        read(&mut rows).map_err(|error| to_py(error, ""))?;
-        let found = rows.len();
-        rows.retain(|row| plausible(row, price).is_ok());
-        PyResult::Ok((rows, found))
-    })?;
-    let array = new_columns(py, rows.len(), |values| {
-        for (column, values) in values.chunks_exact_mut(rows.len().max(1)).enumerate() {
-            values.iter_mut().zip(&rows).for_each(|(value, row)| *value = row[column]);
-        }
-        Ok(())
-    })?;
-    Ok((array, found - rows.len()))
-}
-
 /// The one owner of a named block. Methods may be called from any thread; they are serialised inside.
 #[pyclass(frozen, module = "candleshm._core")]
-#[expect(clippy::struct_field_names, reason = "it is the core's writer, and what records it")]
+#[expect(clippy::struct_field_names, reason = "it is the core's writer")]
 pub(crate) struct Writer {
     name: String,
     writer: Arc<Owned>,
-    derived: Vec<DerivedBlock>,
-    recorder: Arc<OnceLock<Recorder>>,
+    recorded: Recorded,
 }
 
 impl Writer {
     /// Returns where the events of streams go.
     pub(crate) fn sink(&self) -> EventSink {
-        EventSink { writer: Arc::clone(&self.writer), recorder: Arc::clone(&self.recorder), received: (0, Vec::new()) }
+        EventSink::new(Arc::clone(&self.writer), self.recorded.clone())
     }
 
-    /// Records what was just done, if anything is recorded; to be called inside the gate.
-    fn record(&self, record: &Record<'_>) {
-        if let Some(recorder) = self.recorder.get() {
-            recorder.push(record, clock::now_ms());
-        }
-    }
-
-    /// As [`Self::record`], of a record that was packed before the gate.
-    fn record_packed(&self, packed: Option<Vec<u8>>, boot_ms: u64) {
-        if let (Some(recorder), Some(packed)) = (self.recorder.get(), packed) {
-            recorder.push_body(packed, boot_ms);
-        }
-    }
-
-    /// Tells the recorder which symbols there are.
-    fn tell_symbols(&self, writer: &CoreWriter) {
-        if let Some(recorder) = self.recorder.get() {
-            let block = writer.block();
-            let symbols = (0..block.symbol_count()).map(|index| block.symbol(index)).collect();
-            recorder.set_symbols(symbols, block.geometry().symbol_capacity as u64);
-        }
-    }
-
-    /// Records what is known of series that are due, as far as the queue has room for it.
-    fn checkpoint(&self, recorder: &Recorder, most_bytes: usize) -> PyResult<()> {
+    /// Records what is known of series that are due, up to about so many bytes.
+    fn checkpoint(&self, most_bytes: usize) -> PyResult<()> {
         let mut bytes = 0;
         while bytes < most_bytes {
             let mut guarded = self.writer.enter_patiently();
-            let is_done = self.work(&mut guarded, |writer| {
-                let size = checkpoint_bytes(writer, &self.derived);
-                let Some(place) = recorder.next_checkpoint(size) else { return Ok(true) };
-                bytes += checkpoint(recorder, writer, &self.derived, place, clock::now_ms())?;
-                Ok(false)
-            })?;
-            if is_done {
-                break;
+            match self.work(&mut guarded, |writer| self.recorded.checkpoint(writer))? {
+                Some(more) => bytes += more,
+                None => break,
             }
         }
         Ok(())
+    }
+
+    /// Parses a response about the series of a symbol, of the block or of the derived block of that name, and merges its
+    /// rows inside the gate; `merge` gets the place of the series, the rows and local time. All of it is recorded.
+    fn respond<T: Send>(
+        &self,
+        py: Python<'_>,
+        (symbol, derived): (&str, &str),
+        body: &[u8],
+        window: &RequestWindow,
+        sent_seconds: f64,
+        merge: impl FnOnce(&mut CoreWriter, usize, &[Row], u64) -> Result<T, Error> + Send,
+    ) -> PyResult<T> {
+        let now_ms = clock::now_ms();
+        let recorded = |fate| Record::Response { symbol, derived, window: *window, fate, body };
+        py.detach(|| {
+            ROWS.with_borrow_mut(|rows| {
+                rows.clear();
+                if let Err(error) = parse(body, rows) {
+                    self.recorded.push(&recorded(Fate::Malformed));
+                    return Err(to_py(error.into(), if derived.is_empty() { &self.name } else { derived }));
+                }
+                let packed = self.recorded.packed(&recorded(Fate::Merged), now_ms);
+                let mut guarded = self.writer.enter_patiently();
+                if guarded.stopped || sent_seconds < guarded.restarted_seconds {
+                    self.recorded.push(&recorded(Fate::Dropped));
+                    return Err(not_merged());
+                }
+                self.work(&mut guarded, |writer| {
+                    let index = writer.index_of(symbol)?;
+                    let merged = merge(writer, index, rows, now_ms)?;
+                    self.recorded.push_packed(packed, now_ms);
+                    Ok(merged)
+                })
+            })
+        })
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut CoreWriter) -> Result<T, Error>) -> PyResult<T> {
@@ -554,64 +177,12 @@ impl Writer {
         exchange: &str,
         price: &str,
     ) -> PyResult<Self> {
-        let derive = derive.unwrap_or_default();
         let fetched = fetched.unwrap_or_default();
-        let targets = derive
-            .iter()
-            .map(|(name, target, _)| Ok((grid(target)?, fetched.get(name).map(|interval| grid(interval)).transpose()?)))
-            .collect::<PyResult<Vec<_>>>()?;
-        let market = Market::parse(market)
-            .ok_or_else(|| ConfigError::new_err(format!("market is not SPOT, UM or CM: `{market}`")))?;
-        let price = price_of(price)?;
-        if market == Market::Spot && price != Price::Trade {
-            return Err(ConfigError::new_err(format!("price cannot be `{}` with market SPOT", price.as_str())));
-        }
-        let config = Config {
-            market,
-            price,
-            interval: Interval::parse(interval).ok_or_else(|| {
-                let known = Interval::ALL.map(Interval::as_str).join(" ");
-                ConfigError::new_err(format!("interval is not one of {known}: `{interval}`"))
-            })?,
-            length,
-            symbols,
-            spare_symbols,
-            exchange: exchange.to_owned(),
-        };
-        let opened = py.detach(|| {
-            let mut writer = CoreWriter::open(&name, &config, process::owner()).map_err(|error| (error, &name))?;
-            for ((derived, _, length), (target, fetched)) in derive.iter().zip(targets) {
-                let opened = match fetched {
-                    Some(fetched) => writer.derive_and_fetch(derived, target, fetched, *length, process::owner()),
-                    None => writer.derive(derived, target, *length, process::owner()),
-                };
-                if let Err(error) = opened {
-                    writer.abandon();
-                    return Err((error, derived));
-                }
-            }
-            Ok(writer)
-        });
-        let writer = opened.map_err(|(error, name)| to_py(error, name))?;
-        let recorder = Arc::new(OnceLock::new());
-        let writer = Arc::new(Gate::new(Guarded {
-            writer: Some(writer),
-            stopped: false,
-            restarted_seconds: f64::NEG_INFINITY,
-            exchange_clock: None,
-            recorder: Arc::clone(&recorder),
-        }));
-        let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
-        writers.retain(|writer| writer.strong_count() > 0);
-        writers.push(Arc::downgrade(&writer));
-        let derived = derive
-            .into_iter()
-            .map(|(name, interval, length)| {
-                let fetched = fetched.get(&name).cloned().unwrap_or_default();
-                DerivedBlock { name, interval, length: length as u64, fetched }
-            })
-            .collect();
-        Ok(Self { name, writer, derived, recorder })
+        let config = config_of(market, price, interval, length, symbols, spare_symbols, exchange)?;
+        let derived: Vec<_> = derive.unwrap_or_default().into_iter().map(|block| derived_of(block, &fetched)).collect();
+        let writer = open(py, &name, &config, &derived)?;
+        let recorded = Recorded::new(derived);
+        Ok(Self { writer: Guarded::own(writer, recorded.clone()), name, recorded })
     }
 
     /// Record from now on what changes the block, into files of `directory`.
@@ -625,24 +196,21 @@ impl Writer {
         py.detach(|| {
             let guarded = self.writer.enter();
             let Some(writer) = guarded.writer.as_ref() else { return Ok(()) };
-            if self.recorder.get().is_none() {
-                let recorder = recording::start(writer, &self.derived, directory, bytes_max, offset_ms)?;
-                let _ = self.recorder.set(recorder);
-            }
+            self.recorded.start(writer, directory, bytes_max, offset_ms)?;
             drop(guarded);
-            self.recorder.get().map_or(Ok(()), |recorder| self.checkpoint(recorder, usize::MAX))
+            self.checkpoint(usize::MAX)
         })
     }
 
     /// Record a text, JSON, that a replay shows or checks; does nothing where nothing is recorded.
     fn note(&self, text: &str) {
-        self.record(&Record::Note(text));
+        self.recorded.push(&Record::Note(text));
     }
 
     /// What was recorded so far; None where nothing is.
     #[getter]
     fn recording(&self) -> Option<RecordingStatus> {
-        self.recorder.get().map(|recorder| RecordingStatus::of(recorder.status()))
+        self.recorded.status()
     }
 
     /// The name of the block.
@@ -721,29 +289,10 @@ impl Writer {
         patience_ms: i64,
         sent_seconds: f64,
     ) -> PyResult<Ingested> {
-        let answer = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
-        let now_ms = clock::now_ms();
-        py.detach(|| {
-            ROWS.with_borrow_mut(|rows| {
-                rows.clear();
-                let recorded = |fate| Record::Response { symbol, derived: "", window: window_of(&answer), fate, body };
-                if let Err(error) = parse(body, rows) {
-                    self.record(&recorded(Fate::Malformed));
-                    return Err(to_py(error.into(), &self.name));
-                }
-                let packed = self.recorder.get().map(|_| recorded(Fate::Merged).pack(now_ms));
-                let mut guarded = self.writer.enter_patiently();
-                if guarded.stopped || sent_seconds < guarded.restarted_seconds {
-                    self.record(&recorded(Fate::Dropped));
-                    return Err(not_merged());
-                }
-                self.work(&mut guarded, |writer| {
-                    let index = writer.index_of(symbol)?;
-                    let report = writer.ingest(index, rows, &answer, now_ms);
-                    self.record_packed(packed, now_ms);
-                    Ok(Ingested::of(report, writer.missing(index)?))
-                })
-            })
+        let window = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
+        self.respond(py, (symbol, ""), body, &window, sent_seconds, |writer, index, rows, now_ms| {
+            let report = writer.ingest(index, rows, &window, now_ms);
+            Ok(Ingested::of(report, writer.missing(index)?))
         })
     }
 
@@ -771,32 +320,12 @@ impl Writer {
         sent_seconds: f64,
     ) -> PyResult<(Ingested, Older)> {
         let from_end = true;
-        let answer = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
-        let now_ms = clock::now_ms();
-        py.detach(|| {
-            ROWS.with_borrow_mut(|rows| {
-                rows.clear();
-                let recorded = |fate| Record::Response { symbol, derived, window: window_of(&answer), fate, body };
-                if let Err(error) = parse(body, rows) {
-                    self.record(&recorded(Fate::Malformed));
-                    return Err(to_py(error.into(), derived));
-                }
-                let packed = self.recorder.get().map(|_| recorded(Fate::Merged).pack(now_ms));
-                let mut guarded = self.writer.enter_patiently();
-                if guarded.stopped || sent_seconds < guarded.restarted_seconds {
-                    self.record(&recorded(Fate::Dropped));
-                    return Err(not_merged());
-                }
-                self.work(&mut guarded, |writer| {
-                    let index = writer.index_of(symbol)?;
-                    let Fetched { mut report, conflicts } =
-                        writer.ingest_older(derived, index, rows, &answer, now_ms)?;
-                    self.record_packed(packed, now_ms);
-                    report.tally.conflicts = conflicts;
-                    let older = writer.older(derived, index)?;
-                    Ok((Ingested::of(report, older.missing), Older::of(older)))
-                })
-            })
+        let window = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
+        self.respond(py, (symbol, derived), body, &window, sent_seconds, |writer, index, rows, now_ms| {
+            let Fetched { mut report, conflicts } = writer.ingest_older(derived, index, rows, &window, now_ms)?;
+            report.tally.conflicts = conflicts;
+            let older = writer.older(derived, index)?;
+            Ok((Ingested::of(report, older.missing), Older::of(older)))
         })
     }
 
@@ -820,7 +349,7 @@ impl Writer {
     fn set_filled(&self, derived: &str, filled: bool) -> PyResult<()> {
         self.with(|writer| {
             writer.set_filled(derived, filled)?;
-            self.record(&Record::Filled { derived, filled });
+            self.recorded.push(&Record::Filled { derived, filled });
             Ok(())
         })
     }
@@ -843,7 +372,7 @@ impl Writer {
             }
             self.work(&mut guarded, |writer| {
                 let pushed = writer.ingest_events(parsed, received_ms, now_ms);
-                if let Some(recorder) = self.recorder.get() {
+                if let Some(recorder) = self.recorded.recorder() {
                     let mut texts = Vec::new();
                     for frame in &frames {
                         add_text(frame, &mut texts);
@@ -877,23 +406,12 @@ impl Writer {
         sent_ms: i64,
         derived: Option<&str>,
     ) -> PyResult<Ingested> {
-        let (rows, states) = (rows.as_array(), states.as_ref().map(PyReadonlyArray1::as_array));
-        if rows.ncols() != COLUMNS || states.is_some_and(|states| states.len() != rows.nrows()) {
-            return Err(ConfigError::new_err("rows is not float64 (n, 12), or states not uint8 (n,)"));
-        }
-        // The others say nothing that is final.
-        let state_of = |row: usize| {
-            let Some(states) = states else { return Some(RowState::Closed) };
-            [RowState::Closed, RowState::Verified].into_iter().find(|state| *state as u8 == states[row])
-        };
-        let kept: Vec<(Row, RowState)> = (0..rows.nrows())
-            .filter_map(|row| Some((std::array::from_fn(|column| rows[[row, column]]), state_of(row)?)))
-            .collect();
+        let kept = final_rows(&rows, states.as_ref())?;
         py.detach(|| {
-            let packed = self.recorder.get().map(|_| packed_rows(&kept));
+            let packed = self.recorded.recorder().map(|_| packed_rows(&kept));
             let record = || {
                 if let Some((rows, states)) = &packed {
-                    self.record(&Record::Rows { symbol, derived: derived.unwrap_or(""), sent_ms, rows, states });
+                    self.recorded.push(&Record::Rows { symbol, derived: derived.unwrap_or(""), sent_ms, rows, states });
                 }
             };
             self.with(|writer| {
@@ -921,33 +439,22 @@ impl Writer {
     }
 
     /// Return the state of the series. Raises UnknownSymbol.
-    fn state(&self, symbol: &str) -> PyResult<SeriesState> {
+    ///
+    /// With a `note`, JSON, that is recorded as by `note`, between what was merged before and what will be.
+    #[pyo3(signature = (symbol, note=None))]
+    fn state(&self, symbol: &str, note: Option<&str>) -> PyResult<SeriesState> {
         self.with(|writer| {
-            let index = writer.index_of(symbol)?;
-            let Report { newest_open_ms, unsettled_open_ms, missing, .. } = writer.report(index);
-            let Missing { newest_ms, unconfirmed_ms, confirm_from_ms } = writer.missing(index)?;
-            let newest_missing_ms = newest_ms;
-            let (last_event_ms, pause_ms) = writer.stream_times_ms(index);
-            Ok(SeriesState {
-                newest_open_ms,
-                unsettled_open_ms,
-                missing,
-                newest_missing_ms,
-                unconfirmed_ms,
-                confirm_from_ms,
-                last_event_seconds: event_seconds(last_event_ms),
-                stream_pause_seconds: pause_ms as f64 / 1000.0,
-            })
+            let state = SeriesState::of(writer, symbol, 0)?;
+            if let Some(note) = note {
+                self.recorded.push(&Record::Note(note));
+            }
+            Ok(state)
         })
     }
 
     /// Gaps of the readable window, oldest first.
     fn gaps(&self, symbol: &str) -> PyResult<Vec<Gap>> {
-        self.with(|writer| {
-            let index = writer.index_of(symbol)?;
-            let grid = writer.block().grid(index);
-            Ok(writer.gaps(index)?.into_iter().map(|gap| Gap::of(feed::Gap::of(gap, grid))).collect())
-        })
+        self.with(|writer| Gap::all(writer, symbol))
     }
 
     /// Open time of the oldest candle that a full window holds at `now_ms` (exchange time).
@@ -959,8 +466,8 @@ impl Writer {
     fn add_symbol(&self, symbol: &str) -> PyResult<()> {
         self.with(|writer| {
             writer.add_symbol(symbol)?;
-            self.record(&Record::Symbol(symbol));
-            self.tell_symbols(writer);
+            self.recorded.push(&Record::Symbol(symbol));
+            self.recorded.tell_symbols(writer);
             Ok(())
         })
     }
@@ -974,8 +481,8 @@ impl Writer {
         py.detach(|| {
             self.with(|writer| {
                 writer.enlarge(&symbols, spare_symbols, process::owner())?;
-                self.tell_symbols(writer);
-                self.record(&Record::Enlarged { symbols, spare: spare_symbols as u64 });
+                self.recorded.tell_symbols(writer);
+                self.recorded.push(&Record::Enlarged { symbols, spare: spare_symbols as u64 });
                 Ok(())
             })
         })
@@ -1003,7 +510,7 @@ impl Writer {
             let index = writer.index_of(symbol)?;
             let calendar = u64::from(high) << 32 | u64::from(low);
             writer.set_calendar(index, calendar, quiet_until_ms);
-            self.record(&Record::Calendar { symbol, calendar, quiet_until_ms });
+            self.recorded.push(&Record::Calendar { symbol, calendar, quiet_until_ms });
             Ok(())
         })
     }
@@ -1027,7 +534,7 @@ impl Writer {
         self.with(|writer| {
             let index = writer.index_of(&symbol)?;
             writer.set_presence(index, presence);
-            self.record(&Record::Presence { symbol: &symbol, presence: presence as u8 });
+            self.recorded.push(&Record::Presence { symbol: &symbol, presence: presence as u8 });
             Ok(())
         })
     }
@@ -1059,7 +566,7 @@ impl Writer {
         };
         self.with(|writer| {
             writer.set_health(&health);
-            self.record(&Record::Health(recorded_health(&health)));
+            self.recorded.push(&Record::Health(health));
             Ok(())
         })
     }
@@ -1072,7 +579,7 @@ impl Writer {
         guarded.restarted_seconds = now_seconds;
         self.work(&mut guarded, |writer| {
             writer.forget_times();
-            self.record(&Record::Restart);
+            self.recorded.push(&Record::Restart);
             Ok(())
         })
     }
@@ -1088,7 +595,7 @@ impl Writer {
         if let Some(writer) = &guarded.writer {
             let offset_ms = (f64::midpoint(lower_ms, upper_ms) - measured_seconds * 1000.0).round() as i64;
             writer.set_exchange_offset(offset_ms);
-            self.record(&Record::Clock { offset_ms });
+            self.recorded.push(&Record::Clock { offset_ms });
         }
     }
 
@@ -1152,10 +659,10 @@ impl Writer {
             writer.heartbeat(clock::now_ns());
             Ok(())
         })?;
-        match self.recorder.get() {
-            Some(recorder) => py.detach(|| self.checkpoint(recorder, CHECKPOINT_BYTES_MAX)),
-            None => Ok(()),
+        if self.recorded.recorder().is_some() {
+            py.detach(|| self.checkpoint(CHECKPOINT_BYTES_MAX))?;
         }
+        Ok(())
     }
 
     /// Newest open time at which every trading symbol is closed, verified or a hole.
@@ -1168,12 +675,8 @@ impl Writer {
     #[pyo3(signature = (*, unlink=true))]
     fn close(&self, py: Python<'_>, unlink: bool) -> PyResult<()> {
         let writer = self.writer.enter().writer.take();
-        if let (Some(recorder), true) = (self.recorder.get(), writer.is_some()) {
-            py.detach(|| recorder.end(clock::now_ms(), END_MAX));
-        }
-        match writer {
-            Some(writer) => writer.close(unlink).map_err(|error| to_py(error, &self.name)),
-            None => Ok(()),
-        }
+        let Some(writer) = writer else { return Ok(()) };
+        py.detach(|| self.recorded.end());
+        writer.close(unlink).map_err(|error| to_py(error, &self.name))
     }
 }

@@ -4,7 +4,7 @@
 //! are judged by it. A series counts from its first checkpoint on, or from the beginning of a run that began
 //! without rows; what comes before is left out. After records that were dropped every series waits for a checkpoint.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use candleshm::columns::{COLUMNS, Row};
 use candleshm::error::Error;
@@ -15,9 +15,9 @@ use candleshm::merge::RequestWindow;
 use candleshm::price::Price;
 use candleshm::wire::event::{self, Frame};
 use candleshm::wire::parse::parse;
-use candleshm::writer::{Config, Health, Owner, Writer};
+use candleshm::writer::{Config, Missing, Owner, Report, Writer};
 
-use crate::record::{Fate, Record, Run, Window, texts, words};
+use crate::record::{Fate, Record, Run, texts, words};
 
 /// What was played so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,8 +52,11 @@ pub struct Player {
     derived: Vec<(String, String)>,
     /// Series that count: block (0 is the own one) and place.
     known: HashSet<(usize, usize)>,
+    /// What the newest response of each series of the block changed, and which rows it left missing.
+    merged: HashMap<String, (Report, Missing)>,
     rows: Vec<Row>,
     offset_ms: i64,
+    losses: u64,
     /// Whether a record came that is not about a run.
     is_under_way: bool,
     played: Played,
@@ -70,8 +73,10 @@ impl Player {
             run: None,
             derived: Vec::new(),
             known: HashSet::new(),
+            merged: HashMap::new(),
             rows: Vec::new(),
             offset_ms: 0,
+            losses: 0,
             is_under_way: false,
             played: Played::default(),
         }
@@ -95,6 +100,28 @@ impl Player {
         self.run.as_ref().map(|(_, run)| run)
     }
 
+    /// Returns what the newest response about a series of the block changed, and which rows it left missing; `None`
+    /// where the series does not count yet, or got none since.
+    #[must_use]
+    pub fn merged(&self, symbol: &str) -> Option<(Report, Missing)> {
+        self.merged.get(symbol).copied()
+    }
+
+    /// Returns the writer if the series of a symbol counts, and what times of replayed events have beyond the
+    /// `CLOCK_BOOTTIME` at which they were recorded, in ms.
+    #[must_use]
+    pub fn known(&self, symbol: &str) -> Option<(&Writer, i64)> {
+        let writer = self.writer.as_ref()?;
+        let index = writer.index_of(symbol).ok()?;
+        self.known.contains(&(0, index)).then_some((writer, self.offset_ms))
+    }
+
+    /// Returns how often what was known of all series was lost: a run began, or records are missing.
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        self.losses
+    }
+
     /// Removes the block.
     ///
     /// # Errors
@@ -107,6 +134,8 @@ impl Player {
     /// Lets every series wait for a checkpoint: records are missing here.
     pub fn lose(&mut self) {
         self.known.clear();
+        self.merged.clear();
+        self.losses += 1;
     }
 
     /// Plays a record of a run. `boot_ms` is when it was made.
@@ -155,7 +184,7 @@ impl Player {
             return Ok(());
         }
         self.close()?;
-        self.known.clear();
+        self.lose();
         self.played.runs += 1;
         self.offset_ms = about.offset_ms;
         let now_ms = (boot_ms as i64).saturating_add(about.offset_ms);
@@ -258,20 +287,7 @@ impl Player {
             // The clock of the replay is one, from the beginning of a run to its end: steps of the exchange's are in the
             // windows of requests.
             Record::Clock { offset_ms } => writer.set_exchange_offset(offset_ms - self.offset_ms),
-            Record::Health(health) => {
-                let [weight_used, weight_limit, banned_until_ms, failing, polled, last_error, last_error_ms] =
-                    health.words;
-                writer.set_health(&Health {
-                    ready: health.ready,
-                    weight_used,
-                    weight_limit,
-                    banned_until_ms,
-                    failing,
-                    polled,
-                    last_error,
-                    last_error_ms,
-                });
-            }
+            Record::Health(health) => writer.set_health(&health),
             Record::Filled { derived, filled } => {
                 let (_, name) = self.block_of(derived)?;
                 writer.set_filled(&name.ok_or("it names no block")?, filled).map_err(text)?;
@@ -299,7 +315,7 @@ impl Player {
         writer: &mut Writer,
         now_ms: i64,
         (symbol, derived): (&str, &str),
-        window: Window,
+        window: RequestWindow,
         fate: Fate,
         body: &[u8],
     ) -> Result<bool, String> {
@@ -319,11 +335,12 @@ impl Player {
         if !self.known.contains(&(block, index)) {
             return Ok(false);
         }
-        let Window { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms } = window;
-        let limit = limit as usize;
-        let window = RequestWindow { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms };
         match name {
-            None => drop(writer.ingest(index, &self.rows, &window, replay_ms(now_ms))),
+            None => {
+                let report = writer.ingest(index, &self.rows, &window, replay_ms(now_ms));
+                let missing = writer.missing(index).map_err(|error| error.to_string())?;
+                self.merged.insert(symbol.to_owned(), (report, missing));
+            }
             Some(name) => {
                 let merged = writer.ingest_older(&name, index, &self.rows, &window, replay_ms(now_ms));
                 merged.map_err(|error| error.to_string())?;

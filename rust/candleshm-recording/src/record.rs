@@ -1,5 +1,8 @@
 //! `Record`: one thing that changed a block from outside, or that somebody looking for a fault wants to know.
 
+use candleshm::merge::RequestWindow;
+use candleshm::writer::Health;
+
 use crate::cursor::{Cursor, Packed};
 
 /// A derived block, as its recording names it.
@@ -42,27 +45,6 @@ pub struct Run {
     pub is_whole: bool,
 }
 
-/// The request window of a response, as the core takes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    /// Exchange time when the request left.
-    pub sent_ms: i64,
-    /// Exchange time when the response was there.
-    pub received_ms: i64,
-    /// How long after its end a row is final.
-    pub settle_ms: i64,
-    /// Rows requested.
-    pub limit: u64,
-    /// First open time requested.
-    pub start_ms: Option<i64>,
-    /// Last open time requested.
-    pub end_ms: Option<i64>,
-    /// Whether a full response holds the newest rows of the range.
-    pub from_end: bool,
-    /// How long after its end the newest row becomes final.
-    pub patience_ms: i64,
-}
-
 /// What the block took of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -73,15 +55,6 @@ pub enum Fate {
     Malformed = 1,
     /// Merging was stopped, or the time was restarted meanwhile.
     Dropped = 2,
-}
-
-/// The words of the header that a collector publishes about itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Health {
-    /// Every symbol was loaded.
-    pub ready: bool,
-    /// In the order of the core's `Health`: weight used and allowed, end of a ban, failing, polled, last error, when.
-    pub words: [u64; 7],
 }
 
 /// See the module. Texts and bodies lie in the bytes that were read.
@@ -96,7 +69,7 @@ pub enum Record<'a> {
         /// The derived block; empty for the block itself.
         derived: &'a str,
         /// What was requested, and when.
-        window: Window,
+        window: RequestWindow,
         /// What became of it.
         fate: Fate,
         /// As it came.
@@ -241,7 +214,7 @@ impl Record<'_> {
             Self::Clock { offset_ms } => to.number(*offset_ms),
             Self::Health(health) => {
                 to.byte(health.ready.into());
-                health.words.iter().for_each(|&word| to.word(word));
+                health.numbers().into_iter().for_each(|number| to.word(number));
             }
             Self::Filled { derived, filled } => {
                 to.bytes(derived.as_bytes());
@@ -344,11 +317,11 @@ impl<'a> Record<'a> {
             9 => Self::Restart,
             10 => Self::Clock { offset_ms: from.number()? },
             11 => {
-                let mut health = Health { ready: from.flag()?, words: [0; 7] };
-                for word in &mut health.words {
-                    *word = from.word()?;
+                let (ready, mut numbers) = (from.flag()?, [0; 7]);
+                for number in &mut numbers {
+                    *number = from.word()?;
                 }
-                Self::Health(health)
+                Self::Health(Health::of(ready, numbers))
             }
             12 => Self::Filled { derived: from.text()?, filled: from.flag()? },
             13 => Self::Checkpoint { symbol: from.text()?, derived: from.text()?, words: from.bytes()? },
@@ -397,13 +370,13 @@ fn unpack_run(from: &mut Cursor<'_>) -> Option<Run> {
     Some(Run { name, market, price, interval, length, symbols, capacity, exchange, derived, offset_ms, is_whole })
 }
 
-fn unpack_window(from: &mut Cursor<'_>) -> Option<Window> {
+fn unpack_window(from: &mut Cursor<'_>) -> Option<RequestWindow> {
     let known = |(is_there, number): (bool, i64)| is_there.then_some(number);
-    Some(Window {
+    Some(RequestWindow {
         sent_ms: from.number()?,
         received_ms: from.number()?,
         settle_ms: from.number()?,
-        limit: from.word()?,
+        limit: from.word()? as usize,
         start_ms: known(from.maybe()?),
         end_ms: known(from.maybe()?),
         from_end: from.flag()?,

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use candleshm::merge::RequestWindow;
 use candleshm_recording::reading::{Reading, Step};
-use candleshm_recording::record::{DerivedBlock, Fate, Record, Run, Window, add_text, texts};
+use candleshm_recording::record::{DerivedBlock, Fate, Record, Run, add_text, texts};
 use candleshm_recording::recorder::{Place, Recorder};
 use proptest::prelude::*;
 
@@ -227,10 +228,10 @@ fn a_directory_without_a_recording_is_no_recording() {
     assert_eq!(cuts, ["it does not begin with CSHMREC1"]);
 }
 
-fn window() -> impl Strategy<Value = Window> {
-    let numbers = (any::<i64>(), any::<i64>(), any::<i64>(), any::<u64>(), any::<i64>());
+fn window() -> impl Strategy<Value = RequestWindow> {
+    let numbers = (any::<i64>(), any::<i64>(), any::<i64>(), any::<usize>(), any::<i64>());
     (numbers, any::<Option<i64>>(), any::<Option<i64>>(), any::<bool>()).prop_map(
-        |((sent_ms, received_ms, settle_ms, limit, patience_ms), start_ms, end_ms, from_end)| Window {
+        |((sent_ms, received_ms, settle_ms, limit, patience_ms), start_ms, end_ms, from_end)| RequestWindow {
             sent_ms,
             received_ms,
             settle_ms,

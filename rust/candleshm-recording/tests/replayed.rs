@@ -20,7 +20,7 @@ use candleshm::wire::text::write_klines;
 use candleshm::writer::{Config, Missing, Older, Owner, Writer};
 use candleshm_recording::player::{Played, Player};
 use candleshm_recording::reading::{Reading, Step as Read};
-use candleshm_recording::record::{DerivedBlock, Fate, Record, Window, add_text, bytes};
+use candleshm_recording::record::{DerivedBlock, Fate, Record, add_text, bytes};
 use candleshm_recording::recorder::{Place, Recorder};
 use candleshm_recording::source::{checkpoint, run_of};
 use proptest::prelude::*;
@@ -171,37 +171,25 @@ impl World {
         }
     }
 
-    fn respond(&mut self, symbol: usize, rows: &[Row], window: Window, is_derived: bool) {
+    fn respond(&mut self, symbol: usize, rows: &[Row], window: RequestWindow, is_derived: bool) {
         let mut body = Vec::new();
         write_klines(&mut body, rows, None);
         let mut parsed = Vec::new();
         parse(&body, &mut parsed).unwrap();
-        let Window { sent_ms, received_ms, settle_ms, limit, start_ms, end_ms, from_end, patience_ms } = window;
-        let asked = RequestWindow {
-            sent_ms,
-            received_ms,
-            settle_ms,
-            limit: limit as usize,
-            start_ms,
-            end_ms,
-            from_end,
-            patience_ms,
-        };
         let boot_ms = self.boot_ms();
         let derived = if is_derived { self.derived[0].name.clone() } else { String::new() };
         if is_derived {
-            self.live.ingest_older(&derived, symbol, &parsed, &asked, boot_ms).unwrap();
+            self.live.ingest_older(&derived, symbol, &parsed, &window, boot_ms).unwrap();
         } else {
-            self.live.ingest(symbol, &parsed, &asked, boot_ms);
+            self.live.ingest(symbol, &parsed, &window, boot_ms);
         }
         let symbol = SYMBOLS[symbol];
         self.push(&Record::Response { symbol, derived: &derived, window, fate: Fate::Merged, body: &body });
     }
 
-    fn window(&self, limit: usize, end_ms: Option<i64>) -> Window {
+    fn window(&self, limit: usize, end_ms: Option<i64>) -> RequestWindow {
         let (sent_ms, received_ms) = (self.now_ms, self.now_ms + 1);
-        let limit = limit as u64;
-        Window {
+        RequestWindow {
             sent_ms,
             received_ms,
             settle_ms: SETTLE_MS,

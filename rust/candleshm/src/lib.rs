@@ -66,7 +66,7 @@
 //! - `wire`: what the exchange sends, as rows, and its text of them. `merge`, `chain` (proof by trade ids), `derive`
 //!   (resampling).
 //! - `shared_memory`: the operating system. `block`, `soundness`, `succession` (one block after another), `removal`.
-//! - `lockstep`: how a replay awaits its readers.
+//! - `lockstep`: how a replay awaits its readers. `condition`: what a collector says about itself.
 //! - `feed`: readers that follow a name and wait. It reads the machine's clocks; to all else time is an argument.
 //! - `replica`: what copies of a block on other hosts are told, and what they request.
 //! - `writer`: the owner of a block. `replay`: history, written as if it happened. `gate`: how threads take turns at it.
@@ -129,6 +129,8 @@ pub mod zone;
 // What only owners of blocks use.
 #[cfg(all(not(loom), feature = "collector"))]
 pub mod chain;
+#[cfg(all(not(loom), feature = "collector"))]
+pub mod condition;
 #[cfg(feature = "collector")]
 pub mod derive;
 #[cfg(all(not(loom), feature = "collector"))]

@@ -23,7 +23,7 @@ pub const CONTRADICTED_MS: i64 = 600_000;
 pub const CURRENT_MS: i64 = 1_000;
 
 /// What was requested, and when, in exchange time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestWindow {
     /// When the request was sent: a lower bound, so that nothing counts as closed too early.
     pub sent_ms: i64,

@@ -29,6 +29,7 @@ use crate::shared_memory::BlockFile;
 use crate::symbols;
 use crate::sync::Ordering::Relaxed;
 
+pub use crate::condition::Health;
 use derived::Derived;
 pub use mirrored::Applied;
 use mirrored::Mirrored;
@@ -66,27 +67,6 @@ pub struct Config {
     pub spare_symbols: usize,
     /// Whose candles these are, in at most [`EXCHANGE_BYTES`](crate::layout::EXCHANGE_BYTES); empty where that is unknown.
     pub exchange: String,
-}
-
-/// Numbers for readers that the collector knows.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Health {
-    /// Every symbol was loaded.
-    pub ready: bool,
-    /// Request weight used in the current window.
-    pub weight_used: u64,
-    /// Request weight allowed in a window.
-    pub weight_limit: u64,
-    /// End of a ban, epoch ms; 0 when not banned.
-    pub banned_until_ms: u64,
-    /// Symbols whose newest request failed.
-    pub failing: u64,
-    /// Symbols that are kept fresh by requests instead of streams.
-    pub polled: u64,
-    /// The kind of the newest failure of a request; 0 for none.
-    pub last_error: u64,
-    /// When that was, epoch ms.
-    pub last_error_ms: u64,
 }
 
 /// What one response changed, and the state of the series after it.
@@ -516,13 +496,9 @@ impl Writer {
     /// Publishes what the collector knows about itself.
     pub fn set_health(&self, health: &Health) {
         self.block.announce(header::READY, health.ready.into());
-        self.block.header(header::WEIGHT_USED).store(health.weight_used, Relaxed);
-        self.block.header(header::WEIGHT_LIMIT).store(health.weight_limit, Relaxed);
-        self.block.header(header::BANNED_UNTIL_MS).store(health.banned_until_ms, Relaxed);
-        self.block.header(header::FAILING).store(health.failing, Relaxed);
-        self.block.header(header::POLLED).store(health.polled, Relaxed);
-        self.block.header(header::LAST_ERROR).store(health.last_error, Relaxed);
-        self.block.header(header::LAST_ERROR_MS).store(health.last_error_ms, Relaxed);
+        for (word, number) in Health::WORDS.into_iter().zip(health.numbers()) {
+            self.block.header(word).store(number, Relaxed);
+        }
         for derived in &self.derived {
             derived.writer().set_health(&Health { ready: health.ready && derived.filled, ..*health });
         }

@@ -18,7 +18,7 @@ use candleshm::replica::message::{
     Update, Wanted,
 };
 use candleshm::soundness::is_sound;
-use candleshm::writer::Writer;
+use candleshm::writer::{Health, Writer};
 use parts::{MINUTE_MS, SYMBOLS, any_row, any_update, body_is_harmless, head_of, sealed, text_of, update};
 use proptest::prelude::*;
 use scratch::{Scratch, config, owner};
@@ -78,7 +78,10 @@ proptest! {
             symbol_capacity: 4,
             symbols: 2,
         }));
-        records.push(Record::State(State { source: "a/1".into(), ready: true, failing: numbers[3], ..State::default() }));
+        records.push(Record::State(State {
+            source: "a/1".into(),
+            health: Health { ready: true, failing: numbers[3], ..Health::default() },
+        }));
         let mut builder = Builder::new(&head);
         for record in &records {
             prop_assert!(builder.add(record, &geometry));

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::block::Block;
+use crate::condition::Health;
 use crate::error::Error;
 use crate::feed::{Attached, Feed, News};
 use crate::layout::{RowState, header, symbol};
@@ -332,17 +333,8 @@ impl Shadow {
     }
 
     fn state(&self, block: &Block) -> State {
-        State {
-            source: self.source.clone(),
-            ready: block.announced(header::READY) == 1,
-            weight_used: block.value(header::WEIGHT_USED),
-            weight_limit: block.value(header::WEIGHT_LIMIT),
-            banned_until_ms: block.value(header::BANNED_UNTIL_MS),
-            failing: block.value(header::FAILING),
-            polled: block.value(header::POLLED),
-            last_error: block.value(header::LAST_ERROR),
-            last_error_ms: block.value(header::LAST_ERROR_MS),
-        }
+        let numbers = Health::WORDS.map(|word| block.value(word));
+        State { source: self.source.clone(), health: Health::of(block.announced(header::READY) == 1, numbers) }
     }
 
     fn count<'a>(&mut self, messages: impl Iterator<Item = &'a Vec<u8>>) {

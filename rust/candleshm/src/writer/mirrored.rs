@@ -327,7 +327,7 @@ impl Writer {
         let states = || leaders.values().filter_map(|leader| leader.state.as_ref());
         let mut health = Health {
             ready: (0..*shards).all(|shard| leaders.get(&shard).is_some_and(|leader| leader.has_agreed)),
-            banned_until_ms: states().map(|state| state.banned_until_ms).max().unwrap_or(0),
+            banned_until_ms: states().map(|state| state.health.banned_until_ms).max().unwrap_or(0),
             ..Health::default()
         };
         let (mut sources, mut exits) = (BTreeSet::new(), BTreeMap::new());
@@ -335,12 +335,13 @@ impl Writer {
         for state in states().filter(|state| sources.insert(state.source.as_str())) {
             // The exchange counts by address, and collectors of one host have the same, as far as can be known here.
             let host = state.source.rsplit_once('/').map_or(state.source.as_str(), |(host, _)| host);
+            let theirs = &state.health;
             let (used, limit) = exits.entry(host).or_insert((0, 0));
-            (*used, *limit) = (state.weight_used.max(*used), state.weight_limit.max(*limit));
-            health.failing += state.failing;
-            health.polled += state.polled;
-            if state.last_error_ms > health.last_error_ms {
-                (health.last_error, health.last_error_ms) = (state.last_error, state.last_error_ms);
+            (*used, *limit) = (theirs.weight_used.max(*used), theirs.weight_limit.max(*limit));
+            health.failing += theirs.failing;
+            health.polled += theirs.polled;
+            if theirs.last_error_ms > health.last_error_ms {
+                (health.last_error, health.last_error_ms) = (theirs.last_error, theirs.last_error_ms);
             }
         }
         (health.weight_used, health.weight_limit) =

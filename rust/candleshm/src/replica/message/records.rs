@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::Refusal;
 use super::bytes::{Reader, put};
 use crate::columns::{CLOSE_TIME_MS, COLUMNS, IGNORE, OPEN_TIME_MS, OPEN_TIME_MS_MAX, Row, plausible};
+use crate::condition::Health;
 use crate::interval::{Grid, Interval};
 use crate::layout::{Geometry, LENGTH_RANGE, Presence, RowState, SYMBOL_CAPACITY_MAX};
 use crate::market::Market;
@@ -139,22 +140,8 @@ pub struct Shape {
 pub struct State {
     /// Who it is: host and process.
     pub source: String,
-    /// Whether every symbol was loaded.
-    pub ready: bool,
-    /// Request weight used in the current window.
-    pub weight_used: u64,
-    /// Request weight allowed in a window.
-    pub weight_limit: u64,
-    /// End of a ban, epoch ms; 0 when not banned.
-    pub banned_until_ms: u64,
-    /// Symbols whose newest request failed.
-    pub failing: u64,
-    /// Symbols that are kept fresh by requests.
-    pub polled: u64,
-    /// The kind of the newest failure of a request.
-    pub last_error: u64,
-    /// When that was, epoch ms.
-    pub last_error_ms: u64,
+    /// What it knows about itself.
+    pub health: Health,
 }
 
 impl Record {
@@ -451,36 +438,19 @@ fn grid_named(name: &str) -> Result<Grid, Refusal> {
 impl State {
     fn write(&self, bytes: &mut Vec<u8>) {
         put::text(bytes, &self.source);
-        bytes.push(self.ready.into());
-        for number in self.numbers() {
+        bytes.push(self.health.ready.into());
+        for number in self.health.numbers() {
             put::u64(bytes, number);
         }
     }
 
-    fn numbers(&self) -> [u64; 7] {
-        [
-            self.weight_used,
-            self.weight_limit,
-            self.banned_until_ms,
-            self.failing,
-            self.polled,
-            self.last_error,
-            self.last_error_ms,
-        ]
-    }
-
     fn read(mut reader: Reader<'_>) -> Result<Self, Refusal> {
-        Ok(Self {
-            source: reader.text()?.to_owned(),
-            ready: reader.u8()? != 0,
-            weight_used: reader.u64()?,
-            weight_limit: reader.u64()?,
-            banned_until_ms: reader.u64()?,
-            failing: reader.u64()?,
-            polled: reader.u64()?,
-            last_error: reader.u64()?,
-            last_error_ms: reader.u64()?,
-        })
+        let (source, ready) = (reader.text()?.to_owned(), reader.u8()? != 0);
+        let mut numbers = [0; 7];
+        for number in &mut numbers {
+            *number = reader.u64()?;
+        }
+        Ok(Self { source, health: Health::of(ready, numbers) })
     }
 }
 

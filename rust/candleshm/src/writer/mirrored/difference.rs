@@ -86,7 +86,7 @@ impl Writer {
             requests.push(builder.finish(true));
         }
         let leader: &mut Leader = self.leader(head.shard);
-        if agrees && !leader.has_agreed && leader.state.as_ref().is_some_and(|state| state.ready) {
+        if agrees && !leader.has_agreed && leader.state.as_ref().is_some_and(|state| state.health.ready) {
             leader.has_agreed = true;
             self.show_state();
         }
