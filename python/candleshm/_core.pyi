@@ -1345,6 +1345,7 @@ def parse_archive_csv(file: bytes, price: str = "trade") -> tuple[_FloatArray, i
     With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
     """
 
+def read_daily(file: bytes) -> tuple[bytes, _FloatArray] | None: ...
 def frame_text(event: bytes, stream_name: str | None) -> bytes:
     """Return an event as a server's whole websocket frame; with `stream_name` in the wrapper of combined streams."""
 
