@@ -84,7 +84,7 @@ impl<'a> Compact<'a> {
                     return Some(());
                 }
                 let (step, kind) = (i64::from(head >> 4), head & 0xF);
-                number = if step == 0 { this.number()? } else { number + step };
+                number = if step == 0 { this.number()? } else { number.checked_add(step)? };
                 field(this, number, kind)?;
             }
         })
@@ -154,6 +154,14 @@ mod tests {
         // A field 1 of the kind struct, over and over.
         assert_eq!(Compact::new(&[0x1C; 1000]).skip(12), None);
         assert_eq!(Compact::new(&[0x1C, 0x1C, 0, 0, 0]).skip(12), Some(()));
+    }
+
+    #[test]
+    fn fields_are_counted_up_to_the_last_number() {
+        let last = [0x05, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01, 0x02];
+        let with_one_more = [&last[..], &[0x15, 0x02, 0x00]].concat();
+        assert_eq!(Compact::new(&with_one_more).skip(12), None);
+        assert_eq!(Compact::new(&[&last[..], &[0x00]].concat()).skip(12), Some(()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(crate) fn append(bytes: &[u8], count: usize, numbers: &mut Vec<i64>) -> Opti
     let head = |from: &mut Compact<'_>| usize::try_from(from.varint()?).ok();
     let (block, parts, total) = (head(&mut from)?, head(&mut from)?, head(&mut from)?);
     let mut number = from.number()?;
-    if total != count || parts == 0 || block > BLOCK_MAX || block % (parts * PART) != 0 || block == 0 {
+    if total != count || block > BLOCK_MAX || parts == 0 || parts > block || !block.is_multiple_of(parts * PART) {
         return None;
     }
     let each = block / parts;
@@ -90,12 +90,13 @@ mod tests {
     fn what_cannot_be_is_refused() {
         for bytes in [
             &[][..],
-            &[0x80, 0x01, 0, 3, 14],                      // no parts
-            &[0, 4, 3, 14],                               // no block
-            &[0x80, 0x01, 3, 3, 14, 10, 0, 0, 0],         // parts that do not make up a block
-            &[0x80, 0x01, 4, 2, 14, 10, 0, 0, 0, 0],      // another count
-            &[0x80, 0x01, 4, 3, 14, 10, 65, 0, 0, 0],     // more bits than a number has
-            &[0xFF, 0xFF, 0xFF, 0xFF, 0x0F, 1, 3, 14, 0], // a block that no memory has
+            &[0x80, 0x01, 0, 3, 14],                                              // no parts
+            &[0, 4, 3, 14],                                                       // no block
+            &[0x20, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F, 3, 14], // more parts than can be counted
+            &[0x80, 0x01, 3, 3, 14, 10, 0, 0, 0],                                 // parts that do not make up a block
+            &[0x80, 0x01, 4, 2, 14, 10, 0, 0, 0, 0],                              // another count
+            &[0x80, 0x01, 4, 3, 14, 10, 65, 0, 0, 0],                             // more bits than a number has
+            &[0xFF, 0xFF, 0xFF, 0xFF, 0x0F, 1, 3, 14, 0],                         // a block that no memory has
         ] {
             assert_eq!(numbers(bytes, 3), None, "{bytes:?}");
         }

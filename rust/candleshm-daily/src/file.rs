@@ -1,5 +1,6 @@
 //! `DailyFile`: the rows of a file and what is known about them, once every check has passed.
 
+use std::cell::RefCell;
 use std::fmt::Write;
 
 use candleshm::columns::COLUMNS;
@@ -13,6 +14,18 @@ pub const ROWS_MAX: usize = 90_000;
 /// Rows that are put together and hashed in one go: they stay near.
 const ROWS_AT_ONCE: usize = 64;
 const WORD: usize = 8;
+/// A thread keeps memory for columns of so many rows: twelve days of 1m, a month of 15m; longer files are rare.
+const ROWS_KEPT: usize = 16_384;
+
+/// What reads a file, with memory that is used again: a fresh page of memory costs as much as unpacking it.
+struct Workshop {
+    unpacker: Unpacker<'static>,
+    columns: Vec<f64>,
+}
+
+thread_local! {
+    static WORKSHOP: RefCell<Option<Workshop>> = const { RefCell::new(None) };
+}
 
 /// What a daily file holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,13 +48,21 @@ impl<'a> DailyFile<'a> {
         if footer.rows == 0 || footer.rows > ROWS_MAX {
             return None;
         }
-        let mut unpacker = Unpacker::new()?;
-        let mut columns = vec![0.0; footer.rows * COLUMNS];
-        for (column, values) in columns.chunks_exact_mut(footer.rows).enumerate() {
-            unpacker.column(footer.columns[column], is_time(column), values)?;
-        }
         let mut digest = Sha256::new_with_prefix(footer.about);
-        let values = in_rows(&columns, footer.rows, &mut digest);
+        let values = WORKSHOP.with_borrow_mut(|workshop| {
+            let Workshop { unpacker, columns } = if let Some(workshop) = workshop {
+                workshop
+            } else {
+                workshop.insert(Workshop { unpacker: Unpacker::new()?, columns: Vec::new() })
+            };
+            let mut many = Vec::new();
+            let columns = if footer.rows > ROWS_KEPT { &mut many } else { columns };
+            columns.resize(footer.rows * COLUMNS, 0.0);
+            for (column, values) in columns.chunks_exact_mut(footer.rows).enumerate() {
+                unpacker.column(footer.columns[column], is_time(column), values)?;
+            }
+            Some(in_rows(columns, footer.rows, &mut digest))
+        })?;
         let text = digest.finalize().iter().fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text
