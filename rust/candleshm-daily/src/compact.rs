@@ -12,7 +12,6 @@ const DOUBLE: u8 = 7;
 const BYTES: u8 = 8;
 const LIST: u8 = 9;
 const SET: u8 = 10;
-const MAP: u8 = 11;
 const STRUCT: u8 = 12;
 
 /// Bytes that are read from the front; every method returns `None` when they are not there, or not of that kind.
@@ -110,7 +109,6 @@ impl<'a> Compact<'a> {
                 let (count, kind) = this.list_head()?;
                 (0..count).try_for_each(|_| if kind <= FALSE { this.byte().map(drop) } else { this.skip(kind) })
             }),
-            MAP => None,
             STRUCT => self.fields(|this, _, kind| this.skip(kind)),
             _ => None,
         }
