@@ -5,14 +5,15 @@ const DEPTH_MAX: usize = 16;
 /// The longest number of variable length: 64 bits, seven in a byte.
 const SHIFT_MAX: u32 = 63;
 
+/// Kinds of values. A number of 16 bits is written as one of 64 is, but is another kind.
 const TRUE: u8 = 1;
 const FALSE: u8 = 2;
-const BYTE: u8 = 3;
-const DOUBLE: u8 = 7;
-const BYTES: u8 = 8;
-const LIST: u8 = 9;
-const SET: u8 = 10;
-const STRUCT: u8 = 12;
+pub(crate) const I16: u8 = 4;
+pub(crate) const I32: u8 = 5;
+pub(crate) const I64: u8 = 6;
+pub(crate) const BYTES: u8 = 8;
+pub(crate) const LIST: u8 = 9;
+pub(crate) const STRUCT: u8 = 12;
 
 /// Bytes that are read from the front; every method returns `None` when they are not there, or not of that kind.
 #[derive(Debug, Clone, Copy)]
@@ -89,25 +90,26 @@ impl<'a> Compact<'a> {
         })
     }
 
-    /// Reads a list: `element` is called for each, and reads it.
-    pub(crate) fn list(&mut self, mut element: impl FnMut(&mut Self, usize) -> Option<()>) -> Option<()> {
+    /// Reads a list of values of a kind: `element` is called for each, and reads it.
+    pub(crate) fn list(&mut self, of: u8, mut element: impl FnMut(&mut Self, usize) -> Option<()>) -> Option<()> {
         self.nested(|this| {
-            let (count, _) = this.list_head()?;
+            let (count, kind) = this.list_head()?;
+            if kind != of {
+                return None;
+            }
             (0..count).try_for_each(|place| element(this, place))
         })
     }
 
-    /// Passes over a value of a kind.
+    /// Passes over a value of a kind; `None` for kinds that no file of ours has.
     pub(crate) fn skip(&mut self, kind: u8) -> Option<()> {
         match kind {
             TRUE | FALSE => Some(()),
-            BYTE => self.byte().map(drop),
-            4..=6 => self.varint().map(drop),
-            DOUBLE => self.take(8).map(drop),
+            I16 | I32 | I64 => self.varint().map(drop),
             BYTES => self.binary().map(drop),
-            LIST | SET => self.nested(|this| {
+            LIST => self.nested(|this| {
                 let (count, kind) = this.list_head()?;
-                (0..count).try_for_each(|_| if kind <= FALSE { this.byte().map(drop) } else { this.skip(kind) })
+                (0..count).try_for_each(|_| this.skip(kind))
             }),
             STRUCT => self.fields(|this, _, kind| this.skip(kind)),
             _ => None,
@@ -164,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_list_cannot_be_longer_than_its_bytes() {
-        assert_eq!(Compact::new(&[0xF5, 0xFF, 0xFF, 0xFF, 0x0F, 0x00]).skip(9), None);
-        assert_eq!(Compact::new(&[0x25, 0x02, 0x04]).skip(9), Some(()));
+        assert_eq!(Compact::new(&[0xF5, 0xFF, 0xFF, 0xFF, 0x0F, 0x00]).skip(super::LIST), None);
+        assert_eq!(Compact::new(&[0x25, 0x02, 0x04]).skip(super::LIST), Some(()));
     }
 }

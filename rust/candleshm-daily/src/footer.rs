@@ -2,7 +2,7 @@
 
 use candleshm::columns::{CLOSE_TIME_MS, COLUMNS, NAMES, OPEN_TIME_MS};
 
-use crate::compact::Compact;
+use crate::compact::{BYTES, Compact, I16, I32, I64, LIST, STRUCT};
 
 /// What stands at both ends of a file.
 const MAGIC: &[u8] = b"PAR1";
@@ -43,20 +43,31 @@ impl<'a> Footer<'a> {
         let start = file.len().checked_sub(TAIL_BYTES + u32::from_le_bytes(*length) as usize)?;
         let text = content.get(start.checked_sub(MAGIC.len())?..)?;
         let (mut footer, mut is_schema_there, mut groups) = (Self::default(), false, 0);
-        Compact::new(text).fields(|from, field, kind| match field {
-            2 => {
+        let mut footer_bytes = Compact::new(text);
+        footer_bytes.fields(|from, field, kind| match (field, kind) {
+            (2, LIST) => {
                 is_schema_there = true;
                 schema(from)
             }
-            3 => from.count().map(|rows| footer.rows = rows),
-            4 => from.list(|from, place| {
+            (3, I64) => from.count().map(|rows| footer.rows = rows),
+            (4, LIST) => from.list(STRUCT, |from, place| {
                 groups = place + 1;
                 footer.group(from, file.get(..start)?)
             }),
-            5 => from.list(|from, _| footer.metadata(from)),
-            1 | 6 | 7 => from.skip(kind),
+            (5, LIST) => from.list(STRUCT, |from, _| footer.metadata(from)),
+            (1, I32) | (6, BYTES) => from.skip(kind),
+            // How values are ordered: by their type, one for each column.
+            (7, LIST) => from.list(STRUCT, |from, _| {
+                from.fields(|from, field, kind| match (field, kind) {
+                    (1, STRUCT) => from.fields(|_, _, _| None),
+                    _ => None,
+                })
+            }),
             _ => None,
         })?;
+        if !footer_bytes.rest().is_empty() {
+            return None;
+        }
         let is_ours = is_schema_there && groups == 1 && !footer.about.is_empty() && !footer.checksum.is_empty();
         is_ours.then_some(footer)
     }
@@ -64,23 +75,24 @@ impl<'a> Footer<'a> {
     /// The only group of rows.
     fn group(&mut self, from: &mut Compact<'a>, pages: &'a [u8]) -> Option<()> {
         let (mut count, mut rows) = (0, None);
-        from.fields(|from, field, kind| match field {
-            1 => from.list(|from, place| {
+        from.fields(|from, field, kind| match (field, kind) {
+            (1, LIST) => from.list(STRUCT, |from, place| {
                 count = place + 1;
-                let chunk = chunk(from, place, pages)?;
+                let chunk = chunk(from, place, (pages, self.rows))?;
                 self.columns.get_mut(place).map(|column| *column = chunk)
             }),
-            3 => from.count().map(|number| rows = Some(number)),
-            _ => from.skip(kind),
+            (3, I64) => from.count().map(|number| rows = Some(number)),
+            (2 | 5 | 6, I64) | (7, I16) => from.skip(kind),
+            _ => None,
         })?;
         (count == COLUMNS && rows == Some(self.rows)).then_some(())
     }
 
     fn metadata(&mut self, from: &mut Compact<'a>) -> Option<()> {
         let (mut key, mut value) = (None, None);
-        from.fields(|from, field, _| match field {
-            1 => from.binary().map(|bytes| key = Some(bytes)),
-            2 => from.binary().map(|bytes| value = Some(bytes)),
+        from.fields(|from, field, kind| match (field, kind) {
+            (1, BYTES) => from.binary().map(|bytes| key = Some(bytes)),
+            (2, BYTES) => from.binary().map(|bytes| value = Some(bytes)),
             _ => None,
         })?;
         let place = match key? {
@@ -101,19 +113,24 @@ impl<'a> Footer<'a> {
 /// Checks that the columns are those of a candle: names, order, types, none with missing values.
 fn schema(from: &mut Compact<'_>) -> Option<()> {
     let mut count = 0;
-    from.list(|from, place| {
+    from.list(STRUCT, |from, place| {
         count = place + 1;
         let (mut of, mut repetition, mut name, mut children) = (None, None, None, None);
-        from.fields(|from, field, kind| match field {
-            1 => from.number().map(|number| of = Some(number)),
-            3 => from.number().map(|number| repetition = Some(number)),
-            4 => from.binary().map(|bytes| name = Some(bytes)),
-            5 => from.count().map(|number| children = Some(number)),
-            9 => from.skip(kind),
+        from.fields(|from, field, kind| match (field, kind) {
+            (1, I32) => from.number().map(|number| of = Some(number)),
+            (3, I32) => from.number().map(|number| repetition = Some(number)),
+            (4, BYTES) => from.binary().map(|bytes| name = Some(bytes)),
+            (5, I32) => from.count().map(|number| children = Some(number)),
+            (9, I32) => from.skip(kind),
             _ => None,
         })?;
         let is_expected = match place.checked_sub(1) {
-            None => of.is_none() && children == Some(COLUMNS),
+            None => {
+                of.is_none()
+                    && name.is_some()
+                    && children == Some(COLUMNS)
+                    && repetition.unwrap_or(REQUIRED) == REQUIRED
+            }
             Some(column) => {
                 of == Some(if is_time(column) { INT64 } else { FLOAT64 })
                     && repetition == Some(REQUIRED)
@@ -127,23 +144,37 @@ fn schema(from: &mut Compact<'_>) -> Option<()> {
 }
 
 /// Returns the bytes of a column's pages.
-fn chunk<'a>(from: &mut Compact<'a>, column: usize, pages: &'a [u8]) -> Option<&'a [u8]> {
-    let (mut codec, mut bytes, mut offset) = (None, None, None);
-    from.fields(|from, field, kind| match field {
-        3 => from.fields(|from, field, kind| match field {
-            1 => (from.number()? == if is_time(column) { INT64 } else { FLOAT64 }).then_some(()),
-            4 => from.number().map(|number| codec = Some(number)),
-            7 => from.count().map(|number| bytes = Some(number)),
-            9 => from.count().map(|number| offset = Some(number)),
-            2 | 3 | 5 | 6 | 8 | 13 => from.skip(kind),
+fn chunk<'a>(from: &mut Compact<'a>, column: usize, (pages, rows): (&'a [u8], usize)) -> Option<&'a [u8]> {
+    let (mut codec, mut bytes, mut offset, mut values, mut name) = (None, None, None, None, None);
+    from.fields(|from, field, kind| match (field, kind) {
+        (3, STRUCT) => from.fields(|from, field, kind| match (field, kind) {
+            (1, I32) => (from.number()? == if is_time(column) { INT64 } else { FLOAT64 }).then_some(()),
+            (2, LIST) => from.list(I32, |from, _| from.number()?.ge(&0).then_some(())),
+            (3, LIST) => from.list(BYTES, |from, place| {
+                name = if place == 0 { Some(from.binary()?) } else { return None };
+                Some(())
+            }),
+            (4, I32) => from.number().map(|number| codec = Some(number)),
+            (5, I64) => from.count().map(|number| values = Some(number)),
+            (6, I64) => from.skip(kind),
+            (7, I64) => from.count().map(|number| bytes = Some(number)),
+            (9, I64) => from.count().map(|number| offset = Some(number)),
+            // How many pages have which encoding.
+            (13, LIST) => from.list(STRUCT, |from, _| {
+                from.fields(|from, field, kind| match (field, kind) {
+                    (1..=3, I32) => from.number()?.ge(&0).then_some(()),
+                    _ => None,
+                })
+            }),
             _ => None, // an index, a dictionary, statistics
         }),
-        2 => from.skip(kind),
+        (2, I64) => from.skip(kind),
         _ => None, // in another file, encrypted
     })?;
     let offset = offset?;
-    if codec? != ZSTD || offset < MAGIC.len() {
-        return None;
-    }
-    pages.get(offset..offset.checked_add(bytes?)?)
+    let is_ours = codec == Some(ZSTD)
+        && values == Some(rows)
+        && name == NAMES.get(column).map(|name| name.as_bytes())
+        && offset >= MAGIC.len();
+    if is_ours { pages.get(offset..offset.checked_add(bytes?)?) } else { None }
 }

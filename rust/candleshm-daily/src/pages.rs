@@ -2,12 +2,14 @@
 
 use zstd::bulk::Decompressor;
 
-use crate::compact::Compact;
+use crate::compact::{Compact, I32, STRUCT};
 use crate::deltas;
 
 const DATA_PAGE: i64 = 0;
 const PLAIN: i64 = 0;
 const DELTA_BINARY_PACKED: i64 = 5;
+/// How a page says which values are missing, which none is.
+const RLE: i64 = 3;
 /// Bytes of a value.
 const WORD: usize = 8;
 /// What a page of differences may have more than its numbers.
@@ -81,17 +83,19 @@ impl Head {
     /// Reads the head of a page, and returns what stands behind it.
     fn of(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (mut head, mut from) = (Self::default(), Compact::new(bytes));
-        from.fields(|from, field, kind| match field {
-            1 => from.number().map(|number| head.kind = Some(number)),
-            2 => from.count().map(|count| head.bytes = count),
-            3 => from.count().map(|count| head.packed_bytes = count),
-            4 => from.number().map(|number| head.crc = Some(number)),
-            5 => from.fields(|from, field, kind| match field {
-                1 => from.count().map(|count| head.values = count),
-                2 => from.number().map(|number| head.encoding = Some(number)),
-                _ => from.skip(kind),
+        from.fields(|from, field, kind| match (field, kind) {
+            (1, I32) => from.number().map(|number| head.kind = Some(number)),
+            (2, I32) => from.count().map(|count| head.bytes = count),
+            (3, I32) => from.count().map(|count| head.packed_bytes = count),
+            (4, I32) => from.number().map(|number| head.crc = Some(number)),
+            (5, STRUCT) => from.fields(|from, field, kind| match (field, kind) {
+                (1, I32) => from.count().map(|count| head.values = count),
+                (2, I32) => from.number().map(|number| head.encoding = Some(number)),
+                (3 | 4, I32) => (from.number()? == RLE).then_some(()),
+                (5, STRUCT) => from.fields(|_, _, _| None), // statistics, without any
+                _ => None,
             }),
-            _ => from.skip(kind),
+            _ => None,
         })?;
         Some((head, from.rest()))
     }
