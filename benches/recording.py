@@ -4,8 +4,8 @@
     python benches/recording.py --quick
     python benches/recording.py --json FILE
 
-The sender of `live.py` sends the events of 500 symbols four times a second to two collectors, of which one records. They
-take turns by the second; each has an exchange and a sender of its own. Then each gets bursts, as fast as it reads.
+The sender of `live.py` sends the events of 500 symbols four times a second to two collectors, of which one records.
+They take turns by the second; each has an exchange and a sender of its own. Then each gets bursts, as fast as it reads.
 """
 
 from __future__ import annotations

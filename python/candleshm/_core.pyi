@@ -1353,6 +1353,7 @@ def read_daily(file: bytes) -> tuple[bytes, _FloatArray] | None:
     Every check has passed then: of each page, and of all values with what is known about them. None is no verdict: the
     file is damaged, or of a form in which candleshm writes none, which a general reader of Parquet finds out.
     """
+
 def frame_text(event: bytes, stream_name: str | None) -> bytes:
     """Return an event as a server's whole websocket frame; with `stream_name` in the wrapper of combined streams."""
 

@@ -81,9 +81,9 @@ def unpacked(data: bytes, columns: Columns = CANDLES) -> tuple[dict[str, Any], R
     reads these, and says what is wrong with them. Raises ValueError for what is no such file, or not as it was written;
     MissingExtra. The size that a file states is checked before it is unpacked.
     """
-    if columns is CANDLES and (read := read_daily(data)) is not None:
-        text, rows = read
-        return _about(text), rows, []
+    ours = read_daily(data) if columns is CANDLES else None
+    if ours is not None:
+        return _about(ours[0]), ours[1], []
     pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
