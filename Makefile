@@ -35,7 +35,7 @@ STATEFUL_EXAMPLES ?= 500
 LEADER_KILLS ?= 200
 # How many killed writers, and random lives of a block, `make test-long` has.
 LONG_ROUNDS ?= 100
-FUZZ_TARGETS := parse csv merge block frames recording message
+FUZZ_TARGETS := parse csv merge block frames recording message daily
 LIVE_SECONDS ?= 1800
 LIVE_SYMBOLS ?= 500
 # How long freqtrade's bots trade.
@@ -93,7 +93,7 @@ test-long: steps loom build setup ## The longer proofs: deaths at every store, i
 
 test-rust: ## The tests in Rust: units, models, format, takeover, and the thread of the streams
 	cargo test --profile checked --quiet --package candleshm --package candleshm-stream --package candleshm-recording \
-		--package candleshm-c
+		--package candleshm-daily --package candleshm-c
 
 $(CLIENTS)/%/.tools: tests/clients/%.txt
 	$(PYTHON) -m venv $(CLIENTS)/$*

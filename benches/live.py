@@ -212,8 +212,10 @@ def unlink(*names: str) -> None:
             candleshm.unlink(name)
 
 
-def collector(base_url: str, ws_url: str, name: str, spin_microseconds: int = 0) -> Child:
-    """Start the collector of today's source."""
+def collector(
+    base_url: str, ws_url: str, name: str, spin_microseconds: int = 0, changes: dict[str, Any] | None = None
+) -> Child:
+    """Start the collector of today's source, with `changes` of its settings."""
     settings: dict[str, Any] = {
         "market": "UM",
         "interval": "1d",
@@ -226,7 +228,7 @@ def collector(base_url: str, ws_url: str, name: str, spin_microseconds: int = 0)
         "spin_microseconds": spin_microseconds,
         "backfill": {"interval": "1m", "length": BACKFILL_LENGTH, "name": f"{name}-backfill", "live": "rest"},
     }
-    return Child(sys.executable, "-c", COLLECTOR, json.dumps(settings))
+    return Child(sys.executable, "-c", COLLECTOR, json.dumps(settings | (changes or {})))
 
 
 Start = Callable[[str, str, str], Child]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from datetime import date
 from functools import partial
@@ -148,7 +149,10 @@ def test_the_command_ends_with_a_table(tmp_path: Path) -> None:
         12,
     )
     assert "holds no files such as" in complaint("import-csv", str(new))
-    assert "No such file or directory" in complaint("import-csv", str(tmp_path / "nowhere"))
+    for wrong, reason in ((tmp_path / "nowhere", "there is no such directory"), (path, "it is no directory")):
+        result = run("import-csv", str(wrong), "--candle-dir", str(new))
+        assert result.returncode == os.EX_CONFIG
+        assert result.stderr == f"candleshm: the directory to import cannot be `{wrong}`: {reason}\n"
 
 
 @pytest.mark.parametrize(

@@ -245,10 +245,9 @@ def test_the_package_alone_is_enough_to_import() -> None:
 
 
 def test_without_pyarrow_the_text_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written(store_in(tmp_path), candles_of(day_of("2026-11-03")))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtra, match=r"pip install '\.\[parquet\]'"):
-        history.load("SPOT", "BTCUSDT", "2026-11-03", "2026-11-03", base_dir=tmp_path)
+        written(store_in(tmp_path), candles_of(day_of("2026-11-03")))
 
 
 def queried(query: str, frame: pl.LazyFrame | None = None) -> list[Any]:

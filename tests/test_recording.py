@@ -314,6 +314,18 @@ def test_a_recording_that_cannot_begin_is_begun_later(
         assert_same(live, replayed.feed)
 
 
+def test_a_path_without_a_recording_is_a_wrong_argument(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong, reason in (
+        (tmp_path / "nowhere", f"the recording cannot be `{tmp_path / 'nowhere'}`: there is no such directory; "),
+        (tmp_path / "file", f"the recording cannot be `{tmp_path / 'file'}`: it is no directory; "),
+        (tmp_path, f"{tmp_path} holds no recording; "),
+    ):
+        result = run("replay", "--recording", str(wrong))
+        assert result.returncode == os.EX_CONFIG
+        assert result.stderr.startswith(f"candleshm: {reason}`candleshm serve --record DIR` ")
+
+
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(candleshm.ConfigError, match=r"holds no recording; `candleshm serve --record DIR` writes one"):
         candleshm.replay_recording(tmp_path)

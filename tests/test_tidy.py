@@ -18,6 +18,7 @@ PYTHON = ROOT / "python" / "candleshm"
 CORE = ROOT / "rust" / "candleshm" / "src"
 STREAM = ROOT / "rust" / "candleshm-stream" / "src"
 RECORDING = ROOT / "rust" / "candleshm-recording" / "src"
+DAILY = ROOT / "rust" / "candleshm-daily" / "src"
 SOURCES = sorted(path for folder in ("python", "rust", "tests", "benches") for path in (ROOT / folder).rglob("*.py"))
 
 # Spelled so that this file does not hold them.
@@ -37,6 +38,7 @@ RUST_FLOORS = {
     CORE: drawn_floors("Rust"),
     STREAM: drawn_floors("Streams"),
     RECORDING: drawn_floors("Recordings"),
+    DAILY: drawn_floors("Daily files"),
 }
 
 

@@ -1343,7 +1343,9 @@ class Feed:
         self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float, waited: float | None = None
     ) -> tuple[Closed, int, int] | None: ...
     def _next_close_ms(self, symbols: Sequence[str] | None, quorum: float) -> int | None: ...
-    def _wait_closed_from(self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float) -> Closed: ...
+    def _wait_closed_from(
+        self, open_time_ms: int | None, symbols: Sequence[str] | None, quorum: float
+    ) -> tuple[Closed | None, int, int]: ...
     def _listed_ms(self, open_time_ms: int, symbols: Sequence[str] | None) -> int: ...
     def _later_open_ms(self, open_time_ms: int, places: int, symbols: Sequence[str] | None) -> int: ...
     def _closed_since(self, open_time_ms: int, symbols: Sequence[str] | None, quorum: float) -> int: ...
@@ -1361,6 +1363,13 @@ def parse_archive_csv(file: bytes, price: str = "trade") -> tuple[_FloatArray, i
     """Parse a file of the exchange's archive, times in ms: its rows as they stand there, and how many cannot be true.
 
     With or without the header, in milliseconds or microseconds. As for `parse_klines` otherwise.
+    """
+
+def read_daily(file: bytes) -> tuple[bytes, _FloatArray] | None:
+    """Return what is known about the rows of a daily file, JSON as it was written, and the rows: float64 (n, 12).
+
+    Every check has passed then: of each page, and of all values with what is known about them. None is no verdict: the
+    file is damaged, or of a form in which candleshm writes none, which a general reader of Parquet finds out.
     """
 
 def frame_text(event: bytes, stream_name: str | None) -> bytes:

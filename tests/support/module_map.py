@@ -14,6 +14,7 @@ SOURCES = [
     "rust/candleshm/src",
     "rust/candleshm-stream/src",
     "rust/candleshm-recording/src",
+    "rust/candleshm-daily/src",
     "rust/candleshm-python/src",
     "rust/candleshm-c/src",
 ]

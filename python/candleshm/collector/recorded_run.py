@@ -184,6 +184,9 @@ def _reason(player: RecordingPlayer) -> str:
 
 def _one_block(directory: Path) -> Path:
     """Return the directory of the one block that is recorded in `directory`, or is `directory` itself."""
+    if not directory.is_dir():
+        what = "it is no directory" if directory.exists() else "there is no such directory"
+        raise ConfigError(f"the recording cannot be `{directory}`: {what}; `candleshm serve --record DIR` fills one")
     if any(directory.glob("*.cshmrec")):
         return directory
     found = sorted({file.parent for file in directory.glob("*/*.cshmrec")})

@@ -113,8 +113,14 @@ def download(
 
 
 def import_csv(source_dir: Path, base_dir: str, *, replace: bool) -> None:
-    """Import a CSV tree and print the outcomes as a table. Raises HistoryError when files are damaged."""
+    """Import a CSV tree and print the outcomes as a table.
+
+    Raises ConfigError where there is no such directory, HistoryError when files are damaged.
+    """
     library("pyarrow", "parquet")
+    if not source_dir.is_dir():
+        what = "it is no directory" if source_dir.exists() else "there is no such directory"
+        raise ConfigError(f"the directory to import cannot be `{source_dir}`: {what}")
     counts: Counter[tuple[str, str, str, str]] = Counter()
     damaged = []
     with ProgressLine("importing") as line:

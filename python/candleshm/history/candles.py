@@ -62,6 +62,11 @@ class DayCandles:
 
     def __post_init__(self) -> None:
         grid = self.grid
+        if not (self.holes or self.outside) and is_full(self.rows, grid):
+            for span in self.verified:
+                _part(span, grid)
+            object.__setattr__(self, "missing", ())
+            return
         slots = slots_of(self.rows, grid)
         if len(slots) and (slots[0] < 0 or slots[-1] >= grid.count or np.any(np.diff(slots) <= 0)):
             raise ValueError("rows are not ascending, or not of that day")
@@ -145,6 +150,15 @@ def same_bits(rows: Candles, others: Candles) -> npt.NDArray[np.bool_]:
 def slots_of(rows: Candles, grid: Grid) -> npt.NDArray[np.int64]:
     """Return the place of each row on the grid: the floor of its open time, which outages push off the grid."""
     return (rows[:, OPEN_TIME_MS].astype(np.int64) - grid.first_ms) // grid.length_ms
+
+
+def is_full(rows: Candles, grid: Grid) -> bool:
+    """Return whether there is a row for every slot of the grid, and each opens where its slot begins.
+
+    >>> is_full(np.array([[0.0], [60_000.0]]), Grid(0, 60_000, 2))
+    True
+    """
+    return len(rows) == grid.count and bool((rows[:, OPEN_TIME_MS] == grid.open_times()).all())
 
 
 def spans_of(marked: npt.NDArray[np.bool_], grid: Grid) -> tuple[Span, ...]:

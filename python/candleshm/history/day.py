@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 from numbers import Integral, Real
 
 import numpy as np
+import numpy.typing as npt
 
 from candleshm._core import INTERVAL_MS, Zone, candles_within, check_moment
 from candleshm.errors import ConfigError
@@ -141,6 +142,10 @@ class Grid:
     def end_ms(self) -> int:
         """Where the last candle of the day ends."""
         return self.first_ms + self.count * self.length_ms
+
+    def open_times(self) -> npt.NDArray[np.int64]:
+        """Return all open times, epoch ms."""
+        return self.first_ms + self.length_ms * np.arange(self.count, dtype=np.int64)
 
 
 def days_between(first: Day, last: Day) -> Iterator[Day]:

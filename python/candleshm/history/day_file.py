@@ -85,7 +85,7 @@ class DayFile(Mapping[date, DayCandles]):
         of = Day(day, self.zone)
         grid = Grid.of(of, self.interval)
         start_ms, end_ms = grid.first_ms, grid.end_ms
-        first, last = np.searchsorted(self._rows[:, OPEN_TIME_MS], (start_ms, end_ms))
+        first, last = self._place(start_ms, end_ms)
         return DayCandles(
             market=self.market,
             price=self.price,
@@ -116,12 +116,21 @@ class DayFile(Mapping[date, DayCandles]):
             for first, last in zip(firsts, lasts, strict=True)
         ]
         opened = self._rows[:, OPEN_TIME_MS]
-        known = sum(int(np.diff(np.searchsorted(opened, place))[0]) for place in places)
-        if known != len(opened) or bool((np.diff(opened) <= 0).any()):
+        is_ascending = bool((opened[1:] > opened[:-1]).all())
+        known = sum(last - first for first, last in (self._place(*place) for place in places))
+        if known != len(opened) or not is_ascending:
             raise ValueError("its rows are not ascending, or of no day that it names")
         for name, spans in self._spans.items():
             if _length_ms(spans) != sum(_length_ms(_within(spans, *place)) for place in places):
                 raise ValueError(f"some of its {name} are of no day that it names")
+
+    def _place(self, start_ms: int, end_ms: int) -> tuple[int, int]:
+        """Return where the rows lie that open in a range, as the first and the last, excluded."""
+        opened = self._rows[:, OPEN_TIME_MS]
+        if len(opened) and start_ms <= opened[0] and opened[-1] < end_ms:  # a file of a day
+            return 0, len(opened)
+        first, last = np.searchsorted(opened, (start_ms, end_ms))
+        return int(first), int(last)
 
     def _grid(self, day: date) -> Grid:
         return Grid.of(Day(day, self.zone), self.interval)

@@ -24,6 +24,7 @@ from calendar import isleap, monthrange
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote
@@ -65,6 +66,8 @@ _ARCHIVE_KINDS: Mapping[Price, str] = {
 }
 _LENGTHS: Mapping[Period, int] = {"day": 10, "month": 7, "year": 4}
 _MONTHLY_FROM_MS = INTERVAL_MS["15m"]
+# Names of symbols and zones that are remembered in their spelling for directories.
+NAMES_KEPT = 4096
 _CSV_TREE = re.compile(r"(SPOT|UM|CM)-(.+)-(\w+)")
 
 
@@ -121,6 +124,7 @@ def funding_file(base_dir: str | os.PathLike[str], market: str, symbol: str, yea
     return Path(base_dir, "funding", f"market={market}", f"symbol={_quoted(symbol)}", f"{year}{_DAILY_SUFFIX}")
 
 
+@lru_cache(NAMES_KEPT)
 def daily_symbol(name: str) -> str | None:
     """Return the symbol that a directory in a tree of daily files is for; None for other names."""
     return unquote(name.removeprefix("symbol=")) if name.startswith("symbol=") else None
@@ -189,5 +193,6 @@ def _archive_interval(interval: str) -> str:
     return "1mo" if interval == "1M" else interval
 
 
+@lru_cache(NAMES_KEPT)
 def _quoted(text: str) -> str:
     return quote(text, safe="")

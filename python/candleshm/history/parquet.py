@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from candleshm._core import read_daily
 from candleshm.columns import CLOSE_TIME_MS, NAMES, OPEN_TIME_MS
 from candleshm.reader.frames import library
 
@@ -76,9 +77,13 @@ def packed(about: Mapping[str, object], rows: Rows, columns: Columns = CANDLES, 
 def unpacked(data: bytes, columns: Columns = CANDLES) -> tuple[dict[str, Any], Rows, list[str]]:
     """Return what is known about the rows of a file, the rows, and the column of text.
 
-    Raises ValueError for what is no such file, or not as it was written; MissingExtra. The size that a file states is
-    checked before it is unpacked.
+    Files of candles in the form that `packed` gives them are read by the core, which has no verdict on others; pyarrow
+    reads these, and says what is wrong with them. Raises ValueError for what is no such file, or not as it was written;
+    MissingExtra. The size that a file states is checked before it is unpacked.
     """
+    ours = read_daily(data) if columns is CANDLES else None
+    if ours is not None:
+        return _about(ours[0]), ours[1], []
     pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
@@ -94,8 +99,13 @@ def unpacked(data: bytes, columns: Columns = CANDLES) -> tuple[dict[str, Any], R
     text, checksum = metadata.get(ABOUT), metadata.get(CHECKSUM)
     if text is None or checksum is None or checksum != _checksum(text, rows, texts):
         raise ValueError("its content does not match its checksum")
+    return _about(text), rows, texts
+
+
+def _about(text: bytes) -> dict[str, Any]:
+    """Return what is known about the rows. Raises ValueError."""
     try:
-        return dict(json.loads(text)), rows, texts
+        return dict(json.loads(text))
     except (TypeError, RecursionError) as error:
         raise ValueError(f"its metadata are incomplete ({type(error).__name__}: {error})") from None
 

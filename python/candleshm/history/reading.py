@@ -77,7 +77,8 @@ def load(
         DayNotFound: days have no file; `days` names all of them, and `stored` what is there instead.
         DayDamaged, DayIncomplete: a file cannot be trusted, or candles are missing; downloading the day again helps.
         GapError: candles between the newest day that is over and the block's window, or still missing in the block.
-        ConfigError, MissingExtra: an argument cannot be used; pyarrow is not installed.
+        ConfigError, MissingExtra: an argument cannot be used; pyarrow is not installed, and a file is of another form
+            than candleshm writes.
         UnknownSymbol, StaleData: of `join`, as `Series.candles`.
 
     >>> rows = load("SPOT", "BTCUSDT", "2026-11-01", "2026-11-27")  # doctest: +SKIP

@@ -164,8 +164,8 @@ class ParquetStore:
     def read(self, symbol: str, day: Day) -> DayCandles:
         """Read and check a day. Raises DayNotFound, DayDamaged, StoreUnavailable, MissingExtra."""
         damage: DayDamaged | None = None
-        path = self.destination(symbol, day)
         if self.period != "day":
+            path = self.destination(symbol, day)
             try:
                 if day.date in (days := self._days(path)):
                     return _day_of(days, day, path)
@@ -176,7 +176,7 @@ class ParquetStore:
         try:
             return self.read_own(symbol, day)
         except FileNotFoundError:
-            raise damage or DayNotFound(str(path), (str(day),)) from None
+            raise damage or DayNotFound(str(self.destination(symbol, day)), (str(day),)) from None
 
     def read_own(self, symbol: str, day: Day) -> DayCandles:
         """Read the file that a day has of its own. Raises FileNotFoundError, DayDamaged, StoreUnavailable."""

@@ -92,11 +92,12 @@ class Closes(Iterator["Closed"], AsyncIterator["Closed"]):
         return self
 
     def __next__(self) -> Closed:
-        self._refuse_missed(self.lag)
         if self._target_ms is None:
             self._target_ms = self._next_ms()
-        closed = self._feed._wait_closed_from(self._target_ms, self._symbols, self._quorum)
-        self._target_ms = self._feed._later_open_ms(closed.open_time_ms, 1, self._symbols)
+        closed, later_ms, lag = self._feed._wait_closed_from(self._target_ms, self._symbols, self._quorum)
+        if closed is None:
+            self._missed(lag)
+        self._target_ms = later_ms
         return closed
 
     def __aiter__(self) -> Self:
@@ -109,7 +110,8 @@ class Closes(Iterator["Closed"], AsyncIterator["Closed"]):
         finally:
             # Also of a wait that was cancelled: the close that it waited for is still to be handed out.
             self._target_ms = wanted.open_time_ms
-        self._refuse_missed(lag)
+        if lag > self._feed.length:
+            self._missed(lag)
         self._target_ms = later_ms
         return closed
 
@@ -122,9 +124,9 @@ class Closes(Iterator["Closed"], AsyncIterator["Closed"]):
     def _next_ms(self) -> int | None:
         return self._feed._next_close_ms(self._symbols, self._quorum)
 
-    def _refuse_missed(self, lag: int) -> None:
+    def _missed(self, lag: int) -> NoReturn:
+        """Go on with the oldest close whose rows are there, and raise ClosesMissed."""
         missed = lag - self._feed.length
-        if missed > 0 and self._target_ms is not None:
-            start_ms = self._feed._listed_ms(self._target_ms, self._symbols)
-            self._target_ms = self._feed._later_open_ms(start_ms, missed, self._symbols)
-            raise ClosesMissed(self._feed.name, start_ms, self._target_ms, missed)
+        start_ms = self._feed._listed_ms(self._target_ms or 0, self._symbols)
+        self._target_ms = self._feed._later_open_ms(start_ms, missed, self._symbols)
+        raise ClosesMissed(self._feed.name, start_ms, self._target_ms, missed)

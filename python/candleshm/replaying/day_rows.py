@@ -129,9 +129,12 @@ class DayRows:
                 raise DayIncomplete(str(self._store.path(symbol, day)), tuple(gaps))
             missing += sum(end - start for start, end in gaps) // length_ms
             rows, states = with_states(_with_pauses(candles, self._lives[symbol]))
-            places = rows[:, OPEN_TIME_MS] // length_ms * length_ms
-            inside = (places >= start_ms) & (places < end_ms)
-            parts.append((rows, states) if inside.all() else (rows[inside], states[inside]))
+            places = rows[[0, -1], OPEN_TIME_MS] // length_ms * length_ms if len(rows) else np.empty(0)
+            if len(places) and (places[0] < start_ms or places[1] >= end_ms):
+                places = rows[:, OPEN_TIME_MS] // length_ms * length_ms
+                inside = (places >= start_ms) & (places < end_ms)
+                rows, states = rows[inside], states[inside]
+            parts.append((rows, states))
         if len(parts) == 1:
             return (*parts[0], missing)
         return np.concatenate([rows for rows, _ in parts]), np.concatenate([states for _, states in parts]), missing

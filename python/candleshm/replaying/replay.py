@@ -180,7 +180,7 @@ def replay(
 
     Raises:
         DayNotFound: days are not stored; it names symbols, days and the command that brings them.
-        DayDamaged, DayIncomplete, StoreUnavailable, MissingExtra: a file cannot be used; pyarrow is not installed. Days
+        DayDamaged, DayIncomplete, StoreUnavailable, MissingExtra: a file cannot be used, or not without pyarrow. Days
             are read while time goes on: then it comes out of `run` and `step`, or at the end of the `with` block.
         ConfigError: an argument cannot be used.
         BlockInUse, BlockUnavailable: another process serves the name; /dev/shm is full.

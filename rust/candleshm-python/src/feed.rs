@@ -280,7 +280,9 @@ impl Feed {
         }
     }
 
-    /// `wait_closed` for the first candle from `open_time_ms` on that exists: symbols may be listed only later.
+    /// `wait_closed` for the first candle from `open_time_ms` on that exists (symbols may be listed only later), the open
+    /// time of the candle after it, and how many have closed from `open_time_ms` on. None as the first of them, without
+    /// a wait, when these are more than the window holds.
     #[expect(clippy::needless_pass_by_value, reason = "Python arguments")]
     fn _wait_closed_from(
         &self,
@@ -288,10 +290,18 @@ impl Feed {
         open_time_ms: Option<i64>,
         symbols: Option<Symbols>,
         quorum: f64,
-    ) -> PyResult<Closed> {
+    ) -> PyResult<(Option<Closed>, i64, i64)> {
+        let lag = match open_time_ms {
+            None => 0,
+            Some(open_ms) => self.awaited(symbols.as_deref(), quorum)?.closed_since(open_ms),
+        };
+        if lag > self.length()? as i64 {
+            return Ok((None, 0, lag));
+        }
         let close = Close { open_ms: open_time_ms, symbols: symbols.as_deref(), quorum };
         let closed = until_signalled(py, self.name(), |goes_on| self.feed.wait_closed_from(&close, None, goes_on))?;
-        Ok(Closed::of(closed))
+        let end_ms = closed.end_ms;
+        Ok((Some(Closed::of(closed)), end_ms, lag))
     }
 
     /// `open_time_ms`, or the open time of the first candle of these symbols where all were listed later.

@@ -7,6 +7,7 @@ mod arguments;
 mod array;
 mod blocks;
 mod closed;
+mod daily;
 mod derive;
 mod descriptor;
 mod errors;
@@ -77,6 +78,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(blocks::share_with, module)?)?;
     module.add_function(wrap_pyfunction!(parsed::parse_klines, module)?)?;
     module.add_function(wrap_pyfunction!(parsed::parse_archive_csv, module)?)?;
+    module.add_function(wrap_pyfunction!(daily::read_daily, module)?)?;
     module.add_class::<pool::PoolWords>()?;
     module.add_class::<replica::Shadow>()?;
     module.add_class::<replica::Applied>()?;

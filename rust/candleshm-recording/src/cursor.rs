@@ -72,9 +72,10 @@ impl<'a> Cursor<'a> {
         Some(self.word()? as i64)
     }
 
-    /// One that may be missing: whether it is there, and the number.
+    /// One that may be missing: whether it is there, and the number, which is 0 where it is not.
     pub(crate) fn maybe(&mut self) -> Option<(bool, i64)> {
-        Some((self.flag()?, self.number()?))
+        let (is_there, number) = (self.flag()?, self.number()?);
+        (is_there || number == 0).then_some((is_there, number))
     }
 
     pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
@@ -93,5 +94,23 @@ impl<'a> Cursor<'a> {
             return None;
         }
         (0..count).map(|_| self.text().map(str::to_owned)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cursor, Packed};
+
+    #[test]
+    fn what_is_missing_has_one_form() {
+        for number in [None, Some(0), Some(i64::MIN)] {
+            let mut packed = Packed::default();
+            packed.maybe(number);
+            assert_eq!(Cursor(&packed.0).maybe(), Some((number.is_some(), number.unwrap_or(0))));
+        }
+        let mut changed = Packed::default();
+        changed.byte(0);
+        changed.number(4);
+        assert_eq!(Cursor(&changed.0).maybe(), None);
     }
 }

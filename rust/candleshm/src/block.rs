@@ -118,14 +118,23 @@ impl Block {
 
     /// Wakes all that wait for news or for a close. Only the owner calls this.
     pub(crate) fn tell(&self, closed: bool) {
-        let wake = |offset: usize| {
-            let word = self.header(offset);
-            announce::count_up(word);
-            shared_memory::futex_wake(word);
-        };
-        wake(header::COMMIT_SEQ);
+        self.announce_news(closed);
+        self.wake(closed);
+    }
+
+    /// Announces that there is news, or a close as well, and wakes nobody. Only the owner calls this.
+    pub(crate) fn announce_news(&self, closed: bool) {
+        announce::count_up(self.header(header::COMMIT_SEQ));
         if closed {
-            wake(header::CLOSE_SEQ);
+            announce::count_up(self.header(header::CLOSE_SEQ));
+        }
+    }
+
+    /// Wakes all that wait for what was announced.
+    pub(crate) fn wake(&self, closed: bool) {
+        shared_memory::futex_wake(self.header(header::COMMIT_SEQ));
+        if closed {
+            shared_memory::futex_wake(self.header(header::CLOSE_SEQ));
         }
     }
 

@@ -63,6 +63,8 @@ struct Stage {
     started_ms: Option<(u64, i64)>,
     /// When the dead were last looked for, of the machine.
     freed_ms: u64,
+    /// Whether moments were published, and those who watch without taking part were not woken yet.
+    is_untold: bool,
 }
 
 /// What stays of a beginning, whoever moves time on.
@@ -116,6 +118,7 @@ impl Replay {
             is_gathered,
             started_ms: None,
             freed_ms: clock::now_ms(),
+            is_untold: false,
         };
         Ok(Self {
             name: name.to_owned(),
@@ -312,6 +315,12 @@ impl Replay {
         let (Some(writer), Some(begun)) = (&mut stage.writer, self.begun.get()) else { return Ok(()) };
         stage.timeline.publish(writer, now_ms)?;
         self.now_ms.store(now_ms, Ordering::Relaxed);
+        if begun.lockstep.is_clock() {
+            writer.wake();
+        } else {
+            // Who takes part is let go by the lockstep. Whoever only watches need not be woken a million times a second.
+            stage.is_untold = true;
+        }
         begun.lockstep.grant(now_ms);
         if now_ms >= self.plan.end_ms {
             self.end(stage, Course::Ended);
@@ -386,8 +395,8 @@ impl Replay {
         Ok(1)
     }
 
-    /// What the replay's own thread does in one go: it gives signs of life, frees the places of dead readers, and moves
-    /// time on for readers of other processes, or by the clock. Returns whether there is more to do.
+    /// What the replay's own thread does in one go: it gives signs of life, frees the places of dead readers, wakes those
+    /// who watch, and moves time on for readers of other processes, or by the clock. Returns whether there is more to do.
     fn attend(&self) -> bool {
         let Some(begun) = self.begun.get() else { return false };
         let seen = begun.lockstep.turn();
@@ -400,6 +409,11 @@ impl Replay {
         if now_ns / 1_000_000 >= stage.freed_ms + FREE_MS {
             stage.freed_ms = now_ns / 1_000_000;
             begun.lockstep.free_dead();
+        }
+        if std::mem::take(&mut stage.is_untold)
+            && let Some(writer) = &stage.writer
+        {
+            writer.wake();
         }
         // What is in the way of the rows ended the course; whoever moves time on next is told.
         let rest_ms = match self.plan.speed {

@@ -4,6 +4,7 @@
 //! A thread does one thing at a time. So when it waits by one feed, the places of the others by which it waited last do
 //! not hold time up meanwhile.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -24,9 +25,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The number of the calling thread, as Python's `threading.get_native_id` gives it.
-fn this_thread() -> u64 {
-    gettid().as_raw_nonzero().get() as u64
+thread_local! {
+    /// A process, and the number of this thread in it.
+    static NUMBER: Cell<(u32, u64)> = const { Cell::new((0, 0)) };
+}
+
+/// This process, and the number of the calling thread, as Python's `threading.get_native_id` gives it. The number is
+/// remembered: each wait of a replay has several uses for it, and a forked child is another process.
+fn here() -> (u32, u64) {
+    let pid = std::process::id();
+    NUMBER.with(|known| {
+        if known.get().0 != pid {
+            known.set((pid, gettid().as_raw_nonzero().get() as u64));
+        }
+        known.get()
+    })
 }
 
 /// Returns why time stands still in the replay of a block, for the calling thread, `None` when it moves on, and in a
@@ -36,7 +49,8 @@ pub(super) fn held_up(attached: &Attached) -> Option<HoldUp> {
     block.replay_ms()?;
     let owner = (block.value(header::PID), block.value(header::PID_START));
     let lockstep = Lockstep::open(block.name(), owner.0, owner.1).ok().flatten()?;
-    lockstep.held_up(Some((std::process::id().into(), this_thread())))
+    let (pid, thread) = here();
+    lockstep.held_up(Some((pid.into(), thread)))
 }
 
 /// A feed's place in a replay.
@@ -102,11 +116,11 @@ impl Turns {
     pub(super) fn take(&self, attached: &Attached, holder: Option<u64>) -> Result<Turn, Error> {
         let block = attached.block();
         let Some(replay_ms) = block.replay_ms() else { return Ok(Turn::Live) };
-        let holder = holder.unwrap_or_else(this_thread);
+        let (pid, thread) = here();
+        let holder = holder.unwrap_or(thread);
         let mut attendance = lock(&self.0);
-        if let Some(attendance) = attendance
-            .as_ref()
-            .filter(|attendance| attendance.pid == std::process::id() && attendance.block == attached.id())
+        if let Some(attendance) =
+            attendance.as_ref().filter(|attendance| attendance.pid == pid && attendance.block == attached.id())
         {
             if attendance.holder.swap(holder, Ordering::Relaxed) != holder {
                 // Another thread than before, for which the place may wait elsewhere, has it from here on.
@@ -120,7 +134,6 @@ impl Turns {
             let is_there = block.state() == Some(BlockState::Ready);
             return Ok(if is_there { Turn::Live } else { Turn::Gone(replay_ms as i64) });
         };
-        let pid = std::process::id();
         let place = lockstep.take_place((pid.into(), clock::process_start()));
         let place = place.ok_or_else(|| Error::LockstepFull { name: block.name().to_owned(), places: PLACES })?;
         lockstep.set_thread(place, holder);
@@ -202,14 +215,15 @@ impl Attendance {
     /// Asks for a later moment, and waits until it is there, or for a time.
     fn ask(&self, until_ms: i64, before: u64, slice: Duration) -> u64 {
         let holder = self.holder.load(Ordering::Relaxed);
-        let others = Lent::of(holder, Some(self));
+        let here = here();
+        let others = Lent::of((here.0, holder), Some(self));
         let seen = self.lockstep.grants(self.place);
         let number = {
             let mut asks = lock(&self.asks);
             asks.newest += 1;
             let (number, grants) = (asks.newest, self.lockstep.grants(self.place));
             asks.all.retain(|ask| ask.number != before);
-            if holder == this_thread() {
+            if holder == here.1 {
                 // It waits here, so it is not at work on what others waited for on its behalf.
                 asks.all.iter_mut().filter(|ask| ask.holder == holder).for_each(|ask| ask.grants = grants);
             }
@@ -223,7 +237,9 @@ impl Attendance {
             self.lockstep.notify();
             false
         };
-        if !is_left && self.lockstep.course() == Course::Going {
+        // Whoever moved time on itself was mostly let go by that.
+        let is_let_go = self.lockstep.grants(self.place) != seen;
+        if !is_left && !is_let_go && self.lockstep.course() == Course::Going {
             self.lockstep.await_grant(self.place, seen, slice);
         }
         drop(others);
@@ -269,14 +285,13 @@ impl Drop for Lent {
 impl Lent {
     /// Lends the places of the calling thread.
     pub(crate) fn of_this_thread() -> Self {
-        Self::of(this_thread(), None)
+        Self::of(here(), None)
     }
 
     /// Lends the places of a thread of this process, all but one.
-    fn of(holder: u64, but: Option<&Attendance>) -> Self {
+    fn of((pid, holder): (u32, u64), but: Option<&Attendance>) -> Self {
         let attendances = lock(&ATTENDANCES);
         let all = attendances.iter().filter_map(Weak::upgrade);
-        let pid = std::process::id();
         let idle = all.filter(|other| {
             !but.is_some_and(|but| std::ptr::eq(Arc::as_ptr(other), but))
                 && other.holder.load(Ordering::Relaxed) == holder

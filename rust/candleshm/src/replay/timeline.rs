@@ -126,7 +126,7 @@ impl Timeline {
         (is_given || self.given_ms >= self.end_ms).then_some(next_ms)
     }
 
-    /// Publishes a moment: everything that happens in it, and then wakes whoever waits.
+    /// Publishes a moment: everything that happens in it, without waking anybody.
     pub(super) fn publish(&mut self, writer: &mut Writer, now_ms: i64) -> Result<(), Error> {
         writer.set_replayed(now_ms as u64);
         for (line, next_ms) in self.lines.iter_mut().zip(&mut self.next_ms) {
@@ -149,7 +149,7 @@ impl Timeline {
             }
             *next_ms = line.next_ms(self.making.as_ref(), self.start_ms);
         }
-        writer.commit();
+        writer.commit_quietly();
         Ok(())
     }
 }

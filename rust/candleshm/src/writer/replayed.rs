@@ -59,7 +59,7 @@ impl Writer {
         SeriesWriter::new(self.block.series(index), state).set_first_bar(first_bar);
     }
 
-    /// Publishes what became known of a series, without waking anybody: a moment ends with one [`Self::commit`].
+    /// Publishes what became known of a series, without waking anybody: a moment ends with one [`Self::commit_quietly`].
     pub fn put(&mut self, index: usize, arrival: &Arrival, replay_ms: u64) {
         if arrival.is_empty() {
             return;
@@ -99,6 +99,21 @@ impl Writer {
                 if known_head > 0 { known_head } else { arrival.rows.first().map_or(head, |row| row.candle_index) };
             self.update_derived(index, (from.max(oldest)..head + u64::from(arrival.live.is_some())).collect());
         }
+    }
+
+    /// As [`Self::commit`], and wakes nobody: [`Self::wake`] does that for many moments.
+    pub fn commit_quietly(&mut self) {
+        self.derived.iter_mut().for_each(|derived| derived.writer_mut().commit_quietly());
+        if self.news > News::None {
+            self.block.announce_news(self.news == News::Closed);
+            self.news = News::None;
+        }
+    }
+
+    /// Wakes whoever waits for what was committed quietly.
+    pub fn wake(&self) {
+        self.derived.iter().for_each(|derived| derived.writer().wake());
+        self.block.wake(true);
     }
 
     /// Wakes everybody who waits, so that they look how far the replay has come.
