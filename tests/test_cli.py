@@ -211,9 +211,9 @@ def test_ls_says_what_a_living_collector_is_waiting_for(block_name: str) -> None
     def note() -> list[str]:
         writer.heartbeat()
         head, *lines = run("ls").stdout.splitlines()
+        assert "EXCHANGE" in head.split()
         words = next(line for line in lines if line.startswith(block_name)).split()[9:]
-        # Another test may have a block of another exchange; then everybody's is shown.
-        return [words[0], *words[2:]] if "EXCHANGE" in head else words
+        return [words[0], *words[2:]]
 
     try:
         assert note()[:2] == ["0/0", "loading,"]

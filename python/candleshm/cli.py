@@ -293,8 +293,9 @@ def _sim(arguments: argparse.Namespace) -> None:
 
 def _ls(arguments: argparse.Namespace) -> None:
     from candleshm.commands.listing import listing_json, listing_table, unlisted
+    from candleshm.commands.table import columns_of_stdout
 
-    print(listing_json() if arguments.json else listing_table(), end="")
+    print(listing_json() if arguments.json else listing_table(columns_of_stdout()), end="")
     sys.stdout.flush()
     for line in unlisted():
         say(f"candleshm: {line}\n", sys.stderr)
@@ -344,9 +345,10 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _cluster(arguments: argparse.Namespace) -> None:
     from candleshm.commands.cluster_status import present_in, status_json, status_table
+    from candleshm.commands.table import columns_of_stdout
 
     present = present_in(cluster_settings(vars(arguments)))
-    print(status_json(present) if arguments.json else status_table(present), end="")
+    print(status_json(present) if arguments.json else status_table(present, columns_of_stdout()), end="")
 
 
 def _rm(arguments: argparse.Namespace) -> None:
