@@ -21,7 +21,7 @@ from tests.support.confined import script, with_small_shm
 HEADS = ("NAME", "STATE", "AGE", "WEIGHT", "NOTE")
 LEFT = ("NAME", "STATE", "NOTE")
 REMARK = "collector 11 is dead: start it again, or `candleshm rm candleshm-spot-1m` if not needed"
-ROWS = [
+ROWS: list[tuple[str, ...]] = [
     ("candleshm-spot-1m", "dead", "12.0 s", "12/6000", REMARK),
     ("candleshm-um-5m", "ready", "0.1 s", "0/2400", ""),
 ]
