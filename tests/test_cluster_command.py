@@ -19,6 +19,7 @@ from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.presence import Exit, Presence, encoded
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.cluster.subjects import Subjects
+from candleshm.commands.cluster_status import status_table
 from candleshm.commands.settings import configuration
 from candleshm.errors import ConfigError
 from candleshm.sim import SimulatedExchange
@@ -150,30 +151,63 @@ def test_status_shows_who_is_there() -> None:
         exits=(exit,),
     )
     standby = Presence(member="b", host="h2", pid=12, role="standby", feed=FEED, block="local", shards=2, lag_ms=3.6)
+    alone = Presence(member="d", host="h4", pid=14, role="alone", feed=FEED, block=FEED, why="h1 has 2 shards")
     mirror = Presence(member="c", host="h3", pid=13, role="mirror", feed=FEED, block=FEED, differing=4)
     with nats_server() as server:
         assert run("cluster", "status", "--cluster", server.url).stdout == "nobody is present\n"
         with (
             ClusterConnection(ClusterSettings(urls=(server.url,)), "test") as connection,
-            saying(connection, leader, standby, mirror),
+            saying(connection, leader, standby, alone, mirror),
         ):
             table = run("cluster", "status", "--cluster", server.url).stdout.splitlines()
             found = json.loads(run("cluster", "status", "--json", "--cluster", server.url).stdout)
             other = run("cluster", "status", "--cluster", server.url, "--cluster-name", "other")
-    assert [line.split() for line in table[:4]] == [
-        ["FEED", "HOST", "PID", "ROLE", "SHARDS", "EPOCH", "LAG", "SYMBOLS", "LENGTH", "BLOCK", "DIFFERS"],
-        f"{FEED} h1 11 leader 0,1 of 2 7 9 400 2880 {FEED}".split(),
-        f"{FEED} h2 12 standby 4 ms 0 0 local incomplete".split(),
-        f"{FEED} h3 13 mirror 0 0 {FEED} 4 requests".split(),
+    assert table[0] == f"feed {FEED}, in 2 shards"
+    assert [line.split() for line in table[1:6]] == [
+        ["HOST", "PID", "ROLE", "LEADS", "EPOCH", "LAG", "SYMBOLS", "LENGTH", "BLOCK", "DIFFERS", "NOTE"],
+        f"h1 11 leader all 7 9 400 2880 {FEED}".split(),
+        ["h2", "12", "standby", "4", "ms", "0", "0", "local", "incomplete"],
+        f"h4 14 alone 0 0 {FEED} incomplete h1 has 2 shards".split(),
+        f"h3 13 mirror 0 0 {FEED} 4 requests".split(),
     ]
-    assert [line.split() for line in table[5:]] == [
+    assert [line.split() for line in table[7:]] == [
         ["EXIT", "TO", "WEIGHT"],
         ["h1", "direct", "exchange", "SPOT", "120/6000"],
     ]
-    assert [each["role"] for each in found["present"]] == ["leader", "standby", "mirror"]
+    assert [each["role"] for each in found["present"]] == ["leader", "standby", "alone", "mirror"]
     assert found["present"][0]["epochs"] == {"0": 7, "1": 9}
     assert found["exits"] == [{"exit": "h1 direct", "to": "exchange SPOT", "weight_used": 120, "weight_limit": 6000}]
     assert other.stdout == "nobody is present\n"
+
+
+def test_status_fits_a_terminal_and_says_who_leads_what() -> None:
+    members = [
+        Presence(
+            member=str(pid),
+            host=f"trading-host-{pid}",
+            pid=3_000_000 + pid,
+            role="leader" if epochs else "standby",
+            feed=FEED,
+            block=FEED,
+            length=2880,
+            symbols=400,
+            shards=4,
+            epochs=epochs,
+            lag_ms=None if epochs else 31_000.0,
+            why="" if epochs else "h1 has 2 shards and this collector 4; give all the same number",
+        )
+        for pid, epochs in enumerate(({0: 7}, {1: 9, 3: 12}, {}))
+    ]
+    wide, narrow = status_table(members), status_table(members, 80)
+    assert max(map(len, wide.splitlines())) > 140
+    assert max(map(len, narrow.splitlines())) <= 80
+    for table in (wide, narrow):
+        lines = table.splitlines()
+        assert lines[0] == f"feed {FEED}, in 4 shards"
+        assert " leader   shard 0 " in lines[2]
+        assert " leader   shards 1,3 " in lines[3]
+        assert " nothing for 31.0 s " in lines[4]
+        assert "h1 has 2 shards and this collector 4; give all the same number" in table
 
 
 def test_status_without_servers_is_one_line() -> None:

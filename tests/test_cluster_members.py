@@ -341,12 +341,21 @@ def test_a_shard_that_moves_back_and_forth_keeps_every_row(hosts: Hosts) -> None
     goes_on(hosts, second)
 
 
-def test_who_divides_otherwise_leads_nothing(hosts: Hosts) -> None:
+def test_who_divides_otherwise_is_alone_and_says_why(hosts: Hosts) -> None:
     hosts.ready("a")
     until(hosts.settles(a="leader"))
     hosts.start("b", "--shards", "3")
-    until(lambda: "so it leads none; give all the same number" in hosts.log("b"))
-    assert hosts.roles() == {"a": "leader", "b": "standby"}
+    until(lambda: "so it leads none, and collects for its own host; give all the same number" in hosts.log("b"))
+    until(hosts.settles(a="leader", b="alone"))
+    feed = hosts.feed_of("b")
+    until(lambda: feed.health.ready and role_of(feed.health) == "alone")
+    goes_on(hosts, feed)
+    assert hosts.present()["b"]["why"].endswith("has 1 shard and this collector 3; give all the same number")
+    shown = run("cluster", "status", "--cluster", hosts.server.url).stdout
+    assert "has 1 shard and this collector 3; give all the same number" in shown
+    hosts.signal("a", signal.SIGTERM)
+    until(lambda: hosts.roles() == {"b": "leader"})
+    goes_on(hosts, feed)
 
 
 def test_the_metrics_of_a_member(hosts: Hosts) -> None:

@@ -122,8 +122,10 @@ def test_serve_has_its_flags_in_groups() -> None:
     assert len(grouped) == len(set(grouped))
     assert set(grouped) < every
     shown = run("serve", "--help").stdout
-    for title in (*GROUPS, OTHERS, "for others", "the process"):
+    for title in (*GROUPS, OTHERS, "gateway and metrics", "cluster", "log, and the end"):
         assert f"\n{title}:\n" in shown
+    assert shown.startswith("usage: candleshm serve --market spot|um|cm [--symbols A,B,...] [OPTION ...]\n")
+    assert shown.count("\n  candleshm serve --") > 1
     for name in every:
         assert re.search(rf"^  --{name.replace('_', '-')}[ ,\n]", shown, re.MULTILINE), name
 

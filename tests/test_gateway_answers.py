@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,25 @@ def test_contracts_with_a_date_are_not_mistaken(exchange: SimulatedExchange, blo
         path = f"{url}/fapi/v1/continuousKlines?pair=BTCUSDT&interval=1m&contractType="
         assert "CURRENT_QUARTER" in refusal(requests.get(f"{path}CURRENT_QUARTER", timeout=30))[1]
         assert requests.get(f"{path}WEEKLY", timeout=30).json()["code"] == -1130
+
+
+def test_who_asks_for_a_quarter_is_told_which_contract_that_is(exchange: SimulatedExchange, block_name: str) -> None:
+    info = requests.get(f"{exchange.base_url}/fapi/v1/exchangeInfo", timeout=30).json()["symbols"]
+    contract = next(
+        entry["symbol"] for entry in info if (entry["pair"], entry["contractType"]) == ("BTCUSDT", "CURRENT_QUARTER")
+    )
+
+    def told(symbol: str) -> str:
+        block = _core.Writer.open(block_name, market="UM", interval="1m", length=10, symbols=[symbol])
+        with closing(block), gateway([block_name], exchange.base_url) as url:
+            path = f"{url}/fapi/v1/continuousKlines?pair=BTCUSDT&interval=1m&contractType=CURRENT_QUARTER"
+            return refusal(requests.get(path, timeout=30))[1]
+
+    assert f"a block carries {contract}, which is that now: ask /klines for it" in told(contract)
+    continuous = told("BTCUSDT:CURRENT_QUARTER")
+    assert "a block carries BTCUSDT:CURRENT_QUARTER, but the gateway answers no CURRENT_QUARTER" in continuous
+    assert f"serve {contract} and ask /klines for it" in continuous
+    assert f"no block carries contracts of CURRENT_QUARTER: serve {contract} and ask" in told("ETHUSDT")
 
 
 # The collector's own blocks.

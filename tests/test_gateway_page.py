@@ -296,7 +296,7 @@ def rows_of(message: dict[str, Any]) -> dict[int, tuple[float, int]]:
     }
 
 
-def test_a_block_of_another_exchange_says_that_it_is_left_out(block_name: str) -> None:
+def test_a_block_of_another_exchange_says_that_it_is_not_served(block_name: str) -> None:
     names = [f"{block_name}-{exchange}" for exchange in ("binance", "other")]
     with ExitStack() as stack:
         for name in names:
@@ -305,12 +305,36 @@ def test_a_block_of_another_exchange_says_that_it_is_left_out(block_name: str) -
             stack.callback(writer.close)
         url, _ = stack.enter_context(serving_page(*names))
         with connect(live_of(url)) as socket:
-            notes = {row["name"]: row["note"] for row in told(socket, "blocks")["blocks"]}
-    assert "left out" not in notes[names[0]]
-    assert notes[names[1]].endswith("left out: its candles are those of other, requests are answered for binance")
+            not_served = {row["name"]: row["not_served"] for row in told(socket, "blocks")["blocks"]}
+    assert not_served == {
+        names[0]: None,
+        names[1]: "its candles are those of other, requests are answered for binance",
+    }
 
 
 # In the browser.
+
+
+def test_the_page_shows_what_is_not_served(page: Page, block_name: str, tmp_path: Path) -> None:
+    """Of such a block no banner tells, whatever its state is."""
+    names = [f"{block_name}-binance", f"{block_name}-other"]
+    with ExitStack() as stack:
+        for name in names:
+            open_block = partial(_core.Writer.open, name, market="SPOT", interval="1m", length=10)
+            stack.callback(open_block(symbols=["BTCUSDT"], exchange=name.rpartition("-")[2]).close)
+        url, _ = stack.enter_context(serving_page(*names))
+        page.enter(url, NARROW)
+        page.waits("document.querySelectorAll('#collectors tbody tr').length === 2")
+        row = f"#collectors tr[data-block='{names[1]}']"
+        assert page.text(f"{row} small") == "not served"
+        assert page.run("return [...document.querySelectorAll('#collectors small')].map(each => each.hidden)") == [
+            *(True, False)
+        ]
+        shown = page.run("return document.querySelector(arguments[0]).textContent", f"{row} .note")
+        assert shown.endswith("not served: its candles are those of other, requests are answered for binance")
+        page.waits("document.querySelector('#banner').textContent.includes(arguments[0])", names[0])
+        assert names[1] not in page.text("#banner")
+        page.save("not-served", tmp_path)
 
 
 def test_the_page_asks_for_the_token_once(page: Page, block_name: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ from candleshm.columns import CLOSE
 from tests.support.apt import installed
 from tests.support.klines import START_MS, ingest, kline
 from tests.support.native import PROGRAMS, Reader, compiled, doubles
+from tests.support.replaying import Given, made
 from tests.test_panel import LENGTH, SYMBOLS, load, open_ms
 
 DROP, NAN, RAISE, CLOSED_ONLY = 0, 1, 2, 16
@@ -219,6 +221,24 @@ def test_health_is_that_of_python(writer: _core.Writer, in_c: Reader) -> None:
     assert stale == 1  # NEWUSDT has no data yet
     assert banned_until_ms == START_MS
     assert all(0 <= float(age) < 60 for age in words[19:21])
+
+
+def test_health_says_whose_rows_a_block_of_a_cluster_has(writer: _core.Writer, in_c: Reader) -> None:
+    attach(in_c, writer)
+    assert in_c("health")[-5:] == ["0", "0", "nan", "0", "[]"]
+    writer.set_source(7, "a-host/12")
+    health = candleshm.attach(writer.name).health
+    assert (health.epoch, health.source, health.lag) == (7, "a-host/12", 0.0)
+    epoch, source_ms, lag, replay_ms, source = in_c("health")[-5:]
+    assert (epoch, source_ms, float(lag), replay_ms, source) == ("7", "0", 0.0, "0", "[a-host/12]")
+
+
+def test_health_says_what_time_it_is_in_a_replay(in_c: Reader, block_name: str) -> None:
+    with closing(made(block_name, Given(["BTCUSDT"]), 120)):
+        assert in_c("attach", block_name, 0) == ["0"]
+        health = candleshm.attach(block_name).health
+        assert health.replayed_at is not None
+        assert int(in_c("health")[-2]) == int(health.replayed_at.timestamp() * 1000)
 
 
 def test_blocks_are_named(writer: _core.Writer, reader: Reader) -> None:

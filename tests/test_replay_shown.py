@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import requests
 
 import candleshm
 from candleshm import _core
 from candleshm.commands.overview import Overview
 from candleshm.commands.screen import Screen
+from candleshm.gateway.directory import BlockDirectory
 from candleshm.gateway.page.watched_block import WatchedBlock
 from candleshm.reader.notes import note
 from tests.support.commanding import run
-from tests.support.replaying import Given, made
+from tests.support.gateways import gateway
+from tests.support.replaying import START_MS, Given, made
 
 STATIC = Path(candleshm.__file__).parent / "gateway" / "static"
 TIME = "2023-11-15 00:00:00 UTC"
@@ -50,6 +54,27 @@ def test_nobody_is_told_to_start_the_collector_of_a_replay(replay: _core.Replay)
     assert note(dataclasses.replace(health, state="closed")) == "its replay has ended"
     dead = note(dataclasses.replace(health, state="dead"))
     assert dead == f"replay {health.pid} is dead: `candleshm rm {replay.name}`"
+
+
+def test_a_gateway_says_that_a_block_is_a_replay(block_name: str) -> None:
+    symbol = f"X{os.getpid()}USDT"  # that no other test has
+    with closing(made(block_name, Given([symbol]), 120)):
+        path = f"api/v3/klines?symbol={symbol}&interval=1m&endTime={START_MS}"
+        with gateway([], "http://127.0.0.1:1") as url:
+            refused = requests.get(f"{url}/{path}", timeout=60).json()["msg"]
+        assert refused == (
+            f"block {block_name} carries {symbol}, but it is a replay, of another time than now; start a gateway with "
+            f"--block {block_name} --max-age 120 to be answered from it"
+        )
+        with gateway([block_name], "http://127.0.0.1:1", max_age_seconds=120.0) as url:
+            answered = requests.get(f"{url}/{path.partition('&end')[0]}", timeout=60)
+        assert "replay" not in answered.text
+        directory = BlockDirectory(exchanges={"SPOT": "binance"})
+        with closing(directory):
+            directory.look()
+            why = directory.why_left_out(block_name)
+        flags = f"--block {block_name} --max-age 120"
+        assert why == f"it is a replay, of another time than now; a gateway with `{flags}` answers from it"
 
 
 def test_the_page_shows_a_replay_calmly(replay: _core.Replay) -> None:

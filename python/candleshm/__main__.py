@@ -2,6 +2,6 @@
 
 import sys
 
-from candleshm.cli import main
+from candleshm_command import run
 
-sys.exit(main())
+sys.exit(run())

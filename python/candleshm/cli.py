@@ -293,8 +293,9 @@ def _sim(arguments: argparse.Namespace) -> None:
 
 def _ls(arguments: argparse.Namespace) -> None:
     from candleshm.commands.listing import listing_json, listing_table, unlisted
+    from candleshm.commands.table import columns_of_stdout
 
-    print(listing_json() if arguments.json else listing_table(), end="")
+    print(listing_json() if arguments.json else listing_table(columns_of_stdout()), end="")
     sys.stdout.flush()
     for line in unlisted():
         say(f"candleshm: {line}\n", sys.stderr)
@@ -344,9 +345,10 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _cluster(arguments: argparse.Namespace) -> None:
     from candleshm.commands.cluster_status import present_in, status_json, status_table
+    from candleshm.commands.table import columns_of_stdout
 
     present = present_in(cluster_settings(vars(arguments)))
-    print(status_json(present) if arguments.json else status_table(present), end="")
+    print(status_json(present) if arguments.json else status_table(present, columns_of_stdout()), end="")
 
 
 def _rm(arguments: argparse.Namespace) -> None:
@@ -376,12 +378,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, command: _Command, text: str, example: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, command: _Command, text: str, *examples: str, usage: Sequence[str] = ()
+    ) -> argparse.ArgumentParser:
+        lines = [f"candleshm {example}" for example in examples]
         added = commands.add_parser(
             name,
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
-            epilog=f"example: candleshm {example}",
+            epilog=f"example: {lines[0]}" if len(lines) == 1 else "\n  ".join(["examples:", *lines]),
+            usage="\n       ".join(f"candleshm {name} {line}" for line in usage) or None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         added.set_defaults(command=command)
@@ -398,15 +405,26 @@ def make_parser() -> argparse.ArgumentParser:
         help="name the blocks NAME-1s and NAME-1m (default: candleshm-demo)",
     )
 
-    example = "serve --market spot --symbols BTCUSDT,ETHUSDT --interval 1m --length 2880"
-    serve = add("serve", _serve, "keep the newest candles in a block until Ctrl-C", example)
+    serve = add(
+        "serve",
+        _serve,
+        "keep the newest candles in a block until Ctrl-C",
+        "serve --market spot --symbols BTCUSDT,ETHUSDT --length 2880",
+        "serve --market um --quote USDT --top 50 --derive 5m,1h",
+        "serve --config feeds.toml --check",
+        "serve --config feeds.toml --metrics 9100 --gateway 8700",
+        usage=(
+            "--market spot|um|cm [--symbols A,B,...] [OPTION ...]",
+            "--config FILE.toml [OPTION ...]",
+        ),
+    )
     add_flags(serve)
     serve.add_argument(
         "--check",
         action="store_true",
         help="print what the configuration would take (memory, weight, time) and what is in its way, and exit",
     )
-    beside = serve.add_argument_group("for others")
+    beside = serve.add_argument_group("gateway and metrics")
     beside.add_argument(
         "--gateway",
         type=_address,
@@ -426,10 +444,10 @@ def make_parser() -> argparse.ArgumentParser:
         help=PROCESS_KEYS["metrics_per_symbol"].help,
     )
     beside.add_argument("--group", metavar="NAME", help=PROCESS_KEYS["group"].help)
-    with_others = serve.add_argument_group("with other hosts")
+    with_others = serve.add_argument_group("cluster")
     add_cluster_flags(with_others)
     add_member_flags(with_others)
-    _add_log_flags(serve.add_argument_group("the process"))
+    _add_log_flags(serve.add_argument_group("log, and the end"))
 
     mirror = add(
         "mirror",
@@ -524,7 +542,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_field_flags(gateway, UPSTREAM_FIELDS, has_file=False)
     _add_log_flags(gateway)
 
-    example = "download --market spot --symbols BTCUSDT,ETHUSDT --start 2026-11-01 --end 2026-11-23"
+    example = "download --market spot --symbols BTCUSDT --start 2026-11-01"
     days = add("download", _download, "download days into daily files, newest first", example)
     days.add_argument("--start", required=True, metavar="DAY", help="the first day, YYYY-MM-DD")
     days.add_argument("--end", metavar="DAY", help="the last day, included (default: yesterday)")
@@ -596,7 +614,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     stored.add_argument("--quiet", action="store_true", help="log warnings and the sum only")
 
-    example = "replay --market spot --symbols BTCUSDT,ETHUSDT --start 2026-11-01 --end 2026-11-27 --name my-replay"
+    example = "replay --market spot --start 2026-11-01 --end 2026-11-27"
     _add_replay_flags(add("replay", _replay, "publish stored days into a block as if they happened now", example))
 
     sim = add("sim", _sim, "run the simulated exchange alone, until Ctrl-C", "sim --port 8400 --seed 1 --symbols 40")
@@ -691,7 +709,7 @@ def make_parser() -> argparse.ArgumentParser:
     cluster.add_argument("--json", action="store_true", help="print an object with every field")
     add_cluster_flags(cluster)
 
-    rm = add("rm", _rm, "remove blocks that dead collectors left behind", "rm candleshm-spot-1m")
+    rm = add("rm", _rm, "remove blocks that dead collectors left behind", "rm candleshm-spot-1m candleshm-um-1m")
     rm.add_argument("name", type=in_utf8, metavar="NAME", nargs="+", help="a block's name")
     return parser
 

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stddef.h>
 #include <string.h>
 #include <time.h>
 
@@ -80,6 +81,15 @@ static void health(void) {
            (unsigned long long)found.stale);
     printf(" %lld %.3f %.3f", (long long)found.banned_until_ms, found.heartbeat_age_s, found.oldest_age_s);
     printf(" [%s]", found.exchange);
+    printf(" %llu %lld %.6f %lld [%s]", (unsigned long long)found.epoch, (long long)found.source_ms, found.lag_s,
+           (long long)found.replay_ms, found.source);
+    /* A program that was compiled when the struct ended here: nothing behind that is touched. */
+    memset(&found, 'x', sizeof found);
+    found.size = offsetof(cshm_health, epoch);
+    if (cshm_get_health(feed, &found) != CSHM_OK || found.length == 0) abort();
+    for (size_t at = offsetof(cshm_health, epoch); at < sizeof found; at++) {
+        if (((const char *)&found)[at] != 'x') abort();
+    }
 }
 
 static void symbols(void) {

@@ -58,6 +58,7 @@ void obey(std::istringstream& words, std::ostream& out) {
   } else if (call == "health") {
     const auto health = feed->health();
     out << 0 << ' ' << health.market << ' ' << health.interval << ' ' << health.length << ' ' << health.symbols;
+    out << ' ' << health.epoch << ' ' << health.replay_ms << " [" << health.source << ']';
   } else if (call == "series") {
     std::string symbol;
     words >> symbol;

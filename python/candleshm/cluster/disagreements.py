@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from candleshm.cluster.presence import Presence
 from candleshm.cluster.served import OwnFeed, enumerated
 from candleshm.system.block_log import BlockLog
+from candleshm.system.log_text import counted
 
 if TYPE_CHECKING:
     from candleshm.cluster.shard_leases import ShardLeases
@@ -36,13 +37,20 @@ class Disagreements:
         self._unserved: frozenset[str] = frozenset()
         self._unserved_seconds = math.inf
 
-    def compare_shards(self, present: Iterable[Presence]) -> None:
-        """Log who divides the feed otherwise and leads it: this member leads nothing then."""
+    def compare_shards(self, present: Iterable[Presence]) -> str:
+        """Return who divides the feed otherwise and leads it, in words, and log it once; '' for nobody.
+
+        This member leads nothing then, and can take nothing from who leads.
+        """
         other = next((each for each in present if each.epochs and each.shards != self._shards), None)
-        if other is not None and other.member != self._otherwise:
+        if other is None:
+            return ""
+        why = f"{other.host} has {counted(other.shards, 'shard')} and this collector {self._shards}"
+        if other.member != self._otherwise:
             self._otherwise = other.member
-            text = "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same number"
-            self._log.error(text, self._feed, other.host, other.shards, self._shards)
+            text = "cluster feed %s: %s, so it leads none, and collects for its own host; give all the same number"
+            self._log.error(text, self._feed, why)
+        return why
 
     def compare_served(self) -> None:
         """Log why this member takes no lease, if what it serves is not what leaders serve."""

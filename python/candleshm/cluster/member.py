@@ -99,6 +99,8 @@ class Member:
         self._leases = ShardLeases(connection, self._subjects, self._name, shards=shards, now=self._now, own=self._own)
         self._gathering = Gathering(connection, self._subjects)
         self._stance = Stance({})
+        # Why it can take nothing from those who lead, if it cannot.
+        self._otherwise = ""
         self._stopping = threading.Event()
         self._disagreements = Disagreements(
             self._subjects.feed, self._leases, self._own, block_name=config.block_name, shards=shards
@@ -161,7 +163,7 @@ class Member:
         """Hear who is there, tend the leases, collect and tell what is led, follow the rest, and say so."""
         gathering = self._gathering
         gathering.look(self._now())
-        self._disagreements.compare_shards(gathering.present)
+        self._otherwise = self._disagreements.compare_shards(gathering.present)
         if replica.failure is not None:
             # Of no use to others, and others of none to it: it still serves its own host.
             if self._leases.epochs:
@@ -182,10 +184,13 @@ class Member:
             gathering.say(self._presence(replica, status, role=self._stance.role), now)
 
     def _is_alone(self) -> bool:
-        """Return whether no lease could be had for so long that this host has to help itself.
+        """Return whether no lease could be had for so long that this host has to help itself, or what leaders say is
+        of no use to it.
 
         Once it is alone it stays so until every shard is known to have a leader: nothing is left to nobody.
         """
+        if self._otherwise and not self._leases.epochs:
+            return True
         if not self._stance.is_alone:
             return self._leases.silent_seconds >= ALONE_SECONDS
         living = {presence.member for presence in self._gathering.present}
@@ -215,6 +220,8 @@ class Member:
 
     def _log_stance(self, stance: Stance) -> None:
         feed = self._subjects.feed
+        if stance.is_alone and self._otherwise:
+            return  # Whoever divides the feed otherwise is named already.
         if stance.is_alone:
             text = "cluster feed %s: no lease for %.0f s (%s); this host collects everything for itself"
             self._log.warning(text, feed, self._leases.silent_seconds, self._leases.failure)
@@ -223,6 +230,15 @@ class Member:
             self._log.info("cluster feed %s: leads shard %s of %d", feed, led, self._shards)
         else:
             self._log.info("cluster feed %s: stands by", feed)
+
+    @property
+    def _why(self) -> str:
+        """Why it is alone, or may not lead; '' where nothing is in its way."""
+        if self._otherwise:
+            return f"{self._otherwise}; give all the same number"
+        if self._stance.is_alone:
+            return f"no lease for {self._leases.silent_seconds:.0f} s ({self._leases.failure})"
+        return self._leases.objection or ""
 
     def _presence(self, replica: Replica, status: CollectorStatus | None, *, role: str) -> Presence:
         config = self._config
@@ -254,5 +270,6 @@ class Member:
             differing=replica.differing,
             is_complete=status is not None and status.is_loaded,
             may_lead=self._leases.objection is None,
+            why=self._why,
             exits=exits,
         )

@@ -54,6 +54,8 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its block has every row that others have, so that it could lead at once."""
     may_lead: bool = True
     """Whether it may take leases: it serves the candles and the symbols that leaders serve."""
+    why: str = ""
+    """Why it is alone, or may not lead; empty where nothing is in its way."""
     exits: tuple[Exit, ...] = ()
 
     @property

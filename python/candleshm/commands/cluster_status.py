@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import chain, groupby
 
 import msgspec
 
@@ -16,9 +17,10 @@ from candleshm.cluster.presence import Presence, Roll, decoded
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.cluster.subjects import Subjects
 from candleshm.commands.log import CLUSTER_LIBRARIES, HeldLog
-from candleshm.commands.table import aligned
+from candleshm.commands.table import aligned, fitted
 from candleshm.reader.figures import lag_text
 from candleshm.system.clock import SystemClock
+from candleshm.system.log_text import counted
 
 __all__ = ["present_in", "status_json", "status_table"]
 
@@ -26,8 +28,10 @@ __all__ = ["present_in", "status_json", "status_table"]
 LISTEN_SECONDS = 2.0
 # A person waits for the answer.
 OPEN_SECONDS = 3.0
-HEADS = ("FEED", "HOST", "PID", "ROLE", "SHARDS", "EPOCH", "LAG", "SYMBOLS", "LENGTH", "BLOCK", "DIFFERS")
-LEFT = ("FEED", "HOST", "ROLE", "SHARDS", "BLOCK", "DIFFERS", "EXIT", "TO")
+HEADS = ("HOST", "PID", "ROLE", "LEADS", "EPOCH", "LAG", "SYMBOLS", "LENGTH", "BLOCK", "DIFFERS", "NOTE")
+LEFT = ("HOST", "ROLE", "LEADS", "BLOCK", "DIFFERS", "NOTE", "EXIT", "TO")
+# What a narrow terminal does without, in this order. `--json` has it all.
+FIRST_TO_GO = ("LENGTH", "SYMBOLS", "EPOCH", "PID", "BLOCK", "LAG")
 EXIT_HEADS = ("EXIT", "TO", "WEIGHT")
 
 
@@ -51,29 +55,40 @@ def present_in(settings: ClusterSettings) -> list[Presence]:
     return roll.living(now)
 
 
-def status_table(present: Sequence[Presence]) -> str:
-    """Return a table of members and mirrors, and one of the exits by which the members meet the exchange."""
+def status_table(present: Sequence[Presence], width: int | None = None) -> str:
+    """Return a table of the members and mirrors of each feed, and one of the exits by which members meet the exchange.
+
+    They are at most `width` wide, if that is given.
+    """
     if not present:
         return "nobody is present\n"
+    parts = [_feed_table(feed, list(those), width) for feed, those in groupby(present, key=lambda each: each.feed)]
+    exits = [(way, to, f"{used}/{limit}") for (way, to), (used, limit) in _exits(present).items()]
+    return "\n".join([*parts, *([aligned(EXIT_HEADS, exits, left=LEFT)] if exits else [])])
+
+
+def _feed_table(feed: str, present: Sequence[Presence], width: int | None) -> str:
+    """Return who is present of one feed, below a line that names it and its shards."""
+    leading = [each for each in present if each.epochs]
+    divided = f", in {counted(leading[0].shards, 'shard')}" if leading else ", which nobody leads"
     rows = [
         (
-            each.feed,
             each.host,
             str(each.pid),
             each.role,
-            _shards(each),
+            _led(each),
             " ".join(map(str, sorted(set(each.epochs.values())))),
             "" if each.lag_ms is None else lag_text(each.lag_ms / 1000),
             str(each.symbols),
             str(each.length),
             each.block,
             _differing(each),
+            each.why,
         )
         for each in present
     ]
-    table = aligned(HEADS, rows, left=LEFT)
-    exits = [(way, to, f"{used}/{limit}") for (way, to), (used, limit) in _exits(present).items()]
-    return f"{table}\n{aligned(EXIT_HEADS, exits, left=LEFT)}" if exits else table
+    lines = fitted(HEADS, rows, left=LEFT, width=width, first_to_go=FIRST_TO_GO)
+    return "".join(f"{line}\n" for line in [f"feed {feed}{divided}", *chain.from_iterable(lines)])
 
 
 def status_json(present: Sequence[Presence]) -> str:
@@ -85,11 +100,14 @@ def status_json(present: Sequence[Presence]) -> str:
     return json.dumps({"present": msgspec.to_builtins(list(present), str_keys=True), "exits": exits}, indent=2) + "\n"
 
 
-def _shards(presence: Presence) -> str:
-    """Return which shards somebody leads, of how many."""
-    if not presence.epochs:
+def _led(presence: Presence) -> str:
+    """Return which shards somebody leads; they are numbered from 0."""
+    led = presence.leads
+    if not led:
         return ""
-    return f"{','.join(map(str, presence.leads))} of {presence.shards}"
+    if len(led) == presence.shards:
+        return "all"
+    return f"shard{'s' if len(led) > 1 else ''} {','.join(map(str, led))}"
 
 
 def _differing(presence: Presence) -> str:

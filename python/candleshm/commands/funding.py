@@ -54,7 +54,10 @@ def download_funding(
                 listed, left_out = wanted_symbols(config, info, kind, has_archive=False)
                 symbols = [symbol for symbol in listed if "PERPETUAL" in info.contracts.get(symbol, "PERPETUAL")]
                 if not symbols:
-                    raise ConfigError(f"symbols: {config.market} lists no perpetual contract that is wanted")
+                    named = config.symbols if isinstance(config.symbols, str) else " ".join(config.symbols)
+                    raise ConfigError(
+                        f"symbols cannot be `{named}`: {config.market} lists no perpetual contract of that name"
+                    )
                 failed += left_out
                 for symbol in symbols:
                     line.show(done / len(symbols), f"{done} of {len(symbols)} symbols, {count:,} funding rates")

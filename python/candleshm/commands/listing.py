@@ -8,10 +8,11 @@ from dataclasses import asdict
 from datetime import datetime
 
 from candleshm import _core
-from candleshm.commands.table import aligned
+from candleshm.commands.table import fitted
 from candleshm.errors import BlockError, BlockIncompatible, BlockNotFound, BlockOfAnotherUser
 from candleshm.reader.feed import attach, blocks
 from candleshm.reader.figures import age, kind_of, lag_of, role_of
+from candleshm.reader.health import Health
 from candleshm.reader.notes import note
 from candleshm.system.log_text import counted
 
@@ -20,46 +21,35 @@ __all__ = ["listing_json", "listing_table", "unlisted"]
 # What cannot be read may be a block of ours if its name begins so, as those do that get no other name.
 OUR_NAMES = "candleshm"
 
-# The exchange has a column where a block is of another one than Binance, such as a simulated one.
-BINANCE = "binance"
-HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT")
+HEADS = ("NAME", "MARKET", "INTERVAL", "SYMBOLS", "LENGTH", "STATE", "PID", "AGE", "WEIGHT", "EXCHANGE")
 CLUSTER_HEADS = ("ROLE", "SOURCE", "LAG")
-LEFT = ("NAME", "MARKET", "STATE", "ROLE", "SOURCE", "EXCHANGE", "NOTE")
+REMARKS = "NOTE"
+LEFT = ("NAME", "MARKET", "STATE", "EXCHANGE", "ROLE", "SOURCE", REMARKS)
+BINANCE = "binance"
+# What a narrow terminal does without, in this order; first of all the exchange where all have the same. `--json` has
+# it all.
+FIRST_TO_GO = ("WEIGHT", "LENGTH", "SOURCE", "SYMBOLS", "PID", "EXCHANGE", "INTERVAL", "MARKET", "AGE", "ROLE", "LAG")
 
 
-def listing_table() -> str:
-    """Return a table of the blocks.
+def listing_table(width: int | None = None) -> str:
+    """Return a table of the blocks, at most `width` wide if that is given.
 
-    Where one has candles of another exchange than Binance, there is a column for that; where one is of a cluster, there
-    are columns for what it is in it, whose rows it has, and how long these were on their way.
+    Where one is of a cluster, there are columns for what it is in it, whose rows it has, and how long these were on
+    their way.
     """
     found = blocks()
-    heads: tuple[str, ...] = HEADS
-    rows: list[tuple[str, ...]] = [
-        (
-            health.name,
-            kind_of(health),
-            health.interval,
-            str(health.symbols),
-            str(health.length),
-            health.condition,
-            str(health.pid),
-            age(health.heartbeat_age),
-            f"{health.weight_used}/{health.weight_limit}",
-        )
-        for health in found
-    ]
-    if not rows:
+    if not found:
         return "no blocks\n"
-    if any(health.source is not None for health in found):
-        heads = heads + CLUSTER_HEADS
-        more = [(role_of(health), health.source or "", lag_of(health)) for health in found]
-        rows = [row + of_cluster for row, of_cluster in zip(rows, more, strict=True)]
-    if not {health.exchange for health in found} <= {BINANCE, ""}:
-        heads = (*heads, "EXCHANGE")
-        rows = [(*row, health.exchange or "-") for row, health in zip(rows, found, strict=True)]
-    rows = [(*row, note(health)) for row, health in zip(rows, found, strict=True)]
-    return aligned((*heads, "NOTE"), rows, left=LEFT)
+    is_clustered = any(health.source is not None for health in found)
+    is_mixed = not {health.exchange for health in found} <= {BINANCE, ""}
+    lines = fitted(
+        (*HEADS, *(CLUSTER_HEADS if is_clustered else ()), REMARKS),
+        [_row(health, is_clustered=is_clustered) for health in found],
+        left=LEFT,
+        width=width,
+        first_to_go=FIRST_TO_GO if is_mixed else ("EXCHANGE", *FIRST_TO_GO),
+    )
+    return "".join(f"{line}\n" for lines_of in lines for line in lines_of)
 
 
 def listing_json() -> str:
@@ -98,6 +88,23 @@ def unlisted() -> list[str]:
         names = ", ".join(error.name for error in errors)
         lines.append(f"{counted(len(errors), 'block')} of another user cannot be read: {names}; {errors[0].owned}")
     return lines
+
+
+def _row(health: Health, *, is_clustered: bool) -> tuple[str, ...]:
+    return (
+        health.name,
+        kind_of(health),
+        health.interval,
+        str(health.symbols),
+        str(health.length),
+        health.condition,
+        str(health.pid),
+        age(health.heartbeat_age),
+        f"{health.weight_used}/{health.weight_limit}",
+        health.exchange or "-",
+        *((role_of(health), health.source or "", lag_of(health)) if is_clustered else ()),
+        note(health),
+    )
 
 
 def _json_value(value: object) -> object:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from candleshm.commands.interrupting import interruptible
 from candleshm.commands.streams import drop, escape_unwritable, open_missing
 from candleshm.errors import (
     BlockInUse,
@@ -17,6 +18,7 @@ from candleshm.errors import (
     MissingExtra,
 )
 from candleshm.system.log_text import printable, without_credentials
+from candleshm_command import INTERRUPTED
 
 __all__ = ["outcome"]
 
@@ -27,20 +29,22 @@ CONFIGURATION, TEMPORARY, FAILED = os.EX_CONFIG, os.EX_TEMPFAIL, 1
 def outcome(command: Callable[[], None]) -> int:
     """Run `command` and return the exit code. Errors in candleshm itself are not caught: their traceback helps most.
 
-    0 is done, 78 a configuration that cannot be used, 75 something outside that may pass (the exchange, the
-    servers of a cluster, the system, another collector), 1 everything else.
+    0 is done, 78 a configuration that cannot be used, 75 something outside that may pass (the exchange, the servers of
+    a cluster, the system, another collector), 130 an interruption by Ctrl-C of what does not end in order by it,
+    1 everything else.
     """
     open_missing()
     escape_unwritable()
     complaint, code = "", 0
     try:
-        command()
+        with interruptible():
+            command()
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the output has left, as `head` does.
         drop(sys.stdout)
     except KeyboardInterrupt:
-        pass
+        code = INTERRUPTED
     except (CandleShmError, OSError) as error:
         complaint, code = _line(error), _code(error)
     except MemoryError:

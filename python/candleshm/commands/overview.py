@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from candleshm.commands.screen import Screen
-from candleshm.commands.table import aligned
+from candleshm.commands.table import fitted
 from candleshm.reader.figures import age, kind_of, lag_of, role_of
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
 
 __all__ = ["Overview"]
 
-HEADS = ("#", "NAME", "MARKET", "INTERVAL", "SYMBOLS", "STALE", "OLDEST", "MISSING", "WEIGHT", "STATE", "NOTE")
+HEADS = ("#", "NAME", "STATE", "MARKET", "INTERVAL", "SYMBOLS", "STALE", "OLDEST", "MISSING", "WEIGHT")
 CLUSTER_HEADS = ("ROLE", "SOURCE", "LAG")
-LEFT = ("NAME", "MARKET", "ROLE", "SOURCE", "STATE", "NOTE")
+REMARKS = "NOTE"
+LEFT = ("NAME", "STATE", "MARKET", "ROLE", "SOURCE", REMARKS)
+# What a narrow terminal does without, in this order: what one block shows in full, then what its name says.
+FIRST_TO_GO = ("WEIGHT", "SYMBOLS", "SOURCE", "INTERVAL", "MARKET", "MISSING", "ROLE", "LAG")
 # The words for blocks about which nothing is to be done.
 CALM = {"ready", "loading", "replay"}
 
@@ -41,15 +44,32 @@ class Overview:
         if not shown:
             return [title, "", "no blocks; `candleshm serve` or `candleshm demo` makes some", *below]
         is_clustered = any(health.source is not None for health in shown)
-        heads = (*HEADS[:-2], *CLUSTER_HEADS, *HEADS[-2:]) if is_clustered else HEADS
-        cells = [_row(place, health, is_clustered=is_clustered) for place, health in enumerate(shown, 1)]
-        head, *lines = aligned(heads, cells, left=LEFT).splitlines()
+        head, *lines = fitted(
+            (*HEADS, *(CLUSTER_HEADS if is_clustered else ()), REMARKS),
+            [_row(place, health, is_clustered=is_clustered) for place, health in enumerate(shown, 1)],
+            left=LEFT,
+            width=screen.width,
+            first_to_go=FIRST_TO_GO,
+            narrowed="NAME",
+        )
         rows = [
-            line if health.condition in CALM else screen.alarm(line) for line, health in zip(lines, shown, strict=True)
+            lines_of if health.condition in CALM else [screen.alarm(line) for line in lines_of]
+            for lines_of, health in zip(lines, shown, strict=True)
         ]
-        if screen.height is not None and len(rows) > (room := max(1, screen.height - 3 - len(below))):
-            rows = [*rows[: room - 1], screen.faint(f"and {len(rows) - room + 1} more in no worse state")]
-        return [title, "", screen.heading(head), *rows, *below]
+        table = self._cut(rows, len(below))
+        return [title, "", screen.heading(head[0]), *table, *below]
+
+    def _cut(self, rows: Sequence[Sequence[str]], below: int) -> list[str]:
+        """Return the lines of as many rows as the terminal has room for above `below` further lines."""
+        screen = self._screen
+        lines = [line for lines_of in rows for line in lines_of]
+        if screen.height is None or len(lines) <= (room := max(1, screen.height - 3 - below)):
+            return lines
+        shown, cut = 0, list[str]()
+        while len(cut) + len(rows[shown]) < room:
+            cut += rows[shown]
+            shown += 1
+        return [*cut, screen.faint(f"and {len(rows) - shown} more in no worse state")]
 
     def chosen(self, typed: str) -> str | None:
         """Return the name of the block that was chosen by what is typed, None while none is."""
@@ -69,6 +89,7 @@ def _row(place: int, health: Health, *, is_clustered: bool) -> tuple[str, ...]:
     return (
         str(place),
         health.name,
+        health.condition,
         kind_of(health),
         health.interval,
         str(health.symbols),
@@ -77,6 +98,5 @@ def _row(place: int, health: Health, *, is_clustered: bool) -> tuple[str, ...]:
         f"{health.missing:,}",
         f"{health.weight_used}/{health.weight_limit}",
         *((role_of(health), health.source or "", lag_of(health)) if is_clustered else ()),
-        health.condition,
         note(health),
     )

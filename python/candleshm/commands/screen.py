@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -16,6 +18,8 @@ FRAME_SECONDS = 0.125
 APPENDED_SECONDS = 2.0
 # No cursor, and lines that are too long are cut instead of wrapped; then both as before.
 TAKE, GIVE_BACK = "\x1b[?25l\x1b[?7l", "\x1b[?25h\x1b[?7h"
+STYLES = re.compile("\x1b\\[[0-9;]*m")
+INDENT = "  "
 UP, DOWN, FAINT, STRONG, ALARM, HEADING = "32", "31", "2", "1", "1;31", "7"
 
 
@@ -53,6 +57,33 @@ class Screen:
     def height(self) -> int | None:
         """Lines that a frame may have; None when any number fits."""
         return shutil.get_terminal_size().lines - 1 if self.is_terminal else None
+
+    @property
+    def width(self) -> int | None:
+        """Characters that a line may have; None when any number fits.
+
+        Behind the last place of a terminal, what clears the rest of a line would clear that place.
+        """
+        return shutil.get_terminal_size().columns - 1 if self.is_terminal else None
+
+    def wrapped(self, text: str) -> list[str]:
+        """Return a text that is not styled in parts, each of which fits a line that `folded` begins."""
+        if self.width is None:
+            return [text]
+        room = max(1, self.width - len(INDENT))
+        return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+
+    def folded(self, parts: Sequence[str], between: str) -> list[str]:
+        """Return the lines that `parts` make with `between` them; a part that does not fit begins a new line."""
+        lines = [parts[0]]
+        for part in parts[1:]:
+            joined = f"{lines[-1]}{between}{part}"
+            if self.width is not None and len(STYLES.sub("", joined).rstrip()) > self.width:
+                lines[-1] += between.rstrip()
+                lines.append(f"{INDENT}{part}")
+            else:
+                lines[-1] = joined
+        return lines
 
     def show(self, lines: Sequence[str]) -> None:
         """Show a frame in place of the last one, cut at the height of the terminal."""

@@ -65,11 +65,10 @@ GROUPS = {
         *("symbols", "symbols_filter", "symbol_contains", "symbol_endswith", "contract", "quote", "top"),
         *("spare_symbols", "universe_refresh_seconds"),
     ),
-    "from where": ("base_url", "ws_url", "live", "proxy_host", "proxies", "trust_env"),
-    "how often, and at which cost": (
-        *("server_weight", "update_interval_seconds", "settle_seconds", "workers", "spin_microseconds"),
-        "start_seconds",
-    ),
+    "which exchange, and the way to it": ("base_url", "proxy_host", "proxies", "trust_env", "start_seconds"),
+    "streams": ("live", "ws_url", "spin_microseconds"),
+    "requests, and what they cost": ("server_weight", "update_interval_seconds", "settle_seconds", "workers"),
+    "recording": ("record", "record_bytes"),
 }
 OTHERS = "what is kept on disk"
 """The group of all flags that no other group has."""

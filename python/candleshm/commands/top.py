@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -15,11 +15,12 @@ from candleshm.commands.listing import unlisted
 from candleshm.commands.overview import Overview
 from candleshm.commands.screen import Screen
 from candleshm.commands.selection import Selection
+from candleshm.commands.series_table import SeriesTable
 from candleshm.errors import BlockError
 from candleshm.reader.collector_report import CollectorReport, read_report
 from candleshm.reader.events import Event, changes
 from candleshm.reader.feed import blocks
-from candleshm.reader.figures import age, change, clock_time, kind_of, lag_of, price, role_of
+from candleshm.reader.figures import age, clock_time, kind_of, lag_of, role_of
 from candleshm.reader.freshness import Freshness
 from candleshm.reader.health import Health
 from candleshm.reader.notes import note
@@ -33,7 +34,6 @@ EVENTS_KEPT = 100
 # Of the lines below the heads the events get one part in four, the table the rest.
 EVENTS_PART = 4
 BAR_WIDTH = 16
-NAME_WIDTH = 12
 NAMED_MAX = 3
 
 
@@ -151,10 +151,10 @@ class Board:
         self._before = seen
         head = [*self._head(seen, now_ms), *(self._work(report) if report is not None else [])]
         head += [self._screen.faint(self.selection.hint) if self._screen.is_terminal else ""]
-        source_head = "  BY" if report is not None else ""
-        head += [self._screen.heading(f"{self._table_head(seen.series)}{source_head}")]
+        table = SeriesTable(self._screen, seen.series, self._max_age_seconds, has_report=report is not None)
+        head += [self._screen.heading(table.head)]
         by_requests = frozenset(report.by_requests) if report is not None else None
-        rows = [self._row(facts, _source(facts, by_requests)) for facts in self.selection.of(seen.series)]
+        rows = [table.row(facts, _source(facts, by_requests)) for facts in self.selection.of(seen.series)]
         events = [self._event(*happened) for happened in reversed(self._events)]
         if self._screen.height is not None:
             room = max(0, self._screen.height - len(head) - 2)
@@ -170,11 +170,12 @@ class Board:
         health, screen = seen.health, self._screen
         title = f"{screen.strong(health.name)}  {kind_of(health)} {health.interval}, "
         title += f"{counted(health.symbols, 'symbol')} of {health.length:,} candles"
+        alive = f"collector {health.pid}, heartbeat {age(health.heartbeat_age)} ago"
         return [
-            f"{title}  {_state(health, screen)}{self._shown_hint()}",
-            f"collector {health.pid}, heartbeat {age(health.heartbeat_age)} ago  {_weight(health, screen)}",
+            *screen.folded([title, *_state(health, screen), *self._shown_hint()], "  "),
+            *screen.folded([alive, _weight(health, screen)], "  "),
             *_cluster(health),
-            self._content(seen, now_ms),
+            *screen.folded(self._content(seen, now_ms), ", "),
         ]
 
     def _work(self, report: CollectorReport) -> list[str]:
@@ -193,7 +194,7 @@ class Board:
         words.append(f"{report.audits:,} audits{f' ({audited})' if report.audits else ''}")
         if report.conflicts:
             words.append(f"{report.conflicts:,} rows in which sources differed")
-        lines = ["  ".join(words)]
+        lines = self._screen.folded(words, "  ")
         if report.loaded < report.symbols:
             left = "" if not report.eta_seconds else f", {report.eta_seconds:.0f} s to go"
             lines.append(f"loading: {report.loaded} of {counted(report.symbols, 'symbol')}{left}")
@@ -201,14 +202,15 @@ class Board:
             failed = sum(report.errors.values())
             now = f"now failing: {_named(report.failing)}" if report.failing else "no symbol fails now"
             newest = printable(report.newest_error)
-            text = f"{failed:,} of {report.requests:,} requests failed, {now}; the newest: {newest}"
-            lines.append(self._screen.alarm(text) if report.failing else self._screen.faint(text))
+            parts = [f"{failed:,} of {report.requests:,} requests failed, {now};", f"the newest: {newest}"]
+            style = self._screen.alarm if report.failing else self._screen.faint
+            lines += map(style, self._screen.folded(parts, " "))
         return lines
 
-    def _shown_hint(self) -> str:
-        return self._screen.faint(f"   {self._hint}") if self._hint and self._screen.is_terminal else ""
+    def _shown_hint(self) -> list[str]:
+        return [self._screen.faint(f" {self._hint}")] if self._hint and self._screen.is_terminal else []
 
-    def _content(self, seen: Observation, now_ms: float) -> str:
+    def _content(self, seen: Observation, now_ms: float) -> list[str]:
         health = seen.health
         freshness = Freshness.of(
             [facts.age_seconds for facts in seen.series if facts.trading], max_age=self._max_age_seconds
@@ -228,29 +230,7 @@ class Board:
         if seen.closed_until_ms is not None:
             behind_seconds = max(0.0, now_ms - seen.closed_until_ms) / 1000
             words.append(f"closed until {clock_time(seen.closed_until_ms)}, {age(behind_seconds)} ago")
-        return ", ".join(words)
-
-    def _table_head(self, series: Sequence[SeriesFacts]) -> str:
-        self._name_width = max([NAME_WIDTH, *(len(facts.symbol) for facts in series)])
-        columns = f"{'LIVE CLOSE':>16} {'CHANGE':>10} {'AGE':>8}  {'STATE':<8} {'MISSING':>7} {'HOLES':>6} {'REV':>4}"
-        return f"{'SYMBOL':<{self._name_width}} {columns}"
-
-    def _row(self, facts: SeriesFacts, source: str) -> str:
-        screen = self._screen
-        name = f"{facts.symbol:<{self._name_width}}"
-        age_text = f"{age(facts.age_seconds):>8}"
-        missing = f"{facts.missing or '-':>7}"
-        tail = f"{facts.holes or '-':>6} {facts.revision or '-':>4}  {source}".rstrip()
-        if not facts.trading:
-            return screen.faint(
-                f"{name} {price(facts.close):>16} {'-':>10} {age_text}  {'delisted':<8} {missing} {tail}"
-            )
-        is_stale = facts.is_stale(self._max_age_seconds)
-        return (
-            f"{screen.alarm(name) if is_stale else name} {price(facts.close):>16} "
-            f"{screen.signed(change(facts.change), facts.change)} {screen.alarm(age_text) if is_stale else age_text}  "
-            f"{facts.state:<8} {screen.alarm(missing) if facts.missing else missing} {tail}"
-        )
+        return words
 
     def _cut(self, rows: list[str], room: int) -> list[str]:
         if len(rows) <= room:
@@ -263,15 +243,20 @@ class Board:
         return f"{self._screen.faint(clock_time(at_ms))}  {text}"
 
 
-def _state(health: Health, screen: Screen) -> str:
+def _state(health: Health, screen: Screen) -> list[str]:
+    """Return the state in words, as one part of a line where the terminal is wide enough."""
     word, text = health.condition, note(health)
+    style: Callable[[str], str] = screen.alarm
     if word == "ready":
-        return screen.alarm(text) if health.banned_until is not None else screen.signed("ready", 1)
-    if word == "loading" and health.banned_until is None:
-        return word
-    if health.replayed_at is not None and word == "replay":
-        return f"replay: {health.replayed_at:%Y-%m-%d %H:%M:%S} UTC"
-    return screen.alarm(f"{word}: {text}" if text else word)
+        is_banned = health.banned_until is not None
+        text, style = (text, screen.alarm) if is_banned else ("ready", lambda shown: screen.signed(shown, 1))
+    elif word == "loading" and health.banned_until is None:
+        text, style = word, str
+    elif health.replayed_at is not None and word == "replay":
+        text, style = f"replay: {health.replayed_at:%Y-%m-%d %H:%M:%S} UTC", str
+    elif text:
+        text = f"{word}: {text}"
+    return [style(part) for part in screen.wrapped(text or word)]
 
 
 def _cluster(health: Health) -> list[str]:

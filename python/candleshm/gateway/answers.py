@@ -16,7 +16,7 @@ from candleshm._core import candle_end_ms, klines_text
 from candleshm.columns import OPEN_TIME_MS
 from candleshm.errors import BlockError, StaleData, UnknownSymbol
 from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Market
-from candleshm.gateway.directory import BlockDirectory, divides
+from candleshm.gateway.directory import BlockDirectory, divides, replay_flags
 from candleshm.gateway.exchange_info import ExchangeInfos
 from candleshm.gateway.files import DailyFiles
 from candleshm.gateway.grid import Grid, is_same_grid
@@ -222,17 +222,30 @@ class Answers:
                 f"{' '.join(intervals)}; serve {query.interval}, or start the gateway with --pass-through"
             )
         elif (left_out := self._directory.left_out(query.market, query.symbol)) is not None:
-            text = (
-                f"block {left_out.name} carries {query.symbol}, but its candles are those of "
-                f"{left_out.exchange or 'an unknown exchange'}; a gateway answers with the candles of one exchange, "
-                f"which --base-url names"
-            )
+            text = self._left_out(query, left_out)
         else:
             text = (
                 f"no block on this machine carries {query.symbol} of {query.market}{of_price}; serve it, or start the "
                 f"gateway with --pass-through"
             )
         return Refused(503, -1001, text)
+
+    def _left_out(self, query: KlinesQuery, feed: Feed) -> str:
+        """Return why a block that carries what was asked for does not answer, and what to do."""
+        try:
+            is_replay, exchange = feed.health.replayed_at is not None, feed.exchange
+        except GONE:
+            return f"block {feed.name}, which carried {query.symbol}, is gone; try again in a moment"
+        if is_replay:
+            return (
+                f"block {feed.name} carries {query.symbol}, but it is a replay, of another time than now; start a "
+                f"gateway with {replay_flags(feed)} to be answered from it"
+            )
+        return (
+            f"block {feed.name} carries {query.symbol}, but its candles are those of "
+            f"{exchange or 'an unknown exchange'}; a gateway answers with the candles of one exchange, which "
+            f"--base-url names"
+        )
 
 
 class Answered(NamedTuple):

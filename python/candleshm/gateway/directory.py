@@ -18,11 +18,12 @@ from candleshm.reader.feed import Feed, attach
 from candleshm.reader.figures import kind_of
 from candleshm.system.log_text import counted
 
-__all__ = ["BlockDirectory"]
+__all__ = ["BlockDirectory", "divides", "replay_flags"]
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+DAY_MS = 86_400_000
 # A request for what is not there has the directory look again, but not more often than this.
 LOOK_SECONDS_MIN = 0.1
 
@@ -108,8 +109,10 @@ class BlockDirectory:
         feed = dict(self._feeds).get(name)
         if feed is None or name not in self._foreign:
             return ""
+        if _is_replay(feed):
+            return f"it is a replay, of another time than now; a gateway with `{replay_flags(feed)}` answers from it"
         whose = _exchange_of(feed, feed.market) or "an unknown exchange"
-        return f"left out: its candles are those of {whose}, requests are answered for {self._wanted(feed.market)}"
+        return f"its candles are those of {whose}, requests are answered for {self._wanted(feed.market)}"
 
     def is_derived(self, feed: Feed) -> bool:
         """Return whether the block was made of the candles of another one."""
@@ -178,7 +181,8 @@ class BlockDirectory:
         if feed.name not in self._foreign:
             self._foreign.add(feed.name)
             text = "block %s is left out: its candles are those of %s, and requests are answered for %s"
-            logger.info(text, feed.name, there or "an unknown exchange", wanted)
+            whose = "a replay" if _is_replay(feed) else there or "an unknown exchange"
+            logger.info(text, feed.name, whose, wanted)
         return True
 
     def _wanted(self, market: str) -> str | None:
@@ -197,12 +201,25 @@ class BlockDirectory:
                 logger.exception("the blocks of this machine cannot be listed; the gateway goes on with those it has")
 
 
+def replay_flags(feed: Feed) -> str:
+    """Return the flags of a gateway that answers from a replay, which may show a change only once in a candle."""
+    seconds = 2 * INTERVAL_MS.get(feed.interval, DAY_MS) // 1000
+    return f"--block {feed.name} --max-age {seconds}"
+
+
 def _exchange_of(feed: Feed, market: str) -> str:
     """Return whose candles a block of a market has; nothing where it is not known, and for other markets."""
     try:
         return feed.exchange if feed.market == market else ""
     except BlockError:
         return ""
+
+
+def _is_replay(feed: Feed) -> bool:
+    try:
+        return feed.health.replayed_at is not None
+    except BlockError:
+        return False
 
 
 def _has_ended(feed: Feed) -> bool:

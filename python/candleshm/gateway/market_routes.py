@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -141,16 +142,8 @@ class MarketPages:
     async def _continuous(self, scope: Scope) -> Reply:
         query = read_continuous(self._market, scope["query_string"])
         if query.contract_type not in PERPETUAL:
-            name = f"{query.symbol}:{query.contract_type}"
-            has_block = self._markets.directory.has_symbol(self._market, name)
-            text = (
-                f"a block carries {name}, but the gateway answers no {query.contract_type} contracts: ask /klines for "
-                f"the contract's own symbol, or start the gateway with --pass-through"
-                if has_block
-                else f"no block carries contracts of {query.contract_type}: serve the contract's own symbol and ask "
-                f"/klines for it, or start the gateway with --pass-through"
-            )
-            return await self._passed(scope, Refused(503, -1001, text))
+            await self._listing()  # which contract that is now
+            return await self._passed(scope, Refused(503, -1001, self._of_quarter(query)))
         return await self._candles(scope, replace(query, symbol=self._perpetual(query)))
 
     def _prices(self, price: Price) -> Answer:
@@ -232,6 +225,28 @@ class MarketPages:
     def _is_listed(self, symbol: str) -> bool:
         markets, market = self._markets, self._market
         return markets.infos.is_listed(market, symbol) or markets.directory.has_symbol(market, symbol)
+
+    def _of_quarter(self, query: KlinesQuery) -> str:
+        """Return why contracts of a quarter are not answered, and what to ask for instead."""
+        has_block = partial(self._markets.directory.has_symbol, self._market)
+        continuous = f"{query.symbol}:{query.contract_type}"
+        listing = self._markets.infos.listing(self._market)
+        contract = None if listing is None else listing.contracts.get((query.symbol, query.contract_type or ""))
+        if contract is not None and has_block(contract):
+            return (
+                f"the gateway answers no {query.contract_type} contracts, but a block carries {contract}, which is "
+                f"that now: ask /klines for it, or start the gateway with --pass-through"
+            )
+        of = "the contract's own symbol" if contract is None else contract
+        if has_block(continuous):
+            return (
+                f"a block carries {continuous}, but the gateway answers no {query.contract_type} contracts: read it "
+                f"with candleshm.attach, serve {of} and ask /klines for it, or start the gateway with --pass-through"
+            )
+        return (
+            f"no block carries contracts of {query.contract_type}: serve {of} and ask /klines for it, or start the "
+            f"gateway with --pass-through"
+        )
 
     def _perpetual(self, query: KlinesQuery) -> str:
         """Return the symbol of a perpetual contract; as such are called, where no list tells it."""

@@ -16,7 +16,7 @@ REPEATED = "; %d times so far"
 
 EVENTS: Mapping[str, Mapping[str, str]] = {
     "cluster.disagreements": {
-        "cluster feed %s: %s has %d shards and this collector %d, so it leads none; give all the same "
+        "cluster feed %s: %s, so it leads none, and collects for its own host; give all the same "
         "number": "cluster_divided_otherwise",
         "cluster feed %s: this collector takes no lease: %s": "cluster_unfit",
         "cluster feed %s: no rows of %s: %s leads them and does not serve them; give it the same "

@@ -87,6 +87,13 @@ typedef struct {
     int64_t banned_until_ms;                     /* until when the exchange refuses requests; 0: it does not */
     double heartbeat_age_s;                      /* of the collector; infinity when it lies in the future */
     double oldest_age_s;                         /* of the symbols that trade; infinity while none has any data */
+    /* Of a block of a cluster; its leader is a process that sent the newest rows. */
+    uint64_t epoch;                              /* of that leader; 0 outside a cluster, and of a collector alone in it */
+    int64_t source_ms;                           /* when its newest message was sent, by the exchange's clock; 0: unknown */
+    double lag_s;                                /* how long that was on its way, or ago, once nothing came for more than
+                                                  * 3 s; 0 at a leader, NaN where nothing can come */
+    int64_t replay_ms;                           /* the replayed time, in a block of a replay: ages count by it; else 0 */
+    char source[80];                             /* that leader, "host/pid", or the collector alone itself; else "" */
 } cshm_health;
 int cshm_get_health(const cshm_feed *feed, cshm_health *out);
 

@@ -38,6 +38,11 @@ struct CHealth {
     banned_until_ms: i64,
     heartbeat_age_s: f64,
     oldest_age_s: f64,
+    epoch: u64,
+    source_ms: i64,
+    lag_s: f64,
+    replay_ms: i64,
+    source: [c_char; TEXT_BYTES],
 }
 
 /// What every caller knows of it: the first version of the struct. Later fields come behind.
@@ -69,6 +74,11 @@ impl CHealth {
             banned_until_ms: health.banned_until_ms.unwrap_or(0) as i64,
             heartbeat_age_s: seconds(health.heartbeat_age_ms),
             oldest_age_s: seconds(health.freshness.oldest_age_ms),
+            epoch: health.cluster_epoch,
+            source_ms: health.source_ms.unwrap_or(0) as i64,
+            lag_s: health.lag_us.map_or(f64::NAN, |lag_us| lag_us as f64 / 1e6),
+            replay_ms: health.replay_ms.unwrap_or(0) as i64,
+            source: chars(&health.source),
         }
     }
 }

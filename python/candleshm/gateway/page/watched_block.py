@@ -31,7 +31,7 @@ DAY_MS = 86_400_000
 FACTS = (
     *("name", "parent", "market", "interval", "interval_ms", "length", "symbols", "condition", "note", "pid"),
     *("heartbeat_age", "oldest_age", "stale", "missing", "holes", "weight_used", "weight_limit"),
-    *("banned_until_ms", "closed_until_ms", "role", "source", "lag"),
+    *("banned_until_ms", "closed_until_ms", "role", "source", "lag", "not_served"),
 )
 
 
@@ -81,10 +81,10 @@ class WatchedBlock:
         """Read the health anew. Raises BlockError."""
         self.health = self.feed.health
 
-    def as_row(self, why_left_out: str = "") -> Message:
+    def as_row(self, not_served: str = "") -> Message:
         """Return what the page says about the block and its collector; ages in seconds, null for never.
 
-        `why_left_out` says why the gateway answers nothing from it, if that is so.
+        `not_served` says why the gateway answers nothing from it, if that is so.
         """
         health = self.health
         closed_until_ms = self._before.closed_until_ms if self._before is not None else None
@@ -97,7 +97,7 @@ class WatchedBlock:
             "length": health.length,
             "symbols": health.symbols,
             "condition": health.condition,
-            "note": "; ".join(filter(None, (note(health), why_left_out))),
+            "note": note(health),
             "pid": health.pid,
             "heartbeat_age": _finite(health.heartbeat_age),
             "oldest_age": _finite(health.oldest_age),
@@ -111,6 +111,7 @@ class WatchedBlock:
             "role": role_of(health) or None,
             "source": health.source,
             "lag": health.lag,
+            "not_served": not_served or None,
         }
 
     def table(self) -> Message:

@@ -244,10 +244,11 @@ export class Board {
     return seconds === null ? null : seconds + (silentMs > TOLD_MS ? silentMs / 1000 : 0);
   }
 
-  /** Blocks that are not as they should be, the worst first: name, condition, severity, note. */
+  /** Blocks that are served and not as they should be, the worst first: name, condition, severity, note. */
   troubles() {
     const found = [];
     for (const block of this.bases()) {
+      if (block.not_served) continue;
       const heartbeat = this.grown(block.heartbeat_age);
       let severity = SEVERITY[block.condition] ?? 3;
       let condition = block.condition;

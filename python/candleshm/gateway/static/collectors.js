@@ -65,6 +65,9 @@ class Line {
       this.cells[name] = text;
       this.element.append(cell);
     }
+    this.notServed = document.createElement("small");
+    this.notServed.textContent = "not served";
+    this.cells.name.after(this.notServed);
     this.meter = document.createElement("div");
     this.meter.className = "meter";
     this.meter.setAttribute("role", "meter");
@@ -80,6 +83,9 @@ class Line {
     this.element.dataset.block = block.name;
     this.write("state", `${SIGNS[condition] ?? "?"} ${condition}`);
     this.write("name", block.name);
+    set(this.cells.name, "title", block.name);
+    this.notServed.hidden = !block.not_served;
+    set(this.element, "data-not-served", block.not_served ? "" : null);
     this.write("intervals", isThere ? [`${block.market} ${block.interval}`, ...derived(block, board)].join(" · ") : "");
     this.write("series", isThere ? `${count(block.symbols)} × ${count(block.length)}` : "");
     this.write("heartbeat", isThere ? age(heartbeat) : "");
@@ -123,7 +129,8 @@ function noteOf(block, board) {
     const seconds = (block.banned_until_ms - board.now()) / 1000;
     return `no requests for ${age(seconds)}: ${block.note}`;
   }
-  return [block.note, clusterNote(block)].filter(Boolean).join("; ");
+  const notServed = block.not_served ? `not served: ${block.not_served}` : "";
+  return [block.note, notServed, clusterNote(block)].filter(Boolean).join("; ");
 }
 
 /** Say where the rows of a block of a cluster come from; nothing of any other. */
