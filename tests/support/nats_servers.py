@@ -89,6 +89,8 @@ class NatsServer:
     place: Place = HERE
     security: Security = Security()
     has_jetstream: bool = True
+    memory: str = "512MiB"
+    """What its streams in memory may have together."""
     disk_bytes: int = 0
     """A disk of its own of that size, in memory, which can be filled; it is gone with the process."""
     port: int = 0
@@ -211,7 +213,7 @@ class NatsServer:
             'ping_interval: "2s", ping_max: 2, write_deadline: "2s"',
         ]
         if self.has_jetstream:
-            memory, files = "max_memory_store: 512MiB", "max_file_store: 512MiB"
+            memory, files = f"max_memory_store: {self.memory}", "max_file_store: 512MiB"
             lines.append(f'jetstream: {{ store_dir: "{self.store}", {memory}, {files}, sync_interval: always }}')
         if self.security.tls:
             lines.append(f"tls: {self.security.tls}")
