@@ -94,11 +94,9 @@ def test_named_blocks_of_two_exchanges_are_not_mixed(
     one: SimulatedExchange, other: SimulatedExchange, block_name: str
 ) -> None:
     names = [f"{block_name}-1m", f"{block_name}-1s"]
-    words = (
-        [*serving(one, names[0], "--symbols", SYMBOL)],
-        [*serving(other, names[1], "--symbols", SYMBOL), "--interval", "1s"],
-    )
-    with started(*words[0]) as first, started(*words[1]) as second:
+    minutes = serving(one, names[0], "--symbols", SYMBOL)
+    seconds = serving(other, names[1], "--symbols", SYMBOL, "--interval", "1s")
+    with started(*minutes) as first, started(*seconds) as second:
         first_line(first)
         first_line(second)
         until(lambda: sum(health.ready for health in candleshm.blocks() if health.name in names) == 2)
