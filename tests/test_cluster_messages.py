@@ -88,10 +88,13 @@ def test_a_node_has_no_space_left_on_its_disk(block_name: str, tmp_path: Path) -
         running.collect()
         running.mirror()
         running.until_equal()
+        leader, epoch = running.leader(), running.members[-1].feed.health.epoch
         running.servers[0].fill_disk()
-        running.until_equal(seconds=10)
+        # A lease in a file would end once the last page of the file is written, and not come back.
+        running.until_equal(seconds=15)
         running.servers[0].free_disk()
         running.until_equal()
+        assert (running.leader(), running.members[-1].feed.health.epoch) == (leader, epoch)
 
 
 MIRROR_RIGHTS = (

@@ -59,10 +59,8 @@ def test_every_closed_row_is_the_exchanges_own(
     exchange: SimulatedExchange, block_name: str, market: Market, price: Price
 ) -> None:
     intervals = {"3m": 500, "5m": 300, "15m": 100, "30m": 50, "1h": 24, "2h": 12, "4h": 5, "6h": 3, "8h": 2, "12h": 1}
-    derive = [*intervals, "1d"]
-    if price != "trade":
-        # Years of samples take the simulated exchange minutes.
-        derive = [f"{interval}:{intervals.get(interval, 0) + 20}" for interval in derive]
+    # Years of candles take the simulated exchange longer than a request may take.
+    derive = [f"{interval}:{intervals.get(interval, 0) + 20}" for interval in (*intervals, "1d")]
     changes: dict[str, Any] = {"market": market, "price": price, "length": 1600, "derive": derive}
     with collecting(exchange, block_name, **changes) as (_, source):
         for interval, at_least in intervals.items():
@@ -138,7 +136,7 @@ def test_days_of_a_time_zone_and_its_long_day(block_name: str) -> None:
 
     with (
         SimulatedExchange(symbols=4, clock_ms=clock_ms) as exchange,
-        collecting(exchange, block_name, length=3100, derive=["1d@America/New_York", "1d@Asia/Shanghai"]),
+        collecting(exchange, block_name, length=3100, derive=["1d@America/New_York:30", "1d@Asia/Shanghai:30"]),
         candleshm.attach(f"{block_name}-1d-America-New_York") as feed,
     ):
         assert feed.interval == "1d@America/New_York"

@@ -106,8 +106,7 @@ def test_the_gateway_streams_what_the_collector_of_a_market_gets_by_streams(mark
         stack.enter_context(collecting(exchange, block_name, market=market, live="ws", ws_url=ws_url))
         url = stack.enter_context(gateway([block_name], exchange.base_url)).replace("http", "ws")
         client = stack.enter_context(Client(f"{url}{path}/{symbol.lower()}@kline_1m"))
-        client.until(lambda: client.closes(symbol) and not client.candles(symbol)[-1]["x"])
-        assert len(client.candles(symbol)) > 3
+        client.until(lambda: client.closes(symbol) and len(client.candles(symbol)) > 3)
         # With the digits of the exchange's list of symbols.
         assert_closes_are_true(exchange, market, client.closes(symbol))
         # Of a market that the path does not mean there is no such stream.

@@ -24,6 +24,7 @@ from candleshm.history.assembly import Assembly, Coverage
 from candleshm.history.day import Day, Grid
 from candleshm.history.pages import pages_of
 from candleshm.history.store import ParquetStore
+from candleshm.rest import transport
 from candleshm.rest.transport import HttpTransport
 from candleshm.sim import Fault, Outage, SimulatedExchange, html, rate_limited, refused
 from tests.support.collecting import DEADLINE_SECONDS, SYMBOLS, SteppedClock, klines, until
@@ -37,10 +38,17 @@ def exchange() -> Iterator[SimulatedExchange]:
         yield running
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Years of candles may take the simulated exchange longer than a request may take, which is then sent again."""
+    monkeypatch.setattr(transport, "READ_SECONDS", DEADLINE_SECONDS)
+
+
 def utc_store(directory: Path, market: str = "SPOT", interval: str = "1m") -> ParquetStore:
     return store_in(directory, interval, market=market, zone=UTC_ZONE)
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("market", ["SPOT", "UM", "CM"])
 def test_days_are_complete_and_true_and_cost_little(
     exchange: SimulatedExchange, tmp_path: Path, market: Market
@@ -70,6 +78,7 @@ def test_days_of_a_zone_that_changes_its_clocks(exchange: SimulatedExchange, tmp
     assert rows.tobytes() == truth_of(exchange, day, "BTCUSDT").tobytes()
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("interval", ["15m", "1h", "1d"])
 def test_longer_intervals(exchange: SimulatedExchange, tmp_path: Path, interval: str) -> None:
     days = [day_before(exchange, count) for count in (1, 2, 3, 4)]
@@ -83,6 +92,7 @@ def test_longer_intervals(exchange: SimulatedExchange, tmp_path: Path, interval:
     assert len(klines(exchange)) == 1
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize(
     ("market", "interval", "days_count", "pages"),
     [
@@ -107,6 +117,7 @@ def test_pages_are_full_across_months(
     assert rows.tobytes() == truth.tobytes()
 
 
+@pytest.mark.usefixtures("patience")
 def test_pages_are_full_across_complete_days(exchange: SimulatedExchange, tmp_path: Path) -> None:
     days = [day_before(exchange, count) for count in range(1, 70)]
     for day in days[::2]:
@@ -117,6 +128,7 @@ def test_pages_are_full_across_complete_days(exchange: SimulatedExchange, tmp_pa
     assert len(klines(exchange)) == 2
 
 
+@pytest.mark.usefixtures("patience")
 def test_one_more_request_confirms_the_holes_of_a_page(exchange: SimulatedExchange, tmp_path: Path) -> None:
     days = [day_before(exchange, count) for count in range(1, 161)]
     for day in days[::20]:

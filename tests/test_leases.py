@@ -142,6 +142,27 @@ def test_a_lost_bucket_takes_no_epoch_back(leases: list[Lease], bucket: Bucket) 
     assert (second.epoch or 0) > (third.epoch or 0) + 5
 
 
+def test_who_led_has_a_lease_s_life_to_write_a_lost_entry_again(
+    leases: list[Lease], bucket: Bucket, clock: Clock
+) -> None:
+    first, second, _ = leases
+    assert take(first)
+    assert not take(second)
+    clock.seconds += LEASE_SECONDS * 2
+    bucket.entries.clear()
+    bucket.sequence = 0
+    assert not take(second)
+    clock.seconds += LEASE_SECONDS - 0.01
+    assert not take(second)
+    assert run(first.renew(0))
+    assert not take(second)
+    bucket.entries.clear()
+    assert not take(second)
+    clock.seconds += LEASE_SECONDS + 0.01
+    assert take(second)
+    assert (second.epoch or 0) > (first.epoch or 0)
+
+
 def test_a_lost_acknowledgement_costs_no_lease(leases: list[Lease], bucket: Bucket, clock: Clock) -> None:
     first = leases[0]
     assert take(first)

@@ -139,6 +139,15 @@ def test_a_restarted_server_changes_no_leader(server: NatsServer, stack: ExitSta
     assert leases.epochs[0] >= epoch
 
 
+def test_a_server_without_memory_for_streams_keeps_leases_in_files(stack: ExitStack) -> None:
+    server = stack.enter_context(nats_server(memory="0"))
+    party = Party(server, 1, stack)
+    leases = party.join("a")
+    until(lambda: party.settles(1) and leases.may_publish(0))
+    server.restart()
+    until(lambda: party.settles(1) and leases.may_publish(0))
+
+
 def test_a_silent_server_ends_the_right_to_publish(server: NatsServer, stack: ExitStack) -> None:
     party = Party(server, 1, stack)
     leases = party.join("a")

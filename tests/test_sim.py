@@ -7,9 +7,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -917,6 +919,36 @@ def test_stopping_frees_the_port_and_drops_who_is_waiting() -> None:
         assert requests.get(f"{second.base_url}/api/v3/ping", timeout=10).status_code == 200
         with pytest.raises(OSError, match="in use"):
             SimulatedExchange(port=port, symbols=1).start()
+
+
+def test_connections_that_it_has_not_looked_at_are_dropped_when_it_ends() -> None:
+    is_busy, is_free = threading.Event(), threading.Event()
+
+    def clock_ms() -> int:
+        if threading.current_thread().name == "candleshm-sim":
+            is_busy.set()
+            is_free.wait(60)
+        return NOW
+
+    with SimulatedExchange(symbols=1, clock_ms=clock_ms) as exchange, ExitStack() as stack:
+        host, port = exchange.base_url.removeprefix("http://").split(":")
+
+        def connected() -> socket.socket:
+            client = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
+            client.sendall(b"GET /api/v3/time HTTP/1.1\r\nHost: sim\r\n\r\n")
+            return client
+
+        clients = [connected()]
+        assert is_busy.wait(60)
+        clients += [connected() for _ in range(9)]
+        ending = threading.Thread(target=exchange.stop)
+        ending.start()
+        time.sleep(0.1)
+        is_free.set()
+        ending.join()
+        for client in clients:
+            with suppress(ConnectionResetError):
+                assert b"".join(iter(partial(client.recv, 65536), b"")).count(b"HTTP/1.1 200 OK") <= 1
 
 
 def test_requests_sent_together_get_responses_in_order(own: Exchange) -> None:

@@ -78,6 +78,14 @@ class WorldClock(SteppedClock):
             collector.wake()
             until(partial(collector.is_idle_at, self.monotonic_seconds()), pause_seconds=0.001)
 
+    def let_pass_until(self, collector: Collector, question: Callable[[], T]) -> T:
+        """Let steps pass until the answer is true, and return it; an hour only guards against waiting for ever."""
+        for _ in range(math.ceil(3600 / self.step_seconds)):
+            if answer := question():
+                return answer
+            self.let_pass(collector, self.step_seconds)
+        raise AssertionError("did not come true within an hour")
+
 
 def until(question: Callable[[], T], pause_seconds: float = 0.02) -> T:
     """Ask until the answer is true, and return it; the deadline only guards against waiting for ever."""

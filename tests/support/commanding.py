@@ -14,7 +14,7 @@ from typing import Any
 from candleshm.sim import SimulatedExchange
 
 CLI = (sys.executable, "-m", "candleshm")
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 
 def run(*arguments: str, **keywords: Any) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from candleshm.gateway.gateway import Gateway
 from candleshm.gateway.settings import GatewaySettings, Upstream
 from tests.support.commanding import first_line, started
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ __all__ = ["NatsServer", "Place", "Security", "nats_cluster", "nats_server", "tl
 
 PROGRAM = Path(sys.executable).with_name("nats-server")
 """Installed by `make setup`, from tests/nats-server.txt."""
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 
 class Place(Protocol):
@@ -89,6 +90,8 @@ class NatsServer:
     place: Place = HERE
     security: Security = Security()
     has_jetstream: bool = True
+    memory: str = "512MiB"
+    """What its streams in memory may have together."""
     disk_bytes: int = 0
     """A disk of its own of that size, in memory, which can be filled; it is gone with the process."""
     port: int = 0
@@ -211,7 +214,7 @@ class NatsServer:
             'ping_interval: "2s", ping_max: 2, write_deadline: "2s"',
         ]
         if self.has_jetstream:
-            memory, files = "max_memory_store: 512MiB", "max_file_store: 512MiB"
+            memory, files = f"max_memory_store: {self.memory}", "max_file_store: 512MiB"
             lines.append(f'jetstream: {{ store_dir: "{self.store}", {memory}, {files}, sync_interval: always }}')
         if self.security.tls:
             lines.append(f"tls: {self.security.tls}")
@@ -264,9 +267,16 @@ def wait_until(question: Callable[[], bool], complaint: Callable[[], str]) -> No
 
 
 def free_port(address: str) -> int:
-    """Return a port that nobody listens on at this moment."""
-    with socket.create_server((address, 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Return a port that nobody listens on at this moment.
+
+    It is below those that the system gives to outgoing connections, of which one might have it a moment later, also
+    while a server is restarted.
+    """
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, first_ephemeral)
+        with suppress(OSError), socket.create_server((address, port)):
+            return port
 
 
 @contextmanager

@@ -27,7 +27,7 @@ __all__ = ["Member", "RunningCluster", "running_cluster"]
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 LENGTH = 120
-DEADLINE_SECONDS = 90.0
+DEADLINE_SECONDS = 150.0
 
 
 @dataclass

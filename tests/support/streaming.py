@@ -26,7 +26,7 @@ from candleshm.gateway.streams.routes import CLIENTS_MAX, stream_routes
 from candleshm.sim import SimulatedExchange
 from tests.support.commanding import until
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 
 @dataclass

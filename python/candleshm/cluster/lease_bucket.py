@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import nats.errors
@@ -12,15 +13,22 @@ from candleshm.cluster.leases import Entry
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+    from nats.js.client import JetStreamContext
     from nats.js.kv import KeyValue
 
 __all__ = ["LeaseBucket"]
 
 ANSWER_SECONDS = 0.8
+# What a server says that, or whose account, has no memory for streams.
+NO_MEMORY = 10028
 
 
 class LeaseBucket:
-    """The bucket, made where it does not exist; in files, so that epochs outlive the servers."""
+    """The bucket, made where it does not exist; in memory, where the servers give some to streams.
+
+    A node whose disk is full cannot write a stream in files, and not even once there is space again: only a restart
+    helps it. What is lost with the memory of a node, the members know: see `leases`.
+    """
 
     def __init__(self, bucket: str, *, replicas: int) -> None:
         self._bucket = bucket
@@ -63,11 +71,17 @@ class LeaseBucket:
             try:
                 self._opened = await stream.key_value(self._bucket)
             except nats.js.errors.NotFoundError:
-                config = KeyValueConfig(
-                    bucket=self._bucket, history=1, storage=StorageType.FILE, replicas=self._replicas
-                )
-                self._opened = await stream.create_key_value(config)
+                self._opened = await self._create(stream)
         return self._opened
+
+    async def _create(self, stream: JetStreamContext) -> KeyValue:
+        config = KeyValueConfig(bucket=self._bucket, history=1, storage=StorageType.MEMORY, replicas=self._replicas)
+        try:
+            return await stream.create_key_value(config)
+        except nats.js.errors.APIError as error:
+            if error.err_code != NO_MEMORY:
+                raise
+        return await stream.create_key_value(replace(config, storage=StorageType.FILE))
 
     def _failed(self, error: nats.errors.Error) -> ConnectionError:
         # A bucket that was deleted is made anew by the next attempt.

@@ -5,8 +5,9 @@ members never both succeed. The holder renews it; who wants it waits until the e
 whole life by the waiter's own boot clock. So no clock is compared with another, a server's wall clock may jump, and a
 holder that was paused knows by its own boot clock that its lease may be over before anybody else can have it.
 
-The entry outlives its holder, and every take-over writes a higher epoch. When the bucket is lost altogether, the epoch
-goes on above the newest that anybody knows of.
+The entry outlives its holder, and every take-over writes a higher epoch. When the bucket is lost altogether, as with
+the memory of its only server, whoever led has a lease's life to write the entry again, and the epoch goes on above the
+newest that anybody knows of.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class Lease:
         # Not before the answer was there: the entry may have been written while the question was on its way.
         holding = self._note(entry, self._now())
         free_seconds = self._since_seconds
-        if holding is not None and holding.member not in {"", self._member}:
+        is_lost = entry is None and self.newest_epoch > 0
+        if is_lost or (holding is not None and holding.member not in {"", self._member}):
             free_seconds += LEASE_SECONDS
         if self._now() - free_seconds < patience_seconds or not may_lead():
             return False

@@ -17,6 +17,8 @@ class Agenda:
         self.policy = policy
         self.look_seconds = -math.inf
         """Local time of the next look; infinity while only a response or a heartbeat can change anything."""
+        self.looked_seconds = -math.inf
+        """Local time at which the loop has looked for all that was due, the last time that it did."""
 
     def look_now(self) -> None:
         """Look at once."""

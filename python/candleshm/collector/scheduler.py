@@ -221,8 +221,17 @@ class Scheduler:
         return self._board.status
 
     def is_idle_at(self, now: float) -> bool:
-        """Return whether the loop has looked since local time `now`, and has nothing due or on its way by then."""
-        return self._board.taken_seconds >= now and self._workers.are_idle and self._agenda.look_seconds > now
+        """Return whether the loop has looked since local time `now`, and has nothing due or on its way by then.
+
+        The status shows it; where it does not yet, it is taken anew.
+        """
+        has_looked = min(self._agenda.looked_seconds, self._board.taken_seconds) >= now
+        if not has_looked or not self._workers.are_idle or self._agenda.look_seconds <= now:
+            return False
+        if self._board.is_outdated:
+            self._board.is_wished = True
+            self.wake()
+        return not self._board.is_wished
 
     def exchange_ms(self) -> int:
         """Return the exchange time that has surely been reached; from any thread."""
@@ -272,7 +281,7 @@ class Scheduler:
                     if self._agenda.look_seconds == math.inf:
                         # The weight that is waited for may be on its way for another collector of this pool.
                         self._agenda.look_now()
-                if now >= status_seconds:
+                if now >= status_seconds or self._board.is_wished:
                     status_seconds = now + STATUS_SECONDS
                     now_ms = self._clock_sync.earliest_ms(now)
                     self._refresh.look(now, now_ms)
@@ -289,9 +298,11 @@ class Scheduler:
                 self._failover.look(now)
                 if now >= self._agenda.look_seconds:
                     self._agenda.look_seconds = self._dispatch(now)
+                self._agenda.looked_seconds = now
                 due_seconds = min(self._agenda.look_seconds, heartbeat_seconds, status_seconds)
                 for report in self._workers.reports(self._clock.sleep_seconds(due_seconds)):
                     self._take(report)
+                    self._board.is_outdated = True
         finally:
             self.stop()
 

@@ -72,11 +72,16 @@ class StatusBoard:
         self._live = Steady("rest", LIVE_SECONDS)
         self.taken_seconds = now
         """When `status` was taken, local seconds."""
+        self.is_outdated = False
+        """Whether a response was taken in since."""
+        self.is_wished = False
+        """Whether somebody waits for a newer status; may be set from any thread."""
         self.status = self._snapshot(now)
 
     def publish(self, now: float, *, is_loaded: bool) -> CollectorStatus:
         """Take the status, log what has lasted, and publish the health in the block."""
         self._sources.recording.look(now)
+        self.is_outdated = self.is_wished = False
         sources, status = self._sources, self._snapshot(now)
         self.status, self.taken_seconds = status, now
         plans = sources.symbols.plans

@@ -114,7 +114,7 @@ class Workers:
 
     @property
     def are_idle(self) -> bool:
-        """Whether no request is on its way."""
+        """Whether no request is on its way, and every report was taken in."""
         return self.idle == self._count
 
     def submit(self, job: Job) -> None:
@@ -128,8 +128,8 @@ class Workers:
             report = self._reports.get(timeout=timeout_seconds)
             while not self._stopped:
                 if report is not None:
-                    self.idle += 1
                     yield report
+                    self.idle += 1  # now that it is taken in
                 report = self._reports.get_nowait()
         except Empty:
             return

@@ -223,12 +223,18 @@ class HttpServer:
         self.port = server.sockets[0].getsockname()[1]
         self._listening.set()
         loop.run_forever()
-        server.close()
-        for connection in list(self._connections):
-            connection.abort()
-        loop.run_until_complete(asyncio.sleep(0))  # lets the transports see that they are closed
-        loop.run_until_complete(server.wait_closed())
+        loop.run_until_complete(self._end(server))
         loop.close()
+
+    async def _end(self, server: asyncio.Server) -> None:
+        """Drop all connections, and take no more."""
+        # One that was taken and is not made yet is a task. asyncio would lose it if the server were closed before.
+        while self._connections or len(asyncio.all_tasks()) > 1:
+            for connection in list(self._connections):
+                connection.abort()
+            await asyncio.sleep(0)
+        server.close()
+        await server.wait_closed()
 
     def _connection(self) -> _Connection:
         return _Connection(self._handler, self._upgrader, self._connections)
