@@ -86,12 +86,16 @@ def test_four_hundred_symbols_do_not_notice_that_one_fails_for_an_hour(
             return False
 
         def late_ms() -> int:
-            """Go on to the next close, and return how late it has come for all the others."""
+            """Go on to the next close, and return how far the clock was moved until it had come for all the others.
+
+            What the machine needs for hundreds of requests does not count.
+            """
             closes_ms = clock() // (30 * MINUTE) * 30 * MINUTE + 30 * MINUTE
             clock.let_pass(collector, (closes_ms - clock()) / 1000 - 1)
+            before_seconds = clock.ahead_seconds
             while not has_closed(closes_ms - 30 * MINUTE):
                 clock.let_pass(collector, 2.0)
-            return clock() - closes_ms
+            return round((clock.ahead_seconds - before_seconds) * 1000)
 
         def hour() -> tuple[dict[str, int], int]:
             """Return how often each symbol was asked in the hour from close to close, and the later of the two."""
