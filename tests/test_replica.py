@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -418,6 +419,36 @@ def test_the_rows_of_a_copy_survive_its_own_replacement(pair: Pair, block_name: 
     assert pair.repair() == 0
     assert_same(block_name)
     assert candleshm.attach(f"{block_name}-copy").health.epoch == 1
+
+
+def test_what_a_follower_applied_is_replayed_from_its_recording(pair: Pair, block_name: str, tmp_path: Path) -> None:
+    pair.minute = 60
+    for symbol in SYMBOLS:
+        pair.merge(symbol, 50, 2.0)
+    pair.shadow.lead(0, 1)
+    pair.repair()
+    # From here on: what there is by then comes from checkpoints.
+    pair.follower.record_into(tmp_path, bytes_max=1 << 24, offset_ms=START_MS)
+    for minute in range(61, 80):
+        pair.minute = minute
+        for symbol in SYMBOLS[: 1 + minute % 3]:
+            pair.merge(symbol, 3 + minute % 5, float(minute))
+        pair.tell() if minute % 4 else pair.shadow.collect()
+    pair.repair()
+    # Then it leads itself, and refuses messages.
+    pair.follower.follow(1, [0])
+    pair.merge("BUSDT", 8, 70.0)
+    assert {applied.refused for applied in pair.tell()} == {"led"}
+    newest = START_MS + 81 * MINUTE_MS
+    ingest(pair.follower, "AUSDT", *(kline(newest - back * MINUTE_MS, 3.0) for back in (2, 1, 0)), sent_ms=newest)
+    before = {symbol: contents(f"{block_name}-copy", symbol) for symbol in SYMBOLS}
+    pair.follower.close()
+    with candleshm.replay_recording(tmp_path, name=f"{block_name}-again") as replayed:
+        report = replayed.report
+        assert (report.differing, report.left_out, report.missing, report.cuts) == (0, 0, 0, ()), report
+        assert report.records["message"] > 10
+        for symbol in SYMBOLS:
+            assert contents(f"{block_name}-again", symbol) == before[symbol], symbol
 
 
 def test_nothing_of_nats_is_imported() -> None:

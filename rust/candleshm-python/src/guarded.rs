@@ -20,6 +20,8 @@ pub(crate) struct Guarded {
     pub(crate) stopped: bool,
     /// Responses to requests that left before are not merged; local seconds.
     pub(crate) restarted_seconds: f64,
+    /// Shards of the block that this process leads itself.
+    pub(crate) led: Vec<u32>,
     /// By what clock the streams' events are judged; None before it is known.
     pub(crate) exchange_clock: Option<ExchangeClock>,
     /// What is merged is also given to it, by the thread that is inside.
@@ -36,6 +38,7 @@ impl Guarded {
             writer: Some(writer),
             stopped: false,
             restarted_seconds: f64::NEG_INFINITY,
+            led: Vec::new(),
             exchange_clock: None,
             recorded,
         };

@@ -613,7 +613,9 @@ impl Writer {
             return Err(ConfigError::new_err(format!("shard cannot be {shard}; there are {shards}")));
         }
         py.detach(|| {
-            self.with(|writer| {
+            let mut guarded = self.writer.enter();
+            guarded.led.clone_from(&led);
+            self.work(&mut guarded, |writer| {
                 writer.follow(shards, led);
                 Ok(())
             })
@@ -627,8 +629,18 @@ impl Writer {
     /// their request. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
     /// The GIL is released. NotMerged is not raised: `stop_merging` stops only what comes from the exchange.
     fn apply(&self, py: Python<'_>, message: &[u8], clock_offset_ns: i64) -> PyResult<Applied> {
-        py.detach(|| self.with(|writer| Ok(writer.apply_message(message, clock_offset_ns, clock::now_ns()))))
-            .map(Applied::of)
+        let applied = py.detach(|| {
+            let now_ns = clock::now_ns();
+            let mut guarded = self.writer.enter();
+            let applied =
+                self.work(&mut guarded, |writer| Ok(writer.apply_message(message, clock_offset_ns, now_ns)))?;
+            if let (Some(recorder), None) = (self.recorded.recorder(), applied.refused) {
+                let led = guarded.led.clone();
+                recorder.push(&Record::Message { led, clock_offset_ns, message }, now_ns / 1_000_000);
+            }
+            PyResult::Ok(applied)
+        });
+        applied.map(Applied::of)
     }
 
     /// Return requests for exactly what this block has otherwise than a heartbeat says, at most `limit`.

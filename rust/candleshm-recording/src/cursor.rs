@@ -87,6 +87,14 @@ impl<'a> Cursor<'a> {
         str::from_utf8(self.bytes()?).ok()
     }
 
+    pub(crate) fn shards(&mut self) -> Option<Vec<u32>> {
+        let count = self.word()?;
+        if count > self.0.len() as u64 / 8 {
+            return None;
+        }
+        (0..count).map(|_| self.word()?.try_into().ok()).collect()
+    }
+
     pub(crate) fn texts(&mut self) -> Option<Vec<String>> {
         let count = self.word()?;
         // Each takes four bytes at least.

@@ -13,6 +13,7 @@ use candleshm::layout::{Presence, RowState};
 use candleshm::market::Market;
 use candleshm::merge::RequestWindow;
 use candleshm::price::Price;
+use candleshm::replica::message::Head;
 use candleshm::wire::event::{self, Frame};
 use candleshm::wire::parse::parse;
 use candleshm::writer::{Config, Missing, Owner, Report, Writer};
@@ -55,6 +56,8 @@ pub struct Player {
     /// What the newest response of each series of the block changed, and which rows it left missing.
     merged: HashMap<String, (Report, Missing)>,
     rows: Vec<Row>,
+    /// How many shards there are, and which of these are not followed.
+    following: Option<(u32, Vec<u32>)>,
     offset_ms: i64,
     losses: u64,
     /// Whether a record came that is not about a run.
@@ -75,6 +78,7 @@ impl Player {
             known: HashSet::new(),
             merged: HashMap::new(),
             rows: Vec::new(),
+            following: None,
             offset_ms: 0,
             losses: 0,
             is_under_way: false,
@@ -185,6 +189,7 @@ impl Player {
         }
         self.close()?;
         self.lose();
+        self.following = None;
         self.played.runs += 1;
         self.offset_ms = about.offset_ms;
         let now_ms = (boot_ms as i64).saturating_add(about.offset_ms);
@@ -301,6 +306,9 @@ impl Player {
                     self.known.insert((block, index));
                 }
             }
+            Record::Message { ref led, clock_offset_ns, message } => {
+                return self.apply_message(writer, now_ms, led, clock_offset_ns, message);
+            }
             Record::Missing { records, .. } => {
                 self.played.missing += records;
                 self.lose();
@@ -349,11 +357,38 @@ impl Player {
         Ok(true)
     }
 
+    fn apply_message(
+        &mut self,
+        writer: &mut Writer,
+        now_ms: i64,
+        led: &[u32],
+        clock_offset_ns: i64,
+        message: &[u8],
+    ) -> Result<bool, String> {
+        let head = Head::read(message).map_err(|refusal| format!("its head is {}", refusal.as_str()))?;
+        if self.following.as_ref().is_none_or(|(shards, before)| (*shards, before.as_slice()) != (head.shards, led)) {
+            writer.follow(head.shards, led.iter().copied());
+            self.following = Some((head.shards, led.to_vec()));
+        }
+        // The clock here is not that of the machine, but the one of which records show the time.
+        let clock_offset_ns = clock_offset_ns.saturating_add(self.offset_ms.saturating_mul(1_000_000));
+        let applied = writer.apply_message(message, clock_offset_ns, replay_ms(now_ms).saturating_mul(1_000_000));
+        match applied.refused {
+            None => Ok(self.knows_all(writer)),
+            Some(refusal) => Err(format!("it was applied, and is refused here: {}", refusal.as_str())),
+        }
+    }
+
+    /// Whether every series counts.
+    fn knows_all(&self, writer: &Writer) -> bool {
+        self.known.len() >= writer.block().symbol_count() * (1 + self.derived.len())
+    }
+
     fn push(&self, writer: &mut Writer, now_ms: i64, received_ms: i64, bytes: &[u8]) -> Result<bool, String> {
         let texts = texts(bytes).ok_or("its texts cannot be read")?;
         let mut frames: Vec<_> = texts.into_iter().map(event::parse).collect();
         let count = frames.len();
-        if self.known.len() < writer.block().symbol_count() * (1 + self.derived.len()) {
+        if !self.knows_all(writer) {
             frames.retain(|frame| match frame {
                 Ok(Frame::Kline(event)) => {
                     writer.index_of(&event.symbol).map_or(true, |index| self.known.contains(&(0, index)))

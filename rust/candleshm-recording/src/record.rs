@@ -147,6 +147,15 @@ pub enum Record<'a> {
         /// Words of the core, eight bytes each.
         words: &'a [u8],
     },
+    /// A message of a leader of a cluster that was applied.
+    Message {
+        /// Shards that this process led itself meanwhile.
+        led: Vec<u32>,
+        /// The `CLOCK_BOOTTIME` of this machine minus that of the sender, at most.
+        clock_offset_ns: i64,
+        /// The message.
+        message: &'a [u8],
+    },
     /// Records that were dropped here, because the queue was full.
     Missing {
         /// How many.
@@ -225,6 +234,14 @@ impl Record<'_> {
                 to.bytes(derived.as_bytes());
                 to.bytes(words);
             }
+            Self::Message { led, clock_offset_ns, message } => {
+                to.word(led.len() as u64);
+                for &shard in led {
+                    to.word(shard.into());
+                }
+                to.number(*clock_offset_ns);
+                to.bytes(message);
+            }
             Self::Missing { records, bytes } => {
                 to.word(*records);
                 to.word(*bytes);
@@ -253,6 +270,7 @@ impl Record<'_> {
             Self::Note(_) => 15,
             Self::Continued => 16,
             Self::End => 17,
+            Self::Message { .. } => 18,
         }
     }
 
@@ -277,6 +295,7 @@ impl Record<'_> {
             Self::Note(_) => "note",
             Self::Continued => "continued",
             Self::End => "end",
+            Self::Message { .. } => "message",
         }
     }
 }
@@ -329,6 +348,7 @@ impl<'a> Record<'a> {
             15 => Self::Note(from.text()?),
             16 => Self::Continued,
             17 => Self::End,
+            18 => Self::Message { led: from.shards()?, clock_offset_ns: from.number()?, message: from.bytes()? },
             _ => return None,
         };
         from.0.is_empty().then_some((boot_ms, record))

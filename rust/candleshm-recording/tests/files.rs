@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use candleshm::merge::RequestWindow;
+use candleshm::writer::Health;
 use candleshm_recording::reading::{Reading, Step};
 use candleshm_recording::record::{DerivedBlock, Fate, Record, Run, add_text, texts};
 use candleshm_recording::recorder::{Place, Recorder};
@@ -272,6 +273,12 @@ proptest! {
             Record::Checkpoint { symbol, derived, words: &body },
             Record::Missing { records: numbers[0], bytes: numbers[1] },
             Record::Note(symbol),
+            Record::Health(Health::of(flag, numbers[..7].try_into().expect("seven"))),
+            Record::Message {
+                led: vec![numbers[2] as u32; (numbers[3] % 3) as usize],
+                clock_offset_ns: numbers[0] as i64,
+                message: &body,
+            },
             Record::Continued,
             Record::End,
         ];
