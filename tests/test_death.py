@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 import candleshm
+from candleshm.reader.collector_report import last_report
 from candleshm.sim import SimulatedExchange
 from tests.support.collecting import CLOSED, assert_true, klines, until
 from tests.support.commanding import started
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 LENGTH = 900
+LEAVE = (
+    "import os, sys; from candleshm._core import Writer; "
+    "left = Writer.open(sys.argv[1], market='SPOT', interval='15m', length=10, symbols=['BTCUSDT']); os._exit(0)"
+)
 
 
 @pytest.fixture
@@ -114,3 +120,24 @@ def test_readers_move_over_to_a_block_of_another_length(exchange: SimulatedExcha
         np.testing.assert_array_equal(view.array, kept)
         assert_true(exchange, feed)
     feed.close()
+
+
+def test_a_block_that_is_not_derived_any_more_goes_with_the_next_start(
+    exchange: SimulatedExchange, block_name: str
+) -> None:
+    """What somebody else has under a name of that kind stays, be he dead."""
+    minute, others = f"{block_name}-1m", f"{block_name}-15m"
+    with started(*serve(exchange, block_name), "--derive", "1m,5m") as first:
+        until(lambda: (report := last_report(block_name)) is not None and report.derived)
+        feed = attached(minute)
+        first.kill()
+        first.wait()
+    subprocess.run([sys.executable, "-c", LEAVE, others], check=True)
+    with started(*serve(exchange, block_name), "--derive", "5m") as second:
+        successor = attached(block_name)
+        until(lambda: ready(successor, second))
+        names = {health.name for health in candleshm.blocks()}
+        assert {block_name, f"{block_name}-5m", others} <= names
+        assert minute not in names
+        assert feed.health.state == "closed"
+        candleshm.unlink(others)

@@ -331,7 +331,7 @@ def test_the_page_shows_what_is_not_served(page: Page, block_name: str, tmp_path
             *(True, False)
         ]
         shown = page.run("return document.querySelector(arguments[0]).textContent", f"{row} .note")
-        assert shown.endswith("not served: its candles are those of other, requests are answered for binance")
+        assert shown.startswith("not served: its candles are those of other, requests are answered for binance")
         page.waits("document.querySelector('#banner').textContent.includes(arguments[0])", names[0])
         assert names[1] not in page.text("#banner")
         page.save("not-served", tmp_path)

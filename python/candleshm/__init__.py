@@ -10,10 +10,10 @@ NumPy windows in well under a microsecond, without a request, a lock or a copy o
     print(btc.last_close, btc.candles(100, closed_only=True)[:, candleshm.CLOSE].mean())
 """
 
-import sys
+import sys as _sys
 
 # `python -m candleshm`: before anything else is imported, as the command does it.
-if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m") == "candleshm":
+if _sys.argv[:1] == ["-m"] and _sys.orig_argv[-len(_sys.argv)].removeprefix("-m") == "candleshm":
     import candleshm_command  # noqa: F401
 
 import importlib

@@ -13,6 +13,7 @@ from typing import Self
 from candleshm._core import Feed, Writer
 from candleshm.collector.cache import CacheWriter
 from candleshm.collector.filling import Filling
+from candleshm.collector.left_blocks import remove_left_blocks
 from candleshm.collector.older_series import FetchedBlock, fetched_blocks
 from candleshm.collector.recording import Place, Recording
 from candleshm.collector.report_writer import ReportWriter
@@ -338,8 +339,11 @@ class Collector:
             self._log.info(text, without_credentials(url), config.live)
         for block in config.derived:
             self._log.info("%s candles derived into block %s, %d each", block.interval, block.name, block.length)
+        derived = tuple(block.name for block in config.derived)
+        for left in remove_left_blocks(config.block_name, derived):
+            self._log.info("block %s was derived before and is not now; it was removed", left)
         self._opened.set()
-        report_writer = ReportWriter(config.block_name, self.status)
+        report_writer = ReportWriter(config.block_name, self.status, derived=derived)
         report_writer.start()
         cache_writer = self._cache_writer = self._make_cache_writer(self._scheduler)
         if self._filling.store is not None and config.download_time:

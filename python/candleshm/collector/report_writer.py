@@ -23,9 +23,12 @@ WRITE_SECONDS = 1.0
 class ReportWriter:
     """A thread that writes until `end`, which removes the file. Where it cannot be written nothing is lost but that."""
 
-    def __init__(self, name: str, status: Callable[[], CollectorStatus | None]) -> None:
-        """`name` is the block's; only its owner may write reports on it."""
+    def __init__(
+        self, name: str, status: Callable[[], CollectorStatus | None], *, derived: tuple[str, ...] = ()
+    ) -> None:
+        """`name` is the block's; only its owner may write reports on it. `derived` are the blocks made of it."""
         self._name = name
+        self._derived = derived
         self._status = status
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-report", daemon=True)
@@ -48,7 +51,7 @@ class ReportWriter:
             status = self._status()
             if status is not None:
                 with suppress(OSError, CandleShmError):
-                    self._write(report_of(status))
+                    self._write(msgspec.structs.replace(report_of(status), derived=self._derived))
             self._ending.wait(WRITE_SECONDS)
 
     def _write(self, report: CollectorReport) -> None:

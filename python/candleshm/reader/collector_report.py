@@ -16,7 +16,7 @@ import msgspec
 from candleshm.errors import CandleShmError
 from candleshm.system.runtime_dir import check_ours, runtime_path
 
-__all__ = ["CollectorReport", "StreamReport", "read_report", "report_path"]
+__all__ = ["CollectorReport", "StreamReport", "last_report", "read_report", "report_path"]
 
 # A report that is older says nothing of now.
 FRESH_SECONDS = 5.0
@@ -63,6 +63,8 @@ class CollectorReport(msgspec.Struct, frozen=True, kw_only=True):
     """Rows in which two sources differed."""
     stream: StreamReport | None = None
     """None where everything comes by requests."""
+    derived: tuple[str, ...] = ()
+    """Names of the blocks that it derives from its own."""
 
 
 def report_path(name: str) -> Path:
@@ -70,16 +72,23 @@ def report_path(name: str) -> Path:
     return runtime_path() / f"report-{name}.json"
 
 
-def read_report(name: str, pid: int) -> CollectorReport | None:
-    """Return the newest report of process `pid` on a block; None where there is none of now that can be read."""
+def last_report(name: str) -> CollectorReport | None:
+    """Return the newest report on a block, however old it is; None where there is none that can be read."""
     try:
         path = report_path(name)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             check_ours(path, status, stat.S_ISREG)
-            report = msgspec.json.decode(file.read(REPORT_BYTES_MAX), type=CollectorReport)
+            return msgspec.json.decode(file.read(REPORT_BYTES_MAX), type=CollectorReport)
     except (OSError, CandleShmError, msgspec.DecodeError):
+        return None
+
+
+def read_report(name: str, pid: int) -> CollectorReport | None:
+    """Return the newest report of process `pid` on a block; None where there is none of now that can be read."""
+    report = last_report(name)
+    if report is None:
         return None
     age_seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - report.written_seconds
     return report if report.pid == pid and 0 <= age_seconds <= FRESH_SECONDS else None

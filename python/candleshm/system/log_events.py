@@ -82,6 +82,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "no streams: %s; candles by REST requests every %g s": "by_requests",
         "candles by streams of %s (live is %s); by REST requests until they flow, and if one stalls": "by_streams",
         "%s candles derived into block %s, %d each": "block_derived",
+        "block %s was derived before and is not now; it was removed": "block_left_removed",
         "the hours of markets are not known yet: %s": "sessions_not_read",
         "stopped, block removed": "stopped",
         "the collector ends because of an internal error": "internal_error",

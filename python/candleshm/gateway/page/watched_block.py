@@ -43,6 +43,7 @@ class WatchedBlock:
         self.name = name
         self.feed: Feed = attach(name)
         self.health: Health = self.feed.health
+        self._not_served = ""
         self.parent: str | None = None
         self._observed = attach_to_observe(name)
         self._before: Observation | None = None
@@ -84,9 +85,12 @@ class WatchedBlock:
     def as_row(self, not_served: str = "") -> Message:
         """Return what the page says about the block and its collector; ages in seconds, null for never.
 
-        `not_served` says why the gateway answers nothing from it, if that is so.
+        `not_served` says why the gateway answers nothing from it, if that is so; of one that has ended it knows that no
+        more.
         """
         health = self.health
+        if not_served or health.state != "closed":
+            self._not_served = not_served
         closed_until_ms = self._before.closed_until_ms if self._before is not None else None
         return {
             "name": self.name,
@@ -111,7 +115,7 @@ class WatchedBlock:
             "role": role_of(health) or None,
             "source": health.source,
             "lag": health.lag,
-            "not_served": not_served or None,
+            "not_served": self._not_served or None,
         }
 
     def table(self) -> Message:

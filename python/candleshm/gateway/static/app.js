@@ -1,6 +1,6 @@
 // The page: messages come in, keys and clicks choose, and each frame shows what changed.
 
-import {Board, SEVERITY} from "./board.js";
+import {Board, severityOf} from "./board.js";
 import {Chart} from "./chart.js";
 import {Banner, Collectors} from "./collectors.js";
 import {Events} from "./events.js";
@@ -185,8 +185,8 @@ function showState() {
   state = banner.render(board, link);
   collectors.render();
   set(document.documentElement, "data-state", state);
-  const bases = board.bases();
-  const ready = bases.filter(block => (SEVERITY[block.condition] ?? 3) === 0).length;
+  const bases = board.bases().filter(block => !block.not_served);
+  const ready = bases.filter(block => severityOf(block) === 0).length;
   const texts = {
     connecting: "Connecting to the gateway",
     lost: "No connection to the gateway",
@@ -230,8 +230,8 @@ function showIntervals() {
   buttons($("intervals"), blocks.map((block, at) => ({
     key: block.name,
     text: twice(block.interval) ? `${block.interval} ${block.name}` : block.interval,
-    title: `${block.parent ? `derived from ${block.parent}` : block.name}, ${count(block.length)} candles${at < 9 ? `; key ${at + 1}` : ""}`,
-    sign: (SEVERITY[block.condition] ?? 3) > 1 ? "▲" : "",
+    title: `${block.parent ? `derived from ${block.parent}` : block.name}, ${count(block.length)} candles${at < 9 ? `; key ${at + 1}` : ""}${block.not_served ? "; not served" : ""}`,
+    sign: severityOf(block) > 1 ? "▲" : "",
     isOn: block.name === drawn?.name,
     press: () => draw(block),
   })));

@@ -5,7 +5,9 @@ export const EMPTY = 0, LIVE = 1, CLOSED = 2, VERIFIED = 3, HOLE = 4, MISSING = 
 const WORDS = {[EMPTY]: "loading", [LIVE]: "live", [CLOSED]: "closed", [VERIFIED]: "verified", [HOLE]: "hole", [MISSING]: "missing",
   [DELISTED]: "delisted"};
 /** Conditions of a block in which its data may not be relied on, and how bad each is. */
-export const SEVERITY = {dead: 3, silent: 3, closed: 3, absent: 3, stale: 2, loading: 1, superseded: 1, replay: 0, ready: 0};
+const SEVERITY = {dead: 3, silent: 3, closed: 3, absent: 3, stale: 2, loading: 1, superseded: 1, replay: 0, ready: 0};
+/** How much a block's state matters: one that is not served is nobody's trouble. */
+export const severityOf = block => Math.min(SEVERITY[block.condition] ?? 3, block.not_served ? 1 : 3);
 const GONE = new Set(["dead", "closed", "silent", "absent"]);
 // A heartbeat comes every half second.
 export const LATE_SECONDS = 3;
@@ -68,7 +70,8 @@ export class Board {
   }
 
   #applyBlocks(message) {
-    const key = blocks => blocks.map(block => `${block.name} ${block.parent} ${GONE.has(block.condition)}`).join();
+    const kind = block => [block.name, block.parent, GONE.has(block.condition), Boolean(block.not_served)].join(" ");
+    const key = blocks => blocks.map(kind).join();
     const isOther = key(message.blocks) !== key(this.blocks);
     this.blocks = message.blocks;
     this.toldMs = Date.now();
@@ -108,11 +111,14 @@ export class Board {
     if (this.sort.key !== "symbol" || this.onlyAttention) this.#isStaleOrder = true;
   }
 
-  /** One row for each symbol of each market: of the block with the shortest interval whose collector is there. */
+  /**
+   * One row for each symbol of each market: of the block with the shortest interval whose collector is there, among
+   * those that are served if there is one.
+   */
   #rebuild() {
     const known = new Map(this.#rows.map(row => [row.key, row]));
     const found = new Map();
-    const ranked = this.bases().sort((a, b) =>
+    const ranked = this.bases().sort((a, b) => Boolean(a.not_served) - Boolean(b.not_served) ||
       GONE.has(a.condition) - GONE.has(b.condition) || a.interval_ms - b.interval_ms || a.name.localeCompare(b.name));
     for (const block of ranked) {
       const table = this.#tables.get(block.name);
@@ -144,11 +150,12 @@ export class Board {
     return this.blocks.find(block => block.name === name);
   }
 
-  /** Blocks that carry a series, those of short intervals first. */
+  /** Blocks that carry a series, those that are served and of short intervals first. */
   blocksOf(market, symbol) {
     const carries = block => this.#tables.get(block.parent ?? block.name)?.symbols.includes(symbol);
     return this.blocks.filter(block => block.market === market && carries(block))
-      .sort((a, b) => a.interval_ms - b.interval_ms || a.interval.localeCompare(b.interval) || a.name.localeCompare(b.name));
+      .sort((a, b) => Boolean(a.not_served) - Boolean(b.not_served) || a.interval_ms - b.interval_ms
+        || a.interval.localeCompare(b.interval) || a.name.localeCompare(b.name));
   }
 
   /** Whether the rows of every block that there is are known. */
@@ -250,7 +257,7 @@ export class Board {
     for (const block of this.bases()) {
       if (block.not_served) continue;
       const heartbeat = this.grown(block.heartbeat_age);
-      let severity = SEVERITY[block.condition] ?? 3;
+      let severity = severityOf(block);
       let condition = block.condition;
       let note = block.note;
       if (severity < 3 && heartbeat !== null && heartbeat > LATE_SECONDS) {

@@ -1,6 +1,6 @@
 // One line for each collector, and the banner that says what is wrong.
 
-import {LATE_SECONDS, SEVERITY} from "./board.js";
+import {LATE_SECONDS, severityOf} from "./board.js";
 import {age, clock, count} from "./figures.js";
 import {set} from "./table.js";
 
@@ -79,7 +79,7 @@ class Line {
     const condition = board.isLost ? "unknown" : block.condition;
     const heartbeat = board.grown(block.heartbeat_age);
     const isThere = block.condition !== "absent";
-    this.element.dataset.severity = board.isLost ? "unknown" : SEVERITY[condition] ?? 3;
+    this.element.dataset.severity = board.isLost ? "unknown" : severityOf(block);
     this.element.dataset.block = block.name;
     this.write("state", `${SIGNS[condition] ?? "?"} ${condition}`);
     this.write("name", block.name);
@@ -96,8 +96,8 @@ class Line {
     this.write("missing", isThere ? count(block.missing) : "");
     this.write("holes", isThere ? count(block.holes) : "");
     writeCoded(this.cells.note, noteOf(block, board));
-    for (const name of ["stale", "missing"]) mark(this.cells[name], block[name] > 0);
-    mark(this.cells.heartbeat, heartbeat !== null && heartbeat > LATE_SECONDS);
+    for (const name of ["stale", "missing"]) mark(this.cells[name], block[name] > 0 && !block.not_served);
+    mark(this.cells.heartbeat, heartbeat !== null && heartbeat > LATE_SECONDS && !block.not_served);
     mark(this.cells.weight, block.weight_limit > 0 && block.weight_used > WEIGHT_HIGH * block.weight_limit);
     this.meter.hidden = !isThere;
     this.fill(block.weight_used ?? 0, block.weight_limit || 1, `weight used, ${block.name}`);
@@ -130,7 +130,7 @@ function noteOf(block, board) {
     return `no requests for ${age(seconds)}: ${block.note}`;
   }
   const notServed = block.not_served ? `not served: ${block.not_served}` : "";
-  return [block.note, notServed, clusterNote(block)].filter(Boolean).join("; ");
+  return [notServed, block.note, clusterNote(block)].filter(Boolean).join("; ");
 }
 
 /** Say where the rows of a block of a cluster come from; nothing of any other. */
@@ -177,7 +177,7 @@ export class Banner {
   /** Show the state of everything; return it as a word: ok, loading, stale, dead or lost. */
   render(board, link, nowMs = Date.now()) {
     const lines = [];
-    let state = board.blocks.some(block => block.condition === "loading") ? "loading" : "ok";
+    let state = board.blocks.some(block => block.condition === "loading" && !block.not_served) ? "loading" : "ok";
     if (!board.toldMs) state = "connecting";
     const troubles = board.troubles();
     if (link.lostMs !== null) {
