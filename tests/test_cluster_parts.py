@@ -80,18 +80,18 @@ def test_what_is_missing_before_a_message() -> None:
     assert position.follow(head("heartbeat", 10), 1)
     # Whatever was before the first message of an epoch is found by its digests.
     assert position.missed(head("heartbeat", 10)) is None
-    position.advance(head("heartbeat", 10))
+    position.advance(head("heartbeat", 10), 0)
     assert position.missed(head("changes", 11)) is None
     assert position.missed(head("heartbeat", 10)) is None
     assert position.missed(head("heartbeat", 11)) == (11, 11)
     assert position.missed(head("changes", 14)) == (11, 13)
-    position.advance(head("changes", 14))
+    position.advance(head("changes", 14), 0)
     # One that comes late, or twice, means that nothing is missing.
     assert position.missed(head("changes", 12)) is None
-    position.advance(head("changes", 12))
+    position.advance(head("changes", 12), 0)
     assert position.sequence == 14
     assert not position.follow(head("changes", 99, epoch=0), 2)
-    position.advance(head("changes", 99, epoch=0))
+    position.advance(head("changes", 99, epoch=0), 0)
     assert position.sequence == 14
     assert position.follow(head("changes", 1, epoch=2), 3)
     assert position.missed(head("changes", 1, epoch=2)) is None

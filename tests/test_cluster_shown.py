@@ -42,7 +42,7 @@ def test_a_member_is_alone_once_and_its_block_says_so(block_name: str, caplog: p
             writer,
             shards=1,
             source=f"{socket.gethostname()}/{os.getpid()}",
-            may_publish=lambda shard: False,
+            held_until_ns=lambda shard: 0,
             missing=lambda symbols: None,
         )
         stack.callback(replica.close)

@@ -35,6 +35,7 @@ __all__ = [
     "News",
     "NotMerged",
     "Older",
+    "Outlet",
     "PoolWords",
     "Pushed",
     "RecordingPlayer",
@@ -1510,6 +1511,29 @@ def message_head(message: bytes) -> dict[str, Any]:
     """
 
 @final
+class Outlet:
+    """Where a thread writes to the socket of an event loop without waiting for it. Any thread may call any method.
+
+    What each of the two writes comes out whole and in its order: the loop claims the socket before it writes, and
+    releases it once the system took everything.
+    """
+    def __new__(cls, descriptor: int) -> Self: ...
+    def send(self, data: bytes) -> bool:
+        """Send without waiting; return False where the loop has to, and nothing was sent.
+
+        What the system took only in part, the loop has to write: see `has_rest`.
+        """
+    @property
+    def has_rest(self) -> bool:
+        """Whether the loop has to write the rest of something."""
+    def claim(self) -> bytes:
+        """Claim the socket for the loop, and return what it has to write first."""
+    def release(self) -> None:
+        """Give the socket free: the system took all that the loop had to write."""
+    def close(self) -> None:
+        """Send nothing more past the loop."""
+
+@final
 class Shadow:
     """What followers of a block were told, and what has changed since.
 
@@ -1537,8 +1561,18 @@ class Shadow:
         Returns whether it has, or is done (superseded or closed); False after the timeout, and after `rouse`. Raises
         ConfigError for a timeout that is no duration.
         """
+    def tell(
+        self, outlet: Outlet, led: list[tuple[int, str, int]], seconds: float, gather_seconds: float
+    ) -> list[tuple[int, bytes]]:
+        """Publish what changes, past Python, for `seconds` at the longest; [] then, and after `rouse`.
+
+        `led` has the subject of each shard, and until when its lease holds, ns of CLOCK_BOOTTIME: nothing is sent of a
+        shard whose lease is over. After each look at the block, what changes within `gather_seconds` is told together.
+        Messages that `outlet` cannot send without the loop are returned as by `collect`, for the caller to send. Raises
+        ConfigError for seconds that are no duration, BlockNotFound once the feed is closed.
+        """
     def rouse(self) -> None:
-        """End a `wait` from another thread: the one that is under way, else the next."""
+        """End a `wait` or `tell` from another thread: the one that is under way, else the next."""
     def collect(self) -> list[tuple[int, bytes]]:
         """Return messages with what changed since the last call, as (shard, bytes), in order; [] when nothing did.
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.subscription import Subscription as ClientSubscription
 
+    from candleshm._core import Outlet
     from candleshm.cluster.server_session import SessionClient
 
 __all__ = ["ClusterConnection", "Subscription"]
@@ -189,6 +190,22 @@ class ClusterConnection:
         except RuntimeError:
             raise ClusterUnavailable(self._servers, CLOSED) from None
         return sent
+
+    @property
+    def outlet(self) -> Outlet | None:
+        """Where commands of the servers' protocol are sent past the loop; None where only `publish` can send.
+
+        Whoever used it calls `settle` afterwards.
+        """
+        client = self._client
+        return None if client is None else client.outlet
+
+    def settle(self) -> None:
+        """Send what the system did not take of what went by the `outlet`."""
+        client = self._client
+        if client is not None:
+            with suppress(RuntimeError):  # The connection is closed.
+                client.settle()
 
     def publish_soon(self, subject: str, data: bytes, reply: str = "") -> None:
         """Send one message from within a callback, without waiting."""

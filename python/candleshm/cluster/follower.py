@@ -37,9 +37,9 @@ COMPARED_NS = 3_000_000_000
 LEFT_OUT_NS = 3_000_000_000
 # Comparisons with one heartbeat: each finds more exactly what differs.
 COMPARISONS_MAX = 16
+# Larger messages are left to the follower's own thread.
+AT_ONCE_BYTES_MAX = 64 << 10
 REFUSED = "refused "
-
-
 # Requests wait, and are sent a few at a time.
 REQUESTS_MAX = 100_000
 REASONS = {
@@ -77,7 +77,9 @@ class Follower:
         self._inbox = Inbox()
         self._requests = Requests(connection, subjects, self._inbox.receiver(self._take_answer))
         self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take_clock))
-        receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
+        receive = self._inbox.receiver(
+            self._take_message, is_wanted=self._is_followed, take_at_once=self._take_next_changes
+        )
         self._changes = ReceivedChanges(connection, subjects, receive)
         self._counts: Counter[str] = Counter()
         self._stopping = threading.Event()
@@ -131,7 +133,8 @@ class Follower:
                 now_ns = boot_ns()
                 if now_ns - looked_ns > LOOK_SECONDS * 1e9:
                     looked_ns = now_ns
-                    self._look(now_ns)
+                    with self._inbox.working:
+                        self._look(now_ns)
         except ClusterUnavailable:
             pass  # The connection was closed.
         except BaseException as error:
@@ -199,6 +202,25 @@ class Follower:
             self._release(position, now_ns)
             self._follow(position, head, message.data, now_ns)
 
+    def _take_next_changes(self, message: Message) -> bool:
+        """Take the changes that come next of all, without a request; return whether the message was that.
+
+        In the connection's thread, while the follower's own is at rest: what is few and expected needs no other thread.
+        """
+        data = message.data
+        head = MessageHead.of(data) if len(data) <= AT_ONCE_BYTES_MAX else None
+        position = None if head is None else self._positions.get(head.shard)
+        if head is None or position is None or head.shards != len(self._positions) or not position.is_next(head):
+            return False
+        now_ns = boot_ns()
+        applied = self._writer.apply(data, position.offset_ns(head, now_ns))
+        if applied.refused is not None or applied.symbols_missing:
+            return False  # It is taken once more, by who knows what to do then.
+        self._count(applied)
+        position.received_ns = now_ns
+        position.advance(head, now_ns)
+        return True
+
     def _divide_anew(self, head: MessageHead) -> bool:
         """Follow another number of shards, if that is new; return whether a message about them can be taken."""
         if self._reshard is None or head.epoch <= max(position.epoch for position in self._positions.values()):
@@ -225,11 +247,8 @@ class Follower:
 
     def _apply(self, position: ShardPosition, head: MessageHead, data: bytes, now_ns: int) -> Applied | None:
         applied = self._put(data, position.offset_ns(head, now_ns))
-        if applied is None:
-            return None
-        position.advance(head)
-        if head.kind == "changes" and position.clock.is_known:
-            position.lag_ns = max(0, now_ns - head.sent_boot_ns - position.clock.at(now_ns))
+        if applied is not None:
+            position.advance(head, now_ns)
         return applied
 
     def _put(self, data: bytes, offset_ns: int) -> Applied | None:
@@ -241,9 +260,12 @@ class Follower:
         if applied.symbols_missing:
             self._missing(applied.symbols_missing)
             applied = self._writer.apply(data, offset_ns)
+        self._count(applied)
+        return applied
+
+    def _count(self, applied: Applied) -> None:
         self._counts["messages"] += 1
         self._counts["rows"] += applied.rows
-        return applied
 
     def _compare(self, position: ShardPosition, head: MessageHead, data: bytes, now_ns: int) -> None:
         """Compare with where the leader stands, and request what differs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
@@ -10,30 +11,49 @@ from candleshm.cluster.message import Message, Receive
 __all__ = ["Inbox"]
 
 Take = Callable[[Message], None]
+Wants = Callable[[Message], bool]
 WAITING_BYTES_MAX = 256 << 20
 
 
 class Inbox:
-    """Messages on their way from the connection's thread to one other thread, in order."""
+    """Messages on their way from the connection's thread to one other thread, in order.
+
+    What comes while that one is at rest may be taken at once, in the connection's thread: no thread has to wake up.
+    """
 
     def __init__(self, waiting_bytes_max: int = WAITING_BYTES_MAX) -> None:
         self._waiting_bytes_max = waiting_bytes_max
         self._queue: SimpleQueue[tuple[Take, Message] | None] = SimpleQueue()
         # Each belongs to one thread; the difference is what waits.
-        self._received_bytes = 0
-        self._taken_bytes = 0
+        self._received = self._received_bytes = 0
+        self._taken = self._taken_bytes = 0
+        self.working = threading.Lock()
+        """Held by whoever takes messages, or changes what they are taken into."""
         self.dropped = 0
         """Messages for which there was no room. What they said is found by digests."""
 
-    def receiver(self, take: Take, *, is_wanted: Callable[[Message], bool] = lambda message: True) -> Receive:
-        """Return what the connection calls for each message; `take` gets those that are wanted."""
+    def receiver(
+        self, take: Take, *, is_wanted: Wants = lambda message: True, take_at_once: Wants = lambda message: False
+    ) -> Receive:
+        """Return what the connection calls for each message; `take` gets those that are wanted.
+
+        `take_at_once` is asked first where nothing else is going on: it returns whether it took the message. It must not
+        wait, and runs in the connection's thread.
+        """
 
         def receive(message: Message) -> None:
             if not is_wanted(message):
                 return
+            if self._received == self._taken and self.working.acquire(blocking=False):
+                try:
+                    if take_at_once(message):
+                        return
+                finally:
+                    self.working.release()
             if self._received_bytes - self._taken_bytes > self._waiting_bytes_max:
                 self.dropped += 1
                 return
+            self._received += 1
             self._received_bytes += len(message.data)
             self._queue.put((take, message))
 
@@ -48,7 +68,12 @@ class Inbox:
         if item is not None:
             take, message = item
             self._taken_bytes += len(message.data)
-            take(message)
+            try:
+                with self.working:
+                    take(message)
+            finally:
+                # Only now: until then nothing that came later may be taken.
+                self._taken += 1
 
     def rouse(self) -> None:
         """End a wait from another thread."""

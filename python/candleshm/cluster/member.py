@@ -113,7 +113,7 @@ class Member:
             writer,
             shards=self._shards,
             source=SOURCE,
-            may_publish=self._leases.may_publish,
+            held_until_ns=self._leases.held_until_ns,
             missing=self.selection.carry,
         )
         self._gathering.open()

@@ -37,7 +37,7 @@ ANSWER_SECONDS = 1.0
 
 
 class ShardLeases:
-    """Belongs to the member's thread, but for `may_publish`, which may be called from any."""
+    """Belongs to the member's thread, but for `may_publish` and `held_until_ns`, which may be called from any."""
 
     def __init__(
         self,
@@ -102,6 +102,10 @@ class ShardLeases:
     def may_publish(self, shard: int) -> bool:
         """Return whether this member surely leads a shard now."""
         return self._leases[shard].may_publish
+
+    def held_until_ns(self, shard: int) -> int:
+        """Return until when this member surely leads a shard, by the boot clock; 0 where it does not lead it."""
+        return int(max(0.0, self._leases[shard].held_until_seconds) * 1e9)
 
     @property
     def silent_seconds(self) -> float:

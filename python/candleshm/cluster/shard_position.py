@@ -65,10 +65,17 @@ class ShardPosition:
         last = head.sequence - 1 if head.kind == "changes" else head.sequence
         return (self.sequence + 1, last) if last > self.sequence else None
 
-    def advance(self, head: MessageHead) -> None:
-        """Stand behind a message of this epoch."""
+    def is_next(self, head: MessageHead) -> bool:
+        """Return whether a message is the next changes of this epoch, and nothing is to be done before it is applied."""
+        is_of_now = head.kind == "changes" and head.epoch == self.epoch and self.sequence is not None
+        return is_of_now and head.sequence - 1 == self.sequence and self.clock.is_known and not self.held
+
+    def advance(self, head: MessageHead, now_ns: int) -> None:
+        """Stand behind a message of this epoch that was applied."""
         if head.epoch == self.epoch:
             self.sequence = max(head.sequence, self.sequence or 0)
+        if head.kind == "changes" and self.clock.is_known:
+            self.lag_ns = max(0, now_ns - head.sent_boot_ns - self.clock.at(now_ns))
 
     def stand(self, head: MessageHead, data: bytes) -> None:
         """Take in a heartbeat of this epoch that was applied."""

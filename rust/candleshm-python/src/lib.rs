@@ -14,6 +14,7 @@ mod feed;
 mod gap;
 mod kline_events;
 mod klines;
+mod outlet;
 mod pool;
 mod process;
 mod recording;
@@ -69,6 +70,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(writer::parse_klines, module)?)?;
     module.add_function(wrap_pyfunction!(writer::parse_archive_csv, module)?)?;
     module.add_class::<pool::PoolWords>()?;
+    module.add_class::<outlet::Outlet>()?;
     module.add_class::<replica::Shadow>()?;
     module.add_class::<replica::Applied>()?;
     module.add_class::<replica::FeedShape>()?;

@@ -159,7 +159,7 @@ impl Writer {
                 ..Applied::default()
             };
             self.check(&head)?;
-            let message = Message::read(message, self.block.geometry())?;
+            let message = Message::read_behind(head, message, self.block.geometry())?;
             let is_of_shard = |symbol: &str| shard_of(symbol, head.shards) == head.shard;
             let are_of_shard = message.records.iter().all(|record| match record {
                 Record::Update(update) => is_of_shard(&update.symbol),
