@@ -25,6 +25,7 @@ __all__ = [
     "STALE_MS",
     "ZONES_VERSION",
     "Applied",
+    "AppliedNext",
     "Closed",
     "Feed",
     "FeedShape",
@@ -853,6 +854,15 @@ class Writer:
         their request. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
         The GIL is released. NotMerged is not raised: `stop_merging` stops only what comes from the exchange.
         """
+    def apply_next(
+        self, received: bytes, subscription: int, expected: list[tuple[int, int, int, int]]
+    ) -> AppliedNext:
+        """Apply the changes at the beginning of what a server of NATS sent, as long as they come next of all.
+
+        They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard, epoch,
+        sequence, clock_offset_ns): the first message that does not follow there, lacks bytes, is of another kind, or
+        tells of symbols that the block has not, is left to the caller, as is everything behind it. The GIL is released.
+        """
     def differences(self, heartbeat: bytes, limit: int = 8) -> list[bytes]:
         """Return requests for exactly what this block has otherwise than a heartbeat says, at most `limit`.
 
@@ -1592,6 +1602,22 @@ class Shadow:
     @property
     def counts(self) -> dict[str, int]:
         """What was sent so far: `messages`, `rows` (of the ring) and `bytes`."""
+
+@final
+class AppliedNext:
+    """The changes at the beginning of a server's bytes that came next of all, and were applied."""
+    @property
+    def size_bytes(self) -> int:
+        """How many of the bytes they were, with what the server puts around messages; 0: nothing was applied."""
+    @property
+    def messages(self) -> int:
+        """How many messages."""
+    @property
+    def rows(self) -> int:
+        """Rows that were new or had other values."""
+    @property
+    def newest(self) -> list[tuple[int, int, int]]:
+        """Of each shard that they were about, the newest message: (shard, sequence, the sender's CLOCK_BOOTTIME, ns)."""
 
 @final
 class Applied:

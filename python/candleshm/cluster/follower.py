@@ -37,8 +37,6 @@ COMPARED_NS = 3_000_000_000
 LEFT_OUT_NS = 3_000_000_000
 # Comparisons with one heartbeat: each finds more exactly what differs.
 COMPARISONS_MAX = 16
-# Larger messages are left to the follower's own thread.
-AT_ONCE_BYTES_MAX = 64 << 10
 REFUSED = "refused "
 # Requests wait, and are sent a few at a time.
 REQUESTS_MAX = 100_000
@@ -77,10 +75,8 @@ class Follower:
         self._inbox = Inbox()
         self._requests = Requests(connection, subjects, self._inbox.receiver(self._take_answer))
         self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take_clock))
-        receive = self._inbox.receiver(
-            self._take_message, is_wanted=self._is_followed, take_at_once=self._take_next_changes
-        )
-        self._changes = ReceivedChanges(connection, subjects, receive)
+        receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
+        self._changes = ReceivedChanges(connection, subjects, receive, self._inbox.ahead(self._take_ahead))
         self._counts: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-follower", daemon=True)
@@ -202,24 +198,23 @@ class Follower:
             self._release(position, now_ns)
             self._follow(position, head, message.data, now_ns)
 
-    def _take_next_changes(self, message: Message) -> bool:
-        """Take the changes that come next of all, without a request; return whether the message was that.
+    def _take_ahead(self, subscription: int, received: bytes) -> int:
+        """Apply the changes that come next of all, in the connection's thread, while the follower's own is at rest.
 
-        In the connection's thread, while the follower's own is at rest: what is few and expected needs no other thread.
+        Returns how many bytes they were: the others are cut into messages, and need a thread that may wait.
         """
-        data = message.data
-        head = MessageHead.of(data) if len(data) <= AT_ONCE_BYTES_MAX else None
-        position = None if head is None else self._positions.get(head.shard)
-        if head is None or position is None or head.shards != len(self._positions) or not position.is_next(head):
-            return False
         now_ns = boot_ns()
-        applied = self._writer.apply(data, position.offset_ns(head, now_ns))
-        if applied.refused is not None or applied.symbols_missing:
-            return False  # It is taken once more, by who knows what to do then.
-        self._count(applied)
-        position.received_ns = now_ns
-        position.advance(head, now_ns)
-        return True
+        expected = [
+            (shard, position.epoch, position.sequence, position.clock.at(now_ns))
+            for shard, position in self._positions.items()
+            if position.sequence is not None and position.is_settled and shard not in self._led
+        ]
+        applied = self._writer.apply_next(received, subscription, expected)
+        for shard, sequence, sent_boot_ns in applied.newest:
+            self._positions[shard].pass_to(sequence, sent_boot_ns, now_ns)
+        self._counts["messages"] += applied.messages
+        self._counts["rows"] += applied.rows
+        return applied.size_bytes
 
     def _divide_anew(self, head: MessageHead) -> bool:
         """Follow another number of shards, if that is new; return whether a message about them can be taken."""
@@ -260,12 +255,9 @@ class Follower:
         if applied.symbols_missing:
             self._missing(applied.symbols_missing)
             applied = self._writer.apply(data, offset_ns)
-        self._count(applied)
-        return applied
-
-    def _count(self, applied: Applied) -> None:
         self._counts["messages"] += 1
         self._counts["rows"] += applied.rows
+        return applied
 
     def _compare(self, position: ShardPosition, head: MessageHead, data: bytes, now_ns: int) -> None:
         """Compare with where the leader stands, and request what differs."""

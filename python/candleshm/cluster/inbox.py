@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from candleshm.cluster.message import Message, Receive
+from candleshm.cluster.message import Message, Receive, TakeAhead
 
 __all__ = ["Inbox"]
 
@@ -32,24 +32,12 @@ class Inbox:
         self.dropped = 0
         """Messages for which there was no room. What they said is found by digests."""
 
-    def receiver(
-        self, take: Take, *, is_wanted: Wants = lambda message: True, take_at_once: Wants = lambda message: False
-    ) -> Receive:
-        """Return what the connection calls for each message; `take` gets those that are wanted.
-
-        `take_at_once` is asked first where nothing else is going on: it returns whether it took the message. It must not
-        wait, and runs in the connection's thread.
-        """
+    def receiver(self, take: Take, *, is_wanted: Wants = lambda message: True) -> Receive:
+        """Return what the connection calls for each message; `take` gets those that are wanted."""
 
         def receive(message: Message) -> None:
             if not is_wanted(message):
                 return
-            if self._received == self._taken and self.working.acquire(blocking=False):
-                try:
-                    if take_at_once(message):
-                        return
-                finally:
-                    self.working.release()
             if self._received_bytes - self._taken_bytes > self._waiting_bytes_max:
                 self.dropped += 1
                 return
@@ -58,6 +46,19 @@ class Inbox:
             self._queue.put((take, message))
 
         return receive
+
+    def ahead(self, take_ahead: TakeAhead) -> TakeAhead:
+        """Return what the connection calls before it cuts messages: `take_ahead`, where nothing else is going on."""
+
+        def take(subscription: int, received: bytes) -> int:
+            if self._received != self._taken or not self.working.acquire(blocking=False):
+                return 0
+            try:
+                return take_ahead(subscription, received)
+            finally:
+                self.working.release()
+
+        return take
 
     def work(self, seconds: float) -> None:
         """Wait for a message, for so long at most, and let whom it is for take it."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from candleshm.cluster.message import TakeAhead
+
 __all__ = ["Frame", "ServerFrames"]
 
 CAPACITY_BYTES = 1 << 20
 # A line of more bytes is none of a server.
 LINE_BYTES_MAX = 1 << 20
+# Where more has come, it takes longer than the loop should wait.
+AHEAD_BYTES_MAX = 64 << 10
 _END = b"\r\n"
 
 
@@ -32,10 +36,19 @@ class ServerFrames:
     """
 
     def __init__(
-        self, *, is_wanted: Callable[[int], bool], receive: Callable[[Frame], None], rest: Callable[[bytes], None]
+        self,
+        *,
+        is_wanted: Callable[[int], bool],
+        take_ahead: TakeAhead,
+        receive: Callable[[Frame], None],
+        rest: Callable[[bytes], None],
     ) -> None:
-        """`is_wanted` is asked for each message with the number of its subscription; `rest` gets what else comes."""
+        """`is_wanted` is asked for each message with the number of its subscription; `rest` gets what else comes.
+
+        `take_ahead` is asked for those that are wanted, with what follows, before they are cut; `receive` gets the others.
+        """
         self._is_wanted = is_wanted
+        self._take_ahead = take_ahead
         self._receive = receive
         self._rest = rest
         self._buffer = bytearray(CAPACITY_BYTES)
@@ -81,7 +94,7 @@ class ServerFrames:
         words = bytes(buffer[start:line_end]).split()
         is_message = bool(words) and words[0] in (b"MSG", b"HMSG") and len(words) >= 4 and words[-1].isdigit()
         if not is_message or not words[2].isdigit():
-            self._rest(bytes(buffer[start:line_end]))
+            self._rest(bytes(memoryview(buffer)[start:line_end]))
             return line_end - start
         end = line_end + int(words[-1]) + len(_END)
         if end > self._end:
@@ -89,8 +102,10 @@ class ServerFrames:
             return 0
         subscription = int(words[2])
         if not self._is_wanted(subscription):
-            self._rest(bytes(buffer[start:end]))
+            self._rest(bytes(memoryview(buffer)[start:end]))
             return end - start
+        if used := self._take_ahead(subscription, bytes(memoryview(buffer)[start : min(self._end, start + AHEAD_BYTES_MAX)])):
+            return used
         has_headers = words[0] == b"HMSG"
         behind_headers = line_end + (int(words[-2]) if has_headers else 0)
         self._receive(

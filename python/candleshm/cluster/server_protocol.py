@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from candleshm.cluster.message import TakeAhead
 from candleshm.cluster.server_frames import Frame, ServerFrames
 
 __all__ = ["ServerProtocol"]
@@ -21,6 +22,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
         transport: asyncio.Transport,
         *,
         is_wanted: Callable[[int], bool],
+        take_ahead: TakeAhead,
         receive: Callable[[Frame], None],
         first: bytes = b"",
     ) -> None:
@@ -28,7 +30,9 @@ class ServerProtocol(asyncio.BufferedProtocol):
         before = transport.get_protocol()
         assert isinstance(before, asyncio.Protocol)
         self._before = before
-        self._frames = ServerFrames(is_wanted=is_wanted, receive=receive, rest=before.data_received)
+        self._frames = ServerFrames(
+            is_wanted=is_wanted, take_ahead=take_ahead, receive=receive, rest=before.data_received
+        )
         transport.set_protocol(self)
         self._frames.feed(first)
 

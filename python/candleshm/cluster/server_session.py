@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription
 
 from candleshm._core import Outlet
 from candleshm.cluster.failure_text import is_refusal, reason_of
-from candleshm.cluster.message import Message, Receive
+from candleshm.cluster.message import Message, Receive, TakeAhead
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.cluster.shared_socket import SharedSocket
 from candleshm.cluster.server_frames import Frame
@@ -48,6 +48,9 @@ class SessionClient(Client):
         self._shared: SharedSocket | None = None
         self.receivers: dict[int, Receive] = {}
         """Who is called for each message of a subscription, by its number, without a task between."""
+
+        self.aheads: dict[int, TakeAhead] = {}
+        """Who takes messages of a subscription before they are cut, by its number."""
 
     def send_past_loop(self, commands: bytes) -> bool:
         """Send whole commands from any thread; return False where the loop has to, and nothing was sent."""
@@ -92,8 +95,16 @@ class SessionClient(Client):
         self._ps.buf.clear()
         reader._buffer.clear()
         ServerProtocol(
-            writer.transport, is_wanted=self.receivers.__contains__, receive=self._receive, first=first
+            writer.transport,
+            is_wanted=self.receivers.__contains__,
+            take_ahead=self._take_ahead,
+            receive=self._receive,
+            first=first,
         )
+
+    def _take_ahead(self, subscription: int, received: bytes) -> int:
+        take_ahead = self.aheads.get(subscription)
+        return 0 if take_ahead is None else take_ahead(subscription, received)
 
     def _receive(self, frame: Frame) -> None:
         is_unheard = not frame.payload and frame.headers.startswith(UNHEARD)
@@ -175,8 +186,10 @@ class ServerSession:
         client.widen()
         return client
 
-    async def subscribe(self, subject: str, queue: str, receive: Receive) -> Subscription | None:
-        """Subscribe; None where the connection is lost already."""
+    async def subscribe(
+        self, subject: str, queue: str, receive: Receive, take_ahead: TakeAhead | None = None
+    ) -> Subscription | None:
+        """Subscribe; None where the connection is lost already. What `take_ahead` takes, `receive` does not get."""
         client = self._client
         if client is None:
             return None
@@ -188,6 +201,8 @@ class ServerSession:
             # What waits here is bounded by who receives.
             found = await client.subscribe(subject, queue, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
             client.receivers[found._id] = receive
+            if take_ahead is not None:
+                client.aheads[found._id] = take_ahead
             return found
         return None
 

@@ -9,7 +9,8 @@ use candleshm::feed::{self, clock, timeout_of};
 use candleshm::replica::message::{Head, Kind, Refusal, shape_of};
 use candleshm::replica::shadow::Shadow as CoreShadow;
 use candleshm::writer::Applied as CoreApplied;
-use candleshm_stream::outlet::{Sent, publish_command};
+use candleshm_stream::nats::publish_command;
+use candleshm_stream::outlet::Sent;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -268,6 +269,31 @@ pub(crate) struct Applied {
     symbols_missing: Vec<String>,
     /// When it was sent: the sender's CLOCK_BOOTTIME, ns.
     sent_boot_ns: u64,
+}
+
+/// The changes at the beginning of a server's bytes that came next of all, and were applied.
+#[pyclass(frozen, get_all, module = "candleshm._core")]
+#[derive(Default)]
+pub(crate) struct AppliedNext {
+    /// How many of the bytes they were, with what the server puts around messages; 0: nothing was applied.
+    size_bytes: usize,
+    /// How many messages.
+    messages: usize,
+    /// Rows that were new or had other values.
+    rows: usize,
+    /// Of each shard that they were about, the newest message: (shard, sequence, the sender's CLOCK_BOOTTIME, ns).
+    newest: Vec<(u32, u64, u64)>,
+}
+
+impl AppliedNext {
+    /// Takes in a message that was applied.
+    pub(crate) fn note(&mut self, applied: &CoreApplied, size_bytes: usize) {
+        self.size_bytes += size_bytes;
+        self.messages += 1;
+        self.rows += applied.rows;
+        self.newest.retain(|(shard, _, _)| *shard != applied.shard);
+        self.newest.push((applied.shard, applied.sequence, applied.sent_boot_ns));
+    }
 }
 
 impl Applied {

@@ -92,13 +92,6 @@ impl Outlet {
     }
 }
 
-/// Appends the command by which a server of NATS publishes a message.
-pub fn publish_command(subject: &str, message: &[u8], commands: &mut Vec<u8>) {
-    commands.extend_from_slice(format!("PUB {subject} {}\r\n", message.len()).as_bytes());
-    commands.extend_from_slice(message);
-    commands.extend_from_slice(b"\r\n");
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::io::Read as _;
@@ -150,13 +143,5 @@ mod tests {
         drop(peer);
         while outlet.send(b"anybody?") == Sent::Wholly {}
         assert_eq!(outlet.send(b"anybody?"), Sent::Not);
-    }
-
-    #[test]
-    fn commands_as_the_protocol_has_them() {
-        let mut commands = Vec::new();
-        publish_command("a.b", b"12345", &mut commands);
-        publish_command("c", b"", &mut commands);
-        assert_eq!(commands, b"PUB a.b 5\r\n12345\r\nPUB c 0\r\n\r\n");
     }
 }
