@@ -854,9 +854,9 @@ class Writer:
         their request. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
         The GIL is released. NotMerged is not raised: `stop_merging` stops only what comes from the exchange.
         """
-    def apply_next(
-        self, received: bytes, subscription: int, expected: list[tuple[int, int, int, int]]
-    ) -> AppliedNext:
+    def apply_answer(self, answer: bytes, requested_ns: int) -> Applied:
+        """Apply an answer to a request that left at `requested_ns` of this machine's CLOCK_BOOTTIME; else as `apply`."""
+    def apply_next(self, received: bytes, subscription: int, expected: list[tuple[int, int, int, int]]) -> AppliedNext:
         """Apply the changes at the beginning of what a server of NATS sent, as long as they come next of all.
 
         They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard, epoch,

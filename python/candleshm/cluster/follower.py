@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from candleshm.cluster.clock_offset import boot_ns
@@ -182,7 +183,7 @@ class Follower:
         now_ns = boot_ns()
         head = MessageHead.of(message.data)
         if head is None:
-            self._put(message.data, 0)  # It is refused, with the reason.
+            self._put(message.data, partial(self._writer.apply, message.data, 0))  # It is refused, with the reason.
             return
         if head.shards != len(self._positions) and not self._divide_anew(head):
             self._refuse("shards", message.data)
@@ -241,20 +242,20 @@ class Follower:
             self._compare(position, head, data, now_ns)
 
     def _apply(self, position: ShardPosition, head: MessageHead, data: bytes, now_ns: int) -> Applied | None:
-        applied = self._put(data, position.offset_ns(head, now_ns))
+        applied = self._put(data, partial(self._writer.apply, data, position.offset_ns(head, now_ns)))
         if applied is not None:
             position.advance(head, now_ns)
         return applied
 
-    def _put(self, data: bytes, offset_ns: int) -> Applied | None:
+    def _put(self, data: bytes, apply: Callable[[], Applied]) -> Applied | None:
         """Apply a message, its new symbols included; None for one that is refused."""
-        applied = self._writer.apply(data, offset_ns)
+        applied = apply()
         if applied.refused is not None:
             self._refuse(applied.refused, data)
             return None
         if applied.symbols_missing:
             self._missing(applied.symbols_missing)
-            applied = self._writer.apply(data, offset_ns)
+            applied = apply()
         self._counts["messages"] += 1
         self._counts["rows"] += applied.rows
         return applied
@@ -276,10 +277,8 @@ class Follower:
         if taken is None:
             return
         shard, sent_ns = taken
-        head = MessageHead.of(message.data) if message.data else None
-        if head is not None:
-            # Whoever answered looked at its clock after the request had left: no time becomes newer than it is.
-            self._put(message.data, sent_ns - head.sent_boot_ns)
+        if message.data:
+            self._put(message.data, partial(self._writer.apply_answer, message.data, sent_ns))
         elif not self._requests.is_busy(shard):
             # What was unknown of the differences may be known now.
             position = self._positions[shard]

@@ -163,7 +163,9 @@ class Publisher:
         """Send messages, given as shard and bytes, as far as the leases hold."""
         # They are looked at last of all: this process may just have been stopped for a while.
         now_ns = boot_ns()
-        allowed = [(self._subjects.changes(shard), data) for shard, data in messages if now_ns < self._held_until_ns(shard)]
+        allowed = [
+            (self._subjects.changes(shard), data) for shard, data in messages if now_ns < self._held_until_ns(shard)
+        ]
         if allowed:
             self._send(allowed)
 

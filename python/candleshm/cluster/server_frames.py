@@ -104,7 +104,9 @@ class ServerFrames:
         if not self._is_wanted(subscription):
             self._rest(bytes(memoryview(buffer)[start:end]))
             return end - start
-        if used := self._take_ahead(subscription, bytes(memoryview(buffer)[start : min(self._end, start + AHEAD_BYTES_MAX)])):
+        if used := self._take_ahead(
+            subscription, bytes(memoryview(buffer)[start : min(self._end, start + AHEAD_BYTES_MAX)])
+        ):
             return used
         has_headers = words[0] == b"HMSG"
         behind_headers = line_end + (int(words[-2]) if has_headers else 0)

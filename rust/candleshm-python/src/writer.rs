@@ -1125,6 +1125,12 @@ impl Writer {
             .map(Applied::of)
     }
 
+    /// Apply an answer to a request that left at `requested_ns` of this machine's CLOCK_BOOTTIME; else as `apply`.
+    fn apply_answer(&self, py: Python<'_>, answer: &[u8], requested_ns: u64) -> PyResult<Applied> {
+        py.detach(|| self.with(|writer| Ok(writer.apply_answer(answer, requested_ns, clock::now_ns()))))
+            .map(Applied::of)
+    }
+
     /// Apply the changes at the beginning of what a server of NATS sent, as long as they come next of all.
     ///
     /// They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard, epoch,

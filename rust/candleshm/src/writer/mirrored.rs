@@ -175,6 +175,16 @@ impl Writer {
     /// leader ends. `clock_offset_ns` is our `CLOCK_BOOTTIME` minus the leader's, at most; `now_ns` is ours now.
     /// Answers need none, and may come from anybody: they were made after their request.
     pub fn apply_message(&mut self, message: &[u8], clock_offset_ns: i64, now_ns: u64) -> Applied {
+        self.apply_with(message, |_| clock_offset_ns, now_ns)
+    }
+
+    /// Applies an answer to a request that left at `requested_ns` of our clock: whoever answered looked at its own clock
+    /// later, so no time becomes newer than it is.
+    pub fn apply_answer(&mut self, answer: &[u8], requested_ns: u64, now_ns: u64) -> Applied {
+        self.apply_with(answer, |head| requested_ns as i64 - head.sent_boot_ns as i64, now_ns)
+    }
+
+    fn apply_with(&mut self, message: &[u8], clock_offset_ns: impl Fn(&Head) -> i64, now_ns: u64) -> Applied {
         let mut applied = Applied::default();
         let read = Head::read(message).and_then(|head| {
             applied = Applied::of(&head);
@@ -182,7 +192,10 @@ impl Writer {
             self.read(head, message)
         });
         match read {
-            Ok(message) => self.take_in(&message, Clock { offset_ns: clock_offset_ns, now_ns }, &mut applied),
+            Ok(message) => {
+                let clock = Clock { offset_ns: clock_offset_ns(&message.head), now_ns };
+                self.take_in(&message, clock, &mut applied);
+            }
             Err(refusal) => applied.refused = Some(refusal),
         }
         applied
