@@ -855,13 +855,14 @@ class Writer:
         The GIL is released. NotMerged is not raised: `stop_merging` stops only what comes from the exchange.
         """
     def apply_answer(self, answer: bytes, requested_ns: int) -> Applied:
-        """Apply an answer to a request that left at `requested_ns` of this machine's CLOCK_BOOTTIME; else as `apply`."""
+        """Apply an answer to a request that left at `requested_ns` of our CLOCK_BOOTTIME; else as `apply`."""
     def apply_next(self, received: bytes, subscription: int, expected: list[tuple[int, int, int, int]]) -> AppliedNext:
         """Apply the changes at the beginning of what a server of NATS sent, as long as they come next of all.
 
-        They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard, epoch,
-        sequence, clock_offset_ns): the first message that does not follow there, lacks bytes, is of another kind, or
-        tells of symbols that the block has not, is left to the caller, as is everything behind it. The GIL is released.
+        They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard,
+        epoch, sequence, clock_offset_ns): the first message that does not follow there, lacks bytes, is of another
+        kind, or tells of symbols that the block has not, is left to the caller, as is everything behind it. The GIL is
+        released.
         """
     def differences(self, heartbeat: bytes, limit: int = 8) -> list[bytes]:
         """Return requests for exactly what this block has otherwise than a heartbeat says, at most `limit`.
@@ -1617,7 +1618,7 @@ class AppliedNext:
         """Rows that were new or had other values."""
     @property
     def newest(self) -> list[tuple[int, int, int]]:
-        """Of each shard that they were about, the newest message: (shard, sequence, the sender's CLOCK_BOOTTIME, ns)."""
+        """Of each shard the newest message of them, as (shard, sequence, its sender's CLOCK_BOOTTIME in ns)."""
 
 @final
 class Applied:

@@ -60,8 +60,10 @@ _DECODER = msgspec.json.Decoder(Holding)
 
 
 class Lease:
-    """One shard's lease, as one member holds it or waits for it. For one task; `may_publish` and `held_until_seconds` from any
-    thread."""
+    """One shard's lease, as one member holds it or waits for it. For one task.
+
+    `may_publish` and `held_until_seconds` may be read from any thread.
+    """
 
     def __init__(
         self,

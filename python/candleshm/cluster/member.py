@@ -57,7 +57,7 @@ class Stance(NamedTuple):
     is_alone: bool = False
     """Whether it has been cut off for so long that it collects everything for its own host."""
     is_held: bool = True
-    """Whether those leases surely hold. While they may not, nothing is told of these shards, and others may take them."""
+    """Whether those leases surely hold. While they may not, it tells nothing of these shards; others may take them."""
 
     def collected(self, shards: int) -> frozenset[int]:
         """Return the shards that it collects itself, of so many."""

@@ -12,7 +12,7 @@ __all__ = ["ReceivedChanges"]
 
 
 class ReceivedChanges:
-    """Subscriptions to the changes of a feed. For one thread; `receive` and `take_ahead` are called in the connection's."""
+    """Subscriptions to the changes of a feed. For one thread; the two callbacks run in the connection's."""
 
     def __init__(
         self, connection: ClusterConnection, subjects: Subjects, receive: Receive, take_ahead: TakeAhead

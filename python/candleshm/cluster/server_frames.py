@@ -45,7 +45,7 @@ class ServerFrames:
     ) -> None:
         """`is_wanted` is asked for each message with the number of its subscription; `rest` gets what else comes.
 
-        `take_ahead` is asked for those that are wanted, with what follows, before they are cut; `receive` gets the others.
+        `take_ahead` is asked for those that are wanted, with what follows; `receive` gets what it does not take.
         """
         self._is_wanted = is_wanted
         self._take_ahead = take_ahead

@@ -36,7 +36,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
         transport.set_protocol(self)
         self._frames.feed(first)
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - a name of asyncio
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go."""
         return self._frames.room()
 

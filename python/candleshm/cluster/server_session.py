@@ -18,10 +18,10 @@ from nats.aio.subscription import Subscription
 from candleshm._core import Outlet
 from candleshm.cluster.failure_text import is_refusal, reason_of
 from candleshm.cluster.message import Message, Receive, TakeAhead
-from candleshm.cluster.settings import ClusterSettings
-from candleshm.cluster.shared_socket import SharedSocket
 from candleshm.cluster.server_frames import Frame
 from candleshm.cluster.server_protocol import ServerProtocol
+from candleshm.cluster.settings import ClusterSettings
+from candleshm.cluster.shared_socket import SharedSocket
 from candleshm.errors import ClusterRefused, ClusterUnavailable
 
 __all__ = ["CLIENT_ERRORS", "ServerSession", "SessionClient", "published"]

@@ -67,7 +67,7 @@ class ShardPosition:
 
     @property
     def is_settled(self) -> bool:
-        """Whether changes that come next may be applied at once: the leader's clock is known, and nothing waits for it."""
+        """Whether changes that come next may be applied at once: nothing waits for the leader's clock."""
         return self.clock.is_known and not self.held
 
     def pass_to(self, sequence: int, sent_boot_ns: int, now_ns: int) -> None:

@@ -16,9 +16,9 @@ LOOK_SECONDS = 0.002
 class SharedSocket:
     """Keeps what two threads write whole and in order. Belongs to the loop, but for `send` and `settle`.
 
-    The loop writes by `write` and `writelines` only. `send`, and whoever has the `outlet`, writes past it as long as the
-    loop has nothing left to write itself; what the system does not take of it goes out before anything else that the
-    loop writes.
+    The loop writes by `write` and `writelines` only. `send`, and whoever has the `outlet`, writes past it as long as
+    the loop has nothing left to write itself; what the system does not take of it goes out before anything else that
+    the loop writes.
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:

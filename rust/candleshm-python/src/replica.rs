@@ -281,7 +281,7 @@ pub(crate) struct AppliedNext {
     messages: usize,
     /// Rows that were new or had other values.
     rows: usize,
-    /// Of each shard that they were about, the newest message: (shard, sequence, the sender's CLOCK_BOOTTIME, ns).
+    /// Of each shard the newest message of them, as (shard, sequence, its sender's CLOCK_BOOTTIME in ns).
     newest: Vec<(u32, u64, u64)>,
 }
 

@@ -1125,7 +1125,7 @@ impl Writer {
             .map(Applied::of)
     }
 
-    /// Apply an answer to a request that left at `requested_ns` of this machine's CLOCK_BOOTTIME; else as `apply`.
+    /// Apply an answer to a request that left at `requested_ns` of our CLOCK_BOOTTIME; else as `apply`.
     fn apply_answer(&self, py: Python<'_>, answer: &[u8], requested_ns: u64) -> PyResult<Applied> {
         py.detach(|| self.with(|writer| Ok(writer.apply_answer(answer, requested_ns, clock::now_ns()))))
             .map(Applied::of)
@@ -1133,9 +1133,10 @@ impl Writer {
 
     /// Apply the changes at the beginning of what a server of NATS sent, as long as they come next of all.
     ///
-    /// They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard, epoch,
-    /// sequence, clock_offset_ns): the first message that does not follow there, lacks bytes, is of another kind, or
-    /// tells of symbols that the block has not, is left to the caller, as is everything behind it. The GIL is released.
+    /// They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard,
+    /// epoch, sequence, clock_offset_ns): the first message that does not follow there, lacks bytes, is of another
+    /// kind, or tells of symbols that the block has not, is left to the caller, as is everything behind it. The GIL is
+    /// released.
     fn apply_next(
         &self,
         py: Python<'_>,

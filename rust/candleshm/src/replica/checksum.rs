@@ -78,8 +78,8 @@ fn update(mut crc: u32, bytes: &[u8]) -> u32 {
         let (words, _) = block.as_chunks::<8>();
         let (lanes, _) = words.as_chunks::<{ LANE_BYTES / 8 }>();
         let mut sums = [crc, 0, 0, 0];
-        for at in 0..LANE_BYTES / 8 {
-            sums = core::array::from_fn(|lane| step(sums[lane], lanes[lane][at]));
+        for (((one, two), three), four) in lanes[0].iter().zip(&lanes[1]).zip(&lanes[2]).zip(&lanes[3]) {
+            sums = [step(sums[0], *one), step(sums[1], *two), step(sums[2], *three), step(sums[3], *four)];
         }
         let [first, others @ ..] = sums;
         crc = others.iter().fold(first, |crc, sum| {
