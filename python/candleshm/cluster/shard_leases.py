@@ -33,8 +33,8 @@ SECOND_SECONDS, INCOMPLETE_SECONDS = 0.3, 1.5
 HEIR_SECONDS = 3.0
 # Who has just begun to lead may find out that another did at the same moment, and serves something else.
 SETTLING_SECONDS = 10.0
-# So long it takes until all have heard what each of them is.
-HEARD_SECONDS = 2.0
+# So long it takes until all of them know what each one says of itself.
+KNOWN_SECONDS = 2.0
 # Before it takes one of several shards, a member has to know whether others divide the feed as it does.
 GREETING_SECONDS = 1.5
 ANSWER_SECONDS = 1.0
@@ -185,7 +185,7 @@ class ShardLeases:
         self._opposed_since_seconds = min(self._opposed_since_seconds, now)
         leads_first = all(min(self.epochs) < min(each.epochs, default=len(self._leases)) for each in others)
         is_wrong = any(each.may_lead for each in others) or not leads_first
-        return is_wrong and now - self._opposed_since_seconds > HEARD_SECONDS
+        return is_wrong and now - self._opposed_since_seconds > KNOWN_SECONDS
 
     async def _step(self, shard: int, members: Collection[Presence], roll: Roll, *, is_complete: bool) -> str | None:
         """Do what is due for one shard; return why it could not be done."""

@@ -1,5 +1,6 @@
 //! `Shadow` and `Applied`: what followers of a block are told, and what a message did to the block of one.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -166,6 +167,8 @@ impl Shadow {
         let timeout = timeout_of(seconds.0).map_err(|error| to_py(error, ""))?;
         let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let gather = Duration::try_from_secs_f64(gather_seconds).unwrap_or_default();
+        let led: HashMap<u32, (String, u64)> =
+            led.into_iter().map(|(shard, subject, until_ns)| (shard, (subject, until_ns))).collect();
         let unsent = py.detach(|| {
             let mut commands = Vec::new();
             let mut looked: Option<Instant> = None;
@@ -179,7 +182,9 @@ impl Shadow {
                 // The leases come last of all: this process may just have been stopped for a while.
                 let now_ns = clock::now_ns();
                 for (shard, message) in &messages {
-                    if let Some((_, subject, _)) = led.iter().find(|led| led.0 == *shard && now_ns < led.2) {
+                    if let Some((subject, until_ns)) = led.get(shard)
+                        && now_ns < *until_ns
+                    {
                         publish_command(subject, message, &mut commands);
                     }
                 }
