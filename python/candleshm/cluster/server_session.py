@@ -84,7 +84,7 @@ class SessionClient(Client):
             await transport.drain()
 
     def widen(self) -> None:
-        """Let messages go past the loop when they leave, and past the client when they come, once there is a connection."""
+        """Let messages leave past the loop and come past the client, once there is a connection."""
         transport: Any = self._transport
         reader, writer = transport._io_reader, transport._io_writer
         writer.transport.set_write_buffer_limits(high=SENDING_BYTES_MAX)
