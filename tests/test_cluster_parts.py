@@ -80,18 +80,18 @@ def test_what_is_missing_before_a_message() -> None:
     assert position.follow(head("heartbeat", 10), 1)
     # Whatever was before the first message of an epoch is found by its digests.
     assert position.missed(head("heartbeat", 10)) is None
-    position.advance(head("heartbeat", 10))
+    position.advance(head("heartbeat", 10), 0)
     assert position.missed(head("changes", 11)) is None
     assert position.missed(head("heartbeat", 10)) is None
     assert position.missed(head("heartbeat", 11)) == (11, 11)
     assert position.missed(head("changes", 14)) == (11, 13)
-    position.advance(head("changes", 14))
+    position.advance(head("changes", 14), 0)
     # One that comes late, or twice, means that nothing is missing.
     assert position.missed(head("changes", 12)) is None
-    position.advance(head("changes", 12))
+    position.advance(head("changes", 12), 0)
     assert position.sequence == 14
     assert not position.follow(head("changes", 99, epoch=0), 2)
-    position.advance(head("changes", 99, epoch=0))
+    position.advance(head("changes", 99, epoch=0), 0)
     assert position.sequence == 14
     assert position.follow(head("changes", 1, epoch=2), 3)
     assert position.missed(head("changes", 1, epoch=2)) is None
@@ -126,6 +126,28 @@ def test_an_inbox_drops_what_has_no_room() -> None:
     for _ in range(3):
         inbox.work(0.01)
     assert taken == [b"12345678", b"12345678", b"room again"]
+
+
+def test_nothing_is_taken_ahead_of_what_waits_or_is_being_taken() -> None:
+    inbox, taken = Inbox(), list[bytes]()
+
+    def take(message: Message) -> None:
+        taken.append(message.data)
+        assert ahead(7, b"while one is taken") == 0
+
+    def take_ahead(_subscription: int, received: bytes) -> int:
+        taken.append(received)
+        return len(received)
+
+    receive, ahead = inbox.receiver(take), inbox.ahead(take_ahead)
+    assert ahead(7, b"at rest") == 7
+    receive(Message("rows", b"waits"))
+    assert ahead(7, b"behind it") == 0
+    inbox.work(0.01)
+    assert ahead(7, b"at rest again") == 13
+    with inbox.working:
+        assert ahead(7, b"while something else goes on") == 0
+    assert taken == [b"at rest", b"waits", b"at rest again"]
 
 
 def test_names_of_blocks_become_parts_of_subjects() -> None:

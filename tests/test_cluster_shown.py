@@ -42,13 +42,17 @@ def test_a_member_is_alone_once_and_its_block_says_so(block_name: str, caplog: p
             writer,
             shards=1,
             source=f"{socket.gethostname()}/{os.getpid()}",
-            may_publish=lambda shard: False,
+            held_until_ns=lambda shard: 0,
             missing=lambda symbols: None,
         )
         stack.callback(replica.close)
         shown = []
         for stance in (
             Stance({0: 1}),
+            # Its lease may be over: others may lead already.
+            Stance({0: 1}, is_held=False),
+            Stance({0: 1}),
+            Stance({0: 1}, is_held=False),
             Stance({0: 1}, is_alone=True),
             # The servers are there again, and the lease is not.
             Stance({}, is_alone=True),
@@ -57,7 +61,16 @@ def test_a_member_is_alone_once_and_its_block_says_so(block_name: str, caplog: p
         ):
             member._stand(stance, replica)
             shown.append((role_of(feed.health), feed.health.epoch))
-    assert shown == [("leader", 1), ("alone", None), ("alone", None), ("alone", None), ("leader", 3)]
+    assert shown == [
+        ("leader", 1),
+        ("alone", None),
+        ("leader", 1),
+        ("alone", None),
+        ("alone", None),
+        ("alone", None),
+        ("alone", None),
+        ("leader", 3),
+    ]
     assert caplog.text.count("this host collects everything for itself") == 1
 
 

@@ -22,6 +22,7 @@ from candleshm.cluster.message import Message
 from candleshm.cluster.message_head import MessageHead
 from candleshm.cluster.mirror import Mirror
 from candleshm.cluster.mirror_config import MirrorConfig
+from candleshm.cluster.publisher import FOREVER_NS
 from candleshm.collector.collector import Collector
 from candleshm.config import CollectorConfig
 from candleshm.errors import BlockNotFound, StaleData
@@ -65,15 +66,24 @@ class Block:
 
 
 class Lease:
-    """Whether a leader may publish, and how often it was kept from it."""
+    """Whether a leader may publish, and how often it was told that it may not."""
 
     def __init__(self) -> None:
         self.holds = True
         self.refusals = 0
 
-    def __call__(self, shard: int) -> bool:
+    def __call__(self, shard: int) -> int:
         self.refusals += not self.holds
-        return self.holds
+        return FOREVER_NS if self.holds else 0
+
+    def end(self) -> None:
+        """End the lease; the leader knows it afterwards."""
+        self.holds = False
+        self.until_known()
+
+    def until_known(self) -> None:
+        """Wait until the leader was told so once more, and has looked at its block in between."""
+        until(partial(lambda count: self.refusals > count + 1, self.refusals))
 
 
 @pytest.fixture(scope="module")
@@ -262,11 +272,11 @@ def test_changes_that_were_never_sent_are_found_by_digests(server: NatsServer, b
     """As after a pause of the leader, whose lease is over before it can publish."""
     block.fill()
     lease = Lease()
-    with leading(reaching(server), block.name, may_publish=lease), copy_of(server, block) as mirror:
-        lease.holds = False
+    with leading(reaching(server), block.name, held_until_ns=lease), copy_of(server, block) as mirror:
+        lease.end()
         for block.minute in range(101, 106):
             block.merge("AUSDT", 2, float(block.minute))
-            until(partial(lambda count: lease.refusals > count, lease.refusals))
+            lease.until_known()
         assert not shows(block, f"{block.name}-copy")
         lease.holds = True
         until(lambda: same(block) and is_equal(mirror) and gaps_of(mirror) == 1)
@@ -375,11 +385,11 @@ def test_without_jetstream_there_is_one_warning_and_mirrors_do_without(
     block.fill()
     with nats_server(has_jetstream=False) as server:
         lease = Lease()
-        with leading(reaching(server), block.name, may_publish=lease), copy_of(server, block) as mirror:
-            lease.holds = False
+        with leading(reaching(server), block.name, held_until_ns=lease), copy_of(server, block) as mirror:
+            lease.end()
             block.minute += 5
             block.merge("AUSDT", 6, 3.0)
-            until(lambda: lease.refusals)
+            lease.until_known()
             lease.holds = True
             block.merge("BUSDT", 6, 3.0)
             until(lambda: same(block) and is_equal(mirror))

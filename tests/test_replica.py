@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ import pytest
 
 import candleshm
 from candleshm import _core
-from candleshm._core import Applied, Shadow, Writer, message_feed, message_head, shard_of
+from candleshm._core import Applied, Outlet, Shadow, Writer, message_feed, message_head, shard_of
 from candleshm.errors import ConfigError
 from candleshm.reader.feed import Feed
 from tests.support.klines import MINUTE_MS, START_MS, ingest, kline, torn_rows
 
 LENGTH = 120
+FOREVER_NS = 1 << 63
 SYMBOLS = ["AUSDT", "BUSDT", "CUSDT"]
 
 
@@ -92,6 +94,98 @@ def pair(stack: ExitStack, block_name: str) -> Pair:
 def assert_same(name: str, symbols: list[str] = SYMBOLS) -> None:
     for symbol in symbols:
         assert contents(name, symbol) == contents(f"{name}-copy", symbol), symbol
+
+
+def sent(*messages: bytes, subscription: int = 7) -> bytes:
+    """Return messages as a server of NATS sends them."""
+    return b"".join(b"MSG a.b %d %d\r\n%s\r\n" % (subscription, len(data), data) for data in messages)
+
+
+def changes_of(pair: Pair, count: int) -> list[bytes]:
+    """Let something change so often; return what is to be told of it."""
+    messages: list[bytes] = []
+    for _ in range(count):
+        pair.minute += 1
+        pair.merge("AUSDT", 3, float(pair.minute))
+        messages += [message for _, message in pair.shadow.collect()]
+    assert len(messages) == count
+    return messages
+
+
+def test_the_next_changes_are_applied_from_what_a_server_sent(pair: Pair, block_name: str) -> None:
+    pair.minute = 20
+    pair.shadow.lead(0, 1)
+    pair.tell()
+    first, second, third, fourth = changes_of(pair, 4)
+    whole = sent(first, second, third)
+    found = pair.follower.apply_next(whole + sent(fourth)[:-1], 7, [(0, 1, 0, 0)])
+    assert (found.size_bytes, found.messages) == (len(whole), 3)
+    assert found.rows > 0
+    assert [(shard, sequence) for shard, sequence, _ in found.newest] == [(0, 3)]
+    found = pair.follower.apply_next(sent(fourth), 7, [(0, 1, 3, 0)])
+    assert (found.size_bytes, found.messages) == (len(sent(fourth)), 1)
+    assert_same(block_name)
+
+
+def test_what_does_not_come_next_is_not_applied_ahead(pair: Pair, block_name: str) -> None:
+    pair.minute = 20
+    pair.shadow.lead(0, 1)
+    pair.tell()
+    first, second = changes_of(pair, 2)
+    (_, beat), *_ = pair.shadow.heartbeat()
+    before = contents(f"{block_name}-copy", "AUSDT")
+    damaged = bytes([*first[:-1], first[-1] ^ 1])
+    at_first = [(0, 1, 0, 0)]
+    for received, expected in (
+        (sent(second), at_first),
+        (sent(beat), at_first),
+        (sent(damaged), at_first),
+        (sent(first, subscription=8), at_first),
+        (sent(first)[:-1], at_first),
+        (b"PING\r\n" + sent(first), at_first),
+        (sent(first), []),
+        (sent(first), [(0, 2, 0, 0)]),
+        (sent(first), [(1, 1, 0, 0)]),
+        (sent(first), [(0, 1, 2**64 - 1, 0)]),
+    ):
+        found = pair.follower.apply_next(received, 7, expected)
+        assert (found.size_bytes, found.messages, found.rows, found.newest) == (0, 0, 0, [])
+    assert contents(f"{block_name}-copy", "AUSDT") == before
+    # A symbol that the follower has not: somebody has to add it first.
+    pair.leader.add_symbol("NEWUSDT")
+    pair.minute += 1
+    pair.merge("NEWUSDT", 3, 1.0)
+    ((_, third),) = pair.shadow.collect()
+    found = pair.follower.apply_next(sent(first, second, third), 7, at_first)
+    assert (found.size_bytes, found.messages) == (len(sent(first, second)), 2)
+
+
+def test_changes_are_told_past_python_while_the_lease_holds(pair: Pair) -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        outlet = Outlet(socket.create_connection(listener.getsockname()).detach())
+        far = stack.enter_context(listener.accept()[0])
+        pair.minute = 20
+        pair.shadow.lead(0, 1)
+        pair.shadow.collect()
+        for until_ns, is_told in ((FOREVER_NS, True), (0, False), (FOREVER_NS, True)):
+            pair.minute += 1
+            pair.merge("AUSDT", 3, float(pair.minute))
+            # What was announced already is told at once; the seconds are for what may come.
+            assert pair.shadow.tell(outlet, [(0, "a.b", until_ns)], 0.05, 0.0) == []
+            far.settimeout(None if is_told else 0.01)
+            with nullcontext() if is_told else pytest.raises(TimeoutError):
+                received = far.recv(1 << 20)
+                assert received.startswith(b"PUB a.b ")
+                size = int(received.split(b"\r\n")[0].split()[-1])
+                message = received[-size - 2 : -2]
+                assert message_head(message)["sequence"] == (1 if pair.minute == 21 else 3)
+        # What the socket cannot take is for the caller to send, and nothing of it was sent.
+        outlet.close()
+        pair.minute += 1
+        pair.merge("AUSDT", 3, 9.0)
+        ((shard, unsent),) = pair.shadow.tell(outlet, [(0, "a.b", FOREVER_NS)], 5.0, 0.0)
+        assert (shard, message_head(unsent)["sequence"]) == (0, 4)
 
 
 def test_a_late_follower_gets_all_rows_by_requests(pair: Pair, block_name: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -14,15 +15,39 @@ pytest.importorskip("nats")
 
 from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.presence import Presence, Roll
+from candleshm.cluster.served import OwnFeed, Served
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.cluster.shard_leases import ShardLeases
 from candleshm.cluster.subjects import Subjects
+from candleshm.collector.selection import Selection
+from candleshm.config import CollectorConfig
 from candleshm.system.clock import SystemClock
 from tests.support.collecting import until
 from tests.support.nats_servers import NatsServer, nats_server
 
 FEED = "test-leases"
 NOW = SystemClock().monotonic_seconds
+# One of each shard, twice.
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "LINKUSDT", "AVAXUSDT")
+
+
+class LateOwnFeed(OwnFeed):
+    """What a member serves, which does not see at first what others serve: they began at the same moment."""
+
+    sees = False
+
+    def objection(self, served: Served | None) -> str | None:
+        return super().objection(served) if self.sees else None
+
+
+def own_feed(interval: str = "1m", symbols: Sequence[str] = SYMBOLS) -> LateOwnFeed:
+    """Return what a member serves with that interval and these of all symbols."""
+    selection = Selection(everything=False)
+    selection.judge(serves=symbols.__contains__, lacks=lambda symbol: symbol not in symbols)
+    config = CollectorConfig(market="SPOT", interval=interval, symbols=symbols, name=FEED)
+    own = LateOwnFeed(config, selection, shards=2, where="here/1")
+    own.look(lambda: symbols, NOW())
+    return own
 
 
 class Party:
@@ -34,12 +59,12 @@ class Party:
         self._settings = ClusterSettings(urls=(server.url,))
         self._stack = stack
 
-    def join(self, member: str) -> ShardLeases:
+    def join(self, member: str, own: OwnFeed | None = None) -> ShardLeases:
         connection = ClusterConnection(self._settings, member)
         connection.open()
         self._stack.callback(connection.close)
         subjects = Subjects("candleshm", "main", FEED)
-        self.members[member] = ShardLeases(connection, subjects, member, shards=self.shards, now=NOW)
+        self.members[member] = ShardLeases(connection, subjects, member, shards=self.shards, now=NOW, own=own)
         return self.members[member]
 
     def tend(self, *names: str) -> dict[str, list[int]]:
@@ -58,6 +83,7 @@ class Party:
                     shards=self.shards,
                     epochs=leases.epochs,
                     is_complete=True,
+                    may_lead=leases.objection is None,
                 ),
                 NOW(),
             )
@@ -160,3 +186,28 @@ def test_a_silent_server_ends_the_right_to_publish(server: NatsServer, stack: Ex
     finally:
         os.kill(server.pid, signal.SIGCONT)
     until(lambda: party.settles(1) and leases.may_publish(0))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stays"),
+    [
+        pytest.param({"interval": "1m"}, {"interval": "5m"}, None, id="other candles"),
+        pytest.param({}, {"symbols": SYMBOLS[:1]}, "a", id="fewer symbols"),
+        pytest.param({"symbols": SYMBOLS[::2]}, {"symbols": SYMBOLS[1::2]}, None, id="other symbols"),
+    ],
+)
+def test_of_two_that_begin_at_once_and_serve_something_else_one_leads(
+    server: NatsServer, stack: ExitStack, first: dict[str, Any], second: dict[str, Any], stays: str | None
+) -> None:
+    feeds = {"a": own_feed(**first), "b": own_feed(**second)}
+    party = Party(server, 2, stack)
+    for name, own in feeds.items():
+        party.join(name, own)
+    until(lambda: party.settles(1, 1))
+    expected = stays or next(name for name, leases in party.members.items() if 0 in leases.epochs)
+    for own in feeds.values():
+        own.sees = True
+    until(lambda: party.settles(2, 0))
+    assert party.members[expected].epochs.keys() == {0, 1}
+    for _ in range(20):
+        assert party.settles(2, 0)

@@ -25,6 +25,7 @@ __all__ = [
     "STALE_MS",
     "ZONES_VERSION",
     "Applied",
+    "AppliedNext",
     "Closed",
     "Feed",
     "FeedShape",
@@ -35,6 +36,7 @@ __all__ = [
     "News",
     "NotMerged",
     "Older",
+    "Outlet",
     "PoolWords",
     "Pushed",
     "RecordingPlayer",
@@ -870,6 +872,16 @@ class Writer:
         their request. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
         The GIL is released. NotMerged is not raised: `stop_merging` stops only what comes from the exchange.
         """
+    def apply_answer(self, answer: bytes, requested_ns: int) -> Applied:
+        """Apply an answer to a request that left at `requested_ns` of our CLOCK_BOOTTIME; else as `apply`."""
+    def apply_next(self, received: bytes, subscription: int, expected: list[tuple[int, int, int, int]]) -> AppliedNext:
+        """Apply the changes at the beginning of what a server of NATS sent, as long as they come next of all.
+
+        They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard,
+        epoch, sequence, clock_offset_ns): the first message that does not follow there, lacks bytes, is of another
+        kind, or tells of symbols that the block has not, is left to the caller, as is everything behind it. The GIL is
+        released.
+        """
     def differences(self, heartbeat: bytes, limit: int = 8) -> list[bytes]:
         """Return requests for exactly what this block has otherwise than a heartbeat says, at most `limit`.
 
@@ -1537,6 +1549,29 @@ def message_head(message: bytes) -> dict[str, Any]:
     """
 
 @final
+class Outlet:
+    """Where a thread writes to the socket of an event loop without waiting for it. Any thread may call any method.
+
+    What each of the two writes comes out whole and in its order: the loop claims the socket before it writes, and
+    releases it once the system took everything.
+    """
+    def __new__(cls, descriptor: int) -> Self: ...
+    def send(self, data: bytes) -> bool:
+        """Send without waiting; return False where the loop has to, and nothing was sent.
+
+        What the system took only in part, the loop has to write: see `has_rest`.
+        """
+    @property
+    def has_rest(self) -> bool:
+        """Whether the loop has to write the rest of something."""
+    def claim(self) -> bytes:
+        """Claim the socket for the loop, and return what it has to write first."""
+    def release(self) -> None:
+        """Give the socket free: the system took all that the loop had to write."""
+    def close(self) -> None:
+        """Send nothing more past the loop."""
+
+@final
 class Shadow:
     """What followers of a block were told, and what has changed since.
 
@@ -1564,8 +1599,18 @@ class Shadow:
         Returns whether it has, or is done (superseded or closed); False after the timeout, and after `rouse`. Raises
         ConfigError for a timeout that is no duration.
         """
+    def tell(
+        self, outlet: Outlet, led: list[tuple[int, str, int]], seconds: float, gather_seconds: float
+    ) -> list[tuple[int, bytes]]:
+        """Publish what changes, past Python, for `seconds` at the longest; [] then, and after `rouse`.
+
+        `led` has the subject of each shard, and until when its lease holds, ns of CLOCK_BOOTTIME: nothing is sent of a
+        shard whose lease is over. After each look at the block, what changes within `gather_seconds` is told together.
+        Messages that `outlet` cannot send without the loop are returned as by `collect`, for the caller to send. Raises
+        ConfigError for seconds that are no duration, BlockNotFound once the feed is closed.
+        """
     def rouse(self) -> None:
-        """End a `wait` from another thread: the one that is under way, else the next."""
+        """End a `wait` or `tell` from another thread: the one that is under way, else the next."""
     def collect(self) -> list[tuple[int, bytes]]:
         """Return messages with what changed since the last call, as (shard, bytes), in order; [] when nothing did.
 
@@ -1585,6 +1630,22 @@ class Shadow:
     @property
     def counts(self) -> dict[str, int]:
         """What was sent so far: `messages`, `rows` (of the ring) and `bytes`."""
+
+@final
+class AppliedNext:
+    """The changes at the beginning of a server's bytes that came next of all, and were applied."""
+    @property
+    def size_bytes(self) -> int:
+        """How many of the bytes they were, with what the server puts around messages; 0: nothing was applied."""
+    @property
+    def messages(self) -> int:
+        """How many messages."""
+    @property
+    def rows(self) -> int:
+        """Rows that were new or had other values."""
+    @property
+    def newest(self) -> list[tuple[int, int, int]]:
+        """Of each shard the newest message of them, as (shard, sequence, its sender's CLOCK_BOOTTIME in ns)."""
 
 @final
 class Applied:

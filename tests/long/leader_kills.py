@@ -63,10 +63,20 @@ def _kill(running: RunningCluster) -> float:
     feed = running.mirrors[0].feed
     series = feed[running.symbols[0]]
     epoch = feed.health.epoch
+    newest = b""
+
+    def is_led_anew() -> bool:
+        # The newest row under the old leader: the first one of the next may come with its first word.
+        nonlocal newest
+        row = series.live.tobytes()
+        if feed.health.epoch != epoch:
+            return True
+        newest = row
+        return False
+
     began = time.monotonic()
     leader.kill()
-    until(lambda: feed.health.epoch != epoch, running.describe)
-    newest = series.live.tobytes()
+    until(is_led_anew, running.describe)
     until(lambda: series.live.tobytes() != newest, running.describe)
     waited = time.monotonic() - began
     leader.start()

@@ -15,7 +15,7 @@ from candleshm._core import Shadow
 from candleshm.cluster.connection import ClusterConnection
 from candleshm.cluster.mirror import Mirror
 from candleshm.cluster.mirror_config import MirrorConfig
-from candleshm.cluster.publisher import Publisher
+from candleshm.cluster.publisher import FOREVER_NS, Publisher
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.cluster.subjects import Subjects
 from candleshm.reader.feed import Feed
@@ -50,7 +50,7 @@ def leading(
     feed: str | None = None,
     epoch: int = 1,
     shards: int = 1,
-    may_publish: Callable[[int], bool] = lambda shard: True,
+    held_until_ns: Callable[[int], int] = lambda shard: FOREVER_NS,
 ) -> Iterator[Leader]:
     """Tell of all shards of the block `name`, as the feed of that name or of another."""
     with ExitStack() as stack:
@@ -58,7 +58,7 @@ def leading(
         subjects = Subjects(settings.prefix, settings.name, feed or name)
         source = f"{socket.gethostname()}/{os.getpid()}"
         shadow = Shadow(name, shards, source)
-        publisher = Publisher(connection, subjects, shadow, block_name=name, may_publish=may_publish)
+        publisher = Publisher(connection, subjects, shadow, block_name=name, held_until_ns=held_until_ns)
         stack.callback(publisher.stop)
         publisher.start()
         for shard in range(shards):

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from candleshm.cluster.failure_text import reason_of
-from candleshm.cluster.message import Receive
+from candleshm.cluster.message import Receive, TakeAhead
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.errors import ClusterError, ClusterRefused, ClusterUnavailable, MissingExtra
 from candleshm.network.backoff import Backoff
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.subscription import Subscription as ClientSubscription
 
+    from candleshm._core import Outlet
     from candleshm.cluster.server_session import SessionClient
 
 __all__ = ["ClusterConnection", "Subscription"]
@@ -49,11 +50,14 @@ _SENT.set_result(True)
 class Subscription:
     """A subject that is subscribed to, over all connections until `close`."""
 
-    def __init__(self, connection: ClusterConnection, subject: str, receive: Receive, queue: str) -> None:
+    def __init__(
+        self, connection: ClusterConnection, subject: str, receive: Receive, queue: str, take_ahead: TakeAhead | None
+    ) -> None:
         self._connection = connection
         self.subject = subject
         self.queue = queue
         self.receive = receive
+        self.take_ahead = take_ahead
         self.current: ClientSubscription | None = None
         """That of the connection of now."""
 
@@ -137,12 +141,14 @@ class ClusterConnection:
         each loss."""
         self._listeners.append(listener)
 
-    def subscribe(self, subject: str, receive: Receive, queue: str = "") -> Subscription:
+    def subscribe(
+        self, subject: str, receive: Receive, queue: str = "", take_ahead: TakeAhead | None = None
+    ) -> Subscription:
         """Have `receive` called for each message of a subject from now on. One member of a `queue` gets each message.
 
-        What is published after this returns is received, if this end is connected.
+        What is published after this returns is received, if this end is connected. `take_ahead` is asked first.
         """
-        subscription = Subscription(self, subject, receive, queue)
+        subscription = Subscription(self, subject, receive, queue, take_ahead)
 
         async def subscribe() -> None:
             self._subscriptions.append(subscription)
@@ -189,6 +195,22 @@ class ClusterConnection:
         except RuntimeError:
             raise ClusterUnavailable(self._servers, CLOSED) from None
         return sent
+
+    @property
+    def outlet(self) -> Outlet | None:
+        """Where commands of the servers' protocol are sent past the loop; None where only `publish` can send.
+
+        Whoever used it calls `settle` afterwards.
+        """
+        client = self._client
+        return None if client is None else client.outlet
+
+    def settle(self) -> None:
+        """Send what the system did not take of what went by the `outlet`."""
+        client = self._client
+        if client is not None:
+            with suppress(RuntimeError):  # The connection is closed.
+                client.settle()
 
     def publish_soon(self, subject: str, data: bytes, reply: str = "") -> None:
         """Send one message from within a callback, without waiting."""
@@ -246,7 +268,7 @@ class ClusterConnection:
 
     async def _subscribe(self, subscription: Subscription) -> None:
         subscription.current = await self._session.subscribe(
-            subscription.subject, subscription.queue, subscription.receive
+            subscription.subject, subscription.queue, subscription.receive, subscription.take_ahead
         )
 
     def _hand_on(self, data: bytes, sent: Future[bool]) -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from candleshm.cluster.clock_offset import boot_ns
@@ -38,8 +39,6 @@ LEFT_OUT_NS = 3_000_000_000
 # Comparisons with one heartbeat: each finds more exactly what differs.
 COMPARISONS_MAX = 16
 REFUSED = "refused "
-
-
 # Requests wait, and are sent a few at a time.
 REQUESTS_MAX = 100_000
 REASONS = {
@@ -78,7 +77,7 @@ class Follower:
         self._requests = Requests(connection, subjects, self._inbox.receiver(self._take_answer))
         self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take_clock))
         receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
-        self._changes = ReceivedChanges(connection, subjects, receive)
+        self._changes = ReceivedChanges(connection, subjects, receive, self._inbox.ahead(self._take_ahead))
         self._counts: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-follower", daemon=True)
@@ -131,7 +130,8 @@ class Follower:
                 now_ns = boot_ns()
                 if now_ns - looked_ns > LOOK_SECONDS * 1e9:
                     looked_ns = now_ns
-                    self._look(now_ns)
+                    with self._inbox.working:
+                        self._look(now_ns)
         except ClusterUnavailable:
             pass  # The connection was closed.
         except BaseException as error:
@@ -183,7 +183,7 @@ class Follower:
         now_ns = boot_ns()
         head = MessageHead.of(message.data)
         if head is None:
-            self._put(message.data, 0)  # It is refused, with the reason.
+            self._put(message.data, partial(self._writer.apply, message.data, 0))  # It is refused, with the reason.
             return
         if head.shards != len(self._positions) and not self._divide_anew(head):
             self._refuse("shards", message.data)
@@ -198,6 +198,24 @@ class Follower:
         else:
             self._release(position, now_ns)
             self._follow(position, head, message.data, now_ns)
+
+    def _take_ahead(self, subscription: int, received: bytes) -> int:
+        """Apply the changes that come next of all, in the connection's thread, while the follower's own is at rest.
+
+        Returns how many bytes they were: the others are cut into messages, and need a thread that may wait.
+        """
+        now_ns = boot_ns()
+        expected = [
+            (shard, position.epoch, position.sequence, position.clock.at(now_ns))
+            for shard, position in self._positions.items()
+            if position.sequence is not None and position.is_settled and shard not in self._led
+        ]
+        applied = self._writer.apply_next(received, subscription, expected)
+        for shard, sequence, sent_boot_ns in applied.newest:
+            self._positions[shard].pass_to(sequence, sent_boot_ns, now_ns)
+        self._counts["messages"] += applied.messages
+        self._counts["rows"] += applied.rows
+        return applied.size_bytes
 
     def _divide_anew(self, head: MessageHead) -> bool:
         """Follow another number of shards, if that is new; return whether a message about them can be taken."""
@@ -224,23 +242,20 @@ class Follower:
             self._compare(position, head, data, now_ns)
 
     def _apply(self, position: ShardPosition, head: MessageHead, data: bytes, now_ns: int) -> Applied | None:
-        applied = self._put(data, position.offset_ns(head, now_ns))
-        if applied is None:
-            return None
-        position.advance(head)
-        if head.kind == "changes" and position.clock.is_known:
-            position.lag_ns = max(0, now_ns - head.sent_boot_ns - position.clock.at(now_ns))
+        applied = self._put(data, partial(self._writer.apply, data, position.offset_ns(head, now_ns)))
+        if applied is not None:
+            position.advance(head, now_ns)
         return applied
 
-    def _put(self, data: bytes, offset_ns: int) -> Applied | None:
+    def _put(self, data: bytes, apply: Callable[[], Applied]) -> Applied | None:
         """Apply a message, its new symbols included; None for one that is refused."""
-        applied = self._writer.apply(data, offset_ns)
+        applied = apply()
         if applied.refused is not None:
             self._refuse(applied.refused, data)
             return None
         if applied.symbols_missing:
             self._missing(applied.symbols_missing)
-            applied = self._writer.apply(data, offset_ns)
+            applied = apply()
         self._counts["messages"] += 1
         self._counts["rows"] += applied.rows
         return applied
@@ -262,10 +277,8 @@ class Follower:
         if taken is None:
             return
         shard, sent_ns = taken
-        head = MessageHead.of(message.data) if message.data else None
-        if head is not None:
-            # Whoever answered looked at its clock after the request had left: no time becomes newer than it is.
-            self._put(message.data, sent_ns - head.sent_boot_ns)
+        if message.data:
+            self._put(message.data, partial(self._writer.apply_answer, message.data, sent_ns))
         elif not self._requests.is_busy(shard):
             # What was unknown of the differences may be known now.
             position = self._positions[shard]

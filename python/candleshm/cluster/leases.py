@@ -61,7 +61,10 @@ _DECODER = msgspec.json.Decoder(Holding)
 
 
 class Lease:
-    """One shard's lease, as one member holds it or waits for it. For one task; `may_publish` from any thread."""
+    """One shard's lease, as one member holds it or waits for it. For one task.
+
+    `may_publish` and `held_until_seconds` may be read from any thread.
+    """
 
     def __init__(
         self,
@@ -97,7 +100,12 @@ class Lease:
     @property
     def may_publish(self) -> bool:
         """Whether this member surely leads now: nobody else can have taken the lease yet."""
-        return self.epoch is not None and self._now() - self._confirmed_seconds < LEASE_SECONDS
+        return self._now() < self.held_until_seconds
+
+    @property
+    def held_until_seconds(self) -> float:
+        """Until when nobody else can have taken the lease; before all times while this member does not lead."""
+        return -math.inf if self.epoch is None else self._confirmed_seconds + LEASE_SECONDS
 
     @property
     def free_in_seconds(self) -> float:

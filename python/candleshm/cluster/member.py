@@ -55,6 +55,9 @@ class Stance(NamedTuple):
 
     epochs: Mapping[int, int]
     is_alone: bool = False
+    """Whether it has been cut off for so long that it collects everything for its own host."""
+    is_held: bool = True
+    """Whether those leases surely hold. While they may not, it tells nothing of these shards; others may take them."""
 
     def collected(self, shards: int) -> frozenset[int]:
         """Return the shards that it collects itself, of so many."""
@@ -63,7 +66,9 @@ class Stance(NamedTuple):
     @property
     def role(self) -> str:
         """The word for it."""
-        return "alone" if self.is_alone else "leader" if self.epochs else "standby"
+        if self.is_alone or (self.epochs and not self.is_held):
+            return "alone"
+        return "leader" if self.epochs else "standby"
 
 
 class MemberFigures(NamedTuple):
@@ -115,7 +120,7 @@ class Member:
             writer,
             shards=self._shards,
             source=SOURCE,
-            may_publish=self._leases.may_publish,
+            held_until_ns=self._leases.held_until_ns,
             missing=self.selection.carry,
         )
         self._gathering.open()
@@ -174,7 +179,9 @@ class Member:
         is_loaded = status is not None and status.is_loaded
         is_new = self._own.look(lambda: replica.symbol_names, self._now())
         self._leases.tend(gathering.present, gathering.roll, is_complete=is_loaded)
-        self._stand(Stance(self._leases.epochs, is_alone=self._is_alone()), replica)
+        epochs = self._leases.epochs
+        is_held = not epochs or any(map(self._leases.may_publish, epochs))
+        self._stand(Stance(epochs, is_alone=self._is_alone(), is_held=is_held), replica)
         self._disagreements.compare_served()
         if is_new:
             self._disagreements.compare_symbols(self._now(), is_alone=self._stance.is_alone)
@@ -211,11 +218,12 @@ class Member:
         for shard, epoch in stance.epochs.items():
             if before.epochs.get(shard) != epoch:
                 replica.lead(shard, epoch)
-        if stance.is_alone:
+        if stance.role == "alone":
             replica.show_source(0)
-        elif before.is_alone and stance.epochs:
+        elif before.role == "alone" and stance.epochs:
             replica.show_source(max(stance.epochs.values()))
-        if not (before.is_alone and stance.is_alone):
+        is_news = stance.epochs != before.epochs or stance.is_alone != before.is_alone or self._gathering.said is None
+        if is_news and not (before.is_alone and stance.is_alone):
             self._log_stance(stance)
 
     def _log_stance(self, stance: Stance) -> None:

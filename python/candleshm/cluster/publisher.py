@@ -34,9 +34,12 @@ HEARTBEAT_NS = 1_000_000_000
 # A heartbeat that followers request, so that they need not wait, comes this long after another at least.
 SOON_NS = 50_000_000
 LOG_NS = 15_000_000_000
+# After so long a lease that was renewed meanwhile is looked at again.
 WAIT_SECONDS_MAX = 0.25
 # Between two looks at the block: what changes meanwhile is told together. What comes after a silence is told at once.
 GATHER_NS = 1_000_000
+# A lease that nobody else can have.
+FOREVER_NS = 1 << 63
 SEND_SECONDS = 5.0
 # Requests that wait beyond so many are dropped; their followers request again.
 REQUESTS_MAX = 256
@@ -58,13 +61,13 @@ class Publisher:
         shadow: Shadow,
         *,
         block_name: str,
-        may_publish: Callable[[int], bool] = lambda shard: True,
+        held_until_ns: Callable[[int], int] = lambda shard: FOREVER_NS,
     ) -> None:
-        """`may_publish` says of a shard whether its lease holds at this moment; it is asked before each message."""
+        """`held_until_ns` says of a shard until when its lease holds, by the boot clock: nothing is sent later."""
         self._connection = connection
         self._subjects = subjects
         self._shadow = shadow
-        self._may_publish = may_publish
+        self._held_until_ns = held_until_ns
         self._log = BlockLog(logger, block_name)
         self._history = ChangeLog(connection, subjects, block_name=block_name)
         self._led: Mapping[int, int] = {}
@@ -140,9 +143,7 @@ class Publisher:
                 if part := self._answers.part():
                     self._send(part)
                 if self._answers.is_empty:
-                    self._shadow.wait(min(WAIT_SECONDS_MAX, self._due.seconds(boot_ns())))
-                    if (left_ns := looked_ns + GATHER_NS - boot_ns()) > 0:
-                        time.sleep(left_ns / 1e9)
+                    self._listen(looked_ns)
         except ClusterUnavailable:
             pass  # The connection was closed.
         except BaseException as error:
@@ -156,10 +157,34 @@ class Publisher:
             self._history.keep()
         if self._due.is_heartbeat_due(now_ns):
             messages += self._shadow.heartbeat()
-        # A lease is looked at last of all: this process may just have been stopped for a while.
-        allowed = [(self._subjects.changes(shard), data) for shard, data in messages if self._may_publish(shard)]
+        self._send_held(messages)
+
+    def _send_held(self, messages: list[tuple[int, bytes]]) -> None:
+        """Send messages, given as shard and bytes, as far as the leases hold."""
+        # They are looked at last of all: this process may just have been stopped for a while.
+        now_ns = boot_ns()
+        allowed = [
+            (self._subjects.changes(shard), data) for shard, data in messages if now_ns < self._held_until_ns(shard)
+        ]
         if allowed:
             self._send(allowed)
+
+    def _listen(self, looked_ns: int) -> None:
+        """Wait for a change; tell of it past the loop, and past Python, where that can be."""
+        seconds = min(WAIT_SECONDS_MAX, self._due.seconds(boot_ns()))
+        outlet = self._connection.outlet
+        held = [(shard, self._subjects.changes(shard), self._held_until_ns(shard)) for shard in self._led]
+        if outlet is not None and self._is_sent() and any(until_ns for _, _, until_ns in held):
+            self._send_held(self._shadow.tell(outlet, held, seconds, GATHER_NS / 1e9))
+            self._connection.settle()
+        else:
+            self._shadow.wait(seconds)
+            if (left_ns := looked_ns + GATHER_NS - boot_ns()) > 0:
+                time.sleep(left_ns / 1e9)
+
+    def _is_sent(self) -> bool:
+        """Whether the connection has taken all that it was given."""
+        return self._sending is None or self._sending.done()
 
     def _send(self, messages: list[tuple[str, bytes]]) -> None:
         """Send, once what was to be sent before is: so the servers' pace is ours."""

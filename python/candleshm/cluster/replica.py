@@ -29,13 +29,13 @@ class Replica:
         *,
         shards: int,
         source: str,
-        may_publish: Callable[[int], bool],
+        held_until_ns: Callable[[int], int],
         missing: Callable[[Sequence[str]], None],
     ) -> None:
         """Begin to follow all shards, and to lead none.
 
-        Readers on other hosts are told that rows come from `source`. `may_publish` says whether a shard's lease still
-        holds; `missing` is called with symbols that a leader has and the block has not.
+        Readers on other hosts are told that rows come from `source`. `held_until_ns` says until when a shard's lease
+        holds, by the boot clock; `missing` is called with symbols that a leader has and the block has not.
         """
         self._writer = writer
         self._shards = shards
@@ -48,7 +48,7 @@ class Replica:
             subjects,
             Shadow(writer.name, shards, source),
             block_name=writer.name,
-            may_publish=may_publish,
+            held_until_ns=held_until_ns,
         )
         self._follower = Follower(connection, subjects, writer, shards=shards, missing=missing)
         writer.follow(shards, [])

@@ -31,13 +31,17 @@ LOOKS_MAX = 4
 SECOND_SECONDS, INCOMPLETE_SECONDS = 0.3, 1.5
 # A shard moves to another member once that has been its heir for so long; who handed it on waits as long.
 HEIR_SECONDS = 3.0
+# Who has just begun to lead may find out that another did at the same moment, and serves something else.
+SETTLING_SECONDS = 10.0
+# So long it takes until all of them know what each one says of itself.
+KNOWN_SECONDS = 2.0
 # Before it takes one of several shards, a member has to know whether others divide the feed as it does.
 GREETING_SECONDS = 1.5
 ANSWER_SECONDS = 1.0
 
 
 class ShardLeases:
-    """Belongs to the member's thread, but for `may_publish`, which may be called from any."""
+    """Belongs to the member's thread, but for `may_publish` and `held_until_ns`, which may be called from any."""
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class ShardLeases:
         """Why the servers could not be used the last time that they could not."""
         self._heir_seconds: dict[int, float] = {}
         self._handed_seconds: dict[int, float] = {}
+        self._led_since_seconds = self._opposed_since_seconds = math.inf
 
     @property
     def epochs(self) -> dict[int, int]:
@@ -103,6 +108,10 @@ class ShardLeases:
         """Return whether this member surely leads a shard now."""
         return self._leases[shard].may_publish
 
+    def held_until_ns(self, shard: int) -> int:
+        """Return until when this member surely leads a shard, by the boot clock; 0 where it does not lead it."""
+        return int(max(0.0, self._leases[shard].held_until_seconds) * 1e9)
+
     @property
     def silent_seconds(self) -> float:
         """For how long no lease could be looked at; 0 while they can."""
@@ -114,6 +123,8 @@ class ShardLeases:
         `is_complete` says whether this member has all rows, so that its turn to lead comes first.
         """
         now = self._now()
+        if self._is_opposed(present):
+            self.release(forgets=True)
         due = [shard for shard, due_seconds in enumerate(self._due_seconds) if due_seconds <= now]
         members = [each for each in present if each.feed == self._subjects.feed and each.role != MIRROR]
 
@@ -147,6 +158,34 @@ class ShardLeases:
 
         with suppress(ClusterUnavailable):
             self._connection.run(release, ANSWER_SECONDS)
+
+    def _is_opposed(self, present: Collection[Presence]) -> bool:
+        """Return whether to give everything back: another began to lead at the same moment, and serves something else.
+
+        Neither could see what the other serves. The leader of the first shard stays, unless only this one objects.
+        """
+        now, own = self._now(), self._own
+        if own is None or not self.epochs:
+            self._led_since_seconds = self._opposed_since_seconds = math.inf
+            return False
+        self._led_since_seconds = min(self._led_since_seconds, now)
+        others = [
+            each
+            for each in present
+            if each.member != self._member
+            and any(
+                lease.holder == each.member and own.objection(lease.served)
+                for lease in self._leases
+                if lease.epoch is None
+            )
+        ]
+        if not others or now - self._led_since_seconds > SETTLING_SECONDS:
+            self._opposed_since_seconds = math.inf
+            return False
+        self._opposed_since_seconds = min(self._opposed_since_seconds, now)
+        leads_first = all(min(self.epochs) < min(each.epochs, default=len(self._leases)) for each in others)
+        is_wrong = any(each.may_lead for each in others) or not leads_first
+        return is_wrong and now - self._opposed_since_seconds > KNOWN_SECONDS
 
     async def _step(self, shard: int, members: Collection[Presence], roll: Roll, *, is_complete: bool) -> str | None:
         """Do what is due for one shard; return why it could not be done."""

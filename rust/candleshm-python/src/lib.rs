@@ -20,6 +20,7 @@ mod ingested;
 mod kline_events;
 mod klines;
 mod opening;
+mod outlet;
 mod parsed;
 mod pool;
 mod process;
@@ -80,8 +81,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(parsed::parse_archive_csv, module)?)?;
     module.add_function(wrap_pyfunction!(daily::read_daily, module)?)?;
     module.add_class::<pool::PoolWords>()?;
+    module.add_class::<outlet::Outlet>()?;
     module.add_class::<replica::Shadow>()?;
     module.add_class::<replica::Applied>()?;
+    module.add_class::<replica::AppliedNext>()?;
     module.add_class::<replica::FeedShape>()?;
     module.add_function(wrap_pyfunction!(replica::shard_of, module)?)?;
     module.add_function(wrap_pyfunction!(replica::message_feed, module)?)?;

@@ -1,5 +1,6 @@
 //! `Shadow` and `Applied`: what followers of a block are told, and what a message did to the block of one.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,12 +10,15 @@ use candleshm::feed::{self, clock, timeout_of};
 use candleshm::replica::message::{Head, Kind, Refusal, shape_of};
 use candleshm::replica::shadow::Shadow as CoreShadow;
 use candleshm::writer::Applied as CoreApplied;
+use candleshm_stream::nats::publish_command;
+use candleshm_stream::outlet::Sent;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::arguments::Number;
 use crate::errors::exceptions::ConfigError;
 use crate::errors::to_py;
+use crate::outlet::Outlet;
 
 /// Longest sleep in one go: what ended a wait just before it began to sleep is noticed after this long.
 const SLICE: Duration = Duration::from_millis(100);
@@ -53,6 +57,40 @@ impl Shadow {
         work: impl FnOnce(&mut CoreShadow) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
         py.detach(|| work(&mut self.enter())).map_err(|error| to_py(error, self.feed.name()))
+    }
+
+    /// Collects what changed, and takes what was announced before.
+    fn look(&self, shadow: &mut CoreShadow) -> Result<Vec<(u32, Vec<u8>)>, Error> {
+        // Taken first: whatever is announced from here on ends the next wait at once.
+        let news = shadow.news()?;
+        let messages = shadow.collect(clock::now_ns())?;
+        *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(news);
+        Ok(messages)
+    }
+
+    /// Sleeps until something is announced, or is done there; false at the end, and where it was roused.
+    fn sleep_until(&self, end: Option<Instant>) -> bool {
+        let news = self.news.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(news) = news else { return true };
+        let found = loop {
+            if self.roused.swap(false, Ordering::SeqCst) {
+                break false;
+            }
+            if news.is_over() {
+                break true;
+            }
+            let left = end.map_or(SLICE, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break false;
+            }
+            news.sleep_for(left.min(SLICE));
+            if news.is_done() {
+                // Nobody announces anything there: the next `collect` looks for another block.
+                break true;
+            }
+        };
+        *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(news);
+        found
     }
 }
 
@@ -107,34 +145,65 @@ impl Shadow {
     fn wait(&self, py: Python<'_>, timeout: Number) -> PyResult<bool> {
         let timeout = timeout_of(timeout.0).map_err(|error| to_py(error, ""))?;
         let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let found = py.detach(|| {
-            let news = self.news.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let Some(news) = news else { return true };
-            let found = loop {
-                if self.roused.swap(false, Ordering::SeqCst) {
-                    break false;
-                }
-                if news.is_over() {
-                    break true;
-                }
-                let left = end.map_or(SLICE, |end| end.saturating_duration_since(Instant::now()));
-                if left.is_zero() {
-                    break false;
-                }
-                news.sleep_for(left.min(SLICE));
-                if news.is_done() {
-                    // Nobody announces anything there: the next `collect` looks for another block.
-                    break true;
-                }
-            };
-            *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(news);
-            found
-        });
+        let found = py.detach(|| self.sleep_until(end));
         py.check_signals()?;
         Ok(found)
     }
 
-    /// End a `wait` from another thread: the one that is under way, else the next.
+    /// Publish what changes, past Python, for `seconds` at the longest; [] then, and after `rouse`.
+    ///
+    /// `led` has the subject of each shard, and until when its lease holds, ns of CLOCK_BOOTTIME: nothing is sent of a
+    /// shard whose lease is over. After each look at the block, what changes within `gather_seconds` is told together.
+    /// Messages that `outlet` cannot send without the loop are returned as by `collect`, for the caller to send. Raises
+    /// ConfigError for seconds that are no duration, BlockNotFound once the feed is closed.
+    fn tell<'py>(
+        &self,
+        py: Python<'py>,
+        outlet: &Outlet,
+        led: Vec<(u32, String, u64)>,
+        seconds: Number,
+        gather_seconds: f64,
+    ) -> PyResult<Vec<(u32, Bound<'py, PyBytes>)>> {
+        let timeout = timeout_of(seconds.0).map_err(|error| to_py(error, ""))?;
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let gather = Duration::try_from_secs_f64(gather_seconds).unwrap_or_default();
+        let led: HashMap<u32, (String, u64)> =
+            led.into_iter().map(|(shard, subject, until_ns)| (shard, (subject, until_ns))).collect();
+        let unsent = py.detach(|| {
+            let mut commands = Vec::new();
+            let mut looked: Option<Instant> = None;
+            while end.is_none_or(|end| Instant::now() < end) && self.sleep_until(end) {
+                if let Some(left) = looked.and_then(|looked| gather.checked_sub(looked.elapsed())) {
+                    std::thread::sleep(left);
+                }
+                looked = Some(Instant::now());
+                let messages = self.look(&mut self.enter())?;
+                commands.clear();
+                // The leases come last of all: this process may just have been stopped for a while.
+                let now_ns = clock::now_ns();
+                for (shard, message) in &messages {
+                    if let Some((subject, until_ns)) = led.get(shard)
+                        && now_ns < *until_ns
+                    {
+                        publish_command(subject, message, &mut commands);
+                    }
+                }
+                if commands.is_empty() {
+                    continue;
+                }
+                match outlet.core.send(&commands) {
+                    Sent::Wholly => {}
+                    Sent::Partly => break,
+                    Sent::Not => return Ok(messages),
+                }
+            }
+            Ok(Vec::new())
+        });
+        py.check_signals()?;
+        Ok(with_shards(py, unsent.map_err(|error| to_py(error, self.feed.name()))?))
+    }
+
+    /// End a `wait` or `tell` from another thread: the one that is under way, else the next.
     fn rouse(&self) {
         self.roused.store(true, Ordering::SeqCst);
         self.feed.interrupt();
@@ -144,14 +213,7 @@ impl Shadow {
     ///
     /// Raises BlockNotFound once the feed is closed.
     fn collect<'py>(&self, py: Python<'py>) -> PyResult<Vec<(u32, Bound<'py, PyBytes>)>> {
-        let now_ns = clock::now_ns();
-        let messages = self.call(py, |shadow| {
-            // Taken first: whatever is announced from here on ends the next wait at once.
-            let news = shadow.news()?;
-            let messages = shadow.collect(now_ns)?;
-            *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(news);
-            Ok(messages)
-        })?;
+        let messages = self.call(py, |shadow| self.look(shadow))?;
         Ok(with_shards(py, messages))
     }
 
@@ -212,6 +274,31 @@ pub(crate) struct Applied {
     symbols_missing: Vec<String>,
     /// When it was sent: the sender's CLOCK_BOOTTIME, ns.
     sent_boot_ns: u64,
+}
+
+/// The changes at the beginning of a server's bytes that came next of all, and were applied.
+#[pyclass(frozen, get_all, module = "candleshm._core")]
+#[derive(Default)]
+pub(crate) struct AppliedNext {
+    /// How many of the bytes they were, with what the server puts around messages; 0: nothing was applied.
+    size_bytes: usize,
+    /// How many messages.
+    messages: usize,
+    /// Rows that were new or had other values.
+    rows: usize,
+    /// Of each shard the newest message of them, as (shard, sequence, its sender's CLOCK_BOOTTIME in ns).
+    newest: Vec<(u32, u64, u64)>,
+}
+
+impl AppliedNext {
+    /// Takes in a message that was applied.
+    pub(crate) fn note(&mut self, applied: &CoreApplied, size_bytes: usize) {
+        self.size_bytes += size_bytes;
+        self.messages += 1;
+        self.rows += applied.rows;
+        self.newest.retain(|(shard, _, _)| *shard != applied.shard);
+        self.newest.push((applied.shard, applied.sequence, applied.sent_boot_ns));
+    }
 }
 
 impl Applied {

@@ -12,8 +12,9 @@ use candleshm::layout::Presence;
 use candleshm::merge::RequestWindow;
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
-use candleshm::writer::{Fetched, Health, Missing, Writer as CoreWriter};
+use candleshm::writer::{Applied as CoreApplied, Fetched, Health, Missing, Place, Writer as CoreWriter};
 use candleshm_recording::record::{Fate, Record, add_text};
+use candleshm_stream::nats::first_message;
 use numpy::{PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -31,7 +32,7 @@ use crate::opening::{config_of, derived_of, open};
 use crate::process;
 use crate::pushed::Pushed;
 use crate::recording::{Recorded, RecordingStatus, packed_rows};
-use crate::replica::Applied;
+use crate::replica::{Applied, AppliedNext};
 use crate::rows::final_rows;
 use crate::series_state::{SeriesState, event_seconds};
 
@@ -69,6 +70,32 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Applies a message of another host inside the gate, without the GIL, and records it; `apply` gets local time, and
+    /// returns what was done and by how much the clock of this machine is ahead of the sender's.
+    fn apply_by(
+        &self,
+        py: Python<'_>,
+        message: &[u8],
+        apply: impl FnOnce(&mut CoreWriter, u64) -> (CoreApplied, i64) + Send,
+    ) -> PyResult<Applied> {
+        py.detach(|| {
+            let now_ns = clock::now_ns();
+            let mut guarded = self.writer.enter();
+            let (applied, clock_offset_ns) = self.work(&mut guarded, |writer| Ok(apply(writer, now_ns)))?;
+            self.record(&guarded, message, &applied, clock_offset_ns, now_ns);
+            Ok(applied)
+        })
+        .map(Applied::of)
+    }
+
+    /// Records a message of another host, if it was applied.
+    fn record(&self, guarded: &Guarded, message: &[u8], applied: &CoreApplied, clock_offset_ns: i64, now_ns: u64) {
+        if let (Some(recorder), None) = (self.recorded.recorder(), applied.refused) {
+            let led = guarded.led.clone();
+            recorder.push(&Record::Message { led, clock_offset_ns, message }, now_ns / 1_000_000);
+        }
     }
 
     /// Parses a response about the series of a symbol, of the block or of the derived block of that name, and merges its
@@ -629,18 +656,50 @@ impl Writer {
     /// their request. Whatever cannot be used is refused, see `Applied.refused`, and changes nothing.
     /// The GIL is released. NotMerged is not raised: `stop_merging` stops only what comes from the exchange.
     fn apply(&self, py: Python<'_>, message: &[u8], clock_offset_ns: i64) -> PyResult<Applied> {
-        let applied = py.detach(|| {
-            let now_ns = clock::now_ns();
+        self.apply_by(py, message, |writer, now_ns| {
+            (writer.apply_message(message, clock_offset_ns, now_ns), clock_offset_ns)
+        })
+    }
+
+    /// Apply an answer to a request that left at `requested_ns` of our CLOCK_BOOTTIME; else as `apply`.
+    fn apply_answer(&self, py: Python<'_>, answer: &[u8], requested_ns: u64) -> PyResult<Applied> {
+        self.apply_by(py, answer, |writer, now_ns| {
+            let applied = writer.apply_answer(answer, requested_ns, now_ns);
+            let clock_offset_ns = requested_ns as i64 - applied.sent_boot_ns as i64;
+            (applied, clock_offset_ns)
+        })
+    }
+
+    /// Apply the changes at the beginning of what a server of NATS sent, as long as they come next of all.
+    ///
+    /// They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard,
+    /// epoch, sequence, clock_offset_ns): the first message that does not follow there, lacks bytes, is of another
+    /// kind, or tells of symbols that the block has not, is left to the caller, as is everything behind it. The GIL is
+    /// released.
+    fn apply_next(
+        &self,
+        py: Python<'_>,
+        received: &[u8],
+        subscription: u64,
+        expected: Vec<(u32, u64, u64, i64)>,
+    ) -> PyResult<AppliedNext> {
+        let place = |(shard, epoch, sequence, clock_offset_ns)| Place { shard, epoch, sequence, clock_offset_ns };
+        let mut places: Vec<Place> = expected.into_iter().map(place).collect();
+        py.detach(|| {
             let mut guarded = self.writer.enter();
-            let applied =
-                self.work(&mut guarded, |writer| Ok(writer.apply_message(message, clock_offset_ns, now_ns)))?;
-            if let (Some(recorder), None) = (self.recorded.recorder(), applied.refused) {
-                let led = guarded.led.clone();
-                recorder.push(&Record::Message { led, clock_offset_ns, message }, now_ns / 1_000_000);
+            let mut found = AppliedNext::default();
+            let mut left = received;
+            while let Some((message, size_bytes)) = first_message(left, subscription) {
+                let (message, now_ns) = (&left[message], clock::now_ns());
+                let next = self.work(&mut guarded, |writer| Ok(writer.apply_next(message, &mut places, now_ns)))?;
+                let Some(applied) = next else { break };
+                let place = places.iter().find(|place| place.shard == applied.shard);
+                self.record(&guarded, message, &applied, place.map_or(0, |place| place.clock_offset_ns), now_ns);
+                found.note(&applied, size_bytes);
+                left = &left[size_bytes..];
             }
-            PyResult::Ok(applied)
-        });
-        applied.map(Applied::of)
+            Ok(found)
+        })
     }
 
     /// Return requests for exactly what this block has otherwise than a heartbeat says, at most `limit`.

@@ -11,6 +11,8 @@
 pub mod board;
 pub mod frames;
 pub mod handshake;
+pub mod nats;
+pub mod outlet;
 pub mod session;
 // It merges into a block, and loom has none.
 #[cfg(not(loom))]

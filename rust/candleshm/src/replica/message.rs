@@ -124,7 +124,15 @@ impl Message {
     ///
     /// `Damaged`, `Version`.
     pub fn read(bytes: &[u8], geometry: &Geometry) -> Result<Self, Refusal> {
-        let head = Head::read(bytes)?;
+        Self::read_behind(Head::read(bytes)?, bytes, geometry)
+    }
+
+    /// Reads what stands behind a head that was read from the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// `Damaged`, `Version`.
+    pub(crate) fn read_behind(head: Head, bytes: &[u8], geometry: &Geometry) -> Result<Self, Refusal> {
         let mut reader = Reader::new(&bytes[HEAD_BYTES..]);
         let mut records = Vec::new();
         while !reader.is_empty() {

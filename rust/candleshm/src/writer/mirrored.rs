@@ -90,6 +90,34 @@ pub struct Applied {
     pub sent_boot_ns: u64,
 }
 
+impl Applied {
+    /// Begins with what the head of a message says.
+    fn of(head: &Head) -> Self {
+        Self {
+            shard: head.shard,
+            shards: head.shards,
+            epoch: head.epoch,
+            sequence: head.sequence,
+            kind: Some(head.kind),
+            sent_boot_ns: head.sent_boot_ns,
+            ..Self::default()
+        }
+    }
+}
+
+/// Where a block stands in the changes of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The shard.
+    pub shard: u32,
+    /// The epoch of its leader.
+    pub epoch: u64,
+    /// The newest message of changes that was applied.
+    pub sequence: u64,
+    /// Our `CLOCK_BOOTTIME` minus the leader's, ns, at most.
+    pub clock_offset_ns: i64,
+}
+
 /// Returns the hash of the newest row of a series, 0 for none.
 fn newest_hash_of(state: &SeriesState) -> u64 {
     let SeriesState { marks, newest, .. } = state;
@@ -147,33 +175,65 @@ impl Writer {
     /// leader ends. `clock_offset_ns` is our `CLOCK_BOOTTIME` minus the leader's, at most; `now_ns` is ours now.
     /// Answers need none, and may come from anybody: they were made after their request.
     pub fn apply_message(&mut self, message: &[u8], clock_offset_ns: i64, now_ns: u64) -> Applied {
+        self.apply_with(message, |_| clock_offset_ns, now_ns)
+    }
+
+    /// Applies an answer to a request that left at `requested_ns` of our clock: whoever answered looked at its own clock
+    /// later, so no time becomes newer than it is.
+    pub fn apply_answer(&mut self, answer: &[u8], requested_ns: u64, now_ns: u64) -> Applied {
+        self.apply_with(answer, |head| requested_ns as i64 - head.sent_boot_ns as i64, now_ns)
+    }
+
+    fn apply_with(&mut self, message: &[u8], clock_offset_ns: impl Fn(&Head) -> i64, now_ns: u64) -> Applied {
         let mut applied = Applied::default();
         let read = Head::read(message).and_then(|head| {
-            applied = Applied {
-                shard: head.shard,
-                shards: head.shards,
-                epoch: head.epoch,
-                sequence: head.sequence,
-                kind: Some(head.kind),
-                sent_boot_ns: head.sent_boot_ns,
-                ..Applied::default()
-            };
+            applied = Applied::of(&head);
             self.check(&head)?;
-            let message = Message::read(message, self.block.geometry())?;
-            let is_of_shard = |symbol: &str| shard_of(symbol, head.shards) == head.shard;
-            let are_of_shard = message.records.iter().all(|record| match record {
-                Record::Update(update) => is_of_shard(&update.symbol),
-                Record::Standing(standing) => is_of_shard(&standing.symbol),
-                Record::Wanted(_) => false,
-                Record::Shape(_) | Record::State(_) => true,
-            });
-            if are_of_shard && head.kind != Kind::Request { Ok(message) } else { Err(Refusal::Damaged) }
+            self.read(head, message)
         });
         match read {
-            Ok(message) => self.take_in(&message, Clock { offset_ns: clock_offset_ns, now_ns }, &mut applied),
+            Ok(message) => {
+                let clock = Clock { offset_ns: clock_offset_ns(&message.head), now_ns };
+                self.take_in(&message, clock, &mut applied);
+            }
             Err(refusal) => applied.refused = Some(refusal),
         }
         applied
+    }
+
+    /// Applies a message that is the next one of changes at one of these places, which moves on; `None`, and nothing of
+    /// it is applied, for any other message, for one that is refused, and for one about symbols that the block has not.
+    pub fn apply_next(&mut self, message: &[u8], places: &mut [Place], now_ns: u64) -> Option<Applied> {
+        let head = Head::read(message).ok()?;
+        let before = (head.shard, head.epoch, head.sequence.checked_sub(1)?);
+        let is_next = |place: &&mut Place| (place.shard, place.epoch, place.sequence) == before;
+        let place = places.iter_mut().find(is_next).filter(|_| head.kind == Kind::Changes)?;
+        self.check(&head).ok()?;
+        let found = self.read(head, message).ok()?;
+        let is_known = |record: &Record| match record {
+            Record::Update(update) => self.index.contains_key(&update.symbol),
+            _ => true,
+        };
+        if !found.records.iter().all(is_known) {
+            return None;
+        }
+        let mut applied = Applied::of(&head);
+        self.take_in(&found, Clock { offset_ns: place.clock_offset_ns, now_ns }, &mut applied);
+        place.sequence = head.sequence;
+        Some(applied)
+    }
+
+    /// Reads what stands behind the head of a message to this block.
+    fn read(&self, head: Head, message: &[u8]) -> Result<Message, Refusal> {
+        let message = Message::read_behind(head, message, self.block.geometry())?;
+        let is_of_shard = |symbol: &str| shard_of(symbol, head.shards) == head.shard;
+        let are_of_shard = message.records.iter().all(|record| match record {
+            Record::Update(update) => is_of_shard(&update.symbol),
+            Record::Standing(standing) => is_of_shard(&standing.symbol),
+            Record::Wanted(_) => false,
+            Record::Shape(_) | Record::State(_) => true,
+        });
+        if are_of_shard && head.kind != Kind::Request { Ok(message) } else { Err(Refusal::Damaged) }
     }
 
     /// Refuses what is not for this block.
