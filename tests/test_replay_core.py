@@ -488,6 +488,21 @@ def test_arguments_that_cannot_be_are_refused(block_name: str) -> None:
             replay.give("BTCUSDT", np.zeros((2, 12)), np.zeros(3, np.uint8))
 
 
+@pytest.mark.parametrize(
+    "layout", [np.asfortranarray, lambda rows: np.repeat(rows, 2, axis=0)[::2]], ids=["F", "strided"]
+)
+def test_rows_are_taken_in_any_layout_of_memory(make: Make, layout: Callable[..., np.ndarray]) -> None:
+    class LaidOut(Given):
+        def rows(self, symbol: str, from_ms: int, until_ms: int) -> tuple[np.ndarray, np.ndarray]:
+            rows, states = super().rows(symbol, from_ms, until_ms)
+            return layout(rows), states
+
+    replay = make(LaidOut(SYMBOLS), minutes=3)
+    with candleshm.attach(replay.name) as feed:
+        replay.run()
+        assert feed["BTCUSDT"].candles().tolist() == [row_of(ms) for ms in minutes(3)]
+
+
 def test_a_forked_child_moves_no_time(make: Make) -> None:
     replay = make(consumers=2)
     with candleshm.attach(replay.name) as feed:

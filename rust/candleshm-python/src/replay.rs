@@ -241,13 +241,17 @@ fn calling(more: Py<PyAny>, raised: Raised) -> More {
 }
 
 /// Returns the rows of an array. Raises ConfigError for another shape.
-fn rows_of(rows: &PyReadonlyArray2<'_, f64>) -> PyResult<impl Iterator<Item = Row>> {
-    let rows = rows.as_array();
+fn rows_of<'a>(array: &'a PyReadonlyArray2<'_, f64>) -> PyResult<Box<dyn Iterator<Item = Row> + 'a>> {
+    let rows = array.as_array();
     if rows.ncols() != COLUMNS {
         return Err(ConfigError::new_err(format!(
             "rows must be float64 of shape (n, {COLUMNS}): `{:?}`",
             rows.shape()
         )));
     }
-    Ok((0..rows.nrows()).map(move |row| std::array::from_fn(|column| rows[[row, column]])))
+    // Rows of files lie one behind the other.
+    Ok(match array.as_slice() {
+        Ok(values) if rows.is_standard_layout() => Box::new(values.as_chunks::<COLUMNS>().0.iter().copied()),
+        _ => Box::new((0..rows.nrows()).map(move |row| std::array::from_fn(|column| rows[[row, column]]))),
+    })
 }

@@ -3,7 +3,9 @@
 mod scratch;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use candleshm::columns::{COLUMNS, OPEN_TIME_MS, Row};
 use candleshm::error::Error;
@@ -119,6 +121,33 @@ proptest! {
         prop_assert_eq!(replay.now_ms(), (START + 40) * MINUTE_MS);
         replay.close().expect("removable");
     }
+}
+
+/// Whether a thread of this process is asleep.
+fn is_asleep(thread: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).expect("a thread");
+    stat.rsplit(") ").next().is_some_and(|fields| fields.starts_with('S'))
+}
+
+#[test]
+fn whoever_only_watches_is_woken() {
+    let scratch = Scratch::new("replay-watch");
+    let replay = begun(&scratch, (START - 15..START + 40).map(|minute| (minute, RowState::Closed)).collect(), 10, None);
+    let feed = Feed::attach(scratch.name(), None).expect("begun");
+    let news = feed.news(None).expect("a replay");
+    let (tell, told) = mpsc::channel();
+    let watcher = thread::spawn(move || {
+        tell.send(rustix::thread::gettid().as_raw_nonzero().get()).expect("awaited");
+        while !news.is_over() {
+            news.sleep_for(Duration::from_hours(1));
+        }
+    });
+    let number = told.recv().expect("it began");
+    while !is_asleep(number) {
+        thread::yield_now();
+    }
+    assert!(replay.step().expect("a moment"));
+    watcher.join().expect("it was woken");
 }
 
 #[test]
