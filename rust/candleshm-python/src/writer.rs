@@ -19,14 +19,13 @@ use candleshm::wire::archive_csv::parse_csv;
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
 use candleshm::writer::{
-    Config, Fetched, Health, Missing, Older as CoreOlder, Place, Pushed as CorePushed, RepairReason, RepairRequest,
-    Report, Writer as CoreWriter,
+    Config, Fetched, Health, Missing, Older as CoreOlder, Pushed as CorePushed, RepairReason, RepairRequest, Report,
+    Writer as CoreWriter,
 };
 use candleshm_recording::record::{DerivedBlock, Fate, Health as RecordedHealth, Record, Window, add_text};
 use candleshm_recording::recorder::Recorder;
 use candleshm_recording::source::{checkpoint, checkpoint_bytes};
 use candleshm_stream::board::Counts;
-use candleshm_stream::nats::first_message;
 use candleshm_stream::streams::{Merged, Sink};
 use numpy::{PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
@@ -41,7 +40,7 @@ use crate::feed::halves;
 use crate::gap::Gap;
 use crate::process;
 use crate::recording::{self, RecordingStatus, packed_rows};
-use crate::replica::{Applied, AppliedNext};
+use crate::replica::Applied;
 
 /// What one response did to a series, and the state of the series afterwards.
 #[pyclass(frozen, get_all, module = "candleshm._core")]
@@ -1129,35 +1128,6 @@ impl Writer {
     fn apply_answer(&self, py: Python<'_>, answer: &[u8], requested_ns: u64) -> PyResult<Applied> {
         py.detach(|| self.with(|writer| Ok(writer.apply_answer(answer, requested_ns, clock::now_ns()))))
             .map(Applied::of)
-    }
-
-    /// Apply the changes at the beginning of what a server of NATS sent, as long as they come next of all.
-    ///
-    /// They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard,
-    /// epoch, sequence, clock_offset_ns): the first message that does not follow there, lacks bytes, is of another
-    /// kind, or tells of symbols that the block has not, is left to the caller, as is everything behind it. The GIL is
-    /// released.
-    fn apply_next(
-        &self,
-        py: Python<'_>,
-        received: &[u8],
-        subscription: u64,
-        expected: Vec<(u32, u64, u64, i64)>,
-    ) -> PyResult<AppliedNext> {
-        let place = |(shard, epoch, sequence, clock_offset_ns)| Place { shard, epoch, sequence, clock_offset_ns };
-        let mut places: Vec<Place> = expected.into_iter().map(place).collect();
-        py.detach(|| {
-            self.with(|writer| {
-                let mut found = AppliedNext::default();
-                let mut left = received;
-                while let Some((message, size_bytes)) = first_message(left, subscription) {
-                    let Some(applied) = writer.apply_next(&left[message], &mut places, clock::now_ns()) else { break };
-                    found.note(&applied, size_bytes);
-                    left = &left[size_bytes..];
-                }
-                Ok(found)
-            })
-        })
     }
 
     /// Return requests for exactly what this block has otherwise than a heartbeat says, at most `limit`.

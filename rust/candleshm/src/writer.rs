@@ -30,8 +30,8 @@ use crate::symbols;
 use crate::sync::Ordering::Relaxed;
 
 use derived::Derived;
+pub use mirrored::Applied;
 use mirrored::Mirrored;
-pub use mirrored::{Applied, Place};
 pub use older::{Fetched, Older};
 pub use pushed::{Pushed, RepairReason, RepairRequest};
 pub use replayed::Arrival;
