@@ -128,28 +128,6 @@ def test_an_inbox_drops_what_has_no_room() -> None:
     assert taken == [b"12345678", b"12345678", b"room again"]
 
 
-def test_nothing_is_taken_ahead_of_what_waits_or_is_being_taken() -> None:
-    inbox, taken = Inbox(), list[bytes]()
-
-    def take(message: Message) -> None:
-        taken.append(message.data)
-        assert ahead(7, b"while one is taken") == 0
-
-    def take_ahead(_subscription: int, received: bytes) -> int:
-        taken.append(received)
-        return len(received)
-
-    receive, ahead = inbox.receiver(take), inbox.ahead(take_ahead)
-    assert ahead(7, b"at rest") == 7
-    receive(Message("rows", b"waits"))
-    assert ahead(7, b"behind it") == 0
-    inbox.work(0.01)
-    assert ahead(7, b"at rest again") == 13
-    with inbox.working:
-        assert ahead(7, b"while something else goes on") == 0
-    assert taken == [b"at rest", b"waits", b"at rest again"]
-
-
 def test_names_of_blocks_become_parts_of_subjects() -> None:
     subjects = Subjects("candleshm", "main", "my.block-1=x")
     assert subjects.changes(3) == "candleshm.main.my=2Eblock-1=3Dx.changes.3"

@@ -25,7 +25,6 @@ __all__ = [
     "STALE_MS",
     "ZONES_VERSION",
     "Applied",
-    "AppliedNext",
     "Closed",
     "Feed",
     "FeedShape",
@@ -71,6 +70,7 @@ __all__ = [
     "message_head",
     "parse_archive_csv",
     "parse_klines",
+    "read_daily",
     "shard_of",
     "share_with",
     "unlink",
@@ -874,14 +874,6 @@ class Writer:
         """
     def apply_answer(self, answer: bytes, requested_ns: int) -> Applied:
         """Apply an answer to a request that left at `requested_ns` of our CLOCK_BOOTTIME; else as `apply`."""
-    def apply_next(self, received: bytes, subscription: int, expected: list[tuple[int, int, int, int]]) -> AppliedNext:
-        """Apply the changes at the beginning of what a server of NATS sent, as long as they come next of all.
-
-        They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard,
-        epoch, sequence, clock_offset_ns): the first message that does not follow there, lacks bytes, is of another
-        kind, or tells of symbols that the block has not, is left to the caller, as is everything behind it. The GIL is
-        released.
-        """
     def differences(self, heartbeat: bytes, limit: int = 8) -> list[bytes]:
         """Return requests for exactly what this block has otherwise than a heartbeat says, at most `limit`.
 
@@ -1630,22 +1622,6 @@ class Shadow:
     @property
     def counts(self) -> dict[str, int]:
         """What was sent so far: `messages`, `rows` (of the ring) and `bytes`."""
-
-@final
-class AppliedNext:
-    """The changes at the beginning of a server's bytes that came next of all, and were applied."""
-    @property
-    def size_bytes(self) -> int:
-        """How many of the bytes they were, with what the server puts around messages; 0: nothing was applied."""
-    @property
-    def messages(self) -> int:
-        """How many messages."""
-    @property
-    def rows(self) -> int:
-        """Rows that were new or had other values."""
-    @property
-    def newest(self) -> list[tuple[int, int, int]]:
-        """Of each shard the newest message of them, as (shard, sequence, its sender's CLOCK_BOOTTIME in ns)."""
 
 @final
 class Applied:

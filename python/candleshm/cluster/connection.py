@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from candleshm.cluster.failure_text import reason_of
-from candleshm.cluster.message import Receive, TakeAhead
+from candleshm.cluster.message import Receive
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.errors import ClusterError, ClusterRefused, ClusterUnavailable, MissingExtra
 from candleshm.network.backoff import Backoff
@@ -50,14 +50,11 @@ _SENT.set_result(True)
 class Subscription:
     """A subject that is subscribed to, over all connections until `close`."""
 
-    def __init__(
-        self, connection: ClusterConnection, subject: str, receive: Receive, queue: str, take_ahead: TakeAhead | None
-    ) -> None:
+    def __init__(self, connection: ClusterConnection, subject: str, receive: Receive, queue: str) -> None:
         self._connection = connection
         self.subject = subject
         self.queue = queue
         self.receive = receive
-        self.take_ahead = take_ahead
         self.current: ClientSubscription | None = None
         """That of the connection of now."""
 
@@ -141,14 +138,12 @@ class ClusterConnection:
         each loss."""
         self._listeners.append(listener)
 
-    def subscribe(
-        self, subject: str, receive: Receive, queue: str = "", take_ahead: TakeAhead | None = None
-    ) -> Subscription:
+    def subscribe(self, subject: str, receive: Receive, queue: str = "") -> Subscription:
         """Have `receive` called for each message of a subject from now on. One member of a `queue` gets each message.
 
-        What is published after this returns is received, if this end is connected. `take_ahead` is asked first.
+        What is published after this returns is received, if this end is connected.
         """
-        subscription = Subscription(self, subject, receive, queue, take_ahead)
+        subscription = Subscription(self, subject, receive, queue)
 
         async def subscribe() -> None:
             self._subscriptions.append(subscription)
@@ -268,7 +263,7 @@ class ClusterConnection:
 
     async def _subscribe(self, subscription: Subscription) -> None:
         subscription.current = await self._session.subscribe(
-            subscription.subject, subscription.queue, subscription.receive, subscription.take_ahead
+            subscription.subject, subscription.queue, subscription.receive
         )
 
     def _hand_on(self, data: bytes, sent: Future[bool]) -> None:

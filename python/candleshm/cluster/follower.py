@@ -77,7 +77,7 @@ class Follower:
         self._requests = Requests(connection, subjects, self._inbox.receiver(self._take_answer))
         self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take_clock))
         receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
-        self._changes = ReceivedChanges(connection, subjects, receive, self._inbox.ahead(self._take_ahead))
+        self._changes = ReceivedChanges(connection, subjects, receive)
         self._counts: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-follower", daemon=True)
@@ -130,8 +130,7 @@ class Follower:
                 now_ns = boot_ns()
                 if now_ns - looked_ns > LOOK_SECONDS * 1e9:
                     looked_ns = now_ns
-                    with self._inbox.working:
-                        self._look(now_ns)
+                    self._look(now_ns)
         except ClusterUnavailable:
             pass  # The connection was closed.
         except BaseException as error:
@@ -198,24 +197,6 @@ class Follower:
         else:
             self._release(position, now_ns)
             self._follow(position, head, message.data, now_ns)
-
-    def _take_ahead(self, subscription: int, received: bytes) -> int:
-        """Apply the changes that come next of all, in the connection's thread, while the follower's own is at rest.
-
-        Returns how many bytes they were: the others are cut into messages, and need a thread that may wait.
-        """
-        now_ns = boot_ns()
-        expected = [
-            (shard, position.epoch, position.sequence, position.clock.at(now_ns))
-            for shard, position in self._positions.items()
-            if position.sequence is not None and position.is_settled and shard not in self._led
-        ]
-        applied = self._writer.apply_next(received, subscription, expected)
-        for shard, sequence, sent_boot_ns in applied.newest:
-            self._positions[shard].pass_to(sequence, sent_boot_ns, now_ns)
-        self._counts["messages"] += applied.messages
-        self._counts["rows"] += applied.rows
-        return applied.size_bytes
 
     def _divide_anew(self, head: MessageHead) -> bool:
         """Follow another number of shards, if that is new; return whether a message about them can be taken."""

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from candleshm.cluster.message import Message, Receive, TakeAhead
+from candleshm.cluster.message import Message, Receive
 
 __all__ = ["Inbox"]
 
 Take = Callable[[Message], None]
-Wants = Callable[[Message], bool]
 WAITING_BYTES_MAX = 256 << 20
 
 
 class Inbox:
-    """Messages on their way from the connection's thread to one other thread, in order.
-
-    What comes while that one is at rest may be taken at once, in the connection's thread: no thread has to wake up.
-    """
+    """Messages on their way from the connection's thread to one other thread, in order."""
 
     def __init__(self, waiting_bytes_max: int = WAITING_BYTES_MAX) -> None:
         self._waiting_bytes_max = waiting_bytes_max
         self._queue: SimpleQueue[tuple[Take, Message] | None] = SimpleQueue()
         # Each belongs to one thread; the difference is what waits.
-        self._received = self._received_bytes = 0
-        self._taken = self._taken_bytes = 0
-        self.working = threading.Lock()
-        """Held by whoever takes messages, or changes what they are taken into."""
+        self._received_bytes = 0
+        self._taken_bytes = 0
         self.dropped = 0
         """Messages for which there was no room. What they said is found by digests."""
 
-    def receiver(self, take: Take, *, is_wanted: Wants = lambda message: True) -> Receive:
+    def receiver(self, take: Take, *, is_wanted: Callable[[Message], bool] = lambda message: True) -> Receive:
         """Return what the connection calls for each message; `take` gets those that are wanted."""
 
         def receive(message: Message) -> None:
@@ -41,24 +34,10 @@ class Inbox:
             if self._received_bytes - self._taken_bytes > self._waiting_bytes_max:
                 self.dropped += 1
                 return
-            self._received += 1
             self._received_bytes += len(message.data)
             self._queue.put((take, message))
 
         return receive
-
-    def ahead(self, take_ahead: TakeAhead) -> TakeAhead:
-        """Return what the connection calls before it cuts messages: `take_ahead`, where nothing else is going on."""
-
-        def take(subscription: int, received: bytes) -> int:
-            if self._received != self._taken or not self.working.acquire(blocking=False):
-                return 0
-            try:
-                return take_ahead(subscription, received)
-            finally:
-                self.working.release()
-
-        return take
 
     def work(self, seconds: float) -> None:
         """Wait for a message, for so long at most, and let whom it is for take it."""
@@ -69,12 +48,7 @@ class Inbox:
         if item is not None:
             take, message = item
             self._taken_bytes += len(message.data)
-            try:
-                with self.working:
-                    take(message)
-            finally:
-                # Only now: until then nothing that came later may be taken.
-                self._taken += 1
+            take(message)
 
     def rouse(self) -> None:
         """End a wait from another thread."""

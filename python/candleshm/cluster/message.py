@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["Message", "Receive", "TakeAhead"]
+__all__ = ["Message", "Receive"]
 
 
 class Message(NamedTuple):
@@ -20,7 +20,3 @@ class Message(NamedTuple):
 
 Receive = Callable[[Message], None]
 """Called in the connection's own thread; it must not wait."""
-
-TakeAhead = Callable[[int, bytes], int]
-"""Called in the connection's own thread with the number of a subscription, and all that the server sent from one of its
-messages on; returns how many of these bytes need nobody else. It must not wait."""

@@ -17,9 +17,7 @@ from nats.aio.subscription import Subscription
 
 from candleshm._core import Outlet
 from candleshm.cluster.failure_text import is_refusal, reason_of
-from candleshm.cluster.message import Message, Receive, TakeAhead
-from candleshm.cluster.server_frames import Frame
-from candleshm.cluster.server_protocol import ServerProtocol
+from candleshm.cluster.message import Message, Receive
 from candleshm.cluster.settings import ClusterSettings
 from candleshm.cluster.shared_socket import SharedSocket
 from candleshm.errors import ClusterRefused, ClusterUnavailable
@@ -33,8 +31,8 @@ CONNECT_SECONDS = 3.0
 PING_SECONDS, PINGS_MAX = 1, 2
 FLUSH_SECONDS = 1
 FAULTS_MAX = 100
-# Who sends waits while so many bytes are on their way to the system.
-SENDING_BYTES_MAX = 1 << 20
+# Who sends waits while so many bytes are on their way to the system; so many are read in one go.
+SENDING_BYTES_MAX = READ_BYTES = 1 << 20
 UNHEARD = b"NATS/1.0 503"
 
 
@@ -48,9 +46,6 @@ class SessionClient(Client):
         self._shared: SharedSocket | None = None
         self.receivers: dict[int, Receive] = {}
         """Who is called for each message of a subscription, by its number, without a task between."""
-
-        self.aheads: dict[int, TakeAhead] = {}
-        """Who takes messages of a subscription before they are cut, by its number."""
 
     def send_past_loop(self, commands: bytes) -> bool:
         """Send whole commands from any thread; return False where the loop has to, and nothing was sent."""
@@ -84,32 +79,22 @@ class SessionClient(Client):
             await transport.drain()
 
     def widen(self) -> None:
-        """Let messages leave past the loop and come past the client, once there is a connection."""
+        """Let whole chunks of rows pass at once, and messages past the loop, once there is a connection."""
         transport: Any = self._transport
         reader, writer = transport._io_reader, transport._io_writer
+        reader._limit = READ_BYTES
+        transport.read = lambda _size: reader.read(READ_BYTES)
         writer.transport.set_write_buffer_limits(high=SENDING_BYTES_MAX)
         shared = self._shared = SharedSocket(writer)
         transport.write, transport.writelines = shared.write, shared.writelines
-        # What the client has not taken in yet is the beginning of what comes next.
-        first = bytes(self._ps.buf) + bytes(reader._buffer)
-        self._ps.buf.clear()
-        reader._buffer.clear()
-        ServerProtocol(
-            writer.transport,
-            is_wanted=self.receivers.__contains__,
-            take_ahead=self._take_ahead,
-            receive=self._receive,
-            first=first,
-        )
 
-    def _take_ahead(self, subscription: int, received: bytes) -> int:
-        take_ahead = self.aheads.get(subscription)
-        return 0 if take_ahead is None else take_ahead(subscription, received)
-
-    def _receive(self, frame: Frame) -> None:
-        is_unheard = not frame.payload and frame.headers.startswith(UNHEARD)
-        message = Message(frame.subject.decode(), frame.payload, frame.reply.decode(), is_unheard)
-        self.receivers[frame.subscription](message)
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        receive = self.receivers.get(sid)
+        if receive is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        is_unheard = not data and bool(headers) and bytes(headers).startswith(UNHEARD)
+        receive(Message(subject.decode(), bytes(data), reply.decode(), is_unheard))
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001
         # The client would first wait until the rest is sent, to a server that may be stopped.
@@ -186,10 +171,8 @@ class ServerSession:
         client.widen()
         return client
 
-    async def subscribe(
-        self, subject: str, queue: str, receive: Receive, take_ahead: TakeAhead | None = None
-    ) -> Subscription | None:
-        """Subscribe; None where the connection is lost already. What `take_ahead` takes, `receive` does not get."""
+    async def subscribe(self, subject: str, queue: str, receive: Receive) -> Subscription | None:
+        """Subscribe; None where the connection is lost already."""
         client = self._client
         if client is None:
             return None
@@ -201,8 +184,6 @@ class ServerSession:
             # What waits here is bounded by who receives.
             found = await client.subscribe(subject, queue, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
             client.receivers[found._id] = receive
-            if take_ahead is not None:
-                client.aheads[found._id] = take_ahead
             return found
         return None
 

@@ -65,25 +65,12 @@ class ShardPosition:
         last = head.sequence - 1 if head.kind == "changes" else head.sequence
         return (self.sequence + 1, last) if last > self.sequence else None
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether changes that come next may be applied at once: nothing waits for the leader's clock."""
-        return self.clock.is_known and not self.held
-
-    def pass_to(self, sequence: int, sent_boot_ns: int, now_ns: int) -> None:
-        """Stand behind changes of this epoch that came next, and were applied."""
-        self.received_ns, self.sequence = now_ns, sequence
-        self._note_lag(sent_boot_ns, now_ns)
-
     def advance(self, head: MessageHead, now_ns: int) -> None:
         """Stand behind a message of this epoch that was applied."""
         if head.epoch == self.epoch:
             self.sequence = max(head.sequence, self.sequence or 0)
         if head.kind == "changes" and self.clock.is_known:
-            self._note_lag(head.sent_boot_ns, now_ns)
-
-    def _note_lag(self, sent_boot_ns: int, now_ns: int) -> None:
-        self.lag_ns = max(0, now_ns - sent_boot_ns - self.clock.at(now_ns))
+            self.lag_ns = max(0, now_ns - head.sent_boot_ns - self.clock.at(now_ns))
 
     def stand(self, head: MessageHead, data: bytes) -> None:
         """Take in a heartbeat of this epoch that was applied."""

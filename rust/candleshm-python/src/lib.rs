@@ -84,7 +84,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<outlet::Outlet>()?;
     module.add_class::<replica::Shadow>()?;
     module.add_class::<replica::Applied>()?;
-    module.add_class::<replica::AppliedNext>()?;
     module.add_class::<replica::FeedShape>()?;
     module.add_function(wrap_pyfunction!(replica::shard_of, module)?)?;
     module.add_function(wrap_pyfunction!(replica::message_feed, module)?)?;

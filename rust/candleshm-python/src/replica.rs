@@ -276,31 +276,6 @@ pub(crate) struct Applied {
     sent_boot_ns: u64,
 }
 
-/// The changes at the beginning of a server's bytes that came next of all, and were applied.
-#[pyclass(frozen, get_all, module = "candleshm._core")]
-#[derive(Default)]
-pub(crate) struct AppliedNext {
-    /// How many of the bytes they were, with what the server puts around messages; 0: nothing was applied.
-    size_bytes: usize,
-    /// How many messages.
-    messages: usize,
-    /// Rows that were new or had other values.
-    rows: usize,
-    /// Of each shard the newest message of them, as (shard, sequence, its sender's CLOCK_BOOTTIME in ns).
-    newest: Vec<(u32, u64, u64)>,
-}
-
-impl AppliedNext {
-    /// Takes in a message that was applied.
-    pub(crate) fn note(&mut self, applied: &CoreApplied, size_bytes: usize) {
-        self.size_bytes += size_bytes;
-        self.messages += 1;
-        self.rows += applied.rows;
-        self.newest.retain(|(shard, _, _)| *shard != applied.shard);
-        self.newest.push((applied.shard, applied.sequence, applied.sent_boot_ns));
-    }
-}
-
 impl Applied {
     pub(crate) fn of(applied: CoreApplied) -> Self {
         let kind = match (applied.refused, applied.kind) {

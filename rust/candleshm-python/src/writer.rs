@@ -12,9 +12,8 @@ use candleshm::layout::Presence;
 use candleshm::merge::RequestWindow;
 use candleshm::wire::event;
 use candleshm::wire::parse::parse;
-use candleshm::writer::{Applied as CoreApplied, Fetched, Health, Missing, Place, Writer as CoreWriter};
+use candleshm::writer::{Applied as CoreApplied, Fetched, Health, Missing, Writer as CoreWriter};
 use candleshm_recording::record::{Fate, Record, add_text};
-use candleshm_stream::nats::first_message;
 use numpy::{PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -32,7 +31,7 @@ use crate::opening::{config_of, derived_of, open};
 use crate::process;
 use crate::pushed::Pushed;
 use crate::recording::{Recorded, RecordingStatus, packed_rows};
-use crate::replica::{Applied, AppliedNext};
+use crate::replica::Applied;
 use crate::rows::final_rows;
 use crate::series_state::{SeriesState, event_seconds};
 
@@ -84,18 +83,13 @@ impl Writer {
             let now_ns = clock::now_ns();
             let mut guarded = self.writer.enter();
             let (applied, clock_offset_ns) = self.work(&mut guarded, |writer| Ok(apply(writer, now_ns)))?;
-            self.record(&guarded, message, &applied, clock_offset_ns, now_ns);
+            if let (Some(recorder), None) = (self.recorded.recorder(), applied.refused) {
+                let led = guarded.led.clone();
+                recorder.push(&Record::Message { led, clock_offset_ns, message }, now_ns / 1_000_000);
+            }
             Ok(applied)
         })
         .map(Applied::of)
-    }
-
-    /// Records a message of another host, if it was applied.
-    fn record(&self, guarded: &Guarded, message: &[u8], applied: &CoreApplied, clock_offset_ns: i64, now_ns: u64) {
-        if let (Some(recorder), None) = (self.recorded.recorder(), applied.refused) {
-            let led = guarded.led.clone();
-            recorder.push(&Record::Message { led, clock_offset_ns, message }, now_ns / 1_000_000);
-        }
     }
 
     /// Parses a response about the series of a symbol, of the block or of the derived block of that name, and merges its
@@ -667,38 +661,6 @@ impl Writer {
             let applied = writer.apply_answer(answer, requested_ns, now_ns);
             let clock_offset_ns = requested_ns as i64 - applied.sent_boot_ns as i64;
             (applied, clock_offset_ns)
-        })
-    }
-
-    /// Apply the changes at the beginning of what a server of NATS sent, as long as they come next of all.
-    ///
-    /// They are messages of that `subscription`. `expected` has for each shard where this block stands, as (shard,
-    /// epoch, sequence, clock_offset_ns): the first message that does not follow there, lacks bytes, is of another
-    /// kind, or tells of symbols that the block has not, is left to the caller, as is everything behind it. The GIL is
-    /// released.
-    fn apply_next(
-        &self,
-        py: Python<'_>,
-        received: &[u8],
-        subscription: u64,
-        expected: Vec<(u32, u64, u64, i64)>,
-    ) -> PyResult<AppliedNext> {
-        let place = |(shard, epoch, sequence, clock_offset_ns)| Place { shard, epoch, sequence, clock_offset_ns };
-        let mut places: Vec<Place> = expected.into_iter().map(place).collect();
-        py.detach(|| {
-            let mut guarded = self.writer.enter();
-            let mut found = AppliedNext::default();
-            let mut left = received;
-            while let Some((message, size_bytes)) = first_message(left, subscription) {
-                let (message, now_ns) = (&left[message], clock::now_ns());
-                let next = self.work(&mut guarded, |writer| Ok(writer.apply_next(message, &mut places, now_ns)))?;
-                let Some(applied) = next else { break };
-                let place = places.iter().find(|place| place.shard == applied.shard);
-                self.record(&guarded, message, &applied, place.map_or(0, |place| place.clock_offset_ns), now_ns);
-                found.note(&applied, size_bytes);
-                left = &left[size_bytes..];
-            }
-            Ok(found)
         })
     }
 

@@ -31,8 +31,8 @@ use crate::sync::Ordering::Relaxed;
 
 pub use crate::condition::Health;
 use derived::Derived;
+pub use mirrored::Applied;
 use mirrored::Mirrored;
-pub use mirrored::{Applied, Place};
 pub use older::{Fetched, Older};
 pub use pushed::{Pushed, RepairReason, RepairRequest};
 pub use replayed::Arrival;

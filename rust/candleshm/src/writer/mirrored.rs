@@ -105,19 +105,6 @@ impl Applied {
     }
 }
 
-/// Where a block stands in the changes of a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// The shard.
-    pub shard: u32,
-    /// The epoch of its leader.
-    pub epoch: u64,
-    /// The newest message of changes that was applied.
-    pub sequence: u64,
-    /// Our `CLOCK_BOOTTIME` minus the leader's, ns, at most.
-    pub clock_offset_ns: i64,
-}
-
 /// Returns the hash of the newest row of a series, 0 for none.
 fn newest_hash_of(state: &SeriesState) -> u64 {
     let SeriesState { marks, newest, .. } = state;
@@ -199,28 +186,6 @@ impl Writer {
             Err(refusal) => applied.refused = Some(refusal),
         }
         applied
-    }
-
-    /// Applies a message that is the next one of changes at one of these places, which moves on; `None`, and nothing of
-    /// it is applied, for any other message, for one that is refused, and for one about symbols that the block has not.
-    pub fn apply_next(&mut self, message: &[u8], places: &mut [Place], now_ns: u64) -> Option<Applied> {
-        let head = Head::read(message).ok()?;
-        let before = (head.shard, head.epoch, head.sequence.checked_sub(1)?);
-        let is_next = |place: &&mut Place| (place.shard, place.epoch, place.sequence) == before;
-        let place = places.iter_mut().find(is_next).filter(|_| head.kind == Kind::Changes)?;
-        self.check(&head).ok()?;
-        let found = self.read(head, message).ok()?;
-        let is_known = |record: &Record| match record {
-            Record::Update(update) => self.index.contains_key(&update.symbol),
-            _ => true,
-        };
-        if !found.records.iter().all(is_known) {
-            return None;
-        }
-        let mut applied = Applied::of(&head);
-        self.take_in(&found, Clock { offset_ns: place.clock_offset_ns, now_ns }, &mut applied);
-        place.sequence = head.sequence;
-        Some(applied)
     }
 
     /// Reads what stands behind the head of a message to this block.
