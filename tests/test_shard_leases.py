@@ -148,7 +148,7 @@ def test_a_server_without_memory_for_streams_keeps_leases_in_files(stack: ExitSt
     until(lambda: party.settles(1) and leases.may_publish(0))
 
 
-def test_who_divides_otherwise_gives_back_what_it_took_before_it_heard_of_the_others(
+def test_who_divides_otherwise_gives_back_what_it_took_before_it_knew_of_the_others(
     server: NatsServer, stack: ExitStack
 ) -> None:
     one, three = Party(server, 1, stack), Party(server, 3, stack)

@@ -196,7 +196,7 @@ class ShardLeases:
     def _is_divided_otherwise(self, members: Collection[Presence]) -> bool:
         """Return whether who leads the first shard divides the feed otherwise: so all agree on who leads nothing.
 
-        Who divides it otherwise takes no lease, but may have taken some before it heard of the others.
+        Who divides it otherwise takes no lease, but may have taken some before it knew of the others.
         """
         first = self._leases[0]
         return first.epoch is None and any(
