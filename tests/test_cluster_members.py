@@ -346,6 +346,7 @@ def test_who_divides_otherwise_is_alone_and_says_why(hosts: Hosts) -> None:
     until(hosts.settles(a="leader"))
     hosts.start("b", "--shards", "3")
     until(lambda: "so it leads none, and collects for its own host; give all the same number" in hosts.log("b"))
+    # It may have led what the other one does not have, until it heard of it.
     until(hosts.settles(a="leader", b="alone"))
     feed = hosts.feed_of("b")
     until(lambda: feed.health.ready and role_of(feed.health) == "alone")

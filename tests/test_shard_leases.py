@@ -67,26 +67,26 @@ class Party:
         self.members[member] = ShardLeases(connection, subjects, member, shards=self.shards, now=NOW, own=own)
         return self.members[member]
 
-    def tend(self, *names: str) -> dict[str, list[int]]:
-        """Let these members, or all, look once; return what each leads."""
+    def presence(self, member: str) -> Presence:
+        """Return what a member says of itself."""
+        return Presence(
+            member=member,
+            host="here",
+            pid=1,
+            role="leader",
+            feed=FEED,
+            block=FEED,
+            shards=self.shards,
+            epochs=self.members[member].epochs,
+            is_complete=True,
+            may_lead=self.members[member].objection is None,
+        )
+
+    def tend(self, *names: str, others: Sequence[Presence] = ()) -> dict[str, list[int]]:
+        """Let these members, or all, look once, who hear each other and `others`; return what each leads."""
         roll = Roll()
-        for name in names or self.members:
-            leases = self.members[name]
-            roll.note(
-                Presence(
-                    member=name,
-                    host="here",
-                    pid=1,
-                    role="leader",
-                    feed=FEED,
-                    block=FEED,
-                    shards=self.shards,
-                    epochs=leases.epochs,
-                    is_complete=True,
-                    may_lead=leases.objection is None,
-                ),
-                NOW(),
-            )
+        for presence in (*map(self.presence, names or self.members), *others):
+            roll.note(presence, NOW())
         for name in names or self.members:
             self.members[name].tend(roll.living(NOW()), roll, is_complete=True)
         time.sleep(0.02)
@@ -172,6 +172,18 @@ def test_a_server_without_memory_for_streams_keeps_leases_in_files(stack: ExitSt
     until(lambda: party.settles(1) and leases.may_publish(0))
     server.restart()
     until(lambda: party.settles(1) and leases.may_publish(0))
+
+
+def test_who_divides_otherwise_gives_back_what_it_took_before_it_knew_of_the_others(
+    server: NatsServer, stack: ExitStack
+) -> None:
+    one, three = Party(server, 1, stack), Party(server, 3, stack)
+    one.join("a")
+    until(lambda: one.settles(1))
+    three.join("b")
+    until(lambda: one.settles(1) and three.tend()["b"] == [1, 2])
+    until(lambda: one.tend(others=[three.presence("b")])["a"] and not three.tend(others=[one.presence("a")])["b"])
+    assert one.tend(others=[three.presence("b")]) == {"a": [0]}
 
 
 def test_a_silent_server_ends_the_right_to_publish(server: NatsServer, stack: ExitStack) -> None:

@@ -199,7 +199,7 @@ class ShardLeases:
                     newest_epoch=newest_epoch,
                     may_lead=lambda: self.objection is None,
                 )
-            elif self._is_handed_on(shard, members):
+            elif self._is_divided_otherwise(members) or self._is_handed_on(shard, members):
                 await lease.release()
                 self._handed_seconds[shard] = self._now()
             else:
@@ -231,6 +231,16 @@ class ShardLeases:
             return INCOMPLETE_SECONDS if able else SECOND_SECONDS
         first = assignment(len(self._leases), able | {self._member})[shard]
         return 0.0 if first == self._member else SECOND_SECONDS
+
+    def _is_divided_otherwise(self, members: Collection[Presence]) -> bool:
+        """Return whether who leads the first shard divides the feed otherwise: so all agree on who leads nothing.
+
+        Who divides it otherwise takes no lease, but may have taken some before it knew of the others.
+        """
+        first = self._leases[0]
+        return first.epoch is None and any(
+            each.member == first.holder and each.shards != len(self._leases) for each in members
+        )
 
     def _is_handed_on(self, shard: int, members: Collection[Presence]) -> bool:
         """Return whether another member should lead a shard, and has been ready for it long enough."""
