@@ -138,6 +138,30 @@ def test_a_late_follower_gets_all_rows_by_requests(pair: Pair, block_name: str) 
     assert candleshm.attach(block_name).health.source is None
 
 
+def test_a_follower_is_ready_once_a_leader_has_told_of_every_symbol(stack: ExitStack, block_name: str) -> None:
+    pair = Pair(stack, block_name)
+    pair.follower.close()
+    pair.follower = stack.enter_context(closing(open_block(f"{block_name}-copy", symbols=[*SYMBOLS, "DUSDT"])))
+    pair.follower.follow(1, [])
+    for symbol in SYMBOLS:
+        pair.merge(symbol, 100, 5.0)
+    pair.leader.set_health(ready=True, weight_used=1, weight_limit=100, banned_until_ms=None)
+    pair.shadow.lead(0, 1)
+    pair.repair()
+    feed = candleshm.attach(f"{block_name}-copy")
+    assert not feed.health.ready
+    with pytest.raises(candleshm.WaitTimeout):
+        feed.wait_ready(0.01)
+    # A symbol that does not trade has no candles anywhere.
+    pair.follower.set_trading("DUSDT", False)
+    pair.repair()
+    assert feed.health.ready
+    # One that joins later takes back nothing.
+    pair.follower.add_symbol("EUSDT")
+    pair.repair()
+    assert feed.health.ready
+
+
 def test_changes_are_told_once_and_in_order(pair: Pair, block_name: str) -> None:
     pair.shadow.lead(0, 1)
     for pair.minute in range(90, 100):

@@ -10,7 +10,7 @@ mod series;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Health, News, Writer};
+use super::{Health, News, Series, Writer};
 use crate::layout::{Presence, RowState, symbol};
 use crate::merge::Tally;
 use crate::publish::{SeriesState, SeriesWriter};
@@ -30,6 +30,8 @@ pub(super) struct Mirrored {
     leaders: HashMap<u32, Leader>,
     /// By their places in the block.
     series: Vec<Followed>,
+    /// Whether leaders had every symbol of the block once: one that joins later does not take back that it is ready.
+    had_all: bool,
 }
 
 /// The leader of a shard.
@@ -47,6 +49,8 @@ struct Leader {
 /// What is known of a series that comes from a leader.
 #[derive(Debug, Default)]
 struct Followed {
+    /// Whether a leader told of it at all.
+    is_known: bool,
     /// Sequence of the newest message that told of it, and of the newest that told of rows of the ring.
     told: u64,
     rows_told: u64,
@@ -313,6 +317,7 @@ impl Writer {
 
     /// Takes in what stands in the entry of a symbol.
     fn apply_entry(&mut self, index: usize, presence: u64, calendar: u64) {
+        self.mirrored.series[index].is_known = true;
         let presence = match presence {
             0 => Presence::Ended,
             1 => Presence::Trading,
@@ -343,15 +348,20 @@ impl Writer {
     }
 
     /// Publishes what the leaders say about themselves, where nothing is led here. Ready is a block of which every shard
-    /// agreed once with a leader that was.
+    /// agreed once with a leader that was, and whose symbols leaders had, all but those without trading.
     fn show_state(&mut self) {
-        let Mirrored { shards, led, leaders, .. } = &self.mirrored;
-        if !led.is_empty() {
+        if !self.mirrored.led.is_empty() {
             return;
         }
+        let is_served = |(followed, own): (&Followed, &Series)| {
+            followed.is_known || own.state.marks.head > 0 || own.presence != Presence::Trading
+        };
+        self.mirrored.had_all |= self.mirrored.series.iter().zip(&self.series).all(is_served);
+        let Mirrored { shards, leaders, had_all, .. } = &self.mirrored;
+        let has_agreed = |shard| leaders.get(&shard).is_some_and(|leader| leader.has_agreed);
         let states = || leaders.values().filter_map(|leader| leader.state.as_ref());
         let mut health = Health {
-            ready: (0..*shards).all(|shard| leaders.get(&shard).is_some_and(|leader| leader.has_agreed)),
+            ready: *had_all && (0..*shards).all(has_agreed),
             banned_until_ms: states().map(|state| state.health.banned_until_ms).max().unwrap_or(0),
             ..Health::default()
         };
