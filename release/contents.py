@@ -28,7 +28,7 @@ NEEDED_OF_WHEEL = {
     "candleshm-*.dist-info/licenses/LICENSE": "the licence",
     "candleshm-*.dist-info/licenses/THIRD-PARTY-LICENCES": "the licences of the compiled-in crates",
     "candleshm-*.dist-info/sboms/*.json": "the bill of materials",
-    "candleshm_command/__init__.py": "the beginning of the command",
+    "candleshm_command/entry.py": "the beginning of the command",
     "candleshm-*.dist-info/entry_points.txt": "the command",
 }
 NEEDED_OF_SOURCE = {
@@ -41,7 +41,7 @@ NEEDED_OF_SOURCE = {
     "build_backend/native_library.py": "the build of libcandleshm",
     "rust/candleshm-c/include/candleshm.h": "the header for C",
     "python/candleshm/__init__.py": "the package",
-    "python/candleshm_command/__init__.py": "the beginning of the command",
+    "python/candleshm_command/entry.py": "the beginning of the command",
 }
 FOREIGN_TO_WHEEL = ("*test*", "*/data/*", "*.rs", "*.toml", "*.pyc", "*.md", "*.ipynb", "*.parquet", "*.csv", "*.a")
 FOREIGN_TO_SOURCE = (

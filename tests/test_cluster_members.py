@@ -28,6 +28,7 @@ from candleshm.cluster.follower import Follower
 from candleshm.cluster.leases import LEASE_SECONDS
 from candleshm.cluster.member import Member
 from candleshm.cluster.settings import ClusterSettings
+from candleshm.cluster.shard_leases import SETTLING_SECONDS
 from candleshm.collector.collector import Collector
 from candleshm.reader.feed import Feed
 from candleshm.reader.figures import lag_of, role_of
@@ -473,6 +474,8 @@ def test_symbols_that_only_one_of_two_leaders_serves_are_named(hosts: Hosts) -> 
         hosts.start_from(name, symbols, shards=2)
     until(lambda: [len(each["epochs"]) for each in hosts.present().values()] == [1, 1])
     led = int(*hosts.present()["a"]["epochs"])
+    # Who has just begun to lead beside one that serves more gives its shards back.
+    time.sleep(SETTLING_SECONDS)
     hosts.start_from("a", symbols + more, shards=2)
     until(lambda: f"no rows of {more[1 - led]}: " in hosts.log("a"))
     until(lambda: f"takes no lease: it lacks {more[led]}, which the feed's leader" in hosts.log("b"))
@@ -482,3 +485,18 @@ def test_symbols_that_only_one_of_two_leaders_serves_are_named(hosts: Hosts) -> 
     goes_on(hosts, feed)
     assert not ended(feed)
     assert hosts.log("a").count("no rows of") == 1
+
+
+def test_a_standby_with_more_symbols_than_the_leader_is_not_ready_and_says_why(hosts: Hosts) -> None:
+    hosts.ready("a", "--symbols", SYMBOLS[0])
+    until(hosts.settles(a="leader"))
+    hosts.start("b")
+    until(lambda: f"no rows of {' '.join(SYMBOLS[1:])}: " in hosts.log("b"))
+    assert "does not serve them; give it the same symbols" in hosts.log("b")
+    feed = hosts.feed_of("b")
+    assert feed[SYMBOLS[0]].last_open_time_ms
+    assert not feed.health.ready
+    hosts.kill("a")
+    until(hosts.settles(b="leader"))
+    until(lambda: feed.health.ready)
+    goes_on(hosts, feed)

@@ -64,12 +64,13 @@ def test_times_off_the_grid_and_far_apart_come_back(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("interval", "days"), [("1h", 1), ("12h", 7)])
-def test_a_flipped_bit_is_found_or_changes_nothing(interval: str, days: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some bits matter to pyarrow only, such as the width of a number: it refuses the file, or reads the same."""
+def test_a_flipped_bit_is_found_or_means_nothing_to_pyarrow_either(
+    interval: str, days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = file_of(interval, days)
     whole = read_daily(data)
     assert whole is not None
-    found = refused = 0
+    found = 0
     for position in range(len(data)):
         for bit in range(8):
             flipped = bytearray(data)
@@ -78,12 +79,8 @@ def test_a_flipped_bit_is_found_or_changes_nothing(interval: str, days: int, mon
             found += read is None
             if read is not None:
                 assert (read[0], read[1].tobytes()) == (whole[0], whole[1].tobytes()), (position, bit)
-                try:
-                    assert read_by_pyarrow(bytes(flipped), monkeypatch)[1].tobytes() == whole[1].tobytes()
-                except ValueError:
-                    refused += 1
+                assert read_by_pyarrow(bytes(flipped), monkeypatch)[1].tobytes() == whole[1].tobytes()
     assert found > 8 * len(data) * 0.8
-    assert refused < 8 * len(data) * 0.1
 
 
 def test_a_cut_or_longer_file_is_none() -> None:
@@ -123,6 +120,8 @@ def signed(rows: Candles, about: dict[str, Any], schema: pa.Schema | None = None
         {"column_encoding": None},
         {"compression": "snappy"},
         {"compression": "none"},
+        {"write_page_checksum": False},
+        {"write_statistics": True},
         {"data_page_version": "2.0"},
         {"row_group_size": 5},
     ],
@@ -142,19 +141,10 @@ def test_another_form_is_left_to_pyarrow(options: dict[str, Any], tmp_path: Path
     assert store.read("BTCUSDT", day).rows.tobytes() == rows.tobytes()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"data_page_size": 1000, "write_batch_size": 50},
-        {"write_page_checksum": False},
-        {"write_statistics": True},
-    ],
-    ids=str,
-)
-def test_small_pages_and_more_or_less_about_them_are_read(options: dict[str, Any]) -> None:
+def test_small_pages_are_read(tmp_path: Path) -> None:
     day = day_of("2026-11-03")
     rows, about = rows_of(day), day_file._about([candles_of(day)], "day")
-    data = signed(rows, about, **options)
+    data = signed(rows, about, data_page_size=1000, write_batch_size=50)
     read = read_daily(data)
     assert read is not None
     assert read[1].tobytes() == rows.tobytes()

@@ -13,7 +13,7 @@ import pytest
 from tests.support.commanding import DEADLINE_SECONDS
 
 AS_MODULE = ("-m", "candleshm")
-AS_SCRIPT = ("-c", "import sys; from candleshm_command import run; sys.exit(run())")
+AS_SCRIPT = ("-c", "import sys; from candleshm_command.entry import run; sys.exit(run())")
 COMMANDS = (
     *("demo", "sim", "ls", "top", "replay", "mirror x --cluster nats://127.0.0.1:1", "gateway --listen 0"),
     *("cluster status --cluster nats://127.0.0.1:1", "rm no-such-block", "check no-such-block"),
@@ -42,7 +42,7 @@ def interrupted(how: tuple[str, ...], command: str, imports: int) -> tuple[int |
         lines, seen = [], -1
         for line in process.stderr:
             lines.append(line)
-            if seen >= 0 or line.rpartition("|")[2].strip() == "candleshm_command":
+            if seen >= 0 or line.rpartition("|")[2].strip() == "candleshm_command.entry":
                 seen += 1
             if seen == imports:
                 break
@@ -71,7 +71,7 @@ def test_no_command_shows_a_traceback_at_ctrl_c(command: str) -> None:
 
 
 PROGRAM = """
-import candleshm_command, sys, time
+import candleshm_command.entry, sys, time
 from candleshm.commands.outcome import outcome
 
 def command():
@@ -110,7 +110,7 @@ def test_ctrl_c_interrupts_what_a_command_does(statement: str, tmp_path: Path) -
 
 
 def test_programs_that_are_no_command_keep_their_ctrl_c(tmp_path: Path) -> None:
-    """Of another package that begins with `-m`, and of a command whose SIGINT is ignored."""
+    """Of another package that begins with `-m`, one that imports ours, and a command whose SIGINT is ignored."""
     (tmp_path / "strategy").mkdir()
     (tmp_path / "strategy" / "__init__.py").write_text("import candleshm\n")
     main = "import signal\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
@@ -118,6 +118,9 @@ def test_programs_that_are_no_command_keep_their_ctrl_c(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     words = [sys.executable, "-m", "strategy"]
     assert subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout == "True\n"
-    ignoring = "import candleshm_command, signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    embedding = "import candleshm.cli, signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    words = [sys.executable, "-c", embedding]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "True\n"
+    ignoring = "import candleshm_command.entry, signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
     words = ["sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, ignoring]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "True\n"

@@ -14,7 +14,7 @@ import sys as _sys
 
 # `python -m candleshm`: before anything else is imported, as the command does it.
 if _sys.argv[:1] == ["-m"] and _sys.orig_argv[-len(_sys.argv)].removeprefix("-m") == "candleshm":
-    import candleshm_command  # noqa: F401
+    import candleshm_command.entry  # noqa: F401
 
 import importlib
 from typing import TYPE_CHECKING

@@ -2,6 +2,6 @@
 
 import sys
 
-from candleshm_command import run
+from candleshm_command.entry import run
 
 sys.exit(run())

@@ -60,12 +60,12 @@ class Disagreements:
         self._objection = objection
 
     def compare_symbols(self, now: float, *, is_alone: bool) -> None:
-        """Log which symbols have no rows: the leader of their shard does not serve them, and this one, who leads, does.
+        """Log which symbols have no rows: the leader of their shard does not serve them, and this member does.
 
         `now` is seconds of the boot clock.
         """
         leases, others = self._leases, dict[str, str]()
-        for shard in range(self._shards) if leases.epochs and not is_alone else ():
+        for shard in () if is_alone else range(self._shards):
             served = leases.served(shard)
             if shard not in leases.epochs and leases.holder(shard) and served is not None:
                 others |= dict.fromkeys(self._own.unserved(shard, served), served.where)

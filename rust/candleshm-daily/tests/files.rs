@@ -24,15 +24,6 @@ fn a_thread_reads_one_file_after_another() {
     assert_eq!(DailyFile::read(FILE), Some(first));
 }
 
-#[test]
-fn what_is_known_is_covered_by_the_checksum() {
-    let symbol = b"BTCUSDT";
-    let place = FILE.windows(symbol.len()).position(|part| part == symbol).unwrap();
-    let mut bytes = FILE.to_vec();
-    bytes[place] = b'E';
-    assert_eq!(DailyFile::read(&bytes), None);
-}
-
 proptest! {
     #[test]
     fn changed_bytes_are_found_or_mean_nothing(

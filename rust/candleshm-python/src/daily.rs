@@ -19,5 +19,5 @@ pub(crate) fn read_daily<'py>(
 ) -> PyResult<Option<(Bound<'py, PyBytes>, Bound<'py, PyArray2<f64>>)>> {
     let Some(DailyFile { about, values }) = py.detach(|| DailyFile::read(file)) else { return Ok(None) };
     let rows = values.len() / COLUMNS;
-    Ok(Some((PyBytes::new(py, &about), PyArray1::from_vec(py, values).reshape([rows, COLUMNS])?)))
+    Ok(Some((PyBytes::new(py, about), PyArray1::from_vec(py, values).reshape([rows, COLUMNS])?)))
 }

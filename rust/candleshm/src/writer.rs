@@ -493,14 +493,16 @@ impl Writer {
         self.derived.iter().for_each(|derived| derived.writer().set_source(epoch, source, sent_ms, lag_us));
     }
 
-    /// Publishes what the collector knows about itself.
+    /// Publishes what the collector knows about itself. A block that follows leaders is not ready before these have told
+    /// of every symbol.
     pub fn set_health(&self, health: &Health) {
-        self.block.announce(header::READY, health.ready.into());
+        let ready = health.ready && !self.awaits_symbols();
+        self.block.announce(header::READY, ready.into());
         for (word, number) in Health::WORDS.into_iter().zip(health.numbers()) {
             self.block.header(word).store(number, Relaxed);
         }
         for derived in &self.derived {
-            derived.writer().set_health(&Health { ready: health.ready && derived.filled, ..*health });
+            derived.writer().set_health(&Health { ready: ready && derived.filled, ..*health });
         }
     }
 

@@ -347,6 +347,12 @@ impl Writer {
         }
     }
 
+    /// Whether leaders, who have everything here, have not told of all symbols yet.
+    pub(super) fn awaits_symbols(&self) -> bool {
+        let Mirrored { shards, led, had_all, .. } = &self.mirrored;
+        *shards > 0 && led.is_empty() && !had_all
+    }
+
     /// Publishes what the leaders say about themselves, where nothing is led here. Ready is a block of which every shard
     /// agreed once with a leader that was, and whose symbols leaders had, all but those without trading.
     fn show_state(&mut self) {
