@@ -321,8 +321,12 @@ impl Replay {
             // Who takes part is let go by the lockstep. Whoever only watches need not be woken a million times a second.
             stage.is_untold = true;
         }
-        begun.lockstep.grant(now_ms);
-        if now_ms >= self.plan.end_ms {
+        if now_ms < self.plan.end_ms {
+            begun.lockstep.grant(now_ms);
+        } else {
+            // All are let go by the end itself: whoever asks for one moment more has to find that there is none, and not
+            // what is announced at the end.
+            begun.lockstep.show(now_ms);
             self.end(stage, Course::Ended);
         }
         Ok(())
