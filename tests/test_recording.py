@@ -200,6 +200,7 @@ def test_the_block_stays_for_readers_under_a_name(recorded: Path, block_name: st
         feed = candleshm.attach(name, timeout=60.0)
         until(lambda: feed.health.ready)
         assert len(feed["BTCUSDT"].candles()) == 60
+        lines_until(process, "until Ctrl-C")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     feed.close()

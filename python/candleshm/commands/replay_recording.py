@@ -41,17 +41,19 @@ def replay_recording_command(directory: Path, name: str | None, *, as_json: bool
         if not as_json:
             say("".join(f"candleshm: {line}\n" for line in _lines(run.report)), sys.stderr)
         if name is not None:
+            stopped = _stopped_by_signals()
             say(f'candleshm.attach("{name}") reads it until Ctrl-C\n', sys.stderr)
-            _wait_for_signal()
+            stopped.wait()
     return 0 if run.report.is_whole else DIFFERENT
 
 
-def _wait_for_signal() -> None:
+def _stopped_by_signals() -> threading.Event:
+    """Return what is set once a stop signal has come."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
+    return stopped
 
 
 def _facts(run: RecordedRun) -> dict[str, object]:
