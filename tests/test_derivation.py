@@ -222,6 +222,11 @@ def test_rows_around_an_outage_are_of_their_interval() -> None:
         (every("1m", 1), "1h", "source cannot be `1h`: the rows are candles of 1m"),
         (np.concatenate([every("1m", 60), every("1h", 3, 3_600_000)]), None, "is not a candle of 1h"),
         (every("1d", 9, 16 * 3_600_000), None, "days of a time zone cannot be a source"),
+        (
+            every("1h", 48, 30 * 60_000),
+            None,
+            "1h cannot open at 1970-01-01 00:30:00 UTC; days of a time zone",
+        ),
         (every("1w", 9, 4 * 86_400_000), None, "1w candles cannot be combined"),
         (every("1m", 9) * [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], None, "the rows do not show it"),
         (every("1m", 9) / [1000, 1, 1, 1, 1, 1, 1000, 1, 1, 1, 1, 1], None, "the rows do not show it"),

@@ -16,6 +16,8 @@ from candleshm.exchanges.base import DAY_MS, INTERVAL_MS, Price, candle_end_ms
 __all__ = ["derive"]
 
 SHORTEST = "1s"
+# By this much the clocks of time zones differ, or a multiple of it.
+QUARTER_MS = 900_000
 # Epoch milliseconds since 1973, and more than the seconds of our days.
 MILLISECONDS_MIN = 10**11
 MONTHS_MS = tuple(days * DAY_MS for days in (28, 29, 30, 31))
@@ -81,7 +83,8 @@ def _checked_source(rows: npt.NDArray[np.float64], source: str | None) -> str:
     """Return the interval of the rows. Raises ConfigError when they do not show it, or contradict `source`.
 
     The exchange's candles run from their open time to a millisecond before the next one's. Around an outage they open
-    later or close earlier, never the other way. So the longest row shows the interval, and that row is on the grid.
+    later or close earlier, or all of it is late by seconds (SPOT, 2018-02-09): no row is longer than the interval, so
+    the longest one shows it.
     """
     known = rows[~np.isnan(rows[:, CLOSE])]
     if not len(known):
@@ -102,7 +105,9 @@ def _checked_source(rows: npt.NDArray[np.float64], source: str | None) -> str:
         raise ConfigError(f"source cannot be `{source}`: the rows are {what}; omit source, or pass their interval")
     length_ms = INTERVAL_MS.get(source, DAY_MS + 1)
     if length_ms <= DAY_MS:
-        off_grid = (lengths_ms == length_ms) & (opens_ms % length_ms != 0)
+        # What is off the grid by anything else came behind an outage.
+        phases_ms = opens_ms % length_ms
+        off_grid = (lengths_ms == length_ms) & (phases_ms != 0) & (phases_ms % QUARTER_MS == 0)
         if off_grid.any():
             open_ms = int(opens_ms[off_grid][0])
             raise ConfigError(
