@@ -13,7 +13,9 @@ use crate::record::Record;
 /// Largest window of a frame that is decoded, as a power of two: what a frame can make a reader allocate.
 const WINDOW_LOG_MAX: u32 = 27;
 
-/// Where a file stops before its end.
+const NEXT_IS_MISSING: &str = "the file after it is missing";
+
+/// Where a file stops before its end, or the recording behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     /// The file.
@@ -29,24 +31,47 @@ pub struct Cut {
 pub enum Step {
     /// A record; [`Reading::record`] returns it.
     Record,
-    /// A file that ended too early. The next step is about the next file.
+    /// A file that ended too early, or behind which one is missing. The next step is about the next file.
     Cut(Cut),
     /// Nothing more.
     End,
 }
 
-struct Open {
+/// A file, as far as it was read.
+struct Part {
     path: PathBuf,
-    decoder: Decoder<'static, BufReader<File>>,
     run: u64,
+    /// Its place in the run, as its name says.
+    number: Option<u64>,
     records: u64,
+    /// Whether its newest record ends it, and whether that says that the run goes on in another file.
     is_over: bool,
+    is_continued: bool,
+}
+
+impl Part {
+    /// Whether nothing is missing between this file and the next.
+    fn is_followed_by(&self, next: &Self) -> bool {
+        let (Some(number), Some(next_number)) = (self.number, next.number) else { return true };
+        if self.run == next.run { next_number == number + 1 } else { !self.is_continued && next_number == 0 }
+    }
+
+    fn cut(self, reason: &str) -> Step {
+        Step::Cut(Cut { path: self.path, records: self.records, reason: reason.to_owned() })
+    }
+}
+
+struct Open {
+    part: Part,
+    decoder: Decoder<'static, BufReader<File>>,
 }
 
 /// See the module.
 pub struct Reading {
     files: std::vec::IntoIter<PathBuf>,
     open: Option<Open>,
+    /// The file before.
+    before: Option<Part>,
     body: Vec<u8>,
 }
 
@@ -61,7 +86,7 @@ impl Reading {
         if files.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "it holds no file of a recording"));
         }
-        Ok(Self { files: files.into_iter(), open: None, body: Vec::new() })
+        Ok(Self { files: files.into_iter(), open: None, before: None, body: Vec::new() })
     }
 
     /// Goes to the next record.
@@ -71,41 +96,63 @@ impl Reading {
     /// A file cannot be opened; what is damaged is a [`Step::Cut`].
     pub fn step(&mut self) -> io::Result<Step> {
         loop {
-            let Some(open) = &mut self.open else {
-                let Some(path) = self.files.next() else { return Ok(Step::End) };
-                match begin(path)? {
-                    Ok(open) => self.open = Some(open),
-                    Err(cut) => return Ok(Step::Cut(cut)),
+            let Some(Open { part, decoder }) = &mut self.open else {
+                match self.next_file()? {
+                    Some(step) => return Ok(step),
+                    None => continue,
                 }
-                continue;
             };
-            match next_body(&mut open.decoder, &mut self.body) {
+            let reason = match next_body(decoder, &mut self.body) {
                 Ok(true) => match Record::unpack(&self.body) {
                     Some((_, record)) => {
-                        open.records += 1;
-                        open.is_over = matches!(record, Record::Continued | Record::End);
+                        part.records += 1;
+                        part.is_continued = record == Record::Continued;
+                        part.is_over = part.is_continued || record == Record::End;
                         return Ok(Step::Record);
                     }
-                    None => return Ok(Step::Cut(self.cut("a record cannot be read"))),
+                    None => "a record cannot be read".into(),
                 },
-                Ok(false) if open.is_over => self.open = None,
-                Ok(false) => return Ok(Step::Cut(self.cut("it ends without an end"))),
-                Err(reason) => return Ok(Step::Cut(self.cut(&reason))),
-            }
+                Ok(false) if part.is_over => {
+                    self.before = self.open.take().map(|open| open.part);
+                    continue;
+                }
+                Ok(false) => "it ends without an end".into(),
+                Err(reason) => reason,
+            };
+            return Ok(self.cut(reason));
         }
+    }
+
+    /// Opens the next file. Returns what there is to say before its first record: that it is damaged, that one before
+    /// it is missing, or that there is none.
+    fn next_file(&mut self) -> io::Result<Option<Step>> {
+        let before = self.before.take();
+        let Some(path) = self.files.next() else {
+            let last = before.filter(|before| before.is_continued);
+            return Ok(Some(last.map_or(Step::End, |last| last.cut(NEXT_IS_MISSING))));
+        };
+        let open = match begin(path)? {
+            Ok(open) => open,
+            Err(cut) => return Ok(Some(Step::Cut(cut))),
+        };
+        let before = before.filter(|before| !before.is_followed_by(&open.part));
+        self.open = Some(open);
+        Ok(before.map(|before| before.cut(NEXT_IS_MISSING)))
     }
 
     /// Returns the record of the newest step, when it was made (`CLOCK_BOOTTIME`, ms), and the run that it belongs to.
     #[must_use]
     pub fn record(&self) -> Option<(u64, Record<'_>, u64)> {
-        let run = self.open.as_ref()?.run;
+        let run = self.open.as_ref()?.part.run;
         let (boot_ms, record) = Record::unpack(&self.body)?;
         Some((boot_ms, record, run))
     }
 
-    fn cut(&mut self, reason: &str) -> Cut {
-        let (path, records) = self.open.take().map_or_else(Default::default, |open| (open.path, open.records));
-        Cut { path, records, reason: reason.to_owned() }
+    fn cut(&mut self, reason: String) -> Step {
+        let Some(Open { part, .. }) = self.open.take() else { return Step::End };
+        let cut = Cut { path: part.path.clone(), records: part.records, reason };
+        self.before = Some(Part { is_continued: false, ..part });
+        Step::Cut(cut)
     }
 }
 
@@ -126,7 +173,8 @@ fn begin(path: PathBuf) -> io::Result<Result<Open, Cut>> {
     };
     let mut decoder = Decoder::new(file)?;
     decoder.window_log_max(WINDOW_LOG_MAX)?;
-    Ok(Ok(Open { path, decoder, run, records: 0, is_over: false }))
+    let number = path.file_stem().and_then(|stem| stem.to_str()?.rsplit('-').next()?.parse().ok());
+    Ok(Ok(Open { part: Part { path, run, number, records: 0, is_over: false, is_continued: false }, decoder }))
 }
 
 /// Reads the body of the next record; returns false at the end of a file that ends behind one.

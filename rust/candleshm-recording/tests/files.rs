@@ -177,6 +177,33 @@ fn the_oldest_files_go_when_all_together_are_too_large() {
 }
 
 #[test]
+fn a_file_that_is_missing_is_told_of_where_it_was() {
+    const GONE: &str = "the file after it is missing";
+    let directory = Directory::new("gone");
+    for run_number in 1..3 {
+        let recorder = start(&directory.0, 1 << 20, run_number, 1 << 20);
+        for number in 0..12 {
+            recorder.push(&Record::Note(&noise(number, 40_000)), number);
+            let written = recorder.status().written_bytes;
+            until(|| recorder.status().written_bytes > written);
+        }
+        assert!(recorder.end(1000, PATIENCE));
+    }
+    let files = directory.files();
+    assert!(files.len() > 5);
+    assert_eq!(read(&directory.0).2, Vec::<String>::new());
+    for (index, path) in files.iter().enumerate() {
+        let bytes = fs::read(path).unwrap();
+        fs::remove_file(path).unwrap();
+        // Without the oldest one it is a recording of which the oldest files went.
+        let gaps = usize::from(index != 0);
+        let (_, _, cuts) = read(&directory.0);
+        assert_eq!(cuts, vec![GONE; gaps], "{}", path.display());
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
 fn checkpoints_are_due_again_after_a_part_of_the_bound() {
     let directory = Directory::new("due");
     let recorder = start(&directory.0, 400_000, 7, 1 << 20);
