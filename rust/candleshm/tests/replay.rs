@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use candleshm::columns::{COLUMNS, OPEN_TIME_MS, Row};
 use candleshm::error::Error;
+use candleshm::feed::clock;
 use candleshm::interval::Grid;
 use candleshm::layout::RowState;
+use candleshm::lockstep::{Course, Lockstep};
 use candleshm::replay::{Inside, Plan, Replay};
 use candleshm::{Feed, Holes, Window};
 use proptest::prelude::*;
@@ -148,6 +150,31 @@ fn whoever_only_watches_is_woken() {
     }
     assert!(replay.step().expect("a moment"));
     watcher.join().expect("it was woken");
+}
+
+/// Else a reader that is quick would take what is announced at the end for one moment more.
+#[test]
+fn whoever_is_let_go_for_the_last_moment_finds_that_it_is_the_last() {
+    for _ in 0..300 {
+        let scratch = Scratch::new("replay-end");
+        let known = (START..START + 40).map(|minute| (minute, RowState::Closed)).collect();
+        let replay = begun(&scratch, known, 40, None);
+        let owner = owner();
+        let lockstep =
+            Lockstep::open(scratch.name(), owner.pid, owner.pid_start).expect("a file").expect("it is there");
+        let place = lockstep.take_place((std::process::id().into(), clock::process_start())).expect("a free one");
+        let seen = lockstep.grants(place);
+        lockstep.ask(place, (START + 40) * MINUTE_MS);
+        let reader = thread::spawn(move || {
+            while lockstep.grants(place) == seen {
+                std::hint::spin_loop();
+            }
+            lockstep.course()
+        });
+        replay.run(|| true).expect("rows");
+        assert_eq!(reader.join().expect("a course"), Course::Ended);
+        replay.close().expect("it has ended");
+    }
 }
 
 #[test]
