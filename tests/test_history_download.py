@@ -245,10 +245,11 @@ def test_the_outage_of_2018_with_rows_off_the_grid(exchange: SimulatedExchange, 
         )
         truth = exchange.truth.klines("SPOT", "BTCUSDT", interval, days[0].start_ms, days[2].end_ms)
         assert np.array_equal(larger[:, :7], np.array(truth, dtype=float)[:, :7]), interval
-        day = history.load(
+        second = history.load(
             "SPOT", "BTCUSDT", days[1].date, days[1].date, interval=interval, timezone="UTC", base_dir=tmp_path
         )
-        assert np.array_equal(day, larger[(larger[:, 0] >= days[1].start_ms) & (larger[:, 0] < days[1].end_ms)])
+        is_second = (larger[:, 0] >= days[1].start_ms) & (larger[:, 0] < days[1].end_ms)
+        assert np.array_equal(second, larger[is_second]), interval
 
 
 def test_a_symbol_listed_at_noon_is_complete_from_then_on(exchange: SimulatedExchange, tmp_path: Path) -> None:
