@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use candleshm::merge::RequestWindow;
@@ -16,8 +17,11 @@ const PATIENCE: Duration = Duration::from_mins(1);
 struct Directory(PathBuf);
 
 impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("recfiles-{}-{name}", std::process::id()));
+    /// Makes one that no other test of this process has.
+    fn new() -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("recfiles-{}-{number}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         Self(path)
@@ -97,7 +101,7 @@ fn noise(number: u64, bytes: usize) -> String {
 
 #[test]
 fn all_that_was_recorded_is_read_in_its_order() {
-    let directory = Directory::new("order");
+    let directory = Directory::new();
     let recorder = start(&directory.0, 1 << 30, 7, 1 << 20);
     for number in 0..1000 {
         recorder.push(&Record::Note(&number.to_string()), number);
@@ -108,7 +112,7 @@ fn all_that_was_recorded_is_read_in_its_order() {
 
 #[test]
 fn a_file_that_was_cut_at_any_byte_is_read_up_to_there() {
-    let directory = Directory::new("cut");
+    let directory = Directory::new();
     let recorder = start(&directory.0, 1 << 30, 7, 1 << 20);
     for number in 0..40 {
         recorder.push(&Record::Note(&noise(number, 20)), number);
@@ -136,7 +140,7 @@ fn a_file_that_was_cut_at_any_byte_is_read_up_to_there() {
 
 #[test]
 fn a_byte_that_was_changed_ends_the_file_there() {
-    let directory = Directory::new("changed");
+    let directory = Directory::new();
     let recorder = start(&directory.0, 1 << 30, 7, 1 << 20);
     for number in 0..20 {
         recorder.push(&Record::Note(&noise(number, 20)), number);
@@ -156,7 +160,7 @@ fn a_byte_that_was_changed_ends_the_file_there() {
 
 #[test]
 fn the_oldest_files_go_when_all_together_are_too_large() {
-    let directory = Directory::new("bound");
+    let directory = Directory::new();
     let bytes_max = 400_000;
     let recorder = start(&directory.0, bytes_max, 7, 1 << 20);
     for number in 0..400 {
@@ -179,7 +183,7 @@ fn the_oldest_files_go_when_all_together_are_too_large() {
 #[test]
 fn a_file_that_is_missing_is_told_of_where_it_was() {
     const GONE: &str = "the file after it is missing";
-    let directory = Directory::new("gone");
+    let directory = Directory::new();
     for run_number in 1..3 {
         let recorder = start(&directory.0, 1 << 20, run_number, 1 << 20);
         for number in 0..12 {
@@ -205,7 +209,7 @@ fn a_file_that_is_missing_is_told_of_where_it_was() {
 
 #[test]
 fn checkpoints_are_due_again_after_a_part_of_the_bound() {
-    let directory = Directory::new("due");
+    let directory = Directory::new();
     let recorder = start(&directory.0, 400_000, 7, 1 << 20);
     assert_eq!(recorder.next_checkpoint(10), None);
     for number in 0..50 {
@@ -221,7 +225,7 @@ fn checkpoints_are_due_again_after_a_part_of_the_bound() {
 
 #[test]
 fn a_directory_that_is_gone_drops_records_and_the_recording_says_so() {
-    let directory = Directory::new("gone");
+    let directory = Directory::new();
     let recorder = start(&directory.0, 1 << 30, 7, 20_000);
     recorder.push(&Record::Note("before"), 1);
     until(|| recorder.status().written_bytes > 0);
@@ -249,7 +253,7 @@ fn a_directory_that_is_gone_drops_records_and_the_recording_says_so() {
 
 #[test]
 fn a_directory_without_a_recording_is_no_recording() {
-    let directory = Directory::new("none");
+    let directory = Directory::new();
     assert!(Reading::open(&directory.0).is_err());
     fs::write(directory.0.join("1.cshmrec"), b"something else entirely, and long enough").unwrap();
     let (_, _, cuts) = read(&directory.0);
