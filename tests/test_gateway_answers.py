@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from candleshm import _core
+from candleshm import _core, attach
 from candleshm.sim import SimulatedExchange
 from tests.support.collecting import collecting, until
 from tests.support.downloading import day_before, downloaded
@@ -291,6 +292,20 @@ def test_delisted_symbol_stays_readable(block_name: str) -> None:
                 for base in (url, exchange.base_url)
             )
             assert (mine.status_code, mine.content) == (200, theirs.content)
+
+
+def test_symbol_that_ended_before_the_machine_started_is_answered_whole(
+    writer: _core.Writer, exchange: SimulatedExchange
+) -> None:
+    minutes = [kline(START_MS + minute * MINUTE_MS, 1 + minute) for minute in range(3)]
+    ingest(writer, SYMBOL, *minutes, sent_ms=START_MS + 100 * 365 * DAY)
+    with gateway([writer.name], exchange.base_url, max_age_seconds=600.0) as url:
+        assert attach(writer.name)[SYMBOL].age == math.inf
+        code, text = refusal(get(url, "klines", interval="1m", limit=3))
+        assert code == -1001
+        assert "is stale: not confirmed since this machine started" in text
+        writer.set_trading(SYMBOL, False)
+        assert opens(get(url, "klines", interval="1m", limit=3)) == [0, 1, 2]
 
 
 # Daily files.

@@ -84,7 +84,7 @@ def test_a_strategy_that_starts_first_waits_for_the_block_and_then_for_its_data(
             with pytest.raises(candleshm.WaitTimeout, match="it is loading; 1 of 2 symbols have no data yet") as caught:
                 feed.wait_ready(timeout=0)
             assert caught.value.missing == ("ETHUSDT",)
-            with pytest.raises(candleshm.StaleData, match=r"ETHUSDT has not been loaded yet; .*wait_ready"):
+            with pytest.raises(candleshm.StaleData, match=r"ETHUSDT has not been loaded yet, .*wait_ready"):
                 feed["ETHUSDT"].candles()
 
             def finish() -> None:
@@ -115,7 +115,7 @@ def test_a_wait_refuses_what_is_no_duration(feed: candleshm.Feed, timeout: Any) 
 
 def test_a_symbol_that_was_delisted_before_it_was_loaded_says_so(writer: _core.Writer) -> None:
     writer.set_trading("NEWUSDT", False)
-    no_data = pytest.raises(candleshm.StaleData, match="NEWUSDT no longer trades, and was never loaded")
+    no_data = pytest.raises(candleshm.StaleData, match="NEWUSDT no longer trades, and was not confirmed")
     with candleshm.attach(writer.name, max_age=60.0) as strict, no_data:
         strict["NEWUSDT"].wait(timeout=0)
 

@@ -778,7 +778,9 @@ class Writer:
         """When the stream of each symbol brought its newest event: CLOCK_BOOTTIME, -inf for never."""
 
     def trading_ages(self) -> list[float]:
-        """How old the data of each symbol that trades is, seconds; infinite before its first response."""
+        """How old the data of each symbol that trades is, seconds; infinite before its first response, and while
+        its newest candle is older than the machine's start.
+        """
 
     def state(self, symbol: str, note: str | None = None) -> SeriesState:
         """Return the state of the series. Raises UnknownSymbol.
@@ -1138,7 +1140,9 @@ class Series:
 
     @property
     def age(self) -> float:
-        """Seconds since the exchange last confirmed this series; infinite before the first response."""
+        """Seconds since the exchange last confirmed this series; infinite before the first response, and while its
+        newest candle is older than the machine's start.
+        """
 
     @property
     def last_open_time_ms(self) -> int | None:

@@ -198,7 +198,8 @@ class UnknownSymbol(CandleShmError, KeyError):
 class StaleData(CandleShmError):
     """The data of ``symbol`` was last confirmed ``age`` seconds ago, more than ``limit``; or the symbol is delisted.
 
-    ``age`` is infinite where nothing was loaded yet, as in the first moments of a collector.
+    ``age`` is infinite where nothing was loaded yet, as in the first moments of a collector, and where the exchange's
+    newest candle is older than the machine's start, as of a symbol that was halted before.
     """
 
     def __init__(self, symbol: str, age: float, limit: float | None, delisted: bool = False) -> None:  # noqa: FBT001
@@ -211,8 +212,11 @@ class StaleData(CandleShmError):
     def __str__(self) -> str:
         if math.isinf(self.age):
             if self.delisted:
-                return f"{self.symbol} no longer trades, and was never loaded"
-            return f"{self.symbol} has not been loaded yet; `feed.wait_ready(timeout)` waits until all symbols are"
+                return f"{self.symbol} no longer trades, and was not confirmed since this machine started"
+            return (
+                f"{self.symbol} has not been loaded yet, or not been confirmed since this machine started; "
+                f"`feed.wait_ready(timeout)` waits until all symbols are loaded"
+            )
         if self.delisted:
             return f"{self.symbol} no longer trades; it was last confirmed {self.age:.1f} s ago"
         return f"{self.symbol} is stale: last confirmed {self.age:.1f} s ago, the limit is {self.limit} s"

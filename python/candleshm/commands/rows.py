@@ -95,7 +95,7 @@ def shown_chart(feed: Feed, symbol: str, n: int) -> str:
 
 def _title(feed: Feed, symbol: str) -> str:
     series = feed[symbol]
-    age_text = f"confirmed {series.age:.1f} s ago" if math.isfinite(series.age) else "not loaded yet"
+    age_text = f"confirmed {series.age:.1f} s ago" if math.isfinite(series.age) else "not confirmed yet"
     missing = sum(gap.kind == "missing" for gap in series.gaps())
     gaps_text = f", {missing} gaps still missing" if missing else ""
     return f"{symbol}  {kind_of(feed)} {feed.interval}  {feed.name}  {age_text}{gaps_text}"

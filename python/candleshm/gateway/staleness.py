@@ -23,8 +23,6 @@ __all__ = ["MAX_AGE_SECONDS", "final_until_ms", "has_ended", "max_age_of", "stal
 MAX_AGE_SECONDS: Mapping[Market, float] = {"SPOT": 15.0, "UM": 45.0, "CM": 45.0}
 # So many updates may fail before data counts as stale.
 PERIODS = 3
-# The longest age that a feed can have; what it refuses then is refused for another reason.
-ANY_AGE_SECONDS = 1e9
 
 
 def max_age_of(update_intervals_seconds: Sequence[float]) -> float | None:
@@ -66,7 +64,7 @@ def has_ended(feed: Feed, series: Series) -> bool:
 def stale(feed: Feed, symbol: str, age_seconds: float, limit_seconds: float, until_ms: int) -> Refused:
     """Return the refusal of a request that needs newer data than a block has; it is good up to `until_ms`."""
     where, until = f"{symbol} {feed.interval} of block {feed.name}", utc(until_ms)
-    if math.isinf(age_seconds):
+    if math.isinf(age_seconds) and until_ms == 0:
         return Refused(503, -1001, f"{where} has not been loaded yet; try again in a moment", 1.0)
     with suppress(BlockError):
         banned_until_ms = feed._health()["banned_until_ms"]
@@ -77,9 +75,12 @@ def stale(feed: Feed, symbol: str, age_seconds: float, limit_seconds: float, unt
         if _is_delisted(feed, symbol):
             text = f"{where} no longer trades; its candles up to {until} can be requested with endTime"
             return Refused(503, -1001, text)
+    last = "not confirmed since this machine started"
+    if math.isfinite(age_seconds):
+        last = f"last confirmed {age_seconds:.1f} s ago, the limit is {limit_seconds:g} s"
     text = (
-        f"{where} is stale: last confirmed {age_seconds:.1f} s ago, the limit is {limit_seconds:g} s; see whether its "
-        f"collector runs (candleshm ls). Candles up to {until} can be requested with endTime"
+        f"{where} is stale: {last}; see whether its collector runs (candleshm ls). "
+        f"Candles up to {until} can be requested with endTime"
     )
     return Refused(503, -1001, text)
 
@@ -87,7 +88,8 @@ def stale(feed: Feed, symbol: str, age_seconds: float, limit_seconds: float, unt
 def _is_delisted(feed: Feed, symbol: str) -> bool:
     """Return whether the block says that a symbol no longer trades: what a feed with a limit raises for it."""
     try:
-        attach_series(feed.name, ANY_AGE_SECONDS, symbol).last_close  # noqa: B018
+        # Data of every age is within this limit, so what is refused is refused for another reason.
+        attach_series(feed.name, math.inf, symbol).last_close  # noqa: B018
     except StaleData as error:
         return error.delisted
     except KeyError:

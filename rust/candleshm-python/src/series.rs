@@ -223,7 +223,8 @@ impl Series {
         self.0.last_close().map_err(|error| self.error(error))
     }
 
-    /// Seconds since the exchange last confirmed this series; infinite before the first response.
+    /// Seconds since the exchange last confirmed this series; infinite before the first response, and while its
+    /// newest candle is older than the machine's start.
     #[getter]
     fn age(&self) -> PyResult<f64> {
         let age = self.0.age().map_err(|error| self.error(error))?;

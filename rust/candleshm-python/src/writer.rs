@@ -454,7 +454,8 @@ impl Writer {
         by_symbol(py, self, |writer| writer.last_event_ms().into_iter().map(event_seconds).collect())
     }
 
-    /// How old the data of each symbol that trades is, seconds; infinite before its first response.
+    /// How old the data of each symbol that trades is, seconds; infinite before its first response, and while
+    /// its newest candle is older than the machine's start.
     fn trading_ages(&self) -> PyResult<Vec<f64>> {
         self.with(|writer| Ok(trading_ages_ms(writer.block()).into_iter().map(seconds).collect()))
     }

@@ -194,7 +194,7 @@ pub enum Error {
     Stale {
         /// The symbol, or what else shows no life.
         symbol: String,
-        /// How long ago, ms; `None` when it was never loaded.
+        /// How long ago, ms; `None` when it was never loaded, or not confirmed since this machine started.
         age_ms: Option<u64>,
         /// The feed's limit, ms.
         limit_ms: u64,
@@ -439,9 +439,14 @@ impl fmt::Display for Error {
                 "block `{name}` has other symbols in these places now; ask for their number and their names again"
             ),
             Self::Stale { symbol, age_ms: None, delisted: true, .. } => {
-                write!(f, "{symbol} no longer trades, and was never loaded")
+                write!(f, "{symbol} no longer trades, and was not confirmed since this machine started")
             }
-            Self::Stale { symbol, age_ms: None, .. } => write!(f, "{symbol} has not been loaded yet; try again"),
+            Self::Stale { symbol, age_ms: None, .. } => {
+                write!(
+                    f,
+                    "{symbol} has not been loaded yet, or not been confirmed since this machine started; try again"
+                )
+            }
             Self::Stale { symbol, age_ms: Some(age_ms), limit_ms, delisted } => {
                 let (age, limit) = (*age_ms as f64 / 1e3, *limit_ms as f64 / 1e3);
                 if *delisted {
