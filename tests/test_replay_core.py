@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -382,26 +382,26 @@ time.sleep(3600)
 
 def test_waits_end_when_the_replay_dies(block_name: str) -> None:
     root = Path(__file__).parent.parent
-    process = subprocess.Popen(
-        [sys.executable, "-c", REPLAYER, block_name],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=root,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    with candleshm.attach(block_name) as feed:
-        assert feed.step() == START_MS + MINUTE_MS
-        process.send_signal(signal.SIGSTOP)
-        thread = threading.Timer(0.3, process.kill)
-        thread.start()
-        with pytest.raises(candleshm.ReplayEnded) as ended:  # noqa: PT012
-            while True:
-                feed.step(timeout=60.0)
-        assert not ended.value.is_complete
-        thread.join()
-    process.communicate()
+    replayer = [sys.executable, "-c", REPLAYER, block_name]
+    with ExitStack() as stack:
+        process = stack.enter_context(
+            subprocess.Popen(replayer, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root)
+        )
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        with candleshm.attach(block_name) as feed:
+            assert feed.step() == START_MS + MINUTE_MS
+            process.send_signal(signal.SIGSTOP)
+            # Until it stands still it goes on, and an hour of it takes less than a millisecond.
+            assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+            thread = threading.Timer(0.3, process.kill)
+            thread.start()
+            with pytest.raises(candleshm.ReplayEnded) as ended:  # noqa: PT012
+                while True:
+                    feed.step(timeout=60.0)
+            assert not ended.value.is_complete
+            thread.join()
     # Whoever comes next takes the name.
     with closing(made(block_name, Given(SYMBOLS), 60)) as replay:
         assert replay.step()
