@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import pytest
 import trustme
@@ -63,6 +64,52 @@ def test_what_is_published_comes_in_order_and_a_request_finds_who_answers() -> N
         by_number = {answer.subject.rpartition(".")[2]: answer for answer in answers}
         assert (by_number["1"].data, by_number["1"].is_unheard) == (b"for me", False)
         assert (by_number["2"].data, by_number["2"].is_unheard) == (b"", True)
+
+
+@pytest.mark.parametrize("is_secret", [False, True])
+def test_messages_of_every_size_come_whole_and_in_order(tmp_path: Path, *, is_secret: bool) -> None:
+    authority = trustme.CA()
+    (tmp_path / "ca.pem").write_bytes(authority.cert_pem.bytes())
+    security = Security(tls_of(authority, tmp_path) if is_secret else "")
+    keys = {"cluster_ca": str(tmp_path / "ca.pem")} if is_secret else {}
+    random = Random(7)
+    sizes = [0, 1, 1, 400_000, *(random.choice([0, 2, 50, 1500, 70_000]) for _ in range(300))]
+    # Each begins as a message does.
+    sent = [(b"MSG rows 1 1500\r\n" + random.randbytes(size))[:size] for size in sizes]
+    with nats_server(security=security) as server:
+        settings = settings_of(server, **keys)
+        with connected(settings) as here, connected(settings) as there:
+            received, others = Received(), Received()
+            there.subscribe("rows", received.append)
+            there.subscribe("other", others.append)
+            inbox = here.new_inbox()
+            for data in sent:
+                assert here.publish([("rows", data), ("other", data[:10])]).result()
+                if not random.randrange(20):
+                    # With a subject for answers it goes by the client's own way.
+                    assert here.request("rows", b"asks", f"{inbox}.1")
+            until(lambda: len(others) == len(sent))
+            assert [message.data for message in received if not message.reply] == sent
+            assert others.texts == [data[:10] for data in sent]
+
+
+def test_a_receiver_that_raises_does_not_end_what_is_received(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(message: Message) -> None:
+        raise RuntimeError("as it would be of a fault here")
+
+    with nats_server() as server, connected(settings_of(server)) as connection:
+        received = Received()
+        connection.subscribe("rows", refuse)
+        connection.subscribe("others", received.append)
+        for _ in range(3):
+            assert connection.publish([("rows", b"1"), ("others", b"2")]).result()
+            assert connection.request("rows", b"3", "answers")
+        until(lambda: len(received) == 3)
+        until(lambda: len(caplog.records) == 6)
+        assert connection.is_connected
+    assert {record.getMessage() for record in caplog.records} == {
+        "rows: a message was not taken because of an internal error"
+    }
 
 
 def test_a_closed_subscription_hears_nothing_and_a_queue_shares() -> None:

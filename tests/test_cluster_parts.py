@@ -128,6 +128,42 @@ def test_an_inbox_drops_what_has_no_room() -> None:
     assert taken == [b"12345678", b"12345678", b"room again"]
 
 
+def test_an_inbox_hands_over_at_once_what_nothing_has_to_be_taken_before() -> None:
+    inbox, at_once, later = Inbox(), list[bytes](), list[bytes]()
+
+    def take_at_once(message: Message) -> bool:
+        at_once.append(message.data)
+        return message.data != b"needs more"
+
+    def take(message: Message) -> None:
+        later.append(message.data)
+        receive(Message("rows", b"while one is taken"))
+
+    receive = inbox.receiver(take, at_once=take_at_once)
+    for data in (b"first", b"needs more", b"behind it"):
+        receive(Message("rows", data))
+    assert (at_once, later) == ([b"first", b"needs more"], [])
+    for _ in range(2):
+        inbox.work(0.01)
+    assert later == [b"needs more", b"behind it"]
+    assert at_once == [b"first", b"needs more"]
+
+
+def test_changes_are_next_only_where_none_is_missing_and_the_clock_is_known() -> None:
+    position = ShardPosition()
+    position.follow(head("changes", 1), SECOND_NS)
+    assert not position.is_next(head("changes", 1))
+    position.clock.measure(SECOND_NS, 0, SECOND_NS + 5)
+    assert position.is_next(head("changes", 1))
+    position.advance(head("changes", 1), SECOND_NS)
+    assert not position.is_next(head("changes", 1))
+    assert position.is_next(head("changes", 2))
+    assert not position.is_next(head("changes", 3))
+    assert not position.is_next(head("heartbeat", 2))
+    position.held.append(b"waits")
+    assert not position.is_next(head("changes", 2))
+
+
 def test_names_of_blocks_become_parts_of_subjects() -> None:
     subjects = Subjects("candleshm", "main", "my.block-1=x")
     assert subjects.changes(3) == "candleshm.main.my=2Eblock-1=3Dx.changes.3"

@@ -76,8 +76,6 @@ class Follower:
         self._inbox = Inbox()
         self._requests = Requests(connection, subjects, self._inbox.receiver(self._take_answer))
         self._clocks = LeaderClocks(connection, subjects, self._inbox.receiver(self._take_clock))
-        receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed)
-        self._changes = ReceivedChanges(connection, subjects, receive)
         self._counts: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candleshm-follower", daemon=True)
@@ -85,6 +83,9 @@ class Follower:
         """What ended the thread, if anything did."""
         self.status = FollowerStatus()
         """The newest status; may be read from any thread."""
+        # Last: from here on messages are taken.
+        receive = self._inbox.receiver(self._take_message, is_wanted=self._is_followed, at_once=self._take_next)
+        self._changes = ReceivedChanges(connection, subjects, receive)
 
     def start(self) -> None:
         """Begin to follow."""
@@ -130,7 +131,8 @@ class Follower:
                 now_ns = boot_ns()
                 if now_ns - looked_ns > LOOK_SECONDS * 1e9:
                     looked_ns = now_ns
-                    self._look(now_ns)
+                    with self._inbox.taking:
+                        self._look(now_ns)
         except ClusterUnavailable:
             pass  # The connection was closed.
         except BaseException as error:
@@ -198,6 +200,30 @@ class Follower:
             self._release(position, now_ns)
             self._follow(position, head, message.data, now_ns)
 
+    def _take_next(self, message: Message) -> bool:
+        """Take changes, in the connection's thread, that follow those before and need nothing else.
+
+        The change of threads would take longer than everything that is done here. False leaves the message to the
+        follower's thread; whatever was done of it may be done again.
+        """
+        head = MessageHead.of(message.data)
+        if head is None or head.shards != len(self._positions) or self._stopping.is_set():
+            return False
+        position = self._positions[head.shard]
+        if not position.is_next(head):
+            return False
+        now_ns = boot_ns()
+        try:
+            applied = self._writer.apply(message.data, position.offset_ns(head, now_ns))
+        except Exception:
+            return False  # The follower's thread meets the same, and ends by it.
+        if applied.refused is not None or applied.symbols_missing:
+            return False
+        position.follow(head, now_ns)
+        position.advance(head, now_ns)
+        self._count(applied)
+        return True
+
     def _divide_anew(self, head: MessageHead) -> bool:
         """Follow another number of shards, if that is new; return whether a message about them can be taken."""
         if self._reshard is None or head.epoch <= max(position.epoch for position in self._positions.values()):
@@ -237,9 +263,12 @@ class Follower:
         if applied.symbols_missing:
             self._missing(applied.symbols_missing)
             applied = apply()
+        self._count(applied)
+        return applied
+
+    def _count(self, applied: Applied) -> None:
         self._counts["messages"] += 1
         self._counts["rows"] += applied.rows
-        return applied
 
     def _compare(self, position: ShardPosition, head: MessageHead, data: bytes, now_ns: int) -> None:
         """Compare with where the leader stands, and request what differs."""

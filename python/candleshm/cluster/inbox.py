@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
@@ -14,7 +15,10 @@ WAITING_BYTES_MAX = 256 << 20
 
 
 class Inbox:
-    """Messages on their way from the connection's thread to one other thread, in order."""
+    """Messages on their way from the connection's thread to one other thread, in order.
+
+    A message may be taken at once, in the connection's thread, while the other one has nothing to do.
+    """
 
     def __init__(self, waiting_bytes_max: int = WAITING_BYTES_MAX) -> None:
         self._waiting_bytes_max = waiting_bytes_max
@@ -22,15 +26,33 @@ class Inbox:
         # Each belongs to one thread; the difference is what waits.
         self._received_bytes = 0
         self._taken_bytes = 0
+        self.taking = threading.Lock()
+        """Held while a message is taken, in either thread."""
         self.dropped = 0
         """Messages for which there was no room. What they said is found by digests."""
 
-    def receiver(self, take: Take, *, is_wanted: Callable[[Message], bool] = lambda message: True) -> Receive:
-        """Return what the connection calls for each message; `take` gets those that are wanted."""
+    def receiver(
+        self,
+        take: Take,
+        *,
+        is_wanted: Callable[[Message], bool] = lambda message: True,
+        at_once: Callable[[Message], bool] = lambda message: False,
+    ) -> Receive:
+        """Return what the connection calls for each message; `take` gets those that are wanted.
+
+        While nothing waits and nothing is taken, `at_once` is called before, in the connection's thread, where it must
+        not wait; what it returns True for is done.
+        """
 
         def receive(message: Message) -> None:
             if not is_wanted(message):
                 return
+            if self._queue.empty() and self.taking.acquire(blocking=False):
+                try:
+                    if at_once(message):
+                        return
+                finally:
+                    self.taking.release()
             if self._received_bytes - self._taken_bytes > self._waiting_bytes_max:
                 self.dropped += 1
                 return
@@ -48,7 +70,8 @@ class Inbox:
         if item is not None:
             take, message = item
             self._taken_bytes += len(message.data)
-            take(message)
+            with self.taking:
+                take(message)
 
     def rouse(self) -> None:
         """End a wait from another thread."""

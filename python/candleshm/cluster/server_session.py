@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +16,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from candleshm._core import Outlet
 from candleshm.cluster.failure_text import is_refusal, reason_of
@@ -23,6 +26,8 @@ from candleshm.cluster.shared_socket import SharedSocket
 from candleshm.errors import ClusterRefused, ClusterUnavailable
 
 __all__ = ["CLIENT_ERRORS", "ServerSession", "SessionClient", "published"]
+
+logger = logging.getLogger(__name__)
 
 CLIENT_ERRORS = (OSError, nats.errors.Error)
 """What the client raises, JetStream's errors and timeouts included."""
@@ -34,6 +39,8 @@ FAULTS_MAX = 100
 # Who sends waits while so many bytes are on their way to the system; so many are read in one go.
 SENDING_BYTES_MAX = READ_BYTES = 1 << 20
 UNHEARD = b"NATS/1.0 503"
+# A message without headers, of which no answer is expected: its subject, the number of the subscription, its length.
+PLAIN = re.compile(rb"MSG (\S+) (\d{1,9}) (\d{1,9})\r\n")
 
 
 class SessionClient(Client):
@@ -87,6 +94,31 @@ class SessionClient(Client):
         writer.transport.set_write_buffer_limits(high=SENDING_BYTES_MAX)
         shared = self._shared = SharedSocket(writer)
         transport.write, transport.writelines = shared.write, shared.writelines
+        protocol = writer.transport.get_protocol()
+        pass_on = protocol.data_received
+
+        def data_received(data: bytes) -> None:
+            # Unless the client has begun with a command that is not whole yet.
+            is_between = not reader._buffer and not self._ps.buf and self._ps.state == AWAITING_CONTROL_LINE
+            if rest := self._without_plain(data) if is_between else data:
+                pass_on(rest)
+
+        protocol.data_received = data_received
+
+    def _without_plain(self, data: bytes) -> bytes:
+        """Hand over whole messages that `data` begins with, and return the rest, which is for the client.
+
+        The client would wake up a task for them, and copy them several times.
+        """
+        at = 0
+        while found := PLAIN.match(data, at):
+            receive = self.receivers.get(int(found[2]))
+            begin, end = found.end(), found.end() + int(found[3])
+            if receive is None or len(data) < end + 2:
+                break
+            _hand_over(receive, Message(found[1].decode(), data[begin:end]))
+            at = end + 2
+        return data[at:]
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         receive = self.receivers.get(sid)
@@ -94,7 +126,7 @@ class SessionClient(Client):
             await super()._process_msg(sid, subject, reply, data, headers)
             return
         is_unheard = not data and bool(headers) and bytes(headers).startswith(UNHEARD)
-        receive(Message(subject.decode(), bytes(data), reply.decode(), is_unheard))
+        _hand_over(receive, Message(subject.decode(), bytes(data), reply.decode(), is_unheard))
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001
         # The client would first wait until the rest is sent, to a server that may be stopped.
@@ -178,7 +210,7 @@ class ServerSession:
             return None
 
         async def take(msg: Msg) -> None:
-            receive(_message_of(msg))
+            _hand_over(receive, _message_of(msg))
 
         with suppress(*CLIENT_ERRORS):
             # What waits here is bounded by who receives.
@@ -203,6 +235,14 @@ def published(messages: Sequence[tuple[str, bytes]]) -> bytes:
     """Return the commands that publish messages, given as subject and bytes."""
     parts = ((f"PUB {subject} {len(data)}\r\n".encode(), data, b"\r\n") for subject, data in messages)
     return b"".join(chain.from_iterable(parts))
+
+
+def _hand_over(receive: Receive, message: Message) -> None:
+    """Call who receives a message; what goes wrong there does not end the client, which would read no more."""
+    try:
+        receive(message)
+    except Exception:
+        logger.exception("%s: a message was not taken because of an internal error", message.subject)
 
 
 def _message_of(msg: Msg) -> Message:

@@ -65,6 +65,11 @@ class ShardPosition:
         last = head.sequence - 1 if head.kind == "changes" else head.sequence
         return (self.sequence + 1, last) if last > self.sequence else None
 
+    def is_next(self, head: MessageHead) -> bool:
+        """Return whether a message has the changes after those that were taken, and nothing waits."""
+        is_followed = head.epoch == self.epoch and self.clock.is_known and not self.held
+        return is_followed and head.kind == "changes" and head.sequence == (self.sequence or 0) + 1
+
     def advance(self, head: MessageHead, now_ns: int) -> None:
         """Stand behind a message of this epoch that was applied."""
         if head.epoch == self.epoch:
