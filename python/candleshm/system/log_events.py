@@ -54,6 +54,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "the mirror ends because of an internal error": "internal_error",
     },
     "cluster.publisher": {"the publisher ends because of an internal error": "internal_error"},
+    "cluster.server_session": {"%s: a message was not taken because of an internal error": "internal_error"},
     "collector.block_names": {
         "another program removed block %s from /dev/shm%s; it was created again with the same rows": "name_restored",
         "another program removed block %s from /dev/shm, and it cannot be created again: %s. Attached readers keep "
