@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +124,24 @@ def test_a_closed_subscription_hears_nothing_and_a_queue_shares() -> None:
         until(lambda: len(first) + len(second) == 50)
         assert ended == []
         assert sorted(first.texts + second.texts) == [bytes([number]) for number in range(50)]
+
+
+def test_who_received_is_let_go_with_its_subscription() -> None:
+    has_heard = threading.Event()
+
+    class Hearer:
+        def hear(self, message: Message) -> None:
+            has_heard.set()
+
+    with nats_server() as server, connected(settings_of(server)) as connection:
+        hearer = Hearer()
+        subscription = connection.subscribe("rows", hearer.hear)
+        connection.publish([("rows", b"1")]).result()
+        until(has_heard.is_set)
+        subscription.close()
+        kept = weakref.ref(hearer)
+        del hearer, subscription
+        until(lambda: gc.collect() >= 0 and kept() is None)
 
 
 def test_a_lost_server_is_connected_to_again_with_every_subscription(caplog: pytest.LogCaptureFixture) -> None:

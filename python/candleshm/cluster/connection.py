@@ -166,8 +166,7 @@ class ClusterConnection:
             if subscription in self._subscriptions:
                 self._subscriptions.remove(subscription)
             if subscription.current is not None:
-                with suppress(*self._errors):
-                    await subscription.current.unsubscribe()
+                await self._session.unsubscribe(subscription.current)
 
         with suppress(RuntimeError):  # The connection is closed.
             self._wait_for(forget())

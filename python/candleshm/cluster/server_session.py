@@ -219,6 +219,14 @@ class ServerSession:
             return found
         return None
 
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription, also one of a connection that is lost."""
+        # Each connection numbers its own.
+        if self._client is not None and subscription._conn is self._client:
+            self._client.receivers.pop(subscription._id, None)
+        with suppress(*CLIENT_ERRORS):
+            await subscription.unsubscribe()
+
     async def end(self) -> None:
         """End the connection; what was sent goes out before, if the server takes it at once."""
         client, self._client = self._client, None
